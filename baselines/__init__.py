@@ -1,0 +1,1 @@
+"""Cache policies that Echo-Forcing is compared with, one file each."""

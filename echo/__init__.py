@@ -1,0 +1,1 @@
+"""Echo-Forcing's scene memory, and the causal video diffusion engine that every cache policy shares."""

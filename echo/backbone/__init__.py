@@ -1,0 +1,1 @@
+"""The frozen networks: causal Wan transformer, text encoder, latent codec."""

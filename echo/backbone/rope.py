@@ -1,0 +1,58 @@
+"""Three-dimensional rotary embedding of Wan2.1: adjacent channel pairs as complex numbers, split time / height / width.
+
+Shapes: N tokens, F frames, S tokens of a frame, H heads, D head_dim, C = D / 2 complex channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+THETA = 10000.0
+
+
+def split(head_dim: int) -> tuple[int, int, int]:
+    """Complex channels for (time, height, width): 22 / 21 / 21 of Wan's 64, the same rule for any size."""
+    channels = head_dim // 2
+    side = channels // 3
+    return channels - 2 * side, side, side
+
+
+def frequencies(channels: int) -> Tensor:
+    """omega_i = theta^(-i / channels) of one axis, float64 [channels]."""
+    return THETA ** (-torch.arange(channels, dtype=torch.float64) / channels)
+
+
+def temporal_frequencies(head_dim: int) -> Tensor:
+    """Temporal omega on the temporal channels and 0 on the spatial ones, float64 [C]."""
+    time, height, width = split(head_dim)
+    return torch.cat([frequencies(time), torch.zeros(height + width, dtype=torch.float64)])
+
+
+def table(t: Tensor, h: Tensor, w: Tensor, head_dim: int) -> Tensor:
+    """Rotation e^(i angle) of tokens at integer indices `t`, `h`, `w` (each [N]); complex64 [N, C].
+
+    Angles are taken in float64, so that an index of tens of thousands loses nothing.
+    """
+    parts = [
+        torch.outer(index.double(), frequencies(size).to(index.device))
+        for index, size in zip((t, h, w), split(head_dim), strict=True)
+    ]
+    angle = torch.cat(parts, dim=-1)
+    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
+
+
+def frame_table(positions: Sequence[int], grid_height: int, grid_width: int, head_dim: int) -> Tensor:
+    """Rotation of whole frames in raster order, frame f at temporal index `positions[f]`; complex64 [F * S, C]."""
+    rows, columns = torch.meshgrid(torch.arange(grid_height), torch.arange(grid_width), indexing="ij")
+    tokens = grid_height * grid_width
+    t = torch.tensor(list(positions), dtype=torch.long).repeat_interleave(tokens)
+    return table(t, rows.reshape(-1).repeat(len(positions)), columns.reshape(-1).repeat(len(positions)), head_dim)
+
+
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
+    """Rotate `x` [B, N, H, D] by `turn` ([N, C], or [B, N, C] where samples differ), in fp32, back in the dtype of `x`."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turn.unsqueeze(-2)).flatten(-2).to(x.dtype)

@@ -1,0 +1,1 @@
+"""Echo-Forcing's four memories, one pure function for each equation."""
