@@ -1,0 +1,55 @@
+"""Infinity-RoPE: raw keys re-indexed by slot, a KV flush at every prompt switch, a RoPE cut at scene changes.
+
+Yesiltepe et al., arXiv 2511.20649. The released code pins frame 0 (`sink_frames` 1) in a window of 6. The Echo paper runs
+it as R21, sink-free, which that code cannot do: with 21 frames its flush leaves the queries at indices 18..20 while the block's
+own keys stand at 3..5. The repair, here always on: queries sit where the block's own keys do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from echo.cache.plan import Kind, Plan, Slot, Step
+from echo.cache.policy import Policy
+from echo.geometry import Geometry
+from echo.scene import Transition
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfinityRope(Policy):
+    """window_frames: 0 takes the backbone's. flush_frames: newest frames that survive a flush. cut_position: index of the
+    first block after a cut (0: no cut); cut_on: transitions that cut."""
+
+    window_frames: int = 0
+    sink_frames: int = 0
+    flush_frames: int = 2
+    cut_position: int = 45
+    cut_on: tuple[Transition, ...] = (Transition.hard, Transition.recall)
+
+    def window(self, geometry: Geometry) -> int:
+        return self.window_frames or geometry.window_frames
+
+    def plan(self, step: Step) -> Plan:
+        geometry, first = step.geometry, step.first_frame
+        past = self.window(geometry) - geometry.frames_per_block - self.sink_frames
+        oldest = max(self.sink_frames, first - past)
+        if step.scene:
+            oldest = max(oldest, step.scene_frame - self.flush_frames)
+        sink = tuple(f for f in range(self.sink_frames) if f < first)
+        frames = (*sink, *range(oldest, first))
+        context = tuple(Slot(f, i, Kind.SINK if i < len(sink) else Kind.RECENT) for i, f in enumerate(frames))
+        cuts = step.block_in_scene == 0 and step.start.transition in self.cut_on and self.cut_position > 0
+        queries = step.positions(self.cut_position if cuts else len(frames))
+        after = first + geometry.frames_per_block
+        keep = frozenset((*sink, *range(self.sink_frames), *range(max(0, after - max(past, self.flush_frames)), after)))
+        return Plan(step.block, step.scene, first, context, queries, keep)
+
+    def capacity(self, geometry: Geometry) -> int:
+        return self.window(geometry) + self.sink_frames + geometry.frames_per_block
+
+    def check(self, geometry: Geometry, blocks: int) -> None:
+        super().check(geometry, blocks)
+        if self.window(geometry) > geometry.window_frames:
+            raise ValueError(f"window_frames {self.window_frames}: the backbone's is {geometry.window_frames}; nearest is {geometry.window_frames}")
+        if self.sink_frames + 2 * geometry.frames_per_block > self.window(geometry) + geometry.frames_per_block:
+            raise ValueError(f"sink_frames {self.sink_frames}: must leave room in a window of {self.window(geometry)}; nearest is 1")

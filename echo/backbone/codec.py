@@ -1,0 +1,88 @@
+"""A linear codec: each patch of 4x4 pixels x 4 frames becomes one latent vector by principal components."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+SIDE = 4
+"""Pixels on a side of a patch."""
+FRAMES = 4
+"""Pixel frames in one latent frame, the first one included."""
+
+
+class PatchCodec:
+    """Principal components of 4x4 px x 4 frames x RGB patches, half whitened.
+
+    Dividing by the square root of a component's deviation (not by all of it) leaves coarse components louder than fine
+    ones, so that a flow model does not spend its loss on the finest; one factor then gives latents unit deviation.
+    Latent frames do not see each other: decoding a video block by block gives what decoding it at once gives.
+    """
+
+    def __init__(self, mean: torch.Tensor, basis: torch.Tensor, scale: torch.Tensor) -> None:
+        """mean [192], basis [192, channels] orthonormal, scale [channels]: latent = (patch - mean) @ basis / scale."""
+        self.mean = mean.double()
+        self.basis = basis.double()
+        self.scale = scale.double()
+        self._project = (self.basis / self.scale).float()
+        self._project_mean = (self.mean @ (self.basis / self.scale)).float()
+        self._restore = (self.basis * self.scale).T.contiguous()
+
+    @property
+    def channels(self) -> int:
+        """Latent channels."""
+        return int(self.scale.numel())
+
+    @classmethod
+    def fit(cls, frames: torch.Tensor, channels: int = 16) -> PatchCodec:
+        """Components of the patches of `frames` (uint8 [B,T,H,W,3]); the sign of each makes its largest weight positive."""
+        patches = _patches(frames).reshape(-1, SIDE * SIDE * FRAMES * 3).double() / 127.5 - 1.0
+        mean = patches.mean(0)
+        centred = patches - mean
+        values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+        basis = vectors.flip(1)[:, :channels]
+        largest = basis.abs().argmax(0)
+        basis = basis * basis.gather(0, largest[None]).sign()
+        deviation = values.flip(0)[:channels].clamp(min=1e-12).sqrt()
+        half = deviation.sqrt()
+        return cls(mean, basis, half * (deviation / half).square().mean().sqrt())
+
+    def encode(self, frames: torch.Tensor) -> torch.Tensor:
+        """Latents fp32 [B, T/4, channels, H/4, W/4] of `frames` uint8 [B,T,H,W,3].
+
+        Raises ValueError if T, H or W is no multiple of 4.
+        """
+        batch, length, height, width, _ = frames.shape
+        for name, size, unit in (("frames", length, FRAMES), ("height", height, SIDE), ("width", width, SIDE)):
+            if size % unit or size == 0:
+                nearest = max(unit, round(size / unit) * unit)
+                raise ValueError(f"{name} {size} is no multiple of {unit}, as the codec needs; nearest: {nearest}")
+        values = _patches(frames).flatten(4).float() / 127.5 - 1.0
+        latents = values @ self._project.to(values.device) - self._project_mean.to(values.device)
+        return latents.permute(0, 1, 4, 2, 3).contiguous()
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Frames uint8 [B,4F,H,W,3] of `latents` [B,F,channels,h,w]; in double, so that no sum's order turns a pixel."""
+        batch, length, _, height, width = latents.shape
+        values = latents.permute(0, 1, 3, 4, 2).double() @ self._restore.to(latents.device) + self.mean.to(latents.device)
+        values = values.reshape(batch, length, height, width, FRAMES, SIDE, SIDE, 3)
+        values = values.permute(0, 1, 4, 2, 5, 3, 6, 7)
+        values = values.reshape(batch, length * FRAMES, height * SIDE, width * SIDE, 3)
+        return ((values + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+    def save(self) -> dict[str, torch.Tensor]:
+        """Everything that `load` needs, as tensors in double precision."""
+        return {"mean": self.mean.clone(), "basis": self.basis.contiguous().clone(), "scale": self.scale.clone()}
+
+    @classmethod
+    def load(cls, tensors: Mapping[str, torch.Tensor]) -> PatchCodec:
+        """The codec that `save` wrote."""
+        return cls(tensors["mean"], tensors["basis"], tensors["scale"])
+
+
+def _patches(frames: torch.Tensor) -> torch.Tensor:
+    """uint8 [B,T,H,W,3] to [B, T/4, H/4, W/4, 4, 4, 4, 3] (frame, row, column, colour inside a patch)."""
+    batch, length, height, width, colours = frames.shape
+    cut = frames.reshape(batch, length // FRAMES, FRAMES, height // SIDE, SIDE, width // SIDE, SIDE, colours)
+    return cut.permute(0, 1, 3, 5, 2, 4, 6, 7)

@@ -1,0 +1,122 @@
+"""What one block attends to, in plain integers. A plan can be printed, drawn and compared without a model.
+
+Frame = latent frame. `f@p`: the key of source f carried at temporal RoPE index p.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from echo.geometry import Geometry
+from echo.scene import SceneStart
+
+
+class Kind(StrEnum):
+    """The kinds of memory, as drawings colour them."""
+
+    SINK = "sink"
+    ANCHOR = "anchor"
+    COMPRESSED = "compressed"
+    SUMMARY = "summary"
+    RECENT = "recent"
+    OLD = "old"
+    RECALLED = "recalled"
+    CURRENT = "current"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One frame's worth of context tokens.
+
+    `source` is a latent frame number, the name of a stored memory ("srf0"), or "cmp": filled by the plan's selection.
+    """
+
+    source: int | str
+    position: int
+    kind: Kind
+
+    def label(self) -> str:
+        return f"f{self.source}" if isinstance(self.source, int) else self.source
+
+
+COMPRESSED = "cmp"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Tokens to be chosen on the device in the block's first pass, out of `candidates` (frames, oldest first).
+
+    They fill the plan's `cmp` slots by rank. `own_spatial`: each keeps its own row and column under RoPE; otherwise it
+    takes the raster place of its rank.
+    """
+
+    candidates: tuple[int, ...]
+    frames: int
+    own_spatial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A block's attention: `context` in buffer order, then the block itself at the indices `queries`.
+
+    faded: how many slots at the front carry the per-token weights of a decaying memory.
+    keep: what the store must still hold once the block is done (frames by number, memories by name).
+    """
+
+    block: int
+    scene: int
+    first_frame: int
+    context: tuple[Slot, ...]
+    queries: tuple[int, ...]
+    keep: frozenset[int | str]
+    selection: Selection | None = None
+    faded: int = 0
+
+    def keys(self) -> list[list[Any]]:
+        """[[source, position], ...] of all keys, the block's own included, in buffer order."""
+        own = [[f"f{self.first_frame + i}", position] for i, position in enumerate(self.queries)]
+        return [[slot.label(), slot.position] for slot in self.context] + own
+
+    def as_json(self) -> dict[str, Any]:
+        """The block's line of a trace."""
+        return {"block": self.block, "scene": self.scene, "keys": self.keys(), "queries": list(self.queries)}
+
+    def kinds(self) -> list[Kind]:
+        """Kind of memory of each key frame, as `keys` orders them."""
+        return [slot.kind for slot in self.context] + [Kind.CURRENT] * len(self.queries)
+
+
+@dataclass(frozen=True)
+class Step:
+    """All that a policy may know before a block: which block it is and which scenes have begun (the last is running)."""
+
+    block: int
+    starts: tuple[SceneStart, ...]
+    geometry: Geometry = field(repr=False)
+
+    @property
+    def scene(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def start(self) -> SceneStart:
+        return self.starts[-1]
+
+    @property
+    def block_in_scene(self) -> int:
+        return self.block - self.start.block
+
+    @property
+    def first_frame(self) -> int:
+        return self.block * self.geometry.frames_per_block
+
+    @property
+    def scene_frame(self) -> int:
+        """First latent frame of the running scene."""
+        return self.start.block * self.geometry.frames_per_block
+
+    def positions(self, first: int) -> tuple[int, ...]:
+        """Consecutive temporal indices of a block from `first` on."""
+        return tuple(range(first, first + self.geometry.frames_per_block))

@@ -1,0 +1,138 @@
+"""The interface of cache policies, and how a name becomes one.
+
+A policy is a frozen dataclass of settings. `plan` is a pure function from a step to integers: no torch, no state. Only
+policies that need more than a plan have a `Memory` beside it: hooks on the device, called by the window and the rollout.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+from echo.cache.plan import Plan, Step
+from echo.geometry import Geometry
+from echo.scene import DurationRule, TagMeaning
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from echo.cache.store import FrameStore
+
+
+class Memory:
+    """Device side of a policy. The base does nothing: a plan is enough for most policies.
+
+    Shapes: B batch, N tokens of the block, H heads, D head_dim; q, k, v are raw (after qk-norm, before RoPE).
+    """
+
+    def switch(self, step: Step) -> None:
+        """A scene begins with `step`; the ended scene's frames are still in the store."""
+
+    def select(self, layer: int, plan: Plan, q: Tensor) -> Tensor:
+        """First pass of a block whose plan has a selection: token indices [B, K], ascending, into the candidates."""
+        raise NotImplementedError(f"{type(self).__name__} plans a selection but has none")
+
+    def weights(self, layer: int, plan: Plan) -> Tensor | None:
+        """Weights [B, tokens] of the plan's faded slots, None where all are 1."""
+
+    def observe(self, layer: int, plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> None:
+        """Clean pass of a block."""
+
+    def end_block(self, step: Step, plan: Plan) -> None:
+        """The clean pass is done in all layers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy(ABC):
+    """Settings that all policies share.
+
+    durations, tags: how prompts become scenes. max_position: RoPE table of policies with absolute indices (0: no limit).
+    """
+
+    needs_memory: ClassVar[bool] = False
+
+    label: str = ""
+    durations: DurationRule = DurationRule.cumulative
+    tags: TagMeaning = TagMeaning.enter
+    max_position: int = 0
+
+    @abstractmethod
+    def plan(self, step: Step) -> Plan:
+        """What the block attends to. Pure: the same step gives the same plan."""
+
+    @abstractmethod
+    def capacity(self, geometry: Geometry) -> int:
+        """Most frames that the store holds at once, the running block included."""
+
+    def memory(self, geometry: Geometry, store: FrameStore) -> Memory:
+        """Device side for one rollout."""
+        return Memory()
+
+    def check(self, geometry: Geometry, blocks: int) -> None:
+        """Refuse a rollout that this policy cannot run. Raises ValueError."""
+        last = blocks * geometry.frames_per_block
+        if self.max_position and last > self.max_position:
+            whole = self.max_position // geometry.frames_per_block
+            raise ValueError(
+                f"{blocks} blocks ({last} latent frames): {self.label or type(self).__name__} keeps absolute RoPE indices and its "
+                f"table ends at {self.max_position}; longest is {whole} blocks"
+            )
+
+
+def names() -> list[str]:
+    """Every policy that can be named: Echo and the modules of `baselines`."""
+    package = importlib.import_module("baselines")
+    return ["echo", *sorted(module.name for module in pkgutil.iter_modules(package.__path__))]
+
+
+def find(name: str) -> type[Policy]:
+    """The policy class of module `baselines.<name>` (`echo.policy` for "echo"). Raises ValueError for an unknown name."""
+    if name not in names():
+        nearest = difflib.get_close_matches(name, names(), 1, 0)[0]
+        raise ValueError(f"unknown policy {name!r}; nearest is {nearest!r} of {', '.join(names())}")
+    module = importlib.import_module("echo.policy" if name == "echo" else f"baselines.{name}")
+    classes = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Policy) and c.__module__ == module.__name__]
+    if len(classes) != 1:
+        raise ValueError(f"{module.__name__}: a policy module defines exactly one Policy, not {len(classes)}")
+    return classes[0]
+
+
+def _schema(kind: type[Policy]) -> DictConfig:
+    """Typed settings of a policy class; OmegaConf takes frozen dataclasses for read-only nodes, also nested ones."""
+    schema = OmegaConf.structured(kind)
+    OmegaConf.set_readonly(schema, False)
+    for key in schema:
+        if isinstance(schema._get_node(key), DictConfig):
+            OmegaConf.set_readonly(schema[key], False)
+    return schema
+
+
+def make(name: str, settings: Mapping[str, Any]) -> Policy:
+    """A policy from its settings. Raises ValueError that names an unknown key or a bad value and the nearest valid one."""
+    kind = find(name)
+    try:
+        policy = OmegaConf.to_object(OmegaConf.merge(_schema(kind), OmegaConf.create(dict(settings))))
+    except ConfigKeyError as error:
+        parent, key = (str(error.full_key or error.key).rpartition(".")[i] for i in (0, 2))
+        owner: Any = kind
+        for part in filter(None, parent.split(".")):
+            owner = OmegaConf.get_type(OmegaConf.structured(owner)[part])
+        known = [field.name for field in dataclasses.fields(owner)]
+        nearest = difflib.get_close_matches(key, known, 1, 0)[0]
+        raise ValueError(f"unknown setting {error.full_key or error.key!r} of policy {name}; nearest is {nearest!r}") from None
+    except MissingMandatoryValue as error:
+        raise ValueError(f"policy {name}: {str(error).splitlines()[0]}") from None
+    except OmegaConfBaseException as error:
+        raise ValueError(f"policy {name}, {error.full_key or 'settings'}: {str(error).splitlines()[0]}") from None
+    assert isinstance(policy, Policy)
+    lists = {field.name: getattr(policy, field.name) for field in dataclasses.fields(policy)}
+    return dataclasses.replace(policy, **{name: tuple(value) for name, value in lists.items() if isinstance(value, list)})

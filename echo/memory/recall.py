@@ -1,0 +1,20 @@
+"""Scene recall frames (paper 3.2): several frames of a scene fused into one frame of keys and values.
+
+Shapes: B batch, M candidates, S tokens of a frame, H heads, D head_dim.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def recall_weights(keys_BMSHD: Tensor, centre_BHD: Tensor) -> Tensor:
+    """alpha of eq. (8), [B, M, S]: soft maximum over candidates of the head-mean dot product with the scene's mean query."""
+    heads = keys_BMSHD.shape[-2]
+    return ((keys_BMSHD.float() * centre_BHD[:, None, None]).sum((-1, -2)) / heads).softmax(dim=1)
+
+
+def fuse(states_BMSHD: Tensor, weights_BMS: Tensor, base_weight: float) -> Tensor:
+    """Eq. (9), [B, S, H, D], of which the share `base_weight` is the first candidate itself."""
+    fused = (states_BMSHD.float() * weights_BMS[..., None, None]).sum(1)
+    return (base_weight * states_BMSHD[:, 0].float() + (1 - base_weight) * fused).to(states_BMSHD.dtype)

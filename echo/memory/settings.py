@@ -1,0 +1,102 @@
+"""Settings of Echo-Forcing's memories, checked at birth. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+def check_positive(settings: Any, *names: str) -> None:
+    """Raises ValueError for a setting under 1."""
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name} {getattr(settings, name)}: a whole number, 1 or more; nearest is 1")
+
+
+class CompressedPosition(StrEnum):
+    """RoPE index of compressed tokens.
+
+    slot: raster places of the compressed slots by rank (released code). own_spatial: slot in time, own row and column.
+    current_time: the block's own time index, own row and column (appendix C.2).
+    """
+
+    slot = "slot"
+    own_spatial = "own_spatial"
+    current_time = "current_time"
+
+
+class RecallPart(StrEnum):
+    """Frames of a scene that its recall frame is fused from: its first ones, or its stable part (blocks 2 to 6)."""
+
+    first = "first"
+    stable = "stable"
+
+
+class DecayMap(StrEnum):
+    """Interpolate the retention rho = exp(-mu) or the forgetting strength mu (eq. 12) over the discrepancy."""
+
+    rho = "rho"
+    mu = "mu"
+
+
+class Discrepancy(StrEnum):
+    """Compare the recall frame alone and tile the result over all old frames (released code), or every old frame."""
+
+    tiled = "tiled"
+    per_frame = "per_frame"
+
+
+@dataclass(frozen=True)
+class RecallFrame:
+    """Scene recall frames (3.2). `base_weight`: share of the first candidate that is kept beside the fusion (released: 0.9)."""
+
+    part: RecallPart = RecallPart.first
+    count: int = 3
+    stride: int = 4
+    base_weight: float = 0.9
+    scenes: int = 64
+
+    def __post_init__(self) -> None:
+        check_positive(self, "count", "stride", "scenes")
+        if not 0 <= self.base_weight <= 1:
+            raise ValueError(f"recall_frame.base_weight {self.base_weight}: within 0..1; nearest is {min(1.0, max(0.0, self.base_weight))}")
+
+    def candidates(self, scene_frames: int) -> tuple[int, ...]:
+        """Frames of a scene of `scene_frames` frames to fuse, as many as exist; the first frame where none does."""
+        if self.part is RecallPart.first:
+            wanted = [self.stride * i for i in range(self.count)]
+        else:
+            wanted = [6 + round(14 * i / max(1, self.count - 1)) for i in range(self.count)]
+        return tuple(frame for frame in wanted if frame < scene_frames) or (0,)
+
+
+@dataclass(frozen=True)
+class Fading:
+    """Old memory after a transition: frames, first weight, retention per block, life in blocks (3.3).
+
+    old_recent: last frames of the old scene kept behind the recall frame. rho_min, rho_max: share of the weight that is
+    left after a block where old and new differ most and least; equal values make the decay a fixed one.
+    """
+
+    old_recent: int = 0
+    weight: float = 1.0
+    rho_min: float = 0.8
+    rho_max: float = 0.95
+    blocks: int = 5
+    map: DecayMap = DecayMap.rho
+    discrepancy: Discrepancy = Discrepancy.tiled
+
+    def __post_init__(self) -> None:
+        check_positive(self, "blocks")
+        if self.old_recent not in range(4):
+            raise ValueError(f"old_recent {self.old_recent}: 0 to 3 frames; nearest is {min(3, max(0, self.old_recent))}")
+        if not 0 < self.rho_min <= self.rho_max <= 1:
+            raise ValueError(f"rho {self.rho_min}..{self.rho_max}: 0 < rho_min <= rho_max <= 1; nearest is {self.rho_max}..{self.rho_max}")
+        if not 0 < self.weight <= 1:
+            raise ValueError(f"weight {self.weight}: within 0..1, 0 excluded; nearest is 1")
+
+    @property
+    def fixed(self) -> bool:
+        """The same rate everywhere: no discrepancy is needed."""
+        return self.rho_min == self.rho_max

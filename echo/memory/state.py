@@ -1,0 +1,138 @@
+"""Device side of Echo-Forcing: running statistics of a scene, token selection, recall frames, fading weights.
+
+Shapes: B batch, N tokens of a block, S tokens of a frame, H heads, D head_dim, C complex channels, T frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from echo.backbone.rope import temporal_frequencies
+from echo.cache.plan import Plan, Step
+from echo.cache.policy import Memory
+from echo.cache.store import FrameStore
+from echo.geometry import Geometry
+from echo.memory import compression, decay, recall
+from echo.memory.settings import Discrepancy
+
+if TYPE_CHECKING:
+    from echo.policy import Echo
+
+
+@dataclass
+class LayerStatistics:
+    """Sums over the clean queries of the running scene, and the calibration (eq. 2) once it is complete."""
+
+    query_sum_BHD: Tensor
+    magnitude_sum_BHC: Tensor
+    centre_BHC: Tensor
+    magnitude_BHC: Tensor
+
+
+class EchoMemory(Memory):
+    """State of one rollout. Counters are host integers and shared by all layers; only sums and weights are tensors."""
+
+    def __init__(self, policy: Echo, geometry: Geometry, store: FrameStore) -> None:
+        self.policy, self.geometry, self.store = policy, geometry, store
+        omega = temporal_frequencies(geometry.head_dim).to(store.device)
+        self.omega_C, self.phase_C = omega, compression.offset_phase(omega, policy.offsets)
+        batch, heads, size = store.batch, geometry.heads, geometry.head_dim
+        self.layers = [
+            LayerStatistics(
+                torch.zeros(batch, heads, size, device=store.device),
+                torch.zeros(batch, heads, size // 2, device=store.device),
+                torch.zeros(batch, heads, size // 2, dtype=torch.complex64, device=store.device),
+                torch.zeros(batch, heads, size // 2, device=store.device),
+            )
+            for _ in range(geometry.layers)
+        ]
+        self.scene_frames = 0
+        self.rates: list[Tensor | None] = [None] * geometry.layers
+        self.fade: list[Tensor | None] = [None] * geometry.layers
+
+    def switch(self, step: Step) -> None:
+        """Fuse the ended scene's recall frame, then begin the new scene with empty statistics."""
+        if step.scene:
+            self._store_recall_frame(step)
+        for statistics in self.layers:
+            statistics.query_sum_BHD.zero_()
+            statistics.magnitude_sum_BHC.zero_()
+        self.scene_frames = 0
+        old = len(self.policy.old_memory(step))
+        weight = self.policy.fading(step.start.transition).weight if step.start.transition else 1.0
+        tokens = old * self.geometry.tokens_per_frame
+        for layer in range(self.geometry.layers):
+            self.rates[layer] = None
+            self.fade[layer] = torch.full((self.store.batch, tokens), weight, device=self.store.device) if old else None
+
+    def _store_recall_frame(self, step: Step) -> None:
+        ended = step.starts[-2]
+        first = ended.block * self.geometry.frames_per_block
+        frames = [first + f for f in self.policy.recall_frame.candidates(step.first_frame - first)]
+        tokens = self.scene_frames * self.geometry.tokens_per_frame
+        fused: list[tuple[Tensor, Tensor]] = []
+        for layer, statistics in enumerate(self.layers):
+            k, v = self.store.frames(layer, frames)
+            weights = recall.recall_weights(k, statistics.query_sum_BHD / tokens)
+            base = self.policy.recall_frame.base_weight
+            fused.append((recall.fuse(k, weights, base), recall.fuse(v, weights, base)))
+        self.store.remember(f"srf{step.scene - 1}", fused)
+
+    def select(self, layer: int, plan: Plan, q: Tensor) -> Tensor:
+        """Eqs. (3) to (6); the recent query centre is the mean of this block's first-pass queries."""
+        assert plan.selection is not None
+        frames = plan.selection.candidates
+        statistics = self.layers[layer]
+        k_BTSHD, _ = self.store.frames(layer, frames)
+        ages = torch.tensor([plan.first_frame - frame for frame in frames], device=self.store.device)
+        score = compression.phase_score(k_BTSHD, statistics.centre_BHC, self.phase_C, self.omega_C, ages)
+        if self.policy.amplitude:
+            amplitude = compression.amplitude_score(k_BTSHD, statistics.centre_BHC, statistics.magnitude_BHC)
+            if self.policy.drift_gate:
+                gate = compression.drift_gate(q.mean(1), statistics.centre_BHC, self.policy.drift_gate_lambda)
+                amplitude = gate[:, None, None] * amplitude
+            score = score + amplitude
+        return compression.top_tokens(score.flatten(1), plan.selection.frames * self.geometry.tokens_per_frame)
+
+    def weights(self, layer: int, plan: Plan) -> Tensor | None:
+        return self.fade[layer] if plan.faded else None
+
+    def observe(self, layer: int, plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> None:
+        """Add the block's clean queries to the scene's sums; freeze the calibration when its frames are complete."""
+        statistics = self.layers[layer]
+        statistics.query_sum_BHD += q.float().sum(1)
+        seen = self.scene_frames + self.geometry.frames_per_block
+        if seen <= self.policy.calibration_frames:
+            statistics.magnitude_sum_BHC += compression.as_complex(q).abs().sum(1)
+            tokens = seen * self.geometry.tokens_per_frame
+            statistics.centre_BHC = compression.as_complex(statistics.query_sum_BHD) / tokens
+            statistics.magnitude_BHC = statistics.magnitude_sum_BHC / tokens
+
+    def end_block(self, step: Step, plan: Plan) -> None:
+        """Fade the old memory by one block; its rates come from the scene's first clean block."""
+        self.scene_frames += self.geometry.frames_per_block
+        if not plan.faded:
+            return
+        for layer in range(self.geometry.layers):
+            if step.block_in_scene == 0:
+                self.rates[layer] = self._rates(layer, step, plan)
+            fade, rate = self.fade[layer], self.rates[layer]
+            assert fade is not None and rate is not None
+            self.fade[layer] = fade * rate
+
+    def _rates(self, layer: int, step: Step, plan: Plan) -> Tensor:
+        assert step.start.transition is not None
+        fading = self.policy.fading(step.start.transition)
+        tokens = plan.faded * self.geometry.tokens_per_frame
+        if fading.fixed:
+            return torch.full((self.store.batch, tokens), fading.rho_max, device=self.store.device)
+        sources = [slot.source for slot in plan.context[: plan.faded]]
+        whole = fading.discrepancy is Discrepancy.per_frame
+        old_BTSHD = torch.stack([self.store.keys(layer, source) for source in (sources if whole else sources[:1])], dim=1)
+        difference = decay.discrepancy(old_BTSHD, self.store.keys(layer, step.first_frame))
+        delta_BN = decay.normalise(difference.flatten(1)).repeat(1, tokens // difference[0].numel())
+        return decay.retention(delta_BN, fading.rho_min, fading.rho_max, fading.map)

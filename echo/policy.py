@@ -1,0 +1,157 @@
+"""Echo-Forcing: rolling anchors, phase-compressed history, recent frames, and the fading memory of another scene.
+
+Paper arXiv 2605.16003; section and equation numbers are its. A full window is `[anchors | compressed | recent | block]`; a scene
+that was entered from another begins as `[old memory | scene so far | block]` (spans of the old memory: sections 3.2, 3.3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar
+
+from echo.cache.plan import COMPRESSED, Kind, Plan, Selection, Slot, Step
+from echo.cache.policy import Memory, Policy
+from echo.geometry import Geometry
+from echo.memory.anchors import Rolling, anchors
+from echo.memory.settings import CompressedPosition, Fading, RecallFrame, check_positive
+from echo.routing import Routing
+from echo.scene import Transition
+
+if TYPE_CHECKING:
+    from echo.cache.store import FrameStore
+
+
+class ChainSource(StrEnum):
+    """Scene whose recall frame a smooth transition carries: the head of the smooth chain, or the scene before."""
+
+    chain_head = "chain_head"
+    previous = "previous"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Echo(Policy):
+    """Settings of the method; counts are of latent frames unless named otherwise.
+
+    anchors, pool_frames, rolling: 3.1.1. compressed, recent, candidate_frames, offsets, drift_gate_lambda, amplitude,
+    drift_gate: 3.1.2. recall_frame: 3.2. smooth, hard, recall: what is kept of the old scene and how it fades, 3.3.
+    routing: appendix B.
+    """
+
+    needs_memory: ClassVar[bool] = True
+
+    anchors: int = 12
+    pool_frames: int = 12
+    rolling: Rolling = Rolling.ping_pong
+    compressed: int = 3
+    recent: int = 3
+    candidate_frames: int = 18
+    calibration_frames: int = 21
+    offsets: tuple[int, ...] = (1, 2, 4, 8, 16)
+    drift_gate_lambda: float = 3.0
+    amplitude: bool = True
+    drift_gate: bool = True
+    compressed_position: CompressedPosition = CompressedPosition.slot
+    recall_frame: RecallFrame = field(default_factory=RecallFrame)
+    smooth_source: ChainSource = ChainSource.chain_head
+    smooth: Fading = field(default_factory=lambda: Fading(old_recent=2, rho_min=0.80, rho_max=0.95, blocks=5))
+    hard: Fading = field(default_factory=lambda: Fading(weight=0.8, rho_min=1.0, rho_max=1.0, blocks=1))
+    recall: Fading = field(default_factory=lambda: Fading(rho_min=0.55, rho_max=0.90, blocks=5))
+    routing: Routing = field(default_factory=Routing)
+
+    def __post_init__(self) -> None:
+        check_positive(self, "anchors", "pool_frames", "recent", "candidate_frames", "calibration_frames")
+        if self.compressed < 0:
+            raise ValueError(f"compressed {self.compressed}: a number of frames, 0 or more; nearest is 0")
+        if self.pool_frames < self.anchors:
+            raise ValueError(f"pool_frames {self.pool_frames}: at least the {self.anchors} anchors; nearest is {self.anchors}")
+        if self.compressed > self.candidate_frames:
+            raise ValueError(f"compressed {self.compressed}: at most candidate_frames; nearest is {self.candidate_frames}")
+        if self.drift_gate_lambda < 0:
+            raise ValueError(f"drift_gate_lambda {self.drift_gate_lambda}: 0 or more; nearest is 0")
+        if not self.offsets:
+            raise ValueError("offsets []: at least one future offset; nearest is [1]")
+
+    def fading(self, transition: Transition) -> Fading:
+        return {Transition.smooth: self.smooth, Transition.hard: self.hard, Transition.recall: self.recall}[transition]
+
+    def old_memory(self, step: Step) -> tuple[int | str, ...]:
+        """What still stands of another scene at the front of the window, in slot order."""
+        start = step.start
+        if start.transition is None:
+            return ()
+        fading = self.fading(start.transition)
+        if step.block_in_scene >= fading.blocks:
+            return ()
+        source = step.scene - 1
+        if start.transition is Transition.recall and start.recalls is not None:
+            source = start.recalls
+        elif start.transition is Transition.smooth and self.smooth_source is ChainSource.chain_head:
+            while step.starts[source].transition is Transition.smooth:
+                source -= 1
+        return (f"srf{source}", *range(step.scene_frame - fading.old_recent, step.scene_frame))
+
+    def plan(self, step: Step) -> Plan:
+        geometry = step.geometry
+        old = self.old_memory(step)
+        fill = len(old) + step.first_frame - step.scene_frame
+        selection = None
+        if fill <= geometry.context_frames:
+            scene = range(step.scene_frame, step.first_frame)
+            entries: list[tuple[int | str, Kind]] = [(s, Kind.RECALLED if isinstance(s, str) else Kind.OLD) for s in old]
+            entries += [(f, Kind.ANCHOR if f < step.scene_frame + self.anchors else Kind.RECENT) for f in scene]
+        else:
+            updates = step.block_in_scene - geometry.context_frames // geometry.frames_per_block
+            rolled = anchors(updates, self.anchors, self.pool_frames, geometry.frames_per_block, self.rolling)
+            entries = [(step.scene_frame + f, Kind.ANCHOR) for f in rolled]
+            entries += [(COMPRESSED, Kind.COMPRESSED)] * self.compressed
+            entries += [(f, Kind.RECENT) for f in range(step.first_frame - self.recent, step.first_frame)]
+            if self.compressed:
+                newest = step.first_frame - self.recent
+                candidates = tuple(range(max(step.scene_frame, newest - self.candidate_frames), newest))
+                own = self.compressed_position is not CompressedPosition.slot
+                selection = Selection(candidates, self.compressed, own_spatial=own)
+        first = len(entries) + (step.start.jump if step.block_in_scene == 0 else 0)
+        shared = first if self.compressed_position is CompressedPosition.current_time else None
+        context = tuple(
+            Slot(source, shared if source == COMPRESSED and shared is not None else index, kind)
+            for index, (source, kind) in enumerate(entries)
+        )
+        return Plan(
+            step.block, step.scene, step.first_frame, context, step.positions(first), self.keep(step, old), selection, faded=len(old)
+        )
+
+    def keep(self, step: Step, old: tuple[int | str, ...]) -> frozenset[int | str]:
+        """Frames of the running scene that later blocks need, its old memory, and the recall frames of all scenes."""
+        after = step.first_frame + step.geometry.frames_per_block
+        history = range(max(step.scene_frame, after - self.candidate_frames - self.recent), after)
+        pool = range(step.scene_frame, min(after, step.scene_frame + self.pool_frames))
+        scene_recall = (step.scene_frame + f for f in self.recall_frame.candidates(after - step.scene_frame))
+        named = (f"srf{scene}" for scene in range(max(0, step.scene - self.recall_frame.scenes), step.scene))
+        return frozenset((*history, *pool, *scene_recall, *old, *named))
+
+    def capacity(self, geometry: Geometry) -> int:
+        old = max(self.smooth.old_recent, self.hard.old_recent, self.recall.old_recent)
+        history = self.candidate_frames + self.recent
+        return self.pool_frames + history + self.recall_frame.count + old + 2 * geometry.frames_per_block
+
+    def memory(self, geometry: Geometry, store: FrameStore) -> Memory:
+        from echo.memory.state import EchoMemory  # torch, which planning must not need
+
+        return EchoMemory(self, geometry, store)
+
+    def check(self, geometry: Geometry, blocks: int) -> None:
+        super().check(geometry, blocks)
+        size, context = geometry.frames_per_block, geometry.context_frames
+        if self.anchors + self.compressed + self.recent != context:
+            raise ValueError(
+                f"anchors {self.anchors} + compressed {self.compressed} + recent {self.recent}: must fill the {context} frames before "
+                f"the block; nearest is anchors {max(1, context - self.compressed - self.recent)}"
+            )
+        if self.pool_frames % size:
+            raise ValueError(f"pool_frames {self.pool_frames}: a multiple of {size}; nearest is {-(-self.pool_frames // size) * size}")
+        for name in Transition:
+            fading = self.fading(name)
+            if 1 + fading.old_recent + fading.blocks * size > geometry.window_frames:
+                longest = (geometry.window_frames - 1 - fading.old_recent) // size
+                raise ValueError(f"{name}.blocks {fading.blocks}: old memory must go before the window is full; nearest is {longest}")

@@ -1,0 +1,106 @@
+"""The rollout: block after block, four denoising passes and a clean one, prompt switches at block borders.
+
+The loop knows sizes, noise and the clock. What a block attends to is the policy's plan; how, is the window's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from echo.backbone.wan import TextStates, WanModel
+from echo.cache.plan import Plan, Step
+from echo.cache.policy import Policy
+from echo.cache.store import FrameStore
+from echo.cache.window import OnSelect, Pass, Window
+from echo.geometry import Geometry
+from echo.noise import Noise
+from echo.sampler import Schedule, renoise, schedule, x0_from_flow
+from echo.scene import SceneStart, Transition
+
+
+@dataclass(frozen=True)
+class Block:
+    """One finished block: clean latents [B, frames, channels, height, width] and the plan that made it."""
+
+    index: int
+    scene: int
+    latents: Tensor
+    plan: Plan
+
+
+class Rollout:
+    """An open-ended rollout of a batch of prompts whose scenes switch together.
+
+    >>> rollout = Rollout(model, policy, geometry, noise)      # doctest: +SKIP
+    >>> rollout.switch(text)                                    # doctest: +SKIP
+    >>> for block in rollout.blocks(): ...                      # doctest: +SKIP
+    """
+
+    def __init__(
+        self, model: WanModel, policy: Policy, geometry: Geometry, noise: Noise, *,
+        batch: int = 1, steps: Schedule | None = None, on_select: OnSelect | None = None,
+    ) -> None:  # fmt: skip
+        weight = model.patch_embedding.weight
+        self.model, self.policy, self.geometry, self.noise = model, policy, geometry, noise
+        self.schedule = steps or schedule()
+        self.store = FrameStore(geometry, policy.capacity(geometry), batch, dtype=weight.dtype, device=weight.device)
+        self.memory = policy.memory(geometry, self.store)
+        self.window = Window(geometry, self.store, self.memory, on_select)
+        self.batch, self.block = batch, 0
+        self._starts: tuple[SceneStart, ...] = ()
+        self._pending: tuple[Tensor, SceneStart] | None = None
+        with torch.inference_mode():
+            clock = [weight.new_full((1, geometry.frames_per_block), t, dtype=torch.float64) for t in (*self.schedule.timesteps, 0.0)]
+            self._time = [model.time_states(t) for t in clock]
+
+    def switch(self, text_BLT: Tensor, transition: Transition | None = None, recalls: int | None = None, jump: int = 0) -> None:
+        """From the next block on, another scene: text rows [B, L, text_dim], how it is entered, the scene it recalls.
+
+        Raises ValueError for a recall of a scene that has not ended.
+        """
+        if recalls is not None and not 0 <= recalls < len(self._starts):
+            raise ValueError(f"recall of scene {recalls}: only scenes 0..{len(self._starts) - 1} have been shown; nearest is {len(self._starts) - 1}")
+        self._pending = (text_BLT, SceneStart(self.block, transition if self._starts else None, recalls, jump))
+
+    def blocks(self) -> Iterator[Block]:
+        """Blocks as they are made, without end."""
+        while True:
+            yield self.next()
+
+    @torch.inference_mode()
+    def next(self) -> Block:
+        """Make one block. Raises ValueError before the first scene is given."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            self._starts = (*self._starts, pending[1])
+            self._text: TextStates = self.model.text_states(pending[0])
+        if not self._starts:
+            raise ValueError("no scene yet: call switch(text) before the first block")
+        step = Step(self.block, self._starts, self.geometry)
+        if pending is not None:
+            self.memory.switch(step)
+        plan = self.policy.plan(step)
+        latents = self._denoise(plan)
+        self.memory.end_block(step, plan)
+        self.store.release(plan.keep)
+        self.block += 1
+        return Block(plan.block, plan.scene, latents, plan)
+
+    def _denoise(self, plan: Plan) -> Tensor:
+        self.store.admit(range(plan.first_frame, plan.first_frame + len(plan.queries)))
+        self.window.begin(plan)
+        sigmas = self.schedule.sigmas
+        x = self.noise(plan.block, 0)
+        for i, sigma in enumerate(sigmas):
+            flow = self.model(x, self._time[i], self._text, self.window.attend)
+            x = x0_from_flow(x, flow, sigma)
+            if i + 1 < len(sigmas):
+                x = renoise(x, self.noise(plan.block, i + 1), sigmas[i + 1])
+            self.window.phase = Pass.NEXT
+        self.window.phase = Pass.CLEAN
+        self.model(x, self._time[-1], self._text, self.window.attend)
+        return x

@@ -1,0 +1,153 @@
+"""Prompts, their scenes, and the blocks at which scenes begin. No torch: all of it is known before a rollout starts."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+FPS = 16
+FRAMES_PER_BLOCK = 3
+PIXEL_FRAMES_PER_LATENT = 4
+BLOCK_S = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT / FPS
+"""Seconds of video in a block: 0.75."""
+
+
+class Transition(StrEnum):
+    """How a scene is entered."""
+
+    smooth = "smooth"
+    hard = "hard"
+    recall = "recall"
+
+
+TAGS = {"": Transition.smooth, "#": Transition.hard, "@": Transition.recall}
+"""The tag letters of the released prompt files."""
+
+
+class TagMeaning(StrEnum):
+    """What the tag of scene i says: how scene i is entered, or how scene i + 1 is (the released code's reading)."""
+
+    enter = "enter"
+    to_next = "to_next"
+
+
+class DurationRule(StrEnum):
+    """`cumulative` rounds scene borders, so that no drift adds up; `floor_each` rounds every scene down (released code)."""
+
+    cumulative = "cumulative"
+    floor_each = "floor_each"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One line of a prompt set. `tag_meaning` None leaves the reading of the tags to the method's preset."""
+
+    id: str
+    scenes: tuple[str, ...]
+    durations_s: tuple[float, ...]
+    tags: tuple[str, ...]
+    tag_meaning: TagMeaning | None = None
+
+    def __post_init__(self) -> None:
+        if not self.scenes or not len(self.scenes) == len(self.durations_s) == len(self.tags):
+            raise ValueError(
+                f"prompt {self.id!r}: {len(self.scenes)} scenes, {len(self.durations_s)} durations, {len(self.tags)} tags; "
+                "must be equally many and at least one"
+            )
+        for duration in self.durations_s:
+            if not duration >= BLOCK_S / 2:
+                raise ValueError(f"prompt {self.id!r}: duration {duration} s is under half a block; nearest is {BLOCK_S} s")
+        for tag in self.tags:
+            if tag not in TAGS:
+                raise ValueError(f"prompt {self.id!r}: unknown tag {tag!r}; one of {sorted(TAGS)}")
+
+    def transitions(self, default_meaning: TagMeaning) -> tuple[Transition | None, ...]:
+        """How each scene is entered; None for the first."""
+        meaning = self.tag_meaning or default_meaning
+        tags = self.tags[1:] if meaning is TagMeaning.enter else self.tags[:-1]
+        return (None, *(TAGS[tag] for tag in tags))
+
+
+def parse_prompt(line: str, where: str) -> Prompt:
+    """One JSON record. Raises ValueError that names `where` and the offending key."""
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{where}: a prompt is a JSON object, not {type(record).__name__}")
+    known = {"id", "scenes", "durations", "tags", "tag_meaning", "version"}
+    for key in record.keys() - known:
+        nearest = difflib.get_close_matches(key, known, 1, 0)
+        raise ValueError(f"{where}: unknown key {key!r}; nearest is {nearest[0]!r}")
+    for key in ("id", "scenes", "durations"):
+        if key not in record:
+            raise ValueError(f"{where}: key {key!r} is missing")
+    scenes = tuple(record["scenes"])
+    meaning = record.get("tag_meaning")
+    if meaning is not None and meaning not in TagMeaning.__members__:
+        raise ValueError(f"{where}: tag_meaning {meaning!r}; one of {list(TagMeaning.__members__)}")
+    return Prompt(
+        id=str(record["id"]),
+        scenes=scenes,
+        durations_s=tuple(float(d) for d in record["durations"]),
+        tags=tuple(record.get("tags", [""] * len(scenes))),
+        tag_meaning=None if meaning is None else TagMeaning(meaning),
+    )
+
+
+def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
+    """All prompts of a JSONL file. Raises ValueError for a bad line, a doubled id or an empty file."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    prompts = tuple(parse_prompt(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip())
+    if not prompts:
+        raise ValueError(f"{path}: no prompts")
+    ids = [prompt.id for prompt in prompts]
+    for prompt_id in ids:
+        if ids.count(prompt_id) > 1:
+            raise ValueError(f"{path}: prompt id {prompt_id!r} stands twice")
+    return prompts
+
+
+def scene_blocks(durations_s: Sequence[float], rule: DurationRule = DurationRule.cumulative) -> tuple[int, ...]:
+    """Blocks of each scene, at least one each.
+
+    `floor_each` is the released arithmetic: scenes round down, the last takes what the total leaves over.
+    """
+    if rule is DurationRule.cumulative:
+        borders, total = [0], 0.0
+        for duration in durations_s:
+            total += duration
+            borders.append(max(borders[-1] + 1, math.floor(total / BLOCK_S + 0.5)))
+        return tuple(end - start for start, end in zip(borders[:-1], borders[1:], strict=True))
+    latents = int(sum(durations_s) * FPS) // PIXEL_FRAMES_PER_LATENT
+    blocks = [max(1, int(duration / BLOCK_S)) for duration in durations_s[:-1]]
+    return (*blocks, max(1, math.ceil(latents / FRAMES_PER_BLOCK) - sum(blocks)))
+
+
+@dataclass(frozen=True)
+class SceneStart:
+    """A scene begins: at which block, how it is entered, which earlier scene it recalls, how far RoPE jumps."""
+
+    block: int
+    transition: Transition | None = None
+    recalls: int | None = None
+    jump: int = 0
+
+
+@dataclass(frozen=True)
+class Script:
+    """All scene starts of a rollout and its length. Prompts with equal scripts can share a batch."""
+
+    starts: tuple[SceneStart, ...]
+    blocks: int
+
+    def lengths(self) -> tuple[int, ...]:
+        """Blocks of each scene."""
+        borders = [start.block for start in self.starts] + [self.blocks]
+        return tuple(end - begin for begin, end in zip(borders[:-1], borders[1:], strict=True))
