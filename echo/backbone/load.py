@@ -1,0 +1,109 @@
+"""A backbone from its file: network, text encoder, codec, sizes, digest."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from echo.backbone.codec import PatchCodec
+from echo.backbone.text import WordEncoder
+from echo.backbone.wan import WanConfig, WanModel
+from echo.geometry import Geometry
+from echo.sampler import Schedule, schedule
+
+ROOT = Path(__file__).resolve().parents[2]
+"""Relative weight paths start at the project, wherever the command runs."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class BackboneConfig(Protocol):
+    """What `load` reads of a backbone's config."""
+
+    weights: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Everything between a sentence and pixels that no policy changes. `digest`: sha256 of the weights file."""
+
+    model: WanModel
+    text: WordEncoder
+    codec: PatchCodec
+    geometry: Geometry
+    schedule: Schedule
+    digest: str
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.patch_embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.patch_embedding.weight.dtype
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """[frames, channels, height, width] of a block."""
+        g = self.geometry
+        return g.frames_per_block, g.latent_channels, g.latent_height, g.latent_width
+
+    def embed(self, texts: list[str]) -> list[list[float]]:
+        """One feature for each text: the mean of its non-zero rows."""
+        rows = self.text.encode(texts)
+        count = rows.abs().sum(-1).gt(0).sum(-1, keepdim=True).clamp_min(1)
+        features: list[list[float]] = (rows.sum(1) / count).tolist()
+        return features
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save(path: Path, model: WanModel, text: WordEncoder, codec: PatchCodec, geometry: Geometry, *, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Write a backbone into one safetensors file; the network's weights are cast to `dtype`."""
+    tensors: dict[str, Tensor] = {f"model.{name}": value.detach().to(dtype) for name, value in model.state_dict().items()}
+    tensors |= {f"text.{name}": value for name, value in text.save().items()}
+    tensors |= {f"codec.{name}": value for name, value in codec.save().items()}
+    sizes = {"model": dataclasses.asdict(model.config), "geometry": dataclasses.asdict(geometry)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file({name: value.contiguous() for name, value in tensors.items()}, part, metadata={"sizes": json.dumps(sizes)})
+    part.replace(path)
+
+
+def load(config: BackboneConfig, device: torch.device | str = "cpu") -> Backbone:
+    """Load a backbone. Raises ValueError for a missing or foreign file or an unknown dtype."""
+    path = ROOT / config.weights
+    if config.dtype not in DTYPES:
+        raise ValueError(f"dtype {config.dtype!r}: one of {', '.join(DTYPES)}")
+    if not path.is_file():
+        raise ValueError(f"no weights at {path}; `python -m jobs.train_tiny` makes them, the repository ships them")
+    try:
+        with safe_open(path, framework="pt") as file:
+            sizes = json.loads((file.metadata() or {}).get("sizes", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file ({error})") from None
+    if "model" not in sizes or "geometry" not in sizes:
+        raise ValueError(f"{path}: no sizes in its header; it is not a backbone that jobs.train_tiny wrote")
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    model = WanModel(WanConfig(**sizes["model"]))
+    model.load_state_dict(part("model."))
+    model = model.to(device=device, dtype=DTYPES[config.dtype]).eval().requires_grad_(False)
+    return Backbone(model, WordEncoder.load(part("text.")), PatchCodec.load(part("codec.")), Geometry(**sizes["geometry"]), schedule(), digest(path))

@@ -1,0 +1,44 @@
+"""From prompts to blocks: scripts, text, noise and the rollout put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from echo.backbone.load import Backbone
+from echo.cache.policy import Policy
+from echo.noise import keyed_noise
+from echo.rollout import Block, Rollout
+from echo.routing import script_of
+from echo.scene import Prompt, Script
+
+
+def check(backbone: Backbone, policy: Policy, prompt: Prompt) -> Script:
+    """The prompt's script, refused with a ValueError where the policy or the text encoder cannot run it."""
+    script = script_of(prompt, policy, backbone.embed)
+    try:
+        policy.check(backbone.geometry, script.blocks)
+        backbone.text.rows(prompt.scenes)
+    except ValueError as error:
+        raise ValueError(f"prompt {prompt.id!r}: {error}") from None
+    return script
+
+
+def generate(backbone: Backbone, policy: Policy, prompts: Sequence[Prompt], seed: int) -> Iterator[Block]:
+    """Blocks of a batch of prompts, as they are made.
+
+    Raises ValueError where the prompts' scripts differ: their scenes must switch, and recall, together.
+    """
+    scripts = [check(backbone, policy, prompt) for prompt in prompts]
+    script = scripts[0]
+    for prompt, other in zip(prompts, scripts, strict=True):
+        if other != script:
+            raise ValueError(f"prompts {prompts[0].id!r} and {prompt.id!r} cannot share a batch: their scripts differ; nearest is batch=1")
+    noise = keyed_noise(seed, [prompt.id for prompt in prompts], backbone.latent_shape, dtype=backbone.dtype, device=backbone.device)
+    rollout = Rollout(backbone.model, policy, backbone.geometry, noise, batch=len(prompts), steps=backbone.schedule)
+    starts = {start.block: scene for scene, start in enumerate(script.starts)}
+    for block in range(script.blocks):
+        if block in starts:
+            start = script.starts[starts[block]]
+            text = backbone.text.encode([prompt.scenes[starts[block]] for prompt in prompts])
+            rollout.switch(text.to(backbone.device, backbone.dtype), start.transition, start.recalls, start.jump)
+        yield rollout.next()
