@@ -49,7 +49,10 @@ class InfinityRope(Policy):
 
     def check(self, geometry: Geometry, blocks: int) -> None:
         super().check(geometry, blocks)
-        if self.window(geometry) > geometry.window_frames:
-            raise ValueError(f"window_frames {self.window_frames}: the backbone's is {geometry.window_frames}; nearest is {geometry.window_frames}")
-        if self.sink_frames + 2 * geometry.frames_per_block > self.window(geometry) + geometry.frames_per_block:
-            raise ValueError(f"sink_frames {self.sink_frames}: must leave room in a window of {self.window(geometry)}; nearest is 1")
+        own, window = geometry.window_frames, self.window(geometry)
+        if window > own:
+            raise ValueError(f"window_frames {window}: at most the backbone's {own}; nearest is {own}")
+        most = window - geometry.frames_per_block - 1
+        if not 0 <= self.sink_frames <= most:
+            nearest = max(0, min(most, self.sink_frames))
+            raise ValueError(f"sink_frames {self.sink_frames}: 0 to {most} in a window of {window}; nearest is {nearest}")

@@ -127,7 +127,8 @@ def recorded_noise(case: Case) -> Noise:
 def scene_starts(case: Case) -> dict[int, tuple[int, Transition | None, int | None, int]]:
     """Block at which each scene begins: (scene, how it is entered, scene it recalls, jump)."""
     routing = getattr(make_policy(case), "routing", None)
-    modes = [MODES[mode] for mode in case.entry.get("modes", ["hardcut" if case.entry.get("rope_cut") else "smooth"] * len(case.entry["blocks"]))]
+    unsaid = ["hardcut" if case.entry.get("rope_cut") else "smooth"] * len(case.entry["blocks"])
+    modes = [MODES[mode] for mode in case.entry.get("modes", unsaid)]
     targets, jumps = case.entry.get("recall_targets", {}), iter(case.entry.get("recall_jumps", []))
     starts: dict[int, tuple[int, Transition | None, int | None, int]] = {0: (0, None, None, 0)}
     block = 0

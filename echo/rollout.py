@@ -63,7 +63,9 @@ class Rollout:
         Raises ValueError for a recall of a scene that has not ended.
         """
         if recalls is not None and not 0 <= recalls < len(self._starts):
-            raise ValueError(f"recall of scene {recalls}: only scenes 0..{len(self._starts) - 1} have been shown; nearest is {len(self._starts) - 1}")
+            raise ValueError(
+                f"recall of scene {recalls}: only scenes 0..{len(self._starts) - 1} have been shown; nearest is {len(self._starts) - 1}"
+            )
         self._pending = (text_BLT, SceneStart(self.block, transition if self._starts else None, recalls, jump))
 
     def blocks(self) -> Iterator[Block]:

@@ -147,7 +147,9 @@ def recall_jump(similarity: Sequence[float], target: int, settings: Routing) -> 
     return round(settings.jump_recall_max * gaps[target] / total) if total > 1e-6 else 0
 
 
-def enter(texts: Sequence[str], scene: int, tagged: Transition | None, settings: Routing, embed: Embed | None) -> tuple[Transition, int | None, int]:
+def enter(
+    texts: Sequence[str], scene: int, tagged: Transition | None, settings: Routing, embed: Embed | None
+) -> tuple[Transition, int | None, int]:
     """How scene `scene` > 0 is entered: (transition, recalled scene, jump). `tagged` None asks the thresholds."""
     transition = tagged
     if transition is None or settings.router is Router.thresholds:
@@ -159,6 +161,12 @@ def enter(texts: Sequence[str], scene: int, tagged: Transition | None, settings:
     similarity = similarities(texts, scene, settings, embed)
     target = recall_target(similarity, settings)
     return transition, target, recall_jump(similarity, target, settings)
+
+
+def needs_encoder(policy: Policy) -> bool:
+    """Whether `script_of` asks the text encoder for features under this policy."""
+    settings: Routing | None = getattr(policy, "routing", None)
+    return settings is not None and settings.feature is not Feature.idf
 
 
 def script_of(prompt: Prompt, policy: Policy, embed: Embed | None = None) -> Script:

@@ -7,6 +7,7 @@ policy's plan alone: no network runs. With several prompts in a task's set, the 
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,11 +20,13 @@ from echo.cache import policy as policies
 from echo.cache.plan import Kind, Plan, Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
-from echo.routing import script_of
+from echo.routing import needs_encoder, script_of
 from echo.scene import Prompt, Script, load_prompts
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
+
+USAGE = "method=NAME task=TASK [blocks=N] [prompt=ID] [method.SETTING=VALUE ...]"
 
 COLOURS = {
     Kind.SINK: "#8c564b", Kind.ANCHOR: "#1f77b4", Kind.COMPRESSED: "#9467bd", Kind.SUMMARY: "#17becf", Kind.RECENT: "#2ca02c",
@@ -71,8 +74,6 @@ def draw(traced: Sequence[Plan], path: Path, title: str) -> None:
 
 def preset(group: str, name: str) -> dict[str, Any]:
     """One YAML of a config group. Raises ValueError that names the nearest choice."""
-    import difflib
-
     known = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     if name not in known:
         raise ValueError(f"unknown {group} {name!r}; nearest is {difflib.get_close_matches(name, known, 1, 0)[0]!r} of {', '.join(known)}")
@@ -87,7 +88,7 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or (key not in ("method", "task", "blocks", "prompt") and not key.startswith("method.")):
-            raise ValueError(f"{word!r}: give method=NAME task=TASK [blocks=N] [prompt=ID] [method.SETTING=VALUE ...]")
+            raise ValueError(f"{word!r}: give {USAGE}")
         options[key] = value
     for key in ("method", "task"):
         if key not in options:
@@ -117,21 +118,17 @@ def pick_prompt(options: dict[str, Any]) -> Prompt:
 
 def script_for(prompt: Prompt, policy: Policy) -> Script:
     """The prompt's script; a preset that routes by a text encoder gets the shipped backbone's."""
-    try:
+    if not needs_encoder(policy):
         return script_of(prompt, policy)
-    except ValueError:
-        from echo.backbone.load import BackboneConfig, load
+    from echo.backbone.load import BackboneFile, load
 
-        class Tiny(BackboneConfig):
-            weights, dtype = str(preset("backbone", "tiny")["weights"]), "float32"
-
-        return script_of(prompt, policy, load(Tiny()).embed)
+    return script_of(prompt, policy, load(BackboneFile(preset("backbone", "tiny")["weights"])).embed)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m echo.trace", description="Print what each block attends to, one JSON line a block.")
-    parser.add_argument("words", nargs="+", metavar="key=value", help="method=NAME task=TASK [blocks=N] [prompt=ID] [method.SETTING=VALUE ...]")
+    parser.add_argument("words", nargs="+", metavar="key=value", help=USAGE)
     parser.add_argument("--png", type=Path, help="also draw the trace into this file")
     arguments = parser.parse_args(argv)
     # Planning reads frames and slots only; the sizes of the network have no say in it.

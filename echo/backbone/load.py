@@ -29,8 +29,18 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class BackboneConfig(Protocol):
     """What `load` reads of a backbone's config."""
 
+    @property
+    def weights(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class BackboneFile:
+    """The least that `load` needs: a weights file and the type to compute in."""
+
     weights: str
-    dtype: str
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,9 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save(path: Path, model: WanModel, text: WordEncoder, codec: PatchCodec, geometry: Geometry, *, dtype: torch.dtype = torch.bfloat16) -> None:
+def save(
+    path: Path, model: WanModel, text: WordEncoder, codec: PatchCodec, geometry: Geometry, *, dtype: torch.dtype = torch.bfloat16
+) -> None:
     """Write a backbone into one safetensors file; the network's weights are cast to `dtype`."""
     tensors: dict[str, Tensor] = {f"model.{name}": value.detach().to(dtype) for name, value in model.state_dict().items()}
     tensors |= {f"text.{name}": value for name, value in text.save().items()}
@@ -106,4 +118,5 @@ def load(config: BackboneConfig, device: torch.device | str = "cpu") -> Backbone
     model = WanModel(WanConfig(**sizes["model"]))
     model.load_state_dict(part("model."))
     model = model.to(device=device, dtype=DTYPES[config.dtype]).eval().requires_grad_(False)
-    return Backbone(model, WordEncoder.load(part("text.")), PatchCodec.load(part("codec.")), Geometry(**sizes["geometry"]), schedule(), digest(path))
+    text, codec = WordEncoder.load(part("text.")), PatchCodec.load(part("codec."))
+    return Backbone(model, text, codec, Geometry(**sizes["geometry"]), schedule(), digest(path))

@@ -37,8 +37,7 @@ def table(t: Tensor, h: Tensor, w: Tensor, head_dim: int) -> Tensor:
     Angles are taken in float64, so that an index of tens of thousands loses nothing.
     """
     parts = [
-        torch.outer(index.double(), frequencies(size).to(index.device))
-        for index, size in zip((t, h, w), split(head_dim), strict=True)
+        torch.outer(index.double(), frequencies(size).to(index.device)) for index, size in zip((t, h, w), split(head_dim), strict=True)
     ]
     angle = torch.cat(parts, dim=-1)
     return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)

@@ -32,9 +32,7 @@ class WordEncoder(nn.Module):
         for line, sentence in zip(table, sentences, strict=True):
             found = self.vocabulary.rows_of(sentence)
             if len(found) > self.text_len:
-                raise ValueError(
-                    f"{sentence!r} has {len(found)} meaningful words; the text encoder takes at most {self.text_len}"
-                )
+                raise ValueError(f"{sentence!r} has {len(found)} meaningful words; the text encoder takes at most {self.text_len}")
             line[: len(found)] = torch.tensor(found, dtype=torch.int64)
         return table
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from einops import rearrange
@@ -185,7 +185,7 @@ class WanModel(nn.Module):
         self.text_embedding = nn.Sequential(nn.Linear(config.text_dim, config.dim), nn.GELU("tanh"), nn.Linear(config.dim, config.dim))
         self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, config.dim), nn.SiLU(), nn.Linear(config.dim, config.dim))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(config.dim, 6 * config.dim))
-        self.blocks: nn.ModuleList = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.head = Head(config)
 
     def time_states(self, timesteps_BF: Tensor) -> TimeStates:
@@ -209,7 +209,7 @@ class WanModel(nn.Module):
         if rows > self.config.text_len:
             raise ValueError(f"prompt of {rows} rows: the text encoder's limit is {self.config.text_len}")
         text = self.text_embedding(fn.pad(text_BLT, (0, 0, 0, self.config.text_len - rows)))
-        return tuple(block.cross_attn.text_states(text) for block in self.blocks)
+        return tuple(cast(Block, block).cross_attn.text_states(text) for block in self.blocks)
 
     def forward(self, latents_BFCHW: Tensor, time: TimeStates, text: TextStates, attend: Attend) -> Tensor:
         """Flow of the same shape as the latents."""

@@ -134,5 +134,6 @@ def make(name: str, settings: Mapping[str, Any]) -> Policy:
     except OmegaConfBaseException as error:
         raise ValueError(f"policy {name}, {error.full_key or 'settings'}: {str(error).splitlines()[0]}") from None
     assert isinstance(policy, Policy)
-    lists = {field.name: getattr(policy, field.name) for field in dataclasses.fields(policy)}
-    return dataclasses.replace(policy, **{name: tuple(value) for name, value in lists.items() if isinstance(value, list)})
+    values = {field.name: getattr(policy, field.name) for field in dataclasses.fields(policy)}
+    tuples: dict[str, Any] = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return dataclasses.replace(policy, **tuples)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-import torch
 from torch import Tensor
 from torch.nn import functional as fn
 
@@ -59,7 +58,8 @@ class Window:
         frames = [slot.source if isinstance(slot.source, int) else None for slot in plan.context]
         stand_in = next((frame for frame in frames if frame is not None), None)
         self._frames = [frame if frame is not None else stand_in for frame in frames] if stand_in is not None else []
-        self._named = [(i, slot.source) for i, slot in enumerate(plan.context) if isinstance(slot.source, str) and slot.source != COMPRESSED]
+        names = [(i, slot.source) for i, slot in enumerate(plan.context) if isinstance(slot.source, str)]
+        self._named = [(i, name) for i, name in names if name != COMPRESSED]
         self._selected = next((i for i, slot in enumerate(plan.context) if slot.source == COMPRESSED), 0)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
