@@ -1,0 +1,108 @@
+"""Reading a run store: runs, what was asked of them, and their records. No torch; nothing is ever written here.
+
+    <store>/runs/<backbone>/<task>/<method>/seed=<n>/<run id>/
+        run.json              what the run is, written once
+        asked/<ns>.json       the prompts that a command wanted, and the unit that stands for each
+        attempts/<id>.json    one for each start: commit, versions, host, command line (and .log)
+        records/<id>.jsonl    appended to by one attempt alone
+        errors/               tracebacks
+        units/                videos, traces, scores of segments
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One wish: these prompts, scored this way."""
+
+    name: str
+    scores: str | None
+    scorer: dict[str, Any]
+    task: dict[str, str]
+    units: dict[str, str]  # prompt id -> unit id
+
+
+@dataclass
+class Settled:
+    """What the records of a run say in the end."""
+
+    done: dict[str, dict[str, Any]] = field(default_factory=dict)  # unit id -> first ok record
+    failures: dict[str, int] = field(default_factory=dict)  # unit id -> error records, units that are done left out
+    conflicts: list[str] = field(default_factory=list)  # units computed twice with different outcomes
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder."""
+
+    path: Path
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The content of run.json."""
+        return dict(json.loads((self.path / "run.json").read_text(encoding="utf-8")))
+
+    def asked(self) -> list[Asked]:
+        """All wishes, oldest first."""
+        return [
+            Asked(path.stem, **{k: v for k, v in json.loads(path.read_text(encoding="utf-8")).items() if k != "v"})
+            for path in sorted((self.path / "asked").glob("*.json"))
+        ]
+
+    def records(self) -> list[dict[str, Any]]:
+        """All whole records in the order of their time; a line torn by a crash is passed over."""
+        found = []
+        for path in sorted((self.path / "records").glob("*.jsonl")):
+            for line in path.read_bytes().splitlines(keepends=True):
+                record = _parse(line)
+                if record is not None:
+                    found.append((record["t"], path.name, record))
+        return [record for _, _, record in sorted(found, key=lambda row: row[:2])]
+
+    def settled(self, scores: str | None) -> Settled:
+        """Which units are done under a way of scoring; the first ok record of a unit counts.
+
+        Args:
+            scores: id of the way of scoring; None accepts a video however it was scored.
+        """
+        result = Settled()
+        latents: dict[str, str] = {}
+        for record in self.records():
+            unit, ok = record["unit"], record["status"] == "ok"
+            if ok and latents.setdefault(unit, record["latents_sha256"]) != record["latents_sha256"]:
+                result.conflicts.append(f"{record['prompt']} seed={record['seed']}: other latents in attempt {record['attempt']}")
+            if scores is not None and record["scores"] != scores:
+                continue
+            if not ok:
+                result.failures[unit] = result.failures.get(unit, 0) + 1
+            elif unit not in result.done:
+                result.done[unit] = record
+            elif result.done[unit]["metrics"] != record["metrics"]:
+                result.conflicts.append(f"{record['prompt']} seed={record['seed']}: other scores in attempt {record['attempt']}")
+        for unit in result.done:
+            result.failures.pop(unit, None)
+        return result
+
+
+def runs(store: Path) -> Iterator[Run]:
+    """All runs of a store, in the order of their paths."""
+    for path in sorted(store.glob("runs/*/*/*/seed=*/*/run.json")):
+        yield Run(path.parent)
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and "unit" in record else None

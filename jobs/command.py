@@ -1,0 +1,80 @@
+"""From composed configs to results: check all of them, make what is missing, print the tables."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from jobs import local
+from jobs.plan import Job, prepare
+from jobs.progress import say
+
+PLUGINS = Path(__file__).with_name("plugins")
+
+
+def run(configs: Sequence[DictConfig]) -> None:
+    """Check every config, then run what is missing of all, then make the tables.
+
+    Raises:
+        SystemExit: with one line before any work if a config is wrong; with status 1 if a unit is missing in the end.
+    """
+    plain = [_plain(config) for config in configs]
+    try:
+        jobs = [prepare(one) for one in plain]
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    lacks = local.run(jobs, plain, jobs[0].config.max_workers)
+    _tables(jobs)
+    for line in lacks:
+        sys.stderr.write(line + "\n")
+    if lacks:
+        raise SystemExit(1)
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    bare = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    plain = OmegaConf.to_container(bare, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _tables(jobs: Sequence[Job]) -> None:
+    from eval import tables
+
+    for store in dict.fromkeys(job.config.store for job in jobs):
+        tasks = list(dict.fromkeys(job.config.task.name for job in jobs if job.config.store == store))
+        for line in tables.make(Path(store), tasks, sys.stdout.isatty()):
+            say(line)
+        unscored = [job for job in jobs if job.scores_id is None and job.config.store == store]
+        if unscored:
+            say(f"not scored (eval=none); videos below {Path(store) / 'runs'}")
+
+
+def guarded(main: Callable[[], None]) -> int:
+    """Run the command line; a user's mistake is one line and status 1, an interrupt is status 130.
+
+    The plugin folder goes on the path, so that Hydra finds the launcher however the package is installed. Settings of a
+    method are rewritten to `++method.x`, so that one that its YAML leaves at the default can be given; the policy itself
+    refuses unknown ones.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come up to here, to be told in one line
+    sys.path.insert(0, str(PLUGINS))
+    sys.argv[1:] = [f"++{word}" if word.startswith("method.") else word for word in sys.argv[1:]]
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the same command goes on\n")
+        return 130
+    except (HydraException, OmegaConfBaseException) as error:
+        from jobs.mistakes import explain
+
+        sys.stderr.write(explain(error, sys.argv[1:]) + "\n")
+        return 1
+    return 0

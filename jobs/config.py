@@ -1,0 +1,229 @@
+"""The typed configuration of a run, checked before any work starts; nothing here imports torch.
+
+Every field says in its metadata what it may change: pixels, scores, or nothing. `jobs.identity` builds the names of
+runs from these declarations, so a new field cannot slip past a stored result unnoticed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+ROOT = Path(__file__).resolve().parent.parent
+T = TypeVar("T")
+
+
+def pixels() -> Any:
+    """A field whose value can change a pixel."""
+    return field(metadata={"enters": "pixels"})
+
+
+def pixels_file() -> Any:
+    """A path whose file's content can change a pixel."""
+    return field(metadata={"enters": "pixels_file"})
+
+
+def scores() -> Any:
+    """A field whose value can change a score, never a pixel."""
+    return field(metadata={"enters": "scores"})
+
+
+def scores_file() -> Any:
+    """A path whose file's content can change a score, never a pixel."""
+    return field(metadata={"enters": "scores_file"})
+
+
+def inert(reason: str) -> Any:
+    """A field that changes neither pixels nor scores, and why."""
+    return field(metadata={"enters": "nothing", "reason": reason})
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """A set of weights and how they are computed."""
+
+    name: str = inert("the content of the weights enters")
+    label: str = inert("for people")
+    weights: str = pixels_file()
+    dtype: Literal["float32", "bfloat16"] = pixels()
+    threads: int = pixels()  # reductions are split by thread, and a sum's last bit depends on the split
+    batch: int = inert("default of the run's batch")
+    prompts: int | None = inert("default of the run's prompts")
+
+    def __post_init__(self) -> None:
+        _at_least("backbone.threads", self.threads, 1)
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """A named preset: the policy and the settings that differ from the policy's defaults."""
+
+    name: str = inert("policy and settings enter")
+    policy: str = pixels()
+    settings: Mapping[str, Any] = pixels()
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """A prompt set and the protocol that scores it."""
+
+    name: str = scores()
+    label: str = inert("for people")
+    prompt_set: str = inert("each unit carries the content of its prompt")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """The scorer of finished videos."""
+
+    name: str = inert("scorer and weights enter")
+    label: str = inert("for people")
+    scorer: Literal["embedded"] | None = scores()
+    weights: str | None = scores_file()
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """How frames are stored for people; scores read the frames before they are encoded."""
+
+    height_px: int = inert("the file is for watching")
+    crf: int = inert("the file is for watching")
+
+    def __post_init__(self) -> None:
+        _at_least("video.height_px", self.height_px, 16)
+        if not 0 <= self.crf <= 51:
+            raise ValueError(f"video.crf={self.crf}: H.264 takes 0 (lossless) to 51")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that one run needs; built from the composed YAML by `build`."""
+
+    backbone: BackboneConfig = pixels()
+    method: MethodConfig = pixels()
+    task: TaskConfig = scores()
+    eval: EvalConfig = scores()
+    video: VideoConfig = inert("the file is for watching")
+    seed: int = pixels()
+    batch: int = pixels()  # a batched matrix product may round differently from a single one
+    duration_scale: float = pixels()
+    prompts: int | None = inert("how many units, not what they are")
+    shard: str | None = inert("where a unit is computed, not what it is")
+    store: str = inert("a place")
+    max_workers: int | None = inert("how many processes, one run each")
+    retry_errors: bool = inert("which units are tried again")
+
+    def __post_init__(self) -> None:
+        _at_least("seed", self.seed, 0)
+        _at_least("batch", self.batch, 1)
+        for name in ("prompts", "max_workers"):
+            value = getattr(self, name)
+            if value is not None:
+                _at_least(name, value, 1)
+        if self.duration_scale <= 0:
+            raise ValueError(f"duration_scale={self.duration_scale}: durations are multiplied by it, so it is above 0")
+        if self.shard is not None:
+            parse_shard(self.shard)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`"i/n"` as (i, n) with 1 <= i <= n.
+
+    Raises:
+        ValueError: if the text has another form.
+    """
+    part, slash, whole = text.partition("/")
+    if slash and part.isdecimal() and whole.isdecimal() and 1 <= int(part) <= int(whole):
+        return int(part), int(whole)
+    raise ValueError(f"shard={text}: a shard is i/n with 1 <= i <= n, for example 1/4")
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """A phrase that names the nearest of the valid choices, or all when none is near."""
+    known = sorted(choices)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"nearest is {close[0]}" if close else "valid: " + ", ".join(known)
+
+
+def build(kind: type[T], given: Mapping[str, Any], where: str = "") -> T:
+    """A config dataclass from plain values, every key and type checked.
+
+    Args:
+        kind: the dataclass.
+        given: plain values by field name.
+        where: path of `given` in the whole config with a trailing dot, for messages.
+
+    Raises:
+        ValueError: one line that names the key or value, the rule, and the nearest valid choice.
+    """
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for key in given:
+        if key not in names:
+            raise ValueError(f"unknown key {where}{key}: {nearest(key, names)}")
+    for name in names:
+        if name not in given:
+            raise ValueError(f"{where}{name} is missing: {kind.__name__} needs it")
+    return kind(**{name: _value(hints[name], given[name], f"{where}{name}") for name in names})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}={value}: a group of settings is expected here")
+        return build(typing.cast(type, hint), value, where + ".")
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        if value in choices:
+            return value
+        raise ValueError(f"{where}={value}: {nearest(str(value), map(str, choices))}")
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        (inner,) = (h for h in typing.get_args(hint) if h is not type(None))
+        return _value(inner, value, where)
+    if origin is not None:
+        return dict(value)
+    return _scalar(hint, value, where)
+
+
+def _scalar(hint: type, value: Any, where: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    noun = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
+    raise ValueError(f"{where}={value}: {noun} is expected here")
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name}={value}: it is at least {least}")
+
+
+def from_plain(plain: Mapping[str, Any]) -> RunConfig:
+    """The run config from a composed and resolved YAML tree.
+
+    A method's YAML is flat (`name`, `policy`, then the policy's fields), so that `method.drift_gate_lambda=2` reads well.
+
+    Raises:
+        ValueError: one line for the first wrong key or value.
+    """
+    tree = {key: value for key, value in plain.items() if key != "hydra"}
+    method = tree.get("method")
+    if isinstance(method, Mapping):
+        settings = {key: value for key, value in method.items() if key not in ("name", "policy")}
+        tree["method"] = {"settings": settings} | {k: method[k] for k in ("name", "policy") if k in method}
+    return build(RunConfig, tree)
+
+
+def located(path: str) -> Path:
+    """A path of the config as an absolute one; relative paths count from the repository."""
+    return ROOT / path

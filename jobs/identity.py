@@ -1,0 +1,113 @@
+"""Names by content: a run, a unit and a way of scoring are hashes of what can change them.
+
+The fields of `jobs.config` declare what they may change; raise an epoch here when the code of that path changes results
+for an unchanged config. The commit is provenance, not identity: most commits change no pixel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from echo.scene import Prompt
+from jobs.config import MethodConfig, RunConfig, located
+
+PIXEL_EPOCH = 1
+SCORE_EPOCH = 1
+ENTERS = ("pixels", "pixels_file", "scores", "scores_file", "nothing")
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces; NaN and infinity are refused.
+
+    Raises:
+        ValueError: if a number is not finite.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def digest(value: Any) -> str:
+    """80 bits of BLAKE2b over canonical JSON, as 20 hex digits."""
+    return hashlib.blake2b(canonical(value).encode(), digest_size=10).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """128 bits of BLAKE2b over a file's bytes, as 32 hex digits; one read per process and version of the file."""
+    stat = path.stat()
+    return _file_digest(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _file_digest(path: Path, mtime_ns: int, size_bytes: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def leaves(config: Any, where: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Every field of a config tree as (path, what it enters, value).
+
+    Raises:
+        ValueError: if a field does not declare what it enters.
+    """
+    for field in dataclasses.fields(config):
+        enters = field.metadata.get("enters")
+        if enters not in ENTERS:
+            raise ValueError(f"{type(config).__name__}.{field.name} must declare one of {', '.join(ENTERS)}")
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{where}{field.name}.")
+        else:
+            yield f"{where}{field.name}", enters, value
+
+
+def _entering(config: RunConfig, kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for path, enters, value in leaves(config):
+        if enters == kind:
+            found[path] = value
+        elif enters == f"{kind}_file":
+            found[path] = None if value is None else file_digest(located(value))
+    return found
+
+
+def run_key(config: RunConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What can change a pixel of a run, apart from the prompt.
+
+    Args:
+        config: the checked config.
+        settings: every setting of the policy, defaults included, so that a changed default is another run.
+    """
+    key = _entering(config, "pixels")
+    assert MethodConfig.__dataclass_fields__["settings"].metadata["enters"] == "pixels"
+    key["method.settings"] = json.loads(json.dumps(settings))
+    return {"epoch": PIXEL_EPOCH, "pixels": key}
+
+
+def unit_key(run_id: str, prompt: Prompt, group: Sequence[Prompt] | None) -> dict[str, Any]:
+    """What can change a pixel of one video.
+
+    Args:
+        run_id: name of the run.
+        prompt: the prompt.
+        group: the whole prompt set if prompts share batches, since it decides which do; else None.
+    """
+    members = None if group is None else digest([dataclasses.asdict(p) for p in group])
+    return {"run": run_id, "prompt": dataclasses.asdict(prompt), "group": members}
+
+
+def scores_key(config: RunConfig) -> dict[str, Any] | None:
+    """What can change a score of a finished video; None when the config scores nothing."""
+    if config.eval.scorer is None:
+        return None
+    return {"epoch": SCORE_EPOCH, "scores": _entering(config, "scores")}
+
+
+def shard_of(prompt_id: str, whole: int) -> int:
+    """The shard (1..whole) that computes a prompt; it depends on nothing but the prompt's id."""
+    number = int.from_bytes(hashlib.blake2b(prompt_id.encode(), digest_size=8).digest(), "big")
+    return number % whole + 1

@@ -1,0 +1,190 @@
+"""Jobs in fresh processes on this machine, several at a time.
+
+A worker gets its order as the first line of its standard input, which then stays open as a lifeline: when this process
+ends, however it ends, the input closes and the worker leaves. Workers report as JSON lines; what else they say goes to
+the attempt's log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from echo.scene import Prompt, scene_blocks
+from jobs.config import ROOT
+from jobs.plan import Job
+from jobs.progress import Progress
+from jobs.store import RunFolder, new_attempt
+
+LEAVE_S = 10.0
+
+
+@dataclass
+class Worker:
+    """A running process and what it was told to do."""
+
+    folder: RunFolder
+    process: subprocess.Popen[str]
+    log: Path
+    last: str = ""
+    open_blocks: int = 0  # blocks of the videos under way, taken back if they fail
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def blocks_of(job: Job, prompts: Sequence[Prompt]) -> int:
+    """How many blocks a job makes for some prompts."""
+    return sum(sum(scene_blocks(prompt.durations_s, job.policy.durations)) for prompt in prompts)
+
+
+def run(jobs: Sequence[Job], plain: Sequence[dict[str, Any]], max_workers: int | None) -> list[str]:
+    """Make all that is missing of some jobs.
+
+    Args:
+        jobs: the checked jobs; those that are complete are not started.
+        plain: the configs that they came from, for the workers.
+        max_workers: processes at a time; None takes one for each core.
+
+    Returns:
+        One line for each thing that is not as asked; empty when every unit is done.
+
+    Raises:
+        KeyboardInterrupt: after all workers have left.
+    """
+    folders = [RunFolder(job) for job in jobs]
+    for folder in folders:
+        folder.describe()
+    waiting = [(folder, config, todo) for folder, config in zip(folders, plain) if (todo := folder.missing())]
+    deaths: dict[Path, str] = {}
+    if waiting:
+        blocks = sum(blocks_of(folder.job, todo) for folder, _, todo in waiting)
+        progress = Progress(blocks, sum(len(todo) for *_, todo in waiting))
+        try:
+            deaths = _Pool(progress, max_workers or cores()).work([(folder, config) for folder, config, _ in waiting])
+        finally:
+            progress.close()
+    return [line for folder in folders for line in _lacks(folder, deaths.get(folder.path))]
+
+
+def _lacks(folder: RunFolder, death: str | None) -> list[str]:
+    lines = [] if death is None else [f"{folder.job.title}: {death}"]
+    missing = folder.unfinished()
+    failures = folder.reader.settled(folder.job.scores_id).failures
+    for prompt in missing:
+        tries = failures.get(folder.job.unit_id(prompt), 0)
+        if tries:
+            reason = _last_error(folder, prompt)
+            lines.append(f"{folder.job.title}: {prompt.id} failed ({tries} of 3 tries): {reason}")
+    untried = sum(not failures.get(folder.job.unit_id(prompt), 0) for prompt in missing)
+    if untried:
+        lines.append(f"{folder.job.title}: {untried} of {len(folder.job.mine)} videos are missing; the same command goes on")
+    return lines
+
+
+def _last_error(folder: RunFolder, prompt: Prompt) -> str:
+    unit = folder.job.unit_id(prompt)
+    errors = [r for r in folder.reader.records() if r["unit"] == unit and r["status"] == "error"]
+    return f"{errors[-1]['err'].splitlines()[0]} (see {folder.path / errors[-1]['trace']})"
+
+
+class _Pool:
+    """Starts workers as places become free and listens to all of them."""
+
+    def __init__(self, progress: Progress, places: int) -> None:
+        self._progress, self._places = progress, places
+        self._events: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
+        self._deaths: dict[Path, str] = {}
+
+    def work(self, waiting: list[tuple[RunFolder, dict[str, Any]]]) -> dict[Path, str]:
+        """All jobs to their end; returns why a job died, by run folder."""
+        running: list[Worker] = []
+        waiting = list(waiting)
+        try:
+            while waiting or running:
+                while waiting and len(running) < self._places:
+                    running.append(self._start(*waiting.pop(0)))
+                worker, event = self._events.get()
+                if event is None:
+                    running.remove(worker)
+                    self._end(worker)
+                else:
+                    self._hear(worker, event)
+        finally:
+            for worker in running:
+                _dismiss(worker.process)
+        return self._deaths
+
+    def _start(self, folder: RunFolder, config: dict[str, Any]) -> Worker:
+        attempt = new_attempt()
+        log = folder.path / "attempts" / f"{attempt}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        threads = str(folder.job.config.backbone.threads)
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": os.pathsep.join(paths)}
+        with log.open("w", encoding="utf-8") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "jobs.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+                env=environment,
+                start_new_session=True,
+            )
+        worker = Worker(folder, process, log)
+        assert process.stdin is not None and process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it died at once; its exit status tells
+            process.stdin.write(json.dumps({"config": config, "attempt": attempt, "argv": sys.argv}) + "\n")
+            process.stdin.flush()
+        threading.Thread(target=self._listen, args=(worker, process.stdout), daemon=True).start()
+        return worker
+
+    def _listen(self, worker: Worker, pipe: IO[str]) -> None:
+        for line in pipe:
+            self._events.put((worker, json.loads(line)))
+        worker.process.wait()
+        self._events.put((worker, None))
+
+    def _hear(self, worker: Worker, event: dict[str, Any]) -> None:
+        if "blocks" in event:
+            worker.open_blocks += event["blocks"]
+            self._progress.block(event["blocks"])
+        if "prompt" in event:
+            worker.open_blocks = 0
+            self._progress.video()
+            if event["status"] != "ok":
+                self._progress.note(f"{worker.folder.job.title}: {event['prompt']} failed: {event['error']}")
+
+    def _end(self, worker: Worker) -> None:
+        _dismiss(worker.process)
+        status = worker.process.returncode
+        if status in (0, 1) and not worker.open_blocks:
+            return
+        lines = [line for line in worker.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        self._deaths[worker.folder.path] = f"its process {how}; last words: {lines[-1] if lines else 'none'} (log: {worker.log})"
+        self._progress.block(-worker.open_blocks)
+        self._progress.note(f"{worker.folder.job.title}: {self._deaths[worker.folder.path]}")
+
+
+def _dismiss(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
+    try:
+        process.wait(LEAVE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,123 @@
+"""What a checked config asks for: the policy, the prompts and their order, without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from echo.cache.policy import Policy, make
+from echo.geometry import Geometry
+from echo.scene import Prompt, load_prompts, scene_blocks
+from jobs import identity
+from jobs.config import RunConfig, from_plain, located, nearest, parse_shard
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be made: a policy on a backbone over prompts, with one seed."""
+
+    config: RunConfig
+    policy: Policy
+    prompt_set: tuple[Prompt, ...]  # the whole set, so that batches never depend on how much of it is asked
+
+    @cached_property
+    def run_key(self) -> dict[str, Any]:
+        """What can change a pixel of any unit of this run."""
+        settings = dataclasses.asdict(self.policy)
+        del settings["label"]  # for people
+        return identity.run_key(self.config, settings)
+
+    @cached_property
+    def run_id(self) -> str:
+        """Name of the run by content."""
+        return identity.digest(self.run_key)
+
+    @cached_property
+    def scores_key(self) -> dict[str, Any] | None:
+        """What can change a score of a finished video; None when nothing is scored."""
+        return identity.scores_key(self.config)
+
+    @property
+    def scores_id(self) -> str | None:
+        """Name of the way of scoring by content."""
+        return None if self.scores_key is None else identity.digest(self.scores_key)
+
+    def unit_id(self, prompt: Prompt) -> str:
+        """Name of one video by content."""
+        group = self.prompt_set if self.config.batch > 1 else None
+        return identity.digest(identity.unit_key(self.run_id, prompt, group))
+
+    @property
+    def asked(self) -> tuple[Prompt, ...]:
+        """The prompts that the command asks for, whatever its shard."""
+        return self.prompt_set[: self.config.prompts]
+
+    @property
+    def mine(self) -> tuple[Prompt, ...]:
+        """The prompts of this shard."""
+        if self.config.shard is None:
+            return self.asked
+        part, whole = parse_shard(self.config.shard)
+        return tuple(p for p in self.asked if identity.shard_of(p.id, whole) == part)
+
+    @property
+    def title(self) -> str:
+        """Short name for people."""
+        return f"{self.config.method.name} {self.config.task.name} seed={self.config.seed}"
+
+
+def prepare(plain: Mapping[str, Any]) -> Job:
+    """Check a composed config to the end, so that nothing can be refused after work has started.
+
+    Args:
+        plain: the composed and resolved config as plain values.
+
+    Raises:
+        ValueError: one line naming the value, the rule and the nearest valid choice.
+    """
+    config = from_plain(plain)
+    policy = _policy(config)
+    files = {"backbone.weights": config.backbone.weights, "eval.weights": config.eval.weights}
+    for name, path in (files | {"task.prompt_set": config.task.prompt_set}).items():
+        if path is not None and not located(path).exists():
+            beside = [str(p.name) for p in located(path).parent.glob("*")]
+            raise ValueError(f"{name}={path}: no such file; {nearest(located(path).name, beside)}")
+    whole = load_prompts(located(config.task.prompt_set))
+    if config.prompts is not None and config.prompts > len(whole):
+        raise ValueError(f"prompts={config.prompts}: the set {config.task.name} has {len(whole)}")
+    prompts = tuple(_scaled(prompt, config.duration_scale) for prompt in whole)
+    geometry = _geometry(located(config.backbone.weights))
+    for blocks in {sum(scene_blocks(prompt.durations_s, policy.durations)) for prompt in prompts[: config.prompts]}:
+        try:
+            policy.check(geometry, blocks)
+        except ValueError as error:
+            raise ValueError(f"method={config.method.name}: {error}") from error
+    return Job(config, policy, prompts)
+
+
+def _geometry(weights: Path) -> Geometry:
+    """Sizes from the header of a safetensors file (8 bytes of length, then JSON), so that torch is not needed."""
+    with weights.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length)) if length < 2**27 else {}
+    if "sizes" not in header.get("__metadata__", {}):
+        raise ValueError(f"backbone.weights={weights}: no sizes in its header; it is not a backbone that jobs.train_tiny wrote")
+    return Geometry(**json.loads(header["__metadata__"]["sizes"])["geometry"])
+
+
+def _policy(config: RunConfig) -> Policy:
+    try:
+        return make(config.method.policy, config.method.settings)
+    except ValueError as error:
+        raise ValueError(f"method={config.method.name}: {error}") from error
+
+
+def _scaled(prompt: Prompt, factor: float) -> Prompt:
+    if factor == 1:
+        return prompt
+    return dataclasses.replace(prompt, durations_s=tuple(d * factor for d in prompt.durations_s))

@@ -1,0 +1,69 @@
+"""Where and with what an attempt was made. It names nothing and decides nothing; it is kept for whoever asks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+from jobs.config import ROOT
+
+PACKAGES = ("torch", "numpy", "scipy", "hydra-core", "omegaconf", "av", "opencv-python-headless", "safetensors")
+
+
+def describe(argv: Sequence[str], config: Mapping[str, Any]) -> dict[str, Any]:
+    """All that is worth knowing about this process.
+
+    Args:
+        argv: the user's command line, not the worker's.
+        config: the full config as plain values.
+    """
+    return {
+        "v": 1,
+        "argv": list(argv),
+        "config": dict(config),
+        "code": commit(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "host": socket.gethostname(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "pid": os.getpid(),
+    }
+
+
+def commit() -> dict[str, str | None]:
+    """The commit of the code and a hash of what differs from it; both None outside a clone."""
+    head = _git("rev-parse", "HEAD")
+    changes = _git("diff", "HEAD")
+    dirty = hashlib.blake2b(changes.encode(), digest_size=10).hexdigest() if changes else None
+    return {"commit": head or None, "dirty": dirty}
+
+
+def _git(*words: str) -> str:
+    try:
+        answer = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()

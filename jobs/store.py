@@ -1,0 +1,161 @@
+"""Writing to a run store: atomically, once, and never into what another attempt wrote. `eval.records` reads it.
+
+A kill at any moment loses the unit under way and nothing else, because sidecars are renamed into place before the
+record that names them is appended, and every attempt appends to a file of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from echo.scene import Prompt
+from eval.records import Run
+from jobs.identity import canonical
+from jobs.plan import Job
+
+ATTEMPTS_PER_UNIT = 3
+ERROR_CHARACTERS = 4000
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Put a file in place whole or not at all, and keep it across a crash of the machine."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.rename(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Keep a folder's renames across a crash of the machine."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def new_attempt() -> str:
+    """A name that sorts by time and is never given twice."""
+    return f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+
+
+class RunFolder:
+    """The folder of one run."""
+
+    def __init__(self, job: Job) -> None:
+        config = job.config
+        self.job = job
+        self.path = (
+            Path(config.store)
+            / "runs"
+            / config.backbone.name
+            / config.task.name
+            / config.method.name
+            / f"seed={config.seed}"
+            / job.run_id
+        )
+        self.reader = Run(self.path)
+
+    def describe(self) -> None:
+        """Write run.json, unless it stands, and what this command asks for, unless it is the last wish already."""
+        job, config = self.job, self.job.config
+        if not (self.path / "run.json").exists():
+            spec = {
+                "v": 1,
+                "run": job.run_id,
+                "key": job.run_key,
+                "backbone": {"name": config.backbone.name, "label": config.backbone.label},
+                "method": {"name": config.method.name, "label": job.policy.label or config.method.name},
+                "seed": config.seed,
+            }
+            write_atomic(self.path / "run.json", json.dumps(spec, indent=1, sort_keys=True, allow_nan=False).encode())
+        wish = {
+            "v": 1,
+            "scores": job.scores_id,
+            "scorer": {"name": config.eval.name, "label": config.eval.label, "key": job.scores_key},
+            "task": {"name": config.task.name, "label": config.task.label},
+            "units": {prompt.id: job.unit_id(prompt) for prompt in job.asked},
+        }
+        content = canonical(wish).encode()
+        stand = sorted((self.path / "asked").glob("*.json"))
+        if not stand or stand[-1].read_bytes() != content:
+            write_atomic(self.path / "asked" / f"{new_attempt()}.json", content)
+
+    def missing(self) -> tuple[Prompt, ...]:
+        """The prompts of this job's shard that have no finished unit and are to be tried."""
+        settled = self.reader.settled(self.job.scores_id)
+        limit = ATTEMPTS_PER_UNIT if self.job.config.retry_errors else 1
+        return tuple(
+            prompt
+            for prompt in self.job.mine
+            if (unit := self.job.unit_id(prompt)) not in settled.done and settled.failures.get(unit, 0) < limit
+        )
+
+    def unfinished(self) -> tuple[Prompt, ...]:
+        """The prompts of this job's shard that have no finished unit."""
+        done = self.reader.settled(self.job.scores_id).done
+        return tuple(prompt for prompt in self.job.mine if self.job.unit_id(prompt) not in done)
+
+    def side(self, prompt: Prompt, ending: str) -> Path:
+        """Where a unit's file stands, for example its video."""
+        safe = "".join(c if c.isalnum() or c in "-." else "-" for c in prompt.id)
+        return self.path / "units" / f"{safe}-{self.job.unit_id(prompt)[:8]}{ending}"
+
+
+class Attempt:
+    """One start of a job: its provenance, and the records that it alone appends to."""
+
+    def __init__(self, folder: RunFolder, name: str, provenance: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.name = name
+        write_atomic(folder.path / "attempts" / f"{name}.json", json.dumps(provenance, indent=1, sort_keys=True).encode())
+        path = folder.path / "records" / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
+        sync_folder(path.parent)
+
+    def ok(self, prompt: Prompt, metrics: Mapping[str, float | None], facts: Mapping[str, Any]) -> None:
+        """Record a finished unit; call it after all files of the unit are in place.
+
+        Args:
+            prompt: the unit's prompt.
+            metrics: score by name; one that is not finite is stored as null and flagged.
+            facts: `latents_sha256`, durations, speeds and names of files.
+        """
+        finite = {name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()}
+        flags = sorted(name for name, value in finite.items() if value is None)
+        self._append(prompt, "ok", {"metrics": finite, "flags": flags, **facts})
+
+    def error(self, prompt: Prompt, message: str, trace: str) -> None:
+        """Record a unit that failed, its traceback beside the records."""
+        name = f"{self.folder.job.unit_id(prompt)}-{self.name}.txt"
+        write_atomic(self.folder.path / "errors" / name, trace.encode())
+        self._append(prompt, "error", {"metrics": {}, "err": message[:ERROR_CHARACTERS], "trace": f"errors/{name}"})
+
+    def _append(self, prompt: Prompt, status: str, rest: Mapping[str, Any]) -> None:
+        job = self.folder.job
+        record = {
+            "v": 1,
+            "unit": job.unit_id(prompt),
+            "run": job.run_id,
+            "scores": job.scores_id,
+            "attempt": self.name,
+            "prompt": prompt.id,
+            "seed": job.config.seed,
+            "status": status,
+            "t": round(time.time(), 3),
+            **rest,
+        }
+        os.write(self._handle, canonical(record).encode() + b"\n")
+        os.fsync(self._handle)

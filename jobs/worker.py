@@ -1,0 +1,287 @@
+"""One job: the backbone is loaded once, then every missing unit is generated, filmed, scored and recorded.
+
+    echo '{"config": {...}, "attempt": "<name>", "argv": [...]}' | python -m jobs.worker
+
+reads its order from the first line of standard input and reports on standard output, a JSON object a line. The rest of
+standard input is a lifeline: when it closes, whoever gave the order has gone, and the worker leaves at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import resource
+import statistics
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from echo.scene import FPS, PIXEL_FRAMES_PER_LATENT, Prompt, scene_blocks
+from jobs import provenance
+from jobs.config import located
+from jobs.plan import Job, prepare
+from jobs.progress import FRAMES
+from jobs.store import Attempt, RunFolder, write_atomic
+from jobs.video import VideoWriter
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from echo.backbone.load import Backbone
+    from eval.embedded import EmbeddedScorer
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Film:
+    """What becomes of one prompt's blocks: frames for the scorer, the video, the trace, a hash of the latents."""
+
+    def __init__(self, folder: RunFolder, prompt: Prompt, stack: ExitStack) -> None:
+        video = folder.job.config.video
+        self.prompt = prompt
+        self.frames: list[NDArray[np.uint8]] = []
+        self.trace: list[str] = []
+        self.hash = hashlib.sha256()
+        self.path = folder.side(prompt, ".mp4")
+        self._video = stack.enter_context(VideoWriter(self.path, fps=FPS, height_px=video.height_px, crf=video.crf))
+
+    def add(self, latents: Any, frames_THWC: NDArray[np.uint8], plan: Mapping[str, Any]) -> None:
+        """One block: latents [F, C, h, w] fp32, its frames, and what it attended to."""
+        self.hash.update(latents.contiguous().numpy().tobytes())
+        self.frames.append(frames_THWC)
+        self.trace.append(json.dumps(plan))
+        self._video.write(frames_THWC)
+
+
+def work(job: Job, attempt_name: str, argv: Sequence[str], plain: Mapping[str, Any], report: Report) -> int:
+    """Make all units of a job that are missing.
+
+    Args:
+        job: the checked job.
+        attempt_name: name of this start in the store.
+        argv: the user's command line.
+        plain: the full config, kept as provenance.
+        report: told of each block and each unit.
+
+    Returns:
+        How many units failed.
+    """
+    folder = RunFolder(job)
+    missing = folder.missing()
+    if not missing:
+        return 0
+    attempt = Attempt(folder, attempt_name, provenance.describe(argv, plain))
+    backbone, scorer = _load(job)
+    runnable = [prompt for prompt in missing if _runnable(attempt, backbone, prompt, report)]
+    failed = len(missing) - len(runnable)
+    for group in _groups(job, backbone):
+        wanted = [prompt for prompt in group if prompt in runnable]
+        if wanted:
+            failed += _group(folder, attempt, backbone, scorer, group, wanted, report)
+    return failed
+
+
+def _runnable(attempt: Attempt, backbone: Backbone, prompt: Prompt, report: Report) -> bool:
+    """Refuse a prompt before the work starts rather than an hour later; the refusal is recorded."""
+    from echo.generate import check
+
+    try:
+        check(backbone, attempt.folder.job.policy, prompt)
+    except ValueError as error:
+        _fail(attempt, prompt, error, report, 0)
+        return False
+    return True
+
+
+def _load(job: Job) -> tuple[Backbone, EmbeddedScorer | None]:
+    import torch
+
+    from echo.backbone.load import load
+
+    torch.set_num_threads(job.config.backbone.threads)
+    torch.set_num_interop_threads(1)
+    backbone_config = dataclasses.replace(job.config.backbone, weights=str(located(job.config.backbone.weights)))
+    scorer = None
+    if job.config.eval.scorer is not None:
+        import cv2
+
+        from eval.embedded import EmbeddedScorer
+
+        cv2.setNumThreads(job.config.backbone.threads)
+        assert job.config.eval.weights is not None
+        scorer = EmbeddedScorer.load(located(job.config.eval.weights))
+    return load(backbone_config), scorer
+
+
+def _groups(job: Job, backbone: Backbone) -> Iterator[tuple[Prompt, ...]]:
+    """The whole prompt set in batches of prompts with equal scripts, whatever is asked or done of it."""
+    from echo.routing import script_of
+
+    if job.config.batch == 1:
+        yield from ((prompt,) for prompt in job.mine)
+        return
+    alike: dict[Any, list[Prompt]] = {}
+    for prompt in job.prompt_set:
+        alike.setdefault(script_of(prompt, job.policy, backbone.embed), []).append(prompt)
+    for prompts in alike.values():
+        for start in range(0, len(prompts), job.config.batch):
+            yield tuple(prompts[start : start + job.config.batch])
+
+
+def _group(
+    folder: RunFolder,
+    attempt: Attempt,
+    backbone: Backbone,
+    scorer: EmbeddedScorer | None,
+    group: tuple[Prompt, ...],
+    wanted: Sequence[Prompt],
+    report: Report,
+) -> int:
+    """One batch; returns how many of its wanted units failed. An error of one unit never reaches another batch."""
+    made = 0
+
+    def count() -> None:
+        nonlocal made
+        made += len(wanted)
+        report({"blocks": len(wanted)})
+
+    try:
+        films, speeds = _generate(folder, backbone, group, wanted, count)
+    except Exception as error:
+        for prompt in wanted:
+            _fail(attempt, prompt, error, report, made // len(wanted))
+        return len(wanted)
+    failed = 0
+    for film in films:
+        try:
+            _finish(folder, attempt, scorer, film, speeds)
+            report({"prompt": film.prompt.id, "status": "ok"})
+        except Exception as error:
+            _fail(attempt, film.prompt, error, report, made // len(wanted))
+            failed += 1
+    return failed
+
+
+def _fail(attempt: Attempt, prompt: Prompt, error: Exception, report: Report, blocks: int) -> None:
+    message = f"{type(error).__name__}: {error}"
+    attempt.error(prompt, message, traceback.format_exc())
+    report({"blocks": -blocks, "prompt": prompt.id, "status": "error", "error": message})
+
+
+def _generate(
+    folder: RunFolder, backbone: Backbone, group: tuple[Prompt, ...], wanted: Sequence[Prompt], count: Callable[[], None]
+) -> tuple[list[Film], dict[str, float]]:
+    """All blocks of a batch; films of the wanted prompts and the speeds."""
+    from echo.generate import generate
+
+    job = folder.job
+    start = time.perf_counter()
+    gaps_ms: list[float] = []
+    decode_s = 0.0
+    with ExitStack() as stack:
+        films = [Film(folder, prompt, stack) for prompt in wanted]
+        rows = [group.index(prompt) for prompt in wanted]
+        clock = time.perf_counter()
+        for block in generate(backbone, job.policy, group, job.config.seed):
+            gaps_ms.append((time.perf_counter() - clock) * 1e3)
+            clock = time.perf_counter()
+            latents = block.latents[rows].float().cpu()
+            frames = backbone.codec.decode(latents).cpu().numpy()
+            plan = block.plan.as_json()
+            for index, film in enumerate(films):
+                film.add(latents[index], frames[index], plan)
+            count()
+            decode_s += time.perf_counter() - clock
+            clock = time.perf_counter()
+    total_s = time.perf_counter() - start
+    shown = len(gaps_ms) * FRAMES * len(group)
+    speeds = {
+        "block_ms": round(statistics.median(gaps_ms), 3),
+        "block_ms_p95": round(sorted(gaps_ms)[int(0.95 * (len(gaps_ms) - 1))], 3),
+        "fps_dit": round(shown / (sum(gaps_ms) / 1e3), 2),
+        "fps": round(shown / total_s, 2),
+        "generate_s": round(total_s, 3),
+        "decode_s": round(decode_s, 3),
+    }
+    return films, speeds
+
+
+def _finish(folder: RunFolder, attempt: Attempt, scorer: EmbeddedScorer | None, film: Film, speeds: Mapping[str, float]) -> None:
+    """Trace, scores and, last of all, the record."""
+    prompt = film.prompt
+    start = time.perf_counter()
+    trace = folder.side(prompt, ".trace.jsonl")
+    write_atomic(trace, "".join(line + "\n" for line in film.trace).encode())
+    files = {"video": film.path.name, "trace": trace.name}
+    metrics: Mapping[str, float] = {}
+    if scorer is not None:
+        metrics, scores = _score(folder, scorer, film)
+        files["scores"] = scores.name
+    facts = {
+        "latents_sha256": film.hash.hexdigest(),
+        "blocks": len(film.trace),
+        "files": files,
+        **speeds,
+        "score_s": round(time.perf_counter() - start, 3),
+        "dur_s": round(time.perf_counter() - start + speeds["generate_s"], 3),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+    }
+    attempt.ok(prompt, metrics, facts)
+
+
+def _score(folder: RunFolder, scorer: EmbeddedScorer, film: Film) -> tuple[Mapping[str, float], Path]:
+    import numpy as np
+
+    from eval.protocol import segments
+
+    job = folder.job
+    lengths = scene_blocks(film.prompt.durations_s, job.policy.durations)
+    spans = segments(lengths, PIXEL_FRAMES_PER_LATENT)
+    scores = scorer.score(np.concatenate(film.frames), film.prompt.scenes, spans, job.config.task.name)
+    path = folder.side(film.prompt, f".{job.config.eval.name}-{(job.scores_id or '')[:8]}.json")
+    content = {
+        "v": 1,
+        "scores": job.scores_id,
+        "segments": [list(span) for span in spans],
+        "metrics": dict(scores.metrics),
+        "per_segment": scores.per_segment,
+    }
+    write_atomic(path, json.dumps(content, indent=1).encode())
+    return scores.metrics, path
+
+
+def main() -> int:
+    """Take the order, do the work; exit status 1 if a unit failed, 2 if the order is refused."""
+    reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints goes to the log, never between the reports
+
+    def report(event: dict[str, Any]) -> None:
+        reports.write(json.dumps(event) + "\n")
+        reports.flush()
+
+    order = json.loads(sys.stdin.readline())
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    try:
+        job = prepare(order["config"])
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 1 if work(job, order["attempt"], order["argv"], order["config"], report) else 0
+
+
+def _leave_with_parent() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(3)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
