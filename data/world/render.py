@@ -1,0 +1,201 @@
+"""Clips of the world from integer seeds: 32x32 RGB at 16 frames a second, with the truth of each clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.world.words import KINDS, Words
+
+VERSION = 1
+"""Goes up with every change that alters a pixel or a truth for the same seed."""
+SIZE = 32
+FPS = 16
+SPEED = 2 / 3
+"""Pixels in a frame: 8 px in a block of 12 frames."""
+PERIOD = 8
+"""Pixels after which a pattern repeats."""
+
+SUBJECT_RGB = {
+    "red": (225, 25, 30), "green": (30, 200, 50), "blue": (35, 70, 235), "yellow": (245, 220, 30),
+    "white": (252, 252, 252),
+}  # fmt: skip
+PLACE_RGB = {
+    "meadow": (92, 128, 78), "desert": (186, 158, 112), "ocean": (52, 100, 128), "midnight": (34, 36, 56),
+    "dusk": (128, 84, 106), "snowfield": (188, 196, 204),
+}  # fmt: skip
+LANDMARK_RGB = {"magenta": (240, 20, 200), "cyan": (20, 225, 235), "orange": (255, 140, 0), "violet": (140, 50, 245)}
+OUTLINE_RGB = (12, 12, 14)
+
+_ORIGIN = {"circling": (16.0, 10.0), "bouncing": (16.0, 21.0)}
+
+
+@dataclass(frozen=True)
+class Landmark:
+    """A square of 4x4 px: `row`, `column` of its upper left pixel, and the name of its colour."""
+
+    row: int
+    column: int
+    colour: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """What makes a place this one and not another of the same words; prompts never say it.
+
+    hue: -1 (cold) to 1 (warm). phase: (down, right) shift of the pattern in pixels, 0 to 7.
+    """
+
+    landmarks: tuple[Landmark, ...]
+    hue: float
+    phase: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """All that determines a clip: its words, its place, and where the subject is.
+
+    centres: (x, y) of the subject in pixels for each frame, float64 [T, 2], wrapped into 0..32.
+    """
+
+    words: Words
+    place: Place
+    radius: float
+    centres: NDArray[np.float64]
+
+
+def draw_place(rng: np.random.Generator, easy: bool = False) -> Place:
+    """A place drawn from `rng`; an easy one has no landmarks (the other draws stay the same)."""
+    cells = rng.choice(16, size=3, replace=False)
+    names = rng.choice(sorted(LANDMARK_RGB), size=3)
+    hue = float(rng.uniform(-1, 1))
+    down, right = (int(step) for step in rng.integers(0, 4, size=2) * 2)
+    marks = tuple(
+        Landmark(int(cell) // 4 * 8 + 4, int(cell) % 4 * 8 + 4, str(name))
+        for cell, name in zip(cells, names, strict=True)
+    )
+    return Place(() if easy else marks, hue, (down, right))
+
+
+def draw_words(rng: np.random.Generator) -> Words:
+    """Five independent uniform words."""
+    return Words(*(str(rng.choice(known)) for known in KINDS.values()))
+
+
+def displacement(motion: str, frames: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(x, y) in pixels from where a motion starts, `frames` frames later; zero at 0, float64 [T, 2]."""
+    zero = np.zeros_like(frames)
+    if motion == "circling":
+        angle = frames * (2 * np.pi / 48)
+        x, y = 6 * np.sin(angle), 6 * (1 - np.cos(angle))
+    elif motion == "bouncing":
+        x, y = zero, -10 * np.abs(np.sin(frames * (np.pi / 24)))
+    else:
+        across, along = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}[motion]
+        x, y = across * SPEED * frames + zero, along * SPEED * frames + zero
+    return np.stack([x, y], axis=-1)
+
+
+def draw(
+    seed: int | Sequence[int], frames: int, easy: bool = False, words: Words | None = None, before: int = 0
+) -> Truth:
+    """The truth of the clip of `seed`, `frames` long.
+
+    words: what the clip shows; drawn if None. before: for so many frames the subject moves in another, drawn way and
+    from anywhere in the frame, before it takes up the motion of its words (0: it starts near the middle).
+    """
+    rng = np.random.default_rng([VERSION, *([seed] if isinstance(seed, int) else seed)])
+    drawn = draw_words(rng)
+    words = words or drawn
+    place = draw_place(rng, easy)
+    radius = float(rng.uniform(5.9, 6.5))
+    jitter = rng.uniform(-2.5, 2.5, size=2)
+    anywhere = rng.uniform(0, SIZE, size=2)
+    earlier = str(rng.choice(KINDS["motion"]))
+    time = np.arange(frames, dtype=np.float64)
+    if before == 0:
+        start = np.array(_ORIGIN.get(words.motion, (16.0, 16.0))) + jitter
+        centres = start + displacement(words.motion, time)
+    else:
+        first = anywhere + displacement(earlier, time[: before + 1])
+        centres = np.concatenate([first[:-1], first[-1] + displacement(words.motion, time[: frames - before])])
+    return Truth(words, place, radius, np.mod(centres, SIZE))
+
+
+def render(truths: Sequence[Truth]) -> NDArray[np.uint8]:
+    """Frames uint8 [B,T,32,32,3] of clips of the same length."""
+    scenes = np.stack([background(truth.words.place, truth.words.pattern, truth.place) for truth in truths])
+    length = len(truths[0].centres)
+    frames = np.repeat(scenes[:, None], length, axis=1)
+    alphas: NDArray[np.float32] = np.empty((len(truths), length, 2, 16, 16), dtype=np.float32)
+    for index, truth in enumerate(truths):
+        alphas[index] = _subject(truth)
+    centres = np.stack([truth.centres for truth in truths])
+    corner = np.floor(centres).astype(np.int64) - 7
+    span = np.arange(16)
+    columns = np.mod(corner[..., 0, None] + span, SIZE)[:, :, None, :]
+    rows = np.mod(corner[..., 1, None] + span, SIZE)[:, :, :, None]
+    clip = np.arange(len(truths))[:, None, None, None]
+    time = np.arange(length)[None, :, None, None]
+    window = frames[clip, time, rows, columns]
+    fill = np.array([SUBJECT_RGB[truth.words.colour] for truth in truths], dtype=np.float32)[:, None, None, None]
+    body, ink = alphas[:, :, 0, :, :, None], alphas[:, :, 1, :, :, None]
+    paint = fill * body + np.array(OUTLINE_RGB, dtype=np.float32) * (1 - body)
+    frames[clip, time, rows, columns] = window + ink * (paint - window)
+    return np.rint(frames).astype(np.uint8)
+
+
+def clip(
+    seed: int | Sequence[int], frames: int, easy: bool = False, words: Words | None = None
+) -> tuple[NDArray[np.uint8], Truth]:
+    """One clip, uint8 [T,32,32,3], and its truth; the arguments are those of `draw`."""
+    truth = draw(seed, frames, easy, words)
+    return render([truth])[0], truth
+
+
+def background(place: str, pattern: str, identity: Place) -> NDArray[np.float32]:
+    """A place without its subject, float32 [32,32,3] in 0..255."""
+    base = np.array(PLACE_RGB[place], dtype=np.float32) + identity.hue * np.array([12, 0, -12], dtype=np.float32)
+    turn = 2 * np.pi / PERIOD
+    steps = np.arange(SIZE, dtype=np.float32)
+    down = np.cos(turn * (steps - identity.phase[0]))[:, None]
+    right = np.cos(turn * (steps - identity.phase[1]))[None, :]
+    contrast = 0.26 * base.mean() + 12
+    shade = {
+        "plain": np.zeros((SIZE, SIZE)),
+        "striped": np.clip(1.6 * right, -1, 1) * np.ones((SIZE, 1)),
+        "checked": np.clip(1.8 * down * right, -1, 1),
+        "dotted": 1.6 * np.clip(down + right - 0.9, 0, 1),
+    }[pattern]
+    scene: NDArray[np.float32] = np.clip(base + contrast * shade[..., None].astype(np.float32), 0, 255)
+    for mark in identity.landmarks:
+        scene[mark.row : mark.row + 4, mark.column : mark.column + 4] = LANDMARK_RGB[mark.colour]
+    return scene
+
+
+def _subject(truth: Truth) -> NDArray[np.float32]:
+    """Share of fill and share of ink (fill and outline) of each pixel near the subject, [T, 2, 16, 16]."""
+    fraction = truth.centres - np.floor(truth.centres)
+    span = np.arange(16) - 7
+    x = span[None, None, :] - fraction[:, 0, None, None]
+    y = span[None, :, None] - fraction[:, 1, None, None]
+    radius, shape = truth.radius, truth.words.shape
+    if shape == "ball":
+        depth = radius - np.hypot(x, y)
+    elif shape == "ring":
+        # Thick enough that its fill still shows its colour between two outlines.
+        depth = 1.9 - np.abs(np.hypot(x, y) - (radius - 1.7))
+    elif shape == "box":
+        depth = (radius - 0.6) - np.maximum(np.abs(x), np.abs(y))
+    else:
+        # Apex up; the slanted sides fall 1.8 px for each pixel outwards.
+        depth = np.minimum((radius - 0.7) - y, (y + radius + 0.8 - 1.8 * np.abs(x)) / np.sqrt(4.24))
+    outline = 0.9 if shape != "ring" else 0.7
+    # Edges 1.5 px soft: sharper ones cost the codec more than the eye gains.
+    layers = [np.clip((depth - outline) / 1.5 + 0.5, 0, 1), np.clip(depth / 1.5 + 0.5, 0, 1)]
+    return np.stack(layers, axis=1).astype(np.float32)
+
+

@@ -1,0 +1,119 @@
+"""What can be said about a clip of the world, and the sentences that say it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from difflib import get_close_matches
+
+from echo.backbone.words import Vocabulary
+
+COLOURS = ("red", "green", "blue", "yellow", "white")
+SHAPES = ("ball", "box", "triangle", "ring")
+MOTIONS = ("left", "right", "up", "down", "circling", "bouncing")
+PLACES = ("meadow", "desert", "ocean", "midnight", "dusk", "snowfield")
+PATTERNS = ("plain", "striped", "checked", "dotted")
+KINDS: dict[str, tuple[str, ...]] = {
+    "colour": COLOURS,
+    "shape": SHAPES,
+    "motion": MOTIONS,
+    "place": PLACES,
+    "pattern": PATTERNS,
+}
+
+SYNONYMS = {
+    "crimson": "red", "scarlet": "red", "emerald": "green", "azure": "blue", "golden": "yellow", "pale": "white",
+    "sphere": "ball", "orb": "ball", "cube": "box", "square": "box", "pyramid": "triangle", "wedge": "triangle",
+    "hoop": "ring", "circle": "ring",
+    "leftwards": "left", "leftward": "left", "rightwards": "right", "rightward": "right",
+    "upwards": "up", "upward": "up", "rises": "up", "rising": "up",
+    "downwards": "down", "downward": "down", "sinks": "down", "sinking": "down",
+    "circles": "circling", "loops": "circling", "orbits": "circling",
+    "bounces": "bouncing", "hops": "bouncing", "hopping": "bouncing",
+    "grassland": "meadow", "field": "meadow", "sands": "desert", "dunes": "desert", "sea": "ocean", "water": "ocean",
+    "night": "midnight", "darkness": "midnight", "twilight": "dusk", "sunset": "dusk", "snow": "snowfield",
+    "bare": "plain", "empty": "plain", "lined": "striped", "stripy": "striped", "checkered": "checked",
+    "chequered": "checked", "spotted": "dotted", "speckled": "dotted",
+}  # fmt: skip
+
+SILENT = frozenset(
+    "a an the of over in on at across through above before against is are it its and with to moves moving drifts "
+    "drifting glides gliding slides sliding travels goes around round keeps there this that same back again once more "
+    "now here we see where steadily slowly gently camera still stays returns return returning".split()
+)
+
+VOCABULARY = Vocabulary(tuple(word for kind in KINDS.values() for word in kind), SYNONYMS, SILENT)
+
+
+@dataclass(frozen=True)
+class Words:
+    """The five things that a prompt says of a clip."""
+
+    colour: str
+    shape: str
+    motion: str
+    place: str
+    pattern: str
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a word outside its kind, naming the nearest that is in it."""
+        for (kind, known), word in zip(KINDS.items(), astuple(self), strict=True):
+            if word not in known:
+                near = get_close_matches(word, known, n=1, cutoff=0.0)[0]
+                raise ValueError(f"{kind} {word!r} is none of {', '.join(known)}; nearest: {near}")
+
+
+TEMPLATES = (
+    "A {colour} {shape} {verb} {over} a {pattern} {place}.",
+    "{over} a {pattern} {place}, a {colour} {shape} {verb}.",
+    "There is a {pattern} {place}; a {colour} {shape} {verb} {over} it.",
+    "We see a {colour} {shape} that {verb} {over} the {pattern} {place}.",
+    "The {colour} {shape} {verb}, {over} a {pattern} {place}.",
+)
+RETURNS = (
+    "Back in the same {pattern} {place}, the {colour} {shape} {verb}.",
+    "The {colour} {shape} returns to the same {pattern} {place} and {verb}.",
+    "Once more the same {pattern} {place}, where the {colour} {shape} {verb}.",
+)
+VERBS = {
+    "left": ("moves left", "drifts to the left", "glides leftwards"),
+    "right": ("moves right", "drifts to the right", "glides rightwards"),
+    "up": ("moves up", "rises", "drifts upwards"),
+    "down": ("moves down", "sinks", "drifts downwards"),
+    "circling": ("keeps circling", "circles around", "loops steadily"),
+    "bouncing": ("keeps bouncing", "bounces", "hops"),
+}
+_OVER = ("over", "across", "above")
+
+
+def sentence(words: Words, choice: int, templates: Sequence[str] = TEMPLATES) -> str:
+    """One sentence that says `words`; `choice` (any integer >= 0) picks template, verb, preposition and synonyms."""
+    choice, which = divmod(choice, len(templates))
+    choice, which_verb = divmod(choice, 3)
+    choice, which_over = divmod(choice, len(_OVER))
+    said: dict[str, str] = {"verb": VERBS[words.motion][which_verb], "over": _OVER[which_over]}
+    for kind in ("colour", "shape", "place", "pattern"):
+        concept = getattr(words, kind)
+        names = [concept, *(word for word, meant in SYNONYMS.items() if meant == concept)]
+        choice, which_name = divmod(choice, len(names))
+        said[kind] = names[which_name]
+    text = templates[which].format(**said)
+    for vowel in "aeiou":
+        text = text.replace(f" a {vowel}", f" an {vowel}").replace(f"A {vowel}", f"An {vowel}")
+    return text[0].upper() + text[1:]
+
+
+def parse(text: str) -> Words:
+    """The five words that `text` says, whatever the sentence around them.
+
+    Raises ValueError for an unknown word, for a kind that is not said, and for one that is said twice.
+    """
+    concepts = VOCABULARY.concepts_of(text)
+    found: dict[str, str] = {}
+    for kind, known in KINDS.items():
+        said = [concept for concept in concepts if concept in known]
+        if len(said) != 1:
+            rule = f"a scene says exactly one {kind} of {', '.join(known)}"
+            raise ValueError(f"{text!r} says {' and '.join(said) or 'no ' + kind}; {rule}")
+        found[kind] = said[0]
+    return Words(**found)

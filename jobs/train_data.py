@@ -1,0 +1,100 @@
+"""What the tiny backbone is trained on: the batch of a step is a function of (seed, step, plan of the run) only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.world.render import draw, render
+from data.world.words import sentence
+from echo.backbone.codec import PatchCodec
+from echo.sampler import schedule
+
+BLOCK_FRAMES = 3
+"""Latent frames in a block."""
+BLOCK_PIXEL_FRAMES = 12
+NOISY = 2
+"""Noisy copies of each clip in one forward."""
+FRAMES_PER_STEP = 1008
+"""Latent frames (all copies) that one forward sees, whatever the length of its clips."""
+CODEC_SEED = 1_000_003
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training step.
+
+    sentences: B texts. latents [B, J*3, C, h, w]: the clips. sigmas [NOISY, B, J]: noise level of each block of each
+    noisy copy. weight [B, J]: 1 where a block's flow is learned, 0 where it is only history. context_sigma [B]: how
+    much noise the clean copy carries. gaps: for each block the earlier blocks that it sees.
+    """
+
+    sentences: list[str]
+    latents: Tensor
+    sigmas: Tensor
+    weight: Tensor
+    context_sigma: Tensor
+    gaps: tuple[tuple[int, ...], ...]
+    noise_seed: int
+
+
+def fit_codec(clips: int = 768) -> PatchCodec:
+    """The codec of the world: components of one block of `clips` clips, a third of them without landmarks."""
+    truths = [draw((CODEC_SEED, index), BLOCK_PIXEL_FRAMES, easy=index % 3 == 0) for index in range(clips)]
+    return PatchCodec.fit(torch.from_numpy(render(truths)))
+
+
+def make_batch(codec: PatchCodec, seed: int, step: int, steps: int, frames_per_step: int = FRAMES_PER_STEP) -> Batch:
+    """The batch of `step` (0-based) of a run of `steps` steps.
+
+    The first 15 % of a run show places without landmarks; later 85 % of clips have them. Short clips teach looks and
+    are cheap; long ones teach motion and memory and are drawn more often in the last 30 %.
+    """
+    rng = np.random.default_rng([seed, step])
+    done = step / steps
+    lengths = (0.45, 0.2, 0.35) if done < 0.7 else (0.3, 0.2, 0.5)
+    blocks = int(rng.choice((1, 2, 7), p=lengths))
+    size = max(1, frames_per_step // (BLOCK_FRAMES * (NOISY * blocks + blocks - 1)))
+    easy = rng.uniform(size=size) < (1.0 if done < 0.15 else 0.15)
+    history = np.zeros(size, dtype=np.int64)
+    if blocks > 1:
+        # A clip may begin with another motion from anywhere: its first blocks are context, not something to learn.
+        history = np.where(rng.uniform(size=size) < 0.35, rng.integers(1, min(blocks, 4), size=size), 0)
+    truths = [
+        draw((seed, step, index), blocks * BLOCK_PIXEL_FRAMES, bool(easy[index]), None, int(history[index]) * BLOCK_PIXEL_FRAMES)
+        for index in range(size)
+    ]
+    choices = rng.integers(0, 1 << 30, size=size)
+    weight = np.arange(blocks)[None, :] >= history[:, None]
+    return Batch(
+        [sentence(truth.words, int(choice)) for truth, choice in zip(truths, choices, strict=True)],
+        codec.encode(torch.from_numpy(render(truths))),
+        torch.from_numpy(_sigmas(rng, (NOISY, size, blocks))),
+        torch.from_numpy(weight.astype(np.float32)),
+        torch.from_numpy(rng.uniform(0, 0.1, size=size).astype(np.float32)),
+        _gaps(rng, blocks),
+        int(rng.integers(0, 1 << 62)),
+    )
+
+
+def _sigmas(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
+    """Noise levels: 70 % those of the four-step sampler, the rest from its shifted schedule; first blocks noisier."""
+    levels = np.array(schedule().sigmas)
+    uniform = rng.uniform(size=shape)
+    spread = 5 * uniform / (1 + 4 * uniform)
+    fourth = levels[rng.integers(0, 4, size=shape)]
+    first = levels[rng.choice(4, size=shape[:2], p=(0.4, 0.2, 0.2, 0.2))]
+    fourth[..., 0] = first
+    return np.where(rng.uniform(size=shape) < 0.7, fourth, spread).astype(np.float32)
+
+
+def _gaps(rng: np.random.Generator, blocks: int) -> tuple[tuple[int, ...], ...]:
+    """Earlier blocks that each block sees: all of them, or in 30 % of steps the last and half of the others."""
+    holes = rng.uniform() < 0.3
+    keep = rng.uniform(size=(blocks, blocks)) < 0.5
+    return tuple(
+        tuple(past for past in range(block) if not holes or past == block - 1 or keep[block, past]) for block in range(blocks)
+    )

@@ -1,0 +1,271 @@
+"""Train the tiny backbone on the small world: `python -m jobs.train_tiny`. Resumes by itself; same seed, same data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._dynamo
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from data.world import render
+from data.world.words import VOCABULARY
+from echo.backbone.codec import PatchCodec
+from echo.backbone.text import WordEncoder
+from echo.backbone.wan import WanConfig, WanModel
+from jobs.teacher_forcing import loss_of
+from jobs.train_data import FRAMES_PER_STEP, fit_codec, make_batch
+
+SHIPPED = Path(__file__).resolve().parents[1] / "data" / "weights" / "tiny"
+MIB_LIMIT = 12
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the trained weights depend on."""
+
+    seed: int = 0
+    steps: int = 4000
+    frames_per_step: int = FRAMES_PER_STEP
+    dim: int = 192
+    heads: int = 6
+    layers: int = 6
+    ffn_dim: int = 768
+    freq_dim: int = 128
+    text_dim: int = 64
+    text_len: int = 8
+    learning_rate: float = 2e-3
+    warm_up: int = 100
+    ema: float = 0.999
+    weight_decay: float = 0.01
+
+    def wan(self) -> WanConfig:
+        """Sizes of the backbone."""
+        return WanConfig(
+            self.dim, self.ffn_dim, self.heads, self.layers, self.freq_dim, self.text_dim, self.text_len, 16, 16
+        )
+
+
+class Trainer:
+    """Backbone, word vectors, their moving averages and the optimizer, at some step."""
+
+    def __init__(self, settings: Settings, folder: Path, device: torch.device) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.device = device
+        torch.manual_seed(settings.seed)
+        self.model = WanModel(settings.wan())
+        self.text = WordEncoder(VOCABULARY, settings.text_dim, settings.text_len)
+        _initialise(self.model)
+        self.codec: PatchCodec = fit_codec()
+        self.modules = nn.ModuleDict({"model": self.model, "text": self.text}).to(device)
+        named = list(self.modules.named_parameters())
+        self.parameters = [parameter for _, parameter in named]
+        self.average = [parameter.detach().clone() for parameter in self.parameters]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+                {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=settings.learning_rate,
+            betas=(0.9, 0.95),
+        )
+        self.step = 0
+        self.clips = 0
+        self.seconds = 0.0
+        self.loss = float("nan")
+
+    def train_step(self) -> tuple[float, int]:
+        """One step; its loss and how many blocks its clips had."""
+        settings = self.settings
+        batch = make_batch(self.codec, settings.seed, self.step, settings.steps, settings.frames_per_step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * _rate(self.step, settings)
+        loss = loss_of(self.model, self.text, batch, self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        decay = min(settings.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+        self.step += 1
+        self.clips += len(batch.sentences)
+        return float(loss.detach()), len(batch.gaps)
+
+    def save(self) -> None:
+        """Write the checkpoint so that a kill leaves the old one or the new one, never half of one."""
+        state = {
+            "settings": asdict(self.settings), "version": render.VERSION, "step": self.step, "clips": self.clips,
+            "seconds": self.seconds, "loss": self.loss, "modules": self.modules.state_dict(),
+            "average": self.average, "optimizer": self.optimizer.state_dict(),
+        }  # fmt: skip
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / "checkpoint.part"
+        torch.save(state, part)
+        os.replace(part, self.folder / "checkpoint.pt")
+
+    def resume(self) -> None:
+        """Go on from the checkpoint in the folder, if there is one.
+
+        Raises ValueError if it was made with other settings or on another version of the world.
+        """
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return
+        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        theirs, ours = state["settings"] | {"version": state["version"]}, asdict(self.settings) | {"version": render.VERSION}
+        differing = [f"{name} {theirs.get(name)} (now {value})" for name, value in ours.items() if theirs.get(name) != value]
+        if differing:
+            raise ValueError(f"checkpoint {path} was made with {', '.join(differing)}; use the same or another --folder")
+        self.modules.load_state_dict(state["modules"])
+        torch._foreach_copy_(self.average, state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.clips, self.seconds, self.loss = (state[name] for name in ("step", "clips", "seconds", "loss"))
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The averaged weights under Wan's names, text.* and codec.* beside them, as they are shipped."""
+        names = [name for name, _ in self.modules.named_parameters()]
+        weights = dict(zip(names, self.average, strict=True))
+        shipped = {name.removeprefix("model."): value.bfloat16() for name, value in weights.items() if name.startswith("model.")}
+        self_text = self.text.save() | {"embedding": weights["text.embedding.weight"].bfloat16()}
+        shipped |= {f"text.{name}": value for name, value in self_text.items()}
+        shipped |= {f"codec.{name}": value.float() for name, value in self.codec.save().items()}
+        return {name: value.detach().cpu().contiguous() for name, value in shipped.items()}
+
+
+def _initialise(model: nn.Module) -> None:
+    """Wan's starting point: Xavier for linear layers, no biases, a silent head."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+            if name == "head.head":
+                nn.init.zeros_(module.weight)
+
+
+def _rate(step: int, settings: Settings) -> float:
+    """Share of the learning rate at `step`: linear warm-up, then a cosine down to 2 %."""
+    if step < settings.warm_up:
+        return (step + 1) / settings.warm_up
+    done = (step - settings.warm_up) / max(1, settings.steps - settings.warm_up)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def train(trainer: Trainer, save_every: int) -> None:
+    """Run to the last step; checkpoint every `save_every` steps and log every ten as a line of JSON."""
+    recent: list[tuple[float, int]] = []
+    log = trainer.folder / "log.jsonl"
+    mark = time.monotonic()
+    while trainer.step < trainer.settings.steps:
+        recent.append(trainer.train_step())
+        trainer.seconds += time.monotonic() - mark
+        mark = time.monotonic()
+        if trainer.step % 10 == 0:
+            trainer.loss = _smooth(trainer.loss, [loss for loss, _ in recent])
+            record = {"step": trainer.step, "loss": round(trainer.loss, 5), "seconds": round(trainer.seconds, 1)}
+            for blocks in sorted({blocks for _, blocks in recent}):
+                mine = [loss for loss, length in recent if length == blocks]
+                record[f"loss_{blocks}_blocks"] = round(sum(mine) / len(mine), 5)
+            with log.open("a") as file:
+                file.write(json.dumps(record | {"clips": trainer.clips}) + "\n")
+            recent.clear()
+        if trainer.step % save_every == 0 or trainer.step == trainer.settings.steps:
+            trainer.save()
+
+
+def _smooth(before: float, losses: Iterable[float]) -> float:
+    """Running mean over about a hundred steps."""
+    for loss in losses:
+        before = loss if math.isnan(before) else 0.99 * before + 0.01 * loss
+    return before
+
+
+def export(trainer: Trainer, folder: Path) -> None:
+    """Write model.safetensors and provenance.json of the averaged weights; raise ValueError above 12 MiB."""
+    weights = trainer.averaged()
+    mib = sum(value.numel() * value.element_size() for value in weights.values()) / 2**20
+    if mib > MIB_LIMIT:
+        raise ValueError(f"weights take {mib:.1f} MiB; at most {MIB_LIMIT} MiB are shipped, so choose a smaller --dim")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(weights, folder / "model.safetensors")
+    record = {
+        "data_version": render.VERSION, "settings": asdict(trainer.settings), "steps_done": trainer.step,
+        "loss": round(trainer.loss, 5), "seen_clips": trainer.clips, "wall_time_s": round(trainer.seconds),
+        "device": str(trainer.device), "hardware": _hardware(trainer.device), "torch": torch.__version__,
+        "commit": _started_at(trainer.folder), "mib": round(mib, 2),
+    }  # fmt: skip
+    (folder / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _hardware(device: torch.device) -> str:
+    """A line about the machine."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} thread(s)"
+
+
+def _commit() -> str:
+    """The commit that the code stands on, marked where the code that training reads was changed since."""
+    root = Path(__file__).resolve().parents[1]
+    heads = _git(root, "rev-parse", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--", "data/world", "jobs", "echo/backbone", "echo/sampler.py")
+    return (heads or "unknown") + ("-changed" if changed else "")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """What git says, or nothing outside a repository."""
+    return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _started_at(folder: Path) -> str:
+    """The commit on which the training in `folder` was started."""
+    note = folder / "commit.txt"
+    if not note.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        note.write_text(_commit() + "\n")
+    return note.read_text().strip()
+
+
+def main() -> None:
+    """Read the command line, train what is left to train, and write the weights."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, default in asdict(Settings()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    parser.add_argument("--folder", type=Path, default=Path("results/training"), help="checkpoint and log")
+    parser.add_argument("--output", type=Path, default=SHIPPED, help="where the weights go")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--save-every", type=int, default=200)
+    parser.add_argument("--compile", action="store_true", help="fuse small operations (needs a C++ compiler; 20 %% faster)")
+    parser.add_argument("--export", action="store_true", help="only write the weights of the last checkpoint")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    settings = Settings(**{name: getattr(given, name) for name in asdict(Settings())})
+    trainer = Trainer(settings, given.folder, torch.device(given.device))
+    trainer.resume()
+    _started_at(given.folder)
+    if not given.export:
+        if given.compile:
+            # One compilation for each layer and clip length.
+            torch._dynamo.config.recompile_limit = 64
+            for block in trainer.model.blocks:
+                block.compile(dynamic=False)
+        train(trainer, given.save_every)
+    export(trainer, given.output)
+
+
+if __name__ == "__main__":
+    main()
