@@ -29,6 +29,7 @@ from jobs.train_data import FRAMES_PER_STEP, fit_codec, make_batch
 
 SHIPPED = Path(__file__).resolve().parents[1] / "data" / "weights" / "tiny"
 MIB_LIMIT = 12
+TRAINED_BY = ("data/world", "jobs/train_*.py", "jobs/teacher_forcing.py", "echo/backbone", "echo/sampler.py")
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ def _commit() -> str:
     """The commit that the code stands on, marked where the code that training reads was changed since."""
     root = Path(__file__).resolve().parents[1]
     heads = _git(root, "rev-parse", "HEAD")
-    changed = _git(root, "status", "--porcelain", "--", "data/world", "jobs", "echo/backbone", "echo/sampler.py")
+    changed = _git(root, "status", "--porcelain", "--", *TRAINED_BY)
     return (heads or "unknown") + ("-changed" if changed else "")
 
 
