@@ -1,0 +1,108 @@
+"""Write the five prompt sets of the small world: `python -m data.build_prompts [FOLDER]`. Same code, same bytes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.world.words import COLOURS, MOTIONS, PATTERNS, PLACES, RETURNS, SHAPES, TEMPLATES, Words, sentence
+
+VERSION = 1
+"""Goes up with every change that alters a prompt."""
+COUNT = 64
+FOLDER = Path(__file__).resolve().parent / "prompts"
+SCENE_S = 10.0
+
+Drawn = tuple[list[Words], list[tuple[str, ...]]]
+"""What each scene says, and the templates that it may be said with."""
+
+
+def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
+    return str(rng.choice(words))
+
+
+def _motions(rng: np.random.Generator, scenes: int) -> list[str]:
+    """Motions in a drawn order; as there are six, six scenes all move differently."""
+    return [str(motion) for motion in rng.permutation(MOTIONS)[:scenes]]
+
+
+def _one(rng: np.random.Generator) -> Drawn:
+    """One scene."""
+    words = Words(_pick(rng, COLOURS), _pick(rng, SHAPES), _pick(rng, MOTIONS), _pick(rng, PLACES), _pick(rng, PATTERNS))
+    return [words], [TEMPLATES]
+
+
+def _smooth(rng: np.random.Generator) -> Drawn:
+    """Same subject, same place, six motions."""
+    one = _one(rng)[0][0]
+    scenes = [Words(one.colour, one.shape, motion, one.place, one.pattern) for motion in _motions(rng, 6)]
+    return scenes, [TEMPLATES] * 6
+
+
+def _hard(rng: np.random.Generator) -> Drawn:
+    """Same subject, six places."""
+    one = _one(rng)[0][0]
+    places = [str(place) for place in rng.permutation(PLACES)]
+    scenes = [
+        Words(one.colour, one.shape, motion, place, _pick(rng, PATTERNS)) for motion, place in zip(_motions(rng, 6), places, strict=True)
+    ]
+    return scenes, [TEMPLATES] * 6
+
+
+def _recall(rng: np.random.Generator) -> Drawn:
+    """A-B-C-A-B-C: same subject, three places shown twice, the second time with another motion."""
+    first = _hard(rng)[0]
+    again = [Words(a.colour, a.shape, b.motion, a.place, a.pattern) for a, b in zip(first[:3], first[3:], strict=True)]
+    return [*first[:3], *again], [TEMPLATES] * 3 + [RETURNS] * 3
+
+
+SETS: dict[str, tuple[Callable[[np.random.Generator], Drawn], float, tuple[str, ...]]] = {
+    "long60": (_one, 60.0, ("",)),
+    "long120": (_one, 120.0, ("",)),
+    "smooth": (_smooth, SCENE_S, ("",) * 6),
+    "hard": (_hard, SCENE_S, ("", *("#",) * 5)),
+    "recall": (_recall, SCENE_S, ("", "#", "#", "@", "@", "@")),
+}
+"""Set -> how a prompt is drawn, seconds of a scene, how each scene is entered."""
+
+
+def build(name: str) -> list[dict[str, Any]]:
+    """The records of one set; no two say the same."""
+    draw, duration_s, tags = SETS[name]
+    rng = np.random.default_rng([VERSION, sorted(SETS).index(name)])
+    records: list[dict[str, Any]] = []
+    seen: set[tuple[Words, ...]] = set()
+    while len(records) < COUNT:
+        words, templates = draw(rng)
+        choices = [int(choice) for choice in rng.integers(0, 1 << 30, size=len(words))]
+        if tuple(words) in seen:
+            continue
+        seen.add(tuple(words))
+        records.append(
+            {
+                "id": f"{name}-{len(records):03d}",
+                "scenes": [sentence(*said) for said in zip(words, choices, templates, strict=True)],
+                "durations": [duration_s] * len(words),
+                "tags": list(tags),
+                "tag_meaning": "enter",
+                "version": VERSION,
+            }
+        )
+    return records
+
+
+def write(folder: Path) -> None:
+    """Write all sets as JSONL into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in SETS:
+        lines = [json.dumps(record) for record in build(name)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
