@@ -75,7 +75,7 @@ STOP_WORDS = frozenset(
     """a an and are as at be been but by for from had has have he her his in into is it its of on onto or she that the their them then
     there they this to was were while who with above across after again along around back before behind below beside between
     during every here inside near now off out outside over same scene seen shot static still through toward towards under until up
-    upon wearing where which young camera""".split()  # noqa: SIM905 - a word list reads best as words
+    upon wearing where which young camera""".split()
 )
 
 

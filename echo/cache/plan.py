@@ -74,17 +74,17 @@ class Plan:
     selection: Selection | None = None
     faded: int = 0
 
-    def keys(self) -> list[list[Any]]:
+    def key_positions(self) -> list[list[Any]]:
         """[[source, position], ...] of all keys, the block's own included, in buffer order."""
         own = [[f"f{self.first_frame + i}", position] for i, position in enumerate(self.queries)]
         return [[slot.label(), slot.position] for slot in self.context] + own
 
     def as_json(self) -> dict[str, Any]:
         """The block's line of a trace."""
-        return {"block": self.block, "scene": self.scene, "keys": self.keys(), "queries": list(self.queries)}
+        return {"block": self.block, "scene": self.scene, "keys": self.key_positions(), "queries": list(self.queries)}
 
     def kinds(self) -> list[Kind]:
-        """Kind of memory of each key frame, as `keys` orders them."""
+        """Kind of memory of each key frame, as `key_positions` orders them."""
         return [slot.kind for slot in self.context] + [Kind.CURRENT] * len(self.queries)
 
 
