@@ -55,10 +55,14 @@ def _hard(rng: np.random.Generator) -> Drawn:
 
 
 def _recall(rng: np.random.Generator) -> Drawn:
-    """A-B-C-A-B-C: same subject, three places shown twice, the second time with another motion."""
-    first = _hard(rng)[0]
-    again = [Words(a.colour, a.shape, b.motion, a.place, a.pattern) for a, b in zip(first[:3], first[3:], strict=True)]
-    return [*first[:3], *again], [TEMPLATES] * 3 + [RETURNS] * 3
+    """A-B-C-A-B-C: same subject, three places of different name and pattern, shown twice, the second time with another motion."""
+    scenes = _hard(rng)[0]
+    patterns = [str(pattern) for pattern in rng.permutation(PATTERNS)[:3]] * 2
+    said = [
+        Words(words.colour, words.shape, words.motion, scenes[number % 3].place, pattern)
+        for number, (words, pattern) in enumerate(zip(scenes, patterns, strict=True))
+    ]
+    return said, [TEMPLATES] * 3 + [RETURNS] * 3
 
 
 SETS: dict[str, tuple[Callable[[np.random.Generator], Drawn], float, tuple[str, ...]]] = {

@@ -95,10 +95,9 @@ def at(name: str, block: int, *starts: SceneStart, **changes: object) -> Plan:
 
 
 def vector(plan: Plan) -> str:
-    """`source@position` for every key."""
-    return " ".join(
-        f"{source.removeprefix('f') if source[1:].isdigit() else source}@{position}" for source, position in plan.key_positions()
-    )
+    """`source@position` for every key, frames as bare numbers."""
+    sources = [(source[1:] if source[1:].isdigit() else source, position) for source, position in plan.key_positions()]
+    return " ".join(f"{source}@{position}" for source, position in sources)
 
 
 def test_self_forcing_is_a_queue_at_absolute_indices() -> None:
