@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -16,20 +17,21 @@ from typing import Any
 
 import torch
 import torch._dynamo
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from data.world import render
 from data.world.words import VOCABULARY
-from echo.backbone.codec import PatchCodec
+from echo.backbone import load
+from echo.backbone.codec import SIDE, PatchCodec
 from echo.backbone.text import WordEncoder
 from echo.backbone.wan import WanConfig, WanModel
+from echo.geometry import PATCH, Geometry
 from jobs.teacher_forcing import loss_of
 from jobs.train_data import FRAMES_PER_STEP, fit_codec, make_batch
 
 SHIPPED = Path(__file__).resolve().parents[1] / "data" / "weights" / "tiny"
 MIB_LIMIT = 12
-TRAINED_BY = ("data/world", "jobs/train_*.py", "jobs/teacher_forcing.py", "echo/backbone", "echo/sampler.py")
+TRAINED_BY = ("data/world", "jobs/train_*.py", "jobs/teacher_forcing.py", "eval/encoder.py", "echo/backbone", "echo/sampler.py")
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,7 @@ class Settings:
 
     def wan(self) -> WanConfig:
         """Sizes of the backbone."""
-        return WanConfig(
-            self.dim, self.ffn_dim, self.heads, self.layers, self.freq_dim, self.text_dim, self.text_len, 16, 16
-        )
+        return WanConfig(self.dim, self.ffn_dim, self.heads, self.layers, self.freq_dim, self.text_dim, self.text_len, 16, 16)
 
 
 class Trainer:
@@ -134,15 +134,15 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.clips, self.seconds, self.loss = (state[name] for name in ("step", "clips", "seconds", "loss"))
 
-    def averaged(self) -> dict[str, Tensor]:
-        """The averaged weights under Wan's names, text.* and codec.* beside them, as they are shipped."""
+    def averaged(self) -> tuple[WanModel, WordEncoder]:
+        """Copies of backbone and word vectors with the averaged weights, as they are shipped."""
         names = [name for name, _ in self.modules.named_parameters()]
         weights = dict(zip(names, self.average, strict=True))
-        shipped = {name.removeprefix("model."): value.bfloat16() for name, value in weights.items() if name.startswith("model.")}
-        self_text = self.text.save() | {"embedding": weights["text.embedding.weight"].bfloat16()}
-        shipped |= {f"text.{name}": value for name, value in self_text.items()}
-        shipped |= {f"codec.{name}": value.float() for name, value in self.codec.save().items()}
-        return {name: value.detach().cpu().contiguous() for name, value in shipped.items()}
+        modules = copy.deepcopy(self.modules)
+        modules.load_state_dict(self.modules.state_dict() | weights)
+        model, text = modules["model"], modules["text"]
+        assert isinstance(model, WanModel) and isinstance(text, WordEncoder)
+        return model.cpu(), text.cpu()
 
 
 def _initialise(model: nn.Module) -> None:
@@ -194,19 +194,26 @@ def _smooth(before: float, losses: Iterable[float]) -> float:
 
 def export(trainer: Trainer, folder: Path) -> None:
     """Write model.safetensors and provenance.json of the averaged weights; raise ValueError above 12 MiB."""
-    weights = trainer.averaged()
-    mib = sum(value.numel() * value.element_size() for value in weights.values()) / 2**20
+    model, text = trainer.averaged()
+    sizes = model.config
+    geometry = Geometry(
+        sizes.layers, sizes.heads, sizes.head_dim, *[render.SIZE // (SIDE * cells) for cells in PATCH[1:]], sizes.in_channels
+    )
+    mib = 2 * sum(parameter.numel() for parameter in model.parameters()) / 2**20
     if mib > MIB_LIMIT:
         raise ValueError(f"weights take {mib:.1f} MiB; at most {MIB_LIMIT} MiB are shipped, so choose a smaller --dim")
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(weights, folder / "model.safetensors")
+    load.save(folder / "model.safetensors", model, text, trainer.codec, geometry)
     record = {
         "data_version": render.VERSION, "settings": asdict(trainer.settings), "steps_done": trainer.step,
         "loss": round(trainer.loss, 5), "seen_clips": trainer.clips, "wall_time_s": round(trainer.seconds),
-        "device": str(trainer.device), "hardware": _hardware(trainer.device), "torch": torch.__version__,
-        "commit": _started_at(trainer.folder), "mib": round(mib, 2),
+        **describe(trainer.device), "commit": _started_at(trainer.folder), "mib": round(mib, 2),
     }  # fmt: skip
     (folder / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def describe(device: torch.device) -> dict[str, str]:
+    """Where and on which code something is trained, for the file beside its weights."""
+    return {"device": str(device), "hardware": _hardware(device), "torch": torch.__version__, "commit": _commit()}
 
 
 def _hardware(device: torch.device) -> str:
@@ -214,7 +221,9 @@ def _hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    )
     return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} thread(s)"
 
 

@@ -1,0 +1,83 @@
+"""The segmented protocol: over which stretch of a video each dimension of each task is scored. No torch, no frames.
+
+Source: appendix A.2 of the Echo-Forcing paper for the three interactive tasks. Long videos of one scene have a single
+segment, so that there is nothing to choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from echo.scene import FRAMES_PER_BLOCK
+
+
+class Scope(StrEnum):
+    """The stretch of video that one score is made of."""
+
+    whole = "whole"
+    """All frames at once."""
+    segments = "segments"
+    """Each scene by itself, then the mean over scenes."""
+    pairs = "pairs"
+    """Each recalled scene against the scene that it recalls, then the mean over pairs."""
+
+
+WHOLE_QUALITY: Final = {
+    "temporal_flickering": Scope.whole,
+    "motion_smoothness": Scope.whole,
+    "imaging_quality": Scope.whole,
+    "aesthetic_quality": Scope.whole,
+    "dynamic_degree": Scope.whole,
+    "text_alignment": Scope.segments,
+}
+_CONTINUOUS: Final = WHOLE_QUALITY | {"subject_consistency": Scope.whole, "background_consistency": Scope.whole}
+
+TASKS: Final = MappingProxyType(
+    {
+        "long60": _CONTINUOUS,
+        "long120": _CONTINUOUS,
+        "smooth": _CONTINUOUS,
+        "hard": WHOLE_QUALITY | {"subject_consistency": Scope.whole, "background_consistency": Scope.segments},
+        "recall": WHOLE_QUALITY | {"subject_consistency": Scope.pairs, "background_consistency": Scope.pairs},
+    }
+)
+"""Task -> dimension -> scope."""
+
+RECALL_PAIRS: Final = ((4, 1), (5, 2), (6, 3))
+"""Scenes, counted from 1: the recalled one and the one that it recalls."""
+
+
+def scopes(task: str) -> dict[str, Scope]:
+    """Scopes of `task`; ValueError naming the nearest task if there is none of that name."""
+    if task not in TASKS:
+        near = get_close_matches(task, TASKS, n=1, cutoff=0.0)[0]
+        raise ValueError(f"task {task!r} has no protocol; one of {', '.join(TASKS)}; nearest: {near}")
+    return dict(TASKS[task])
+
+
+def segments(scene_blocks: Sequence[int], frames_per_latent: int) -> list[tuple[int, int]]:
+    """Pixel frames [start, end) of each scene, from the blocks that it really took.
+
+    scene_blocks: blocks of each scene, in order. frames_per_latent: pixel frames in a latent frame, the first included.
+    Raises ValueError for a scene without blocks.
+    """
+    borders = [0]
+    for scene, blocks in enumerate(scene_blocks, 1):
+        if blocks < 1:
+            raise ValueError(f"scene {scene} has {blocks} blocks; at least 1 is needed to score it")
+        borders.append(borders[-1] + blocks * FRAMES_PER_BLOCK * frames_per_latent)
+    return list(zip(borders[:-1], borders[1:], strict=True))
+
+
+def recalled(count: int) -> list[tuple[int, int]]:
+    """Pairs (recalled, recalling from) of segment indices counted from 0.
+
+    Raises ValueError unless there are six segments.
+    """
+    if count != 2 * len(RECALL_PAIRS):
+        raise ValueError(f"{count} segments cannot be paired 4-1, 5-2, 6-3; the recall protocol needs 6 scenes")
+    return [(late - 1, early - 1) for late, early in RECALL_PAIRS]
