@@ -196,9 +196,8 @@ def export(trainer: Trainer, folder: Path) -> None:
     """Write model.safetensors and provenance.json of the averaged weights; raise ValueError above 12 MiB."""
     model, text = trainer.averaged()
     sizes = model.config
-    geometry = Geometry(
-        sizes.layers, sizes.heads, sizes.head_dim, *[render.SIZE // (SIDE * cells) for cells in PATCH[1:]], sizes.in_channels
-    )
+    side = render.SIZE // (SIDE * PATCH[1])
+    geometry = Geometry(sizes.layers, sizes.heads, sizes.head_dim, side, side, sizes.in_channels)
     mib = 2 * sum(parameter.numel() for parameter in model.parameters()) / 2**20
     if mib > MIB_LIMIT:
         raise ValueError(f"weights take {mib:.1f} MiB; at most {MIB_LIMIT} MiB are shipped, so choose a smaller --dim")
