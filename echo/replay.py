@@ -63,7 +63,8 @@ class Selections:
 
     def __call__(self, layer: int, plan: Plan, index_BK: Tensor) -> None:
         assert plan.selection is not None
-        self.rows.append((layer, plan.selection.candidates[0], index_BK[0].tolist()))
+        first = next(source for source in plan.selection.candidates if isinstance(source, int))
+        self.rows.append((layer, first, index_BK[0].tolist()))
 
 
 def load_case(path: Path, meta_path: Path) -> Case:
@@ -104,8 +105,6 @@ def make_policy(case: Case) -> Policy:
             settings[OVERRIDES[key]] = value
         else:
             raise ValueError(f"case {case.name}: unknown override {key!r}; known are rolling_cycle, {', '.join(OVERRIDES)}")
-    if "rope_cut" in case.entry and "cut_position" in settings and not case.entry["rope_cut"]:
-        settings["cut_position"] = 0
     return policies.make(preset["policy"], settings)
 
 

@@ -5,6 +5,7 @@ The loop knows sizes, noise and the clock. What a block attends to is the policy
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -53,6 +54,8 @@ class Rollout:
         self.batch, self.block = batch, 0
         self._starts: tuple[SceneStart, ...] = ()
         self._pending: tuple[Tensor, SceneStart] | None = None
+        reach = policy.recache_frames(geometry)
+        self._latents: deque[Tensor] = deque(maxlen=-(-reach // geometry.frames_per_block))
         with torch.inference_mode():
             clock = [weight.new_full((1, geometry.frames_per_block), t, dtype=torch.float64) for t in (*self.schedule.timesteps, 0.0)]
             self._time = [model.time_states(t) for t in clock]
@@ -85,12 +88,25 @@ class Rollout:
         step = Step(self.block, self._starts, self.geometry)
         if pending is not None:
             self.memory.switch(step)
+            self._recache(step)
         plan = self.policy.plan(step)
+        self.memory.begin_block(step, plan)
         latents = self._denoise(plan)
         self.memory.end_block(step, plan)
         self.store.release(plan.keep)
+        self._latents.append(latents)
         self.block += 1
         return Block(plan.block, plan.scene, latents, plan)
+
+    def _recache(self, step: Step) -> None:
+        """Run old frames once more, clean, all at once and under the new text, where the policy wants it."""
+        plan = self.policy.recache(step)
+        if plan is None:
+            return
+        frames = len(plan.queries)
+        clock = self._latents[0].new_zeros((1, frames), dtype=torch.float64)
+        self.window.begin(plan, Pass.REWRITE)
+        self.model(torch.cat(tuple(self._latents), 1)[:, -frames:], self.model.time_states(clock), self._text, self.window.attend)
 
     def _denoise(self, plan: Plan) -> Tensor:
         self.store.admit(range(plan.first_frame, plan.first_frame + len(plan.queries)))

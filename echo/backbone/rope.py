@@ -51,6 +51,17 @@ def frame_table(positions: Sequence[int], grid_height: int, grid_width: int, hea
     return table(t, rows.reshape(-1).repeat(len(positions)), columns.reshape(-1).repeat(len(positions)), head_dim)
 
 
+def place_table(places: Tensor, positions: Tensor | None, grid_width: int, tokens_per_frame: int, head_dim: int) -> Tensor:
+    """Rotation of tokens by their place = frame * tokens_per_frame + raster, [..., N] to complex64 [..., N, C].
+
+    positions: temporal indices that stand in for the frame numbers where they are not negative, broadcast to `places`.
+    """
+    frame, raster = places.div(tokens_per_frame, rounding_mode="floor"), places % tokens_per_frame
+    t = frame if positions is None else torch.where(positions < 0, frame, positions)
+    h, w = raster.div(grid_width, rounding_mode="floor"), raster % grid_width
+    return table(t.expand(places.shape).reshape(-1), h.reshape(-1), w.reshape(-1), head_dim).unflatten(0, places.shape)
+
+
 def rotate(x: Tensor, turn: Tensor) -> Tensor:
     """Rotate `x` [B, N, H, D] by `turn` ([N, C], or [B, N, C] where samples differ), in fp32, back in the dtype of `x`."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))

@@ -31,10 +31,11 @@ class Slot:
     """One frame's worth of context tokens.
 
     `source` is a latent frame number, the name of a stored memory ("srf0"), or "cmp": filled by the plan's selection.
+    `position` None: its tokens come from several frames and keep each its own temporal index.
     """
 
     source: int | str
-    position: int
+    position: int | None
     kind: Kind
 
     def label(self) -> str:
@@ -46,13 +47,13 @@ COMPRESSED = "cmp"
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Tokens to be chosen on the device in the block's first pass, out of `candidates` (frames, oldest first).
+    """Tokens to be chosen on the device in the block's first pass, out of `candidates` (memories and frames, in buffer order).
 
     They fill the plan's `cmp` slots by rank. `own_spatial`: each keeps its own row and column under RoPE; otherwise it
     takes the raster place of its rank.
     """
 
-    candidates: tuple[int, ...]
+    candidates: tuple[int | str, ...]
     frames: int
     own_spatial: bool = False
 
@@ -63,6 +64,7 @@ class Plan:
 
     faded: how many slots at the front carry the per-token weights of a decaying memory.
     keep: what the store must still hold once the block is done (frames by number, memories by name).
+    unseen: how many of the block's first frames leave no keys behind (only in a recache).
     """
 
     block: int
@@ -73,10 +75,11 @@ class Plan:
     keep: frozenset[int | str]
     selection: Selection | None = None
     faded: int = 0
+    unseen: int = 0
 
     def key_positions(self) -> list[list[Any]]:
         """[[source, position], ...] of all keys, the block's own included, in buffer order."""
-        own = [[f"f{self.first_frame + i}", position] for i, position in enumerate(self.queries)]
+        own = [[f"f{self.first_frame + i}", position] for i, position in enumerate(self.queries)][self.unseen :]
         return [[slot.label(), slot.position] for slot in self.context] + own
 
     def as_json(self) -> dict[str, Any]:
@@ -85,7 +88,7 @@ class Plan:
 
     def kinds(self) -> list[Kind]:
         """Kind of memory of each key frame, as `key_positions` orders them."""
-        return [slot.kind for slot in self.context] + [Kind.CURRENT] * len(self.queries)
+        return [slot.kind for slot in self.context] + [Kind.CURRENT] * (len(self.queries) - self.unseen)
 
 
 @dataclass(frozen=True)

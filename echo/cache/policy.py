@@ -37,9 +37,15 @@ class Memory:
     def switch(self, step: Step) -> None:
         """A scene begins with `step`; the ended scene's frames are still in the store."""
 
+    def begin_block(self, step: Step, plan: Plan) -> None:
+        """The plan is made, nothing has run yet; what the last block's plan kept is still in the store."""
+
     def select(self, layer: int, plan: Plan, q: Tensor) -> Tensor:
         """First pass of a block whose plan has a selection: token indices [B, K], ascending, into the candidates."""
         raise NotImplementedError(f"{type(self).__name__} plans a selection but has none")
+
+    def selected(self, layer: int, plan: Plan, index: Tensor, k: Tensor, v: Tensor, places: Tensor) -> None:
+        """What `select` chose: raw k, v [B, K, H, D] and the tokens' places [B, K] (frame * tokens_per_frame + raster place)."""
 
     def weights(self, layer: int, plan: Plan) -> Tensor | None:
         """Weights [B, tokens] of the plan's faded slots, None where all are 1."""
@@ -69,6 +75,14 @@ class Policy(ABC):
     def plan(self, step: Step) -> Plan:
         """What the block attends to. Pure: the same step gives the same plan."""
 
+    def recache(self, step: Step) -> Plan | None:
+        """At a prompt switch: frames to run again, clean and all at once, under the new text before the first block."""
+        return None
+
+    def recache_frames(self, geometry: Geometry) -> int:
+        """Most latent frames that `recache` reaches back."""
+        return 0
+
     @abstractmethod
     def capacity(self, geometry: Geometry) -> int:
         """Most frames that the store holds at once, the running block included."""
@@ -91,7 +105,7 @@ class Policy(ABC):
 def names() -> list[str]:
     """Every policy that can be named: Echo and the modules of `baselines`."""
     package = importlib.import_module("baselines")
-    return ["echo", *sorted(module.name for module in pkgutil.iter_modules(package.__path__))]
+    return ["echo", *sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))]
 
 
 def find(name: str) -> type[Policy]:

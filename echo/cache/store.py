@@ -6,14 +6,23 @@ Shapes: B batch, T frames, S tokens of a frame, H heads, D head_dim.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from echo.geometry import Geometry
 
-LayerStates = Sequence[tuple[Tensor, Tensor]]
-"""Keys and values [B, S, H, D] of one frame for each layer."""
+
+class Named(NamedTuple):
+    """A frame's worth of tokens of one layer under a name: raw k, v [B, S, H, D].
+
+    places [B, S] where the tokens come from several frames: frame * tokens_per_frame + raster place of each.
+    """
+
+    k: Tensor
+    v: Tensor
+    places: Tensor | None = None
 
 
 class FrameStore:
@@ -24,10 +33,11 @@ class FrameStore:
         shape = (geometry.layers, batch, capacity, geometry.tokens_per_frame, geometry.heads, geometry.head_dim)
         self.k = torch.zeros(shape, dtype=dtype, device=device)
         self.v = torch.zeros(shape, dtype=dtype, device=device)
-        self.named: dict[str, LayerStates] = {}
+        self._named: dict[str, dict[int, Named]] = {}
         self._slot: dict[int, int] = {}
         self._free = list(range(capacity))
         self._index: dict[tuple[int, ...], Tensor] = {}
+        self._raster = torch.arange(geometry.tokens_per_frame, device=device)
 
     @property
     def bytes(self) -> int:
@@ -44,8 +54,8 @@ class FrameStore:
         """Forget all frames and memories outside `keep`."""
         for frame in [frame for frame in self._slot if frame not in keep]:
             self._free.append(self._slot.pop(frame))
-        for name in [name for name in self.named if name not in keep]:
-            del self.named[name]
+        for name in [name for name in self._named if name not in keep]:
+            del self._named[name]
         self._index.clear()
 
     def index(self, frames: Sequence[int]) -> Tensor:
@@ -66,10 +76,37 @@ class FrameStore:
         index = self.index(frames)
         return self.k[layer].index_select(1, index), self.v[layer].index_select(1, index)
 
+    def sources(self, layer: int, sources: Sequence[int | str]) -> tuple[Tensor, Tensor]:
+        """Keys and values of memories, then frames, [B, T, S, H, D] each."""
+        names = [source for source in sources if isinstance(source, str)]
+        k, v = self.frames(layer, [source for source in sources if isinstance(source, int)])
+        if not names:
+            return k, v
+        states = [self.named(layer, name) for name in names]
+        named_k, named_v = torch.stack([state.k for state in states], 1), torch.stack([state.v for state in states], 1)
+        return torch.cat([named_k, k], 1), torch.cat([named_v, v], 1)
+
+    def places(self, layer: int, sources: Sequence[int | str]) -> Tensor:
+        """Place of every token of memories and frames, [B, T * S]: frame * tokens_per_frame + raster place."""
+        rows = []
+        for source in sources:
+            own = self.named(layer, source).places if isinstance(source, str) else source * len(self._raster) + self._raster
+            assert own is not None, f"memory {source!r} is of no frame: its tokens have no place of their own"
+            rows.append(own.expand(self.batch, -1))
+        return torch.cat(rows, 1)
+
     def keys(self, layer: int, source: int | str) -> Tensor:
         """Keys of one frame or memory, [B, S, H, D]."""
-        return self.named[source][layer][0] if isinstance(source, str) else self.k[layer][:, self._slot[source]]
+        return self.named(layer, source).k if isinstance(source, str) else self.k[layer][:, self._slot[source]]
 
-    def remember(self, name: str, states: LayerStates) -> None:
-        """Keep a frame's worth of keys and values under a name."""
-        self.named[name] = states
+    def named(self, layer: int, name: str) -> Named:
+        """A memory of one layer."""
+        return self._named[name][layer]
+
+    def knows(self, name: str) -> bool:
+        """Whether a memory of this name is kept."""
+        return name in self._named
+
+    def remember(self, name: str, layer: int, state: Named) -> None:
+        """Keep a frame's worth of keys and values under a name, in place of what the name held."""
+        self._named.setdefault(name, {})[layer] = state

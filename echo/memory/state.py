@@ -14,7 +14,7 @@ from torch import Tensor
 from echo.backbone.rope import temporal_frequencies
 from echo.cache.plan import Plan, Step
 from echo.cache.policy import Memory
-from echo.cache.store import FrameStore
+from echo.cache.store import FrameStore, Named
 from echo.geometry import Geometry
 from echo.memory import compression, decay, recall
 from echo.memory.settings import Discrepancy
@@ -74,18 +74,16 @@ class EchoMemory(Memory):
         first = ended.block * self.geometry.frames_per_block
         frames = [first + f for f in self.policy.recall_frame.candidates(step.first_frame - first)]
         tokens = self.scene_frames * self.geometry.tokens_per_frame
-        fused: list[tuple[Tensor, Tensor]] = []
         for layer, statistics in enumerate(self.layers):
             k, v = self.store.frames(layer, frames)
             weights = recall.recall_weights(k, statistics.query_sum_BHD / tokens)
             base = self.policy.recall_frame.base_weight
-            fused.append((recall.fuse(k, weights, base), recall.fuse(v, weights, base)))
-        self.store.remember(f"srf{step.scene - 1}", fused)
+            self.store.remember(f"srf{step.scene - 1}", layer, Named(recall.fuse(k, weights, base), recall.fuse(v, weights, base)))
 
     def select(self, layer: int, plan: Plan, q: Tensor) -> Tensor:
         """Eqs. (3) to (6); the recent query centre is the mean of this block's first-pass queries."""
         assert plan.selection is not None
-        frames = plan.selection.candidates
+        frames = [source for source in plan.selection.candidates if isinstance(source, int)]
         statistics = self.layers[layer]
         k_BTSHD, _ = self.store.frames(layer, frames)
         ages = torch.tensor([plan.first_frame - frame for frame in frames], device=self.store.device)

@@ -68,7 +68,7 @@ def test_common_words_are_dropped() -> None:
 
 def test_scripts_of_a_story() -> None:
     prompt = Prompt("s", STORY, (10.0,) * 6, ("", "#", "#", "@", "@", "@"), TagMeaning.enter)
-    script = routing.script_of(prompt, make("echo"))
+    script = routing.script_of(prompt, make("echo", routing__feature="idf"))
     assert [s.block for s in script.starts] == [0, 13, 27, 40, 53, 67] and script.blocks == 80
     assert [s.recalls for s in script.starts] == [None, None, None, 0, 1, 2]
     assert [s.jump for s in script.starts[:3]] == [0, 45, 45] and all(0 <= s.jump <= 6 for s in script.starts[3:])

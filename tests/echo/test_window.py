@@ -13,7 +13,7 @@ from echo.backbone import rope
 from echo.backbone.wan import WanModel
 from echo.cache.plan import COMPRESSED, Kind, Plan, Selection, Slot
 from echo.cache.policy import Memory
-from echo.cache.store import FrameStore
+from echo.cache.store import FrameStore, Named
 from echo.cache.window import Pass, Window
 from echo.geometry import Geometry
 from echo.noise import keyed_noise, stream_seed
@@ -48,7 +48,8 @@ def test_window_equals_attention_written_out(geometry: Geometry, own_spatial: bo
     gem = torch.randn(2, 2, tokens, 2, 16, generator=rng)
     for layer in range(2):
         store.write(layer, [0, 1, 2], past_k, past_v)
-    store.remember("gem", [(gem[0], gem[1])] * 2)
+    for layer in range(2):
+        store.remember("gem", layer, Named(gem[0], gem[1]))
     store.admit([3, 4, 5])
     index = torch.tensor([[0, 2, 5, 7, 8, 11], [1, 3, 4, 6, 9, 10]])
     fade = torch.rand(2, tokens, generator=rng)
