@@ -85,7 +85,7 @@ def make(store: Path, tasks: Sequence[str] | None = None, styled: bool = False) 
             (folder / f"{task}.{ending}").write_text(content, encoding="utf-8")
         for grid in grids:
             lines += [as_text(grid, styled), ""]
-        lines.append(f"written: {folder / task}.tex, .csv, .md")
+        lines.append(f"table: {folder / task}.md, .csv, .tex")
     return lines
 
 

@@ -52,9 +52,7 @@ def _tables(jobs: Sequence[Job]) -> None:
         tasks = list(dict.fromkeys(job.config.task.name for job in jobs if job.config.store == store))
         for line in tables.make(Path(store), tasks, sys.stdout.isatty()):
             say(line)
-        unscored = [job for job in jobs if job.scores_id is None and job.config.store == store]
-        if unscored:
-            say(f"not scored (eval=none); videos below {Path(store) / 'runs'}")
+        say(f"videos, traces and scores: below {Path(store) / 'runs'}")
 
 
 def guarded(main: Callable[[], None]) -> int:
@@ -62,11 +60,12 @@ def guarded(main: Callable[[], None]) -> int:
 
     The plugin folder goes on the path, so that Hydra finds the launcher however the package is installed. Settings of a
     method are rewritten to `++method.x`, so that one that its YAML leaves at the default can be given; the policy itself
-    refuses unknown ones.
+    refuses unknown ones. `-m` may stand anywhere, which argparse alone does not allow.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come up to here, to be told in one line
     sys.path.insert(0, str(PLUGINS))
-    sys.argv[1:] = [f"++{word}" if word.startswith("method.") else word for word in sys.argv[1:]]
+    words = [f"++{word}" if word.startswith("method.") else word for word in sys.argv[1:]]
+    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
     try:
         main()
     except KeyboardInterrupt:

@@ -19,6 +19,7 @@ from jobs.config import MethodConfig, RunConfig, located
 
 PIXEL_EPOCH = 1
 SCORE_EPOCH = 1
+KERNEL = "sdpa cpu"  # attention kernel and device of the pixel path; where there is a choice, it becomes a field
 ENTERS = ("pixels", "pixels_file", "scores", "scores_file", "nothing")
 
 
@@ -85,7 +86,7 @@ def run_key(config: RunConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
     key = _entering(config, "pixels")
     assert MethodConfig.__dataclass_fields__["settings"].metadata["enters"] == "pixels"
     key["method.settings"] = json.loads(json.dumps(settings))
-    return {"epoch": PIXEL_EPOCH, "pixels": key}
+    return {"epoch": PIXEL_EPOCH, "kernel": KERNEL, "pixels": key}
 
 
 def unit_key(run_id: str, prompt: Prompt, group: Sequence[Prompt] | None) -> dict[str, Any]:

@@ -170,11 +170,16 @@ class _Pool:
     def _end(self, worker: Worker) -> None:
         _dismiss(worker.process)
         status = worker.process.returncode
+        if not worker.log.stat().st_size:
+            worker.log.unlink()
         if status in (0, 1) and not worker.open_blocks:
             return
-        lines = [line for line in worker.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        text = worker.log.read_text(encoding="utf-8", errors="replace") if worker.log.exists() else ""
+        lines = [line for line in text.splitlines() if line.strip()]
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        self._deaths[worker.folder.path] = f"its process {how}; last words: {lines[-1] if lines else 'none'} (log: {worker.log})"
+        self._deaths[worker.folder.path] = f"its process {how}; " + (
+            f"last words: {lines[-1]} (log: {worker.log})" if lines else "it said nothing"
+        )
         self._progress.block(-worker.open_blocks)
         self._progress.note(f"{worker.folder.job.title}: {self._deaths[worker.folder.path]}")
 

@@ -13,6 +13,7 @@ from typing import Any
 from echo.cache.policy import Policy, make
 from echo.geometry import Geometry
 from echo.scene import Prompt, load_prompts, scene_blocks
+from eval.protocol import scopes
 from jobs import identity
 from jobs.config import RunConfig, from_plain, located, nearest, parse_shard
 
@@ -87,6 +88,8 @@ def prepare(plain: Mapping[str, Any]) -> Job:
         if path is not None and not located(path).exists():
             beside = [str(p.name) for p in located(path).parent.glob("*")]
             raise ValueError(f"{name}={path}: no such file; {nearest(located(path).name, beside)}")
+    if config.eval.scorer is not None:
+        scopes(config.task.name)
     whole = load_prompts(located(config.task.prompt_set))
     if config.prompts is not None and config.prompts > len(whole):
         raise ValueError(f"prompts={config.prompts}: the set {config.task.name} has {len(whole)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,9 @@ from types import TracebackType
 import av
 import numpy as np
 from numpy.typing import NDArray
+
+LEFT_S = 3600
+"""A part that nobody has written to for so long was left by a kill."""
 
 
 class VideoWriter:
@@ -35,6 +39,9 @@ class VideoWriter:
 
     def __enter__(self) -> VideoWriter:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        for left in self._path.parent.glob(f".{self._path.stem}.*.mp4"):
+            if time.time() - left.stat().st_mtime > LEFT_S:
+                left.unlink(missing_ok=True)
         return self
 
     def write(self, frames_THWC: NDArray[np.uint8]) -> None:

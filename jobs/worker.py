@@ -107,7 +107,6 @@ def _load(job: Job) -> tuple[Backbone, EmbeddedScorer | None]:
     from echo.backbone.load import load
 
     torch.set_num_threads(job.config.backbone.threads)
-    torch.set_num_interop_threads(1)
     backbone_config = dataclasses.replace(job.config.backbone, weights=str(located(job.config.backbone.weights)))
     scorer = None
     if job.config.eval.scorer is not None:
@@ -259,7 +258,7 @@ def _score(folder: RunFolder, scorer: EmbeddedScorer, film: Film) -> tuple[Mappi
 
 
 def main() -> int:
-    """Take the order, do the work; exit status 1 if a unit failed, 2 if the order is refused."""
+    """Take the order, do the work; exit status 1 if a unit failed, 2 if the order is refused, 3 if all else failed."""
     reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints goes to the log, never between the reports
 
@@ -274,13 +273,17 @@ def main() -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    return 1 if work(job, order["attempt"], order["argv"], order["config"], report) else 0
+    try:
+        return 1 if work(job, order["attempt"], order["argv"], order["config"], report) else 0
+    except Exception:
+        traceback.print_exc()
+        return 3
 
 
 def _leave_with_parent() -> None:
     while os.read(0, 4096):
         pass
-    os._exit(3)
+    os._exit(4)
 
 
 if __name__ == "__main__":

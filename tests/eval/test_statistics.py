@@ -1,0 +1,67 @@
+"""Means, intervals and ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from eval.statistics import estimate, ranks
+
+
+def values_of(array_PS: np.ndarray) -> dict[tuple[str, int], float]:
+    return {(f"p{p}", s): float(array_PS[p, s]) for p in range(array_PS.shape[0]) for s in range(array_PS.shape[1])}
+
+
+def test_counts_and_mean():
+    found = estimate({("a", 0): 1.0, ("a", 1): 3.0, ("b", 0): 8.0})
+    assert (found.mean, found.videos, found.prompts, found.seeds) == (4.0, 3, 2, 2)
+
+
+def test_nothing_measured():
+    assert estimate({}) is None
+
+
+def test_one_prompt_leaves_the_interval_unknown():
+    assert estimate({("a", seed): float(seed) for seed in range(4)}).half_width is None
+
+
+def test_equal_values_have_no_width():
+    assert estimate(values_of(np.full((8, 4), 5.0))).half_width == 0
+
+
+def test_order_of_records_does_not_matter():
+    values = values_of(np.random.default_rng(0).normal(size=(8, 4)))
+    assert estimate(dict(reversed(values.items()))) == estimate(values)
+
+
+def test_agrees_with_the_t_interval_over_prompt_means():
+    """A second path: with as many seeds in each prompt, the t interval of the prompts' means."""
+    array = np.random.default_rng(1).normal(50, 3, size=(8, 1)) + np.random.default_rng(2).normal(0, 1, size=(8, 4))
+    means = array.mean(1)
+    expected = stats.t.ppf(0.975, 7) * means.std(ddof=1) / np.sqrt(8)
+    assert estimate(values_of(array)).half_width == pytest.approx(expected, rel=0.1)
+
+
+def test_seeds_of_a_prompt_are_not_independent():
+    """The same scores for every seed tell no more than one seed does."""
+    array = np.random.default_rng(3).normal(size=(8, 1))
+    one, four = estimate(values_of(array)), estimate(values_of(np.repeat(array, 4, axis=1)))
+    assert four.half_width == pytest.approx(one.half_width)
+
+
+@pytest.mark.parametrize("prompts", [3, 8])
+def test_interval_covers_as_often_as_it_says(prompts, monkeypatch):
+    monkeypatch.setattr("eval.statistics.RESAMPLES", 1000)
+    generator = np.random.default_rng(4)
+    hits = 0
+    for _ in range(300):
+        array = generator.normal(0, 1, size=(prompts, 1)) + generator.normal(0, 0.5, size=(prompts, 2))
+        found = estimate(values_of(array))
+        hits += abs(found.mean) <= found.half_width
+    assert 0.91 <= hits / 300 <= 0.985
+
+
+def test_ranks_follow_what_is_printed():
+    assert ranks([1.004, 1.001, 0.5, None, 2.0], 2) == [2, 2, 3, None, 1]
+    assert ranks([1.006, 1.001], 2) == [1, 2]

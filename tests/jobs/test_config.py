@@ -1,0 +1,131 @@
+"""What the typed configuration refuses, and how it says so."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jobs.config import ROOT, from_plain, nearest, parse_shard
+from jobs.plan import prepare
+from tests.toy import changed, overrides
+
+PYTHON = sys.executable
+
+
+def test_good_config_is_taken(plain):
+    job = prepare(plain)
+    assert len(job.asked) == 3 and job.policy.label == "Echo-Forcing"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "parts"),
+    [
+        ("seed", "abc", ["seed=abc", "whole number"]),
+        ("seed", True, ["seed=True", "whole number"]),
+        ("seed", 1.5, ["seed=1.5", "whole number"]),
+        ("seed", -1, ["seed=-1", "at least 0"]),
+        ("sede", 1, ["unknown key sede", "nearest is seed"]),
+        ("video.hight_px", 64, ["unknown key video.hight_px", "nearest is height_px"]),
+        ("video.crf", 60, ["video.crf=60", "0 (lossless) to 51"]),
+        ("backbone.dtype", "float16", ["backbone.dtype=float16", "nearest is bfloat16"]),
+        ("backbone", "tiny", ["backbone=tiny", "group of settings"]),
+        ("eval.scorer", "embeded", ["eval.scorer=embeded", "nearest is embedded"]),
+        ("prompts", 0, ["prompts=0", "at least 1"]),
+        ("prompts", 9, ["prompts=9", "has 3"]),
+        ("batch", 0, ["batch=0", "at least 1"]),
+        ("duration_scale", 0.0, ["duration_scale=0.0", "above 0"]),
+        ("shard", "5/4", ["shard=5/4", "1 <= i <= n"]),
+        ("store", 3, ["store=3", "text"]),
+        ("method.drift_lambda", 2, ["method=echo", "drift_lambda", "drift_gate_lambda"]),
+        ("method.drift_gate_lambda", -1, ["method=echo", "drift_gate_lambda", "0 or more"]),
+        ("method.policy", "eco", ["eco", "echo"]),
+        ("method.anchors", 9, ["method=echo", "anchors 9", "must fill the 18"]),
+        ("backbone.weights", "pyproject.tom", ["backbone.weights=pyproject.tom", "nearest is pyproject.toml"]),
+        ("backbone.weights", "pyproject.toml", ["backbone.weights", "header"]),
+    ],
+)
+def test_wrong_config_is_refused_in_one_line(plain, path, value, parts):
+    with pytest.raises(ValueError) as refusal:
+        prepare(changed(plain, path, value))
+    message = str(refusal.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_missing_key_is_named(plain):
+    with pytest.raises(ValueError, match="seed is missing"):
+        from_plain({key: value for key, value in plain.items() if key != "seed"})
+
+
+def test_shards():
+    assert parse_shard("2/4") == (2, 4)
+    for text in ("0/4", "5/4", "1", "a/b", "1/0", "-1/2"):
+        with pytest.raises(ValueError, match="i/n"):
+            parse_shard(text)
+
+
+def test_nearest_or_all():
+    assert nearest("eco", ["echo", "other"]) == "nearest is echo"
+    assert nearest("zzz", ["b", "a"]) == "valid: a, b"
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["sed=1"], "unknown key sed: nearest is seed"),
+        (["method=eco"], "method=eco: no such method; nearest is echo"),
+        (["method=echo,infinty_rope", "-m"], "method=infinty_rope: no such method; nearest is infinity_rope"),
+        (["seed=0,1"], "seed=0,1: asks for several runs; add -m"),
+        (["seed=0,x", "-m"], "seed=x: a whole number is expected here"),
+        (["method.drift_lambda=2"], "drift_gate_lambda"),
+        (["method.drift_gate_lambda=1,-2", "-m"], "drift_gate_lambda -2"),
+        (["backbone.dtyp=float32"], "unknown key backbone.dtyp: nearest is backbone.dtype"),
+        (["seed=[1"], "cannot be read"),
+        (["experiment=compar"], "nearest is compare"),
+    ],
+)
+def test_command_line_refuses_in_one_line_before_any_work(words, part, toy):
+    given = {word.split("=")[0] for word in words}
+    done = command([word for word in overrides(toy) if word.split("=")[0] not in given] + words)
+    assert done.returncode == 1 and done.stdout == ""
+    assert part in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not (toy / "store" / "runs").exists()
+
+
+def command(words: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([PYTHON, "run.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_help_names_the_choices():
+    done = command(["--help"])
+    for part in ("method: ", "infinity_rope", "task: hard, long120, long60, recall, smooth", "max_workers"):
+        assert part in done.stdout
+
+
+@pytest.mark.parametrize("words", [["--help"], ["sed=1"], ["method.drift_lambda=2"]])
+def test_answers_within_two_seconds(words):
+    """The best of three, because other tests may be running beside."""
+    passed_s = []
+    for _ in range(3):
+        start = time.monotonic()
+        command(words)
+        passed_s.append(time.monotonic() - start)
+        if passed_s[-1] < 2:
+            break
+    assert min(passed_s) < 2
+
+
+def test_checking_never_imports_torch(toy):
+    """Torch takes longer to import than a mistake may take to be told."""
+    words = overrides(toy)
+    code = (
+        "import sys; from hydra import compose, initialize_config_dir; from omegaconf import OmegaConf; import jobs.command, jobs.local;"
+        f"initialize_config_dir({str(ROOT / 'conf')!r}, version_base='1.3').__enter__();"
+        f"job = jobs.command.prepare(OmegaConf.to_container(compose('config', {words!r}), resolve=True));"
+        "from jobs.store import RunFolder; RunFolder(job).missing(); job.run_id; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([PYTHON, "-c", code], cwd=ROOT, timeout=60).returncode == 0

@@ -1,0 +1,129 @@
+"""Names by content: everything that can change a pixel enters, everything else is declared."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from echo.cache.policy import make
+from echo.scene import Prompt
+from jobs import identity
+from jobs.config import BackboneConfig, EvalConfig, MethodConfig, RunConfig, TaskConfig, VideoConfig, inert
+from jobs.plan import Job
+
+PROMPTS = tuple(Prompt(f"p{i}", ("a red ball",), (6.0,), ("",)) for i in range(5))
+
+
+@pytest.fixture
+def job(tmp_path):
+    (tmp_path / "weights").write_bytes(b"one")
+    (tmp_path / "scorer").write_bytes(b"two")
+    config = RunConfig(
+        backbone=BackboneConfig("tiny", "tiny", str(tmp_path / "weights"), "float32", 1, 1, 8),
+        method=MethodConfig("echo", "echo", {}),
+        task=TaskConfig("recall", "Recall", "prompts"),
+        eval=EvalConfig("embedded", "embedded", "embedded", str(tmp_path / "scorer")),
+        video=VideoConfig(256, 18),
+        seed=0,
+        batch=1,
+        duration_scale=1.0,
+        prompts=4,
+        shard=None,
+        store="results",
+        max_workers=None,
+        retry_errors=True,
+    )
+    return Job(config, make("echo", {}), PROMPTS)
+
+
+OTHER = {
+    "name": "other", "label": "other", "weights": "elsewhere", "dtype": "bfloat16", "threads": 2, "batch": 3, "prompts": 2, "policy": "x",
+    "settings": {"x": 1}, "prompt_set": "other", "scorer": None, "height_px": 128, "crf": 20, "seed": 1, "duration_scale": 2.0,
+    "shard": "1/2", "store": "other", "max_workers": 3, "retry_errors": False,
+}  # fmt: skip
+"""For each leaf of the config, by its own name, a value that it does not have above."""
+
+
+SHARDS = [4, 1, 3, 1, 3, 1, 4, 1]
+
+
+def replaced(config, path, value):
+    head, _, rest = path.partition(".")
+    return dataclasses.replace(config, **{head: replaced(getattr(config, head), rest, value) if rest else value})
+
+
+def test_every_field_is_declared_and_does_what_it_declares(job, tmp_path):
+    """Walks the whole config: a field that changes neither hash while it claims to, or the other way round, fails."""
+    (tmp_path / "elsewhere").write_bytes(b"three")
+    for path, enters, _ in list(identity.leaves(job.config)):
+        value = OTHER[path.rpartition(".")[2]]
+        if enters.endswith("_file"):
+            value = str(tmp_path / "elsewhere")
+        other = dataclasses.replace(job, config=replaced(job.config, path, value))
+        pixels = other.run_id != job.run_id
+        scores = other.scores_id != job.scores_id
+        if path == "method.settings":
+            continue  # the policy's own fields stand for it: the next test
+        assert (pixels, scores) == (enters.startswith("pixels"), enters.startswith("scores")), path
+
+
+def test_undeclared_field_is_caught():
+    @dataclasses.dataclass
+    class Config:
+        declared: int = inert("example")
+        forgotten: int = 1
+
+    with pytest.raises(ValueError, match="Config.forgotten must declare"):
+        list(identity.leaves(Config(1, 2)))
+
+
+def test_every_setting_of_a_policy_enters_except_its_label(job):
+    changed = {"drift_gate_lambda": 1.0, "recent": 2, "label": "x", "hard": {"weight": 0.5}}
+    for name, value in changed.items():
+        other = dataclasses.replace(job, policy=make("echo", {name: value}))
+        assert (other.run_id != job.run_id) == (name != "label"), name
+
+
+def test_content_of_weights_enters_not_their_path(job, tmp_path):
+    (tmp_path / "copy").write_bytes(b"one")
+    copy = dataclasses.replace(job, config=replaced(job.config, "backbone.weights", str(tmp_path / "copy")))
+    assert copy.run_id == job.run_id
+    (tmp_path / "weights").write_bytes(b"changed")
+    assert dataclasses.replace(job).run_id != job.run_id
+
+
+@pytest.mark.parametrize("field", ["scenes", "durations_s", "tags", "id"])
+def test_prompt_content_enters_the_unit(job, field):
+    other = {"scenes": ("a blue ball",), "durations_s": (9.0,), "tags": ("#",), "id": "q"}[field]
+    assert job.unit_id(dataclasses.replace(PROMPTS[0], **{field: other})) != job.unit_id(PROMPTS[0])
+
+
+def test_how_many_prompts_and_which_shard_change_no_unit(job):
+    for path, value in (("prompts", 2), ("shard", "1/2"), ("store", "x")):
+        other = dataclasses.replace(job, config=replaced(job.config, path, value))
+        assert other.unit_id(PROMPTS[0]) == job.unit_id(PROMPTS[0])
+
+
+def test_batch_mates_enter_only_where_there_are_any(job):
+    edited = (*PROMPTS[:4], dataclasses.replace(PROMPTS[4], scenes=("a blue ball",)))
+    assert dataclasses.replace(job, prompt_set=edited).unit_id(PROMPTS[0]) == job.unit_id(PROMPTS[0])
+    batched = dataclasses.replace(job, config=replaced(job.config, "batch", 2))
+    assert dataclasses.replace(batched, prompt_set=edited).unit_id(PROMPTS[0]) != batched.unit_id(PROMPTS[0])
+
+
+def test_shards_part_the_prompts():
+    prompts = [f"recall-{i:03d}" for i in range(64)]
+    parts = [{p for p in prompts if identity.shard_of(p, 4) == part} for part in range(1, 5)]
+    assert set().union(*parts) == set(prompts) and sum(map(len, parts)) == 64 and min(map(len, parts)) >= 8
+
+
+def test_names_do_not_move():
+    """Names are the keys of stored results: a change here throws every stored result away, so it must be meant."""
+    assert identity.digest({"b": 1, "a": [1.5, None, "ü"]}) == "36991a64fd5c0ab8cf97"
+    assert [identity.shard_of(f"recall-{i:03d}", 4) for i in range(8)] == SHARDS
+
+
+def test_numbers_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError):
+        identity.canonical({"x": float("nan")})

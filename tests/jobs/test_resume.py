@@ -1,0 +1,161 @@
+"""Real multiruns in real processes: killed, resumed, sharded, batched, failing, stopped by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from eval.records import runs
+from jobs.config import ROOT
+from jobs.plan import prepare
+from jobs.store import new_attempt
+from jobs.worker import work
+from tests.toy import overrides, write_prompts
+
+COUNT = 4
+SCENE_S = 9.0
+
+
+def words(toy: Path, store: Path, *more: str) -> list[str]:
+    kept = [word for word in overrides(toy, COUNT, SCENE_S) if not word.startswith("store=")]
+    return [sys.executable, "run.py", *kept, f"store={store}", *more]
+
+
+def start(toy: Path, store: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(words(toy, store, *more), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def finish(toy: Path, store: Path, *more: str, status: int = 0) -> str:
+    done = subprocess.run(words(toy, store, *more), cwd=ROOT, text=True, capture_output=True, timeout=120)
+    assert done.returncode == status, done.stderr
+    return done.stdout + done.stderr
+
+
+def records(store: Path) -> list[dict]:
+    return [record for run in runs(store) for record in run.records()]
+
+
+def latents(store: Path) -> dict[tuple[str, int], str]:
+    """Hash of each video's latents by (prompt, seed)."""
+    return {(r["prompt"], r["seed"]): r["latents_sha256"] for r in records(store) if r["status"] == "ok"}
+
+
+def children(process: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text(encoding="utf-8").split()]
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition, limit_s: float = 60.0) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(toy, tmp_path_factory):
+    """Hashes of all units of a multirun that nobody disturbed."""
+    store = tmp_path_factory.mktemp("whole")
+    finish(toy, store, "seed=0,1", "-m")
+    found = latents(store)
+    assert len(found) == 2 * COUNT and len(set(found.values())) == 2 * COUNT
+    return found
+
+
+def test_killed_three_times_and_resumed(toy, tmp_path, uninterrupted):
+    """Twice the command and once a worker die by kill -9; every unit is there once, bit for bit."""
+    for kill in range(3):
+        process = start(toy, tmp_path, "seed=0,1", "-m", "max_workers=2")
+        before = len(records(tmp_path))
+        wait_for(lambda seen=before, command=process: len(records(tmp_path)) > seen or command.poll() is not None)
+        assert process.poll() is None, process.communicate()
+        workers = children(process.pid)
+        os.kill(workers[0] if kill == 1 else process.pid, signal.SIGKILL)
+        assert process.wait(60) == (1 if kill == 1 else -signal.SIGKILL)
+        wait_for(lambda pids=tuple(workers): not any(map(alive, pids)), 10)
+        assert len(latents(tmp_path)) < 2 * COUNT, "the kill came too late to prove anything"
+    finish(toy, tmp_path, "seed=0,1", "-m")
+    units = Counter(record["unit"] for record in records(tmp_path))
+    assert set(units.values()) == {1} and len(units) == 2 * COUNT
+    assert latents(tmp_path) == uninterrupted
+    for run in runs(tmp_path):
+        assert all((run.path / "units" / name).exists() for record in run.records() for name in record["files"].values())
+
+
+def test_shards_meet_in_one_store(toy, tmp_path, uninterrupted):
+    """Both parts at the same time, as two machines would."""
+    parts = [start(toy, tmp_path, "seed=0,1", f"shard={part}/2", "-m") for part in (1, 2)]
+    for part in parts:
+        told = part.communicate(timeout=120)
+        assert part.returncode == 0, told
+    assert all(len(run.records()) > len(next((run.path / "records").iterdir()).read_bytes().splitlines()) for run in runs(tmp_path))
+    assert latents(tmp_path) == uninterrupted and len(records(tmp_path)) == 2 * COUNT
+
+
+def test_complete_run_starts_no_process(toy, tmp_path):
+    finish(toy, tmp_path, "prompts=1")
+    attempts = len(list(tmp_path.rglob("attempts/*.json")))
+    finish(toy, tmp_path, "prompts=1")
+    assert len(list(tmp_path.rglob("attempts/*.json"))) == attempts == 1
+    finish(toy, tmp_path, "prompts=2")
+    assert len(records(tmp_path)) == 2
+
+
+def test_part_of_a_batch_is_computed_in_the_whole_batch(plain, tmp_path):
+    """Which prompts share a batch is fixed by the set; what is asked first changes no bit."""
+
+    def make(store: Path, **settings) -> None:
+        config = plain | {"batch": 2, "store": str(store)} | settings
+        assert work(prepare(config), new_attempt(), [], config, lambda event: None) == 0
+
+    make(tmp_path / "whole")
+    make(tmp_path / "parts", prompts=1)
+    make(tmp_path / "parts", shard="1/2")
+    make(tmp_path / "parts")
+    assert latents(tmp_path / "parts") == latents(tmp_path / "whole") and len(records(tmp_path / "parts")) == 3
+
+
+def test_one_bad_prompt_is_told_and_the_others_go_on(toy, tmp_path):
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 3, 3.0)
+    lines = prompts.read_text(encoding="utf-8").splitlines()
+    bad = json.loads(lines[1])
+    bad["scenes"][0] = "a red bal moving left over a plain meadow"
+    prompts.write_text("\n".join([lines[0], json.dumps(bad), lines[2]]) + "\n", encoding="utf-8")
+    told = finish(toy, tmp_path / "store", f"task.prompt_set={prompts}", "prompts=3", status=1)
+    assert "toy-001 failed (1 of 3 tries)" in told and "'bal'" in told and "Traceback" not in told
+    assert sorted(r["prompt"] for r in records(tmp_path / "store") if r["status"] == "ok") == ["toy-000", "toy-002"]
+
+
+def test_dead_job_hides_nothing(toy, tmp_path):
+    """A job whose process dies is named with its last words; the other job's videos are all there."""
+    process = start(toy, tmp_path, "seed=0,1", "-m", "max_workers=1")
+    wait_for(lambda: len(records(tmp_path)) >= 1)
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "seed=0: its process was killed by signal 9" in told and "videos are missing; the same command goes on" in told
+    assert sum(record["seed"] == 1 for record in records(tmp_path)) == COUNT
+
+
+def test_interrupt_ends_the_workers(toy, tmp_path):
+    process = start(toy, tmp_path, "seed=0,1", "-m")
+    wait_for(lambda: len(records(tmp_path)) >= 1)
+    workers = children(process.pid)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Traceback" not in told and "the same command goes on" in told
+    assert workers and not any(map(alive, workers))

@@ -1,0 +1,165 @@
+"""The ceilings and habits of the code, checked; each rule is also shown a sample that it must refuse."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.config import ROOT
+
+ROOMS = ("echo", "baselines", "data", "eval", "jobs")
+"""Lowest first: a room imports itself and those below."""
+FILES = sorted([ROOT / "run.py", *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))])
+LOOP = ("echo/rollout.py", "echo/cache/", "echo/memory/", "echo/backbone/wan.py", "baselines/")
+"""Where the host must never wait for the device."""
+POLICIES = re.compile(r"echo/policy\.py|baselines/(?!__init__)\w+\.py")
+SIZES = (1560, 4680, 32760)
+"""Tokens of a frame, a block and a window at 480p: only a geometry may know them."""
+
+Rule = Callable[[str, str, ast.Module], Iterator[str]]
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions(tree: ast.Module) -> Iterator[Function]:
+    return (node for node in ast.walk(tree) if isinstance(node, Function))
+
+
+def long_functions(path: str, text: str, tree: ast.Module) -> Iterator[str]:
+    for node in functions(tree):
+        lines = (node.end_lineno or 0) - node.lineno + 1
+        if lines > 60:
+            yield f"{node.name} has {lines} lines, 60 at most"
+
+
+def branchy_functions(path: str, text: str, tree: ast.Module) -> Iterator[str]:
+    kinds = (ast.If, ast.For, ast.While, ast.ExceptHandler)
+    for node in functions(tree):
+        count = sum(isinstance(inner, kinds) for inner in ast.walk(node))
+        if count > 12:
+            yield f"{node.name} has {count} branches, 12 at most"
+
+
+def long_files(path: str, text: str, tree: ast.Module) -> Iterator[str]:
+    limit = 40 if path == "run.py" else 150 if POLICIES.fullmatch(path) else 400
+    lines = len(text.splitlines())
+    if lines > limit:
+        yield f"has {lines} lines, {limit} at most"
+
+
+def prints(path: str, text: str, tree: ast.Module) -> Iterator[str]:
+    has_main = any(isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in tree.body)
+    if path == "run.py" or has_main:
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            yield f"line {node.lineno} prints"
+
+
+def waits(path: str, text: str, tree: ast.Module) -> Iterator[str]:
+    if not path.startswith(LOOP):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in ("item", "cpu", "tolist", "numpy"):
+            yield f"line {node.lineno} waits for the device: .{node.attr}()"
+
+
+def written_sizes(path: str, text: str, tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and node.value in SIZES and not isinstance(node.value, bool):
+            yield f"line {node.lineno} knows the size {node.value}"
+
+
+def unannotated(path: str, text: str, tree: ast.Module) -> Iterator[str]:
+    for node in functions(tree):
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        missing = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
+        if missing or node.returns is None:
+            yield f"{node.name} lacks annotations: {', '.join(missing) or 'return'}"
+
+
+def undocumented(path: str, text: str, tree: ast.Module) -> Iterator[str]:
+    if not ast.get_docstring(tree) and text.strip():
+        yield "has no module docstring"
+    for owner, node in public(tree):
+        if not ast.get_docstring(node):
+            yield f"{owner}{node.name} has no docstring"
+
+
+def public(tree: ast.Module) -> Iterator[tuple[str, Function | ast.ClassDef]]:
+    """Public classes and functions of a module, and public methods that are more than a property or a short override."""
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            yield "", node
+            for inner in node.body if isinstance(node, ast.ClassDef) else []:
+                if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_") and len(inner.body) > 3:
+                    overrides = bool(node.bases) and not any("Protocol" in ast.unparse(base) for base in node.bases)
+                    if not overrides:
+                        yield f"{node.name}.", inner
+
+
+def upward_imports(path: str, text: str, tree: ast.Module) -> Iterator[str]:
+    room = path.partition("/")[0]
+    above = ROOMS[ROOMS.index(room) + 1 :] if room in ROOMS else ()
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            if name.partition(".")[0] in (*above, "run", "tests"):
+                yield f"line {node.lineno} imports upwards: {name}"
+
+
+def unfinished(path: str, text: str, tree: ast.Module) -> Iterator[str]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.search(r"\b(TODO|FIXME|XXX)\b", line):
+            yield f"line {number} is unfinished"
+
+
+RULES: tuple[tuple[Rule, str, str], ...] = (
+    (long_functions, "echo/x.py", "def f() -> None:\n" + "    a = 1\n" * 60),
+    (branchy_functions, "echo/x.py", "def f(a: int) -> None:\n" + "    if a:\n        pass\n" * 13),
+    (long_files, "echo/x.py", "a = 1\n" * 401),
+    (long_files, "baselines/x.py", "a = 1\n" * 151),
+    (long_files, "echo/policy.py", "a = 1\n" * 151),
+    (long_files, "run.py", "a = 1\n" * 41),
+    (prints, "jobs/x.py", "print(1)\n"),
+    (waits, "echo/cache/x.py", "x.item()\n"),
+    (waits, "baselines/x.py", "x.cpu()\n"),
+    (written_sizes, "eval/x.py", f"a = {SIZES[0]}\n"),
+    (unannotated, "data/x.py", "def f(a) -> None: ...\n"),
+    (unannotated, "data/x.py", "class A:\n    def f(self): ...\n"),
+    (undocumented, "data/x.py", '"""Doc."""\ndef f() -> None: ...\n'),
+    (undocumented, "data/x.py", "a = 1\n"),
+    (upward_imports, "echo/x.py", "from jobs import store\n"),
+    (upward_imports, "eval/x.py", "def f() -> None:\n    import jobs.store\n"),
+    (upward_imports, "jobs/x.py", "from tests.toy import overrides\n"),
+    (unfinished, "jobs/x.py", "a = 1  # TODO later\n"),
+)
+"""Each rule with a place and a text that break it."""
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_file_keeps_the_rules(path: Path):
+    text = path.read_text(encoding="utf-8")
+    name, tree = path.relative_to(ROOT).as_posix(), ast.parse(text)
+    broken = [f"{name}: {complaint}" for rule in dict.fromkeys(row[0] for row in RULES) for complaint in rule(name, text, tree)]
+    assert not broken, "\n".join(broken)
+
+
+@pytest.mark.parametrize(("rule", "path", "text"), RULES, ids=lambda value: getattr(value, "__name__", None))
+def test_rule_bites(rule, path, text):
+    assert list(rule(path, text, ast.parse(text)))
+
+
+def test_a_good_file_passes_all_rules():
+    text = '"""Doc."""\n\n\ndef f(a: int) -> int:\n    """Twice."""\n    return 2 * a\n'
+    for rule, path, _ in RULES:
+        assert not list(rule(path, text, ast.parse(text)))
+
+
+def test_command_with_a_main_block_may_print():
+    text = 'print(1)\nif __name__ == "__main__":\n    pass\n'
+    assert not list(prints("jobs/x.py", text, ast.parse(text)))
