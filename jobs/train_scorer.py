@@ -19,7 +19,7 @@ from data.world import render
 from data.world.render import LANDMARK_RGB, PERIOD, Truth, draw
 from data.world.words import KINDS, VOCABULARY, sentence
 from echo.backbone.codec import FRAMES, PatchCodec
-from eval.encoder import PLACE_DIM, SUBJECT_DIM, FrameEncoder
+from eval.encoder import SUBJECT_DIM, WORDS_DIM, Features, FrameEncoder
 from jobs.train_data import fit_codec
 from jobs.train_tiny import describe
 
@@ -55,15 +55,14 @@ class Readers(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        sizes = {"colour": SUBJECT_DIM, "shape": SUBJECT_DIM, "place": PLACE_DIM, "pattern": PLACE_DIM}
+        sizes = {"colour": SUBJECT_DIM, "shape": SUBJECT_DIM, "place": WORDS_DIM, "pattern": WORDS_DIM}
         self.prototypes = nn.ParameterDict({kind: nn.Parameter(torch.randn(len(KINDS[kind]), size)) for kind, size in sizes.items()})
-        self.landmarks = nn.Linear(PLACE_DIM, 16 * (1 + len(LANDMARKS)))
-        self.identity = nn.Linear(PLACE_DIM, 5)
         self.heat = nn.Parameter(torch.tensor(2.5))
 
-    def classes(self, features: Tensor, kind: str) -> Tensor:
+    def classes(self, features: Features, kind: str) -> Tensor:
         """Scores of the words of `kind`: scaled cosines to one prototype each."""
-        return SHARPNESS * features @ fn.normalize(self.prototypes[kind], dim=-1).T
+        vectors = features.subject if kind in ("colour", "shape") else 2**0.5 * features.place[:, :WORDS_DIM]
+        return SHARPNESS * vectors @ fn.normalize(self.prototypes[kind], dim=-1).T
 
 
 def examples(codec: PatchCodec, seed: int, step: int) -> Examples:
@@ -116,19 +115,20 @@ def _labelled(truths: list[Truth], frames: Tensor, rng: np.random.Generator) -> 
 
 def losses(encoder: FrameEncoder, readers: Readers, batch: Examples) -> dict[str, Tensor]:
     """What training minimises, term by term."""
-    features = encoder(batch.frames)
+    hidden = encoder.trunk(batch.frames / 127.5 - 1.0)
+    features = encoder.features(hidden)
     found = {
-        kind: fn.cross_entropy(readers.classes(features.subject if kind in ("colour", "shape") else features.place, kind), labels)
+        kind: fn.cross_entropy(readers.classes(features, kind), labels)
         for kind, labels in batch.words.items()
     }
-    cells = (SHARPNESS / 2 * readers.landmarks(features.place)).unflatten(1, (16, -1))
-    found["landmarks"] = fn.cross_entropy(cells.flatten(0, 1), batch.landmarks.flatten())
-    identity = readers.identity(features.place)
+    # Few of the sixteen cells hold anything, so their mean alone would be too quiet to be heard.
+    found["landmarks"] = 4 * fn.cross_entropy(encoder.cells(hidden).flatten(0, 1), batch.landmarks.flatten())
+    surface = encoder.surface(hidden)
     patterned = (batch.words["pattern"] != KINDS["pattern"].index("plain")).float()
-    phase = (identity[:, 1:] - batch.phase).square()
+    phase = (surface[:, 1:] - batch.phase).square()
     # Stripes stand upright: their shift downwards cannot be seen.
     phase[:, 0::2] *= (batch.words["pattern"] != KINDS["pattern"].index("striped")).float()[:, None]
-    found["identity"] = 0.5 * (fn.mse_loss(identity[:, 0], batch.hue) + (phase.mean(1) * patterned).mean())
+    found["surface"] = 0.5 * (fn.mse_loss(surface[:, 0], batch.hue) + (phase.mean(1) * patterned).mean())
     text = encoder.text(encoder.words.rows(batch.sentences))
     cosines = readers.heat.exp().clamp(max=50) * features.joint @ text.T
     same = torch.ones_like(cosines, dtype=torch.bool)
@@ -145,11 +145,12 @@ def accuracies(encoder: FrameEncoder, readers: Readers, batches: list[Examples])
     """Shares of right answers: words, landmark cells that hold one, and the sentence picked among a batch's."""
     right: dict[str, list[float]] = {}
     for batch in batches:
-        features = encoder(batch.frames)
+        hidden = encoder.trunk(batch.frames / 127.5 - 1.0)
+        features = encoder.features(hidden)
         for kind, labels in batch.words.items():
-            scores = readers.classes(features.subject if kind in ("colour", "shape") else features.place, kind)
+            scores = readers.classes(features, kind)
             right.setdefault(kind, []).append((scores.argmax(1) == labels).float().mean().item())
-        cells = readers.landmarks(features.place).unflatten(1, (16, -1)).argmax(2)
+        cells = encoder.cells(hidden).argmax(2)
         held = batch.landmarks > 0
         right.setdefault("landmark", []).append((cells == batch.landmarks)[held].float().mean().item())
         picked = (features.joint @ encoder.text(encoder.words.rows(batch.sentences)).T).argmax(1)

@@ -1,0 +1,64 @@
+"""VBench's arithmetic on features and frames; nothing here knows where the features come from."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+Frames = NDArray[np.uint8]
+
+RECOMMENDED_FRAMES = 16
+"""Number of sampled frames for which VBench asks four moving pairs."""
+
+
+def consistency(features: Vectors) -> float:
+    """VBench's subject and background consistency, 0..1, of unit features [T, D] in the order of the frames.
+
+    Frame i > 0 scores the mean of its cosines with the frame before and with the first frame, negative ones as 0; the
+    result is the mean over frames 1..T-1. Raises ValueError for fewer than two frames.
+    """
+    if len(features) < 2:
+        raise ValueError(f"{len(features)} frame(s): consistency compares frames, so at least 2 are needed")
+    before = np.clip(np.einsum("td,td->t", features[1:], features[:-1]), 0, None)
+    first = np.clip(features[1:] @ features[0], 0, None)
+    return float(((before + first) / 2).mean())
+
+
+def pair_consistency(reference: Vectors, recalled: Vectors) -> float:
+    """Mean cosine over all frame pairs across two segments, unit features [T, D] and [U, D].
+
+    The paper only says that the pair is compared; the mean across it is the reading that its numbers fit better.
+    """
+    return float(reference.mean(0) @ recalled.mean(0))
+
+
+def temporal_flickering(frames: Frames) -> float:
+    """VBench's temporal flickering, 0..1: one minus the mean absolute difference of neighbouring frames, over 255.
+
+    frames uint8 [T, H, W, 3]. Raises ValueError for fewer than two frames.
+    """
+    if len(frames) < 2:
+        raise ValueError(f"{len(frames)} frame(s): flickering compares neighbours, so at least 2 are needed")
+    difference = np.abs(frames[1:].astype(np.int16) - frames[:-1])
+    return float(1 - difference.mean(axis=(1, 2, 3)).mean() / 255)
+
+
+def sampling_step(fps: float) -> int:
+    """Every how many frames VBench measures motion: about eight frames a second."""
+    return max(1, round(fps / 8))
+
+
+def fastest(flow: NDArray[np.float32]) -> float:
+    """Mean length in pixels of the fastest 5 % of `flow` [H, W, 2]."""
+    length = np.sort(np.hypot(flow[..., 0], flow[..., 1]), axis=None)
+    return float(length[-max(1, int(length.size * 0.05)) :].mean())
+
+
+def is_dynamic(fastest_px: NDArray[np.float64], sampled_frames: int, height: int, width: int) -> bool:
+    """VBench's rule: enough pairs of sampled frames move, each by more than 6/256 of the shorter side.
+
+    fastest_px: `fastest` of each pair. Python's rounding of the count (halves to even) is VBench's.
+    """
+    moving = int((fastest_px > 6.0 * min(height, width) / 256.0).sum())
+    return moving >= round(4 * sampled_frames / RECOMMENDED_FRAMES)

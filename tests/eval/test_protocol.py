@@ -1,0 +1,61 @@
+"""The segmented protocol as data."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from eval.protocol import RECALL_PAIRS, TASKS, Scope, recalled, scopes, segments
+
+
+def test_tasks_and_dimensions() -> None:
+    assert set(TASKS) == {"long60", "long120", "smooth", "hard", "recall"}
+    assert all(len(dimensions) == 8 for dimensions in TASKS.values())
+
+
+@pytest.mark.parametrize(
+    ("task", "subject", "background"),
+    [
+        ("long60", Scope.whole, Scope.whole),
+        ("long120", Scope.whole, Scope.whole),
+        ("smooth", Scope.whole, Scope.whole),
+        ("hard", Scope.whole, Scope.segments),
+        ("recall", Scope.pairs, Scope.pairs),
+    ],
+)
+def test_scopes_of_consistency(task: str, subject: Scope, background: Scope) -> None:
+    assert scopes(task)["subject_consistency"] is subject
+    assert scopes(task)["background_consistency"] is background
+
+
+def test_text_is_scored_by_scene_and_quality_over_the_whole() -> None:
+    for task in TASKS:
+        assert scopes(task)["text_alignment"] is Scope.segments
+        for dimension in ("temporal_flickering", "motion_smoothness", "dynamic_degree", "imaging_quality", "aesthetic_quality"):
+            assert scopes(task)[dimension] is Scope.whole
+
+
+def test_unknown_task_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="'recal'.*nearest: recall"):
+        scopes("recal")
+
+
+def test_segments_follow_the_real_borders() -> None:
+    found = segments((13, 14, 13, 13, 14, 13), 4)
+    assert found == [(0, 156), (156, 324), (324, 480), (480, 636), (636, 804), (804, 960)]
+    with pytest.raises(ValueError, match="scene 2 has 0 blocks"):
+        segments((3, 0), 4)
+
+
+def test_pairs_are_four_one_five_two_six_three() -> None:
+    assert RECALL_PAIRS == ((4, 1), (5, 2), (6, 3))
+    assert recalled(6) == [(3, 0), (4, 1), (5, 2)]
+    with pytest.raises(ValueError, match="needs 6 scenes"):
+        recalled(5)
+
+
+def test_no_torch_is_imported() -> None:
+    code = "import sys, eval.protocol; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
