@@ -78,6 +78,7 @@ def work(job: Job, attempt_name: str, argv: Sequence[str], plain: Mapping[str, A
     missing = folder.missing()
     if not missing:
         return 0
+    folder.describe()
     attempt = Attempt(folder, attempt_name, provenance.describe(argv, plain))
     backbone, scorer = _load(job)
     runnable = [prompt for prompt in missing if _runnable(attempt, backbone, prompt, report)]

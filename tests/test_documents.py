@@ -35,8 +35,8 @@ def broken_links(text: str, folder: Path) -> Iterator[str]:
         if target.startswith(("http://", "https://", "mailto:")):
             continue
         name, _, anchor = target.partition("#")
-        path = folder / name if name else None
-        if path is not None and not path.exists() or anchor and anchor not in anchors(text if path is None else path.read_text(encoding="utf-8")):
+        path = folder / name
+        if not path.exists() or (anchor and anchor not in anchors(path.read_text(encoding="utf-8") if name else text)):
             yield target
 
 
