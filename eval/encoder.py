@@ -42,7 +42,8 @@ class FrameEncoder(nn.Module):
     """A small convolutional network with a few heads, and a bag of words for the text.
 
     The subject head knows shape and colour. A place's vector has two halves: colour and pattern, which sentences say, and
-    its own identity (which landmark in which cell, hue, phase), which they do not. The joint head knows what a sentence can say of one frame.
+    its own identity (which landmark in which cell, hue, phase), which they do not. The joint head knows what a sentence
+    can say of one frame.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:

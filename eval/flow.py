@@ -18,8 +18,8 @@ ITERATIONS = 2
 def flow_between(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> Flow:
     """Where each pixel of grey frame `before` [H, W] has gone in `after`: (x, y) in pixels, float32 [H, W, 2]."""
     start = np.zeros((*before.shape, 2), dtype=np.float32)
-    found: Flow = cv2.calcOpticalFlowFarneback(before, after, start, 0.5, LEVELS, WINDOW_PX, ITERATIONS, 5, 1.1, 0)
-    return found
+    found = cv2.calcOpticalFlowFarneback(before, after, start, 0.5, LEVELS, WINDOW_PX, ITERATIONS, 5, 1.1, 0)
+    return np.asarray(found, dtype=np.float32)
 
 
 def middle_frame(before: NDArray[np.uint8], after: NDArray[np.uint8], flow: Flow) -> NDArray[np.float32]:
@@ -28,10 +28,12 @@ def middle_frame(before: NDArray[np.uint8], after: NDArray[np.uint8], flow: Flow
     columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     x, y = 0.5 * flow[..., 0], 0.5 * flow[..., 1]
 
-    def warp(frame: NDArray[np.uint8], sign: float) -> NDArray[np.uint8]:
-        return cv2.remap(frame, columns + sign * x, rows + sign * y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    def warp(frame: NDArray[np.uint8], sign: float) -> NDArray[np.float32]:
+        warped = cv2.remap(frame, columns + sign * x, rows + sign * y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(warped, dtype=np.float32)
 
-    return (warp(before, -1.0).astype(np.float32) + warp(after, 1.0)) / 2
+    middle: NDArray[np.float32] = (warp(before, -1.0) + warp(after, 1.0)) / 2
+    return middle
 
 
 def motion(frames: Frames, step: int) -> tuple[NDArray[np.float64], float]:

@@ -20,7 +20,8 @@ NAMES = {
     "temporal_flickering", "proxy.subject_consistency", "proxy.background_consistency", "proxy.text_alignment",
     "proxy.motion_smoothness", "proxy.dynamic_degree",
 }  # fmt: skip
-A, B, C = (Words("red", "ball", "left", place, pattern) for place, pattern in (("meadow", "plain"), ("ocean", "striped"), ("dusk", "dotted")))
+LOOKS = (("meadow", "plain"), ("ocean", "striped"), ("dusk", "dotted"))
+A, B, C = (Words("red", "ball", "left", place, pattern) for place, pattern in LOOKS)
 
 
 @pytest.fixture(scope="module")
