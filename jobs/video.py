@@ -63,7 +63,7 @@ class VideoWriter:
         stream.height, stream.width = height * self._factor, width * self._factor
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
-        stream.options = {"crf": str(self._crf), "preset": "veryfast"}
+        stream.options = {"crf": str(self._crf), "preset": "superfast"}
         self._stream = stream
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
