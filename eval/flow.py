@@ -32,8 +32,7 @@ def middle_frame(before: NDArray[np.uint8], after: NDArray[np.uint8], flow: Flow
         warped = cv2.remap(frame, columns + sign * x, rows + sign * y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return np.asarray(warped, dtype=np.float32)
 
-    middle: NDArray[np.float32] = (warp(before, -1.0) + warp(after, 1.0)) / 2
-    return middle
+    return ((warp(before, -1.0) + warp(after, 1.0)) / 2).astype(np.float32)
 
 
 def motion(frames: Frames, step: int) -> tuple[NDArray[np.float64], float]:

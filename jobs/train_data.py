@@ -18,7 +18,7 @@ BLOCK_FRAMES = 3
 BLOCK_PIXEL_FRAMES = 12
 NOISY = 2
 """Noisy copies of each clip in one forward."""
-FRAMES_PER_STEP = 1008
+FRAMES_PER_STEP = 704
 """Latent frames (all copies) that one forward sees, whatever the length of its clips."""
 CODEC_SEED = 1_000_003
 

@@ -39,7 +39,7 @@ class Settings:
     """Everything that the trained weights depend on."""
 
     seed: int = 0
-    steps: int = 4000
+    steps: int = 4200
     frames_per_step: int = FRAMES_PER_STEP
     dim: int = 192
     heads: int = 6
@@ -86,6 +86,7 @@ class Trainer:
         self.clips = 0
         self.seconds = 0.0
         self.loss = float("nan")
+        self.plans: list[tuple[int, int]] = [(0, settings.steps)]
 
     def train_step(self) -> tuple[float, int]:
         """One step; its loss and how many blocks its clips had."""
@@ -109,30 +110,35 @@ class Trainer:
         state = {
             "settings": asdict(self.settings), "version": render.VERSION, "step": self.step, "clips": self.clips,
             "seconds": self.seconds, "loss": self.loss, "modules": self.modules.state_dict(),
-            "average": self.average, "optimizer": self.optimizer.state_dict(),
+            "average": self.average, "optimizer": self.optimizer.state_dict(), "plans": self.plans,
         }  # fmt: skip
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / "checkpoint.part"
         torch.save(state, part)
         os.replace(part, self.folder / "checkpoint.pt")
 
-    def resume(self) -> None:
+    def resume(self, replan: bool = False) -> None:
         """Go on from the checkpoint in the folder, if there is one.
 
-        Raises ValueError if it was made with other settings or on another version of the world.
+        replan: the number of steps may differ from the checkpoint's; from there on the new one rules, and the change is
+        kept in `plans`. Raises ValueError if the checkpoint was made with other settings or on another version of the world.
         """
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return
         state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
         theirs, ours = state["settings"] | {"version": state["version"]}, asdict(self.settings) | {"version": render.VERSION}
-        differing = [f"{name} {theirs.get(name)} (now {value})" for name, value in ours.items() if theirs.get(name) != value]
+        fixed = ours.keys() - ({"steps"} if replan else set())
+        differing = [f"{name} {theirs.get(name)} (now {ours[name]})" for name in sorted(fixed) if theirs.get(name) != ours[name]]
         if differing:
             raise ValueError(f"checkpoint {path} was made with {', '.join(differing)}; use the same or another --folder")
         self.modules.load_state_dict(state["modules"])
         torch._foreach_copy_(self.average, state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.clips, self.seconds, self.loss = (state[name] for name in ("step", "clips", "seconds", "loss"))
+        self.plans = [(start, steps) for start, steps in state.get("plans", [(0, theirs["steps"])])]
+        if theirs["steps"] != self.settings.steps:
+            self.plans.append((self.step, self.settings.steps))
 
     def averaged(self) -> tuple[WanModel, WordEncoder]:
         """Copies of backbone and word vectors with the averaged weights, as they are shipped."""
@@ -203,7 +209,7 @@ def export(trainer: Trainer, folder: Path) -> None:
         raise ValueError(f"weights take {mib:.1f} MiB; at most {MIB_LIMIT} MiB are shipped, so choose a smaller --dim")
     load.save(folder / "model.safetensors", model, text, trainer.codec, geometry)
     record = {
-        "data_version": render.VERSION, "settings": asdict(trainer.settings), "steps_done": trainer.step,
+        "data_version": render.VERSION, "settings": asdict(trainer.settings), "steps_done": trainer.step, "plans": trainer.plans,
         "loss": round(trainer.loss, 5), "seen_clips": trainer.clips, "wall_time_s": round(trainer.seconds),
         **describe(trainer.device), "commit": _started_at(trainer.folder), "mib": round(mib, 2),
     }  # fmt: skip
@@ -248,6 +254,14 @@ def _started_at(folder: Path) -> str:
     return note.read_text().strip()
 
 
+def _settings_of(folder: Path) -> Settings:
+    """Settings of the checkpoint in `folder`; ValueError if there is none."""
+    path = folder / "checkpoint.pt"
+    if not path.exists():
+        raise ValueError(f"no checkpoint in {folder}; train first, without --export")
+    return Settings(**torch.load(path, map_location="cpu", weights_only=True)["settings"])
+
+
 def main() -> None:
     """Read the command line, train what is left to train, and write the weights."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -259,12 +273,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=200)
     parser.add_argument("--compile", action="store_true", help="fuse small operations (needs a C++ compiler; 20 %% faster)")
+    parser.add_argument("--replan", action="store_true", help="let --steps differ from the checkpoint's, and say so in the record")
     parser.add_argument("--export", action="store_true", help="only write the weights of the last checkpoint")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     settings = Settings(**{name: getattr(given, name) for name in asdict(Settings())})
+    if given.export:
+        settings = _settings_of(given.folder)
     trainer = Trainer(settings, given.folder, torch.device(given.device))
-    trainer.resume()
+    trainer.resume(given.replan)
     _started_at(given.folder)
     if not given.export:
         if given.compile:

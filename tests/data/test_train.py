@@ -1,0 +1,69 @@
+"""The backbone's training: a kill changes nothing, other settings are refused, what is exported loads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from echo.backbone.load import BackboneFile, load
+from jobs.train_tiny import Settings, Trainer, export, train
+
+SMALL = Settings(steps=4, frames_per_step=45, dim=24, heads=2, layers=1, ffn_dim=32, freq_dim=16, text_dim=8, warm_up=2)
+CPU = torch.device("cpu")
+
+
+def test_killed_and_resumed_is_the_same_as_uninterrupted(tmp_path: Path) -> None:
+    whole = Trainer(SMALL, tmp_path / "whole", CPU)
+    train_all(whole)
+    first = Trainer(SMALL, tmp_path / "killed", CPU)
+    for _ in range(2):
+        first.train_step()
+    first.save()
+    second = Trainer(SMALL, tmp_path / "killed", CPU)
+    second.resume()
+    assert second.step == 2
+    train_all(second)
+    assert second.clips == whole.clips
+    for ours, theirs in zip(second.average, whole.average, strict=True):
+        assert torch.equal(ours, theirs)
+    assert not torch.equal(first.average[0], whole.average[0])
+
+
+def train_all(trainer: Trainer) -> None:
+    trainer.folder.mkdir(parents=True, exist_ok=True)
+    train(trainer, save_every=2)
+
+
+def test_other_settings_do_not_resume(tmp_path: Path) -> None:
+    trainer = Trainer(SMALL, tmp_path, CPU)
+    trainer.save()
+    with pytest.raises(ValueError, match=r"seed 0 \(now 1\)"):
+        Trainer(dataclasses.replace(SMALL, seed=1), tmp_path, CPU).resume()
+
+
+def test_steps_can_be_planned_anew_and_it_shows(tmp_path: Path) -> None:
+    trainer = Trainer(SMALL, tmp_path, CPU)
+    trainer.train_step()
+    trainer.save()
+    shorter = Trainer(dataclasses.replace(SMALL, steps=3), tmp_path, CPU)
+    with pytest.raises(ValueError, match=r"steps 4 \(now 3\)"):
+        shorter.resume()
+    shorter.resume(replan=True)
+    assert shorter.plans == [(0, 4), (1, 3)] and shorter.step == 1
+
+
+def test_export_loads_and_says_where_it_comes_from(tmp_path: Path) -> None:
+    trainer = Trainer(SMALL, tmp_path / "run", CPU)
+    trainer.train_step()
+    export(trainer, tmp_path / "out")
+    backbone = load(BackboneFile(str(tmp_path / "out" / "model.safetensors")))
+    sentence = ["a red ball moves left over a plain meadow"]
+    assert backbone.text.encode(sentence).shape == (1, 8, 8)
+    assert backbone.geometry.head_dim == 12 and backbone.geometry.grid_height == 4
+    record = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert record["steps_done"] == 1 and record["settings"]["dim"] == 24
+    assert {"data_version", "loss", "hardware", "wall_time_s", "commit"} <= record.keys()
