@@ -17,7 +17,7 @@ from jobs import command
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> None:
     """A single run; sweeps come in through the launcher."""
-    command.run([config])
+    command.single(config)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ class Block:
     backbone: dict[str, str]
     weights: str
     newest: str = ""
+    conflicts: list[str] = field(default_factory=list)
     entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
 
 
@@ -83,8 +84,8 @@ def make(store: Path, tasks: Sequence[str] | None = None, styled: bool = False) 
         folder.mkdir(parents=True, exist_ok=True)
         for ending, content in (("tex", as_latex(grids)), ("csv", as_csv(grids)), ("md", as_markdown(grids))):
             (folder / f"{task}.{ending}").write_text(content, encoding="utf-8")
-        for grid in grids:
-            lines += [as_text(grid, styled), ""]
+        for block, grid in zip(mine, grids):
+            lines += [as_text(grid, styled), *(f"warning: not reproduced: {line}" for line in block.conflicts), ""]
         lines.append(f"table: {folder / task}.md, .csv, .tex")
     return lines
 
@@ -101,7 +102,7 @@ def gather(store: Path) -> list[Block]:
             block = blocks.setdefault(key, Block(last.task, last.scorer, spec["backbone"], common["backbone.weights"][:8]))
             block.newest = max(block.newest, last.name)
             entry = block.entries.setdefault((spec["method"]["name"], repr(own)), Entry(run, own))
-            _fill(entry, run, spec["seed"], scores, wishes)
+            block.conflicts += [f"{spec['method']['name']} {line}" for line in _fill(entry, run, spec["seed"], scores, wishes)]
     return sorted(blocks.values(), key=lambda block: block.newest, reverse=True)
 
 
@@ -128,8 +129,10 @@ def _by_scores(asked: Iterable[Asked]) -> dict[str, list[Asked]]:
     return found
 
 
-def _fill(entry: Entry, run: Run, seed: int, scores: str, wishes: Sequence[Asked]) -> None:
-    done = run.settled(scores).done
+def _fill(entry: Entry, run: Run, seed: int, scores: str, wishes: Sequence[Asked]) -> list[str]:
+    """Add a run to its row; returns units that were computed twice with different outcomes."""
+    settled = run.settled(scores)
+    done = settled.done
     units: dict[str, str] = {}
     for wish in wishes:
         units |= wish.units  # the text of a prompt may have changed; the last wish counts
@@ -137,6 +140,7 @@ def _fill(entry: Entry, run: Run, seed: int, scores: str, wishes: Sequence[Asked
         entry.asked.add((prompt, seed))
         if unit in done:
             entry.metrics[prompt, seed] = done[unit]["metrics"]
+    return settled.conflicts
 
 
 def _grid(block: Block) -> Grid:

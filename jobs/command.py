@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -17,6 +18,18 @@ from jobs.plan import Job, prepare
 from jobs.progress import say
 
 PLUGINS = Path(__file__).with_name("plugins")
+
+
+def single(config: DictConfig) -> None:
+    """Run one config.
+
+    Raises:
+        SystemExit: as `run` does, and if the config holds a sweep that was not asked for.
+    """
+    swept = HydraConfig.get().sweeper.params
+    if swept:
+        raise SystemExit(f"this experiment stands for several runs ({', '.join(str(key) for key in swept)} vary); add -m")
+    run([config])
 
 
 def run(configs: Sequence[DictConfig]) -> None:

@@ -39,8 +39,8 @@ class Progress:
         self._bar: tqdm | None = None
         if self._stream.isatty():
             form = "{desc}|{bar}| {n_fmt}/{total_fmt} blocks [{elapsed} < {remaining}{postfix}]"
-            self._bar = tqdm(total=blocks, file=self._stream, bar_format=form, dynamic_ncols=True, mininterval=0.2)
-            self._show()
+            desc = f"0/{videos} videos"
+            self._bar = tqdm(total=blocks, desc=desc, file=self._stream, bar_format=form, dynamic_ncols=True, mininterval=0.2)
 
     def block(self, count: int = 1) -> None:
         """Some blocks are done; a negative number takes back those of a video that failed."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -147,6 +149,24 @@ def test_file_keeps_the_rules(path: Path):
     name, tree = path.relative_to(ROOT).as_posix(), ast.parse(text)
     broken = [f"{name}: {complaint}" for rule in dict.fromkeys(row[0] for row in RULES) for complaint in rule(name, text, tree)]
     assert not broken, "\n".join(broken)
+
+
+def foreign_imports(tree: ast.Module) -> set[str]:
+    """Packages that a module imports and that are neither ours nor Python's."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        names |= {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+        names |= {node.module or ""} if isinstance(node, ast.ImportFrom) and not node.level else set()
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {*ROOMS, ""}
+
+
+def test_what_is_imported_is_installed_and_the_other_way_round():
+    """Packages under another name, or that come with another package by its own pin, are listed here."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[=<>~!]", line)[0] for line in project["dependencies"]}
+    names = {"hydra-core": "hydra", "opencv-python-headless": "cv2"}
+    imported = set().union(*(foreign_imports(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES))
+    assert imported - {"omegaconf"} == {names.get(name, name) for name in declared}
 
 
 @pytest.mark.parametrize(("rule", "path", "text"), RULES, ids=lambda value: getattr(value, "__name__", None))

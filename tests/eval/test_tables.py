@@ -203,3 +203,10 @@ def test_single_row_has_no_best(write):
 
 def test_row_name_without_variant():
     assert Row("L", "echo", "", 1, (Cell(None, False, None),)).name == "echo"
+
+
+def test_unit_that_came_out_differently_is_told(write):
+    write("echo"), write("echo", shift=1.0)
+    lines = tables.make(write.store)
+    assert sum("not reproduced: echo p" in line for line in lines) == 3
+    assert float(read(write.store)[0]["text_alignment"]) == 81.0
