@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from echo.cache.plan import Kind, Plan, Slot, Step
-from echo.cache.policy import Policy
+from echo.cache.policy import Policy, within
 from echo.geometry import Geometry
 from echo.scene import Transition
 
@@ -49,10 +49,5 @@ class InfinityRope(Policy):
 
     def check(self, geometry: Geometry, blocks: int) -> None:
         super().check(geometry, blocks)
-        own, window = geometry.window_frames, self.window(geometry)
-        if window > own:
-            raise ValueError(f"window_frames {window}: at most the backbone's {own}; nearest is {own}")
-        most = window - geometry.frames_per_block - 1
-        if not 0 <= self.sink_frames <= most:
-            nearest = max(0, min(most, self.sink_frames))
-            raise ValueError(f"sink_frames {self.sink_frames}: 0 to {most} in a window of {window}; nearest is {nearest}")
+        within("window_frames", self.window(geometry), 2 * geometry.frames_per_block, geometry.window_frames)
+        within("sink_frames", self.sink_frames, 0, self.window(geometry) - geometry.frames_per_block - 1)

@@ -1,7 +1,7 @@
 """Self-Forcing with a rolling window (R21): the newest frames at their absolute temporal indices, first in first out.
 
 Huang et al., arXiv 2506.08009. The released code stops at 21 latent frames; rolling on is what its users do. At a prompt
-switch only the text changes.
+switch only the text changes; with `recache`, LongLive's recache runs over the whole window first.
 """
 
 from __future__ import annotations
@@ -18,13 +18,26 @@ class SelfForcing(Policy):
     """`max_position` is the length of the released RoPE table."""
 
     max_position: int = 1024
+    recache_at_switch: bool = False
 
     def plan(self, step: Step) -> Plan:
-        first = step.first_frame
+        first, after = step.first_frame, step.first_frame + step.geometry.frames_per_block
         context = tuple(Slot(f, f, Kind.RECENT) for f in range(max(0, first - step.geometry.context_frames), first))
-        after = first + step.geometry.frames_per_block
-        keep = frozenset(range(max(0, after - step.geometry.context_frames), after))
+        keep = frozenset(range(max(0, after - self.kept_frames(step.geometry)), after))
         return Plan(step.block, step.scene, first, context, step.positions(first), keep)
 
+    def recache(self, step: Step) -> Plan | None:
+        first = max(0, step.first_frame - self.recache_frames(step.geometry))
+        if first == step.first_frame:
+            return None
+        frames = range(first, step.first_frame)
+        return Plan(step.block, step.scene, first, (), tuple(frames), frozenset())
+
+    def recache_frames(self, geometry: Geometry) -> int:
+        return geometry.window_frames if self.recache_at_switch else 0
+
+    def kept_frames(self, geometry: Geometry) -> int:
+        return max(geometry.context_frames, self.recache_frames(geometry))
+
     def capacity(self, geometry: Geometry) -> int:
-        return geometry.window_frames
+        return self.kept_frames(geometry) + geometry.frames_per_block

@@ -7,26 +7,18 @@ that was entered from another begins as `[old memory | scene so far | block]` (s
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 from echo.cache.plan import COMPRESSED, Kind, Plan, Selection, Slot, Step
-from echo.cache.policy import Memory, Policy
+from echo.cache.policy import Memory, Policy, within
 from echo.geometry import Geometry
 from echo.memory.anchors import Rolling, anchors
-from echo.memory.settings import CompressedPosition, Fading, RecallFrame, check_positive
+from echo.memory.settings import ChainSource, CompressedPosition, Encoding, Fading, Fusion, RecallFrame, check_positive
 from echo.routing import Routing
 from echo.scene import Transition
 
 if TYPE_CHECKING:
     from echo.cache.store import FrameStore
-
-
-class ChainSource(StrEnum):
-    """Scene whose recall frame a smooth transition carries: the head of the smooth chain, or the scene before."""
-
-    chain_head = "chain_head"
-    previous = "previous"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +27,7 @@ class Echo(Policy):
 
     anchors, pool_frames, rolling: 3.1.1. compressed, recent, candidate_frames, offsets, drift_gate_lambda, amplitude,
     drift_gate: 3.1.2. recall_frame: 3.2. smooth, hard, recall: what is kept of the old scene and how it fades, 3.3.
-    routing: appendix B.
+    encoding: C.5. routing: appendix B.
     """
 
     needs_memory: ClassVar[bool] = True
@@ -52,6 +44,7 @@ class Echo(Policy):
     amplitude: bool = True
     drift_gate: bool = True
     compressed_position: CompressedPosition = CompressedPosition.slot
+    encoding: Encoding = Encoding.relative
     recall_frame: RecallFrame = field(default_factory=RecallFrame)
     smooth_source: ChainSource = ChainSource.chain_head
     smooth: Fading = field(default_factory=lambda: Fading(old_recent=2, rho_min=0.80, rho_max=0.95, blocks=5))
@@ -61,14 +54,9 @@ class Echo(Policy):
 
     def __post_init__(self) -> None:
         check_positive(self, "anchors", "pool_frames", "recent", "candidate_frames", "calibration_frames")
-        if self.compressed < 0:
-            raise ValueError(f"compressed {self.compressed}: a number of frames, 0 or more; nearest is 0")
-        if self.pool_frames < self.anchors:
-            raise ValueError(f"pool_frames {self.pool_frames}: at least the {self.anchors} anchors; nearest is {self.anchors}")
-        if self.compressed > self.candidate_frames:
-            raise ValueError(f"compressed {self.compressed}: at most candidate_frames; nearest is {self.candidate_frames}")
-        if self.drift_gate_lambda < 0:
-            raise ValueError(f"drift_gate_lambda {self.drift_gate_lambda}: 0 or more; nearest is 0")
+        within("pool_frames", self.pool_frames, self.anchors, float("inf"))
+        within("compressed", self.compressed, 0, self.candidate_frames)
+        within("drift_gate_lambda", self.drift_gate_lambda, 0, float("inf"))
         if not self.offsets:
             raise ValueError("offsets []: at least one future offset; nearest is [1]")
 
@@ -83,20 +71,21 @@ class Echo(Policy):
         fading = self.fading(start.transition)
         if step.block_in_scene >= fading.blocks:
             return ()
+        recent = range(step.scene_frame - fading.old_recent, step.scene_frame)
+        if self.recall_frame.fusion is Fusion.none:
+            return tuple(recent)
         source = step.scene - 1
         if start.transition is Transition.recall and start.recalls is not None:
             source = start.recalls
         elif start.transition is Transition.smooth and self.smooth_source is ChainSource.chain_head:
             while step.starts[source].transition is Transition.smooth:
                 source -= 1
-        return (f"srf{source}", *range(step.scene_frame - fading.old_recent, step.scene_frame))
+        return (f"srf{source}", *recent)
 
     def plan(self, step: Step) -> Plan:
-        geometry = step.geometry
-        old = self.old_memory(step)
-        fill = len(old) + step.first_frame - step.scene_frame
-        selection = None
-        if fill <= geometry.context_frames:
+        geometry, old = step.geometry, self.old_memory(step)
+        selection, newest = None, step.first_frame - self.recent
+        if len(old) + step.first_frame - step.scene_frame <= geometry.context_frames:
             scene = range(step.scene_frame, step.first_frame)
             entries: list[tuple[int | str, Kind]] = [(s, Kind.RECALLED if isinstance(s, str) else Kind.OLD) for s in old]
             entries += [(f, Kind.ANCHOR if f < step.scene_frame + self.anchors else Kind.RECENT) for f in scene]
@@ -105,21 +94,24 @@ class Echo(Policy):
             rolled = anchors(updates, self.anchors, self.pool_frames, geometry.frames_per_block, self.rolling)
             entries = [(step.scene_frame + f, Kind.ANCHOR) for f in rolled]
             entries += [(COMPRESSED, Kind.COMPRESSED)] * self.compressed
-            entries += [(f, Kind.RECENT) for f in range(step.first_frame - self.recent, step.first_frame)]
+            entries += [(f, Kind.RECENT) for f in range(newest, step.first_frame)]
             if self.compressed:
-                newest = step.first_frame - self.recent
                 candidates = tuple(range(max(step.scene_frame, newest - self.candidate_frames), newest))
-                own = self.compressed_position is not CompressedPosition.slot
+                own = self.compressed_position is not CompressedPosition.slot or self.encoding is Encoding.native
                 selection = Selection(candidates, self.compressed, own_spatial=own)
-        first = len(entries) + (step.start.jump if step.block_in_scene == 0 else 0)
-        shared = first if self.compressed_position is CompressedPosition.current_time else None
-        context = tuple(
-            Slot(source, shared if source == COMPRESSED and shared is not None else index, kind)
-            for index, (source, kind) in enumerate(entries)
-        )
-        return Plan(
-            step.block, step.scene, step.first_frame, context, step.positions(first), self.keep(step, old), selection, faded=len(old)
-        )
+        first = step.first_frame if self.encoding is Encoding.native else len(entries)
+        first += step.start.jump if step.block_in_scene == 0 else 0
+        context = tuple(Slot(source, self.position(step, index, source, first), kind) for index, (source, kind) in enumerate(entries))
+        queries, keep = step.positions(first), self.keep(step, old)
+        return Plan(step.block, step.scene, step.first_frame, context, queries, keep, selection, faded=len(old))
+
+    def position(self, step: Step, index: int, source: int | str, first: int) -> int | None:
+        """Temporal index of a slot; `first` is the block's."""
+        if self.encoding is Encoding.native:
+            if isinstance(source, int):
+                return source
+            return None if source == COMPRESSED else step.starts[int(source.removeprefix("srf"))].block * step.geometry.frames_per_block
+        return first if source == COMPRESSED and self.compressed_position is CompressedPosition.current_time else index
 
     def keep(self, step: Step, old: tuple[int | str, ...]) -> frozenset[int | str]:
         """Frames of the running scene that later blocks need, its old memory, and the recall frames of all scenes."""
@@ -152,6 +144,9 @@ class Echo(Policy):
             raise ValueError(f"pool_frames {self.pool_frames}: a multiple of {size}; nearest is {-(-self.pool_frames // size) * size}")
         for name in Transition:
             fading = self.fading(name)
-            if 1 + fading.old_recent + fading.blocks * size > geometry.window_frames:
-                longest = (geometry.window_frames - 1 - fading.old_recent) // size
-                raise ValueError(f"{name}.blocks {fading.blocks}: old memory must go before the window is full; nearest is {longest}")
+            within(
+                f"{name}.blocks (gone before the window is full)",
+                fading.blocks,
+                1,
+                (geometry.window_frames - 1 - fading.old_recent) // size,
+            )

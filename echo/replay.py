@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from echo.backbone.wan import WanConfig, WanModel
@@ -28,8 +27,8 @@ from echo.geometry import Geometry
 from echo.noise import Noise
 from echo.rollout import Rollout
 from echo.scene import Transition
+from echo.trace import preset
 
-METHODS = Path(__file__).resolve().parent.parent / "conf" / "method"
 MODES = {"smooth": Transition.smooth, "hardcut": Transition.hard, "hard": Transition.hard, "recall": Transition.recall}
 OVERRIDES = {"drift_gate_lambda": "drift_gate_lambda", "use_amplitude_compensation": "amplitude", "use_drift_gate": "drift_gate"}
 """Released setting names that a case may override, and ours. `rolling_cycle` counts insertions that walk the pool once."""
@@ -92,12 +91,8 @@ def load_model(path: Path, case: Case) -> WanModel:
 def make_policy(case: Case) -> Policy:
     """The case's policy: a preset of conf/method with the case's overrides."""
     name = case.entry.get("policy", "echo_official")
-    path = METHODS / f"{name}.yaml"
-    if not path.exists():
-        raise ValueError(f"case {case.name}: no preset {name!r} in {METHODS}")
-    preset = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(preset, dict)
-    settings = {str(key): value for key, value in preset.items() if key not in ("name", "policy")}
+    settings = {key: value for key, value in preset("method", name).items() if key != "name"}
+    kind = settings.pop("policy")
     for key, value in case.entry.get("pc", {}).items():
         if key == "rolling_cycle":
             settings["pool_frames"] = case.geometry.frames_per_block * value
@@ -105,7 +100,7 @@ def make_policy(case: Case) -> Policy:
             settings[OVERRIDES[key]] = value
         else:
             raise ValueError(f"case {case.name}: unknown override {key!r}; known are rolling_cycle, {', '.join(OVERRIDES)}")
-    return policies.make(preset["policy"], settings)
+    return policies.make(kind, settings)
 
 
 def recorded_noise(case: Case) -> Noise:

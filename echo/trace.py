@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from echo.cache import policy as policies
 from echo.cache.plan import Kind, Plan, Step
@@ -73,13 +73,16 @@ def draw(traced: Sequence[Plan], path: Path, title: str) -> None:
 
 
 def preset(group: str, name: str) -> dict[str, Any]:
-    """One YAML of a config group. Raises ValueError that names the nearest choice."""
+    """One YAML of a config group upon those that its defaults name. Raises ValueError that names the nearest choice."""
     known = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     if name not in known:
         raise ValueError(f"unknown {group} {name!r}; nearest is {difflib.get_close_matches(name, known, 1, 0)[0]!r} of {', '.join(known)}")
-    content = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
+    content = OmegaConf.load(CONF / group / f"{name}.yaml")
+    assert isinstance(content, DictConfig)
+    bases = [base for base in content.pop("defaults", []) if base != "_self_"]
+    merged = OmegaConf.to_container(OmegaConf.merge(*(preset(group, base) for base in bases), content))
+    assert isinstance(merged, dict)
+    return {str(key): value for key, value in merged.items()}
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:

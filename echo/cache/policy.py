@@ -102,6 +102,12 @@ class Policy(ABC):
             )
 
 
+def within(name: str, value: float, low: float, high: float) -> None:
+    """Raises ValueError for a setting outside low..high, naming the nearest one inside."""
+    if not low <= value <= high:
+        raise ValueError(f"{name} {value}: within {low}..{high}; nearest is {min(max(low, value), high)}")
+
+
 def names() -> list[str]:
     """Every policy that can be named: Echo and the modules of `baselines`."""
     package = importlib.import_module("baselines")

@@ -6,12 +6,19 @@ Shapes: B batch, M candidates, S tokens of a frame, H heads, D head_dim.
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn import functional as fn
 
 
 def recall_weights(keys_BMSHD: Tensor, centre_BHD: Tensor) -> Tensor:
     """alpha of eq. (8), [B, M, S]: soft maximum over candidates of the head-mean dot product with the scene's mean query."""
     heads = keys_BMSHD.shape[-2]
     return ((keys_BMSHD.float() * centre_BHD[:, None, None]).sum((-1, -2)) / heads).softmax(dim=1)
+
+
+def crucial(weights_BMS: Tensor) -> Tensor:
+    """All weight on the candidate with the largest mean weight, [B, M, S]."""
+    best_B = weights_BMS.mean(-1).argmax(-1)
+    return fn.one_hot(best_B, weights_BMS.shape[1]).to(weights_BMS.dtype).unsqueeze(-1).expand_as(weights_BMS)
 
 
 def fuse(states_BMSHD: Tensor, weights_BMS: Tensor, base_weight: float) -> Tensor:

@@ -26,6 +26,31 @@ class CompressedPosition(StrEnum):
     current_time = "current_time"
 
 
+class Encoding(StrEnum):
+    """Temporal indices: by slot in a bounded window (C.5, eq. 28), or each frame's own number, as LongLive was trained."""
+
+    relative = "relative"
+    native = "native"
+
+
+class ChainSource(StrEnum):
+    """Scene whose recall frame a smooth transition carries: the head of the smooth chain, or the scene before."""
+
+    chain_head = "chain_head"
+    previous = "previous"
+
+
+class Fusion(StrEnum):
+    """What a scene leaves behind: candidates fused place by place (eq. 9), the one that scores best as a whole, or nothing.
+
+    The scene's first frame alone is `soft` with base_weight 1.
+    """
+
+    soft = "soft"
+    crucial = "crucial"
+    none = "none"
+
+
 class RecallPart(StrEnum):
     """Frames of a scene that its recall frame is fused from: its first ones, or its stable part (blocks 2 to 6)."""
 
@@ -51,6 +76,7 @@ class Discrepancy(StrEnum):
 class RecallFrame:
     """Scene recall frames (3.2). `base_weight`: share of the first candidate that is kept beside the fusion (released: 0.9)."""
 
+    fusion: Fusion = Fusion.soft
     part: RecallPart = RecallPart.first
     count: int = 3
     stride: int = 4

@@ -17,7 +17,7 @@ from echo.cache.policy import Memory
 from echo.cache.store import FrameStore, Named
 from echo.geometry import Geometry
 from echo.memory import compression, decay, recall
-from echo.memory.settings import Discrepancy
+from echo.memory.settings import Discrepancy, Fusion
 
 if TYPE_CHECKING:
     from echo.policy import Echo
@@ -56,7 +56,7 @@ class EchoMemory(Memory):
 
     def switch(self, step: Step) -> None:
         """Fuse the ended scene's recall frame, then begin the new scene with empty statistics."""
-        if step.scene:
+        if step.scene and self.policy.recall_frame.fusion is not Fusion.none:
             self._store_recall_frame(step)
         for statistics in self.layers:
             statistics.query_sum_BHD.zero_()
@@ -77,6 +77,8 @@ class EchoMemory(Memory):
         for layer, statistics in enumerate(self.layers):
             k, v = self.store.frames(layer, frames)
             weights = recall.recall_weights(k, statistics.query_sum_BHD / tokens)
+            if self.policy.recall_frame.fusion is Fusion.crucial:
+                weights = recall.crucial(weights)
             base = self.policy.recall_frame.base_weight
             self.store.remember(f"srf{step.scene - 1}", layer, Named(recall.fuse(k, weights, base), recall.fuse(v, weights, base)))
 

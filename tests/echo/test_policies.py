@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from baselines.memrope import MemRope
 from echo.backbone.wan import WanModel
 from echo.cache.plan import COMPRESSED, Kind, Plan, Step
+from echo.cache.policy import Policy
 from echo.geometry import Geometry
+from echo.memory.settings import Fusion
 from echo.noise import keyed_noise
+from echo.policy import Echo
 from echo.rollout import Rollout
 from echo.scene import SceneStart, Script, Transition
 from echo.trace import CONF, plans
@@ -38,6 +42,14 @@ def test_every_preset_has_a_row() -> None:
     assert {name for name, _ in PRESETS} == {path.stem for path in Path(CONF / "method").glob("*.yaml")}
 
 
+def made_by_hooks(policy: Policy, plan: Plan, script: Script) -> set[str]:
+    """Named memories that the device side makes before the block."""
+    begins = plan.block in [start.block for start in script.starts[1:]]
+    if isinstance(policy, Echo):
+        return {f"srf{plan.scene - 1}"} if begins and policy.recall_frame.fusion is not Fusion.none else set()
+    return {"long", "short"} if isinstance(policy, MemRope) and 3 * plan.block >= policy.window_frames else set()
+
+
 @pytest.mark.parametrize("story", SCRIPTS)
 @pytest.mark.parametrize(("name", "changes"), rows())
 def test_plans_keep_their_promises(name: str, changes: dict[str, object], story: str) -> None:
@@ -48,14 +60,19 @@ def test_plans_keep_their_promises(name: str, changes: dict[str, object], story:
         held: set[int | str] = set()
         for plan in plans(policy, script, sizes):
             first = 3 * plan.block
-            if plan.block in [start.block for start in script.starts[1:]] and hasattr(policy, "recall_frame"):
-                held.add(f"srf{plan.scene - 1}")
+            held |= made_by_hooks(policy, plan, script)
             held |= {first, first + 1, first + 2}
             assert len([f for f in held if isinstance(f, int)]) <= policy.capacity(sizes), plan
             assert len(plan.context) + 3 <= sizes.window_frames and len(plan.queries) == 3
             wanted = {slot.source for slot in plan.context} - {COMPRESSED}
             if plan.selection:
                 wanted |= set(plan.selection.candidates)
+                held |= {f"top{rank}" for rank in range(plan.selection.frames)}
+            recache = policy.recache(Step(plan.block, script.starts[: plan.scene + 1], sizes)) if plan.block else None
+            if recache is not None and plan.block in [start.block for start in script.starts]:
+                again = set(range(recache.first_frame + recache.unseen, first))
+                assert again | {slot.source for slot in recache.context} <= held, (recache, held)
+                assert len(recache.queries) <= policy.recache_frames(sizes)
             assert wanted <= held and not wanted & {first, first + 1, first + 2}, (plan, wanted - held)
             assert (plan.selection is None) == (COMPRESSED not in {slot.source for slot in plan.context})
             assert all(b - a == 1 for a, b in zip(plan.queries[:-1], plan.queries[1:], strict=True))
@@ -63,19 +80,18 @@ def test_plans_keep_their_promises(name: str, changes: dict[str, object], story:
             held &= plan.keep
 
 
-@pytest.mark.parametrize("story", ["smooth", "recall", "mixed"])
 @pytest.mark.parametrize(("name", "changes"), rows())
 def test_a_batch_equals_one_at_a_time(
-    name: str, changes: dict[str, object], story: str, model: WanModel, geometry: Geometry, texts: torch.Tensor
+    name: str, changes: dict[str, object], model: WanModel, geometry: Geometry, texts: torch.Tensor
 ) -> None:
     """Path 1: three prompts together. Path 2: each alone, same keyed noise."""
-    script = SCRIPTS[story]
+    script = Script((SceneStart(0), SceneStart(9, HARD, None, 45), SceneStart(11, S), SceneStart(20, RECALL, 0, 6)), 22)
 
     def run(ids: list[str]) -> torch.Tensor:
         noise = keyed_noise(5, ids, (3, 16, 4, 6))
         rollout = Rollout(model, make(name, **changes), geometry, noise, batch=len(ids))
         latents = []
-        for block in range(min(script.blocks, 36)):
+        for block in range(script.blocks):
             for scene, start in enumerate(script.starts):
                 if start.block == block:
                     rows = torch.stack([texts[(scene + ord(i)) % 8] for i in ids])
@@ -112,8 +128,85 @@ def test_self_forcing_ends_where_its_table_does() -> None:
         make("self_forcing").check(GEOMETRIES[0], 342)
 
 
+def test_longlive_keeps_its_sink_at_home() -> None:
+    assert vector(at("longlive", 9)) == "0@0 1@1 2@2 21@21 22@22 23@23 24@24 25@25 26@26 27@27 28@28 29@29"
+    assert vector(at("longlive_relative", 9)) == "0@0 1@1 2@2 21@3 22@4 23@5 24@6 25@7 26@8 27@9 28@10 29@11"
+    assert vector(at("longlive", 3)) == " ".join(f"{f}@{f}" for f in range(12))
+
+
+def recache(name: str, block: int, **changes: object) -> Plan | None:
+    return make(name, **changes).recache(Step(block, (SceneStart(0), SceneStart(block, HARD)), GEOMETRIES[0]))
+
+
+def test_longlive_recaches_under_the_new_prompt() -> None:
+    plan = recache("longlive", 9)
+    assert plan is not None and plan.queries == tuple(range(15, 27)) and plan.unseen == 3
+    assert vector(plan) == "0@0 1@1 2@2 18@18 19@19 20@20 21@21 22@22 23@23 24@24 25@25 26@26"
+    early = recache("longlive", 4)
+    assert early is not None and early.unseen == 0 and vector(early) == " ".join(f"{f}@{f}" for f in range(12))
+    free = recache("longlive_local_sink", 6)
+    assert free is not None and free.unseen == 0 and vector(free) == " ".join(f"{f}@{f}" for f in range(6, 18))
+    after = at("longlive_local_sink", 6, SceneStart(6, HARD))
+    assert vector(after) == "6@6 7@7 8@8 12@12 13@13 14@14 15@15 16@16 17@17 18@18 19@19 20@20"
+    assert recache("longlive_relative", 9) is None and recache("longlive_flush", 9) is None and recache("self_forcing", 9) is None
+
+
+def test_self_forcing_recaches_its_whole_window() -> None:
+    plan = recache("self_forcing_recache", 9)
+    assert plan is not None and vector(plan) == " ".join(f"{f}@{f}" for f in range(6, 27))
+
+
+def test_longlive_flushes_all_but_sink_and_newest() -> None:
+    assert vector(at("longlive_flush", 9, SceneStart(9, HARD))) == "0@0 1@1 2@2 26@26 27@27 28@28 29@29"
+
+
+def test_deep_sink_slides() -> None:
+    tail = "35@35 36@36 37@37 38@38 39@39 40@40 41@41"
+    assert vector(at("deep_forcing_sink", 13)) == " ".join(f"{f}@{f + 18}" for f in range(14)) + " " + tail
+    assert vector(at("deep_forcing_sink", 7)) == " ".join(f"{f}@{f}" for f in range(14)) + " 17@17 18@18 19@19 20@20 21@21 22@22 23@23"
+
+
+def test_deep_forcing_compresses_every_other_block() -> None:
+    first = at("deep_forcing_official", 7)
+    assert vector(first) == " ".join(f"{f}@{f + 5}" for f in range(10)) + " cmp@None cmp@None 20@20 21@21 22@22 23@23"
+    assert first.selection is not None and first.selection.candidates == tuple(range(10, 20))
+    second = at("deep_forcing_official", 8)
+    sink = " ".join(f"{f}@{f + 5}" for f in range(10))
+    assert vector(second) == sink + " top0@None top1@None 20@20 21@21 22@22 23@23 24@24 25@25 26@26"
+    third = at("deep_forcing_official", 9)
+    assert third.selection is not None and third.selection.candidates == ("top0", "top1", 20, 21, 22, 23, 24, 25)
+    assert [len(at("deep_forcing_official", b).context) + 3 for b in range(5, 12)] == [18, 21, 16, 19, 16, 19, 16]
+    assert [slot.position for slot in at("deep_forcing_official", 15).context[:10]] == list(range(29, 39))
+    unified = at("deep_forcing_official", 9, unify_positions=True)
+    assert [slot.position for slot in unified.context[10:]] == [24, 25, 26]
+
+
+def test_rolling_sink_walks_a_triangle_wave() -> None:
+    assert vector(at("rolling_sink", 14)) == (
+        "11@24 10@25 9@26 8@27 7@28 6@29 5@30 4@31 3@32 2@33 1@34 0@35 0@36 1@37 2@38 39@39 40@40 41@41 42@42 43@43 44@44"
+    )
+    assert vector(at("rolling_sink", 7)) == " ".join(f"{f}@{f}" for f in range(3, 24))
+    assert vector(at("rolling_sink", 8)).startswith("6@6 7@7") and " 17@18 16@19 15@20 21@21 " in vector(at("rolling_sink", 8))
+
+
+def test_memrope_keeps_two_means() -> None:
+    assert vector(at("memrope", 3)) == " ".join(f"{f}@{f}" for f in range(12))
+    assert vector(at("memrope", 4)) == "0@0 1@1 2@2 long@3 short@4 8@5 9@6 10@7 11@8 12@9 13@10 14@11"
+    policy = make("memrope")
+    assert isinstance(policy, MemRope)
+    evicted = [list(policy.evicted(Step(block, (SceneStart(0),), GEOMETRIES[0]))) for block in (3, 4, 5)]
+    assert evicted == [[], [5, 6, 7], [8, 9, 10]]
+
+
+def test_longlive_echo_keeps_native_indices() -> None:
+    plan = at("longlive_echo", 22, SceneStart(13, HARD, None, 45))
+    assert plan.queries == (66, 67, 68) and plan.key_positions()[0] == ["f48", 48] and ["cmp", None] in plan.key_positions()
+    assert vector(at("longlive_echo", 13, SceneStart(13, HARD, None, 45))) == "srf0@0 39@84 40@85 41@86"
+
+
 def test_infinity_rope_at_its_released_size() -> None:
-    small = {"window_frames": 6, "sink_frames": 1}
+    small: dict[str, object] = {"window_frames": 6, "sink_frames": 1}
+    assert vector(at("infinity_rope_official", 5)) == vector(at("infinity_rope", 5, **small))
     assert vector(at("infinity_rope", 5, **small)) == "0@0 13@1 14@2 15@3 16@4 17@5"
     assert vector(at("infinity_rope", 5, SceneStart(5, HARD), **small)) == "0@0 13@1 14@2 15@45 16@46 17@47"
     assert vector(at("infinity_rope", 5, SceneStart(5, S), **small)) == "0@0 13@1 14@2 15@3 16@4 17@5"
@@ -172,7 +265,7 @@ def test_compressed_tokens_at_the_current_time() -> None:
     [
         ({"anchors": 9}, "must fill the 18 frames before the block; nearest is anchors 12"),
         ({"pool_frames": 13}, "multiple of 3; nearest is 15"),
-        ({"smooth__blocks": 7}, "smooth.blocks 7: old memory must go before the window is full; nearest is 6"),
+        ({"smooth__blocks": 7}, r"smooth.blocks \(gone before the window is full\) 7: within 1..6; nearest is 6"),
     ],
 )
 def test_budgets_that_do_not_add_up(changes: dict[str, object], words: str) -> None:

@@ -20,7 +20,7 @@ from echo.scene import Transition
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 WEIGHTS = GOLDEN / "toy_weights.npz"
-CASES = ["long", "recall", "hardcut", "baselines/self_forcing"]
+CASES = ["long", "recall", "hardcut", *sorted(f"baselines/{path.stem}" for path in (GOLDEN / "baselines").glob("*.npz"))]
 
 
 def load(name: str) -> replay.Case:
@@ -41,7 +41,7 @@ def test_recorded_cases_replay(name: str) -> None:
     result = run(name)
     assert result["max_abs_diff"] < 1e-5 and result["selection_mismatches"] == 0, result
     assert result["first_frame_over_1e-4"] is None
-    assert result["selections"] == {"long": 16, "hardcut": 16}.get(name, 0)
+    assert result["selections"] == {"long": 16, "hardcut": 16, "baselines/deep_forcing_official": 12}.get(name, 0)
 
 
 RELEASED = Echo()

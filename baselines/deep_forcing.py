@@ -1,0 +1,150 @@
+"""Deep-Forcing: a deep sink that slides along with the window, and participative compression of what lies between.
+
+arXiv 2512.05081. Deep sink alone (`budget_frames` 0): the first S frames at indices that follow the window, then the newest frames
+at absolute indices. With compression: once the cache is full, every other block rebuilds it as [sink S | best tokens C | recent R]
+with S + C + R = budget; R counts the block. A token's score is its rotated key's dot product with the summed rotated queries of the
+recent frames, over all heads; no token is chosen more than `reuse_limit` times. The release leaves chosen tokens at their own
+temporal index; the unification that its paper describes is `unify_positions`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from echo.cache.plan import COMPRESSED, Kind, Plan, Selection, Slot, Step
+from echo.cache.policy import Memory, Policy, within
+from echo.geometry import Geometry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from echo.cache.store import FrameStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepForcing(Policy):
+    """Counts are of latent frames; the window is the backbone's."""
+
+    needs_memory: ClassVar[bool] = True
+
+    sink_frames: int = 10
+    budget_frames: int = 16
+    recent_frames: int = 4
+    reuse_limit: int = 7
+    unify_positions: bool = False
+    max_position: int = 1024
+
+    @property
+    def compressed_frames(self) -> int:
+        return max(0, self.budget_frames - self.sink_frames - self.recent_frames)
+
+    def rebuilt(self, step: Step) -> int | None:
+        """First frame of the block at which the cache was last rebuilt; None while it fills or where nothing is compressed."""
+        window, size = step.geometry.window_frames, step.geometry.frames_per_block
+        if not self.budget_frames or step.first_frame + size <= window:
+            return None
+        period = size * ((window - self.budget_frames) // size + 1)
+        first = -(-(window - size + 1) // size) * size
+        return step.first_frame - (step.first_frame - first) % period
+
+    def plan(self, step: Step) -> Plan:
+        first, size, window = step.first_frame, step.geometry.frames_per_block, step.geometry.window_frames
+        rebuilt, filling = self.rebuilt(step), first + size <= window
+        if filling:
+            start, oldest = 0, self.sink_frames
+        elif rebuilt is None:
+            start, oldest = first - window, first - (window - size - self.sink_frames)
+        else:
+            start, oldest = rebuilt - self.budget_frames, rebuilt - (self.recent_frames - size)
+        context = [Slot(f, start + f, Kind.SINK) for f in range(min(self.sink_frames, first))]
+        selection = None
+        if rebuilt is not None:
+            now = rebuilt == first
+            for rank in range(self.compressed_frames):
+                position = oldest - self.compressed_frames + rank if self.unify_positions else None
+                context.append(Slot(COMPRESSED if now else f"top{rank}", position, Kind.COMPRESSED))
+            if now:
+                selection = Selection(self.candidates(step), self.compressed_frames, own_spatial=True)
+        context += [Slot(f, f, Kind.RECENT) for f in range(oldest, first)]
+        names = (f"top{rank}" for rank in range(self.compressed_frames))
+        keep = frozenset((*range(self.sink_frames), *names, *range(max(0, first + size - window), first + size)))
+        return Plan(step.block, step.scene, first, tuple(context), step.positions(first), keep, selection)
+
+    def candidates(self, step: Step) -> tuple[int | str, ...]:
+        """All of the cache but the sink and the recent frames: the last choice, then what came since."""
+        past = self.recent_frames - step.geometry.frames_per_block
+        last = self.rebuilt(Step(step.block - 1, step.starts, step.geometry))
+        if last is None:
+            return tuple(range(self.sink_frames, step.first_frame - past))
+        return (*(f"top{rank}" for rank in range(self.compressed_frames)), *range(last - past, step.first_frame - past))
+
+    def capacity(self, geometry: Geometry) -> int:
+        return geometry.window_frames + self.sink_frames + geometry.frames_per_block
+
+    def memory(self, geometry: Geometry, store: FrameStore) -> Memory:
+        return Participation(self, geometry, store) if self.budget_frames else Memory()
+
+    def check(self, geometry: Geometry, blocks: int) -> None:
+        super().check(geometry, blocks)
+        size, window = geometry.frames_per_block, geometry.window_frames
+        within("sink_frames", self.sink_frames, 1, window - size)
+        if self.budget_frames:
+            within("recent_frames (the block's included)", self.recent_frames, size + 1, 2 * size)
+            within(
+                "budget_frames (sink, one chosen, recent at least)", self.budget_frames, self.sink_frames + self.recent_frames + 1, window
+            )
+
+
+class Participation(Memory):
+    """The last block's clean queries, and how often each chosen token has been chosen."""
+
+    def __init__(self, policy: DeepForcing, geometry: Geometry, store: FrameStore) -> None:
+        self.policy, self.geometry, self.store = policy, geometry, store
+        self.past: list[tuple[Tensor, int] | None] = [None] * geometry.layers
+        self.uses: list[Tensor | None] = [None] * geometry.layers
+
+    def observe(self, layer: int, plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> None:
+        frames = self.policy.recent_frames - self.geometry.frames_per_block
+        first = plan.first_frame + self.geometry.frames_per_block - frames
+        self.past[layer] = (q[:, -frames * self.geometry.tokens_per_frame :].clone(), first)
+
+    def select(self, layer: int, plan: Plan, q: Tensor) -> Tensor:
+        from echo.memory.compression import top_tokens
+
+        assert plan.selection is not None
+        past = self.past[layer]
+        assert past is not None
+        participation = self._turned(q, plan.first_frame).sum(1) + self._turned(*past).sum(1)
+        places = self.store.places(layer, plan.selection.candidates)
+        keys = self.store.sources(layer, plan.selection.candidates)[0].flatten(1, 2)
+        score = (self._rotated(keys, places) * participation.unsqueeze(1)).sum((-1, -2))
+        score = score.masked_fill(self._counts(layer, places) >= self.policy.reuse_limit, float("-inf"))
+        return top_tokens(score, plan.selection.frames * self.geometry.tokens_per_frame)
+
+    def selected(self, layer: int, plan: Plan, index: Tensor, k: Tensor, v: Tensor, places: Tensor) -> None:
+        from echo.cache.store import Named
+
+        assert plan.selection is not None
+        candidates = self.store.places(layer, plan.selection.candidates)
+        self.uses[layer] = self._counts(layer, candidates).gather(1, index) + 1
+        size = self.geometry.tokens_per_frame
+        for rank, parts in enumerate(zip(k.split(size, 1), v.split(size, 1), places.split(size, 1), strict=True)):
+            self.store.remember(f"top{rank}", layer, Named(*(part.clone() for part in parts)))
+
+    def _counts(self, layer: int, places: Tensor) -> Tensor:
+        """Uses of each candidate, [B, N]; frames that are new among them have none."""
+        counts, uses = places.new_zeros(places.shape), self.uses[layer]
+        if uses is not None:
+            counts[:, : uses.shape[1]] = uses
+        return counts
+
+    def _turned(self, q: Tensor, first_frame: int) -> Tensor:
+        frames = range(first_frame, first_frame + q.shape[1] // self.geometry.tokens_per_frame)
+        return self._rotated(q, self.store.places(0, frames))
+
+    def _rotated(self, x: Tensor, places: Tensor) -> Tensor:
+        from echo.backbone import rope
+
+        g = self.geometry
+        return rope.rotate(x.float(), rope.place_table(places, None, g.grid_width, g.tokens_per_frame, g.head_dim))

@@ -1,0 +1,93 @@
+"""MemRoPE: evicted frames live on in two running means, a slow and a fast one, between the sink and the recent frames.
+
+Kim et al., arXiv 2603.12513. Window of 12: [sink 3 | long mean | short mean | recent 4 | block 3], all at their slot number. At the
+first eviction both means begin as the mean of the evicted frames. The release takes that mean over all evicted tokens, one vector a
+head; `per_position` keeps one for each place, as its figures suggest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from echo.cache.plan import Kind, Plan, Slot, Step
+from echo.cache.policy import Memory, Policy, within
+from echo.geometry import Geometry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from echo.cache.store import FrameStore
+
+MEANS = ("long", "short")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemRope(Policy):
+    """long_rate, short_rate: share of the newly evicted in the two means."""
+
+    window_frames: int = 12
+    sink_frames: int = 3
+    long_rate: float = 0.01
+    short_rate: float = 0.1
+    per_position: bool = False
+
+    def recent_frames(self, geometry: Geometry) -> int:
+        return self.window_frames - self.sink_frames - len(MEANS) - geometry.frames_per_block
+
+    def evicted(self, step: Step) -> range:
+        """Frames that leave for the means before this block; none while the window fills."""
+        size = step.geometry.frames_per_block
+        newest = step.first_frame - self.recent_frames(step.geometry)
+        return range(newest - size, newest) if step.first_frame + size > self.window_frames else range(0)
+
+    def plan(self, step: Step) -> Plan:
+        first, size = step.first_frame, step.geometry.frames_per_block
+        entries: list[tuple[int | str, Kind]] = [(f, Kind.SINK) for f in range(min(self.sink_frames, first))]
+        if self.evicted(step):
+            entries += [(name, Kind.SUMMARY) for name in MEANS]
+            entries += [(f, Kind.RECENT) for f in range(first - self.recent_frames(step.geometry), first)]
+        else:
+            entries += [(f, Kind.RECENT) for f in range(self.sink_frames, first)]
+        context = tuple(Slot(source, index, kind) for index, (source, kind) in enumerate(entries))
+        after = first + size
+        held = self.recent_frames(step.geometry) + size
+        keep = frozenset((*range(self.sink_frames), *MEANS, *range(max(0, after - held), after)))
+        return Plan(step.block, step.scene, first, context, step.positions(len(entries)), keep)
+
+    def capacity(self, geometry: Geometry) -> int:
+        return self.window_frames + geometry.frames_per_block
+
+    def memory(self, geometry: Geometry, store: FrameStore) -> Memory:
+        return RunningMeans(self, geometry, store)
+
+    def check(self, geometry: Geometry, blocks: int) -> None:
+        super().check(geometry, blocks)
+        least = self.sink_frames + len(MEANS) + 1 + geometry.frames_per_block
+        within("window_frames (sink, means, a recent frame, the block)", self.window_frames, least, geometry.window_frames)
+        within("long_rate", self.long_rate, 0, 1)
+        within("short_rate", self.short_rate, 0, 1)
+
+
+class RunningMeans(Memory):
+    """The two means of every layer, updated once before a block; K and V alike."""
+
+    def __init__(self, policy: MemRope, geometry: Geometry, store: FrameStore) -> None:
+        self.policy, self.geometry, self.store = policy, geometry, store
+
+    def begin_block(self, step: Step, plan: Plan) -> None:
+        from echo.cache.store import Named
+
+        evicted = self.policy.evicted(step)
+        if not evicted:
+            return
+        begun = self.store.knows(MEANS[0])
+        for layer in range(self.geometry.layers):
+            k, v = (self._mean(states) for states in self.store.frames(layer, evicted))
+            for name, rate in zip(MEANS, (self.policy.long_rate, self.policy.short_rate), strict=True):
+                old = self.store.named(layer, name) if begun else Named(k, v)
+                self.store.remember(name, layer, Named(old.k.lerp(k, rate), old.v.lerp(v, rate)))
+
+    def _mean(self, states_BTSHD: Tensor) -> Tensor:
+        mean = states_BTSHD.mean(1) if self.policy.per_position else states_BTSHD.mean((1, 2)).unsqueeze(1)
+        return mean.expand(-1, states_BTSHD.shape[2], -1, -1)
