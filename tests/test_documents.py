@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from echo.cache.policy import names as policies
 from jobs.config import ROOT, from_plain
 
 DOCUMENTS = sorted(path for path in ROOT.glob("*.md"))
@@ -110,10 +111,10 @@ def test_readme_has_both_commands_on_a_line_each_and_is_short():
     assert MAIN_JOB in lines and TESTS in lines and len(lines) <= 200
 
 
-def test_readme_names_every_method_and_task():
+def test_readme_names_every_policy_and_task():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for path in [*(ROOT / "conf" / "method").glob("*.yaml"), *(ROOT / "conf" / "task").glob("*.yaml")]:
-        assert f"`{path.stem}`" in text, f"{path.stem} is not in the README"
+    for name in [*policies(), *(path.stem for path in (ROOT / "conf" / "task").glob("*.yaml"))]:
+        assert f"`{name}`" in text, f"{name} is not in the README"
 
 
 def test_ci_runs_the_readmes_test_command():
