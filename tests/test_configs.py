@@ -58,8 +58,9 @@ def test_debug_presets(path, toy):
 
 
 def sweep(path: Path) -> Iterator[list[str]]:
-    """The command lines that an experiment stands for."""
+    """The command lines that an experiment stands for, of one seed."""
     params = OmegaConf.to_container(OmegaConf.load(path).hydra.sweeper.params)
+    params["seed"] = 0
     for values in itertools.product(*(str(value).split(",") for value in params.values())):
         yield [f"{key}={value}" for key, value in zip(params, values)]
 
