@@ -10,7 +10,7 @@ temporal index; the unification that its paper describes is `unify_positions`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from echo.cache.plan import COMPRESSED, Kind, Plan, Selection, Slot, Step
 from echo.cache.policy import Memory, Policy, within
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class DeepForcing(Policy):
     """Counts are of latent frames; the window is the backbone's."""
-
-    needs_memory: ClassVar[bool] = True
 
     sink_frames: int = 10
     budget_frames: int = 16

@@ -7,7 +7,7 @@ that was entered from another begins as `[old memory | scene so far | block]` (s
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from echo.cache.plan import COMPRESSED, Kind, Plan, Selection, Slot, Step
 from echo.cache.policy import Memory, Policy, within
@@ -29,8 +29,6 @@ class Echo(Policy):
     drift_gate: 3.1.2. recall_frame: 3.2. smooth, hard, recall: what is kept of the old scene and how it fades, 3.3.
     encoding: C.5. routing: appendix B.
     """
-
-    needs_memory: ClassVar[bool] = True
 
     anchors: int = 12
     pool_frames: int = 12
@@ -144,9 +142,5 @@ class Echo(Policy):
             raise ValueError(f"pool_frames {self.pool_frames}: a multiple of {size}; nearest is {-(-self.pool_frames // size) * size}")
         for name in Transition:
             fading = self.fading(name)
-            within(
-                f"{name}.blocks (gone before the window is full)",
-                fading.blocks,
-                1,
-                (geometry.window_frames - 1 - fading.old_recent) // size,
-            )
+            longest = (geometry.window_frames - 1 - fading.old_recent) // size
+            within(f"{name}.blocks (gone before the window is full)", fading.blocks, 1, longest)

@@ -13,7 +13,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
@@ -63,8 +63,6 @@ class Policy(ABC):
 
     durations, tags: how prompts become scenes. max_position: RoPE table of policies with absolute indices (0: no limit).
     """
-
-    needs_memory: ClassVar[bool] = False
 
     label: str = ""
     durations: DurationRule = DurationRule.cumulative
