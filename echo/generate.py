@@ -23,8 +23,10 @@ def check(backbone: Backbone, policy: Policy, prompt: Prompt) -> Script:
     return script
 
 
-def generate(backbone: Backbone, policy: Policy, prompts: Sequence[Prompt], seed: int) -> Iterator[Block]:
-    """Blocks of a batch of prompts, as they are made.
+def generate(
+    backbone: Backbone, policy: Policy, prompts: Sequence[Prompt], seed: int, *, repeat_initial_noise: bool = False
+) -> Iterator[Block]:
+    """Blocks of a batch of prompts, as they are made; `repeat_initial_noise` as in `echo.noise.keyed_noise`.
 
     Raises ValueError where the prompts' scripts differ: their scenes must switch, and recall, together.
     """
@@ -33,7 +35,10 @@ def generate(backbone: Backbone, policy: Policy, prompts: Sequence[Prompt], seed
     for prompt, other in zip(prompts, scripts, strict=True):
         if other != script:
             raise ValueError(f"prompts {prompts[0].id!r} and {prompt.id!r} cannot share a batch: their scripts differ; nearest is batch=1")
-    noise = keyed_noise(seed, [prompt.id for prompt in prompts], backbone.latent_shape, dtype=backbone.dtype, device=backbone.device)
+    noise = keyed_noise(
+        seed, [prompt.id for prompt in prompts], backbone.latent_shape,
+        dtype=backbone.dtype, device=backbone.device, repeat_initial=repeat_initial_noise,
+    )  # fmt: skip
     rollout = Rollout(backbone.model, policy, backbone.geometry, noise, batch=len(prompts), steps=backbone.schedule)
     starts = {start.block: scene for scene, start in enumerate(script.starts)}
     for block in range(script.blocks):

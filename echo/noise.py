@@ -19,15 +19,20 @@ def stream_seed(seed: int, prompt_id: str, block: int, draw: int) -> int:
 
 
 def keyed_noise(
-    seed: int, prompt_ids: Sequence[str], shape: Sequence[int], *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
-) -> Noise:
+    seed: int, prompt_ids: Sequence[str], shape: Sequence[int], *,
+    dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu", repeat_initial: bool = False,
+) -> Noise:  # fmt: skip
     """Noise of a batch of prompts, `shape` = [frames, channels, height, width] each; drawn in fp32 on the CPU, so that it is
-    the same on every machine."""
+    the same on every machine.
+
+    repeat_initial: every block starts from the first block's noise, as Rolling-Sink's release does; re-noise stays fresh.
+    """
 
     def draw_noise(block: int, draw: int) -> Tensor:
         rows = []
         for prompt_id in prompt_ids:
-            generator = torch.Generator().manual_seed(stream_seed(seed, prompt_id, block, draw))
+            key = 0 if repeat_initial and draw == 0 else block
+            generator = torch.Generator().manual_seed(stream_seed(seed, prompt_id, key, draw))
             rows.append(torch.randn(tuple(shape), generator=generator))
         return torch.stack(rows).to(device=device, dtype=dtype)
 

@@ -80,8 +80,12 @@ class Window:
             self.store.write(layer, range(first + self.plan.unseen, first + len(self.plan.queries)), own_k, own_v)
         if self.phase is Pass.CLEAN:
             self.memory.observe(layer, self.plan, q, k, v)
-        turned = rope.rotate(q, self._turn_NC)
-        return fn.scaled_dot_product_attention(turned.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)).transpose(1, 2)
+        return self.attention(rope.rotate(q, self._turn_NC), keys, values)
+
+    @staticmethod
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Dense soft-maximum attention, all [B, N, H, D]; a benchmark that times everything else replaces it."""
+        return fn.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
 
     def _assemble(self, layer: int, q: Tensor) -> None:
         """Gather, weigh and rotate the context of one layer into the window."""

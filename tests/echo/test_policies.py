@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from baselines.memrope import MemRope
-from echo.backbone.wan import WanModel
+from echo.backbone.wan import WanConfig, WanModel
 from echo.cache.plan import COMPRESSED, Kind, Plan, Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
@@ -104,6 +104,35 @@ def test_a_batch_equals_one_at_a_time(
         alone = run([name_])[0]
         assert torch.allclose(together[row], alone, atol=1e-5), (name_, report(together[row], alone))
     assert not torch.allclose(together[0], together[1], atol=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(("name", "changes"), rows())
+def test_rollouts_are_finite_bounded_and_forget(name: str, changes: dict[str, object], dtype: torch.dtype) -> None:
+    """On another geometry: finite latents, memory that stays, and the same bytes whether or not another video ran before."""
+    sizes = Geometry(1, 1, 12, 1, 2)
+    torch.manual_seed(2)
+    network = WanModel(WanConfig(12, 16, 1, 1, 8, 8, 4)).to(dtype).eval().requires_grad_(False)
+    script = Script((SceneStart(0), SceneStart(10, S), SceneStart(12, RECALL, 0, 6)), 14)
+
+    def run(prompt: str) -> tuple[torch.Tensor, set[int]]:
+        rollout = Rollout(network, make(name, **changes), sizes, keyed_noise(1, [prompt], (3, 16, 2, 4), dtype=dtype))
+        latents, held = [], set()
+        for block in range(script.blocks):
+            for scene, start in enumerate(script.starts):
+                if start.block == block:
+                    text = torch.randn(1, 4, 8, generator=torch.Generator().manual_seed(scene))
+                    rollout.switch(text.to(dtype), start.transition, start.recalls, start.jump)
+            latents.append(rollout.next().latents)
+            held.add(rollout.store.bytes + rollout.window.k.numel())
+        return torch.cat(latents, 1), held
+
+    first, held = run("one")
+    other, _ = run("two")
+    again, _ = run("one")
+    assert bool(torch.isfinite(first).all()) and len(held) == 1
+    assert torch.equal(first, again), report(first.float(), again.float())
+    assert not torch.allclose(first, other, atol=0.1)
 
 
 def at(name: str, block: int, *starts: SceneStart, **changes: object) -> Plan:

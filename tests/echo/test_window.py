@@ -127,6 +127,8 @@ def test_noise_depends_on_its_key_alone() -> None:
     assert torch.equal(late[1], alone(7, 2)[0])
     keys = {stream_seed(s, p, b, d) for s in (0, 1) for p in ("a", "b") for b in (0, 1) for d in (0, 1)}
     assert len(keys) == 16
+    repeated = keyed_noise(3, ["b"], (3, 16, 4, 6), repeat_initial=True)
+    assert torch.equal(repeated(7, 0), alone(0, 0)) and torch.equal(repeated(7, 1), alone(7, 1))
     assert abs(float(torch.cat([together(b, 0) for b in range(40)]).std()) - 1) < 0.02
 
 
