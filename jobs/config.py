@@ -117,11 +117,12 @@ class RunConfig:
     shard: str | None = inert("where a unit is computed, not what it is")
     store: str = inert("a place")
     max_workers: int | None = inert("how many processes, one run each")
-    retry_errors: bool = inert("which units are tried again")
+    max_tries: int = inert("which units are tried again")
 
     def __post_init__(self) -> None:
         _at_least("seed", self.seed, 0)
         _at_least("batch", self.batch, 1)
+        _at_least("max_tries", self.max_tries, 1)
         for name in ("prompts", "max_workers"):
             value = getattr(self, name)
             if value is not None:

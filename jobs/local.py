@@ -55,7 +55,7 @@ def run(jobs: Sequence[Job], plain: Sequence[dict[str, Any]], max_workers: int |
     Args:
         jobs: the checked jobs; those that are complete are not started.
         plain: the configs that they came from, for the workers.
-        max_workers: processes at a time; None takes one for each core.
+        max_workers: processes at a time; None takes as many as the cores have threads for.
 
     Returns:
         One line for each thing that is not as asked; empty when every unit is done.
@@ -63,16 +63,18 @@ def run(jobs: Sequence[Job], plain: Sequence[dict[str, Any]], max_workers: int |
     Raises:
         KeyboardInterrupt: after all workers have left.
     """
-    folders = [RunFolder(job) for job in jobs]
+    named = {folder.path: (folder, config) for folder, config in zip(map(RunFolder, jobs), plain)}  # equal runs are one
+    folders = [folder for folder, _ in named.values()]
     for folder in folders:
         folder.describe()
-    waiting = [(folder, config, todo) for folder, config in zip(folders, plain) if (todo := folder.missing())]
+    waiting = [(folder, config, todo) for folder, config in named.values() if (todo := folder.missing())]
     deaths: dict[Path, str] = {}
     if waiting:
         blocks = sum(blocks_of(folder.job, todo) for folder, _, todo in waiting)
+        places = max(1, cores() // max(job.config.backbone.threads for job in jobs))
         progress = Progress(blocks, sum(len(todo) for *_, todo in waiting))
         try:
-            deaths = _Pool(progress, max_workers or cores()).work([(folder, config) for folder, config, _ in waiting])
+            deaths = _Pool(progress, max_workers or places).work([(folder, config) for folder, config, _ in waiting])
         finally:
             progress.close()
     return [line for folder in folders for line in _lacks(folder, deaths.get(folder.path))]
@@ -86,7 +88,9 @@ def _lacks(folder: RunFolder, death: str | None) -> list[str]:
         tries = failures.get(folder.job.unit_id(prompt), 0)
         if tries:
             reason = _last_error(folder, prompt)
-            lines.append(f"{folder.job.title}: {prompt.id} failed ({tries} of 3 tries): {reason}")
+            allowed = folder.job.config.max_tries
+            again = "" if tries < allowed else f"; max_tries={tries + 1} tries again"
+            lines.append(f"{folder.job.title}: {prompt.id} failed ({tries} of {allowed} tries{again}): {reason}")
     untried = sum(not failures.get(folder.job.unit_id(prompt), 0) for prompt in missing)
     if untried:
         lines.append(f"{folder.job.title}: {untried} of {len(folder.job.mine)} videos are missing; the same command goes on")

@@ -20,7 +20,6 @@ from eval.records import Run
 from jobs.identity import canonical
 from jobs.plan import Job
 
-ATTEMPTS_PER_UNIT = 3
 ERROR_CHARACTERS = 4000
 
 
@@ -95,7 +94,7 @@ class RunFolder:
     def missing(self) -> tuple[Prompt, ...]:
         """The prompts of this job's shard that have no finished unit and are to be tried."""
         settled = self.reader.settled(self.job.scores_id)
-        limit = ATTEMPTS_PER_UNIT if self.job.config.retry_errors else 1
+        limit = self.job.config.max_tries
         return tuple(
             prompt
             for prompt in self.job.mine

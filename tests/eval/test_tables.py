@@ -45,7 +45,7 @@ def write(tmp_path, monkeypatch):
             shard=None,
             store=str(store),
             max_workers=None,
-            retry_errors=True,
+            max_tries=3,
         )
         folder = RunFolder(Job(config, policy, asked or prompts))
         folder.describe()

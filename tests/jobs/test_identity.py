@@ -32,7 +32,7 @@ def job(tmp_path):
         shard=None,
         store="results",
         max_workers=None,
-        retry_errors=True,
+        max_tries=3,
     )
     return Job(config, make("echo", {}), PROMPTS)
 
@@ -40,7 +40,7 @@ def job(tmp_path):
 OTHER = {
     "name": "other", "label": "other", "weights": "elsewhere", "dtype": "bfloat16", "threads": 2, "batch": 3, "prompts": 2, "policy": "x",
     "settings": {"x": 1}, "prompt_set": "other", "scorer": None, "height_px": 128, "crf": 20, "seed": 1, "duration_scale": 2.0,
-    "shard": "1/2", "store": "other", "max_workers": 3, "retry_errors": False,
+    "shard": "1/2", "store": "other", "max_workers": 3, "max_tries": 1,
 }  # fmt: skip
 """For each leaf of the config, by its own name, a value that it does not have above."""
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from eval.records import runs
+from jobs import local
 from jobs.config import ROOT
 from jobs.plan import prepare
 from jobs.store import new_attempt
 from jobs.worker import work
-from tests.toy import overrides, write_prompts
+from tests.toy import changed, overrides, write_prompts
 
 COUNT = 4
 SCENE_S = 9.0
@@ -30,7 +31,13 @@ def words(toy: Path, store: Path, *more: str) -> list[str]:
 
 
 def start(toy: Path, store: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(words(toy, store, *more), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    """A command as a terminal starts it; whoever runs the tests in the background has interrupts ignored, and that is inherited."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(words(toy, store, *more), cwd=ROOT, text=True, preexec_fn=hear_interrupts, **pipes)
+
+
+def hear_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(toy: Path, store: Path, *more: str, status: int = 0) -> str:
@@ -79,13 +86,13 @@ def uninterrupted(toy, tmp_path_factory):
 def test_killed_three_times_and_resumed(toy, tmp_path, uninterrupted):
     """Twice the command and once a worker die by kill -9; every unit is there once, bit for bit."""
     for kill in range(3):
-        process = start(toy, tmp_path, "seed=0,1", "-m", "max_workers=2")
+        process = start(toy, tmp_path, "seed=0,1", "-m", "max_workers=1")
         before = len(records(tmp_path))
         wait_for(lambda seen=before, command=process: len(records(tmp_path)) > seen or command.poll() is not None)
         assert process.poll() is None, process.communicate()
         workers = children(process.pid)
-        os.kill(workers[0] if kill == 1 else process.pid, signal.SIGKILL)
-        assert process.wait(60) == (1 if kill == 1 else -signal.SIGKILL)
+        os.kill(workers[0] if kill == 2 else process.pid, signal.SIGKILL)
+        assert process.wait(60) == (1 if kill == 2 else -signal.SIGKILL)
         wait_for(lambda pids=tuple(workers): not any(map(alive, pids)), 10)
         assert len(latents(tmp_path)) < 2 * COUNT, "the kill came too late to prove anything"
     finish(toy, tmp_path, "seed=0,1", "-m")
@@ -152,10 +159,28 @@ def test_dead_job_hides_nothing(toy, tmp_path):
 
 
 def test_interrupt_ends_the_workers(toy, tmp_path):
-    process = start(toy, tmp_path, "seed=0,1", "-m")
+    process = start(toy, tmp_path, "seed=0,1,2,3", "-m", "max_workers=1")
     wait_for(lambda: len(records(tmp_path)) >= 1)
     workers = children(process.pid)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=30)
     assert process.returncode == 130 and "Traceback" not in told and "the same command goes on" in told
     assert workers and not any(map(alive, workers))
+
+
+def test_equal_runs_of_a_sweep_are_one(toy, tmp_path):
+    finish(toy, tmp_path, "method.drift_gate_lambda=2,2.0", "prompts=1", "-m")
+    assert len(records(tmp_path)) == 1
+
+
+def test_unit_that_failed_too_often_is_left_alone_until_more_tries_are_allowed(plain, tmp_path):
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 1, 3.0, ["a purple ball", "a red ball"])
+    base = changed(changed(plain, "task.prompt_set", str(prompts)), "store", str(tmp_path / "store")) | {"prompts": 1}
+    counts = []
+    for allowed in (1, 1, 2):
+        config = base | {"max_tries": allowed}
+        work(prepare(config), new_attempt(), [], config, lambda event: None)
+        counts.append(len(records(tmp_path / "store")))
+    assert counts == [1, 1, 2]
+    (line,) = local.run([prepare(base | {"max_tries": 2})], [base], 1)
+    assert "failed (2 of 2 tries; max_tries=3 tries again): ValueError" in line and "'purple'" in line

@@ -68,8 +68,8 @@ def test_errors_are_records_and_are_tried_three_times(job, plain):
     assert record["status"] == "error" and (folder.path / record["trace"]).read_text(encoding="utf-8") == "the whole trace"
 
 
-def test_errors_are_left_alone_when_asked(plain, tmp_path):
-    job = prepare(changed(changed(plain, "store", str(tmp_path)), "retry_errors", False))
+def test_errors_are_left_alone_after_as_many_tries_as_asked(plain, tmp_path):
+    job = prepare(changed(changed(plain, "store", str(tmp_path)), "max_tries", 1))
     folder = RunFolder(job)
     Attempt(folder, new_attempt(), {}).error(job.asked[0], "x", "y")
     assert folder.missing() == job.asked[1:]
