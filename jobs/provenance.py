@@ -62,6 +62,7 @@ def _version(package: str) -> str | None:
 
 
 def cpu() -> str:
+    """The processor's name, as the system gives it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
