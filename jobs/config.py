@@ -89,6 +89,13 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
+class NoiseConfig:
+    """How blocks get their noise; the same for all methods that are compared."""
+
+    repeat_initial: bool = pixels()
+
+
+@dataclass(frozen=True)
 class VideoConfig:
     """How frames are stored for people; scores read the frames before they are encoded."""
 
@@ -109,6 +116,7 @@ class RunConfig:
     method: MethodConfig = pixels()
     task: TaskConfig = scores()
     eval: EvalConfig = scores()
+    noise: NoiseConfig = pixels()
     video: VideoConfig = inert("the file is for watching")
     seed: int = pixels()
     batch: int = pixels()  # a batched matrix product may round differently from a single one

@@ -190,7 +190,7 @@ def _generate(
         films = [Film(folder, prompt, stack) for prompt in wanted]
         rows = [group.index(prompt) for prompt in wanted]
         clock = time.perf_counter()
-        for block in generate(backbone, job.policy, group, job.config.seed):
+        for block in generate(backbone, job.policy, group, job.config.seed, repeat_initial_noise=job.config.noise.repeat_initial):
             gaps_ms.append((time.perf_counter() - clock) * 1e3)
             clock = time.perf_counter()
             latents = block.latents[rows].float().cpu()

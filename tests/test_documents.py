@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from echo.cache.policy import names as policies
 from jobs.config import ROOT, from_plain
 
-DOCUMENTS = sorted(path for path in ROOT.glob("*.md"))
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 INSTALL = "python3.11 -m venv .venv && .venv/bin/pip install -q -e "
 MAIN_JOB = f"{INSTALL}. && .venv/bin/python run.py method=echo task=recall seed=0,1,2,3 -m"
 TESTS = f'{INSTALL}".[dev]" && .venv/bin/python -m pytest -q'
@@ -45,7 +45,7 @@ def missing_files(text: str, folder: Path) -> Iterator[str]:
     """Paths of the repository that are named between backticks and do not exist."""
     prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     for name in re.findall(r"`([\w./-]+/[\w./-]*)`", prose):
-        made = name.startswith(("results/", "DIR/", "<"))
+        made = name.startswith(("results/", "DIR/", "<")) or "NAME" in name
         if not made and name.split("/")[0] in {path.name for path in folder.iterdir()} and not (folder / name).exists():
             yield name
 
@@ -102,7 +102,7 @@ def run_faults(words: list[str], multirun: bool) -> Iterator[str]:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
 def test_document_is_true(path):
     text = path.read_text(encoding="utf-8")
-    found = [*broken_links(text, ROOT), *missing_files(text, ROOT), *(fault for c in commands(text) for fault in faults(c))]
+    found = [*broken_links(text, path.parent), *missing_files(text, ROOT), *(fault for c in commands(text) for fault in faults(c))]
     assert not found, "\n".join(found)
 
 

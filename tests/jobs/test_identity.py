@@ -9,7 +9,7 @@ import pytest
 from echo.cache.policy import make
 from echo.scene import Prompt
 from jobs import identity
-from jobs.config import BackboneConfig, EvalConfig, MethodConfig, RunConfig, TaskConfig, VideoConfig, inert
+from jobs.config import BackboneConfig, EvalConfig, MethodConfig, NoiseConfig, RunConfig, TaskConfig, VideoConfig, inert
 from jobs.plan import Job
 
 PROMPTS = tuple(Prompt(f"p{i}", ("a red ball",), (6.0,), ("",)) for i in range(5))
@@ -24,6 +24,7 @@ def job(tmp_path):
         method=MethodConfig("echo", "echo", {}),
         task=TaskConfig("recall", "Recall", "prompts"),
         eval=EvalConfig("embedded", "embedded", "embedded", str(tmp_path / "scorer")),
+        noise=NoiseConfig(repeat_initial=False),
         video=VideoConfig(256, 18),
         seed=0,
         batch=1,
@@ -40,7 +41,7 @@ def job(tmp_path):
 OTHER = {
     "name": "other", "label": "other", "weights": "elsewhere", "dtype": "bfloat16", "threads": 2, "batch": 3, "prompts": 2, "policy": "x",
     "settings": {"x": 1}, "prompt_set": "other", "scorer": None, "height_px": 128, "crf": 20, "seed": 1, "duration_scale": 2.0,
-    "shard": "1/2", "store": "other", "max_workers": 3, "max_tries": 1,
+    "shard": "1/2", "store": "other", "max_workers": 3, "max_tries": 1, "repeat_initial": True,
 }  # fmt: skip
 """For each leaf of the config, by its own name, a value that it does not have above."""
 
