@@ -2,8 +2,9 @@
 
 Times whole blocks of the real rollout with the network and the attention product taken out, so that what is left is the policy's
 own work (gathering, rotating, selecting, statistics, rewriting); the same for Self-Forcing at the same window; and, once, a block of
-Self-Forcing with network and attention. Overhead = (policy - Self-Forcing) / whole block. `real` is one layer of Wan2.1-1.3B at
-480x832 (1560 tokens a frame, 12 heads of 128), `tiny` the shipped backbone's sizes; both with random weights.
+Self-Forcing with network and attention. Overhead = (policy - Self-Forcing) / whole block. A recache is an extra forward at a switch,
+timed with the network (at `tiny` only). `real` is one layer of Wan2.1-1.3B at 480x832 (1560 tokens a frame, 12 heads of 128), `tiny`
+the shipped backbone's sizes; both with random weights.
 One JSON line a method; the last line names the machine.
 """
 
@@ -28,9 +29,9 @@ from echo.trace import make_policy
 from jobs.provenance import cpu
 
 METHODS = (
-    "self_forcing", "infinity_rope", "infinity_rope_official", "longlive", "longlive_relative", "longlive_flush", "longlive_echo",
-    "rolling_sink", "deep_forcing_sink", "deep_forcing_official", "deep_forcing_table", "memrope", "memrope_per_position",
-    "echo", "echo_official", "echo_paper", "echo_anchors_6",
+    "self_forcing", "self_forcing_recache", "infinity_rope", "infinity_rope_official", "longlive", "longlive_relative", "longlive_flush",
+    "longlive_echo", "rolling_sink", "deep_forcing_sink", "deep_forcing_official", "deep_forcing_table", "memrope",
+    "memrope_per_position", "echo", "echo_official", "echo_paper", "echo_anchors_6",
 )  # fmt: skip
 SIZES = {
     "tiny": (Geometry(6, 6, 32, 4, 4), 768, torch.float32),
@@ -106,13 +107,17 @@ def own_work(policy: Policy, geometry: Geometry, dtype: torch.dtype, blocks: int
     return *block_ms(rollout, geometry.window_frames // geometry.frames_per_block + 2, blocks, switch=True), longest
 
 
+def network(geometry: Geometry, ffn_dim: int, dtype: torch.dtype) -> WanModel:
+    """The transformer at these sizes with random weights."""
+    torch.manual_seed(0)
+    width = geometry.heads * geometry.head_dim
+    model = WanModel(WanConfig(width, ffn_dim, geometry.heads, geometry.layers, 256, 1, 512 if ffn_dim > 1000 else 8))
+    return model.to(dtype).eval().requires_grad_(False)
+
+
 def whole_block(geometry: Geometry, ffn_dim: int, dtype: torch.dtype, blocks: int) -> float:
     """Milliseconds of a Self-Forcing block with network and attention, the window full."""
-    width = geometry.heads * geometry.head_dim
-    torch.manual_seed(0)
-    network = WanModel(WanConfig(width, ffn_dim, geometry.heads, geometry.layers, 256, 1, 512 if ffn_dim > 1000 else 8))
-    model = network.to(dtype).eval().requires_grad_(False)
-    rollout = Rollout(model, make_policy({"method": "self_forcing"}), geometry, zero_noise(geometry, dtype))
+    rollout = Rollout(network(geometry, ffn_dim, dtype), make_policy({"method": "self_forcing"}), geometry, zero_noise(geometry, dtype))
     full = geometry.context_frames // geometry.frames_per_block
     rollout.window.attention = lambda q, k, v: q  # type: ignore[method-assign] # while the window fills, its products count for nothing
     rollout.switch(torch.zeros(1, 1, 1, dtype=dtype))
@@ -125,6 +130,23 @@ def whole_block(geometry: Geometry, ffn_dim: int, dtype: torch.dtype, blocks: in
         rollout.next()
         times.append(1e3 * (time.perf_counter() - start))
     return steady(times)
+
+
+def recache_percent(method: str, geometry: Geometry, ffn_dim: int, dtype: torch.dtype) -> float | None:
+    """Time of a recache forward, in percent of a steady block, with the network; None for a policy that has none."""
+    policy = make_policy({"method": method})
+    if not policy.recache_frames(geometry):
+        return None
+    rollout = Rollout(network(geometry, ffn_dim, dtype), policy, geometry, zero_noise(geometry, dtype))
+    text, ratios = torch.zeros(1, 1, 1, dtype=dtype), []
+    rollout.switch(text)
+    for index in range(24):
+        if index >= 12:
+            rollout.switch(text, Transition.hard)
+        start = time.perf_counter()
+        rollout.next()
+        ratios.append(1e3 * (time.perf_counter() - start))
+    return round(100 * (min(ratios[12:]) / min(ratios[8:12]) - 1), 1)
 
 
 def measure(method: str, size: str, blocks: int, whole_ms: dict[int, float]) -> dict[str, object]:
@@ -143,6 +165,7 @@ def measure(method: str, size: str, blocks: int, whole_ms: dict[int, float]) -> 
         "whole_block_ms": round(whole_ms[window], 1),
         "overhead_percent": round(100 * (policy_ms - base_ms) / whole_ms[window], 2),
         "switch_percent": round(100 * (switch_ms - base_switch_ms) / whole_ms[window], 2),
+        "recache_percent": recache_percent(method, geometry, ffn_dim, dtype) if size == "tiny" else None,
     }
 
 

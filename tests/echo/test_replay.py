@@ -105,7 +105,7 @@ def test_command_line(tmp_path: Path) -> None:
 
 def test_an_unknown_override_is_refused() -> None:
     case = load("long")
-    with pytest.raises(ValueError, match="unknown override 'rolling_cicle'"):
+    with pytest.raises(ValueError, match="unknown setting 'rolling_cicle' of policy echo"):
         replay.make_policy(dataclasses.replace(case, entry={**case.entry, "pc": {"rolling_cicle": 6}}))
 
 
