@@ -14,7 +14,7 @@ from echo.scene import Prompt
 from eval import tables
 from eval.grid import Cell, Row, as_latex, as_markdown, as_text, escape
 from eval.protocol import TASKS
-from jobs.config import ROOT, BackboneConfig, EvalConfig, MethodConfig, RunConfig, TaskConfig, VideoConfig
+from jobs.config import ROOT, BackboneConfig, EvalConfig, MethodConfig, NoiseConfig, RunConfig, TaskConfig, VideoConfig
 from jobs.plan import Job
 from jobs.store import Attempt, RunFolder, new_attempt
 
@@ -37,6 +37,7 @@ def write(tmp_path, monkeypatch):
             method=MethodConfig(method, "echo", settings or {}),
             task=TaskConfig(task, f"Task {task}", "none"),
             eval=EvalConfig("embedded", "embedded world, embedded scorer", "embedded", str(weights)),
+            noise=NoiseConfig(repeat_initial=False),
             video=VideoConfig(256, 18),
             seed=seed,
             batch=1,
