@@ -1,0 +1,181 @@
+"""Frame@position vectors over 80 blocks and across switches, through the trace, against buffers moved by hand.
+
+Path 1: the policies' closed-form plans, as `python -m echo.trace` prints them. Path 2: a list for each policy that is shifted,
+overwritten and cut block by block, as the released caches are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from echo import trace
+from echo.geometry import Geometry
+from echo.scene import SceneStart, Script, Transition
+from tests.echo.conftest import make
+
+Keys = list[tuple[str, int | None]]
+SIZES = Geometry(1, 1, 6, 1, 1)
+S, HARD, RECALL = Transition.smooth, Transition.hard, Transition.recall
+ENTRIES = (SceneStart(13, HARD, None, 45), SceneStart(27, S), SceneStart(40, RECALL, 0, 4), SceneStart(53, S), SceneStart(67, S))
+SIX = Script((SceneStart(0), *ENTRIES), 80)
+ONE = Script((SceneStart(0),), 80)
+
+
+def frames(first: int, count: int = 3) -> list[str]:
+    return [f"f{first + i}" for i in range(count)]
+
+
+def at(names: list[str], positions: list[int]) -> Keys:
+    return list(zip(names, positions, strict=True))
+
+
+def walk(script: Script) -> Iterator[tuple[int, SceneStart | None]]:
+    """(first frame, the switch that happens there)."""
+    begins = {start.block: start for start in script.starts[1:]}
+    for block in range(script.blocks):
+        yield 3 * block, begins.get(block)
+
+
+def self_forcing(script: Script) -> Iterator[Keys]:
+    buffer: list[str] = []
+    for first, _ in walk(script):
+        buffer = (buffer + frames(first))[-21:]
+        yield at(buffer, [int(name[1:]) for name in buffer])
+
+
+def longlive(script: Script) -> Iterator[Keys]:
+    buffer: list[str] = []
+    for first, _ in walk(script):
+        if len(buffer) == 12:
+            buffer = buffer[:3] + buffer[6:]
+        buffer += frames(first)
+        yield at(buffer, [int(name[1:]) for name in buffer])
+
+
+def longlive_relative(script: Script) -> Iterator[Keys]:
+    for keys in longlive(script):
+        yield [(name, slot) for slot, (name, _) in enumerate(keys)]
+
+
+def infinity_rope_official(script: Script) -> Iterator[Keys]:
+    buffer: list[str] = []
+    for first, switch in walk(script):
+        if switch is not None:
+            buffer = [buffer[0], *buffer[-2:]]
+        elif len(buffer) == 6:
+            buffer = [buffer[0], *buffer[4:]]
+        buffer += frames(first)
+        cut = switch is not None and switch.transition is not S
+        yield at(buffer, [0, 1, 2, 45, 46, 47] if cut else list(range(len(buffer))))
+
+
+def infinity_rope(script: Script) -> Iterator[Keys]:
+    buffer: list[str] = []
+    for first, switch in walk(script):
+        buffer = buffer[-2:] if switch is not None else buffer[-18:]
+        buffer += frames(first)
+        cut = switch is not None and switch.transition is not S
+        yield at(buffer, [0, 1, 45, 46, 47] if cut else list(range(len(buffer))))
+
+
+def rolling_sink(script: Script) -> Iterator[Keys]:
+    buffer: list[str] = []
+    wave = [*range(18), *range(17, -1, -1)]
+    for first, _ in walk(script):
+        buffer = (buffer + frames(first))[-21:]
+        positions = list(range(first + 3 - len(buffer), first + 3))
+        yield at(buffer, positions)
+        if first >= 21:
+            for slot, position in enumerate(positions):
+                if first - 3 <= position < first:
+                    buffer[slot] = f"f{wave[position % 36]}"
+
+
+def deep_forcing_sink(script: Script) -> Iterator[Keys]:
+    tail: list[str] = []
+    for first, _ in walk(script):
+        tail += frames(first)
+        if len(tail) > 21:
+            tail = tail[:14] + tail[17:]
+        start = max(0, first - 21) if first >= 21 else 0
+        yield at(tail, [start + i for i in range(min(14, len(tail)))] + [int(name[1:]) for name in tail[14:]])
+
+
+def deep_forcing_official(script: Script) -> Iterator[Keys]:
+    rest: list[str] = []
+    start = 0
+    for first, _ in walk(script):
+        rest += frames(first)
+        now = len(rest) > 21
+        if now:
+            rest = rest[:10] + ["cmp", "cmp"] + rest[-4:]
+            start = 21 - 16 if first == 21 else start + 6
+        sink = [start + i for i in range(min(10, len(rest)))]
+        yield at(rest, sink + [int(name[1:]) if name[0] == "f" else None for name in rest[10:]])
+        if now:
+            rest[10:12] = ["top0", "top1"]
+
+
+def memrope(script: Script) -> Iterator[Keys]:
+    buffer: list[str] = []
+    for first, _ in walk(script):
+        if len(buffer) == 12:
+            buffer = buffer[:3] + ["long", "short"] + buffer[8:]
+        buffer += frames(first)
+        yield [(name, slot) for slot, name in enumerate(buffer)]
+
+
+def echo(script: Script) -> Iterator[Keys]:
+    """Sections 2 and 3 of the method: fill, roll, old memory in front, one-block jump."""
+    window, old, left, scene, k, head = [], 0, 0, 0, 0, 0
+    pool = [11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+    start = 0
+    for first, switch in walk(script):
+        jump = 0
+        if switch is not None:
+            if switch.transition is S:
+                window, left = [f"srf{head}", *window[-2:]], 5
+            else:
+                source = switch.recalls if switch.transition is RECALL else scene
+                window, left, head, jump = [f"srf{source}"], 5 if switch.transition is RECALL else 1, scene + 1, switch.jump
+            old, scene, k, start = len(window), scene + 1, 0, first
+        if len(window) == 21:
+            anchors, recent = window[:12], window[18:]
+            step = 3 * (k - 7) % 24
+            anchors = anchors[3:] + [f"f{start + f}" for f in pool[step : step + 3]]
+            window = anchors + ["cmp"] * 3 + recent
+        window = window + frames(first)
+        positions = list(range(len(window)))
+        positions[-3:] = [position + jump for position in positions[-3:]]
+        yield at(window, positions)
+        k, left = k + 1, left - 1
+        if left == 0:
+            window, old = window[old:], 0
+
+
+HAND = [self_forcing, longlive, longlive_relative, infinity_rope_official, infinity_rope, rolling_sink, deep_forcing_sink]
+HAND += [deep_forcing_official, memrope, echo]
+
+
+@pytest.mark.parametrize("script", [ONE, SIX], ids=["one scene", "six scenes"])
+@pytest.mark.parametrize("hand", HAND, ids=lambda hand: hand.__name__)
+def test_vectors(hand, script: Script) -> None:
+    planned = list(trace.plans(make(hand.__name__), script, SIZES))
+    for plan, expected in zip(planned, hand(script), strict=True):
+        ours = [(source, position) for source, position in plan.key_positions()]
+        assert ours == expected, f"block {plan.block}"
+        assert list(plan.queries) == [position for _, position in expected[-3:]]
+
+
+def test_the_command_prints_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    borders = (13, 27, 40, 53, 67)
+    cuts = Script((SceneStart(0), *(SceneStart(b, HARD, None, 45) for b in borders)), 80)
+    for name in ("self_forcing", "infinity_rope", "rolling_sink", "deep_forcing_official", "echo"):
+        words = [f"method={name}", "task=hard"]
+        assert trace.main(words) == 0
+        printed = [json.loads(line)["keys"] for line in capsys.readouterr().out.splitlines()]
+        hand = {h.__name__: h for h in HAND}[name]
+        assert printed == [[list(key) for key in keys] for keys in hand(cuts)], name
