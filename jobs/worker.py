@@ -178,13 +178,14 @@ def _fail(attempt: Attempt, prompt: Prompt, error: Exception, report: Report, bl
 
 def _generate(
     folder: RunFolder, backbone: Backbone, group: tuple[Prompt, ...], wanted: Sequence[Prompt], count: Callable[[], None]
-) -> tuple[list[Film], dict[str, float]]:
+) -> tuple[list[Film], dict[str, float | None]]:
     """All blocks of a batch; films of the wanted prompts and the speeds."""
     from echo.generate import generate
 
     job = folder.job
     start = time.perf_counter()
     gaps_ms: list[float] = []
+    switches: list[int] = []
     decode_s = 0.0
     with ExitStack() as stack:
         films = [Film(folder, prompt, stack) for prompt in wanted]
@@ -192,6 +193,8 @@ def _generate(
         clock = time.perf_counter()
         for block in generate(backbone, job.policy, group, job.config.seed, repeat_initial_noise=job.config.noise.repeat_initial):
             gaps_ms.append((time.perf_counter() - clock) * 1e3)
+            if block.scene > len(switches):
+                switches.append(block.index)
             clock = time.perf_counter()
             latents = block.latents[rows].float().cpu()
             frames = backbone.codec.decode(latents).cpu().numpy()
@@ -203,9 +206,10 @@ def _generate(
             clock = time.perf_counter()
     total_s = time.perf_counter() - start
     shown = len(gaps_ms) * FRAMES * len(group)
-    speeds = {
+    speeds: dict[str, float | None] = {
         "block_ms": round(statistics.median(gaps_ms), 3),
         "block_ms_p95": round(sorted(gaps_ms)[int(0.95 * (len(gaps_ms) - 1))], 3),
+        "switch_block_ms": round(statistics.median([gaps_ms[i] for i in switches]), 3) if switches else None,  # a recache shows here
         "fps_dit": round(shown / (sum(gaps_ms) / 1e3), 2),
         "fps": round(shown / total_s, 2),
         "generate_s": round(total_s, 3),
@@ -214,7 +218,7 @@ def _generate(
     return films, speeds
 
 
-def _finish(folder: RunFolder, attempt: Attempt, scorer: EmbeddedScorer | None, film: Film, speeds: Mapping[str, float]) -> None:
+def _finish(folder: RunFolder, attempt: Attempt, scorer: EmbeddedScorer | None, film: Film, speeds: Mapping[str, float | None]) -> None:
     """Trace, scores and, last of all, the record."""
     prompt = film.prompt
     start = time.perf_counter()
@@ -231,7 +235,7 @@ def _finish(folder: RunFolder, attempt: Attempt, scorer: EmbeddedScorer | None, 
         "files": files,
         **speeds,
         "score_s": round(time.perf_counter() - start, 3),
-        "dur_s": round(time.perf_counter() - start + speeds["generate_s"], 3),
+        "dur_s": round(time.perf_counter() - start + (speeds["generate_s"] or 0.0), 3),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
     attempt.ok(prompt, metrics, facts)
