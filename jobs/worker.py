@@ -178,7 +178,7 @@ def _fail(attempt: Attempt, prompt: Prompt, error: Exception, report: Report, bl
 
 def _generate(
     folder: RunFolder, backbone: Backbone, group: tuple[Prompt, ...], wanted: Sequence[Prompt], count: Callable[[], None]
-) -> tuple[list[Film], dict[str, float | None]]:
+) -> tuple[list[Film], dict[str, float]]:
     """All blocks of a batch; films of the wanted prompts and the speeds."""
     from echo.generate import generate
 
@@ -206,19 +206,20 @@ def _generate(
             clock = time.perf_counter()
     total_s = time.perf_counter() - start
     shown = len(gaps_ms) * FRAMES * len(group)
-    speeds: dict[str, float | None] = {
+    speeds = {
         "block_ms": round(statistics.median(gaps_ms), 3),
         "block_ms_p95": round(sorted(gaps_ms)[int(0.95 * (len(gaps_ms) - 1))], 3),
-        "switch_block_ms": round(statistics.median([gaps_ms[i] for i in switches]), 3) if switches else None,  # a recache shows here
         "fps_dit": round(shown / (sum(gaps_ms) / 1e3), 2),
         "fps": round(shown / total_s, 2),
         "generate_s": round(total_s, 3),
         "decode_s": round(decode_s, 3),
     }
+    if switches:  # what a recache costs shows here
+        speeds["switch_block_ms"] = round(statistics.median([gaps_ms[block] for block in switches]), 3)
     return films, speeds
 
 
-def _finish(folder: RunFolder, attempt: Attempt, scorer: EmbeddedScorer | None, film: Film, speeds: Mapping[str, float | None]) -> None:
+def _finish(folder: RunFolder, attempt: Attempt, scorer: EmbeddedScorer | None, film: Film, speeds: Mapping[str, float]) -> None:
     """Trace, scores and, last of all, the record."""
     prompt = film.prompt
     start = time.perf_counter()
@@ -235,7 +236,7 @@ def _finish(folder: RunFolder, attempt: Attempt, scorer: EmbeddedScorer | None, 
         "files": files,
         **speeds,
         "score_s": round(time.perf_counter() - start, 3),
-        "dur_s": round(time.perf_counter() - start + (speeds["generate_s"] or 0.0), 3),
+        "dur_s": round(time.perf_counter() - start + speeds["generate_s"], 3),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
     attempt.ok(prompt, metrics, facts)
