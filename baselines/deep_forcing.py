@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from echo.cache.plan import COMPRESSED, Kind, Plan, Selection, Slot, Step
-from echo.cache.policy import Memory, Policy, within
+from echo.cache.policy import Memory, Policy
 from echo.geometry import Geometry
+from echo.ranges import within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,8 +87,9 @@ class DeepForcing(Policy):
     def check(self, geometry: Geometry, blocks: int) -> None:
         super().check(geometry, blocks)
         size, window = geometry.frames_per_block, geometry.window_frames
-        within("sink_frames", self.sink_frames, 1, window - size)
+        within("sink_frames", self.sink_frames, 1, window - 1 - (self.recent_frames if self.budget_frames else size))
         if self.budget_frames:
+            within("reuse_limit", self.reuse_limit, 1, float("inf"))
             within("recent_frames (the block's included)", self.recent_frames, size + 1, 2 * size)
             within(
                 "budget_frames (sink, one chosen, recent at least)", self.budget_frames, self.sink_frames + self.recent_frames + 1, window

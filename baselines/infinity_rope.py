@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from echo.cache.plan import Kind, Plan, Slot, Step
-from echo.cache.policy import Policy, within
+from echo.cache.policy import Policy
 from echo.geometry import Geometry
+from echo.ranges import within
 from echo.scene import Transition
 
 
@@ -50,4 +51,6 @@ class InfinityRope(Policy):
     def check(self, geometry: Geometry, blocks: int) -> None:
         super().check(geometry, blocks)
         within("window_frames", self.window(geometry), 2 * geometry.frames_per_block, geometry.window_frames)
+        within("cut_position", self.cut_position, 0, float("inf"))
+        within("flush_frames", self.flush_frames, 0, self.window(geometry) - geometry.frames_per_block - self.sink_frames)
         within("sink_frames", self.sink_frames, 0, self.window(geometry) - geometry.frames_per_block - 1)

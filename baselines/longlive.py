@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from echo.cache.plan import Kind, Plan, Slot, Step
-from echo.cache.policy import Policy, within
+from echo.cache.policy import Policy
 from echo.geometry import Geometry
+from echo.ranges import within
 
 
 class AtSwitch(StrEnum):

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from echo.cache.plan import Kind, Plan, Slot, Step
-from echo.cache.policy import Memory, Policy, within
+from echo.cache.policy import Memory, Policy
 from echo.geometry import Geometry
+from echo.ranges import within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,6 +64,7 @@ class MemRope(Policy):
 
     def check(self, geometry: Geometry, blocks: int) -> None:
         super().check(geometry, blocks)
+        within("sink_frames", self.sink_frames, 0, geometry.window_frames)
         least = self.sink_frames + len(MEANS) + 1 + geometry.frames_per_block
         within("window_frames (sink, means, a recent frame, the block)", self.window_frames, least, geometry.window_frames)
         within("long_rate", self.long_rate, 0, 1)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from echo.cache.plan import Kind, Plan, Slot, Step
-from echo.cache.policy import Policy, within
+from echo.cache.policy import Policy
 from echo.geometry import Geometry
+from echo.ranges import within
 
 
 def triangle(position: int, pool_frames: int) -> int:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from echo.cache.plan import COMPRESSED, Kind, Plan, Selection, Slot, Step
-from echo.cache.policy import Memory, Policy, within
+from echo.cache.policy import Memory, Policy
 from echo.geometry import Geometry
 from echo.memory.anchors import Rolling, anchors
 from echo.memory.settings import ChainSource, CompressedPosition, Encoding, Fading, Fusion, RecallFrame, check_positive
+from echo.ranges import multiple_of, within
 from echo.routing import Routing
 from echo.scene import Transition
 
@@ -51,14 +52,15 @@ class Echo(Policy):
     routing: Routing = field(default_factory=Routing)
 
     def __post_init__(self) -> None:
-        check_positive(self, "anchors", "pool_frames", "recent", "candidate_frames", "calibration_frames")
+        check_positive(self, "anchors", "recent", "candidate_frames")
         within("pool_frames", self.pool_frames, self.anchors, float("inf"))
         within("compressed", self.compressed, 0, self.candidate_frames)
         within("drift_gate_lambda", self.drift_gate_lambda, 0, float("inf"))
-        if not self.offsets:
-            raise ValueError("offsets []: at least one future offset; nearest is [1]")
+        if not self.offsets or min(self.offsets) < 0:
+            raise ValueError(f"offsets {list(self.offsets)}: one or more frames ahead, none negative; nearest is [1]")
 
     def fading(self, transition: Transition) -> Fading:
+        """How old memory fades after a transition."""
         return {Transition.smooth: self.smooth, Transition.hard: self.hard, Transition.recall: self.recall}[transition]
 
     def old_memory(self, step: Step) -> tuple[int | str, ...]:
@@ -76,8 +78,7 @@ class Echo(Policy):
         if start.transition is Transition.recall and start.recalls is not None:
             source = start.recalls
         elif start.transition is Transition.smooth and self.smooth_source is ChainSource.chain_head:
-            while step.starts[source].transition is Transition.smooth:
-                source -= 1
+            source = step.chain_head
         return (f"srf{source}", *recent)
 
     def plan(self, step: Step) -> Plan:
@@ -117,13 +118,13 @@ class Echo(Policy):
         history = range(max(step.scene_frame, after - self.candidate_frames - self.recent), after)
         pool = range(step.scene_frame, min(after, step.scene_frame + self.pool_frames))
         scene_recall = (step.scene_frame + f for f in self.recall_frame.candidates(after - step.scene_frame))
-        named = (f"srf{scene}" for scene in range(max(0, step.scene - self.recall_frame.scenes), step.scene))
-        return frozenset((*history, *pool, *scene_recall, *old, *named))
+        named = (f"srf{scene}" for scene in range(max(0, step.scene - self.routing.pool_scenes), step.scene))
+        return frozenset((*history, *pool, *scene_recall, *old, *named, f"srf{step.chain_head}"))
 
     def capacity(self, geometry: Geometry) -> int:
-        old = max(self.smooth.old_recent, self.hard.old_recent, self.recall.old_recent)
-        history = self.candidate_frames + self.recent
-        return self.pool_frames + history + self.recall_frame.count + old + 2 * geometry.frames_per_block
+        old = max(self.fading(transition).old_recent for transition in Transition)
+        scene = self.pool_frames + self.candidate_frames + self.recent + self.recall_frame.count
+        return scene + old + 2 * geometry.frames_per_block
 
     def memory(self, geometry: Geometry, store: FrameStore) -> Memory:
         from echo.memory.state import EchoMemory  # torch, which planning must not need
@@ -133,13 +134,12 @@ class Echo(Policy):
     def check(self, geometry: Geometry, blocks: int) -> None:
         super().check(geometry, blocks)
         size, context = geometry.frames_per_block, geometry.context_frames
+        budget = f"anchors {self.anchors} + compressed {self.compressed} + recent {self.recent}"
         if self.anchors + self.compressed + self.recent != context:
-            raise ValueError(
-                f"anchors {self.anchors} + compressed {self.compressed} + recent {self.recent}: must fill the {context} frames before "
-                f"the block; nearest is anchors {max(1, context - self.compressed - self.recent)}"
-            )
-        if self.pool_frames % size:
-            raise ValueError(f"pool_frames {self.pool_frames}: a multiple of {size}; nearest is {-(-self.pool_frames // size) * size}")
+            nearest = max(1, context - self.compressed - self.recent)
+            raise ValueError(f"{budget}: must fill the {context} frames before the block; nearest is anchors {nearest}")
+        within("calibration_frames", self.calibration_frames, size, geometry.window_frames)
+        multiple_of(size, pool_frames=self.pool_frames, calibration_frames=self.calibration_frames)
         for name in Transition:
             fading = self.fading(name)
             longest = (geometry.window_frames - 1 - fading.old_recent) // size

@@ -8,6 +8,7 @@ file says which policy, how many blocks a scene has, and how scenes follow each 
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import sys
 from collections.abc import Mapping
@@ -75,7 +76,27 @@ def load_case(path: Path, meta_path: Path) -> Case:
     if path.stem not in meta:
         raise ValueError(f"{meta_path}: no case {path.stem!r}; it has {', '.join(k for k in meta if not k.startswith('_'))}")
     with np.load(path) as arrays:
-        return Case(path.stem, {key: arrays[key] for key in arrays.files}, meta[path.stem], meta["_model"])
+        case = Case(path.stem, {key: arrays[key] for key in arrays.files}, meta[path.stem], meta.get("_model", {}))
+    check(case)
+    return case
+
+
+def check(case: Case) -> None:
+    """Raises ValueError for what a case lacks or says that cannot be."""
+    lacking = [key for key in ("noise", "renoise", "prompt_embeds", "latents") if key not in case.arrays]
+    lacking += [f"_model.{key}" for key in ("FSL_HW", "NH", "HD", "LAYERS", "TEXT_LEN") if key not in case.model]
+    lacking += ["blocks"] * ("blocks" not in case.entry)
+    if lacking:
+        raise ValueError(f"case {case.name}: lacks {', '.join(lacking)}")
+    modes = case.entry.get("modes", [])
+    for mode in modes:
+        if mode not in MODES:
+            nearest = difflib.get_close_matches(mode, MODES, 1, 0)[0]
+            raise ValueError(f"case {case.name}: unknown mode {mode!r}; nearest is {nearest!r}")
+    recalls = [scene for scene, mode in enumerate(modes[: len(case.entry["blocks"]) - 1], 1) if mode == "recall"]
+    unsaid = [scene for scene in recalls if str(scene) not in case.entry.get("recall_targets", {})]
+    if unsaid or len(recalls) > len(case.entry.get("recall_jumps", [])):
+        raise ValueError(f"case {case.name}: scenes {recalls} recall; each needs a recall_targets entry and a recall_jumps one")
 
 
 def load_model(path: Path, case: Case) -> WanModel:
@@ -83,6 +104,8 @@ def load_model(path: Path, case: Case) -> WanModel:
     with np.load(path) as arrays:
         state = {key: torch.from_numpy(arrays[key]).float() for key in arrays.files}
     shapes = {key: tuple(value.shape) for key, value in state.items()}
+    if "patch_embedding.weight" not in shapes:
+        raise ValueError(f"{path}: no patch_embedding.weight; weights stand under Wan checkpoint names")
     text_len = max(case.model["TEXT_LEN"], case.arrays["prompt_embeds"].shape[1])
     model = WanModel(WanConfig.from_weights(shapes, heads=case.model["NH"], text_len=text_len))
     missing, unexpected = model.load_state_dict(state, strict=False)
@@ -122,8 +145,9 @@ def recorded_noise(case: Case) -> Noise:
 def scene_starts(case: Case) -> dict[int, tuple[int, Transition | None, int | None, int]]:
     """Block at which each scene begins: (scene, how it is entered, scene it recalls, jump)."""
     routing = getattr(make_policy(case), "routing", None)
-    unsaid = ["hardcut" if case.entry.get("rope_cut") else "smooth"] * len(case.entry["blocks"])
-    modes = [MODES[mode] for mode in case.entry.get("modes", unsaid)]
+    modes = [MODES[mode] for mode in case.entry.get("modes", ["smooth"] * len(case.entry["blocks"]))]
+    if "rope_cut" in case.entry:  # says whether switches cut, whatever the modes are called
+        modes = [Transition.hard if case.entry["rope_cut"] else Transition.smooth] * len(modes)
     targets, jumps = case.entry.get("recall_targets", {}), iter(case.entry.get("recall_jumps", []))
     starts: dict[int, tuple[int, Transition | None, int | None, int]] = {0: (0, None, None, 0)}
     block = 0
@@ -163,8 +187,8 @@ def compare(case: Case, latents: Tensor, selections: Selections) -> dict[str, An
     index = case.arrays.get("sel_index", np.zeros((0, 0), dtype=np.int32))
     recorded = list(zip(case.arrays.get("sel_layer", []), case.arrays.get("sel_first_frame", []), index, strict=True))
     wrong = abs(len(recorded) - len(selections.rows)) if recorded or "sel_index" in case.arrays else 0
-    for (layer, _, expected), (our_layer, _, ours) in zip(recorded, selections.rows, strict=False):
-        wrong += int(layer != our_layer or expected.tolist() != ours)
+    for (layer, frame, expected), ours in zip(recorded, selections.rows, strict=False):
+        wrong += int((layer, frame, expected.tolist()) != ours)
     return {
         "case": case.name,
         "max_abs_diff": float(difference.max()),

@@ -53,7 +53,7 @@ class Rollout:
         self.window = Window(geometry, self.store, self.memory, on_select)
         self.batch, self.block = batch, 0
         self._starts: tuple[SceneStart, ...] = ()
-        self._pending: tuple[Tensor, SceneStart] | None = None
+        self._pending: tuple[TextStates, SceneStart] | None = None
         reach = policy.recache_frames(geometry)
         self._latents: deque[Tensor] = deque(maxlen=-(-reach // geometry.frames_per_block))
         with torch.inference_mode():
@@ -69,7 +69,9 @@ class Rollout:
             raise ValueError(
                 f"recall of scene {recalls}: only scenes 0..{len(self._starts) - 1} have been shown; nearest is {len(self._starts) - 1}"
             )
-        self._pending = (text_BLT, SceneStart(self.block, transition if self._starts else None, recalls, jump))
+        with torch.inference_mode():
+            text = self.model.text_states(text_BLT)
+        self._pending = (text, SceneStart(self.block, transition if self._starts else None, recalls, jump))
 
     def blocks(self) -> Iterator[Block]:
         """Blocks as they are made, without end."""
@@ -81,8 +83,7 @@ class Rollout:
         """Make one block. Raises ValueError before the first scene is given."""
         pending, self._pending = self._pending, None
         if pending is not None:
-            self._starts = (*self._starts, pending[1])
-            self._text: TextStates = self.model.text_states(pending[0])
+            self._text, self._starts = pending[0], (*self._starts, pending[1])
         if not self._starts:
             raise ValueError("no scene yet: call switch(text) before the first block")
         step = Step(self.block, self._starts, self.geometry)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from echo.ranges import within
 from echo.scene import Prompt, SceneStart, Script, Transition, scene_blocks
 
 if TYPE_CHECKING:
@@ -51,12 +52,16 @@ class RecallJump(StrEnum):
 
 @dataclass(frozen=True)
 class Routing:
-    """Settings of the router. causal: only scenes up to the current one count in document frequencies."""
+    """Settings of the router. causal: only scenes up to the current one count in document frequencies.
+
+    pool_scenes: how many ended scenes can be recalled.
+    """
 
     router: Router = Router.tags
     feature: Feature = Feature.similar
     causal: bool = False
     exclude_previous: bool = False
+    pool_scenes: int = 64
     threshold_smooth: float = 0.85
     threshold_recall: float = 0.85
     jump_smooth: int = 0
@@ -67,8 +72,10 @@ class Routing:
 
     def __post_init__(self) -> None:
         for name in ("jump_smooth", "jump_hard", "jump_recall_max", "jump_per_scene"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"routing.{name} {getattr(self, name)}: 0 or more frames; nearest is 0")
+            within(f"routing.{name}", getattr(self, name), 0, math.inf)
+        within("routing.pool_scenes", self.pool_scenes, 1, math.inf)
+        for name in ("threshold_smooth", "threshold_recall"):
+            within(f"routing.{name}", getattr(self, name), -1, 1)
 
 
 STOP_WORDS = frozenset(
@@ -133,9 +140,10 @@ def threshold_mode(similarity: Sequence[float], settings: Routing) -> Transition
 
 
 def recall_target(similarity: Sequence[float], settings: Routing) -> int:
-    """Eq. (16), without the scene just left if `exclude_previous` and there is another."""
-    last = len(similarity) - 1 if settings.exclude_previous and len(similarity) > 1 else len(similarity)
-    return max(range(last), key=similarity.__getitem__)
+    """Eq. (16) over the pool, without the scene just left if `exclude_previous` and there is another."""
+    first = max(0, len(similarity) - settings.pool_scenes)
+    last = len(similarity) - 1 if settings.exclude_previous and len(similarity) - first > 1 else len(similarity)
+    return max(range(first, last), key=similarity.__getitem__)
 
 
 def recall_jump(similarity: Sequence[float], target: int, settings: Routing) -> int:
@@ -161,12 +169,6 @@ def enter(
     similarity = similarities(texts, scene, settings, embed)
     target = recall_target(similarity, settings)
     return transition, target, recall_jump(similarity, target, settings)
-
-
-def needs_encoder(policy: Policy) -> bool:
-    """Whether `script_of` asks the text encoder for features under this policy."""
-    settings: Routing | None = getattr(policy, "routing", None)
-    return settings is not None and settings.feature is not Feature.idf
 
 
 def script_of(prompt: Prompt, policy: Policy, embed: Embed | None = None) -> Script:

@@ -11,8 +11,9 @@ import difflib
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,8 +21,11 @@ from echo.cache import policy as policies
 from echo.cache.plan import Kind, Plan, Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
-from echo.routing import needs_encoder, script_of
+from echo.routing import script_of
 from echo.scene import Prompt, Script, load_prompts
+
+if TYPE_CHECKING:
+    from echo.backbone.load import Backbone
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -119,13 +123,12 @@ def pick_prompt(options: dict[str, Any]) -> Prompt:
     raise ValueError(f"task {options['task']} has no prompt {options['prompt']!r}; first is {prompts[0].id!r}")
 
 
-def script_for(prompt: Prompt, policy: Policy) -> Script:
-    """The prompt's script; a preset that routes by a text encoder gets the shipped backbone's."""
-    if not needs_encoder(policy):
-        return script_of(prompt, policy)
-    from echo.backbone.load import BackboneFile, load
+@cache
+def shipped_backbone() -> Backbone:
+    """The shipped backbone, for presets that route by a text encoder."""
+    from echo.backbone.load import BackboneFile, load  # torch, which most traces do without
 
-    return script_of(prompt, policy, load(BackboneFile(preset("backbone", "tiny")["weights"])).embed)
+    return load(BackboneFile(preset("backbone", "tiny")["weights"]))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -139,18 +142,19 @@ def main(argv: list[str] | None = None) -> int:
     try:
         options = parse_overrides(arguments.words)
         policy, prompt = make_policy(options), pick_prompt(options)
-        script = script_for(prompt, policy)
-        blocks = int(options.get("blocks", script.blocks))
-        if blocks < 1:
-            raise ValueError(f"blocks={blocks}: at least 1; nearest is 1")
+        script = script_of(prompt, policy, lambda texts: shipped_backbone().embed(texts))
+        asked = options.get("blocks", str(script.blocks))
+        if not asked.isdecimal() or int(asked) < 1:
+            raise ValueError(f"blocks={asked}: a whole number, at least 1; nearest is 1")
+        blocks = int(asked)
         policy.check(geometry, blocks)
+        traced = list(plans(policy, script, geometry, blocks))
+        if arguments.png:
+            draw(traced, arguments.png, f"{policy.label} on {options['task']}: prompt {prompt.id}")
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    traced = list(plans(policy, script, geometry, blocks))
     for plan in traced:
         print(json.dumps(plan.as_json()))
-    if arguments.png:
-        draw(traced, arguments.png, f"{policy.label} on {options['task']}: prompt {prompt.id}")
     return 0
 
 

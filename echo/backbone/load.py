@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from echo.sampler import Schedule, schedule
 ROOT = Path(__file__).resolve().parents[2]
 """Relative weight paths start at the project, wherever the command runs."""
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class BackboneConfig(Protocol):
@@ -45,14 +44,13 @@ class BackboneFile:
 
 @dataclass(frozen=True)
 class Backbone:
-    """Everything between a sentence and pixels that no policy changes. `digest`: sha256 of the weights file."""
+    """Everything between a sentence and pixels that no policy changes."""
 
     model: WanModel
     text: WordEncoder
     codec: PatchCodec
     geometry: Geometry
     schedule: Schedule
-    digest: str
 
     @property
     def device(self) -> torch.device:
@@ -74,12 +72,6 @@ class Backbone:
         count = rows.abs().sum(-1).gt(0).sum(-1, keepdim=True).clamp_min(1)
         features: list[list[float]] = (rows.sum(1) / count).tolist()
         return features
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save(
@@ -119,4 +111,4 @@ def load(config: BackboneConfig, device: torch.device | str = "cpu") -> Backbone
     model.load_state_dict(part("model."))
     model = model.to(device=device, dtype=DTYPES[config.dtype]).eval().requires_grad_(False)
     text, codec = WordEncoder.load(part("text.")), PatchCodec.load(part("codec."))
-    return Backbone(model, text, codec, Geometry(**sizes["geometry"]), schedule(), digest(path))
+    return Backbone(model, text, codec, Geometry(**sizes["geometry"]), schedule())

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from echo.geometry import Geometry
-from echo.scene import SceneStart
+from echo.scene import SceneStart, Transition
 
 
 class Kind(StrEnum):
@@ -119,6 +119,14 @@ class Step:
     def scene_frame(self) -> int:
         """First latent frame of the running scene."""
         return self.start.block * self.geometry.frames_per_block
+
+    @property
+    def chain_head(self) -> int:
+        """First scene of the running chain of smooth transitions; the running scene where it was not entered so."""
+        scene = self.scene
+        while self.starts[scene].transition is Transition.smooth:
+            scene -= 1
+        return scene
 
     def positions(self, first: int) -> tuple[int, ...]:
         """Consecutive temporal indices of a block from `first` on."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import math
 import pkgutil
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from echo.cache.plan import Plan, Step
 from echo.geometry import Geometry
+from echo.ranges import within
 from echo.scene import DurationRule, TagMeaning
 
 if TYPE_CHECKING:
@@ -91,6 +94,7 @@ class Policy(ABC):
 
     def check(self, geometry: Geometry, blocks: int) -> None:
         """Refuse a rollout that this policy cannot run. Raises ValueError."""
+        within("max_position", self.max_position, 0, math.inf)
         last = blocks * geometry.frames_per_block
         if self.max_position and last > self.max_position:
             whole = self.max_position // geometry.frames_per_block
@@ -98,12 +102,6 @@ class Policy(ABC):
                 f"{blocks} blocks ({last} latent frames): {self.label or type(self).__name__} keeps absolute RoPE indices and its "
                 f"table ends at {self.max_position}; longest is {whole} blocks"
             )
-
-
-def within(name: str, value: float, low: float, high: float) -> None:
-    """Raises ValueError for a setting outside low..high, naming the nearest one inside."""
-    if not low <= value <= high:
-        raise ValueError(f"{name} {value}: within {low}..{high}; nearest is {min(max(low, value), high)}")
 
 
 def names() -> list[str]:
@@ -134,6 +132,15 @@ def _schema(kind: type[Policy]) -> DictConfig:
     return schema
 
 
+def _rule(message: str) -> str:
+    """OmegaConf's words for a bad value, and the nearest valid one where it lists them."""
+    listed = re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", message)
+    if listed:
+        nearest = difflib.get_close_matches(listed[1], listed[2].split(", "), 1, 0)[0]
+        return f"{listed[1]!r} is none of {listed[2]}; nearest is {nearest!r}"
+    return "a group of settings is expected here" if "is not a subclass of" in message else message
+
+
 def make(name: str, settings: Mapping[str, Any]) -> Policy:
     """A policy from its settings. Raises ValueError that names an unknown key or a bad value and the nearest valid one."""
     kind = find(name)
@@ -150,7 +157,7 @@ def make(name: str, settings: Mapping[str, Any]) -> Policy:
     except MissingMandatoryValue as error:
         raise ValueError(f"policy {name}: {str(error).splitlines()[0]}") from None
     except OmegaConfBaseException as error:
-        raise ValueError(f"policy {name}, {error.full_key or 'settings'}: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"policy {name}, {error.full_key or 'settings'}: {_rule(str(error).splitlines()[0])}") from None
     assert isinstance(policy, Policy)
     values = {field.name: getattr(policy, field.name) for field in dataclasses.fields(policy)}
     tuples: dict[str, Any] = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}

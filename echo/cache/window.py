@@ -1,7 +1,7 @@
 """What self-attention meets in a block: the context, rotated once per layer, and behind it the block itself.
 
 The first pass of a block assembles each layer's context from the store; every pass writes the block's own keys and values into
-the window's tail in place. Nothing is concatenated and nothing is read back by the host.
+the window's tail in place. Nothing grows with the length of the video and nothing is read back by the host.
 
 Shapes: B batch, T context frames, S tokens of a frame, N tokens of the block, H heads, D head_dim, C complex channels.
 """

@@ -81,10 +81,9 @@ class RecallFrame:
     count: int = 3
     stride: int = 4
     base_weight: float = 0.9
-    scenes: int = 64
 
     def __post_init__(self) -> None:
-        check_positive(self, "count", "stride", "scenes")
+        check_positive(self, "count", "stride")
         if not 0 <= self.base_weight <= 1:
             raise ValueError(f"recall_frame.base_weight {self.base_weight}: within 0..1; nearest is {min(1.0, max(0.0, self.base_weight))}")
 

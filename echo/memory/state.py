@@ -18,6 +18,7 @@ from echo.cache.store import FrameStore, Named
 from echo.geometry import Geometry
 from echo.memory import compression, decay, recall
 from echo.memory.settings import Discrepancy, Fusion
+from echo.scene import Transition
 
 if TYPE_CHECKING:
     from echo.policy import Echo
@@ -55,7 +56,12 @@ class EchoMemory(Memory):
         self.fade: list[Tensor | None] = [None] * geometry.layers
 
     def switch(self, step: Step) -> None:
-        """Fuse the ended scene's recall frame, then begin the new scene with empty statistics."""
+        """Fuse the ended scene's recall frame, then begin the new scene with empty statistics.
+
+        Raises ValueError for a recall of no scene, or of one that has left the pool.
+        """
+        if step.start.transition is Transition.recall:
+            self._check_recall(step)
         if step.scene and self.policy.recall_frame.fusion is not Fusion.none:
             self._store_recall_frame(step)
         for statistics in self.layers:
@@ -68,6 +74,11 @@ class EchoMemory(Memory):
         for layer in range(self.geometry.layers):
             self.rates[layer] = None
             self.fade[layer] = torch.full((self.store.batch, tokens), weight, device=self.store.device) if old else None
+
+    def _check_recall(self, step: Step) -> None:
+        oldest = max(0, step.scene - self.policy.routing.pool_scenes)
+        if step.start.recalls is None or not oldest <= step.start.recalls < step.scene:
+            raise ValueError(f"recall of scene {step.start.recalls}: the pool holds {oldest}..{step.scene - 1}; nearest is {oldest}")
 
     def _store_recall_frame(self, step: Step) -> None:
         ended = step.starts[-2]
