@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from baselines.infinity_rope import InfinityRope
 from baselines.memrope import MemRope
 from echo.backbone.wan import WanConfig, WanModel
 from echo.cache.plan import COMPRESSED, Kind, Plan, Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
-from echo.memory.settings import Fusion
+from echo.memory.settings import Encoding, Fusion
 from echo.noise import keyed_noise
 from echo.policy import Echo
 from echo.rollout import Rollout
@@ -106,33 +110,110 @@ def test_a_batch_equals_one_at_a_time(
     assert not torch.allclose(together[0], together[1], atol=0.1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize(("name", "changes"), rows())
-def test_rollouts_are_finite_bounded_and_forget(name: str, changes: dict[str, object], dtype: torch.dtype) -> None:
-    """On another geometry: finite latents, memory that stays, and the same bytes whether or not another video ran before."""
-    sizes = Geometry(1, 1, 12, 1, 2)
-    torch.manual_seed(2)
-    network = WanModel(WanConfig(12, 16, 1, 1, 8, 8, 4)).to(dtype).eval().requires_grad_(False)
-    script = Script((SceneStart(0), SceneStart(10, S), SceneStart(12, RECALL, 0, 6)), 14)
+def held(rollout: Rollout) -> int:
+    """Everything that a rollout holds on to: frames, memories, index tensors, in numbers of things."""
+    store = rollout.store
+    return len(store._slot) + len(store._named) + len(store._index) + len(rollout._latents)
 
-    def run(prompt: str) -> tuple[torch.Tensor, set[int]]:
-        rollout = Rollout(network, make(name, **changes), sizes, keyed_noise(1, [prompt], (3, 16, 2, 4), dtype=dtype))
-        latents, held = [], set()
+
+def bounds(policy: Policy, step: Step, sizes: Geometry) -> range:
+    """Temporal indices that a policy promises."""
+    relative = isinstance(policy, (InfinityRope, MemRope)) or getattr(policy, "relative", False)
+    relative = relative or (isinstance(policy, Echo) and policy.encoding is Encoding.relative)
+    last = (sizes.window_frames if relative else step.first_frame + 3) - 1
+    cut = max(getattr(policy, "cut_position", 0), step.start.jump) if step.block_in_scene == 0 else 0
+    return range(0, last + cut + 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("sizes", [Geometry(1, 1, 12, 1, 2), Geometry(2, 2, 6, 2, 1)], ids=["1x2", "2x1"])
+@pytest.mark.parametrize(("name", "changes"), rows())
+def test_rollouts_are_finite_bounded_and_forget(name: str, changes: dict[str, object], sizes: Geometry, dtype: torch.dtype) -> None:
+    """Finite latents; no more held after a longer video; window and indices within the promise; the same bytes whether or not
+    another video ran before."""
+    torch.manual_seed(2)
+    width = sizes.heads * sizes.head_dim
+    network = WanModel(WanConfig(width, 16, sizes.heads, sizes.layers, 8, 8, 4)).to(dtype).eval().requires_grad_(False)
+    script = Script((SceneStart(0), SceneStart(9, HARD, None, 45), SceneStart(10, S), SceneStart(12, RECALL, 0, 6)), 14)
+    policy = make(name, **changes)
+    budget = getattr(policy, "window_frames", 0) or sizes.window_frames
+
+    def run(prompt: str) -> tuple[torch.Tensor, list[int]]:
+        noise = keyed_noise(1, [prompt], (3, 16, sizes.latent_height, sizes.latent_width), dtype=dtype)
+        rollout = Rollout(network, policy, sizes, noise)
+        latents, things = [], []
         for block in range(script.blocks):
             for scene, start in enumerate(script.starts):
                 if start.block == block:
                     text = torch.randn(1, 4, 8, generator=torch.Generator().manual_seed(scene))
                     rollout.switch(text.to(dtype), start.transition, start.recalls, start.jump)
-            latents.append(rollout.next().latents)
-            held.add(rollout.store.bytes + rollout.window.k.numel())
-        return torch.cat(latents, 1), held
+            made = rollout.next()
+            latents.append(made.latents)
+            things.append(held(rollout))
+            indices = [position for _, position in made.plan.key_positions() if position is not None]
+            step = Step(block, tuple(start for start in script.starts if start.block <= block), sizes)
+            assert len(made.plan.key_positions()) <= budget and set(indices) <= set(bounds(policy, step, sizes)), made.plan
+        return torch.cat(latents, 1), things
 
-    first, held = run("one")
+    first, things = run("one")
     other, _ = run("two")
     again, _ = run("one")
-    assert bool(torch.isfinite(first).all()) and len(held) == 1
+    assert bool(torch.isfinite(first).all())
+    assert max(things) <= policy.capacity(sizes) + 2 + len(script.starts) + sizes.window_frames // 3, things
     assert torch.equal(first, again), report(first.float(), again.float())
     assert not torch.allclose(first, other, atol=0.1)
+
+
+PRINT_HASH = """
+import hashlib, sys, torch
+torch.set_num_threads(1)
+from tests.echo.test_policies import hashes
+print(*hashes(sys.argv[1:]))
+"""
+
+
+def hashes(names: list[str]) -> list[str]:
+    """Hash of a short rollout's latents for each preset, one after the other in this process."""
+    torch.manual_seed(2)
+    network = WanModel(WanConfig(12, 16, 1, 1, 8, 8, 4)).eval().requires_grad_(False)
+    found = []
+    for name in names:
+        rollout = Rollout(network, make(name), Geometry(1, 1, 12, 1, 2), keyed_noise(1, ["p"], (3, 16, 2, 4)))
+        rollout.switch(torch.ones(1, 4, 8))
+        latents = [rollout.next().latents for _ in range(10)]
+        found.append(hashlib.sha256(torch.cat(latents).numpy().tobytes()).hexdigest())
+    return found
+
+
+def test_one_process_or_two() -> None:
+    """Videos made one after the other have the bytes that they have in a process of their own."""
+    names = ["deep_forcing_official", "echo", "memrope"]
+    together = hashes(names)
+    for name, expected in zip(names, together, strict=True):
+        alone = subprocess.run([sys.executable, "-c", PRINT_HASH, name], capture_output=True, text=True, cwd=CONF.parent, check=True)
+        assert alone.stdout.split() == [expected], name
+    assert len(set(together)) == 3
+
+
+def test_a_long_smooth_chain_keeps_its_head() -> None:
+    policy = make("echo")
+    assert isinstance(policy, Echo)
+    starts = (SceneStart(0), *(SceneStart(2 * i, S) for i in range(1, 80)))
+    plan = policy.plan(Step(158, starts, GEOMETRIES[0]))
+    assert plan.key_positions()[0] == ["srf0", 0] and "srf0" in plan.keep and "srf1" not in plan.keep
+    assert len([name for name in plan.keep if isinstance(name, str)]) == 65
+
+
+def test_a_recall_out_of_the_pool_is_refused(model: WanModel, geometry: Geometry, texts: torch.Tensor) -> None:
+    rollout = Rollout(model, make("echo", routing__pool_scenes=2), geometry, keyed_noise(0, ["p"], (3, 16, 4, 6)))
+    rollout.switch(texts[:1])
+    for scene in range(1, 4):
+        rollout.next()
+        rollout.switch(texts[scene : scene + 1], HARD, None, 45)
+    rollout.next()
+    rollout.switch(texts[4:5], RECALL, 1)
+    with pytest.raises(ValueError, match=r"recall of scene 1: the pool holds 2..3; nearest is 2"):
+        rollout.next()
 
 
 def at(name: str, block: int, *starts: SceneStart, **changes: object) -> Plan:
@@ -294,6 +375,7 @@ def test_compressed_tokens_at_the_current_time() -> None:
     [
         ({"anchors": 9}, "must fill the 18 frames before the block; nearest is anchors 12"),
         ({"pool_frames": 13}, "multiple of 3; nearest is 15"),
+        ({"calibration_frames": 60}, "within 3..21; nearest is 21"),
         ({"smooth__blocks": 7}, r"smooth.blocks \(gone before the window is full\) 7: within 1..6; nearest is 6"),
     ],
 )
@@ -307,8 +389,13 @@ def test_budgets_that_do_not_add_up(changes: dict[str, object], words: str) -> N
     [
         ({"pool_frame": 18}, "unknown setting 'pool_frame' of policy echo; nearest is 'pool_frames'"),
         ({"smooth__rho": 1}, "unknown setting 'smooth.rho'.*nearest is 'rho_min'"),
-        ({"rolling": "pingpong"}, "'pingpong'.*ping_pong"),
+        ({"rolling": "pingpong"}, "'pingpong' is none of .*; nearest is 'ping_pong'"),
         ({"drift_gate_lambda": -1}, "nearest is 0"),
+        ({"rolling": "sideways"}, "nearest is"),
+        ({"smooth": 3}, "a group of settings is expected here"),
+        ({"drift_gate_lambda": "nan"}, "nearest is 0"),
+        ({"offsets": "[-1]"}, "none negative"),
+        ({"routing__threshold_smooth": 7}, "within -1..1; nearest is 1"),
         ({"smooth__rho_min": 0.99}, "rho_min <= rho_max"),
         ({"recall_frame__base_weight": 2}, "nearest is 1.0"),
     ],

@@ -109,6 +109,31 @@ def test_an_unknown_override_is_refused() -> None:
         replay.make_policy(dataclasses.replace(case, entry={**case.entry, "pc": {"rolling_cicle": 6}}))
 
 
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"modes": ["hardcuts"]}, "unknown mode 'hardcuts'; nearest is 'hardcut'"),
+        ({"modes": ["recall"] * 5, "recall_targets": {}}, "each needs a recall_targets entry"),
+        ({"modes": ["recall"] * 5, "recall_jumps": []}, "and a recall_jumps one"),
+    ],
+)
+def test_cases_that_lack_something(entry: dict[str, object], message: str) -> None:
+    case = load("recall")
+    with pytest.raises(ValueError, match=message):
+        replay.check(dataclasses.replace(case, entry={**case.entry, **entry}))
+    with pytest.raises(ValueError, match=r"lacks renoise, _model.NH"):
+        arrays = {key: value for key, value in case.arrays.items() if key != "renoise"}
+        replay.check(dataclasses.replace(case, arrays=arrays, model={k: v for k, v in case.model.items() if k != "NH"}))
+
+
+def test_rope_cut_decides_whatever_the_modes_say() -> None:
+    for name in ("infinity_rope_official", "infinity_rope_official_cut"):
+        case = load(f"baselines/{name}")
+        odd = dataclasses.replace(case, entry={**case.entry, "modes": ["smooth" if case.entry["rope_cut"] else "hardcut"] * 2})
+        result = replay.compare(odd, *replay.replay(odd, replay.load_model(WEIGHTS, odd)))
+        assert result["max_abs_diff"] < 1e-5, result
+
+
 def test_rolling_cycle_counts_insertions() -> None:
     case = load("long")
     policy = replay.make_policy(dataclasses.replace(case, entry={**case.entry, "pc": {"rolling_cycle": 6}}))

@@ -58,6 +58,7 @@ def test_the_previous_scene_can_be_excluded() -> None:
     assert routing.recall_target([0.1, 0.2, 0.9], Routing()) == 2
     assert routing.recall_target([0.1, 0.2, 0.9], Routing(exclude_previous=True)) == 1
     assert routing.recall_target([0.9], Routing(exclude_previous=True)) == 0
+    assert routing.recall_target([0.9, 0.1, 0.2], Routing(pool_scenes=2)) == 2
 
 
 def test_common_words_are_dropped() -> None:
