@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,6 +69,7 @@ class Grid:
     backbone: str
     weights: str
     scorer: str
+    settings: str  # shared by all rows and worth telling
     prompts: int
     seeds: int
     videos: int  # asked for in each row
@@ -79,6 +81,7 @@ class Grid:
         """What the numbers are and where they come from, in sentences."""
         return (
             f"{self.title}. Backbone {self.backbone} (weights {self.weights}); {self.scorer}. "
+            f"{f'Settings: {self.settings}. ' if self.settings else ''}"
             f"Mean ± 95 % interval, bootstrap over {_count(self.prompts, 'prompt')} with {_count(self.seeds, 'seed')} each; "
             "higher is better."
         )
@@ -163,7 +166,7 @@ def _latex(grid: Grid) -> str:
         r"\begin{table}[t]",
         r"\centering",
         r"\caption{" + escape(" ".join((grid.caption, *grid.notes))) + "}",
-        r"\label{tab:" + f"{grid.task}-{grid.backbone}-{grid.weights}".replace("_", "-") + "}",
+        r"\label{tab:" + _label(grid) + "}",
         r"\begin{tabular}{llr" + "r" * len(grid.columns) + "}",
         r"\toprule",
         rf"Method & Preset & n & {heads} \\",
@@ -173,6 +176,12 @@ def _latex(grid: Grid) -> str:
         cells = " & ".join(_latex_cell(cell) for cell in row.cells)
         lines.append(rf"{escape(row.label)} & \texttt{{{escape(row.name)}}} & {row.videos} & {cells} \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _label(grid: Grid) -> str:
+    """A name that no other table of a document has and that LaTeX takes as it is."""
+    words = " ".join((grid.task, grid.backbone, grid.weights, grid.scorer, grid.settings))
+    return "-".join(re.findall(r"[A-Za-z0-9.]+", words))
 
 
 def _latex_cell(cell: Cell) -> str:
@@ -202,12 +211,12 @@ def as_csv(grids: Sequence[Grid]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     dimensions = [column.dimension for column in grids[0].columns]
     ends = ("", "_ci95", "_n", "_metric")
-    head = ["task", "backbone", "weights", "scorer", "method", "preset", "variant", "videos", "videos_asked"]
+    head = ["task", "backbone", "weights", "scorer", "settings", "method", "preset", "variant", "videos", "videos_asked"]
     writer.writerow(head + [dimension + end for dimension in dimensions for end in ends])
     for grid in grids:
         for row in grid.rows:
-            line: list[str | int] = [grid.task, grid.backbone, grid.weights, grid.scorer, row.label, row.preset, row.variant]
-            line += [row.videos, grid.videos]
+            line: list[str | int] = [grid.task, grid.backbone, grid.weights, grid.scorer, grid.settings]
+            line += [row.label, row.preset, row.variant, row.videos, grid.videos]
             for column, cell in zip(grid.columns, row.cells):
                 line += _numbers(cell) + [("proxy." if column.proxy else "") + column.dimension if cell.estimate else ""]
             writer.writerow(line)

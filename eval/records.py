@@ -7,6 +7,8 @@
         records/<id>.jsonl    appended to by one attempt alone
         errors/               tracebacks
         units/                videos, traces, scores of segments
+    <store>/sweeps/<table>.json
+        the runs, prompts and scores that a command asked for; the last command of that name counts
 """
 
 from __future__ import annotations
@@ -28,6 +30,17 @@ class Asked:
     scorer: dict[str, Any]
     task: dict[str, str]
     units: dict[str, str]  # prompt id -> unit id
+    prompts: dict[str, str] = field(default_factory=dict)  # prompt id -> digest of the prompt as it stands in its set
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All that one command asked for of one task, which is what its table shows."""
+
+    name: str
+    experiment: str | None
+    task: str
+    wishes: tuple[tuple[Path, Asked], ...]  # run folder and what was wanted of it, in the order of the command
 
 
 @dataclass
@@ -96,6 +109,14 @@ def runs(store: Path) -> Iterator[Run]:
     """All runs of a store, in the order of their paths."""
     for path in sorted(store.glob("runs/*/*/*/seed=*/*/run.json")):
         yield Run(path.parent)
+
+
+def sweeps(store: Path) -> Iterator[Sweep]:
+    """The last sweep of every name, in the order of their names."""
+    for path in sorted(store.glob("sweeps/*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        wishes = [(store / "runs" / wish.pop("path"), Asked(path.stem, **wish)) for wish in content["runs"]]
+        yield Sweep(path.stem, content["experiment"], content["task"], tuple(wishes))
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -1,10 +1,16 @@
-"""The tables of a store, one file a task, made from the store alone.
+"""The tables of a store, made from the store alone.
 
-    python -m eval.tables [store=DIR] [task=NAME,NAME]
+    python -m eval.tables [store=DIR] [task=NAME,NAME] [experiment=NAME]
+
+A table holds what one command asked for: its rows, prompts and seeds, as kept in `<store>/sweeps/`. It is named after its
+task, or `<experiment>-<task>` where experiment= was given; the last command of a name counts. This makes them all again,
+or those of some tasks or of one experiment. A task that no sweep tells of gets one table of all that was ever asked of it.
 """
 
 from __future__ import annotations
 
+import difflib
+import hashlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.grid import DECIMALS, Cell, Column, Grid, Row, as_csv, as_latex, as_markdown, as_text
-from eval.records import Asked, Run, runs
+from eval.records import Asked, Run, runs, sweeps
 from eval.statistics import estimate, ranks
 
 LONG = (
@@ -37,9 +43,23 @@ INTERACTIVE = (
     "dynamic_degree",
 )
 """Columns of the paper's Table 2, then the dimensions that only Table 1 has."""
+DEFAULTS = {"backbone.dtype": "float32", "backbone.threads": 1, "batch": 1, "duration_scale": 1.0, "noise.repeat_initial": False}
+"""Settings of a run beside its method's; other values than these are always told."""
 ORDER = {"long60": LONG, "long120": LONG, "smooth": INTERACTIVE, "hard": INTERACTIVE, "recall": INTERACTIVE}
 
 Unit = tuple[str, int]
+Wishes = tuple[Run, Sequence[Asked]]
+"""A run and all that was asked of it under one way of scoring, oldest first."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one table is made of."""
+
+    name: str
+    task: str
+    experiment: str | None
+    wishes: tuple[Wishes, ...]
 
 
 @dataclass
@@ -54,7 +74,7 @@ class Entry:
 
 @dataclass
 class Block:
-    """Rows that may be compared: same task, backbone and way of scoring."""
+    """Rows that may be compared: same task, backbone, way of scoring and texts of the prompts."""
 
     task: dict[str, str]
     scorer: dict[str, Any]
@@ -62,55 +82,77 @@ class Block:
     weights: str
     newest: str = ""
     conflicts: list[str] = field(default_factory=list)
+    prompts: dict[str, str] = field(default_factory=dict)  # prompt id -> digest of its content
     entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
 
 
-def make(store: Path, tasks: Sequence[str] | None = None, styled: bool = False) -> list[str]:
-    """Write `<store>/tables/<task>.{tex,csv,md}` and return the lines to show.
+def make(store: Path, names: Sequence[str] | None = None, styled: bool = False) -> list[str]:
+    """Write `<store>/tables/<name>.{tex,csv,md}` and return the lines to show.
 
     Args:
         store: the run store.
-        tasks: which tasks; all that the store has scores of by default.
+        names: which tables; all by default.
         styled: whether the lines may carry terminal colours.
     """
-    blocks = gather(store)
     lines: list[str] = []
-    for task in tasks if tasks is not None else sorted({block.task["name"] for block in blocks}):
-        mine = [block for block in blocks if block.task["name"] == task]
-        if not mine:
-            continue
-        grids = [_grid(block) for block in mine]
+    found = {source.name: source for source in sources(store)}
+    for source in found.values() if names is None else [found[name] for name in names]:
+        blocks = gather(source.wishes)
+        grids = [_grid(block, blocks) for block in blocks]
         folder = store / "tables"
         folder.mkdir(parents=True, exist_ok=True)
         for ending, content in (("tex", as_latex(grids)), ("csv", as_csv(grids)), ("md", as_markdown(grids))):
-            (folder / f"{task}.{ending}").write_text(content, encoding="utf-8")
-        for block, grid in zip(mine, grids):
+            (folder / f"{source.name}.{ending}").write_text(content, encoding="utf-8")
+        for block, grid in zip(blocks, grids):
             lines += [as_text(grid, styled), *(f"warning: not reproduced: {line}" for line in block.conflicts), ""]
-        lines.append(f"table: {folder / task}.md, .csv, .tex")
+        lines.append(f"table: {folder / source.name}.md, .csv, .tex")
     return lines
 
 
-def gather(store: Path) -> list[Block]:
-    """All scored runs of a store in blocks, the block that was asked for last first."""
-    blocks: dict[tuple[Any, ...], Block] = {}
+def sources(store: Path) -> list[Source]:
+    """Every table that a store can make, in the order of their names."""
+    found: dict[str, Source] = {}
+    for sweep in sweeps(store):
+        there = [(Run(path), [wish]) for path, wish in sweep.wishes if (path / "run.json").exists()]
+        if there:
+            found[sweep.name] = Source(sweep.name, sweep.task, sweep.experiment, tuple(there))
+    told = {source.task for source in found.values()}
+    rest: dict[str, list[Wishes]] = {}
     for run in runs(store):
-        spec = run.spec
-        common, own = _split(spec["key"]["pixels"])
-        for scores, wishes in _by_scores(run.asked()).items():
-            last = wishes[-1]
-            key = (last.task["name"], spec["backbone"]["name"], spec["key"]["epoch"], repr(common), scores)
-            block = blocks.setdefault(key, Block(last.task, last.scorer, spec["backbone"], common["backbone.weights"][:8]))
-            block.newest = max(block.newest, last.name)
-            entry = block.entries.setdefault((spec["method"]["name"], repr(own)), Entry(run, own))
-            block.conflicts += [f"{spec['method']['name']} {line}" for line in _fill(entry, run, spec["seed"], scores, wishes)]
-    return sorted(blocks.values(), key=lambda block: block.newest, reverse=True)
+        for wishes in _by_scores(run.asked()):
+            if wishes[-1].task["name"] not in told:
+                rest.setdefault(wishes[-1].task["name"], []).append((run, wishes))
+    found |= {task: Source(task, task, None, tuple(wishes)) for task, wishes in rest.items()}
+    return [found[name] for name in sorted(found)]
 
 
-def _split(pixels: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What rows of a block share, and what tells rows apart, both flat and in order; the seed is neither."""
-    flat = dict(sorted(_flat(pixels)))
-    common = {key: value for key, value in flat.items() if key.startswith("backbone.")}
-    return common, {key: value for key, value in flat.items() if key not in common and key != "seed"}
+def gather(wishes: Iterable[Wishes]) -> list[Block]:
+    """Runs in blocks of those that may be compared, the block that was asked for last first."""
+    blocks: dict[tuple[Any, ...], list[Block]] = {}
+    for run, asked in wishes:
+        spec, last = run.spec, asked[-1]
+        settings = dict(sorted(_flat(spec["key"]["pixels"])))
+        weights = settings.pop("backbone.weights")
+        settings.pop("seed")
+        prompts: dict[str, str] = {}
+        for wish in asked:
+            prompts |= wish.prompts
+        key = (last.task["name"], spec["backbone"]["name"], spec["key"]["epoch"], weights, last.scores)
+        like = blocks.setdefault(key, [])
+        block = next((block for block in like if _agree(block.prompts, prompts)), None)
+        if block is None:
+            block = Block(last.task, last.scorer, spec["backbone"], weights[:8])
+            like.append(block)
+        block.prompts |= prompts
+        block.newest = max(block.newest, last.name)
+        entry = block.entries.setdefault((spec["method"]["name"], repr(settings)), Entry(run, settings))
+        block.conflicts += [f"{spec['method']['name']} {line}" for line in _fill(entry, run, spec["seed"], asked)]
+    return sorted((block for like in blocks.values() for block in like), key=lambda block: block.newest, reverse=True)
+
+
+def _agree(some: Mapping[str, str], others: Mapping[str, str]) -> bool:
+    """Whether no prompt has one text here and another there; an edited prompt set is never mixed with the old one."""
+    return all(others.get(prompt, content) == content for prompt, content in some.items())
 
 
 def _flat(tree: Mapping[str, Any], where: str = "") -> Iterable[tuple[str, Any]]:
@@ -121,17 +163,17 @@ def _flat(tree: Mapping[str, Any], where: str = "") -> Iterable[tuple[str, Any]]
             yield where + key, value
 
 
-def _by_scores(asked: Iterable[Asked]) -> dict[str, list[Asked]]:
+def _by_scores(asked: Iterable[Asked]) -> list[list[Asked]]:
     found: dict[str, list[Asked]] = {}
     for wish in asked:
         if wish.scores is not None:
             found.setdefault(wish.scores, []).append(wish)
-    return found
+    return list(found.values())
 
 
-def _fill(entry: Entry, run: Run, seed: int, scores: str, wishes: Sequence[Asked]) -> list[str]:
+def _fill(entry: Entry, run: Run, seed: int, wishes: Sequence[Asked]) -> list[str]:
     """Add a run to its row; returns units that were computed twice with different outcomes."""
-    settled = run.settled(scores)
+    settled = run.settled(wishes[-1].scores)
     done = settled.done
     units: dict[str, str] = {}
     for wish in wishes:
@@ -143,7 +185,7 @@ def _fill(entry: Entry, run: Run, seed: int, scores: str, wishes: Sequence[Asked
     return settled.conflicts
 
 
-def _grid(block: Block) -> Grid:
+def _grid(block: Block, blocks: Sequence[Block]) -> Grid:
     entries = [block.entries[key] for key in sorted(block.entries, key=_row_order(block))]
     asked = set().union(*(entry.asked for entry in entries))
     columns = tuple(_column(dimension, entries) for dimension in ORDER.get(block.task["name"], INTERACTIVE))
@@ -159,6 +201,7 @@ def _grid(block: Block) -> Grid:
         backbone=block.backbone["label"],
         weights=block.weights,
         scorer=block.scorer["label"],
+        settings=_common(block, blocks),
         prompts=len({prompt for prompt, _ in asked}),
         seeds=len({seed for _, seed in asked}),
         videos=len(asked),
@@ -175,12 +218,28 @@ def _row_order(block: Block) -> Any:
     return order
 
 
+def _common(block: Block, blocks: Sequence[Block]) -> str:
+    """What all rows share and a reader would not expect: settings off their defaults, and which texts the prompts have."""
+    first, *others = (entry.settings for entry in block.entries.values())
+    shared = {key: value for key, value in first.items() if all(key in other and other[key] == value for other in others)}
+    odd = [f"{key}={value}" for key, value in shared.items() if not key.startswith("method.") and value != DEFAULTS.get(key)]
+    if any(not _agree(block.prompts, other.prompts) for other in blocks):
+        content = repr(sorted(block.prompts.items())).encode()
+        odd.append(f"prompts={hashlib.blake2b(content, digest_size=4).hexdigest()}")
+    return ", ".join(odd)
+
+
 def _row(entry: Entry, block: Block, cells: Sequence[Cell]) -> Row:
+    """A row's variant: settings of its method that differ between rows of its preset, other settings that differ between any rows."""
     method = entry.run.spec["method"]
+    every = [other.settings for other in block.entries.values()]
     like = [other.settings for (name, _), other in block.entries.items() if name == method["name"]]
-    differing = [key for key in entry.settings if len({repr(other.get(key)) for other in like}) > 1]
-    variant = ", ".join(f"{key.removeprefix('method.settings.')}={entry.settings[key]}" for key in differing)
-    return Row(method["label"], method["name"], variant, len(entry.metrics), tuple(cells))
+    words = []
+    for key, value in entry.settings.items():
+        others = like if key.startswith("method.") else every
+        if len({repr(other.get(key)) for other in others}) > 1:
+            words.append(f"{key.removeprefix('method.settings.')}={value}")
+    return Row(method["label"], method["name"], ", ".join(words), len(entry.metrics), tuple(cells))
 
 
 def _column(dimension: str, entries: Sequence[Entry]) -> Column:
@@ -200,21 +259,46 @@ def _ranked(cell: Cell) -> float | None:
 
 
 def main(words: Sequence[str]) -> int:
-    """Command line: `store=DIR` and `task=NAME,NAME`, both optional."""
-    given = {"store": "results", "task": ""}
+    """Command line: `store=DIR`, `task=NAME,NAME` and `experiment=NAME`, all optional."""
+    try:
+        lines = _command(words)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print("\n".join(lines))
+    return 0
+
+
+def _command(words: Sequence[str]) -> list[str]:
+    given = {"store": "results", "task": "", "experiment": ""}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or key not in given:
-            print(f"{word}: not understood; store=DIR and task=NAME,NAME are", file=sys.stderr)
-            return 1
+            raise ValueError(f"{word}: not understood; store=DIR, task=NAME,NAME and experiment=NAME are")
         given[key] = value
     store = Path(given["store"])
     if not (store / "runs").is_dir():
-        print(f"store={store}: no run store; it has no folder runs", file=sys.stderr)
-        return 1
-    lines = make(store, given["task"].split(",") if given["task"] else None, sys.stdout.isatty())
-    print("\n".join(lines) if lines else f"store={store}: no scores")
-    return 0
+        raise ValueError(f"store={store}: no run store; it has no folder runs")
+    found = sources(store)
+    if not found:
+        raise ValueError(f"store={store}: no scores")
+    tasks = given["task"].split(",") if given["task"] else sorted({source.task for source in found})
+    for task in tasks:
+        _known("task", task, {source.task for source in found}, store)
+    if given["experiment"]:
+        _known("experiment", given["experiment"], {source.experiment for source in found if source.experiment}, store)
+    names = [s.name for s in found if s.task in tasks and given["experiment"] in ("", s.experiment)]
+    if not names:
+        raise ValueError(f"store={store}: experiment={given['experiment']} has no scores of task={given['task']}")
+    return make(store, names, sys.stdout.isatty())
+
+
+def _known(key: str, value: str, there: Iterable[str], store: Path) -> None:
+    choices = sorted(there)
+    if value not in choices:
+        near = difflib.get_close_matches(value, choices, 1, 0)
+        tail = f"nearest is {near[0]} of {', '.join(choices)}" if near else f"the store has no {key} at all"
+        raise ValueError(f"{key}={value}: store {store} has no scores of it; {tail}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from jobs import local
 from jobs.plan import Job, prepare
 from jobs.progress import say
+from jobs.store import write_sweep
 
 PLUGINS = Path(__file__).with_name("plugins")
 
@@ -44,7 +45,7 @@ def run(configs: Sequence[DictConfig]) -> None:
     except ValueError as error:
         raise SystemExit(str(error)) from error
     lacks = local.run(jobs, plain, jobs[0].config.max_workers)
-    _tables(jobs)
+    _tables(jobs, [_experiment(config) for config in configs])
     for line in lacks:
         sys.stderr.write(line + "\n")
     if lacks:
@@ -58,12 +59,22 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def _tables(jobs: Sequence[Job]) -> None:
+def _experiment(config: DictConfig) -> str | None:
+    """The named experiment of a config, for the names of its tables; it changes neither pixels nor scores."""
+    choices = config.hydra.runtime.choices if "hydra" in config else HydraConfig.get().runtime.choices
+    chosen = choices.get("experiment")
+    return None if chosen in (None, "null") else str(chosen)
+
+
+def _tables(jobs: Sequence[Job], experiments: Sequence[str | None]) -> None:
     from eval import tables
 
     for store in dict.fromkeys(job.config.store for job in jobs):
-        tasks = list(dict.fromkeys(job.config.task.name for job in jobs if job.config.store == store))
-        for line in tables.make(Path(store), tasks, sys.stdout.isatty()):
+        names: list[str] = []
+        for experiment in dict.fromkeys(experiments):
+            members = [job for job, own in zip(jobs, experiments) if (job.config.store, own) == (store, experiment)]
+            names += write_sweep(Path(store), members, experiment)
+        for line in tables.make(Path(store), names, sys.stdout.isatty()):
             say(line)
         say(f"videos, traces and scores: below {Path(store) / 'runs'}")
 

@@ -101,6 +101,17 @@ def unit_key(run_id: str, prompt: Prompt, group: Sequence[Prompt] | None) -> dic
     return {"run": run_id, "prompt": dataclasses.asdict(prompt), "group": members}
 
 
+def prompt_digest(prompt: Prompt, duration_scale: float) -> str:
+    """Name by content of a prompt as it stands in its set.
+
+    Args:
+        prompt: the prompt, its durations already scaled.
+        duration_scale: what they were multiplied by.
+    """
+    durations = [round(duration / duration_scale, 6) for duration in prompt.durations_s]
+    return digest(dataclasses.asdict(prompt) | {"durations_s": durations})
+
+
 def scores_key(config: RunConfig) -> dict[str, Any] | None:
     """What can change a score of a finished video; None when the config scores nothing."""
     if config.eval.scorer is None:

@@ -11,12 +11,13 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from echo.scene import Prompt
 from eval.records import Run
+from jobs import identity
 from jobs.identity import canonical
 from jobs.plan import Job
 
@@ -79,17 +80,21 @@ class RunFolder:
                 "seed": config.seed,
             }
             write_atomic(self.path / "run.json", json.dumps(spec, indent=1, sort_keys=True, allow_nan=False).encode())
-        wish = {
-            "v": 1,
+        content = canonical({"v": 1} | self.wish()).encode()
+        stand = sorted((self.path / "asked").glob("*.json"))
+        if not stand or stand[-1].read_bytes() != content:
+            write_atomic(self.path / "asked" / f"{new_attempt()}.json", content)
+
+    def wish(self) -> dict[str, Any]:
+        """What this command asks for: which units, scored how, under which names for people."""
+        job, config = self.job, self.job.config
+        return {
             "scores": job.scores_id,
             "scorer": {"name": config.eval.name, "label": config.eval.label, "key": job.scores_key},
             "task": {"name": config.task.name, "label": config.task.label},
             "units": {prompt.id: job.unit_id(prompt) for prompt in job.asked},
+            "prompts": {prompt.id: identity.prompt_digest(prompt, config.duration_scale) for prompt in job.asked},
         }
-        content = canonical(wish).encode()
-        stand = sorted((self.path / "asked").glob("*.json"))
-        if not stand or stand[-1].read_bytes() != content:
-            write_atomic(self.path / "asked" / f"{new_attempt()}.json", content)
 
     def missing(self) -> tuple[Prompt, ...]:
         """The prompts of this job's shard that have no finished unit and are to be tried."""
@@ -110,6 +115,31 @@ class RunFolder:
         """Where a unit's file stands, for example its video."""
         safe = "".join(c if c.isalnum() or c in "-." else "-" for c in prompt.id)
         return self.path / "units" / f"{safe}-{self.job.unit_id(prompt)[:8]}{ending}"
+
+
+def write_sweep(store: Path, jobs: Sequence[Job], experiment: str | None) -> list[str]:
+    """Keep what a command asked for, so that its tables can be made again; jobs that score nothing ask for no table.
+
+    Args:
+        store: the run store.
+        jobs: the command's jobs in this store.
+        experiment: the named experiment that they came from.
+
+    Returns:
+        The tables' names: `<task>`, or `<experiment>-<task>`.
+    """
+    found: dict[str, list[Job]] = {}
+    for job in jobs:
+        if job.scores_id is not None:
+            found.setdefault(job.config.task.name, []).append(job)
+    names = []
+    for task, members in found.items():
+        names.append(f"{experiment}-{task}" if experiment else task)
+        folders = map(RunFolder, members)
+        wishes = [{"path": folder.path.relative_to(store / "runs").as_posix()} | folder.wish() for folder in folders]
+        content = {"v": 1, "experiment": experiment, "task": task, "runs": wishes}
+        write_atomic(store / "sweeps" / f"{names[-1]}.json", json.dumps(content, indent=1, allow_nan=False).encode())
+    return names
 
 
 class Attempt:

@@ -16,7 +16,7 @@ from eval.grid import Cell, Row, as_latex, as_markdown, as_text, escape
 from eval.protocol import TASKS
 from jobs.config import ROOT, BackboneConfig, EvalConfig, MethodConfig, NoiseConfig, RunConfig, TaskConfig, VideoConfig
 from jobs.plan import Job
-from jobs.store import Attempt, RunFolder, new_attempt
+from jobs.store import Attempt, RunFolder, new_attempt, write_sweep
 
 PROMPTS = tuple(Prompt(f"p{i}", ("a red ball",), (60.0,), ("",)) for i in range(3))
 
@@ -28,7 +28,7 @@ def write(tmp_path, monkeypatch):
     weights.write_bytes(b"weights")
     store = tmp_path / "store"
 
-    def run(method="echo", settings=None, seed=0, prompts=PROMPTS, asked=None, shift=0.0, task="recall", names=None, lost=()):
+    def run(method="echo", settings=None, seed=0, prompts=PROMPTS, asked=None, shift=0.0, task="recall", names=None, lost=(), **more):
         from echo.cache.policy import make
 
         policy = make("echo" if method.startswith("echo") else method, {"label": f"Label of {method}", **(settings or {})})
@@ -48,13 +48,16 @@ def write(tmp_path, monkeypatch):
             max_workers=None,
             max_tries=3,
         )
-        folder = RunFolder(Job(config, policy, asked or prompts))
+        config = dataclasses.replace(config, **more)
+        scale = config.duration_scale
+        asked = [dataclasses.replace(p, durations_s=tuple(d * scale for d in p.durations_s)) for p in asked or prompts]
+        folder = RunFolder(Job(config, policy, tuple(asked)))
         folder.describe()
         attempt = Attempt(folder, new_attempt(), {})
         for index, prompt in enumerate(prompts):
             if prompt not in lost:
                 metrics = dict.fromkeys(names or ("proxy.text_alignment", "temporal_flickering"), 80 + shift + index + seed / 10)
-                attempt.ok(prompt, metrics, {"latents_sha256": "0"})
+                attempt.ok(asked[index], metrics, {"latents_sha256": "0"})
         return folder
 
     run.store = store
@@ -132,16 +135,75 @@ def test_tasks_have_files_of_their_own(write):
 
 def test_command_makes_the_same_bytes_from_the_store_alone(write, tmp_path):
     write("echo", shift=1.0), write("self_forcing", seed=1), write("infinity_rope", lost=PROMPTS[2:])
-    tables.make(write.store, ["recall"])
+    swept = [write("echo", task="long60"), write("self_forcing", task="long60", shift=1.0)]
+    assert write_sweep(write.store, [folder.job for folder in swept], "table3") == ["table3-long60"]
+    tables.make(write.store, ["recall", "table3-long60"])
     moved = tmp_path / "elsewhere"
     shutil.copytree(write.store, moved)
     shutil.rmtree(moved / "tables")
     done = subprocess.run(
         [sys.executable, "-m", "eval.tables", f"store={moved}"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
+    assert len(list((write.store / "tables").iterdir())) == len(list((moved / "tables").iterdir())) == 6
     for path in (write.store / "tables").iterdir():
         assert path.read_bytes() == (moved / "tables" / path.name).read_bytes()
     assert str(moved / "tables" / "recall.md") in done.stdout.replace("recall.md,", "recall.md")
+
+
+def test_table_holds_what_its_command_asked_for(write):
+    """A later and smaller command neither shrinks nor marks the table of an earlier one, and the other way round."""
+    large = [write(method, seed=seed) for method in ("echo", "self_forcing") for seed in (0, 1)]
+    write_sweep(write.store, [folder.job for folder in large], "compare")
+    small = [write(method, prompts=PROMPTS[:2]) for method in ("echo", "infinity_rope")]
+    write_sweep(write.store, [folder.job for folder in small], None)
+    tables.make(write.store)
+    wide, narrow = read(write.store, "compare-recall"), read(write.store)
+    assert [(row["preset"], row["videos"], row["videos_asked"]) for row in wide] == [("echo", "6", "6"), ("self_forcing", "6", "6")]
+    assert [(row["preset"], row["videos"], row["videos_asked"]) for row in narrow] == [("echo", "2", "2"), ("infinity_rope", "2", "2")]
+    assert not any("†" in path.read_text(encoding="utf-8") for path in (write.store / "tables").glob("*.md"))
+
+
+def test_last_command_of_a_name_counts(write):
+    for method in ("echo", "self_forcing"):
+        write_sweep(write.store, [write(method).job], None)
+    tables.make(write.store)
+    assert [row["preset"] for row in read(write.store)] == ["self_forcing"]
+
+
+def test_tables_of_one_experiment_or_task(write, capsys):
+    write_sweep(write.store, [write("echo").job], "table2"), write_sweep(write.store, [write("echo", task="hard").job], None)
+    assert tables.main([f"store={write.store}", "experiment=table2"]) == 0
+    assert {path.stem for path in (write.store / "tables").iterdir()} == {"table2-recall"}
+    assert tables.main([f"store={write.store}", "task=hard"]) == 0
+    assert {path.stem for path in (write.store / "tables").iterdir()} == {"table2-recall", "hard"}
+    wrong = {"task=hart": "nearest is hard", "task=hard experiment=table2": "no scores of task=hard", "experiment=table3": "is table2"}
+    for words, part in wrong.items():
+        assert tables.main([f"store={write.store}", *words.split()]) == 1
+        told = capsys.readouterr().err
+        assert part in told and len(told.splitlines()) == 1
+
+
+def test_settings_beside_the_method_are_told(write):
+    """Rows that differ in one are told apart whatever their presets; one that all share stands in the caption."""
+    write("echo", duration_scale=0.5), write("self_forcing", duration_scale=0.5)
+    tables.make(write.store)
+    assert {row["settings"] for row in read(write.store)} == {"duration_scale=0.5"}
+    assert "Settings: duration_scale=0.5." in (write.store / "tables" / "recall.md").read_text(encoding="utf-8")
+    write("infinity_rope")
+    tables.make(write.store)
+    assert [row["variant"] for row in read(write.store)] == ["duration_scale=0.5", "duration_scale=1.0", "duration_scale=0.5"]
+
+
+def test_edited_prompts_are_never_mixed(write):
+    edited = (dataclasses.replace(PROMPTS[0], scenes=("a blue ring",)), *PROMPTS[1:])
+    write("echo"), write("self_forcing", prompts=edited), write("infinity_rope", prompts=PROMPTS[:2])
+    tables.make(write.store)
+    rows = read(write.store)
+    assert [row["preset"] for row in rows] == ["echo", "infinity_rope", "self_forcing"] or rows[0]["preset"] == "self_forcing"
+    groups = {row["preset"]: row["settings"] for row in rows}
+    assert groups["echo"] == groups["infinity_rope"] != groups["self_forcing"] and groups["echo"].startswith("prompts=")
+    labels = [line for line in (write.store / "tables" / "recall.tex").read_text(encoding="utf-8").splitlines() if r"\label" in line]
+    assert len(set(labels)) == 2 and "embedded-scorer" in labels[0]
 
 
 def test_wrong_store_is_refused(tmp_path):
@@ -151,7 +213,9 @@ def test_wrong_store_is_refused(tmp_path):
 
 def grids(write):
     write("echo", shift=1.0), write("self_forcing")
-    return [tables._grid(block) for block in tables.gather(write.store)]
+    (source,) = tables.sources(write.store)
+    blocks = tables.gather(source.wishes)
+    return [tables._grid(block, blocks) for block in blocks]
 
 
 def test_latex_form(write):

@@ -8,9 +8,10 @@ import pytest
 
 from echo.cache.policy import make
 from echo.scene import Prompt
+from eval.tables import DEFAULTS
 from jobs import identity
 from jobs.config import BackboneConfig, EvalConfig, MethodConfig, NoiseConfig, RunConfig, TaskConfig, VideoConfig, inert
-from jobs.plan import Job
+from jobs.plan import Job, prepare
 
 PROMPTS = tuple(Prompt(f"p{i}", ("a red ball",), (6.0,), ("",)) for i in range(5))
 
@@ -98,6 +99,17 @@ def test_content_of_weights_enters_not_their_path(job, tmp_path):
 def test_prompt_content_enters_the_unit(job, field):
     other = {"scenes": ("a blue ball",), "durations_s": (9.0,), "tags": ("#",), "id": "q"}[field]
     assert job.unit_id(dataclasses.replace(PROMPTS[0], **{field: other})) != job.unit_id(PROMPTS[0])
+
+
+def test_a_prompt_has_one_name_at_every_scale():
+    scaled = dataclasses.replace(PROMPTS[0], durations_s=tuple(d * 0.1 for d in PROMPTS[0].durations_s))
+    assert identity.prompt_digest(scaled, 0.1) == identity.prompt_digest(PROMPTS[0], 1.0) != identity.prompt_digest(scaled, 1.0)
+
+
+def test_defaults_of_tables_are_those_of_the_config(job, plain):
+    pixels = prepare(plain).run_key["pixels"]
+    beside = {key: value for key, value in pixels.items() if not key.startswith("method.") and key not in ("seed", "backbone.weights")}
+    assert beside == DEFAULTS
 
 
 def test_how_many_prompts_and_which_shard_change_no_unit(job):
