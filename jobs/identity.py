@@ -119,7 +119,6 @@ def scores_key(config: RunConfig) -> dict[str, Any] | None:
     return {"epoch": SCORE_EPOCH, "scores": _entering(config, "scores")}
 
 
-def shard_of(prompt_id: str, whole: int) -> int:
-    """The shard (1..whole) that computes a prompt; it depends on nothing but the prompt's id."""
-    number = int.from_bytes(hashlib.blake2b(prompt_id.encode(), digest_size=8).digest(), "big")
-    return number % whole + 1
+def shard_of(index: int, whole: int) -> int:
+    """The shard (1..whole) that computes the prompt at an index of its set, so that any first n prompts are spread evenly."""
+    return index % whole + 1

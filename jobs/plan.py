@@ -64,7 +64,7 @@ class Job:
         if self.config.shard is None:
             return self.asked
         part, whole = parse_shard(self.config.shard)
-        return tuple(p for p in self.asked if identity.shard_of(p.id, whole) == part)
+        return tuple(p for index, p in enumerate(self.asked) if identity.shard_of(index, whole) == part)
 
     @property
     def title(self) -> str:
