@@ -8,6 +8,7 @@ standard input is a lifeline: when it closes, whoever gave the order has gone, a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -122,15 +123,19 @@ def _load(job: Job) -> tuple[Backbone, EmbeddedScorer | None]:
 
 
 def _groups(job: Job, backbone: Backbone) -> Iterator[tuple[Prompt, ...]]:
-    """The whole prompt set in batches of prompts with equal scripts, whatever is asked or done of it."""
-    from echo.routing import script_of
+    """All readable prompts of the set in batches of equal scripts, whatever is asked or done of it.
+
+    A prompt that is refused has no place in a batch, so it takes nothing from its mates.
+    """
+    from echo.generate import check
 
     if job.config.batch == 1:
         yield from ((prompt,) for prompt in job.mine)
         return
     alike: dict[Any, list[Prompt]] = {}
     for prompt in job.prompt_set:
-        alike.setdefault(script_of(prompt, job.policy, backbone.embed), []).append(prompt)
+        with contextlib.suppress(ValueError):  # told where it was asked for
+            alike.setdefault(check(backbone, job.policy, prompt), []).append(prompt)
     for prompts in alike.values():
         for start in range(0, len(prompts), job.config.batch):
             yield tuple(prompts[start : start + job.config.batch])

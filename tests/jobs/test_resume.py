@@ -147,6 +147,23 @@ def test_one_bad_prompt_is_told_and_the_others_go_on(toy, tmp_path):
     assert sorted(r["prompt"] for r in records(tmp_path / "store") if r["status"] == "ok") == ["toy-000", "toy-002"]
 
 
+def test_unreadable_prompt_takes_nothing_from_its_batch(plain, tmp_path):
+    """It fails alone; the others are batched without it, whichever of them are asked first."""
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 4, 3.0)
+    lines = prompts.read_text(encoding="utf-8").splitlines()
+    lines[1] = json.dumps(json.loads(lines[1]) | {"scenes": ["a purple ball", "a red ball"]})
+    prompts.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def make(store: Path, **settings) -> int:
+        config = changed(plain, "task.prompt_set", str(prompts)) | {"batch": 2, "prompts": 4, "store": str(store)} | settings
+        return work(prepare(config), new_attempt(), [], config, lambda event: None)
+
+    assert make(tmp_path / "whole") == 1
+    assert [make(tmp_path / "parts", prompts=1), make(tmp_path / "parts")] == [0, 1]
+    assert latents(tmp_path / "parts") == latents(tmp_path / "whole")
+    assert {prompt for prompt, _ in latents(tmp_path / "whole")} == {"toy-000", "toy-002", "toy-003"}
+
+
 def test_dead_job_hides_nothing(toy, tmp_path):
     """A job whose process dies is named with its last words; the other job's videos are all there."""
     process = start(toy, tmp_path, "seed=0,1", "-m", "max_workers=1")
