@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,12 @@ def run(configs: Sequence[DictConfig]) -> None:
         jobs = [prepare(one) for one in plain]
     except ValueError as error:
         raise SystemExit(str(error)) from error
+    for store in dict.fromkeys(job.config.store for job in jobs):
+        try:
+            Path(store).mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=store).close()
+        except OSError as error:
+            raise SystemExit(_refusal(store, error)) from error
     lacks = local.run(jobs, plain, jobs[0].config.max_workers)
     _tables(jobs, [_experiment(config) for config in configs])
     for line in lacks:
@@ -79,6 +88,31 @@ def _tables(jobs: Sequence[Job], experiments: Sequence[str | None]) -> None:
         say(f"videos, traces and scores: below {Path(store) / 'runs'}")
 
 
+def forget(folder: Path) -> None:
+    """Take away the note that Hydra writes of a sweep before anything is checked; attempts keep command line and config."""
+    with contextlib.suppress(OSError):
+        (folder / "multirun.yaml").unlink()
+        folder.rmdir()
+        folder.parent.rmdir()
+
+
+def _unwritable(error: OSError) -> str:
+    """One line for a store that cannot be written. Raises the error itself if it is about anything else."""
+    store, file = _given_store().absolute(), Path(str(error.filename)).absolute()
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT) and not (file.is_relative_to(store) or store.is_relative_to(file)):
+        raise error
+    return _refusal(str(_given_store()), error)
+
+
+def _given_store() -> Path:
+    return Path(next((word.removeprefix("store=") for word in reversed(sys.argv) if word.startswith("store=")), "results"))
+
+
+def _refusal(store: str, error: OSError) -> str:
+    """One line about a store that cannot be written."""
+    return f"store={store}: cannot be written ({error.strerror or error}); a store is a folder of yours, for example store=results"
+
+
 def guarded(main: Callable[[], None]) -> int:
     """Run the command line; a user's mistake is one line and status 1, an interrupt is status 130.
 
@@ -99,5 +133,9 @@ def guarded(main: Callable[[], None]) -> int:
         from jobs.mistakes import explain
 
         sys.stderr.write(explain(error, sys.argv[1:]) + "\n")
+        forget(_given_store() / "hydra")
+        return 1
+    except OSError as error:
+        sys.stderr.write(_unwritable(error) + "\n")
         return 1
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -206,10 +207,21 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 def _scalar(hint: type, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}={value}: a finite number is expected here, for example 1.0")
     if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     noun = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
     raise ValueError(f"{where}={value}: {noun} is expected here")
+
+
+def _finite(tree: Mapping[str, Any], where: str) -> None:
+    """Refuse numbers that have no name: a run is named by the content of its settings."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            _finite(value, f"{where}{key}.")
+        elif isinstance(value, float):
+            _scalar(float, value, where + str(key))
 
 
 def _at_least(name: str, value: int, least: int) -> None:
@@ -229,6 +241,7 @@ def from_plain(plain: Mapping[str, Any]) -> RunConfig:
     method = tree.get("method")
     if isinstance(method, Mapping):
         settings = {key: value for key, value in method.items() if key not in ("name", "policy")}
+        _finite(settings, "method.")
         tree["method"] = {"settings": settings} | {k: method[k] for k in ("name", "policy") if k in method}
     return build(RunConfig, tree)
 

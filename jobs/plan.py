@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from echo.cache.policy import Policy, make
+from echo.cache.policy import Policy, find, make
 from echo.geometry import Geometry
 from echo.scene import Prompt, load_prompts, scene_blocks
 from eval.protocol import scopes
 from jobs import identity
-from jobs.config import RunConfig, from_plain, located, nearest, parse_shard
+from jobs.config import ROOT, RunConfig, from_plain, located, parse_shard
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,13 @@ def prepare(plain: Mapping[str, Any]) -> Job:
     policy = _policy(config)
     files = {"backbone.weights": config.backbone.weights, "eval.weights": config.eval.weights}
     for name, path in (files | {"task.prompt_set": config.task.prompt_set}).items():
-        if path is not None and not located(path).exists():
-            beside = [str(p.name) for p in located(path).parent.glob("*")]
-            raise ValueError(f"{name}={path}: no such file; {nearest(located(path).name, beside)}")
+        if path is not None and not located(path).is_file():
+            raise ValueError(f"{name}={path}: no such file; {_nearest_file(name, path)}")
     if config.eval.scorer is not None:
         scopes(config.task.name)
     whole = load_prompts(located(config.task.prompt_set))
     if config.prompts is not None and config.prompts > len(whole):
-        raise ValueError(f"prompts={config.prompts}: the set {config.task.name} has {len(whole)}")
+        raise ValueError(f"prompts={config.prompts}: the set {config.task.name} has {len(whole)}; nearest is {len(whole)}")
     prompts = tuple(_scaled(prompt, config.duration_scale) for prompt in whole)
     geometry = _geometry(located(config.backbone.weights))
     for blocks in {sum(scene_blocks(prompt.durations_s, policy.durations)) for prompt in prompts[: config.prompts]}:
@@ -113,8 +113,32 @@ def _geometry(weights: Path) -> Geometry:
     return Geometry(**json.loads(header["__metadata__"]["sizes"])["geometry"])
 
 
+def _nearest_file(name: str, path: str) -> str:
+    """A phrase that names the nearest file of the repository that could stand there."""
+    kinds = {"backbone.weights": "data/weights/*/*.safetensors", "eval.weights": "data/weights/scorer/*.safetensors"}
+    there = {file.relative_to(ROOT).as_posix() for file in ROOT.glob(kinds.get(name, "data/prompts/*.jsonl"))}
+    if name == "backbone.weights":
+        there = {file for file in there if not file.startswith("data/weights/scorer/")}
+    close = difflib.get_close_matches(path, sorted(there), n=1, cutoff=0)
+    return f"nearest is {close[0]}" if close else "none is shipped"
+
+
+def _groups_are_groups(config: RunConfig) -> None:
+    """Refuse a single value where a policy has a group of settings. Raises ValueError."""
+    groups = {}
+    for field in dataclasses.fields(find(config.method.policy)):
+        default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+        if dataclasses.is_dataclass(default):
+            groups[field.name] = dataclasses.fields(default)[0].name, getattr(default, dataclasses.fields(default)[0].name)
+    for key, value in config.method.settings.items():
+        if key in groups and not isinstance(value, Mapping):
+            inner, example = groups[key]
+            raise ValueError(f"method.{key}={value}: a group of settings is expected, for example method.{key}.{inner}={example}")
+
+
 def _policy(config: RunConfig) -> Policy:
     try:
+        _groups_are_groups(config)
         return make(config.method.policy, config.method.settings)
     except ValueError as error:
         raise ValueError(f"method={config.method.name}: {error}") from error

@@ -43,7 +43,7 @@ def test_good_config_is_taken(plain):
         ("method.drift_gate_lambda", -1, ["method=echo", "drift_gate_lambda", "nearest is 0"]),
         ("method.policy", "eco", ["eco", "echo"]),
         ("method.anchors", 9, ["method=echo", "anchors 9", "must fill the 18"]),
-        ("backbone.weights", "pyproject.tom", ["backbone.weights=pyproject.tom", "nearest is pyproject.toml"]),
+        ("backbone.weights", "pyproject.tom", ["backbone.weights=pyproject.tom", "no such file"]),
         ("backbone.weights", "pyproject.toml", ["backbone.weights", "header"]),
     ],
 )
@@ -87,6 +87,13 @@ def test_nearest_or_all():
         (["seed=[1"], "cannot be read"),
         (["experiment=compare"], "method, task, seed vary); add -m"),
         (["experiment=compar"], "nearest is compare"),
+        (["method.drift_gate_lambda=inf"], "method.drift_gate_lambda=inf: a finite number is expected"),
+        (["duration_scale=nan"], "duration_scale=nan: a finite number is expected"),
+        (["method.smooth=3"], "method.smooth=3: a group of settings is expected, for example method.smooth."),
+        (["method.rolling=sideways"], "nearest is"),
+        (["prompts=100"], "has 3; nearest is 3"),
+        (["backbone.weights=data/weights/scorer"], "backbone.weights=data/weights/scorer: no such file; "),
+        (["task.prompt_set=data/prompts/recal.jsonl", "-m"], "no such file; nearest is data/prompts/recall.jsonl"),
     ],
 )
 def test_command_line_refuses_in_one_line_before_any_work(words, part, toy):
@@ -94,7 +101,14 @@ def test_command_line_refuses_in_one_line_before_any_work(words, part, toy):
     done = command([word for word in overrides(toy) if word.split("=")[0] not in given] + words)
     assert done.returncode == 1 and done.stdout == ""
     assert part in done.stderr and done.stderr.count("\n") == 1, done.stderr
-    assert not (toy / "store" / "runs").exists()
+    assert not (toy / "store").exists()
+
+
+@pytest.mark.parametrize("more", [[], ["-m"]])
+def test_store_that_cannot_be_written_is_told_in_one_line(more, toy):
+    store = f"store={toy / 'model.safetensors' / 'inside'}"
+    done = command([word for word in overrides(toy) if not word.startswith("store=")] + [store, *more])
+    assert done.returncode == 1 and done.stderr.startswith(f"{store}: cannot be written (Not a directory") and done.stderr.count("\n") == 1
 
 
 def command(words: list[str]) -> subprocess.CompletedProcess[str]:

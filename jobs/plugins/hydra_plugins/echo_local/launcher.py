@@ -7,6 +7,7 @@ on the path. No `__init__.py` may stand in `hydra_plugins` itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -29,6 +30,7 @@ class LocalLauncher(Launcher):
         """
         from jobs import command
 
+        command.forget(Path(self._config.hydra.sweep.dir))
         loader = self._context.config_loader
         command.run([loader.load_sweep_config(self._config, list(overrides)) for overrides in job_overrides])
         return []
