@@ -4,7 +4,7 @@ Times whole blocks of the real rollout with the network and the attention produc
 own work (gathering, rotating, selecting, statistics, rewriting); the same for Self-Forcing at the same window; and, once, a block of
 Self-Forcing with network and attention. Overhead = (policy - Self-Forcing) / whole block. A recache is an extra forward at a switch,
 timed with the network (at `tiny` only). `real` is one layer of Wan2.1-1.3B at 480x832 (1560 tokens a frame, 12 heads of 128), `tiny`
-the shipped backbone's sizes; both with random weights.
+the shipped backbone's sizes; both with random weights. Times are of the processor, one thread: other programs' load is not in them.
 One JSON line a method; the last line names the machine.
 """
 
@@ -73,7 +73,7 @@ def zero_noise(geometry: Geometry, dtype: torch.dtype) -> Noise:
 
 
 def steady(times: list[float]) -> float:
-    """The quietest pair of neighbouring blocks: other programs only ever add time, and some policies work every other block."""
+    """The quietest pair of neighbouring blocks: caches and clocks only ever add time, and some policies work every other block."""
     return min((a + b) / 2 for a, b in zip(times[:-1], times[1:], strict=True))
 
 
@@ -82,16 +82,16 @@ def block_ms(rollout: Rollout, warm_up: int, blocks: int, switch: bool) -> tuple
     rollout.switch(torch.zeros(1, 1, 1))
     times = []
     for index in range(warm_up + blocks):
-        start = time.perf_counter()
+        start = time.process_time()
         rollout.next()
         if index >= warm_up:
-            times.append(1e3 * (time.perf_counter() - start))
+            times.append(1e3 * (time.process_time() - start))
     if not switch:
         return steady(times), 0.0
     rollout.switch(torch.zeros(1, 1, 1), Transition.hard, None, 45)
-    start = time.perf_counter()
+    start = time.process_time()
     rollout.next()
-    return steady(times), 1e3 * (time.perf_counter() - start)
+    return steady(times), 1e3 * (time.process_time() - start)
 
 
 def own_work(policy: Policy, geometry: Geometry, dtype: torch.dtype, blocks: int) -> tuple[float, float, int]:
@@ -127,9 +127,9 @@ def whole_block(geometry: Geometry, ffn_dim: int, dtype: torch.dtype, blocks: in
     del rollout.window.attention
     times = []
     for _ in range(blocks):
-        start = time.perf_counter()
+        start = time.process_time()
         rollout.next()
-        times.append(1e3 * (time.perf_counter() - start))
+        times.append(1e3 * (time.process_time() - start))
     return steady(times)
 
 
@@ -144,9 +144,9 @@ def recache_percent(method: str, geometry: Geometry, ffn_dim: int, dtype: torch.
     for index in range(24):
         if index >= 12:
             rollout.switch(text, Transition.hard)
-        start = time.perf_counter()
+        start = time.process_time()
         rollout.next()
-        ratios.append(1e3 * (time.perf_counter() - start))
+        ratios.append(1e3 * (time.process_time() - start))
     return round(100 * (min(ratios[12:]) / min(ratios[8:12]) - 1), 1)
 
 
@@ -194,6 +194,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     try:
+        own_work(make_policy({"method": "self_forcing"}), *SIZES[options.geometry][::2], 2)  # first touches of memory count for nobody
         for method in options.methods:
             print(json.dumps(measure(method, options.geometry, options.blocks)), flush=True)
     except ValueError as error:
