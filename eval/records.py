@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -109,6 +109,15 @@ def runs(store: Path) -> Iterator[Run]:
     """All runs of a store, in the order of their paths."""
     for path in sorted(store.glob("runs/*/*/*/seed=*/*/run.json")):
         yield Run(path.parent)
+
+
+def flat(tree: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested settings by dotted path."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{where}{key}.")
+        else:
+            yield where + key, value
 
 
 def sweeps(store: Path) -> Iterator[Sweep]:

@@ -2,15 +2,17 @@
 
     python -m eval.sheet task=recall [store=results] [prompt=ID] [seed=0] [every_s=4] [out=FILE.png]
 
-Shows each method's newest run that has the prompt's video; without prompt=ID the first prompt that all of them have.
+Shows the newest run, by its last start, of every preset and its settings (newer weights take the place of older ones);
+without prompt=ID the first prompt that all of them have.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from echo.scene import BLOCK_S
-from eval.records import Run, runs
+from echo.scene import BLOCK_S, FPS
+from eval.records import Run, flat, runs
 
 KEYS = ("task", "store", "prompt", "seed", "every_s", "out")
 
@@ -29,23 +31,40 @@ class Row:
     """A method's videos of one task and seed: prompt id -> (file, scene borders in seconds)."""
 
     label: str
+    preset: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
     videos: dict[str, tuple[Path, list[float]]] = field(default_factory=dict)
 
 
 def rows_of(store: Path, task: str, seed: int) -> list[Row]:
-    """One row for each method (and changed setting) that has videos. Raises ValueError where there is none."""
-    rows: list[Row] = []
+    """The newest run of every preset and its settings that has videos. Raises ValueError where there is none."""
+    newest: dict[tuple[str, str], tuple[str, Row]] = {}
     for run in runs(store):
         if run.path.parts[-4] != task or run.spec["seed"] != seed:
             continue
-        row = Row(run.spec["method"]["label"])
+        settings = dict(flat(run.spec["key"]["pixels"]))
+        settings.pop("backbone.weights", None)  # a run of older weights gives way to one of newer
+        row = Row(run.spec["method"]["label"], run.spec["method"]["name"], settings)
         for record in run.settled(None).done.values():
             row.videos[record["prompt"]] = (run.path / "units" / record["files"]["video"], borders(run, record))
-        if row.videos:
-            rows.append(row)
+        age = max((path.stem for path in (run.path / "attempts").glob("*.json")), default="")
+        key = row.preset, repr(sorted(settings.items()))
+        if row.videos and (key not in newest or newest[key][0] < age):
+            newest[key] = age, row
+    rows = [row for _, row in newest.values()]
     if not rows:
         raise ValueError(f"{store}: no videos of task {task!r} at seed {seed}; make some with python run.py task={task} seed={seed}")
-    return rows
+    return [replace(row, label=_label(row, rows)) for row in rows]
+
+
+def _label(row: Row, rows: Sequence[Row]) -> str:
+    """The method's label, with its preset and the settings that differ where another row has the same."""
+    twins = [other for other in rows if other.label == row.label]
+    words = [row.preset] if len({other.preset for other in twins}) > 1 else []
+    like = [other for other in twins if other.preset == row.preset]
+    differ = [key for key in row.settings if len({repr(other.settings.get(key)) for other in like}) > 1]
+    words += [f"{key.removeprefix('method.settings.')}={row.settings[key]}" for key in differ]
+    return "\n".join([row.label, *words])
 
 
 def borders(run: Run, record: dict[str, Any]) -> list[float]:
@@ -68,11 +87,13 @@ def shared_prompt(rows: Sequence[Row], wanted: str | None) -> str:
 
 
 def stills(path: Path, every_s: float) -> NDArray[np.uint8]:
-    """Frames [N, H, W, 3] of a video, one each `every_s` seconds, from the middle of each span."""
+    """Frames [N, H, W, 3] of a video, one each `every_s` seconds, from the middle of each span. Raises ValueError if it is shorter."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         step = max(1, round(every_s * float(stream.average_rate or 16)))
         frames = [f.to_ndarray(format="rgb24") for i, f in enumerate(container.decode(stream)) if i % step == step // 2]
+    if not frames:
+        raise ValueError(f"every_s={every_s:g}: {path.name} is shorter than that, for example every_s=1")
     return np.stack(frames)
 
 
@@ -106,14 +127,39 @@ def draw(rows: Sequence[Row], prompt: str, every_s: float, title: str, out: Path
     pyplot.close(figure)
 
 
+def _given(words: Sequence[str]) -> dict[str, str]:
+    """The command line by key. Raises ValueError for a word that is none of the keys."""
+    given: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"{word}: a word is key=value, for example task=recall")
+        if key not in KEYS:
+            raise ValueError(f"{key}: give task=TASK and any of {', '.join(f'{key}=' for key in KEYS[1:])}")
+        given[key] = value
+    if "task" not in given:
+        raise ValueError("(no task=): give a task, for example task=recall")
+    return given
+
+
+def _every(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1 / FPS <= value < math.inf:
+        raise ValueError(f"every_s={text}: seconds between stills, {1 / FPS} (one frame) or more, for example every_s=4")
+    return value
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see the module's docstring."""
     try:
-        given = dict(word.split("=", 1) for word in (sys.argv[1:] if argv is None else argv))
-        if unknown := [key for key in given if key not in KEYS] or ([] if "task" in given else ["(no task=)"]):
-            raise ValueError(f"{unknown[0]}: give task=TASK and any of {', '.join(f'{key}=' for key in KEYS[1:])}")
-        store, task, seed = Path(given.get("store", "results")), given["task"], int(given.get("seed", 0))
-        every_s = float(given.get("every_s", 4))
+        given = _given(sys.argv[1:] if argv is None else argv)
+        store, task = Path(given.get("store", "results")), given["task"]
+        if not given.get("seed", "0").isdecimal():
+            raise ValueError(f"seed={given['seed']}: a whole number of 0 or more, for example seed=0")
+        seed, every_s = int(given.get("seed", 0)), _every(given.get("every_s", "4"))
         rows = rows_of(store, task, seed)
         prompt = shared_prompt(rows, given.get("prompt"))
         out = Path(given.get("out", store / "sheets" / f"{task}-{prompt}-seed{seed}.png"))

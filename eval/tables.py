@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.grid import DECIMALS, Cell, Column, Grid, Row, as_csv, as_latex, as_markdown, as_text
-from eval.records import Asked, Run, runs, sweeps
+from eval.records import Asked, Run, flat, runs, sweeps
 from eval.statistics import estimate, ranks
 
 LONG = (
@@ -131,7 +131,7 @@ def gather(wishes: Iterable[Wishes]) -> list[Block]:
     blocks: dict[tuple[Any, ...], list[Block]] = {}
     for run, asked in wishes:
         spec, last = run.spec, asked[-1]
-        settings = dict(sorted(_flat(spec["key"]["pixels"])))
+        settings = dict(sorted(flat(spec["key"]["pixels"])))
         weights = settings.pop("backbone.weights")
         settings.pop("seed")
         prompts: dict[str, str] = {}
@@ -153,14 +153,6 @@ def gather(wishes: Iterable[Wishes]) -> list[Block]:
 def _agree(some: Mapping[str, str], others: Mapping[str, str]) -> bool:
     """Whether no prompt has one text here and another there; an edited prompt set is never mixed with the old one."""
     return all(others.get(prompt, content) == content for prompt, content in some.items())
-
-
-def _flat(tree: Mapping[str, Any], where: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{where}{key}.")
-        else:
-            yield where + key, value
 
 
 def _by_scores(asked: Iterable[Asked]) -> list[list[Asked]]:

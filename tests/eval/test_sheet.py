@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -46,8 +47,39 @@ def test_a_sheet_is_drawn(store: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["task=recall"], "no videos of task 'recall'"),
         (["task=hard", "sed=1"], "sed: give task=TASK"),
         ([], "(no task=)"),
+        (["task=hard", "seed=x"], "seed=x: a whole number of 0 or more, for example seed=0"),
+        (["task=hard", "every_s=0"], "every_s=0: seconds between stills"),
+        (["task=hard", "every_s=100"], "every_s=100: toy-000"),
+        (["task=hard", "every_s=often"], "every_s=often: seconds between stills"),
+        (["hard"], "hard: a word is key=value, for example task=recall"),
     ],
 )
 def test_refusals(store: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert sheet.main([*words, f"store={store}"]) == 2
-    assert message in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1
+
+
+def fake(store: Path, preset: str, run: str, attempt: str, settings: dict[str, object], weights: str) -> None:
+    """A run of one video, its files empty but for what a sheet reads before it draws."""
+    pixels = {"backbone.weights": weights, "seed": 0, "method.settings": settings}
+    spec = {"seed": 0, "method": {"name": preset, "label": "Echo"}, "key": {"pixels": pixels}}
+    record = {"unit": "u", "prompt": "p", "status": "ok", "latents_sha256": "0", "scores": None, "metrics": {}, "t": 0}
+    files = {"run.json": spec, "records/a.jsonl": record | {"files": {"video": f"{run}.mp4", "trace": "t"}}, "units/t": {"scene": 0}}
+    for name, content in (files | {f"attempts/{attempt}.json": {}}).items():
+        path = store / "runs" / "tiny" / "hard" / preset / "seed=0" / run / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def test_newest_run_of_each_preset_and_settings_has_a_row(tmp_path: Path) -> None:
+    fake(tmp_path, "echo", "a", "2", {"drift_gate_lambda": 3.0}, "new")
+    fake(tmp_path, "echo", "b", "1", {"drift_gate_lambda": 3.0}, "old")
+    fake(tmp_path, "echo", "c", "1", {"drift_gate_lambda": 1.0}, "new")
+    fake(tmp_path, "echo_paper", "d", "1", {"drift_gate_lambda": 3.0}, "new")
+    rows = sheet.rows_of(tmp_path, "hard", 0)
+    assert {row.label: row.videos["p"][0].stem for row in rows} == {
+        "Echo\necho\ndrift_gate_lambda=3.0": "a",
+        "Echo\necho\ndrift_gate_lambda=1.0": "c",
+        "Echo\necho_paper": "d",
+    }
