@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from eval.protocol import TASKS
-from jobs import identity
+from jobs import command, identity
 from jobs.config import ROOT, from_plain
 from jobs.plan import prepare
 from tests.toy import write_backbone, write_prompts
@@ -72,6 +72,13 @@ def test_every_run_of_every_experiment_passes_the_check(path, toy):
         job = prepare(composed([f"experiment={path.stem}", *words, "eval=none", *toy]))
         seen.add((job.config.task.name, job.run_id))
     assert len(seen) == len(list(sweep(path))) > 1
+
+
+@pytest.mark.parametrize("name", [None, "table3"])
+def test_name_of_an_experiment_reaches_its_tables(name):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [] if name is None else [f"experiment={name}"], return_hydra_config=True)
+    assert command._experiment(config) == name
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(CONF)))
