@@ -109,7 +109,7 @@ def draw(rows: Sequence[Row], prompt: str, every_s: float, title: str, out: Path
     size = (0.75 * columns + 1.6, 0.79 * len(rows) + 0.6)
     figure, axes = pyplot.subplots(len(rows), columns, figsize=size, squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.06})
     for row, strip, line in zip(rows, images, axes, strict=True):
-        cuts = {int(border // every_s) for border in row.videos[prompt][1]}
+        cuts = {math.ceil(border / every_s - 0.5) for border in row.videos[prompt][1]}
         for column, axis in enumerate(line):
             axis.set(xticks=[], yticks=[])
             for side in axis.spines.values():
@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = rows_of(store, task, seed)
         prompt = shared_prompt(rows, given.get("prompt"))
         out = Path(given.get("out", store / "sheets" / f"{task}-{prompt}-seed{seed}.png"))
-        draw(rows, prompt, every_s, f"{task}, prompt {prompt}, seed {seed}: one frame each {every_s:g} s, red where a scene begins", out)
+        draw(rows, prompt, every_s, f"{task}, prompt {prompt}, seed {seed}: one frame each {every_s:g} s, red before the first frame of a scene", out)
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
