@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = rows_of(store, task, seed)
         prompt = shared_prompt(rows, given.get("prompt"))
         out = Path(given.get("out", store / "sheets" / f"{task}-{prompt}-seed{seed}.png"))
-        draw(rows, prompt, every_s, f"{task}, prompt {prompt}, seed {seed}: one frame each {every_s:g} s, red before the first frame of a scene", out)
+        draw(rows, prompt, every_s, f"{task}, prompt {prompt}, seed {seed}: one frame each {every_s:g} s, red where a scene begins", out)
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
