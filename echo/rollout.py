@@ -80,15 +80,15 @@ class Rollout:
 
     @torch.inference_mode()
     def next(self) -> Block:
-        """Make one block. Raises ValueError before the first scene is given."""
+        """Make one block. Raises ValueError before the first scene is given, or for a recall that the memory refuses."""
         pending, self._pending = self._pending, None
-        if pending is not None:
-            self._text, self._starts = pending[0], (*self._starts, pending[1])
-        if not self._starts:
+        starts = self._starts if pending is None else (*self._starts, pending[1])
+        if not starts:
             raise ValueError("no scene yet: call switch(text) before the first block")
-        step = Step(self.block, self._starts, self.geometry)
+        step = Step(self.block, starts, self.geometry)
         if pending is not None:
-            self.memory.switch(step)
+            self.memory.switch(step)  # may refuse a recall; the rollout is then as it was
+            self._text, self._starts = pending[0], starts
             self._recache(step)
         plan = self.policy.plan(step)
         self.memory.begin_block(step, plan)

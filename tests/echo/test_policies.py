@@ -19,9 +19,10 @@ from echo.geometry import Geometry
 from echo.memory.settings import Encoding, Fusion
 from echo.noise import keyed_noise
 from echo.policy import Echo
+from echo.presets import CONF
 from echo.rollout import Rollout
 from echo.scene import SceneStart, Script, Transition
-from echo.trace import CONF, plans
+from echo.trace import plans
 from tests.echo.conftest import make, report
 from tests.policies import PRESETS
 
@@ -214,6 +215,7 @@ def test_a_recall_out_of_the_pool_is_refused(model: WanModel, geometry: Geometry
     rollout.switch(texts[4:5], RECALL, 1)
     with pytest.raises(ValueError, match=r"recall of scene 1: the pool holds 2..3; nearest is 2"):
         rollout.next()
+    assert rollout.next().scene == 3, "a refused switch leaves the rollout in its scene"
 
 
 def at(name: str, block: int, *starts: SceneStart, **changes: object) -> Plan:
