@@ -13,8 +13,8 @@ from echo.cache.plan import COMPRESSED, Kind, Plan, Selection, Slot, Step
 from echo.cache.policy import Memory, Policy
 from echo.geometry import Geometry
 from echo.memory.anchors import Rolling, anchors
-from echo.memory.settings import ChainSource, CompressedPosition, Encoding, Fading, Fusion, RecallFrame, check_positive
-from echo.ranges import multiple_of, within
+from echo.memory.settings import ChainSource, CompressedPosition, Encoding, Fading, Fusion, RecallFrame
+from echo.ranges import multiple_of, positive, within
 from echo.routing import Routing
 from echo.scene import Transition
 
@@ -52,7 +52,7 @@ class Echo(Policy):
     routing: Routing = field(default_factory=Routing)
 
     def __post_init__(self) -> None:
-        check_positive(self, "anchors", "recent", "candidate_frames")
+        positive(self, "anchors", "recent", "candidate_frames")
         within("pool_frames", self.pool_frames, self.anchors, float("inf"))
         within("compressed", self.compressed, 0, self.candidate_frames)
         within("drift_gate_lambda", self.drift_gate_lambda, 0, float("inf"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 
 def within(name: str, value: float, low: float, high: float) -> None:
@@ -12,6 +13,12 @@ def within(name: str, value: float, low: float, high: float) -> None:
     rule = f"{low} or more" if high == math.inf else f"within {low}..{high}"
     nearest = low if not math.isfinite(value) and high == math.inf else min(max(low, value), high)
     raise ValueError(f"{name} {value}: {rule}; nearest is {nearest}")
+
+
+def positive(settings: Any, *names: str) -> None:
+    """Raises ValueError for a setting under 1."""
+    for name in names:
+        within(name, getattr(settings, name), 1, math.inf)
 
 
 def multiple_of(size: int, **settings: int) -> None:

@@ -26,9 +26,9 @@ from echo.cache.plan import Plan
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
 from echo.noise import Noise
+from echo.presets import preset
 from echo.rollout import Rollout
 from echo.scene import Transition
-from echo.trace import preset
 
 MODES = {"smooth": Transition.smooth, "hardcut": Transition.hard, "hard": Transition.hard, "recall": Transition.recall}
 OVERRIDES = {"drift_gate_lambda": "drift_gate_lambda", "use_amplitude_compensation": "amplitude", "use_drift_gate": "drift_gate"}

@@ -7,7 +7,6 @@ policy's plan alone: no network runs. With several prompts in a task's set, the 
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,20 +14,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from echo.cache import policy as policies
 from echo.cache.plan import Kind, Plan, Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
+from echo.presets import ROOT, make_policy, preset
 from echo.routing import script_of
 from echo.scene import Prompt, Script, load_prompts
 
 if TYPE_CHECKING:
     from echo.backbone.load import Backbone
-
-ROOT = Path(__file__).resolve().parent.parent
-CONF = ROOT / "conf"
 
 USAGE = "method=NAME task=TASK [blocks=N] [prompt=ID] [method.SETTING=VALUE ...]"
 
@@ -76,19 +70,6 @@ def draw(traced: Sequence[Plan], path: Path, title: str) -> None:
     pyplot.close(figure)
 
 
-def preset(group: str, name: str) -> dict[str, Any]:
-    """One YAML of a config group upon those that its defaults name. Raises ValueError that names the nearest choice."""
-    known = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-    if name not in known:
-        raise ValueError(f"unknown {group} {name!r}; nearest is {difflib.get_close_matches(name, known, 1, 0)[0]!r} of {', '.join(known)}")
-    content = OmegaConf.load(CONF / group / f"{name}.yaml")
-    assert isinstance(content, DictConfig)
-    bases = [base for base in content.pop("defaults", []) if base != "_self_"]
-    merged = OmegaConf.to_container(OmegaConf.merge(*(preset(group, base) for base in bases), content))
-    assert isinstance(merged, dict)
-    return {str(key): value for key, value in merged.items()}
-
-
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
     """`key=value` words of the command line. Raises ValueError for another form or key."""
     options: dict[str, Any] = {}
@@ -101,15 +82,6 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
         if key not in options:
             raise ValueError(f"{key}= is missing: give method=NAME task=TASK")
     return options
-
-
-def make_policy(options: dict[str, Any]) -> Policy:
-    """The named preset with the command line's `method.*` settings."""
-    settings = OmegaConf.create(preset("method", options["method"]))
-    dotted = [f"{key.removeprefix('method.')}={value}" for key, value in options.items() if key.startswith("method.")]
-    merged = OmegaConf.to_container(OmegaConf.merge(settings, OmegaConf.from_dotlist(dotted)))
-    assert isinstance(merged, dict)
-    return policies.make(merged["policy"], {str(k): v for k, v in merged.items() if k not in ("name", "policy")})
 
 
 def pick_prompt(options: dict[str, Any]) -> Prompt:

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from echo.backbone.load import Backbone, BackboneFile, load
 from echo.noise import keyed_noise
+from echo.presets import make_policy, preset
 from echo.rollout import Rollout
-from echo.trace import make_policy, preset
 
 SENTENCE = "A red ball circles over a striped meadow."
 WARM_UP_BLOCKS = 50

@@ -24,9 +24,9 @@ from echo.backbone.wan import Attend, TextStates, TimeStates, WanConfig, WanMode
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
 from echo.noise import Noise
+from echo.presets import make_policy
 from echo.rollout import Rollout
 from echo.scene import Transition
-from echo.trace import make_policy
 from jobs.provenance import cpu
 
 METHODS = (

@@ -11,8 +11,8 @@ import torch
 
 from echo.backbone.load import BackboneFile, load
 from echo.generate import generate
+from echo.presets import make_policy
 from echo.scene import load_prompts
-from echo.trace import make_policy
 from jobs.identity import PIXEL_EPOCH
 from tests.toy import write_backbone, write_prompts
 

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-
-def check_positive(settings: Any, *names: str) -> None:
-    """Raises ValueError for a setting under 1."""
-    for name in names:
-        if getattr(settings, name) < 1:
-            raise ValueError(f"{name} {getattr(settings, name)}: a whole number, 1 or more; nearest is 1")
+from echo.ranges import positive, within
 
 
 class CompressedPosition(StrEnum):
@@ -83,9 +77,8 @@ class RecallFrame:
     base_weight: float = 0.9
 
     def __post_init__(self) -> None:
-        check_positive(self, "count", "stride")
-        if not 0 <= self.base_weight <= 1:
-            raise ValueError(f"recall_frame.base_weight {self.base_weight}: within 0..1; nearest is {min(1.0, max(0.0, self.base_weight))}")
+        positive(self, "count", "stride")
+        within("recall_frame.base_weight", self.base_weight, 0.0, 1.0)
 
     def candidates(self, scene_frames: int) -> tuple[int, ...]:
         """Frames of a scene of `scene_frames` frames to fuse, as many as exist; the first frame where none does."""
@@ -113,9 +106,8 @@ class Fading:
     discrepancy: Discrepancy = Discrepancy.tiled
 
     def __post_init__(self) -> None:
-        check_positive(self, "blocks")
-        if self.old_recent not in range(4):
-            raise ValueError(f"old_recent {self.old_recent}: 0 to 3 frames; nearest is {min(3, max(0, self.old_recent))}")
+        positive(self, "blocks")
+        within("old_recent", self.old_recent, 0, 3)
         if not 0 < self.rho_min <= self.rho_max <= 1:
             raise ValueError(f"rho {self.rho_min}..{self.rho_max}: 0 < rho_min <= rho_max <= 1; nearest is {self.rho_max}..{self.rho_max}")
         if not 0 < self.weight <= 1:

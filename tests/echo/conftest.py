@@ -11,7 +11,7 @@ from echo.backbone.wan import WanConfig, WanModel
 from echo.cache import policy as policies
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
-from echo.trace import preset
+from echo.presets import preset
 
 torch.set_num_threads(1)
 
