@@ -17,8 +17,9 @@ from jobs.config import ROOT
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The files that git knows or would take in, as they are in the working tree."""
-    names = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    for name in names:
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in names.splitlines():
         if (ROOT / name).is_file() and not name.startswith("tests/golden"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, tmp_path / name)
