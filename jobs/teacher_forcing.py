@@ -68,13 +68,17 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def loss_of(model: WanModel, text: WordEncoder, batch: Batch, device: torch.device) -> Tensor:
-    """Mean squared error of the predicted flow (noise - x0) over the learned blocks of the noisy copies."""
+    """Squared error of the predicted flow (noise - x0), summed over the batch's rows, as a mean over all rows of the step.
+
+    The shares of a step add up to the step's loss, and so do their gradients.
+    """
     generator = torch.Generator().manual_seed(batch.noise_seed)
     clean = batch.latents
     size, frames = clean.shape[:2]
     blocks = frames // BLOCK_FRAMES
-    noise = torch.randn(NOISY, *clean.shape, generator=generator)
-    blur = torch.randn(clean.shape, generator=generator) * batch.context_sigma[:, None, None, None, None]
+    whole, rows = (batch.size, *clean.shape[1:]), slice(batch.start, batch.start + size)
+    noise = torch.randn(NOISY, *whole, generator=generator)[:, rows]
+    blur = torch.randn(whole, generator=generator)[rows] * batch.context_sigma[:, None, None, None, None]
     sigma = batch.sigmas.repeat_interleave(BLOCK_FRAMES, dim=2)
     level = sigma[..., None, None, None]
     noisy = (1 - level) * clean + level * noise
@@ -84,13 +88,13 @@ def loss_of(model: WanModel, text: WordEncoder, batch: Batch, device: torch.devi
     timesteps = torch.cat([zeros, *(sigma * 1000)], dim=1).to(device)
     grid = (clean.shape[3] // 2, clean.shape[4] // 2)
     attend = CopiesAttention(batch.gaps, *grid, model.config.head_dim, device)
-    rows = text.rows(batch.sentences).to(device)
+    words = text.rows(batch.sentences).to(device)
     # On a CPU the fused kernel's backward pass is several times slower in bf16 than plain products.
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
     with torch.autocast(device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        states = model.text_states(text(rows))
+        states = model.text_states(text(words))
         flow = model(sequence, model.time_states(timesteps), states, attend)
     predicted = torch.stack(flow[:, past.shape[1] :].float().chunk(NOISY, dim=1))
     weight = batch.weight.repeat_interleave(BLOCK_FRAMES, dim=1).to(device)
     error = (predicted - (noise - clean).to(device)).square().mean(dim=(3, 4, 5))
-    return (error * weight).sum() / (weight.sum() * NOISY)
+    return (error * weight).sum() / (batch.learned * BLOCK_FRAMES * NOISY)

@@ -20,14 +20,16 @@ NOISY = 2
 """Noisy copies of each clip in one forward."""
 FRAMES_PER_STEP = 704
 """Latent frames (all copies) that one forward sees, whatever the length of its clips."""
+UNTOLD = 0.1
+"""Share of clips without a text: what classifier-free guidance of the self-rollout phase pushes away from."""
 CODEC_SEED = 1_000_003
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One training step.
+    """One training step, or the share of it that one of several processes computes: rows `start` to `start + B` of `size`.
 
-    sentences: B texts. latents [B, J*3, C, h, w]: the clips. sigmas [NOISY, B, J]: noise level of each block of each
+    sentences: B texts, some empty, so that the network also learns what is true of every clip. latents [B, J*3, C, h, w]: the clips. sigmas [NOISY, B, J]: noise level of each block of each
     noisy copy. weight [B, J]: 1 where a block's flow is learned, 0 where it is only history. context_sigma [B]: how
     much noise the clean copy carries. gaps: for each block the earlier blocks that it sees.
     """
@@ -39,6 +41,10 @@ class Batch:
     context_sigma: Tensor
     gaps: tuple[tuple[int, ...], ...]
     noise_seed: int
+    start: int
+    size: int
+    learned: float
+    """Blocks whose flow is learned, in all rows of the step."""
 
 
 def fit_codec(clips: int = 768) -> PatchCodec:
@@ -47,15 +53,18 @@ def fit_codec(clips: int = 768) -> PatchCodec:
     return PatchCodec.fit(torch.from_numpy(render(truths)))
 
 
-def make_batch(codec: PatchCodec, seed: int, step: int, steps: int, frames_per_step: int = FRAMES_PER_STEP) -> Batch:
+def make_batch(
+    codec: PatchCodec, seed: int, step: int, steps: int, frames_per_step: int = FRAMES_PER_STEP, share: tuple[int, int] = (0, 1)
+) -> Batch:
     """The batch of `step` (0-based) of a run of `steps` steps.
 
     The first 15 % of a run show places without landmarks; later 85 % of clips have them. Short clips teach looks and
-    are cheap; long ones teach motion and memory and are drawn more often in the last 30 %.
+    are cheap; long ones teach motion and memory and are drawn more often in the last 40 %. share: (which, of how many)
+    equal parts of the step's clips; only these are drawn, and together they are the step.
     """
     rng = np.random.default_rng([seed, step])
     done = step / steps
-    lengths = (0.45, 0.2, 0.35) if done < 0.7 else (0.3, 0.2, 0.5)
+    lengths = (0.75, 0.15, 0.1) if done < 0.6 else (0.4, 0.2, 0.4)
     blocks = int(rng.choice((1, 2, 7), p=lengths))
     size = max(1, frames_per_step // (BLOCK_FRAMES * (NOISY * blocks + blocks - 1)))
     easy = rng.uniform(size=size) < (1.0 if done < 0.15 else 0.15)
@@ -63,20 +72,31 @@ def make_batch(codec: PatchCodec, seed: int, step: int, steps: int, frames_per_s
     if blocks > 1:
         # A clip may begin with another motion from anywhere: its first blocks are context, not something to learn.
         history = np.where(rng.uniform(size=size) < 0.35, rng.integers(1, min(blocks, 4), size=size), 0)
+    choices = rng.integers(0, 1 << 30, size=size)
+    silent = rng.uniform(size=size) < UNTOLD
+    weight = np.arange(blocks)[None, :] >= history[:, None]
+    sigmas = _sigmas(rng, (NOISY, size, blocks))
+    context_sigma = rng.uniform(0, 0.1, size=size).astype(np.float32)
+    gaps = _gaps(rng, blocks)
+    which, whole = share
+    mine = range(size * which // whole, size * (which + 1) // whole)
+    rows = slice(mine.start, mine.stop)
     truths = [
         draw((seed, step, index), blocks * BLOCK_PIXEL_FRAMES, bool(easy[index]), None, int(history[index]) * BLOCK_PIXEL_FRAMES)
-        for index in range(size)
+        for index in mine
     ]
-    choices = rng.integers(0, 1 << 30, size=size)
-    weight = np.arange(blocks)[None, :] >= history[:, None]
+    said = [sentence(truth.words, int(choice)) for truth, choice in zip(truths, choices[rows], strict=True)]
     return Batch(
-        [sentence(truth.words, int(choice)) for truth, choice in zip(truths, choices, strict=True)],
+        ["" if quiet else text for quiet, text in zip(silent[rows], said, strict=True)],
         codec.encode(torch.from_numpy(render(truths))),
-        torch.from_numpy(_sigmas(rng, (NOISY, size, blocks))),
-        torch.from_numpy(weight.astype(np.float32)),
-        torch.from_numpy(rng.uniform(0, 0.1, size=size).astype(np.float32)),
-        _gaps(rng, blocks),
+        torch.from_numpy(sigmas[:, rows]),
+        torch.from_numpy(weight[rows].astype(np.float32)),
+        torch.from_numpy(context_sigma[rows]),
+        gaps,
         int(rng.integers(0, 1 << 62)),
+        mine.start,
+        size,
+        float(weight.sum()),
     )
 
 

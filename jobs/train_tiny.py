@@ -9,6 +9,7 @@ import math
 import os
 import platform
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -17,17 +18,19 @@ from typing import Any
 
 import torch
 import torch._dynamo
+import torch.distributed
+import torch.multiprocessing
 from torch import nn
 
 from data.world import render
 from data.world.words import VOCABULARY
 from echo.backbone import load
-from echo.backbone.codec import SIDE, PatchCodec
+from echo.backbone.codec import CHANNELS, SIDE, PatchCodec
 from echo.backbone.text import WordEncoder
 from echo.backbone.wan import WanConfig, WanModel
 from echo.geometry import PATCH, Geometry
 from jobs.teacher_forcing import loss_of
-from jobs.train_data import FRAMES_PER_STEP, fit_codec, make_batch
+from jobs.train_data import BLOCK_FRAMES, FRAMES_PER_STEP, fit_codec, make_batch
 
 SHIPPED = Path(__file__).resolve().parents[1] / "data" / "weights" / "tiny"
 MIB_LIMIT = 12
@@ -39,7 +42,7 @@ class Settings:
     """Everything that the trained weights depend on."""
 
     seed: int = 0
-    steps: int = 4200
+    steps: int = 6200
     frames_per_step: int = FRAMES_PER_STEP
     dim: int = 192
     heads: int = 6
@@ -55,14 +58,16 @@ class Settings:
 
     def wan(self) -> WanConfig:
         """Sizes of the backbone."""
-        return WanConfig(self.dim, self.ffn_dim, self.heads, self.layers, self.freq_dim, self.text_dim, self.text_len, 16, 16)
+        return WanConfig(self.dim, self.ffn_dim, self.heads, self.layers, self.freq_dim, self.text_dim, self.text_len, CHANNELS, CHANNELS)
 
 
 class Trainer:
     """Backbone, word vectors, their moving averages and the optimizer, at some step."""
 
-    def __init__(self, settings: Settings, folder: Path, device: torch.device) -> None:
+    def __init__(self, settings: Settings, folder: Path, device: torch.device, share: tuple[int, int] = (0, 1)) -> None:
+        """share: (which, of how many) processes this is; each computes a part of every step, and gradients are added up."""
         self.settings = settings
+        self.share = share
         self.folder = folder
         self.device = device
         torch.manual_seed(settings.seed)
@@ -91,19 +96,31 @@ class Trainer:
     def train_step(self) -> tuple[float, int]:
         """One step; its loss and how many blocks its clips had."""
         settings = self.settings
-        batch = make_batch(self.codec, settings.seed, self.step, settings.steps, settings.frames_per_step)
+        batch = make_batch(self.codec, settings.seed, self.step, settings.steps, settings.frames_per_step, self.share)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * _rate(self.step, settings)
         loss = loss_of(self.model, self.text, batch, self.device)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        loss = self._add_up(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         decay = min(settings.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
         self.step += 1
-        self.clips += len(batch.sentences)
-        return float(loss.detach()), len(batch.gaps)
+        self.clips += batch.size
+        return float(loss), len(batch.gaps)
+
+    def _add_up(self, loss: torch.Tensor) -> torch.Tensor:
+        """Sum of the loss, and in place of the gradients, over all processes."""
+        if self.share[1] == 1:
+            return loss
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        flat = torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients)])
+        torch.distributed.all_reduce(flat)
+        parts = flat[1:].split([gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)])
+        return flat[0]
 
     def save(self) -> None:
         """Write the checkpoint so that a kill leaves the old one or the new one, never half of one."""
@@ -184,10 +201,11 @@ def train(trainer: Trainer, save_every: int) -> None:
             for blocks in sorted({blocks for _, blocks in recent}):
                 mine = [loss for loss, length in recent if length == blocks]
                 record[f"loss_{blocks}_blocks"] = round(sum(mine) / len(mine), 5)
-            with log.open("a") as file:
-                file.write(json.dumps(record | {"clips": trainer.clips}) + "\n")
+            if trainer.share[0] == 0:
+                with log.open("a") as file:
+                    file.write(json.dumps(record | {"clips": trainer.clips}) + "\n")
             recent.clear()
-        if trainer.step % save_every == 0 or trainer.step == trainer.settings.steps:
+        if trainer.share[0] == 0 and (trainer.step % save_every == 0 or trainer.step == trainer.settings.steps):
             trainer.save()
 
 
@@ -275,22 +293,40 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="fuse small operations (needs a C++ compiler; 20 %% faster)")
     parser.add_argument("--replan", action="store_true", help="let --steps differ from the checkpoint's, and say so in the record")
     parser.add_argument("--export", action="store_true", help="only write the weights of the last checkpoint")
+    parser.add_argument("--processes", type=int, default=1, help="share each step among so many processes (gloo)")
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
     settings = Settings(**{name: getattr(given, name) for name in asdict(Settings())})
     if given.export:
         settings = _settings_of(given.folder)
-    trainer = Trainer(settings, given.folder, torch.device(given.device))
+    elif given.processes == 1:
+        _run(0, settings, given, "")
+    else:
+        least = BLOCK_FRAMES * 20 * given.processes
+        if settings.frames_per_step < least:
+            parser.error(f"--frames-per-step {settings.frames_per_step}: {given.processes} processes share at least {least} frames")
+        with tempfile.TemporaryDirectory() as meeting:
+            torch.multiprocessing.spawn(_run, (settings, given, f"file://{meeting}/gloo"), given.processes)
+    trainer = Trainer(settings, given.folder, torch.device("cpu"))
+    trainer.resume(given.replan)
+    export(trainer, given.output)
+
+
+def _run(rank: int, settings: Settings, given: argparse.Namespace, meeting: str) -> None:
+    """Train in one process of `given.processes`."""
+    torch.set_num_threads(given.threads)
+    if meeting:
+        torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=given.processes)
+    trainer = Trainer(settings, given.folder, torch.device(given.device), (rank, given.processes))
     trainer.resume(given.replan)
     _started_at(given.folder)
-    if not given.export:
-        if given.compile:
-            # One compilation for each layer and clip length.
-            torch._dynamo.config.recompile_limit = 64
-            for block in trainer.model.blocks:
-                block.compile(dynamic=False)
-        train(trainer, given.save_every)
-    export(trainer, given.output)
+    if given.compile:
+        # One compilation for each layer and clip length.
+        torch._dynamo.config.recompile_limit = 64
+        for block in trainer.model.blocks:
+            block.compile(dynamic=False)
+    train(trainer, given.save_every)
+    if meeting:
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

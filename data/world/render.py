@@ -1,4 +1,4 @@
-"""Clips of the world from integer seeds: 32x32 RGB at 16 frames a second, with the truth of each clip."""
+"""Clips of the world from integer seeds: 48x48 RGB at 16 frames a second, with the truth of each clip."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from data.world.words import KINDS, Words
 
-VERSION = 1
+VERSION = 2
 """Goes up with every change that alters a pixel or a truth for the same seed."""
-SIZE = 32
+SIZE = 48
 FPS = 16
-SPEED = 2 / 3
-"""Pixels in a frame: 8 px in a block of 12 frames."""
-PERIOD = 8
-"""Pixels after which a pattern repeats."""
+SPEED = 1.0
+"""Pixels in a frame: 12 px in a block of 12 frames."""
+PERIOD = 12
+"""Pixels after which a pattern repeats; a cell of the 4x4 grid on which landmarks stand is as wide."""
 
 SUBJECT_RGB = {
     "red": (225, 25, 30), "green": (30, 200, 50), "blue": (35, 70, 235), "yellow": (245, 220, 30),
@@ -25,17 +25,21 @@ SUBJECT_RGB = {
 }  # fmt: skip
 PLACE_RGB = {
     "meadow": (92, 128, 78), "desert": (186, 158, 112), "ocean": (52, 100, 128), "midnight": (34, 36, 56),
-    "dusk": (128, 84, 106), "snowfield": (188, 196, 204),
+    "dusk": (128, 84, 106), "snowfield": (164, 182, 204),
 }  # fmt: skip
 LANDMARK_RGB = {"magenta": (240, 20, 200), "cyan": (20, 225, 235), "orange": (255, 140, 0), "violet": (140, 50, 245)}
+LANDMARK = 6
+"""Pixels on a side of a landmark."""
+WINDOW = 24
+"""Pixels on a side of the square in which a subject is painted."""
 OUTLINE_RGB = (12, 12, 14)
 
-_ORIGIN = {"circling": (16.0, 10.0), "bouncing": (16.0, 21.0)}
+_ORIGIN = {"circling": (24.0, 15.0), "bouncing": (24.0, 32.0)}
 
 
 @dataclass(frozen=True)
 class Landmark:
-    """A square of 4x4 px: `row`, `column` of its upper left pixel, and the name of its colour."""
+    """A square of 6x6 px: `row`, `column` of its upper left pixel, and the name of its colour."""
 
     row: int
     column: int
@@ -46,7 +50,7 @@ class Landmark:
 class Place:
     """What makes a place this one and not another of the same words; prompts never say it.
 
-    hue: -1 (cold) to 1 (warm). phase: (down, right) shift of the pattern in pixels, 0 to 7.
+    hue: -1 (cold) to 1 (warm). phase: (down, right) shift of the pattern in pixels, 0 to 9.
     """
 
     landmarks: tuple[Landmark, ...]
@@ -58,7 +62,7 @@ class Place:
 class Truth:
     """All that determines a clip: its words, its place, and where the subject is.
 
-    centres: (x, y) of the subject in pixels for each frame, float64 [T, 2], wrapped into 0..32.
+    centres: (x, y) of the subject in pixels for each frame, float64 [T, 2], wrapped into 0..48.
     """
 
     words: Words
@@ -72,9 +76,9 @@ def draw_place(rng: np.random.Generator, easy: bool = False) -> Place:
     cells = rng.choice(16, size=3, replace=False)
     names = rng.choice(sorted(LANDMARK_RGB), size=3)
     hue = float(rng.uniform(-1, 1))
-    down, right = (int(step) for step in rng.integers(0, 4, size=2) * 2)
+    down, right = (int(step) for step in rng.integers(0, 4, size=2) * 3)
     marks = tuple(
-        Landmark(int(cell) // 4 * 8 + 4, int(cell) % 4 * 8 + 4, str(name))
+        Landmark(int(cell) // 4 * PERIOD + 6, int(cell) % 4 * PERIOD + 6, str(name))
         for cell, name in zip(cells, names, strict=True)
     )
     return Place(() if easy else marks, hue, (down, right))
@@ -90,9 +94,9 @@ def displacement(motion: str, frames: NDArray[np.float64]) -> NDArray[np.float64
     zero = np.zeros_like(frames)
     if motion == "circling":
         angle = frames * (2 * np.pi / 48)
-        x, y = 6 * np.sin(angle), 6 * (1 - np.cos(angle))
+        x, y = 9 * np.sin(angle), 9 * (1 - np.cos(angle))
     elif motion == "bouncing":
-        x, y = zero, -10 * np.abs(np.sin(frames * (np.pi / 24)))
+        x, y = zero, -15 * np.abs(np.sin(frames * (np.pi / 24)))
     else:
         across, along = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}[motion]
         x, y = across * SPEED * frames + zero, along * SPEED * frames + zero
@@ -111,13 +115,13 @@ def draw(
     drawn = draw_words(rng)
     words = words or drawn
     place = draw_place(rng, easy)
-    radius = float(rng.uniform(5.9, 6.5))
-    jitter = rng.uniform(-2.5, 2.5, size=2)
+    radius = float(rng.uniform(9.0, 9.8))
+    jitter = rng.uniform(-3.75, 3.75, size=2)
     anywhere = rng.uniform(0, SIZE, size=2)
     earlier = str(rng.choice(KINDS["motion"]))
     time = np.arange(frames, dtype=np.float64)
     if before == 0:
-        start = np.array(_ORIGIN.get(words.motion, (16.0, 16.0))) + jitter
+        start = np.array(_ORIGIN.get(words.motion, (24.0, 24.0))) + jitter
         centres = start + displacement(words.motion, time)
     else:
         first = anywhere + displacement(earlier, time[: before + 1])
@@ -126,16 +130,16 @@ def draw(
 
 
 def render(truths: Sequence[Truth]) -> NDArray[np.uint8]:
-    """Frames uint8 [B,T,32,32,3] of clips of the same length."""
+    """Frames uint8 [B,T,48,48,3] of clips of the same length."""
     scenes = np.stack([background(truth.words.place, truth.words.pattern, truth.place) for truth in truths])
     length = len(truths[0].centres)
     frames = np.repeat(scenes[:, None], length, axis=1)
-    alphas: NDArray[np.float32] = np.empty((len(truths), length, 2, 16, 16), dtype=np.float32)
+    alphas: NDArray[np.float32] = np.empty((len(truths), length, 2, WINDOW, WINDOW), dtype=np.float32)
     for index, truth in enumerate(truths):
         alphas[index] = _subject(truth)
     centres = np.stack([truth.centres for truth in truths])
-    corner = np.floor(centres).astype(np.int64) - 7
-    span = np.arange(16)
+    corner = np.floor(centres).astype(np.int64) - (WINDOW // 2 - 1)
+    span = np.arange(WINDOW)
     columns = np.mod(corner[..., 0, None] + span, SIZE)[:, :, None, :]
     rows = np.mod(corner[..., 1, None] + span, SIZE)[:, :, :, None]
     clip = np.arange(len(truths))[:, None, None, None]
@@ -151,19 +155,19 @@ def render(truths: Sequence[Truth]) -> NDArray[np.uint8]:
 def clip(
     seed: int | Sequence[int], frames: int, easy: bool = False, words: Words | None = None
 ) -> tuple[NDArray[np.uint8], Truth]:
-    """One clip, uint8 [T,32,32,3], and its truth; the arguments are those of `draw`."""
+    """One clip, uint8 [T,48,48,3], and its truth; the arguments are those of `draw`."""
     truth = draw(seed, frames, easy, words)
     return render([truth])[0], truth
 
 
 def background(place: str, pattern: str, identity: Place) -> NDArray[np.float32]:
-    """A place without its subject, float32 [32,32,3] in 0..255."""
+    """A place without its subject, float32 [48,48,3] in 0..255."""
     base = np.array(PLACE_RGB[place], dtype=np.float32) + identity.hue * np.array([12, 0, -12], dtype=np.float32)
     turn = 2 * np.pi / PERIOD
     steps = np.arange(SIZE, dtype=np.float32)
     down = np.cos(turn * (steps - identity.phase[0]))[:, None]
     right = np.cos(turn * (steps - identity.phase[1]))[None, :]
-    contrast = 0.26 * base.mean() + 12
+    contrast = 0.34 * base.mean() + 20
     shade = {
         "plain": np.zeros((SIZE, SIZE)),
         "striped": np.clip(1.6 * right, -1, 1) * np.ones((SIZE, 1)),
@@ -172,14 +176,14 @@ def background(place: str, pattern: str, identity: Place) -> NDArray[np.float32]
     }[pattern]
     scene: NDArray[np.float32] = np.clip(base + contrast * shade[..., None].astype(np.float32), 0, 255)
     for mark in identity.landmarks:
-        scene[mark.row : mark.row + 4, mark.column : mark.column + 4] = LANDMARK_RGB[mark.colour]
+        scene[mark.row : mark.row + LANDMARK, mark.column : mark.column + LANDMARK] = LANDMARK_RGB[mark.colour]
     return scene
 
 
 def _subject(truth: Truth) -> NDArray[np.float32]:
-    """Share of fill and share of ink (fill and outline) of each pixel near the subject, [T, 2, 16, 16]."""
+    """Share of fill and share of ink (fill and outline) of each pixel near the subject, [T, 2, WINDOW, WINDOW]."""
     fraction = truth.centres - np.floor(truth.centres)
-    span = np.arange(16) - 7
+    span = np.arange(WINDOW) - (WINDOW // 2 - 1)
     x = span[None, None, :] - fraction[:, 0, None, None]
     y = span[None, :, None] - fraction[:, 1, None, None]
     radius, shape = truth.radius, truth.words.shape
@@ -187,15 +191,15 @@ def _subject(truth: Truth) -> NDArray[np.float32]:
         depth = radius - np.hypot(x, y)
     elif shape == "ring":
         # Thick enough that its fill still shows its colour between two outlines.
-        depth = 1.9 - np.abs(np.hypot(x, y) - (radius - 1.7))
+        depth = 2.9 - np.abs(np.hypot(x, y) - (radius - 2.6))
     elif shape == "box":
-        depth = (radius - 0.6) - np.maximum(np.abs(x), np.abs(y))
+        depth = (radius - 0.9) - np.maximum(np.abs(x), np.abs(y))
     else:
         # Apex up; the slanted sides fall 1.8 px for each pixel outwards.
-        depth = np.minimum((radius - 0.7) - y, (y + radius + 0.8 - 1.8 * np.abs(x)) / np.sqrt(4.24))
-    outline = 0.9 if shape != "ring" else 0.7
-    # Edges 1.5 px soft: sharper ones cost the codec more than the eye gains.
-    layers = [np.clip((depth - outline) / 1.5 + 0.5, 0, 1), np.clip(depth / 1.5 + 0.5, 0, 1)]
+        depth = np.minimum((radius - 1.0) - y, (y + radius + 1.2 - 1.8 * np.abs(x)) / np.sqrt(4.24))
+    outline = 1.4 if shape != "ring" else 1.1
+    # Edges 2 px soft: sharper ones cost the codec more than the eye gains.
+    layers = [np.clip((depth - outline) / 2 + 0.5, 0, 1), np.clip(depth / 2 + 0.5, 0, 1)]
     return np.stack(layers, axis=1).astype(np.float32)
 
 

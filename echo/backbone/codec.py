@@ -1,4 +1,4 @@
-"""A linear codec: each patch of 4x4 pixels x 4 frames becomes one latent vector by principal components."""
+"""A linear codec: each patch of 6x6 pixels x 4 frames becomes one latent vector by principal components."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from collections.abc import Mapping
 
 import torch
 
-SIDE = 4
+SIDE = 6
 """Pixels on a side of a patch."""
 FRAMES = 4
 """Pixel frames in one latent frame, the first one included."""
 
+CHANNELS = 24
+"""Components kept of a patch's 432 numbers."""
+
 
 class PatchCodec:
-    """Principal components of 4x4 px x 4 frames x RGB patches, half whitened.
+    """Principal components of 6x6 px x 4 frames x RGB patches, half whitened.
 
     Dividing by the square root of a component's deviation (not by all of it) leaves coarse components louder than fine
     ones, so that a flow model does not spend its loss on the finest; one factor then gives latents unit deviation.
@@ -21,7 +24,7 @@ class PatchCodec:
     """
 
     def __init__(self, mean: torch.Tensor, basis: torch.Tensor, scale: torch.Tensor) -> None:
-        """mean [192], basis [192, channels] orthonormal, scale [channels]: latent = (patch - mean) @ basis / scale."""
+        """mean [432], basis [432, channels] orthonormal, scale [channels]: latent = (patch - mean) @ basis / scale."""
         self.mean = mean.double()
         self.basis = basis.double()
         self.scale = scale.double()
@@ -35,7 +38,7 @@ class PatchCodec:
         return int(self.scale.numel())
 
     @classmethod
-    def fit(cls, frames: torch.Tensor, channels: int = 16) -> PatchCodec:
+    def fit(cls, frames: torch.Tensor, channels: int = CHANNELS) -> PatchCodec:
         """Components of the patches of `frames` (uint8 [B,T,H,W,3]); the sign of each makes its largest weight positive."""
         patches = _patches(frames).reshape(-1, SIDE * SIDE * FRAMES * 3).double() / 127.5 - 1.0
         mean = patches.mean(0)
@@ -49,9 +52,9 @@ class PatchCodec:
         return cls(mean, basis, half * (deviation / half).square().mean().sqrt())
 
     def encode(self, frames: torch.Tensor) -> torch.Tensor:
-        """Latents fp32 [B, T/4, channels, H/4, W/4] of `frames` uint8 [B,T,H,W,3].
+        """Latents fp32 [B, T/4, channels, H/6, W/6] of `frames` uint8 [B,T,H,W,3].
 
-        Raises ValueError if T, H or W is no multiple of 4.
+        Raises ValueError if T is no multiple of 4, or H or W none of 6.
         """
         batch, length, height, width, _ = frames.shape
         for name, size, unit in (("frames", length, FRAMES), ("height", height, SIDE), ("width", width, SIDE)):
@@ -82,7 +85,7 @@ class PatchCodec:
 
 
 def _patches(frames: torch.Tensor) -> torch.Tensor:
-    """uint8 [B,T,H,W,3] to [B, T/4, H/4, W/4, 4, 4, 4, 3] (frame, row, column, colour inside a patch)."""
+    """uint8 [B,T,H,W,3] to [B, T/4, H/6, W/6, 4, 6, 6, 3] (frame, row, column, colour inside a patch)."""
     batch, length, height, width, colours = frames.shape
     cut = frames.reshape(batch, length // FRAMES, FRAMES, height // SIDE, SIDE, width // SIDE, SIDE, colours)
     return cut.permute(0, 1, 3, 5, 2, 4, 6, 7)
