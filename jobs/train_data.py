@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.world.render import draw, render
-from data.world.words import sentence
+from data.world.render import draw, draw_words, render
+from data.world.words import Words, held_out, sentence
 from echo.backbone.codec import PatchCodec
 from echo.sampler import schedule
 
@@ -82,7 +82,13 @@ def make_batch(
     mine = range(size * which // whole, size * (which + 1) // whole)
     rows = slice(mine.start, mine.stop)
     truths = [
-        draw((seed, step, index), blocks * BLOCK_PIXEL_FRAMES, bool(easy[index]), None, int(history[index]) * BLOCK_PIXEL_FRAMES)
+        draw(
+            (seed, step, index),
+            blocks * BLOCK_PIXEL_FRAMES,
+            bool(easy[index]),
+            _shown(np.random.default_rng([seed, step, index])),
+            int(history[index]) * BLOCK_PIXEL_FRAMES,
+        )
         for index in mine
     ]
     said = [sentence(truth.words, int(choice)) for truth, choice in zip(truths, choices[rows], strict=True)]
@@ -98,6 +104,13 @@ def make_batch(
         size,
         float(weight.sum()),
     )
+
+
+def _shown(rng: np.random.Generator) -> Words:
+    """Words of a training clip: uniform over what is not held out."""
+    while held_out(words := draw_words(rng)):
+        pass
+    return words
 
 
 def _sigmas(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:

@@ -20,6 +20,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "place": PLACES,
     "pattern": PATTERNS,
 }
+HELD_OUT = 29
+"""Coprime to the number of words of every kind, so that each word loses the same share."""
 
 SYNONYMS = {
     "crimson": "red", "scarlet": "red", "emerald": "green", "azure": "blue", "golden": "yellow", "pale": "white",
@@ -61,6 +63,14 @@ class Words:
             if word not in known:
                 near = get_close_matches(word, known, n=1, cutoff=0.0)[0]
                 raise ValueError(f"{kind} {word!r} is none of {', '.join(known)}; nearest: {near}")
+
+
+def held_out(words: Words) -> bool:
+    """Whether training never shows `words` together: every 29th of the 2,880 combinations, counted in the order of KINDS."""
+    index = 0
+    for known, word in zip(KINDS.values(), astuple(words), strict=True):
+        index = index * len(known) + known.index(word)
+    return index % HELD_OUT == 0
 
 
 TEMPLATES = (
