@@ -6,10 +6,12 @@ import argparse
 import copy
 import json
 import math
+import multiprocessing
 import os
 import platform
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -315,6 +317,7 @@ def _run(rank: int, settings: Settings, given: argparse.Namespace, meeting: str)
     """Train in one process of `given.processes`."""
     torch.set_num_threads(given.threads)
     if meeting:
+        threading.Thread(target=_leave_with_parent, daemon=True).start()
         torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=given.processes)
     trainer = Trainer(settings, given.folder, torch.device(given.device), (rank, given.processes))
     trainer.resume(given.replan)
@@ -327,6 +330,14 @@ def _run(rank: int, settings: Settings, given: argparse.Namespace, meeting: str)
     train(trainer, given.save_every)
     if meeting:
         torch.distributed.destroy_process_group()
+
+
+def _leave_with_parent() -> None:
+    """A parent that is killed takes its processes along; else they would go on writing beside the next start."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(4)
 
 
 if __name__ == "__main__":
