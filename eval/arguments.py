@@ -1,0 +1,45 @@
+"""Words of a command line: `key=value`, `--flag VALUE` and bare names, each known beforehand."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+
+
+def nearest(word: str, choices: Sequence[str]) -> str:
+    """The choice most like a word."""
+    return difflib.get_close_matches(word, choices, 1, 0)[0]
+
+
+def parse(words: Sequence[str], known: Mapping[str, str], names: Sequence[str] = ()) -> tuple[dict[str, str], list[str]]:
+    """Values by key, and the bare names in the order given.
+
+    Args:
+        words: the command line.
+        known: keys with their defaults; `--output` is a flag, which takes the next word or `--output=VALUE`.
+        names: bare words that are understood.
+
+    Raises:
+        ValueError: in one line, for a word that is none of these or a flag without a value.
+    """
+    given, bare = dict(known), list[str]()
+    rest = iter(words)
+    for word in rest:
+        key, equals, value = word.partition("=")
+        if key in known and equals:
+            given[key] = value
+        elif key in known and key.startswith("--"):
+            given[key] = _next(key, rest)
+        elif word in names:
+            bare.append(word)
+        else:
+            forms = [*names, *(f"{k} VALUE" if k.startswith("--") else f"{k}=" for k in known)]
+            raise ValueError(f"{word}: not understood; nearest is {nearest(word, forms)} of {', '.join(forms)}")
+    return given, bare
+
+
+def _next(flag: str, rest: Iterator[str]) -> str:
+    value = next(rest, None)
+    if value is None or value.startswith("--"):
+        raise ValueError(f"{flag}: a value follows, for example {flag} FILE")
+    return value

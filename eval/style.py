@@ -1,0 +1,119 @@
+"""How figures look, in one place: fonts, colours, quiet axes, and PNG files small enough for a repository.
+
+Text is always drawn in ink, never in a series' colour. A series has its colour by its place in `SERIES`, in this order.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+INK = "#1d1d1b"
+MUTED = "#6b6a66"
+GRID = "#e4e3df"
+OTHERS = "#cfcdc7"
+SERIES = ("#2a6fbb", "#c8501e", "#1b8a6b", "#8a4fa3", "#b08900", "#c2417c", "#5b6b7a", "#6a8f2f")
+CEILING = "#1d1d1b"
+DPI = 110
+COLOURS = 256
+
+RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.5,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": GRID,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+def pyplot() -> Any:
+    """Matplotlib's pyplot in the project's style, drawing to files alone."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plots
+
+    plots.rcParams.update(RC)
+    return plots
+
+
+def save(figure: Any, path: Path, dpi: int = DPI) -> None:
+    """Write a figure as a PNG of 256 colours and close it; the folder is made."""
+    figure.set_dpi(dpi)
+    figure.canvas.draw()
+    write_png(path, np.asarray(figure.canvas.buffer_rgba())[..., :3])
+    pyplot().close(figure)
+
+
+def write_png(path: Path, image_HWC: NDArray[np.uint8]) -> None:
+    """Write uint8 [H, W, 3] as a PNG of at most 256 colours, about a third of its size in full colour.
+
+    An image of as many colours or fewer is kept to the bit; of others the colours are chosen by k-means.
+    """
+    height, width, _ = image_HWC.shape
+    palette, index = _palette(image_HWC.reshape(-1, 3))
+    rows = np.zeros((height, width + 1), dtype=np.uint8)  # a row begins with its filter: none, the best for palettes
+    rows[:, 1:] = index.reshape(height, width)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+        (b"PLTE", palette.tobytes()),
+        (b"IDAT", zlib.compress(rows.tobytes(), 9)),
+        (b"IEND", b""),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(whole))
+
+
+def _palette(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Colours [N, 3] and the number of each pixel's colour."""
+    packed = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
+    codes, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)
+    colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1).astype(np.uint8)
+    if len(colours) <= COLOURS:
+        return colours, inverse.astype(np.uint8)
+    often = np.argsort(counts)[-8:]  # paper, ink and lines stay what they are
+    sample = np.random.default_rng(0).choice(len(colours), size=min(20_000, len(colours)), replace=False)
+    cv2.setRNGSeed(0)
+    stop = (cv2.TERM_CRITERIA_MAX_ITER, 12, 0.0)
+    _, _, centres = cv2.kmeans(colours[sample].astype(np.float32), COLOURS - len(often), None, stop, 1, cv2.KMEANS_PP_CENTERS)
+    palette = np.concatenate([colours[often].astype(np.float32), centres]).round().astype(np.uint8)
+    return palette, _nearest(colours, palette)[inverse]
+
+
+def _nearest(colours: NDArray[np.uint8], palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    found = np.empty(len(colours), dtype=np.uint8)
+    wide = palette.astype(np.float32)
+    for start in range(0, len(colours), 1 << 14):
+        part = colours[start : start + (1 << 14)].astype(np.float32)
+        found[start : start + len(part)] = ((wide**2).sum(1) - 2 * part @ wide.T).argmin(1)
+    return found
