@@ -23,7 +23,7 @@ CEILING = "#1d1d1b"
 DPI = 110
 COLOURS = 256
 
-RC = {
+RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
     "axes.titlesize": 9,
@@ -105,8 +105,9 @@ def _palette(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.u
     sample = np.random.default_rng(0).choice(len(colours), size=min(20_000, len(colours)), replace=False)
     cv2.setRNGSeed(0)
     stop = (cv2.TERM_CRITERIA_MAX_ITER, 12, 0.0)
-    _, _, centres = cv2.kmeans(colours[sample].astype(np.float32), COLOURS - len(often), None, stop, 1, cv2.KMEANS_PP_CENTERS)
-    palette = np.concatenate([colours[often].astype(np.float32), centres]).round().astype(np.uint8)
+    points, labels = colours[sample].astype(np.float32), np.zeros((len(sample), 1), dtype=np.int32)
+    _, _, centres = cv2.kmeans(points, COLOURS - len(often), labels, stop, 1, cv2.KMEANS_PP_CENTERS)
+    palette = np.concatenate([colours[often], np.asarray(centres).round().astype(np.uint8)])
     return palette, _nearest(colours, palette)[inverse]
 
 

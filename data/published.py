@@ -1,0 +1,131 @@
+"""The numbers that the Echo-Forcing paper prints, what it says in words about orderings, and our names for its names.
+
+`published.csv` holds the numbers with the source of each, `published_claims.csv` orderings that are told without a number,
+`published_names.csv` the one table of names: an empty `ours` says that a thing has no counterpart here, the note says why.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+KINDS = ("backbone", "task", "metric", "method")
+APART = ("2",)
+"""Tables whose rows the paper ranks within a backbone only: its fine-tuned and its other half."""
+OWN = ("echo", "longlive_echo", "echo_lambda_2")
+"""Our names of the paper's own method; in a pair it stands first."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """One printed value in the paper's own names; `value` is as printed, higher is better but for fps, which has no direction here."""
+
+    table: str
+    task: str
+    backbone: str
+    method: str
+    metric: str
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Side:
+    """A row of a table by the paper's names."""
+
+    backbone: str
+    method: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The paper ranks two rows of a table by a metric.
+
+    first, second: the paper's own method, if it is one of them, stands first. difference: first minus second as printed; None
+    where only words say it.
+    sign: 1 where the first is said to be better, else -1.
+    """
+
+    table: str
+    task: str
+    metric: str
+    first: Side
+    second: Side
+    difference: float | None
+    sign: int
+    source: str
+
+
+@lru_cache(maxsize=1)
+def numbers() -> tuple[Number, ...]:
+    """All printed values, in the order of the file."""
+    return tuple(Number(**{**row, "value": float(row["value"])}) for row in _rows("published.csv"))  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1)
+def _names() -> Mapping[tuple[str, str, str], tuple[str, str]]:
+    return {(row["kind"], row["table"], row["paper"]): (row["ours"], row["note"]) for row in _rows("published_names.csv")}
+
+
+def ours(kind: str, paper: str, table: str) -> str | None:
+    """Our name for the paper's; None if it has no counterpart.
+
+    Args:
+        kind: one of `KINDS`.
+        paper: the paper's name.
+        table: the paper's table, since a method's name means what its table says.
+
+    Raises:
+        KeyError: for a name that the table of names lacks.
+    """
+    names = _names()
+    found = names.get((kind, table, paper)) or names.get((kind, "", paper))
+    if found is None:
+        raise KeyError(f"{kind} {paper!r} of Table {table} is not in published_names.csv")
+    return found[0] or None
+
+
+def note(kind: str, paper: str, table: str) -> str:
+    """What there is to say about a name's counterpart; empty if nothing."""
+    names = _names()
+    return (names.get((kind, table, paper)) or names.get((kind, "", paper)) or ("", ""))[1]
+
+
+def unmapped() -> list[tuple[str, str, str, str]]:
+    """(kind, table or empty, the paper's name, why) of everything without a counterpart."""
+    return [(kind, table, paper, why) for (kind, table, paper), (name, why) in _names().items() if not name]
+
+
+def claims() -> list[Claim]:
+    """Every pair of rows that the paper ranks, by each metric, from its numbers and then from its words; ties rank nothing."""
+    columns: dict[tuple[str, str, str], dict[Side, Number]] = {}
+    for number in numbers():
+        columns.setdefault((number.table, number.task, number.metric), {})[Side(number.backbone, number.method)] = number
+    found = [claim for (table, task, metric), column in columns.items() for claim in _pairs(table, task, metric, column)]
+    return found + [_told(row) for row in _rows("published_claims.csv")]
+
+
+def _pairs(table: str, task: str, metric: str, column: Mapping[Side, Number]) -> Iterable[Claim]:
+    for some, other in itertools.combinations(column, 2):
+        first, second = (other, some) if ours("method", other.method, table) in OWN else (some, other)
+        difference = round(column[first].value - column[second].value, 6)
+        if difference and (table not in APART or first.backbone == second.backbone):
+            sources = dict.fromkeys((column[first].source, column[second].source))
+            yield Claim(table, task, metric, first, second, difference, 1 if difference > 0 else -1, "; ".join(sources))
+
+
+def _told(row: Mapping[str, str]) -> Claim:
+    above, below = Side(row["backbone"], row["above"]), Side(row["backbone"], row["below"])
+    turned = ours("method", below.method, row["table"]) in OWN
+    first, second = (below, above) if turned else (above, below)
+    return Claim(row["table"], row["task"], row["metric"], first, second, None, -1 if turned else 1, row["source"])
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    with (FOLDER / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
