@@ -28,7 +28,7 @@ def write_backbone(path: Path, seed: int = 0) -> Path:
     words = Vocabulary(
         ("red", "ball", "left", "up", "meadow", "desert", "plain", "striped"), {"crimson": "red"}, frozenset({"a", "moving", "over"})
     )
-    codec = PatchCodec.fit(torch.randint(0, 256, (4, 8, 16, 16, 3), dtype=torch.uint8))
+    codec = PatchCodec.fit(torch.randint(0, 256, (4, 8, 24, 24, 3), dtype=torch.uint8), channels=16)
     geometry = Geometry(layers=2, heads=2, head_dim=16, grid_height=2, grid_width=2)
     save(path, model, WordEncoder(words, 12, 6), codec, geometry)
     return path
