@@ -56,6 +56,7 @@ class BackboneConfig:
     threads: int = pixels()  # reductions are split by thread, and a sum's last bit depends on the split
     batch: int = inert("default of the run's batch")
     prompts: int | None = inert("default of the run's prompts")
+    lora: str | None = field(default=None, metadata={"enters": "pixels_file"})
 
     def __post_init__(self) -> None:
         _at_least("backbone.threads", self.threads, 1)

@@ -84,7 +84,7 @@ def prepare(plain: Mapping[str, Any]) -> Job:
     """
     config = from_plain(plain)
     policy = _policy(config)
-    files = {"backbone.weights": config.backbone.weights, "eval.weights": config.eval.weights}
+    files = {"backbone.weights": config.backbone.weights, "backbone.lora": config.backbone.lora, "eval.weights": config.eval.weights}
     for name, path in (files | {"task.prompt_set": config.task.prompt_set}).items():
         if path is not None and not located(path).is_file():
             raise ValueError(f"{name}={path}: no such file; {_nearest_file(name, path)}")
@@ -115,7 +115,10 @@ def _geometry(weights: Path) -> Geometry:
 
 def _nearest_file(name: str, path: str) -> str:
     """A phrase that names the nearest file of the repository that could stand there."""
-    kinds = {"backbone.weights": "data/weights/*/*.safetensors", "eval.weights": "data/weights/scorer/*.safetensors"}
+    kinds = {
+        "backbone.weights": "data/weights/*/model.safetensors", "backbone.lora": "data/weights/*/lora.safetensors",
+        "eval.weights": "data/weights/scorer/*.safetensors",
+    }  # fmt: skip
     there = {file.relative_to(ROOT).as_posix() for file in ROOT.glob(kinds.get(name, "data/prompts/*.jsonl"))}
     if name == "backbone.weights":
         there = {file for file in there if not file.startswith("data/weights/scorer/")}

@@ -17,22 +17,29 @@ from jobs.train_data import BLOCK_FRAMES, NOISY, Batch
 class CopiesAttention:
     """Self-attention over [clean copy without its last block, noisy copy 1, noisy copy 2, ...], frames in that order.
 
+    The noisy copies, `copies` in number, may lack their blocks before `first`.
+
     Block j of any copy sees the clean blocks `gaps[j]` and itself, in both directions. All copies share the temporal
     index, so a noisy block sees exactly what it would see in a rollout whose past came out right.
     """
 
-    def __init__(self, gaps: Sequence[Sequence[int]], grid_height: int, grid_width: int, head_dim: int, device: torch.device) -> None:
+    def __init__(
+        self, gaps: Sequence[Sequence[int]], grid_height: int, grid_width: int, head_dim: int, device: torch.device,
+        *, copies: int = NOISY, first: int = 0,
+    ) -> None:  # fmt: skip
         self.gaps = gaps
         self.blocks = len(gaps)
+        self.copies, self.first = copies, first
         self.block_tokens = BLOCK_FRAMES * grid_height * grid_width
         clip = list(range(self.blocks * BLOCK_FRAMES))
-        positions = clip[: (self.blocks - 1) * BLOCK_FRAMES] + clip * NOISY
+        positions = clip[: (self.blocks - 1) * BLOCK_FRAMES] + clip[first * BLOCK_FRAMES :] * copies
         self.turn = rope.frame_table(positions, grid_height, grid_width, head_dim).to(device)
 
     def members(self, block: int) -> list[int]:
         """Indices, in the sequence of all copies' blocks, of block `block` of each copy that has it."""
-        clean = self.blocks - 1
-        return [block] * (block < clean) + [clean + copy * self.blocks + block for copy in range(NOISY)]
+        clean, length = self.blocks - 1, self.blocks - self.first
+        noisy = [clean + copy * length + block - self.first for copy in range(self.copies)]
+        return [block] * (block < clean) + (noisy if block >= self.first else [])
 
     @torch.compiler.disable
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -46,7 +53,7 @@ class CopiesAttention:
             queries = torch.cat([q_blocks[index] for index in members])
             keys = self._context(k_blocks, past, members)
             values = self._context(v_blocks, past, members)
-            attended = _attend(queries, keys, values)
+            attended = attend_plainly(queries, keys, values)
             for index, part in zip(members, attended.chunk(len(members)), strict=True):
                 out[index] = part
         return torch.cat(out, dim=2).transpose(1, 2)
@@ -61,7 +68,7 @@ class CopiesAttention:
         return torch.cat([torch.cat([*(blocks[index] for index in past), blocks[own]], dim=2) for own in members])
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attend_plainly(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention in plain products: nothing is masked, so it needs none of the safe softmax's extra passes."""
     scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
     return torch.matmul(scores.softmax(-1), v)

@@ -86,7 +86,7 @@ def make_batch(
             (seed, step, index),
             blocks * BLOCK_PIXEL_FRAMES,
             bool(easy[index]),
-            _shown(np.random.default_rng([seed, step, index])),
+            shown_words(np.random.default_rng([seed, step, index])),
             int(history[index]) * BLOCK_PIXEL_FRAMES,
         )
         for index in mine
@@ -106,7 +106,7 @@ def make_batch(
     )
 
 
-def _shown(rng: np.random.Generator) -> Words:
+def shown_words(rng: np.random.Generator) -> Words:
     """Words of a training clip: uniform over what is not held out."""
     while held_out(words := draw_words(rng)):
         pass

@@ -109,7 +109,10 @@ def _load(job: Job) -> tuple[Backbone, EmbeddedScorer | None]:
     from echo.backbone.load import load
 
     torch.set_num_threads(job.config.backbone.threads)
-    backbone_config = dataclasses.replace(job.config.backbone, weights=str(located(job.config.backbone.weights)))
+    given = job.config.backbone
+    backbone_config = dataclasses.replace(
+        given, weights=str(located(given.weights)), lora=None if given.lora is None else str(located(given.lora))
+    )
     scorer = None
     if job.config.eval.scorer is not None:
         import cv2

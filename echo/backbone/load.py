@@ -10,9 +10,10 @@ from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from echo.backbone import lora
 from echo.backbone.codec import PatchCodec
 from echo.backbone.text import WordEncoder
 from echo.backbone.wan import WanConfig, WanModel
@@ -32,14 +33,17 @@ class BackboneConfig(Protocol):
     def weights(self) -> str: ...
     @property
     def dtype(self) -> str: ...
+    @property
+    def lora(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
 class BackboneFile:
-    """The least that `load` needs: a weights file and the type to compute in."""
+    """The least that `load` needs: a weights file, the type to compute in, and low-rank additions to merge into the weights."""
 
     weights: str
     dtype: str = "float32"
+    lora: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def save(
 
 
 def load(config: BackboneConfig, device: torch.device | str = "cpu") -> Backbone:
-    """Load a backbone. Raises ValueError for a missing or foreign file or an unknown dtype."""
+    """Load a backbone. Raises ValueError for a missing or foreign file, additions that do not fit, or an unknown dtype."""
     path = ROOT / config.weights
     if config.dtype not in DTYPES:
         raise ValueError(f"dtype {config.dtype!r}: one of {', '.join(DTYPES)}")
@@ -109,6 +113,18 @@ def load(config: BackboneConfig, device: torch.device | str = "cpu") -> Backbone
 
     model = WanModel(WanConfig(**sizes["model"]))
     model.load_state_dict(part("model."))
+    if config.lora is not None:
+        _merge(model, ROOT / config.lora)
     model = model.to(device=device, dtype=DTYPES[config.dtype]).eval().requires_grad_(False)
     text, codec = WordEncoder.load(part("text.")), PatchCodec.load(part("codec."))
     return Backbone(model, text, codec, Geometry(**sizes["geometry"]), schedule())
+
+
+def _merge(model: WanModel, path: Path) -> None:
+    """Add the low-rank weights at `path`. Raises ValueError as `load` does."""
+    if not path.is_file():
+        raise ValueError(f"no low-rank weights at {path}; `python -m jobs.self_rollout --low-rank 32` makes them, the repository ships them")
+    try:
+        lora.merge(model, load_file(path))
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
