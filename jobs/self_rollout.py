@@ -13,12 +13,9 @@ and a short window, and only low-rank additions to the weights are learned: Long
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,21 +23,15 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor
 
 from data.world.words import sentence
-from echo.backbone import load, lora, rope
+from echo.backbone import load, lora
 from echo.backbone.load import Backbone, BackboneFile
-from echo.backbone.text import WordEncoder
-from echo.backbone.wan import TextStates, WanModel
-from echo.cache.plan import Plan, Step
-from echo.cache.policy import Policy
-from echo.geometry import Geometry
 from echo.presets import make_policy
-from echo.sampler import renoise, schedule
-from echo.scene import SceneStart
-from jobs.teacher_forcing import CopiesAttention, attend_plainly
+from jobs import processes
+from jobs.streams import Network, Stream, precision, trainable
+from jobs.teacher_forcing import CopiesAttention
 from jobs.train_data import BLOCK_FRAMES, shown_words
 
 
@@ -66,109 +57,6 @@ class Settings:
     low_rank: int = 0
     horizon: int = 0
     new: int = 2
-
-
-@dataclass
-class Network:
-    """A backbone's network and its word vectors, on one device."""
-
-    model: WanModel
-    text: WordEncoder
-
-    def parameters(self) -> list[nn.Parameter]:
-        return [p for module in (self.model, self.text) for p in module.parameters() if p.requires_grad]
-
-    def states(self, rows: Tensor) -> TextStates:
-        with precision(rows.device):
-            return self.model.text_states(self.text(rows))
-
-
-@contextmanager
-def precision(device: torch.device) -> Iterator[None]:
-    """bf16 products; left after each pass, because autocast would hand casts made without gradients to a pass with them."""
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
-    with torch.autocast(device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        yield
-
-
-class CachedAttention:
-    """Self-attention of one block over cached keys and values (constants) and itself; keeps what the block would cache.
-
-    keys (rotated), values: [layers, B, N, heads, head_dim] or None without a past.
-    """
-
-    def __init__(self, keys: Tensor | None, values: Tensor | None, turn: Tensor) -> None:
-        self.keys, self.values, self.turn = keys, values, turn
-        self.own: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v [B, N, heads, head_dim] before RoPE to the attended values, same shape."""
-        self.own[layer] = (k.detach(), v.detach())
-        q, k = rope.rotate(q, self.turn), rope.rotate(k, self.turn)
-        if self.keys is not None and self.values is not None:
-            k = torch.cat([self.keys[layer].to(k.dtype), k], dim=1)
-            v = torch.cat([self.values[layer].to(v.dtype), v], dim=1)
-        return attend_plainly(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
-
-
-class Stream:
-    """Rollouts of a batch of sentences under a policy's plan, one block at a time, of a network that is being trained."""
-
-    def __init__(self, geometry: Geometry, policy: Policy, sentences: list[str], generator: torch.Generator) -> None:
-        self.geometry, self.policy, self.sentences, self.generator = geometry, policy, sentences, generator
-        self.cache: dict[int, tuple[Tensor, Tensor]] = {}
-        self.latents: list[Tensor] = []
-        self.starts = (SceneStart(0, None, None, 0),)
-
-    def noise(self) -> Tensor:
-        g = self.geometry
-        shape = (len(self.sentences), g.frames_per_block, g.latent_channels, g.latent_height, g.latent_width)
-        return torch.randn(shape, generator=self.generator)
-
-    def block(self, network: Network, text: TextStates, learned: int) -> Tensor:
-        """Make the next block; x0 [B, frames, C, h, w] of step `learned`, with its gradient.
-
-        text: states with gradients. The block that goes on into cache and `latents` has gone through all steps.
-        """
-        g = self.geometry
-        plan = self.policy.plan(Step(len(self.latents), self.starts, g))
-        device = network.model.patch_embedding.weight.device
-        attend = self._attention(plan, device)
-        constant = tuple((k.detach(), v.detach()) for k, v in text)
-        steps = schedule()
-        x, kept = self.noise().to(device), None
-        for index, (timestep, sigma) in enumerate(zip((*steps.timesteps, 0.0), (*steps.sigmas, 0.0), strict=True)):
-            if 0 < index < len(steps.sigmas):
-                x = renoise(x, self.noise().to(device), sigma)
-            with nullcontext() if index == learned else torch.no_grad(), precision(device):
-                clock = torch.full((1, g.frames_per_block), timestep, device=device)
-                flow = network.model(x, network.model.time_states(clock), text if index == learned else constant, attend).float()
-            x = x - sigma * flow
-            if index == learned:
-                kept, x = x, x.detach()
-        self._remember(plan, attend, x)
-        assert kept is not None
-        return kept
-
-    def _attention(self, plan: Plan, device: torch.device) -> CachedAttention:
-        g = self.geometry
-        own = rope.frame_table(plan.queries, g.grid_height, g.grid_width, g.head_dim).to(device)
-        if not plan.context:
-            return CachedAttention(None, None, own)
-        past = [self.cache[int(slot.source)] for slot in plan.context]
-        places = [int(slot.position or 0) for slot in plan.context]
-        turn = rope.frame_table(places, g.grid_height, g.grid_width, g.head_dim).to(device)
-        keys, values = (torch.cat(parts, dim=2) for parts in zip(*past, strict=True))
-        return CachedAttention(torch.stack([rope.rotate(k, turn) for k in keys]), values, own)
-
-    def _remember(self, plan: Plan, attend: CachedAttention, x: Tensor) -> None:
-        tokens = self.geometry.tokens_per_frame
-        keys, values = (torch.stack([attend.own[layer][which] for layer in sorted(attend.own)]) for which in (0, 1))
-        for index in range(self.geometry.frames_per_block):
-            rows = slice(index * tokens, (index + 1) * tokens)
-            self.cache[plan.first_frame + index] = (keys[:, :, rows], values[:, :, rows])
-        self.cache = {frame: held for frame, held in self.cache.items() if frame in plan.keep}
-        self.latents.append(x)
 
 
 def flows(network: Network, rows: Tensor, clean: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
@@ -206,17 +94,18 @@ def matching_gradient(x0: Tensor, real: Tensor, fake: Tensor) -> Tensor:
 class SelfRollout:
     """Generator, critic and teacher at some iteration."""
 
-    def __init__(self, settings: Settings, teacher: Backbone, folder: Path, start: Backbone | None = None) -> None:
-        """start: what the generator starts from; the teacher if None."""
+    def __init__(self, settings: Settings, teacher: Backbone, folder: Path, start: Backbone | None = None, share: tuple[int, int] = (0, 1)) -> None:
+        """start: what the generator starts from; the teacher if None. share: (which, of how many) processes this is."""
+        self.share = share
         self.settings, self.folder, self.base = settings, folder, start or teacher
         self.policy = make_policy({"method": settings.policy})
         self.teacher = Network(teacher.model.float(), teacher.text)
-        self.student = _trainable(self.base)
+        self.student = trainable(self.base)
         self.additions: dict[str, lora.LowRank] = {}
         if settings.low_rank:
             self.student.text.requires_grad_(False)
             self.additions = lora.attach(self.student.model, settings.low_rank, settings.seed)
-        self.critic = _trainable(teacher)
+        self.critic = trainable(teacher)
         self.average = [p.detach().clone() for p in self.student.parameters()]
         self.optimizers = {
             name: torch.optim.AdamW(network.parameters(), lr=rate, betas=(0.0, 0.99), weight_decay=0.0)
@@ -234,7 +123,8 @@ class SelfRollout:
         """One iteration; what it measured: size of the matching gradient and the critic's loss."""
         settings = self.settings
         rng = np.random.default_rng([settings.seed, 2, self.step])
-        generator = torch.Generator().manual_seed(int(rng.integers(0, 1 << 62)))
+        noise = np.random.default_rng([settings.seed, 3, self.step, self.share[0]])
+        generator = torch.Generator().manual_seed(int(noise.integers(0, 1 << 62)))
         stream, new = self._stream(rng, generator)
         rows = self.student.text.rows(stream.sentences)
         text = self.student.states(rows)
@@ -251,9 +141,11 @@ class SelfRollout:
         settings = self.settings
         new = settings.new if settings.horizon else int(rng.choice((1, 3, 7), p=(0.35, 0.3, 0.35)))
         if self.stream is None or len(self.stream.latents) + new > settings.horizon:
-            size = max(1, settings.blocks_per_step // new)
+            size = max(self.share[1], settings.blocks_per_step // new)
             sentences = [sentence(shown_words(rng), int(rng.integers(0, 1 << 30))) for _ in range(size)]
-            self.stream = Stream(self.base.geometry, self.policy, sentences, generator)
+            which, count = self.share
+            mine = sentences[size * which // count : size * (which + 1) // count]
+            self.stream = Stream(self.base.geometry, self.policy, mine, generator)
             self.clips += size
         self.stream.generator = generator
         return self.stream, new
@@ -284,7 +176,8 @@ class SelfRollout:
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (self.step + 1) / self.settings.warm_up)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss / self.share[1]).backward()
+        processes.add_up(loss.detach(), network.parameters(), self.share[1])
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
 
@@ -306,13 +199,13 @@ class SelfRollout:
         if not path.exists():
             return
         state: dict[str, Any] = torch.load(path, weights_only=True)
-        ours = asdict(self.settings)
-        differing = [f"{name} {value} (now {ours[name]})" for name, value in state["settings"].items() if name != "steps" and ours[name] != value]
+        theirs, ours = state["settings"], asdict(self.settings)
+        differing = [f"{name} {theirs[name]} (now {ours[name]})" for name in sorted(ours) if name != "steps" and ours[name] != theirs[name]]
         if differing:
             raise ValueError(f"checkpoint {path} was made with {', '.join(differing)}; use the same or another --folder")
         with torch.no_grad():
             for name, network in (("student", self.student), ("critic", self.critic)):
-                torch._foreach_copy_(network.parameters(), state[name])
+                torch._foreach_copy_(list[Tensor](network.parameters()), state[name])
         torch._foreach_copy_(self.average, state["average"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
@@ -322,21 +215,16 @@ class SelfRollout:
         """Write the averaged weights: a whole backbone, or the low-rank additions to the one that it started from."""
         output.mkdir(parents=True, exist_ok=True)
         with torch.no_grad():
-            now = [p.detach().clone() for p in self.student.parameters()]
-            torch._foreach_copy_(self.student.parameters(), self.average)
+            held: list[Tensor] = list(self.student.parameters())
+            now = [p.detach().clone() for p in held]
+            torch._foreach_copy_(held, self.average)
             if self.additions:
                 tensors = {name: value.to(torch.bfloat16) for name, value in lora.tensors_of(self.additions).items()}
                 save_file(tensors, output / "lora.safetensors")
             else:
                 base = self.base
                 load.save(output / "model.safetensors", self.student.model, self.student.text, base.codec, base.geometry)
-            torch._foreach_copy_(self.student.parameters(), now)
-
-
-def _trainable(backbone: Backbone) -> Network:
-    """A copy of a backbone's network and word vectors, in fp32 and with gradients."""
-    model, text = copy.deepcopy(backbone.model).float(), copy.deepcopy(backbone.text).float()
-    return Network(model.requires_grad_(True).train(), text.requires_grad_(True).train())
+            torch._foreach_copy_(held, now)
 
 
 def _noised(x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -361,13 +249,13 @@ def train(run: SelfRollout, save_every: int) -> None:
         recent.append(run.iterate())
         run.seconds += time.monotonic() - mark
         mark = time.monotonic()
-        if run.step % 10 == 0:
-            means = {name: round(sum(found[name] for found in recent) / len(recent), 5) for name in recent[0]}
-            recent.clear()
+        if run.step % 10 == 0 and run.share[0] == 0:
+            means = {name: round(sum(found[name] for found in recent[-10:]) / len(recent[-10:]), 5) for name in recent[0]}
             run.folder.mkdir(parents=True, exist_ok=True)
+            record = {"step": run.step, "seconds": round(run.seconds, 1), "clips": run.clips}
             with (run.folder / "log.jsonl").open("a") as file:
-                file.write(json.dumps({"step": run.step, "seconds": round(run.seconds, 1), "clips": run.clips, **means}) + "\n")
-        if run.step % save_every == 0 or run.step == run.settings.steps:
+                file.write(json.dumps(record | means) + "\n")
+        if run.share[0] == 0 and (run.step % save_every == 0 or run.step == run.settings.steps):
             run.save()
 
 
@@ -381,14 +269,26 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="checkpoint and log")
     parser.add_argument("--output", type=Path, required=True, help="where the weights go")
     parser.add_argument("--save-every", type=int, default=50)
+    parser.add_argument("--processes", type=int, default=1, help="share each iteration among so many processes (gloo)")
     given = parser.parse_args()
     torch.set_num_threads(1)
     settings = Settings(**{name: getattr(given, name) for name in asdict(Settings())})
-    start = load.load(BackboneFile(given.start)) if given.start else None
-    run = SelfRollout(settings, load.load(BackboneFile(given.teacher)), given.folder, start)
-    run.resume()
-    train(run, given.save_every)
+    processes.start(_run, (settings, given), given.processes)
+    run = _resumed((0, 1), settings, given)
     run.export(given.output)
+
+
+def _resumed(share: tuple[int, int], settings: Settings, given: argparse.Namespace) -> SelfRollout:
+    torch.set_num_threads(1)
+    start = load.load(BackboneFile(given.start)) if given.start else None
+    run = SelfRollout(settings, load.load(BackboneFile(given.teacher)), given.folder, start, share)
+    run.resume()
+    return run
+
+
+def _run(rank: int, count: int, settings: Settings, given: argparse.Namespace) -> None:
+    """Train in one of `count` processes."""
+    train(_resumed((rank, count), settings, given), given.save_every)
 
 
 if __name__ == "__main__":

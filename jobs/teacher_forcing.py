@@ -84,7 +84,8 @@ def loss_of(model: WanModel, text: WordEncoder, batch: Batch, device: torch.devi
     size, frames = clean.shape[:2]
     blocks = frames // BLOCK_FRAMES
     whole, rows = (batch.size, *clean.shape[1:]), slice(batch.start, batch.start + size)
-    noise = torch.randn(NOISY, *whole, generator=generator)[:, rows]
+    copies = len(batch.sigmas)
+    noise = torch.randn(copies, *whole, generator=generator)[:, rows]
     blur = torch.randn(whole, generator=generator)[rows] * batch.context_sigma[:, None, None, None, None]
     sigma = batch.sigmas.repeat_interleave(BLOCK_FRAMES, dim=2)
     level = sigma[..., None, None, None]
@@ -94,14 +95,14 @@ def loss_of(model: WanModel, text: WordEncoder, batch: Batch, device: torch.devi
     zeros = torch.zeros(size, past.shape[1])
     timesteps = torch.cat([zeros, *(sigma * 1000)], dim=1).to(device)
     grid = (clean.shape[3] // 2, clean.shape[4] // 2)
-    attend = CopiesAttention(batch.gaps, *grid, model.config.head_dim, device)
+    attend = CopiesAttention(batch.gaps, *grid, model.config.head_dim, device, copies=copies)
     words = text.rows(batch.sentences).to(device)
     # On a CPU the fused kernel's backward pass is several times slower in bf16 than plain products.
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
     with torch.autocast(device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         states = model.text_states(text(words))
         flow = model(sequence, model.time_states(timesteps), states, attend)
-    predicted = torch.stack(flow[:, past.shape[1] :].float().chunk(NOISY, dim=1))
+    predicted = torch.stack(flow[:, past.shape[1] :].float().chunk(copies, dim=1))
     weight = batch.weight.repeat_interleave(BLOCK_FRAMES, dim=1).to(device)
     error = (predicted - (noise - clean).to(device)).square().mean(dim=(3, 4, 5))
-    return (error * weight).sum() / (batch.learned * BLOCK_FRAMES * NOISY)
+    return (error * weight).sum() / (batch.learned * BLOCK_FRAMES * copies)

@@ -17,7 +17,9 @@ BLOCK_FRAMES = 3
 """Latent frames in a block."""
 BLOCK_PIXEL_FRAMES = 12
 NOISY = 2
-"""Noisy copies of each clip in one forward."""
+"""Most noisy copies of each clip in one forward."""
+EASY = 0.15
+"""Share of a run in which places have no landmarks."""
 FRAMES_PER_STEP = 704
 """Latent frames (all copies) that one forward sees, whatever the length of its clips."""
 UNTOLD = 0.1
@@ -29,8 +31,9 @@ CODEC_SEED = 1_000_003
 class Batch:
     """One training step, or the share of it that one of several processes computes: rows `start` to `start + B` of `size`.
 
-    sentences: B texts, some empty, so that the network also learns what is true of every clip. latents [B, J*3, C, h, w]: the clips. sigmas [NOISY, B, J]: noise level of each block of each
-    noisy copy. weight [B, J]: 1 where a block's flow is learned, 0 where it is only history. context_sigma [B]: how
+    sentences: B texts, some empty, so that the network also learns what is true of every clip.
+    latents [B, J*3, C, h, w]: the clips. sigmas [copies, B, J]: noise level of each block
+    of each noisy copy. weight [B, J]: 1 where a block's flow is learned, 0 where it is only history. context_sigma [B]: how
     much noise the clean copy carries. gaps: for each block the earlier blocks that it sees.
     """
 
@@ -66,8 +69,10 @@ def make_batch(
     done = step / steps
     lengths = (0.75, 0.15, 0.1) if done < 0.6 else (0.4, 0.2, 0.4)
     blocks = int(rng.choice((1, 2, 7), p=lengths))
-    size = max(1, frames_per_step // (BLOCK_FRAMES * (NOISY * blocks + blocks - 1)))
-    easy = rng.uniform(size=size) < (1.0 if done < 0.15 else 0.15)
+    # A clip with a past is made to pay twice; of clips without one, more are worth more than more noise.
+    copies = NOISY if blocks > 1 or done < EASY else 1
+    size = max(1, frames_per_step // (BLOCK_FRAMES * (copies * blocks + blocks - 1)))
+    easy = rng.uniform(size=size) < (1.0 if done < EASY else 0.15)
     history = np.zeros(size, dtype=np.int64)
     if blocks > 1:
         # A clip may begin with another motion from anywhere: its first blocks are context, not something to learn.
@@ -75,7 +80,7 @@ def make_batch(
     choices = rng.integers(0, 1 << 30, size=size)
     silent = rng.uniform(size=size) < UNTOLD
     weight = np.arange(blocks)[None, :] >= history[:, None]
-    sigmas = _sigmas(rng, (NOISY, size, blocks))
+    sigmas = _sigmas(rng, (copies, size, blocks))
     context_sigma = rng.uniform(0, 0.1, size=size).astype(np.float32)
     gaps = _gaps(rng, blocks)
     which, whole = share

@@ -6,12 +6,9 @@ import argparse
 import copy
 import json
 import math
-import multiprocessing
 import os
 import platform
 import subprocess
-import tempfile
-import threading
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -20,8 +17,6 @@ from typing import Any
 
 import torch
 import torch._dynamo
-import torch.distributed
-import torch.multiprocessing
 from torch import nn
 
 from data.world import render
@@ -31,6 +26,7 @@ from echo.backbone.codec import CHANNELS, SIDE, PatchCodec
 from echo.backbone.text import WordEncoder
 from echo.backbone.wan import WanConfig, WanModel
 from echo.geometry import PATCH, Geometry
+from jobs import processes
 from jobs.teacher_forcing import loss_of
 from jobs.train_data import BLOCK_FRAMES, FRAMES_PER_STEP, fit_codec, make_batch
 
@@ -44,7 +40,7 @@ class Settings:
     """Everything that the trained weights depend on."""
 
     seed: int = 0
-    steps: int = 6200
+    steps: int = 4800
     frames_per_step: int = FRAMES_PER_STEP
     dim: int = 192
     heads: int = 6
@@ -104,7 +100,7 @@ class Trainer:
         loss = loss_of(self.model, self.text, batch, self.device)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        loss = self._add_up(loss.detach())
+        loss = processes.add_up(loss.detach(), self.parameters, self.share[1])
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         decay = min(settings.ema, (1 + self.step) / (10 + self.step))
@@ -112,17 +108,6 @@ class Trainer:
         self.step += 1
         self.clips += batch.size
         return float(loss), len(batch.gaps)
-
-    def _add_up(self, loss: torch.Tensor) -> torch.Tensor:
-        """Sum of the loss, and in place of the gradients, over all processes."""
-        if self.share[1] == 1:
-            return loss
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        flat = torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients)])
-        torch.distributed.all_reduce(flat)
-        parts = flat[1:].split([gradient.numel() for gradient in gradients])
-        torch._foreach_copy_(gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)])
-        return flat[0]
 
     def save(self) -> None:
         """Write the checkpoint so that a kill leaves the old one or the new one, never half of one."""
@@ -300,26 +285,20 @@ def main() -> None:
     settings = Settings(**{name: getattr(given, name) for name in asdict(Settings())})
     if given.export:
         settings = _settings_of(given.folder)
-    elif given.processes == 1:
-        _run(0, settings, given, "")
     else:
         least = BLOCK_FRAMES * 20 * given.processes
         if settings.frames_per_step < least:
             parser.error(f"--frames-per-step {settings.frames_per_step}: {given.processes} processes share at least {least} frames")
-        with tempfile.TemporaryDirectory() as meeting:
-            torch.multiprocessing.spawn(_run, (settings, given, f"file://{meeting}/gloo"), given.processes)
+        processes.start(_run, (settings, given), given.processes)
     trainer = Trainer(settings, given.folder, torch.device("cpu"))
     trainer.resume(given.replan)
     export(trainer, given.output)
 
 
-def _run(rank: int, settings: Settings, given: argparse.Namespace, meeting: str) -> None:
-    """Train in one process of `given.processes`."""
+def _run(rank: int, count: int, settings: Settings, given: argparse.Namespace) -> None:
+    """Train in one of `count` processes."""
     torch.set_num_threads(given.threads)
-    if meeting:
-        threading.Thread(target=_leave_with_parent, daemon=True).start()
-        torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=given.processes)
-    trainer = Trainer(settings, given.folder, torch.device(given.device), (rank, given.processes))
+    trainer = Trainer(settings, given.folder, torch.device(given.device), (rank, count))
     trainer.resume(given.replan)
     _started_at(given.folder)
     if given.compile:
@@ -328,16 +307,6 @@ def _run(rank: int, settings: Settings, given: argparse.Namespace, meeting: str)
         for block in trainer.model.blocks:
             block.compile(dynamic=False)
     train(trainer, given.save_every)
-    if meeting:
-        torch.distributed.destroy_process_group()
-
-
-def _leave_with_parent() -> None:
-    """A parent that is killed takes its processes along; else they would go on writing beside the next start."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(4)
 
 
 if __name__ == "__main__":
