@@ -39,7 +39,7 @@ def generate(
         seed, [prompt.id for prompt in prompts], backbone.latent_shape,
         dtype=backbone.dtype, device=backbone.device, repeat_initial=repeat_initial_noise,
     )  # fmt: skip
-    rollout = Rollout(backbone.model, policy, backbone.geometry, noise, batch=len(prompts), steps=backbone.schedule)
+    rollout = Rollout(backbone.network, policy, backbone.geometry, noise, batch=len(prompts), steps=backbone.schedule)
     starts = {start.block: scene for scene, start in enumerate(script.starts)}
     for block in range(script.blocks):
         if block in starts:

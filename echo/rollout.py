@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from echo.backbone.wan import TextStates, WanModel
+from echo.backbone.packed import Network
 from echo.cache.plan import Plan, Step
 from echo.cache.policy import Policy
 from echo.cache.store import FrameStore
@@ -42,7 +43,7 @@ class Rollout:
     """
 
     def __init__(
-        self, model: WanModel, policy: Policy, geometry: Geometry, noise: Noise, *,
+        self, model: Network, policy: Policy, geometry: Geometry, noise: Noise, *,
         batch: int = 1, steps: Schedule | None = None, on_select: OnSelect | None = None,
     ) -> None:  # fmt: skip
         weight = model.patch_embedding.weight
@@ -53,7 +54,7 @@ class Rollout:
         self.window = Window(geometry, self.store, self.memory, on_select)
         self.batch, self.block = batch, 0
         self._starts: tuple[SceneStart, ...] = ()
-        self._pending: tuple[TextStates, SceneStart] | None = None
+        self._pending: tuple[Any, SceneStart] | None = None
         reach = policy.recache_frames(geometry)
         self._latents: deque[Tensor] = deque(maxlen=-(-reach // geometry.frames_per_block))
         with torch.inference_mode():

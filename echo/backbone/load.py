@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from echo.backbone import lora
 from echo.backbone.codec import PatchCodec
+from echo.backbone.packed import Network, pack
 from echo.backbone.text import WordEncoder
 from echo.backbone.wan import WanConfig, WanModel
 from echo.geometry import Geometry
@@ -55,6 +57,11 @@ class Backbone:
     codec: PatchCodec
     geometry: Geometry
     schedule: Schedule
+
+    @cached_property
+    def network(self) -> Network:
+        """The network as rollouts run it: laid out for this device where that is faster."""
+        return pack(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -123,7 +130,7 @@ def load(config: BackboneConfig, device: torch.device | str = "cpu") -> Backbone
 def _merge(model: WanModel, path: Path) -> None:
     """Add the low-rank weights at `path`. Raises ValueError as `load` does."""
     if not path.is_file():
-        raise ValueError(f"no low-rank weights at {path}; `python -m jobs.self_rollout --low-rank 32` makes them, the repository ships them")
+        raise ValueError(f"no low-rank weights at {path}; `python -m jobs.self_rollout` makes them, the repository ships them")
     try:
         lora.merge(model, load_file(path))
     except (SafetensorError, ValueError) as error:

@@ -64,5 +64,14 @@ def place_table(places: Tensor, positions: Tensor | None, grid_width: int, token
 
 def rotate(x: Tensor, turn: Tensor) -> Tensor:
     """Rotate `x` [B, N, H, D] by `turn` ([N, C], or [B, N, C] where samples differ), in fp32, back in the dtype of `x`."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * turn.unsqueeze(-2)).flatten(-2).to(x.dtype)
+
+
+def rotate_into(target: Tensor, x: Tensor, turn: Tensor) -> None:
+    """Write `rotate(x, turn)` to `target`, a view of the same shape; in fp32 without a tensor in between."""
+    if target.dtype == torch.float32 and x.dtype == torch.float32:
+        pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
+        torch.mul(pairs, turn.unsqueeze(-2), out=torch.view_as_complex(target.view(*target.shape[:-1], -1, 2)))
+    else:
+        target.copy_(rotate(x, turn))

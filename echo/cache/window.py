@@ -73,7 +73,7 @@ class Window:
         own_k, own_v = k[:, self._unseen :], v[:, self._unseen :]
         end = self._context + own_k.shape[1]
         keys, values = self.k[layer, :, :end], self.v[layer, :, :end]
-        keys[:, self._context :] = rope.rotate(own_k, self._turn_NC[self._unseen :])
+        rope.rotate_into(keys[:, self._context :], own_k, self._turn_NC[self._unseen :])
         values[:, self._context :] = own_v
         if self.phase in (Pass.CLEAN, Pass.REWRITE):
             first = self.plan.first_frame

@@ -1,0 +1,144 @@
+"""The same network laid out for one processor thread: one product for q, k and v, weights in the order that oneDNN reads them.
+
+A block of a tiny backbone is forty-eight tokens, so that the cost of a pass is in small matrix products and in asking for
+them. Here every layer asks for a third of them: modulation rides on the normalisation, the text's values are multiplied by
+the output projection once a scene, and weights are reordered once. Numbers differ from `WanModel`'s in their last bits.
+
+Shapes: B batch, F latent frames, C channels, N tokens, E width, H heads, D head_dim, L text rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from echo.backbone.wan import Attend, Block, Modulation, WanModel
+from echo.geometry import PATCH
+
+Linear = Callable[[Tensor], Tensor]
+PackedText = tuple[tuple[Tensor, Tensor], ...]
+"""Of each layer: scaled keys [B, E, L H], heads apart; values behind the output projection [B, L H, E]."""
+
+
+@dataclass(frozen=True)
+class PackedTime:
+    """Modulations of a timestep that all frames share: six vectors [E] a layer, then scale and shift of the head."""
+
+    blocks: tuple[Modulation, ...]
+    head: tuple[Tensor, Tensor]
+
+
+class Network(Protocol):
+    """What a rollout asks of a network: `WanModel`, or the same in another layout. What it derives, it alone reads."""
+
+    @property
+    def patch_embedding(self) -> nn.Conv3d: ...
+    def time_states(self, timesteps_BF: Tensor, /) -> Any: ...
+    def text_states(self, text_BLT: Tensor, /) -> Any: ...
+    def __call__(self, latents_BFCHW: Tensor, time: Any, text: Any, attend: Attend, /) -> Tensor: ...
+
+
+def pack(model: WanModel) -> Network:
+    """The network in the faster layout where there is one: fp32 on a processor, a text of few rows; else the network itself."""
+    weight, config = model.patch_embedding.weight, model.config
+    fits = weight.device.type == "cpu" and weight.dtype == torch.float32 and config.heads * config.text_len <= config.dim
+    return PackedWan(model) if fits else model
+
+
+class PackedWan:
+    """Stands for a `WanModel` in a rollout; timesteps must be one number for all frames of a pass."""
+
+    def __init__(self, model: WanModel) -> None:
+        """Reorder the weights of `model`; later changes of them are not seen."""
+        self._model, self.config, self.patch_embedding = model, model.config, model.patch_embedding
+        with torch.inference_mode():
+            self._layers = tuple(_Layer(cast(Block, block)) for block in model.blocks)
+            self._first = _linear(model.patch_embedding.weight.flatten(1), model.patch_embedding.bias)
+            self._last = _linear(model.head.head.weight, model.head.head.bias)
+
+    def time_states(self, timesteps_BF: Tensor) -> PackedTime:
+        """As `WanModel.time_states`. Raises ValueError for frames of different timesteps."""
+        if not bool((timesteps_BF == timesteps_BF.flatten()[0]).all()):
+            raise ValueError(f"timesteps {timesteps_BF.flatten().tolist()}: a pass has one for all frames here; `WanModel` takes several")
+        states = self._model.time_states(timesteps_BF[:1, :1])
+        blocks = tuple(Modulation(*(part.flatten().contiguous() for part in block)) for block in states.blocks)
+        return PackedTime(blocks, (states.head[0].flatten().contiguous(), states.head[1].flatten().contiguous()))
+
+    def text_states(self, text_BLT: Tensor) -> PackedText:
+        """As `WanModel.text_states`, laid out for one product on each side of the soft maximum."""
+        return tuple(layer.text(*states) for layer, states in zip(self._layers, self._model.text_states(text_BLT), strict=True))
+
+    def __call__(self, latents_BFCHW: Tensor, time: PackedTime, text: PackedText, attend: Attend) -> Tensor:
+        """Flow of the same shape as the latents."""
+        batch, frames, channels, height, width = latents_BFCHW.shape
+        rows, columns, (_, p, q) = height // PATCH[1], width // PATCH[2], PATCH
+        cut = latents_BFCHW.reshape(batch, frames, channels, rows, p, columns, q).permute(0, 1, 3, 5, 2, 4, 6)
+        x = self._first(cut.reshape(batch, frames * rows * columns, channels * p * q))
+        for index, layer in enumerate(self._layers):
+            x = layer(x, time.blocks[index], text[index], index, attend)
+        scale, shift = time.head
+        flow = self._last(torch.layer_norm(x, scale.shape, scale, shift, self.config.eps))
+        flow = flow.reshape(batch, frames, rows, columns, p, q, -1).permute(0, 1, 6, 2, 4, 3, 5)
+        return flow.reshape(batch, frames, -1, height, width)
+
+
+class _Layer:
+    """One transformer block."""
+
+    def __init__(self, block: Block) -> None:
+        own, cross = block.self_attn, block.cross_attn
+        self.heads, self.eps, self.norm_eps = own.heads, block.eps, own.norm_q.weight.new_tensor(own.norm_q.eps)
+        self.width = block.norm3.normalized_shape
+        self.qkv = _linear(torch.cat([own.q.weight, own.k.weight, own.v.weight]), torch.cat([own.q.bias, own.k.bias, own.v.bias]))
+        self.norm, self.out = torch.stack([own.norm_q.weight, own.norm_k.weight]), _linear(own.o.weight, own.o.bias)
+        self.norm3 = block.norm3.weight, block.norm3.bias, block.norm3.eps
+        self.cross_q, self.cross_norm = _linear(cross.q.weight, cross.q.bias), cross.norm_q.weight
+        self.cross_out = cross.o
+        up, down = cast(nn.Linear, block.ffn[0]), cast(nn.Linear, block.ffn[2])
+        self.up, self.down = _linear(up.weight, up.bias, gelu=True), _linear(down.weight, down.bias)
+
+    def text(self, k_BHLD: Tensor, v_BHLD: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys with heads apart and scaled, values behind the output projection; its bias is shared out among the heads."""
+        batch, heads, rows, size = k_BHLD.shape
+        keys = k_BHLD.new_zeros(batch, heads, size, rows, heads)  # heads last, so that the soft maximum runs over whole vectors
+        for head in range(heads):
+            keys[:, head, ..., head] = k_BHLD[:, head].transpose(1, 2) / size**0.5
+        values = v_BHLD @ self.cross_out.weight.T.reshape(heads, size, -1) + self.cross_out.bias / heads
+        return keys.reshape(batch, heads * size, rows * heads), values.transpose(1, 2).reshape(batch, rows * heads, -1)
+
+    def __call__(self, x: Tensor, m: Modulation, text: tuple[Tensor, Tensor], layer: int, attend: Attend) -> Tensor:
+        """`x` [B, N, E]."""
+        width, (batch, tokens, size) = self.width, x.shape
+        heads = (batch, tokens, self.heads, size // self.heads)
+        qkv = self.qkv(torch.layer_norm(x, width, m.scale_attention, m.shift_attention, self.eps))
+        q, k = _rms(qkv[..., : 2 * size].unflatten(-1, (2, size)), self.norm, self.norm_eps).unbind(2)
+        attended = attend(layer, q.view(heads), k.view(heads), qkv[..., 2 * size :].view(heads))
+        x = torch.addcmul(x, self.out(attended.reshape(x.shape)), m.gate_attention)
+        keys, values = text
+        query = _rms(self.cross_q(torch.layer_norm(x, width, *self.norm3)), self.cross_norm, self.norm_eps)
+        shares = torch.bmm(query, keys).view(batch, tokens, -1, self.heads).softmax(-2)
+        x = torch.baddbmm(x, shares.view(batch, tokens, -1), values)
+        hidden = self.up(torch.layer_norm(x, width, m.scale_mlp, m.shift_mlp, self.eps))
+        return torch.addcmul(x, self.down(hidden), m.gate_mlp)
+
+
+def _rms(x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
+    """RMS normalisation of the last dimension; one pass for the length where `rms_norm` takes several on a processor."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return (x * torch.addcmul(eps, length, length, value=1 / x.shape[-1]).rsqrt_()).mul_(weight)
+
+
+def _linear(weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Linear:
+    """`x @ weight.T + bias`, then GELU if wanted, on reordered weights where oneDNN is there."""
+    if not torch.backends.mkldnn.is_available():
+        plain = weight.contiguous()
+        return (lambda x: fn.gelu(fn.linear(x, plain, bias), approximate="tanh")) if gelu else (lambda x: fn.linear(x, plain, bias))
+    ops: Any = torch.ops.mkldnn
+    reordered, product = ops._reorder_linear_weight(weight.contiguous()), ops._linear_pointwise.default
+    after, kind = ("gelu", "tanh") if gelu else ("none", "")
+    return lambda x: product(x, reordered, bias, after, [], kind)
