@@ -12,6 +12,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+TO_YUV = np.array([[65.481, -37.797, 112.0], [128.553, -74.203, -93.786], [24.966, 112.0, -18.214]], np.float32) / 255
+"""Red, green and blue to luma and the two colour differences, BT.601."""
 LEFT_S = 3600
 """A part that nobody has written to for so long was left by a kill."""
 
@@ -28,7 +30,7 @@ class VideoWriter:
         Args:
             path: final name.
             fps: frames per second.
-            height_px: wished height; the nearest whole multiple of the frames' height is taken.
+            height_px: greatest height; the largest even multiple of the frames' height within it is taken, or the frames' own.
             crf: H.264 quality, 0 (lossless) to 51.
         """
         self._path = path
@@ -49,21 +51,23 @@ class VideoWriter:
         if self._container is None:
             self._open(*frames_THWC.shape[1:3])
         assert self._container is not None
-        for frame_HWC in frames_THWC:
-            large = frame_HWC.repeat(self._factor, axis=0).repeat(self._factor, axis=1)
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(large), format="rgb24")
+        if self._factor == 1:
+            pictures = [av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24") for frame in frames_THWC]
+        else:
+            pictures = [av.VideoFrame.from_ndarray(planes, format="yuv420p") for planes in _enlarged(frames_THWC, self._factor)]
+        for picture in pictures:
             self._container.mux(self._stream.encode(picture))
 
     def _open(self, height: int, width: int) -> None:
-        self._factor = max(1, round(self._height_px / height))
-        if height * self._factor % 2 or width * self._factor % 2:
-            self._factor += 1  # 4:2:0 needs even sides
+        self._factor = self._height_px // (2 * height) * 2 or 1  # even: 4:2:0 shares a colour among 2x2 pixels, then of one
+        if self._factor == 1 and (height % 2 or width % 2):
+            self._factor = 2
         self._container = av.open(str(self._beside), "w", options={"movflags": "faststart"})
         stream = self._container.add_stream("libx264", rate=Fraction(self._fps))
         stream.height, stream.width = height * self._factor, width * self._factor
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
-        stream.options = {"crf": str(self._crf), "preset": "superfast"}
+        stream.options = {"crf": str(self._crf), "preset": "superfast" if self._factor == 1 else "ultrafast"}
         self._stream = stream
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -75,3 +79,12 @@ class VideoWriter:
             self._beside.rename(self._path)
         else:
             self._beside.unlink(missing_ok=True)
+
+
+def _enlarged(frames_THWC: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Planes of 4:2:0 (BT.601, 16 to 235), [T, 3 H factor / 2, W factor]: converted small, then repeated by an even factor."""
+    count, height, width, _ = frames_THWC.shape
+    values = frames_THWC.astype(np.float32) @ TO_YUV + np.array([16.5, 128.5, 128.5], np.float32)
+    small = values.astype(np.uint8)
+    planes = [small[..., index].repeat(by, 1).repeat(by, 2).reshape(count, -1) for index, by in enumerate((factor, factor // 2, factor // 2))]
+    return np.concatenate(planes, 1).reshape(count, height * factor * 3 // 2, width * factor)

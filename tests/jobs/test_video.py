@@ -33,7 +33,7 @@ def test_all_frames_at_their_speed_and_size(tmp_path):
         video.write(frames(12)[5:])
     stream, shown = read(path)
     assert (stream.codec_context.name, stream.codec_context.pix_fmt, stream.average_rate) == ("h264", "yuv420p", 16)
-    assert shown.shape == (12, 264, 264, 3)
+    assert shown.shape == (12, 240, 240, 3)
     assert [p.name for p in path.parent.iterdir()] == ["v.mp4"]
 
 
@@ -46,6 +46,18 @@ def test_enlarged_without_blur(tmp_path):
     assert np.abs(middles - frames(4)).mean() < 6
     inside = shown[0, 2:8, 2:8].astype(int)
     assert np.abs(inside - inside.mean((0, 1))).max() < 12
+
+
+def test_colours_of_both_ways_agree(tmp_path):
+    """Path 1: converted small, then repeated. Path 2: the library's conversion of frames at their own size."""
+    shown = {}
+    for px in (24, 48):
+        with VideoWriter(tmp_path / f"{px}.mp4", fps=16, height_px=px, crf=1) as video:
+            video.write(np.full((3, 24, 24, 3), (220, 140, 40), np.uint8))
+        shown[px] = read(tmp_path / f"{px}.mp4")[1].astype(int)
+    assert shown[24].shape[1] == 24 and shown[48].shape[1] == 48
+    difference = np.abs(shown[24][:, :1, :1] - shown[48])
+    assert difference.max() <= 3, f"max {difference.max()}, mean {difference.mean():.2f}"
 
 
 def test_odd_frames_get_even_sides(tmp_path):
