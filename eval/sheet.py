@@ -1,9 +1,11 @@
-"""A contact sheet from the store: methods downwards, time to the right, scene borders marked.
+"""Contact sheets from the store: methods downwards, time to the right, scene borders marked, prompts above.
 
-    python -m eval.sheet task=recall [store=results] [prompt=ID] [seed=0] [every_s=4] [out=FILE.png]
+    python -m eval.sheet task=recall [store=results] [method=NAME,NAME] [prompt=ID] [seed=0] [every_s=S] [--output FILE.png]
+    python -m eval.sheet task=all --output docs
 
-Shows the newest run, by its last start, of every preset and its settings (newer weights take the place of older ones);
-without prompt=ID the first prompt that all of them have.
+Shows the newest run, by its last start, of every preset and its settings (newer weights take the place of older ones), or of the
+presets named; rendered rows stand apart at the end. Without prompt=ID the first prompt that all of them have. `every_s` is a twelfth
+of the video by default. With task=all, or several, the output is a folder, which gets a sheet for each task of the store.
 """
 
 from __future__ import annotations
@@ -11,163 +13,205 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
-from numpy.typing import NDArray
-
-from echo.scene import BLOCK_S, FPS
+from echo.scene import BLOCK_S, FPS, load_prompts
+from eval.arguments import nearest, parse
+from eval.mosaic import Strip, draw, marks, stills
 from eval.records import Run, flat, runs
+from eval.selection import CALIBRATION, tasks
 
-KEYS = ("task", "store", "prompt", "seed", "every_s", "out")
+KEYS = {"task": "", "store": "results", "method": "", "prompt": "", "seed": "0", "every_s": "", "--output": ""}
+COLUMNS = 12
+ROOT = Path(__file__).resolve().parent.parent
+USUAL = "tiny"
+LAST = ("oracle", *CALIBRATION)
+"""Presets that stand below the others, in this order."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A video, the seconds at which its scenes begin (the first left out) and how long it is."""
+
+    path: Path
+    borders: list[float]
+    duration_s: float
 
 
 @dataclass
 class Row:
-    """A method's videos of one task and seed: prompt id -> (file, scene borders in seconds)."""
+    """A method's videos of one task and seed by prompt id; `prompt_set` is the file that their prompts came from."""
 
     label: str
     preset: str = ""
+    backbone: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
-    videos: dict[str, tuple[Path, list[float]]] = field(default_factory=dict)
+    videos: dict[str, Shot] = field(default_factory=dict)
+    prompt_set: str = ""
 
 
 def rows_of(store: Path, task: str, seed: int) -> list[Row]:
-    """The newest run of every preset and its settings that has videos. Raises ValueError where there is none."""
-    newest: dict[tuple[str, str], tuple[str, Row]] = {}
+    """The newest run of every preset and its settings that has videos.
+
+    Raises:
+        ValueError: in one line, where there is none.
+    """
+    newest: dict[tuple[str, str, str], tuple[str, Row]] = {}
     for run in runs(store):
         if run.path.parts[-4] != task or run.spec["seed"] != seed:
             continue
-        settings = dict(flat(run.spec["key"]["pixels"]))
-        settings.pop("backbone.weights", None)  # a run of older weights gives way to one of newer
-        row = Row(run.spec["method"]["label"], run.spec["method"]["name"], settings)
-        for record in run.settled(None).done.values():
-            row.videos[record["prompt"]] = (run.path / "units" / record["files"]["video"], borders(run, record))
-        age = max((path.stem for path in (run.path / "attempts").glob("*.json")), default="")
-        key = row.preset, repr(sorted(settings.items()))
+        row, age = _row(run)
+        key = row.backbone, row.preset, repr(sorted(row.settings.items()))
         if row.videos and (key not in newest or newest[key][0] < age):
             newest[key] = age, row
-    rows = [row for _, row in newest.values()]
-    if not rows:
+    if not newest:
         raise ValueError(f"{store}: no videos of task {task!r} at seed {seed}; make some with python run.py task={task} seed={seed}")
-    return [replace(row, label=_label(row, rows)) for row in rows]
+    return [row for _, row in newest.values()]
+
+
+def arrange(rows: Sequence[Row], methods: Sequence[str]) -> list[Row]:
+    """The rows of the presets named, in that order, else all by name; rendered ones last; labels that tell them apart."""
+    there = sorted({row.preset for row in rows})
+    order = list(methods) or [name for name in there if name not in LAST] + [name for name in LAST if name in there]
+    found = [row for row in rows if row.preset in order]
+    found.sort(key=lambda row: (row.preset in CALIBRATION, order.index(row.preset), row.backbone))
+    return [replace(row, label=_label(row, found)) for row in found]
+
+
+def _row(run: Run) -> tuple[Row, str]:
+    """What a run has to show, and the name of its last start."""
+    settings = dict(flat(run.spec["key"]["pixels"]))
+    settings.pop("backbone.weights", None)  # a run of older weights gives way to one of newer
+    starts = sorted((run.path / "attempts").glob("*.json"))
+    config = json.loads(starts[-1].read_text(encoding="utf-8")).get("config", {}) if starts else {}
+    row = Row(run.spec["method"]["label"], run.spec["method"]["name"], run.path.parts[-5], settings)
+    row.prompt_set = str(config.get("task", {}).get("prompt_set", ""))
+    for record in run.settled(None).done.values():
+        row.videos[record["prompt"]] = Shot(run.path / "units" / record["files"]["video"], *_times(run, record))
+    return row, starts[-1].stem if starts else ""
 
 
 def _label(row: Row, rows: Sequence[Row]) -> str:
-    """The method's label, with its preset and the settings that differ where another row has the same."""
+    """The method's label, with what tells it from another row of the same: its backbone, its preset, the settings that differ."""
     twins = [other for other in rows if other.label == row.label]
     words = [row.preset] if len({other.preset for other in twins}) > 1 else []
-    like = [other for other in twins if other.preset == row.preset]
+    like = [other for other in twins if other.preset == row.preset and other.backbone == row.backbone]
     differ = [key for key in row.settings if len({repr(other.settings.get(key)) for other in like}) > 1]
     words += [f"{key.removeprefix('method.settings.')}={row.settings[key]}" for key in differ]
+    words += [f"on {row.backbone}"] if row.backbone != USUAL and len({other.backbone for other in rows}) > 1 else []
     return "\n".join([row.label, *words])
 
 
-def borders(run: Run, record: dict[str, Any]) -> list[float]:
-    """Seconds at which scenes begin, the first left out, read off the unit's trace."""
+def _times(run: Run, record: dict[str, Any]) -> tuple[list[float], float]:
+    """Seconds at which scenes begin, the first left out, and the length of the video, read off the unit's trace."""
     lines = (run.path / "units" / record["files"]["trace"]).read_text(encoding="utf-8").splitlines()
     scenes = [json.loads(line)["scene"] for line in lines]
-    return [BLOCK_S * block for block in range(1, len(scenes)) if scenes[block] != scenes[block - 1]]
+    return [BLOCK_S * block for block in range(1, len(scenes)) if scenes[block] != scenes[block - 1]], BLOCK_S * len(scenes)
 
 
-def shared_prompt(rows: Sequence[Row], wanted: str | None) -> str:
+def shared_prompt(rows: Sequence[Row], wanted: str) -> str:
     """The wanted prompt, or the first that every row has. Raises ValueError where a row lacks it."""
     common = sorted(set.intersection(*(set(row.videos) for row in rows)))
-    if wanted is None:
+    if not wanted:
         if not common:
-            raise ValueError("no prompt has a video of every method; name one with prompt=ID")
+            raise ValueError("no prompt has a video of every method; name one with prompt=ID or the methods with method=NAME,NAME")
         return common[0]
     if wanted not in common:
         raise ValueError(f"prompt {wanted!r} lacks a video of some method; the prompts that all have are {', '.join(common[:8])}")
     return wanted
 
 
-def stills(path: Path, every_s: float) -> NDArray[np.uint8]:
-    """Frames [N, H, W, 3] of a video, one each `every_s` seconds, from the middle of each span. Raises ValueError if it is shorter."""
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        step = max(1, round(every_s * float(stream.average_rate or 16)))
-        frames = [f.to_ndarray(format="rgb24") for i, f in enumerate(container.decode(stream)) if i % step == step // 2]
-    if not frames:
-        raise ValueError(f"every_s={every_s:g}: {path.name} is shorter than that, for example every_s=1")
-    return np.stack(frames)
+def sentences(rows: Sequence[Row], prompt: str) -> tuple[str, ...]:
+    """The scenes of a prompt, from the prompt set that its runs name; none if that is no longer there."""
+    for row in rows:
+        path = ROOT / row.prompt_set
+        if row.prompt_set and path.is_file():
+            return next((one.scenes for one in load_prompts(path) if one.id == prompt), ())
+    return ()
 
 
-def draw(rows: Sequence[Row], prompt: str, every_s: float, title: str, out: Path) -> None:
-    """Write the sheet as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    images = [stills(row.videos[prompt][0], every_s) for row in rows]
-    columns = max(len(strip) for strip in images)
-    size = (0.75 * columns + 1.6, 0.79 * len(rows) + 0.6)
-    figure, axes = pyplot.subplots(len(rows), columns, figsize=size, squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.06})
-    for row, strip, line in zip(rows, images, axes, strict=True):
-        cuts = {math.ceil(border / every_s - 0.5) for border in row.videos[prompt][1]}
-        for column, axis in enumerate(line):
-            axis.set(xticks=[], yticks=[])
-            for side in axis.spines.values():
-                side.set_visible(False)
-            if column in cuts:
-                axis.spines["left"].set(visible=True, color="crimson", linewidth=2.5)
-            if column < len(strip):
-                axis.imshow(strip[column])
-        line[0].set_ylabel(row.label, rotation=0, ha="right", va="center", fontsize=8)
-    for column, axis in enumerate(axes[-1]):
-        axis.set_xlabel(f"{(column + 0.5) * every_s:g} s", fontsize=6)
-    figure.suptitle(title, fontsize=8)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=110, bbox_inches="tight")
-    pyplot.close(figure)
+def sheet(rows: Sequence[Row], prompt: str, every_s: float | None, title: str, out: Path) -> None:
+    """Write one sheet as a PNG. Raises ValueError if videos are shorter than the time between stills."""
+    shots = [row.videos[prompt] for row in rows]
+    every = every_s or max(shot.duration_s for shot in shots) / COLUMNS
+    strips = [
+        Strip(row.label, stills(shot.path, every), marks(shot.borders, every), row.preset in CALIBRATION) for row, shot in zip(rows, shots)
+    ]
+    columns = max(len(strip.frames) for strip in strips)
+    starts = [0, *sorted(marks(shots[0].borders, every))]
+    texts = [(start, text) for start, text in zip(starts, sentences(rows, prompt)) if start < columns]
+    title += "; red: a scene begins" if any(strip.cuts for strip in strips) else ""
+    draw(strips, [(column + 0.5) * every for column in range(columns)], texts, title, out)
 
 
-def _given(words: Sequence[str]) -> dict[str, str]:
-    """The command line by key. Raises ValueError for a word that is none of the keys."""
-    given: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise ValueError(f"{word}: a word is key=value, for example task=recall")
-        if key not in KEYS:
-            raise ValueError(f"{key}: give task=TASK and any of {', '.join(f'{key}=' for key in KEYS[1:])}")
-        given[key] = value
-    if "task" not in given:
-        raise ValueError("(no task=): give a task, for example task=recall")
-    return given
-
-
-def _every(text: str) -> float:
+def _every(text: str) -> float | None:
     try:
-        value = float(text)
+        value = float(text) if text else None
     except ValueError:
         value = 0.0
-    if not 1 / FPS <= value < math.inf:
+    if value is not None and not 1 / FPS <= value < math.inf:
         raise ValueError(f"every_s={text}: seconds between stills, {1 / FPS} (one frame) or more, for example every_s=4")
     return value
+
+
+def _tasks(text: str, store: Path) -> list[str]:
+    """The tasks asked for. Raises ValueError for none."""
+    there = tasks(store)
+    if not text:
+        raise ValueError("(no task=): give a task, for example task=recall, or task=all")
+    if text != "all":
+        return text.split(",")
+    if not there:
+        raise ValueError(f"store={store}: no runs")
+    return there
+
+
+def _command(words: Sequence[str]) -> list[str]:
+    given, _ = parse(words, KEYS)
+    store, names = Path(given["store"]), _tasks(given["task"], Path(given["store"]))
+    if not given["seed"].isdecimal():
+        raise ValueError(f"seed={given['seed']}: a whole number of 0 or more, for example seed=0")
+    seed, every_s = int(given["seed"]), _every(given["every_s"])
+    output, several = given["--output"], given["task"] == "all" or len(names) > 1
+    if several and Path(output).suffix:
+        raise ValueError(f"--output={output}: one file for several tasks; give a folder, for example --output docs")
+    methods = [name for name in given["method"].split(",") if name]
+    found = {task: rows_of(store, task, seed) for task in names}
+    _known(methods, found, seed)
+    written = []
+    for task, rows in found.items():
+        shown = arrange(rows, [name for name in methods if any(row.preset == name for row in rows)])
+        prompt = shared_prompt(shown, given["prompt"])
+        own = store / "sheets" / f"{task}-{prompt}-seed{seed}.png"
+        out = own if not output else Path(output) / f"{task}.png" if several else Path(output)
+        sheet(shown, prompt, every_s, f"{task}, prompt {prompt}, seed {seed}", out)
+        written.append(f"{out} ({out.stat().st_size // 1000} kB)")
+    return written
+
+
+def _known(methods: Sequence[str], found: Mapping[str, Sequence[Row]], seed: int) -> None:
+    """Raise ValueError for a preset that no task has, or a task that has none of those named."""
+    there = {task: {row.preset for row in rows} for task, rows in found.items()}
+    every = sorted(set().union(*there.values()))
+    for name in methods:
+        if name not in every:
+            raise ValueError(f"method={name}: no videos of it at seed {seed}; nearest is {nearest(name, every)} of {', '.join(every)}")
+    for task, presets in there.items():
+        if methods and not presets & set(methods):
+            raise ValueError(f"task={task}: no videos of {', '.join(methods)} at seed {seed}; there are {', '.join(sorted(presets))}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see the module's docstring."""
     try:
-        given = _given(sys.argv[1:] if argv is None else argv)
-        store, task = Path(given.get("store", "results")), given["task"]
-        if not given.get("seed", "0").isdecimal():
-            raise ValueError(f"seed={given['seed']}: a whole number of 0 or more, for example seed=0")
-        seed, every_s = int(given.get("seed", 0)), _every(given.get("every_s", "4"))
-        rows = rows_of(store, task, seed)
-        prompt = shared_prompt(rows, given.get("prompt"))
-        out = Path(given.get("out", store / "sheets" / f"{task}-{prompt}-seed{seed}.png"))
-        draw(rows, prompt, every_s, f"{task}, prompt {prompt}, seed {seed}: one frame each {every_s:g} s, red where a scene begins", out)
+        written = _command(sys.argv[1:] if argv is None else argv)
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    print(out)
+    print("\n".join(written))
     return 0
 
 

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from eval import sheet
+from eval import mosaic, sheet
+from eval.mosaic import Strip, marks, native, stills
 from jobs.config import ROOT
-from tests.toy import overrides
+from tests.toy import TEXTS, overrides
 
 
 @pytest.fixture(scope="module")
@@ -26,18 +28,26 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_rows_videos_and_borders(store: Path) -> None:
-    rows = sheet.rows_of(store, "hard", 0)
+    rows = sheet.arrange(sheet.rows_of(store, "hard", 0), ())
     assert [row.label for row in rows] == ["Infinity-RoPE", "Self-Forcing"]
-    path, borders = rows[0].videos["toy-000"]
-    assert borders == [3.0]
-    frames = sheet.stills(path, 1.0)
+    shot = rows[0].videos["toy-000"]
+    assert shot.borders == [3.0] and shot.duration_s == 6.0
+    frames = stills(shot.path, 1.0)
     assert frames.shape[0] == 6 and frames.dtype == np.uint8 and frames.shape[3] == 3
+    assert sheet.sentences(rows, "toy-000") == TEXTS
 
 
 def test_a_sheet_is_drawn(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sheet.main(["task=hard", f"store={store}", "every_s=1", "prompt=toy-001"]) == 0
-    path = Path(capsys.readouterr().out.strip())
+    path = Path(capsys.readouterr().out.split(" (")[0])
     assert path.name == "hard-toy-001-seed0.png" and path.stat().st_size > 2000
+
+
+def test_one_command_makes_the_sheets_of_all_tasks(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sheet.main(["task=all", f"store={store}", "method=self_forcing", "--output", str(tmp_path)]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["hard.png"] and "hard.png (" in capsys.readouterr().out
+    image = cv2.imread(str(tmp_path / "hard.png"))
+    assert image.shape[1] <= mosaic.WIDTH, "twelve columns by default"
 
 
 @pytest.mark.parametrize(
@@ -45,13 +55,15 @@ def test_a_sheet_is_drawn(store: Path, capsys: pytest.CaptureFixture[str]) -> No
     [
         (["task=hard", "prompt=toy-009"], "prompt 'toy-009' lacks a video"),
         (["task=recall"], "no videos of task 'recall'"),
-        (["task=hard", "sed=1"], "sed: give task=TASK"),
+        (["task=hard", "sed=1"], "sed=1: not understood; nearest is seed="),
+        (["task=hard", "method=echo"], "method=echo: no videos of it at seed 0; nearest is"),
+        (["task=hard,hard", "--output", "x.png"], "--output=x.png: one file for several tasks"),
         ([], "(no task=)"),
         (["task=hard", "seed=x"], "seed=x: a whole number of 0 or more, for example seed=0"),
         (["task=hard", "every_s=0"], "every_s=0: seconds between stills"),
         (["task=hard", "every_s=100"], "every_s=100: toy-000"),
         (["task=hard", "every_s=often"], "every_s=often: seconds between stills"),
-        (["hard"], "hard: a word is key=value, for example task=recall"),
+        (["hard"], "hard: not understood"),
     ],
 )
 def test_refusals(store: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,9 +89,38 @@ def test_newest_run_of_each_preset_and_settings_has_a_row(tmp_path: Path) -> Non
     fake(tmp_path, "echo", "b", "1", {"drift_gate_lambda": 3.0}, "old")
     fake(tmp_path, "echo", "c", "1", {"drift_gate_lambda": 1.0}, "new")
     fake(tmp_path, "echo_paper", "d", "1", {"drift_gate_lambda": 3.0}, "new")
-    rows = sheet.rows_of(tmp_path, "hard", 0)
-    assert {row.label: row.videos["p"][0].stem for row in rows} == {
+    rows = sheet.arrange(sheet.rows_of(tmp_path, "hard", 0), ())
+    assert {row.label: row.videos["p"].path.stem for row in rows} == {
         "Echo\necho\ndrift_gate_lambda=3.0": "a",
         "Echo\necho\ndrift_gate_lambda=1.0": "c",
         "Echo\necho_paper": "d",
     }
+
+
+def test_rendered_rows_stand_last_and_named_ones_in_their_order(tmp_path: Path) -> None:
+    for preset in ("render_truth", "oracle", "echo", "self_forcing"):
+        fake(tmp_path, preset, preset, "1", {}, "w")
+    rows = sheet.rows_of(tmp_path, "hard", 0)
+    assert [row.preset for row in sheet.arrange(rows, ())] == ["echo", "self_forcing", "oracle", "render_truth"]
+    assert [row.preset for row in sheet.arrange(rows, ("render_truth", "self_forcing", "echo"))] == ["self_forcing", "echo", "render_truth"]
+
+
+def test_enlarged_frames_are_made_small_again() -> None:
+    small = np.random.default_rng(0).integers(0, 256, size=(48, 48, 3)).astype(np.uint8)
+    assert (native(small.repeat(5, axis=0).repeat(5, axis=1)) == small).all() and (native(small) == small).all()
+    assert native(np.zeros((490, 840, 3), np.uint8)).shape == (96, 165, 3)
+
+
+def test_stills_lie_pixel_by_pixel_on_the_sheet(tmp_path: Path) -> None:
+    """Frames of one colour each are found again, whole, in their places; a scene begins before the third still of the first row."""
+    colours = [[(25 * (4 * row + column + 1), 250, 10) for column in range(4)] for row in range(2)]
+    frames = [np.stack([np.full((48, 48, 3), colour, np.uint8) for colour in row]) for row in colours]
+    strips = [Strip("One", frames[0], marks([5.0], 2.5)), Strip("Two", frames[1], apart=True)]
+    mosaic.draw(strips, [1.25, 3.75, 6.25, 8.75], [(0, "a red ball"), (2, "a blue ring")], "title", tmp_path / "s.png")
+    image = cv2.imread(str(tmp_path / "s.png"))[..., ::-1]
+    for colour in colours[0] + colours[1]:
+        found = np.argwhere((image == colour).all(axis=2))
+        assert len(found) == mosaic.TILE**2 and (found.max(axis=0) - found.min(axis=0) + 1 == mosaic.TILE).all(), colour
+    red = np.argwhere((image == mosaic.MARK).all(axis=2))
+    third = np.argwhere((image == colours[0][2]).all(axis=2))
+    assert len(red) == mosaic.TILE * (mosaic.GAP - 1) and third[:, 1].min() - mosaic.GAP <= red[:, 1].min() < third[:, 1].min()
