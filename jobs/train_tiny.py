@@ -40,7 +40,7 @@ class Settings:
     """Everything that the trained weights depend on."""
 
     seed: int = 0
-    steps: int = 4800
+    steps: int = 3800
     frames_per_step: int = FRAMES_PER_STEP
     dim: int = 192
     heads: int = 6

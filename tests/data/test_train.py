@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from echo.backbone.load import BackboneFile, load
+from jobs.teacher_forcing import loss_of
+from jobs.train_data import make_batch
 from jobs.train_tiny import Settings, Trainer, export, train
 
 SMALL = Settings(steps=4, frames_per_step=45, dim=24, heads=2, layers=1, ffn_dim=32, freq_dim=16, text_dim=8, warm_up=2)
+ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 
 
@@ -54,6 +59,41 @@ def test_steps_can_be_planned_anew_and_it_shows(tmp_path: Path) -> None:
         shorter.resume()
     shorter.resume(replan=True)
     assert shorter.plans == [(0, 4), (1, 3)] and shorter.step == 1
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_shares_of_a_step_add_up_to_it(tmp_path: Path, step: int) -> None:
+    settings = dataclasses.replace(SMALL, frames_per_step=180)
+
+    def learned(share: tuple[int, int]) -> tuple[float, torch.Tensor]:
+        trainer = Trainer(settings, tmp_path, CPU, share)
+        with torch.no_grad():
+            trainer.model.head.head.weight.add_(0.01)  # as created it answers zero, and nothing below it learns
+        batch = make_batch(trainer.codec, 0, step, 4, 180, share)
+        loss = loss_of(trainer.model, trainer.text, batch, CPU)
+        loss.backward()
+        return float(loss.detach()), torch.cat([p.grad.flatten() for p in trainer.parameters if p.grad is not None])
+
+    whole, parts = learned((0, 1)), [learned((which, 2)) for which in range(2)]
+    assert sum(loss for loss, _ in parts) == pytest.approx(whole[0], rel=1e-3)
+    gradient = parts[0][1] + parts[1][1]
+    difference = (gradient - whole[1]).norm() / whole[1].norm()
+    assert difference < 0.02, f"relative difference of gradients {difference:.1e} (bf16 products)"
+    assert (parts[0][1] - whole[1]).norm() / whole[1].norm() > 0.2
+
+
+def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
+    sizes = "--steps 3 --frames-per-step 180 --dim 24 --heads 2 --layers 1 --ffn-dim 32 --freq-dim 16 --text-dim 8 --warm-up 2"
+    losses = []
+    for count in (1, 2):
+        folder = tmp_path / str(count)
+        command = [sys.executable, "-m", "jobs.train_tiny", *sizes.split(), "--folder", folder, "--output", folder, "--processes", str(count)]
+        subprocess.run(command, check=True, cwd=ROOT)
+        losses.append(torch.load(folder / "checkpoint.pt", weights_only=True))
+    for one, two in zip(losses[0]["average"], losses[1]["average"], strict=True):
+        difference = (one - two).abs()
+        assert difference.max() < 2e-3, f"max {difference.max():.1e}, mean {difference.mean():.1e}"
+    assert losses[0]["clips"] == losses[1]["clips"]
 
 
 def test_export_loads_and_says_where_it_comes_from(tmp_path: Path) -> None:
