@@ -17,6 +17,9 @@ from eval.records import Asked, Run, flat, runs
 CALIBRATION = ("render_truth", "render_other", "render_shuffled")
 """Rows that are rendered, not generated: ceiling, what the text alone can do, floor."""
 
+WEIGHTS = ("backbone.weights", "backbone.lora")
+"""Settings that name the content of a backbone's files."""
+
 Unit = tuple[str, int]
 """A prompt's id and a seed."""
 
@@ -74,6 +77,11 @@ class _Part:
         return dict(flat(self.run.spec["key"]["pixels"]))
 
     @property
+    def weights(self) -> tuple[Any, ...]:
+        pixels = self.pixels
+        return tuple(pixels.get(key) for key in WEIGHTS)
+
+    @property
     def backbone(self) -> str:
         return str(self.run.spec["backbone"]["name"])
 
@@ -95,10 +103,10 @@ def rows(store: Path, task: str, scored: bool = True) -> list[Row]:
     newest = max(parts, key=lambda part: part.newest)
     epoch = newest.run.spec["key"]["epoch"]
     parts = [p for p in parts if p.run.spec["key"]["epoch"] == epoch and (not scored or p.wishes[-1].scores == newest.wishes[-1].scores)]
-    weights = {part.backbone: part.pixels.get("backbone.weights") for part in sorted(parts, key=lambda part: part.newest)}
+    weights = {part.backbone: part.weights for part in sorted(parts, key=lambda part: part.newest) if any(part.weights)}
     found: dict[tuple[str, str, str], Row] = {}
     for part in parts:
-        if part.pixels.get("backbone.weights") in (None, weights[part.backbone]):
+        if not any(part.weights) or part.weights == weights[part.backbone]:
             _add(found, part, scored)
     there = _alike([row for row in found.values() if row.videos])
     best: dict[str, Row] = {}
@@ -121,7 +129,7 @@ def _add(found: dict[tuple[str, str, str], Row], part: _Part, scored: bool) -> N
     """Put the videos of a run into its row."""
     spec, pixels = part.run.spec, part.pixels
     method = {key: value for key, value in pixels.items() if key.startswith("method.")}
-    beside = {key: value for key, value in pixels.items() if key not in method and key not in ("seed", "backbone.weights")}
+    beside = {key: value for key, value in pixels.items() if key not in method and key not in ("seed", *WEIGHTS)}
     key = (f"{part.backbone}/{spec['method']['name']}", repr(sorted(method.items())), repr(sorted(beside.items())))
     row = found.setdefault(key, Row(part.backbone, spec["method"]["name"], spec["method"]["label"], method, beside))
     row.newest = max(row.newest, part.newest)

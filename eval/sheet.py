@@ -22,7 +22,7 @@ from echo.scene import BLOCK_S, FPS, load_prompts
 from eval.arguments import nearest, parse
 from eval.mosaic import Strip, draw, marks, stills
 from eval.records import Run, flat, runs
-from eval.selection import CALIBRATION, tasks
+from eval.selection import CALIBRATION, WEIGHTS, tasks
 
 KEYS = {"task": "", "store": "results", "method": "", "prompt": "", "seed": "0", "every_s": "", "--output": ""}
 COLUMNS = 12
@@ -73,10 +73,16 @@ def rows_of(store: Path, task: str, seed: int) -> list[Row]:
 
 
 def arrange(rows: Sequence[Row], methods: Sequence[str]) -> list[Row]:
-    """The rows of the presets named, in that order, else all by name; rendered ones last; labels that tell them apart."""
+    """The rows of the presets named, in that order, else all by name; labels that tell them apart.
+
+    Rendered rows stand last, and once: they are the same beside any backbone.
+    """
     there = sorted({row.preset for row in rows})
     order = list(methods) or [name for name in there if name not in LAST] + [name for name in LAST if name in there]
-    found = [row for row in rows if row.preset in order]
+    usual = {row.preset for row in rows if row.backbone == USUAL}
+    found = [
+        row for row in rows if row.preset in order and not (row.preset in CALIBRATION and row.backbone != USUAL and row.preset in usual)
+    ]
     found.sort(key=lambda row: (row.preset in CALIBRATION, order.index(row.preset), row.backbone))
     return [replace(row, label=_label(row, found)) for row in found]
 
@@ -84,7 +90,8 @@ def arrange(rows: Sequence[Row], methods: Sequence[str]) -> list[Row]:
 def _row(run: Run) -> tuple[Row, str]:
     """What a run has to show, and the name of its last start."""
     settings = dict(flat(run.spec["key"]["pixels"]))
-    settings.pop("backbone.weights", None)  # a run of older weights gives way to one of newer
+    for key in WEIGHTS:  # a run of older weights gives way to one of newer
+        settings.pop(key, None)
     starts = sorted((run.path / "attempts").glob("*.json"))
     config = json.loads(starts[-1].read_text(encoding="utf-8")).get("config", {}) if starts else {}
     row = Row(run.spec["method"]["label"], run.spec["method"]["name"], run.path.parts[-5], settings)

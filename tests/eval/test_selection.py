@@ -28,6 +28,14 @@ def test_newest_weights_and_scores_count(tmp_path):
     assert tasks(tmp_path) == ["hard", "recall"] and rows(tmp_path, "smooth") == []
 
 
+def test_backbone_of_added_weights_is_one_of_its_own(tmp_path):
+    put(tmp_path, "hard", "echo", one(1), beside={"backbone.lora": None})
+    put(tmp_path, "hard", "longlive", one(2), beside={"backbone.lora": "old"}, backbone="tiny_long", at=1)
+    put(tmp_path, "hard", "longlive", one(3), beside={"backbone.lora": "new"}, backbone="tiny_long", at=2)
+    put(tmp_path, "hard", "render_truth", one(4), weights=None)
+    assert names(rows(tmp_path, "hard")) == {"tiny/echo": 1, "tiny_long/longlive": 3, "tiny/render_truth": 4}
+
+
 def test_newest_version_of_the_code_counts(tmp_path):
     put(tmp_path, "hard", "echo", one(1), epoch=1, at=1)
     put(tmp_path, "hard", "memrope", one(2), epoch=2, at=2)
