@@ -1,8 +1,7 @@
-"""Jobs in fresh processes on this machine, several at a time.
+"""Jobs in processes of their own on this machine, several at a time, each process one job after the other.
 
-A worker gets its order as the first line of its standard input, which then stays open as a lifeline: when this process
-ends, however it ends, the input closes and the worker leaves. Workers report as JSON lines; what else they say goes to
-the attempt's log.
+A worker gets its orders as lines of its standard input, which is a lifeline too: when this process ends, however it ends,
+the input closes and the worker leaves. Workers report as JSON lines; what else they say goes to the attempt's log.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ LEAVE_S = 10.0
 
 @dataclass
 class Worker:
-    """A running process and what it was told to do."""
+    """A running process and what it was told to do last."""
 
-    folder: RunFolder
     process: subprocess.Popen[str]
-    log: Path
-    last: str = ""
+    threads: int
+    folder: RunFolder | None = None  # None while it waits for an order
+    log: Path = Path()
     open_blocks: int = 0  # blocks of the videos under way, taken back if they fail
 
 
@@ -104,39 +103,58 @@ def _last_error(folder: RunFolder, prompt: Prompt) -> str:
 
 
 class _Pool:
-    """Starts workers as places become free and listens to all of them."""
+    """Gives jobs to workers as they become free, and listens to all of them."""
 
     def __init__(self, progress: Progress, places: int) -> None:
         self._progress, self._places = progress, places
         self._events: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
+        self._workers: list[Worker] = []
         self._deaths: dict[Path, str] = {}
 
     def work(self, waiting: list[tuple[RunFolder, dict[str, Any]]]) -> dict[Path, str]:
         """All jobs to their end; returns why a job died, by run folder."""
-        running: list[Worker] = []
         waiting = list(waiting)
         try:
-            while waiting or running:
-                while waiting and len(running) < self._places:
-                    running.append(self._start(*waiting.pop(0)))
+            while True:
+                while waiting and sum(worker.folder is not None for worker in self._workers) < self._places:
+                    self._give(*waiting.pop(0))
+                if all(worker.folder is None for worker in self._workers):
+                    return self._deaths
                 worker, event = self._events.get()
-                if event is None:
-                    running.remove(worker)
-                    self._end(worker)
-                else:
+                if event is not None and "status" in event and "prompt" not in event:
+                    self._ended(worker, int(event["status"]))
+                elif event is not None:
                     self._hear(worker, event)
+                elif worker in self._workers:
+                    self._workers.remove(worker)
+                    _dismiss(worker.process)
+                    self._ended(worker, worker.process.returncode)
         finally:
-            for worker in running:
+            for worker in self._workers:
                 _dismiss(worker.process)
-        return self._deaths
 
-    def _start(self, folder: RunFolder, config: dict[str, Any]) -> Worker:
-        attempt = new_attempt()
+    def _give(self, folder: RunFolder, config: dict[str, Any]) -> None:
+        """Let a free worker, or a new one, do a job."""
+        attempt, threads = new_attempt(), folder.job.config.backbone.threads
         log = folder.path / "attempts" / f"{attempt}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        threads = str(folder.job.config.backbone.threads)
+        free = [worker for worker in self._workers if worker.folder is None]
+        worker = next((worker for worker in free if worker.threads == threads), None)
+        if worker is None:
+            for other in free:  # of other threads: its place is needed
+                self._workers.remove(other)
+                _dismiss(other.process)
+            worker = self._start(threads, log)
+        worker.folder, worker.log, worker.open_blocks = folder, log, 0
+        order = {"config": config, "attempt": attempt, "argv": sys.argv, "log": str(log.absolute())}
+        assert worker.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it died at once; its exit status tells
+            worker.process.stdin.write(json.dumps(order) + "\n")
+            worker.process.stdin.flush()
+
+    def _start(self, threads: int, log: Path) -> Worker:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": os.pathsep.join(paths)}
+        counts = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         with log.open("w", encoding="utf-8") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "jobs.worker"],
@@ -144,14 +162,12 @@ class _Pool:
                 stdout=subprocess.PIPE,
                 stderr=file,
                 text=True,
-                env=environment,
+                env=os.environ | counts | {"PYTHONPATH": os.pathsep.join(paths)},
                 start_new_session=True,
             )
-        worker = Worker(folder, process, log)
-        assert process.stdin is not None and process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it died at once; its exit status tells
-            process.stdin.write(json.dumps({"config": config, "attempt": attempt, "argv": sys.argv}) + "\n")
-            process.stdin.flush()
+        worker = Worker(process, threads)
+        self._workers.append(worker)
+        assert process.stdout is not None
         threading.Thread(target=self._listen, args=(worker, process.stdout), daemon=True).start()
         return worker
 
@@ -162,6 +178,7 @@ class _Pool:
         self._events.put((worker, None))
 
     def _hear(self, worker: Worker, event: dict[str, Any]) -> None:
+        assert worker.folder is not None
         if "blocks" in event:
             worker.open_blocks += event["blocks"]
             self._progress.block(event["blocks"])
@@ -171,21 +188,23 @@ class _Pool:
             if event["status"] != "ok":
                 self._progress.note(f"{worker.folder.job.title}: {event['prompt']} failed: {event['error']}")
 
-    def _end(self, worker: Worker) -> None:
-        _dismiss(worker.process)
-        status = worker.process.returncode
-        if not worker.log.stat().st_size:
-            worker.log.unlink()
-        if status in (0, 1) and not worker.open_blocks:
+    def _ended(self, worker: Worker, status: int) -> None:
+        """A job is over, well or badly; a worker that dies without a job hurts nobody."""
+        folder, worker.folder = worker.folder, None
+        if folder is None:
             return
         text = worker.log.read_text(encoding="utf-8", errors="replace") if worker.log.exists() else ""
+        if not text:
+            worker.log.unlink(missing_ok=True)
+        if status in (0, 1) and not worker.open_blocks:
+            return
         lines = [line for line in text.splitlines() if line.strip()]
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        self._deaths[worker.folder.path] = f"its process {how}; " + (
+        self._deaths[folder.path] = f"its process {how}; " + (
             f"last words: {lines[-1]} (log: {worker.log})" if lines else "it said nothing"
         )
         self._progress.block(-worker.open_blocks)
-        self._progress.note(f"{worker.folder.job.title}: {self._deaths[worker.folder.path]}")
+        self._progress.note(f"{folder.job.title}: {self._deaths[folder.path]}")
 
 
 def _dismiss(process: subprocess.Popen[str]) -> None:

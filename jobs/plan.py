@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from echo.cache.policy import Policy, find, make
+from data.world.film import Render
+from data.world.render import SIZE
+from echo.cache.policy import Policy, build, find
 from echo.geometry import Geometry
-from echo.scene import Prompt, load_prompts, scene_blocks
+from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_blocks
 from eval.protocol import scopes
 from jobs import identity
 from jobs.config import ROOT, RunConfig, from_plain, located, parse_shard
@@ -94,7 +97,12 @@ def prepare(plain: Mapping[str, Any]) -> Job:
     if config.prompts is not None and config.prompts > len(whole):
         raise ValueError(f"prompts={config.prompts}: the set {config.task.name} has {len(whole)}; nearest is {len(whole)}")
     prompts = tuple(_scaled(prompt, config.duration_scale) for prompt in whole)
-    geometry = _geometry(located(config.backbone.weights))
+    header = _header(located(config.backbone.weights))
+    geometry = Geometry(**json.loads(header["__metadata__"]["sizes"])["geometry"])
+    if isinstance(policy, Render):
+        _is_of_the_world(config, header, geometry)
+        for prompt in prompts[: config.prompts]:
+            policy.check_prompt(prompt)
     for blocks in {sum(scene_blocks(prompt.durations_s, policy.durations)) for prompt in prompts[: config.prompts]}:
         try:
             policy.check(geometry, blocks)
@@ -103,14 +111,26 @@ def prepare(plain: Mapping[str, Any]) -> Job:
     return Job(config, policy, prompts)
 
 
-def _geometry(weights: Path) -> Geometry:
-    """Sizes from the header of a safetensors file (8 bytes of length, then JSON), so that torch is not needed."""
+def _header(weights: Path) -> dict[str, Any]:
+    """Header of a safetensors file (8 bytes of length, then JSON), so that torch is not needed for sizes."""
     with weights.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length)) if length < 2**27 else {}
+        header: dict[str, Any] = json.loads(file.read(length)) if length < 2**27 else {}
     if "sizes" not in header.get("__metadata__", {}):
         raise ValueError(f"backbone.weights={weights}: no sizes in its header; it is not a backbone that jobs.train_tiny wrote")
-    return Geometry(**json.loads(header["__metadata__"]["sizes"])["geometry"])
+    return header
+
+
+def _is_of_the_world(config: RunConfig, header: Mapping[str, Any], geometry: Geometry) -> None:
+    """Refuse rendered rows beside a backbone whose frames are not the world's. Raises ValueError."""
+    patch = header.get("codec.basis", {}).get("shape", [0])[0]
+    side = geometry.latent_height * math.isqrt(patch // (PIXEL_FRAMES_PER_LATENT * 3))
+    if side != SIZE:
+        made = f"makes frames of {side} px" if side else "has no codec of the embedded world"
+        raise ValueError(
+            f"method={config.method.name}: renders the embedded world, {SIZE}x{SIZE} px, but backbone={config.backbone.name} {made}; "
+            "nearest is backbone=tiny"
+        )
 
 
 def _nearest_file(name: str, path: str) -> str:
@@ -129,7 +149,7 @@ def _nearest_file(name: str, path: str) -> str:
 def _groups_are_groups(config: RunConfig) -> None:
     """Refuse a single value where a policy has a group of settings. Raises ValueError."""
     groups = {}
-    for field in dataclasses.fields(find(config.method.policy)):
+    for field in dataclasses.fields(_kind(config.method.policy)):
         default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
         if dataclasses.is_dataclass(default):
             groups[field.name] = dataclasses.fields(default)[0].name, getattr(default, dataclasses.fields(default)[0].name)
@@ -139,10 +159,15 @@ def _groups_are_groups(config: RunConfig) -> None:
             raise ValueError(f"method.{key}={value}: a group of settings is expected, for example method.{key}.{inner}={example}")
 
 
+def _kind(name: str) -> type[Policy]:
+    """The class of a policy, or of the renderer, which stands for one in calibration rows."""
+    return Render if name == "render" else find(name)
+
+
 def _policy(config: RunConfig) -> Policy:
     try:
         _groups_are_groups(config)
-        return make(config.method.policy, config.method.settings)
+        return build(_kind(config.method.policy), config.method.policy, config.method.settings)
     except ValueError as error:
         raise ValueError(f"method={config.method.name}: {error}") from error
 

@@ -86,5 +86,6 @@ def _enlarged(frames_THWC: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     count, height, width, _ = frames_THWC.shape
     values = frames_THWC.astype(np.float32) @ TO_YUV + np.array([16.5, 128.5, 128.5], np.float32)
     small = values.astype(np.uint8)
-    planes = [small[..., index].repeat(by, 1).repeat(by, 2).reshape(count, -1) for index, by in enumerate((factor, factor // 2, factor // 2))]
+    sizes = (factor, factor // 2, factor // 2)
+    planes = [small[..., index].repeat(by, 1).repeat(by, 2).reshape(count, -1) for index, by in enumerate(sizes)]
     return np.concatenate(planes, 1).reshape(count, height * factor * 3 // 2, width * factor)

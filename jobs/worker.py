@@ -1,18 +1,19 @@
-"""One job: the backbone is loaded once, then every missing unit is generated, filmed, scored and recorded.
+"""Jobs one after the other: every missing unit is generated, filmed, scored and recorded.
 
-    echo '{"config": {...}, "attempt": "<name>", "argv": [...]}' | python -m jobs.worker
+    echo '{"config": {...}, "attempt": "<name>", "argv": [...], "log": "<file>"}' | python -m jobs.worker
 
-reads its order from the first line of standard input and reports on standard output, a JSON object a line. The rest of
-standard input is a lifeline: when it closes, whoever gave the order has gone, and the worker leaves at once.
+reads orders from standard input, a JSON object a line, and reports on standard output likewise; the report that ends a job
+has its status: 0 all is well, 1 a unit failed, 2 the order is refused, 3 all else failed. What is loaded stays for the next
+order. When standard input closes, whoever gave the orders has gone, and the worker leaves at once.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
+import queue
 import resource
 import statistics
 import sys
@@ -21,14 +22,17 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.world.film import Render
 from echo.scene import FPS, PIXEL_FRAMES_PER_LATENT, Prompt, scene_blocks
-from jobs import provenance
+from jobs import identity, provenance
 from jobs.config import located
 from jobs.plan import Job, prepare
 from jobs.progress import FRAMES
+from jobs.shots import shots
 from jobs.store import Attempt, RunFolder, write_atomic
 from jobs.video import VideoWriter
 
@@ -43,7 +47,7 @@ Report = Callable[[dict[str, Any]], None]
 
 
 class Film:
-    """What becomes of one prompt's blocks: frames for the scorer, the video, the trace, a hash of the latents."""
+    """What becomes of one prompt's blocks: frames for the scorer, the video, the trace, a hash of the latents (else frames)."""
 
     def __init__(self, folder: RunFolder, prompt: Prompt, stack: ExitStack) -> None:
         video = folder.job.config.video
@@ -54,9 +58,9 @@ class Film:
         self.path = folder.side(prompt, ".mp4")
         self._video = stack.enter_context(VideoWriter(self.path, fps=FPS, height_px=video.height_px, crf=video.crf))
 
-    def add(self, latents: Any, frames_THWC: NDArray[np.uint8], plan: Mapping[str, Any]) -> None:
-        """One block: latents [F, C, h, w] fp32, its frames, and what it attended to."""
-        self.hash.update(latents.contiguous().numpy().tobytes())
+    def add(self, content: bytes, frames_THWC: NDArray[np.uint8], plan: Mapping[str, Any]) -> None:
+        """One block: the bytes to be hashed, its frames, and what it attended to."""
+        self.hash.update(content)
         self.frames.append(frames_THWC)
         self.trace.append(json.dumps(plan))
         self._video.write(frames_THWC)
@@ -91,8 +95,10 @@ def work(job: Job, attempt_name: str, argv: Sequence[str], plain: Mapping[str, A
     return failed
 
 
-def _runnable(attempt: Attempt, backbone: Backbone, prompt: Prompt, report: Report) -> bool:
+def _runnable(attempt: Attempt, backbone: Backbone | None, prompt: Prompt, report: Report) -> bool:
     """Refuse a prompt before the work starts rather than an hour later; the refusal is recorded."""
+    if backbone is None:
+        return True  # rendered: the whole job was checked before
     from echo.generate import check
 
     try:
@@ -103,38 +109,49 @@ def _runnable(attempt: Attempt, backbone: Backbone, prompt: Prompt, report: Repo
     return True
 
 
-def _load(job: Job) -> tuple[Backbone, EmbeddedScorer | None]:
+def _load(job: Job) -> tuple[Backbone | None, EmbeddedScorer | None]:
+    """What a job needs, from the shelf where the last job needed the same; a rendered row needs no backbone."""
     import torch
 
-    from echo.backbone.load import load
-
     torch.set_num_threads(job.config.backbone.threads)
-    given = job.config.backbone
-    backbone_config = dataclasses.replace(
-        given, weights=str(located(given.weights)), lora=None if given.lora is None else str(located(given.lora))
-    )
-    scorer = None
+    scorer, backbone = None, None
     if job.config.eval.scorer is not None:
         import cv2
 
-        from eval.embedded import EmbeddedScorer
-
         cv2.setNumThreads(job.config.backbone.threads)
         assert job.config.eval.weights is not None
-        scorer = EmbeddedScorer.load(located(job.config.eval.weights))
-    return load(backbone_config), scorer
+        path = located(job.config.eval.weights)
+        scorer = _scorer(path, identity.file_digest(path))
+    if not isinstance(job.policy, Render):
+        path = located(job.config.backbone.weights)
+        backbone = _backbone(path, identity.file_digest(path), job.config.backbone.dtype)
+    return backbone, scorer
 
 
-def _groups(job: Job, backbone: Backbone) -> Iterator[tuple[Prompt, ...]]:
+@lru_cache(maxsize=2)
+def _backbone(path: Path, digest: str, dtype: str) -> Backbone:
+    from echo.backbone.load import BackboneFile, load
+
+    return load(BackboneFile(str(path), dtype))
+
+
+@lru_cache(maxsize=2)
+def _scorer(path: Path, digest: str) -> EmbeddedScorer:
+    from eval.embedded import EmbeddedScorer
+
+    return EmbeddedScorer.load(path)
+
+
+def _groups(job: Job, backbone: Backbone | None) -> Iterator[tuple[Prompt, ...]]:
     """All readable prompts of the set in batches of equal scripts, whatever is asked or done of it.
 
     A prompt that is refused has no place in a batch, so it takes nothing from its mates.
     """
-    from echo.generate import check
-
-    if job.config.batch == 1:
+    if job.config.batch == 1 or backbone is None:
         yield from ((prompt,) for prompt in job.mine)
         return
+    from echo.generate import check
+
     alike: dict[Any, list[Prompt]] = {}
     for prompt in job.prompt_set:
         with contextlib.suppress(ValueError):  # told where it was asked for
@@ -147,7 +164,7 @@ def _groups(job: Job, backbone: Backbone) -> Iterator[tuple[Prompt, ...]]:
 def _group(
     folder: RunFolder,
     attempt: Attempt,
-    backbone: Backbone,
+    backbone: Backbone | None,
     scorer: EmbeddedScorer | None,
     group: tuple[Prompt, ...],
     wanted: Sequence[Prompt],
@@ -185,30 +202,23 @@ def _fail(attempt: Attempt, prompt: Prompt, error: Exception, report: Report, bl
 
 
 def _generate(
-    folder: RunFolder, backbone: Backbone, group: tuple[Prompt, ...], wanted: Sequence[Prompt], count: Callable[[], None]
+    folder: RunFolder, backbone: Backbone | None, group: tuple[Prompt, ...], wanted: Sequence[Prompt], count: Callable[[], None]
 ) -> tuple[list[Film], dict[str, float]]:
     """All blocks of a batch; films of the wanted prompts and the speeds."""
-    from echo.generate import generate
-
-    job = folder.job
     start = time.perf_counter()
     gaps_ms: list[float] = []
     switches: list[int] = []
     decode_s = 0.0
     with ExitStack() as stack:
         films = [Film(folder, prompt, stack) for prompt in wanted]
-        rows = [group.index(prompt) for prompt in wanted]
         clock = time.perf_counter()
-        for block in generate(backbone, job.policy, group, job.config.seed, repeat_initial_noise=job.config.noise.repeat_initial):
+        for shot in shots(folder.job, backbone, group, wanted):
             gaps_ms.append((time.perf_counter() - clock) * 1e3)
-            if block.scene > len(switches):
-                switches.append(block.index)
+            if shot.scene > len(switches):
+                switches.append(shot.index)
             clock = time.perf_counter()
-            latents = block.latents[rows].float().cpu()
-            frames = backbone.codec.decode(latents).cpu().numpy()
-            plan = block.plan.as_json()
-            for index, film in enumerate(films):
-                film.add(latents[index], frames[index], plan)
+            for film, content, frames in zip(films, shot.content(), shot.frames(), strict=True):
+                film.add(content, frames, shot.plan)
             count()
             decode_s += time.perf_counter() - clock
             clock = time.perf_counter()
@@ -266,13 +276,14 @@ def _score(folder: RunFolder, scorer: EmbeddedScorer, film: Film) -> tuple[Mappi
         "segments": [list(span) for span in spans],
         "metrics": dict(scores.metrics),
         "per_segment": scores.per_segment,
+        "per_block": getattr(scores, "per_block", []),
     }
-    write_atomic(path, json.dumps(content, indent=1).encode())
+    write_atomic(path, json.dumps(content).encode())
     return scores.metrics, path
 
 
 def main() -> int:
-    """Take the order, do the work; exit status 1 if a unit failed, 2 if the order is refused, 3 if all else failed."""
+    """Take orders until there are no more."""
     reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints goes to the log, never between the reports
 
@@ -280,23 +291,35 @@ def main() -> int:
         reports.write(json.dumps(event) + "\n")
         reports.flush()
 
-    order = json.loads(sys.stdin.readline())
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(orders,), daemon=True).start()
+    while True:
+        report({"status": _obey(orders.get(), report)})
+
+
+def _obey(order: dict[str, Any], report: Report) -> int:
+    """One job; its status."""
+    with open(order["log"], "a", encoding="utf-8") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
     try:
         job = prepare(order["config"])
     except ValueError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 2
     try:
         return 1 if work(job, order["attempt"], order["argv"], order["config"], report) else 0
     except Exception:
         traceback.print_exc()
         return 3
+    finally:
+        sys.stderr.flush()
 
 
-def _leave_with_parent() -> None:
-    while os.read(0, 4096):
-        pass
+def _listen(orders: queue.SimpleQueue[dict[str, Any]]) -> None:
+    """Orders as they come; the end of them is the end of this process, whatever it is doing."""
+    for line in sys.stdin:
+        orders.put(json.loads(line))
     os._exit(4)
 
 

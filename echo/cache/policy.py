@@ -143,7 +143,11 @@ def _rule(message: str) -> str:
 
 def make(name: str, settings: Mapping[str, Any]) -> Policy:
     """A policy from its settings. Raises ValueError that names an unknown key or a bad value and the nearest valid one."""
-    kind = find(name)
+    return build(find(name), name, settings)
+
+
+def build(kind: type[Policy], name: str, settings: Mapping[str, Any]) -> Policy:
+    """As `make`, of a class that is already found."""
     try:
         policy = OmegaConf.to_object(OmegaConf.merge(_schema(kind), OmegaConf.create(dict(settings))))
     except ConfigKeyError as error:

@@ -1,0 +1,108 @@
+"""Videos of a prompt's script by the renderer itself, in place of a backbone: what scores of videos are to be read against.
+
+truth: a recalled scene shows the same place again, so no memory can do better. other: every scene is a new place of its
+words, as if text were all that is left of the past. shuffled: the frames of truth in random order. The subject keeps its
+size and what the words say of it; it moves as `draw` has it, on from where it was where a transition is smooth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.world.render import SIZE, VERSION, Truth, draw, render
+from data.world.words import Words, parse
+from echo.cache.plan import Plan, Step
+from echo.cache.policy import Policy
+from echo.geometry import Geometry
+from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT, Prompt, Transition, scene_blocks
+
+BLOCK_FRAMES = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT
+
+
+class Way(StrEnum):
+    """Which of the three videos."""
+
+    truth = "truth"
+    other = "other"
+    shuffled = "shuffled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Render(Policy):
+    """Stands where a cache policy does, so that a calibration row is a run like any other. `world`: version of the renderer."""
+
+    way: Way = Way.truth
+    world: int = VERSION
+
+    def __post_init__(self) -> None:
+        if self.world != VERSION:
+            raise ValueError(f"world {self.world}: this code renders version {VERSION} alone; nearest is {VERSION}")
+
+    def plan(self, step: Step) -> Plan:
+        raise ValueError(f"{self.label or self.way}: rendered, so no block attends to anything and there is no plan")
+
+    def capacity(self, geometry: Geometry) -> int:
+        return 0
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        """Refuse a prompt that the renderer cannot show: a scene of other words, or a recall of a place not yet shown. ValueError."""
+        try:
+            _shown_before(prompt, [parse(text) for text in prompt.scenes], self)
+        except ValueError as error:
+            raise ValueError(f"prompt {prompt.id!r}: {error}") from None
+
+    def lengths(self, prompt: Prompt) -> tuple[int, ...]:
+        """Blocks of each scene."""
+        return scene_blocks(prompt.durations_s, self.durations)
+
+    def film(self, prompt: Prompt, seed: int) -> NDArray[np.uint8]:
+        """The whole video, uint8 [T, 48, 48, 3], T = 12 frames a block; raises as `check_prompt` does."""
+        frames = np.concatenate([render([truth])[0] for truth in truths(prompt, seed, self)])
+        if self.way is Way.shuffled:
+            frames = frames[np.random.default_rng(_key(seed, prompt)).permutation(len(frames))]
+        return frames
+
+
+def truths(prompt: Prompt, seed: int, policy: Render) -> list[Truth]:
+    """The truth of each scene in order."""
+    said = [parse(text) for text in prompt.scenes]
+    sources = _shown_before(prompt, said, policy)
+    entered = prompt.transitions(policy.tags)
+    made: list[Truth] = []
+    for scene, (words, blocks) in enumerate(zip(said, policy.lengths(prompt), strict=True)):
+        drawn = draw((*_key(seed, prompt), scene, int(policy.way is Way.other)), blocks * BLOCK_FRAMES + 1, words=words)
+        place, centres, source = drawn.place, drawn.centres[1:], sources[scene]
+        if source is not None and policy.way is not Way.other:
+            place = made[source].place
+        if entered[scene] is Transition.smooth:
+            centres = np.mod(drawn.centres + (made[-1].centres[-1] - drawn.centres[0]), SIZE)[1:]
+        radius = made[0].radius if made else drawn.radius
+        made.append(dataclasses.replace(drawn, place=place, centres=centres, radius=radius))
+    return made
+
+
+def _shown_before(prompt: Prompt, said: Sequence[Words], policy: Render) -> list[int | None]:
+    """The earlier scene whose place each scene shows again: the one before where it goes on, the first alike where it is recalled."""
+    sources: list[int | None] = []
+    for scene, (words, transition) in enumerate(zip(said, prompt.transitions(policy.tags), strict=True)):
+        source = scene - 1 if transition is Transition.smooth else None
+        if transition is Transition.recall:
+            alike = (early for early in range(scene) if (said[early].place, said[early].pattern) == (words.place, words.pattern))
+            source = next(alike, None)
+            if source is None:
+                shown = ", ".join(f"{early.pattern} {early.place}" for early in said[:scene])
+                raise ValueError(f"scene {scene + 1} recalls a {words.pattern} {words.place}, but only {shown} came before")
+        sources.append(source)
+    return sources
+
+
+def _key(seed: int, prompt: Prompt) -> tuple[int, int]:
+    """Of a video's own; never of the order in which videos are made."""
+    return seed, int.from_bytes(hashlib.blake2b(prompt.id.encode(), digest_size=8).digest(), "big") >> 1
