@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from eval.embedded import EmbeddedScorer
 
 Report = Callable[[dict[str, Any]], None]
+Content = tuple[Path | None, str | None]
+"""A file and the digest of its content, so that a file that changes is read again; None where there is none."""
 
 
 class Film:
@@ -123,16 +125,16 @@ def _load(job: Job) -> tuple[Backbone | None, EmbeddedScorer | None]:
         path = located(job.config.eval.weights)
         scorer = _scorer(path, identity.file_digest(path))
     if not isinstance(job.policy, Render):
-        path = located(job.config.backbone.weights)
-        backbone = _backbone(path, identity.file_digest(path), job.config.backbone.dtype)
+        files = [None if path is None else located(path) for path in (job.config.backbone.weights, job.config.backbone.lora)]
+        backbone = _backbone(job.config.backbone.dtype, *((path, path and identity.file_digest(path)) for path in files))
     return backbone, scorer
 
 
 @lru_cache(maxsize=2)
-def _backbone(path: Path, digest: str, dtype: str) -> Backbone:
+def _backbone(dtype: str, weights: Content, lora: Content) -> Backbone:
     from echo.backbone.load import BackboneFile, load
 
-    return load(BackboneFile(str(path), dtype))
+    return load(BackboneFile(str(weights[0]), dtype, None if lora[0] is None else str(lora[0])))
 
 
 @lru_cache(maxsize=2)
