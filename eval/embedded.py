@@ -1,8 +1,11 @@
-"""The embedded scorer: VBench's formulas on an encoder of the small world. All but flickering is named `proxy.`."""
+"""The embedded scorer: VBench's formulas on an encoder of the small world, and what only the world's truth can tell.
+
+VBench's dimensions, all but flickering, are named `proxy.`; the world's own scores `world.`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from echo.scene import FPS
 from eval.encoder import SIZE, FrameEncoder
 from eval.flow import motion
-from eval.formulas import Frames, Vectors, consistency, is_dynamic, pair_consistency, sampling_step, temporal_flickering
+from eval.formulas import Frames, Vectors, consistency, dynamic_share, pair_consistency, sampling_step, temporal_flickering
+from eval.identity import tell
 from eval.protocol import Scope, recalled, scopes
+from eval.quality import Quality
+from eval.readings import LEAST, MOTION_WINDOW, Readings, blocks_of, motion_of, probabilities, readings_of, right_pairs, said
 
 Span = tuple[int, int]
 
@@ -26,11 +32,15 @@ Span = tuple[int, int]
 class Scores:
     """Scores of one video, 0..100 as papers print them.
 
-    metrics: name in the store -> score. per_segment: for each scene what the scores are made of.
+    metrics: name in the store -> score. per_segment: for each scene what the scores are made of. per_block: for each block
+    of 12 frames the probabilities (0..1) of the words that its scene says, whether place (colour and pattern), subject
+    (shape and colour) and motion (over the last three blocks of the scene so far) are right (1, 0, or None where the
+    sentence or so few frames cannot tell), and the quality of its frames.
     """
 
     metrics: dict[str, float]
     per_segment: list[dict[str, Any]]
+    per_block: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -46,13 +56,22 @@ class _Measured:
     smoothness: float
     spans: Sequence[Span]
     step: int
+    readings: Readings
+    quality: NDArray[np.float64]
+    """Of each frame, 0..100."""
 
 
 class EmbeddedScorer:
     """Scores videos of the small world."""
 
-    def __init__(self, encoder: FrameEncoder) -> None:
+    def __init__(self, encoder: FrameEncoder, quality: Quality) -> None:
         self.encoder = encoder
+        self.quality = quality
+
+    def save(self, path: Path) -> None:
+        """Write what `load` reads."""
+        fitted = {f"quality.{name}": torch.from_numpy(value) for name, value in self.quality.save().items()}
+        save_file(self.encoder.save() | fitted, path)
 
     @classmethod
     def load(cls, path: str | Path) -> EmbeddedScorer:
@@ -63,14 +82,17 @@ class EmbeddedScorer:
         if not Path(path).is_file():
             raise ValueError(f"no scorer weights at {path}; `python -m jobs.train_scorer` makes them")
         try:
-            return cls(FrameEncoder.load(load_file(path)))
+            tensors = load_file(path)
+            fitted = {name.removeprefix("quality."): tensors.pop(name).numpy() for name in list(tensors) if name.startswith("quality.")}
+            return cls(FrameEncoder.load(tensors), Quality.load(fitted))
         except (SafetensorError, KeyError, RuntimeError) as error:
-            raise ValueError(f"{path} holds no embedded scorer ({error}); `python -m jobs.train_scorer` makes one") from error
+            why = str(error).partition("\n")[0]
+            raise ValueError(f"{path} holds no embedded scorer of this version ({why}); `python -m jobs.train_scorer` makes one") from error
 
     def score(self, frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span], task: str) -> Scores:
         """Scores of one video.
 
-        frames: uint8 [T, 32, 32, 3] at 16 fps. scene_texts: a sentence for each scene. segments: [start, end) of each
+        frames: uint8 [T, 48, 48, 3] at 16 fps. scene_texts: a sentence for each scene. segments: [start, end) of each
         scene in frames. task: a key of `eval.protocol.TASKS`. Raises ValueError for frames of another type or size,
         for segments that do not cover them, and as `scopes` and the text encoder do.
         """
@@ -82,18 +104,23 @@ class EmbeddedScorer:
             if dimension in _SCORED:
                 name = dimension if dimension == "temporal_flickering" else f"proxy.{dimension}"
                 produced[name] = 100.0 * _SCORED[dimension](measured, scope)
-        return Scores(produced, _per_segment(measured))
+        words = [said(text) for text in scene_texts]
+        told = tell(measured.readings, words, segments, recalled(len(segments)) if task == "recall" else [])
+        per_segment = [vbench | world for vbench, world in zip(_per_segment(measured), told.per_segment, strict=True)]
+        return Scores(produced | told.metrics, per_segment, _per_block(measured, words))
 
     def _measure(self, frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span]) -> _Measured:
-        features = self.encoder.frames(torch.from_numpy(np.ascontiguousarray(frames)))
+        seen = self.encoder.frames(torch.from_numpy(np.ascontiguousarray(frames)))
+        features = seen.features
         said: Vectors = self.encoder.sentences(scene_texts).numpy()
         shown: Vectors = features.joint.numpy()
         to_text = [float((shown[start:end] @ text).mean()) for (start, end), text in zip(segments, said, strict=True)]
         step = sampling_step(FPS)
         fastest_px, smoothness = motion(frames, step)
         return _Measured(
-            frames, features.subject.numpy(), features.place.numpy(), to_text, fastest_px, smoothness, segments, step
-        )
+            frames, features.subject.numpy(), features.place.numpy(), to_text, fastest_px, smoothness, segments, step,
+            readings_of(seen), self.quality.scores(frames),
+        )  # fmt: skip
 
 
 def _check(frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span]) -> None:
@@ -143,8 +170,12 @@ def _smoothness(measured: _Measured, scope: Scope) -> float:
 
 def _dynamic(measured: _Measured, scope: Scope) -> float:
     _whole(scope, "dynamic_degree")
-    sampled = len(range(0, len(measured.frames), measured.step))
-    return float(is_dynamic(measured.fastest_px, sampled, *measured.frames.shape[1:3]))
+    return dynamic_share(measured.fastest_px, *measured.frames.shape[1:3])
+
+
+def _imaging(measured: _Measured, scope: Scope) -> float:
+    _whole(scope, "imaging_quality")
+    return float(measured.quality.mean()) / 100
 
 
 _SCORED: dict[str, Callable[[_Measured, Scope], float]] = {
@@ -154,6 +185,7 @@ _SCORED: dict[str, Callable[[_Measured, Scope], float]] = {
     "temporal_flickering": _flickering,
     "motion_smoothness": _smoothness,
     "dynamic_degree": _dynamic,
+    "imaging_quality": _imaging,
 }
 
 
@@ -170,7 +202,25 @@ def _per_segment(measured: _Measured) -> list[dict[str, Any]]:
                 "proxy.subject_consistency": round(100 * consistency(measured.subject[start:end]), 4),
                 "proxy.background_consistency": round(100 * consistency(measured.place[start:end]), 4),
                 "temporal_flickering": round(100 * temporal_flickering(measured.frames[start:end]), 4),
+                "proxy.imaging_quality": round(float(measured.quality[start:end].mean()), 4),
                 "fastest_px": round(float(pairs.mean()), 4) if len(pairs) else None,
             }
         )
+    return found
+
+
+def _per_block(measured: _Measured, words: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """What each block of 12 frames shows of what its scene says; see `Scores`."""
+    found: list[dict[str, Any]] = []
+    for (begin, finish), scene in zip(measured.spans, words, strict=True):
+        for start, end in blocks_of(begin, finish):
+            here = measured.readings.span(start, end)
+            shown = probabilities(here, scene)
+            path = measured.readings.centres[max(begin, end - MOTION_WINDOW) : end]
+            moves = int(motion_of(path) == scene["motion"]) if "motion" in scene and len(path) >= LEAST else None
+            found.append(
+                {kind: round(value, 4) for kind, value in shown.items()}
+                | right_pairs(here, scene)
+                | {"motion_right": moves, "quality": round(float(measured.quality[start:end].mean()), 2)}
+            )
     return found

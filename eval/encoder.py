@@ -9,83 +9,141 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from data.world.render import LANDMARK_RGB, PERIOD, SIZE
+from data.world.words import KINDS
 from echo.backbone.text import WordEncoder
 from echo.backbone.words import Vocabulary
 
-SIZE = 32
 SUBJECT_DIM = 64
 WORDS_DIM = 48
 """The part of a place's vector that prompts speak of; the rest is the place's own identity."""
-CELLS = 16
-LANDMARK_COLOURS = 4
-SURFACE = 5
-"""Hue, then cosine and sine of the pattern's shift down and right."""
-PLACE_DIM = WORDS_DIM + CELLS * LANDMARK_COLOURS + SURFACE
+GRID = SIZE // PERIOD
+CELLS = GRID**2
+LANDMARKS = tuple(sorted(LANDMARK_RGB))
+"""Colours of landmarks in the order of the heads; class 0 of a cell is none, class 1 the first of these."""
+ANGLES = ("down", "right", "sum", "difference")
+"""Shifts of a pattern that are read, as angles in its period."""
+SHOWN = {"plain": (), "striped": ("right",), "checked": ("sum", "difference"), "dotted": ("down", "right")}
+"""Angles that a pattern shows: stripes stand upright, and a chequerboard shifted by half a period both ways is itself."""
+SURFACE = 1 + 2 * len(ANGLES)
+"""Hue, then the cosines of the angles, then their sines."""
+PLACE_DIM = WORDS_DIM + CELLS * len(LANDMARKS) + SURFACE
 JOINT_DIM = 64
+VISIBLE = ("colour", "shape", "place", "pattern")
+"""Kinds of words that a single frame shows; motion it does not."""
 BATCH = 240
+STRIDE = 4
+"""Pixels on a side of a position of the fine map."""
+FINE = SIZE // STRIDE
+WIDTH = 64
+SHARPNESS = 16.0
+"""Scale of the cosines that are read as class scores."""
 
 
 class Features(NamedTuple):
-    """Unit vectors of frames: subject [N, 64], place [N, 117], joint with text [N, 64]."""
+    """Unit vectors of frames: subject [N, 64], place [N, 121], joint with text [N, 64]."""
 
     subject: Tensor
     place: Tensor
     joint: Tensor
 
 
-def _head(size: int) -> nn.Sequential:
-    """From the trunk's 4x4 cells to one vector of `size`."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(96 * CELLS, 256), nn.ReLU(), nn.Linear(256, size))
+class Seen(NamedTuple):
+    """All that the encoder says of N frames.
+
+    words: kind -> scores of its words [N, K]. cells [N, 16, 5]: scores of what each cell holds, none or a colour of
+    LANDMARKS. surface [N, 9]: hue, cosines and sines of ANGLES. centre [N, 4]: cosines, then sines, of the subject's
+    (x, y) as angles around the frame, shorter than 1 where the place is in doubt.
+    """
+
+    features: Features
+    words: dict[str, Tensor]
+    cells: Tensor
+    surface: Tensor
+    centre: Tensor
+
+
+def _conv(inputs: int, outputs: int, size: int, stride: int) -> nn.Sequential:
+    """Convolution around the edges, as the world itself wraps, normalised and rectified."""
+    convolution = nn.Conv2d(inputs, outputs, size, stride, size // 2, padding_mode="circular", bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def _head(inputs: int, outputs: int, hidden: int = 128) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, outputs))
 
 
 class FrameEncoder(nn.Module):
     """A small convolutional network with a few heads, and a bag of words for the text.
 
-    The subject head knows shape and colour. A place's vector has two halves: colour and pattern, which sentences say, and
-    its own identity (which landmark in which cell, hue, phase), which they do not. The joint head knows what a sentence
-    can say of one frame.
+    The trunk gives a map of 12x12 positions. The subject is read where the *where* head sees it, and from the map's
+    maxima; the place from means and maxima over the map; hue and shift from the map laid over itself cell by cell (a cell
+    is one period wide); a landmark from its own cell. The joint head knows what a sentence can say of one frame.
     """
+
+    circle: Tensor
+    shown: Tensor
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         super().__init__()
-        self.trunk = nn.Sequential(
-            nn.Conv2d(3, 32, 3, 2, 1), nn.ReLU(),
-            nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU(),
-            nn.Conv2d(64, 64, 3, 1, 1), nn.ReLU(),
-            nn.Conv2d(64, 96, 3, 2, 1), nn.ReLU(),
-        )  # fmt: skip
-        self.subject, self.joint = _head(SUBJECT_DIM), _head(JOINT_DIM)
-        self.place, self.surface = _head(WORDS_DIM), _head(SURFACE)
-        self.landmarks = nn.Conv2d(96, 1 + LANDMARK_COLOURS, 1)
+        self.trunk = nn.Sequential(_conv(3, 24, 5, 2), _conv(24, 48, 3, 2), _conv(48, WIDTH, 3, 1), _conv(WIDTH, WIDTH, 3, 1))
+        self.where = nn.Conv2d(WIDTH, 1, 1)
+        self.subject, self.place = _head(2 * WIDTH, SUBJECT_DIM), _head(2 * WIDTH, WORDS_DIM)
+        self.surface = _head(WIDTH * (FINE // GRID) ** 2, SURFACE, 64)
+        self.joint = _head(3 * WIDTH, JOINT_DIM)
+        self.landmarks = nn.Sequential(
+            nn.Conv2d(WIDTH, 96, FINE // GRID, FINE // GRID), nn.ReLU(inplace=True), nn.Conv2d(96, 1 + len(LANDMARKS), 1)
+        )
         self.words = WordEncoder(vocabulary, JOINT_DIM)
-        self.said = nn.Sequential(nn.Linear(JOINT_DIM, 128), nn.ReLU(), nn.Linear(128, JOINT_DIM))
+        self.said = _head(JOINT_DIM, JOINT_DIM)
+        sizes = {"colour": SUBJECT_DIM, "shape": SUBJECT_DIM, "place": WORDS_DIM, "pattern": WORDS_DIM}
+        self.prototypes = nn.ParameterDict({kind: nn.Parameter(torch.randn(len(KINDS[kind]), size)) for kind, size in sizes.items()})
+        angle = (STRIDE * torch.arange(FINE) + (STRIDE - 1) / 2) * (2 * torch.pi / SIZE)
+        self.register_buffer("circle", torch.stack([angle.cos(), angle.sin()], dim=1), persistent=False)
+        shown = torch.tensor([[float(angle in SHOWN[pattern]) for angle in ANGLES] for pattern in KINDS["pattern"]])
+        self.register_buffer("shown", shown, persistent=False)
 
-    def forward(self, frames: Tensor) -> Features:
-        """Features of `frames` float [N, 3, 32, 32] in 0..255."""
-        return self.features(self.trunk(frames / 127.5 - 1.0))
+    def forward(self, frames: Tensor) -> Seen:
+        """What is seen in `frames` float [N, 3, 48, 48] in 0..255."""
+        fine = self.trunk(frames / 127.5 - 1.0)
+        weight = self.where(fine).flatten(1).softmax(1)
+        mean, largest = fine.mean((2, 3)), fine.amax((2, 3))
+        there = torch.einsum("nchw,nhw->nc", fine, weight.view(-1, FINE, FINE))
+        subject = fn.normalize(self.subject(torch.cat([there, largest], 1)), dim=-1)
+        told = fn.normalize(self.place(torch.cat([mean, largest], 1)), dim=-1)
+        joint = fn.normalize(self.joint(torch.cat([there, mean, largest], 1)), dim=-1)
+        side = FINE // GRID
+        overlaid = fine.view(-1, WIDTH, GRID, side, GRID, side).mean((2, 4))
+        surface = self.surface(overlaid.flatten(1))
+        cells = self.landmarks(fine).flatten(2).transpose(1, 2)
+        vectors = {"colour": subject, "shape": subject, "place": told, "pattern": told}
+        words = {kind: SHARPNESS * vectors[kind] @ fn.normalize(self.prototypes[kind], dim=-1).T for kind in VISIBLE}
+        place = self._place(told, cells, surface, words["pattern"])
+        return Seen(Features(subject, place, joint), words, cells, surface, self._centre(weight.view(-1, FINE, FINE)))
 
-    def features(self, hidden: Tensor) -> Features:
-        """Features of the trunk's output [N, 96, 4, 4]."""
-        held = self.cells(hidden).softmax(-1)[..., 1:].flatten(1)
-        own = torch.cat([held, self.surface(hidden)], dim=-1)
-        # Two unit halves: a place of the same words that is another place comes to a cosine of about a half.
-        halves = [fn.normalize(self.place(hidden), dim=-1), fn.normalize(own, dim=-1)]
-        subject, joint = (fn.normalize(head(hidden), dim=-1) for head in (self.subject, self.joint))
-        return Features(subject, torch.cat(halves, dim=-1) / 2**0.5, joint)
+    def _place(self, told: Tensor, cells: Tensor, surface: Tensor, patterns: Tensor) -> Tensor:
+        """Two unit halves: a place of the same words that is another place comes to a cosine of about a half."""
+        seen = (patterns.softmax(-1) @ self.shown).repeat(1, 2)
+        own = torch.cat([cells.softmax(-1)[..., 1:].flatten(1), surface[:, :1], surface[:, 1:] * seen], dim=-1)
+        return torch.cat([told, fn.normalize(own, dim=-1)], dim=-1) / 2**0.5
 
-    def cells(self, hidden: Tensor) -> Tensor:
-        """Scores of what each cell of the coarse grid holds, nothing or a colour: [N, 16, 5] of the trunk's output."""
-        return self.landmarks(hidden).flatten(2).transpose(1, 2)
+    def _centre(self, weight: Tensor) -> Tensor:
+        """Mean of the positions [N, 12, 12] as points on a circle, columns and rows: the world wraps."""
+        across, down = weight.sum(1) @ self.circle, weight.sum(2) @ self.circle
+        return torch.stack([across[:, 0], down[:, 0], across[:, 1], down[:, 1]], dim=1)
 
     def text(self, rows: Tensor) -> Tensor:
         """Unit vectors [B, 64] of sentences given as rows of `words` [B, 8]."""
         return fn.normalize(self.said(self.words(rows).sum(1)), dim=-1)
 
     @torch.inference_mode()
-    def frames(self, frames: Tensor) -> Features:
-        """Features of video frames uint8 [T, 32, 32, 3], in batches."""
+    def frames(self, frames: Tensor) -> Seen:
+        """What is seen in video frames uint8 [T, 48, 48, 3], in batches."""
         parts = [self(part.permute(0, 3, 1, 2).float()) for part in frames.split(BATCH)]
-        return Features(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+        features = Features(*(torch.cat(columns) for columns in zip(*(part.features for part in parts), strict=True)))
+        words = {kind: torch.cat([part.words[kind] for part in parts]) for kind in VISIBLE}
+        cells, surface, centre = (torch.cat([getattr(part, name) for part in parts]) for name in ("cells", "surface", "centre"))
+        return Seen(features, words, cells, surface, centre)
 
     @torch.inference_mode()
     def sentences(self, sentences: Sequence[str]) -> Tensor:
@@ -93,13 +151,15 @@ class FrameEncoder(nn.Module):
         return self.text(self.words.rows(sentences))
 
     def save(self) -> dict[str, Tensor]:
-        """All tensors, the vocabulary included."""
-        weights = {name: value.detach().contiguous() for name, value in self.state_dict().items() if not name.startswith("words.")}
-        return weights | {f"words.{name}": value for name, value in self.words.save().items()}
+        """All tensors in half precision, the vocabulary as bytes."""
+        weights = {name: value.detach() for name, value in self.state_dict().items() if not name.startswith("words.")}
+        weights |= {f"words.{name}": value for name, value in self.words.save().items()}
+        return {name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in weights.items()}
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor]) -> FrameEncoder:
-        """The encoder that `save` wrote, frozen."""
+        """The encoder that `save` wrote, frozen, to be computed in single precision."""
+        tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
         words = WordEncoder.load({name.removeprefix("words."): value for name, value in tensors.items() if name.startswith("words.")})
         encoder = cls(words.vocabulary)
         encoder.words = words

@@ -62,3 +62,15 @@ def is_dynamic(fastest_px: NDArray[np.float64], sampled_frames: int, height: int
     """
     moving = int((fastest_px > 6.0 * min(height, width) / 256.0).sum())
     return moving >= round(4 * sampled_frames / RECOMMENDED_FRAMES)
+
+
+def dynamic_share(fastest_px: NDArray[np.float64], height: int, width: int) -> float:
+    """Share of a video's stretches of sixteen sampled pairs (2 s) that are dynamic by VBench's rule, 0..1.
+
+    VBench asks its question of clips of sixteen sampled frames; a minute has so many pairs that nearly every video answers
+    yes, so it is asked of each stretch. A last stretch counts if it is half as long or there is no other.
+    """
+    starts = range(0, len(fastest_px), RECOMMENDED_FRAMES)
+    stretches = [fastest_px[start : start + RECOMMENDED_FRAMES] for start in starts]
+    whole = [pairs for pairs in stretches if 2 * len(pairs) >= RECOMMENDED_FRAMES] or stretches
+    return float(np.mean([is_dynamic(pairs, len(pairs), height, width) for pairs in whole]))

@@ -18,7 +18,7 @@ from echo.scene import Prompt
 from jobs.config import MethodConfig, RunConfig, located
 
 PIXEL_EPOCH = 1
-SCORE_EPOCH = 1
+SCORE_EPOCH = 2
 KERNEL = "sdpa cpu"  # attention kernel and device of the pixel path; where there is a choice, it becomes a field
 ENTERS = ("pixels", "pixels_file", "scores", "scores_file", "nothing")
 

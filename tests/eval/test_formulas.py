@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eval.flow import flow_between, middle_frame, motion
-from eval.formulas import consistency, fastest, is_dynamic, pair_consistency, sampling_step, temporal_flickering
+from eval.formulas import consistency, dynamic_share, fastest, is_dynamic, pair_consistency, sampling_step, temporal_flickering
 
 
 def unit(count: int, size: int, seed: int) -> np.ndarray:
@@ -98,3 +98,14 @@ def test_other_steps_sample_other_pairs() -> None:
     assert len(motion(moving(0.5, 13), 3)[0]) == 4
     with pytest.raises(ValueError, match="at least 3"):
         motion(moving(0.5, 2), 2)
+
+
+def test_dynamic_share_is_vbenchs_rule_for_each_two_seconds() -> None:
+    limit = 6 * 48 / 256
+    moves, still = [limit + 0.01] * 4 + [0.0] * 12, [limit + 0.01] * 3 + [0.0] * 13
+    assert dynamic_share(np.array(moves + still), 48, 48) == 0.5
+    assert dynamic_share(np.array(still * 5), 48, 48) == 0 and dynamic_share(np.array(moves * 5), 48, 48) == 1
+    # A rest of half a stretch counts, a shorter one does not, unless it is all there is.
+    assert dynamic_share(np.array(still + moves[:8]), 48, 48) == 0.5
+    assert dynamic_share(np.array(still + moves[:7]), 48, 48) == 0
+    assert dynamic_share(np.array(moves[:5]), 48, 48) == 1
