@@ -9,9 +9,10 @@ import math
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,23 @@ from jobs import processes
 from jobs.teacher_forcing import loss_of
 from jobs.train_data import BLOCK_FRAMES, FRAMES_PER_STEP, fit_codec, make_batch
 
-SHIPPED = Path(__file__).resolve().parents[1] / "data" / "weights" / "tiny"
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = ROOT / "results" / "training" / "teacher"
+CURVE = ROOT / "docs" / "data" / "training.jsonl"
 MIB_LIMIT = 12
 TRAINED_BY = ("data/world", "jobs/train_*.py", "jobs/teacher_forcing.py", "eval/encoder.py", "echo/backbone", "echo/sampler.py")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that the trained weights depend on."""
+    """Everything that the trained weights depend on.
+
+    plan: "0:6200,800:4800" means: planned for 6,200 steps at first and, from step 800 on, for 4,800. Learning rate and clips
+    follow the share that is done of the plan in force, so the whole plan is what makes the run again.
+    """
 
     seed: int = 0
-    steps: int = 3800
+    plan: str = "0:6200,800:4800,1600:3800"
     frames_per_step: int = FRAMES_PER_STEP
     dim: int = 192
     heads: int = 6
@@ -53,6 +60,28 @@ class Settings:
     warm_up: int = 100
     ema: float = 0.999
     weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a plan that does not read or does not start at 0 and rise."""
+        starts = [start for start, _ in self.plans()]
+        if starts[0] != 0 or starts != sorted(set(starts)):
+            raise ValueError(f"plan {self.plan!r}: its first part starts at step 0 and the others later and later; nearest: 0:{self.steps}")
+
+    def plans(self) -> list[tuple[int, int]]:
+        """(first step, steps planned in all) of each part of the plan. Raises ValueError where it does not read."""
+        try:
+            return [(int(start), int(steps)) for start, _, steps in (part.partition(":") for part in self.plan.split(","))]
+        except ValueError:
+            raise ValueError(f"plan {self.plan!r}: parts START:STEPS between commas, as in 0:3800") from None
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.plans()[-1][1]
+
+    def steps_at(self, step: int) -> int:
+        """Steps of the plan in force at `step`."""
+        return [steps for start, steps in self.plans() if start <= step][-1]
 
     def wan(self) -> WanConfig:
         """Sizes of the backbone."""
@@ -89,12 +118,11 @@ class Trainer:
         self.clips = 0
         self.seconds = 0.0
         self.loss = float("nan")
-        self.plans: list[tuple[int, int]] = [(0, settings.steps)]
 
     def train_step(self) -> tuple[float, int]:
         """One step; its loss and how many blocks its clips had."""
         settings = self.settings
-        batch = make_batch(self.codec, settings.seed, self.step, settings.steps, settings.frames_per_step, self.share)
+        batch = make_batch(self.codec, settings.seed, self.step, settings.steps_at(self.step), settings.frames_per_step, self.share)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * _rate(self.step, settings)
         loss = loss_of(self.model, self.text, batch, self.device)
@@ -114,25 +142,25 @@ class Trainer:
         state = {
             "settings": asdict(self.settings), "version": render.VERSION, "step": self.step, "clips": self.clips,
             "seconds": self.seconds, "loss": self.loss, "modules": self.modules.state_dict(),
-            "average": self.average, "optimizer": self.optimizer.state_dict(), "plans": self.plans,
+            "average": self.average, "optimizer": self.optimizer.state_dict(),
         }  # fmt: skip
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / "checkpoint.part"
         torch.save(state, part)
         os.replace(part, self.folder / "checkpoint.pt")
 
-    def resume(self, replan: bool = False) -> None:
+    def resume(self, replan: int | None = None) -> None:
         """Go on from the checkpoint in the folder, if there is one.
 
-        replan: the number of steps may differ from the checkpoint's; from there on the new one rules, and the change is
-        kept in `plans`. Raises ValueError if the checkpoint was made with other settings or on another version of the world.
+        replan: from there on so many steps in all, written down in the plan. Raises ValueError if the checkpoint was made with
+        other settings or on another version of the world.
         """
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return
         state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
         theirs, ours = state["settings"] | {"version": state["version"]}, asdict(self.settings) | {"version": render.VERSION}
-        fixed = ours.keys() - ({"steps"} if replan else set())
+        fixed = ours.keys() - ({"plan"} if replan else set())
         differing = [f"{name} {theirs.get(name)} (now {ours[name]})" for name in sorted(fixed) if theirs.get(name) != ours[name]]
         if differing:
             raise ValueError(f"checkpoint {path} was made with {', '.join(differing)}; use the same or another --folder")
@@ -140,9 +168,10 @@ class Trainer:
         torch._foreach_copy_(self.average, state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.clips, self.seconds, self.loss = (state[name] for name in ("step", "clips", "seconds", "loss"))
-        self.plans = [(start, steps) for start, steps in state.get("plans", [(0, theirs["steps"])])]
-        if theirs["steps"] != self.settings.steps:
-            self.plans.append((self.step, self.settings.steps))
+        if replan:
+            known = [f"{start}:{steps}" for start, steps in Settings(plan=theirs["plan"]).plans() if start < self.step]
+            last = "" if Settings(plan=",".join(known)).steps == replan else f",{self.step}:{replan}"
+            self.settings = replace(self.settings, plan=",".join(known) + last)
 
     def averaged(self) -> tuple[WanModel, WordEncoder]:
         """Copies of backbone and word vectors with the averaged weights, as they are shipped."""
@@ -169,16 +198,17 @@ def _rate(step: int, settings: Settings) -> float:
     """Share of the learning rate at `step`: linear warm-up, then a cosine down to 2 %."""
     if step < settings.warm_up:
         return (step + 1) / settings.warm_up
-    done = (step - settings.warm_up) / max(1, settings.steps - settings.warm_up)
+    done = (step - settings.warm_up) / max(1, settings.steps_at(step) - settings.warm_up)
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def train(trainer: Trainer, save_every: int) -> None:
-    """Run to the last step; checkpoint every `save_every` steps and log every ten as a line of JSON."""
+def train(trainer: Trainer, save_every: int, until: int | None = None) -> None:
+    """Run to the last step, or only to `until`; checkpoint every `save_every` steps and log every ten as a line of JSON."""
     recent: list[tuple[float, int]] = []
     log = trainer.folder / "log.jsonl"
     mark = time.monotonic()
-    while trainer.step < trainer.settings.steps:
+    last = min(until or trainer.settings.steps, trainer.settings.steps)
+    while trainer.step < last:
         recent.append(trainer.train_step())
         trainer.seconds += time.monotonic() - mark
         mark = time.monotonic()
@@ -192,7 +222,7 @@ def train(trainer: Trainer, save_every: int) -> None:
                 with log.open("a") as file:
                     file.write(json.dumps(record | {"clips": trainer.clips}) + "\n")
             recent.clear()
-        if trainer.share[0] == 0 and (trainer.step % save_every == 0 or trainer.step == trainer.settings.steps):
+        if trainer.share[0] == 0 and (trainer.step % save_every == 0 or trainer.step == last):
             trainer.save()
 
 
@@ -214,7 +244,7 @@ def export(trainer: Trainer, folder: Path) -> None:
         raise ValueError(f"weights take {mib:.1f} MiB; at most {MIB_LIMIT} MiB are shipped, so choose a smaller --dim")
     load.save(folder / "model.safetensors", model, text, trainer.codec, geometry)
     record = {
-        "data_version": render.VERSION, "settings": asdict(trainer.settings), "steps_done": trainer.step, "plans": trainer.plans,
+        "data_version": render.VERSION, "settings": asdict(trainer.settings), "steps_done": trainer.step,
         "loss": round(trainer.loss, 5), "seen_clips": trainer.clips, "wall_time_s": round(trainer.seconds),
         **describe(trainer.device), "commit": _started_at(trainer.folder), "mib": round(mib, 2),
     }  # fmt: skip
@@ -278,7 +308,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=200)
     parser.add_argument("--compile", action="store_true", help="fuse small operations (needs a C++ compiler; 20 %% faster)")
-    parser.add_argument("--replan", action="store_true", help="let --steps differ from the checkpoint's, and say so in the record")
+    parser.add_argument("--replan", type=int, metavar="STEPS", help="from the checkpoint on, so many steps in all; the plan says so")
+    parser.add_argument("--until", type=int, metavar="STEP", help="stop there, without weights, and compare the log with --against")
+    parser.add_argument("--against", type=Path, default=CURVE, help="log of the training that --until is compared with")
     parser.add_argument("--export", action="store_true", help="only write the weights of the last checkpoint")
     parser.add_argument("--processes", type=int, default=1, help="share each step among so many processes (gloo)")
     given = parser.parse_args()
@@ -290,9 +322,29 @@ def main() -> None:
         if settings.frames_per_step < least:
             parser.error(f"--frames-per-step {settings.frames_per_step}: {given.processes} processes share at least {least} frames")
         processes.start(_run, (settings, given), given.processes)
+    if given.until:
+        sys.exit(_compare(given.folder / "log.jsonl", given.against, given.until))
+    if (given.folder / "checkpoint.pt").exists():
+        settings = _settings_of(given.folder)
     trainer = Trainer(settings, given.folder, torch.device("cpu"))
-    trainer.resume(given.replan)
+    trainer.resume()
     export(trainer, given.output)
+
+
+def curve(log: Path, until: int) -> dict[int, float]:
+    """Smoothed loss by step, from a training log, up to and with step `until`."""
+    lines = (json.loads(line) for line in log.read_text().splitlines())
+    return {line["step"]: line["loss"] for line in lines if line["step"] <= until}
+
+
+def _compare(ours: Path, theirs: Path, until: int) -> int:
+    """Say how far two loss curves part; 0 if by no more than 1 % anywhere."""
+    mine, known = curve(ours, until), curve(theirs, until)
+    parted = {step: abs(mine[step] / known[step] - 1) for step in mine.keys() & known.keys()}
+    worst = max(parted, key=lambda step: parted[step])
+    mean = sum(parted.values()) / len(parted)
+    print(f"{len(parted)} points to step {until}: largest difference {100 * parted[worst]:.3f} % (step {worst}), mean {100 * mean:.3f} %")
+    return 0 if parted[worst] <= 0.01 else 1
 
 
 def _run(rank: int, count: int, settings: Settings, given: argparse.Namespace) -> None:
@@ -306,7 +358,7 @@ def _run(rank: int, count: int, settings: Settings, given: argparse.Namespace) -
         torch._dynamo.config.recompile_limit = 64
         for block in trainer.model.blocks:
             block.compile(dynamic=False)
-    train(trainer, given.save_every)
+    train(trainer, given.save_every, given.until)
 
 
 if __name__ == "__main__":

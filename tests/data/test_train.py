@@ -16,7 +16,7 @@ from jobs.teacher_forcing import loss_of
 from jobs.train_data import make_batch
 from jobs.train_tiny import Settings, Trainer, export, train
 
-SMALL = Settings(steps=4, frames_per_step=45, dim=24, heads=2, layers=1, ffn_dim=32, freq_dim=16, text_dim=8, warm_up=2)
+SMALL = Settings(plan="0:4", frames_per_step=45, dim=24, heads=2, layers=1, ffn_dim=32, freq_dim=16, text_dim=8, warm_up=2)
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 
@@ -54,11 +54,15 @@ def test_steps_can_be_planned_anew_and_it_shows(tmp_path: Path) -> None:
     trainer = Trainer(SMALL, tmp_path, CPU)
     trainer.train_step()
     trainer.save()
-    shorter = Trainer(dataclasses.replace(SMALL, steps=3), tmp_path, CPU)
-    with pytest.raises(ValueError, match=r"steps 4 \(now 3\)"):
-        shorter.resume()
-    shorter.resume(replan=True)
-    assert shorter.plans == [(0, 4), (1, 3)] and shorter.step == 1
+    with pytest.raises(ValueError, match=r"plan 0:4 \(now 0:3\)"):
+        Trainer(dataclasses.replace(SMALL, plan="0:3"), tmp_path, CPU).resume()
+    shorter = Trainer(SMALL, tmp_path, CPU)
+    shorter.resume(replan=3)
+    assert shorter.settings.plan == "0:4,1:3" and shorter.step == 1 and shorter.settings.steps == 3
+    assert [shorter.settings.steps_at(step) for step in (0, 1, 2)] == [4, 3, 3]
+    for plan, rule in (("1:4", "starts at step 0"), ("0:4,0:3", "later and later"), ("0-4", "START:STEPS")):
+        with pytest.raises(ValueError, match=rule):
+            Settings(plan=plan)
 
 
 @pytest.mark.parametrize("step", range(4))
@@ -83,11 +87,12 @@ def test_shares_of_a_step_add_up_to_it(tmp_path: Path, step: int) -> None:
 
 
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
-    sizes = "--steps 3 --frames-per-step 180 --dim 24 --heads 2 --layers 1 --ffn-dim 32 --freq-dim 16 --text-dim 8 --warm-up 2"
+    sizes = "--plan 0:3 --frames-per-step 180 --dim 24 --heads 2 --layers 1 --ffn-dim 32 --freq-dim 16 --text-dim 8 --warm-up 2"
     losses = []
     for count in (1, 2):
         folder = tmp_path / str(count)
-        command = [sys.executable, "-m", "jobs.train_tiny", *sizes.split(), "--folder", folder, "--output", folder, "--processes", str(count)]
+        places = ["--folder", folder, "--output", folder]
+        command = [sys.executable, "-m", "jobs.train_tiny", *sizes.split(), *places, "--processes", str(count)]
         subprocess.run(command, check=True, cwd=ROOT)
         losses.append(torch.load(folder / "checkpoint.pt", weights_only=True))
     for one, two in zip(losses[0]["average"], losses[1]["average"], strict=True):
