@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from data.world import render
 from data.world.words import sentence
 from echo.backbone import load, lora
 from echo.backbone.load import Backbone, BackboneFile
 from echo.presets import make_policy
 from jobs import processes
+from jobs.identity import file_digest
 from jobs.streams import Network, Stream, precision, trainable
 from jobs.teacher_forcing import CopiesAttention
 from jobs.train_data import BLOCK_FRAMES, shown_words
+from jobs.train_tiny import ROOT, describe
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,9 @@ def matching_gradient(x0: Tensor, real: Tensor, fake: Tensor) -> Tensor:
 class SelfRollout:
     """Generator, critic and teacher at some iteration."""
 
-    def __init__(self, settings: Settings, teacher: Backbone, folder: Path, start: Backbone | None = None, share: tuple[int, int] = (0, 1)) -> None:
+    def __init__(
+        self, settings: Settings, teacher: Backbone, folder: Path, start: Backbone | None = None, share: tuple[int, int] = (0, 1)
+    ) -> None:
         """start: what the generator starts from; the teacher if None. share: (which, of how many) processes this is."""
         self.share = share
         self.settings, self.folder, self.base = settings, folder, start or teacher
@@ -211,8 +217,11 @@ class SelfRollout:
             optimizer.load_state_dict(state["optimizers"][name])
         self.step, self.clips, self.seconds = state["step"], state["clips"], state["seconds"]
 
-    def export(self, output: Path) -> None:
-        """Write the averaged weights: a whole backbone, or the low-rank additions to the one that it started from."""
+    def export(self, output: Path, origins: Mapping[str, Any]) -> None:
+        """Write the averaged weights: a whole backbone, or the low-rank additions to the one that it started from.
+
+        origins: what is known of teacher and start, for the record beside the weights.
+        """
         output.mkdir(parents=True, exist_ok=True)
         with torch.no_grad():
             held: list[Tensor] = list(self.student.parameters())
@@ -225,6 +234,11 @@ class SelfRollout:
                 base = self.base
                 load.save(output / "model.safetensors", self.student.model, self.student.text, base.codec, base.geometry)
             torch._foreach_copy_(held, now)
+        record = {
+            "data_version": render.VERSION, "settings": asdict(self.settings), "steps_done": self.step, "rollouts": self.clips,
+            "wall_time_s": round(self.seconds), **describe(torch.device("cpu")), **dict(origins),
+        }  # fmt: skip
+        (output / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _noised(x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -275,7 +289,14 @@ def main() -> None:
     settings = Settings(**{name: getattr(given, name) for name in asdict(Settings())})
     processes.start(_run, (settings, given), given.processes)
     run = _resumed((0, 1), settings, given)
-    run.export(given.output)
+    run.export(given.output, {role: _known(path) for role, path in (("teacher", given.teacher), ("start", given.start)) if path})
+
+
+def _known(weights: str) -> dict[str, Any]:
+    """Content hash of weights, and the record beside them if there is one."""
+    path = ROOT / weights
+    record = path.with_name("provenance.json")
+    return {"weights": file_digest(path)} | (json.loads(record.read_text()) if record.exists() else {})
 
 
 def _resumed(share: tuple[int, int], settings: Settings, given: argparse.Namespace) -> SelfRollout:
