@@ -49,10 +49,10 @@ class Settings:
     """
 
     seed: int = 0
-    steps: int = 800
+    steps: int = 400
     policy: str = "self_forcing"
     blocks_per_step: int = 56
-    guidance: float = 2.5
+    guidance: float = 2.0
     learning_rate: float = 2e-4
     critic_rate: float = 4e-4
     critic_steps: int = 2
@@ -167,7 +167,8 @@ class SelfRollout:
             gradient = matching_gradient(made.detach(), real, fake)
         loss = 0.5 * (made - (made - gradient).detach()).square().mean()
         self._descend("student", loss, self.student)
-        torch._foreach_lerp_(self.average, [p.detach() for p in self.student.parameters()], 1 - self.settings.ema)
+        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.student.parameters()], 1 - decay)
         return float(gradient.abs().mean())
 
     def _update_critic(self, rows: Tensor, clean: Tensor, made: Tensor, generator: torch.Generator) -> float:
