@@ -145,7 +145,7 @@ class SelfRollout:
     def _stream(self, rng: np.random.Generator, generator: torch.Generator) -> tuple[Stream, int]:
         """The rollouts to carry on and by how many blocks; new ones where they are too long or carry nothing over."""
         settings = self.settings
-        new = settings.new if settings.horizon else int(rng.choice((1, 3, 7), p=(0.35, 0.3, 0.35)))
+        new = settings.new if settings.horizon else int(rng.choice((1, 3, 7), p=(0.25, 0.3, 0.45)))
         if self.stream is None or len(self.stream.latents) + new > settings.horizon:
             size = max(self.share[1], settings.blocks_per_step // new)
             sentences = [sentence(shown_words(rng), int(rng.integers(0, 1 << 30))) for _ in range(size)]
