@@ -22,7 +22,7 @@ def preset(group: str, name: str) -> dict[str, Any]:
         raise ValueError(f"unknown {group} {name!r}; nearest is {difflib.get_close_matches(name, known, 1, 0)[0]!r} of {', '.join(known)}")
     content = OmegaConf.load(CONF / group / f"{name}.yaml")
     assert isinstance(content, DictConfig)
-    bases = [base for base in content.pop("defaults", []) if base != "_self_"]
+    bases = [base for base in content.pop("defaults", []) if isinstance(base, str) and base != "_self_"]  # others are of other groups
     merged = OmegaConf.to_container(OmegaConf.merge(*(preset(group, base) for base in bases), content))
     assert isinstance(merged, dict)
     return {str(key): value for key, value in merged.items()}

@@ -1,4 +1,4 @@
-"""The shared list: every preset of conf/method, some with settings that stress them. A new policy adds one row."""
+"""The shared list: every policy's preset of conf/method, some with settings that stress them. A new policy adds one row."""
 
 from __future__ import annotations
 
@@ -54,4 +54,16 @@ PRESETS: list[tuple[str, dict[str, object]]] = [
     ("infinity_rope_official", {}),
     ("memrope", {}),
     ("memrope_per_position", {}),
+    ("forget", {}),
+    ("oracle", {}),
+    ("oracle", {"memory_frames": 6, "pool_scenes": 2}),
+    ("echo_anchors_3", {}),
+    ("longlive_echo_recall_none", {}),
+    ("longlive_echo_recall_first", {}),
+    ("longlive_echo_recall_crucial", {}),
+    ("longlive_echo_recall_fused", {}),
+    ("longlive_echo_decay_none", {}),
+    ("longlive_echo_decay_95", {}),
+    ("longlive_echo_decay_90", {}),
+    ("longlive_echo_decay_80", {}),
 ]

@@ -26,7 +26,8 @@ def toy(tmp_path_factory):
     """Overrides that stand in for files which are no part of the configuration."""
     folder = tmp_path_factory.mktemp("toy")
     return [
-        f"backbone.weights={write_backbone(folder / 'model.safetensors')}",
+        f"backbone.weights={write_backbone(folder / 'model.safetensors', grid=4)}",
+        "++backbone.lora=null",
         f"task.prompt_set={write_prompts(folder / 'prompts.jsonl', 8)}",
     ]
 
@@ -45,6 +46,13 @@ def test_every_choice_composes_and_passes_the_check(path, toy):
         assert enters in identity.ENTERS
     if path.parent.name == "method":
         prepare(composed([f"method={path.stem}", "eval=none", *toy]))
+
+
+@pytest.mark.parametrize("name", ["longlive", "longlive_flush", "longlive_echo", "longlive_echo_recall_none"])
+def test_a_method_may_name_its_backbone(name):
+    """Rows of one sweep then run on different weights; who names another backbone gets that."""
+    assert composed([f"method={name}"])["backbone"]["name"] == "tiny_long"
+    assert composed([f"method={name}", "backbone=tiny"])["backbone"]["name"] == composed([])["backbone"]["name"] == "tiny"
 
 
 def test_every_task_has_a_protocol_and_the_other_way_round():
@@ -85,4 +93,5 @@ def test_name_of_an_experiment_reaches_its_tables(name):
 def test_no_absolute_path_and_a_comment_that_says_what_it_is(path):
     text = path.read_text(encoding="utf-8")
     assert text.startswith("#")
+    text = text.replace("override /", "override ")  # of Hydra's groups
     assert not [word for word in text.replace("'", " ").replace('"', " ").split() if word.startswith(("/", "~")) and len(word) > 1]

@@ -9,8 +9,8 @@ from pathlib import Path
 TEXTS = ("a red ball moving left over a plain meadow", "a red ball moving up over a striped desert")
 
 
-def write_backbone(path: Path, seed: int = 0) -> Path:
-    """A backbone file with random weights: 2 layers, 4 tokens a frame, the full window of 21 frames."""
+def write_backbone(path: Path, seed: int = 0, grid: int = 2) -> Path:
+    """A backbone file with random weights: 2 layers, `grid` x `grid` tokens a frame, the full window of 21 frames."""
     import torch
 
     from echo.backbone.codec import PatchCodec
@@ -29,7 +29,7 @@ def write_backbone(path: Path, seed: int = 0) -> Path:
         ("red", "ball", "left", "up", "meadow", "desert", "plain", "striped"), {"crimson": "red"}, frozenset({"a", "moving", "over"})
     )
     codec = PatchCodec.fit(torch.randint(0, 256, (4, 8, 24, 24, 3), dtype=torch.uint8), channels=16)
-    geometry = Geometry(layers=2, heads=2, head_dim=16, grid_height=2, grid_width=2)
+    geometry = Geometry(layers=2, heads=2, head_dim=16, grid_height=grid, grid_width=grid)
     save(path, model, WordEncoder(words, 12, 6), codec, geometry)
     return path
 

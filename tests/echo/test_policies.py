@@ -12,6 +12,7 @@ import torch
 
 from baselines.infinity_rope import InfinityRope
 from baselines.memrope import MemRope
+from baselines.oracle import Oracle
 from echo.backbone.wan import WanConfig, WanModel
 from echo.cache.plan import COMPRESSED, Kind, Plan, Step
 from echo.cache.policy import Policy
@@ -44,7 +45,8 @@ def rows() -> list[object]:
 
 
 def test_every_preset_has_a_row() -> None:
-    assert {name for name, _ in PRESETS} == {path.stem for path in Path(CONF / "method").glob("*.yaml")}
+    rendered = {"render_truth", "render_other", "render_shuffled"}  # no policies: tests/data/test_film.py
+    assert {name for name, _ in PRESETS} == {path.stem for path in Path(CONF / "method").glob("*.yaml")} - rendered
 
 
 def made_by_hooks(policy: Policy, plan: Plan, script: Script) -> set[str]:
@@ -119,7 +121,7 @@ def held(rollout: Rollout) -> int:
 
 def bounds(policy: Policy, step: Step, sizes: Geometry) -> range:
     """Temporal indices that a policy promises."""
-    relative = isinstance(policy, (InfinityRope, MemRope)) or getattr(policy, "relative", False)
+    relative = isinstance(policy, (InfinityRope, MemRope, Oracle)) or getattr(policy, "relative", False)
     relative = relative or (isinstance(policy, Echo) and policy.encoding is Encoding.relative)
     last = (sizes.window_frames if relative else step.first_frame + 3) - 1
     cut = max(getattr(policy, "cut_position", 0), step.start.jump) if step.block_in_scene == 0 else 0
@@ -405,3 +407,24 @@ def test_budgets_that_do_not_add_up(changes: dict[str, object], words: str) -> N
 def test_bad_settings_are_one_clear_line(changes: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make("echo", **changes)
+
+
+def test_the_oracle_puts_the_first_showing_back() -> None:
+    """Scenes A-B-C-A with A shown at frames 0..38: at the recall the context is frames 0..11 of A and nothing else, then those and
+    the newest frames; also where what is recalled was itself a recall."""
+    starts = (SceneStart(13, HARD, None, 45), SceneStart(27, HARD, None, 45), SceneStart(40, RECALL, 0, 4))
+    assert vector(at("oracle", 40, *starts)) == " ".join(f"{f}@{f}" for f in range(12)) + " 120@12 121@13 122@14"
+    second = at("oracle", 42, *starts)
+    assert vector(second) == " ".join(f"{f}@{f}" for f in range(12)) + " " + " ".join(f"{f}@{f - 108}" for f in range(120, 129))
+    late = at("oracle", 52, *starts)
+    assert {slot.source for slot in late.context if slot.kind is Kind.RECALLED} <= set(range(12)) and len(late.context) == 18
+    assert [slot.source for slot in late.context[12:]] == list(range(150, 156))
+    again = at("oracle", 60, *starts, SceneStart(53, HARD, None, 45), SceneStart(60, RECALL, 3, 4))
+    assert [slot.source for slot in again.context] == list(range(12)), "the first showing, not the recalled one"
+    assert at("oracle", 13, *starts[:1]).context == (), "a cut keeps nothing"
+    assert at("forget", 40, *starts).context == (), "the floor keeps nothing, at a recall either"
+
+
+def test_the_oracle_remembers_no_more_than_a_short_scene_had() -> None:
+    starts = (SceneStart(2, HARD, None, 45), SceneStart(9, RECALL, 0, 4))
+    assert [slot.source for slot in at("oracle", 9, *starts).context] == list(range(6))

@@ -156,8 +156,40 @@ def echo(script: Script) -> Iterator[Keys]:
             window, old = window[old:], 0
 
 
+def forget(script: Script) -> Iterator[Keys]:
+    buffer: list[str] = []
+    for first, switch in walk(script):
+        buffer = [] if switch is not None else buffer[-18:]
+        buffer += frames(first)
+        cut = switch is not None and switch.transition is not S
+        yield at(buffer, [45, 46, 47] if cut else list(range(len(buffer))))
+
+
+def oracle(script: Script) -> Iterator[Keys]:
+    """Twelve anchors and what came last; a cut empties the window, a recall fills it with the first frames of what it recalls."""
+    window: list[str] = []
+    albums: list[list[str]] = [[]]
+    album, begun, turn = albums[0], 0, [11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+    for first, switch in walk(script):
+        if switch is not None and switch.transition is HARD:
+            window, album, begun = [], [], 0
+        elif switch is not None and switch.transition is RECALL:
+            album, begun = albums[switch.recalls], 0
+            window = list(album)
+        if switch is not None:
+            albums.append(album)
+        if len(window) == 21:
+            window = window[:12] + window[15:]
+            window = window[3:12] + [album[f] for f in turn[begun : begun + 3]] + window[12:]
+            begun = (begun + 3) % 24
+        window = window + frames(first)
+        if len(album) < 12:
+            album += frames(first)
+        yield at(window, list(range(len(window))))
+
+
 HAND = [self_forcing, longlive, longlive_relative, infinity_rope_official, infinity_rope, rolling_sink, deep_forcing_sink]
-HAND += [deep_forcing_official, memrope, echo]
+HAND += [deep_forcing_official, memrope, echo, forget, oracle]
 
 
 @pytest.mark.parametrize("script", [ONE, SIX], ids=["one scene", "six scenes"])

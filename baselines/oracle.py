@@ -1,0 +1,90 @@
+"""Oracle: no method, but the ceiling of what a cache can remember: at a recall, the recalled scene's own clean frames come back.
+
+A scene's anchors are its first frames, walked to and fro as Echo's are, behind them its newest frames, all at slot indices.
+A hard cut flushes everything. A recall flushes too, but its anchors are the first frames of the *first showing* of the
+recalled scene, there from the first block on and kept as long as the scene lasts. A smooth transition changes nothing.
+No release does this: first frames of all scenes are kept at full size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from echo.cache.plan import Kind, Plan, Slot, Step
+from echo.cache.policy import Policy
+from echo.geometry import Geometry
+from echo.memory.anchors import Rolling, anchors
+from echo.ranges import multiple_of, within
+from echo.scene import SceneStart, Transition
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oracle(Policy):
+    """memory_frames: first frames of a showing that are its anchors and come back. pool_scenes: how many scenes back a recall
+    can reach; to an older one it is a cut."""
+
+    memory_frames: int = 12
+    pool_scenes: int = 16
+    rolling: Rolling = Rolling.ping_pong
+
+    def plan(self, step: Step) -> Plan:
+        geometry, head = step.geometry, _head(step.starts, step.scene)
+        begun, size = step.starts[head].block, geometry.frames_per_block
+        own, shown = range(begun * size, step.first_frame), self.showing(step)
+        remembered = [] if shown == head else self.album(step, shown)
+        entries = [(frame, Kind.RECALLED) for frame in remembered]
+        room = geometry.context_frames - len(remembered)
+        if len(own) <= room:
+            entries += [(frame, Kind.RECENT if remembered or frame >= begun * size + self.memory_frames else Kind.ANCHOR) for frame in own]
+        else:
+            kept = remembered or self.album(step, head)
+            newest = range(step.first_frame - (geometry.context_frames - len(kept)), step.first_frame)
+            updates = step.block - begun - room // size
+            rolled = anchors(updates, len(kept), len(kept), size, self.rolling)
+            kind = Kind.RECALLED if remembered else Kind.ANCHOR
+            entries = [*((kept[index], kind) for index in rolled), *((frame, Kind.RECENT) for frame in newest)]
+        context = tuple(Slot(source, index, kind) for index, (source, kind) in enumerate(entries))
+        return Plan(step.block, step.scene, step.first_frame, context, step.positions(len(entries)), self.keep(step))
+
+    def showing(self, step: Step) -> int:
+        """First showing of the running scene: the head of its smooth chain, or what that recalls, or what that recalls in turn."""
+        scene = head = _head(step.starts, step.scene)
+        while step.starts[scene].transition is Transition.recall and (recalls := step.starts[scene].recalls) is not None:
+            scene = _head(step.starts, recalls)
+        return scene if scene >= head - self.pool_scenes else head
+
+    def album(self, step: Step, scene: int) -> list[int]:
+        """First frames of a showing, as many as there are."""
+        size = step.geometry.frames_per_block
+        begun = step.starts[scene].block
+        ends = (start.block for start in step.starts[scene + 1 :] if start.transition is not Transition.smooth)
+        end = next(ends, step.block)
+        return list(range(begun * size, min(end * size, begun * size + self.memory_frames)))
+
+    def keep(self, step: Step) -> frozenset[int | str]:
+        """First frames of the last showings, and the newest frames."""
+        size = step.geometry.frames_per_block
+        after = step.first_frame + size
+        kept: set[int | str] = {*range(max(0, after - step.geometry.context_frames), after)}
+        last = range(max(0, step.scene - self.pool_scenes), step.scene + 1)
+        for scene in {*last, _head(step.starts, step.scene), self.showing(step)}:
+            first = step.starts[scene].block * size
+            kept |= {*range(first, min(after, first + self.memory_frames))}
+        return frozenset(kept)
+
+    def capacity(self, geometry: Geometry) -> int:
+        return (self.pool_scenes + 3) * self.memory_frames + geometry.window_frames
+
+    def check(self, geometry: Geometry, blocks: int) -> None:
+        super().check(geometry, blocks)
+        size = geometry.frames_per_block
+        within("memory_frames (a block of recent frames beside them)", self.memory_frames, size, geometry.context_frames - size)
+        multiple_of(size, memory_frames=self.memory_frames)
+        within("pool_scenes", self.pool_scenes, 1, float("inf"))
+
+
+def _head(starts: tuple[SceneStart, ...], scene: int) -> int:
+    """The scene in which the smooth chain of `scene` began."""
+    while starts[scene].transition is Transition.smooth:
+        scene -= 1
+    return scene
