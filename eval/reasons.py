@@ -32,9 +32,11 @@ REASONS = (
     Reason("echo", "echo_no_jump", "no jump of the temporal index at hard cuts and recalls"),
     Reason("echo", "echo_paper", "all settings as the paper's text says"),
     Reason("echo", "echo_official", "all settings as released"),
+    Reason("longlive_echo", "longlive_echo_recall_fused", "recall frame fused from all candidates (blend 0), not 0.9 of the first frame"),
     Reason("self_forcing_recache", "self_forcing", "no recache at a switch"),
     Reason("longlive", "longlive_keep", "no recache at a switch"),
     Reason("infinity_rope", "infinity_rope_official", "window of 6 with frame 0 pinned, as released"),
+    Reason("infinity_rope", "forget", "nothing kept at a switch, not the two newest frames"),
 )
 
 

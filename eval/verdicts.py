@@ -118,9 +118,9 @@ def _finding(claim: Claim, task: str, metric: str, first: str, second: str, rows
     there = {row.name: row for row in rows}
     pair, why = (first, second), ""
     if not all(name in there for name in pair):
-        others = (_stand_in(first), _stand_in(second))
-        if all(name in there for name in others):
-            pair, why = others, f"on {STAND_IN}"
+        for others in ((_stand_in(first), _stand_in(second)), (_plain(first), _plain(second))):
+            if all(name in there for name in others) and not why:
+                pair, why = others, f"on {STAND_IN}"
     lacking = [name for name in dict.fromkeys(pair) if name not in there]
     if lacking:
         return Finding(claim, task, *pair, metric, None, MISSING, f"no {' and no '.join(lacking)} on {task}", tuple(lacking))
@@ -132,6 +132,11 @@ def _finding(claim: Claim, task: str, metric: str, first: str, second: str, rows
 
 def _stand_in(name: str) -> str:
     return f"{STAND_IN}/{name.partition('/')[2]}"
+
+
+def _plain(name: str) -> str:
+    """Echo's ablation on the stand-in for the same one on the long-tuned backbone."""
+    return _stand_in(name).replace("/longlive_echo", "/echo")
 
 
 def compare(first: Row, second: Row, metric: str) -> Estimate | None:

@@ -96,6 +96,15 @@ def test_row_of_another_backbone_stands_in_and_says_so(tmp_path):
     assert own.verdict == DISAGREE and own.why == ""
 
 
+def test_plain_ablation_stands_in_for_the_one_on_the_long_backbone(tmp_path):
+    fill(tmp_path, "hard", {"echo_recall_none": 0.0, "echo": 2.0}, "proxy.subject_consistency")
+    near = verdict_of(columns(tmp_path, "9a", "hard", "subject_consistency"), "tiny/echo", "tiny/echo_recall_none")
+    assert near.verdict == AGREE and near.why == "on tiny" and near.own
+    fill(tmp_path, "hard", {"longlive_echo_recall_none": 0.0, "longlive_echo": -2.0}, "proxy.subject_consistency", backbone="tiny_long")
+    pair = "tiny_long/longlive_echo", "tiny_long/longlive_echo_recall_none"
+    assert verdict_of(columns(tmp_path, "9a", "hard", "subject_consistency"), *pair).verdict == DISAGREE
+
+
 def test_missing_metric_and_disjoint_videos_are_told(tmp_path):
     fill(tmp_path, "long60", {"echo": 0.0})
     put(tmp_path, "long60", "rolling_sink", {"other": {"proxy.imaging_quality": 1.0}})
