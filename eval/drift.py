@@ -131,9 +131,10 @@ def draw(found: Sequence[Drift], task: str, window: int, out: Path) -> None:
         axis.set_title(words)
     for axis in axes[-1]:
         axis.set_xlabel("seconds")
-    first = policies[0].curves["place_right"]
+    first = [drift.curves["place_right"] for drift in policies]
+    prompts, seeds = (_range([getattr(one, name) for one in first]) for name in ("prompts", "seeds"))
     ceiling = "; dashed: the rendered truth" if truth else ""
-    title = f"{task}: {first.prompts} prompts x {first.seeds} seeds, embedded world"
+    title = f"{task}: {prompts} prompts x {seeds} seeds, embedded world"
     figure.suptitle(
         f"{title}\nMoving mean over {window * BLOCK_S:g} s, band: 95 % over prompts; grey: the other policies{ceiling}",
         fontsize=8.5,
@@ -144,6 +145,10 @@ def draw(found: Sequence[Drift], task: str, window: int, out: Path) -> None:
     )
     figure.subplots_adjust(left=0.17, right=0.985, top=1 - 0.72 / size[1], bottom=0.5 / size[1], hspace=0.22, wspace=0.12)
     style.save(figure, out)
+
+
+def _range(counts: Sequence[int]) -> str:
+    return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
 
 
 def _panel(axis: Any, drift: Drift, others: Sequence[Drift], truth: Drift | None, name: str) -> None:
