@@ -1,10 +1,11 @@
-"""Means, intervals and ranks of scores; pure functions."""
+"""Means, differences, intervals and ranks of scores; pure functions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,20 +59,53 @@ def _half_width(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> float
     clusters = len(sums)
     if clusters < 2:
         return None
-    result = stats.bootstrap(
-        (sums, counts),
-        lambda s, c, axis: s.sum(axis=axis) / c.sum(axis=axis),
-        paired=True,
-        vectorized=True,
-        confidence_level=LEVEL,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    low, high = result.confidence_interval
+    drawn = _drawn(clusters, RESAMPLES)
     tail = (1 + LEVEL) / 2
+    low, high = np.quantile((drawn @ sums) / (drawn @ counts), [1 - tail, tail])
     few = math.sqrt(clusters / (clusters - 1)) * stats.t.ppf(tail, clusters - 1) / stats.norm.ppf(tail)
     return float((high - low) / 2 * few)
+
+
+@lru_cache(maxsize=16)
+def _drawn(clusters: int, resamples: int) -> NDArray[np.float64]:
+    """How often each cluster is drawn in each resample, [resamples, clusters]; the same for every score, so that rows are alike."""
+    return np.random.default_rng(0).multinomial(clusters, [1 / clusters] * clusters, size=resamples).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a row has more than its reference on the videos that both have; p: that there is none, None where unknown."""
+
+    estimate: Estimate
+    p: float | None
+
+
+def difference(values: Mapping[tuple[str, int], float], reference: Mapping[tuple[str, int], float]) -> Difference | None:
+    """Paired by prompt and seed, the interval over prompts as in `estimate`; p is of the t statistic that this interval has.
+
+    Returns:
+        None if no video is in both.
+    """
+    found = estimate({key: value - reference[key] for key, value in values.items() if key in reference})
+    if found is None:
+        return None
+    if found.half_width is None:
+        return Difference(found, None)
+    if found.half_width == 0:
+        return Difference(found, 1.0 if found.mean == 0 else 0.0)
+    freedom = found.prompts - 1
+    return Difference(found, float(2 * stats.t.sf(abs(found.mean) / found.half_width * stats.t.ppf((1 + LEVEL) / 2, freedom), freedom)))
+
+
+def holm(chances: Sequence[float | None]) -> list[float | None]:
+    """p values corrected for being several (Holm 1979): the chance that any of them is a false alarm stays what it says."""
+    known = sorted((p, index) for index, p in enumerate(chances) if p is not None)
+    result: list[float | None] = [None] * len(chances)
+    highest = 0.0
+    for place, (p, index) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - place) * p))
+        result[index] = highest
+    return result
 
 
 def ranks(values: Sequence[float | None], decimals: int) -> list[int | None]:

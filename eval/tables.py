@@ -9,6 +9,7 @@ or those of some tasks or of one experiment. A task that no sweep tells of gets 
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import sys
@@ -17,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.grid import DECIMALS, Cell, Column, Grid, Row, as_csv, as_latex, as_markdown, as_text
+from eval.forms import as_csv, as_latex, as_markdown, as_text
+from eval.grid import CALIBRATION, DECIMALS, Cell, Column, Gap, Grid, Row
 from eval.records import Asked, Run, flat, runs, sweeps
-from eval.statistics import estimate, ranks
+from eval.statistics import Difference, difference, estimate, holm, ranks
 
 LONG = (
     "aesthetic_quality",
@@ -43,6 +45,10 @@ INTERACTIVE = (
     "dynamic_degree",
 )
 """Columns of the paper's Table 2, then the dimensions that only Table 1 has."""
+WORLD = ("recall_fidelity", "leakage", "half_life_blocks")
+"""Columns that only the embedded world has; they stand first, where anything was measured."""
+REFERENCES = ("echo", "longlive_echo")
+"""Presets that the other rows are compared with; without any of them it is the first row."""
 DEFAULTS = {"backbone.dtype": "float32", "backbone.threads": 1, "batch": 1, "duration_scale": 1.0, "noise.repeat_initial": False}
 """Settings of a run beside its method's; other values than these are always told."""
 ORDER = {"long60": LONG, "long120": LONG, "smooth": INTERACTIVE, "hard": INTERACTIVE, "recall": INTERACTIVE}
@@ -60,6 +66,7 @@ class Source:
     task: str
     experiment: str | None
     wishes: tuple[Wishes, ...]
+    ordered: bool = True  # rows in the order of the command; else by name
 
 
 @dataclass
@@ -68,22 +75,40 @@ class Entry:
 
     run: Run
     settings: dict[str, Any]
+    weights: str = ""
     asked: set[Unit] = field(default_factory=set)
     metrics: dict[Unit, Mapping[str, float | None]] = field(default_factory=dict)
+
+    @property
+    def preset(self) -> str:
+        return str(self.run.spec["method"]["name"])
+
+    @property
+    def calibration(self) -> bool:
+        """Whether it was rendered."""
+        return self.settings.get("method.policy") == "render"
+
+    @property
+    def section(self) -> str:
+        """Label of its backbone, or that it has none."""
+        return CALIBRATION if self.calibration else str(self.run.spec["backbone"]["label"])
+
+    def values(self, column: Column) -> dict[Unit, float]:
+        """What was measured of a dimension."""
+        return {unit: value for unit, metrics in self.metrics.items() if (value := metrics.get(column.metric)) is not None}
 
 
 @dataclass
 class Block:
-    """Rows that may be compared: same task, backbone, way of scoring and texts of the prompts."""
+    """Rows that may be compared: same task, way of scoring and texts of the prompts; of each backbone one version."""
 
     task: dict[str, str]
     scorer: dict[str, Any]
-    backbone: dict[str, str]
-    weights: str
     newest: str = ""
+    weights: dict[str, str] = field(default_factory=dict)  # name of a backbone -> digest of its weights
     conflicts: list[str] = field(default_factory=list)
     prompts: dict[str, str] = field(default_factory=dict)  # prompt id -> digest of its content
-    entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
+    entries: dict[tuple[str, str, str], Entry] = field(default_factory=dict)
 
 
 def make(store: Path, names: Sequence[str] | None = None, styled: bool = False) -> list[str]:
@@ -98,7 +123,7 @@ def make(store: Path, names: Sequence[str] | None = None, styled: bool = False) 
     found = {source.name: source for source in sources(store)}
     for source in found.values() if names is None else [found[name] for name in names]:
         blocks = gather(source.wishes)
-        grids = [_grid(block, blocks) for block in blocks]
+        grids = [grid_of(block, blocks, source.ordered) for block in blocks]
         folder = store / "tables"
         folder.mkdir(parents=True, exist_ok=True)
         for ending, content in (("tex", as_latex(grids)), ("csv", as_csv(grids)), ("md", as_markdown(grids))):
@@ -122,7 +147,7 @@ def sources(store: Path) -> list[Source]:
         for wishes in _by_scores(run.asked()):
             if wishes[-1].task["name"] not in told:
                 rest.setdefault(wishes[-1].task["name"], []).append((run, wishes))
-    found |= {task: Source(task, task, None, tuple(wishes)) for task, wishes in rest.items()}
+    found |= {task: Source(task, task, None, tuple(wishes), ordered=False) for task, wishes in rest.items()}
     return [found[name] for name in sorted(found)]
 
 
@@ -132,20 +157,22 @@ def gather(wishes: Iterable[Wishes]) -> list[Block]:
     for run, asked in wishes:
         spec, last = run.spec, asked[-1]
         settings = dict(sorted(flat(spec["key"]["pixels"])))
-        weights = settings.pop("backbone.weights")
+        files = settings.pop("backbone.weights"), settings.pop("backbone.lora", None)
+        weights, name = "+".join(digest[:8] for digest in files if digest), spec["backbone"]["name"]
         settings.pop("seed")
         prompts: dict[str, str] = {}
         for wish in asked:
             prompts |= wish.prompts
-        key = (last.task["name"], spec["backbone"]["name"], spec["key"]["epoch"], weights, last.scores)
-        like = blocks.setdefault(key, [])
-        block = next((block for block in like if _agree(block.prompts, prompts)), None)
+        like = blocks.setdefault((last.task["name"], spec["key"]["epoch"], last.scores), [])
+        fitting = (b for b in like if _agree(b.prompts, prompts) and b.weights.get(name, weights) == weights)
+        block = next(fitting, None)
         if block is None:
-            block = Block(last.task, last.scorer, spec["backbone"], weights[:8])
+            block = Block(last.task, last.scorer)
             like.append(block)
         block.prompts |= prompts
+        block.weights[name] = weights
         block.newest = max(block.newest, last.name)
-        entry = block.entries.setdefault((spec["method"]["name"], repr(settings)), Entry(run, settings))
+        entry = block.entries.setdefault((name, spec["method"]["name"], repr(settings)), Entry(run, settings, weights))
         block.conflicts += [f"{spec['method']['name']} {line}" for line in _fill(entry, run, spec["seed"], asked)]
     return sorted((block for like in blocks.values() for block in like), key=lambda block: block.newest, reverse=True)
 
@@ -177,35 +204,90 @@ def _fill(entry: Entry, run: Run, seed: int, wishes: Sequence[Asked]) -> list[st
     return settled.conflicts
 
 
-def _grid(block: Block, blocks: Sequence[Block]) -> Grid:
-    entries = [block.entries[key] for key in sorted(block.entries, key=_row_order(block))]
+def grid_of(block: Block, blocks: Sequence[Block], ordered: bool = True) -> Grid:
+    """The table of a block.
+
+    Args:
+        block: its rows.
+        blocks: all blocks of the same table, from which it must be told.
+        ordered: rows in the order in which they were asked for; else by name.
+    """
+    entries = _in_sections([block.entries[key] for key in (block.entries if ordered else sorted(block.entries, key=_row_order(block)))])
     asked = set().union(*(entry.asked for entry in entries))
-    columns = tuple(_column(dimension, entries) for dimension in ORDER.get(block.task["name"], INTERACTIVE))
+    columns = _columns(block.task["name"], entries)
+    references = _references(entries)
     table = [[_cell(entry, column, asked) for column in columns] for entry in entries]
-    for index in range(len(columns)):
-        places = ranks([_ranked(line[index]) for line in table], DECIMALS)
-        if sum(place is not None for place in places) > 1:
-            for line, place in zip(table, places):
-                line[index] = Cell(line[index].estimate, line[index].fewer, place)
+    for index, column in enumerate(columns):
+        for line, place, gap in zip(table, _places(entries, table, index, column), _gaps(entries, references, column)):
+            line[index] = dataclasses.replace(line[index], rank=place, gap=gap)
+    rows = [_row(entry, block, cells) for entry, cells in zip(entries, table)]
+    names = {id(entry): row.name for entry, row in zip(entries, rows)}
+    backbones = {entry.section: entry.weights for entry in entries if not entry.calibration}
     return Grid(
         task=block.task["name"],
         title=block.task["label"],
-        backbone=block.backbone["label"],
-        weights=block.weights,
+        backbones=tuple((backbones or {"none": "-"}).items()),
         scorer=block.scorer["label"],
         settings=_common(block, blocks),
         prompts=len({prompt for prompt, _ in asked}),
         seeds=len({seed for _, seed in asked}),
         videos=len(asked),
         columns=columns,
-        rows=tuple(_row(entry, block, cells) for entry, cells in zip(entries, table)),
+        rows=tuple(dataclasses.replace(row, reference=names.get(id(other), "")) for row, other in zip(rows, references)),
     )
 
 
+def _in_sections(entries: Sequence[Entry]) -> list[Entry]:
+    """Backbones in the order of their first row, calibration last."""
+    sections = list(dict.fromkeys(entry.section for entry in entries))
+    return sorted(entries, key=lambda entry: (entry.calibration, sections.index(entry.section)))
+
+
+def _columns(task: str, entries: Sequence[Entry]) -> tuple[Column, ...]:
+    """The task's dimensions, behind those that only the embedded world has."""
+    names = {name for entry in entries for metrics in entry.metrics.values() for name in metrics}
+    world = [Column(dimension, "world") for dimension in WORLD if f"world.{dimension}" in names]
+    order = ORDER.get(task, INTERACTIVE)
+    return (*world, *(Column(name, "proxy" if name not in names and f"proxy.{name}" in names else "") for name in order))
+
+
+def _references(entries: Sequence[Entry]) -> list[Entry | None]:
+    """For each row the one that it is compared with: of its own backbone, else of the first that has one; None for that one itself."""
+    of_section: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.preset in REFERENCES:
+            of_section.setdefault(entry.section, entry)
+    general = next(iter(of_section.values()), entries[0])
+    found = [None if entry.calibration else of_section.get(entry.section, general) for entry in entries]
+    return [None if other is entry else other for entry, other in zip(entries, found)]
+
+
+def _places(entries: Sequence[Entry], table: Sequence[Sequence[Cell]], index: int, column: Column) -> list[int | None]:
+    """Ranks of one column, each backbone by itself; calibration rows and a backbone's only row have none."""
+    places: list[int | None] = [None] * len(entries)
+    for section in {entry.section for entry in entries if not entry.calibration}:
+        rows = [row for row, entry in enumerate(entries) if entry.section == section]
+        means = [_ranked(table[row][index]) for row in rows]
+        found = ranks([mean if mean is None or not column.lower else -mean for mean in means], DECIMALS)
+        if sum(place is not None for place in found) > 1:
+            for row, place in zip(rows, found):
+                places[row] = place
+    return places
+
+
+def _gaps(entries: Sequence[Entry], references: Sequence[Entry | None], column: Column) -> list[Gap | None]:
+    """Differences of one column to the rows' references, the p values corrected over all of them."""
+    found: list[Difference | None] = [
+        None if other is None else difference(entry.values(column), other.values(column)) for entry, other in zip(entries, references)
+    ]
+    chances = holm([None if one is None else one.p for one in found])
+    return [None if one is None else Gap(one.estimate, p) for one, p in zip(found, chances)]
+
+
 def _row_order(block: Block) -> Any:
-    def order(key: tuple[str, str]) -> tuple[Any, ...]:
+    def order(key: tuple[str, str, str]) -> tuple[Any, ...]:
         settings = block.entries[key].settings
-        return key[0], [(isinstance(v, str), v if isinstance(v, (int, float)) else 0, str(v)) for v in settings.values()]
+        return key[1], [(isinstance(v, str), v if isinstance(v, (int, float)) else 0, str(v)) for v in settings.values()]
 
     return order
 
@@ -225,24 +307,18 @@ def _row(entry: Entry, block: Block, cells: Sequence[Cell]) -> Row:
     """A row's variant: settings of its method that differ between rows of its preset, other settings that differ between any rows."""
     method = entry.run.spec["method"]
     every = [other.settings for other in block.entries.values()]
-    like = [other.settings for (name, _), other in block.entries.items() if name == method["name"]]
+    like = [other.settings for other in block.entries.values() if other.preset == entry.preset]
     words = []
     for key, value in entry.settings.items():
         others = like if key.startswith("method.") else every
         if len({repr(other.get(key)) for other in others}) > 1:
             words.append(f"{key.removeprefix('method.settings.')}={value}")
-    return Row(method["label"], method["name"], ", ".join(words), len(entry.metrics), tuple(cells))
-
-
-def _column(dimension: str, entries: Sequence[Entry]) -> Column:
-    names = {name for entry in entries for metrics in entry.metrics.values() for name in metrics}
-    return Column(dimension, dimension not in names and f"proxy.{dimension}" in names)
+    weights = "" if entry.calibration else entry.weights
+    return Row(method["label"], method["name"], ", ".join(words), len(entry.metrics), tuple(cells), entry.section, weights)
 
 
 def _cell(entry: Entry, column: Column, asked: set[Unit]) -> Cell:
-    name = ("proxy." if column.proxy else "") + column.dimension
-    values = {unit: value for unit, metrics in entry.metrics.items() if (value := metrics.get(name)) is not None}
-    found = estimate(values)
+    found = estimate(entry.values(column))
     return Cell(found, found is not None and found.videos < len(asked), None)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval.statistics import estimate, ranks
+from eval.statistics import difference, estimate, holm, ranks
 
 
 def values_of(array_PS: np.ndarray) -> dict[tuple[str, int], float]:
@@ -65,3 +65,27 @@ def test_interval_covers_as_often_as_it_says(prompts, monkeypatch):
 def test_ranks_follow_what_is_printed():
     assert ranks([1.004, 1.001, 0.5, None, 2.0], 2) == [2, 2, 3, None, 1]
     assert ranks([1.006, 1.001], 2) == [1, 2]
+
+
+def test_difference_agrees_with_the_paired_t_test():
+    """A second path: SciPy's t test of the prompts' mean differences; a large spread between prompts does not hide a small effect."""
+    generator = np.random.default_rng(5)
+    base = generator.normal(50, 20, size=(32, 1)) + generator.normal(0, 1, size=(32, 4))
+    other = base + 0.4 + generator.normal(0, 1, size=(32, 4))
+    found = difference(values_of(other), values_of(base))
+    expected = stats.ttest_rel(other.mean(1), base.mean(1))
+    assert found.estimate.mean == pytest.approx((other - base).mean())
+    assert found.estimate.half_width == pytest.approx(np.diff(expected.confidence_interval())[0] / 2, rel=0.1)
+    assert found.p == pytest.approx(expected.pvalue, rel=0.5) and estimate(values_of(base)).half_width > 10 * found.estimate.half_width
+
+
+def test_difference_is_of_shared_videos_alone():
+    assert difference({("a", 0): 5.0, ("b", 0): 100.0}, {("a", 0): 3.0, ("c", 0): 0.0}).estimate.mean == 2
+    assert difference({("a", 0): 5.0}, {("b", 0): 3.0}) is None
+    same = difference({("a", 0): 5.0, ("b", 0): 1.0}, {("a", 0): 5.0, ("b", 0): 1.0})
+    assert (same.estimate.half_width, same.p) == (0, 1)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, None, 0.04, 0.03]) == [0.03, None, 0.06, 0.06]
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []

@@ -12,7 +12,8 @@ import pytest
 
 from echo.scene import Prompt
 from eval import tables
-from eval.grid import Cell, Row, as_latex, as_markdown, as_text, escape
+from eval.forms import as_latex, as_markdown, as_text, escape
+from eval.grid import Cell, Row
 from eval.protocol import TASKS
 from jobs.config import ROOT, BackboneConfig, EvalConfig, MethodConfig, NoiseConfig, RunConfig, TaskConfig, VideoConfig
 from jobs.plan import Job
@@ -29,12 +30,15 @@ def write(tmp_path, monkeypatch):
     store = tmp_path / "store"
 
     def run(method="echo", settings=None, seed=0, prompts=PROMPTS, asked=None, shift=0.0, task="recall", names=None, lost=(), **more):
+        from data.world.film import Render
         from echo.cache.policy import make
 
-        policy = make("echo" if method.startswith("echo") else method, {"label": f"Label of {method}", **(settings or {})})
+        kind = "echo" if method.startswith(("echo", "longlive_echo")) else method
+        rendered, backbone = method.startswith("render"), more.pop("backbone", "tiny")
+        policy = Render(label=method) if rendered else make(kind, {"label": f"Label of {method}", **(settings or {})})
         config = RunConfig(
-            backbone=BackboneConfig("tiny", "tiny", str(weights), "float32", 1, 1, None),
-            method=MethodConfig(method, "echo", settings or {}),
+            backbone=BackboneConfig(backbone, backbone, str(weights), "float32", 1, 1, None),
+            method=MethodConfig(method, "render" if rendered else "echo", settings or {}),
             task=TaskConfig(task, f"Task {task}", "none"),
             eval=EvalConfig("embedded", "embedded world, embedded scorer", "embedded", str(weights)),
             noise=NoiseConfig(repeat_initial=False),
@@ -203,7 +207,7 @@ def test_edited_prompts_are_never_mixed(write):
     groups = {row["preset"]: row["settings"] for row in rows}
     assert groups["echo"] == groups["infinity_rope"] != groups["self_forcing"] and groups["echo"].startswith("prompts=")
     labels = [line for line in (write.store / "tables" / "recall.tex").read_text(encoding="utf-8").splitlines() if r"\label" in line]
-    assert len(set(labels)) == 2 and "embedded-scorer" in labels[0]
+    assert len(set(labels)) == len(labels) == 3 and "embedded-scorer" in labels[0], "two tables, and one of differences"
 
 
 def test_wrong_store_is_refused(tmp_path):
@@ -215,7 +219,7 @@ def grids(write):
     write("echo", shift=1.0), write("self_forcing")
     (source,) = tables.sources(write.store)
     blocks = tables.gather(source.wishes)
-    return [tables._grid(block, blocks) for block in blocks]
+    return [tables.grid_of(block, blocks) for block in blocks]
 
 
 def test_latex_form(write):
@@ -243,7 +247,7 @@ def test_every_form_says_where_numbers_come_from(write):
 
 def test_terminal_form_fits_and_styles(write):
     (grid,) = grids(write)
-    assert max(len(line) for line in as_text(grid, False).splitlines()[2:-2]) <= 150
+    assert max(len(line) for line in as_text(grid, False).splitlines() if not line.startswith(("Task", "proxy"))) <= 150
     assert "\x1b[1m" in as_text(grid, True) and "\x1b" not in as_text(grid, False)
 
 
@@ -275,3 +279,56 @@ def test_unit_that_came_out_differently_is_told(write):
     lines = tables.make(write.store)
     assert sum("not reproduced: echo p" in line for line in lines) == 3
     assert float(read(write.store)[0]["text_alignment"]) == 81.0
+
+
+def sweep(write, *rows, task="recall", **more):
+    """Runs of one command, as (method, shift) or (method, shift, backbone), and its table made."""
+    jobs = [write(row[0], shift=row[1], task=task, backbone=(*row, "tiny")[2], **more).job for row in rows]
+    (name,) = write_sweep(write.store, jobs, "table2")
+    tables.make(write.store, [name])
+    return read(write.store, name), (write.store / "tables" / f"{name}.md").read_text(encoding="utf-8")
+
+
+def test_rows_stand_in_the_order_of_the_command(write):
+    rows, _ = sweep(write, ("self_forcing", 0), ("infinity_rope", 1), ("echo", 2), ("render_truth", 9))
+    assert [row["preset"] for row in rows] == ["self_forcing", "infinity_rope", "echo", "render_truth"]
+
+
+def test_calibration_rows_stand_apart(write):
+    """Under a rule, neither bold nor underlined nor compared, whatever their scores; the caption says what they are."""
+    rows, text = sweep(write, ("render_truth", 15), ("self_forcing", 0), ("echo", 2), ("render_shuffled", -9))
+    assert [row["preset"] for row in rows] == ["self_forcing", "echo", "render_truth", "render_shuffled"]
+    lines = {row["preset"]: [line for line in text.splitlines() if f"`{row['preset']}`" in line] for row in rows}
+    assert len(lines["render_truth"]) == len(lines["render_shuffled"]) == 1 and len(lines["self_forcing"]) == 2
+    assert not any(mark in lines[name][0] for name in ("render_truth", "render_shuffled") for mark in ("**", "<u>"))
+    assert "**83.00" in lines["echo"][0] and "<u>81.00" in lines["self_forcing"][0] and "rendered, not generated" in text
+    assert text.index("*calibration*") > text.index("`echo`")
+    assert [row["reference"] for row in rows] == ["echo", "", "", ""] and rows[2]["text_alignment_gap"] == ""
+    tex = (write.store / "tables" / "table2-recall.tex").read_text(encoding="utf-8")
+    assert tex.split(r"\end{tabular}")[0].count(r"\midrule") == 2
+
+
+def test_backbones_are_sections_of_one_table(write, tmp_path):
+    """Each is ranked by itself and compared with its own full method, or with the table's where it has none."""
+    rows, text = sweep(write, ("self_forcing", 0), ("longlive", 5, "long"), ("echo", 2), ("longlive_echo", 6, "long"))
+    assert [(row["preset"], row["backbone"], row["reference"]) for row in rows] == [
+        ("self_forcing", "tiny", "echo"), ("echo", "tiny", ""), ("longlive", "long", "longlive_echo"), ("longlive_echo", "long", ""),
+    ]  # fmt: skip
+    assert [float(row["text_alignment_gap"] or 0) for row in rows] == [-2, 0, -1, 0]
+    assert "**83.00" in text and "**87.00" in text and "Backbones tiny (weights" in text
+    rows, _ = sweep(write, ("echo", 2), ("longlive", 5, "long"), task="hard")
+    assert [row["reference"] for row in rows] == ["", "echo"] and float(rows[1]["text_alignment_gap"]) == 3
+
+
+def test_less_is_better_where_the_arrow_stands(write):
+    rows, text = sweep(write, ("self_forcing", 0), ("echo", 2), names=("world.leakage", "world.recall_fidelity"))
+    line = next(line for line in text.splitlines() if "`self_forcing`" in line)
+    assert [cell.strip()[:3] for cell in line.split("|")[4:6]] == ["<u>", "**8"] and "leakage (world) ↓" in text
+    assert rows[0]["leakage_metric"] == "world.leakage" and "lower where" in text
+
+
+def test_differences_are_paired(write):
+    """Videos that one row lacks count for neither; the interval is of the differences, not of the rows."""
+    rows, text = sweep(write, ("self_forcing", 1.5), ("echo", 0))
+    assert float(rows[0]["text_alignment_gap"]) == 1.5 and float(rows[0]["text_alignment_gap_ci95"]) == 0
+    assert float(rows[0]["text_alignment_ci95"]) > 1 and float(rows[0]["text_alignment_gap_p"]) < 0.05 and "+1.50 ± 0.00*" in text
