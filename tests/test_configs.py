@@ -77,7 +77,7 @@ def sweep(path: Path) -> Iterator[list[str]]:
 def test_every_run_of_every_experiment_passes_the_check(path, toy):
     seen = set()
     for words in sweep(path):
-        job = prepare(composed([f"experiment={path.stem}", *words, "eval=none", *toy]))
+        job = prepare(composed([f"experiment={path.stem}", *words, "eval=none", "prompts=8", *toy]))
         seen.add((job.config.task.name, job.run_id))
     assert len(seen) == len(list(sweep(path))) > 1
 
