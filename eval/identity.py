@@ -76,9 +76,16 @@ def _free(centres: Floats) -> Floats:
     return free
 
 
-def landmark_agreement(first: Floats, again: Floats) -> float:
-    """Common landmarks over all landmarks, 0..1, of cells [16, 4]: sum of smaller over sum of larger probabilities."""
-    return float(np.minimum(first, again).sum() / np.maximum(first, again).sum())
+def landmark_agreement(first: Floats, again: Floats, left: Floats) -> float:
+    """Common landmarks over all landmarks, 0..1, of cells [16, 4]: sum of smaller over sum of larger probabilities.
+
+    Landmarks of `first` that the scene just left, `left`, showed as well do not count: who never took them away has not
+    brought them back. 0 where that leaves none of its own.
+    """
+    own = 1.0 - np.minimum(first, left)
+    if (own * first).sum() < STANDING:
+        return 0.0
+    return float((own * np.minimum(first, again)).sum() / (own * np.maximum(first, again)).sum())
 
 
 def hue_agreement(first: float, again: float) -> float:
@@ -93,22 +100,29 @@ def shift_agreement(first: Look, again: Look) -> float:
     return float((shown * np.clip(cosine, 0, None)).sum() / max(shown.sum(), 1e-9))
 
 
-def fidelity(first: Look, again: Look) -> dict[str, float]:
-    """How much of the place `first` there is in `again`, 0..1: the whole as "fidelity", and its parts.
+def fidelity(first: Look, again: Look, left: Look) -> dict[str, float]:
+    """How much of what sets the place `first` apart from the scene just left came back in `again`, 0..1.
 
-    Landmarks count half, hue and shift a quarter each. What the first showing does not have (landmarks of a place without
-    any, the shift of a plain one) is left out, and the rest counts for it.
+    The whole as "fidelity", and its parts. Landmarks count half; hue and shift a quarter each, and less the more alike they
+    were in the scene just left, as they are now and then by chance. What the first showing does not have (landmarks of a
+    place without any, the shift of a plain one) is left out, and the rest counts for it; 0 if nothing is left.
     """
     patterned = 1.0 - float(first.words["pattern"][KINDS["pattern"].index("plain")])
-    standing = min(1.0, float(first.cells.sum()))
     parts = {"hue": hue_agreement(first.hue, again.hue), "shift": shift_agreement(first, again)}
-    weights = {"hue": 0.25, "shift": 0.25 * patterned}
-    if standing >= STANDING:
-        parts["landmarks"], weights["landmarks"] = landmark_agreement(first.cells, again.cells), 0.5
-    whole = sum(weights[part] * parts[part] for part in parts) / sum(weights.values())
+    weights = {"hue": 0.25 * (1 - hue_agreement(first.hue, left.hue)), "shift": 0.25 * patterned * (1 - _shift_left(first, left))}
+    if first.cells.sum() >= STANDING:
+        parts["landmarks"], weights["landmarks"] = landmark_agreement(first.cells, again.cells, left.cells), 0.5
+    whole = sum(weights[part] * parts[part] for part in parts) / max(sum(weights.values()), 1e-9)
     if patterned < 0.5:
         del parts["shift"]
     return {"fidelity": whole, **parts}
+
+
+def _shift_left(first: Look, left: Look) -> float:
+    """Agreement of shifts with the scene just left, as far as its pattern shows the same angles."""
+    shown = first.words["pattern"] @ _SHOWN
+    both = shown * (left.words["pattern"] @ _SHOWN)
+    return shift_agreement(first, left) * float(both.sum() / max(shown.sum(), 1e-9))
 
 
 def settled(start: int, end: int) -> tuple[int, int]:
@@ -202,7 +216,8 @@ def tell(
     per_segment: list[dict[str, Any]] = [{} for _ in spans]
     fidelities = []
     for late, early in pairs:
-        parts = fidelity(*(look(readings.span(*settled(*spans[scene]))) for scene in (early, late)))
+        first_look, again, left = (look(readings.span(*settled(*spans[scene]))) for scene in (early, late, late - 1))
+        parts = fidelity(first_look, again, left)
         per_segment[late]["recall"] = {part: round(100 * value, 2) for part, value in parts.items()}
         fidelities.append(parts["fidelity"])
     first = dict(pairs)

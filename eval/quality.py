@@ -15,7 +15,7 @@ PATCH = 6
 """Pixels on a side of the codec's patches, at whose borders a broken video shows a grid."""
 NAMES = (
     "mean_red", "mean_green", "mean_blue", "spread_red", "spread_green", "spread_blue", "saturation", "saturation_spread",
-    "fine_gradient", "coarse_gradient", "patch_borders", "clipped", "periodic",
+    "fine_gradient", "coarse_gradient", "patch_borders", "clipped", "periodic", "grain", "grain_top_20", "grain_top_5", "grain_median",
 )  # fmt: skip
 """What `statistics` measures, in order."""
 
@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 
 def statistics(frames: Frames) -> Floats:
-    """Statistics [T, 13] of frames uint8 [T, 48, 48, 3], in the order of NAMES; colours in 0..1, energies as logarithms."""
+    """Statistics [T, 17] of frames uint8 [T, 48, 48, 3], in the order of NAMES; colours in 0..1, energies as logarithms."""
     picture: NDArray[np.float32] = frames.astype(np.float32) / np.float32(255)
     saturation = picture.max(-1) - picture.min(-1)
     length, height, width, _ = picture.shape
@@ -34,7 +34,7 @@ def statistics(frames: Frames) -> Floats:
     columns = [
         *picture.mean((1, 2)).T, *picture.std((1, 2)).T, saturation.mean((1, 2)), saturation.std((1, 2)),
         _log(_steps(picture).mean(1)), _log(_steps(small).mean(1)), _borders(picture), np.sqrt(clipped),
-        cell.var((1, 2)) / (grey.var((1, 2)) + 1e-4),
+        cell.var((1, 2)) / (grey.var((1, 2)) + 1e-4), *_grain(picture),
     ]  # fmt: skip
     return np.stack(columns, axis=1).astype(np.float64)
 
@@ -54,6 +54,17 @@ def _borders(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     return _log(steps[:, at_border].mean(1)) - _log(steps[:, ~at_border].mean(1))
 
 
+def _grain(picture: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Logarithms of how far pixels of `picture` [T, N, N, 3] are from the mean of their four neighbours: the mean over pixels,
+    that of the roughest fifth and twentieth (a subject in pieces), and the median."""
+    around = sum(np.roll(picture, step, axis) for step in (1, -1) for axis in (1, 2))
+    rough = np.abs(4 * picture - around).mean(-1).reshape(len(picture), -1)
+    rough.sort(axis=1)
+    count = rough.shape[1]
+    parts = rough, rough[:, -(count // 5) :], rough[:, -(count // 20) :], rough[:, count // 2, None]
+    return [_log(part.mean(1)) for part in parts]
+
+
 def _log(energy: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.log(energy + 2e-3)
 
@@ -62,7 +73,7 @@ def _log(energy: NDArray[np.float32]) -> NDArray[np.float32]:
 class Quality:
     """Gaussians fitted on renders that went through the codec: one middle for each place and pattern, one spread for all.
 
-    middles [24, 13]. whiten [13, 13]: turns a difference of statistics into one of unit spread. d95: the distance within
+    middles [24, 17]. whiten [17, 17]: turns a difference of statistics into one of unit spread. d95: the distance within
     which 95 % of held-out renders lie.
     """
 
@@ -72,7 +83,7 @@ class Quality:
 
     @classmethod
     def fit(cls, measured: Floats, kinds: NDArray[np.int64]) -> Quality:
-        """From statistics [N, 13] of frames and the kind of place of each, 0..K-1; d95 is that of these same frames."""
+        """From statistics [N, 17] of frames and the kind of place of each, 0..K-1; d95 is that of these same frames."""
         middles = np.stack([measured[kinds == kind].mean(0) for kind in range(int(kinds.max()) + 1)])
         rest = measured - middles[kinds]
         covariance = rest.T @ rest / len(rest) + 1e-8 * np.eye(rest.shape[1])
@@ -80,11 +91,11 @@ class Quality:
         return cls(middles, vectors / np.sqrt(values), 1.0).calibrated(measured)
 
     def calibrated(self, measured: Floats) -> Quality:
-        """The same, with d95 taken from statistics [N, 13] of other frames."""
+        """The same, with d95 taken from statistics [N, 17] of other frames."""
         return Quality(self.middles, self.whiten, float(np.quantile(self.distances(measured), 0.95)))
 
     def distances(self, measured: Floats) -> Floats:
-        """Distance [N] of statistics [N, 13] from the nearest kind of place, in spreads."""
+        """Distance [N] of statistics [N, 17] from the nearest kind of place, in spreads."""
         apart = (measured[:, None] - self.middles) @ self.whiten
         nearest: Floats = np.sqrt((apart**2).sum(-1).min(1))
         return nearest

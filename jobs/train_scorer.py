@@ -184,7 +184,7 @@ def main() -> None:
     """Train, measure on clips never trained on, and write model.safetensors and provenance.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=1400)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--output", type=Path, default=SHIPPED)
     parser.add_argument("--log", type=Path, default=Path("results/training/scorer.jsonl"))
     given = parser.parse_args()
@@ -197,7 +197,7 @@ def main() -> None:
     encoder = FrameEncoder.load(encoder.save())
     codec = fit_codec()
     given.output.mkdir(parents=True, exist_ok=True)
-    scorer = EmbeddedScorer(encoder, fit_quality(codec, 1200))
+    scorer = EmbeddedScorer(encoder, fit_quality(codec, 2400))
     scorer.save(given.output / "model.safetensors")
     record = {
         "data_version": render.VERSION, "seed": given.seed, "steps": given.steps, "loss": round(loss, 4),

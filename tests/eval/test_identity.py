@@ -51,6 +51,11 @@ def readings(
     return Readings(words, cells, np.full(frames, hue), np.full((frames, 4), turn, dtype=np.complex128), np.zeros((frames, 2)))
 
 
+ELSEWHERE = {0: 3, 1: 3, 2: 3}
+LEFT = look(readings(place="dusk", pattern="checked", marks=ELSEWHERE, hue=1.0))
+"""A scene just left that has nothing in common with the others."""
+
+
 def joined(*parts: Readings) -> Readings:
     words = {kind: np.concatenate([part.words[kind] for part in parts]) for kind in parts[0].words}
     rest = [np.concatenate([getattr(part, name) for part in parts]) for name in ("cells", "hue", "turns", "centres")]
@@ -62,12 +67,27 @@ def test_agreement_of_landmarks_is_the_loop() -> None:
     first, again = rng.uniform(size=(2, 16, 4))
     smaller = sum(min(first[c, k], again[c, k]) for c in range(16) for k in range(4))
     larger = sum(max(first[c, k], again[c, k]) for c in range(16) for k in range(4))
-    assert landmark_agreement(first, again) == pytest.approx(smaller / larger, abs=1e-12)
+    assert landmark_agreement(first, again, np.zeros((16, 4))) == pytest.approx(smaller / larger, abs=1e-12)
+
+
+def test_landmarks_that_never_left_are_not_brought_back() -> None:
+    def cells(*marks: int) -> np.ndarray:
+        found = np.zeros((16, 4))
+        found[list(marks), 0] = 1
+        return found
+
+    first = cells(1, 2, 3)
+    assert landmark_agreement(first, first, cells(7, 8, 9)) == 1
+    assert landmark_agreement(first, first, first) == 0
+    # One stood in the scene just left: the other two tell.
+    assert landmark_agreement(first, first, cells(1, 8, 9)) == 1
+    assert landmark_agreement(first, cells(1, 8, 9), cells(1, 8, 9)) == 0
+    assert landmark_agreement(first, cells(1, 2, 3, 8, 9), cells(1, 8, 9)) == pytest.approx(2 / 4)
 
 
 def test_fidelity_moves_part_by_part() -> None:
     def parts(**other: object) -> dict[str, float]:
-        return fidelity(look(readings()), look(readings(**other)))  # type: ignore[arg-type]
+        return fidelity(look(readings()), look(readings(**other)), LEFT)  # type: ignore[arg-type]
 
     assert parts() == pytest.approx({"fidelity": 1, "hue": 1, "shift": 1, "landmarks": 1})
     # Two of three landmarks in common are two of four together.
@@ -81,10 +101,23 @@ def test_fidelity_moves_part_by_part() -> None:
 
 def test_what_the_first_showing_lacks_is_left_out() -> None:
     plain = look(readings(pattern="plain"))
-    found = fidelity(plain, look(readings(pattern="plain", hue=0.25, turn=-1)))
+    found = fidelity(plain, look(readings(pattern="plain", hue=0.25, turn=-1)), LEFT)
     assert found == pytest.approx({"fidelity": (0.5 + 0.25 * 0.5) / 0.75, "hue": 0.5, "landmarks": 1})
     bare = dataclasses.replace(plain, cells=np.zeros((16, 4)))
-    assert fidelity(bare, plain) == pytest.approx({"fidelity": 1, "hue": 1})
+    assert fidelity(bare, plain, LEFT) == pytest.approx({"fidelity": 1, "hue": 1})
+
+
+def test_what_the_scene_just_left_showed_proves_no_memory() -> None:
+    first = look(readings())
+    assert fidelity(first, first, first)["fidelity"] == 0
+    alike = look(readings(place="dusk", marks=ELSEWHERE))
+    # Hue and shift were there already, so landmarks alone count.
+    assert fidelity(first, look(readings(hue=1.0, turn=-1)), alike)["fidelity"] == pytest.approx(1)
+    # A chequerboard does not show the shift of stripes, and half of hue's reach leaves it half its weight.
+    other = look(readings(pattern="checked", marks=ELSEWHERE, hue=0.25))
+    assert fidelity(first, look(readings(hue=1.0)), other)["fidelity"] == pytest.approx((0.5 + 0.25) / (0.5 + 0.25 + 0.125))
+    plain = look(readings(pattern="plain", marks={}))
+    assert fidelity(dataclasses.replace(plain, cells=np.zeros((16, 4))), plain, plain)["fidelity"] == 0
 
 
 def test_shift_counts_only_the_angles_that_the_pattern_shows() -> None:
@@ -95,7 +128,7 @@ def test_shift_counts_only_the_angles_that_the_pattern_shows() -> None:
             again = readings(pattern=pattern)
             again.turns[:, column] = value
             expected = 1 - (angle in shown) / len(shown)
-            assert fidelity(look(readings(pattern=pattern)), look(again))["shift"] == pytest.approx(expected), (pattern, angle)
+            assert fidelity(look(readings(pattern=pattern)), look(again), LEFT)["shift"] == pytest.approx(expected), (pattern, angle)
 
 
 def test_a_subject_in_front_of_a_landmark_does_not_take_it_away() -> None:
@@ -152,7 +185,7 @@ def test_switches_are_where_the_place_is_said_to_change() -> None:
 
 
 def test_told_of_a_whole_video() -> None:
-    films = joined(readings(48), readings(48, "ocean", "dotted"), readings(48, hue=0.2))
+    films = joined(readings(48), readings(48, "ocean", "checked", ELSEWHERE, 1.0), readings(48, hue=0.2))
     told = tell(films, [MEADOW, OCEAN, MEADOW], [(0, 48), (48, 96), (96, 144)], [(2, 0)])
     assert told.metrics["world.recall_fidelity"] == pytest.approx(90)
     assert len(told.per_segment[1]["leakage"]) == 4 and "leakage" not in told.per_segment[0]

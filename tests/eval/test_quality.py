@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from data.world.render import draw, render
+from echo.backbone.codec import PatchCodec
 from eval.embedded import EmbeddedScorer
 from eval.quality import NAMES, Quality, statistics
 
@@ -29,11 +30,19 @@ def test_statistics_are_the_loops() -> None:
     border = [abs(picture[r, c + 1] - picture[r, c]).mean() for r in range(48) for c in range(5, 47, 6)]
     border += [abs(picture[r + 1, c] - picture[r, c]).mean() for r in range(5, 47, 6) for c in range(48)]
     inside = (sum(steps) - sum(border)) / (len(steps) - len(border))
+    beside = [((-1, 0), (1, 0), (0, -1), (0, 1))] * 2304
+    grain = np.array(
+        [
+            abs(4 * picture[at // 48, at % 48] - sum(picture[(at // 48 + r) % 48, (at % 48 + c) % 48] for r, c in near)).mean()
+            for at, near in enumerate(beside)
+        ]
+    )
     expected = {
         "mean_green": picture[..., 1].mean(), "spread_blue": picture[..., 2].std(), "saturation": np.mean(saturation),
         "saturation_spread": np.std(saturation), "fine_gradient": np.log(np.mean(steps) + 2e-3),
         "patch_borders": np.log(np.mean(border) + 2e-3) - np.log(inside + 2e-3),
         "clipped": np.sqrt(((frame == 0) | (frame == 255)).mean()),
+        "grain": np.log(grain.mean() + 2e-3), "grain_top_5": np.log(np.sort(grain)[-115:].mean() + 2e-3),
     }  # fmt: skip
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, abs=1e-5), name
@@ -65,7 +74,9 @@ def test_distance_is_mahalanobis_from_the_nearest_kind() -> None:
 def test_renders_score_high_and_spoilt_ones_low() -> None:
     torch.set_num_threads(1)
     quality = EmbeddedScorer.load(WEIGHTS).quality
-    frames = render([draw((515, index), 8) for index in range(24)])[:, ::4].reshape(-1, 48, 48, 3)
+    clips = torch.from_numpy(render([draw((515, index), 12) for index in range(60)]))
+    codec = PatchCodec.fit(clips)
+    frames = codec.decode(codec.encode(clips[:24])).numpy()[:, ::4].reshape(-1, 48, 48, 3)
     clean = quality.scores(frames).mean()
     wide = frames.astype(float)
     grey = wide.mean(-1, keepdims=True)
