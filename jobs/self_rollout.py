@@ -44,8 +44,10 @@ class Settings:
     """Everything that the trained weights depend on, beside the teacher.
 
     blocks_per_step: blocks of all rows whose loss one iteration sees. guidance: weight of classifier-free guidance in the
-    teacher's score. low_rank: rank of the learned additions, 0 for all weights. horizon: blocks after which a rollout is begun anew
-    (0: after each iteration). new: blocks that an iteration adds to rollouts that are carried on.
+    teacher's score. low_rank: rank of the learned additions, 0 for all weights. horizon: most blocks of a rollout that is carried on
+    from iteration to iteration, its own length drawn up to there (0: an iteration begins and ends its rollouts). new: blocks that
+    an iteration adds to such a rollout. critic_first: iterations in which only the critic learns, where the generator does not start
+    as the teacher. streams: batches of them that take turns, so that early and late blocks are learned together.
     """
 
     seed: int = 0
@@ -56,11 +58,13 @@ class Settings:
     learning_rate: float = 2e-4
     critic_rate: float = 4e-4
     critic_steps: int = 2
+    critic_first: int = 0
     warm_up: int = 20
     ema: float = 0.99
     low_rank: int = 0
     horizon: int = 0
     new: int = 2
+    streams: int = 4
 
 
 def flows(network: Network, rows: Tensor, clean: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
@@ -123,7 +127,7 @@ class SelfRollout:
         self.step = 0
         self.clips = 0
         self.seconds = 0.0
-        self.stream: Stream | None = None
+        self.streams: dict[int, tuple[Stream, int]] = {}
 
     def iterate(self) -> dict[str, float]:
         """One iteration; what it measured: size of the matching gradient and the critic's loss."""
@@ -146,15 +150,19 @@ class SelfRollout:
         """The rollouts to carry on and by how many blocks; new ones where they are too long or carry nothing over."""
         settings = self.settings
         new = settings.new if settings.horizon else int(rng.choice((1, 3, 7), p=(0.25, 0.3, 0.45)))
-        if self.stream is None or len(self.stream.latents) + new > settings.horizon:
+        turn = self.step % settings.streams if settings.horizon else 0
+        stream, length = self.streams.get(turn, (None, 0))
+        if stream is None or len(stream.latents) + new > length:
             size = max(self.share[1], settings.blocks_per_step // new)
             sentences = [sentence(shown_words(rng), int(rng.integers(0, 1 << 30))) for _ in range(size)]
             which, count = self.share
             mine = sentences[size * which // count : size * (which + 1) // count]
-            self.stream = Stream(self.base.geometry, self.policy, mine, generator)
+            stream = Stream(self.base.geometry, self.policy, mine, generator)
+            length = int(rng.integers(min(7, settings.horizon), settings.horizon + 1)) if settings.horizon else 0
+            self.streams[turn] = stream, length
             self.clips += size
-        self.stream.generator = generator
-        return self.stream, new
+        stream.generator = generator
+        return stream, new
 
     def _update_student(self, rows: Tensor, clean: Tensor, made: Tensor, generator: torch.Generator) -> float:
         noisy, sigma, level, _ = _noised(made.detach(), generator)
@@ -165,8 +173,9 @@ class SelfRollout:
             real = noisy - level * (untold + self.settings.guidance * (told - untold))
             fake = noisy - level * flows(self.critic, rows, clean, noisy, sigma)
             gradient = matching_gradient(made.detach(), real, fake)
-        loss = 0.5 * (made - (made - gradient).detach()).square().mean()
-        self._descend("student", loss, self.student)
+        if self.step >= self.settings.critic_first:
+            loss = 0.5 * (made - (made - gradient).detach()).square().mean()
+            self._descend("student", loss, self.student)
         decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(self.average, [p.detach() for p in self.student.parameters()], 1 - decay)
         return float(gradient.abs().mean())

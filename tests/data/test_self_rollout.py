@@ -105,12 +105,13 @@ def test_killed_and_resumed_learns_what_uninterrupted_does(backbone: Backbone, t
 
 
 def test_low_rank_training_touches_nothing_else_and_ships_what_it_learned(backbone: Backbone, tmp_path: Path) -> None:
-    settings = dataclasses.replace(SMALL, policy="longlive", low_rank=2, horizon=6, new=2, blocks_per_step=4)
+    settings = dataclasses.replace(SMALL, policy="longlive", low_rank=2, horizon=6, new=2, streams=2, blocks_per_step=4)
     run = SelfRollout(settings, backbone, tmp_path / "run")
     before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
-    for _ in range(4):
+    for _ in range(7):
         run.iterate()
-    assert run.clips == 4 and run.stream is not None and len(run.stream.latents) == 2
+    lengths = [len(stream.latents) for stream, _ in run.streams.values()]
+    assert run.clips == 4 + 2 and lengths == [2, 6], (run.clips, lengths)
     run.export(tmp_path, {"teacher": {"weights": "none"}})
     tuned = load(BackboneFile(str(tmp_path / "model.safetensors"), lora=str(tmp_path / "lora.safetensors"))).model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], tuned[name])}
