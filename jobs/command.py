@@ -42,7 +42,13 @@ def run(configs: Sequence[DictConfig]) -> None:
     Raises:
         SystemExit: with one line before any work if a config is wrong; with status 1 if a unit is missing in the end.
     """
-    plain = [_plain(config) for config in configs]
+    carry_out([plain_of(config) for config in configs], [_experiment(config) for config in configs])
+
+
+def carry_out(
+    plain: Sequence[dict[str, Any]], experiments: Sequence[str | None], foretell: Callable[[Sequence[Job]], None] = lambda jobs: None
+) -> None:
+    """As `run`, of composed configs; `foretell` is told of the checked jobs before the first starts."""
     try:
         jobs = [prepare(one) for one in plain]
     except ValueError as error:
@@ -53,15 +59,17 @@ def run(configs: Sequence[DictConfig]) -> None:
             tempfile.TemporaryFile(dir=store).close()
         except OSError as error:
             raise SystemExit(_refusal(store, error)) from error
+    foretell(jobs)
     lacks = local.run(jobs, plain, jobs[0].config.max_workers)
-    _tables(jobs, [_experiment(config) for config in configs])
+    _tables(jobs, experiments)
     for line in lacks:
         sys.stderr.write(line + "\n")
     if lacks:
         raise SystemExit(1)
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
+def plain_of(config: DictConfig) -> dict[str, Any]:
+    """A composed config as plain values, without Hydra's own."""
     bare = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     plain = OmegaConf.to_container(bare, resolve=True)
     assert isinstance(plain, dict)

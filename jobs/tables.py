@@ -1,0 +1,164 @@
+"""All tables of the paper from the embedded world, and the sweeps as figures.
+
+    python -m jobs.tables quick|night [only=table1,table2] [KEY=VALUE ...]
+
+quick: 8 prompts x 2 seeds, the eight tables, the bounds of memory and the sweeps over long videos. night: 32 prompts x 4
+seeds, and the sweeps over recall too. Units that several tables share are made once; what is there already is not made
+again, so that a command that was stopped goes on when it is given again. KEY=VALUE are settings of run.py, for example
+store=DIR, max_workers=1 or backbone=tiny. Before the work starts it says how many videos are missing and how long that takes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from data.world.film import Render
+from eval import sweeps
+from eval.records import runs
+from jobs import command, local
+from jobs.config import ROOT
+from jobs.plan import Job
+from jobs.progress import say
+from jobs.store import RunFolder
+
+CONF = ROOT / "conf"
+TABLES = ("table1", "table2", "table3", "table6", "table7", "table8", "table9a", "table9b", "bounds", "sweep_lambda", "sweep_budget")
+BLOCK_S = {False: 0.029, True: 0.008}
+"""Seconds of one core for a block, generated and rendered, scores included, where a store tells of none yet (an AMD EPYC of 2025)."""
+START_S = 6.0
+"""Seconds until a worker works."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything; `tasks`: the only tasks of some experiments."""
+
+    prompts: int
+    seeds: tuple[int, ...]
+    tasks: dict[str, tuple[str, ...]]
+
+
+SIZES = {
+    "quick": Size(8, (0, 1), {"sweep_lambda": ("long60",), "sweep_budget": ("long60",)}),
+    "night": Size(32, (0, 1, 2, 3), {}),
+}
+
+
+def composed(size: Size, experiments: Sequence[str], settings: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every run as (experiment, plain config), one seed after the other, so that the first seed's are whole first."""
+    found = []
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for experiment in experiments:
+            params = OmegaConf.to_container(OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml").hydra.sweeper.params)
+            assert isinstance(params, dict)
+            axes = {str(key): [part.strip() for part in str(value).split(",")] for key, value in params.items() if key != "seed"}
+            axes["task"] = [task for task in axes["task"] if task in size.tasks.get(experiment, (task,))]
+            for values in itertools.product(*axes.values()):
+                words = [f"{key}={value}" for key, value in zip(axes, values)]
+                config = compose("config", [f"experiment={experiment}", *words, f"prompts={size.prompts}", *settings])
+                found.append((experiment, command.plain_of(config)))
+    for seed in size.seeds:
+        yield from ((experiment, plain | {"seed": seed}) for experiment, plain in found)
+
+
+def measured(store: Path) -> dict[bool, float]:
+    """Mean seconds of a block in a store, scores included, by whether it was rendered; kinds of which it has none are left out."""
+    totals: dict[bool, list[float]] = {}
+    for run in runs(store):
+        rendered = run.spec["key"]["pixels"]["method.policy"] == "render"
+        for record in run.records():
+            if record["status"] == "ok":
+                total = totals.setdefault(rendered, [0.0, 0.0])
+                total[0] += record["dur_s"]
+                total[1] += record["blocks"]
+    return {rendered: seconds / blocks for rendered, (seconds, blocks) in totals.items() if blocks}
+
+
+def forecast(jobs: Sequence[Job]) -> str:
+    """How much is missing and how long it will take, in a line."""
+    folders = {folder.path: folder for folder in map(RunFolder, jobs)}
+    seconds = measured(Path(jobs[0].config.store))
+    videos, blocks, whole, work_s = 0, 0, 0, 0.0
+    for folder in folders.values():
+        missing = folder.missing()
+        count = local.blocks_of(folder.job, missing)
+        rendered = isinstance(folder.job.policy, Render)
+        videos, blocks, whole = videos + len(missing), blocks + count, whole + len(folder.job.mine)
+        work_s += count * seconds.get(rendered, BLOCK_S[rendered])
+    if not videos:
+        return f"all {whole} videos are there"
+    places = jobs[0].config.max_workers or max(1, local.cores() // jobs[0].config.backbone.threads)
+    source = "as measured in this store" if False in seconds else "by this project's own measure, none being in this store yet"
+    rate = 1e3 * seconds.get(False, BLOCK_S[False])
+    return (
+        f"{videos} of {whole} videos are missing, {blocks} blocks; {rate:.0f} ms a generated block {source}, {places} at a time: "
+        f"about {_time(work_s / places + START_S)}"
+    )
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{max(1, round(seconds / 60))} min"
+
+
+def _figures(store: Path, experiments: Sequence[str]) -> None:
+    for experiment in experiments:
+        name = experiment.removeprefix("sweep_")
+        if name in sweeps.SETTINGS:
+            for path in sweeps.make(store, name, store / "tables"):
+                say(f"figure: {path}")
+
+
+def _given(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
+    """Name of the size, experiments and settings. Raises ValueError for a word that is not understood."""
+    names = [word for word in words if "=" not in word]
+    if len(names) != 1 or names[0] not in SIZES:
+        raise ValueError(f"{' '.join(names) or '(no size)'}: give one of {', '.join(SIZES)}, for example python -m jobs.tables quick")
+    only = next((word.removeprefix("only=") for word in reversed(words) if word.startswith("only=")), ",".join(TABLES))
+    for experiment in only.split(","):
+        if experiment not in TABLES:
+            near = difflib.get_close_matches(experiment, TABLES, 1, 0)[0]
+            raise ValueError(f"only={experiment}: no such table; nearest is {near} of {', '.join(TABLES)}")
+    settings = [word for word in words if "=" in word and not word.startswith("only=")]
+    for word in settings:
+        if word.partition("=")[0] in ("prompts", "seed", "experiment", "task", "method"):
+            raise ValueError(f"{word}: {names[0]} says that itself; nearest is python run.py experiment=table1 {word} -m")
+    return names[0], only.split(","), settings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see the module's docstring. Exit status 1 for a mistake or a missing video, 130 where it was stopped."""
+    words, start = list(sys.argv[1:] if argv is None else argv), time.monotonic()
+    try:
+        size, experiments, settings = _given(words)
+        names, plain = zip(*composed(SIZES[size], experiments, settings), strict=True)
+        command.carry_out(plain, names, lambda jobs: say(forecast(jobs)))
+        _figures(Path(plain[0]["store"]), experiments)
+    except (HydraException, OmegaConfBaseException) as error:
+        from jobs.mistakes import explain
+
+        sys.stderr.write(explain(error, [word for word in words if "=" in word and not word.startswith("only=")]) + "\n")
+        return 1
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the same command goes on\n")
+        return 130
+    say(f"{size}: {_time(time.monotonic() - start)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
