@@ -127,14 +127,18 @@ def motion_accuracy(encoder: FrameEncoder, codec: PatchCodec | None, clips: int)
 
 
 def fit_quality(codec: PatchCodec, clips: int, seed: int = 0) -> Quality:
-    """The quality score from `clips` clips of one block through the codec; d95 from a quarter as many others."""
+    """The quality score from `clips` clips of one block, as rendered and through the codec; d95 from a quarter as many others."""
 
-    def measure(count: int, part: int) -> tuple[list[np.ndarray], list[int]]:
+    def measure(count: int, part: int) -> tuple[NDArray[np.float64], list[int]]:
         truths = [draw((SEED, seed, part, index), BLOCK, easy=index % 7 == 0, before=2) for index in range(count)]
-        frames = codec.decode(codec.encode(torch.from_numpy(render(truths)))).numpy()
-        names = [KINDS["place"].index(t.words.place) * len(KINDS["pattern"]) + KINDS["pattern"].index(t.words.pattern) for t in truths]
-        return [statistics(clip[::3]) for clip in frames], names
+        frames = render(truths)
+        coded = codec.decode(codec.encode(torch.from_numpy(frames))).numpy()
+        looks = [KINDS["place"].index(t.words.place) * len(KINDS["pattern"]) + KINDS["pattern"].index(t.words.pattern) for t in truths]
+        kinds = looks + [look + len(KINDS["place"]) * len(KINDS["pattern"]) for look in looks]
+        shown = np.concatenate([frames, coded])[:, ::3]
+        return np.stack([statistics(clip) for clip in shown]), kinds
 
-    measured, names = measure(clips, 0)
-    quality = Quality.fit(np.concatenate(measured), np.repeat(np.array(names), len(measured[0])))
-    return quality.calibrated(np.concatenate(measure(clips // 4, 1)[0]))
+    measured, kinds = measure(clips, 0)
+    quality = Quality.fit(measured.reshape(-1, measured.shape[-1]), np.repeat(np.array(kinds), measured.shape[1]))
+    held_out = measure(clips // 4, 1)[0]
+    return quality.calibrated(held_out.reshape(-1, held_out.shape[-1]))

@@ -71,9 +71,9 @@ def _log(energy: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Quality:
-    """Gaussians fitted on renders that went through the codec: one middle for each place and pattern, one spread for all.
+    """Gaussians fitted on renders: a middle for each place and pattern as rendered and through the codec, one spread for all.
 
-    middles [24, 17]. whiten [17, 17]: turns a difference of statistics into one of unit spread. d95: the distance within
+    middles [48, 17]. whiten [17, 17]: turns a difference of statistics into one of unit spread. d95: the distance within
     which 95 % of held-out renders lie.
     """
 

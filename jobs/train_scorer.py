@@ -197,7 +197,7 @@ def main() -> None:
     encoder = FrameEncoder.load(encoder.save())
     codec = fit_codec()
     given.output.mkdir(parents=True, exist_ok=True)
-    scorer = EmbeddedScorer(encoder, fit_quality(codec, 2400))
+    scorer = EmbeddedScorer(encoder, fit_quality(codec, 1600))
     scorer.save(given.output / "model.safetensors")
     record = {
         "data_version": render.VERSION, "seed": given.seed, "steps": given.steps, "loss": round(loss, 4),
