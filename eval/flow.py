@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +26,7 @@ def flow_between(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> Flow:
 
 def middle_frame(before: NDArray[np.uint8], after: NDArray[np.uint8], flow: Flow) -> NDArray[np.float32]:
     """The frame halfway between two colour frames [H, W, 3]: both warped by half of the flow, and averaged."""
-    height, width = flow.shape[:2]
-    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    columns, rows = _places(*flow.shape[:2])
     x, y = 0.5 * flow[..., 0], 0.5 * flow[..., 1]
 
     def warp(frame: NDArray[np.uint8], sign: float) -> NDArray[np.float32]:
@@ -33,6 +34,13 @@ def middle_frame(before: NDArray[np.uint8], after: NDArray[np.uint8], flow: Flow
         return np.asarray(warped, dtype=np.float32)
 
     return ((warp(before, -1.0) + warp(after, 1.0)) / 2).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _places(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Column and row of each pixel."""
+    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return columns, rows
 
 
 def motion(frames: Frames, step: int) -> tuple[NDArray[np.float64], float]:

@@ -185,22 +185,22 @@ def curve(records: Sequence[Mapping[str, Any]], clips: Mapping[str, float], path
 
     horizons = sorted({record["seconds"] for record in records})
     methods = list(dict.fromkeys(record["method"] for record in records))
-    size = (4.2 * len(horizons), 3.2)
+    size = (3.6 * len(horizons) + 1.6, 3.2)
     figure, axes = style.pyplot().subplots(1, len(horizons), figsize=size, squeeze=False, sharey=True, layout="constrained")
     for axis, seconds in zip(axes[0], horizons, strict=True):
         for what, colour in zip(JUDGED, style.SERIES, strict=False):
             for method, line in zip(methods, ("-", "--", ":", "-.") * 9, strict=False):
                 rows = [record for record in records if (record["seconds"], record["method"]) == (seconds, method)]
-                x = [clips[record["weights"]] for record in rows]
+                x = [clips[record["weights"]] / 1000 for record in rows]
                 shares = [record["shares"][what] for record in rows]
                 axis.plot(x, [100 * share["share"] for share in shares], line, marker="o", ms=3, color=colour, label=f"{what}, {method}")
                 low, high = ([100 * share[end] for share in shares] for end in ("low", "high"))
                 axis.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
             if (seconds, what) in TARGETS:
                 axis.axhline(100 * TARGETS[seconds, what], color=colour, lw=0.8, ls=(0, (1, 2)))
-        axis.set(title=f"at {seconds:g} s", xlabel="clips seen in training", ylim=(0, 101))
+        axis.set(title=f"at {seconds:g} s", xlabel="thousand clips seen in training", ylim=(0, 101))
     axes[0][0].set_ylabel("held-out prompts shown right, %")
-    axes[0][-1].legend(fontsize=7, frameon=False, loc="lower right")
+    axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     style.save(figure, path)
 
 

@@ -174,6 +174,7 @@ def draw_figure(found: Mapping[str, Any], levels: Mapping[str, tuple[float, floa
     """Two rows of panels, a column for each way to spoil a video: readings above, scores below."""
     from eval import style
 
+    anchor = levels["recall_fidelity"]
     figure, axes = style.pyplot().subplots(
         2, len(found), figsize=(11, 5.2), squeeze=False, sharey="row", sharex="col", layout="constrained"
     )
@@ -185,8 +186,8 @@ def draw_figure(found: Mapping[str, Any], levels: Mapping[str, tuple[float, floa
         for score, series, (line, marker) in zip(told["rows"][0]["scores"], (0, 0, 1, 1, 2), looks, strict=True):
             values = [row["scores"][score] for row in told["rows"]]
             lower.plot(x, values, line, color=style.SERIES[series], marker=marker, ms=3, label=score.replace("_", " "))
-        for level in levels["recall_fidelity"]:
-            lower.axhline(level, color=style.MUTED, lw=0.7, ls=":")
+        for level in anchor:
+            lower.axhline(level, color=style.MUTED, lw=0.9, ls=":", label="fidelity's chance and ceiling" if level == min(anchor) else None)
         upper.set(title=name, ylim=(0, 102))
         lower.set(xlabel=told["unit"], ylim=(0, 102))
     axes[0][0].set_ylabel("read rightly, %")
