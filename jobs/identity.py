@@ -17,7 +17,7 @@ from typing import Any
 from echo.scene import Prompt
 from jobs.config import MethodConfig, RunConfig, located
 
-PIXEL_EPOCH = 1
+PIXEL_EPOCH = 2
 SCORE_EPOCH = 2
 KERNEL = "sdpa cpu"  # attention kernel and device of the pixel path; where there is a choice, it becomes a field
 ENTERS = ("pixels", "pixels_file", "scores", "scores_file", "nothing")
