@@ -49,6 +49,7 @@ class Rollout:
         weight = model.patch_embedding.weight
         self.model, self.policy, self.geometry, self.noise = model, policy, geometry, noise
         self.schedule = steps or schedule()
+        self._leave_states = getattr(model, "leave_states", model)  # a clean pass, without what only its flow needs
         self.store = FrameStore(geometry, policy.capacity(geometry), batch, dtype=weight.dtype, device=weight.device)
         self.memory = policy.memory(geometry, self.store)
         self.window = Window(geometry, self.store, self.memory, on_select)
@@ -108,7 +109,8 @@ class Rollout:
         frames = len(plan.queries)
         clock = self._latents[0].new_zeros((1, frames), dtype=torch.float64)
         self.window.begin(plan, Pass.REWRITE)
-        self.model(torch.cat(tuple(self._latents), 1)[:, -frames:], self.model.time_states(clock), self._text, self.window.attend)
+        latents = torch.cat(tuple(self._latents), 1)[:, -frames:]
+        self._leave_states(latents, self.model.time_states(clock), self._text, self.window.attend)
 
     def _denoise(self, plan: Plan) -> Tensor:
         self.store.admit(range(plan.first_frame, plan.first_frame + len(plan.queries)))
@@ -122,5 +124,5 @@ class Rollout:
                 x = renoise(x, self.noise(plan.block, i + 1), sigmas[i + 1])
             self.window.phase = Pass.NEXT
         self.window.phase = Pass.CLEAN
-        self.model(x, self._time[-1], self._text, self.window.attend)
+        self._leave_states(x, self._time[-1], self._text, self.window.attend)
         return x

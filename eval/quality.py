@@ -19,46 +19,63 @@ NAMES = (
 )  # fmt: skip
 """What `statistics` measures, in order."""
 
+CHUNK = 48
+"""Frames measured together: as many as a processor's cache holds."""
 Floats = NDArray[np.float64]
 
 
 def statistics(frames: Frames) -> Floats:
     """Statistics [T, 17] of frames uint8 [T, 48, 48, 3], in the order of NAMES; colours in 0..1, energies as logarithms."""
-    picture: NDArray[np.float32] = frames.astype(np.float32) / np.float32(255)
-    saturation = picture.max(-1) - picture.min(-1)
-    length, height, width, _ = picture.shape
-    small = picture.reshape(length, height // 4, 4, width // 4, 4, 3).mean((2, 4))
-    grey = picture.mean(-1)
-    cell = grey.reshape(length, height // PERIOD, PERIOD, width // PERIOD, PERIOD).mean((1, 3))
-    clipped = ((frames == 0) | (frames == 255)).mean((1, 2, 3))
+    return np.concatenate([_statistics(frames[start : start + CHUNK]) for start in range(0, len(frames), CHUNK)])
+
+
+def _statistics(frames: Frames) -> Floats:
+    """Of a few frames; colours are taken apart first, because sums over a last axis of three are slow."""
+    planes = np.ascontiguousarray(frames.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255)
+    length, _, height, width = planes.shape
+    red, green, blue = planes[:, 0], planes[:, 1], planes[:, 2]
+    saturation = (np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)).reshape(length, -1)
+    grey = (red + green + blue) / 3
+    folded = [grey[:, i : i + PERIOD, j : j + PERIOD] for i in range(0, height, PERIOD) for j in range(0, width, PERIOD)]
+    cell = (sum(folded) / len(folded)).reshape(length, -1)
+    clipped = ((frames == 0) | (frames == 255)).reshape(length, -1).mean(1)
+    colours = planes.reshape(length, 3, -1)
+    fine = _steps(planes)
     columns = [
-        *picture.mean((1, 2)).T, *picture.std((1, 2)).T, saturation.mean((1, 2)), saturation.std((1, 2)),
-        _log(_steps(picture).mean(1)), _log(_steps(small).mean(1)), _borders(picture), np.sqrt(clipped),
-        cell.var((1, 2)) / (grey.var((1, 2)) + 1e-4), *_grain(picture),
+        *colours.mean(-1).T, *colours.std(-1).T, saturation.mean(1), saturation.std(1),
+        _log(fine.mean(1)), _log(_steps(_pooled(planes, 4)).mean(1)), _borders(fine), np.sqrt(clipped),
+        cell.var(1) / (grey.reshape(length, -1).var(1) + 1e-4), *_grain(planes),
     ]  # fmt: skip
     return np.stack(columns, axis=1).astype(np.float64)
 
 
-def _steps(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean difference between each column, or row, of `picture` [T, N, N, 3] and the next: [T, 2 (N - 1)]."""
-    across = np.abs(np.diff(picture, axis=2)).mean((1, 3))
-    down = np.abs(np.diff(picture, axis=1)).mean((2, 3))
-    return np.concatenate([across, down], axis=1)
+def _pooled(planes: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """Means of squares of `size` px of [T, 3, N, N], as two products with a matrix of shares."""
+    share = np.kron(np.eye(planes.shape[-1] // size, dtype=np.float32), np.full((size, 1), 1 / size, np.float32))
+    pooled: NDArray[np.float32] = share.T @ (planes @ share)
+    return pooled
 
 
-def _borders(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logarithm of how much larger steps are at the borders of patches than inside them."""
-    steps = _steps(picture)
+def _steps(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean difference between each column, or row, of `planes` [T, 3, N, N] and the next: [T, 2 (N - 1)]."""
+    across = np.abs(planes[..., 1:] - planes[..., :-1]).sum(1).sum(1)
+    down = np.abs(planes[..., 1:, :] - planes[..., :-1, :]).sum(1).sum(-1)
+    return np.concatenate([across, down], axis=1) / (3 * planes.shape[-1])
+
+
+def _borders(steps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logarithm of how much larger `steps` [T, 2 (N - 1)] are at the borders of patches than inside them."""
     side = steps.shape[1] // 2
     at_border = np.tile(np.arange(side) % PATCH == PATCH - 1, 2)
     return _log(steps[:, at_border].mean(1)) - _log(steps[:, ~at_border].mean(1))
 
 
-def _grain(picture: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Logarithms of how far pixels of `picture` [T, N, N, 3] are from the mean of their four neighbours: the mean over pixels,
+def _grain(planes: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Logarithms of how far pixels of `planes` [T, 3, N, N] are from the mean of their four neighbours: the mean over pixels,
     that of the roughest fifth and twentieth (a subject in pieces), and the median."""
-    around = sum(np.roll(picture, step, axis) for step in (1, -1) for axis in (1, 2))
-    rough = np.abs(4 * picture - around).mean(-1).reshape(len(picture), -1)
+    wide = np.pad(planes, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="wrap")
+    around = wide[..., 2:, 1:-1] + wide[..., 1:-1, 2:] + wide[..., :-2, 1:-1] + wide[..., 1:-1, :-2]
+    rough = np.abs(4 * planes - around).sum(1).reshape(len(planes), -1) / 3
     rough.sort(axis=1)
     count = rough.shape[1]
     parts = rough, rough[:, -(count // 5) :], rough[:, -(count // 20) :], rough[:, count // 2, None]

@@ -75,16 +75,29 @@ class PackedWan:
 
     def __call__(self, latents_BFCHW: Tensor, time: PackedTime, text: PackedText, attend: Attend) -> Tensor:
         """Flow of the same shape as the latents."""
-        batch, frames, channels, height, width = latents_BFCHW.shape
+        batch, frames, _, height, width = latents_BFCHW.shape
         rows, columns, (_, p, q) = height // PATCH[1], width // PATCH[2], PATCH
-        cut = latents_BFCHW.reshape(batch, frames, channels, rows, p, columns, q).permute(0, 1, 3, 5, 2, 4, 6)
-        x = self._first(cut.reshape(batch, frames * rows * columns, channels * p * q))
+        x = self._embed(latents_BFCHW)
         for index, layer in enumerate(self._layers):
             x = layer(x, time.blocks[index], text[index], index, attend)
         scale, shift = time.head
         flow = self._last(torch.layer_norm(x, scale.shape, scale, shift, self.config.eps))
         flow = flow.reshape(batch, frames, rows, columns, p, q, -1).permute(0, 1, 6, 2, 4, 3, 5)
         return flow.reshape(batch, frames, -1, height, width)
+
+    def leave_states(self, latents_BFCHW: Tensor, time: PackedTime, text: PackedText, attend: Attend) -> None:
+        """A pass whose flow nobody reads: every layer is asked to attend, and nothing is done behind the last one."""
+        x, last = self._embed(latents_BFCHW), len(self._layers) - 1
+        for index, layer in enumerate(self._layers[:-1]):
+            x = layer(x, time.blocks[index], text[index], index, attend)
+        self._layers[-1].ask(x, time.blocks[-1], last, attend)
+
+    def _embed(self, latents_BFCHW: Tensor) -> Tensor:
+        """Tokens [B, N, E] of the latents' patches."""
+        batch, frames, channels, height, width = latents_BFCHW.shape
+        rows, columns, (_, p, q) = height // PATCH[1], width // PATCH[2], PATCH
+        cut = latents_BFCHW.reshape(batch, frames, channels, rows, p, columns, q).permute(0, 1, 3, 5, 2, 4, 6)
+        return self._first(cut.reshape(batch, frames * rows * columns, channels * p * q))
 
 
 class _Layer:
@@ -113,11 +126,8 @@ class _Layer:
 
     def __call__(self, x: Tensor, m: Modulation, text: tuple[Tensor, Tensor], layer: int, attend: Attend) -> Tensor:
         """`x` [B, N, E]."""
-        width, (batch, tokens, size) = self.width, x.shape
-        heads = (batch, tokens, self.heads, size // self.heads)
-        qkv = self.qkv(torch.layer_norm(x, width, m.scale_attention, m.shift_attention, self.eps))
-        q, k = _rms(qkv[..., : 2 * size].unflatten(-1, (2, size)), self.norm, self.norm_eps).unbind(2)
-        attended = attend(layer, q.view(heads), k.view(heads), qkv[..., 2 * size :].view(heads))
+        width, (batch, tokens, _) = self.width, x.shape
+        attended = self.ask(x, m, layer, attend)
         x = torch.addcmul(x, self.out(attended.reshape(x.shape)), m.gate_attention)
         keys, values = text
         query = _rms(self.cross_q(torch.layer_norm(x, width, *self.norm3)), self.cross_norm, self.norm_eps)
@@ -125,6 +135,15 @@ class _Layer:
         x = torch.baddbmm(x, shares.view(batch, tokens, -1), values)
         hidden = self.up(torch.layer_norm(x, width, m.scale_mlp, m.shift_mlp, self.eps))
         return torch.addcmul(x, self.down(hidden), m.gate_mlp)
+
+
+    def ask(self, x: Tensor, m: Modulation, layer: int, attend: Attend) -> Tensor:
+        """Queries, keys and values of `x` [B, N, E], and what `attend` makes of them."""
+        batch, tokens, size = x.shape
+        heads = (batch, tokens, self.heads, size // self.heads)
+        qkv = self.qkv(torch.layer_norm(x, self.width, m.scale_attention, m.shift_attention, self.eps))
+        q, k = _rms(qkv[..., : 2 * size].view(batch, tokens, 2, size), self.norm, self.norm_eps).unbind(2)
+        return attend(layer, q.view(heads), k.view(heads), qkv[..., 2 * size :].view(heads))
 
 
 def _rms(x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Shapes: N tokens, F frames, S tokens of a frame, H heads, D head_dim, C = D / 2 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -44,7 +45,18 @@ def table(t: Tensor, h: Tensor, w: Tensor, head_dim: int) -> Tensor:
 
 
 def frame_table(positions: Sequence[int], grid_height: int, grid_width: int, head_dim: int) -> Tensor:
-    """Rotation of whole frames in raster order, frame f at temporal index `positions[f]`; complex64 [F * S, C]."""
+    """Rotation of whole frames in raster order, frame f at temporal index `positions[f]`; complex64 [F * S, C], not to be written to."""
+    return _frame_table(tuple(positions), grid_height, grid_width, head_dim)
+
+
+@lru_cache(maxsize=64)
+def _frame_table(positions: tuple[int, ...], grid_height: int, grid_width: int, head_dim: int) -> Tensor:
+    """Of policies with indices by slot, the same few all the time."""
+    with torch.inference_mode(False):  # kept beyond the rollout, and training may use it too
+        return _made_table(positions, grid_height, grid_width, head_dim)
+
+
+def _made_table(positions: tuple[int, ...], grid_height: int, grid_width: int, head_dim: int) -> Tensor:
     rows, columns = torch.meshgrid(torch.arange(grid_height), torch.arange(grid_width), indexing="ij")
     tokens = grid_height * grid_width
     t = torch.tensor(list(positions), dtype=torch.long).repeat_interleave(tokens)

@@ -45,7 +45,7 @@ def rows() -> list[object]:
 
 
 def test_every_preset_has_a_row() -> None:
-    rendered = {"render_truth", "render_other", "render_shuffled"}  # no policies: tests/data/test_film.py
+    rendered = {"render_truth", "render_other", "render_shuffled"}  # no policies: tests/jobs/test_film.py
     assert {name for name, _ in PRESETS} == {path.stem for path in Path(CONF / "method").glob("*.yaml")} - rendered
 
 
