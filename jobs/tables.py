@@ -2,8 +2,8 @@
 
     python -m jobs.tables quick|night [only=table1,table2] [KEY=VALUE ...]
 
-quick: 8 prompts x 2 seeds, the eight tables, the bounds of memory and the sweeps over long videos. night: 32 prompts x 4
-seeds, and the sweeps over recall too. Units that several tables share are made once; what is there already is not made
+quick: 8 prompts x 2 seeds, the eight tables and the sweeps over long videos. night: 32 prompts x 4 seeds, also the bounds of
+memory and the sweeps over recall. Units that several tables share are made once; what is there already is not made
 again, so that a command that was stopped goes on when it is given again. KEY=VALUE are settings of run.py, for example
 store=DIR, max_workers=1 or backbone=tiny. Before the work starts it says how many videos are missing and how long that takes.
 """
@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,34 +44,44 @@ START_S = 6.0
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything; `tasks`: the only tasks of some experiments."""
+    """How much of everything. tasks: the only tasks of some experiments, none of others. settings: of run.py."""
 
     prompts: int
     seeds: tuple[int, ...]
     tasks: dict[str, tuple[str, ...]]
+    settings: tuple[str, ...] = ()
 
 
 SIZES = {
-    "quick": Size(8, (0, 1), {"sweep_lambda": ("long60",), "sweep_budget": ("long60",)}),
+    "quick": Size(8, (0, 1), {"sweep_lambda": ("long60",), "sweep_budget": ("long60",), "bounds": ()}, ("video.height_px=96",)),
     "night": Size(32, (0, 1, 2, 3), {}),
 }
 
 
 def composed(size: Size, experiments: Sequence[str], settings: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every run as (experiment, plain config), one seed after the other, so that the first seed's are whole first."""
-    found = []
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for experiment in experiments:
-            params = OmegaConf.to_container(OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml").hydra.sweeper.params)
-            assert isinstance(params, dict)
-            axes = {str(key): [part.strip() for part in str(value).split(",")] for key, value in params.items() if key != "seed"}
-            axes["task"] = [task for task in axes["task"] if task in size.tasks.get(experiment, (task,))]
-            for values in itertools.product(*axes.values()):
-                words = [f"{key}={value}" for key, value in zip(axes, values)]
-                config = compose("config", [f"experiment={experiment}", *words, f"prompts={size.prompts}", *settings])
-                found.append((experiment, command.plain_of(config)))
+        words = [f"prompts={size.prompts}", *size.settings, *settings]
+        found = [pair for experiment in experiments for pair in _rows(size, experiment, words)]
     for seed in size.seeds:
         yield from ((experiment, plain | {"seed": seed}) for experiment, plain in found)
+
+
+def _rows(size: Size, experiment: str, words: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """An experiment's runs, whatever its seeds. A method is composed once, its tasks are put in: groups know nothing of each other."""
+    params = OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml").hydra.sweeper.params
+    axes = {str(key): [part.strip() for part in str(value).split(",")] for key, value in params.items() if key != "seed"}
+    tasks = [task for task in axes.pop("task") if task in size.tasks.get(experiment, (task,))]
+    groups = {task: _composed((f"task={task}", *words))["task"] for task in tasks}
+    for values in itertools.product(*axes.values()):
+        chosen = (f"{key}={value}" for key, value in zip(axes, values))
+        plain = _composed((*chosen, *words)) if tasks else {}
+        yield from ((experiment, plain | {"task": groups[task]}) for task in tasks)
+
+
+@lru_cache(maxsize=1024)
+def _composed(words: tuple[str, ...]) -> dict[str, Any]:
+    return command.plain_of(compose("config", list(words)))
 
 
 def measured(store: Path) -> dict[bool, float]:
@@ -113,9 +124,9 @@ def _time(seconds: float) -> str:
 
 
 def _figures(store: Path, experiments: Sequence[str]) -> None:
-    for experiment in experiments:
+    for experiment in dict.fromkeys(experiments):
         name = experiment.removeprefix("sweep_")
-        if name in sweeps.SETTINGS:
+        if experiment.startswith("sweep_") and name in sweeps.SETTINGS:
             for path in sweeps.make(store, name, store / "tables"):
                 say(f"figure: {path}")
 
@@ -142,9 +153,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     words, start = list(sys.argv[1:] if argv is None else argv), time.monotonic()
     try:
         size, experiments, settings = _given(words)
-        names, plain = zip(*composed(SIZES[size], experiments, settings), strict=True)
+        rows = list(composed(SIZES[size], experiments, settings))
+        if not rows:
+            raise ValueError(f"only={','.join(experiments)}: not among the tables of {size}; nearest is python -m jobs.tables night")
+        names, plain = [name for name, _ in rows], [config for _, config in rows]
         command.carry_out(plain, names, lambda jobs: say(forecast(jobs)))
-        _figures(Path(plain[0]["store"]), experiments)
+        _figures(Path(plain[0]["store"]), names)
     except (HydraException, OmegaConfBaseException) as error:
         from jobs.mistakes import explain
 
