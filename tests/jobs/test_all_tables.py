@@ -1,0 +1,83 @@
+"""All tables by one command: which runs they are, what it says beforehand, what it refuses, and that it goes on."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from omegaconf import OmegaConf
+
+from jobs import tables
+from jobs.plan import prepare
+from jobs.store import RunFolder
+from tests.toy import write_backbone, write_prompts
+
+
+@pytest.fixture
+def words(tmp_path):
+    """A backbone of the world's frame size with random weights, two prompts, nothing scored."""
+    return [
+        f"backbone.weights={write_backbone(tmp_path / 'model.safetensors', grid=4)}",
+        "backbone.lora=null",
+        f"task.prompt_set={write_prompts(tmp_path / 'prompts.jsonl', 8, 1.5)}",
+        "eval=none",
+        f"store={tmp_path / 'store'}",
+    ]
+
+
+@pytest.mark.parametrize("size", tables.SIZES)
+def test_every_row_of_every_experiment_is_there_once(size, words):
+    """A second path: the product of the experiments' own parameters, at the size's prompts and seeds."""
+    chosen = tables.SIZES[size]
+    found = [
+        (experiment, plain["method"]["name"], plain["task"]["name"], plain["seed"])
+        for experiment, plain in tables.composed(chosen, tables.TABLES, words)
+    ]
+    expected = set()
+    for experiment in tables.TABLES:
+        params = OmegaConf.load(tables.CONF / "experiment" / f"{experiment}.yaml").hydra.sweeper.params
+        asked = [task for task in params.task.split(",") if task in chosen.tasks.get(experiment, (task,))]
+        expected |= set(itertools.product([experiment], params.method.split(","), asked, chosen.seeds))
+    assert len(found) == len(set(found)) and set(found) == expected
+    assert set(tables.TABLES) == {experiment for experiment, *_ in found} | ({"bounds"} if size == "quick" else set())
+
+
+def test_shared_units_are_one_run_and_backbones_are_the_rows_own(words):
+    rows = list(tables.composed(tables.Size(2, (0,), {}), ("table2", "table3", "table6"), words))
+    names = {plain["method"]["name"]: plain["backbone"]["name"] for _, plain in rows}
+    assert {name for name, backbone in names.items() if backbone == "tiny_long"} == {"longlive", "longlive_flush", "longlive_echo"}
+    paths = [RunFolder(prepare(plain)).path for _, plain in rows if plain["task"]["name"] == "long60"]
+    assert len(paths) == 6 + 8 and len(set(paths)) == 10, "echo and the three calibration rows are in both"
+    assert all(plain["prompts"] == 2 for _, plain in rows)
+
+
+def test_says_what_is_missing_makes_it_and_goes_on(words, monkeypatch, capsys):
+    monkeypatch.setitem(tables.SIZES, "quick", tables.Size(1, (0,), {}, ("video.height_px=48",)))
+    command = ["quick", "only=table3", *words]
+    assert tables.main(command) == 0
+    told = capsys.readouterr().out
+    assert "6 of 6 videos are missing, 24 blocks; 29 ms a generated block by this project's own measure" in told and "about" in told
+    assert tables.main([*command, "max_workers=1"]) == 0
+    assert "all 6 videos are there" in capsys.readouterr().out
+    monkeypatch.setitem(tables.SIZES, "quick", tables.Size(2, (0,), {}))
+    (experiment, plain), *_ = rows = list(tables.composed(tables.SIZES["quick"], ("table3",), words))
+    assert experiment == "table3" and "6 of 12 videos" in tables.forecast([prepare(plain) for _, plain in rows])
+    assert "as measured in this store" in tables.forecast([prepare(plain) for _, plain in rows])
+
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [
+        (["quik"], "give one of quick, night"),
+        ([], "give one of quick, night"),
+        (["quick", "only=table22"], "nearest is table2 of"),
+        (["quick", "only=bounds"], "not among the tables of quick"),
+        (["quick", "seed=3"], "seed=3: quick says that itself"),
+        (["night", "backbone=tinny"], "backbone=tinny: no such backbone; nearest is tiny"),
+        (["quick", "stor=x"], "unknown key stor: nearest is store"),
+    ],
+)
+def test_mistakes_are_one_line(given, part, capsys):
+    assert tables.main(given) == 1
+    told = capsys.readouterr()
+    assert part in told.err and told.err.count("\n") == 1 and not told.out
