@@ -1,8 +1,8 @@
 """Scores against one setting of Echo: `python -m eval.sweeps lambda|budget [store=results] [out=FOLDER]`.
 
 Reads what `python run.py experiment=sweep_lambda -m` (or `sweep_budget`) asked for and writes `sweep_<name>.pdf`, `.png` and `.csv`:
-a panel for each score, a row of panels for each task, means with 95 % intervals over prompts, the default filled, dashed
-where a rendered video would be. The CSV has the paired differences to the default beside them.
+a panel for each score, a row of panels for each task, means with 95 % intervals over prompts, the default filled, lines
+where rendered videos are, if that is near. The CSV has the paired differences to the default beside them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from eval.tables import Block, Entry, gather, grid_of, sources
 
 SETTINGS = {"lambda": "method.settings.drift_gate_lambda", "budget": "method.settings.anchors"}
 AXES = {"lambda": "drift gate's λ", "budget": "anchors (of 15; the rest is compressed)"}
+LINES = {"render_truth": "-", "render_other": ":", "render_shuffled": "--"}
 PANELS = {
     "recall": ("recall_fidelity", "leakage", "text_alignment", "subject_consistency", "background_consistency", "imaging_quality"),
     "long": ("text_alignment", "subject_consistency", "background_consistency", "imaging_quality", "motion_smoothness", "dynamic_degree"),
@@ -98,12 +99,14 @@ def draw(sweeps: Sequence[Sweep], name: str) -> Any:
             axis.set_visible(False)
         for axis, (place, column) in zip(line, sweep.panels):
             _panel(axis, sweep, place)
-            axis.set_title(" ".join(column.words), fontsize=7.5)
-            axis.set_xlabel(AXES[name], fontsize=7)
+            axis.set_title(" ".join(word for word in column.words if not word.startswith("(")), fontsize=7.5)
         line[0].set_ylabel(sweep.grid.title, fontsize=8)
     grid = sweeps[0].grid
     made = f"{grid.scorer}, weights {grid.weights}; {grid.prompts} prompts with {grid.seeds} seeds each"
     figure.suptitle(made, fontsize=8, color=style.MUTED)
+    figure.supxlabel(AXES[name], fontsize=8, color=style.MUTED)
+    handles = [plots.Line2D([], [], color=style.MUTED, lw=1, ls=line, label=preset) for preset, line in LINES.items()]
+    figure.legend(handles=handles, loc="lower right", ncols=len(LINES), fontsize=6.5, frameon=False)
     figure.tight_layout()
     return figure
 
@@ -114,15 +117,13 @@ def _panel(axis: Any, sweep: Sweep, place: int) -> None:
     colour, means = style.SERIES[0], [estimate.mean for *_, estimate in points]
     axis.errorbar([value for value, *_ in points], means, spread, color=colour, fmt="-o", mfc="white", ms=4, capsize=2)
     full = [(value, estimate.mean) for value, row, estimate in points if not row.reference]
-    axis.plot([value for value, _ in full], [mean for _, mean in full], "o", color=colour, ms=5)
+    axis.plot([value for value, _ in full], [mean for _, mean in full], "o", color=colour, mfc=colour, ms=5, zorder=5)
     axis.set_xticks([value for value, *_ in points], [f"{value:g}" for value, *_ in points])
     low, high = axis.get_ylim()
     for row in sweep.calibration:
         estimate = row.cells[place].estimate
         if estimate is not None and low - (high - low) <= estimate.mean <= high + (high - low):
-            axis.axhline(estimate.mean, color=style.MUTED, lw=0.8, ls=(0, (4, 3)))
-            where, name = ("axes fraction", "data"), row.preset.removeprefix("render_")
-            axis.annotate(name, (1, estimate.mean), xycoords=where, fontsize=6, ha="right", va="bottom")
+            axis.axhline(estimate.mean, color=style.MUTED, lw=0.8, ls=LINES.get(row.preset, "-"))
 
 
 def make(store: Path, name: str, out: Path) -> list[Path]:
