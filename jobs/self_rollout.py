@@ -36,7 +36,7 @@ from jobs.identity import file_digest
 from jobs.streams import Network, Stream, precision, trainable
 from jobs.teacher_forcing import CopiesAttention
 from jobs.train_data import BLOCK_FRAMES, shown_words
-from jobs.train_tiny import ROOT, describe
+from jobs.train_tiny import ROOT, describe, started_at
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class SelfRollout:
             optimizer.load_state_dict(state["optimizers"][name])
         self.step, self.clips, self.seconds = state["step"], state["clips"], state["seconds"]
 
-    def export(self, output: Path, origins: Mapping[str, Any]) -> None:
+    def export(self, output: Path, origins: Mapping[str, Mapping[str, Any]]) -> None:
         """Write the averaged weights: a whole backbone, or the low-rank additions to the one that it started from.
 
         origins: what is known of teacher and start, for the record beside the weights.
@@ -246,7 +246,8 @@ class SelfRollout:
             torch._foreach_copy_(held, now)
         record = {
             "data_version": render.VERSION, "settings": asdict(self.settings), "steps_done": self.step, "rollouts": self.clips,
-            "wall_time_s": round(self.seconds), **describe(torch.device("cpu")), **dict(origins),
+            "seen_clips": self.clips + sum(known.get("seen_clips", 0) for known in origins.values()), "wall_time_s": round(self.seconds),
+            **describe(torch.device("cpu")), "commit": started_at(self.folder), **origins,
         }  # fmt: skip
         (output / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
 
@@ -299,7 +300,7 @@ def main() -> None:
     settings = Settings(**{name: getattr(given, name) for name in asdict(Settings())})
     processes.start(_run, (settings, given), given.processes)
     run = _resumed((0, 1), settings, given)
-    run.export(given.output, {role: _known(path) for role, path in (("teacher", given.teacher), ("start", given.start)) if path})
+    run.export(given.output, {"start": _known(given.start)} if given.start else {"teacher": _known(given.teacher)})
 
 
 def _known(weights: str) -> dict[str, Any]:
@@ -319,6 +320,7 @@ def _resumed(share: tuple[int, int], settings: Settings, given: argparse.Namespa
 
 def _run(rank: int, count: int, settings: Settings, given: argparse.Namespace) -> None:
     """Train in one of `count` processes."""
+    started_at(given.folder)
     train(_resumed((rank, count), settings, given), given.save_every)
 
 

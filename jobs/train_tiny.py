@@ -246,7 +246,7 @@ def export(trainer: Trainer, folder: Path) -> None:
     record = {
         "data_version": render.VERSION, "settings": asdict(trainer.settings), "steps_done": trainer.step,
         "loss": round(trainer.loss, 5), "seen_clips": trainer.clips, "wall_time_s": round(trainer.seconds),
-        **describe(trainer.device), "commit": _started_at(trainer.folder), "mib": round(mib, 2),
+        **describe(trainer.device), "commit": started_at(trainer.folder), "mib": round(mib, 2),
     }  # fmt: skip
     (folder / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
 
@@ -280,7 +280,7 @@ def _git(root: Path, *arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def _started_at(folder: Path) -> str:
+def started_at(folder: Path) -> str:
     """The commit on which the training in `folder` was started."""
     note = folder / "commit.txt"
     if not note.exists():
@@ -352,7 +352,7 @@ def _run(rank: int, count: int, settings: Settings, given: argparse.Namespace) -
     torch.set_num_threads(given.threads)
     trainer = Trainer(settings, given.folder, torch.device(given.device), (rank, count))
     trainer.resume(given.replan)
-    _started_at(given.folder)
+    started_at(given.folder)
     if given.compile:
         # One compilation for each layer and clip length.
         torch._dynamo.config.recompile_limit = 64
