@@ -163,6 +163,11 @@ def test_leakage_of_colour_pattern_and_landmarks() -> None:
     assert share(readings(12, "desert", "dotted", elsewhere)) == 0
 
 
+def test_what_both_places_have_is_no_leak() -> None:
+    films = joined(readings(48), readings(12, "ocean", "striped", ELSEWHERE))
+    assert leak_curve(films, (0, 48), (48, 60), {"place": "ocean", "pattern": "striped"}) == [0]
+
+
 def test_an_older_place_that_never_left_still_leaks() -> None:
     films = joined(readings(48), readings(24))
     # The sentences said meadow, then ocean, now dusk; meadow is what stands there.
