@@ -8,23 +8,24 @@ No release does this: first frames of all scenes are kept at full size.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from echo.cache.plan import Kind, Plan, Slot, Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
 from echo.memory.anchors import Rolling, anchors
 from echo.ranges import multiple_of, within
+from echo.routing import Routing
 from echo.scene import SceneStart, Transition
 
 
 @dataclass(frozen=True, kw_only=True)
 class Oracle(Policy):
-    """memory_frames: first frames of a showing that are its anchors and come back. pool_scenes: how many scenes back a recall
-    can reach; to an older one it is a cut."""
+    """memory_frames: first frames of a showing that are its anchors and come back. routing: which scene a recall means, as in
+    Echo; its `pool_scenes` says how many scenes back a recall can reach, to an older one it is a cut."""
 
     memory_frames: int = 12
-    pool_scenes: int = 16
+    routing: Routing = field(default_factory=lambda: Routing(causal=True, exclude_previous=True, pool_scenes=16))
     rolling: Rolling = Rolling.ping_pong
 
     def plan(self, step: Step) -> Plan:
@@ -51,7 +52,7 @@ class Oracle(Policy):
         scene = head = _head(step.starts, step.scene)
         while step.starts[scene].transition is Transition.recall and (recalls := step.starts[scene].recalls) is not None:
             scene = _head(step.starts, recalls)
-        return scene if scene >= head - self.pool_scenes else head
+        return scene if scene >= head - self.routing.pool_scenes else head
 
     def album(self, step: Step, scene: int) -> list[int]:
         """First frames of a showing, as many as there are."""
@@ -66,21 +67,20 @@ class Oracle(Policy):
         size = step.geometry.frames_per_block
         after = step.first_frame + size
         kept: set[int | str] = {*range(max(0, after - step.geometry.context_frames), after)}
-        last = range(max(0, step.scene - self.pool_scenes), step.scene + 1)
+        last = range(max(0, step.scene - self.routing.pool_scenes), step.scene + 1)
         for scene in {*last, _head(step.starts, step.scene), self.showing(step)}:
             first = step.starts[scene].block * size
             kept |= {*range(first, min(after, first + self.memory_frames))}
         return frozenset(kept)
 
     def capacity(self, geometry: Geometry) -> int:
-        return (self.pool_scenes + 3) * self.memory_frames + geometry.window_frames
+        return (self.routing.pool_scenes + 3) * self.memory_frames + geometry.window_frames
 
     def check(self, geometry: Geometry, blocks: int) -> None:
         super().check(geometry, blocks)
         size = geometry.frames_per_block
         within("memory_frames (a block of recent frames beside them)", self.memory_frames, size, geometry.context_frames - size)
         multiple_of(size, memory_frames=self.memory_frames)
-        within("pool_scenes", self.pool_scenes, 1, float("inf"))
 
 
 def _head(starts: tuple[SceneStart, ...], scene: int) -> int:

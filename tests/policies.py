@@ -56,7 +56,7 @@ PRESETS: list[tuple[str, dict[str, object]]] = [
     ("memrope_per_position", {}),
     ("forget", {}),
     ("oracle", {}),
-    ("oracle", {"memory_frames": 6, "pool_scenes": 2}),
+    ("oracle", {"memory_frames": 6, "routing__pool_scenes": 2}),
     ("echo_anchors_3", {}),
     ("longlive_echo_recall_none", {}),
     ("longlive_echo_recall_first", {}),

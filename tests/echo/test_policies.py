@@ -22,7 +22,8 @@ from echo.noise import keyed_noise
 from echo.policy import Echo
 from echo.presets import CONF
 from echo.rollout import Rollout
-from echo.scene import SceneStart, Script, Transition
+from echo.routing import script_of
+from echo.scene import SceneStart, Script, Transition, load_prompts
 from echo.trace import plans
 from tests.echo.conftest import make, report
 from tests.policies import PRESETS
@@ -423,6 +424,18 @@ def test_the_oracle_puts_the_first_showing_back() -> None:
     assert [slot.source for slot in again.context] == list(range(12)), "the first showing, not the recalled one"
     assert at("oracle", 13, *starts[:1]).context == (), "a cut keeps nothing"
     assert at("forget", 40, *starts).context == (), "the floor keeps nothing, at a recall either"
+
+
+def test_the_oracle_is_told_which_scene_is_recalled() -> None:
+    """By the same router as Echo, on a prompt of the shipped set."""
+    prompt = load_prompts(CONF.parent / "data" / "prompts" / "recall.jsonl")[0]
+
+    def embed(texts: list[str]) -> list[list[float]]:
+        kinds = (("water",), ("grassland", "meadow"), ("desert",))
+        return [[float(any(word in text for word in kind)) for kind in kinds] for text in texts]
+
+    for name in ("oracle", "echo"):
+        assert [start.recalls for start in script_of(prompt, make(name), embed).starts[3:]] == [0, 1, 2], name
 
 
 def test_the_oracle_remembers_no_more_than_a_short_scene_had() -> None:

@@ -43,6 +43,7 @@ OTHER = {
     "name": "other", "label": "other", "weights": "elsewhere", "dtype": "bfloat16", "threads": 2, "batch": 3, "prompts": 2, "policy": "x",
     "settings": {"x": 1}, "prompt_set": "other", "scorer": None, "height_px": 128, "crf": 20, "seed": 1, "duration_scale": 2.0,
     "shard": "1/2", "store": "other", "max_workers": 3, "max_tries": 1, "repeat_initial": True,
+    "lora": "elsewhere",
 }  # fmt: skip
 """For each leaf of the config, by its own name, a value that it does not have above."""
 
@@ -105,7 +106,8 @@ def test_a_prompt_has_one_name_at_every_scale():
 
 def test_defaults_of_tables_are_those_of_the_config(job, plain):
     pixels = prepare(plain).run_key["pixels"]
-    beside = {key: value for key, value in pixels.items() if not key.startswith("method.") and key not in ("seed", "backbone.weights")}
+    named = ("seed", "backbone.weights", "backbone.lora")  # told otherwise
+    beside = {key: value for key, value in pixels.items() if not key.startswith("method.") and key not in named}
     assert beside == DEFAULTS
 
 
