@@ -159,8 +159,9 @@ class Grid:
             found.append("Backbones are ranked each by itself.")
         if any(row.calibration for row in self.rows):
             found.append(
-                "Rows under the last rule are rendered, not generated, and neither ranked nor compared: the ground truth (ceiling), "
-                "an independent render of the same words (what text alone can do), the ground truth in random order (floor)."
+                "Rows under the last rule are rendered, not generated, and neither ranked nor compared: the ground truth (ceiling); an "
+                "independent render of the same words (what text alone can do, so chance for recall fidelity); the ground truth with its "
+                "frames in random order (floor; each scene then shows every place, which leakage tells and recall fidelity does not)."
             )
         if any(cell.estimate is None for cell in cells):
             found.append("-: not measured.")

@@ -38,7 +38,7 @@ def watch(backbone: Backbone, method: str, blocks: int, bar: bool) -> tuple[list
     policy = make_policy({"method": method})
     policy.check(backbone.geometry, blocks + WARM_UP_BLOCKS)
     noise = keyed_noise(0, ["endurance"], backbone.latent_shape, dtype=backbone.dtype, device=backbone.device)
-    rollout = Rollout(backbone.model, policy, backbone.geometry, noise, steps=backbone.schedule)
+    rollout = Rollout(backbone.network, policy, backbone.geometry, noise, steps=backbone.schedule)
     rollout.switch(backbone.text.encode([SENTENCE]).to(backbone.device, backbone.dtype))
     block_ms, memory_mib = [0.0] * blocks, [0.0] * blocks
     for index in tqdm(range(-WARM_UP_BLOCKS, blocks), unit="block", disable=not bar):
