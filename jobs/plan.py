@@ -6,20 +6,22 @@ import dataclasses
 import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from data.world.film import Render
-from data.world.render import SIZE
 from echo.cache.policy import Policy, build, find
 from echo.geometry import Geometry
 from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_blocks
 from eval.protocol import scopes
 from jobs import identity
 from jobs.config import ROOT, RunConfig, from_plain, located, parse_shard
+
+
+RENDER = "render"
+"""Stands where a policy's name does in calibration rows."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,8 @@ def prepare(plain: Mapping[str, Any]) -> Job:
     prompts = tuple(_scaled(prompt, config.duration_scale) for prompt in whole)
     header = _header(located(config.backbone.weights))
     geometry = Geometry(**json.loads(header["__metadata__"]["sizes"])["geometry"])
-    if isinstance(policy, Render):
-        _is_of_the_world(config, header, geometry)
-        for prompt in prompts[: config.prompts]:
-            policy.check_prompt(prompt)
+    if config.method.policy == RENDER:
+        _can_be_rendered(config, policy, prompts[: config.prompts], header, geometry)
     for blocks in {sum(scene_blocks(prompt.durations_s, policy.durations)) for prompt in prompts[: config.prompts]}:
         try:
             policy.check(geometry, blocks)
@@ -121,8 +121,13 @@ def _header(weights: Path) -> dict[str, Any]:
     return header
 
 
-def _is_of_the_world(config: RunConfig, header: Mapping[str, Any], geometry: Geometry) -> None:
-    """Refuse rendered rows beside a backbone whose frames are not the world's. Raises ValueError."""
+def _can_be_rendered(
+    config: RunConfig, policy: Policy, prompts: Sequence[Prompt], header: Mapping[str, Any], geometry: Geometry
+) -> None:
+    """Refuse rendered rows beside a backbone whose frames are not the world's, and prompts of other words. Raises ValueError."""
+    from data.world.film import Render
+    from data.world.render import SIZE
+
     patch = header.get("codec.basis", {}).get("shape", [0])[0]
     side = geometry.latent_height * math.isqrt(patch // (PIXEL_FRAMES_PER_LATENT * 3))
     if side != SIZE:
@@ -131,6 +136,9 @@ def _is_of_the_world(config: RunConfig, header: Mapping[str, Any], geometry: Geo
             f"method={config.method.name}: renders the embedded world, {SIZE}x{SIZE} px, but backbone={config.backbone.name} {made}; "
             "nearest is backbone=tiny"
         )
+    assert isinstance(policy, Render)
+    for prompt in prompts:
+        policy.check_prompt(prompt)
 
 
 def _nearest_file(name: str, path: str) -> str:
@@ -161,7 +169,11 @@ def _groups_are_groups(config: RunConfig) -> None:
 
 def _kind(name: str) -> type[Policy]:
     """The class of a policy, or of the renderer, which stands for one in calibration rows."""
-    return Render if name == "render" else find(name)
+    if name != RENDER:
+        return find(name)
+    from data.world.film import Render  # numpy, which a refusal should not wait for
+
+    return Render
 
 
 def _policy(config: RunConfig) -> Policy:
