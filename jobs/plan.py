@@ -19,7 +19,6 @@ from eval.protocol import scopes
 from jobs import identity
 from jobs.config import ROOT, RunConfig, from_plain, located, parse_shard
 
-
 RENDER = "render"
 """Stands where a policy's name does in calibration rows."""
 
