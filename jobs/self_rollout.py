@@ -6,7 +6,7 @@ the world) and that of a critic (trained along, on what the generator makes). Se
 distribution matching, arXiv 2405.14867, equation 3. The score of a clip is taken block by block, each given the clean blocks before it,
 so teacher and critic are causal networks of the generator's own kind and one forward scores all blocks.
 
-With `--policy longlive --low-rank N` the same on long rollouts that are carried on from iteration to iteration under a sink
+With `--kind long` the same on long rollouts that are carried on from iteration to iteration under a sink
 and a short window, and only low-rank additions to the weights are learned: LongLive, arXiv 2509.22622, section 3.2.
 """
 
@@ -17,7 +17,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,15 @@ class Settings:
     horizon: int = 0
     new: int = 2
     streams: int = 4
+
+
+KINDS = {
+    "short": Settings(),
+    "long": Settings(
+        policy="longlive", low_rank=32, horizon=84, blocks_per_step=24, steps=240, learning_rate=5e-4, critic_first=30
+    ),
+}  # fmt: skip
+"""How the shipped weights were made: `tiny` in whole rollouts of up to the window, `tiny_long` in long ones."""
 
 
 def flows(network: Network, rows: Tensor, clean: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
@@ -287,8 +296,9 @@ def train(run: SelfRollout, save_every: int) -> None:
 def main() -> None:
     """Read the command line, train what is left to train, and write the weights."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kind", choices=KINDS, default="short", help="settings of `tiny` or of `tiny_long`; single ones can be set below")
     for name, default in asdict(Settings()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default))
     parser.add_argument("--teacher", required=True, help="weights that train_tiny wrote")
     parser.add_argument("--start", help="weights that the generator starts from; the teacher's if not given")
     parser.add_argument("--folder", type=Path, required=True, help="checkpoint and log")
@@ -297,7 +307,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="share each iteration among so many processes (gloo)")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    settings = Settings(**{name: getattr(given, name) for name in asdict(Settings())})
+    settings = replace(KINDS[given.kind], **{name: getattr(given, name) for name in asdict(Settings()) if getattr(given, name) is not None})
     processes.start(_run, (settings, given), given.processes)
     run = _resumed((0, 1), settings, given)
     run.export(given.output, {"start": _known(given.start)} if given.start else {"teacher": _known(given.teacher)})
