@@ -41,7 +41,7 @@ from jobs.train_tiny import ROOT, describe, started_at
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that the trained weights depend on, beside the teacher.
+    """Everything that the trained weights depend on, beside the teacher and the number of processes.
 
     blocks_per_step: blocks of all rows whose loss one iteration sees. guidance: weight of classifier-free guidance in the
     teacher's score. low_rank: rank of the learned additions, 0 for all weights. horizon: most blocks of a rollout that is carried on
@@ -134,6 +134,7 @@ class SelfRollout:
             )
         }
         self.step = 0
+        self.processes = share[1]
         self.clips = 0
         self.seconds = 0.0
         self.streams: dict[int, tuple[Stream, int]] = {}
@@ -207,9 +208,13 @@ class SelfRollout:
         optimizer.step()
 
     def save(self) -> None:
-        """Write the checkpoint so that a kill leaves the old one or the new one; rollouts under way are begun anew."""
+        """Write the checkpoint so that a kill leaves the old one or the new one.
+
+        Rollouts that are carried on are not in it: a long training that was stopped begins new ones and is another run.
+        """
         state = {
             "settings": asdict(self.settings), "step": self.step, "clips": self.clips, "seconds": self.seconds, "average": self.average,
+            "processes": self.processes,
             "student": [p.detach() for p in self.student.parameters()], "critic": [p.detach() for p in self.critic.parameters()],
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
         }  # fmt: skip
@@ -235,6 +240,10 @@ class SelfRollout:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.step, self.clips, self.seconds = state["step"], state["clips"], state["seconds"]
+        if self.step < self.settings.steps and state["processes"] != self.processes:
+            known = state["processes"]
+            raise ValueError(f"--processes {self.processes}: noise is keyed by process and {path} was made by {known}; nearest: {known}")
+        self.processes = state["processes"]
 
     def export(self, output: Path, origins: Mapping[str, Mapping[str, Any]]) -> None:
         """Write the averaged weights: a whole backbone, or the low-rank additions to the one that it started from.
@@ -255,7 +264,9 @@ class SelfRollout:
             torch._foreach_copy_(held, now)
         record = {
             "data_version": render.VERSION, "settings": asdict(self.settings), "steps_done": self.step, "rollouts": self.clips,
-            "seen_clips": self.clips + sum(known.get("seen_clips", 0) for known in origins.values()), "wall_time_s": round(self.seconds),
+            # What it starts from has seen the teacher's clips, so the first of the two counts.
+            "seen_clips": self.clips + next((known.get("seen_clips", 0) for known in origins.values()), 0),
+            "processes": self.processes, "wall_time_s": round(self.seconds),
             **describe(torch.device("cpu")), "commit": started_at(self.folder), **origins,
         }  # fmt: skip
         (output / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -310,7 +321,8 @@ def main() -> None:
     settings = replace(KINDS[given.kind], **{name: getattr(given, name) for name in asdict(Settings()) if getattr(given, name) is not None})
     processes.start(_run, (settings, given), given.processes)
     run = _resumed((0, 1), settings, given)
-    run.export(given.output, {"start": _known(given.start)} if given.start else {"teacher": _known(given.teacher)})
+    origins = {role: _known(path) for role, path in (("start", given.start), ("teacher", given.teacher)) if path}
+    run.export(given.output, origins)
 
 
 def _known(weights: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from echo.backbone.load import BackboneFile, load
 from jobs.teacher_forcing import loss_of
 from jobs.train_data import make_batch
-from jobs.train_tiny import Settings, Trainer, export, train
+from jobs.train_tiny import Settings, Trainer, compare, export, train
 
 SMALL = Settings(plan="0:4", frames_per_step=45, dim=24, heads=2, layers=1, ffn_dim=32, freq_dim=16, text_dim=8, warm_up=2)
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,3 +112,17 @@ def test_export_loads_and_says_where_it_comes_from(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "out" / "provenance.json").read_text())
     assert record["steps_done"] == 1 and record["settings"]["dim"] == 24
     assert {"data_version", "loss", "hardware", "wall_time_s", "commit"} <= record.keys()
+
+
+def test_loss_curves_are_compared_point_by_point(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def log(name: str, losses: dict[int, float]) -> Path:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps({"step": step, "loss": loss}) + "\n" for step, loss in losses.items()))
+        return path
+
+    shipped = log("shipped", {10: 2.0, 20: 1.0, 30: 0.5})
+    for name, losses, status in (
+        ("same", {10: 2.0, 20: 1.0, 30: 9.0}, 0), ("near", {10: 2.0, 20: 1.009}, 0), ("far", {10: 2.0, 20: 1.011}, 1),
+        ("broken", {10: float("nan"), 20: 1.0}, 1), ("short", {10: 2.0}, 1), ("empty", {}, 1),
+    ):  # fmt: skip
+        assert compare(log(name, losses), shipped, 20) == status, f"{name}: {capsys.readouterr().out}"
