@@ -27,7 +27,6 @@ SHOWN = {"plain": (), "striped": ("right",), "checked": ("sum", "difference"), "
 """Angles that a pattern shows: stripes stand upright, and a chequerboard shifted by half a period both ways is itself."""
 SURFACE = 1 + 2 * len(ANGLES)
 """Hue, then the cosines of the angles, then their sines."""
-PLACE_DIM = WORDS_DIM + CELLS * len(LANDMARKS) + SURFACE
 JOINT_DIM = 64
 VISIBLE = ("colour", "shape", "place", "pattern")
 """Kinds of words that a single frame shows; motion it does not."""

@@ -105,7 +105,7 @@ def load(config: BackboneConfig, device: torch.device | str = "cpu") -> Backbone
     if config.dtype not in DTYPES:
         raise ValueError(f"dtype {config.dtype!r}: one of {', '.join(DTYPES)}")
     if not path.is_file():
-        raise ValueError(f"no weights at {path}; `python -m jobs.train_tiny` makes them, the repository ships them")
+        raise ValueError(f"no weights at {path}; `python -m jobs.self_rollout` makes them (docs/embedded.md), the repository ships them")
     try:
         with safe_open(path, framework="pt") as file:
             sizes = json.loads((file.metadata() or {}).get("sizes", "{}"))
@@ -113,7 +113,7 @@ def load(config: BackboneConfig, device: torch.device | str = "cpu") -> Backbone
     except SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file ({error})") from None
     if "model" not in sizes or "geometry" not in sizes:
-        raise ValueError(f"{path}: no sizes in its header; it is not a backbone that jobs.train_tiny wrote")
+        raise ValueError(f"{path}: no sizes in its header; it is not a backbone that jobs.train_tiny or jobs.self_rollout wrote")
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
