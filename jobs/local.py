@@ -25,6 +25,7 @@ from jobs.progress import Progress
 from jobs.store import RunFolder, new_attempt
 
 LEAVE_S = 10.0
+COMMAND = (sys.executable, "-m", "jobs.worker")
 
 
 @dataclass
@@ -139,6 +140,10 @@ class _Pool:
         log = folder.path / "attempts" / f"{attempt}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         free = [worker for worker in self._workers if worker.folder is None]
+        for dead in [worker for worker in free if worker.process.poll() is not None]:  # its end may still wait in the queue
+            free.remove(dead)
+            self._workers.remove(dead)
+            _dismiss(dead.process)
         worker = next((worker for worker in free if worker.threads == threads), None)
         if worker is None:
             for other in free:  # of other threads: its place is needed
@@ -157,7 +162,7 @@ class _Pool:
         counts = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         with log.open("w", encoding="utf-8") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "jobs.worker"],
+                COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
@@ -172,8 +177,12 @@ class _Pool:
         return worker
 
     def _listen(self, worker: Worker, pipe: IO[str]) -> None:
-        for line in pipe:
-            self._events.put((worker, json.loads(line)))
+        """Pass its reports on to the end; a line that is none, as a kill in mid-write leaves it, is the end too."""
+        try:
+            for line in pipe:
+                self._events.put((worker, json.loads(line)))
+        except ValueError:
+            worker.process.kill()  # whatever it still says cannot be trusted
         worker.process.wait()
         self._events.put((worker, None))
 
