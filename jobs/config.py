@@ -163,7 +163,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 
 def build(kind: type[T], given: Mapping[str, Any], where: str = "") -> T:
-    """A config dataclass from plain values, every key and type checked.
+    """A config dataclass from plain values, every key and type checked; a field with a default may be left out.
 
     Args:
         kind: the dataclass.
@@ -174,14 +174,15 @@ def build(kind: type[T], given: Mapping[str, Any], where: str = "") -> T:
         ValueError: one line that names the key or value, the rule, and the nearest valid choice.
     """
     hints = typing.get_type_hints(kind)
-    names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    names = [f.name for f in fields]
     for key in given:
         if key not in names:
             raise ValueError(f"unknown key {where}{key}: {nearest(key, names)}")
-    for name in names:
-        if name not in given:
-            raise ValueError(f"{where}{name} is missing: {kind.__name__} needs it")
-    return kind(**{name: _value(hints[name], given[name], f"{where}{name}") for name in names})
+    for f in fields:
+        if f.name not in given and f.default is f.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{where}{f.name} is missing: {kind.__name__} needs it")
+    return kind(**{name: _value(hints[name], given[name], f"{where}{name}") for name in names if name in given})
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

@@ -18,6 +18,7 @@ from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_bloc
 from eval.protocol import scopes
 from jobs import identity
 from jobs.config import ROOT, RunConfig, from_plain, located, parse_shard
+from jobs.headers import misfit, read_header
 
 RENDER = "render"
 """Stands where a policy's name does in calibration rows."""
@@ -99,6 +100,10 @@ def prepare(plain: Mapping[str, Any]) -> Job:
         raise ValueError(f"prompts={config.prompts}: the set {config.task.name} has {len(whole)}; nearest is {len(whole)}")
     prompts = tuple(_scaled(prompt, config.duration_scale) for prompt in whole)
     header = _header(located(config.backbone.weights))
+    if config.backbone.lora is not None:
+        wrong = misfit(read_header(located(config.backbone.lora)), header)
+        if wrong is not None:
+            raise ValueError(f"backbone.lora={config.backbone.lora}: {wrong}; {_nearest_file('backbone.lora', config.backbone.lora)}")
     geometry = Geometry(**json.loads(header["__metadata__"]["sizes"])["geometry"])
     if config.method.policy == RENDER:
         _can_be_rendered(config, policy, prompts[: config.prompts], header, geometry)
@@ -111,10 +116,8 @@ def prepare(plain: Mapping[str, Any]) -> Job:
 
 
 def _header(weights: Path) -> dict[str, Any]:
-    """Header of a safetensors file (8 bytes of length, then JSON), so that torch is not needed for sizes."""
-    with weights.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header: dict[str, Any] = json.loads(file.read(length)) if length < 2**27 else {}
+    """Header of a backbone's file, which has its sizes."""
+    header = read_header(weights)
     if "sizes" not in header.get("__metadata__", {}):
         raise ValueError(f"backbone.weights={weights}: no sizes in its header; it is not a backbone that jobs.train_tiny wrote")
     return header

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -61,6 +62,57 @@ def test_missing_key_is_named(plain):
         from_plain({key: value for key, value in plain.items() if key != "seed"})
 
 
+def test_a_key_with_a_default_may_be_left_out(plain):
+    backbone = {key: value for key, value in plain["backbone"].items() if key != "lora"}
+    assert from_plain(plain | {"backbone": backbone}).backbone.lora is None
+    with pytest.raises(ValueError, match=r"backbone\.dtype is missing"):
+        from_plain(plain | {"backbone": {key: value for key, value in backbone.items() if key != "dtype"}})
+
+
+LAYER = "blocks.0.self_attn.q"
+A, B = f"{LAYER}.lora_A.weight", f"{LAYER}.lora_B.weight"
+
+
+def write_header(path, shapes):
+    header = json.dumps({key: {"dtype": "BF16", "shape": shape, "data_offsets": [0, 0]} for key, shape in shapes.items()}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "part"),
+    [
+        ({A: [4, 32], B: [32, 4]}, None),
+        ({A: [4, 32], B: [32, 4], f"{LAYER}.bias": [32]}, f"{LAYER}.bias: low-rank additions are named <layer>.lora_A.weight"),
+        ({A.replace("self", "sel"): [4, 32], B.replace("self", "sel"): [32, 4]}, f"no such linear layer, nearest is {LAYER}"),
+        ({A: [4, 32]}, f"{A}: low-rank additions come in pairs, {B} is missing"),
+        ({A: [4, 32], B: [32, 3]}, "[32, 3] and lora_A.weight [4, 32] must have the shape of the layer's weight, [32, 32]"),
+        ({A: [4, 64], B: [32, 4]}, "must have the shape"),
+        ({A: [128], B: [32, 4]}, "must have the shape"),
+        ({}, "no tensors in its header"),
+    ],
+)
+def test_additions_that_do_not_fit_are_refused(shapes, part, plain, tmp_path):
+    """What is taken and what is not, by headers alone; `echo.backbone.lora.merge` has the same rules for tensors."""
+    path = tmp_path / "lora.safetensors"
+    write_header(path, shapes)
+    given = changed(plain, "backbone.lora", str(path))
+    if part is None:
+        assert prepare(given).config.backbone.lora == str(path)
+        return
+    with pytest.raises(ValueError) as refusal:
+        prepare(given)
+    message = str(refusal.value)
+    assert message.startswith(f"backbone.lora={path}: ") and part in message and "\n" not in message
+    assert message.endswith("nearest is data/weights/tiny_long/lora.safetensors")
+
+
+def test_shipped_additions_fit_the_shipped_backbone_and_no_other(plain):
+    shipped = changed(plain, "backbone.lora", "data/weights/tiny_long/lora.safetensors")
+    with pytest.raises(ValueError, match="must have the shape of the layer's weight"):
+        prepare(shipped)
+    prepare(changed(shipped, "backbone.weights", "data/weights/tiny/model.safetensors"))
+
+
 def test_shards():
     assert parse_shard("2/4") == (2, 4)
     for text in ("0/4", "5/4", "1", "a/b", "1/0", "-1/2"):
@@ -92,6 +144,7 @@ def test_nearest_or_all():
         (["method.smooth=3"], "method.smooth=3: a group of settings is expected, for example method.smooth."),
         (["method.rolling=sideways"], "nearest is"),
         (["prompts=100"], "has 3; nearest is 3"),
+        (["backbone.lora=data/weights/scorer/model.safetensors"], "model.safetensors: joint.0.bias: low-rank additions are named"),
         (["backbone.weights=data/weights/scorer"], "backbone.weights=data/weights/scorer: no such file; "),
         (["task.prompt_set=data/prompts/recal.jsonl", "-m"], "no such file; nearest is data/prompts/recall.jsonl"),
     ],
