@@ -257,7 +257,7 @@ def _finish(folder: RunFolder, attempt: Attempt, scorer: EmbeddedScorer | None, 
         **speeds,
         "score_s": round(time.perf_counter() - start, 3),
         "dur_s": round(time.perf_counter() - start + speeds["generate_s"], 3),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "process_peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
     attempt.ok(prompt, metrics, facts)
 
@@ -278,7 +278,7 @@ def _score(folder: RunFolder, scorer: EmbeddedScorer, film: Film) -> tuple[Mappi
         "segments": [list(span) for span in spans],
         "metrics": dict(scores.metrics),
         "per_segment": scores.per_segment,
-        "per_block": getattr(scores, "per_block", []),
+        "per_block": scores.per_block,
     }
     write_atomic(path, json.dumps(content).encode())
     return scores.metrics, path
