@@ -20,6 +20,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from echo.backbone.packed import Network, pack
 from echo.backbone.wan import Attend, TextStates, TimeStates, WanConfig, WanModel
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
@@ -108,12 +109,12 @@ def own_work(policy: Policy, geometry: Geometry, dtype: torch.dtype, blocks: int
     return *block_ms(rollout, geometry.window_frames // geometry.frames_per_block + 2, blocks, switch=True), longest
 
 
-def network(geometry: Geometry, ffn_dim: int, dtype: torch.dtype) -> WanModel:
-    """The transformer at these sizes with random weights."""
+def network(geometry: Geometry, ffn_dim: int, dtype: torch.dtype) -> Network:
+    """The transformer at these sizes with random weights, laid out as runs have it."""
     torch.manual_seed(0)
     width = geometry.heads * geometry.head_dim
     model = WanModel(WanConfig(width, ffn_dim, geometry.heads, geometry.layers, 256, 1, 512 if ffn_dim > 1000 else 8))
-    return model.to(dtype).eval().requires_grad_(False)
+    return pack(model.to(dtype).eval().requires_grad_(False))
 
 
 def whole_block(geometry: Geometry, ffn_dim: int, dtype: torch.dtype, blocks: int) -> float:
