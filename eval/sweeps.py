@@ -127,8 +127,10 @@ def _panel(axis: Any, sweep: Sweep, place: int) -> None:
 
 
 def make(store: Path, name: str, out: Path) -> list[Path]:
-    """Draw a sweep; the files that were written. Raises ValueError as `sweeps_of` does."""
+    """Draw a sweep; the files that were written. Raises ValueError as `sweeps_of` does, and where nothing is scored."""
     found = sweeps_of(store, name)
+    if not any(sweep.panels for sweep in found):
+        raise ValueError(f"store={store}: this sweep has no scores; it is drawn from videos that were made with eval=embedded")
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"sweep_{name}{ending}" for ending in (".csv", ".pdf", ".png")]
     write_csv(files[0], found)

@@ -123,12 +123,30 @@ def _time(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{max(1, round(seconds / 60))} min"
 
 
-def _figures(store: Path, experiments: Sequence[str]) -> None:
+def _figures(store: Path, experiments: Sequence[str]) -> int:
+    """Draw what the store has of the sweeps; 1 if one of them cannot be drawn, which is told, else 0."""
+    status = 0
     for experiment in dict.fromkeys(experiments):
         name = experiment.removeprefix("sweep_")
         if experiment.startswith("sweep_") and name in sweeps.SETTINGS:
-            for path in sweeps.make(store, name, store / "tables"):
-                say(f"figure: {path}")
+            try:
+                for path in sweeps.make(store, name, store / "tables"):
+                    say(f"figure: {path}")
+            except ValueError as error:
+                sys.stderr.write(f"no figure of {experiment}: {error}\n")
+                status = 1
+    return status
+
+
+def _carry_out(plain: Sequence[dict[str, Any]], names: Sequence[str]) -> int:
+    """Runs and tables; 1 if a video is missing in the end. Raises SystemExit, as it comes, for a refusal before any work."""
+    try:
+        command.carry_out(plain, names, lambda jobs: say(forecast(jobs)))
+    except SystemExit as end:
+        if end.code != 1:
+            raise
+        return 1
+    return 0
 
 
 def _given(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
@@ -157,8 +175,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not rows:
             raise ValueError(f"only={','.join(experiments)}: not among the tables of {size}; nearest is python -m jobs.tables night")
         names, plain = [name for name, _ in rows], [config for _, config in rows]
-        command.carry_out(plain, names, lambda jobs: say(forecast(jobs)))
-        _figures(Path(plain[0]["store"]), names)
+        status = _carry_out(plain, names)
+        status = max(status, _figures(Path(plain[0]["store"]), names))
     except (HydraException, OmegaConfBaseException) as error:
         from jobs.mistakes import explain
 
@@ -171,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write("stopped; the same command goes on\n")
         return 130
     say(f"{size}: {_time(time.monotonic() - start)}")
-    return 0
+    return status
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from jobs import tables
+from jobs import command, tables
 from jobs.plan import prepare
 from jobs.store import RunFolder
 from tests.toy import write_backbone, write_prompts
@@ -63,6 +64,36 @@ def test_says_what_is_missing_makes_it_and_goes_on(words, monkeypatch, capsys):
     (experiment, plain), *_ = rows = list(tables.composed(tables.SIZES["quick"], ("table3",), words))
     assert experiment == "table3" and "6 of 12 videos" in tables.forecast([prepare(plain) for _, plain in rows])
     assert "as measured in this store" in tables.forecast([prepare(plain) for _, plain in rows])
+
+
+def test_a_failed_unit_leaves_its_status_and_all_else(words, monkeypatch, capsys):
+    """Figures and the time are told all the same; of one that cannot be drawn the reason is. A refusal before work draws nothing."""
+
+    def make(store, name, out):
+        if name == "lambda":
+            raise ValueError("nothing of it")
+        return [Path(f"sweep_{name}.png")]
+
+    def carry_out(*given):
+        raise SystemExit(1)
+
+    monkeypatch.setattr(tables.sweeps, "make", make)
+    monkeypatch.setattr(command, "carry_out", carry_out)
+    given = ["quick", "only=sweep_lambda,sweep_budget", *words]
+    assert tables.main(given) == 1
+    told = capsys.readouterr()
+    assert "figure: sweep_budget.png\nquick: 1 min" in told.out and told.err == "no figure of sweep_lambda: nothing of it\n"
+    monkeypatch.setattr(command, "carry_out", lambda *given: None)
+    assert tables.main(given) == 1 and tables.main(["quick", "only=sweep_budget", *words]) == 0
+    capsys.readouterr()
+
+    def refuse(*given):
+        raise SystemExit("store=x: cannot be written")
+
+    monkeypatch.setattr(command, "carry_out", refuse)
+    with pytest.raises(SystemExit, match="cannot be written"):
+        tables.main(given)
+    assert not capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
