@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from eval.selection import Unit
-from eval.statistics import LEVEL
+from eval.statistics import half_width
 
 RESAMPLES = 2000
+"""Fewer than of the tables, since there are a hundred blocks and more."""
 Series = Mapping[Unit, Sequence[float | None]]
 """One value a block by video; None where there is none."""
 
@@ -54,8 +53,11 @@ def curve(series: Series, window: int) -> Curve:
             smooth = np.where(here > 0, _moving(filled, window) / here, 0.0)
         sums[prompts.index(prompt)] += smooth
         counts[prompts.index(prompt)] += here > 0
-    mean = _ratio(sums.sum(axis=0), counts.sum(axis=0))
-    return Curve(mean, _half_width(sums, counts), len(series), len(prompts), len({seed for _, seed in series}))
+    there = counts.sum(axis=0) > 0
+    mean, half = np.full(length, np.nan), np.full(length, np.nan)
+    mean[there] = sums.sum(axis=0)[there] / counts.sum(axis=0)[there]
+    half[there] = half_width(sums[:, there], counts[:, there], RESAMPLES)
+    return Curve(mean, half, len(series), len(prompts), len({seed for _, seed in series}))
 
 
 def _moving(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
@@ -64,23 +66,3 @@ def _moving(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
     index, half = np.arange(len(values)), window // 2
     summed: NDArray[np.float64] = total[np.minimum(index + half + 1, len(values))] - total[np.maximum(index - half, 0)]
     return summed
-
-
-def _ratio(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found: NDArray[np.float64] = np.where(counts > 0, sums / counts, np.nan)
-    return found
-
-
-def _half_width(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """As `eval.statistics` has it, for all blocks at once: half the percentile interval of drawn prompts, widened for few of them."""
-    clusters, length = sums.shape
-    if clusters < 2:
-        return np.full(length, np.nan)
-    drawn = np.random.default_rng(0).multinomial(clusters, [1 / clusters] * clusters, size=RESAMPLES).astype(float)
-    tail = (1 + LEVEL) / 2
-    found, there = np.full(length, np.nan), counts.sum(axis=0) > 0
-    low, high = np.nanquantile(_ratio(drawn @ sums[:, there], drawn @ counts[:, there]), [1 - tail, tail], axis=0)
-    few = math.sqrt(clusters / (clusters - 1)) * stats.t.ppf(tail, clusters - 1) / stats.norm.ppf(tail)
-    found[there] = (high - low) / 2 * few
-    return found

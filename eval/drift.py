@@ -24,7 +24,7 @@ from echo.scene import BLOCK_S, FPS
 from eval import style
 from eval.arguments import nearest, parse
 from eval.curves import Curve, curve
-from eval.selection import Row, pick, rows, tasks
+from eval.selection import Row, left_out, pick, rows, tasks
 
 KEYS = {"store": "results", "task": "long120", "method": "", "window": "9", "--output": "", "--data": ""}
 MEASURES = {
@@ -193,7 +193,8 @@ def _command(words: Sequence[str]) -> list[str]:
     if window % 2 == 0:
         raise ValueError(f"window={given['window']}: an odd number of blocks, for example window=9")
     names = [name for name in given["method"].split(",") if name]
-    found, without = drifts(pick(rows(store, task), names), window)
+    picked = pick(rows(store, task), names)
+    found, without = drifts(picked, window)
     if not found:
         raise ValueError(f"task={task}: no scores in {store} have readings of blocks; the embedded scorer of now writes them")
     if given["--output"]:
@@ -202,7 +203,7 @@ def _command(words: Sequence[str]) -> list[str]:
         path = Path(given["--data"])
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(as_json(found, task, window)).replace('{"row"', '\n{"row"') + "\n", encoding="utf-8")
-    return [*summary(found), *(f"no readings of blocks: {name}" for name in without)]
+    return [*summary(found), *(f"no readings of blocks: {name}" for name in without), *left_out(picked)]
 
 
 def main(words: Sequence[str]) -> int:

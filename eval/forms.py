@@ -14,7 +14,7 @@ def as_text(grid: Grid, styled: bool) -> str:
     """For a terminal; `styled` makes the best bold and the second underlined."""
     lines = [grid.caption, "", *_text_rows(grid, grid.rows, styled, gaps=False), *grid.notes]
     if grid.compared:
-        lines += ["", grid.gap_caption, "", *_text_rows(grid, grid.compared, False, gaps=True)]
+        lines += ["", grid.gap_caption, "", *_text_rows(grid, grid.compared, False, gaps=True), *grid.gap_notes]
     return "\n".join(lines)
 
 
@@ -68,6 +68,7 @@ def _markdown(grid: Grid) -> str:
     lines = [grid.caption, "", *_markdown_rows(grid, grid.rows, gaps=False), "", *notes]
     if grid.compared:
         lines += [grid.gap_caption, "", *_markdown_rows(grid, grid.compared, gaps=True), ""]
+        lines += [line for note in grid.gap_notes for line in (note, "")]
     return "\n".join(lines)
 
 
@@ -95,7 +96,8 @@ def as_latex(grids: Sequence[Grid]) -> str:
     for grid in grids:
         tables.append(_latex(grid, grid.rows, " ".join((grid.caption, *grid.notes)), _label(grid), gaps=False))
         if grid.compared:
-            tables.append(_latex(grid, grid.compared, grid.gap_caption, f"{_label(grid)}-differences", gaps=True))
+            caption = " ".join((grid.gap_caption, *grid.gap_notes))
+            tables.append(_latex(grid, grid.compared, caption, f"{_label(grid)}-differences", gaps=True))
     return "\n".join(tables)
 
 

@@ -87,6 +87,7 @@ class Row:
     """A preset, told from its like by the settings that differ.
 
     section: label of its backbone, or "calibration". reference: name of the row that its differences are to, "" if none.
+    reference_section: that row's.
     """
 
     label: str
@@ -97,6 +98,7 @@ class Row:
     section: str = ""
     weights: str = ""
     reference: str = ""
+    reference_section: str = ""
 
     @property
     def name(self) -> str:
@@ -155,6 +157,11 @@ class Grid:
             found.append("proxy: the dimension's idea measured by another scorer; not a VBench number.")
         if any(column.kind == "world" for column in self.columns):
             found.append("world: read against the truth of the embedded world; no other benchmark has it.")
+        if any(column.dimension == "half_life_blocks" for column in self.columns):
+            found.append(
+                "half life blocks: censored at the scene's length; where the old place never fades to a half, that length counts, so "
+                "13 (a scene of 10 s) says at least 13, and means with such videos are too low."
+            )
         if len(self.backbones) > 1:
             found.append("Backbones are ranked each by itself.")
         if any(row.calibration for row in self.rows):
@@ -181,6 +188,16 @@ class Grid:
         return (
             f"{self.title}: difference to {' and '.join(names)} on the same prompts and noise, paired, with its 95 % interval over "
             f"prompts; {CERTAIN}: p < {ALPHA} after Holm's correction over the rows of a column."
+        )
+
+    @property
+    def gap_notes(self) -> tuple[str, ...]:
+        """Explanations that the differences need: which of them are of another backbone's row."""
+        return tuple(
+            f"{row.name} ({row.section}) is compared with {row.reference} on another backbone ({row.reference_section}): its difference "
+            "is the method's and the backbone's together."
+            for row in self.compared
+            if row.reference_section != row.section
         )
 
     def sections(self) -> Iterator[tuple[str, tuple[Row, ...]]]:

@@ -19,7 +19,7 @@ from data.published import claims, note, ours, unmapped
 from eval import reasons, verdicts
 from eval.arguments import parse
 from eval.reasons import Effect, Trial
-from eval.selection import rows, tasks
+from eval.selection import left_out, rows, tasks
 from eval.verdicts import AGREE, DISAGREE, MARKS, MISSING, Finding, Rows, count, signed
 
 TABLES = ("table1", "table2", "table3", "table6", "table7", "table8", "table9a", "table9b")
@@ -214,7 +214,7 @@ def main(words: Sequence[str]) -> int:
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    print("\n".join(summary(findings)))
+    print("\n".join([*summary(findings), *(f"{task}: {line}" for task, found in there.items() for line in left_out(found))]))
     return 0
 
 

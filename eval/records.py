@@ -20,6 +20,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+RENDER = "render"
+"""The policy of runs that are rendered, not generated: calibration rows of every table, sheet and figure."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -62,6 +65,11 @@ class Run:
     def spec(self) -> dict[str, Any]:
         """The content of run.json."""
         return dict(json.loads((self.path / "run.json").read_text(encoding="utf-8")))
+
+    @property
+    def calibration(self) -> bool:
+        """Whether it was rendered: said by its policy, whatever the preset is called."""
+        return bool(self.spec["key"]["pixels"].get("method.policy") == RENDER)
 
     def asked(self) -> list[Asked]:
         """All wishes, oldest first."""

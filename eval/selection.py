@@ -2,7 +2,7 @@
 
 A store may hold several weights, scorers and settings of one preset. Counted are: the newest way of scoring and version of the
 code, the newest weights of each backbone, of settings beside the method's those with most videos, and of several settings of
-one preset those with most videos. What was left out can be asked for by a store of its own.
+one preset the newest, which are those that the last table shows. What was left out can be asked for by a store of its own.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from eval.records import Asked, Run, flat, runs
-
-CALIBRATION = ("render_truth", "render_other", "render_shuffled")
-"""Rows that are rendered, not generated: ceiling, what the text alone can do, floor."""
 
 WEIGHTS = ("backbone.weights", "backbone.lora")
 """Settings that name the content of a backbone's files."""
@@ -40,20 +37,20 @@ class Video:
 
 @dataclass
 class Row:
-    """A preset on a backbone. settings: of its method. beside: other settings that enter its pixels."""
+    """A preset on a backbone. settings: of its method. beside: other settings that enter its pixels. calibration: no policy made it.
+
+    older: the preset's rows of other settings that gave way to it, newest first.
+    """
 
     backbone: str
     preset: str
     label: str
     settings: dict[str, Any]
     beside: dict[str, Any]
+    calibration: bool = False
     newest: str = ""
     videos: dict[Unit, Video] = field(default_factory=dict)
-
-    @property
-    def calibration(self) -> bool:
-        """Whether no policy made it."""
-        return self.preset in CALIBRATION
+    older: list[Row] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -110,11 +107,23 @@ def rows(store: Path, task: str, scored: bool = True) -> list[Row]:
             _add(found, part, scored)
     there = _alike([row for row in found.values() if row.videos])
     best: dict[str, Row] = {}
-    for row in there:
-        other = best.setdefault(row.name, row)
-        if (len(row.videos), row.newest) > (len(other.videos), other.newest):
-            best[row.name] = row
+    for row in sorted(there, key=lambda row: (row.newest, len(row.videos)), reverse=True):
+        first = best.setdefault(row.name, row)
+        if first is not row:
+            first.older.append(row)
     return [best[name] for name in sorted(best)]
+
+
+def left_out(found: Iterable[Row]) -> list[str]:
+    """A line for each row that gave way to newer settings of its preset: what it had otherwise, and how many videos it has."""
+    lines = []
+    for row in found:
+        for other in row.older:
+            old, new = other.settings | other.beside, row.settings | row.beside
+            keys = [key for key in old if old[key] != new.get(key, old[key])] or [key for key in old if key not in new]
+            words = ", ".join(f"{key.removeprefix('method.settings.')}={old[key]}" for key in keys)
+            lines.append(f"left out, as {row.name} has newer settings: {words or 'fewer settings'} ({len(other.videos)} videos)")
+    return lines
 
 
 def _parts(run: Run, scored: bool) -> list[_Part]:
@@ -131,7 +140,7 @@ def _add(found: dict[tuple[str, str, str], Row], part: _Part, scored: bool) -> N
     method = {key: value for key, value in pixels.items() if key.startswith("method.")}
     beside = {key: value for key, value in pixels.items() if key not in method and key not in ("seed", *WEIGHTS)}
     key = (f"{part.backbone}/{spec['method']['name']}", repr(sorted(method.items())), repr(sorted(beside.items())))
-    row = found.setdefault(key, Row(part.backbone, spec["method"]["name"], spec["method"]["label"], method, beside))
+    row = found.setdefault(key, Row(part.backbone, spec["method"]["name"], spec["method"]["label"], method, beside, part.run.calibration))
     row.newest = max(row.newest, part.newest)
     units: dict[str, str] = {}
     digests: dict[str, str] = {}

@@ -22,13 +22,13 @@ from echo.scene import BLOCK_S, FPS, load_prompts
 from eval.arguments import nearest, parse
 from eval.mosaic import Strip, draw, marks, stills
 from eval.records import Run, flat, runs
-from eval.selection import CALIBRATION, WEIGHTS, tasks
+from eval.selection import WEIGHTS, tasks
 
 KEYS = {"task": "", "store": "results", "method": "", "prompt": "", "seed": "0", "every_s": "", "--output": ""}
 COLUMNS = 12
 ROOT = Path(__file__).resolve().parent.parent
 USUAL = "tiny"
-LAST = ("oracle", *CALIBRATION)
+LAST = ("oracle", "render_truth", "render_other", "render_shuffled")
 """Presets that stand below the others, in this order."""
 
 
@@ -51,25 +51,21 @@ class Row:
     settings: dict[str, Any] = field(default_factory=dict)
     videos: dict[str, Shot] = field(default_factory=dict)
     prompt_set: str = ""
+    calibration: bool = False
 
 
 def rows_of(store: Path, task: str, seed: int) -> list[Row]:
-    """The newest run of every preset and its settings that has videos.
+    """The newest run of every preset and its settings that has videos, of the newest version of the code alone.
 
     Raises:
         ValueError: in one line, where there is none.
     """
-    newest: dict[tuple[str, str, str], tuple[str, Row]] = {}
-    for run in runs(store):
-        if run.path.parts[-4] != task or run.spec["seed"] != seed:
-            continue
-        row, age = _row(run)
-        key = row.backbone, row.preset, repr(sorted(row.settings.items()))
-        if row.videos and (key not in newest or newest[key][0] < age):
-            newest[key] = age, row
+    there = [(*_row(run), run.spec["key"]["epoch"]) for run in runs(store) if run.path.parts[-4] == task and run.spec["seed"] == seed]
+    there = sorted((one for one in there if one[0].videos), key=lambda one: one[1])
+    newest = {(row.backbone, row.preset, repr(sorted(row.settings.items()))): row for row, _, epoch in there if epoch == there[-1][2]}
     if not newest:
         raise ValueError(f"{store}: no videos of task {task!r} at seed {seed}; make some with python run.py task={task} seed={seed}")
-    return [row for _, row in newest.values()]
+    return list(newest.values())
 
 
 def arrange(rows: Sequence[Row], methods: Sequence[str]) -> list[Row]:
@@ -80,10 +76,8 @@ def arrange(rows: Sequence[Row], methods: Sequence[str]) -> list[Row]:
     there = sorted({row.preset for row in rows})
     order = list(methods) or [name for name in there if name not in LAST] + [name for name in LAST if name in there]
     usual = {row.preset for row in rows if row.backbone == USUAL}
-    found = [
-        row for row in rows if row.preset in order and not (row.preset in CALIBRATION and row.backbone != USUAL and row.preset in usual)
-    ]
-    found.sort(key=lambda row: (row.preset in CALIBRATION, order.index(row.preset), row.backbone))
+    found = [row for row in rows if row.preset in order and not (row.calibration and row.backbone != USUAL and row.preset in usual)]
+    found.sort(key=lambda row: (row.calibration, order.index(row.preset), row.backbone))
     return [replace(row, label=_label(row, found)) for row in found]
 
 
@@ -94,7 +88,7 @@ def _row(run: Run) -> tuple[Row, str]:
         settings.pop(key, None)
     starts = sorted((run.path / "attempts").glob("*.json"))
     config = json.loads(starts[-1].read_text(encoding="utf-8")).get("config", {}) if starts else {}
-    row = Row(run.spec["method"]["label"], run.spec["method"]["name"], run.path.parts[-5], settings)
+    row = Row(run.spec["method"]["label"], run.spec["method"]["name"], run.path.parts[-5], settings, calibration=run.calibration)
     row.prompt_set = str(config.get("task", {}).get("prompt_set", ""))
     for record in run.settled(None).done.values():
         row.videos[record["prompt"]] = Shot(run.path / "units" / record["files"]["video"], *_times(run, record))
@@ -144,9 +138,11 @@ def sheet(rows: Sequence[Row], prompt: str, every_s: float | None, title: str, o
     """Write one sheet as a PNG. Raises ValueError if videos are shorter than the time between stills."""
     shots = [row.videos[prompt] for row in rows]
     every = every_s or max(shot.duration_s for shot in shots) / COLUMNS
-    strips = [
-        Strip(row.label, stills(shot.path, every), marks(shot.borders, every), row.preset in CALIBRATION) for row, shot in zip(rows, shots)
-    ]
+    strips = [Strip(row.label, stills(shot.path, every), marks(shot.borders, every), row.calibration) for row, shot in zip(rows, shots)]
+    sizes = {f"{strip.frames.shape[2]}x{strip.frames.shape[1]}": row.preset for strip, row in zip(strips, rows)}
+    if len(sizes) > 1:
+        told = ", ".join(f"{preset} {size} px" for size, preset in sizes.items())
+        raise ValueError(f"{title}: frames of several sizes ({told}); name rows of one size with method=NAME,NAME")
     columns = max(len(strip.frames) for strip in strips)
     starts = [0, *sorted(marks(shots[0].borders, every))]
     texts = [(start, text) for start, text in zip(starts, sentences(rows, prompt)) if start < columns]

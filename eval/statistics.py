@@ -46,11 +46,20 @@ def estimate(values: Mapping[tuple[str, int], float]) -> Estimate | None:
     sums = np.array([math.fsum(group) for group in by_prompt])
     counts = np.array([len(group) for group in by_prompt], dtype=float)
     mean = math.fsum(values.values()) / len(values)
-    return Estimate(mean, _half_width(sums, counts), len(values), len(prompts), len({seed for _, seed in values}))
+    half = float(half_width(sums, counts, RESAMPLES))
+    return Estimate(mean, None if math.isnan(half) else half, len(values), len(prompts), len({seed for _, seed in values}))
 
 
-def _half_width(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> float | None:
+def half_width(sums: NDArray[np.float64], counts: NDArray[np.float64], resamples: int) -> NDArray[np.float64]:
     """Half the percentile interval of the clustered bootstrap, corrected for few clusters.
+
+    Args:
+        sums: [clusters, ...], of a cluster's values.
+        counts: likewise, how many they are; not zero in all clusters.
+        resamples: how many are drawn.
+
+    Returns:
+        [...], NaN where one cluster alone leaves it unknown.
 
     Prompts are drawn with all their seeds, because seeds of a prompt are alike. The bootstrap's variance is (k-1)/k of the
     unbiased one and its quantiles are a normal's; with 8 prompts it covers 0.88 where 0.95 is meant. The factor below
@@ -58,12 +67,14 @@ def _half_width(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> float
     """
     clusters = len(sums)
     if clusters < 2:
-        return None
-    drawn = _drawn(clusters, RESAMPLES)
+        return np.full(sums.shape[1:], np.nan)
+    drawn = _drawn(clusters, resamples)
     tail = (1 + LEVEL) / 2
-    low, high = np.quantile((drawn @ sums) / (drawn @ counts), [1 - tail, tail])
+    with np.errstate(invalid="ignore"):  # a resample may draw none of the clusters that have values
+        means = (drawn @ sums) / (drawn @ counts)
+    low, high = np.nanquantile(means, [1 - tail, tail], axis=0)
     few = math.sqrt(clusters / (clusters - 1)) * stats.t.ppf(tail, clusters - 1) / stats.norm.ppf(tail)
-    return float((high - low) / 2 * few)
+    return np.asarray((high - low) / 2 * few, dtype=np.float64)
 
 
 @lru_cache(maxsize=16)

@@ -22,6 +22,8 @@ from eval.tables import Block, Entry, gather, grid_of, sources
 SETTINGS = {"lambda": "method.settings.drift_gate_lambda", "budget": "method.settings.anchors"}
 AXES = {"lambda": "drift gate's λ", "budget": "anchors (of 15; the rest is compressed)"}
 LINES = {"render_truth": "-", "render_other": ":", "render_shuffled": "--"}
+"""How rendered rows that have a line of their own are drawn; which rows are rendered, the grid says."""
+OTHER_LINE = "-."
 PANELS = {
     "recall": ("recall_fidelity", "leakage", "text_alignment", "subject_consistency", "background_consistency", "imaging_quality"),
     "long": ("text_alignment", "subject_consistency", "background_consistency", "imaging_quality", "motion_smoothness", "dynamic_degree"),
@@ -105,8 +107,10 @@ def draw(sweeps: Sequence[Sweep], name: str) -> Any:
     made = f"{grid.scorer}, weights {grid.weights}; {grid.prompts} prompts with {grid.seeds} seeds each"
     figure.suptitle(made, fontsize=8, color=style.MUTED)
     figure.supxlabel(AXES[name], fontsize=8, color=style.MUTED)
-    handles = [plots.Line2D([], [], color=style.MUTED, lw=1, ls=line, label=preset) for preset, line in LINES.items()]
-    figure.legend(handles=handles, loc="lower right", ncols=len(LINES), fontsize=6.5, frameon=False)
+    rendered = dict.fromkeys(row.preset for sweep in sweeps for row in sweep.calibration)
+    handles = [plots.Line2D([], [], color=style.MUTED, lw=1, ls=LINES.get(preset, OTHER_LINE), label=preset) for preset in rendered]
+    if handles:
+        figure.legend(handles=handles, loc="lower right", ncols=len(handles), fontsize=6.5, frameon=False)
     figure.tight_layout()
     return figure
 
@@ -123,7 +127,7 @@ def _panel(axis: Any, sweep: Sweep, place: int) -> None:
     for row in sweep.calibration:
         estimate = row.cells[place].estimate
         if estimate is not None and low - (high - low) <= estimate.mean <= high + (high - low):
-            axis.axhline(estimate.mean, color=style.MUTED, lw=0.8, ls=LINES.get(row.preset, "-"))
+            axis.axhline(estimate.mean, color=style.MUTED, lw=0.8, ls=LINES.get(row.preset, OTHER_LINE))
 
 
 def make(store: Path, name: str, out: Path) -> list[Path]:

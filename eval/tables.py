@@ -86,7 +86,7 @@ class Entry:
     @property
     def calibration(self) -> bool:
         """Whether it was rendered."""
-        return self.settings.get("method.policy") == "render"
+        return self.run.calibration
 
     @property
     def section(self) -> str:
@@ -221,7 +221,8 @@ def grid_of(block: Block, blocks: Sequence[Block], ordered: bool = True) -> Grid
         for line, place, gap in zip(table, _places(entries, table, index, column), _gaps(entries, references, column)):
             line[index] = dataclasses.replace(line[index], rank=place, gap=gap)
     rows = [_row(entry, block, cells) for entry, cells in zip(entries, table)]
-    names = {id(entry): row.name for entry, row in zip(entries, rows)}
+    told = {id(entry): (row.name, row.section) for entry, row in zip(entries, rows)}
+    pairs = [told.get(id(other), ("", "")) for other in references]
     backbones = {entry.section: entry.weights for entry in entries if not entry.calibration}
     return Grid(
         task=block.task["name"],
@@ -233,7 +234,7 @@ def grid_of(block: Block, blocks: Sequence[Block], ordered: bool = True) -> Grid
         seeds=len({seed for _, seed in asked}),
         videos=len(asked),
         columns=columns,
-        rows=tuple(dataclasses.replace(row, reference=names.get(id(other), "")) for row, other in zip(rows, references)),
+        rows=tuple(dataclasses.replace(row, reference=name, reference_section=where) for row, (name, where) in zip(rows, pairs)),
     )
 
 

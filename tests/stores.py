@@ -24,9 +24,15 @@ def put(
     beside: Mapping[str, object] | None = None,
     per_block: Mapping[str, list] | None = None,
     edited: bool = False,
+    policy: str | None = None,
 ) -> Path:
-    """One run of one seed: metrics by prompt id. `at`: when it was asked for. Returns the run's folder."""
+    """One run of one seed: metrics by prompt id. `at`: when it was asked for. Returns the run's folder.
+
+    policy: its name; "render" where the preset's begins so.
+    """
     pixels = {"seed": seed, "method.settings": dict(settings or {}), "duration_scale": 1.0, **(beside or {})}
+    if policy or preset.startswith("render"):
+        pixels["method.policy"] = policy or "render"
     if weights is not None:
         pixels["backbone.weights"] = weights
     key = {"epoch": epoch, "kernel": "sdpa cpu", "pixels": pixels}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eval.selection import differences, metrics, pick, rows, tasks
+from eval.records import runs
+from eval.selection import differences, left_out, metrics, pick, rows, tasks
 from tests.stores import put
 
 
@@ -51,12 +52,22 @@ def test_settings_beside_the_method_of_most_videos_count(tmp_path):
     assert names(found) == {"tiny/echo": 1, "tiny/render_truth": 3} and [row.calibration for row in found] == [False, True]
 
 
-def test_of_a_presets_settings_those_of_most_videos_count(tmp_path):
-    put(tmp_path, "hard", "echo", one(1), at=5, settings={"anchors": 6})
+def test_of_a_presets_settings_the_newest_count_and_the_others_are_named(tmp_path):
+    """As in the tables; however many videos older settings have."""
+    put(tmp_path, "hard", "echo", one(1), at=5, settings={"anchors": 6, "pool": 12})
     for seed in (0, 1):
-        put(tmp_path, "hard", "echo", one(2), at=1, seed=seed, settings={"anchors": 12})
-    (row,) = rows(tmp_path, "hard")
-    assert row.settings == {"method.settings.anchors": 12} and set(row.videos) == {("p0", 0), ("p0", 1)}
+        put(tmp_path, "hard", "echo", one(2), at=1, seed=seed, settings={"anchors": 12, "pool": 12})
+    put(tmp_path, "hard", "memrope", one(3), at=1)
+    found = rows(tmp_path, "hard")
+    assert found[0].settings["method.settings.anchors"] == 6 and set(found[0].videos) == {("p0", 0)}
+    assert left_out(found) == ["left out, as tiny/echo has newer settings: anchors=12 (2 videos)"]
+
+
+def test_rendered_rows_are_told_by_their_policy(tmp_path):
+    """Not by their names, and so neither by where in the package one asks."""
+    put(tmp_path, "hard", "ceiling", one(1), weights=None, policy="render"), put(tmp_path, "hard", "render_free", one(2), policy="echo")
+    assert {row.preset: row.calibration for row in rows(tmp_path, "hard")} == {"ceiling": True, "render_free": False}
+    assert {run.path.parts[-3]: run.calibration for run in runs(tmp_path)} == {"ceiling": True, "render_free": False}
 
 
 def test_videos_without_scores_are_seen_on_demand(tmp_path):

@@ -72,10 +72,11 @@ def test_refusals(store: Path, words: list[str], message: str, capsys: pytest.Ca
     assert message in told and told.count("\n") == 1
 
 
-def fake(store: Path, preset: str, run: str, attempt: str, settings: dict[str, object], weights: str) -> None:
+def fake(store: Path, preset: str, run: str, attempt: str, settings: dict[str, object], weights: str, epoch: int = 1) -> None:
     """A run of one video, its files empty but for what a sheet reads before it draws."""
-    pixels = {"backbone.weights": weights, "seed": 0, "method.settings": settings}
-    spec = {"seed": 0, "method": {"name": preset, "label": "Echo"}, "key": {"pixels": pixels}}
+    policy = "render" if preset.startswith("render") else "echo"
+    pixels = {"backbone.weights": weights, "seed": 0, "method.policy": policy, "method.settings": settings}
+    spec = {"seed": 0, "method": {"name": preset, "label": "Echo"}, "key": {"epoch": epoch, "pixels": pixels}}
     record = {"unit": "u", "prompt": "p", "status": "ok", "latents_sha256": "0", "scores": None, "metrics": {}, "t": 0}
     files = {"run.json": spec, "records/a.jsonl": record | {"files": {"video": f"{run}.mp4", "trace": "t"}}, "units/t": {"scene": 0}}
     for name, content in (files | {f"attempts/{attempt}.json": {}}).items():
@@ -95,6 +96,21 @@ def test_newest_run_of_each_preset_and_settings_has_a_row(tmp_path: Path) -> Non
         "Echo\necho\ndrift_gate_lambda=1.0": "c",
         "Echo\necho_paper": "d",
     }
+
+
+def test_runs_of_an_older_version_of_the_code_are_left_out(tmp_path: Path) -> None:
+    """Whatever their settings: their frames may have another size."""
+    fake(tmp_path, "echo", "a", "2", {}, "w", epoch=2)
+    fake(tmp_path, "echo", "b", "1", {"gone": 1}, "w", epoch=1)
+    fake(tmp_path, "memrope", "c", "1", {}, "w", epoch=1)
+    assert [row.videos["p"].path.stem for row in sheet.rows_of(tmp_path, "hard", 0)] == ["a"]
+
+
+def test_frames_of_several_sizes_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sheet, "stills", lambda path, every: np.zeros((2, *((48, 48) if path.stem == "a" else (24, 40)), 3), np.uint8))
+    rows = [sheet.Row(name, name, videos={"p": sheet.Shot(Path(name), [], 6.0)}) for name in ("a", "b")]
+    with pytest.raises(ValueError, match=r"^hard: frames of several sizes \(a 48x48 px, b 40x24 px\)"):
+        sheet.sheet(rows, "p", None, "hard", tmp_path / "s.png")
 
 
 def test_rendered_rows_stand_last_and_named_ones_in_their_order(tmp_path: Path) -> None:

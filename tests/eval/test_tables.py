@@ -318,6 +318,10 @@ def test_backbones_are_sections_of_one_table(write, tmp_path):
     assert "**83.00" in text and "**87.00" in text and "Backbones tiny (weights" in text
     rows, _ = sweep(write, ("echo", 2), ("longlive", 5, "long"), task="hard")
     assert [row["reference"] for row in rows] == ["", "echo"] and float(rows[1]["text_alignment_gap"]) == 3
+    note = "longlive (long) is compared with echo on another backbone (tiny): its difference is the method's and the backbone's together."
+    forms = [(write.store / "tables" / f"table2-hard.{end}").read_text(encoding="utf-8") for end in ("md", "tex")]
+    shown = "\n".join(tables.make(write.store, ["table2-hard"]))
+    assert all(form.count(note) == 1 for form in (*forms, shown)) and "another backbone" not in text
 
 
 def test_less_is_better_where_the_arrow_stands(write):
@@ -325,6 +329,13 @@ def test_less_is_better_where_the_arrow_stands(write):
     line = next(line for line in text.splitlines() if "`self_forcing`" in line)
     assert [cell.strip()[:3] for cell in line.split("|")[4:6]] == ["<u>", "**8"] and "leakage (world) ↓" in text
     assert rows[0]["leakage_metric"] == "world.leakage" and "lower where" in text
+
+
+def test_half_life_is_told_to_be_cut_off(write):
+    _, text = sweep(write, ("self_forcing", 0), ("echo", 2), names=("world.leakage", "world.half_life_blocks"))
+    assert "says at least 13" in text
+    _, text = sweep(write, ("echo", 2), names=("world.leakage",), task="hard")
+    assert "at least 13" not in text
 
 
 def test_differences_are_paired(write):

@@ -116,10 +116,12 @@ def test_a_row_is_a_run_like_any_other(config):
     assert work(job, new_attempt(), [], config, lambda event: None) == 0 and len(run.records()) == 2
 
 
-def test_ways_seeds_and_worlds_are_runs_of_their_own(config):
+def test_ways_seeds_and_worlds_are_runs_of_their_own(config, monkeypatch):
     base = prepare(config)
     ids = {base.run_id, prepare(changed(config, "method.way", "other")).run_id, prepare(changed(config, "seed", 1)).run_id}
-    assert len(ids) == 3 and base.run_key["pixels"]["method.settings"]["world"] == 2
+    monkeypatch.setattr("data.world.film.VERSION", 3)
+    ids.add(prepare(changed(config, "method.world", 3)).run_id)
+    assert len(ids) == 4 and base.run_key["pixels"]["method.settings"]["world"] == 2
     assert sum(scene_blocks(base.asked[0].durations_s, base.policy.durations)) == 4
 
 
