@@ -88,7 +88,7 @@ def measured(store: Path) -> dict[bool, float]:
     """Mean seconds of a block in a store, scores included, by whether it was rendered; kinds of which it has none are left out."""
     totals: dict[bool, list[float]] = {}
     for run in runs(store):
-        rendered = run.spec["key"]["pixels"]["method.policy"] == "render"
+        rendered = run.calibration
         for record in run.records():
             if record["status"] == "ok":
                 total = totals.setdefault(rendered, [0.0, 0.0])
