@@ -206,8 +206,8 @@ def _rate(step: int, settings: Settings) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def train(trainer: Trainer, save_every: int, until: int | None = None) -> None:
-    """Run to the last step, or only to `until`; checkpoint every `save_every` steps and log every ten as a line of JSON."""
+def train(trainer: Trainer, save_every: int, until: int | None = None, keep_every: int = 0) -> None:
+    """Run to the last step, or only to `until`; weights of every `keep_every`th step stay in folders of their own; checkpoint every `save_every` steps and log every ten as a line of JSON."""
     recent: list[tuple[float, int]] = []
     log = trainer.folder / "log.jsonl"
     mark = time.monotonic()
@@ -228,6 +228,8 @@ def train(trainer: Trainer, save_every: int, until: int | None = None) -> None:
             recent.clear()
         if trainer.share[0] == 0 and (trainer.step % save_every == 0 or trainer.step == last):
             trainer.save()
+        if trainer.share[0] == 0 and keep_every and trainer.step % keep_every == 0:
+            export(trainer, trainer.folder / f"step-{trainer.step}")
 
 
 def _smooth(before: float, losses: Iterable[float]) -> float:
@@ -311,6 +313,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=200)
+    parser.add_argument("--keep-every", type=int, default=0, metavar="STEPS", help="also keep weights for a curve over training")
     parser.add_argument("--compile", action="store_true", help="fuse small operations (needs a C++ compiler; 20 %% faster)")
     parser.add_argument("--replan", type=int, metavar="STEPS", help="from the checkpoint on, so many steps in all; the plan says so")
     parser.add_argument("--until", type=int, metavar="STEP", help="stop there, without weights, and compare the log with --against")
@@ -366,7 +369,7 @@ def _run(rank: int, count: int, settings: Settings, given: argparse.Namespace) -
         torch._dynamo.config.recompile_limit = 64
         for block in trainer.model.blocks:
             block.compile(dynamic=False)
-    train(trainer, given.save_every, given.until)
+    train(trainer, given.save_every, given.until, given.keep_every)
 
 
 if __name__ == "__main__":

@@ -101,6 +101,15 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     assert losses[0]["clips"] == losses[1]["clips"]
 
 
+def test_weights_are_kept_along_the_way(tmp_path: Path) -> None:
+    trainer = Trainer(SMALL, tmp_path, CPU)
+    train(trainer, save_every=4, keep_every=2)
+    kept = [json.loads((tmp_path / f"step-{step}" / "provenance.json").read_text())["steps_done"] for step in (2, 4)]
+    assert kept == [2, 4] and sorted(path.name for path in tmp_path.glob("step-*")) == ["step-2", "step-4"]
+    early, late = (load(BackboneFile(str(tmp_path / f"step-{step}" / "model.safetensors"))).model for step in (2, 4))
+    assert not torch.equal(early.patch_embedding.weight, late.patch_embedding.weight)
+
+
 def test_export_loads_and_says_where_it_comes_from(tmp_path: Path) -> None:
     trainer = Trainer(SMALL, tmp_path / "run", CPU)
     trainer.train_step()
