@@ -3,8 +3,8 @@
     python -m jobs.tables quick|night [only=table1,table2] [KEY=VALUE ...]
 
 quick: 8 prompts x 2 seeds, the eight tables (Table 1 at 60 s alone) and the sweeps over long videos. night: 32 prompts x 4
-seeds, all of Table 1, the bounds of memory and the sweeps over recall. Units that several tables share are made once; what is there already is not made
-again, so that a command that was stopped goes on when it is given again. KEY=VALUE are settings of run.py, for example
+seeds, all of Table 1, the bounds of memory and the sweeps over recall. Units that several tables share are made once; what is there
+already is not made again, so that a command that was stopped goes on when it is given again. KEY=VALUE are settings of run.py, for example
 store=DIR, max_workers=1 or backbone=tiny. Before the work starts it says how many videos are missing and how long that takes.
 """
 
@@ -53,7 +53,7 @@ class Size:
 
 
 SIZES = {
-    "quick": Size(8, (0, 1), {"table1": ("long60",), "sweep_lambda": ("long60",), "sweep_budget": ("long60",), "bounds": ()}, ("video.height_px=96",)),
+    "quick": Size(8, (0, 1), {**dict.fromkeys(("table1", "sweep_lambda", "sweep_budget"), ("long60",)), "bounds": ()}, ("video.height_px=96",)),
     "night": Size(32, (0, 1, 2, 3), {}),
 }
 

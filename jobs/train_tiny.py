@@ -207,7 +207,10 @@ def _rate(step: int, settings: Settings) -> float:
 
 
 def train(trainer: Trainer, save_every: int, until: int | None = None, keep_every: int = 0) -> None:
-    """Run to the last step, or only to `until`; weights of every `keep_every`th step stay in folders of their own; checkpoint every `save_every` steps and log every ten as a line of JSON."""
+    """Run to the last step, or only to `until`; checkpoint every `save_every` steps and log every ten as a line of JSON.
+
+    keep_every: weights of every so many steps stay in folders of their own (0: none).
+    """
     recent: list[tuple[float, int]] = []
     log = trainer.folder / "log.jsonl"
     mark = time.monotonic()
