@@ -53,7 +53,9 @@ class Size:
 
 
 SIZES = {
-    "quick": Size(8, (0, 1), {**dict.fromkeys(("table1", "sweep_lambda", "sweep_budget"), ("long60",)), "bounds": ()}, ("video.height_px=96",)),
+    "quick": Size(
+        8, (0, 1), {**dict.fromkeys(("table1", "sweep_lambda", "sweep_budget"), ("long60",)), "bounds": ()}, ("video.height_px=96",)
+    ),
     "night": Size(32, (0, 1, 2, 3), {}),
 }
 
