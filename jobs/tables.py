@@ -36,7 +36,7 @@ from jobs.store import RunFolder
 
 CONF = ROOT / "conf"
 TABLES = ("table1", "table2", "table3", "table6", "table7", "table8", "table9a", "table9b", "bounds", "sweep_lambda", "sweep_budget")
-BLOCK_S = {False: 0.029, True: 0.008}
+BLOCK_S = {False: 0.037, True: 0.011}
 """Seconds of one core for a block, generated and rendered, scores included, where a store tells of none yet (an AMD EPYC of 2025)."""
 START_S = 6.0
 """Seconds until a worker works."""
