@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 TRAIN_STEPS = 1000
+Levels = TypeVar("Levels", Tensor, NDArray[np.float64])
+
+
+def shifted(x: Levels, shift: float = 5.0) -> Levels:
+    """s(x) = shift x / (1 + (shift - 1) x): noise levels in 0..1, moved towards 1."""
+    return shift * x / (1 + (shift - 1) * x)
 
 
 def sigma_table(shift: float = 5.0) -> Tensor:
-    """sigma_i = s(1 - i/1000), s(x) = shift x / (1 + (shift - 1) x), i = 0..999; float64 [1000], from 1 down."""
-    x = 1 - torch.arange(TRAIN_STEPS, dtype=torch.float64) / TRAIN_STEPS
-    return shift * x / (1 + (shift - 1) * x)
+    """sigma_i = s(1 - i/1000), i = 0..999; float64 [1000], from 1 down."""
+    return shifted(1 - torch.arange(TRAIN_STEPS, dtype=torch.float64) / TRAIN_STEPS, shift)
 
 
 def x0_from_flow(noisy: Tensor, flow: Tensor, sigma: float) -> Tensor:
@@ -22,8 +30,8 @@ def x0_from_flow(noisy: Tensor, flow: Tensor, sigma: float) -> Tensor:
     return (noisy.double() - sigma * flow.double()).to(noisy.dtype)
 
 
-def renoise(x0: Tensor, noise: Tensor, sigma: float) -> Tensor:
-    """x_t = (1 - sigma) x0 + sigma eps."""
+def renoise(x0: Tensor, noise: Tensor, sigma: float | Tensor) -> Tensor:
+    """x_t = (1 - sigma) x0 + sigma eps; sigma one number, or broadcast."""
     return (1 - sigma) * x0 + sigma * noise
 
 

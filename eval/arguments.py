@@ -1,9 +1,10 @@
-"""Words of a command line: `key=value`, `--flag VALUE` and bare names, each known beforehand."""
+"""Command lines: words as `key=value`, `--flag VALUE` and bare names, each known beforehand; lines as the answer."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 def nearest(word: str, choices: Sequence[str]) -> str:
@@ -43,3 +44,14 @@ def _next(flag: str, rest: Iterator[str]) -> str:
     if value is None or value.startswith("--"):
         raise ValueError(f"{flag}: a value follows, for example {flag} FILE")
     return value
+
+
+def answer(command: Callable[[Sequence[str]], Sequence[str]], words: Sequence[str]) -> int:
+    """Write the lines of a command, or in one line why it is refused; the exit status, 1 for a refusal."""
+    try:
+        lines = command(words)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from echo.scene import BLOCK_S, FPS
 from eval import style
-from eval.arguments import nearest, parse
+from eval.arguments import answer, nearest, parse
 from eval.curves import Curve, curve
 from eval.selection import Row, left_out, pick, rows, tasks
 
@@ -208,13 +208,7 @@ def _command(words: Sequence[str]) -> list[str]:
 
 def main(words: Sequence[str]) -> int:
     """Command line; see the module's docstring."""
-    try:
-        lines = _command(words)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print("\n".join(lines))
-    return 0
+    return answer(_command, words)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 
 from data.published import claims, note, ours, unmapped
 from eval import reasons, verdicts
-from eval.arguments import parse
+from eval.arguments import answer, parse
 from eval.reasons import Effect, Trial
 from eval.selection import left_out, rows, tasks
 from eval.verdicts import AGREE, DISAGREE, MARKS, MISSING, Finding, Rows, count, signed
@@ -202,20 +202,19 @@ def summary(findings: Sequence[Finding]) -> list[str]:
 
 def main(words: Sequence[str]) -> int:
     """Command line; see the module's docstring."""
-    try:
-        given, names = parse(words, KEYS, TABLES)
-        store = Path(given["store"])
-        if not (store / "runs").is_dir():
-            raise ValueError(f"store={store}: no run store; it has no folder runs")
-        there = {task: rows(store, task) for task in tasks(store)}
-        wanted = [claim for claim in claims() if not names or f"table{claim.table}" in names]
-        findings = verdicts.find(wanted, there)
-        _write(given, findings, reasons.trials(findings, there), reasons.effects(there), there)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print("\n".join([*summary(findings), *(f"{task}: {line}" for task, found in there.items() for line in left_out(found))]))
-    return 0
+    return answer(_command, words)
+
+
+def _command(words: Sequence[str]) -> list[str]:
+    given, names = parse(words, KEYS, TABLES)
+    store = Path(given["store"])
+    if not (store / "runs").is_dir():
+        raise ValueError(f"store={store}: no run store; it has no folder runs")
+    there = {task: rows(store, task) for task in tasks(store)}
+    wanted = [claim for claim in claims() if not names or f"table{claim.table}" in names]
+    findings = verdicts.find(wanted, there)
+    _write(given, findings, reasons.trials(findings, there), reasons.effects(there), there)
+    return [*summary(findings), *(f"{task}: {line}" for task, found in there.items() for line in left_out(found))]
 
 
 def _write(given: Mapping[str, str], findings: Sequence[Finding], trials: Sequence[Trial], effects: Sequence[Effect], there: Rows) -> None:

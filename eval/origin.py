@@ -6,6 +6,7 @@ import hashlib
 import platform
 import subprocess
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from echo.presets import ROOT
@@ -15,19 +16,39 @@ ROOMS = ("echo", "baselines", "data", "eval", "conf")
 
 def origin(module: str, words: Sequence[str]) -> dict[str, str]:
     """The command `python -m module words`, the commit (marked where the code has changed since) and the machine."""
-    changed = "-changed" if _git("status", "--porcelain", "--", *ROOMS) else ""
     return {
         "command": " ".join(["python -m", module, *words]),
-        "commit": (_git("rev-parse", "HEAD") or "unknown") + changed,
+        "commit": commit(ROOMS),
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, one thread",
     }
 
 
-def _git(*words: str) -> str:
-    """What git says, or nothing outside a repository."""
-    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+def git(*words: str) -> str:
+    """What git says of this project; nothing outside a repository, without git, or where it takes too long."""
+    try:
+        answer = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""
+
+
+def commit(paths: Sequence[str]) -> str:
+    """The commit of the code, marked where anything below `paths` was changed since; "unknown" outside a repository."""
+    return (git("rev-parse", "HEAD") or "unknown") + ("-changed" if git("status", "--porcelain", "--", *paths) else "")
+
+
+def file_digest(path: Path) -> str:
+    """128 bits of BLAKE2b over a file's bytes, as 32 hex digits; one read per process and version of the file."""
+    stat = path.stat()
+    return _file_digest(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _file_digest(path: Path, mtime_ns: int, size_bytes: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def digest(path: Path) -> str:
-    """BLAKE2b of a file, 32 hex digits; "missing" where there is none."""
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() if path.is_file() else "missing"
+    """`file_digest` of a file; "missing" where there is none."""
+    return file_digest(path) if path.is_file() else "missing"

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eval.arguments import answer, parse
 from eval.forms import as_csv, as_latex, as_markdown, as_text
 from eval.grid import CALIBRATION, DECIMALS, Cell, Column, Gap, Grid, Row
 from eval.records import Asked, Run, flat, runs, sweeps
@@ -329,22 +330,11 @@ def _ranked(cell: Cell) -> float | None:
 
 def main(words: Sequence[str]) -> int:
     """Command line: `store=DIR`, `task=NAME,NAME` and `experiment=NAME`, all optional."""
-    try:
-        lines = _command(words)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print("\n".join(lines))
-    return 0
+    return answer(_command, words)
 
 
 def _command(words: Sequence[str]) -> list[str]:
-    given = {"store": "results", "task": "", "experiment": ""}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or key not in given:
-            raise ValueError(f"{word}: not understood; store=DIR, task=NAME,NAME and experiment=NAME are")
-        given[key] = value
+    given, _ = parse(words, {"store": "results", "task": "", "experiment": ""})
     store = Path(given["store"])
     if not (store / "runs").is_dir():
         raise ValueError(f"store={store}: no run store; it has no folder runs")

@@ -10,11 +10,10 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from echo.scene import Prompt
+from eval.origin import file_digest
 from jobs.config import MethodConfig, RunConfig, located
 
 PIXEL_EPOCH = 2
@@ -35,18 +34,6 @@ def canonical(value: Any) -> str:
 def digest(value: Any) -> str:
     """80 bits of BLAKE2b over canonical JSON, as 20 hex digits."""
     return hashlib.blake2b(canonical(value).encode(), digest_size=10).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """128 bits of BLAKE2b over a file's bytes, as 32 hex digits; one read per process and version of the file."""
-    stat = path.stat()
-    return _file_digest(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=64)
-def _file_digest(path: Path, mtime_ns: int, size_bytes: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def leaves(config: Any, where: str = "") -> Iterator[tuple[str, str, Any]]:

@@ -12,15 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from echo.backbone.headers import layers_of, misfit, read_header, shapes_of
 from echo.cache.policy import Policy, build, find
 from echo.geometry import Geometry
 from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_blocks
 from eval.protocol import scopes
+from eval.records import RENDER
 from jobs import identity
 from jobs.config import ROOT, RunConfig, from_plain, located, parse_shard
-from jobs.headers import misfit, read_header
 
-RENDER = "render"
 """Stands where a policy's name does in calibration rows."""
 
 
@@ -101,7 +101,7 @@ def prepare(plain: Mapping[str, Any]) -> Job:
     prompts = tuple(_scaled(prompt, config.duration_scale) for prompt in whole)
     header = _header(located(config.backbone.weights))
     if config.backbone.lora is not None:
-        wrong = misfit(read_header(located(config.backbone.lora)), header)
+        wrong = misfit(shapes_of(read_header(located(config.backbone.lora))), layers_of(header))
         if wrong is not None:
             raise ValueError(f"backbone.lora={config.backbone.lora}: {wrong}; {_nearest_file('backbone.lora', config.backbone.lora)}")
     geometry = Geometry(**json.loads(header["__metadata__"]["sizes"])["geometry"])
@@ -119,7 +119,7 @@ def _header(weights: Path) -> dict[str, Any]:
     """Header of a backbone's file, which has its sizes."""
     header = read_header(weights)
     if "sizes" not in header.get("__metadata__", {}):
-        raise ValueError(f"backbone.weights={weights}: no sizes in its header; it is not a backbone that jobs.train_tiny wrote")
+        raise ValueError(f"backbone.weights={weights}: no sizes in its header; it is not a backbone of this project")
     return header
 
 

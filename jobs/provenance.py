@@ -6,12 +6,11 @@ import hashlib
 import os
 import platform
 import socket
-import subprocess
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from jobs.config import ROOT
+from eval.origin import git
 
 PACKAGES = ("torch", "numpy", "scipy", "hydra-core", "omegaconf", "av", "opencv-python-headless", "safetensors")
 
@@ -40,18 +39,10 @@ def describe(argv: Sequence[str], config: Mapping[str, Any]) -> dict[str, Any]:
 
 def commit() -> dict[str, str | None]:
     """The commit of the code and a hash of what differs from it; both None outside a clone."""
-    head = _git("rev-parse", "HEAD")
-    changes = _git("diff", "HEAD")
+    head = git("rev-parse", "HEAD")
+    changes = git("diff", "HEAD")
     dirty = hashlib.blake2b(changes.encode(), digest_size=10).hexdigest() if changes else None
     return {"commit": head or None, "dirty": dirty}
-
-
-def _git(*words: str) -> str:
-    try:
-        answer = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return answer.stdout.strip() if answer.returncode == 0 else ""
 
 
 def _version(package: str) -> str | None:

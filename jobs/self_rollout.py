@@ -31,10 +31,11 @@ from data.world.words import sentence
 from echo.backbone import load, lora
 from echo.backbone.load import Backbone, BackboneFile
 from echo.presets import make_policy
+from echo.sampler import renoise, shifted
+from eval.origin import file_digest
 from jobs import processes
-from jobs.identity import file_digest
-from jobs.streams import Network, Stream, precision, trainable
-from jobs.teacher_forcing import CopiesAttention
+from jobs.streams import Network, Stream, trainable
+from jobs.teacher_forcing import CopiesAttention, precision
 from jobs.train_data import BLOCK_FRAMES, shown_words
 from jobs.train_tiny import ROOT, describe, started_at
 
@@ -276,15 +277,10 @@ def _noised(x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Ten
     """x0 [B, M * 3, C, h, w] at a drawn noise level for each block: noisy, levels [B, M], the same broadcast, noise."""
     blocks = x0.shape[1] // BLOCK_FRAMES
     uniform = 0.02 + 0.96 * torch.rand(len(x0), blocks, generator=generator)
-    sigma = 5 * uniform / (1 + 4 * uniform)
+    sigma = shifted(uniform)
     level = sigma.repeat_interleave(BLOCK_FRAMES, dim=1)[..., None, None, None]
     noise = torch.randn(x0.shape, generator=generator)
-    return renoise_each(x0, noise, level), sigma, level, noise
-
-
-def renoise_each(x0: Tensor, noise: Tensor, level: Tensor) -> Tensor:
-    """(1 - level) x0 + level noise, `level` a tensor."""
-    return (1 - level) * x0 + level * noise
+    return renoise(x0, noise, level), sigma, level, noise
 
 
 def train(run: SelfRollout, save_every: int) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from echo.backbone import rope
 from echo.backbone.load import Backbone
@@ -20,7 +18,7 @@ from echo.cache.policy import Policy
 from echo.geometry import Geometry
 from echo.sampler import renoise, schedule
 from echo.scene import SceneStart
-from jobs.teacher_forcing import attend_plainly
+from jobs.teacher_forcing import attend_plainly, precision
 
 
 @dataclass
@@ -36,14 +34,6 @@ class Network:
     def states(self, rows: Tensor) -> TextStates:
         with precision(rows.device):
             return self.model.text_states(self.text(rows))
-
-
-@contextmanager
-def precision(device: torch.device) -> Iterator[None]:
-    """bf16 products; left after each pass, because autocast would hand casts made without gradients to a pass with them."""
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
-    with torch.autocast(device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        yield
 
 
 class CachedAttention:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from echo.backbone import rope
 from echo.backbone.text import WordEncoder
 from echo.backbone.wan import WanModel
+from echo.sampler import renoise
 from jobs.train_data import BLOCK_FRAMES, NOISY, Batch
 
 
@@ -74,6 +76,15 @@ def attend_plainly(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.matmul(scores.softmax(-1), v)
 
 
+@contextmanager
+def precision(device: torch.device) -> Iterator[None]:
+    """bf16 products; left after each pass, because autocast would hand casts made without gradients to a pass with them."""
+    # On a CPU the fused attention kernel's backward pass is several times slower in bf16 than plain products.
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+    with torch.autocast(device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
 def loss_of(model: WanModel, text: WordEncoder, batch: Batch, device: torch.device) -> Tensor:
     """Squared error of the predicted flow (noise - x0), summed over the batch's rows, as a mean over all rows of the step.
 
@@ -89,7 +100,7 @@ def loss_of(model: WanModel, text: WordEncoder, batch: Batch, device: torch.devi
     blur = torch.randn(whole, generator=generator)[rows] * batch.context_sigma[:, None, None, None, None]
     sigma = batch.sigmas.repeat_interleave(BLOCK_FRAMES, dim=2)
     level = sigma[..., None, None, None]
-    noisy = (1 - level) * clean + level * noise
+    noisy = renoise(clean, noise, level)
     past = (clean + blur)[:, : (blocks - 1) * BLOCK_FRAMES]
     sequence = torch.cat([past, *noisy], dim=1).to(device)
     zeros = torch.zeros(size, past.shape[1])
@@ -97,9 +108,7 @@ def loss_of(model: WanModel, text: WordEncoder, batch: Batch, device: torch.devi
     grid = (clean.shape[3] // 2, clean.shape[4] // 2)
     attend = CopiesAttention(batch.gaps, *grid, model.config.head_dim, device, copies=copies)
     words = text.rows(batch.sentences).to(device)
-    # On a CPU the fused kernel's backward pass is several times slower in bf16 than plain products.
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
-    with torch.autocast(device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+    with precision(device):
         states = model.text_states(text(words))
         flow = model(sequence, model.time_states(timesteps), states, attend)
     predicted = torch.stack(flow[:, past.shape[1] :].float().chunk(copies, dim=1))

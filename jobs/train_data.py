@@ -11,7 +11,7 @@ from torch import Tensor
 from data.world.render import draw, draw_words, render
 from data.world.words import Words, held_out, sentence
 from echo.backbone.codec import PatchCodec
-from echo.sampler import schedule
+from echo.sampler import schedule, shifted
 
 BLOCK_FRAMES = 3
 """Latent frames in a block."""
@@ -122,7 +122,7 @@ def _sigmas(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray
     """Noise levels: 70 % those of the four-step sampler, the rest from its shifted schedule; first blocks noisier."""
     levels = np.array(schedule().sigmas)
     uniform = rng.uniform(size=shape)
-    spread = 5 * uniform / (1 + 4 * uniform)
+    spread = shifted(uniform)
     fourth = levels[rng.integers(0, 4, size=shape)]
     first = levels[rng.choice(4, size=shape[:2], p=(0.4, 0.2, 0.2, 0.2))]
     fourth[..., 0] = first

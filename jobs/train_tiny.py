@@ -7,8 +7,6 @@ import copy
 import json
 import math
 import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -27,7 +25,9 @@ from echo.backbone.codec import CHANNELS, SIDE, PatchCodec
 from echo.backbone.text import WordEncoder
 from echo.backbone.wan import WanConfig, WanModel
 from echo.geometry import PATCH, Geometry
+from eval.origin import commit
 from jobs import processes
+from jobs.provenance import cpu
 from jobs.teacher_forcing import loss_of
 from jobs.train_data import BLOCK_FRAMES, FRAMES_PER_STEP, fit_codec, make_batch
 
@@ -262,31 +262,14 @@ def export(trainer: Trainer, folder: Path) -> None:
 
 def describe(device: torch.device) -> dict[str, str]:
     """Where and on which code something is trained, for the file beside its weights."""
-    return {"device": str(device), "hardware": _hardware(device), "torch": torch.__version__, "commit": _commit()}
+    return {"device": str(device), "hardware": _hardware(device), "torch": torch.__version__, "commit": commit(TRAINED_BY)}
 
 
 def _hardware(device: torch.device) -> str:
     """A line about the machine."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    )
-    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} thread(s)"
-
-
-def _commit() -> str:
-    """The commit that the code stands on, marked where the code that training reads was changed since."""
-    root = Path(__file__).resolve().parents[1]
-    heads = _git(root, "rev-parse", "HEAD")
-    changed = _git(root, "status", "--porcelain", "--", *TRAINED_BY)
-    return (heads or "unknown") + ("-changed" if changed else "")
-
-
-def _git(root: Path, *arguments: str) -> str:
-    """What git says, or nothing outside a repository."""
-    return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+    return f"{cpu()}, {torch.get_num_threads()} thread(s)"
 
 
 def started_at(folder: Path) -> str:
@@ -294,7 +277,7 @@ def started_at(folder: Path) -> str:
     note = folder / "commit.txt"
     if not note.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        note.write_text(_commit() + "\n")
+        note.write_text(commit(TRAINED_BY) + "\n")
     return note.read_text().strip()
 
 

@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 from data.world.film import Render
 from echo.scene import FPS, PIXEL_FRAMES_PER_LATENT, Prompt, scene_blocks
-from jobs import identity, provenance
+from eval.origin import file_digest
+from jobs import provenance
 from jobs.config import located
 from jobs.plan import Job, prepare
 from jobs.progress import FRAMES
@@ -123,10 +124,10 @@ def _load(job: Job) -> tuple[Backbone | None, EmbeddedScorer | None]:
         cv2.setNumThreads(job.config.backbone.threads)
         assert job.config.eval.weights is not None
         path = located(job.config.eval.weights)
-        scorer = _scorer(path, identity.file_digest(path))
+        scorer = _scorer(path, file_digest(path))
     if not isinstance(job.policy, Render):
         files = [None if path is None else located(path) for path in (job.config.backbone.weights, job.config.backbone.lora)]
-        backbone = _backbone(job.config.backbone.dtype, *((path, path and identity.file_digest(path)) for path in files))
+        backbone = _backbone(job.config.backbone.dtype, *((path, path and file_digest(path)) for path in files))
     return backbone, scorer
 
 

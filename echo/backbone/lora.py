@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from difflib import get_close_matches
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-DOWN, UP = ".lora_A.weight", ".lora_B.weight"
+from echo.backbone.headers import DOWN, UP, misfit
 
 
 class LowRank(nn.Module):
@@ -51,18 +50,12 @@ def tensors_of(additions: Mapping[str, LowRank]) -> dict[str, Tensor]:
 def merge(model: nn.Module, tensors: Mapping[str, Tensor], scale: float = 1.0) -> None:
     """Add scale * up @ down to the weights of `model`, in place and summed in fp32.
 
-    Raises ValueError for a tensor without its partner, of a layer that the model lacks, or of another shape.
+    Raises ValueError where they do not fit (`echo.backbone.headers.misfit`).
     """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    names = {key.removesuffix(DOWN).removesuffix(UP) for key in tensors}
-    for name in sorted(names):
-        if name not in layers:
-            nearest = get_close_matches(name, layers, 1, 0)[0]
-            raise ValueError(f"low-rank addition to {name!r}: the network has no such layer; nearest: {nearest}")
-        down, up = tensors.get(name + DOWN), tensors.get(name + UP)
-        weight = layers[name].weight
-        if down is None or up is None:
-            raise ValueError(f"low-rank addition to {name!r}: lora_A and lora_B come in pairs, one of them is missing")
-        if (up.shape[0], down.shape[1]) != tuple(weight.shape) or up.shape[1] != down.shape[0]:
-            raise ValueError(f"low-rank addition to {name!r}: {list(up.shape)} @ {list(down.shape)} does not fit {list(weight.shape)}")
-        weight.copy_(weight.float() + scale * (up.float() @ down.float()))
+    layers = {name: module.weight for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    shapes = ({name: tuple(tensor.shape) for name, tensor in group.items()} for group in (tensors, layers))
+    if wrong := misfit(*shapes):
+        raise ValueError(wrong)
+    for name in {key.removesuffix(DOWN).removesuffix(UP) for key in tensors}:
+        weight = layers[name]
+        weight.copy_(weight.float() + scale * (tensors[name + UP].float() @ tensors[name + DOWN].float()))

@@ -136,7 +136,6 @@ class _Layer:
         hidden = self.up(torch.layer_norm(x, width, m.scale_mlp, m.shift_mlp, self.eps))
         return torch.addcmul(x, self.down(hidden), m.gate_mlp)
 
-
     def ask(self, x: Tensor, m: Modulation, layer: int, attend: Attend) -> Tensor:
         """Queries, keys and values of `x` [B, N, E], and what `attend` makes of them."""
         batch, tokens, size = x.shape

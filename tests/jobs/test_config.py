@@ -88,11 +88,11 @@ def write_header(path, shapes):
         ({A: [4, 32], B: [32, 3]}, "[32, 3] and lora_A.weight [4, 32] must have the shape of the layer's weight, [32, 32]"),
         ({A: [4, 64], B: [32, 4]}, "must have the shape"),
         ({A: [128], B: [32, 4]}, "must have the shape"),
-        ({}, "no tensors in its header"),
+        ({}, "no tensors; it is not a file of low-rank additions"),
     ],
 )
 def test_additions_that_do_not_fit_are_refused(shapes, part, plain, tmp_path):
-    """What is taken and what is not, by headers alone; `echo.backbone.lora.merge` has the same rules for tensors."""
+    """What is taken and what is not, by headers alone; `echo.backbone.lora.merge` goes by the same rules."""
     path = tmp_path / "lora.safetensors"
     write_header(path, shapes)
     given = changed(plain, "backbone.lora", str(path))
