@@ -8,8 +8,6 @@ Shapes: B batch, F latent frames, C channels, H W latent cells, S tokens of a fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol, cast
 
 import torch
@@ -17,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from echo.backbone.sizes import WanConfig as WanConfig
 from echo.geometry import PATCH
 
 
@@ -46,44 +45,6 @@ class TimeStates(NamedTuple):
 
 TextStates = tuple[tuple[Tensor, Tensor], ...]
 """Cross-attention keys and values of one scene, for each layer [B, heads, L, head_dim]."""
-
-
-@dataclass(frozen=True)
-class WanConfig:
-    """Sizes of the network; the defaults are Wan2.1-T2V-1.3B."""
-
-    dim: int = 1536
-    ffn_dim: int = 8960
-    heads: int = 12
-    layers: int = 30
-    freq_dim: int = 256
-    text_dim: int = 4096
-    text_len: int = 512
-    in_channels: int = 16
-    out_channels: int = 16
-    eps: float = 1e-6
-
-    @property
-    def head_dim(self) -> int:
-        return self.dim // self.heads
-
-    @classmethod
-    def from_weights(cls, shapes: Mapping[str, tuple[int, ...]], *, heads: int, text_len: int) -> WanConfig:
-        """Read every size off the checkpoint's shapes; only the number of heads and text rows leave no trace in them."""
-        dim = shapes["patch_embedding.weight"][0]
-        if dim % heads:
-            raise ValueError(f"heads {heads}: must divide the checkpoint's width {dim}")
-        return cls(
-            dim=dim,
-            ffn_dim=shapes["blocks.0.ffn.0.weight"][0],
-            heads=heads,
-            layers=1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("blocks.")),
-            freq_dim=shapes["time_embedding.0.weight"][1],
-            text_dim=shapes["text_embedding.0.weight"][1],
-            text_len=text_len,
-            in_channels=shapes["patch_embedding.weight"][1],
-            out_channels=shapes["head.head.weight"][0] // (PATCH[1] * PATCH[2]),
-        )
 
 
 def sinusoid(timesteps: Tensor, dim: int) -> Tensor:

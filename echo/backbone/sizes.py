@@ -1,0 +1,72 @@
+"""Sizes of the backbones of Wan2.1's make, known without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from echo.geometry import PATCH, Geometry
+
+CELL_PX = 8
+"""Pixels on a side of a latent cell of Wan's codec."""
+
+
+@dataclass(frozen=True)
+class WanConfig:
+    """Sizes of the network; the defaults are Wan2.1-T2V-1.3B."""
+
+    dim: int = 1536
+    ffn_dim: int = 8960
+    heads: int = 12
+    layers: int = 30
+    freq_dim: int = 256
+    text_dim: int = 4096
+    text_len: int = 512
+    in_channels: int = 16
+    out_channels: int = 16
+    eps: float = 1e-6
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.heads
+
+    @classmethod
+    def from_weights(cls, shapes: Mapping[str, tuple[int, ...]], *, heads: int, text_len: int) -> WanConfig:
+        """Read every size off the checkpoint's shapes; only the number of heads and text rows leave no trace in them."""
+        dim = shapes["patch_embedding.weight"][0]
+        if dim % heads:
+            raise ValueError(f"heads {heads}: must divide the checkpoint's width {dim}")
+        return cls(
+            dim=dim,
+            ffn_dim=shapes["blocks.0.ffn.0.weight"][0],
+            heads=heads,
+            layers=1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("blocks.")),
+            freq_dim=shapes["time_embedding.0.weight"][1],
+            text_dim=shapes["text_embedding.0.weight"][1],
+            text_len=text_len,
+            in_channels=shapes["patch_embedding.weight"][1],
+            out_channels=shapes["head.head.weight"][0] // (PATCH[1] * PATCH[2]),
+        )
+
+
+@dataclass(frozen=True)
+class Size:
+    """A network's sizes and the frames that it was made for (tiny: frames that a processor makes in seconds), in pixels."""
+
+    network: WanConfig
+    height_px: int
+    width_px: int
+
+
+SIZES = {
+    "native": Size(WanConfig(), 480, 832),
+    "tiny": Size(WanConfig(dim=48, ffn_dim=96, heads=2, layers=2, freq_dim=32, text_dim=32), 64, 96),
+}
+
+
+def geometry(network: WanConfig, height_px: int, width_px: int, window_frames: int) -> Geometry:
+    """Geometry of a network on frames of a size."""
+    rows, columns = (px // (CELL_PX * side) for px, side in zip((height_px, width_px), PATCH[1:], strict=True))
+    return Geometry(
+        network.layers, network.heads, network.head_dim, rows, columns, latent_channels=network.in_channels, window_frames=window_frames
+    )
