@@ -1,0 +1,28 @@
+"""Packages that only the Wan2.1 backbones need (`pip install -e '.[wan]'`)."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+
+def need(name: str, *, asked: str = "a Wan2.1 backbone") -> Any:
+    """The module `name` of an optional package, imported now and not before; typed Any, for it may not be there.
+
+    Raises ValueError, naming what `asked` for it and how to install it, where it is missing or does not import.
+    """
+    package = name.partition(".")[0]
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        broken = "" if getattr(error, "name", None) == package else f" (it does not import: {str(error).partition(chr(10))[0]})"
+        raise ValueError(f"{asked} needs {package}: pip install -e '.[wan]'{broken}") from None
+
+
+def version_of(package: str) -> str:
+    """A package's version without importing it; "missing" where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"

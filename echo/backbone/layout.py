@@ -1,0 +1,71 @@
+"""Weights of the parts around the network, whoever saved them, under the names of the class that runs them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from echo.backbone.files import looks_like
+from echo.backbone.headers import Shape
+from echo.backbone.names import mismatch
+from echo.backbone.weights import Weights, open_weights
+
+Rules = Sequence[tuple[str, str]]
+"""Regular expressions and what to put in the place of what they find, applied in this order."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An opened file; names: the name in use -> the file's own."""
+
+    weights: Weights
+    names: Mapping[str, str]
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Shapes under the names in use."""
+        return {name: self.weights.shapes[own] for name, own in self.names.items()}
+
+    def get(self, name: str) -> Tensor:
+        """One tensor, mapped from the file where that can be."""
+        return self.weights.get(self.names[name])
+
+    def check(self, what: str, wanted: Mapping[str, Shape], *, beside: tuple[str, ...] = ()) -> None:
+        """Raise a ValueError of one line unless the file has the names and shapes of `what`.
+
+        beside: beginnings of names that may be in the file too, for nothing.
+        """
+        found = {name: shape for name, shape in self.shapes.items() if name in wanted or not name.startswith(beside)}
+        wrong = mismatch(found, wanted)
+        if wrong is not None:
+            raise ValueError(f"{self.weights.path}: not {what}: {wrong}; it looks like {looks_like(self.weights.shapes)}")
+
+
+def open_layout(path: Path, rules: Rules) -> Layout:
+    """Open a file or folder of weights under new names; where two tensors get one name, either will do.
+
+    Raises ValueError for a missing, foreign or damaged file (`echo.backbone.weights.open_weights`).
+    """
+    weights = open_weights(path)
+    names: dict[str, str] = {}
+    for own in weights.shapes:
+        name = own
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
+        names[name] = own
+    return Layout(weights, names)
+
+
+def shapes_of(module: nn.Module) -> dict[str, Shape]:
+    """Shapes of all that a module keeps."""
+    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
+
+
+def fill(module: nn.Module, prefix: str, layout: Layout, dtype: torch.dtype, device: torch.device | str) -> None:
+    """Give a module without memory the tensors whose names begin so, cast and moved one after another."""
+    module.load_state_dict({name: layout.get(prefix + name).to(device, dtype) for name in module.state_dict()}, assign=True)

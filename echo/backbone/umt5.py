@@ -1,0 +1,333 @@
+"""Wan's text encoder: UMT5-XXL through transformers, with the rows of each prompt kept on disk.
+
+Facts: spec of the common machinery (text encoder), Wan's own cleaning and padding. The encoder is 11 GB in bfloat16 and
+is needed for seconds, so the rows it makes are files named by what decides them, and only the process that finds some
+missing loads it. Rows past a prompt's end are zero, as the network was trained.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import html
+import json
+import os
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from echo.backbone.extras import need, version_of
+from echo.backbone.headers import Shape
+from echo.backbone.layout import Layout, open_layout, shapes_of
+
+TEXT_LEN = 512
+"""Tokens that Wan's networks were trained with, the end token among them."""
+
+PAD, END = 0, 1
+"""UMT5's token numbers of padding and of a text's end."""
+
+FORMAT = 1
+"""Of the rows on disk; part of their names, so that a change of this module can make all of them stale."""
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+_LAYER = r"^blocks\.(\d+)\."
+FROM_WAN = (
+    (r"^token_embedding\.", "shared."),
+    (r"^norm\.", "encoder.final_layer_norm."),
+    (_LAYER + r"norm1\.", r"encoder.block.\1.layer.0.layer_norm."),
+    (_LAYER + r"attn\.([qkvo])\.", r"encoder.block.\1.layer.0.SelfAttention.\2."),
+    (_LAYER + r"pos_embedding\.embedding\.", r"encoder.block.\1.layer.0.SelfAttention.relative_attention_bias."),
+    (_LAYER + r"norm2\.", r"encoder.block.\1.layer.1.layer_norm."),
+    (_LAYER + r"ffn\.gate\.0\.", r"encoder.block.\1.layer.1.DenseReluDense.wi_0."),
+    (_LAYER + r"ffn\.fc1\.", r"encoder.block.\1.layer.1.DenseReluDense.wi_1."),
+    (_LAYER + r"ffn\.fc2\.", r"encoder.block.\1.layer.1.DenseReluDense.wo."),
+    (r"^encoder\.embed_tokens\.", "shared."),
+)
+"""Names in Wan's file to names in transformers, which are left as they are."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of a UMT5 encoder; the defaults are those of XXL."""
+
+    vocabulary: int = 256384
+    width: int = 4096
+    heads: int = 64
+    head_dim: int = 64
+    ffn: int = 10240
+    layers: int = 24
+    buckets: int = 32
+
+
+RANDOM = {
+    "tiny": Sizes(vocabulary=512, width=32, heads=4, head_dim=8, ffn=64, layers=2),
+    "native": Sizes(vocabulary=4096, layers=2),
+}
+"""Sizes with random weights."""
+
+
+def clean(text: str) -> str:
+    """A prompt as Wan's tokenizer gets it: repaired by ftfy, HTML entities undone twice, runs of white space made one space."""
+    repaired = html.unescape(html.unescape(need("ftfy").fix_text(text)))
+    return re.sub(r"\s+", " ", repaired).strip()
+
+
+def pieces(vocabulary: int) -> Callable[[str], list[int]]:
+    """A tokenizer that needs no file: pieces of up to four letters, and marks, numbered by a checksum.
+
+    A trained tokenizer makes about as many tokens of English (bytes would make four times as many, and refuse prompts that
+    the real one takes); two pieces may share a number, which random weights do not mind.
+    """
+
+    def numbers(text: str) -> list[int]:
+        found = re.findall(r"\w{1,4}|[^\w\s]", text)
+        return [END + 1 + zlib.crc32(piece.encode()) % (vocabulary - END - 1) for piece in found] + [END]
+
+    return numbers
+
+
+class Umt5Text:
+    """The `Text` of a Wan2.1 backbone (echo.backbone.interface): prompts to rows [B, text_len, text_dim].
+
+    Several processes may share a cache folder: rows are written whole or not at all, and a process that has to wait for
+    another one's encoder finds its rows instead of loading the encoder again.
+    """
+
+    def __init__(
+        self, build: Callable[[], nn.Module], tokenize: Callable[[str], list[int]], *, identity: str, cache: Path, dtype: str, device: str,
+        text_dim: int, text_len: int = TEXT_LEN,
+    ) -> None:  # fmt: skip
+        """`build` makes the encoder when it is first needed; `identity` stands for its weights in the names of the rows."""
+        if dtype not in DTYPES:
+            raise ValueError(f"text encoder in {dtype!r}: one of {', '.join(DTYPES)}")
+        self.text_len, self.text_dim, self.dtype = text_len, text_dim, DTYPES[dtype]
+        self._build, self._tokenize, self._identity, self._cache = build, tokenize, identity, cache
+        self._device = torch.device(device)
+        self._encoder: nn.Module | None = None
+        self._entries: dict[str, _Entry] = {}
+        self.loads = 0
+        """How often the encoder was made."""
+
+    @classmethod
+    def load(
+        cls, weights: Path, tokenizer: Path, *, cache: Path, identity: str, dtype: str = "bfloat16", device: str = "cpu",
+        text_len: int = TEXT_LEN,
+    ) -> Umt5Text:  # fmt: skip
+        """The encoder of a weights file or folder, which is looked at now and loaded when a prompt needs it.
+
+        weights: Wan's `models_t5_umt5-xxl-enc-bf16.pth`, or a folder of diffusers or transformers (safetensors, in shards
+        or not). tokenizer: a folder with tokenizer.json, or that file. identity: a digest of the weights, so that files
+        of 11 GB are not read for their names. Raises ValueError for a missing or foreign file.
+        """
+        layout = _open(weights)
+        sizes = _sizes(layout.shapes)
+        layout.check("a UMT5 encoder", _expected(_model(sizes)))
+        tokenize = _tokenizer(tokenizer, sizes.vocabulary)
+
+        def build() -> nn.Module:
+            return _assign(_model(sizes), _open(weights).get, DTYPES[dtype], torch.device(device))
+
+        return cls(
+            build, tokenize, identity=identity, cache=cache, dtype=dtype, device=device, text_dim=sizes.width, text_len=text_len
+        )  # fmt: skip
+
+    @classmethod
+    def random(
+        cls, size: str, *, cache: Path, dtype: str = "bfloat16", device: str = "cpu", text_len: int = TEXT_LEN, text_dim: int | None = None
+    ) -> Umt5Text:
+        """An encoder with random weights, always the same ones, and a tokenizer without a file (see `pieces`).
+
+        "tiny" has two layers of `text_dim` (32). "native" has XXL's widths, so that its rows are as wide as real ones and
+        a layer costs what a real one costs, but two layers of 24 and 4096 tokens: 0.8 GB in bfloat16, not 11.
+        """
+        if size not in RANDOM:
+            raise ValueError(f"random text encoder {size!r}: one of {', '.join(RANDOM)}")
+        known = RANDOM[size]
+        sizes = Sizes(**{**known.__dict__, "width": text_dim or known.width})
+
+        def build() -> nn.Module:
+            model = _model(sizes)
+            return _assign(model, partial(_noise, sizes, _expected(model)), DTYPES[dtype], torch.device(device))
+
+        return cls(
+            build, pieces(sizes.vocabulary), identity=f"random {sizes}", cache=cache, dtype=dtype, device=device,
+            text_dim=sizes.width, text_len=text_len,
+        )  # fmt: skip
+
+    def check(self, texts: Sequence[str]) -> None:
+        """Raise ValueError for a text of more than `text_len` tokens, its end token included: none is cut silently."""
+        for text in texts:
+            count = len(self._entry(text).tokens)
+            if count > self.text_len:
+                shown = text if len(text) <= 60 else f"{text[:57]}..."
+                raise ValueError(
+                    f"{shown!r} has {count} tokens; the text encoder takes at most {self.text_len} with the end token, "
+                    f"so shorten it by {count - self.text_len}"
+                )
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Rows [B, text_len, text_dim] on the host, zero past a text's end. Raises ValueError as `check` does."""
+        self.prepare(texts)
+        table = torch.zeros(len(texts), self.text_len, self.text_dim, dtype=self.dtype)
+        for line, text in zip(table, texts, strict=True):
+            rows = self._kept(self._entry(text))
+            if rows is None:
+                raise ValueError(f"{self._cache}: rows of a prompt vanished while they were in use; start again")
+            line[: len(rows)] = rows
+        return table
+
+    def prepare(self, texts: Sequence[str]) -> None:
+        """Encode the texts whose rows are not on disk yet. Raises ValueError as `check` does, before any is encoded."""
+        self.check(texts)
+        lacking = [entry for entry in map(self._entry, dict.fromkeys(texts)) if self._kept(entry) is None]
+        if not lacking:
+            return
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with need("filelock").FileLock(self._cache / "encoder.lock"):
+            for entry in lacking:
+                # Another process may have written these rows while this one waited.
+                if self._kept(entry) is None:
+                    self._keep(entry, self._rows(entry.tokens))
+
+    def release(self) -> None:
+        """Free the encoder; `encode` of texts that were prepared still works, other ones make it again."""
+        self._encoder = None
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @torch.no_grad()
+    def _rows(self, tokens: list[int]) -> Tensor:
+        """The encoder's output [n, text_dim] at n tokens, padded to `text_len` as Wan does, alone in its batch."""
+        if self._encoder is None:
+            self._encoder = self._build()
+            self.loads += 1
+        count = len(tokens)
+        numbers = torch.tensor([tokens + [PAD] * (self.text_len - count)], device=self._device)
+        mask = (torch.arange(self.text_len, device=self._device) < count).long()[None]
+        out: Tensor = self._encoder(input_ids=numbers, attention_mask=mask).last_hidden_state
+        return out[0, :count].to("cpu", self.dtype)
+
+    def _entry(self, text: str) -> _Entry:
+        if text in self._entries:
+            return self._entries[text]
+        cleaned = clean(text)
+        tokens = self._tokenize(cleaned)
+        decides = [FORMAT, self._identity, str(self.dtype), self.text_len, cleaned, tokens, version_of("transformers")]
+        name = hashlib.blake2b(json.dumps(decides).encode(), digest_size=16).hexdigest()
+        self._entries[text] = _Entry(cleaned, tokens, self._cache / name[:2] / f"{name}.safetensors")
+        return self._entries[text]
+
+    def _kept(self, entry: _Entry) -> Tensor | None:
+        """Rows [n, text_dim] on disk; None where there are none, or not these (a damaged file is as good as none)."""
+        try:
+            with safe_open(entry.path, framework="pt") as file:
+                rows: Tensor = file.get_tensor("rows")
+        except (OSError, SafetensorError):
+            return None
+        return rows if rows.shape == (len(entry.tokens), self.text_dim) and rows.dtype == self.dtype else None
+
+    def _keep(self, entry: _Entry, rows: Tensor) -> None:
+        entry.path.parent.mkdir(parents=True, exist_ok=True)
+        part = entry.path.with_suffix(f".{os.getpid()}.part")
+        save_file({"rows": rows.contiguous()}, part, metadata={"text": entry.text, "encoder": self._identity})
+        part.replace(entry.path)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A cleaned text, its tokens, and where its rows are kept."""
+
+    text: str
+    tokens: list[int]
+    path: Path
+
+
+def _open(path: Path) -> Layout:
+    """A file or folder under transformers' names; a pipeline's folder stands for its `text_encoder`."""
+    return open_layout(path / "text_encoder" if (path / "text_encoder").is_dir() else path, FROM_WAN)
+
+
+def _sizes(shapes: Mapping[str, Shape]) -> Sizes:
+    """Sizes as the shapes tell them; XXL's where they do not, so that the check can say what is wrong."""
+    layer = "encoder.block.0.layer."
+    names = ("shared.weight", layer + "0.SelfAttention.q.weight", layer + "1.DenseReluDense.wi_0.weight",
+             layer + "0.SelfAttention.relative_attention_bias.weight")  # fmt: skip
+    if any(len(shapes.get(name, ())) != 2 for name in names):
+        return Sizes()
+    (vocabulary, width), (inner, _), (ffn, _), (buckets, heads) = (shapes[name] for name in names)
+    layers = {name.split(".")[2] for name in shapes if name.startswith("encoder.block.")}
+    return Sizes(vocabulary, width, heads, inner // heads, ffn, len(layers), buckets)
+
+
+def _model(sizes: Sizes) -> nn.Module:
+    """An encoder without memory."""
+    transformers = need("transformers")
+    config = transformers.UMT5Config(
+        vocab_size=sizes.vocabulary, d_model=sizes.width, d_kv=sizes.head_dim, d_ff=sizes.ffn, num_layers=sizes.layers,
+        num_heads=sizes.heads, relative_attention_num_buckets=sizes.buckets, relative_attention_max_distance=128,
+        feed_forward_proj="gated-gelu", dropout_rate=0.0, layer_norm_epsilon=1e-6, pad_token_id=PAD, eos_token_id=END,
+        attn_implementation="eager",
+    )  # fmt: skip
+    with torch.device("meta"):
+        model: nn.Module = transformers.UMT5EncoderModel(config)
+    return model.eval().requires_grad_(False)
+
+
+def _expected(model: nn.Module) -> dict[str, Shape]:
+    """Shapes of a model's tensors, the embedding table once of its two names."""
+    return {name: shape for name, shape in shapes_of(model).items() if not name.startswith("encoder.embed_tokens.")}
+
+
+def _assign(model: nn.Module, tensor: Callable[[str], Tensor], dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """Give a model without memory its tensors, one after another, so that there are never two encoders in memory."""
+    for name in _expected(model):
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor(name).to(device, dtype), requires_grad=False))
+    encoder: Any = model
+    encoder.set_input_embeddings(encoder.shared)
+    return model
+
+
+def _noise(sizes: Sizes, shapes: Mapping[str, Shape], name: str) -> Tensor:
+    """A random tensor of a sane scale: products keep their size, and queries make up for the attention that is not scaled."""
+    shape = shapes[name]
+    if len(shape) == 1:
+        return torch.ones(shape)
+    inputs = 1 if name == "shared.weight" or "relative" in name else shape[1] * (sizes.head_dim if ".q." in name else 1)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode()))) * inputs**-0.5
+
+
+def _tokenizer(path: Path, vocabulary: int) -> Callable[[str], list[int]]:
+    """Token numbers, the end token included, by a tokenizer.json. Raises ValueError for a missing or foreign one."""
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"no tokenizer at {file}; `python -m data.download` fetches it (google/umt5-xxl)")
+    tokenizers = need("tokenizers")
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # The package raises a plain Exception for whatever it cannot read.
+        raise ValueError(f"{file}: not a tokenizer.json ({error})") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    size = tokenizer.get_vocab_size()
+    if size > vocabulary:
+        raise ValueError(f"{file}: {size} tokens, but the text encoder knows {vocabulary}; it belongs to another encoder")
+    if tokenizer.encode("a").ids[-1:] != [END]:
+        raise ValueError(f"{file}: does not end a text with token {END}, as UMT5's does; it belongs to another encoder")
+
+    def numbers(text: str) -> list[int]:
+        found: list[int] = tokenizer.encode(text).ids
+        return found
+
+    return numbers

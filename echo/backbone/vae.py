@@ -1,0 +1,180 @@
+"""Wan2.1's codec: the decoder of diffusers' AutoencoderKLWan, one latent frame after another.
+
+Every causal convolution keeps its last two input frames between calls, so that a video decoded block by block is the video
+decoded at once, to the bit, and memory does not grow with its length. Only the decoding half is kept in memory.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from echo.backbone.extras import need
+from echo.backbone.headers import Shape
+from echo.backbone.layout import fill, open_layout, shapes_of
+
+LATENT_MEAN = (
+    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503,
+    -0.2921,
+)  # fmt: skip
+LATENT_STD = (
+    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743, 3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251,
+    1.9160,
+)  # fmt: skip
+"""Of each latent channel: the network works on (latent - mean) / std (Wan2.1's own constants)."""
+
+CHANNELS = len(LATENT_MEAN)
+
+BASE = 96
+"""Channels at full resolution; the coarser levels have 2, 4 and 4 times as many."""
+
+RANDOM = {"tiny": 4, "native": BASE}
+"""Channels at full resolution of codecs with random weights."""
+
+_MIDDLE = (("0", "resnets.0"), ("1", "attentions.0"), ("2", "resnets.1"))
+_RESIDUAL = (("0", "norm1"), ("2", "conv1"), ("3", "norm2"), ("6", "conv2"))
+FROM_WAN = (
+    (r"^conv1\.", "quant_conv."),
+    (r"^conv2\.", "post_quant_conv."),
+    (r"^decoder\.conv1\.", "decoder.conv_in."),
+    (r"^decoder\.head\.0\.", "decoder.norm_out."),
+    (r"^decoder\.head\.2\.", "decoder.conv_out."),
+    *((rf"^decoder\.middle\.{number}\.", f"decoder.mid_block.{name}.") for number, name in _MIDDLE),
+    # Three residual blocks and a resampling make a level, numbered through.
+    *((rf"^decoder\.upsamples\.{4 * level + block}\.", f"decoder.up_blocks.{level}.resnets.{block}.")
+      for level in range(4) for block in range(3)),
+    *((rf"^decoder\.upsamples\.{4 * level + 3}\.", f"decoder.up_blocks.{level}.upsamplers.0.") for level in range(3)),
+    *((rf"\.residual\.{number}\.", f".{name}.") for number, name in _RESIDUAL),
+    (r"\.shortcut\.", ".conv_shortcut."),
+)  # fmt: skip
+"""Names in Wan2.1_VAE.pth to names in diffusers, which are left as they are; those of the encoding half do not matter."""
+
+
+class WanCodec:
+    """The `Codec` of a Wan2.1 backbone (echo.backbone.interface): latents [B, F, 16, h, w] to frames of 8h x 8w pixels."""
+
+    first_frames = 1
+    """Pixel frames of a video's first latent frame; every later one has four."""
+
+    def __init__(self, decoder: nn.Module, entry: nn.Module, mean: Tensor, std: Tensor) -> None:
+        """decoder, entry: `decoder` and `post_quant_conv` of an AutoencoderKLWan; mean, std: [16] of the latents."""
+        self.decoder, self.entry = (part.eval().requires_grad_(False) for part in (decoder, entry))
+        weight: Any = entry.weight
+        self.device, self.dtype = weight.device, weight.dtype
+        self.mean, self.std = (value.float().to(self.device).reshape(1, -1, 1, 1, 1) for value in (mean, std))
+        causal = need("diffusers.models.autoencoders.autoencoder_kl_wan").WanCausalConv3d
+        self.memories = sum(isinstance(part, causal) for part in decoder.modules())
+        """Convolutions that remember frames."""
+
+    @classmethod
+    def load(cls, path: Path, *, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu") -> WanCodec:
+        """The codec of Wan2.1_VAE.pth, of a safetensors file in its layout or diffusers', or of diffusers' folder.
+
+        Raises ValueError for a missing or foreign file.
+        """
+        layout = open_layout(_file(path), FROM_WAN)
+        (base,) = layout.shapes.get("decoder.norm_out.gamma", (BASE, 1, 1, 1))[:1]
+        decoder, entry = _parts(base)
+        layout.check("the VAE of Wan2.1", _expected(decoder, entry), beside=("encoder.", "quant_conv."))
+        fill(decoder, "decoder.", layout, dtype, device)
+        fill(entry, "post_quant_conv.", layout, dtype, device)
+        return cls(decoder, entry, *_constants(path))
+
+    @classmethod
+    def random(cls, size: str, *, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu") -> WanCodec:
+        """A codec with random weights, always the same ones: "tiny" for tests, "native" of the true size."""
+        if size not in RANDOM:
+            raise ValueError(f"random codec {size!r}: one of {', '.join(RANDOM)}")
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.manual_seed(0)
+            decoder, entry = _parts(RANDOM[size], meta=False)
+        return cls(decoder.to(device, dtype), entry.to(device, dtype), torch.tensor(LATENT_MEAN), torch.tensor(LATENT_STD))
+
+    def stream(self) -> WanStream:
+        """Start a batch of videos."""
+        return WanStream(self)
+
+
+class WanStream:
+    """One batch of videos that is being decoded."""
+
+    def __init__(self, codec: WanCodec) -> None:
+        self.codec = codec
+        self._memory: list[Any] = [None] * codec.memories
+        self._shape: tuple[int, ...] | None = None
+
+    def decode(self, latents_BFCHW: Tensor) -> Tensor:
+        """The next frames of all videos, uint8 [B, T, 8H, 8W, 3] on the codec's device: four for each latent frame, one for
+        the very first. Raises ValueError for another number of channels, or of videos or cells than before.
+        """
+        return torch.cat([to_bytes(frames) for frames in self.pixels(latents_BFCHW)], 1)
+
+    @torch.no_grad()
+    def pixels(self, latents_BFCHW: Tensor) -> list[Tensor]:
+        """The frames of each latent frame before they are rounded, fp32 [B, 3, T, 8H, 8W] from -1 to 1; raises as `decode` does."""
+        codec = self.codec
+        first = self._shape is None
+        self._shape = same_shape(latents_BFCHW, self._shape)
+        latents = latents_BFCHW.to(codec.device).float().transpose(1, 2) * codec.std + codec.mean
+        found = []
+        for latent in latents.to(codec.dtype).split(1, 2):
+            # The decoder counts its convolutions in the second list, to find the memory of each in the first.
+            out = codec.decoder(codec.entry(latent), feat_cache=self._memory, feat_idx=[0], first_chunk=first)
+            found.append(out.float().clamp(-1, 1))
+            first = False
+        return found
+
+
+def same_shape(latents: Tensor, before: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Shape [B, C, H, W] of latents [B, F, C, H, W]. Raises ValueError for one that is not the stream's."""
+    batch, length, channels, height, width = latents.shape
+    shape = (batch, channels, height, width)
+    if channels != CHANNELS or length == 0:
+        raise ValueError(
+            f"latents of {length} frames and {channels} channels; Wan2.1's codecs take {CHANNELS} channels, and a frame or more"
+        )
+    if before not in (None, shape):
+        raise ValueError(f"latents {list(shape)} follow {list(before or ())}; a stream decodes one batch of videos, so start another one")
+    return shape
+
+
+def to_bytes(frames: Tensor) -> Tensor:
+    """uint8 [B, T, H, W, 3] of `frames` [B, 3, T, H, W] from -1 to 1, rounded to the nearest."""
+    return ((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1)
+
+
+def _parts(base: int, *, meta: bool = True) -> tuple[nn.Module, nn.Module]:
+    """`decoder` and `post_quant_conv` of an AutoencoderKLWan of this size, by default without memory."""
+    module = need("diffusers.models.autoencoders.autoencoder_kl_wan")
+    with torch.device("meta" if meta else "cpu"):
+        entry: nn.Module = module.WanCausalConv3d(CHANNELS, CHANNELS, 1)
+        decoder: nn.Module = module.WanDecoder3d(
+            dim=base, z_dim=CHANNELS, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[], temperal_upsample=[True, True, False]
+        )
+    return decoder, entry
+
+
+def _expected(decoder: nn.Module, entry: nn.Module) -> dict[str, Shape]:
+    parts = (("decoder.", decoder), ("post_quant_conv.", entry))
+    return {prefix + name: shape for prefix, part in parts for name, shape in shapes_of(part).items()}
+
+
+def _file(path: Path) -> Path:
+    """The file of weights: the path itself, or the only one of a codec's folder or of a pipeline's `vae`."""
+    folder = path / "vae" if (path / "vae").is_dir() else path
+    found = sorted(folder.glob("*.safetensors"))
+    return found[0] if len(found) == 1 else path
+
+
+def _constants(path: Path) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of latents: those of a folder's config where it has them, else Wan2.1's."""
+    file = _file(path).parent / "config.json" if path.is_dir() else path / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    mean, std = config.get("latents_mean", LATENT_MEAN), config.get("latents_std", LATENT_STD)
+    if len(mean) != CHANNELS or len(std) != CHANNELS:
+        raise ValueError(f"{file}: {len(mean)} means and {len(std)} deviations; the VAE of Wan2.1 has {CHANNELS} channels")
+    return torch.tensor(mean), torch.tensor(std)

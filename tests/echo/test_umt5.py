@@ -1,0 +1,242 @@
+"""The text path against transformers used directly with Wan's cleaning; files of every layout; rows on disk, also of several processes."""
+
+from __future__ import annotations
+
+import html
+import multiprocessing
+import re
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from echo.backbone import umt5
+from echo.backbone.extras import need
+from echo.backbone.umt5 import Umt5Text
+from tests.echo.conftest import report
+
+TEXTS = [
+    "A  lanky ferry mechanic\ttightens a brass valve.\n",
+    "Tea &amp;amp; cake for the cafÃ©â€™s owner &lt;waving&gt;",
+    "Back in the same cramped engine room, the same lanky mechanic sits down beside the pipes and waits for the ferry.",
+]
+"""White space, entities escaped twice, and text that was decoded wrongly."""
+
+TO_WAN = (
+    ("shared.", "token_embedding."), ("encoder.final_layer_norm.", "norm."), ("encoder.block.", "blocks."),
+    (".layer.0.layer_norm.", ".norm1."), (".layer.1.layer_norm.", ".norm2."),
+    (".layer.0.SelfAttention.relative_attention_bias.", ".pos_embedding.embedding."), (".layer.0.SelfAttention.", ".attn."),
+    (".layer.1.DenseReluDense.wi_0.", ".ffn.gate.0."), (".layer.1.DenseReluDense.wi_1.", ".ffn.fc1."),
+    (".layer.1.DenseReluDense.wo.", ".ffn.fc2."),
+)  # fmt: skip
+
+
+def wan_file(tensors: dict[str, torch.Tensor], path: Path) -> Path:
+    """The encoder as Wan's release has it."""
+    found = {}
+    for name, value in tensors.items():
+        for theirs, ours in TO_WAN:
+            name = name.replace(theirs, ours)
+        found[name] = value
+    del found["encoder.embed_tokens.weight"]
+    torch.save(found, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """A trained tokenizer and one tiny encoder, as Wan, transformers (in shards) and diffusers (a pipeline) save it."""
+    tokenizers, transformers = need("tokenizers"), need("transformers")
+    folder = tmp_path_factory.mktemp("umt5")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.Unigram())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    special = ["<pad>", "</s>", "<unk>"]
+    tokenizer.train_from_iterator(TEXTS * 3, tokenizers.trainers.UnigramTrainer(vocab_size=120, special_tokens=special, unk_token="<unk>"))
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+    (folder / "tokenizer").mkdir()
+    tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+    torch.manual_seed(5)
+    config = transformers.UMT5Config(
+        vocab_size=128, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=3, dropout_rate=0.0, feed_forward_proj="gated-gelu"
+    )
+    model = transformers.UMT5EncoderModel(config).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "relative" in name or "norm" in name:
+                weight.add_(torch.randn(weight.shape))
+    model.save_pretrained(folder / "shards", max_shard_size="20KB")
+    model.save_pretrained(folder / "pipeline" / "text_encoder")
+    wan_file(model.state_dict(), folder / "models_t5_umt5-xxl-enc-bf16.pth")
+    assert len(list((folder / "shards").glob("*.safetensors"))) > 1
+    return folder
+
+
+def directly(files: Path, texts: list[str]) -> torch.Tensor:
+    """Rows by transformers' own encoder and tokenizer, cleaned, padded and zeroed as Wan's code does."""
+    transformers, ftfy = need("transformers"), need("ftfy")
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(files / "tokenizer" / "tokenizer.json"), pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    model = transformers.UMT5EncoderModel.from_pretrained(files / "pipeline" / "text_encoder").eval()
+    cleaned = [re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(text))).strip()).strip() for text in texts]
+    batch = tokenizer(cleaned, return_tensors="pt", padding="max_length", truncation=True, max_length=512, add_special_tokens=True)
+    with torch.no_grad():
+        out = model(batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
+    return out * batch.attention_mask[..., None]
+
+
+def loaded(files: Path, cache: Path, name: str = "models_t5_umt5-xxl-enc-bf16.pth", **changes) -> Umt5Text:
+    settings = {"identity": "tiny", "dtype": "float32", **changes}
+    return Umt5Text.load(files / name, files / "tokenizer", cache=cache, **settings)
+
+
+@pytest.mark.parametrize("name", ["models_t5_umt5-xxl-enc-bf16.pth", "shards", "pipeline"])
+def test_rows_are_those_of_transformers_with_wans_cleaning(name, files, tmp_path):
+    text = loaded(files, tmp_path, name)
+    ours, theirs = text.encode(TEXTS), directly(files, TEXTS)
+    assert ours.shape == (3, 512, 32) and text.text_dim == 32
+    assert (ours - theirs).abs().max() < 1e-5, report(ours, theirs)
+    lengths = (ours.abs().sum(-1) > 0).sum(-1)
+    assert len(set(lengths.tolist())) == 3 and lengths.max() < 512
+    assert text.loads == 1
+
+
+def test_cleaning_and_padding_matter(files):
+    """What the comparison above would miss if it compared too little."""
+    theirs = directly(files, TEXTS)
+    dirty = directly(files, [TEXTS[1].replace("&amp;amp;", "&")])
+    assert torch.equal(dirty[0], theirs[1])
+    assert not torch.equal(directly(files, [TEXTS[1].replace("Ã©", "e")])[0], theirs[1])
+
+
+def test_rows_on_disk_need_no_encoder(files, tmp_path):
+    first = loaded(files, tmp_path)
+    rows = first.encode(TEXTS[:2])
+    second = loaded(files, tmp_path)
+    again = second.encode([f"  {TEXTS[1]} ", TEXTS[0]])
+    assert torch.equal(again, rows[[1, 0]]), report(again, rows[[1, 0]])
+    assert (first.loads, second.loads) == (1, 0)
+    second.prepare(TEXTS)
+    assert second.loads == 1 and second._encoder is not None
+    second.release()
+    assert second._encoder is None
+    assert torch.equal(second.encode(TEXTS)[:2], rows) and second.loads == 1
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 3
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_rows_are_kept_by_all_that_decides_them(files, tmp_path, monkeypatch):
+    loaded(files, tmp_path).prepare(TEXTS[:1])
+    for changes in ({"identity": "other"}, {"dtype": "bfloat16"}, {"text_len": 64}):
+        other = loaded(files, tmp_path, **changes)
+        rows = other.encode(TEXTS[:1])
+        assert other.loads == 1 and rows.dtype == umt5.DTYPES[changes.get("dtype", "float32")]
+    monkeypatch.setattr(umt5, "version_of", lambda package: "0.0")
+    other = loaded(files, tmp_path)
+    other.prepare(TEXTS[:1])
+    assert other.loads == 1
+
+
+def test_damaged_rows_are_made_again(files, tmp_path):
+    rows = loaded(files, tmp_path).encode(TEXTS[:1])
+    (path,) = tmp_path.rglob("*.safetensors")
+    for damage in (path.read_bytes()[:100], b"", None):
+        if damage is None:
+            save_file({"rows": torch.zeros(1, 32)}, path)
+        else:
+            path.write_bytes(damage)
+        text = loaded(files, tmp_path)
+        assert torch.equal(text.encode(TEXTS[:1]), rows) and text.loads == 1
+
+
+def _prepare(cache: Path, texts: list[str], start, loads) -> None:
+    text = Umt5Text.random("tiny", cache=cache, dtype="float32")
+    build = text._build
+
+    def slowly():
+        time.sleep(0.3)
+        return build()
+
+    text._build = slowly
+    start.wait()
+    text.prepare(texts)
+    loads.put(text.loads)
+
+
+def test_two_processes_load_one_encoder(tmp_path):
+    fork = multiprocessing.get_context("fork")
+    start, loads = fork.Barrier(2), fork.Queue()
+    processes = [fork.Process(target=_prepare, args=(tmp_path, TEXTS, start, loads)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    found = [loads.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert sorted(found) == [0, 1] and len(list(tmp_path.rglob("*.safetensors"))) == 3
+    third = Umt5Text.random("tiny", cache=tmp_path, dtype="float32")
+    third.encode(TEXTS)
+    assert third.loads == 0
+
+
+def test_long_prompt_is_refused_and_not_cut(files, tmp_path):
+    text = loaded(files, tmp_path, text_len=24)
+    count = len(text._entry(TEXTS[2]).tokens)
+    with pytest.raises(ValueError, match=rf"^'Back in the same .*\.\.\.' has {count} tokens; .* at most 24 .* shorten it by {count - 24}$"):
+        text.prepare([TEXTS[0][:10], TEXTS[2]])
+    assert text.loads == 0 and not list(tmp_path.rglob("*.safetensors"))
+    exact = loaded(files, tmp_path, text_len=count)
+    exact.check([TEXTS[2]])
+    assert (exact.encode([TEXTS[2]])[0].abs().sum(-1) > 0).all()
+
+
+def test_bfloat16_is_bfloat16_throughout(files, tmp_path):
+    text = loaded(files, tmp_path, dtype="bfloat16")
+    rows, exact = text.encode(TEXTS), directly(files, TEXTS)
+    assert {weight.dtype for weight in text._encoder.parameters()} == {torch.bfloat16}
+    assert 0 < (rows.float() - exact).abs().max() < 0.05 * exact.abs().max(), report(rows.float(), exact)
+
+
+def test_random_encoder_is_always_the_same_and_needs_no_file(tmp_path):
+    rows = Umt5Text.random("tiny", cache=tmp_path / "a", dtype="float32").encode(TEXTS)
+    torch.rand(1)
+    again = Umt5Text.random("tiny", cache=tmp_path / "b", dtype="float32").encode(TEXTS)
+    assert torch.equal(rows, again) and rows.shape == (3, 512, 32)
+    assert 0.3 < rows[0, 0].std() < 3
+    wide = Umt5Text.random("native", cache=tmp_path)
+    assert wide.text_dim == 4096 and wide.loads == 0
+    # As many tokens as a trained tokenizer makes of English, about 4 for 3 words: the real one's limit is hit about where it would be.
+    words = "an old red kite drifts slowly over quiet autumn hills ".split() * 20
+    assert 1.2 < len(wide._entry(" ".join(words)).tokens) / len(words) < 1.8
+
+
+def test_wrong_files_are_refused_in_one_line(files, tmp_path):
+    torch.save({"decoder.upsamples.0.residual.0.gamma": torch.ones(2, 1, 1, 1)}, tmp_path / "vae.pth")
+    with pytest.raises(ValueError, match=r"vae\.pth: not a UMT5 encoder: .*missing.*; it looks like a VAE in Wan's layout"):
+        Umt5Text.load(tmp_path / "vae.pth", files / "tokenizer", cache=tmp_path, identity="x")
+    tensors = torch.load(files / "models_t5_umt5-xxl-enc-bf16.pth")
+    short = {name: value for name, value in tensors.items() if "blocks.1.pos_embedding" not in name}
+    torch.save(short | {"blocks.1.norm2.weight": torch.ones(3)}, tmp_path / "short.pth")
+    with pytest.raises(
+        ValueError, match=r"1 missing keys, first .*block\.1\..*relative_attention_bias.*; 1 misshapen.*UMT5 encoder in Wan"
+    ):
+        Umt5Text.load(tmp_path / "short.pth", files / "tokenizer", cache=tmp_path, identity="x")
+    good = files / "models_t5_umt5-xxl-enc-bf16.pth"
+    with pytest.raises(ValueError, match=r"no tokenizer at .*tokenizer\.json"):
+        Umt5Text.load(good, tmp_path, cache=tmp_path, identity="x")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"tokenizer\.json: not a tokenizer\.json"):
+        Umt5Text.load(good, tmp_path, cache=tmp_path, identity="x")
+    torch.save(tensors | {"token_embedding.weight": tensors["token_embedding.weight"][:50]}, tmp_path / "few.pth")
+    with pytest.raises(ValueError, match=r"tokenizer\.json: \d+ tokens, but the text encoder knows 50; it belongs to another encoder"):
+        Umt5Text.load(tmp_path / "few.pth", files / "tokenizer", cache=tmp_path, identity="x")
+    with pytest.raises(ValueError, match="text encoder in 'float8': one of bfloat16, float32"):
+        Umt5Text.random("tiny", cache=tmp_path, dtype="float8")
+    with pytest.raises(ValueError, match="random text encoder 'huge': one of tiny, native"):
+        Umt5Text.random("huge", cache=tmp_path)
+
+
+def test_missing_package_says_how_to_install_it():
+    with pytest.raises(ValueError, match=r"^backbone=x needs no_such_package: pip install -e '\.\[wan\]'$"):
+        need("no_such_package.part", asked="backbone=x")
