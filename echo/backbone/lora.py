@@ -46,6 +46,11 @@ def tensors_of(additions: Mapping[str, LowRank]) -> dict[str, Tensor]:
     return {f"{name}{end}": part.detach().clone() for name, down, up in pairs for end, part in ((DOWN, down), (UP, up))}
 
 
+def with_addition(weight: Tensor, down: Tensor, up: Tensor, scale: float = 1.0) -> Tensor:
+    """weight + scale * up @ down in fp32, [out, in]; all on one device."""
+    return weight.float() + scale * (up.float() @ down.float())
+
+
 @torch.no_grad()
 def merge(model: nn.Module, tensors: Mapping[str, Tensor], scale: float = 1.0) -> None:
     """Add scale * up @ down to the weights of `model`, in place and summed in fp32.
@@ -58,4 +63,4 @@ def merge(model: nn.Module, tensors: Mapping[str, Tensor], scale: float = 1.0) -
         raise ValueError(wrong)
     for name in {key.removesuffix(DOWN).removesuffix(UP) for key in tensors}:
         weight = layers[name]
-        weight.copy_(weight.float() + scale * (tensors[name + UP].float() @ tensors[name + DOWN].float()))
+        weight.copy_(with_addition(weight, tensors[name + DOWN], tensors[name + UP], scale))

@@ -1,0 +1,179 @@
+"""Network weights of every released format, under Wan's names: Self-Forcing, LongLive, Causal- and Infinite-Forcing, diffusers, Wan.
+
+A file is judged by the names and shapes in its header before a tensor is read, then read tensor by tensor: cast, merged with
+low-rank additions, moved, given to the network. So memory holds the network once, and beside it one tensor of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from echo.backbone.headers import DOWN, UP, Shape, misfit
+from echo.backbone.lora import with_addition
+from echo.backbone.names import addition_names, looks_like, mismatch, wan_names
+from echo.backbone.wan import WanConfig, WanModel
+from echo.backbone.weights import ADDITIONS, Weights, open_weights
+
+NEAREST = "nearest is self_forcing_dmd.pt or longlive_base.pt, which `python -m data.download backbone=self_forcing` or =longlive fetches"
+
+
+def shapes(path: Path) -> dict[str, Shape]:
+    """Shape of every tensor of a checkpoint under Wan's name; no data is read.
+
+    Raises:
+        ValueError: in one line, for a file that is missing, cut, foreign in format or unsafe (`echo.backbone.weights.open_weights`).
+    """
+    weights, names = _named(path)
+    return {name: weights.shapes[theirs] for name, theirs in names.items()}
+
+
+def read(path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    """All tensors of a checkpoint under Wan's names, cast one by one. Raises ValueError as `shapes` does."""
+    weights, names = _named(path)
+    return {name: weights.get(theirs).to(dtype, copy=True) for name, theirs in names.items()}
+
+
+def check(path: Path, config: WanConfig) -> None:
+    """Judge a checkpoint by its header.
+
+    Raises:
+        ValueError: in one line, with the first missing, unexpected and misshapen key and what the file looks like.
+    """
+    _fitting(path, config)
+
+
+def check_lora(path: Path, config: WanConfig) -> None:
+    """Judge low-rank additions by their header. Raises ValueError in one line with the first wrong key and the rule."""
+    _additions(path, config)
+
+
+def load_network(path: Path, lora: Path | None, config: WanConfig, dtype: torch.dtype, device: torch.device | str) -> WanModel:
+    """The network of a checkpoint, for inference.
+
+    Args:
+        path: weights in any of the formats.
+        lora: low-rank additions to merge, summed in fp32 before the cast.
+        config: the sizes that the weights must have.
+        dtype: type of all parameters.
+        device: where the network goes; additions are multiplied there too.
+
+    Raises:
+        ValueError: as `check` and `check_lora`, before any tensor is read.
+    """
+    weights, names = _fitting(path, config)
+    added = None if lora is None else _additions(lora, config)
+
+    def one(name: str) -> Tensor:
+        tensor = weights.get(names[name])
+        if added is not None and name.endswith(".weight") and (pair := added(name.removesuffix(".weight"), device)):
+            tensor = with_addition(tensor.to(device), *pair)
+        return tensor.to(device=device, dtype=dtype, copy=True)
+
+    return _assemble(config, one)
+
+
+def random_network(config: WanConfig, dtype: torch.dtype, device: torch.device | str, seed: int = 0) -> WanModel:
+    """A network of random weights: each tensor depends on its name and the seed alone, whatever the device and the type.
+
+    Matrices keep the variance of their input; what a block adds to the residual is damped by its depth, so that the
+    flow of unit noise has about unit variance at every size.
+    """
+    wanted = _empty(config).state_dict()
+    return _assemble(config, lambda name: _drawn(name, tuple(wanted[name].shape), config.layers, seed).to(device=device, dtype=dtype))
+
+
+def _drawn(name: str, shape: Shape, layers: int, seed: int) -> Tensor:
+    """Random weights of one tensor, fp32 on the host."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(int.from_bytes(digest[:7], "little")))
+    if name.endswith("modulation"):
+        return values.div_(math.sqrt(shape[-1]))
+    if len(shape) == 1:
+        return values.mul_(0.02) if name.endswith("bias") else values.mul_(0.05).add_(1)
+    damping = math.sqrt(2 * layers) if name.endswith((".o.weight", ".ffn.2.weight")) else 1.0
+    return values.div_(math.sqrt(math.prod(shape[1:])) * damping)
+
+
+def _empty(config: WanConfig) -> WanModel:
+    """The network with shapes and no numbers."""
+    with torch.device("meta"):
+        return WanModel(config)
+
+
+def _assemble(config: WanConfig, tensor: Callable[[str], Tensor]) -> WanModel:
+    """A network whose every tensor comes from a function of its name; the network takes it as it is, without a copy."""
+    model = _empty(config)
+    model.load_state_dict({name: tensor(name) for name in model.state_dict()}, strict=True, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def _named(path: Path) -> tuple[Weights, dict[str, str]]:
+    """A checkpoint and Wan's name -> the name in it. Raises ValueError as `shapes` does."""
+    weights = open_weights(path)
+    try:
+        return weights, wan_names(weights.shapes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _fitting(path: Path, config: WanConfig) -> tuple[Weights, dict[str, str]]:
+    """Like `_named`, for a checkpoint of these sizes. Raises ValueError as `check` does."""
+    weights, names = _named(path)
+    found = {name: weights.shapes[theirs] for name, theirs in names.items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in _empty(config).state_dict().items()}
+    if wrong := mismatch(found, wanted):
+        kind = looks_like(weights.shapes)
+        nearest = "give it as the lora of a base such as longlive_base.pt" if "LoRA" in kind else NEAREST
+        if "-of-" in path.name:
+            nearest = f"nearest is the folder of all shards, {path.parent}"
+        ours = f"a Wan transformer {config.dim} wide with {config.layers} layers"
+        raise ValueError(f"{path}: not the weights of {ours}: {wrong}; it looks like {kind}; {nearest}")
+    return weights, names
+
+
+Pair = tuple[Tensor, Tensor, float]
+"""down [rank, in], up [out, rank] and the scale of one layer's addition."""
+
+
+def _additions(path: Path, config: WanConfig) -> Callable[[str, torch.device | str], Pair | None]:
+    """A layer's addition by the layer's name, on a device; None for a layer without. Raises ValueError as `check_lora` does."""
+    weights = open_weights(path, ADDITIONS)
+    names = addition_names(weights.shapes)
+    found = {name: weights.shapes[theirs] for name, theirs in names.items()}
+    layers = {
+        name: (module.out_features, module.in_features) for name, module in _empty(config).named_modules() if isinstance(module, nn.Linear)
+    }
+    if wrong := misfit(found, layers):
+        kind = looks_like(weights.shapes)
+        hint = (
+            ""
+            if "LoRA" in kind
+            else f"; it looks like {kind}; nearest is lora.pt, which `python -m data.download backbone=longlive` fetches"
+        )
+        raise ValueError(f"{path}: {wrong}{hint}")
+    return partial(_pair, weights, names, _scale(weights.path))
+
+
+def _pair(weights: Weights, names: Mapping[str, str], scale: float, layer: str, device: torch.device | str) -> Pair | None:
+    if layer + DOWN not in names:
+        return None
+    down, up = (weights.get(names[layer + end]).to(device) for end in (DOWN, UP))
+    return down, up, scale
+
+
+def _scale(path: Path) -> float:
+    """alpha / rank by the adapter_config.json that peft writes beside additions; 1, as in LongLive, where there is none."""
+    config = (path if path.is_dir() else path.parent) / "adapter_config.json"
+    if not config.is_file():
+        return 1.0
+    values = json.loads(config.read_text(encoding="utf-8"))
+    rank = values["r"]
+    return float(values["lora_alpha"]) / (math.sqrt(rank) if values.get("use_rslora") else rank)

@@ -1,0 +1,125 @@
+"""What the tensors of a Wan network are called in the files of others, and what a wrong file looks like.
+
+Two layouts: that of the Wan release, which the Self-Forcing line keeps, and that of diffusers' `WanTransformer3DModel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from echo.backbone import files
+from echo.backbone.headers import Shape
+
+WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
+"""Marks that FSDP, activation checkpointing and torch.compile leave anywhere in a name."""
+PREFIXES = ("base_model.model.", "module.", "model.", "diffusion_model.", "transformer.", "generator.")
+"""Names of whatever held the network when it was saved; no name inside the network begins so."""
+ATTENTIONS = {"attn1": "self_attn", "attn2": "cross_attn"}
+PARTS = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "o", "norm_q": "norm_q", "norm_k": "norm_k"}
+IN_BLOCK = {f"{a}.{p}": f"{ours}.{part}" for a, ours in ATTENTIONS.items() for p, part in PARTS.items()} | {
+    "norm2": "norm3",
+    "ffn.net.0.proj": "ffn.0",
+    "ffn.net.2": "ffn.2",
+    "scale_shift_table": "modulation",
+}
+"""diffusers' name of a layer inside a block -> Wan's."""
+OUTSIDE = {
+    "condition_embedder.text_embedder.linear_1": "text_embedding.0",
+    "condition_embedder.text_embedder.linear_2": "text_embedding.2",
+    "condition_embedder.time_embedder.linear_1": "time_embedding.0",
+    "condition_embedder.time_embedder.linear_2": "time_embedding.2",
+    "condition_embedder.time_proj": "time_projection.1",
+    "proj_out": "head.head",
+    "scale_shift_table": "head.modulation",
+}
+"""diffusers' name of a layer outside the blocks -> Wan's; `patch_embedding` is called the same."""
+SIZES = {
+    (1536, 30): "Wan2.1-1.3B",
+    (5120, 40): "Wan2.1-14B or Wan2.2-A14B",
+    (3072, 30): "Wan2.2-5B",
+}
+"""Released transformers by width and layers."""
+LOW_RANK = (".lora_A", ".lora_B", ".lora_down", ".lora_up")
+
+
+def bare(name: str) -> str:
+    """A tensor's name without what wrapped the network when it was saved."""
+    for mark in WRAPPERS:
+        name = name.replace(mark, "")
+    while prefix := next((p for p in PREFIXES if name.startswith(p)), None):
+        name = name[len(prefix) :]
+    return name
+
+
+def from_diffusers(name: str) -> str:
+    """Wan's name for diffusers' name of a tensor, low-rank additions included; any other name as it is."""
+    head, rest, table = "", name, OUTSIDE
+    if name.startswith("blocks."):
+        number, _, rest = name.removeprefix("blocks.").partition(".")
+        head, table = f"blocks.{number}.", IN_BLOCK
+    for theirs, ours in table.items():
+        if rest == theirs or rest.startswith(f"{theirs}."):
+            return head + ours + rest[len(theirs) :]
+    return name
+
+
+def wan_names(names: Iterable[str]) -> dict[str, str]:
+    """Wan's name -> the name in the file, for all tensors of a file in either layout.
+
+    Raises:
+        ValueError: where two names of the file mean the same tensor.
+    """
+    plain = {name: bare(name) for name in names}
+    theirs = any(name.startswith("condition_embedder.") or ".attn1." in name for name in plain.values())
+    found: dict[str, str] = {}
+    for name, short in plain.items():
+        ours = from_diffusers(short) if theirs else short
+        if ours in found:
+            raise ValueError(f"{found[ours]} and {name} both mean {ours}; keep one of the two networks of the file")
+        found[ours] = name
+    return found
+
+
+def addition_names(names: Iterable[str]) -> dict[str, str]:
+    """Like `wan_names` for low-rank additions: peft's names with or without an adapter's name in them."""
+    found = wan_names(names)
+    return {name.replace(".default.weight", ".weight"): theirs for name, theirs in found.items()}
+
+
+def looks_like(shapes: Mapping[str, Shape]) -> str:
+    """What a file seems to hold, judged by the names and shapes of its tensors as they stand in it."""
+    if any(mark in name for name in shapes for mark in LOW_RANK):
+        return "a LoRA (low-rank additions)"
+    if any(name.startswith("codec.") for name in shapes):
+        return "a backbone of this project (backbone=tiny)"
+    plain = {from_diffusers(bare(name)): shape for name, shape in shapes.items()}
+    if "patch_embedding.weight" in plain and any(name.startswith("blocks.") for name in plain):
+        return _transformer(plain)
+    return files.looks_like(shapes)
+
+
+def _transformer(plain: Mapping[str, Shape]) -> str:
+    """A Wan transformer's kind, by its sizes and the branches that text-to-video lacks."""
+    first = plain["patch_embedding.weight"]
+    layers = 1 + max((int(name.split(".")[1]) for name in plain if name.startswith("blocks.") and name.split(".")[1].isdigit()), default=-1)
+    kind = SIZES.get((first[0], layers), "a Wan transformer")
+    if any(".k_img." in name or name.startswith(("img_emb.", "condition_embedder.image_embedder.")) for name in plain):
+        kind += " for image-to-video"
+    elif any(name.startswith("vace_") for name in plain):
+        kind += " VACE"
+    return f"{kind}, {first[0]} wide with {layers} layers"
+
+
+def mismatch(found: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> str | None:
+    """Counts and first keys of what is missing, unexpected and of another shape; None where all fits."""
+    missing = [name for name in wanted if name not in found]
+    unexpected = [name for name in found if name not in wanted]
+    other = [name for name in wanted if name in found and found[name] != wanted[name]]
+    parts = []
+    if missing:
+        parts.append(f"{len(missing)} missing keys, first {missing[0]} {list(wanted[missing[0]])}")
+    if unexpected:
+        parts.append(f"{len(unexpected)} unexpected, first {unexpected[0]} {list(found[unexpected[0]])}")
+    if other:
+        parts.append(f"{len(other)} misshapen, first {other[0]} {list(found[other[0]])} where {list(wanted[other[0]])} belongs")
+    return "; ".join(parts) or None
