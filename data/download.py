@@ -1,0 +1,286 @@
+"""Fetch files of gigabytes: `python -m data.download backbone=self_forcing [checkpoints=DIR] [mirror=URL or folder]`.
+
+What is fetched stands in `data/hub.yaml`; `--list` shows it. The total is printed before anything is fetched, a stopped
+command goes on where it stopped, size and sha256 of every file are checked before it takes its place, and a manifest
+beside the files says what they are.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from data.hub import TABLE, Checkpoints, Table, Wanted, check
+from echo.backbone.extras import need
+
+FLAGS = ("--list", "--dry-run", "--verify")
+PARTIAL = ".partial"
+"""Folder below the checkpoints where unfinished files wait."""
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the command line asks for.
+
+    names: kind -> names of the table's groups. mirror: a folder, an address that stands for the hub's, or None for the hub.
+    """
+
+    names: Mapping[str, Sequence[str]]
+    checkpoints: Path
+    mirror: Path | str | None
+    flags: frozenset[str]
+
+
+def parse(words: Sequence[str], table: Table) -> Order:
+    """The order of a command line. Raises ValueError in one line for a word that is not understood."""
+    names: dict[str, list[str]] = {}
+    places = {"checkpoints": "checkpoints", "mirror": ""}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key in table.groups and value:
+            names.setdefault(key, []).extend(value.split(","))
+        elif key in places and value:
+            places[key] = value
+        elif word not in FLAGS:
+            forms = [*(f"{kind}={name}" for kind, group in table.groups.items() for name in group), "checkpoints=DIR", "mirror=DIR", *FLAGS]
+            raise ValueError(f"{word}: not understood; nearest is {get_close_matches(word, forms, 1, 0)[0]} of {', '.join(forms)}")
+    flags = frozenset(word for word in words if word in FLAGS)
+    if not names and "--list" not in flags:
+        first = next(f"{kind}={name}" for kind, group in table.groups.items() for name in group)
+        raise ValueError(f"nothing to fetch is named; nearest is {first}, --list shows all")
+    return Order(names, Path(places["checkpoints"]).expanduser().absolute(), _mirror(places["mirror"]), flags)
+
+
+def _mirror(value: str) -> Path | str | None:
+    if not value:
+        return None
+    if value.startswith(("http://", "https://")):
+        return value.rstrip("/")
+    folder = Path(value).expanduser().absolute()
+    if not folder.is_dir():
+        raise ValueError(
+            f"mirror={value}: neither a folder nor an address that begins with http:// or https://; nearest is {folder.parent}"
+        )
+    return folder
+
+
+def run(order: Order, table: Table) -> None:
+    """Carry out an order; lines go to the standard output as things happen.
+
+    Raises:
+        ValueError: in one line, for an unknown name, too small a disk, an unreachable hub, or a wrong file.
+        OSError: where a folder cannot be written.
+    """
+    if "--list" in order.flags:
+        print("\n".join(listing(table)))
+        return
+    kept = Checkpoints(order.checkpoints)
+    files = [kept.pinned(wanted) for kind, names in order.names.items() for wanted in table.files(kind, names)]
+    files = list({wanted.target: wanted for wanted in files}.values())
+    dry = "--dry-run" in order.flags
+    if not dry and not isinstance(order.mirror, Path):
+        files = [_resolved(wanted, order.mirror) if not (kept.folder / wanted.target).is_file() else wanted for wanted in files]
+    there = {wanted.target for wanted in files if (kept.folder / wanted.target).is_file()}
+    _announce(files, there, order)
+    if dry:
+        return
+    for wanted in files:
+        fetched = not kept.there(wanted, again="--verify" in order.flags)
+        if fetched:
+            path = _fetch(wanted, order)
+            kept.keep(wanted, _checked(path, wanted), path)
+        row = kept.rows[wanted.target]
+        print(f"{'fetched' if fetched else 'there'}  {wanted.target}  {_size(row['size_bytes'])}  sha256 {row['sha256'][:12]}", flush=True)
+    shutil.rmtree(order.checkpoints / PARTIAL, ignore_errors=True)
+
+
+def _checked(path: Path, wanted: Wanted) -> str:
+    """The sha256 of a fetched file. Raises ValueError for a wrong one, which goes, so that the next command begins anew."""
+    try:
+        return check(path, wanted)
+    except ValueError:
+        path.unlink()
+        raise
+
+
+def listing(table: Table) -> list[str]:
+    """Lines that show every name with its files."""
+    lines = []
+    for kind, group in table.groups.items():
+        for name in group:
+            files = table.files(kind, [name])
+            lines.append(f"{kind}={name}  {_total(files)}")
+            lines += [
+                f"  {wanted.target}  {_size(wanted.size_bytes)}  {wanted.origin}  ({wanted.license or 'license not stated'})"
+                for wanted in files
+            ]
+    return lines
+
+
+def _size(count: int | None) -> str:
+    if count is None:
+        return "size unknown"
+    return f"{count / GB:.2f} GB" if count >= GB / 100 else f"{count} bytes"
+
+
+def _total(files: Sequence[Wanted]) -> str:
+    unknown = sum(wanted.size_bytes is None for wanted in files)
+    known = sum(wanted.size_bytes or 0 for wanted in files)
+    return f"{len(files)} files, {_size(known)}" + (f" and {unknown} of unknown size" if unknown else "")
+
+
+def _announce(files: Sequence[Wanted], there: set[str], order: Order) -> None:
+    """The total, before anything is fetched. Raises ValueError where the disk is too small."""
+    absent = [wanted for wanted in files if wanted.target not in there]
+    partial = order.checkpoints / PARTIAL
+    begun = sum(entry.stat().st_size for entry in partial.rglob("*") if entry.is_file()) if partial.is_dir() else 0
+    disk = next(folder for folder in (order.checkpoints, *order.checkpoints.parents) if folder.exists())
+    free = shutil.disk_usage(disk).free
+    source = f"mirror {order.mirror}" if order.mirror else os.environ.get("HF_ENDPOINT", "huggingface.co")
+    line = f"{_total(files)} in all; {len(there)} files there already, to fetch {_total(absent)}"
+    line += f" ({_size(begun)} of it begun)" if begun else ""
+    print(f"{line}, from {source} to {order.checkpoints} with {_size(free)} free", flush=True)
+    for wanted in absent:
+        print(
+            f"to fetch  {wanted.target}  {_size(wanted.size_bytes)}  {wanted.origin}  ({wanted.license or 'license not stated'})",
+            flush=True,
+        )
+    needed = sum(wanted.size_bytes or 0 for wanted in absent) - begun
+    if needed > free and not isinstance(order.mirror, Path):
+        raise ValueError(f"{_size(needed)} are needed, {disk} has {_size(free)} free; nearest is checkpoints=DIR on a larger disk")
+
+
+def _resolved(wanted: Wanted, endpoint: str | None) -> Wanted:
+    """A file of a branch with the branch's commit now, and the size and sha256 that the hub tells."""
+    if wanted.pinned:
+        return wanted
+    hub = need("huggingface_hub", asked="a download")
+    try:
+        info = hub.HfApi(endpoint=endpoint).model_info(wanted.repo, revision=wanted.revision, files_metadata=True)
+    except Exception as error:  # whatever the client raises becomes one line
+        raise _unreachable(wanted, endpoint, error) from error
+    siblings = {entry.rfilename: entry for entry in info.siblings or ()}
+    if wanted.file not in siblings:
+        near = get_close_matches(wanted.file, siblings, 1, 0)
+        raise ValueError(f"{wanted.origin}: the repository has no such file; nearest is {near[0] if near else 'none, it is empty'}")
+    entry = siblings[wanted.file]
+    lfs = entry.lfs.sha256 if entry.lfs else None
+    if wanted.sha256 and lfs and wanted.sha256 != lfs:
+        raise ValueError(
+            f"{wanted.origin}: its sha256 is now {lfs}, at the first download it was {wanted.sha256}; fetch that from a mirror"
+        )
+    known_by = "hub" if lfs and not wanted.sha256 else wanted.known_by
+    size = entry.size if wanted.size_bytes is None else wanted.size_bytes
+    return replace(wanted, revision=info.sha, size_bytes=size, sha256=wanted.sha256 or lfs, known_by=known_by)
+
+
+def _unreachable(wanted: Wanted, endpoint: str | None, error: Exception) -> ValueError:
+    """One line for whatever the hub's client raised."""
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    where = endpoint or os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    rest = "what is begun is kept; nearest without the network is mirror=FOLDER with the files, or mirror=URL of another hub"
+    return ValueError(f"{wanted.origin}: not fetched from {where} ({type(error).__name__}: {reason[:200]}); {rest}")
+
+
+def _fetch(wanted: Wanted, order: Order) -> Path:
+    """Bring one file below the folder of unfinished files, going on where an earlier command stopped."""
+    part = order.checkpoints / PARTIAL / wanted.target
+    part.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(order.mirror, Path):
+        _copy(_found(wanted, order.mirror), part)
+        return part
+    try:
+        if wanted.repo is None:
+            _from_address(f"{wanted.url}/{wanted.file}", part, wanted.size_bytes)
+        else:
+            _from_hub(wanted, part, order.mirror)
+    except Exception as error:  # whatever the client raises becomes one line
+        raise _unreachable(wanted, order.mirror, error) from error
+    return part
+
+
+def _from_hub(wanted: Wanted, part: Path, endpoint: str | None) -> None:
+    """A file of the hub, from where an earlier command stopped.
+
+    The client finds the file and reads it, with its retries; its own `hf_hub_download` throws away what is begun when a process ends
+    (since 2.0), which for eleven gigabytes is too much.
+    """
+    hub, client = need("huggingface_hub", asked="a download"), need("huggingface_hub.file_download", asked="a download")
+    address = hub.hf_hub_url(wanted.repo, wanted.file, revision=wanted.revision, endpoint=endpoint)
+    seen = hub.get_hf_file_metadata(address, endpoint=endpoint)
+    headers = need("huggingface_hub.utils").build_hf_headers()
+    if urlsplit(seen.location).netloc != urlsplit(address).netloc:
+        headers.pop("authorization", None)  # a token is for the hub, not for the store that it sends us to
+    begun = part.stat().st_size if part.exists() else 0
+    if seen.size is not None and begun > seen.size:
+        begun = 0
+    with part.open("ab" if begun else "wb") as write:
+        client.http_get(seen.location, write, resume_size=begun, headers=headers, expected_size=seen.size)
+
+
+def _found(wanted: Wanted, mirror: Path) -> Path:
+    """The file in a folder: laid out as here, as `hf download --local-dir` does, or as the hub's cache. Raises ValueError."""
+    tail = Path(wanted.file)
+    places = [mirror / wanted.source / tail, mirror / tail, mirror / tail.name]
+    if wanted.repo is not None:
+        cache = mirror / f"models--{wanted.repo.replace('/', '--')}" / "snapshots"
+        places += [mirror / wanted.repo / tail, mirror / wanted.repo.split("/")[1] / tail]
+        places += [cache / wanted.revision / tail, *sorted(cache.glob(f"*/{wanted.file}"))]
+    sized = (path for path in places if path.is_file() and wanted.size_bytes in (None, path.stat().st_size))
+    path = next(sized, None) or next((path for path in places if path.is_file()), None)
+    if path is None:
+        looked = ", ".join(str(place.relative_to(mirror)) for place in places[:5])
+        raise ValueError(f"mirror {mirror}: no {wanted.file} of {wanted.repo or wanted.url}; looked for {looked}")
+    return path
+
+
+def _copy(source: Path, part: Path) -> None:
+    """A hard link where one disk holds both, so that nothing is stored twice; else a copy that goes on where it stopped."""
+    if not part.exists():
+        try:
+            os.link(source.resolve(), part)
+            return
+        except OSError:
+            part.touch()
+    begun = part.stat().st_size
+    with source.open("rb") as read, part.open("r+b") as write:
+        read.seek(begun)
+        write.seek(begun)
+        shutil.copyfileobj(read, write, 2**24)
+
+
+def _from_address(address: str, part: Path, size_bytes: int | None) -> None:
+    """A file outside the hub, from where an earlier command stopped if the server can."""
+    begun = part.stat().st_size if part.exists() else 0
+    if begun and begun == size_bytes:
+        return
+    request = urllib.request.Request(address, headers={"Range": f"bytes={begun}-"} if begun else {})
+    with urllib.request.urlopen(request, timeout=60) as answer, part.open("ab" if answer.status == 206 else "wb") as write:
+        shutil.copyfileobj(answer, write, 2**20)
+
+
+def main(words: Sequence[str] | None = None, table: Path = TABLE) -> int:
+    """Run the command line; the exit status, 1 for a refusal, 130 where it was stopped."""
+    words = sys.argv[1:] if words is None else words
+    try:
+        known = Table(table)
+        run(parse(words, known), known)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the same command goes on from here\n")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

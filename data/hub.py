@@ -1,0 +1,152 @@
+"""The table of files that can be fetched (`data/hub.yaml`), and what lies in a folder of checkpoints by its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+TABLE = Path(__file__).resolve().parent / "hub.yaml"
+MANIFEST = "manifest.json"
+EARLIER = "first download"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One file of the table.
+
+    source: the folder below the checkpoints. repo, revision: where on the hub; repo None: at `url`, which names the revision.
+    size_bytes, sha256: None where they are not known; known_by: who knows them, the table, the hub or an earlier download.
+    """
+
+    source: str
+    file: str
+    repo: str | None
+    revision: str
+    url: str | None
+    license: str | None
+    size_bytes: int | None
+    sha256: str | None
+    known_by: str = "table"
+
+    @property
+    def target(self) -> str:
+        """Path below the checkpoints."""
+        return f"{self.source}/{self.file}"
+
+    @property
+    def pinned(self) -> bool:
+        return self.repo is None or COMMIT.fullmatch(self.revision) is not None
+
+    @property
+    def origin(self) -> str:
+        """Where the file comes from, for people."""
+        return f"{self.repo}@{self.revision}/{self.file}" if self.repo else f"{self.url}/{self.file}"
+
+
+class Table:
+    """Sources and groups of `hub.yaml`."""
+
+    def __init__(self, path: Path = TABLE) -> None:
+        content: Any = OmegaConf.to_container(OmegaConf.load(path))
+        self.groups: dict[str, dict[str, list[str]]] = content["groups"]
+        self.sources: dict[str, list[Wanted]] = {name: _wanted(name, source) for name, source in content["sources"].items()}
+
+    def files(self, kind: str, names: Iterable[str]) -> list[Wanted]:
+        """The files of some names of a group, each once. Raises ValueError for a name that the group lacks."""
+        found: dict[str, Wanted] = {}
+        for name in names:
+            if name not in self.groups[kind]:
+                near = get_close_matches(name, self.groups[kind], 1, 0)[0]
+                raise ValueError(f"{kind}={name}: one of {', '.join(self.groups[kind])}; nearest is {near}")
+            for source in self.groups[kind][name]:
+                found |= {wanted.target: wanted for wanted in self.sources[source]}
+        return list(found.values())
+
+
+def _wanted(name: str, source: Mapping[str, Any]) -> list[Wanted]:
+    where: dict[str, Any] = {key: source.get(key) for key in ("repo", "url", "license")} | {"revision": str(source.get("revision", ""))}
+    return [Wanted(source=name, file=file, size_bytes=row["size"], sha256=row["sha256"], **where) for file, row in source["files"].items()]
+
+
+class Checkpoints:
+    """A folder of fetched files with its manifest: what each file is, where it came from and that it was checked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = folder / MANIFEST
+        self.rows: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def pinned(self, wanted: Wanted) -> Wanted:
+        """The file with what an earlier download learned: the commit of a branch, size and sha256 where the table has none."""
+        row = self.rows.get(wanted.target)
+        if row is None:
+            return wanted
+        if wanted.sha256 is not None:
+            return wanted
+        return replace(wanted, revision=row["revision"], size_bytes=row["size_bytes"], sha256=row["sha256"], known_by=EARLIER)
+
+    def there(self, wanted: Wanted, *, again: bool = False) -> bool:
+        """Whether the file lies in its place and is the right one; one unknown to the manifest is hashed and written down.
+
+        Args:
+            again: hash it even if the manifest says that it was hashed and it has not changed since.
+
+        Raises:
+            ValueError: for a file of another size or content.
+        """
+        path = self.folder / wanted.target
+        if not path.is_file():
+            return False
+        stat, row = path.stat(), self.rows.get(wanted.target, {})
+        unchanged = (row.get("size_bytes"), row.get("changed_ns")) == (stat.st_size, stat.st_mtime_ns)
+        same = wanted.sha256 in (None, row.get("sha256"))
+        if again or not unchanged or not same:
+            self.keep(wanted, check(path, wanted), path)
+        return True
+
+    def keep(self, wanted: Wanted, sha256: str, path: Path) -> None:
+        """Move a checked file into its place and write it down."""
+        target = self.folder / wanted.target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path != target:
+            os.replace(path, target)
+        stat = target.stat()
+        self.rows[wanted.target] = {
+            "repo": wanted.repo or wanted.url,
+            "revision": wanted.revision,
+            "file": wanted.file,
+            "license": wanted.license,
+            "size_bytes": stat.st_size,
+            "sha256": sha256,
+            "checked_against": wanted.known_by if wanted.sha256 else EARLIER,
+            "changed_ns": stat.st_mtime_ns,
+        }
+        part = self.folder / f"{MANIFEST}.part"
+        part.write_text(json.dumps(dict(sorted(self.rows.items())), indent=1) + "\n", encoding="utf-8")
+        os.replace(part, self.folder / MANIFEST)
+
+
+def check(path: Path, wanted: Wanted) -> str:
+    """The sha256 of a file that is the wanted one.
+
+    Raises:
+        ValueError: in one line, where size or sha256 are others than the known ones.
+    """
+    size = path.stat().st_size
+    if wanted.size_bytes is not None and size != wanted.size_bytes:
+        raise ValueError(f"{path}: {size} bytes, {wanted.origin} has {wanted.size_bytes}; away with it, and fetch again")
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if wanted.sha256 is not None and sha256 != wanted.sha256:
+        raise ValueError(f"{path}: sha256 {sha256}, {wanted.origin} has {wanted.sha256}; away with it, and fetch again")
+    return sha256

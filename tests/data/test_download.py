@@ -1,0 +1,287 @@
+"""Downloads: the table, a local mirror, a server that speaks the hub's language and breaks off, and refusals in one line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from data.download import main
+from data.hub import COMMIT, MANIFEST, Table
+from echo.presets import preset
+
+COMMIT_1, COMMIT_2 = "1" * 40, "2" * 40
+NETWORK, ENCODER, BRANCH, SMALL = (bytes(range(256)) * count for count in (4000, 900, 700, 3))
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def row(content: bytes | None) -> str:
+    return "{size: null, sha256: null}" if content is None else f"{{size: {len(content)}, sha256: {digest(content)}}}"
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A table of the same form as ours, with files of kilobytes."""
+    path = tmp_path / "hub.yaml"
+    path.write_text(
+        f"""
+sources:
+  net: {{repo: someone/Net, revision: "{COMMIT_1}", license: mit, files: {{models/net.pt: {row(NETWORK)}}}}}
+  wan: {{repo: other/Wan, revision: "{COMMIT_2}", license: mit, files: {{text.pth: {row(ENCODER)}, umt5/spiece.model: {row(SMALL)}}}}}
+  new: {{repo: someone/New, revision: main, license: null, files: {{ema.pt: {row(None)}}}}}
+groups:
+  backbone: {{net: [net, wan], new: [new, wan]}}
+""",
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Path:
+    """A folder of files, each repository laid out another way."""
+    folder = tmp_path / "mirror"
+    cached = f"models--other--Wan/snapshots/{COMMIT_2}"
+    files = {"someone/Net/models/net.pt": NETWORK, f"{cached}/text.pth": ENCODER, f"{cached}/umt5/spiece.model": SMALL, "ema.pt": BRANCH}
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def command(table: Path, *words: str) -> int:
+    return main([*words, f"checkpoints={table.parent / 'kept'}"], table)
+
+
+def manifest(table: Path) -> dict[str, dict[str, object]]:
+    return json.loads((table.parent / "kept" / MANIFEST).read_text(encoding="utf-8"))
+
+
+def test_shipped_table_pins_what_it_can() -> None:
+    table = Table()
+    files = {wanted.target: wanted for source in table.sources.values() for wanted in source}
+    unknown = {target for target, wanted in files.items() if not wanted.pinned or wanted.sha256 is None or wanted.size_bytes is None}
+    assert unknown == {"infinite_forcing/ema_model.pt"}
+    for target, wanted in files.items():
+        assert not Path(wanted.file).is_absolute() and ".." not in Path(target).parts
+        assert wanted.sha256 is None or re.fullmatch("[0-9a-f]{64}", wanted.sha256), target
+        assert wanted.repo is None or COMMIT.fullmatch(wanted.revision) or wanted.revision == "main"
+        assert wanted.repo or COMMIT.search(wanted.url or ""), target
+    for name in table.groups["backbone"]:
+        fetched = table.files("backbone", [name])
+        assert {"wan/models_t5_umt5-xxl-enc-bf16.pth", "wan/Wan2.1_VAE.pth", "wan/google/umt5-xxl/tokenizer.json"} <= {
+            w.target for w in fetched
+        }
+        assert sum(wanted.size_bytes or 0 for wanted in fetched) > 11e9
+
+
+def test_local_mirror_total_first_then_files_then_nothing_to_do(table: Path, mirror: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = table.parent / "kept"
+    assert command(table, "backbone=net", f"mirror={mirror}", "--dry-run") == 0
+    assert not kept.exists()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("3 files, ") and "0 files there already, to fetch 3 files" in lines[0] and " free" in lines[0]
+    assert command(table, "backbone=net", f"mirror={mirror}") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[4:]] == ["fetched"] * 3
+    assert (kept / "net/models/net.pt").read_bytes() == NETWORK
+    assert (kept / "wan/text.pth").read_bytes() == ENCODER
+    rows = manifest(table)
+    assert rows["net/models/net.pt"]["sha256"] == digest(NETWORK)
+    assert (rows["wan/text.pth"]["revision"], rows["wan/text.pth"]["checked_against"]) == (COMMIT_2, "table")
+    assert command(table, "backbone=net", "--verify") == 0  # no mirror, and nothing to ask the hub for
+    lines = capsys.readouterr().out.splitlines()
+    assert "3 files there already, to fetch 0 files" in lines[0] and [line.split()[0] for line in lines[1:]] == ["there"] * 3
+
+
+def test_interrupted_copy_goes_on(table: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import os
+
+    def no_link(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(os, "link", no_link)
+    part = table.parent / "kept/.partial/net/models/net.pt"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(NETWORK[:5000])
+    assert command(table, "backbone=net", f"mirror={mirror}") == 0
+    assert "5000 bytes of it begun" in capsys.readouterr().out
+    assert (table.parent / "kept/net/models/net.pt").read_bytes() == NETWORK
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"?" * 5000)  # begun from another file: the sum tells, and the next command begins anew
+    (table.parent / "kept/net/models/net.pt").unlink()
+    assert command(table, "backbone=net", f"mirror={mirror}") == 1
+    assert f"someone/Net@{COMMIT_1}/models/net.pt has {digest(NETWORK)}" in capsys.readouterr().err
+    assert command(table, "backbone=net", f"mirror={mirror}") == 0
+
+
+def test_wrong_file_in_place_is_named_and_kept(table: Path, mirror: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = table.parent / "kept/net/models/net.pt"
+    wrong.parent.mkdir(parents=True)
+    for content, words in ((NETWORK[:-1], f"{len(NETWORK) - 1} bytes"), (NETWORK[:-1] + b"x", "sha256")):
+        wrong.write_bytes(content)
+        assert command(table, "backbone=net", f"mirror={mirror}") == 1
+        error = capsys.readouterr().err
+        assert str(wrong) in error and words in error and error.count("\n") == 1
+        assert wrong.read_bytes() == content
+
+
+class Hub(ThreadingHTTPServer):
+    """The two addresses of the hub that a download asks for; after `left` more bytes of files the line goes dead."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.files = {("someone/Net", "models/net.pt"): NETWORK, ("other/Wan", "text.pth"): ENCODER}
+        self.files |= {("other/Wan", "umt5/spiece.model"): SMALL, ("someone/New", "ema.pt"): BRANCH}
+        self.head = COMMIT_1
+        self.left: int | None = None
+        self.asked: list[tuple[str, str, str | None]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Hub
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.server.asked.append((self.command, self.path, self.headers["Range"]))
+        if model := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/(\w+)", self.path.partition("?")[0]):
+            return self.describe(model[1])
+        found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/(\w+)/(.+)", self.path)
+        content = self.server.files.get((found[1], found[3])) if found else None
+        if not found or content is None:
+            return self.send_error(404)
+        commit = self.server.head if found[2] == "main" else found[2]
+        self.send(content, {"ETag": f'"{digest(content)}"', "X-Repo-Commit": commit, "X-Linked-Size": str(len(content))})
+        return None
+
+    def describe(self, repo: str) -> None:
+        files = [(name, content) for (owner, name), content in self.server.files.items() if owner == repo]
+        siblings = [
+            {"rfilename": name, "size": len(c), "lfs": {"sha256": digest(c), "size": len(c), "pointerSize": 130}} for name, c in files
+        ]
+        self.send(json.dumps({"id": repo, "sha": self.server.head, "siblings": siblings}).encode(), {"Content-Type": "application/json"})
+
+    def send(self, content: bytes, headers: dict[str, str]) -> None:
+        start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-").split("-")[0]) if self.headers["Range"] else 0
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        for name, value in {**headers, "Content-Length": str(len(content) - start), "Accept-Ranges": "bytes"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            sent = content[start:]
+            if self.server.left is not None and "/resolve/" in self.path:
+                sent = sent[: self.server.left]
+                self.server.left -= len(sent)
+            self.wfile.write(sent)
+            self.close_connection = True
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    server = Hub()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client neither waits between tries nor draws bars, and writes down every 50 000 bytes instead of every ten million."""
+    import huggingface_hub.file_download
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
+    monkeypatch.setattr(huggingface_hub.file_download.constants, "DOWNLOAD_CHUNK_SIZE", 50_000)
+    monkeypatch.setattr(huggingface_hub.file_download.time, "sleep", lambda seconds: None)
+
+
+def test_hub_that_breaks_off_is_gone_on_with(table: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    hub.left = 300_000
+    assert command(table, "backbone=net", f"mirror={hub.url}") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"someone/Net@{COMMIT_1}/models/net.pt" in error and "what is begun is kept" in error
+    assert (table.parent / "kept/.partial/net/models/net.pt").stat().st_size == 300_000
+    hub.left, hub.asked = None, []
+    assert command(table, "backbone=net", f"mirror={hub.url}") == 0
+    ranges = [wanted for method, path, wanted in hub.asked if method == "GET" and path.endswith("net.pt")]
+    assert ranges == ["bytes=300000-"]
+    assert all(f"/resolve/{COMMIT_1}/" in path or f"/resolve/{COMMIT_2}/" in path for _, path, _ in hub.asked)
+    assert (table.parent / "kept/net/models/net.pt").read_bytes() == NETWORK
+    assert not (table.parent / "kept/.partial").exists()
+
+
+def test_second_download_of_a_branch_is_pinned_to_the_first(table: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(table, "backbone=new", f"mirror={hub.url}") == 0
+    assert f"new/ema.pt  {len(BRANCH)} bytes  someone/New@{COMMIT_1}" in capsys.readouterr().out
+    first = manifest(table)["new/ema.pt"]
+    assert (first["revision"], first["sha256"], first["checked_against"]) == (COMMIT_1, digest(BRANCH), "hub")
+    (table.parent / "kept/new/ema.pt").unlink()
+    hub.head, hub.asked = COMMIT_2, []
+    assert command(table, "backbone=new", f"mirror={hub.url}") == 0
+    assert [path for _, path, _ in hub.asked if "ema.pt" in path and COMMIT_1 not in path] == []
+    hub.files["someone/New", "ema.pt"] = BRANCH[:-1] + b"x"  # the same commit cannot give other bytes unseen
+    (table.parent / "kept/new/ema.pt").unlink()
+    assert command(table, "backbone=new", f"mirror={hub.url}") == 1
+    assert f"has {digest(BRANCH)}" in capsys.readouterr().err
+
+
+REFUSED = (
+    (["backbone=nett"], "backbone=nett: one of net, new; nearest is net"),
+    (["backbones=net"], "backbones=net: not understood; nearest is backbone=net"),
+    ([], "nothing to fetch is named; nearest is backbone=net"),
+    (["backbone=net", "mirror=/nowhere/at/all"], "neither a folder nor an address"),
+    (["backbone=net", "mirror=http://127.0.0.1:9"], "not fetched from http://127.0.0.1:9"),
+    (["backbone=new", "mirror=http://127.0.0.1:9"], "not fetched from http://127.0.0.1:9"),
+)
+
+
+@pytest.mark.parametrize(("words", "told"), REFUSED, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_refusals_are_one_line(words: list[str], told: str, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(table, *words) == 1
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
+
+
+def test_mirror_without_the_file_and_full_disk(
+    table: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    (mirror / "someone/Net/models/net.pt").unlink()
+    assert command(table, "backbone=net", f"mirror={mirror}") == 1
+    assert "no models/net.pt of someone/Net; looked for net/models/net.pt" in capsys.readouterr().err
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
+    assert command(table, "backbone=net") == 1
+    assert "1 bytes free; nearest is checkpoints=DIR on a larger disk" in capsys.readouterr().err
+
+
+def test_paths_of_the_backbones_are_where_files_land() -> None:
+    table = Table()
+    for name in table.groups["backbone"]:
+        targets = {wanted.target for wanted in table.files("backbone", [name])}
+        files = (value for value in re.findall(r"\$\{checkpoints\}/(\S+)", json.dumps(preset("backbone", name)).replace('"', " ")))
+        for file in (value.rstrip(",}") for value in files):
+            assert any(target == file or target.startswith(f"{file}/") for target in targets), f"{name}: {file}"
