@@ -81,13 +81,15 @@ def parse_prompt(line: str, where: str) -> Prompt:
         raise ValueError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
     if not isinstance(record, dict):
         raise ValueError(f"{where}: a prompt is a JSON object, not {type(record).__name__}")
-    known = {"id", "scenes", "durations", "tags", "tag_meaning", "version"}
+    known = {"id", "scenes", "durations", "tags", "tag_meaning", "version", "subtitles"}  # the last two say nothing to a run
     for key in record.keys() - known:
         nearest = difflib.get_close_matches(key, known, 1, 0)
         raise ValueError(f"{where}: unknown key {key!r}; nearest is {nearest[0]!r}")
     for key in ("id", "scenes", "durations"):
         if key not in record:
             raise ValueError(f"{where}: key {key!r} is missing")
+    if not isinstance(record["scenes"], list) or not all(isinstance(scene, str) and scene.strip() for scene in record["scenes"]):
+        raise ValueError(f"{where}: scenes is a list of texts, none of them empty")
     scenes = tuple(record["scenes"])
     meaning = record.get("tag_meaning")
     if meaning is not None and meaning not in TagMeaning.__members__:
@@ -102,8 +104,12 @@ def parse_prompt(line: str, where: str) -> Prompt:
 
 
 def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
-    """All prompts of a JSONL file. Raises ValueError for a bad line, a doubled id or an empty file."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    """All prompts of a JSONL file. Raises ValueError for a bad line, a doubled id, an empty file or a text file of another format."""
+    if Path(path).suffix == ".txt":
+        made = Path(path).with_suffix(".jsonl")
+        command = f"python -m data.importers {path} --format released|lines --output {made}"
+        raise ValueError(f"{path}: a prompt set is JSONL; nearest is what {command} makes")
+    lines = Path(path).read_text(encoding="utf-8").split("\n")  # a JSON text may hold the other line ends that Unicode knows
     prompts = tuple(parse_prompt(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip())
     if not prompts:
         raise ValueError(f"{path}: no prompts")

@@ -1,0 +1,291 @@
+"""Prompt files of others as prompt sets of ours.
+
+    python -m data.importers FILE --format released|lines|jsonl --output OUT.jsonl [--tag-meaning to_next|enter]
+                             [--duration S] [--first N] [--name PREFIX]
+
+released: `scene[10s#] | scene[10s@] ; subtitle | subtitle`, the format of the released interactive files (spec/echo.md §10).
+lines: one prompt a line, as MovieGenBench's file; each becomes one scene of --duration (60 s unless told otherwise).
+jsonl: our own format, through the same check. A file that would lose text or keep a broken tag is refused with its line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data.story import write_records
+from echo.scene import Prompt, TagMeaning, parse_prompt
+
+TAG = re.compile(r"\[(\d+(?:\.\d+)?) *s([#@]?)\]")
+"""Seconds and mark of a scene; anywhere in it, the first counts, all are removed."""
+BRACKETS = re.compile(r"[\[［【][^\[\]［］【】]*[\]］】]?|[\]］】]")
+TAGLIKE = re.compile(r"[\[［【]\s*\d[^\[\]［］【】]*[\]］】]?")
+OTHER_TAGS = re.compile(r"[({]\s*\d{1,3}(?:[.,]\d+)?\s*(?:s|sec\w*|m|min\w*)\s*[#@]?\s*[)}]|\d+(?:\.\d+)? *s[#@]", re.IGNORECASE)
+"""What people write for a tag and is none; it would stay in the text."""
+LOOKALIKES = {"；": ";", "｜": "|", "￨": "|", "∣": "|", "¦": "|"}
+INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060\u00ad\u200e\u200f"))
+"""Signs that take no room; the text encoder would see them."""
+DURATION_S = 60.0
+"""Of a line that says none: the shorter of the paper's two settings for long video."""
+
+
+@dataclass
+class Imported:
+    """Records of a prompt set, and how often something was seen that is worth saying."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    seen: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says beside the file: meaning of the tags, seconds of an untagged scene, prefix of the ids."""
+
+    meaning: TagMeaning | None = None
+    duration_s: float | None = None
+    name: str = ""
+
+
+def numbered_lines(path: Path) -> list[tuple[int, str]]:
+    """Lines that are not blank with their numbers from 1; UTF-8 with or without a mark, any line ends.
+
+    Raises:
+        ValueError: for bytes of another encoding, naming the line.
+    """
+    raw = path.read_bytes()
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError(f"{path}: UTF-16; save it as UTF-8")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}:{line}: byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8") from None
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def tidy(text: str, where: str) -> str:
+    """Text without invisible signs and with single spaces; everything else as written, typographic signs too.
+
+    Raises:
+        ValueError: for a control character.
+    """
+    shown = " ".join(text.translate(INVISIBLE).split())
+    for sign in shown:
+        if unicodedata.category(sign) == "Cc" or sign == "\ufffd":
+            raise ValueError(f"{where}: unreadable character U+{ord(sign):04X}; remove it")
+    return shown
+
+
+def nearest_tag(text: str) -> str:
+    """The valid tag that a wrong one looks most like: `[10 sec]` is `[10s]`, `[1 min @]` is `[60s@]`."""
+    number = re.search(r"(\d+)(?:[.,](\d+))?\s*(m)?", text, re.IGNORECASE)
+    seconds = 10.0 if number is None else float(f"{number[1]}.{number[2] or 0}") * (60 if number[3] else 1)
+    mark = next((sign for sign in unicodedata.normalize("NFKC", text) if sign in "#@"), "")
+    return f"[{seconds:g}s{mark}]"
+
+
+def refuse_tags(text: str, where: str, patterns: Sequence[re.Pattern[str]] = (BRACKETS, OTHER_TAGS)) -> None:
+    """Raise ValueError for a bracket or a would-be tag in a scene's text, naming the nearest valid form."""
+    for pattern in patterns:
+        wrong = pattern.search(text)
+        if wrong is None:
+            continue
+        if not re.search(r"[\d#@＃＠]", wrong[0]) and len(wrong[0]) > 1:
+            raise ValueError(f"{where}: {wrong[0]!r} is no tag; nearest is the text without brackets, or a tag such as '[10s]'")
+        raise ValueError(f"{where}: {wrong[0]!r} is no tag; nearest is {nearest_tag(wrong[0])!r}")
+
+
+def parse_scene(raw: str, where: str) -> tuple[str, float | None, str, int]:
+    """(text, seconds or None, mark, number of tags) of one scene of the released format. Raises ValueError."""
+    tags = TAG.findall(raw)
+    text = tidy(TAG.sub(" ", raw), where)
+    refuse_tags(text, where)
+    if not text:
+        raise ValueError(f"{where}: a tag without a text; nearest is to remove it")
+    seconds, mark = tags[0] if tags else (None, "")
+    return text, None if seconds is None else float(seconds), mark, len(tags)
+
+
+def parse_released(line: str, where: str, duration_s: float | None, seen: Counter[str]) -> dict[str, Any]:
+    """Scenes, durations, tags and subtitles of one line of the released format.
+
+    Raises:
+        ValueError: for a wrong tag, a `;` inside a scene, an untagged scene among several without a duration.
+    """
+    for sign, meant in LOOKALIKES.items():
+        if sign in line:
+            raise ValueError(f"{where}: {sign!r} does not separate; nearest is {meant!r}")
+    body, _, rest = line.partition(";")
+    if TAG.search(rest) or BRACKETS.search(rest):
+        raise ValueError(f"{where}: a tag after ';', where subtitles stand; nearest for a ';' inside a scene is ','")
+    pieces = [piece for piece in body.split("|") if piece.strip()]
+    if not pieces:
+        raise ValueError(f"{where}: no scene before ';'")
+    scenes = [parse_scene(piece, f"{where}, scene {number}") for number, piece in enumerate(pieces, 1)]
+    for number, (_, seconds, _, tags) in enumerate(scenes, 1):
+        if seconds is None and len(scenes) > 1 and duration_s is None:
+            raise ValueError(f"{where}, scene {number}: no tag; nearest is '[10s]' at its end, or --duration 10 for all scenes without one")
+        seen["scenes with several tags: the first counts"] += tags > 1
+        seen["scenes without a tag"] += seconds is None
+    seen["empty scenes dropped"] += body.count("|") + 1 - len(pieces)
+    durations = [duration_s or DURATION_S if seconds is None else seconds for _, seconds, _, _ in scenes]
+    found: dict[str, Any] = {"scenes": [text for text, *_ in scenes], "durations": durations, "tags": [tag for _, _, tag, _ in scenes]}
+    subtitles = [tidy(piece, where) for piece in rest.split("|") if piece.strip()]
+    if subtitles:
+        found["subtitles"] = subtitles
+        seen["lines whose subtitles are not one a scene"] += len(subtitles) != len(scenes)
+    return found
+
+
+def from_released(path: Path, options: Options) -> Imported:
+    """All lines of a file of the released format; its tags name the transition to the next scene unless told otherwise."""
+    imported = Imported()
+    for number, line in numbered_lines(path):
+        found = parse_released(line, f"{path}:{number}", options.duration_s, imported.seen)
+        meaning = options.meaning or TagMeaning.to_next
+        imported.records.append({"id": f"{options.name}-{len(imported.records):03d}", **found, "tag_meaning": meaning.value})
+    return imported
+
+
+def from_lines(path: Path, options: Options) -> Imported:
+    """One scene a line; no sign of a line has a meaning, but one with a tag is refused, since it is of the released format."""
+    imported = Imported()
+    for number, line in numbered_lines(path):
+        where = f"{path}:{number}"
+        tag = TAG.search(line)
+        if tag is not None:
+            raise ValueError(f"{where}: holds the tag {tag[0]!r}; nearest is --format released")
+        text = tidy(line, where)
+        refuse_tags(text, where, (TAGLIKE,))
+        imported.records.append({
+            "id": f"{options.name}-{len(imported.records):03d}", "scenes": [text],
+            "durations": [options.duration_s or DURATION_S], "tags": [""], "tag_meaning": (options.meaning or TagMeaning.enter).value,
+        })  # fmt: skip
+    return imported
+
+
+def from_jsonl(path: Path, options: Options) -> Imported:
+    """Records of our own format, checked; a given name replaces the ids, a given meaning stands where a record says none."""
+    if options.duration_s is not None:
+        raise ValueError("--duration: a JSONL record says its own durations; nearest is to leave it out")
+    imported = Imported()
+    for number, line in numbered_lines(path):
+        where = f"{path}:{number}"
+        prompt, raw = parse_prompt(line, where), json.loads(line)
+        scenes = [tidy(scene, f"{where}, scene {index}") for index, scene in enumerate(prompt.scenes, 1)]
+        for index, scene in enumerate(scenes, 1):
+            refuse_tags(scene, f"{where}, scene {index}", (TAGLIKE,))
+        meaning = prompt.tag_meaning or options.meaning
+        imported.records.append(
+            {"id": f"{options.name}-{len(imported.records):03d}" if options.name else prompt.id, "scenes": scenes}
+            | {"durations": list(prompt.durations_s), "tags": list(prompt.tags)}
+            | ({} if meaning is None else {"tag_meaning": meaning.value})
+            | {key: raw[key] for key in ("version", "subtitles") if key in raw}
+        )
+    return imported
+
+
+FORMATS: dict[str, Callable[[Path, Options], Imported]] = {"released": from_released, "lines": from_lines, "jsonl": from_jsonl}
+
+
+def read(path: Path, form: str, options: Options = Options(), first: int | None = None) -> Imported:
+    """The records of a file, each one a prompt that runs take.
+
+    Args:
+        path: the file.
+        form: one of FORMATS.
+        options: what the command line says.
+        first: how many, None for all.
+
+    Raises:
+        ValueError: in one line with the file's line.
+    """
+    if not options.name and form != "jsonl":
+        options = Options(options.meaning, options.duration_s, re.sub(r"[^A-Za-z0-9.-]+", "-", path.stem).strip("-") or "prompt")
+    imported = FORMATS[form](path, options)
+    if not imported.records:
+        raise ValueError(f"{path}: no prompts")
+    if first is not None and not 1 <= first <= len(imported.records):
+        count = len(imported.records)
+        raise ValueError(f"--first {first}: {path} has {count} prompts; nearest is {min(max(first, 1), count)}")
+    imported.records = imported.records[:first]
+    texts, ids = Counter[tuple[str, ...]](), Counter[str]()
+    for record in imported.records:
+        parse_prompt(json.dumps(record), str(path))
+        texts[tuple(record["scenes"])] += 1
+        ids[record["id"]] += 1
+    imported.seen["prompts that say what an earlier one says"] += sum(texts.values()) - len(texts)
+    doubled = next((name for name, count in ids.items() if count > 1), None)
+    if doubled is not None:
+        raise ValueError(f"{path}: prompt id {doubled!r} stands twice; nearest is --name PREFIX, which counts them anew")
+    return imported
+
+
+def summary(imported: Imported, output: Path) -> list[str]:
+    """What was written, and what was seen on the way."""
+    prompts = [parse_prompt(json.dumps(record), str(output)) for record in imported.records]
+    scenes = Counter(len(prompt.scenes) for prompt in prompts)
+    lengths = Counter(sum(prompt.durations_s) for prompt in prompts)
+    subtitles = sum(len(record.get("subtitles", ())) for record in imported.records)
+    lines = [
+        f"{output}: {len(prompts)} prompts; scenes {_counted(scenes)}; seconds {_counted(lengths)}; "
+        f"tags mean {_meaning(prompts)}; {subtitles} subtitles kept"
+    ]
+    return lines + [f"note: {count} {what}" for what, count in imported.seen.items() if count]
+
+
+def _counted(counts: Counter[Any]) -> str:
+    """`6` where all are alike, else `1 (x2), 6 (x3)`."""
+    if len(counts) == 1:
+        return f"{next(iter(counts)):g}"
+    return ", ".join(f"{value:g} (x{count})" for value, count in sorted(counts.items()))
+
+
+def _meaning(prompts: Sequence[Prompt]) -> str:
+    meanings = {prompt.tag_meaning for prompt in prompts}
+    return " and ".join(sorted("what the method's preset says" if one is None else one.value for one in meanings))
+
+
+def _options(given: argparse.Namespace) -> Options:
+    if given.output.suffix != ".jsonl":
+        raise ValueError(f"--output {given.output}: a prompt set is JSONL; nearest is {given.output.with_suffix('.jsonl')}")
+    if given.output.resolve() == given.file.resolve():
+        raise ValueError(f"--output {given.output}: is the file that is read; nearest is {given.output.with_suffix('')}-checked.jsonl")
+    if given.name and not re.fullmatch(r"[A-Za-z0-9.-]+", given.name):
+        raise ValueError(f"--name {given.name}: letters, digits, '.' and '-'; nearest is {re.sub('[^A-Za-z0-9.-]+', '-', given.name)}")
+    meaning = None if given.tag_meaning is None else TagMeaning(given.tag_meaning)
+    return Options(meaning, given.duration, given.name)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m data.importers", description="Make a prompt set of another's prompt file.")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--format", required=True, choices=FORMATS)
+    parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--tag-meaning", choices=[meaning.value for meaning in TagMeaning], help="released files say to_next (default)")
+    parser.add_argument("--duration", type=float, help="seconds of a scene that says none (default 60 for a line of one scene)")
+    parser.add_argument("--first", type=int, metavar="N", help="only the first N prompts")
+    parser.add_argument("--name", default="", metavar="PREFIX", help="ids are PREFIX-000 and so on (default: the file's name)")
+    given = parser.parse_args(argv)
+    try:
+        imported = read(given.file, given.format, _options(given), given.first)
+        write_records(given.output, imported.records)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    print("\n".join(summary(imported, given.output)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

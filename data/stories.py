@@ -1,0 +1,174 @@
+"""Our own prompt sets for the real backbones, from the stories written for this project: `python -m data.stories [FOLDER]`.
+
+`data/stories/{recall,hard,smooth,long}.yaml` hold the parts, `data/prompts/wan/*.jsonl` what this command makes of them:
+same code, same bytes. Every rule that the sets promise is checked before a line is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from data.build_prompts import SETS as WORLD_SETS
+from data.story import ALIKE, TOKENS, Story, bare, faults_of, moves, overlap, parse_story, record, write_records
+from echo.scene import parse_prompt
+
+VERSION = 1
+"""Goes up with every change that alters a prompt."""
+FOLDER = Path(__file__).resolve().parent
+SETS: dict[str, tuple[str, int]] = {
+    "recall": ("recall", 64), "hard": ("hard", 64), "smooth": ("smooth", 64), "long60": ("long", 128), "long120": ("long", 64),
+}  # fmt: skip
+"""Set -> the stories that it takes, and how many of them from the first on."""
+SUBJECTS_ALIKE = 0.5
+"""Share of content words in common above which two subjects of a set count as the same."""
+PLACES_ALIKE = 0.5
+"""The same for two places of the recall set, all of which are another kind of place."""
+
+
+def load_stories(task: str, path: Path) -> list[Story]:
+    """The stories of a YAML list. Raises ValueError naming the file and the story's number from 0."""
+    plain = OmegaConf.to_container(OmegaConf.load(path))
+    if not isinstance(plain, list):
+        raise ValueError(f"{path}: a list of stories, not {type(plain).__name__}")
+    stories = []
+    for number, raw in enumerate(plain):
+        try:
+            stories.append(parse_story(task, raw))
+        except ValueError as error:
+            raise ValueError(f"{path}, story {number}: {error}") from None
+    return stories
+
+
+def build(name: str, stories: Sequence[Story]) -> list[dict[str, Any]]:
+    """The records of one set."""
+    task, count = SETS[name]
+    duration_s = WORLD_SETS[name][1]
+    return [record(name, task, story, index, duration_s, VERSION) for index, story in enumerate(stories[:count])]
+
+
+def faults_of_set(name: str, stories: Sequence[Story], records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a set breaks of what it promises, one sentence each.
+
+    Args:
+        name: one of SETS.
+        stories: the parts.
+        records: what was made of them.
+    """
+    task, count = SETS[name]
+    found = [] if len(records) == count else [f"{name} has {len(records)} prompts; {count} are promised"]
+    for index, story in enumerate(stories[:count]):
+        found += [f"{name} story {index}: {fault}" for fault in faults_of(task, story, index)]
+    found += _doubled(name, records)
+    moving = [all(moves(scene) for scene in one["scenes"]) for one in records]
+    still = [not any(moves(scene) for scene in one["scenes"]) for one in records]
+    if sum(moving) != len(records) // 2 or sum(still) != len(records) - len(records) // 2:
+        found.append(f"{name}: the camera moves in {sum(moving)} and stands still in {sum(still)} of {len(records)} prompts; half each")
+    for one in records:
+        parse_prompt(json.dumps(one), f"{name} {one['id']}")
+        # A token is at least a byte, and the text's start and end are two: no tokenizer makes more of it than this.
+        longest = max(len(scene.encode()) for scene in one["scenes"]) + 2
+        if longest > TOKENS:
+            found.append(f"{one['id']}: {longest - 2} bytes in a scene; {TOKENS - 2} at most, so that every tokenizer stays below {TOKENS}")
+    if task != "long":
+        found += _alike(name, "subjects", [bare(story.subject) for story in stories[:count]], SUBJECTS_ALIKE)
+        for story, one in zip(stories, records):
+            found += [f"{one['id']}: {fault}" for fault in structure_faults(task, story, one["scenes"])]
+    if task == "recall":
+        found += _alike(name, "places", [place.what for story in stories[:count] for place in story.places], PLACES_ALIKE)
+    return found
+
+
+def _doubled(name: str, records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Ids and stories that stand twice; whatever the camera, since a camera makes no other story."""
+    for kind in ("id", "story"):
+        first: dict[Any, str] = {}
+        for one in records:
+            key = one["id"] if kind == "id" else tuple(scene.partition(". ")[2] for scene in one["scenes"])
+            if key in first:
+                yield f"{name}: {kind} of {one['id']} stands twice, first in {first[key]}"
+            first.setdefault(key, one["id"])
+
+
+def _alike(name: str, kind: str, texts: Sequence[str], limit: float) -> Iterator[str]:
+    """Pairs of texts with too many content words in common."""
+    for (one, first), (other, second) in itertools.combinations(enumerate(texts), 2):
+        if overlap(first, second) > limit:
+            yield f"{name}: {kind} {one} and {other} are too much alike: {first!r} and {second!r}"
+
+
+def structure_faults(task: str, story: Story, scenes: Sequence[str]) -> Iterator[str]:
+    """What told scenes break of appendix A.1: the same subject everywhere, the places in their order, another viewpoint at a return."""
+    order = {"smooth": (0,) * 6, "recall": (0, 1, 2, 0, 1, 2), "hard": tuple(range(6))}[task]
+    for number, (scene, place) in enumerate(zip(scenes, order, strict=True)):
+        if bare(story.subject) not in scene:
+            yield f"scene {number} does not say the subject"
+        for index, other in enumerate(story.places):
+            if (other.what.removeprefix("the ") in scene) != (index == place):
+                yield f"scene {number} {'does not say' if index == place else 'says'} place {index}"
+    cameras = [scene.partition(". ")[0] for scene in scenes]
+    if task == "recall":
+        for number in (3, 4, 5):
+            if cameras[number] == cameras[number - 3]:
+                yield f"scene {number} has the viewpoint of scene {number - 3}"
+            if ". Back " not in scenes[number]:
+                yield f"scene {number} does not say that it returns"
+    if task == "hard":
+        places = [place.what for place in story.places]
+        alike = [number for number in range(1, 6) if overlap(places[number - 1], places[number]) > ALIKE]
+        yield from (f"scene {number} keeps the background of the one before" for number in alike)
+
+
+def make(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The records of all sets from the YAML files of a folder, checked.
+
+    Raises:
+        ValueError: with every fault that was found, one a line.
+    """
+    stories = {task: load_stories(task, folder / f"{task}.yaml") for task in ("recall", "hard", "smooth", "long")}
+    sets = {name: build(name, stories[task]) for name, (task, _) in SETS.items()}
+    faults = [fault for name, (task, _) in SETS.items() for fault in faults_of_set(name, stories[task], sets[name])]
+    if faults:
+        raise ValueError("\n".join(faults))
+    return sets
+
+
+def write(folder: Path, stories: Path = FOLDER / "stories") -> list[str]:
+    """Write all sets as JSONL into `folder`; one line a set about what was written. Raises ValueError as `make` does."""
+    lines = []
+    for name, records in make(stories).items():
+        write_records(folder / f"{name}.jsonl", records)
+        scenes = [scene for one in records for scene in one["scenes"]]
+        words = [len(scene.split()) for scene in scenes]
+        longest = max(len(scene.encode()) for scene in scenes)
+        mean = sum(words) / len(words)
+        lines.append(
+            f"{name}: {len(records)} prompts, {len(scenes)} scenes of {min(words)} to {max(words)} words "
+            f"(mean {mean:.1f}), {longest} bytes at most"
+        )
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m data.stories", description="Assemble and check the prompt sets of the real backbones.")
+    parser.add_argument("folder", type=Path, nargs="?", default=FOLDER / "prompts" / "wan")
+    given = parser.parse_args(argv)
+    try:
+        lines = write(given.folder)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    print("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""Prompt files of others: what each format means, what is kept, and what is refused with its line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data.importers import main, nearest_tag
+from echo.scene import Prompt, TagMeaning, Transition, load_prompts
+
+SMOOTH, HARD, RECALL = Transition.smooth, Transition.hard, Transition.recall
+SIX = " | ".join(f"Place {place}, a fox waits{tag}" for place, tag in zip("ABCABC", ("[10s#]",) * 2 + ("[10s@]",) * 3 + ("[10s]",)))
+
+
+def imported(folder: Path, content: str | bytes, *words: str, form: str = "released") -> tuple[Prompt, ...]:
+    """The prompts that the command makes of a file's content."""
+    file, output = folder / "given.txt", folder / "out" / "set.jsonl"
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    assert main([str(file), "--format", form, "--output", str(output), *words]) == 0
+    return load_prompts(output)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], folder: Path, content: str | bytes, *words: str, form: str = "released") -> str:
+    """The one line with which the command refuses a file's content; nothing is written."""
+    file, output = folder / "given.txt", folder / "set.jsonl"
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    assert main([str(file), "--format", form, "--output", str(output), *words]) == 1
+    assert not output.exists()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
+
+
+def test_a_released_line_by_hand(tmp_path: Path):
+    prompt = imported(tmp_path, "A red fox sits [10s#] |  It [7.5 s] runs |It sleeps[12s@] ; Wait | Run | Sleep")[0]
+    assert prompt == Prompt("given-000", ("A red fox sits", "It runs", "It sleeps"), (10.0, 7.5, 12.0), ("#", "", "@"), TagMeaning.to_next)
+    record = json.loads((tmp_path / "out" / "set.jsonl").read_text())
+    assert record["subtitles"] == ["Wait", "Run", "Sleep"]
+
+
+@pytest.mark.parametrize(
+    ("meaning", "expected"),
+    [("to_next", (None, HARD, HARD, RECALL, RECALL, RECALL)), ("enter", (None, HARD, RECALL, RECALL, RECALL, SMOOTH))],
+)
+def test_both_meanings_of_a_tag(tmp_path: Path, meaning: str, expected: tuple[Transition | None, ...]):
+    """The released recall file is A-B-C-A-B-C only if a tag names the transition to the next scene."""
+    prompt = imported(tmp_path, SIX, "--tag-meaning", meaning)[0]
+    assert prompt.tag_meaning == meaning
+    assert prompt.transitions(TagMeaning.enter) == prompt.transitions(TagMeaning.to_next) == expected
+
+
+def test_quirks_of_the_released_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    content = "One[10s#][20s] | | two [5s];\r\n\r\nOne[10s] | two[10s]; a | b; c | d\rThe last[40s]"
+    first, second, third = imported(tmp_path, content)
+    assert (first.scenes, first.durations_s, first.tags) == (("One", "two"), (10.0, 5.0), ("#", ""))
+    assert second.scenes == ("One", "two") and third.scenes == ("The last",) and third.durations_s == (40.0,)
+    said = capsys.readouterr().out
+    for note in ("1 scenes with several tags", "1 empty scenes dropped", "1 lines whose subtitles are not one a scene", "3 subtitles kept"):
+        assert note in said, said
+
+
+def test_untagged(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A line of one scene is a long prompt; an untagged scene among several needs a duration."""
+    assert imported(tmp_path, "A fox sits")[0].durations_s == (60.0,)
+    assert imported(tmp_path, "A fox sits", "--duration", "120")[0].durations_s == (120.0,)
+    assert imported(tmp_path, "A fox[10s] | runs", "--duration", "20")[0].durations_s == (10.0, 20.0)
+    assert ":1, scene 2: no tag; nearest is '[10s]'" in refusal(capsys, tmp_path, "A fox[10s] | runs")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "nearest"),
+    [
+        ("[10S]", "[10s]"), ("[10 sec]", "[10s]"), ("[10s #]", "[10s#]"), ("[ 10s@ ]", "[10s@]"), ("[10s@#]", "[10s@]"),
+        ("[10,5s]", "[10.5s]"),
+        ("[1 min #]", "[60s#]"), ("[10s", "[10s]"), ("10s#]", "[10s]"), ("(10s)", "[10s]"), ("{10s#}", "[10s#]"), ("10s#", "[10s#]"),
+        ("［10s＃］", "[10s#]"), ("[#]", "[10s#]"), ("[10]", "[10s]"), ("[s]", "'[10s]'"), ("[-5s]", "[5s]"),
+    ],
+)  # fmt: skip
+def test_a_wrong_tag_is_refused_with_its_line_and_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str, nearest: str):
+    said = refusal(capsys, tmp_path, f"Good[10s]\n\nA fox[10s] | runs{wrong}")
+    assert said.startswith(f"{tmp_path / 'given.txt'}:3, scene 2: ") and nearest in said, said
+
+
+def test_nearest_tags_are_tags():
+    assert [nearest_tag(text) for text in ("[10 sec]", "2m", "?", "0.75 S @")] == ["[10s]", "[120s]", "[10s]", "[0.75s@]"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "said"),
+    [
+        ("A fox; alert, sits[10s] | runs[10s]", (), ":1: a tag after ';'"),
+        ("A fox[10s]；subtitle", (), ":1: '；' does not separate; nearest is ';'"),
+        ("A fox[10s] ｜ runs[10s]", (), "nearest is '|'"),
+        ("ok[10s]\n[10s]|a", (), ":2, scene 1: a tag without a text"),
+        (" ; only subtitles", (), ":1: no scene before ';'"),
+        ("A fox[0.2s]", (), "duration 0.2 s is under half a block"),
+        ("A\x07fox[10s]", (), "U+0007"),
+        ("", (), "no prompts"),
+        ("A fox[10s]", ("--first", "2"), "--first 2: "),
+        ("A fox[10s]", ("--name", "a b/c"), "nearest is a-b-c"),
+        (b"caf\xe9[10s]", (), ":1: byte 0xe9 is not UTF-8"),
+        ("A fox[10s]".encode("utf-16"), (), "UTF-16"),
+    ],
+)
+def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | bytes, words: tuple[str, ...], said: str):
+    assert said in refusal(capsys, tmp_path, content, *words)
+
+
+def test_signs_that_people_cannot_see_or_type(tmp_path: Path):
+    """A byte-order mark, no-break and zero-width spaces go; typographic signs stay, the text encoder's cleaning reads them."""
+    prompt = imported(tmp_path, "\ufeffA caf\u00e9\u2019s \u201cfox\u201d\u00a0\u2014\u200b waits\u2028here[10s]\r\n".encode())[0]
+    assert prompt.scenes == ("A café’s “fox” — waits here",)
+
+
+def test_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A prompt file of MovieGenBench's kind: 128 lines, or its first 64; `;` and `|` are text there."""
+    content = "\n".join(f"A fox; number {number} | waits" for number in range(128))
+    whole, half = imported(tmp_path, content, form="lines"), imported(tmp_path, content, "--first", "64", "--duration", "120", form="lines")
+    assert len(whole) == 128 and whole[127].id == "given-127" and whole[127].scenes == ("A fox; number 127 | waits",)
+    assert len(half) == 64 and {prompt.durations_s for prompt in half} == {(120.0,)} and {p.durations_s for p in whole} == {(60.0,)}
+    assert imported(tmp_path, "In the (1980s) [sic] a fox", form="lines")[0].scenes == ("In the (1980s) [sic] a fox",)
+    assert "nearest is --format released" in refusal(capsys, tmp_path, "A fox\nB[10s]", form="lines")
+    assert "'[10 sec]' is no tag; nearest is '[10s]'" in refusal(capsys, tmp_path, "B [10 sec]", form="lines")
+
+
+def test_jsonl(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    record = {"id": "x", "scenes": ["A  fox", "runs"], "durations": [10, 5], "tags": ["", "@"], "subtitles": ["a", "b"]}
+    assert imported(tmp_path, json.dumps(record), form="jsonl")[0] == Prompt("x", ("A fox", "runs"), (10.0, 5.0), ("", "@"))
+    named = imported(tmp_path, json.dumps(record), "--name", "mine", "--tag-meaning", "enter", form="jsonl")[0]
+    assert (named.id, named.tag_meaning) == ("mine-000", TagMeaning.enter)
+    assert json.loads((tmp_path / "out" / "set.jsonl").read_text())["subtitles"] == ["a", "b"]
+    assert "nearest is '[10s]'" in refusal(capsys, tmp_path, json.dumps(record | {"scenes": ["A", "B [10 sec]"]}), form="jsonl")
+    assert "unknown key 'scene'" in refusal(capsys, tmp_path, json.dumps({"scene": []}), form="jsonl")
+    assert "list of texts" in refusal(capsys, tmp_path, json.dumps(record | {"scenes": "A fox"}), form="jsonl")
+    assert "--name PREFIX" in refusal(capsys, tmp_path, f"{json.dumps(record)}\n{json.dumps(record)}", form="jsonl")
+
+
+def test_subtitles_change_no_prompt(tmp_path: Path):
+    """A unit's name is made of the fields of `Prompt`, and subtitles are none."""
+    assert imported(tmp_path, "A fox[10s]; Wait") == imported(tmp_path, "A fox[10s]")
+
+
+def test_a_text_file_as_prompt_set_is_told_the_importer(tmp_path: Path):
+    file = tmp_path / "prompts_hard.txt"
+    file.write_text("A fox[10s]")
+    with pytest.raises(ValueError, match=r"python -m data\.importers \S+prompts_hard\.txt --format released\|lines --output \S+\.jsonl"):
+        load_prompts(file)
+
+
+def test_output_is_jsonl_and_another_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for name in ("given.txt", "set.json"):
+        assert main([str(tmp_path / "given.txt"), "--format", "lines", "--output", str(tmp_path / name)]) == 1
+        assert "--output" in capsys.readouterr().err
