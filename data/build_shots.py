@@ -1,0 +1,311 @@
+"""Prompt sets from base prompts by a language model, as the paper's appendix A.1 makes them, every rule checked by code.
+
+    python -m data.build_shots BASE.jsonl|BASE.txt --task recall|hard|smooth|long --output OUT.jsonl
+        --endpoint http://localhost:8000/v1 --model NAME | --local Qwen/Qwen2.5-7B-Instruct
+        [--seed 0] [--tries 5] [--first N] [--temperature 0] [--max-tokens 1500] [--extra JSON] [--key-variable OPENAI_API_KEY]
+
+The model writes the parts of a story as JSON; `data.story` checks and tells them. What is wrong is told to the model, which
+answers again. Every request and answer is kept beside the output in OUT.log.jsonl; started again, the command asks for
+nothing that was accepted before. `--task long` expands a base prompt into one detailed description.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from data.chat import Chat, Endpoint, Local, Message, model_name, text_of
+from data.importers import numbered_lines, refuse_tags, tidy
+from data.story import ATS, KEYS, Story, faults_of, parse_story, record, write_records
+from echo.routing import words as content_words
+from echo.scene import load_prompts
+
+VERSION = 1
+"""Goes up when a change of code alters the prompts made from the same answers."""
+SCENE_S = 10.0
+INTRO = """You write prompts for a text-to-video model that films one short story in concrete, visible detail. You get one base prompt. \
+Keep its main subject and its mood, invent what it leaves open, and show everything: looks, materials, colours, light. No names of real \
+persons, brands or places of fiction, no text on screen, no dialogue, no thoughts, and never a word about the camera, which is added later.
+Answer with one JSON object and nothing else, no comment, no code fence."""
+PARTS = f"""
+Rules for every text: plain words in lower case unless a name needs a capital; no full stop and none of the characters ; | [ ] < > # @ *.
+- "subject": 12 to 22 words, begins with "a" or "an"; says kind, age, looks and at least two pieces of clothing or two marks, so that it is
+  known again anywhere. The same subject is in every scene, in these very words.
+- a place is {{"at": A, "what": W}}: A is one of {", ".join(ATS)}; W has
+  14 to 28 words and begins with "the": kind of place, three or more things in it, light, colours.
+- an action: 8 to 18 words, begins with a verb in the third person ("tightens a brass valve with both hands, watching the gauges"); what the
+  subject does, to be seen within ten seconds."""
+ASKS = {
+    "recall": f"""{INTRO}
+The story has six scenes of ten seconds in three places: A, B, C, then A, B, C again. The three places are places of different kinds that \
+share no thing, no colour and no light. In the second visit the place is just as it was, but the subject does something clearly different.
+Keys: "subject", "places" (list of 3: A, B, C), "actions" (list of 6: in A, B, C, then again in A, B, C).{PARTS}""",
+    "hard": f"""{INTRO}
+The story has six scenes of ten seconds with a hard cut before each but the first. The subject stays the same; background, layout and \
+light change strongly at every cut, so no two places are of one kind or share things, colours or light.
+Keys: "subject", "places" (list of 6), "actions" (list of 6, one in each place).{PARTS}""",
+    "smooth": f"""{INTRO}
+The story has six scenes of ten seconds that flow into one another without a cut: one subject, one place, one light. Each action goes on \
+from where the one before it ended, with small changes of pose.
+Keys: "subject", "place" (one place), "light" (3 to 12 words, what light falls there), "actions" (list of 6).{PARTS}""",
+    "long": f"""{INTRO}
+The video is one single scene that lasts a minute or two. Expand the base prompt into one detailed description: subject, looks, place, \
+light, and an action that can go on and on without coming to an end.
+Keys: "text" (45 to 70 words in one to four sentences; none of the characters ; | [ ] < > # @ *).""",
+}
+"""What a model is told, by task: the definitions of appendix A.1 in our words, and the form of the answer."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base prompt and its place in the set."""
+
+    index: int
+    id: str
+    text: str
+
+
+def load_bases(path: Path) -> list[Base]:
+    """Base prompts: lines of a text file, or the first scene of every record of a JSONL. Raises ValueError."""
+    if path.suffix == ".jsonl":
+        return [Base(index, prompt.id, prompt.scenes[0]) for index, prompt in enumerate(load_prompts(path))]
+    bases: list[Base] = []
+    for number, line in numbered_lines(path):
+        where = f"{path}:{number}"
+        text = tidy(line, where)
+        refuse_tags(text, where)
+        bases.append(Base(len(bases), f"{len(bases):03d}", text))
+    if not bases:
+        raise ValueError(f"{path}: no base prompts")
+    return bases
+
+
+def parse_answer(task: str, said: str, stopped: str) -> Story:
+    """The story in a model's answer, with or without a code fence or words around it.
+
+    Raises:
+        ValueError: in words for the model, for an answer that holds none.
+    """
+    if stopped == "length":
+        raise ValueError("the answer was cut off before its end; write shorter texts and nothing but the JSON object")
+    start, end = said.find("{"), said.rfind("}")
+    if start < 0 or end < start:
+        raise ValueError(f"the answer holds no JSON object; it has the keys {', '.join(KEYS[task])}")
+    try:
+        raw = json.loads(said[start : end + 1])
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the answer is not valid JSON: {error.msg} at character {error.pos}") from None
+    return parse_story(task, raw)
+
+
+def strays(task: str, story: Story, base: str) -> bool:
+    """Whether a story shares no content word with its base prompt; word starts of four letters count, other alphabets always pass."""
+    told = " ".join((story.subject, story.text, story.light, *story.actions, *(place.what for place in story.places)))
+    asked, answered = ({word[:4] for word in content_words(text)} for text in (base, told))
+    return bool(asked) and not asked & answered
+
+
+def faults_in(task: str, story: Story, base: Base, taken: Mapping[str, int]) -> list[str]:
+    """Everything that is wrong with a story: its own faults, a strayed subject, a subject or text that another story has."""
+    found = faults_of(task, story, base.index)
+    if strays(task, story, base.text):
+        found.append(f"the story has nothing of the base prompt {base.text!r}")
+    other = taken.get(story.subject or story.text)
+    if other is not None and other != base.index:
+        found.append(f"story {other} of this set has the same {'subject' if story.subject else 'text'}; make another")
+    return found
+
+
+class Log:
+    """Requests and answers beside an output, one JSON line each, for one process at a time; a line cut off by a kill is dropped."""
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._file: TextIO = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"{path}: another process writes it; nearest is another --output") from None
+        self._file.seek(0)
+        text = self._file.read()
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            self._file.truncate(len(whole.encode()))
+        lines = [json.loads(line) for line in whole.splitlines()]
+        self._first = None if lines else {"settings": dict(settings)}
+        if lines and lines[0]["settings"] != dict(settings):
+            before = lines[0]["settings"]
+            changed = next(key for key in (*settings, *before) if settings.get(key) != before.get(key))
+            said = "" if changed == "system" else f"={settings.get(changed)!r}, was {before.get(changed)!r}"
+            raise ValueError(f"{path}: begun with another {changed}{said}; nearest is another --output")
+        self.entries: list[dict[str, Any]] = lines[1:]
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Write one line to the disk, before the first one what all were asked with."""
+        if self._first is not None:
+            self._file.write(f"{json.dumps(self._first)}\n")
+            self._first = None
+        self._file.write(f"{json.dumps(entry)}\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Let others write."""
+        self._file.close()
+
+    def tries(self, base: Base) -> int:
+        """How often a base prompt was asked."""
+        return sum(entry["base"] == base.text and entry["index"] == base.index for entry in self.entries)
+
+    def accepted(self, task: str, base: Base) -> Story | None:
+        """The story that was accepted for a base prompt."""
+        for entry in self.entries:
+            if entry["base"] == base.text and entry["index"] == base.index and not entry["faults"]:
+                return parse_answer(task, *text_of(entry["answer"]))
+        return None
+
+
+def write_story(chat: Chat, task: str, base: Base, log: Log, taken: Mapping[str, int], seed: int, tries: int) -> Story | None:
+    """Ask until a story passes; None after `tries` answers that did not. Every answer is logged, with what was wrong with it.
+
+    Raises:
+        ValueError: where the model cannot be asked.
+    """
+    messages: list[Message] = [{"role": "system", "content": ASKS[task]}, {"role": "user", "content": f"Base prompt: {base.text}"}]
+    before = log.tries(base)
+    for attempt in range(before, before + tries):
+        request = chat.request(messages, seed + 1000 * attempt + base.index)
+        start = time.monotonic()
+        answer = chat.answer(request)
+        said, stopped = text_of(answer)
+        try:
+            story = parse_answer(task, said, stopped)
+            faults = faults_in(task, story, base, taken)
+        except ValueError as error:
+            faults = [str(error)]
+        entry = {"index": base.index, "id": base.id, "base": base.text, "try": attempt + 1, "faults": faults}
+        log.append(entry | {"seconds": round(time.monotonic() - start, 3), "request": request, "answer": answer})
+        if not faults:
+            return story
+        told = "\n".join(f"- {fault}" for fault in faults)
+        messages += [{"role": "assistant", "content": said}]
+        messages += [{"role": "user", "content": f"This is wrong:\n{told}\nAnswer again with the whole JSON object, mended."}]
+    return None
+
+
+def build(
+    chat: Chat, task: str, bases: Sequence[Base], output: Path, log: Log, *, seed: int = 0, tries: int = 5, duration_s: float = SCENE_S
+) -> Iterator[str]:
+    """Make what the log lacks, and after each story the output from all that there is; one line of progress a base prompt.
+
+    Raises:
+        ValueError: at the end, naming the base prompts without a story.
+    """
+    done: dict[int, Story] = {}
+    taken: dict[str, int] = {}
+    for base in bases:
+        known = log.accepted(task, base)
+        if known is not None:
+            done[base.index], taken[known.subject or known.text] = known, base.index
+    for base in bases:
+        story, how = done.get(base.index), "kept"
+        if story is None:
+            story, how = write_story(chat, task, base, log, taken, seed, tries), "made"
+        if story is None:
+            how = f"refused {tries} times"
+        else:
+            done[base.index], taken[story.subject or story.text] = story, base.index
+        write_records(output, [record(output.stem, task, done[index], index, duration_s, VERSION) for index in sorted(done)])
+        yield f"[{base.index + 1}/{len(bases)}] {base.id}: {how}"
+    lacking = [base.id for base in bases if base.index not in done]
+    if lacking:
+        shown = ", ".join(lacking[:5])
+        raise ValueError(f"{output}: {len(lacking)} of {len(bases)} base prompts have no story ({shown}); the same command asks again")
+
+
+def _settings(given: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Entries of every request, and what a log must have been begun with."""
+    try:
+        extra = json.loads(given.extra)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--extra {given.extra}: not JSON ({error.msg}); nearest is '{{\"top_p\": 0.9}}'") from None
+    if not isinstance(extra, dict) or set(extra) & {"messages", "model", "seed", "stream"}:
+        raise ValueError(f"--extra {given.extra}: an object of request entries other than messages, model, seed and stream")
+    if extra and given.local:
+        raise ValueError(f"--extra {given.extra}: a local model takes --temperature and --max-tokens only; nearest is to leave it out")
+    body = {"temperature": given.temperature, "max_tokens": given.max_tokens, **extra}
+    model = given.model if given.endpoint else model_name(given.local)
+    return body, {"task": given.task, "model": model, "seed": given.seed, **body, "system": ASKS[given.task]}
+
+
+def _checked(given: argparse.Namespace) -> None:
+    if (given.endpoint is None) == (given.local is None):
+        raise ValueError("--endpoint URL --model NAME, or --local MODEL: exactly one of the two")
+    if given.endpoint and not given.model:
+        raise ValueError("--endpoint: --model NAME is missing, the name that the server knows")
+    if given.output.suffix != ".jsonl":
+        raise ValueError(f"--output {given.output}: a prompt set is JSONL; nearest is {given.output.with_suffix('.jsonl')}")
+    for name in ("tries", "max_tokens"):
+        if getattr(given, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(given, name)}: at least 1")
+    if given.duration is not None and given.task != "long":
+        raise ValueError(f"--duration: scenes of {given.task} last {SCENE_S:g} s; nearest is --task long")
+
+
+def _run(given: argparse.Namespace) -> None:
+    _checked(given)
+    bases = load_bases(given.base)
+    if given.first is not None and not 1 <= given.first <= len(bases):
+        raise ValueError(f"--first {given.first}: {given.base} has {len(bases)}; nearest is {min(max(given.first, 1), len(bases))}")
+    body, settings = _settings(given)
+    log = Log(given.output.with_suffix(".log.jsonl"), settings)
+    try:
+        chat: Chat = (
+            Local(given.local, body) if given.local else Endpoint(given.endpoint, given.model, body, key_variable=given.key_variable)
+        )
+        duration_s = given.duration or (60.0 if given.task == "long" else SCENE_S)
+        for line in build(
+            chat, given.task, bases[: given.first], given.output, log, seed=given.seed, tries=given.tries, duration_s=duration_s
+        ):
+            print(line, flush=True)
+    finally:
+        log.close()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m data.build_shots", description="Make a prompt set with a language model.")
+    parser.add_argument("base", type=Path, help="base prompts: a text file of lines, or JSONL")
+    parser.add_argument("--task", required=True, choices=KEYS)
+    parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible server, up to and with /v1")
+    parser.add_argument("--model", help="the model's name at the endpoint")
+    parser.add_argument("--local", metavar="MODEL", help="a transformers model: a folder or a name on the hub")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tries", type=int, default=5, help="answers that may be refused before a base prompt is left out (default 5)")
+    parser.add_argument("--first", type=int, metavar="N", help="only the first N base prompts")
+    parser.add_argument("--duration", type=float, help="seconds of a long prompt (default 60)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest words (default)")
+    parser.add_argument("--max-tokens", type=int, default=1500)
+    parser.add_argument("--extra", default="{}", metavar="JSON", help="more entries of every request; null removes one")
+    parser.add_argument("--key-variable", default="OPENAI_API_KEY", metavar="NAME", help="environment variable that holds the key")
+    given = parser.parse_args(argv)
+    try:
+        _run(given)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
