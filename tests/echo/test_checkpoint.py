@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import struct
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,13 +145,12 @@ def test_true_size_is_checked_without_reading_data(tmp_path: Path) -> None:
 
 def test_tensors_are_read_one_at_a_time(tmp_path: Path, model: WanModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a tensor is read, all earlier ones are only in the network: none of the file's is alive any more."""
-    import weakref
-
     path = FORMATS["safetensors"](tmp_path, model.state_dict())
-    opened, alive, most = weights.open_weights, [], 0
+    opened, most = weights.open_weights, 0
+    alive: list[weakref.ref[Tensor]] = []
 
-    def watching(path: Path, *rest: object) -> weights.Weights:
-        inner = opened(path, *rest)
+    def watching(path: Path) -> weights.Weights:
+        inner = opened(path)
 
         def get(name: str) -> Tensor:
             nonlocal most
@@ -180,8 +181,6 @@ def forward(model: torch.nn.Module, config: WanConfig) -> Tensor:
 
 def with_peft(model: WanModel, rank: int, alpha: int) -> torch.nn.Module:
     """peft's network around a copy of ours: additions on every linear layer of the blocks, as LongLive has them."""
-    import copy
-
     import peft
 
     layers = [name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear) and name.startswith("blocks.")]
@@ -198,18 +197,6 @@ def with_peft(model: WanModel, rank: int, alpha: int) -> torch.nn.Module:
     return wrapped.eval()
 
 
-ADDITIONS: dict[str, tuple[int, Callable[[Path, torch.nn.Module], Path]]] = {}
-
-
-def additions(alpha: int) -> Callable[[Callable[[Path, torch.nn.Module], Path]], Callable[[Path, torch.nn.Module], Path]]:
-    def keep(write: Callable[[Path, torch.nn.Module], Path]) -> Callable[[Path, torch.nn.Module], Path]:
-        ADDITIONS[write.__name__] = alpha, write
-        return write
-
-    return keep
-
-
-@additions(alpha=4)
 def longlive(folder: Path, network: torch.nn.Module) -> Path:
     from peft import get_peft_model_state_dict
 
@@ -218,13 +205,11 @@ def longlive(folder: Path, network: torch.nn.Module) -> Path:
     return folder / "lora.pt"
 
 
-@additions(alpha=4)
 def bare_mapping_with_adapter_names(folder: Path, network: torch.nn.Module) -> Path:
     torch.save({name: value for name, value in network.state_dict().items() if "lora_" in name}, folder / "lora.pt")
     return folder / "lora.pt"
 
 
-@additions(alpha=10)
 def peft_folder(folder: Path, network: torch.nn.Module) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -232,11 +217,10 @@ def peft_folder(folder: Path, network: torch.nn.Module) -> Path:
     return folder / "adapter"
 
 
-@pytest.mark.parametrize("name", ["longlive", "bare_mapping_with_adapter_names", "peft_folder"])
-def test_merged_additions_equal_a_peft_forward(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("write", "alpha"), [(longlive, 4), (bare_mapping_with_adapter_names, 4), (peft_folder, 10)])
+def test_merged_additions_equal_a_peft_forward(write: Callable[[Path, torch.nn.Module], Path], alpha: int, tmp_path: Path) -> None:
     config = WanConfig(dim=32, ffn_dim=48, heads=2, layers=2, freq_dim=32, text_dim=16, text_len=6)
     base = checkpoint.random_network(config, torch.float32, "cpu")
-    alpha, write = ADDITIONS[name]
     network = with_peft(base, rank=4, alpha=alpha)
     lora = write(tmp_path, network)
     path = FORMATS["longlive_base"](tmp_path, base.state_dict())
