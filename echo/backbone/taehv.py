@@ -10,6 +10,7 @@ three frames of a video are dropped, so that its first latent frame has one fram
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -138,18 +139,16 @@ class TaehvStream:
         return torch.cat([(frames * 255).round().to(torch.uint8) for frames in self.pixels(latents_BFCHW)], 1).permute(0, 1, 3, 4, 2)
 
     @torch.no_grad()
-    def pixels(self, latents_BFCHW: Tensor) -> list[Tensor]:
+    def pixels(self, latents_BFCHW: Tensor) -> Iterator[Tensor]:
         """The frames of each latent frame before they are rounded, fp32 [B, T, 3, 8H, 8W] from 0 to 1; raises as `decode` does."""
         first = self._shape is None
         self._shape = same_shape(latents_BFCHW, self._shape)
         weight = self._decoder.get_parameter("decoder.1.weight")
-        found = []
         for latent in latents_BFCHW.to(weight.device, weight.dtype).unbind(1):
             frames = self._decoder(latent, self._memory).float()
             # Its authors drop a video's first frames, which Wan's codec does not have.
-            found.append(frames[:, -TaehvCodec.first_frames :] if first else frames)
+            yield frames[:, -TaehvCodec.first_frames :] if first else frames
             first = False
-        return found
 
 
 def _conv(inputs: int, outputs: int, *, bias: bool = True) -> nn.Conv2d:

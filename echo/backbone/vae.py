@@ -7,6 +7,7 @@ decoded at once, to the bit, and memory does not grow with its length. Only the 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,19 +115,17 @@ class WanStream:
         return torch.cat([to_bytes(frames) for frames in self.pixels(latents_BFCHW)], 1)
 
     @torch.no_grad()
-    def pixels(self, latents_BFCHW: Tensor) -> list[Tensor]:
+    def pixels(self, latents_BFCHW: Tensor) -> Iterator[Tensor]:
         """The frames of each latent frame before they are rounded, fp32 [B, 3, T, 8H, 8W] from -1 to 1; raises as `decode` does."""
         codec = self.codec
         first = self._shape is None
         self._shape = same_shape(latents_BFCHW, self._shape)
         latents = latents_BFCHW.to(codec.device).float().transpose(1, 2) * codec.std + codec.mean
-        found = []
         for latent in latents.to(codec.dtype).split(1, 2):
             # The decoder counts its convolutions in the second list, to find the memory of each in the first.
             out = codec.decoder(codec.entry(latent), feat_cache=self._memory, feat_idx=[0], first_chunk=first)
-            found.append(out.float().clamp(-1, 1))
+            yield out.float().clamp(-1, 1)
             first = False
-        return found
 
 
 def same_shape(latents: Tensor, before: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -18,11 +18,11 @@ from echo.backbone.umt5 import Umt5Text
 from tests.echo.conftest import report
 
 TEXTS = [
-    "A  lanky ferry mechanic\ttightens a brass valve.\n",
+    "A  lanky ferry mechanic\t<slowly> tightens a valve &amp;amp; waits.\n",
     "Tea &amp;amp; cake for the cafÃ©â€™s owner &lt;waving&gt;",
     "Back in the same cramped engine room, the same lanky mechanic sits down beside the pipes and waits for the ferry.",
 ]
-"""White space, entities escaped twice, and text that was decoded wrongly."""
+"""White space, entities escaped twice (ftfy leaves them alone beside a <), and text that was decoded wrongly."""
 
 TO_WAN = (
     ("shared.", "token_embedding."), ("encoder.final_layer_norm.", "norm."), ("encoder.block.", "blocks."),
@@ -129,10 +129,11 @@ def test_rows_on_disk_need_no_encoder(files, tmp_path):
 
 def test_rows_are_kept_by_all_that_decides_them(files, tmp_path, monkeypatch):
     loaded(files, tmp_path).prepare(TEXTS[:1])
-    for changes in ({"identity": "other"}, {"dtype": "bfloat16"}, {"text_len": 64}):
+    for count, changes in enumerate(({"identity": "other"}, {"dtype": "bfloat16"}, {"text_len": 64}), 2):
         other = loaded(files, tmp_path, **changes)
         rows = other.encode(TEXTS[:1])
         assert other.loads == 1 and rows.dtype == umt5.DTYPES[changes.get("dtype", "float32")]
+        assert len(list(tmp_path.rglob("*.safetensors"))) == count
     monkeypatch.setattr(umt5, "version_of", lambda package: "0.0")
     other = loaded(files, tmp_path)
     other.prepare(TEXTS[:1])
@@ -181,10 +182,11 @@ def test_two_processes_load_one_encoder(tmp_path):
 
 
 def test_long_prompt_is_refused_and_not_cut(files, tmp_path):
-    text = loaded(files, tmp_path, text_len=24)
-    count = len(text._entry(TEXTS[2]).tokens)
-    with pytest.raises(ValueError, match=rf"^'Back in the same .*\.\.\.' has {count} tokens; .* at most 24 .* shorten it by {count - 24}$"):
-        text.prepare([TEXTS[0][:10], TEXTS[2]])
+    count = len(loaded(files, tmp_path)._entry(TEXTS[2]).tokens)
+    text = loaded(files, tmp_path, text_len=count - 3)
+    message = rf"^'Back in the same .*\.\.\.' has {count} tokens; .* at most {count - 3} with the end token, so shorten it by 3$"
+    with pytest.raises(ValueError, match=message):
+        text.prepare(["A ferry.", TEXTS[2]])
     assert text.loads == 0 and not list(tmp_path.rglob("*.safetensors"))
     exact = loaded(files, tmp_path, text_len=count)
     exact.check([TEXTS[2]])
