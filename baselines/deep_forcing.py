@@ -66,8 +66,8 @@ class DeepForcing(Policy):
             if now:
                 selection = Selection(self.candidates(step), self.compressed_frames, own_spatial=True)
         context += [Slot(f, f, Kind.RECENT) for f in range(oldest, first)]
-        names = (f"top{rank}" for rank in range(self.compressed_frames))
-        keep = frozenset((*range(self.sink_frames), *names, *range(max(0, first + size - window), first + size)))
+        held = range(oldest if self.budget_frames else max(0, first + 2 * size - window + self.sink_frames), first + size)
+        keep = frozenset((*range(self.sink_frames), *(f"top{rank}" for rank in range(self.compressed_frames)), *held))
         return Plan(step.block, step.scene, first, tuple(context), step.positions(first), keep, selection)
 
     def candidates(self, step: Step) -> tuple[int | str, ...]:
@@ -79,7 +79,7 @@ class DeepForcing(Policy):
         return (*(f"top{rank}" for rank in range(self.compressed_frames)), *range(last - past, step.first_frame - past))
 
     def capacity(self, geometry: Geometry) -> int:
-        return geometry.window_frames + self.sink_frames + geometry.frames_per_block
+        return geometry.window_frames if self.budget_frames else max(geometry.context_frames, self.sink_frames + geometry.frames_per_block)
 
     def memory(self, geometry: Geometry, store: FrameStore) -> Memory:
         return Participation(self, geometry, store) if self.budget_frames else Memory()
@@ -130,7 +130,7 @@ class Participation(Memory):
         self.uses[layer] = self._counts(layer, candidates).gather(1, index) + 1
         size = self.geometry.tokens_per_frame
         for rank, parts in enumerate(zip(k.split(size, 1), v.split(size, 1), places.split(size, 1), strict=True)):
-            self.store.remember(f"top{rank}", layer, Named(*(part.clone() for part in parts)))
+            self.store.remember(f"top{rank}", layer, Named(*parts))
 
     def _counts(self, layer: int, places: Tensor) -> Tensor:
         """Uses of each candidate, [B, N]; frames that are new among them have none."""

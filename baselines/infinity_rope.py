@@ -30,9 +30,13 @@ class InfinityRope(Policy):
     def window(self, geometry: Geometry) -> int:
         return self.window_frames or geometry.window_frames
 
+    def past(self, geometry: Geometry) -> int:
+        """Frames between sink and block; the newest that survive a flush are among them."""
+        return self.window(geometry) - geometry.frames_per_block - self.sink_frames
+
     def plan(self, step: Step) -> Plan:
         geometry, first = step.geometry, step.first_frame
-        past = self.window(geometry) - geometry.frames_per_block - self.sink_frames
+        past = self.past(geometry)
         oldest = max(self.sink_frames, first - past)
         if step.scene:
             oldest = max(oldest, step.scene_frame - self.flush_frames)
@@ -42,11 +46,11 @@ class InfinityRope(Policy):
         cuts = step.block_in_scene == 0 and step.start.transition in self.cut_on and self.cut_position > 0
         queries = step.positions(self.cut_position if cuts else len(frames))
         after = first + geometry.frames_per_block
-        keep = frozenset((*sink, *range(self.sink_frames), *range(max(0, after - max(past, self.flush_frames)), after)))
+        keep = frozenset((*sink, *range(self.sink_frames), *range(max(0, after - past), after)))
         return Plan(step.block, step.scene, first, context, queries, keep)
 
     def capacity(self, geometry: Geometry) -> int:
-        return self.window(geometry) + self.sink_frames + geometry.frames_per_block
+        return self.sink_frames + max(self.past(geometry), geometry.frames_per_block)
 
     def check(self, geometry: Geometry, blocks: int) -> None:
         super().check(geometry, blocks)

@@ -37,22 +37,29 @@ class LongLive(Policy):
     flush_frames: int = 1
     max_position: int = 1024
 
-    def sink(self, step: Step) -> range:
-        """The sink's frames: the video's first, or the first ones of the last recache."""
+    def recent_frames(self, block_frames: int) -> int:
+        return self.window_frames - block_frames - self.sink_frames
+
+    def kept_frames(self, block_frames: int) -> int:
+        """Newest frames that a later block reads, or a recache writes."""
+        return self.window_frames if self.at_switch is AtSwitch.recache else self.recent_frames(block_frames)
+
+    def sink(self, step: Step, after: int) -> range:
+        """The sink's frames among those before `after`: the video's first, or the first ones of the last recache."""
         first = 0
         if self.at_switch is AtSwitch.recache and not self.global_sink and step.scene:
             first = max(0, step.scene_frame - self.window_frames)
-        return range(first, min(first + self.sink_frames, step.first_frame))
+        return range(first, min(first + self.sink_frames, after))
 
     def plan(self, step: Step) -> Plan:
-        size, first, sink = step.geometry.frames_per_block, step.first_frame, self.sink(step)
-        oldest = max(sink.stop, first - (self.window_frames - size - self.sink_frames))
+        size, first, sink = step.geometry.frames_per_block, step.first_frame, self.sink(step, step.first_frame)
+        oldest = max(sink.stop, first - self.recent_frames(size))
         if self.at_switch is AtSwitch.flush and step.scene:
             oldest = max(oldest, step.scene_frame - self.flush_frames)
         frames = (*sink, *range(oldest, first))
         context = tuple(Slot(f, i if self.relative else f, Kind.SINK if f in sink else Kind.RECENT) for i, f in enumerate(frames))
         queries = step.positions(len(frames) if self.relative else first)
-        keep = frozenset((*sink, *range(self.sink_frames), *range(max(0, first + size - self.window_frames), first + size)))
+        keep = frozenset((*self.sink(step, first + size), *range(max(0, first + size - self.kept_frames(size)), first + size)))
         return Plan(step.block, step.scene, first, context, queries, keep)
 
     def recache(self, step: Step) -> Plan | None:
@@ -69,7 +76,7 @@ class LongLive(Policy):
         return self.window_frames if self.at_switch is AtSwitch.recache else 0
 
     def capacity(self, geometry: Geometry) -> int:
-        return self.window_frames + 2 * self.sink_frames + geometry.frames_per_block
+        return self.sink_frames + max(self.kept_frames(geometry.frames_per_block), geometry.frames_per_block)
 
     def check(self, geometry: Geometry, blocks: int) -> None:
         if not self.relative:

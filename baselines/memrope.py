@@ -57,7 +57,7 @@ class MemRope(Policy):
         return Plan(step.block, step.scene, first, context, step.positions(len(entries)), keep)
 
     def capacity(self, geometry: Geometry) -> int:
-        return self.window_frames + geometry.frames_per_block
+        return self.window_frames - len(MEANS)
 
     def memory(self, geometry: Geometry, store: FrameStore) -> Memory:
         return RunningMeans(self, geometry, store)

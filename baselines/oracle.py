@@ -74,7 +74,8 @@ class Oracle(Policy):
         return frozenset(kept)
 
     def capacity(self, geometry: Geometry) -> int:
-        return (self.routing.pool_scenes + 3) * self.memory_frames + geometry.window_frames
+        """As many first showings as `keep` can name, and the newest frames."""
+        return (self.routing.pool_scenes + 3) * self.memory_frames + geometry.context_frames
 
     def check(self, geometry: Geometry, blocks: int) -> None:
         super().check(geometry, blocks)

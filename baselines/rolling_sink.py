@@ -40,7 +40,7 @@ class RollingSink(Policy):
         return Plan(step.block, step.scene, first, context, step.positions(first), keep)
 
     def capacity(self, geometry: Geometry) -> int:
-        return self.pool_frames + self.recent_frames + geometry.frames_per_block
+        return self.pool_frames + max(self.recent_frames, geometry.frames_per_block)
 
     def check(self, geometry: Geometry, blocks: int) -> None:
         super().check(geometry, blocks)

@@ -40,4 +40,4 @@ class SelfForcing(Policy):
         return max(geometry.context_frames, self.recache_frames(geometry))
 
     def capacity(self, geometry: Geometry) -> int:
-        return self.kept_frames(geometry) + geometry.frames_per_block
+        return self.kept_frames(geometry)

@@ -34,6 +34,8 @@ def keyed_noise(
             key = 0 if repeat_initial and draw == 0 else block
             generator = torch.Generator().manual_seed(stream_seed(seed, prompt_id, key, draw))
             rows.append(torch.randn(tuple(shape), generator=generator))
-        return torch.stack(rows).to(device=device, dtype=dtype)
+        noise = torch.stack(rows).to(dtype)
+        pinned = noise.pin_memory() if torch.device(device).type == "cuda" else noise  # so that the host does not wait for the copy
+        return pinned.to(device, non_blocking=True)
 
     return draw_noise

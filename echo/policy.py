@@ -6,6 +6,7 @@ that was entered from another begins as `[old memory | scene so far | block]` (s
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -122,9 +123,10 @@ class Echo(Policy):
         return frozenset((*history, *pool, *scene_recall, *old, *named, f"srf{step.chain_head}"))
 
     def capacity(self, geometry: Geometry) -> int:
-        old = max(self.fading(transition).old_recent for transition in Transition)
-        scene = self.pool_frames + self.candidate_frames + self.recent + self.recall_frame.count
-        return scene + old + 2 * geometry.frames_per_block
+        """Of a long scene its pool, its recall candidates and its history; of a young one all it has, and the old scene's frames."""
+        early = {*range(self.pool_frames), *self.recall_frame.candidates(sys.maxsize)}
+        young = max(f.old_recent + f.blocks * geometry.frames_per_block for f in (self.smooth, self.hard, self.recall))
+        return max(len(early) + self.candidate_frames + self.recent, young)
 
     def memory(self, geometry: Geometry, store: FrameStore) -> Memory:
         from echo.memory.state import EchoMemory  # torch, which planning must not need

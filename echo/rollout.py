@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from echo.backbone.kernels import Attention
 from echo.backbone.packed import Network
 from echo.cache.plan import Plan, Step
 from echo.cache.policy import Policy
@@ -45,14 +46,20 @@ class Rollout:
     def __init__(
         self, model: Network, policy: Policy, geometry: Geometry, noise: Noise, *,
         batch: int = 1, steps: Schedule | None = None, on_select: OnSelect | None = None,
+        attention: Attention | None = None, shared_window: bool = False, capacity: int | None = None,
     ) -> None:  # fmt: skip
+        """attention: a kernel of `echo.backbone.kernels`. shared_window: one layer's window for all, assembled again in every pass.
+
+        capacity: frames that the store holds, where the script is known to need fewer than the policy at its most (`held_frames`).
+        """
         weight = model.patch_embedding.weight
         self.model, self.policy, self.geometry, self.noise = model, policy, geometry, noise
         self.schedule = steps or schedule()
         self._leave_states = getattr(model, "leave_states", model)  # a clean pass, without what only its flow needs
-        self.store = FrameStore(geometry, policy.capacity(geometry), batch, dtype=weight.dtype, device=weight.device)
+        frames = policy.capacity(geometry) if capacity is None else capacity
+        self.store = FrameStore(geometry, frames, batch, dtype=weight.dtype, device=weight.device)
         self.memory = policy.memory(geometry, self.store)
-        self.window = Window(geometry, self.store, self.memory, on_select)
+        self.window = Window(geometry, self.store, self.memory, on_select, attention=attention, shared=shared_window)
         self.batch, self.block = batch, 0
         self._starts: tuple[SceneStart, ...] = ()
         self._pending: tuple[Any, SceneStart] | None = None
@@ -113,7 +120,6 @@ class Rollout:
         self._leave_states(latents, self.model.time_states(clock), self._text, self.window.attend)
 
     def _denoise(self, plan: Plan) -> Tensor:
-        self.store.admit(range(plan.first_frame, plan.first_frame + len(plan.queries)))
         self.window.begin(plan)
         sigmas = self.schedule.sigmas
         x = self.noise(plan.block, 0)
@@ -124,5 +130,7 @@ class Rollout:
                 x = renoise(x, self.noise(plan.block, i + 1), sigmas[i + 1])
             self.window.phase = Pass.NEXT
         self.window.phase = Pass.CLEAN
+        # From here on nothing reads what the plan lets go but each layer's window, just before the block is written in its place.
+        self.store.turn_over(range(plan.first_frame, plan.first_frame + len(plan.queries)), plan.keep)
         self._leave_states(x, self._time[-1], self._text, self.window.attend)
         return x

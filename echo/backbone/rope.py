@@ -26,6 +26,20 @@ def frequencies(channels: int) -> Tensor:
     return THETA ** (-torch.arange(channels, dtype=torch.float64) / channels)
 
 
+@lru_cache(maxsize=32)
+def _frequencies_on(channels: int, device: torch.device) -> Tensor:
+    """`frequencies` where they are used; moved there once."""
+    with torch.inference_mode(False):  # kept beyond the rollout
+        return frequencies(channels).to(device)
+
+
+def integers(values: Sequence[int], device: torch.device) -> Tensor:
+    """Host integers on a device, int64 [N]; through pinned memory to a GPU, for which the host then does not wait."""
+    if device.type != "cuda":
+        return torch.tensor(list(values), dtype=torch.long, device=device)
+    return torch.tensor(list(values), dtype=torch.long, pin_memory=True).to(device, non_blocking=True)
+
+
 def temporal_frequencies(head_dim: int) -> Tensor:
     """Temporal omega on the temporal channels and 0 on the spatial ones, float64 [C]."""
     time, height, width = split(head_dim)
@@ -38,29 +52,33 @@ def table(t: Tensor, h: Tensor, w: Tensor, head_dim: int) -> Tensor:
     Angles are taken in float64, so that an index of tens of thousands loses nothing.
     """
     parts = [
-        torch.outer(index.double(), frequencies(size).to(index.device)) for index, size in zip((t, h, w), split(head_dim), strict=True)
+        torch.outer(index.double(), _frequencies_on(size, index.device)) for index, size in zip((t, h, w), split(head_dim), strict=True)
     ]
     angle = torch.cat(parts, dim=-1)
     return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
 
 
-def frame_table(positions: Sequence[int], grid_height: int, grid_width: int, head_dim: int) -> Tensor:
-    """Rotation of whole frames in raster order, frame f at temporal index `positions[f]`; complex64 [F * S, C], not to be written to."""
-    return _frame_table(tuple(positions), grid_height, grid_width, head_dim)
+def frame_table(positions: Sequence[int], grid_height: int, grid_width: int, head_dim: int, device: torch.device | None = None) -> Tensor:
+    """Rotation of whole frames in raster order, frame f at temporal index `positions[f]`; complex64 [F * S, C], not to be written to.
+
+    On a GPU it is made there: megabytes of angles from a few integers.
+    """
+    if device is None or device.type == "cpu":
+        return _frame_table(tuple(positions), grid_height, grid_width, head_dim)
+    return _made_table(integers(positions, device), grid_height, grid_width, head_dim)
 
 
 @lru_cache(maxsize=64)
 def _frame_table(positions: tuple[int, ...], grid_height: int, grid_width: int, head_dim: int) -> Tensor:
     """Of policies with indices by slot, the same few all the time."""
     with torch.inference_mode(False):  # kept beyond the rollout, and training may use it too
-        return _made_table(positions, grid_height, grid_width, head_dim)
+        return _made_table(torch.tensor(positions, dtype=torch.long), grid_height, grid_width, head_dim)
 
 
-def _made_table(positions: tuple[int, ...], grid_height: int, grid_width: int, head_dim: int) -> Tensor:
-    rows, columns = torch.meshgrid(torch.arange(grid_height), torch.arange(grid_width), indexing="ij")
-    tokens = grid_height * grid_width
-    t = torch.tensor(list(positions), dtype=torch.long).repeat_interleave(tokens)
-    return table(t, rows.reshape(-1).repeat(len(positions)), columns.reshape(-1).repeat(len(positions)), head_dim)
+def _made_table(positions: Tensor, grid_height: int, grid_width: int, head_dim: int) -> Tensor:
+    device, count, tokens = positions.device, len(positions), grid_height * grid_width
+    rows, columns = torch.meshgrid(torch.arange(grid_height, device=device), torch.arange(grid_width, device=device), indexing="ij")
+    return table(positions.repeat_interleave(tokens), rows.reshape(-1).repeat(count), columns.reshape(-1).repeat(count), head_dim)
 
 
 def place_table(places: Tensor, positions: Tensor | None, grid_width: int, tokens_per_frame: int, head_dim: int) -> Tensor:

@@ -13,7 +13,7 @@ import math
 import pkgutil
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,13 +48,14 @@ class Memory:
         raise NotImplementedError(f"{type(self).__name__} plans a selection but has none")
 
     def selected(self, layer: int, plan: Plan, index: Tensor, k: Tensor, v: Tensor, places: Tensor) -> None:
-        """What `select` chose: raw k, v [B, K, H, D] and the tokens' places [B, K] (frame * tokens_per_frame + raster place)."""
+        """What `select` chose, to keep if wanted: copies of raw k, v [B, K, H, D] and the tokens' places [B, K]
+        (frame * tokens_per_frame + raster place)."""
 
     def weights(self, layer: int, plan: Plan) -> Tensor | None:
         """Weights [B, tokens] of the plan's faded slots, None where all are 1."""
 
     def observe(self, layer: int, plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> None:
-        """Clean pass of a block."""
+        """Clean pass of a block. The store holds what its plan keeps, and the block up to this layer."""
 
     def end_block(self, step: Step, plan: Plan) -> None:
         """The clean pass is done in all layers."""
@@ -86,7 +87,7 @@ class Policy(ABC):
 
     @abstractmethod
     def capacity(self, geometry: Geometry) -> int:
-        """Most frames that the store holds at once, the running block included."""
+        """Most frames that the store holds at once: what a block's plan keeps, its own frames included (see `held_frames`)."""
 
     def memory(self, geometry: Geometry, store: FrameStore) -> Memory:
         """Device side for one rollout."""
@@ -102,6 +103,17 @@ class Policy(ABC):
                 f"{blocks} blocks ({last} latent frames): {self.label or type(self).__name__} keeps absolute RoPE indices and its "
                 f"table ends at {self.max_position}; longest is {whole} blocks"
             )
+
+
+def held_frames(plans: Iterable[Plan]) -> int:
+    """Most frames that the store holds while these plans run: what each keeps, and its block's own. What a known script needs."""
+    held: set[int] = set()
+    most = 0
+    for plan in plans:
+        held = {frame for frame in held if frame in plan.keep} | {plan.first_frame + i for i in range(len(plan.queries))}
+        most = max(most, len(held))
+        held = {frame for frame in held if frame in plan.keep}
+    return most
 
 
 def names() -> list[str]:

@@ -1,6 +1,6 @@
 """Raw keys and values by latent frame, preallocated: what plans refer to by number, and a few stored memories by name.
 
-Shapes: B batch, T frames, S tokens of a frame, H heads, D head_dim.
+Shapes: B batch, T frames, S tokens of a frame, K single tokens, H heads, D head_dim.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from echo.backbone.rope import integers
 from echo.geometry import Geometry
 
 
@@ -50,19 +51,30 @@ class FrameStore:
             assert self._free, f"the store is full: {sorted(self._slot)} and now {frame}"
             self._slot[frame] = self._free.pop()
 
+    def turn_over(self, frames: Iterable[int], keep: frozenset[int | str]) -> None:
+        """Give new frames the slots of frames outside `keep`.
+
+        What these held stays there, for readers with an index made before, until `write` lays the new over it; memories stay.
+        """
+        self._release_frames(keep)
+        self.admit(frames)
+
     def release(self, keep: frozenset[int | str]) -> None:
         """Forget all frames and memories outside `keep`."""
-        for frame in [frame for frame in self._slot if frame not in keep]:
-            self._free.append(self._slot.pop(frame))
+        self._release_frames(keep)
         for name in [name for name in self._named if name not in keep]:
             del self._named[name]
+
+    def _release_frames(self, keep: frozenset[int | str]) -> None:
+        for frame in [frame for frame in self._slot if frame not in keep]:
+            self._free.append(self._slot.pop(frame))
         self._index.clear()
 
     def index(self, frames: Sequence[int]) -> Tensor:
         """Slot numbers of frames, [T]; made once per block, shared by all layers."""
         key = tuple(frames)
         if key not in self._index:
-            self._index[key] = torch.tensor([self._slot[frame] for frame in key], device=self.device)
+            self._index[key] = integers([self._slot[frame] for frame in key], self.device)
         return self._index[key]
 
     def write(self, layer: int, frames: Sequence[int], k: Tensor, v: Tensor) -> None:
@@ -75,6 +87,11 @@ class FrameStore:
         """Keys and values of frames, [B, T, S, H, D] each."""
         index = self.index(frames)
         return self.k[layer].index_select(1, index), self.v[layer].index_select(1, index)
+
+    def tokens(self, layer: int, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Copies of single tokens, [B, K, H, D] each; places [B, K] = slot * tokens_per_frame + raster place."""
+        every = places[..., None, None].expand(-1, -1, *self.k.shape[-2:])
+        return self.k[layer].flatten(1, 2).gather(1, every), self.v[layer].flatten(1, 2).gather(1, every)
 
     def sources(self, layer: int, sources: Sequence[int | str]) -> tuple[Tensor, Tensor]:
         """Keys and values of memories, then frames, [B, T, S, H, D] each."""

@@ -1,32 +1,36 @@
-"""What self-attention meets in a block: the context, rotated once per layer, and behind it the block itself.
+"""What self-attention meets in a block: the context, rotated, and behind it the block itself.
 
-The first pass of a block assembles each layer's context from the store; every pass writes the block's own keys and values into
-the window's tail in place. Nothing grows with the length of the video and nothing is read back by the host.
+Resident, the first pass of a block assembles each layer's context from the store and all passes meet it. Shared, one layer's
+worth of window serves all layers in turn and every pass assembles again: the same bits, a fraction of the memory. Either way a
+pass writes the block's own keys and values into the window's tail in place. Nothing grows with the length of the video and
+nothing is read back by the host.
 
-Shapes: B batch, T context frames, S tokens of a frame, N tokens of the block, H heads, D head_dim, C complex channels.
+Shapes: B batch, T context frames, S tokens of a frame, N tokens of the block, K chosen tokens, H heads, D head_dim, C complex channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as fn
 
-from echo.backbone import rope
-from echo.cache.plan import COMPRESSED, Plan
+from echo.backbone import kernels, rope
+from echo.cache.plan import COMPRESSED, Plan, Selection
 from echo.cache.policy import Memory
 from echo.cache.store import FrameStore
 from echo.geometry import Geometry
+
+_SDPA = kernels.attention("sdpa")
 
 OnSelect = Callable[[int, Plan, Tensor], None]
 """Told of each selection: layer, plan, token indices [B, K] into the candidates."""
 
 
 class Pass(Enum):
-    """The passes of a block: the first assembles the context, the clean one feeds the memories.
+    """The passes of a block: the first chooses the context, the clean one feeds store and memories.
 
     REWRITE: the only pass of a recache; it assembles, and leaves new keys and values of old frames in the store.
     """
@@ -37,45 +41,64 @@ class Pass(Enum):
     REWRITE = "rewrite"
 
 
-class Window:
-    """Rotated keys and values of one rollout, preallocated for `window_frames`."""
+class Chosen(NamedTuple):
+    """One layer's selection: where its tokens lie in the store [B, K], or copies where the choice may be written over.
 
-    def __init__(self, geometry: Geometry, store: FrameStore, memory: Memory, on_select: OnSelect | None = None) -> None:
-        self.geometry, self.store, self.memory, self.on_select = geometry, store, memory, on_select
+    places [B, K] = frame * tokens_per_frame + raster place, where tokens keep their own row and column.
+    """
+
+    slots: Tensor | None
+    states: tuple[Tensor, Tensor] | None
+    places: Tensor | None
+
+
+class Window:
+    """Rotated keys and values of one rollout, preallocated for `window_frames`, in every layer or (`shared`) in one for all."""
+
+    def __init__(
+        self, geometry: Geometry, store: FrameStore, memory: Memory, on_select: OnSelect | None = None, *,
+        attention: kernels.Attention | None = None, shared: bool = False,
+    ) -> None:  # fmt: skip
+        self.geometry, self.store, self.memory, self.on_select, self.shared = geometry, store, memory, on_select, shared
         tokens = geometry.window_frames * geometry.tokens_per_frame
-        shape = (geometry.layers, store.batch, tokens, geometry.heads, geometry.head_dim)
+        shape = (1 if shared else geometry.layers, store.batch, tokens, geometry.heads, geometry.head_dim)
         self.k, self.v = store.k.new_zeros(shape), store.v.new_zeros(shape)
         self.phase = Pass.FIRST
         self._grid = (geometry.grid_height, geometry.grid_width, geometry.head_dim)
+        if attention is not None:
+            self.attention = attention  # type: ignore[assignment]
 
     def begin(self, plan: Plan, phase: Pass = Pass.FIRST) -> None:
-        """Turn the plan into tensors that all layers share."""
+        """Turn the plan into tensors that all layers share. Places in the store are taken now: its frames may move on after it."""
         self.plan, self.phase, tokens = plan, phase, self.geometry.tokens_per_frame
         positions = [-1 if slot.position is None else slot.position for slot in plan.context]
         assert len(positions) + len(plan.queries) - plan.unseen <= self.geometry.window_frames, "the plan is longer than the window"
         device = self.store.device
-        self._turn_NC = rope.frame_table(plan.queries, *self._grid).to(device)
-        self._context_turn = rope.frame_table(positions, *self._grid).to(device) if positions else self._turn_NC[:0]
+        self._turn_NC = rope.frame_table(plan.queries, *self._grid, device)
+        self._context_turn = rope.frame_table(positions, *self._grid, device) if positions else self._turn_NC[:0]
         self._context, self._unseen = len(positions) * tokens, plan.unseen * tokens
-        self._positions = self._context_turn.new_tensor(positions, dtype=torch.long)
+        self._positions = rope.integers(positions, device)
         # Slots without a stored frame of their own (memories, selections) borrow any; their content is laid over it.
         frames = [slot.source if isinstance(slot.source, int) else None for slot in plan.context]
         stand_in = next((frame for frame in frames if frame is not None), None)
-        self._frames = [frame if frame is not None else stand_in for frame in frames] if stand_in is not None else []
+        held = [frame if frame is not None else stand_in for frame in frames if stand_in is not None]
+        self._frames = self.store.index([frame for frame in held if frame is not None]) if held else None
         names = [(i, slot.source) for i, slot in enumerate(plan.context) if isinstance(slot.source, str)]
         self._named = [(i, name) for i, name in names if name != COMPRESSED]
         self._selected = next((i for i, name in names if name == COMPRESSED), 0)
+        self._chosen: list[Chosen | None] = [None] * self.geometry.layers
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Self-attention of the block's raw q, k, v [B, N, H, D] over the window; no mask."""
-        if self.phase in (Pass.FIRST, Pass.REWRITE):
-            self._assemble(layer, q)
+        row = 0 if self.shared else layer
+        if self._context and (self.shared or self.phase in (Pass.FIRST, Pass.REWRITE)):
+            self._assemble(layer, q, self.k[row, :, : self._context], self.v[row, :, : self._context])
         own_k, own_v = k[:, self._unseen :], v[:, self._unseen :]
         end = self._context + own_k.shape[1]
-        keys, values = self.k[layer, :, :end], self.v[layer, :, :end]
+        keys, values = self.k[row, :, :end], self.v[row, :, :end]
         rope.rotate_into(keys[:, self._context :], own_k, self._turn_NC[self._unseen :])
         values[:, self._context :] = own_v
-        if self.phase in (Pass.CLEAN, Pass.REWRITE):
+        if self.phase in (Pass.CLEAN, Pass.REWRITE):  # behind the assembly: the block may take the place of what it met there
             first = self.plan.first_frame
             self.store.write(layer, range(first + self.plan.unseen, first + len(self.plan.queries)), own_k, own_v)
         if self.phase is Pass.CLEAN:
@@ -87,32 +110,28 @@ class Window:
     @staticmethod
     def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Dense soft-maximum attention, all [B, N, H, D]; a benchmark that times everything else replaces it."""
-        return fn.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
+        return _SDPA(q, k, v)
 
-    def _assemble(self, layer: int, q: Tensor) -> None:
-        """Gather, weigh and rotate the context of one layer into the window."""
-        if not self._context:
-            return
-        tokens, turn = self.geometry.tokens_per_frame, self._context_turn
-        if self._frames:
-            k_BTSHD, v_BTSHD = self.store.frames(layer, self._frames)
+    def _assemble(self, layer: int, q: Tensor, into_k: Tensor, into_v: Tensor) -> None:
+        """Gather, weigh and rotate the context of one layer into the window, [B, T * S, H, D] each."""
+        tokens, turn, v = self.geometry.tokens_per_frame, self._context_turn, into_v
+        if self._frames is None:
+            k = torch.empty_like(into_k)
         else:
-            shape = (self.store.batch, len(self.plan.context), tokens, self.geometry.heads, self.geometry.head_dim)
-            k_BTSHD, v_BTSHD = self.k.new_empty(shape), self.v.new_empty(shape)
-        k, v = k_BTSHD.flatten(1, 2), v_BTSHD.flatten(1, 2)
+            k = self.store.k[layer].index_select(1, self._frames).flatten(1, 2)
+            torch.index_select(self.store.v[layer], 1, self._frames, out=v.unflatten(1, (-1, tokens)))
         for slot, name in self._named:
             span = slice(slot * tokens, (slot + 1) * tokens)
             k[:, span], v[:, span], places = self.store.named(layer, name)
             if places is not None:
                 turn = self._replace(turn, span, places)
         if self.plan.selection is not None:
-            turn = self._select(layer, q, k, v, turn)
+            turn = self._select(layer, self.plan.selection, q, k, v, turn)
         if self.plan.faded and (weights := self.memory.weights(layer, self.plan)) is not None:
             faded = self.plan.faded * tokens
             k[:, :faded] *= weights[..., None, None].to(k.dtype)
             v[:, :faded] *= weights[..., None, None].to(v.dtype)
-        self.k[layer, :, : self._context] = rope.rotate(k, turn)
-        self.v[layer, :, : self._context] = v
+        rope.rotate_into(into_k, k, turn)
 
     def _replace(self, turn: Tensor, span: slice, places: Tensor) -> Tensor:
         """The context's rotation, [B, N, C], where the tokens of `span` turn by their own places [B, K]."""
@@ -122,20 +141,38 @@ class Window:
         turn[:, span] = rope.place_table(places, own, width, tokens, head_dim)
         return turn
 
-    def _select(self, layer: int, q: Tensor, k: Tensor, v: Tensor, turn: Tensor) -> Tensor:
+    def _select(self, layer: int, selection: Selection, q: Tensor, k: Tensor, v: Tensor, turn: Tensor) -> Tensor:
         """Lay the selected tokens over their slots; gives the context's rotation, [N, C] or [B, N, C]."""
-        selection, tokens = self.plan.selection, self.geometry.tokens_per_frame
-        assert selection is not None
+        tokens, chosen = self.geometry.tokens_per_frame, self._chosen[layer]
+        if chosen is None:
+            chosen = self._choose(layer, selection, q)
+        span = slice(self._selected * tokens, (self._selected + selection.frames) * tokens)
+        states = chosen.states
+        if states is None:
+            assert chosen.slots is not None
+            states = self.store.tokens(layer, chosen.slots)
+        k[:, span], v[:, span] = states
+        return turn if chosen.places is None else self._replace(turn, span, chosen.places)
+
+    def _choose(self, layer: int, selection: Selection, q: Tensor) -> Chosen:
+        """The block's selection of one layer; a shared window asks once and lays it down in every pass."""
+        store, tokens = self.store, self.geometry.tokens_per_frame
         index_BK = self.memory.select(layer, self.plan, q)
         if self.on_select is not None:
             self.on_select(layer, self.plan, index_BK)
-        span = slice(self._selected * tokens, (self._selected + selection.frames) * tokens)
-        every = index_BK[..., None, None].expand(-1, -1, *k.shape[-2:])
-        candidates_k, candidates_v = self.store.sources(layer, selection.candidates)
-        k[:, span] = candidates_k.flatten(1, 2).gather(1, every)
-        v[:, span] = candidates_v.flatten(1, 2).gather(1, every)
-        if not selection.own_spatial:
-            return turn
-        places = self.store.places(layer, selection.candidates).gather(1, index_BK)
-        self.memory.selected(layer, self.plan, index_BK, k[:, span], v[:, span], places)
-        return self._replace(turn, span, places)
+        frames = [source for source in selection.candidates if isinstance(source, int)]
+        slots = None
+        if len(frames) == len(selection.candidates):
+            slots = store.index(frames)[index_BK.div(tokens, rounding_mode="floor")] * tokens + index_BK % tokens
+            states = store.tokens(layer, slots)
+        else:
+            every = index_BK[..., None, None].expand(-1, -1, *q.shape[-2:])
+            k, v = (part.flatten(1, 2).gather(1, every) for part in store.sources(layer, selection.candidates))
+            states = k, v
+        places = None
+        if selection.own_spatial:
+            places = store.places(layer, selection.candidates).gather(1, index_BK)
+            self.memory.selected(layer, self.plan, index_BK, *states, places)
+        if self.shared:
+            self._chosen[layer] = Chosen(slots, None if slots is not None else states, places)
+        return Chosen(slots, states, places)

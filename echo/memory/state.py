@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from echo.backbone.rope import temporal_frequencies
+from echo.backbone.rope import integers, temporal_frequencies
 from echo.cache.plan import Plan, Step
 from echo.cache.policy import Memory
 from echo.cache.store import FrameStore, Named
@@ -93,14 +93,19 @@ class EchoMemory(Memory):
             base = self.policy.recall_frame.base_weight
             self.store.remember(f"srf{step.scene - 1}", layer, Named(recall.fuse(k, weights, base), recall.fuse(v, weights, base)))
 
+    def begin_block(self, step: Step, plan: Plan) -> None:
+        """Ages of the candidates, which all layers share."""
+        if plan.selection is not None:
+            ages = [plan.first_frame - frame for frame in plan.selection.candidates if isinstance(frame, int)]
+            self.ages_T = integers(ages, self.store.device)
+
     def select(self, layer: int, plan: Plan, q: Tensor) -> Tensor:
         """Eqs. (3) to (6); the recent query centre is the mean of this block's first-pass queries."""
         assert plan.selection is not None
         frames = [source for source in plan.selection.candidates if isinstance(source, int)]
         statistics = self.layers[layer]
         k_BTSHD, _ = self.store.frames(layer, frames)
-        ages = torch.tensor([plan.first_frame - frame for frame in frames], device=self.store.device)
-        score = compression.phase_score(k_BTSHD, statistics.centre_BHC, self.phase_C, self.omega_C, ages)
+        score = compression.phase_score(k_BTSHD, statistics.centre_BHC, self.phase_C, self.omega_C, self.ages_T)
         if self.policy.amplitude:
             amplitude = compression.amplitude_score(k_BTSHD, statistics.centre_BHC, statistics.magnitude_BHC)
             if self.policy.drift_gate:

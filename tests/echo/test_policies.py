@@ -15,7 +15,7 @@ from baselines.memrope import MemRope
 from baselines.oracle import Oracle
 from echo.backbone.wan import WanConfig, WanModel
 from echo.cache.plan import COMPRESSED, Kind, Plan, Step
-from echo.cache.policy import Policy
+from echo.cache.policy import Policy, held_frames
 from echo.geometry import Geometry
 from echo.memory.settings import Encoding, Fusion
 from echo.noise import keyed_noise
@@ -61,16 +61,17 @@ def made_by_hooks(policy: Policy, plan: Plan, script: Script) -> set[str]:
 @pytest.mark.parametrize("story", SCRIPTS)
 @pytest.mark.parametrize(("name", "changes"), rows())
 def test_plans_keep_their_promises(name: str, changes: dict[str, object], story: str) -> None:
-    """A store of the declared capacity, run by hand on integers: every source of a plan is there when it is asked for."""
+    """A store of the declared capacity, run by hand on integers: every source of a plan is there when it is asked for. A block comes
+    into the store when its clean pass begins, in the place of what its plan lets go."""
     policy, script = make(name, **changes), SCRIPTS[story]
     for sizes in GEOMETRIES:
         policy.check(sizes, script.blocks)
         held: set[int | str] = set()
-        for plan in plans(policy, script, sizes):
+        most = 0
+        traced = list(plans(policy, script, sizes))
+        for plan in traced:
             first = 3 * plan.block
             held |= made_by_hooks(policy, plan, script)
-            held |= {first, first + 1, first + 2}
-            assert len([f for f in held if isinstance(f, int)]) <= policy.capacity(sizes), plan
             assert len(plan.context) + 3 <= sizes.window_frames and len(plan.queries) == 3
             wanted = {slot.source for slot in plan.context} - {COMPRESSED}
             if plan.selection:
@@ -85,19 +86,22 @@ def test_plans_keep_their_promises(name: str, changes: dict[str, object], story:
             assert (plan.selection is None) == (COMPRESSED not in {slot.source for slot in plan.context})
             assert all(b - a == 1 for a, b in zip(plan.queries[:-1], plan.queries[1:], strict=True))
             assert len(plan.kinds()) == len(plan.key_positions()) == len(plan.context) + 3
+            held = {source for source in held if source in plan.keep} | {first, first + 1, first + 2}
+            most = max(most, len([f for f in held if isinstance(f, int)]))
             held &= plan.keep
+        assert most == held_frames(traced) <= policy.capacity(sizes)
 
 
 @pytest.mark.parametrize(("name", "changes"), rows())
 def test_a_batch_equals_one_at_a_time(
     name: str, changes: dict[str, object], model: WanModel, geometry: Geometry, texts: torch.Tensor
 ) -> None:
-    """Path 1: three prompts together. Path 2: each alone, same keyed noise."""
+    """Path 1: three prompts together, and one window for all layers. Path 2: each alone, a window for each layer, same keyed noise."""
     script = Script((SceneStart(0), SceneStart(9, HARD, None, 45), SceneStart(11, S), SceneStart(20, RECALL, 0, 6)), 22)
 
     def run(ids: list[str]) -> torch.Tensor:
         noise = keyed_noise(5, ids, (3, 16, 4, 6))
-        rollout = Rollout(model, make(name, **changes), geometry, noise, batch=len(ids))
+        rollout = Rollout(model, make(name, **changes), geometry, noise, batch=len(ids), shared_window=len(ids) > 1)
         latents = []
         for block in range(script.blocks):
             for scene, start in enumerate(script.starts):
@@ -134,7 +138,7 @@ def bounds(policy: Policy, step: Step, sizes: Geometry) -> range:
 @pytest.mark.parametrize(("name", "changes"), rows())
 def test_rollouts_are_finite_bounded_and_forget(name: str, changes: dict[str, object], sizes: Geometry, dtype: torch.dtype) -> None:
     """Finite latents; no more held after a longer video; window and indices within the promise; the same bytes whether or not
-    another video ran before."""
+    another video ran before, and whether each layer has a window, filled once a block, or all layers one, filled in every pass."""
     torch.manual_seed(2)
     width = sizes.heads * sizes.head_dim
     network = WanModel(WanConfig(width, 16, sizes.heads, sizes.layers, 8, 8, 4)).to(dtype).eval().requires_grad_(False)
@@ -142,9 +146,9 @@ def test_rollouts_are_finite_bounded_and_forget(name: str, changes: dict[str, ob
     policy = make(name, **changes)
     budget = getattr(policy, "window_frames", 0) or sizes.window_frames
 
-    def run(prompt: str) -> tuple[torch.Tensor, list[int]]:
+    def run(prompt: str, shared: bool = False) -> tuple[torch.Tensor, list[int]]:
         noise = keyed_noise(1, [prompt], (3, 16, sizes.latent_height, sizes.latent_width), dtype=dtype)
-        rollout = Rollout(network, policy, sizes, noise)
+        rollout = Rollout(network, policy, sizes, noise, shared_window=shared)
         latents, things = [], []
         for block in range(script.blocks):
             for scene, start in enumerate(script.starts):
@@ -161,7 +165,7 @@ def test_rollouts_are_finite_bounded_and_forget(name: str, changes: dict[str, ob
 
     first, things = run("one")
     other, _ = run("two")
-    again, _ = run("one")
+    again, _ = run("one", shared=sizes.layers > 1)
     assert bool(torch.isfinite(first).all())
     assert max(things) <= policy.capacity(sizes) + 2 + len(script.starts) + sizes.window_frames // 3, things
     assert torch.equal(first, again), report(first.float(), again.float())

@@ -1,0 +1,107 @@
+"""Attention kernels by name. The name that `resolve` gives is part of a run's identity: kernels differ in their last bits.
+
+sdpa: torch's scaled dot-product attention, which chooses for itself. cudnn, flash: the same, held to one implementation.
+flash3: FlashAttention-3 (arXiv 2407.08608) from its package `flash_attn_interface`, which needs a Hopper GPU. auto: flash3 where
+it runs, else sdpa. Only self-attention over the window takes another kernel; cross-attention to the text stays with torch's choice.
+
+Torch is imported where it is used: a config is checked without it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Attention = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
+"""Dense soft-maximum attention of q [B, N, H, D] over k, v [B, M, H, D], no mask; gives [B, N, H, D]."""
+
+NAMES = ("auto", "sdpa", "cudnn", "flash", "flash3")
+FLASH3 = "flash_attn_interface"
+"""Module of FlashAttention-3."""
+LEAST = {"cudnn": (8, 0), "flash": (8, 0), "flash3": (9, 0)}
+"""Compute capability from which a kernel runs."""
+
+
+def resolve(name: str, device: str | torch.device, dtype: str = "bfloat16") -> str:
+    """The kernel that a run on `device` uses: `name`, or what `auto` comes to there.
+
+    Raises ValueError for an unknown name and for a kernel that this device, type or installation lacks.
+    """
+    if name not in NAMES:
+        nearest = difflib.get_close_matches(name, NAMES, 1, 0)[0]
+        raise ValueError(f"kernel {name!r}: one of {', '.join(NAMES)}; nearest is {nearest!r}")
+    if name == "auto":
+        return "sdpa" if _lack("flash3", str(device), dtype) else "flash3"
+    lack = _lack(name, str(device), dtype)
+    if lack:
+        raise ValueError(f"kernel {name!r}: {lack}; nearest is 'sdpa'")
+    return name
+
+
+def _lack(name: str, device: str, dtype: str) -> str | None:
+    """What stands in a kernel's way, in words; None where it runs."""
+    if name == "sdpa":
+        return None
+    if not device.startswith("cuda"):
+        return f"runs on a CUDA device only, not on {device!r}"
+    if dtype not in ("bfloat16", "float16"):
+        return f"takes bfloat16 only, not {dtype}"
+    if name == "flash3" and importlib.util.find_spec(FLASH3) is None:
+        return f"FlashAttention-3 is not installed here (no module {FLASH3})"
+    import torch
+
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device here"
+    capability = torch.cuda.get_device_capability(torch.device(device))
+    if capability < LEAST[name]:
+        least, own = (".".join(map(str, version)) for version in (LEAST[name], capability))
+        return f"needs compute capability {least}, this GPU has {own}"
+    built = {"cudnn": torch.backends.cudnn.is_available, "flash": torch.backends.cuda.is_flash_attention_available}
+    return None if name not in built or built[name]() else f"torch {torch.__version__} is built without it"
+
+
+def attention(name: str) -> Attention:
+    """The kernel of a resolved name. Raises ValueError for `auto` and unknown names."""
+    from torch.nn import functional as fn
+
+    def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return fn.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
+
+    if name == "sdpa":
+        return sdpa
+    if name in ("cudnn", "flash"):
+        return _held_to(name, sdpa)
+    if name == "flash3":
+        return _flash3()
+    raise ValueError(f"kernel {name!r}: resolve it first; one of {', '.join(NAMES[1:])}")
+
+
+def _held_to(name: str, sdpa: Attention) -> Attention:
+    """Torch's attention, one implementation alone; torch says so itself where its sizes do not suit."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    backend = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION}[name]
+
+    def held(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        with sdpa_kernel(backend):
+            return sdpa(q, k, v)
+
+    return held
+
+
+def _flash3() -> Attention:
+    """FlashAttention-3 in our layout, which is its own; releases differ in whether the sums come back too."""
+    function: Callable[..., Tensor | tuple[Tensor, ...]] = importlib.import_module(FLASH3).flash_attn_func
+
+    def flash3(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = function(q, k, v)
+        return out[0] if isinstance(out, tuple) else out
+
+    return flash3

@@ -1,0 +1,116 @@
+"""What a rollout holds: stores are as large as plans need and no larger, and at the real sizes the cache fits.
+
+That one window for all layers gives the bits of one for each is asked of every policy in test_policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from echo.backbone.wan import WanConfig, WanModel
+from echo.cache.plan import Plan
+from echo.cache.policy import held_frames
+from echo.geometry import Geometry
+from echo.noise import keyed_noise
+from echo.rollout import Rollout
+from echo.scene import SceneStart, Script, Transition
+from echo.trace import plans
+from tests.echo.conftest import make
+from tests.echo.test_policies import GEOMETRIES, SCRIPTS, rows
+
+S, HARD, RECALL = Transition.smooth, Transition.hard, Transition.recall
+CHAIN = (SceneStart(0), SceneStart(4, HARD, None, 45), SceneStart(8, RECALL, 0, 4), *(SceneStart(4 * s, S) for s in range(3, 22)))
+"""A recall of the first scene, and behind it a smooth chain that is longer than the pool of scenes."""
+SIX = (SceneStart(0), SceneStart(1, HARD), SceneStart(2, S), SceneStart(3, RECALL, 0), SceneStart(4, RECALL, 1), SceneStart(5, RECALL, 2))
+REAL = Geometry(layers=30, heads=12, head_dim=128, grid_height=30, grid_width=52)
+FRAME = 2 * 2 * REAL.layers * REAL.heads * REAL.head_dim * REAL.tokens_per_frame
+"""Bytes of a frame's keys and values in bf16."""
+
+
+@pytest.mark.parametrize(("name", "changes"), rows())
+def test_the_store_is_as_large_as_plans_need(name: str, changes: dict[str, object]) -> None:
+    """Path 1: what the policy says. Path 2: the most that any script's plans keep."""
+    policy, sizes = make(name, **changes), GEOMETRIES[0]
+    most = {story: held_frames(plans(policy, script, sizes)) for story, script in SCRIPTS.items()}
+    if policy.capacity(sizes) > 2 * sizes.window_frames:
+        most["chain"] = held_frames(plans(policy, Script(CHAIN, 102), sizes))
+    assert max(most.values()) == policy.capacity(sizes), most
+
+
+def test_what_a_scene_does_not_need_is_not_asked_for() -> None:
+    policy, sizes = make("echo", recall_frame__part="stable", recall_frame__count=5), GEOMETRIES[0]
+    assert policy.capacity(sizes) == 12 + 3 + 18 + 3, "three of five candidates lie behind the pool"
+    assert held_frames(plans(policy, Script((SceneStart(0),), 4), sizes)) == 12
+
+
+@pytest.mark.parametrize(("name", "capacity"), [("echo", 33), ("self_forcing", 18), ("deep_forcing_official", 21), ("longlive", 15)])
+def test_a_running_block_takes_the_place_of_what_it_lets_go(
+    name: str, capacity: int, model: WanModel, geometry: Geometry, texts: Tensor
+) -> None:
+    """Every slot is taken in the end, and one fewer is too few."""
+
+    def full(**options: int) -> int:
+        rollout = Rollout(model, make(name), geometry, keyed_noise(0, ["p"], (3, 16, 4, 6)), **options)
+        rollout.switch(texts[:1])
+        return max([rollout.next() and len(rollout.store._slot) for _ in range(13)])
+
+    assert full() == capacity == make(name).capacity(geometry)
+    with pytest.raises(AssertionError, match="the store is full"):
+        full(capacity=capacity - 1)
+
+
+@pytest.mark.parametrize("name", ["deep_forcing_official", "echo_paper"])
+def test_a_selection_is_made_once(name: str, model: WanModel, geometry: Geometry, texts: Tensor) -> None:
+    """Also where every pass lays it down again; Deep-Forcing's candidates are then written over by what was chosen of them."""
+    seen: dict[bool, list[tuple[int, int, list[list[int]]]]] = {False: [], True: []}
+    for shared, found in seen.items():
+
+        def keep(layer: int, plan: Plan, index: Tensor, found: list = found) -> None:
+            found.append((layer, plan.block, index.tolist()))
+
+        noise = keyed_noise(0, ["p"], (3, 16, 4, 6))
+        rollout = Rollout(model, make(name), geometry, noise, shared_window=shared, on_select=keep)
+        rollout.switch(texts[:1])
+        for _ in range(12):
+            rollout.next()
+    assert seen[False] == seen[True] and len(seen[True]) == len({row[:2] for row in seen[True]}) >= 6
+
+
+def tensors(thing: object) -> Iterator[Tensor]:
+    """Every tensor in the state of a store or a memory."""
+    if isinstance(thing, Tensor):
+        yield thing
+    elif type(thing).__name__ == "LayerStatistics":
+        yield from tensors(vars(thing))
+    elif isinstance(thing, (dict, list, tuple)):
+        for value in thing.values() if isinstance(thing, dict) else thing:
+            yield from tensors(value)
+
+
+def held_bytes(name: str, **changes: object) -> tuple[float, float]:
+    """Bytes after six scenes at the real sizes in bf16 with a window for each layer, and with one for all; of meta tensors in one
+    layer, and as many times that as there are layers."""
+    sizes = Geometry(1, REAL.heads, REAL.head_dim, REAL.grid_height, REAL.grid_width)
+    with torch.device("meta"):
+        model = WanModel(WanConfig(layers=1, ffn_dim=64, text_len=4, text_dim=8)).to(torch.bfloat16).eval().requires_grad_(False)
+        still = torch.empty(1, 3, 16, sizes.latent_height, sizes.latent_width, dtype=torch.bfloat16)
+        text = torch.empty(1, 4, 8, dtype=torch.bfloat16)
+    rollout = Rollout(model, make(name, **changes), sizes, lambda block, draw: still, shared_window=True)
+    for start in SIX:
+        rollout.switch(text, start.transition, start.recalls, start.jump)
+        rollout.next()
+    each = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for p in (rollout.store, rollout.memory) for t in tensors(vars(p))}
+    held, window = sum(each.values()), rollout.window.k.nbytes + rollout.window.v.nbytes
+    return (held + window) * REAL.layers, held * REAL.layers + window
+
+
+def test_the_cache_of_echo_fits() -> None:
+    """Six scenes, five recall frames held. Path 2: 33 + 5 frames, and one layer's share of 21; all is kept in bf16."""
+    resident, shared = held_bytes("echo")
+    assert shared <= 11.5e9, f"{shared / 1e9:.3f} GB"
+    assert shared == pytest.approx(FRAME * (33 + 5 + 21 / REAL.layers), rel=2e-3)
+    assert resident == pytest.approx(FRAME * (33 + 5 + 21), rel=2e-3)
