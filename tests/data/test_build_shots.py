@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.server
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from tests.data.test_stories import ACTS, SAMPLES, SUBJECT
 from tests.data.test_stories import PLACES as WHERE
 
 KEY = "sk-secret-key"
+ROOT = Path(__file__).resolve().parents[2]
 Reply = tuple[int, dict[str, str], Any]
 """Status, extra headers, body."""
 
@@ -221,13 +224,26 @@ def test_the_key_is_sent_and_never_written(server: Server, base: Path, capsys, m
 
 
 def test_a_kill_loses_one_story_at_most(server: Server, base: Path, capsys):
-    """Answers one story, then dies in the second; started again it asks for the second and third only, and the set is the same."""
-    server.reply = lambda count, request: said(parts("hard", kind_of(request))) if count != 1 else (400, {}, "killed")
-    assert run(server, base, "hard")[0] == 1
+    """Killed while it waits for the second story; started again it asks for the second and third only, and the set is the same."""
+    second, killed = threading.Event(), threading.Event()
+
+    def reply(count: int, request: dict[str, Any]) -> Reply:
+        if count == 1:
+            second.set()
+            killed.wait(20)
+        return said(parts("hard", kind_of(request)))
+
+    server.reply = reply
     output = base.with_name("out.jsonl")
+    words = [str(base), "--task", "hard", "--output", str(output), "--endpoint", server.url, "--model", "tiny"]
+    process = subprocess.Popen([sys.executable, "-m", "data.build_shots", *words], cwd=ROOT, stdout=subprocess.DEVNULL)
+    assert second.wait(30)
+    process.kill()
+    assert process.wait() != 0
+    killed.set()
     assert len(load_prompts(output)) == 1
     log = output.with_suffix(".log.jsonl")
-    log.write_bytes(log.read_bytes() + b'{"index": 1, "id": "001", "base": "A tr')  # the line that was being written
+    log.write_bytes(log.read_bytes() + b'{"index": 1, "id": "001", "base": "A tr')  # as if killed while it wrote a line
     assert run(server, base, "hard")[0] == 0
     assert [kind_of(request) for request in server.requests] == ["ferry", "tram", "tram", "crane"]
     resumed = output.read_bytes()

@@ -119,7 +119,12 @@ def test_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     content = "\n".join(f"A fox; number {number} | waits" for number in range(128))
     whole, half = imported(tmp_path, content, form="lines"), imported(tmp_path, content, "--first", "64", "--duration", "120", form="lines")
     assert len(whole) == 128 and whole[127].id == "given-127" and whole[127].scenes == ("A fox; number 127 | waits",)
-    assert len(half) == 64 and {prompt.durations_s for prompt in half} == {(120.0,)} and {p.durations_s for p in whole} == {(60.0,)}
+    assert (
+        half[0].scenes == whole[0].scenes
+        and len(half) == 64
+        and {prompt.durations_s for prompt in half} == {(120.0,)}
+        and {p.durations_s for p in whole} == {(60.0,)}
+    )
     assert imported(tmp_path, "In the (1980s) [sic] a fox", form="lines")[0].scenes == ("In the (1980s) [sic] a fox",)
     assert "nearest is --format released" in refusal(capsys, tmp_path, "A fox\nB[10s]", form="lines")
     assert "'[10 sec]' is no tag; nearest is '[10s]'" in refusal(capsys, tmp_path, "B [10 sec]", form="lines")
@@ -128,6 +133,7 @@ def test_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 def test_jsonl(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     record = {"id": "x", "scenes": ["A  fox", "runs"], "durations": [10, 5], "tags": ["", "@"], "subtitles": ["a", "b"]}
     assert imported(tmp_path, json.dumps(record), form="jsonl")[0] == Prompt("x", ("A fox", "runs"), (10.0, 5.0), ("", "@"))
+    assert imported(tmp_path, f"\ufeff{json.dumps(record)}\r\n", form="jsonl")[0].id == "x"
     named = imported(tmp_path, json.dumps(record), "--name", "mine", "--tag-meaning", "enter", form="jsonl")[0]
     assert (named.id, named.tag_meaning) == ("mine-000", TagMeaning.enter)
     assert json.loads((tmp_path / "out" / "set.jsonl").read_text())["subtitles"] == ["a", "b"]
