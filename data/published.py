@@ -2,6 +2,7 @@
 
 `published.csv` holds the numbers with the source of each, `published_claims.csv` orderings that are told without a number,
 `published_names.csv` the one table of names: an empty `ours` says that a thing has no counterpart here, the note says why.
+`published_speed.csv` holds speeds that others report, which are of other code and other machines.
 """
 
 from __future__ import annotations
@@ -31,6 +32,22 @@ class Number:
     method: str
     metric: str
     value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A reported speed; `ours` None without a counterpart here, `fps` None where only words tell it, `block_ms` as printed.
+
+    Frames are of 832x480 at 16 a second; unless the remark says so, texts and decoding are not in it.
+    """
+
+    method: str
+    ours: str | None
+    fps: float | None
+    block_ms: str
+    hardware: str
+    remark: str
     source: str
 
 
@@ -65,6 +82,19 @@ class Claim:
 def numbers() -> tuple[Number, ...]:
     """All printed values, in the order of the file."""
     return tuple(Number(**{**row, "value": float(row["value"])}) for row in _rows("published.csv"))  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1)
+def speeds() -> tuple[Speed, ...]:
+    """Every reported speed: the paper's own, once for each method of its Table 1, then those of other reports."""
+    own = {n.method: n for n in numbers() if n.metric == "fps"}  # the paper prints the same for 60 s and 120 s
+    paper = [
+        Speed(n.method, ours("method", n.method, n.table), n.value, "", "H100", "Table 1", f"Echo-Forcing (arXiv 2605.16003), {n.source}")
+        for n in own.values()
+    ]
+    rows = _rows("published_speed.csv")
+    others = [Speed(**{**row, "ours": row["ours"] or None, "fps": float(row["fps"]) if row["fps"] else None}) for row in rows]  # type: ignore[arg-type]
+    return (*paper, *others)
 
 
 @lru_cache(maxsize=1)

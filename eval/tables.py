@@ -1,10 +1,12 @@
 """The tables of a store, made from the store alone.
 
     python -m eval.tables [store=DIR] [task=NAME,NAME] [experiment=NAME]
+    python -m eval.tables speed [bench=FILE]
 
 A table holds what one command asked for: its rows, prompts and seeds, as kept in `<store>/sweeps/`. It is named after its
 task, or `<experiment>-<task>` where experiment= was given; the last command of a name counts. This makes them all again,
 or those of some tasks or of one experiment. A task that no sweep tells of gets one table of all that was ever asked of it.
+The second form is of what `python -m jobs.bench` measured (`eval.speed`).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eval import speed
 from eval.arguments import answer, parse
 from eval.forms import as_csv, as_latex, as_markdown, as_text
 from eval.grid import CALIBRATION, DECIMALS, Cell, Column, Gap, Grid, Row
@@ -329,7 +332,9 @@ def _ranked(cell: Cell) -> float | None:
 
 
 def main(words: Sequence[str]) -> int:
-    """Command line: `store=DIR`, `task=NAME,NAME` and `experiment=NAME`, all optional."""
+    """Command line: `store=DIR`, `task=NAME,NAME` and `experiment=NAME`, all optional; or `speed` and what `eval.speed` takes."""
+    if words[:1] == ["speed"]:
+        return answer(speed.command, words[1:])
     return answer(_command, words)
 
 

@@ -280,7 +280,7 @@ class Meter:
     @property
     def what(self) -> str:
         """What `peak` is, for records."""
-        return "cuda max allocated" if self.device.type == "cuda" else "growth of resident memory"
+        return "cuda max allocated" if self.device.type == "cuda" else "growth of resident memory, libraries in it"
 
     def start(self) -> None:
         """From here on."""

@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from echo.backbone import sizes
-from echo.cache.policy import held_frames
 from echo.cache.plan import Step
+from echo.cache.policy import held_frames
 from echo.presets import make_policy
 from echo.rollout import Rollout
 from echo.scene import SceneStart, Script, Transition
@@ -25,8 +25,19 @@ NATIVE = sizes.SIZES["native"]
 GEOMETRY = sizes.geometry(NATIVE.network, NATIVE.height_px, NATIVE.width_px, 21)
 TINY = sizes.SIZES["tiny"]
 SMALL = sizes.geometry(TINY.network, TINY.height_px, TINY.width_px, 21)
-SCRIPT = Script((SceneStart(0), SceneStart(9, Transition.hard), SceneStart(17, Transition.smooth), SceneStart(25, Transition.recall, 0)), 34)
-WITH_MEMORY = ("echo", "echo_recall_none", "longlive_echo", "deep_forcing_official", "deep_forcing_sink", "memrope", "longlive", "self_forcing_recache")
+SCRIPT = Script(
+    (SceneStart(0), SceneStart(9, Transition.hard), SceneStart(17, Transition.smooth), SceneStart(25, Transition.recall, 0)), 34
+)
+WITH_MEMORY = (
+    "echo",
+    "echo_recall_none",
+    "longlive_echo",
+    "deep_forcing_official",
+    "deep_forcing_sink",
+    "memrope",
+    "longlive",
+    "self_forcing_recache",
+)
 
 
 class Live(TorchDispatchMode):
@@ -122,7 +133,13 @@ def test_cache_is_told_to_the_byte(name, window):
             rollout.switch(rows, starts[block].transition, starts[block].recalls)
         rollout.next()
         kept = rollout.store._named.values()
-        named = {part.untyped_storage()._cdata: part.untyped_storage().nbytes() for m in kept for n in m.values() for part in n if part is not None}
+        named = {
+            part.untyped_storage()._cdata: part.untyped_storage().nbytes()
+            for m in kept
+            for n in m.values()
+            for part in n
+            if part is not None
+        }
         most = max(most, sum(named.values()))
     told = forecast(Setup(network, geometry, policy, SCRIPT, window=window))
     window_bytes = rollout.window.k.untyped_storage().nbytes() + rollout.window.v.untyped_storage().nbytes()
@@ -212,7 +229,13 @@ def test_a_decodings_peak_at_the_true_size(dtype):
 
 def test_echo_at_the_real_geometry_needs_less_than_half_of_the_released_codes_cache():
     """The target: 11.5 GB of cache state, all on a 24 GB card with the text encoder freed; the released code needs about 25 GB."""
-    six = Script((SceneStart(0), *(SceneStart(13 * i, Transition.recall, i - 3) if i > 2 else SceneStart(13 * i, Transition.hard) for i in range(1, 6))), 80)
+    six = Script(
+        (
+            SceneStart(0),
+            *(SceneStart(13 * i, Transition.recall, i - 3) if i > 2 else SceneStart(13 * i, Transition.hard) for i in range(1, 6)),
+        ),
+        80,
+    )
     told = forecast(Setup(NATIVE.network, GEOMETRY, policy_of("echo"), six))
     assert told.cache <= 11.5 * GB, told.line()
     assert told.peak <= 24 * GB and not told.advice(24 * 1024**3), told.line()
@@ -221,7 +244,13 @@ def test_echo_at_the_real_geometry_needs_less_than_half_of_the_released_codes_ca
 
 def test_the_line_and_the_advice_name_what_they_save():
     setup = Setup(
-        NATIVE.network, GEOMETRY, policy_of("self_forcing"), Script((SceneStart(0),), 80), batch=2, dtype="float32", window="resident",
+        NATIVE.network,
+        GEOMETRY,
+        policy_of("self_forcing"),
+        Script((SceneStart(0),), 80),
+        batch=2,
+        dtype="float32",
+        window="resident",
         codec_dtype="float32",
     )
     told = forecast(setup)
