@@ -14,12 +14,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from echo.backbone.headers import DOWN, UP, Shape, misfit
 from echo.backbone.lora import with_addition
-from echo.backbone.names import addition_names, looks_like, mismatch, wan_names
-from echo.backbone.wan import WanConfig, WanModel
+from echo.backbone.names import addition_names, looks_like, mismatch, network_shapes, wan_names
+from echo.backbone.sizes import WanConfig
+from echo.backbone.wan import WanModel
 from echo.backbone.weights import ADDITIONS, Weights, open_weights
 
 NEAREST = "nearest is self_forcing_dmd.pt or longlive_base.pt, which `python -m data.download backbone=self_forcing` or =longlive fetches"
@@ -86,8 +87,8 @@ def random_network(config: WanConfig, dtype: torch.dtype, device: torch.device |
     Matrices keep the variance of their input; what a block adds to the residual is damped by its depth, so that the
     flow of unit noise has about unit variance at every size.
     """
-    wanted = _empty(config).state_dict()
-    return _assemble(config, lambda name: _drawn(name, tuple(wanted[name].shape), config.layers, seed).to(device=device, dtype=dtype))
+    shapes = network_shapes(config)
+    return _assemble(config, lambda name: _drawn(name, shapes[name], config.layers, seed).to(device=device, dtype=dtype))
 
 
 def _drawn(name: str, shape: Shape, layers: int, seed: int) -> Tensor:
@@ -102,15 +103,10 @@ def _drawn(name: str, shape: Shape, layers: int, seed: int) -> Tensor:
     return values.div_(math.sqrt(math.prod(shape[1:])) * damping)
 
 
-def _empty(config: WanConfig) -> WanModel:
-    """The network with shapes and no numbers."""
-    with torch.device("meta"):
-        return WanModel(config)
-
-
 def _assemble(config: WanConfig, tensor: Callable[[str], Tensor]) -> WanModel:
     """A network whose every tensor comes from a function of its name; the network takes it as it is, without a copy."""
-    model = _empty(config)
+    with torch.device("meta"):
+        model = WanModel(config)  # shapes and no numbers
     model.load_state_dict({name: tensor(name) for name in model.state_dict()}, strict=True, assign=True)
     return model.eval().requires_grad_(False)
 
@@ -128,8 +124,7 @@ def _fitting(path: Path, config: WanConfig) -> tuple[Weights, dict[str, str]]:
     """Like `_named`, for a checkpoint of these sizes. Raises ValueError as `check` does."""
     weights, names = _named(path)
     found = {name: weights.shapes[theirs] for name, theirs in names.items()}
-    wanted = {name: tuple(tensor.shape) for name, tensor in _empty(config).state_dict().items()}
-    if wrong := mismatch(found, wanted):
+    if wrong := mismatch(found, network_shapes(config)):
         kind = looks_like(weights.shapes)
         nearest = "give it as the lora of a base such as longlive_base.pt" if "LoRA" in kind else NEAREST
         if "-of-" in path.name:
@@ -148,9 +143,7 @@ def _additions(path: Path, config: WanConfig) -> Callable[[str, torch.device | s
     weights = open_weights(path, ADDITIONS)
     names = addition_names(weights.shapes)
     found = {name: weights.shapes[theirs] for name, theirs in names.items()}
-    layers = {
-        name: (module.out_features, module.in_features) for name, module in _empty(config).named_modules() if isinstance(module, nn.Linear)
-    }
+    layers = {name.removesuffix(".weight"): shape for name, shape in network_shapes(config).items() if len(shape) == 2}
     if wrong := misfit(found, layers):
         kind = looks_like(weights.shapes)
         hint = (

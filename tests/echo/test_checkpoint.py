@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import struct
 import warnings
 import weakref
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from echo.backbone import checkpoint, weights
+from echo.backbone.names import network_shapes
 from echo.backbone.wan import WanConfig, WanModel
 
 State = dict[str, Tensor]
@@ -122,17 +124,19 @@ def test_every_format_loads_to_identical_tensors(name: str, tmp_path: Path, mode
 
 def true_size_file(path: Path, config: WanConfig) -> Path:
     """A bfloat16 checkpoint of the given sizes with a true header, whose numbers are a hole in the file."""
-    with torch.device("meta"):
-        state = WanModel(config).state_dict()
     header, end = {}, 0
-    for name, value in state.items():
-        header[name] = {"dtype": "BF16", "shape": list(value.shape), "data_offsets": [end, end + 2 * value.numel()]}
-        end += 2 * value.numel()
+    for name, shape in network_shapes(config).items():
+        begin, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + end)
     return path
+
+
+def test_shapes_from_sizes_are_those_of_the_network(model: WanModel) -> None:
+    assert list(network_shapes(model.config).items()) == [(name, tuple(value.shape)) for name, value in model.state_dict().items()]
 
 
 def test_true_size_is_checked_without_reading_data(tmp_path: Path) -> None:
