@@ -159,6 +159,8 @@ class Local:
     """A transformers model on this machine, on its GPU if there is one; greedy at temperature 0, else drawn with the seed."""
 
     def __init__(self, model: str, settings: Mapping[str, Any]) -> None:
+        if model.startswith(("/", ".", "~")) and not Path(model).is_dir():
+            raise ValueError(f"--local {model}: no such folder; nearest is a folder with a downloaded model, or a name on the hub")
         transformers, self._torch = need("transformers", asked=ASKED), need("torch", asked=ASKED)
         self._name, self._settings = model, dict(settings)
         self._device = "cuda" if self._torch.cuda.is_available() else "cpu"
@@ -166,7 +168,7 @@ class Local:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(model)
             self._model = transformers.AutoModelForCausalLM.from_pretrained(model, dtype="auto").to(self._device).eval()
         except (OSError, ValueError) as error:
-            raise ValueError(f"--local {model}: {str(error).splitlines()[0]}; nearest is a folder with a downloaded model") from None
+            raise ValueError(f"--local {model}: {str(error).splitlines()[0]}") from None
         if self._tokenizer.chat_template is None:
             raise ValueError(f"--local {model}: has no chat template; nearest is its instruct version")
 

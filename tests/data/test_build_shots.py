@@ -277,7 +277,7 @@ def test_a_log_of_other_settings_or_in_use_is_refused(server: Server, base: Path
         (["--endpoint", "http://x/v1", "--model", "m", "--tries", "0"], "--tries 0: at least 1"),
         (["--endpoint", "http://x/v1", "--model", "m", "--first", "9"], "nearest is 3"),
         (["--endpoint", "http://x/v1", "--model", "m", "--duration", "9"], "nearest is --task long"),
-        (["--local", "/nowhere/model"], "--local /nowhere/model: "),
+        (["--local", "/nowhere/model"], "--local /nowhere/model: no such folder"),
     ],
 )
 def test_a_mistake_is_one_line_before_any_work(base: Path, capsys, words: list[str], said: str):
