@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from echo.backbone.layout import fill, open_layout, shapes_of
+from echo.backbone.layout import Layout, fill, open_layout, shapes_of
 from echo.backbone.vae import CHANNELS, same_shape
 
 WIDTHS = (256, 128, 64, 64)
@@ -97,13 +97,7 @@ class TaehvCodec:
     @classmethod
     def load(cls, path: Path, *, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu") -> TaehvCodec:
         """The codec of taew2_1.pth or of the same tensors in a safetensors file. Raises ValueError for a missing or foreign file."""
-        layout = open_layout(path, ())
-        widths = tuple(
-            layout.shapes.get(f"decoder.{number}.weight", (wide,))[0] for number, wide in zip((1, 8, 14, 20), WIDTHS, strict=True)
-        )
-        with torch.device("meta"):
-            decoder = TaehvDecoder(widths)
-        layout.check("a TAEHV decoder of Wan2.1 (taew2_1.pth)", shapes_of(decoder), beside=("encoder.",))
+        layout, decoder = _fitting(path)
         fill(decoder, "", layout, dtype, device)
         return cls(decoder)
 
@@ -149,6 +143,21 @@ class TaehvStream:
             # Its authors drop a video's first frames, which Wan's codec does not have.
             yield frames[:, -TaehvCodec.first_frames :] if first else frames
             first = False
+
+
+def check(path: Path) -> None:
+    """Judge a codec's file by its header. Raises ValueError as `TaehvCodec.load` does."""
+    _fitting(path)
+
+
+def _fitting(path: Path) -> tuple[Layout, TaehvDecoder]:
+    """A file that fits, and a decoder of its size without memory. Raises ValueError as `TaehvCodec.load` does."""
+    layout = open_layout(path, ())
+    widths = tuple(layout.shapes.get(f"decoder.{number}.weight", (wide,))[0] for number, wide in zip((1, 8, 14, 20), WIDTHS, strict=True))
+    with torch.device("meta"):
+        decoder = TaehvDecoder(widths)
+    layout.check("a TAEHV decoder of Wan2.1 (taew2_1.pth)", shapes_of(decoder), beside=("encoder.",))
+    return layout, decoder
 
 
 def _conv(inputs: int, outputs: int, *, bias: bool = True) -> nn.Conv2d:

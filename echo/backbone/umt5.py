@@ -129,9 +129,7 @@ class Umt5Text:
         or not). tokenizer: a folder with tokenizer.json, or that file. identity: a digest of the weights, so that files
         of 11 GB are not read for their names. Raises ValueError for a missing or foreign file.
         """
-        layout = _open(weights)
-        sizes = _sizes(layout.shapes)
-        layout.check("a UMT5 encoder", _expected(_model(sizes)))
+        sizes = _fitting(weights)
         tokenize = _tokenizer(tokenizer, sizes.vocabulary)
 
         def build() -> nn.Module:
@@ -256,6 +254,19 @@ class _Entry:
 def _open(path: Path) -> Layout:
     """A file or folder under transformers' names; a pipeline's folder stands for its `text_encoder`."""
     return open_layout(path / "text_encoder" if (path / "text_encoder").is_dir() else path, FROM_WAN)
+
+
+def check(weights: Path, tokenizer: Path) -> None:
+    """Judge an encoder's files by their headers, and read its tokenizer. Raises ValueError as `Umt5Text.load` does."""
+    _tokenizer(tokenizer, _fitting(weights).vocabulary)
+
+
+def _fitting(path: Path) -> Sizes:
+    """Sizes of an encoder's file. Raises ValueError as `Umt5Text.load` does."""
+    layout = _open(path)
+    sizes = _sizes(layout.shapes)
+    layout.check("a UMT5 encoder", _expected(_model(sizes)))
+    return sizes
 
 
 def _sizes(shapes: Mapping[str, Shape]) -> Sizes:

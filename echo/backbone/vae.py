@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from echo.backbone.extras import need
 from echo.backbone.headers import Shape
-from echo.backbone.layout import fill, open_layout, shapes_of
+from echo.backbone.layout import Layout, fill, open_layout, shapes_of
 
 LATENT_MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503,
@@ -77,10 +77,7 @@ class WanCodec:
 
         Raises ValueError for a missing or foreign file.
         """
-        layout = open_layout(_file(path), FROM_WAN)
-        (base,) = layout.shapes.get("decoder.norm_out.gamma", (BASE, 1, 1, 1))[:1]
-        decoder, entry = _parts(base)
-        layout.check("the VAE of Wan2.1", _expected(decoder, entry), beside=("encoder.", "quant_conv."))
+        layout, decoder, entry = _fitting(path)
         fill(decoder, "decoder.", layout, dtype, device)
         fill(entry, "post_quant_conv.", layout, dtype, device)
         return cls(decoder, entry, *_constants(path))
@@ -128,6 +125,12 @@ class WanStream:
             first = False
 
 
+def check(path: Path) -> None:
+    """Judge a codec's file by its header. Raises ValueError as `WanCodec.load` does."""
+    _fitting(path)
+    _constants(path)
+
+
 def same_shape(latents: Tensor, before: tuple[int, ...] | None) -> tuple[int, ...]:
     """Shape [B, C, H, W] of latents [B, F, C, H, W]. Raises ValueError for one that is not the stream's."""
     batch, length, channels, height, width = latents.shape
@@ -155,6 +158,15 @@ def _parts(base: int, *, meta: bool = True) -> tuple[nn.Module, nn.Module]:
             dim=base, z_dim=CHANNELS, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[], temperal_upsample=[True, True, False]
         )
     return decoder, entry
+
+
+def _fitting(path: Path) -> tuple[Layout, nn.Module, nn.Module]:
+    """A file that fits, and the two modules of its size, without memory. Raises ValueError as `WanCodec.load` does."""
+    layout = open_layout(_file(path), FROM_WAN)
+    (base,) = layout.shapes.get("decoder.norm_out.gamma", (BASE, 1, 1, 1))[:1]
+    decoder, entry = _parts(base)
+    layout.check("the VAE of Wan2.1", _expected(decoder, entry), beside=("encoder.", "quant_conv."))
+    return layout, decoder, entry
 
 
 def _expected(decoder: nn.Module, entry: nn.Module) -> dict[str, Shape]:

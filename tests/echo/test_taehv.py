@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from echo.backbone.taehv import TaehvCodec, TaehvDecoder
+from echo.backbone.taehv import TaehvCodec, TaehvDecoder, check
 from tests.echo.conftest import report
 
 PUBLISHED = {
@@ -96,6 +96,7 @@ def test_files_round_trip(name, latents, tmp_path):
     codec = TaehvCodec.random("tiny", dtype=torch.float32)
     state = codec.decoder.state_dict() | {"encoder.0.weight": torch.ones(2), "encoder.12.conv.weight": torch.ones(3)}
     (save_file if name.endswith("safetensors") else torch.save)(state, tmp_path / name)
+    check(tmp_path / name)
     loaded = TaehvCodec.load(tmp_path / name, dtype=torch.float32)
     assert loaded.decoder.state_dict().keys() == codec.decoder.state_dict().keys()
     assert torch.equal(loaded.stream().decode(latents), codec.stream().decode(latents))
@@ -109,6 +110,8 @@ def test_wrong_files_and_latents_are_refused(latents, tmp_path):
         ValueError, match=r"taew2_2\.pth: not a TAEHV decoder .*1 misshapen, first decoder\.1\.weight .* looks like a TAEHV"
     ):
         TaehvCodec.load(tmp_path / "taew2_2.pth")
+    with pytest.raises(ValueError, match="not a TAEHV decoder"):
+        check(tmp_path / "taew2_2.pth")
     torch.save({"decoder.upsamples.0.residual.0.gamma": torch.ones(2, 1, 1, 1)}, tmp_path / "Wan2.1_VAE.pth")
     with pytest.raises(ValueError, match=r"missing keys, first decoder\.1\.weight .*it looks like a VAE in Wan's layout"):
         TaehvCodec.load(tmp_path / "Wan2.1_VAE.pth")

@@ -233,6 +233,9 @@ def test_wrong_files_are_refused_in_one_line(files, tmp_path):
     torch.save(tensors | {"token_embedding.weight": tensors["token_embedding.weight"][:50]}, tmp_path / "few.pth")
     with pytest.raises(ValueError, match=r"tokenizer\.json: \d+ tokens, but the text encoder knows 50; it belongs to another encoder"):
         Umt5Text.load(tmp_path / "few.pth", files / "tokenizer", cache=tmp_path, identity="x")
+    with pytest.raises(ValueError, match="belongs to another encoder"):
+        umt5.check(tmp_path / "few.pth", files / "tokenizer")
+    umt5.check(good, files / "tokenizer")
     with pytest.raises(ValueError, match="text encoder in 'float8': one of bfloat16, float32"):
         Umt5Text.random("tiny", cache=tmp_path, dtype="float8")
     with pytest.raises(ValueError, match="random text encoder 'huge': one of tiny, native"):

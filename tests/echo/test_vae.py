@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from echo.backbone.extras import need
-from echo.backbone.vae import CHANNELS, LATENT_MEAN, LATENT_STD, WanCodec
+from echo.backbone.vae import CHANNELS, LATENT_MEAN, LATENT_STD, WanCodec, check
 from tests.echo.conftest import report
 
 BASE = 4
@@ -75,6 +75,7 @@ def test_layout_is_that_which_diffusers_converts(vae):
 
 @pytest.mark.parametrize("name", ["Wan2.1_VAE.pth", "folder", "pipeline", "diffusers.safetensors", "half.safetensors"])
 def test_every_layout_loads_to_the_same_tensors(name, vae, files):
+    check(files / name)
     codec = WanCodec.load(files / name, dtype=torch.float32)
     ours, theirs = codec.decoder.state_dict(), vae.decoder.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -158,6 +159,8 @@ def test_wrong_files_are_refused_in_one_line(vae, tmp_path):
         with pytest.raises(ValueError, match=match) as error:
             WanCodec.load(tmp_path / "vae.pth")
         assert "\n" not in str(error.value)
+        with pytest.raises(ValueError, match=match):
+            check(tmp_path / "vae.pth")
 
     state = wan_state(vae)
     first = "decoder.upsamples.5.residual.2.weight"
