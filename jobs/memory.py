@@ -71,7 +71,9 @@ class Walk:
     """The most that a rollout of a script asks of the cache at any time, in frames; all from plans, without a model.
 
     stored: frames in the store, the running block among them. named: memories kept by name. context: past frames attended to.
-    candidates: frames that a selection chooses from. recache: frames of a recache's pass.
+    candidates: frames that a selection chooses from. recache: frames of a recache's pass. chosen: frames' worth of tokens of a
+    selection; copied: the same, of selections whose candidates are memories too, so that a shared window keeps copies. placed: the same,
+    of tokens that keep their own row and column.
     """
 
     stored: int
@@ -79,13 +81,16 @@ class Walk:
     context: int
     candidates: int
     recache: int
+    chosen: int
+    copied: int
+    placed: int
 
 
 def walk(policy: Policy, geometry: Geometry, script: Script) -> Walk:
     """Plan every block of a script and look at what the plans keep."""
     starts = {start.block: scene for scene, start in enumerate(script.starts)}
     scene, stored, named = 0, set[int | str](), set[str]()
-    most = dict.fromkeys(("stored", "named", "context", "candidates", "recache"), 0)
+    most = dict.fromkeys((f.name for f in dataclasses.fields(Walk)), 0)
     for block in range(script.blocks):
         scene = starts.get(block, scene)
         step = Step(block, script.starts[: scene + 1], geometry)
@@ -97,10 +102,13 @@ def walk(policy: Policy, geometry: Geometry, script: Script) -> Walk:
             "stored": len(stored),
             "named": len(named),
             "context": max(len(plan.context), len(recache.context) if recache else 0),
-            "candidates": len(plan.selection.candidates) if plan.selection else 0,
             "recache": len(recache.queries) if recache else 0,
         }
-        most = {name: max(value, found[name]) for name, value in most.items()}
+        if (selection := plan.selection) is not None:
+            copies = any(isinstance(source, str) for source in selection.candidates)
+            found |= {"candidates": len(selection.candidates), "chosen": selection.frames}
+            found |= {"copied": selection.frames if copies else 0, "placed": selection.frames if selection.own_spatial else 0}
+        most = {name: max(value, found.get(name, 0)) for name, value in most.items()}
         stored, named = stored & plan.keep, named & plan.keep
     return Walk(**most)
 
@@ -122,6 +130,7 @@ class Forecast:
     states: int
     store: int
     window: int
+    chosen: int
     named: int
     statistics: int
     passes: int
@@ -133,8 +142,8 @@ class Forecast:
 
     @property
     def cache(self) -> int:
-        """All that grows out of the past: store, window, named memories, the policy's statistics."""
-        return self.store + self.window + self.named + self.statistics
+        """All that grows out of the past: store, window and what was chosen for it, named memories, the policy's statistics."""
+        return self.store + self.window + self.chosen + self.named + self.statistics
 
     @property
     def text_phase(self) -> int:
@@ -148,11 +157,11 @@ class Forecast:
 
     @property
     def touched(self) -> int:
-        """The rollout's phase as a processor's resident memory shows it: only what of store and window was ever written."""
+        """The peak as a processor's resident memory shows it: of store and window only what was ever written."""
         setup, seen = self.setup, self.walk.context + self.setup.geometry.frames_per_block
         store = self.store * (setup.store_frames - self.walk.stored) // setup.store_frames
         window = self.window * (setup.geometry.window_frames - seen) // setup.geometry.window_frames
-        return self.rollout_phase - store - window
+        return max(self.text_phase, self.rollout_phase - store - window)
 
     @property
     def peak(self) -> int:
@@ -229,6 +238,7 @@ def forecast(setup: Setup) -> Forecast:
         states=states(network, geometry, batch, item),
         store=setup.store_frames * frame,
         window=geometry.window_frames * frame_bytes(geometry, batch, item, layers),
+        chosen=_chosen(setup, most, frame),
         named=most.named * (frame + _places(setup.policy, geometry, batch)),
         statistics=statistics(setup.policy, geometry, batch, item),
         passes=pass_bytes(network, geometry, batch, item, context=most.context, candidates=most.candidates, queries=queries),
@@ -238,6 +248,15 @@ def forecast(setup: Setup) -> Forecast:
         codec_cache=batch * codec.cache(*frame_px, codec_item) if codec else 0,
         codec_work=batch * codec.work(*frame_px, codec_item) if codec else 0,
     )
+
+
+def _chosen(setup: Setup, most: Walk, frame: int) -> int:
+    """Bytes of a block's choice, which a shared window lays down again in every pass: tokens' places, or copies of them."""
+    if setup.window != "shared":
+        return 0
+    g = setup.geometry
+    places = g.layers * setup.batch * g.tokens_per_frame * PLACE
+    return (most.copied * frame if most.copied else most.chosen * places) + most.placed * places
 
 
 def _places(policy: Policy, geometry: Geometry, batch: int) -> int:

@@ -20,6 +20,7 @@ PROMPTS = {
     "six of 10 s": [10.0] * 6,
     "one hour of 10 s": [10.0] * 360,
     "one hour, uneven": [7.3, 0.4, 12.9, 5.0, 33.1, 1.3] * 60,
+    "halves of a block": [1.125] * 40,
     "one hour of 0.7 s": [0.7] * 5143,
 }
 

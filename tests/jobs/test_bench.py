@@ -68,7 +68,7 @@ def test_switches_recaches_overhead_and_memory(measured):
     for row in (echo, longlive):
         assert all(len(row["switch_ms"][kind]["list"]) >= 1 for kind in ("smooth", "hard", "recall"))
         assert row["overhead"]["own_work_ms"] > 0 and row["overhead"]["block_ms"] > row["overhead"]["self_forcing_ms"]
-        assert row["memory"]["computed_bytes"] > 0 and row["memory"]["measured"] == "growth of resident memory"
+        assert row["memory"]["computed_bytes"] > 0 and row["memory"]["measured"].startswith("growth of resident memory")
     assert echo["switch_ms"]["recache"] is None and longlive["switch_ms"]["recache"]["median"] > 0
 
 
