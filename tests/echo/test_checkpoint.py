@@ -384,6 +384,7 @@ def test_random_network_depends_on_names_and_seed_alone() -> None:
     one, same, other = (checkpoint.random_network(config, torch.float32, "cpu", seed).state_dict() for seed in (0, 0, 1))
     assert not [name for name in one if not torch.equal(one[name], same[name])]
     assert not [name for name in one if torch.equal(one[name], other[name])]
+    assert not torch.equal(one["blocks.0.self_attn.q.weight"], one["blocks.0.self_attn.k.weight"])
     half = checkpoint.random_network(config, torch.bfloat16, "cpu").state_dict()
     assert not [name for name in one if not torch.equal(one[name].bfloat16(), half[name])]
     with torch.no_grad():
