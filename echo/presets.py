@@ -28,6 +28,12 @@ def preset(group: str, name: str) -> dict[str, Any]:
     return {str(key): value for key, value in merged.items()}
 
 
+def prompt_set(task: str, backbone: str = "tiny") -> str:
+    """Path of a task's prompts for a backbone, from the project on. Raises ValueError as `preset` does."""
+    folder = {"prompt_folder": preset("backbone", backbone)["prompt_folder"]}
+    return str(OmegaConf.create({"backbone": folder, "task": preset("task", task)}).task.prompt_set)
+
+
 def make_policy(options: dict[str, Any]) -> Policy:
     """The named preset with the command line's `method.*` settings."""
     settings = OmegaConf.create(preset("method", options["method"]))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from echo.cache.plan import Kind, Plan, Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
-from echo.presets import ROOT, make_policy, preset
+from echo.presets import ROOT, make_policy, preset, prompt_set
 from echo.routing import script_of
 from echo.scene import Prompt, Script, load_prompts
 
@@ -86,7 +86,7 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
 
 def pick_prompt(options: dict[str, Any]) -> Prompt:
     """The task's first prompt, or the one named. Raises ValueError for an unknown id."""
-    prompts = load_prompts(ROOT / preset("task", options["task"])["prompt_set"])
+    prompts = load_prompts(ROOT / prompt_set(options["task"]))
     if "prompt" not in options:
         return prompts[0]
     for prompt in prompts:
@@ -95,10 +95,17 @@ def pick_prompt(options: dict[str, Any]) -> Prompt:
     raise ValueError(f"task {options['task']} has no prompt {options['prompt']!r}; first is {prompts[0].id!r}")
 
 
+def embed(texts: list[str]) -> list[list[float]]:
+    """Features of the shipped backbone's text encoder, for presets that route by one."""
+    from echo.backbone.interface import features  # torch, which most traces do without
+
+    return features(shipped_backbone().text, texts)
+
+
 @cache
 def shipped_backbone() -> Backbone:
-    """The shipped backbone, for presets that route by a text encoder."""
-    from echo.backbone.load import BackboneFile, load  # torch, which most traces do without
+    """The shipped backbone, loaded once."""
+    from echo.backbone.load import BackboneFile, load
 
     return load(BackboneFile(preset("backbone", "tiny")["weights"]))
 
@@ -114,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         options = parse_overrides(arguments.words)
         policy, prompt = make_policy(options), pick_prompt(options)
-        script = script_of(prompt, policy, lambda texts: shipped_backbone().embed(texts))
+        script = script_of(prompt, policy, embed)
         asked = options.get("blocks", str(script.blocks))
         if not asked.isdecimal() or int(asked) < 1:
             raise ValueError(f"blocks={asked}: a whole number, at least 1; nearest is 1")

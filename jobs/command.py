@@ -16,10 +16,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from jobs import local
+from jobs import backbones, local
 from jobs.plan import Job, prepare
 from jobs.progress import say
-from jobs.store import write_sweep
+from jobs.store import RunFolder, write_sweep
 
 PLUGINS = Path(__file__).with_name("plugins")
 
@@ -51,6 +51,7 @@ def carry_out(
     """As `run`, of composed configs; `foretell` is told of the checked jobs before the first starts."""
     try:
         jobs = [prepare(one) for one in plain]
+        backbones.cards([job.config for job in jobs])
     except ValueError as error:
         raise SystemExit(str(error)) from error
     for store in dict.fromkeys(job.config.store for job in jobs):
@@ -60,6 +61,8 @@ def carry_out(
         except OSError as error:
             raise SystemExit(_refusal(store, error)) from error
     foretell(jobs)
+    for line in backbones.foretell([job for job in jobs if RunFolder(job).missing()]):
+        say(line)
     lacks = local.run(jobs, plain, jobs[0].config.max_workers)
     _tables(jobs, experiments)
     for line in lacks:

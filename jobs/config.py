@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
+RANDOM = "random"
+"""Stands for a file where weights are drawn and not read."""
 T = TypeVar("T")
 
 
@@ -40,9 +42,48 @@ def scores_file() -> Any:
     return field(metadata={"enters": "scores_file"})
 
 
+def later_pixels(default: Any) -> Any:
+    """A field that came later and can change a pixel: at its default it adds nothing to a run's name, so that older runs keep theirs."""
+    return field(default=default, metadata={"enters": "pixels", "silent": True})
+
+
+def later_inert(default: Any, reason: str) -> Any:
+    """As `inert`, of a field that configs written before may lack."""
+    return field(default=default, metadata={"enters": "nothing", "reason": reason})
+
+
 def inert(reason: str) -> Any:
     """A field that changes neither pixels nor scores, and why."""
     return field(metadata={"enters": "nothing", "reason": reason})
+
+
+@dataclass(frozen=True)
+class PartsConfig:
+    """What a backbone of Wan2.1's make needs beside its network: the other parts, sizes, and where and how they are computed."""
+
+    text: str = pixels_file()
+    tokenizer: str = pixels_file()
+    codec: str = pixels_file()
+    decoder: Literal["wan", "taehv"] = pixels()
+    text_dtype: Literal["float32", "bfloat16"] = pixels()
+    text_device: Literal["auto", "cpu", "cuda"] = pixels()
+    codec_dtype: Literal["float32", "bfloat16"] = pixels()
+    height_px: int = pixels()
+    width_px: int = pixels()
+    window_frames: int = pixels()
+    device: Literal["auto", "cpu", "cuda"] = pixels()
+    kernel: Literal["auto", "sdpa", "cudnn", "flash", "flash3"] = pixels()
+    compile: Literal["none", "blocks", "graphs"] = pixels()  # a fused sum may round differently
+    window: Literal["shared", "resident"] = inert("bit for bit the same")
+    text_cache: str = inert("entries are named by their content")
+
+    def __post_init__(self) -> None:
+        for name in ("height_px", "width_px"):
+            value = getattr(self, name)
+            if value % 16 or value < 32:
+                near = max(32, round(value / 16) * 16)
+                rule = "a multiple of 16 and at least 32 (8 px a latent cell, 2 cells a token)"
+                raise ValueError(f"backbone.parts.{name}={value}: {rule}; nearest is {near}")
 
 
 @dataclass(frozen=True)
@@ -57,6 +98,8 @@ class BackboneConfig:
     batch: int = inert("default of the run's batch")
     prompts: int | None = inert("default of the run's prompts")
     lora: str | None = field(default=None, metadata={"enters": "pixels_file"})
+    prompt_folder: str = later_inert("data/prompts", "each unit carries the content of its prompt")
+    parts: PartsConfig | None = later_pixels(None)
 
     def __post_init__(self) -> None:
         _at_least("backbone.threads", self.threads, 1)
@@ -128,6 +171,9 @@ class RunConfig:
     store: str = inert("a place")
     max_workers: int | None = inert("how many processes, one run each")
     max_tries: int = inert("which units are tried again")
+    checkpoints: str = later_inert("checkpoints", "a place; the content of files enters")
+    weights: Literal["trained", "random"] = later_pixels("trained")
+    geometry: Literal["native", "tiny"] = later_pixels("native")
 
     def __post_init__(self) -> None:
         _at_least("seed", self.seed, 0)

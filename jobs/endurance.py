@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from echo.backbone.interface import latent_shape
 from echo.backbone.load import Backbone, BackboneFile, load
 from echo.noise import keyed_noise
 from echo.presets import make_policy, preset
@@ -37,7 +38,7 @@ def watch(backbone: Backbone, method: str, blocks: int, bar: bool) -> tuple[list
     """Processor milliseconds and resident MiB of every block after the warm-up. Raises ValueError where the policy cannot run so far."""
     policy = make_policy({"method": method})
     policy.check(backbone.geometry, blocks + WARM_UP_BLOCKS)
-    noise = keyed_noise(0, ["endurance"], backbone.latent_shape, dtype=backbone.dtype, device=backbone.device)
+    noise = keyed_noise(0, ["endurance"], latent_shape(backbone.geometry), dtype=backbone.dtype, device=backbone.device)
     rollout = Rollout(backbone.network, policy, backbone.geometry, noise, steps=backbone.schedule)
     rollout.switch(backbone.text.encode([SENTENCE]).to(backbone.device, backbone.dtype))
     block_ms, memory_mib = [0.0] * blocks, [0.0] * blocks

@@ -14,11 +14,11 @@ from typing import Any
 
 from echo.scene import Prompt
 from eval.origin import file_digest
-from jobs.config import MethodConfig, RunConfig, located
+from jobs.config import RANDOM, MethodConfig, RunConfig, located
 
 PIXEL_EPOCH = 2
 SCORE_EPOCH = 2
-KERNEL = "sdpa cpu"  # attention kernel and device of the pixel path; where there is a choice, it becomes a field
+KERNEL = "sdpa cpu"  # attention kernel and device of the embedded backbones; the others choose theirs
 ENTERS = ("pixels", "pixels_file", "scores", "scores_file", "nothing")
 
 
@@ -42,24 +42,29 @@ def leaves(config: Any, where: str = "") -> Iterator[tuple[str, str, Any]]:
     Raises:
         ValueError: if a field does not declare what it enters.
     """
+    yield from ((path, field.metadata["enters"], value) for path, field, value in _walk(config, where))
+
+
+def _walk(config: Any, where: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
     for field in dataclasses.fields(config):
-        enters = field.metadata.get("enters")
-        if enters not in ENTERS:
+        if field.metadata.get("enters") not in ENTERS:
             raise ValueError(f"{type(config).__name__}.{field.name} must declare one of {', '.join(ENTERS)}")
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            yield from leaves(value, f"{where}{field.name}.")
+            yield from _walk(value, f"{where}{field.name}.")
         else:
-            yield f"{where}{field.name}", enters, value
+            yield f"{where}{field.name}", field, value
 
 
 def _entering(config: RunConfig, kind: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for path, enters, value in leaves(config):
-        if enters == kind:
+    for path, field, value in _walk(config):
+        if field.metadata.get("silent") and value == field.default:
+            continue
+        if field.metadata["enters"] == kind:
             found[path] = value
-        elif enters == f"{kind}_file":
-            found[path] = None if value is None else file_digest(located(value))
+        elif field.metadata["enters"] == f"{kind}_file":
+            found[path] = value if value in (None, RANDOM) else file_digest(located(value))
     return found
 
 
@@ -73,7 +78,9 @@ def run_key(config: RunConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
     key = _entering(config, "pixels")
     assert MethodConfig.__dataclass_fields__["settings"].metadata["enters"] == "pixels"
     key["method.settings"] = json.loads(json.dumps(settings))
-    return {"epoch": PIXEL_EPOCH, "kernel": KERNEL, "pixels": key}
+    parts = config.backbone.parts
+    kernel = KERNEL if parts is None else f"{parts.kernel} {parts.device}"
+    return {"epoch": PIXEL_EPOCH, "kernel": kernel, "pixels": key}
 
 
 def unit_key(run_id: str, prompt: Prompt, group: Sequence[Prompt] | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from echo.scene import Prompt, scene_blocks
+from jobs import backbones
 from jobs.config import ROOT
 from jobs.plan import Job
 from jobs.progress import Progress
@@ -34,6 +35,7 @@ class Worker:
 
     process: subprocess.Popen[str]
     threads: int
+    card: str | None = None  # the graphics card that it sees, if it works on one
     folder: RunFolder | None = None  # None while it waits for an order
     log: Path = Path()
     open_blocks: int = 0  # blocks of the videos under way, taken back if they fail
@@ -55,7 +57,7 @@ def run(jobs: Sequence[Job], plain: Sequence[dict[str, Any]], max_workers: int |
     Args:
         jobs: the checked jobs; those that are complete are not started.
         plain: the configs that they came from, for the workers.
-        max_workers: processes at a time; None takes as many as the cores have threads for.
+        max_workers: processes at a time; None takes as many as the cores have threads for, or one a graphics card.
 
     Returns:
         One line for each thing that is not as asked; empty when every unit is done.
@@ -71,10 +73,12 @@ def run(jobs: Sequence[Job], plain: Sequence[dict[str, Any]], max_workers: int |
     deaths: dict[Path, str] = {}
     if waiting:
         blocks = sum(blocks_of(folder.job, todo) for folder, _, todo in waiting)
-        places = max(1, cores() // max(job.config.backbone.threads for job in jobs))
+        cards = backbones.cards([job.config for job in jobs])
+        most = len(cards) or max(1, cores() // max(job.config.backbone.threads for job in jobs))
+        places = min(max_workers or most, most) if cards else max_workers or most
         progress = Progress(blocks, sum(len(todo) for *_, todo in waiting))
         try:
-            deaths = _Pool(progress, max_workers or places).work([(folder, config) for folder, config, _ in waiting])
+            deaths = _Pool(progress, places, cards).work([(folder, config) for folder, config, _ in waiting])
         finally:
             progress.close()
     return [line for folder in folders for line in _lacks(folder, deaths.get(folder.path))]
@@ -106,8 +110,8 @@ def _last_error(folder: RunFolder, prompt: Prompt) -> str:
 class _Pool:
     """Gives jobs to workers as they become free, and listens to all of them."""
 
-    def __init__(self, progress: Progress, places: int) -> None:
-        self._progress, self._places = progress, places
+    def __init__(self, progress: Progress, places: int, cards: Sequence[str]) -> None:
+        self._progress, self._places, self._cards = progress, places, cards
         self._events: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
         self._workers: list[Worker] = []
         self._deaths: dict[Path, str] = {}
@@ -160,6 +164,9 @@ class _Pool:
     def _start(self, threads: int, log: Path) -> Worker:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         counts = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        card = next((card for card in self._cards if card not in [worker.card for worker in self._workers]), None)
+        if card is not None:
+            counts["CUDA_VISIBLE_DEVICES"] = card
         with log.open("w", encoding="utf-8") as file:
             process = subprocess.Popen(
                 COMMAND,
@@ -170,7 +177,7 @@ class _Pool:
                 env=os.environ | counts | {"PYTHONPATH": os.pathsep.join(paths)},
                 start_new_session=True,
             )
-        worker = Worker(process, threads)
+        worker = Worker(process, threads, card)
         self._workers.append(worker)
         assert process.stdout is not None
         threading.Thread(target=self._listen, args=(worker, process.stdout), daemon=True).start()
@@ -188,6 +195,8 @@ class _Pool:
 
     def _hear(self, worker: Worker, event: dict[str, Any]) -> None:
         assert worker.folder is not None
+        if "note" in event:
+            self._progress.note(event["note"])
         if "blocks" in event:
             worker.open_blocks += event["blocks"]
             self._progress.block(event["blocks"])

@@ -18,10 +18,8 @@ from echo.geometry import Geometry
 from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_blocks
 from eval.protocol import scopes
 from eval.records import RENDER
-from jobs import identity
+from jobs import backbones, identity
 from jobs.config import ROOT, RunConfig, from_plain, located, parse_shard
-
-"""Stands where a policy's name does in calibration rows."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +85,14 @@ def prepare(plain: Mapping[str, Any]) -> Job:
     Raises:
         ValueError: one line naming the value, the rule and the nearest valid choice.
     """
-    config = from_plain(plain)
+    config = backbones.resolved(from_plain(plain))
     policy = _policy(config)
-    files = {"backbone.weights": config.backbone.weights, "backbone.lora": config.backbone.lora, "eval.weights": config.eval.weights}
-    for name, path in (files | {"task.prompt_set": config.task.prompt_set}).items():
+    if config.backbone.parts is not None:
+        backbones.check(config)
+    files = {"eval.weights": config.eval.weights, "task.prompt_set": config.task.prompt_set}
+    if config.backbone.parts is None:
+        files = {"backbone.weights": config.backbone.weights, "backbone.lora": config.backbone.lora} | files
+    for name, path in files.items():
         if path is not None and not located(path).is_file():
             raise ValueError(f"{name}={path}: no such file; {_nearest_file(name, path)}")
     if config.eval.scorer is not None:
@@ -99,6 +101,22 @@ def prepare(plain: Mapping[str, Any]) -> Job:
     if config.prompts is not None and config.prompts > len(whole):
         raise ValueError(f"prompts={config.prompts}: the set {config.task.name} has {len(whole)}; nearest is {len(whole)}")
     prompts = tuple(_scaled(prompt, config.duration_scale) for prompt in whole)
+    geometry = _geometry(config, policy, prompts[: config.prompts])
+    for blocks in {sum(scene_blocks(prompt.durations_s, policy.durations)) for prompt in prompts[: config.prompts]}:
+        try:
+            policy.check(geometry, blocks)
+        except ValueError as error:
+            raise ValueError(f"method={config.method.name}: {error}") from error
+    return Job(config, policy, prompts)
+
+
+def _geometry(config: RunConfig, policy: Policy, prompts: Sequence[Prompt]) -> Geometry:
+    """Sizes of the backbone, whose files are looked at on the way; rendered rows are checked against them. Raises ValueError."""
+    if config.backbone.parts is not None:
+        if config.method.policy == RENDER:
+            rule = f"renders the embedded world, backbone={config.backbone.name} is of another; nearest is backbone=tiny"
+            raise ValueError(f"method={config.method.name}: {rule}")
+        return backbones.geometry(config)
     header = _header(located(config.backbone.weights))
     if config.backbone.lora is not None:
         wrong = misfit(shapes_of(read_header(located(config.backbone.lora))), layers_of(header))
@@ -106,13 +124,8 @@ def prepare(plain: Mapping[str, Any]) -> Job:
             raise ValueError(f"backbone.lora={config.backbone.lora}: {wrong}; {_nearest_file('backbone.lora', config.backbone.lora)}")
     geometry = Geometry(**json.loads(header["__metadata__"]["sizes"])["geometry"])
     if config.method.policy == RENDER:
-        _can_be_rendered(config, policy, prompts[: config.prompts], header, geometry)
-    for blocks in {sum(scene_blocks(prompt.durations_s, policy.durations)) for prompt in prompts[: config.prompts]}:
-        try:
-            policy.check(geometry, blocks)
-        except ValueError as error:
-            raise ValueError(f"method={config.method.name}: {error}") from error
-    return Job(config, policy, prompts)
+        _can_be_rendered(config, policy, prompts, header, geometry)
+    return geometry
 
 
 def _header(weights: Path) -> dict[str, Any]:
@@ -149,7 +162,7 @@ def _nearest_file(name: str, path: str) -> str:
         "backbone.weights": "data/weights/*/model.safetensors", "backbone.lora": "data/weights/*/lora.safetensors",
         "eval.weights": "data/weights/scorer/*.safetensors",
     }  # fmt: skip
-    there = {file.relative_to(ROOT).as_posix() for file in ROOT.glob(kinds.get(name, "data/prompts/*.jsonl"))}
+    there = {file.relative_to(ROOT).as_posix() for file in ROOT.glob(kinds.get(name, "data/prompts/**/*.jsonl"))}
     if name == "backbone.weights":
         there = {file for file in there if not file.startswith("data/weights/scorer/")}
     close = difflib.get_close_matches(path, sorted(there), n=1, cutoff=0)

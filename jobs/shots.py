@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from echo.backbone.load import Backbone
+    from echo.backbone.interface import VideoModel
 
 
 @dataclass(frozen=True)
 class Shot:
     """One block of each wanted prompt.
 
-    content: the bytes that a hash of the video is made of, latents or frames. frames: develops uint8 [T, H, W, 3] of each.
+    content: the bytes that a hash of the video is made of, latents or frames. frames: develops uint8 [T, H, W, 3] of each, once and
+    in order, since a codec may remember what came before.
     plan: the block's line of the trace.
     """
 
@@ -32,7 +33,7 @@ class Shot:
     plan: Mapping[str, Any]
 
 
-def shots(job: Job, backbone: Backbone | None, group: Sequence[Prompt], wanted: Sequence[Prompt]) -> Iterator[Shot]:
+def shots(job: Job, backbone: VideoModel | None, group: Sequence[Prompt], wanted: Sequence[Prompt]) -> Iterator[Shot]:
     """All blocks of a batch; `backbone` may be None where the policy renders."""
     if isinstance(job.policy, Render):
         return _rendered(job.policy, wanted, job.config.seed)
@@ -40,16 +41,18 @@ def shots(job: Job, backbone: Backbone | None, group: Sequence[Prompt], wanted: 
     return _rolled(job, backbone, group, [group.index(prompt) for prompt in wanted])
 
 
-def _rolled(job: Job, backbone: Backbone, group: Sequence[Prompt], rows: list[int]) -> Iterator[Shot]:
+def _rolled(job: Job, backbone: VideoModel, group: Sequence[Prompt], rows: list[int]) -> Iterator[Shot]:
     from echo.generate import generate
 
+    stream = backbone.codec.stream()
     for block in generate(backbone, job.policy, group, job.config.seed, repeat_initial_noise=job.config.noise.repeat_initial):
-        latents = block.latents[rows].float().cpu()
+        latents = block.latents[rows]
+        kept = latents.float().cpu()  # a device has finished the block when it is here
         yield Shot(
             block.index,
             block.scene,
-            lambda latents=latents: [row.contiguous().numpy().tobytes() for row in latents],  # type: ignore[misc]
-            lambda latents=latents: list(backbone.codec.decode(latents).cpu().numpy()),  # type: ignore[misc]
+            lambda kept=kept: [row.contiguous().numpy().tobytes() for row in kept],  # type: ignore[misc]
+            lambda latents=latents: list(stream.decode(latents).cpu().numpy()),  # type: ignore[misc]
             block.plan.as_json(),
         )
 

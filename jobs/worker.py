@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Any
 from data.world.film import Render
 from echo.scene import FPS, PIXEL_FRAMES_PER_LATENT, Prompt, scene_blocks
 from eval.origin import file_digest
-from jobs import provenance
+from jobs import backbones, provenance
 from jobs.config import located
+from jobs.memory import gb
 from jobs.plan import Job, prepare
-from jobs.progress import FRAMES
 from jobs.shots import shots
 from jobs.store import Attempt, RunFolder, write_atomic
 from jobs.video import VideoWriter
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from echo.backbone.load import Backbone
+    from echo.backbone.interface import VideoModel
+    from echo.backbone.real import Parts
     from eval.embedded import EmbeddedScorer
 
 Report = Callable[[dict[str, Any]], None]
@@ -49,13 +50,35 @@ Content = tuple[Path | None, str | None]
 """A file and the digest of its content, so that a file that changes is read again; None where there is none."""
 
 
+class Gauge:
+    """Memory of a job, computed before and measured since; made before anything is loaded."""
+
+    def __init__(self, job: Job) -> None:
+        from jobs.memory import Meter
+
+        self.computed = backbones.forecast(job)
+        self._meter = Meter(backbones.parts_of(job.config).device)
+        self._meter.start()
+
+    def facts(self) -> dict[str, Any]:
+        """For a record."""
+        on_device = self._meter.device.type != "cpu"
+        return self._meter.beside(self.computed.peak if on_device else self.computed.touched)
+
+    def line(self) -> str:
+        """For people."""
+        facts = self.facts()
+        return f"memory: {gb(facts['measured_bytes'])} GB measured ({facts['measured']}), {gb(facts['computed_bytes'])} GB computed"
+
+
 class Film:
-    """What becomes of one prompt's blocks: frames for the scorer, the video, the trace, a hash of the latents (else frames)."""
+    """What becomes of one prompt's blocks: frames for a scorer that there is, the video, the trace, a hash of the latents (else frames)."""
 
     def __init__(self, folder: RunFolder, prompt: Prompt, stack: ExitStack) -> None:
         video = folder.job.config.video
         self.prompt = prompt
-        self.frames: list[NDArray[np.uint8]] = []
+        self.frames: list[NDArray[np.uint8]] | None = None if folder.job.config.eval.scorer is None else []
+        self.count = 0
         self.trace: list[str] = []
         self.hash = hashlib.sha256()
         self.path = folder.side(prompt, ".mp4")
@@ -64,7 +87,9 @@ class Film:
     def add(self, content: bytes, frames_THWC: NDArray[np.uint8], plan: Mapping[str, Any]) -> None:
         """One block: the bytes to be hashed, its frames, and what it attended to."""
         self.hash.update(content)
-        self.frames.append(frames_THWC)
+        self.count += len(frames_THWC)
+        if self.frames is not None:  # else memory does not grow with the video
+            self.frames.append(frames_THWC)
         self.trace.append(json.dumps(plan))
         self._video.write(frames_THWC)
 
@@ -88,17 +113,22 @@ def work(job: Job, attempt_name: str, argv: Sequence[str], plain: Mapping[str, A
         return 0
     folder.describe()
     attempt = Attempt(folder, attempt_name, provenance.describe(argv, plain))
+    meter = None if job.config.backbone.parts is None else Gauge(job)
     backbone, scorer = _load(job)
     runnable = [prompt for prompt in missing if _runnable(attempt, backbone, prompt, report)]
     failed = len(missing) - len(runnable)
-    for group in _groups(job, backbone):
-        wanted = [prompt for prompt in group if prompt in runnable]
-        if wanted:
-            failed += _group(folder, attempt, backbone, scorer, group, wanted, report)
+    groups = [(group, wanted) for group in _groups(job, backbone) if (wanted := [prompt for prompt in group if prompt in runnable])]
+    if backbone is not None:  # a large text encoder is let go before the network is loaded
+        backbone.text.prepare([text for group, _ in groups for prompt in group for text in prompt.scenes])
+        backbone.text.release()
+    for group, wanted in groups:
+        failed += _group(folder, attempt, backbone, scorer, group, wanted, report, meter)
+    if meter is not None and groups:
+        report({"note": f"{job.title}: {meter.line()}"})
     return failed
 
 
-def _runnable(attempt: Attempt, backbone: Backbone | None, prompt: Prompt, report: Report) -> bool:
+def _runnable(attempt: Attempt, backbone: VideoModel | None, prompt: Prompt, report: Report) -> bool:
     """Refuse a prompt before the work starts rather than an hour later; the refusal is recorded."""
     if backbone is None:
         return True  # rendered: the whole job was checked before
@@ -112,7 +142,7 @@ def _runnable(attempt: Attempt, backbone: Backbone | None, prompt: Prompt, repor
     return True
 
 
-def _load(job: Job) -> tuple[Backbone | None, EmbeddedScorer | None]:
+def _load(job: Job) -> tuple[VideoModel | None, EmbeddedScorer | None]:
     """What a job needs, from the shelf where the last job needed the same; a rendered row needs no backbone."""
     import torch
 
@@ -125,17 +155,26 @@ def _load(job: Job) -> tuple[Backbone | None, EmbeddedScorer | None]:
         assert job.config.eval.weights is not None
         path = located(job.config.eval.weights)
         scorer = _scorer(path, file_digest(path))
-    if not isinstance(job.policy, Render):
+    if job.config.backbone.parts is not None:
+        backbone = _real(backbones.parts(job.config))
+    elif not isinstance(job.policy, Render):
         files = [None if path is None else located(path) for path in (job.config.backbone.weights, job.config.backbone.lora)]
         backbone = _backbone(job.config.backbone.dtype, *((path, path and file_digest(path)) for path in files))
     return backbone, scorer
 
 
 @lru_cache(maxsize=2)
-def _backbone(dtype: str, weights: Content, lora: Content) -> Backbone:
+def _backbone(dtype: str, weights: Content, lora: Content) -> VideoModel:
     from echo.backbone.load import BackboneFile, load
 
     return load(BackboneFile(str(weights[0]), dtype, None if lora[0] is None else str(lora[0])))
+
+
+@lru_cache(maxsize=1)  # the last one is let go before the next is loaded
+def _real(parts: Parts) -> VideoModel:
+    from echo.backbone.real import RealBackbone
+
+    return RealBackbone(parts)
 
 
 @lru_cache(maxsize=2)
@@ -145,7 +184,7 @@ def _scorer(path: Path, digest: str) -> EmbeddedScorer:
     return EmbeddedScorer.load(path)
 
 
-def _groups(job: Job, backbone: Backbone | None) -> Iterator[tuple[Prompt, ...]]:
+def _groups(job: Job, backbone: VideoModel | None) -> Iterator[tuple[Prompt, ...]]:
     """All readable prompts of the set in batches of equal scripts, whatever is asked or done of it.
 
     A prompt that is refused has no place in a batch, so it takes nothing from its mates.
@@ -167,11 +206,12 @@ def _groups(job: Job, backbone: Backbone | None) -> Iterator[tuple[Prompt, ...]]
 def _group(
     folder: RunFolder,
     attempt: Attempt,
-    backbone: Backbone | None,
+    backbone: VideoModel | None,
     scorer: EmbeddedScorer | None,
     group: tuple[Prompt, ...],
     wanted: Sequence[Prompt],
     report: Report,
+    meter: Gauge | None,
 ) -> int:
     """One batch; returns how many of its wanted units failed. An error of one unit never reaches another batch."""
     made = 0
@@ -190,7 +230,7 @@ def _group(
     failed = 0
     for film in films:
         try:
-            _finish(folder, attempt, scorer, film, speeds)
+            _finish(folder, attempt, scorer, film, speeds if meter is None else speeds | {"memory": meter.facts()})
             report({"prompt": film.prompt.id, "status": "ok"})
         except Exception as error:
             _fail(attempt, film.prompt, error, report, made // len(wanted))
@@ -205,7 +245,7 @@ def _fail(attempt: Attempt, prompt: Prompt, error: Exception, report: Report, bl
 
 
 def _generate(
-    folder: RunFolder, backbone: Backbone | None, group: tuple[Prompt, ...], wanted: Sequence[Prompt], count: Callable[[], None]
+    folder: RunFolder, backbone: VideoModel | None, group: tuple[Prompt, ...], wanted: Sequence[Prompt], count: Callable[[], None]
 ) -> tuple[list[Film], dict[str, float]]:
     """All blocks of a batch; films of the wanted prompts and the speeds."""
     start = time.perf_counter()
@@ -226,7 +266,7 @@ def _generate(
             decode_s += time.perf_counter() - clock
             clock = time.perf_counter()
     total_s = time.perf_counter() - start
-    shown = len(gaps_ms) * FRAMES * len(group)
+    shown = films[0].count * len(group)
     speeds = {
         "block_ms": round(statistics.median(gaps_ms), 3),
         "block_ms_p95": round(sorted(gaps_ms)[int(0.95 * (len(gaps_ms) - 1))], 3),
@@ -240,7 +280,7 @@ def _generate(
     return films, speeds
 
 
-def _finish(folder: RunFolder, attempt: Attempt, scorer: EmbeddedScorer | None, film: Film, speeds: Mapping[str, float]) -> None:
+def _finish(folder: RunFolder, attempt: Attempt, scorer: EmbeddedScorer | None, film: Film, speeds: Mapping[str, Any]) -> None:
     """Trace, scores and, last of all, the record."""
     prompt = film.prompt
     start = time.perf_counter()
@@ -271,6 +311,7 @@ def _score(folder: RunFolder, scorer: EmbeddedScorer, film: Film) -> tuple[Mappi
     job = folder.job
     lengths = scene_blocks(film.prompt.durations_s, job.policy.durations)
     spans = segments(lengths, PIXEL_FRAMES_PER_LATENT)
+    assert film.frames is not None
     scores = scorer.score(np.concatenate(film.frames), film.prompt.scenes, spans, job.config.task.name)
     path = folder.side(film.prompt, f".{job.config.eval.name}-{(job.scores_id or '')[:8]}.json")
     content = {

@@ -23,6 +23,9 @@ class PatchCodec:
     Latent frames do not see each other: decoding a video block by block gives what decoding it at once gives.
     """
 
+    first_frames = FRAMES
+    """Pixel frames of a video's first latent frame: as many as of any other."""
+
     def __init__(self, mean: torch.Tensor, basis: torch.Tensor, scale: torch.Tensor) -> None:
         """mean [432], basis [432, channels] orthonormal, scale [channels]: latent = (patch - mean) @ basis / scale."""
         self.mean = mean.double()
@@ -73,6 +76,10 @@ class PatchCodec:
         values = values.permute(0, 1, 4, 2, 5, 3, 6, 7)
         values = values.reshape(batch, length * FRAMES, height * SIDE, width * SIDE, 3)
         return ((values + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+    def stream(self) -> PatchCodec:
+        """Itself: a latent frame is decoded without the others."""
+        return self
 
     def save(self) -> dict[str, torch.Tensor]:
         """Everything that `load` needs, as tensors in double precision."""

@@ -58,7 +58,7 @@ def _lack(name: str, device: str, dtype: str) -> str | None:
     import torch
 
     if not torch.cuda.is_available():
-        return "torch finds no CUDA device here"
+        return None  # where a run is named and handed on, there may be no card; the worker that has one asks again
     capability = torch.cuda.get_device_capability(torch.device(device))
     if capability < LEAST[name]:
         least, own = (".".join(map(str, version)) for version in (LEAST[name], capability))

@@ -50,7 +50,7 @@ class BackboneFile:
 
 @dataclass(frozen=True)
 class Backbone:
-    """Everything between a sentence and pixels that no policy changes."""
+    """An embedded backbone; `echo.backbone.interface.VideoModel` says what others ask of it."""
 
     model: WanModel
     text: WordEncoder
@@ -72,17 +72,13 @@ class Backbone:
         return self.model.patch_embedding.weight.dtype
 
     @property
-    def latent_shape(self) -> tuple[int, int, int, int]:
-        """[frames, channels, height, width] of a block."""
-        g = self.geometry
-        return g.frames_per_block, g.latent_channels, g.latent_height, g.latent_width
+    def attention(self) -> None:
+        """Torch's own choice of a kernel."""
 
-    def embed(self, texts: list[str]) -> list[list[float]]:
-        """One feature for each text: the mean of its non-zero rows."""
-        rows = self.text.encode(texts)
-        count = rows.abs().sum(-1).gt(0).sum(-1, keepdim=True).clamp_min(1)
-        features: list[list[float]] = (rows.sum(1) / count).tolist()
-        return features
+    @property
+    def shared_window(self) -> bool:
+        """Each layer has its own window: small, and assembled once a block."""
+        return False
 
 
 def save(

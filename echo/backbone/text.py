@@ -36,6 +36,16 @@ class WordEncoder(nn.Module):
             line[: len(found)] = torch.tensor(found, dtype=torch.int64)
         return table
 
+    def check(self, sentences: Sequence[str]) -> None:
+        """Raises as `rows` does."""
+        self.rows(sentences)
+
+    def prepare(self, sentences: Sequence[str]) -> None:
+        """Nothing: reading a sentence costs nothing."""
+
+    def release(self) -> None:
+        """Nothing: there is nothing to free."""
+
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Vectors [B, text_len, text_dim] of `rows` (as from `rows`), zero where the row is -1."""
         return self.embedding(rows.clamp(min=0)) * (rows >= 0).unsqueeze(-1)

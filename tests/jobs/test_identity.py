@@ -8,9 +8,10 @@ import pytest
 
 from echo.cache.policy import make
 from echo.scene import Prompt
+from eval import origin
 from eval.tables import DEFAULTS
 from jobs import identity
-from jobs.config import BackboneConfig, EvalConfig, MethodConfig, NoiseConfig, RunConfig, TaskConfig, VideoConfig, inert
+from jobs.config import BackboneConfig, EvalConfig, MethodConfig, NoiseConfig, PartsConfig, RunConfig, TaskConfig, VideoConfig, inert
 from jobs.plan import Job, prepare
 
 PROMPTS = tuple(Prompt(f"p{i}", ("a red ball",), (6.0,), ("",)) for i in range(5))
@@ -43,9 +44,23 @@ OTHER = {
     "name": "other", "label": "other", "weights": "elsewhere", "dtype": "bfloat16", "threads": 2, "batch": 3, "prompts": 2, "policy": "x",
     "settings": {"x": 1}, "prompt_set": "other", "scorer": None, "height_px": 128, "crf": 20, "seed": 1, "duration_scale": 2.0,
     "shard": "1/2", "store": "other", "max_workers": 3, "max_tries": 1, "repeat_initial": True,
-    "lora": "elsewhere",
+    "lora": "elsewhere", "prompt_folder": "other", "checkpoints": "other", "geometry": "tiny", "decoder": "taehv",
+    "text_dtype": "float32", "text_device": "cpu", "codec_dtype": "float32", "width_px": 64, "window_frames": 24,
+    "device": "cpu", "kernel": "flash3", "compile": "blocks", "window": "resident", "text_cache": "other", "parts": None,
+    "text": "", "tokenizer": "", "codec": "",
 }  # fmt: skip
 """For each leaf of the config, by its own name, a value that it does not have above."""
+
+
+AT = {"weights": "random"}
+"""Likewise, by the whole path where the name alone would not do."""
+
+
+def with_parts(job):
+    """The same job on a backbone that has parts."""
+    path = job.config.backbone.weights
+    parts = PartsConfig(path, path, path, "wan", "bfloat16", "cuda", "bfloat16", 480, 832, 21, "cuda", "sdpa", "none", "shared", "text")
+    return dataclasses.replace(job, config=replaced(job.config, "backbone.parts", parts))
 
 
 def replaced(config, path, value):
@@ -53,11 +68,15 @@ def replaced(config, path, value):
     return dataclasses.replace(config, **{head: replaced(getattr(config, head), rest, value) if rest else value})
 
 
-def test_every_field_is_declared_and_does_what_it_declares(job, tmp_path):
+@pytest.mark.parametrize("make_job", [lambda job: job, with_parts], ids=["embedded", "parts"])
+def test_every_field_is_declared_and_does_what_it_declares(job, tmp_path, make_job):
     """Walks the whole config: a field that changes neither hash while it claims to, or the other way round, fails."""
+    job = make_job(job)
     (tmp_path / "elsewhere").write_bytes(b"three")
-    for path, enters, _ in list(identity.leaves(job.config)):
-        value = OTHER[path.rpartition(".")[2]]
+    for path, enters, before in list(identity.leaves(job.config)):
+        value = AT.get(path, OTHER[path.rpartition(".")[2]])
+        if path == "backbone.parts" and before is None:
+            value = with_parts(job).config.backbone.parts
         if enters.endswith("_file"):
             value = str(tmp_path / "elsewhere")
         other = dataclasses.replace(job, config=replaced(job.config, path, value))
@@ -66,6 +85,39 @@ def test_every_field_is_declared_and_does_what_it_declares(job, tmp_path):
         if path == "method.settings":
             continue  # the policy's own fields stand for it: the next test
         assert (pixels, scores) == (enters.startswith("pixels"), enters.startswith("scores")), path
+
+
+def test_fields_that_came_later_add_nothing_at_their_defaults(job):
+    """So runs of stores from before go on under their names."""
+    assert not {"weights", "geometry", "backbone.parts"} & set(job.run_key["pixels"]) and job.run_key["kernel"] == "sdpa cpu"
+    assert with_parts(job).run_key["kernel"] == "sdpa cuda"
+
+
+def test_content_of_a_folder_enters_without_what_is_hidden(job, tmp_path):
+    folder = tmp_path / "tokenizer"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "a.json").write_text("a", encoding="utf-8")
+    base = with_parts(job)
+    base = dataclasses.replace(base, config=replaced(base.config, "backbone.parts.tokenizer", str(folder)))
+    first = base.run_id
+    (folder / ".note").write_text("x", encoding="utf-8")
+    assert dataclasses.replace(base).run_id == first
+    (folder / "inner" / "a.json").rename(folder / "inner" / "b.json")
+    assert dataclasses.replace(base).run_id != first
+
+
+def test_digest_of_a_large_file_is_kept_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(origin, "LARGE_BYTES", 4)
+    path = tmp_path / "weights"
+    path.write_bytes(b"large")
+    found = origin.file_digest(path)
+    note = tmp_path / ".weights.blake2b"
+    assert note.read_text(encoding="ascii").endswith(found)
+    note.write_text(note.read_text(encoding="ascii").replace(found, "0" * 32), encoding="ascii")
+    origin._file_digest.cache_clear()
+    assert origin.file_digest(path) == "0" * 32, "another process reads the note, not the file"
+    path.write_bytes(b"other bytes")
+    assert origin.file_digest(path) not in (found, "0" * 32), "a note of another version of the file counts for nothing"
 
 
 def test_undeclared_field_is_caught():

@@ -1,0 +1,98 @@
+"""A backbone of Wan2.1's make from its parts: text encoder, network, codec, each loaded when it is first asked for.
+
+The order in which a worker asks keeps the peak of memory low: texts first, then the encoder is let go, then the network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import torch
+
+from echo.backbone import checkpoint, compiled, kernels
+from echo.backbone.interface import Codec, Text
+from echo.backbone.kernels import Attention
+from echo.backbone.load import DTYPES
+from echo.backbone.packed import Network
+from echo.backbone.sizes import SIZES, WanConfig
+from echo.geometry import Geometry
+from echo.sampler import Schedule, schedule
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where the parts are and how they are computed.
+
+    size: "native" or "tiny". weights, lora, text, tokenizer, codec: files; None draws random weights of that size.
+    decoder: "wan" or "taehv". text_identity: a name of the text encoder's content, for the cache of its rows.
+    kernel: as `echo.backbone.kernels` resolved it. window: "shared" or "resident".
+    """
+
+    size: str
+    geometry: Geometry
+    weights: Path | None
+    lora: Path | None
+    text: Path | None
+    tokenizer: Path | None
+    codec: Path | None
+    decoder: str
+    dtype: str
+    text_dtype: str
+    codec_dtype: str
+    device: str
+    text_device: str
+    kernel: str
+    compile: str
+    window: str
+    text_cache: Path
+    text_identity: str
+
+    @property
+    def network(self) -> WanConfig:
+        """Sizes of the network."""
+        return SIZES[self.size].network
+
+
+class RealBackbone:
+    """A backbone that is loaded part by part; `echo.backbone.interface.VideoModel` says what others ask of it."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts, self.geometry = parts, parts.geometry
+        self.schedule: Schedule = schedule()
+        self.device, self.dtype = torch.device(parts.device), DTYPES[parts.dtype]
+        self.attention: Attention = kernels.attention(parts.kernel)
+        self.shared_window = parts.window == "shared"
+
+    @cached_property
+    def text(self) -> Text:
+        """Text encoder with its cache; the encoder itself is loaded at the first text that the cache lacks."""
+        from echo.backbone.umt5 import Umt5Text
+
+        p = self.parts
+        if p.text is None or p.tokenizer is None:
+            return Umt5Text.random(p.size, cache=p.text_cache, dtype=p.text_dtype, device=p.text_device)
+        return Umt5Text.load(p.text, p.tokenizer, cache=p.text_cache, identity=p.text_identity, dtype=p.text_dtype, device=p.text_device)
+
+    @cached_property
+    def network(self) -> Network:
+        """The network as rollouts run it. Raises ValueError for weights that are not those of this network."""
+        p = self.parts
+        if p.weights is None:
+            model = checkpoint.random_network(p.network, self.dtype, self.device)
+        else:
+            model = checkpoint.load_network(p.weights, p.lora, p.network, self.dtype, self.device)
+        return compiled.speed_up(model, p.compile)
+
+    @cached_property
+    def codec(self) -> Codec:
+        """The decoder of latents. Raises ValueError for a file that is none."""
+        p, dtype = self.parts, DTYPES[self.parts.codec_dtype]
+        if p.decoder == "taehv":
+            from echo.backbone.taehv import TaehvCodec
+
+            return (TaehvCodec.random if p.codec is None else partial(TaehvCodec.load, p.codec))(dtype=dtype, device=p.device)
+        from echo.backbone.vae import WanCodec
+
+        return (partial(WanCodec.random, p.size) if p.codec is None else partial(WanCodec.load, p.codec))(dtype=dtype, device=p.device)

@@ -1,0 +1,178 @@
+"""Backbones of Wan2.1's make in a run's config: what `auto` and `random` stand for, whether the files are there and fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from echo.backbone import sizes
+from echo.geometry import Geometry
+from echo.policy import Echo
+from echo.routing import Feature, script_of
+from eval.origin import file_digest
+from jobs.config import RANDOM, PartsConfig, RunConfig, located
+
+if TYPE_CHECKING:
+    from echo.backbone.real import Parts
+    from jobs.memory import Forecast
+    from jobs.plan import Job
+
+
+def resolved(config: RunConfig) -> RunConfig:
+    """The config with `auto` and `weights=random` put into its parts, so that a run's name tells what really ran.
+
+    `auto` is the graphics card at the native geometry and the processor at the tiny one, whatever machine asks: a login node
+    without a card names the same run as the node that computes it. Raises ValueError for choices that do not go together.
+    """
+    parts = config.backbone.parts
+    if parts is None:
+        for name, value, usual in (("weights", config.weights, "trained"), ("geometry", config.geometry, "native")):
+            if value != usual:
+                rule = "this backbone is trained, tiny and shipped" if config.backbone.name.startswith("tiny") else "it has no parts"
+                taken = f"backbone={config.backbone.name} takes {name}={usual} alone ({rule}); nearest is backbone=self_forcing"
+                raise ValueError(f"{name}={value}: {taken}")
+        return config
+    from echo.backbone import kernels
+
+    device = ("cpu" if config.geometry == "tiny" else "cuda") if parts.device == "auto" else parts.device
+    try:
+        kernel = kernels.resolve(parts.kernel, device, config.backbone.dtype)
+    except ValueError as error:
+        raise ValueError(f"backbone.parts.{error}") from None
+    text_device = device if parts.text_device == "auto" else parts.text_device
+    changes: dict[str, object] = {"device": device, "text_device": text_device, "kernel": kernel}
+    if parts.compile == "graphs" and device != "cuda":
+        raise ValueError("backbone.parts.compile=graphs: CUDA graphs need device=cuda; nearest is blocks")
+    label, backbone = config.backbone.label, config.backbone
+    if config.geometry == "tiny":
+        size = sizes.SIZES["tiny"]
+        changes |= {"height_px": size.height_px, "width_px": size.width_px}
+        label += ", tiny sizes"
+    if config.weights == "random":
+        changes |= dict.fromkeys(("text", "tokenizer", "codec"), RANDOM)
+        backbone = dataclasses.replace(backbone, weights=RANDOM, lora=None)
+        label += ", random weights"
+    backbone = dataclasses.replace(backbone, label=label, parts=dataclasses.replace(parts, **changes))  # type: ignore[arg-type]
+    return dataclasses.replace(config, backbone=backbone)
+
+
+def parts_of(config: RunConfig) -> PartsConfig:
+    """The parts of a backbone that has some."""
+    parts = config.backbone.parts
+    assert parts is not None
+    return parts
+
+
+def geometry(config: RunConfig) -> Geometry:
+    """Geometry of a resolved config's backbone with parts."""
+    parts = parts_of(config)
+    return sizes.geometry(sizes.SIZES[config.geometry].network, parts.height_px, parts.width_px, parts.window_frames)
+
+
+def files(config: RunConfig) -> dict[str, str]:
+    """The paths that must be there, by the name of their setting."""
+    parts = parts_of(config)
+    named = {
+        "backbone.weights": config.backbone.weights, "backbone.lora": config.backbone.lora, "backbone.parts.text": parts.text,
+        "backbone.parts.tokenizer": parts.tokenizer, "backbone.parts.codec": parts.codec,
+    }  # fmt: skip
+    return {name: path for name, path in named.items() if path not in (None, RANDOM)}
+
+
+def check(config: RunConfig) -> None:
+    """Refuse a backbone with parts whose files are not there or are not what they should be; no data of them is read.
+
+    Raises ValueError: one line.
+    """
+    for name, path in files(config).items():
+        if not located(path).exists():
+            raise ValueError(
+                f"{name}={path}: no such file; `python -m data.download backbone={config.backbone.name}` fetches it, "
+                "checkpoints=DIR looks elsewhere, weights=random needs none"
+            )
+    if config.eval.scorer == "embedded":
+        rule = f"reads videos of the embedded world, not those of backbone={config.backbone.name}; nearest is eval=none"
+        raise ValueError(f"eval={config.eval.name}: {rule}")
+    if config.backbone.weights == RANDOM:
+        return
+    from echo.backbone import checkpoint
+
+    network = sizes.SIZES[config.geometry].network
+    checkpoint.check(located(config.backbone.weights), network)
+    if config.backbone.lora is not None:
+        checkpoint.check_lora(located(config.backbone.lora), network)
+
+
+def forecast(job: Job) -> Forecast:
+    """Memory of a job, by its longest prompt."""
+    from jobs import memory, memory_parts
+
+    config, parts = job.config, parts_of(job.config)
+    policy = job.policy
+    if isinstance(policy, Echo):  # which scene is recalled changes no size, and the encoder is not loaded for it
+        policy = dataclasses.replace(policy, routing=dataclasses.replace(policy.routing, feature=Feature.idf))
+    script = max((script_of(prompt, policy) for prompt in job.asked), key=lambda script: (script.blocks, len(script.starts)))
+    return memory.forecast(
+        memory.Setup(
+            sizes.SIZES[config.geometry].network, geometry(config), policy, script, config.batch, config.backbone.dtype, parts.window,
+            text=memory_parts.text_sizes(config.geometry, config.weights == "random"), text_dtype=parts.text_dtype,
+            text_on_device=parts.text_device == parts.device, codec=memory_parts.codec_sizes(parts.decoder, config.geometry),
+            codec_dtype=parts.codec_dtype,
+        )
+    )  # fmt: skip
+
+
+def foretell(jobs: Sequence[Job]) -> list[str]:
+    """What the most demanding of some jobs will take of memory, and what to change where the card has less."""
+    found = {id(job): forecast(job) for job in {job.run_id: job for job in jobs if job.config.backbone.parts is not None}.values()}
+    if not found:
+        return []
+    job = max((job for job in jobs if id(job) in found), key=lambda job: found[id(job)].peak)
+    most, total = found[id(job)], None
+    if parts_of(job.config).device == "cuda":
+        import torch
+
+        total = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+    return [f"{job.title}: {most.line(total)}", *([] if total is None else most.advice(total))]
+
+
+def cards(configs: Sequence[RunConfig]) -> list[str]:
+    """The graphics cards of this machine, as CUDA_VISIBLE_DEVICES names them, where a run wants one; else none.
+
+    Raises ValueError where one is wanted and there is none.
+    """
+    wanting = [config for config in configs if config.backbone.parts is not None and config.backbone.parts.device == "cuda"]
+    if not wanting:
+        return []
+    import torch
+
+    count = torch.cuda.device_count()
+    if not count:
+        raise ValueError(
+            f"backbone={wanting[0].backbone.name}: device=cuda, and torch sees no CUDA card here; nearest is backbone.parts.device=cpu "
+            "(hours a video), or weights=random geometry=tiny to try the whole path"
+        )
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return given.split(",")[:count] if given else [str(index) for index in range(count)]
+
+
+def parts(config: RunConfig) -> Parts:
+    """What the loader needs, from a resolved config."""
+    from echo.backbone.real import Parts
+
+    given = parts_of(config)
+
+    def place(path: str | None) -> Path | None:
+        return None if path in (None, RANDOM) else located(path)
+
+    text, tokenizer = place(given.text), place(given.tokenizer)
+    return Parts(
+        size=config.geometry, geometry=geometry(config), weights=place(config.backbone.weights), lora=place(config.backbone.lora),
+        text=text, tokenizer=tokenizer, codec=place(given.codec), decoder=given.decoder, dtype=config.backbone.dtype,
+        text_dtype=given.text_dtype, codec_dtype=given.codec_dtype, device=given.device, text_device=given.text_device,
+        kernel=given.kernel, compile=given.compile, window=given.window, text_cache=located(given.text_cache),
+        text_identity=RANDOM if text is None or tokenizer is None else f"{file_digest(text)} {file_digest(tokenizer)}",
+    )  # fmt: skip
