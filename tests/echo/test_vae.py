@@ -137,6 +137,7 @@ def test_memory_does_not_grow(latents):
 
 def test_random_codec_is_always_the_same(latents):
     frames = WanCodec.random("tiny", dtype=torch.float32).stream().decode(latents)
+    torch.manual_seed(99)
     before = torch.random.get_rng_state()
     again = WanCodec.random("tiny", dtype=torch.float32).stream().decode(latents)
     assert torch.equal(frames, again) and torch.equal(before, torch.random.get_rng_state())
