@@ -23,7 +23,9 @@ from echo.backbone.extras import need
 FLAGS = ("--list", "--dry-run", "--verify")
 PARTIAL = ".partial"
 """Folder below the checkpoints where unfinished files wait."""
-GB = 1e9
+UNITS = {"GB": 1e9, "MB": 1e6}
+ROOT = Path(__file__).resolve().parent.parent
+"""Where a relative folder of checkpoints begins, as for a run, wherever the command stands."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def parse(words: Sequence[str], table: Table) -> Order:
     if not names and "--list" not in flags:
         first = next(f"{kind}={name}" for kind, group in table.groups.items() for name in group)
         raise ValueError(f"nothing to fetch is named; nearest is {first}, --list shows all")
-    return Order(names, Path(places["checkpoints"]).expanduser().absolute(), _mirror(places["mirror"]), flags)
+    return Order(names, ROOT / Path(places["checkpoints"]).expanduser(), _mirror(places["mirror"]), flags)
 
 
 def _mirror(value: str) -> Path | str | None:
@@ -128,13 +130,14 @@ def listing(table: Table) -> list[str]:
 def _size(count: int | None) -> str:
     if count is None:
         return "size unknown"
-    return f"{count / GB:.2f} GB" if count >= GB / 100 else f"{count} bytes"
+    unit = next((unit for unit in ("GB", "MB") if count >= UNITS[unit]), None)
+    return f"{count / UNITS[unit]:.2f} {unit}" if unit else f"{count} bytes"
 
 
 def _total(files: Sequence[Wanted]) -> str:
     unknown = sum(wanted.size_bytes is None for wanted in files)
     known = sum(wanted.size_bytes or 0 for wanted in files)
-    return f"{len(files)} files, {_size(known)}" + (f" and {unknown} of unknown size" if unknown else "")
+    return f"{len(files)} file{'' if len(files) == 1 else 's'}, {_size(known)}" + (f" and {unknown} of unknown size" if unknown else "")
 
 
 def _announce(files: Sequence[Wanted], there: set[str], order: Order) -> None:
@@ -265,6 +268,8 @@ def _from_address(address: str, part: Path, size_bytes: int | None) -> None:
     request = urllib.request.Request(address, headers={"Range": f"bytes={begun}-"} if begun else {})
     with urllib.request.urlopen(request, timeout=60) as answer, part.open("ab" if answer.status == 206 else "wb") as write:
         shutil.copyfileobj(answer, write, 2**20)
+        if answer.length:  # a line that went dead looks like the end of the file
+            raise OSError(f"broken off with {answer.length} bytes to come")
 
 
 def main(words: Sequence[str] | None = None, table: Path = TABLE) -> int:

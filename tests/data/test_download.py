@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from data.download import main
+from data.download import ROOT, main, parse
 from data.hub import COMMIT, MANIFEST, Table
 from echo.presets import preset
 
@@ -88,6 +88,7 @@ def test_local_mirror_total_first_then_files_then_nothing_to_do(table: Path, mir
     kept = table.parent / "kept"
     assert command(table, "backbone=net", f"mirror={mirror}", "--dry-run") == 0
     assert not kept.exists()
+    assert parse(["backbone=net"], Table(table)).checkpoints == ROOT / "checkpoints"  # as for a run, wherever one stands
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("3 files, ") and "0 files there already, to fetch 3 files" in lines[0] and " free" in lines[0]
     assert command(table, "backbone=net", f"mirror={mirror}") == 0
@@ -246,6 +247,20 @@ def test_second_download_of_a_branch_is_pinned_to_the_first(table: Path, hub: Hu
     (table.parent / "kept/new/ema.pt").unlink()
     assert command(table, "backbone=new", f"mirror={hub.url}") == 1
     assert f"has {digest(BRANCH)}" in capsys.readouterr().err
+
+
+def test_file_outside_the_hub_is_gone_on_with(tmp_path: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "hub.yaml"
+    address = f"{hub.url}/someone/Net/resolve/{COMMIT_1}"
+    source = f"{{url: '{address}', license: mit, files: {{models/net.pt: {row(NETWORK)}}}}}"
+    table.write_text(f"sources: {{small: {source}}}\ngroups: {{decoder: {{small: [small]}}}}\n", encoding="utf-8")
+    hub.left = 300_000
+    assert command(table, "decoder=small") == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    hub.left, hub.asked = None, []
+    assert command(table, "decoder=small") == 0
+    assert hub.asked == [("GET", f"/someone/Net/resolve/{COMMIT_1}/models/net.pt", "bytes=300000-")]
+    assert (tmp_path / "kept/small/models/net.pt").read_bytes() == NETWORK
 
 
 REFUSED = (
