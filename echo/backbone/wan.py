@@ -113,14 +113,21 @@ class Block(nn.Module):
     def modulate(self, x_BFSE: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         return torch.addcmul(shift, fn.layer_norm(x_BFSE, x_BFSE.shape[-1:], eps=self.eps), scale)
 
-    def forward(self, x: Tensor, m: Modulation, text: tuple[Tensor, Tensor], layer: int, attend: Attend) -> Tensor:
-        """`x` [B, F, S, E]."""
-        frames = x.shape[1:3]
+    def ask(self, x: Tensor, m: Modulation) -> tuple[Tensor, Tensor, Tensor]:
+        """What stands before self-attention: raw q, k, v [B, N, heads, head_dim] of `x` [B, F, S, E]."""
         y = self.modulate(x, m.scale_attention, m.shift_attention).flatten(1, 2)
-        attended = attend(layer, self.self_attn.query(y), *self.self_attn.key_value(y))
+        return self.self_attn.query(y), *self.self_attn.key_value(y)
+
+    def answer(self, x: Tensor, attended: Tensor, m: Modulation, text: tuple[Tensor, Tensor]) -> Tensor:
+        """What stands behind it, [B, F, S, E]; `attended` [B, N, heads, head_dim]."""
+        frames = x.shape[1:3]
         x = torch.addcmul(x, self.self_attn.o(attended.flatten(2)).unflatten(1, frames), m.gate_attention)
         x = x + self.cross_attn.cross(self.norm3(x).flatten(1, 2), *text).unflatten(1, frames)
         return torch.addcmul(x, self.ffn(self.modulate(x, m.scale_mlp, m.shift_mlp)), m.gate_mlp)
+
+    def forward(self, x: Tensor, m: Modulation, text: tuple[Tensor, Tensor], layer: int, attend: Attend) -> Tensor:
+        """`x` [B, F, S, E]."""
+        return self.answer(x, attend(layer, *self.ask(x, m)), m, text)
 
 
 class Head(nn.Module):

@@ -1,0 +1,63 @@
+"""The network with its pieces compiled by torch: the same weights, the same numbers to rounding, less time.
+
+A block is cut at self-attention, which stays as it is, so that policies, window and kernels know nothing of it. Layers differ in
+weights alone and share one graph; another number of frames (a recache) or of prompts makes a second one, for all sizes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+import shutil
+from functools import partial
+from typing import cast
+
+import torch
+
+from echo.backbone.wan import Block, WanModel
+
+MODES = ("none", "blocks", "graphs")
+"""none: as it is. blocks: what stands before and behind self-attention is compiled. graphs: the same, replayed from CUDA graphs."""
+
+
+def speed_up(model: WanModel, mode: str) -> WanModel:
+    """A network of the same weights (they are shared, not copied) whose blocks are compiled; compiling happens at the first pass.
+
+    Raises ValueError for an unknown mode, for CUDA graphs on another device, and where there is nothing to compile with.
+    """
+    check(mode, model.patch_embedding.weight.device.type)
+    if mode == "none":
+        return model
+    with torch.device("meta"):
+        fast = WanModel(model.config)
+    fast.load_state_dict(model.state_dict(), assign=True)
+    fast.eval().requires_grad_(False)
+    kind = "reduce-overhead" if mode == "graphs" else None
+    ask, answer = torch.compile(Block.ask, fullgraph=True, mode=kind), torch.compile(Block.answer, fullgraph=True, mode=kind)
+    for module in fast.blocks:
+        block = cast(Block, module)
+        block.ask = partial(ask, block)  # type: ignore[method-assign]
+        block.answer = partial(answer, block)  # type: ignore[method-assign]
+    if mode == "graphs":  # what a pass leaves in the graphs' memory is read before the next one begins
+        fast.register_forward_pre_hook(lambda module, arguments: torch.compiler.cudagraph_mark_step_begin())
+    return fast
+
+
+def check(mode: str, device: str) -> None:
+    """Raises ValueError where `speed_up` would, for a network on `device` ("cpu", "cuda")."""
+    if mode not in MODES:
+        nearest = difflib.get_close_matches(mode, MODES, 1, 0)[0]
+        raise ValueError(f"compile {mode!r}: one of {', '.join(MODES)}; nearest is {nearest!r}")
+    if mode == "graphs" and device != "cuda":
+        raise ValueError(f"compile 'graphs': CUDA graphs need a CUDA device, the network is on {device!r}; nearest is 'blocks'")
+    if mode != "none" and not compiler(device):
+        needed = "triton" if device == "cuda" else "a C++ compiler (g++, or the one that CXX names)"
+        raise ValueError(f"compile {mode!r}: torch needs {needed} on {device!r} and finds none; nearest is 'none'")
+
+
+def compiler(device: str) -> bool:
+    """Whether torch finds what it compiles with."""
+    if device == "cuda":
+        return importlib.util.find_spec("triton") is not None
+    return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++"))
