@@ -51,12 +51,12 @@ COLUMNS = (
     *((f"{kind}_ms", f"behind {kind}, ms", 1) for kind in KINDS),
     ("recache_ms", "recache, ms", 1),
     ("codec_ms", "codec, ms a block", 1),
-    ("memory_gb", "memory, GB", 2),
-    ("computed_gb", "computed, GB", 2),
+    ("memory_gb", "memory, GB", None),
+    ("computed_gb", "computed, GB", None),
     ("tflops", "TFLOP/s", 2),
     ("percent_of_peak", "% of peak", 1),
 )
-"""(key, heading, decimals) of what is measured."""
+"""(key, heading, decimals) of what is measured; None: three digits, wherever the point is."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -131,8 +131,10 @@ def caption(bench: Mapping[str, Any]) -> list[str]:
     return [*lines, f"Code {code}; torch {facts['packages']['torch']}."]
 
 
-def _text(value: float | None, decimals: int) -> str:
-    return NONE if value is None else f"{value:.{decimals}f}"
+def _text(value: float | None, decimals: int | None) -> str:
+    if value is None:
+        return NONE
+    return f"{value:.3g}" if decimals is None else f"{value:.{decimals}f}"
 
 
 def _published(row: Row) -> str:

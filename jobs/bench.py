@@ -43,7 +43,7 @@ from jobs.measure import LEAST_BLOCKS, Rig, measure, setup_of
 from jobs.memory import Meter, forecast, gb
 from jobs.memory_parts import codec_sizes
 from jobs.mistakes import explain
-from jobs.parity import compare
+from jobs.parity import gap, latents
 from jobs.progress import say
 
 METHODS = "self_forcing,longlive,infinity_rope,deep_forcing_official,rolling_sink,echo"
@@ -180,21 +180,19 @@ def _head(what: str, values: Mapping[str, str], config: RunConfig, backbone: Vid
 
 
 def parity(values: Mapping[str, str]) -> dict[str, Any]:
-    """bf16 against fp32, and each way of compiling that this device has against eager, over the same noise."""
+    """bf16 against fp32, and each way of compiling that this device has against eager, over the same noise; one network at a time."""
     config = config_of({**values, "compile": "none", "dtype": "float32"})
-    blocks, methods = min(8, int(values["blocks"])), values["method"].split(",")
-    policy = make_policy({"method": methods[-1]})
-    parts = backbones.parts(config)
-    modes = ["blocks", "graphs"] if parts.device == "cuda" else ["blocks"]
-    pairs: dict[str, Any] = {}
-    backbone = RealBackbone(parts)
-    lower = RealBackbone(replace(parts, dtype="bfloat16"))
-    pairs["bfloat16 against float32"] = compare(backbone, lower, policy, text_rows(parts, 1), blocks)
-    for mode in modes:
-        eager = backbone if parts.device == "cpu" else lower
-        fast = RealBackbone(replace(parts, dtype="float32" if eager is backbone else "bfloat16", compile=mode))
-        pairs[f"compile={mode} against eager, {fast.parts.dtype}"] = compare(eager, fast, policy, text_rows(eager.parts, 1), blocks)
-    return _head("parity", {**values, "dtype": "float32"}, config, backbone) | {"method": methods[-1], "pairs": pairs}
+    parts, blocks, method = backbones.parts(config), min(8, int(values["blocks"])), values["method"].split(",")[-1]
+    policy, card = make_policy({"method": method}), parts.device == "cuda"
+    eager, modes = ("bfloat16", ["blocks", "graphs"]) if card else ("float32", ["blocks"])
+    ways = [("float32", "none"), ("bfloat16", "none"), *((eager, mode) for mode in modes)]
+    backbone, made = RealBackbone(parts), dict[tuple[str, str], list[Tensor]]()
+    for dtype, mode in ways:
+        backbone = RealBackbone(replace(parts, dtype=dtype, compile=mode))
+        made[dtype, mode] = latents(backbone, policy, text_rows(parts, 1), blocks)
+    pairs = {"bfloat16 against float32": gap(made["float32", "none"], made["bfloat16", "none"])}
+    pairs |= {f"compile={mode} against eager, {eager}": gap(made[eager, "none"], made[eager, mode]) for mode in modes}
+    return _head("parity", {**values, "dtype": "float32"}, config, backbone) | {"method": method, "pairs": pairs}
 
 
 def one_block(values: Mapping[str, str]) -> dict[str, Any]:

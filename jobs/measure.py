@@ -345,10 +345,12 @@ def _overhead(rig: Rig, policy: Policy, attended: int) -> dict[str, Any]:
 def own_work(rig: Rig, policy: Policy, geometry: Geometry) -> float:
     """Milliseconds of a steady block without network and attention: the median pair of neighbours, as some work every other block."""
     stand_in = AttentionOnly(geometry, rig.backbone.dtype).to(rig.backbone.device)
-    stand_in.states = stand_in.states.to(rig.backbone.device)
-    noise = still_noise(geometry, 1, rig.backbone.dtype, rig.backbone.device, rig.backbone.schedule.draws)
+    stand_in.states = stand_in.states.to(rig.backbone.device).repeat(1, rig.batch, 1, 1, 1)
+    noise = still_noise(geometry, rig.batch, rig.backbone.dtype, rig.backbone.device, rig.backbone.schedule.draws)
     network = cast(Network, stand_in)  # it stands where a network does
-    rollout = Rollout(network, policy, geometry, noise, attention=lambda q, k, v: q, shared_window=rig.backbone.shared_window)
+    rollout = Rollout(
+        network, policy, geometry, noise, batch=rig.batch, attention=lambda q, k, v: q, shared_window=rig.backbone.shared_window
+    )  # fmt: skip
     rollout.switch(torch.zeros(1, 1, 1, device=rig.backbone.device))
     warm, _ = steady_from(policy, geometry)
     for _ in range(warm):

@@ -189,13 +189,13 @@ def test_parity_of_types():
 
     from echo.backbone.real import RealBackbone
     from jobs import backbones
-    from jobs.parity import compare
+    from jobs.parity import gap, latents
 
     parts = backbones.parts(bench.config_of({**given, "dtype": "float32"}))
-    one, same, lower = RealBackbone(parts), RealBackbone(parts), RealBackbone(replace(parts, dtype="bfloat16"))
     policy, rows = make_policy({"method": "echo"}), bench.text_rows(parts, 1)
-    assert max(compare(one, same, policy, rows, 2)["max"]) == 0
-    found = compare(one, lower, policy, rows, 2)
+    one, same, lower = (latents(RealBackbone(replace(parts, dtype=dtype)), policy, rows, 2) for dtype in ("float32", "float32", "bfloat16"))
+    assert max(gap(one, same)["max"]) == 0
+    found = gap(one, lower)
     assert 0 < max(found["mean"]) < 0.1 * found["std"], found["words"]
 
 

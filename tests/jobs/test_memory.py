@@ -148,6 +148,13 @@ def test_cache_is_told_to_the_byte(name, window):
     assert (told.store, told.window, told.named, told.chosen) == (rollout.store.bytes, window_bytes, most, chosen)
 
 
+def test_memories_that_leave_the_pool_are_let_go():
+    """Two scenes back can be recalled: two memories, and a third until the block behind a switch is done."""
+    cuts = Script((SceneStart(0), *(SceneStart(4 * scene, Transition.hard) for scene in range(1, 8))), 32)
+    assert walk(policy_of("echo", {"routing__pool_scenes": 2}), SMALL, cuts).named == 3
+    assert walk(policy_of("echo"), SMALL, cuts).named == 7
+
+
 @pytest.mark.parametrize(("name", "changes"), PRESETS)
 def test_the_store_holds_what_the_walk_says(name, changes):
     policy = policy_of(name, changes)
