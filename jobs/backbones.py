@@ -98,12 +98,14 @@ def check(config: RunConfig) -> None:
         raise ValueError(f"eval={config.eval.name}: {rule}")
     if config.backbone.weights == RANDOM:
         return
-    from echo.backbone import checkpoint
+    from echo.backbone import checkpoint, taehv, umt5, vae
 
-    network = sizes.SIZES[config.geometry].network
+    network, given = sizes.SIZES[config.geometry].network, parts_of(config)
     checkpoint.check(located(config.backbone.weights), network)
     if config.backbone.lora is not None:
         checkpoint.check_lora(located(config.backbone.lora), network)
+    umt5.check(located(given.text), located(given.tokenizer))
+    (taehv if given.decoder == "taehv" else vae).check(located(given.codec))
 
 
 def forecast(job: Job) -> Forecast:
@@ -123,6 +125,21 @@ def forecast(job: Job) -> Forecast:
             codec_dtype=parts.codec_dtype,
         )
     )  # fmt: skip
+
+
+def texts(jobs: Sequence[Job]) -> list[str]:
+    """All that the text encoder will be asked for by some jobs, so that it is loaded once for all of them."""
+    found: dict[str, None] = {}
+
+    def embed(asked: list[str]) -> list[list[float]]:
+        found.update(dict.fromkeys(asked))
+        return [[1.0]] * len(asked)
+
+    for job in jobs:
+        for prompt in job.asked if job.config.backbone.parts is not None else ():
+            found.update(dict.fromkeys(prompt.scenes))
+            script_of(prompt, job.policy, embed)  # a router asks for texts of its own
+    return list(found)
 
 
 def foretell(jobs: Sequence[Job]) -> list[str]:

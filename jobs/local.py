@@ -7,6 +7,7 @@ the input closes and the worker leaves. Workers report as JSON lines; what else 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import queue
@@ -20,10 +21,10 @@ from typing import IO, Any
 
 from echo.scene import Prompt, scene_blocks
 from jobs import backbones
-from jobs.config import ROOT
+from jobs.config import ROOT, located
 from jobs.plan import Job
 from jobs.progress import Progress
-from jobs.store import RunFolder, new_attempt
+from jobs.store import RunFolder, new_attempt, write_atomic
 
 LEAVE_S = 10.0
 COMMAND = (sys.executable, "-m", "jobs.worker")
@@ -77,11 +78,23 @@ def run(jobs: Sequence[Job], plain: Sequence[dict[str, Any]], max_workers: int |
         most = len(cards) or max(1, cores() // max(job.config.backbone.threads for job in jobs))
         places = min(max_workers or most, most) if cards else max_workers or most
         progress = Progress(blocks, sum(len(todo) for *_, todo in waiting))
+        texts = _texts([folder.job for folder, *_ in waiting])
         try:
-            deaths = _Pool(progress, places, cards).work([(folder, config) for folder, config, _ in waiting])
+            deaths = _Pool(progress, places, cards, texts).work([(folder, config) for folder, config, _ in waiting])
         finally:
             progress.close()
     return [line for folder in folders for line in _lacks(folder, deaths.get(folder.path))]
+
+
+def _texts(jobs: Sequence[Job]) -> Path | None:
+    """A file of all texts of a sweep on backbones with a text encoder of gigabytes; None where there is none such."""
+    real = [job for job in jobs if job.config.backbone.parts is not None]
+    if not real:
+        return None
+    content = json.dumps(backbones.texts(real)).encode()
+    path = located(backbones.parts_of(real[0].config).text_cache) / f"asked-{hashlib.blake2b(content, digest_size=8).hexdigest()}.json"
+    write_atomic(path, content)
+    return path
 
 
 def _lacks(folder: RunFolder, death: str | None) -> list[str]:
@@ -110,8 +123,8 @@ def _last_error(folder: RunFolder, prompt: Prompt) -> str:
 class _Pool:
     """Gives jobs to workers as they become free, and listens to all of them."""
 
-    def __init__(self, progress: Progress, places: int, cards: Sequence[str]) -> None:
-        self._progress, self._places, self._cards = progress, places, cards
+    def __init__(self, progress: Progress, places: int, cards: Sequence[str], texts: Path | None) -> None:
+        self._progress, self._places, self._cards, self._texts = progress, places, cards, texts
         self._events: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
         self._workers: list[Worker] = []
         self._deaths: dict[Path, str] = {}
@@ -156,6 +169,8 @@ class _Pool:
             worker = self._start(threads, log)
         worker.folder, worker.log, worker.open_blocks = folder, log, 0
         order = {"config": config, "attempt": attempt, "argv": sys.argv, "log": str(log.absolute())}
+        if self._texts is not None and folder.job.config.backbone.parts is not None:
+            order["texts"] = str(self._texts)
         assert worker.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died at once; its exit status tells
             worker.process.stdin.write(json.dumps(order) + "\n")

@@ -94,7 +94,9 @@ class Film:
         self._video.write(frames_THWC)
 
 
-def work(job: Job, attempt_name: str, argv: Sequence[str], plain: Mapping[str, Any], report: Report) -> int:
+def work(
+    job: Job, attempt_name: str, argv: Sequence[str], plain: Mapping[str, Any], report: Report, texts: Sequence[str] = ()
+) -> int:
     """Make all units of a job that are missing.
 
     Args:
@@ -103,6 +105,7 @@ def work(job: Job, attempt_name: str, argv: Sequence[str], plain: Mapping[str, A
         argv: the user's command line.
         plain: the full config, kept as provenance.
         report: told of each block and each unit.
+        texts: what the whole sweep will ask of the text encoder; whoever loads a large one first reads all of it.
 
     Returns:
         How many units failed.
@@ -115,6 +118,8 @@ def work(job: Job, attempt_name: str, argv: Sequence[str], plain: Mapping[str, A
     attempt = Attempt(folder, attempt_name, provenance.describe(argv, plain))
     meter = None if job.config.backbone.parts is None else Gauge(job)
     backbone, scorer = _load(job)
+    if backbone is not None:
+        backbone.text.prepare([text for text in texts if _readable(backbone, text)])
     runnable = [prompt for prompt in missing if _runnable(attempt, backbone, prompt, report)]
     failed = len(missing) - len(runnable)
     groups = [(group, wanted) for group in _groups(job, backbone) if (wanted := [prompt for prompt in group if prompt in runnable])]
@@ -126,6 +131,15 @@ def work(job: Job, attempt_name: str, argv: Sequence[str], plain: Mapping[str, A
     if meter is not None and groups:
         report({"note": f"{job.title}: {meter.line()}"})
     return failed
+
+
+def _readable(backbone: VideoModel, text: str) -> bool:
+    """Whether the text encoder takes a text whole; where not, its prompt is refused by name later."""
+    try:
+        backbone.text.check([text])
+    except ValueError:
+        return False
+    return True
 
 
 def _runnable(attempt: Attempt, backbone: VideoModel | None, prompt: Prompt, report: Report) -> bool:
@@ -352,7 +366,8 @@ def _obey(order: dict[str, Any], report: Report) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     try:
-        return 1 if work(job, order["attempt"], order["argv"], order["config"], report) else 0
+        texts = json.loads(Path(order["texts"]).read_bytes()) if "texts" in order else ()
+        return 1 if work(job, order["attempt"], order["argv"], order["config"], report, texts) else 0
     except Exception:
         traceback.print_exc()
         return 3

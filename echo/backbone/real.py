@@ -73,7 +73,11 @@ class RealBackbone:
         p = self.parts
         if p.text is None or p.tokenizer is None:
             return Umt5Text.random(p.size, cache=p.text_cache, dtype=p.text_dtype, device=p.text_device)
-        return Umt5Text.load(p.text, p.tokenizer, cache=p.text_cache, identity=p.text_identity, dtype=p.text_dtype, device=p.text_device)
+        text = Umt5Text.load(p.text, p.tokenizer, cache=p.text_cache, identity=p.text_identity, dtype=p.text_dtype, device=p.text_device)
+        if text.text_dim != p.network.text_dim:
+            wanted = f"the network reads {p.network.text_dim}; it belongs to another backbone"
+            raise ValueError(f"{p.text}: rows of {text.text_dim} numbers, but {wanted}")
+        return text
 
     @cached_property
     def network(self) -> Network:

@@ -177,10 +177,28 @@ def test_what_cannot_run_is_refused_before_any_work(words, told):
     assert "\n" not in str(refusal.value) and all(part in str(refusal.value) for part in told), refusal.value
 
 
-def test_a_wrong_file_is_refused_before_any_work(files):
-    given = [word for word in places(files) if not word.startswith("backbone.weights")]
-    with pytest.raises(ValueError, match="model.safetensors"):
-        planned(*TINY, *given, f"backbone.weights={files / 'text' / 'model.safetensors'}")
+@pytest.mark.parametrize("key, other", [("weights", "text"), ("parts.text", "vae"), ("parts.codec", "text"), ("parts.tokenizer", "vae")])
+def test_a_wrong_file_is_refused_before_any_work(files, key, other):
+    with pytest.raises(ValueError) as refusal:
+        planned(*TINY, *places(files), f"backbone.{key}={files / other}")
+    assert "\n" not in str(refusal.value) and str(files / other) in str(refusal.value)
+
+
+def test_the_encoder_is_loaded_once_for_a_sweep(files, tmp_path):
+    """Whoever comes first reads all of it, the texts that routers ask for among them; no later job finds anything missing."""
+    from echo.backbone.real import RealBackbone
+    from echo.generate import check
+
+    words = [*TINY, *places(files), f"store={tmp_path}"]
+    jobs = [planned(*words, f"method={name}") for name in ("self_forcing", "echo")]
+    recall = planned(*TINY, "weights=random", "task=recall", f"store={tmp_path}")
+    asked = backbones.texts([*jobs, recall])
+    assert len(asked) > len({text for job in (jobs[0], recall) for prompt in job.asked for text in prompt.scenes})
+    first = RealBackbone(backbones.parts(recall.config))
+    first.text.prepare(asked)
+    first.text.release()
+    later = RealBackbone(backbones.parts(recall.config))
+    assert check(later, recall.policy, recall.asked[0]).blocks == 80 and (first.text.loads, later.text.loads) == (1, 0)
 
 
 def test_a_card_that_is_not_there_is_told(monkeypatch):
