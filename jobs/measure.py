@@ -304,7 +304,7 @@ def _switches(rig: Rig, rollout: Rollout, warm: int, budget: Budget, notes: list
     fill = min(warm, max(1, budget.fitting(1.0, 3 * block_s) - 1))
     rounds = max(1, min(3, budget.fitting(0.9, 3 * (fill + 1) * block_s)))
     if fill < warm:
-        notes.append(f"windows before a switch filled by {fill} blocks instead of {warm}: the time of this method allows no more")
+        notes.append(f"windows before a switch filled by {fill} blocks instead of {warm}, for lack of time")
     found: dict[str, list[float]] = {transition.value: [] for transition in Transition}
     recaches: list[float] = []
     for _ in range(rounds):
