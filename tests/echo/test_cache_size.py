@@ -1,4 +1,4 @@
-"""What a rollout holds: stores are as large as plans need and no larger, and at the real sizes the cache fits.
+"""What a rollout holds: stores are as large as plans need and no larger, and at the real sizes the cache fits. What it waits for.
 
 That one window for all layers gives the bits of one for each is asked of every policy in test_policies.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from echo.backbone.wan import WanConfig, WanModel
 from echo.cache.plan import Plan
@@ -17,6 +18,7 @@ from echo.cache.policy import held_frames
 from echo.geometry import Geometry
 from echo.noise import keyed_noise
 from echo.rollout import Rollout
+from echo.sampler import schedule
 from echo.scene import SceneStart, Script, Transition
 from echo.trace import plans
 from tests.echo.conftest import make, report
@@ -107,7 +109,7 @@ def held_bytes(name: str, **changes: object) -> tuple[float, float]:
         model = WanModel(WanConfig(layers=1, ffn_dim=64, text_len=4, text_dim=8)).to(torch.bfloat16).eval().requires_grad_(False)
         still = torch.empty(1, 3, 16, sizes.latent_height, sizes.latent_width, dtype=torch.bfloat16)
         text = torch.empty(1, 4, 8, dtype=torch.bfloat16)
-    rollout = Rollout(model, make(name, **changes), sizes, lambda block, draw: still, shared_window=True)
+    rollout = Rollout(model, make(name, **changes), sizes, lambda block, draw: still, shared_window=True, steps=schedule([1000]))
     for start in SIX:
         rollout.switch(text, start.transition, start.recalls, start.jump)
         rollout.next()
@@ -122,3 +124,39 @@ def test_the_cache_of_echo_fits() -> None:
     assert shared <= 11.5e9, f"{shared / 1e9:.3f} GB"
     assert shared == pytest.approx(FRAME * (33 + 5 + 21 / REAL.layers), rel=2e-3)
     assert resident == pytest.approx(FRAME * (33 + 5 + 21), rel=2e-3)
+
+
+class Transfers(TorchFunctionMode):
+    """Counts tensors that come to the meta device from the host. Nothing can be read back from it: that raises."""
+
+    count = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor) and made.device.type == "meta":
+            moved = any(isinstance(given, Tensor) and given.device.type == "cpu" and given.dim() for given in args)
+            self.count += moved or func in (torch.tensor, torch.as_tensor, Tensor.new_tensor)
+        return made
+
+
+@pytest.mark.parametrize("name", ["echo", "deep_forcing_official"])
+def test_no_layer_waits_for_the_host(name: str) -> None:
+    """As many transfers to the device in a block with a switch and in a steady one, however many layers there are."""
+
+    def transfers(layers: int) -> int:
+        sizes = Geometry(layers, 1, 6, 1, 2)
+        with torch.device("meta"):
+            model = WanModel(WanConfig(6, 8, 1, layers, 8, 8, 4)).eval().requires_grad_(False)
+            still, text = torch.empty(1, 3, 16, 2, 4), torch.empty(1, 4, 8)
+        rollout = Rollout(model, make(name), sizes, lambda block, draw: still, shared_window=True, steps=schedule([1000]))
+        rollout.switch(text)
+        for _ in range(7):
+            rollout.next()
+        with Transfers() as seen:
+            rollout.next()
+            rollout.next()
+            rollout.switch(text, HARD)
+            rollout.next()
+        return seen.count
+
+    assert 0 < transfers(1) == transfers(2)
