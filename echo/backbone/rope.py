@@ -99,9 +99,9 @@ def rotate(x: Tensor, turn: Tensor) -> Tensor:
 
 
 def rotate_into(target: Tensor, x: Tensor, turn: Tensor) -> None:
-    """Write `rotate(x, turn)` to `target`, a view of the same shape; in fp32 without a tensor in between."""
-    if target.dtype == torch.float32 and x.dtype == torch.float32:
-        pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
+    """Write `rotate(x, turn)` to `target`, a view of the same shape and dtype; in fp32 without a tensor in between, else with one."""
+    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
+    if x.dtype == torch.float32:
         torch.mul(pairs, turn.unsqueeze(-2), out=torch.view_as_complex(target.view(*target.shape[:-1], -1, 2)))
     else:
-        target.copy_(rotate(x, turn))
+        target.copy_(torch.view_as_real(pairs.mul_(turn.unsqueeze(-2))).flatten(-2))
