@@ -222,9 +222,9 @@ def one_block(values: Mapping[str, str]) -> dict[str, Any]:
         "gflops": round(work.total / 1e9 / block_s, 1),
         "finite": bool(torch.isfinite(block.latents).all()),
         "latents_std": round(float(block.latents.float().std()), 4),
-        "memory": meter.beside(computed.touched),
+        "memory": meter.beside(computed.rollout_phase),
         "forecast": computed.as_json(),
-        "note": "the codec is not loaded; the store is reserved whole, and of it only the block's own frames are touched",
+        "note": "the codec is not loaded; the store is made whole, as for a video without end, and holds the block's own frames",
     }
 
 

@@ -221,7 +221,7 @@ def measure(rig: Rig, method: str) -> dict[str, Any]:
     result |= _speeds(rig, rollout, stream, budget, steady["block_ms"]["median"] / 1e3, first_ms, notes)
     result["switch_ms"] = _switches(rig, rollout, warm, budget, notes)
     found = forecast(setup_of(rig, policy, Script(tuple(rig.starts), rollout.block)))
-    result["memory"] = meter.beside(found.rollout_phase if rig.watch.cuda else found.touched) | {"forecast": found.as_json()["bytes"]}
+    result["memory"] = meter.beside(found.rollout_phase) | {"forecast": found.as_json()["bytes"]}
     result["tflop_a_block"] = round(statistics.fmean(_work(rig, frames) for frames in lengths) / 1e12, 6)
     result["tflops"] = round(1e3 * result["tflop_a_block"] / steady["block_ms"]["median"], 3)
     del rollout, stream

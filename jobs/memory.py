@@ -156,21 +156,13 @@ class Forecast:
         return self.weights + self.states + self.cache + self.codec + self.codec_cache + max(self.passes, self.codec_work)
 
     @property
-    def touched(self) -> int:
-        """The peak as a processor's resident memory shows it: of store and window only what was ever written."""
-        setup, seen = self.setup, self.walk.context + self.setup.geometry.frames_per_block
-        store = self.store * (setup.store_frames - self.walk.stored) // setup.store_frames
-        window = self.window * (setup.geometry.window_frames - seen) // setup.geometry.window_frames
-        return max(self.text_phase, self.rollout_phase - store - window)
-
-    @property
     def peak(self) -> int:
         return max(self.text_phase, self.rollout_phase)
 
     def as_json(self) -> dict[str, Any]:
         """Bytes by name, phases and peak, frames counted."""
         parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("setup", "walk")}
-        totals = {name: getattr(self, name) for name in ("cache", "text_phase", "rollout_phase", "touched", "peak")}
+        totals = {name: getattr(self, name) for name in ("cache", "text_phase", "rollout_phase", "peak")}
         return {"bytes": parts | totals, "capacity_frames": self.setup.store_frames, **dataclasses.asdict(self.walk)}
 
     def line(self, total_bytes: int | None = None) -> str:
@@ -286,8 +278,7 @@ class Meter:
     """What a run really takes, from `start` on.
 
     On CUDA: the most that torch had allocated at once, weights that were there before included. On a processor: how much the
-    process's resident memory grew at most (Linux), so it starts before anything is built; pages of a preallocated store that
-    were never written are not in it.
+    process's resident memory grew at most (Linux), so it starts before anything is built.
     """
 
     def __init__(self, device: torch.device | str) -> None:

@@ -62,8 +62,7 @@ class Gauge:
 
     def facts(self) -> dict[str, Any]:
         """For a record."""
-        on_device = self._meter.device.type != "cpu"
-        return self._meter.beside(self.computed.peak if on_device else self.computed.touched)
+        return self._meter.beside(self.computed.peak)
 
     def line(self) -> str:
         """For people."""
