@@ -123,7 +123,7 @@ def _last_error(folder: RunFolder, prompt: Prompt) -> str:
 class _Pool:
     """Gives jobs to workers as they become free, and listens to all of them."""
 
-    def __init__(self, progress: Progress, places: int, cards: Sequence[str], texts: Path | None) -> None:
+    def __init__(self, progress: Progress, places: int, cards: Sequence[str] = (), texts: Path | None = None) -> None:
         self._progress, self._places, self._cards, self._texts = progress, places, cards, texts
         self._events: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
         self._workers: list[Worker] = []

@@ -345,8 +345,11 @@ def main() -> int:
     os.dup2(2, 1)  # whatever a library prints goes to the log, never between the reports
 
     def report(event: dict[str, Any]) -> None:
-        reports.write(json.dumps(event) + "\n")
-        reports.flush()
+        try:
+            reports.write(json.dumps(event) + "\n")
+            reports.flush()
+        except BrokenPipeError:  # whoever listened has gone, as when the orders end; no video is to blame
+            os._exit(4)
 
     orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()

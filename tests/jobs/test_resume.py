@@ -103,6 +103,18 @@ def test_killed_three_times_and_resumed(toy, tmp_path, uninterrupted):
         assert all((run.path / "units" / name).exists() for record in run.records() for name in record["files"].values())
 
 
+def test_nobody_listens_any_more(plain, tmp_path):
+    """A killed command closes both pipes, in either order; the worker leaves, and no video counts as failed."""
+    config = plain | {"store": str(tmp_path)}
+    worker = subprocess.Popen(local.COMMAND, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    worker.stdout.close()
+    worker.stdin.write(json.dumps({"config": config, "attempt": new_attempt(), "argv": [], "log": str(tmp_path / "log")}) + "\n")
+    worker.stdin.flush()
+    assert worker.wait(60) == 4, (tmp_path / "log").read_text(encoding="utf-8")
+    worker.stdin.close()
+    assert not records(tmp_path)
+
+
 def test_shards_meet_in_one_store(toy, tmp_path, uninterrupted):
     """Both parts at the same time, as two machines would."""
     parts = [start(toy, tmp_path, "seed=0,1", f"shard={part}/2", "-m") for part in (1, 2)]
