@@ -278,7 +278,8 @@ def test_memory_grows_as_its_parts_say():
     assert forecast(replace(base, batch=2)).store == 2 * told.store
     assert forecast(replace(base, window="resident")).window == 30 * told.window
     assert forecast(replace(base, text_on_device=False)).text_phase == 0
-    assert told.peak == max(told.text_phase, told.rollout_phase)
+    small = forecast(replace(base, policy=policy_of("memrope")))
+    assert told.peak == told.rollout_phase > told.text_phase and small.peak == small.text_phase > small.rollout_phase
     assert told.as_json()["bytes"]["peak"] == told.peak
     with pytest.raises(ValueError, match="dtype 'int4': one of float32, bfloat16"):
         forecast(replace(base, dtype="int4"))
