@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from echo.backbone.interface import VideoModel, features, latent_shape
-from echo.cache.policy import Policy
+from echo.cache.policy import Policy, held_frames, plans
 from echo.noise import keyed_noise
 from echo.rollout import Block, Rollout
 from echo.routing import script_of
@@ -43,6 +43,7 @@ def generate(
     rollout = Rollout(
         backbone.network, policy, backbone.geometry, noise, batch=len(prompts), steps=backbone.schedule,
         attention=backbone.attention, shared_window=backbone.shared_window,
+        capacity=held_frames(plans(policy, script, backbone.geometry)),
     )  # fmt: skip
     starts = {start.block: scene for scene, start in enumerate(script.starts)}
     for block in range(script.blocks):

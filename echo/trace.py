@@ -9,17 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echo.cache.plan import Kind, Plan, Step
-from echo.cache.policy import Policy
+from echo.cache.plan import Kind, Plan
+from echo.cache.policy import plans
 from echo.geometry import Geometry
 from echo.presets import ROOT, make_policy, preset, prompt_set
 from echo.routing import script_of
-from echo.scene import Prompt, Script, load_prompts
+from echo.scene import Prompt, load_prompts
 
 if TYPE_CHECKING:
     from echo.backbone.load import Backbone
@@ -31,13 +31,6 @@ COLOURS = {
     Kind.OLD: "#c7a76c", Kind.RECALLED: "#d62728", Kind.CURRENT: "#c8c8c8",
 }  # fmt: skip
 """One colour for each kind of memory, in every picture of the project."""
-
-
-def plans(policy: Policy, script: Script, geometry: Geometry, blocks: int | None = None) -> Iterator[Plan]:
-    """The plans of a script's blocks, in order; `blocks` may cut it short or let the last scene run on."""
-    for block in range(script.blocks if blocks is None else blocks):
-        starts = tuple(start for start in script.starts if start.block <= block)
-        yield policy.plan(Step(block, starts, geometry))
 
 
 def draw(traced: Sequence[Plan], path: Path, title: str) -> None:

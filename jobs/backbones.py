@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from echo.backbone import sizes
+from echo.cache.policy import held_frames, plans
 from echo.geometry import Geometry
 from echo.policy import Echo
 from echo.routing import Feature, script_of
@@ -35,17 +36,16 @@ def resolved(config: RunConfig) -> RunConfig:
                 taken = f"backbone={config.backbone.name} takes {name}={usual} alone ({rule}); nearest is backbone=self_forcing"
                 raise ValueError(f"{name}={value}: {taken}")
         return config
-    from echo.backbone import kernels
+    from echo.backbone import compiled, kernels
 
     device = ("cpu" if config.geometry == "tiny" else "cuda") if parts.device == "auto" else parts.device
     try:
         kernel = kernels.resolve(parts.kernel, device, config.backbone.dtype)
+        compiled.check(parts.compile, device)
     except ValueError as error:
         raise ValueError(f"backbone.parts.{error}") from None
     text_device = device if parts.text_device == "auto" else parts.text_device
     changes: dict[str, object] = {"device": device, "text_device": text_device, "kernel": kernel}
-    if parts.compile == "graphs" and device != "cuda":
-        raise ValueError("backbone.parts.compile=graphs: CUDA graphs need device=cuda; nearest is blocks")
     label, backbone = config.backbone.label, config.backbone
     if config.geometry == "tiny":
         size = sizes.SIZES["tiny"]
@@ -122,7 +122,7 @@ def forecast(job: Job) -> Forecast:
             sizes.SIZES[config.geometry].network, geometry(config), policy, script, config.batch, config.backbone.dtype, parts.window,
             text=memory_parts.text_sizes(config.geometry, config.weights == "random"), text_dtype=parts.text_dtype,
             text_on_device=parts.text_device == parts.device, codec=memory_parts.codec_sizes(parts.decoder, config.geometry),
-            codec_dtype=parts.codec_dtype,
+            codec_dtype=parts.codec_dtype, capacity=held_frames(plans(policy, script, geometry(config))),
         )
     )  # fmt: skip
 

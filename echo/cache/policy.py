@@ -13,7 +13,7 @@ import math
 import pkgutil
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 from echo.cache.plan import Plan, Step
 from echo.geometry import Geometry
 from echo.ranges import within
-from echo.scene import DurationRule, TagMeaning
+from echo.scene import DurationRule, Script, TagMeaning
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,6 +103,13 @@ class Policy(ABC):
                 f"{blocks} blocks ({last} latent frames): {self.label or type(self).__name__} keeps absolute RoPE indices and its "
                 f"table ends at {self.max_position}; longest is {whole} blocks"
             )
+
+
+def plans(policy: Policy, script: Script, geometry: Geometry, blocks: int | None = None) -> Iterator[Plan]:
+    """The plans of a script's blocks, in order; `blocks` may cut it short or let the last scene run on."""
+    for block in range(script.blocks if blocks is None else blocks):
+        starts = tuple(start for start in script.starts if start.block <= block)
+        yield policy.plan(Step(block, starts, geometry))
 
 
 def held_frames(plans: Iterable[Plan]) -> int:

@@ -14,13 +14,12 @@ from torch.overrides import TorchFunctionMode
 
 from echo.backbone.wan import WanConfig, WanModel
 from echo.cache.plan import Plan
-from echo.cache.policy import held_frames
+from echo.cache.policy import held_frames, plans
 from echo.geometry import Geometry
 from echo.noise import keyed_noise
 from echo.rollout import Rollout
 from echo.sampler import schedule
 from echo.scene import SceneStart, Script, Transition
-from echo.trace import plans
 from tests.echo.conftest import make, report
 from tests.echo.test_policies import GEOMETRIES, SCRIPTS, rows
 

@@ -15,7 +15,7 @@ from baselines.memrope import MemRope
 from baselines.oracle import Oracle
 from echo.backbone.wan import WanConfig, WanModel
 from echo.cache.plan import COMPRESSED, Kind, Plan, Step
-from echo.cache.policy import Policy, held_frames
+from echo.cache.policy import Policy, held_frames, plans
 from echo.geometry import Geometry
 from echo.memory.settings import Encoding, Fusion
 from echo.noise import keyed_noise
@@ -24,7 +24,6 @@ from echo.presets import CONF
 from echo.rollout import Rollout
 from echo.routing import script_of
 from echo.scene import SceneStart, Script, Transition, load_prompts
-from echo.trace import plans
 from tests.echo.conftest import make, report
 from tests.policies import PRESETS
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from echo import trace
+from echo.cache.policy import plans
 from echo.geometry import Geometry
 from echo.scene import SceneStart, Script, Transition
 from tests.echo.conftest import make
@@ -195,7 +196,7 @@ HAND += [deep_forcing_official, memrope, echo, forget, oracle]
 @pytest.mark.parametrize("script", [ONE, SIX], ids=["one scene", "six scenes"])
 @pytest.mark.parametrize("hand", HAND, ids=lambda hand: hand.__name__)
 def test_vectors(hand, script: Script) -> None:
-    planned = list(trace.plans(make(hand.__name__), script, SIZES))
+    planned = list(plans(make(hand.__name__), script, SIZES))
     for plan, expected in zip(planned, hand(script), strict=True):
         ours = [(source, position) for source, position in plan.key_positions()]
         assert ours == expected, f"block {plan.block}"

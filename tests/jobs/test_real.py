@@ -166,7 +166,7 @@ def test_files_of_the_true_formats_make_the_video_that_their_own_libraries_make(
         ([*TINY, "weights=random", "eval=embedded"], ["eval=embedded: reads videos of the embedded world", "nearest is eval=none"]),
         ([*TINY, "weights=random", "method=render_truth"], ["method=render_truth: renders the embedded world"]),
         ([*TINY, "weights=random", "backbone.parts.height_px=500"], ["backbone.parts.height_px=500", "nearest is 496"]),
-        ([*TINY, "weights=random", "backbone.parts.compile=graphs"], ["compile=graphs: CUDA graphs need device=cuda"]),
+        ([*TINY, "weights=random", "backbone.parts.compile=graphs"], ["backbone.parts.compile 'graphs': CUDA graphs need a CUDA device"]),
         ([*TINY, "weights=random", "backbone.parts.kernel=flash"], ["kernel", "flash", "nearest is"]),
         ([*TINY, "weights=rendom"], ["weights=rendom: nearest is random"]),
     ],
@@ -221,7 +221,7 @@ def test_a_run_is_named_by_what_really_runs(tmp_path):
         for words in (
             [*TINY, "weights=random"],
             [*TINY, "weights=random", "backbone.parts.device=cpu"],
-            [*TINY, "weights=random", "backbone.parts.compile=blocks"],
+            [*TINY, "weights=random", "backbone.parts.decoder=taehv"],
             ["backbone=self_forcing", "weights=random", "task=hard", "prompts=1"],
         )
     ]
