@@ -151,6 +151,7 @@ def as_markdown(bench: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     lines = [*_spaced(caption(bench)), *_grid(heads, body, 2), ""]
     lines += _spaced(f"{row.label}: {note}." for row in rows for note in row.notes)
+    lines += _spaced(f"`{method}` was not measured: {error}" for method, error in bench.get("failed", {}).items())
     lines += ["Published, by their authors and on their machines; frames of 832x480, decoding not included unless the remark says so:", ""]
     said = [[s.method, _text(s.fps, 2), s.block_ms or NONE, s.hardware, s.remark, s.source] for s in speeds()]
     return "\n".join([*lines, *_grid(["method", "FPS", "block, ms", "hardware", "remark", "source"], said, 1), ""])

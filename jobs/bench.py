@@ -131,10 +131,16 @@ def speed(values: Mapping[str, str], methods: Sequence[str], tell: Callable[[str
     blocks, batch = int(values["blocks"]), int(values["batch"])
     rig = Rig(backbone, parts.network, text_rows(parts, batch), blocks, 0.0, batch, memory_fields(parts), whole)
     rig.rehearse()
-    rows: list[dict[str, Any]] = []
+    rows, failed = list[dict[str, Any]](), dict[str, str]()
     for index, method in enumerate(methods):
         rig.method_s = 0.95 * max(0.0, int(values["seconds"]) - (time.monotonic() - begun)) / (len(methods) - index)
-        row = measure(rig, method)
+        try:
+            row = measure(rig, method)
+        except (RuntimeError, ValueError) as error:  # too little memory for one method is no reason to lose the others
+            failed[method] = str(error).splitlines()[0]
+            tell(f"{method}: not measured: {failed[method]}")
+            rig.release()
+            continue
         peak = flops.peak_tflops(provenance.gpu_name(), parts.dtype) if parts.device == "cuda" else None
         row["percent_of_peak"] = None if peak is None else round(100 * row["tflops"] / peak, 2)
         rows.append(row)
@@ -145,6 +151,7 @@ def speed(values: Mapping[str, str], methods: Sequence[str], tell: Callable[[str
         "text": "random rows; encoding is in no figure",
         "noise": "drawn once; drawing is in no figure",
         "methods": rows,
+        "failed": failed,
         "seconds": round(time.monotonic() - begun, 1),
     }
 

@@ -69,6 +69,10 @@ def test_what_is_no_native_run_on_a_card_says_so():
             assert warning in form(bench(**change))
 
 
+def test_a_method_that_failed_is_told():
+    assert "`oracle` was not measured: CUDA out of memory." in speed.as_markdown(bench(failed={"oracle": "CUDA out of memory."}))
+
+
 def test_csv_keeps_kinds_apart():
     rows = list(csv.DictReader(io.StringIO(speed.as_csv(bench()))))
     kinds = [row["kind"] for row in rows]

@@ -78,6 +78,21 @@ def test_too_little_time_is_said(measured):
     assert result["seconds"] < 60
 
 
+def test_a_method_that_fails_does_not_cost_the_others(monkeypatch):
+    def fail(rig, method):
+        if method == "echo":
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 9 GB")
+        return measured_row
+
+    measured_row = {"method": "memrope", "block_ms": summary([1.0]), "fps_dit": 1.0, "fps_end_to_end": 1.0, "tflops": 1.0, "notes": []}
+    measured_row |= {"overhead": {"percent": 0.0}, "memory": {"measured_bytes": 1, "computed_bytes": 1}}
+    monkeypatch.setattr(bench, "measure", fail)
+    lines: list[str] = []
+    result = bench.speed(values(blocks="3", seconds="1", decoder="taehv"), ["echo", "memrope"], lines.append)
+    assert result["failed"] == {"echo": "CUDA out of memory."} and [row["method"] for row in result["methods"]] == ["memrope"]
+    assert lines[0] == "echo: not measured: CUDA out of memory."
+
+
 def test_what_was_measured_is_told(measured):
     result, _ = measured
     assert (result["weights"], result["geometry"], result["device"], result["kernel"], result["dtype"]) == (
