@@ -131,6 +131,7 @@ def speed(values: Mapping[str, str], methods: Sequence[str], tell: Callable[[str
     blocks, batch = int(values["blocks"]), int(values["batch"])
     rig = Rig(backbone, parts.network, text_rows(parts, batch), blocks, 0.0, batch, memory_fields(parts), whole)
     rig.rehearse()
+    head = _head("speed", values, config, backbone)  # code and settings as they are now, whatever is committed meanwhile
     rows, failed = list[dict[str, Any]](), dict[str, str]()
     for index, method in enumerate(methods):
         rig.method_s = 0.95 * max(0.0, int(values["seconds"]) - (time.monotonic() - begun)) / (len(methods) - index)
@@ -145,7 +146,7 @@ def speed(values: Mapping[str, str], methods: Sequence[str], tell: Callable[[str
         row["percent_of_peak"] = None if peak is None else round(100 * row["tflops"] / peak, 2)
         rows.append(row)
         tell(_told(row))
-    return _head("speed", values, config, backbone) | {
+    return head | {
         "load_s": round(loaded_s, 2),
         "device_peak_tflops": flops.peak_tflops(provenance.gpu_name(), parts.dtype) if parts.device == "cuda" else None,
         "text": "random rows; encoding is in no figure",
@@ -194,12 +195,13 @@ def parity(values: Mapping[str, str]) -> dict[str, Any]:
     eager, modes = ("bfloat16", ["blocks", "graphs"]) if card else ("float32", ["blocks"])
     ways = [("float32", "none"), ("bfloat16", "none"), *((eager, mode) for mode in modes)]
     backbone, made = RealBackbone(parts), dict[tuple[str, str], list[Tensor]]()
+    head = _head("parity", {**values, "dtype": "float32"}, config, backbone)
     for dtype, mode in ways:
         backbone = RealBackbone(replace(parts, dtype=dtype, compile=mode))
         made[dtype, mode] = latents(backbone, policy, text_rows(parts, 1), blocks)
     pairs = {"bfloat16 against float32": gap(made["float32", "none"], made["bfloat16", "none"])}
     pairs |= {f"compile={mode} against eager, {eager}": gap(made[eager, "none"], made[eager, mode]) for mode in modes}
-    return _head("parity", {**values, "dtype": "float32"}, config, backbone) | {"method": method, "pairs": pairs}
+    return head | {"method": method, "pairs": pairs}
 
 
 def one_block(values: Mapping[str, str]) -> dict[str, Any]:
@@ -211,6 +213,7 @@ def one_block(values: Mapping[str, str]) -> dict[str, Any]:
     meter.start()
     backbone = RealBackbone(parts)
     rig = Rig(backbone, parts.network, text_rows(parts, 1), 1, 0.0, 1, memory_fields(parts) | {"codec": None}, meter)
+    head = _head("one_block", values, config, backbone)
     loaded_s, start = time.perf_counter() - begun, time.perf_counter()
     rollout = rig.rollout(policy)
     rig.switch(rollout)
@@ -220,7 +223,7 @@ def one_block(values: Mapping[str, str]) -> dict[str, Any]:
     computed = forecast(setup_of(rig, policy, Script(tuple(rig.starts), 1)))
     work = flops.block(parts.network, backbone.geometry, backbone.geometry.frames_per_block)
     passes = [round(ms / 1e3, 3) for _, ms in rig.network.taken()]
-    return _head("one_block", values, config, backbone) | {
+    return head | {
         "method": method,
         "load_s": round(loaded_s, 2),
         "block_s": round(block_s, 2),
