@@ -118,7 +118,8 @@ def caption(bench: Mapping[str, Any]) -> list[str]:
         f"Speed of cache policies: {bench['label']}, {width}x{height}, on {bench['device_name']} ({bench['device']}), {bench['dtype']}, "
         f"attention kernel {bench['kernel']}, compile {bench['compile']}, window {bench['window']}, batch {bench['batch']}, "
         f"weights {bench['weights']}; decoder {bench['decoder']} in {bench['codec_dtype']}.",
-        "Measured after a warm-up with the window full; medians. Encoding of texts and drawing of noise are in no figure. "
+        f"Measured after a warm-up with the window full; medians. Blocks and passes: {bench['clock']}; end to end, first frames, gaps and "
+        "decoding: wall clock. Encoding of texts and drawing of noise are in no figure. "
         "Overhead: the policy's own work less Self-Forcing's at the same window, in percent of its block.",
     ]
     if bench["geometry"] != "native" or bench["device"] == "cpu":

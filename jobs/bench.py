@@ -148,6 +148,7 @@ def speed(values: Mapping[str, str], methods: Sequence[str], tell: Callable[[str
         tell(_told(row))
     return head | {
         "load_s": round(loaded_s, 2),
+        "clock": rig.watch.clock,
         "device_peak_tflops": flops.peak_tflops(provenance.gpu_name(), parts.dtype) if parts.device == "cuda" else None,
         "text": "random rows; encoding is in no figure",
         "noise": "drawn once; drawing is in no figure",
@@ -227,6 +228,7 @@ def one_block(values: Mapping[str, str]) -> dict[str, Any]:
         "method": method,
         "load_s": round(loaded_s, 2),
         "block_s": round(block_s, 2),
+        "clock": rig.watch.clock,
         "pass_s": passes,
         "tflop": round(work.total / 1e12, 3),
         "gflops": round(work.total / 1e9 / block_s, 1),

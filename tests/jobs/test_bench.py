@@ -104,6 +104,7 @@ def test_what_was_measured_is_told(measured):
     )
     facts = result["provenance"]
     assert facts["code"]["commit"] and torch.__version__.startswith(facts["packages"]["torch"]) and "gpu" in facts
+    assert result["clock"] == "processor time of one thread"
     assert result["device_peak_tflops"] is None and all(row["percent_of_peak"] is None for row in result["methods"])
 
 
