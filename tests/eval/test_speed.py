@@ -37,7 +37,8 @@ def bench(**changes: object) -> dict:
     head = {
         "v": 1, "what": "speed", "backbone": "self_forcing", "label": "Self-Forcing, Wan2.1-1.3B", "weights": "random",
         "geometry": "native", "frame_px": [480, 832], "device": "cuda", "device_name": "NVIDIA H200", "dtype": "bfloat16",
-        "kernel": "sdpa", "compile": "none", "clock": "CUDA events", "window": "shared", "decoder": "wan", "codec_dtype": "bfloat16", "batch": "1",
+        "kernel": "sdpa", "compile": "none", "clock": "CUDA events",
+        "window": "shared", "decoder": "wan", "codec_dtype": "bfloat16", "batch": "1",
         "provenance": {"code": {"commit": "0123456789abcdef", "dirty": None}, "packages": {"torch": "2.13.0"}},
         "methods": [
             method("echo", "Echo-Forcing"),
