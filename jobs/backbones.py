@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +12,7 @@ from typing import TYPE_CHECKING
 from echo.backbone import sizes
 from echo.cache.policy import held_frames, plans
 from echo.geometry import Geometry
-from echo.policy import Echo
-from echo.routing import Feature, script_of
+from echo.routing import Feature, Routing, script_of
 from eval.origin import file_digest
 from jobs.config import RANDOM, PartsConfig, RunConfig, located
 
@@ -48,8 +48,9 @@ def resolved(config: RunConfig) -> RunConfig:
     changes: dict[str, object] = {"device": device, "text_device": text_device, "kernel": kernel}
     label, backbone = config.backbone.label, config.backbone
     if config.geometry == "tiny":
-        size = sizes.SIZES["tiny"]
-        changes |= {"height_px": size.height_px, "width_px": size.width_px}
+        size, native = sizes.SIZES["tiny"], sizes.SIZES["native"]
+        if (parts.height_px, parts.width_px) == (native.height_px, native.width_px):  # frames that were asked for stay
+            changes |= {"height_px": size.height_px, "width_px": size.width_px}
         label += ", tiny sizes"
     if config.weights == "random":
         changes |= dict.fromkeys(("text", "tokenizer", "codec"), RANDOM)
@@ -114,8 +115,9 @@ def forecast(job: Job) -> Forecast:
 
     config, parts = job.config, parts_of(job.config)
     policy = job.policy
-    if isinstance(policy, Echo):  # which scene is recalled changes no size, and the encoder is not loaded for it
-        policy = dataclasses.replace(policy, routing=dataclasses.replace(policy.routing, feature=Feature.idf))
+    routing: Routing | None = getattr(policy, "routing", None)
+    if routing is not None:  # which scene is recalled changes no size, and the encoder is not loaded for it
+        policy = dataclasses.replace(policy, routing=dataclasses.replace(routing, feature=Feature.idf))  # type: ignore[call-arg]
     script = max((script_of(prompt, policy) for prompt in job.asked), key=lambda script: (script.blocks, len(script.starts)))
     return memory.forecast(
         memory.Setup(
@@ -148,12 +150,18 @@ def foretell(jobs: Sequence[Job]) -> list[str]:
     if not found:
         return []
     job = max((job for job in jobs if id(job) in found), key=lambda job: found[id(job)].peak)
-    most, total = found[id(job)], None
-    if parts_of(job.config).device == "cuda":
-        import torch
-
-        total = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+    most, total = found[id(job)], card_bytes() if parts_of(job.config).device == "cuda" else None
     return [f"{job.title}: {most.line(total)}", *([] if total is None else most.advice(total))]
+
+
+def card_bytes() -> int | None:
+    """Memory of the smallest card of this machine, by its driver's own tool: this process opens no card. None where it is silent."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return min((int(word) for word in said if word.isdecimal()), default=0) * 2**20 or None
 
 
 def cards(configs: Sequence[RunConfig]) -> list[str]:
@@ -161,7 +169,8 @@ def cards(configs: Sequence[RunConfig]) -> list[str]:
 
     Raises ValueError where one is wanted and there is none.
     """
-    wanting = [config for config in configs if config.backbone.parts is not None and config.backbone.parts.device == "cuda"]
+    parts = [(config, config.backbone.parts) for config in configs]
+    wanting = [config for config, one in parts if one is not None and "cuda" in (one.device, one.text_device)]
     if not wanting:
         return []
     import torch
@@ -186,10 +195,12 @@ def parts(config: RunConfig) -> Parts:
         return None if path in (None, RANDOM) else located(path)
 
     text, tokenizer = place(given.text), place(given.tokenizer)
+    read = [place(path) for path in (config.backbone.weights, config.backbone.lora, given.codec)]
     return Parts(
         size=config.geometry, geometry=geometry(config), weights=place(config.backbone.weights), lora=place(config.backbone.lora),
         text=text, tokenizer=tokenizer, codec=place(given.codec), decoder=given.decoder, dtype=config.backbone.dtype,
         text_dtype=given.text_dtype, codec_dtype=given.codec_dtype, device=given.device, text_device=given.text_device,
-        kernel=given.kernel, compile=given.compile, window=given.window, text_cache=located(given.text_cache),
+        kernel=given.kernel, compile=given.compile, window=given.window, text_cache=Path(given.text_cache),
+        content=tuple(None if path is None else file_digest(path) for path in read),
         text_identity=RANDOM if text is None or tokenizer is None else f"{file_digest(text)} {file_digest(tokenizer)}",
     )  # fmt: skip

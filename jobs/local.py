@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from echo.scene import Prompt, scene_blocks
 from jobs import backbones
-from jobs.config import ROOT, located
+from jobs.config import ROOT
 from jobs.plan import Job
 from jobs.progress import Progress
 from jobs.store import RunFolder, new_attempt, write_atomic
@@ -76,6 +76,8 @@ def run(jobs: Sequence[Job], plain: Sequence[dict[str, Any]], max_workers: int |
         blocks = sum(blocks_of(folder.job, todo) for folder, _, todo in waiting)
         cards = backbones.cards([job.config for job in jobs])
         most = len(cards) or max(1, cores() // max(job.config.backbone.threads for job in jobs))
+        if not cards and any(job.config.backbone.parts is not None and job.config.geometry == "native" for job in jobs):
+            most = 1  # two networks of the true size are more than most machines hold
         places = min(max_workers or most, most) if cards else max_workers or most
         progress = Progress(blocks, sum(len(todo) for *_, todo in waiting))
         texts = _texts([folder.job for folder, *_ in waiting])
@@ -92,7 +94,7 @@ def _texts(jobs: Sequence[Job]) -> Path | None:
     if not real:
         return None
     content = json.dumps(backbones.texts(real)).encode()
-    path = located(backbones.parts_of(real[0].config).text_cache) / f"asked-{hashlib.blake2b(content, digest_size=8).hexdigest()}.json"
+    path = Path(backbones.parts_of(real[0].config).text_cache) / f"asked-{hashlib.blake2b(content, digest_size=8).hexdigest()}.json"
     write_atomic(path, content)
     return path
 

@@ -46,13 +46,12 @@ def _rolled(job: Job, backbone: VideoModel, group: Sequence[Prompt], rows: list[
 
     stream = backbone.codec.stream()
     for block in generate(backbone, job.policy, group, job.config.seed, repeat_initial_noise=job.config.noise.repeat_initial):
-        latents = block.latents[rows]
-        kept = latents.float().cpu()  # a device has finished the block when it is here
+        kept = block.latents[rows].float().cpu()  # a device has finished the block when it is here
         yield Shot(
             block.index,
             block.scene,
             lambda kept=kept: [row.contiguous().numpy().tobytes() for row in kept],  # type: ignore[misc]
-            lambda latents=latents: list(stream.decode(latents).cpu().numpy()),  # type: ignore[misc]
+            lambda latents=block.latents: list(stream.decode(latents)[rows].cpu().numpy()),  # type: ignore[misc]
             block.plan.as_json(),
         )
 

@@ -30,9 +30,10 @@ LEAST = {"cudnn": (8, 0), "flash": (8, 0), "flash3": (9, 0)}
 
 
 def resolve(name: str, device: str | torch.device, dtype: str = "bfloat16") -> str:
-    """The kernel that a run on `device` uses: `name`, or what `auto` comes to there.
+    """The kernel that a run on `device` uses: `name`, or what `auto` comes to in this installation.
 
-    Raises ValueError for an unknown name and for a kernel that this device, type or installation lacks.
+    No card is asked, so that a machine without one names the same run as the machine that computes it; `require` asks there.
+    Raises ValueError for an unknown name and for a kernel that this kind of device, type or installation lacks.
     """
     if name not in NAMES:
         nearest = difflib.get_close_matches(name, NAMES, 1, 0)[0]
@@ -55,16 +56,22 @@ def _lack(name: str, device: str, dtype: str) -> str | None:
         return f"takes bfloat16 only, not {dtype}"
     if name == "flash3" and importlib.util.find_spec(FLASH3) is None:
         return f"FlashAttention-3 is not installed here (no module {FLASH3})"
+    return None
+
+
+def require(name: str, device: str | torch.device) -> None:
+    """Refuse a resolved kernel that the card of this process lacks. Raises ValueError."""
+    if name == "sdpa" or not str(device).startswith("cuda"):
+        return
     import torch
 
-    if not torch.cuda.is_available():
-        return None  # where a run is named and handed on, there may be no card; the worker that has one asks again
     capability = torch.cuda.get_device_capability(torch.device(device))
+    built = {"cudnn": torch.backends.cudnn.is_available, "flash": torch.backends.cuda.is_flash_attention_available}
     if capability < LEAST[name]:
         least, own = (".".join(map(str, version)) for version in (LEAST[name], capability))
-        return f"needs compute capability {least}, this GPU has {own}"
-    built = {"cudnn": torch.backends.cudnn.is_available, "flash": torch.backends.cuda.is_flash_attention_available}
-    return None if name not in built or built[name]() else f"torch {torch.__version__} is built without it"
+        raise ValueError(f"kernel {name!r}: needs compute capability {least}, this GPU has {own}; nearest is backbone.parts.kernel=sdpa")
+    if name in built and not built[name]():
+        raise ValueError(f"kernel {name!r}: torch {torch.__version__} is built without it; nearest is backbone.parts.kernel=sdpa")
 
 
 def attention(name: str) -> Attention:

@@ -27,7 +27,8 @@ class Parts:
 
     size: "native" or "tiny". weights, lora, text, tokenizer, codec: files; None draws random weights of that size.
     decoder: "wan" or "taehv". text_identity: a name of the text encoder's content, for the cache of its rows.
-    kernel: as `echo.backbone.kernels` resolved it. window: "shared" or "resident".
+    kernel: as `echo.backbone.kernels` resolved it. window: "shared" or "resident". content: digests of the other files, so that parts
+    with a file that was replaced are other parts.
     """
 
     size: str
@@ -48,6 +49,7 @@ class Parts:
     window: str
     text_cache: Path
     text_identity: str
+    content: tuple[str | None, ...] = ()
 
     @property
     def network(self) -> WanConfig:
@@ -62,6 +64,7 @@ class RealBackbone:
         self.parts, self.geometry = parts, parts.geometry
         self.schedule: Schedule = schedule()
         self.device, self.dtype = torch.device(parts.device), DTYPES[parts.dtype]
+        kernels.require(parts.kernel, self.device)
         self.attention: Attention = kernels.attention(parts.kernel)
         self.shared_window = parts.window == "shared"
 

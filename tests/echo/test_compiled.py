@@ -93,12 +93,18 @@ def test_kernels_that_are_not_there_are_refused(name: str, device: str, dtype: s
 def test_auto_comes_to_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernels.resolve("auto", "cpu") == kernels.resolve("sdpa", "cpu") == kernels.resolve("auto", "cuda") == "sdpa"
     monkeypatch.setattr(kernels.importlib.util, "find_spec", lambda name: True)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for capability, found in (((9, 0), "flash3"), ((8, 9), "sdpa")):
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, capability=capability: capability)
-        assert kernels.resolve("auto", "cuda:0") == found and kernels.resolve("auto", "cuda", "float32") == "sdpa"
-    with pytest.raises(ValueError, match="needs compute capability 9.0, this GPU has 8.9; nearest is 'sdpa'"):
-        kernels.resolve("flash3", "cuda")
+    assert kernels.resolve("auto", "cuda:0") == "flash3" and kernels.resolve("auto", "cuda", "float32") == "sdpa"
+
+
+def test_a_name_is_the_same_on_every_machine_and_the_card_is_asked_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login node and a node with a card name one run; only the process that computes opens the card."""
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: pytest.fail("naming a kernel opened the card"))
+    assert kernels.resolve("cudnn", "cuda") == "cudnn"
+    kernels.require("sdpa", "cuda")
+    kernels.require("sdpa", "cpu")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    with pytest.raises(ValueError, match="needs compute capability 9.0, this GPU has 8.9; nearest is backbone.parts.kernel=sdpa"):
+        kernels.require("flash3", "cuda")
 
 
 @pytest.mark.parametrize("name", ["sdpa", "flash", "flash3"])

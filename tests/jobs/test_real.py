@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -24,7 +25,7 @@ TINY = ["backbone=self_forcing", "geometry=tiny", "task=hard", "prompts=1"]
 
 
 def run(*words: str) -> str:
-    done = subprocess.run([sys.executable, "run.py", *words], cwd=ROOT, text=True, capture_output=True, timeout=300)
+    done = subprocess.run([sys.executable, "run.py", *words], cwd=ROOT, text=True, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -201,6 +202,46 @@ def test_the_encoder_is_loaded_once_for_a_sweep(files, tmp_path):
     assert check(later, recall.policy, recall.asked[0]).blocks == 80 and (first.text.loads, later.text.loads) == (1, 0)
 
 
+@pytest.mark.parametrize("preset", sorted({path.stem for path in (ROOT / "conf" / "method").glob("[!r]*.yaml")} | {"rolling_sink"}))
+def test_memory_of_every_method_can_be_told(preset, tmp_path):
+    forecast = backbones.forecast(planned(*TINY, "weights=random", f"method={preset}", "task=recall", f"store={tmp_path}"))
+    assert forecast.peak > forecast.cache > 0 and "\n" not in forecast.line()
+
+
+def test_frames_of_another_size_are_asked_for(tmp_path):
+    job = planned(*TINY, "weights=random", "backbone.parts.height_px=128", "backbone.parts.width_px=160", f"store={tmp_path}")
+    assert backbones.geometry(job.config).latent_height == 16 and backbones.geometry(job.config).latent_width == 20
+
+
+def test_parts_with_a_file_that_was_replaced_are_others(files, tmp_path):
+    def parts():
+        return backbones.parts(planned(*TINY, *places(files), f"store={tmp_path}").config)
+
+    weights, first = files / "dmd.pt", parts()
+    kept = weights.read_bytes()
+    try:
+        assert parts() == first
+        weights.write_bytes(kept + b"\0")
+        job = planned(*TINY, *[word for word in places(files) if "backbone.weights" not in word], "weights=random", f"store={tmp_path}")
+        changed = dataclasses.replace(job.config, backbone=dataclasses.replace(job.config.backbone, weights=str(weights)))
+        assert backbones.parts(changed).content[0] != first.content[0] is not None
+    finally:
+        weights.write_bytes(kept)
+
+
+def test_the_card_is_asked_by_its_own_tool(monkeypatch, tmp_path):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 81559\necho 24564\n", encoding="utf-8")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert backbones.card_bytes() == 24564 * 2**20
+    job = planned("backbone=self_forcing", "weights=random", "method=echo", "task=recall", "prompts=1", "backbone.parts.window=resident")
+    line, *advice = backbones.foretell([job])
+    assert "of 25.76 GB" in line and not advice
+    tool.write_text("#!/bin/sh\necho 20480\n", encoding="utf-8")
+    assert backbones.foretell([job])[1].startswith("backbone.parts.window=shared saves 5.84 GB")
+
+
 def test_a_card_that_is_not_there_is_told(monkeypatch):
     import torch
 
@@ -211,6 +252,8 @@ def test_a_card_that_is_not_there_is_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert backbones.cards([job.config]) == ["0", "1"]
+    text_only = planned(*TINY, "weights=random", "backbone.parts.text_device=cuda")
+    assert backbones.cards([text_only.config]) == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     assert backbones.cards([job.config]) == ["3", "5"]
 
