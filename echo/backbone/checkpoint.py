@@ -23,23 +23,8 @@ from echo.backbone.sizes import WanConfig
 from echo.backbone.wan import WanModel
 from echo.backbone.weights import ADDITIONS, Weights, open_weights
 
+ADAPTER = "adapter_config.json"
 NEAREST = "nearest is self_forcing_dmd.pt or longlive_base.pt, which `python -m data.download backbone=self_forcing` or =longlive fetches"
-
-
-def shapes(path: Path) -> dict[str, Shape]:
-    """Shape of every tensor of a checkpoint under Wan's name; no data is read.
-
-    Raises:
-        ValueError: in one line, for a file that is missing, cut, foreign in format or unsafe (`echo.backbone.weights.open_weights`).
-    """
-    weights, names = _named(path)
-    return {name: weights.shapes[theirs] for name, theirs in names.items()}
-
-
-def read(path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
-    """All tensors of a checkpoint under Wan's names, cast one by one. Raises ValueError as `shapes` does."""
-    weights, names = _named(path)
-    return {name: weights.get(theirs).to(dtype, copy=True) for name, theirs in names.items()}
 
 
 def check(path: Path, config: WanConfig) -> None:
@@ -52,7 +37,7 @@ def check(path: Path, config: WanConfig) -> None:
 
 
 def check_lora(path: Path, config: WanConfig) -> None:
-    """Judge low-rank additions by their header. Raises ValueError in one line with the first wrong key and the rule."""
+    """Judge low-rank additions by their header and their scale. Raises ValueError in one line with the first wrong key and the rule."""
     _additions(path, config)
 
 
@@ -112,7 +97,7 @@ def _assemble(config: WanConfig, tensor: Callable[[str], Tensor]) -> WanModel:
 
 
 def _named(path: Path) -> tuple[Weights, dict[str, str]]:
-    """A checkpoint and Wan's name -> the name in it. Raises ValueError as `shapes` does."""
+    """A checkpoint and Wan's name -> the name in it. Raises ValueError in one line as `echo.backbone.weights.open_weights` does."""
     weights = open_weights(path)
     try:
         return weights, wan_names(weights.shapes)
@@ -152,7 +137,7 @@ def _additions(path: Path, config: WanConfig) -> Callable[[str, torch.device | s
             else f"; it looks like {kind}; nearest is lora.pt, which `python -m data.download backbone=longlive` fetches"
         )
         raise ValueError(f"{path}: {wrong}{hint}")
-    return partial(_pair, weights, names, _scale(weights.path))
+    return partial(_pair, weights, names, _scale(path))
 
 
 def _pair(weights: Weights, names: Mapping[str, str], scale: float, layer: str, device: torch.device | str) -> Pair | None:
@@ -163,10 +148,30 @@ def _pair(weights: Weights, names: Mapping[str, str], scale: float, layer: str, 
 
 
 def _scale(path: Path) -> float:
-    """alpha / rank by the adapter_config.json that peft writes beside additions; 1, as in LongLive, where there is none."""
-    config = (path if path.is_dir() else path.parent) / "adapter_config.json"
+    """alpha / rank by the adapter_config.json that peft writes into a folder; 1, as in LongLive, for a file.
+
+    What lies beside a file is not looked at: a run's name covers the file alone, and nothing outside it may change a pixel.
+
+    Raises:
+        ValueError: in one line, for a config without both numbers, with others for single layers, or beside a file that peft wrote.
+    """
+    config = (path if path.is_dir() else path.parent) / ADAPTER
     if not config.is_file():
         return 1.0
-    values = json.loads(config.read_text(encoding="utf-8"))
-    rank = values["r"]
-    return float(values["lora_alpha"]) / (math.sqrt(rank) if values.get("use_rslora") else rank)
+    if not path.is_dir():
+        if path.name.startswith("adapter_model."):
+            raise ValueError(f"{path}: the scale of these additions stands in the {ADAPTER} beside it; nearest is the folder, {path.parent}")
+        return 1.0
+    try:
+        values = json.loads(config.read_text(encoding="utf-8"))
+        rank, alpha = values["r"], values["lora_alpha"]
+        scale = alpha / (math.sqrt(rank) if values.get("use_rslora") else rank)
+        if rank < 0:
+            raise ValueError(f"r is {rank}")
+        own = next((name for name in ("rank_pattern", "alpha_pattern") if values.get(name)), None)
+    except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{config}: no scale in it ({reason}); numbers r (above 0) and lora_alpha belong there, as peft writes them") from None
+    if own is not None:
+        raise ValueError(f"{config}: {own} gives layers scales of their own, which is not read; nearest is additions of one r and lora_alpha")
+    return float(scale)

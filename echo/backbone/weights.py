@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,9 @@ from torch import Tensor
 from echo.backbone.headers import Shape, read_header, shapes_of
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")
+INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "bool")
 SAFETENSORS = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+SAFETENSORS |= {"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 NETWORK = ("generator_ema", "generator", "model", "state_dict")
 """Where a training state keeps its network, best first: averaged weights before the last ones."""
@@ -53,7 +55,8 @@ def open_weights(path: Path, sections: Sequence[str] = NETWORK) -> Weights:
     """Open a file, or the weights inside a folder.
 
     Args:
-        path: a torch or safetensors file; a folder with one such file, with shards and their index, or a diffusers pipeline.
+        path: a torch or safetensors file; a folder with one such file, with shards and their index, or a diffusers pipeline. Single
+            whole numbers, such as the step at which a state was saved, are no weights and are left out.
         sections: keys of a training state to look under, best first; a plain mapping of tensors needs none.
 
     Raises:
@@ -67,6 +70,9 @@ def open_weights(path: Path, sections: Sequence[str] = NETWORK) -> Weights:
         weights = _safetensors(path)
     else:
         weights = _torch(path, sections)
+    counters = {name for name, shape in weights.shapes.items() if shape == () and weights.dtypes[name] in INTEGERS}
+    shapes = {name: shape for name, shape in weights.shapes.items() if name not in counters}
+    weights = replace(weights, shapes=shapes, dtypes={name: weights.dtypes[name] for name in shapes})
     odd = next((name for name, dtype in weights.dtypes.items() if dtype not in FLOATS), None)
     if odd is not None:
         raise ValueError(f"{path}: {odd} is {weights.dtypes[odd]}, quantized weights are not read; nearest is the original in bfloat16")
@@ -142,12 +148,16 @@ def _section(path: Path, content: Any, sections: Sequence[str]) -> dict[str, Ten
     """The tensors to read of a torch file's content. Raises ValueError where there are none."""
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: holds a {type(content).__name__}, a mapping from names to tensors belongs there")
-    chosen = next((content[key] for key in sections if isinstance(content.get(key), Mapping)), content)
-    tensors = {str(name): value for name, value in chosen.items() if isinstance(value, Tensor)}
-    if not tensors:
+    named = (content[key] for key in sections if isinstance(content.get(key), Mapping))
+    tensors = next(filter(None, map(_tensors, (*named, content))), None)
+    if tensors is None:
         keys = ", ".join(map(str, list(content)[:6])) or "nothing"
         raise ValueError(f"{path}: no tensors under {' or '.join(sections)}; it looks like a training state with {keys}")
     return tensors
+
+
+def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def _folder(path: Path, sections: Sequence[str]) -> Weights:
@@ -158,17 +168,17 @@ def _folder(path: Path, sections: Sequence[str]) -> Weights:
     kind = json.loads(config.read_text(encoding="utf-8")).get("_class_name") if config.is_file() else None
     if kind not in (None, "WanTransformer3DModel", "CausalWanTransformer3DModel", "WanModel", "CausalWanModel"):
         raise ValueError(f"{path}: config.json says {kind}; a folder of WanTransformer3DModel belongs there, nearest is transformer/")
-    indexes = sorted(path.glob("*.safetensors.index.json"))
+    indexes = sorted(path.glob("*.safetensors.index.json")) or sorted(path.glob("*.bin.index.json"))
     if indexes:
         listed = json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(listed.values()))
         absent = [name for name in names if not (path / name).is_file()]
         if absent:
             raise ValueError(f"{path}: {len(absent)} of {len(names)} shards are missing, first {absent[0]}; download the folder again")
-        return _shards(path, [path / name for name in names])
+        return _shards(path, [path / name for name in names], sections)
     files = sorted(path.glob("diffusion_pytorch_model*.safetensors")) or sorted(path.glob("*.safetensors"))
     if files:
-        return _shards(path, files)
+        return _shards(path, files, sections)
     others = sorted(entry for entry in path.iterdir() if entry.suffix in SUFFIXES)
     if len(others) == 1:
         return open_weights(others[0], sections)
@@ -176,9 +186,9 @@ def _folder(path: Path, sections: Sequence[str]) -> Weights:
     raise ValueError(f"{path}: {'no file of weights' if not names else 'several files, give one of ' + ', '.join(names)}")
 
 
-def _shards(path: Path, files: Sequence[Path]) -> Weights:
-    """Several safetensors files as one. Raises ValueError for a name that two of them hold."""
-    parts = [_safetensors(file) for file in files]
+def _shards(path: Path, files: Sequence[Path], sections: Sequence[str]) -> Weights:
+    """Several files as one. Raises ValueError for a name that two of them hold."""
+    parts = [_safetensors(file) if file.suffix == ".safetensors" else _torch(file, sections) for file in files]
     holder: dict[str, Weights] = {}
     for part in parts:
         for name in part.shapes:

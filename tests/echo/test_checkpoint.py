@@ -95,7 +95,10 @@ FORMATS: dict[str, Write] = {
     "causal_forcing": torch_file(lambda state: {"generator": wrapped(state), "critic": wrapped(zeros(state))}),
     "longlive_base": torch_file(lambda state: {"generator": wrapped(state, "module.model.")}),
     "compiled": torch_file(lambda state: wrapped(state, "_orig_mod.model.")),
+    "no_average_kept": torch_file(lambda state: {"generator_ema": {}, "generator": wrapped(state), "step": 600}),
     "bare": torch_file(lambda state: state),
+    "bare_with_counters": torch_file(lambda state: state | {"step": torch.tensor(600), "done": torch.tensor(True)}),
+    "safetensors_with_counters": safetensors_file(lambda state: state | {"step": torch.tensor(600)}),
     "bare_before_2020": torch_file(lambda state: state, _use_new_zipfile_serialization=False),
     "safetensors": safetensors_file(lambda state: state),
     "comfy": safetensors_file(lambda state: wrapped(state, "model.diffusion_model.")),
@@ -111,14 +114,13 @@ FORMATS: dict[str, Write] = {
 def test_every_format_loads_to_identical_tensors(name: str, tmp_path: Path, model: WanModel) -> None:
     state = model.state_dict()
     path = FORMATS[name](tmp_path, state)
-    assert checkpoint.shapes(path) == {key: tuple(value.shape) for key, value in state.items()}
     checkpoint.check(path, model.config)
     loaded = checkpoint.load_network(path, None, model.config, torch.float32, "cpu")
     found = loaded.state_dict()
     assert list(found) == list(state)
     assert not [key for key in state if not torch.equal(found[key], state[key])]
     assert not loaded.training and not any(parameter.requires_grad for parameter in loaded.parameters())
-    half = checkpoint.read(path, torch.bfloat16)
+    half = checkpoint.load_network(path, None, model.config, torch.bfloat16, "cpu").state_dict()
     assert not [key for key in state if not torch.equal(half[key], state[key].bfloat16())]
 
 
@@ -142,7 +144,7 @@ def test_shapes_from_sizes_are_those_of_the_network(model: WanModel) -> None:
 def test_true_size_is_checked_without_reading_data(tmp_path: Path) -> None:
     path = true_size_file(tmp_path / "diffusion_pytorch_model.safetensors", WanConfig())
     checkpoint.check(path, WanConfig())
-    found = checkpoint.shapes(path)
+    found = weights.open_weights(path).shapes
     assert len(found) == 825
     assert sum(torch.Size(shape).numel() for shape in found.values()) == 1_418_996_800
 
@@ -235,6 +237,43 @@ def test_merged_additions_equal_a_peft_forward(write: Callable[[Path, torch.nn.M
     difference = (ours - theirs).abs() / theirs.abs().max()
     assert difference.max() <= 1e-6, f"max {difference.max():.1e}, mean {difference.mean():.1e} of the largest value"
     assert (ours - without).abs().max() > 0.01
+
+
+def test_nothing_beside_a_file_of_additions_changes_the_network(tmp_path: Path) -> None:
+    """A run's name covers the file alone; the config that peft writes is read of a folder, which the name covers whole."""
+    config = WanConfig(dim=32, ffn_dim=48, heads=2, layers=1, freq_dim=32, text_dim=16, text_len=6)
+    base = checkpoint.random_network(config, torch.float32, "cpu")
+    network = with_peft(base, rank=4, alpha=4)
+    lora, path = longlive(tmp_path, network), FORMATS["bare"](tmp_path, base.state_dict())
+    before = checkpoint.load_network(path, lora, config, torch.float32, "cpu").state_dict()
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 64}))
+    after = checkpoint.load_network(path, lora, config, torch.float32, "cpu").state_dict()
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert not changed, f"{len(changed)} tensors changed, first {changed[:1]}"
+    folder = peft_folder(tmp_path, network)
+    checkpoint.check_lora(folder, config)
+    with pytest.raises(ValueError, match=r"the scale of these additions stands in the adapter_config.json beside it; nearest is the folder"):
+        checkpoint.check_lora(folder / "adapter_model.safetensors", config)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"r": 4}', "KeyError: 'lora_alpha'"),
+        ('{"r": 0, "lora_alpha": 4}', "ZeroDivisionError"),
+        ('{"r": -4, "lora_alpha": 4}', "r is -4"),
+        ('{"r": "4", "lora_alpha": 4}', "TypeError"),
+        ("[]", "TypeError"),
+        ('{"r": 4,', "JSONDecodeError"),
+        ('{"r": 4, "lora_alpha": 4, "alpha_pattern": {"q": 8}}', "alpha_pattern gives layers scales of their own"),
+    ],
+)
+def test_a_folder_of_additions_without_a_scale_is_refused_early(content: str, words: str, tmp_path: Path, model: WanModel) -> None:
+    shapes = {"blocks.0.self_attn.q.lora_A.weight": (2, 32), "blocks.0.self_attn.q.lora_B.weight": (32, 2)}
+    (tmp_path / "adapter_config.json").write_text(content)
+    with pytest.raises(ValueError, match=words) as refusal:
+        checkpoint.check_lora(shaped(shapes)(tmp_path, {}).parent, model.config)
+    assert "\n" not in str(refusal.value) and str(tmp_path / "adapter_config.json") in str(refusal.value)
 
 
 def test_additions_are_summed_before_the_cast(tmp_path: Path) -> None:
