@@ -23,7 +23,7 @@ from echo.geometry import Geometry
 from echo.memory.settings import Fusion
 from echo.policy import Echo
 from echo.scene import Script, Transition
-from jobs.memory_parts import BYTES, FLOAT, CodecSizes, TaehvSizes, TextSizes, frame_bytes, network_parameters, pass_bytes, states
+from jobs.memory_parts import BYTES, FLOAT, CodecMemory, TaehvMemory, TextMemory, frame_bytes, network_parameters, pass_bytes, states
 
 if TYPE_CHECKING:
     import torch
@@ -48,10 +48,10 @@ class Setup:
     batch: int = 1
     dtype: str = "bfloat16"
     window: str = "shared"
-    text: TextSizes = field(default_factory=TextSizes)
+    text: TextMemory = field(default_factory=TextMemory)
     text_dtype: str = "bfloat16"
     text_on_device: bool = True
-    codec: CodecSizes | TaehvSizes | None = field(default_factory=CodecSizes)
+    codec: CodecMemory | TaehvMemory | None = field(default_factory=CodecMemory)
     codec_dtype: str = "bfloat16"
     capacity: int | None = None
 
@@ -207,8 +207,8 @@ def _cheaper(setup: Setup) -> Iterator[tuple[str, Setup]]:
             yield "backbone.parts.text_dtype=bfloat16", dataclasses.replace(setup, text_dtype="bfloat16")
     if setup.codec_dtype == "float32":
         yield "backbone.parts.codec_dtype=bfloat16", dataclasses.replace(setup, codec_dtype="bfloat16")
-    if isinstance(setup.codec, CodecSizes):
-        yield "backbone.parts.decoder=taehv", dataclasses.replace(setup, codec=TaehvSizes())
+    if isinstance(setup.codec, CodecMemory):
+        yield "backbone.parts.decoder=taehv", dataclasses.replace(setup, codec=TaehvMemory())
     if setup.batch > 1:
         yield f"batch={setup.batch // 2}", dataclasses.replace(setup, batch=setup.batch // 2)
 

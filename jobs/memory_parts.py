@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from echo.backbone import sizes
 from echo.backbone.sizes import CELL_PX, WanConfig
 from echo.geometry import PATCH, Geometry
 
@@ -17,17 +18,8 @@ FLOAT = 4
 """Bytes of fp32, in which rotations, norms and statistics are computed whatever the network's type."""
 
 
-@dataclass(frozen=True)
-class TextSizes:
-    """Sizes of a UMT5 encoder; the defaults are those of XXL."""
-
-    vocabulary: int = 256384
-    width: int = 4096
-    heads: int = 64
-    head_dim: int = 64
-    ffn: int = 10240
-    layers: int = 24
-    buckets: int = 32
+class TextMemory(sizes.TextSizes):
+    """What a UMT5 encoder of these sizes takes."""
 
     @property
     def parameters(self) -> int:
@@ -110,15 +102,8 @@ class Convolution:
         return self.inputs * self.outputs * self.kernel[0] * self.kernel[1] * self.kernel[2] + self.outputs
 
 
-@dataclass(frozen=True)
-class CodecSizes:
-    """Sizes of Wan2.1's decoder; the defaults are the released ones. temporal: which of the doublings in space double time too."""
-
-    base: int = 96
-    multipliers: tuple[int, ...] = (1, 2, 4, 4)
-    res_blocks: int = 2
-    channels: int = 16
-    temporal: tuple[bool, ...] = (True, True, False)
+class CodecMemory(sizes.CodecSizes):
+    """What Wan2.1's decoder of these sizes takes."""
 
     def convolutions(self, height_px: int, width_px: int) -> Iterator[Convolution]:
         """All of them, in the order in which a latent frame meets them."""
@@ -180,14 +165,8 @@ def _held(c: Convolution, item: int) -> int:
     return (3 * c.inputs * c.frames * area + 2 * c.inputs * area + fed + max(fed, c.outputs * c.frames * area)) * item
 
 
-@dataclass(frozen=True)
-class TaehvSizes:
-    """Sizes of the small decoder; the defaults are the published ones. growth: frames that a level makes of one."""
-
-    widths: tuple[int, ...] = (256, 128, 64, 64)
-    growth: tuple[int, ...] = (1, 2, 2)
-    channels: int = 16
-    blocks: int = 3
+class TaehvMemory(sizes.TaehvSizes):
+    """What a small decoder of these sizes takes."""
 
     @property
     def parameters(self) -> int:
@@ -213,15 +192,11 @@ class TaehvSizes:
         return max(4 * wide * frames * (1 + 2 * growth) * area for wide, frames, growth, area in self._levels(height_px, width_px)) * item
 
 
-def codec_sizes(decoder: str, size: str) -> CodecSizes | TaehvSizes:
+def codec_sizes(decoder: str, size: str) -> CodecMemory | TaehvMemory:
     """Of the decoders that random weights come in; real files are native."""
-    if decoder == "taehv":
-        return TaehvSizes()
-    return CodecSizes(base=4) if size == "tiny" else CodecSizes()
+    return TaehvMemory() if decoder == "taehv" else CodecMemory(**vars(sizes.CODECS[size]))
 
 
-def text_sizes(size: str, random: bool) -> TextSizes:
+def text_sizes(size: str, random: bool) -> TextMemory:
     """Of the text encoders: XXL, or those with random weights."""
-    if size == "tiny":
-        return TextSizes(vocabulary=512, width=32, heads=4, head_dim=8, ffn=64, layers=2)
-    return TextSizes(vocabulary=4096, layers=2) if random else TextSizes()
+    return TextMemory(**vars(sizes.RANDOM_TEXT[size])) if random or size == "tiny" else TextMemory()

@@ -160,7 +160,7 @@ def _scale(path: Path) -> float:
         return 1.0
     if not path.is_dir():
         if path.name.startswith("adapter_model."):
-            raise ValueError(f"{path}: the scale of these additions stands in the {ADAPTER} beside it; nearest is the folder, {path.parent}")
+            raise ValueError(f"{path}: its scale stands in the {ADAPTER} beside it; nearest is the folder, {path.parent}")
         return 1.0
     try:
         values = json.loads(config.read_text(encoding="utf-8"))
@@ -171,7 +171,7 @@ def _scale(path: Path) -> float:
         own = next((name for name in ("rank_pattern", "alpha_pattern") if values.get(name)), None)
     except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{config}: no scale in it ({reason}); numbers r (above 0) and lora_alpha belong there, as peft writes them") from None
+        raise ValueError(f"{config}: no scale in it ({reason}); numbers r (above 0) and lora_alpha belong there") from None
     if own is not None:
-        raise ValueError(f"{config}: {own} gives layers scales of their own, which is not read; nearest is additions of one r and lora_alpha")
+        raise ValueError(f"{config}: {own} gives layers scales of their own, which are not read; nearest is one r and lora_alpha")
     return float(scale)

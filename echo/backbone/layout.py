@@ -10,9 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from echo.backbone.files import looks_like
 from echo.backbone.headers import Shape
-from echo.backbone.names import mismatch
+from echo.backbone.names import looks_like, mismatch
 from echo.backbone.weights import Weights, open_weights
 
 Rules = Sequence[tuple[str, str]]
@@ -61,7 +60,7 @@ def open_layout(path: Path, rules: Rules) -> Layout:
     return Layout(weights, names)
 
 
-def shapes_of(module: nn.Module) -> dict[str, Shape]:
+def module_shapes(module: nn.Module) -> dict[str, Shape]:
     """Shapes of all that a module keeps."""
     return {name: tuple(value.shape) for name, value in module.state_dict().items()}
 

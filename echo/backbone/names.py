@@ -1,13 +1,13 @@
-"""What the tensors of a Wan network are called in the files of others, and what a wrong file looks like.
+"""What the tensors of a Wan network are called in the files of others, and what a file of weights looks like.
 
 Two layouts: that of the Wan release, which the Self-Forcing line keeps, and that of diffusers' `WanTransformer3DModel`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
-from echo.backbone import files
 from echo.backbone.headers import Shape
 from echo.backbone.sizes import WanConfig
 from echo.geometry import PATCH
@@ -41,6 +41,17 @@ SIZES = {
     (3072, 30): "Wan2.2-5B",
 }
 """Released transformers by width and layers."""
+KINDS = (
+    (r"^decoder\.(up_blocks|upsamples)\.\d+\.(.+\.)?(upsampler|upsamples)\.", "the VAE of Wan2.2 (48 channels)"),
+    (r"^decoder\.upsamples\.", "a VAE in Wan's layout (Wan2.1_VAE.pth)"),
+    (r"^decoder\.up_blocks\.", "a VAE in diffusers' layout"),
+    (r"^decoder\.3\.conv\.0\.", "a TAEHV decoder (taew2_1.pth)"),
+    (r"^blocks\.0\.ffn\.gate\.0\.", "a UMT5 encoder in Wan's layout (models_t5_umt5-xxl-enc-bf16.pth)"),
+    (r"^encoder\.block\.0\.", "a T5 or UMT5 encoder in transformers' layout"),
+    (r"^condition_embedder\.", "a Wan network in diffusers' layout"),
+    (r"(^|\.)blocks\.0\.self_attn\.", "a Wan network"),
+)
+"""A name of tensors in each kind of file, and what to call that kind; the first that fits counts."""
 LOW_RANK = (".lora_A", ".lora_B", ".lora_down", ".lora_up")
 
 
@@ -128,7 +139,8 @@ def looks_like(shapes: Mapping[str, Shape]) -> str:
     plain = {from_diffusers(bare(name)): shape for name, shape in shapes.items()}
     if "patch_embedding.weight" in plain and any(name.startswith("blocks.") for name in plain):
         return _transformer(plain)
-    return files.looks_like(shapes)
+    kinds = (kind for pattern, kind in KINDS if any(re.search(pattern, name) for name in shapes))
+    return next(kinds, "nothing that this project knows")
 
 
 def _transformer(plain: Mapping[str, Shape]) -> str:

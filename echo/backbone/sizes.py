@@ -50,6 +50,62 @@ class WanConfig:
 
 
 @dataclass(frozen=True)
+class TextSizes:
+    """Sizes of a UMT5 encoder; the defaults are those of XXL."""
+
+    vocabulary: int = 256384
+    width: int = 4096
+    heads: int = 64
+    head_dim: int = 64
+    ffn: int = 10240
+    layers: int = 24
+    buckets: int = 32
+
+
+RANDOM_TEXT = {
+    "tiny": TextSizes(vocabulary=512, width=32, heads=4, head_dim=8, ffn=64, layers=2),
+    "native": TextSizes(vocabulary=4096, layers=2),
+}
+"""Text encoders with random weights."""
+
+
+@dataclass(frozen=True)
+class CodecSizes:
+    """Sizes of Wan2.1's decoder; the defaults are the released ones.
+
+    base: channels at full resolution. multipliers: how many times as many the levels have, the finest first. temporal: which of the
+    doublings in space double time too.
+    """
+
+    base: int = 96
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    res_blocks: int = 2
+    channels: int = 16
+    temporal: tuple[bool, ...] = (True, True, False)
+
+
+CODECS = {"tiny": CodecSizes(base=4), "native": CodecSizes()}
+"""Decoders of Wan2.1's make with random weights."""
+
+
+@dataclass(frozen=True)
+class TaehvSizes:
+    """Sizes of the small decoder; the defaults are the published ones.
+
+    widths: channels of the three levels and after them. growth: frames that a level makes of one. blocks: of a level.
+    """
+
+    widths: tuple[int, ...] = (256, 128, 64, 64)
+    growth: tuple[int, ...] = (1, 2, 2)
+    channels: int = 16
+    blocks: int = 3
+
+
+SMALL_CODECS = {"tiny": TaehvSizes(widths=(16, 8, 8, 8)), "native": TaehvSizes()}
+"""Small decoders with random weights."""
+
+
+@dataclass(frozen=True)
 class Size:
     """A network's sizes and the frames that it was made for (tiny: frames that a processor makes in seconds), in pixels."""
 

@@ -17,20 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from echo.backbone.layout import Layout, fill, open_layout, shapes_of
-from echo.backbone.vae import CHANNELS, same_shape
-
-WIDTHS = (256, 128, 64, 64)
-"""Channels of the three levels and after them, in the published file."""
-
-GROWTH = (1, 2, 2)
-"""Frames that a level makes of one."""
-
-BLOCKS = 3
-"""Blocks of a level."""
-
-RANDOM = {"tiny": (16, 8, 8, 8), "native": WIDTHS}
-"""Channels with random weights."""
+from echo.backbone.layout import Layout, fill, module_shapes, open_layout
+from echo.backbone.sizes import SMALL_CODECS, TaehvSizes
+from echo.backbone.vae import same_shape
 
 LIMIT = 3.0
 """Latents are bent below this size before the first convolution."""
@@ -41,12 +30,13 @@ Memory = dict[str, Tensor]
 class TaehvDecoder(nn.Module):
     """The decoder under the names of the published file, whose numbers also count the layers without weights."""
 
-    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
+    def __init__(self, sizes: TaehvSizes = SMALL_CODECS["native"]) -> None:
         super().__init__()
-        layers: dict[str, nn.Module] = {"1": _conv(CHANNELS, widths[0])}
-        for level, growth in enumerate(GROWTH):
+        self.sizes, widths = sizes, sizes.widths
+        layers: dict[str, nn.Module] = {"1": _conv(sizes.channels, widths[0])}
+        for level, growth in enumerate(sizes.growth):
             width, first = widths[level], 3 + 6 * level
-            for number in range(first, first + BLOCKS):
+            for number in range(first, first + sizes.blocks):
                 layers[str(number)] = nn.ModuleDict({"conv": _block(width)})
             layers[str(first + 4)] = nn.ModuleDict({"conv": nn.Conv2d(width, width * growth, 1, bias=False)})
             layers[str(first + 5)] = _conv(width, widths[level + 1], bias=False)
@@ -59,9 +49,9 @@ class TaehvDecoder(nn.Module):
         """
         batch = len(latent)
         x = F.relu(self.decoder["1"](torch.tanh(latent / LIMIT) * LIMIT))
-        for level, growth in enumerate(GROWTH):
+        for level, growth in enumerate(self.sizes.growth):
             first = 3 + 6 * level
-            for number in range(first, first + BLOCKS):
+            for number in range(first, first + self.sizes.blocks):
                 x = self._remembering(str(number), x, batch, memory)
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
             x = self._inner(str(first + 4))(x)
@@ -104,11 +94,11 @@ class TaehvCodec:
     @classmethod
     def random(cls, size: str = "native", *, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu") -> TaehvCodec:
         """A codec with random weights, always the same ones: "tiny" for tests, "native" of the published size."""
-        if size not in RANDOM:
-            raise ValueError(f"random codec {size!r}: one of {', '.join(RANDOM)}")
+        if size not in SMALL_CODECS:
+            raise ValueError(f"random codec {size!r}: one of {', '.join(SMALL_CODECS)}")
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
-            decoder = TaehvDecoder(RANDOM[size])
+            decoder = TaehvDecoder(SMALL_CODECS[size])
             # Colours around grey: half of them would be cut off at black.
             decoder.get_parameter("decoder.22.bias").add_(0.5)
         return cls(decoder.to(device, dtype))
@@ -153,10 +143,11 @@ def check(path: Path) -> None:
 def _fitting(path: Path) -> tuple[Layout, TaehvDecoder]:
     """A file that fits, and a decoder of its size without memory. Raises ValueError as `TaehvCodec.load` does."""
     layout = open_layout(path, ())
-    widths = tuple(layout.shapes.get(f"decoder.{number}.weight", (wide,))[0] for number, wide in zip((1, 8, 14, 20), WIDTHS, strict=True))
+    ends = zip((1, 8, 14, 20), TaehvSizes.widths, strict=True)
+    widths = tuple(layout.shapes.get(f"decoder.{number}.weight", (wide,))[0] for number, wide in ends)
     with torch.device("meta"):
-        decoder = TaehvDecoder(widths)
-    layout.check("a TAEHV decoder of Wan2.1 (taew2_1.pth)", shapes_of(decoder), beside=("encoder.",))
+        decoder = TaehvDecoder(TaehvSizes(widths))
+    layout.check("a TAEHV decoder of Wan2.1 (taew2_1.pth)", module_shapes(decoder), beside=("encoder.",))
     return layout, decoder
 
 

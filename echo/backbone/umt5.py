@@ -14,8 +14,9 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ from torch import Tensor, nn
 
 from echo.backbone.extras import need, version_of
 from echo.backbone.headers import Shape
-from echo.backbone.layout import Layout, open_layout, shapes_of
+from echo.backbone.layout import Layout, module_shapes, open_layout
+from echo.backbone.load import DTYPES
+from echo.backbone.sizes import RANDOM_TEXT, TextSizes
 
 TEXT_LEN = 512
 """Tokens that Wan's networks were trained with, the end token among them."""
@@ -38,10 +41,8 @@ PAD, END = 0, 1
 FORMAT = 1
 """Of the rows on disk; part of their names, so that a change of this module can make all of them stale."""
 
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-
 _LAYER = r"^blocks\.(\d+)\."
-FROM_WAN = (
+TEXT_FROM_WAN = (
     (r"^token_embedding\.", "shared."),
     (r"^norm\.", "encoder.final_layer_norm."),
     (_LAYER + r"norm1\.", r"encoder.block.\1.layer.0.layer_norm."),
@@ -56,24 +57,8 @@ FROM_WAN = (
 """Names in Wan's file to names in transformers, which are left as they are."""
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Sizes of a UMT5 encoder; the defaults are those of XXL."""
-
-    vocabulary: int = 256384
-    width: int = 4096
-    heads: int = 64
-    head_dim: int = 64
-    ffn: int = 10240
-    layers: int = 24
-    buckets: int = 32
-
-
-RANDOM = {
-    "tiny": Sizes(vocabulary=512, width=32, heads=4, head_dim=8, ffn=64, layers=2),
-    "native": Sizes(vocabulary=4096, layers=2),
-}
-"""Sizes with random weights."""
+DECODING_HALF = ("decoder.", "lm_head.")
+"""Beginnings of names that the file of a whole UMT5 has beside its encoder; they are not read."""
 
 
 def clean(text: str) -> str:
@@ -125,9 +110,9 @@ class Umt5Text:
     ) -> Umt5Text:  # fmt: skip
         """The encoder of a weights file or folder, which is looked at now and loaded when a prompt needs it.
 
-        weights: Wan's `models_t5_umt5-xxl-enc-bf16.pth`, or a folder of diffusers or transformers (safetensors, in shards
-        or not). tokenizer: a folder with tokenizer.json, or that file. identity: a digest of the weights, so that files
-        of 11 GB are not read for their names. Raises ValueError for a missing or foreign file.
+        weights: Wan's `models_t5_umt5-xxl-enc-bf16.pth`, or a folder of diffusers or transformers (safetensors or torch files, in
+        shards or not, with the decoding half or without it). tokenizer: a folder with tokenizer.json, or that file. identity: a
+        digest of the weights, so that files of 11 GB are not read for their names. Raises ValueError for a missing or foreign file.
         """
         sizes = _fitting(weights)
         tokenize = _tokenizer(tokenizer, sizes.vocabulary)
@@ -148,10 +133,9 @@ class Umt5Text:
         "tiny" has two layers of `text_dim` (32). "native" has XXL's widths, so that its rows are as wide as real ones and
         a layer costs what a real one costs, but two layers of 24 and 4096 tokens: 0.8 GB in bfloat16, not 11.
         """
-        if size not in RANDOM:
-            raise ValueError(f"random text encoder {size!r}: one of {', '.join(RANDOM)}")
-        known = RANDOM[size]
-        sizes = Sizes(**{**known.__dict__, "width": text_dim or known.width})
+        if size not in RANDOM_TEXT:
+            raise ValueError(f"random text encoder {size!r}: one of {', '.join(RANDOM_TEXT)}")
+        sizes = replace(RANDOM_TEXT[size], width=text_dim or RANDOM_TEXT[size].width)
 
         def build() -> nn.Module:
             model = _model(sizes)
@@ -185,13 +169,17 @@ class Umt5Text:
         return table
 
     def prepare(self, texts: Sequence[str]) -> None:
-        """Encode the texts whose rows are not on disk yet. Raises ValueError as `check` does, before any is encoded."""
+        """Encode the texts whose rows are not on disk yet, on a processor with all the cores that this process may use.
+
+        The last bits of a processor's rows depend on that number of cores, as those of a card depend on the card; rows on disk are
+        taken as they are, wherever they were made. Raises ValueError as `check` does, before any is encoded.
+        """
         self.check(texts)
         lacking = [entry for entry in map(self._entry, dict.fromkeys(texts)) if self._kept(entry) is None]
         if not lacking:
             return
         self._cache.mkdir(parents=True, exist_ok=True)
-        with need("filelock").FileLock(self._cache / "encoder.lock"):
+        with need("filelock").FileLock(self._cache / "encoder.lock"), _all_cores(self._device):
             for entry in lacking:
                 # Another process may have written these rows while this one waited.
                 if self._kept(entry) is None:
@@ -221,7 +209,7 @@ class Umt5Text:
             return self._entries[text]
         cleaned = clean(text)
         tokens = self._tokenize(cleaned)
-        decides = [FORMAT, self._identity, str(self.dtype), self.text_len, cleaned, tokens, version_of("transformers")]
+        decides = [FORMAT, self._identity, str(self.dtype), self._device.type, self.text_len, cleaned, tokens, version_of("transformers")]
         name = hashlib.blake2b(json.dumps(decides).encode(), digest_size=16).hexdigest()
         self._entries[text] = _Entry(cleaned, tokens, self._cache / name[:2] / f"{name}.safetensors")
         return self._entries[text]
@@ -251,9 +239,26 @@ class _Entry:
     path: Path
 
 
+@contextmanager
+def _all_cores(device: torch.device) -> Iterator[None]:
+    """A worker computes with few threads so that many run side by side, but only one of them encodes, and the others wait for it."""
+    before = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(cores())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _open(path: Path) -> Layout:
     """A file or folder under transformers' names; a pipeline's folder stands for its `text_encoder`."""
-    return open_layout(path / "text_encoder" if (path / "text_encoder").is_dir() else path, FROM_WAN)
+    return open_layout(path / "text_encoder" if (path / "text_encoder").is_dir() else path, TEXT_FROM_WAN)
 
 
 def check(weights: Path, tokenizer: Path) -> None:
@@ -261,27 +266,27 @@ def check(weights: Path, tokenizer: Path) -> None:
     _tokenizer(tokenizer, _fitting(weights).vocabulary)
 
 
-def _fitting(path: Path) -> Sizes:
+def _fitting(path: Path) -> TextSizes:
     """Sizes of an encoder's file. Raises ValueError as `Umt5Text.load` does."""
     layout = _open(path)
     sizes = _sizes(layout.shapes)
-    layout.check("a UMT5 encoder", _expected(_model(sizes)))
+    layout.check("a UMT5 encoder", _expected(_model(sizes)), beside=DECODING_HALF)
     return sizes
 
 
-def _sizes(shapes: Mapping[str, Shape]) -> Sizes:
+def _sizes(shapes: Mapping[str, Shape]) -> TextSizes:
     """Sizes as the shapes tell them; XXL's where they do not, so that the check can say what is wrong."""
     layer = "encoder.block.0.layer."
     names = ("shared.weight", layer + "0.SelfAttention.q.weight", layer + "1.DenseReluDense.wi_0.weight",
              layer + "0.SelfAttention.relative_attention_bias.weight")  # fmt: skip
     if any(len(shapes.get(name, ())) != 2 for name in names):
-        return Sizes()
+        return TextSizes()
     (vocabulary, width), (inner, _), (ffn, _), (buckets, heads) = (shapes[name] for name in names)
     layers = {name.split(".")[2] for name in shapes if name.startswith("encoder.block.")}
-    return Sizes(vocabulary, width, heads, inner // heads, ffn, len(layers), buckets)
+    return TextSizes(vocabulary, width, heads, inner // heads, ffn, len(layers), buckets)
 
 
-def _model(sizes: Sizes) -> nn.Module:
+def _model(sizes: TextSizes) -> nn.Module:
     """An encoder without memory."""
     transformers = need("transformers")
     config = transformers.UMT5Config(
@@ -297,7 +302,7 @@ def _model(sizes: Sizes) -> nn.Module:
 
 def _expected(model: nn.Module) -> dict[str, Shape]:
     """Shapes of a model's tensors, the embedding table once of its two names."""
-    return {name: shape for name, shape in shapes_of(model).items() if not name.startswith("encoder.embed_tokens.")}
+    return {name: shape for name, shape in module_shapes(model).items() if not name.startswith("encoder.embed_tokens.")}
 
 
 def _assign(model: nn.Module, tensor: Callable[[str], Tensor], dtype: torch.dtype, device: torch.device) -> nn.Module:
@@ -310,7 +315,7 @@ def _assign(model: nn.Module, tensor: Callable[[str], Tensor], dtype: torch.dtyp
     return model
 
 
-def _noise(sizes: Sizes, shapes: Mapping[str, Shape], name: str) -> Tensor:
+def _noise(sizes: TextSizes, shapes: Mapping[str, Shape], name: str) -> Tensor:
     """A random tensor of a sane scale: products keep their size, and queries make up for the attention that is not scaled."""
     shape = shapes[name]
     if len(shape) == 1:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from echo.backbone.extras import need
 from echo.backbone.headers import Shape
-from echo.backbone.layout import Layout, fill, open_layout, shapes_of
+from echo.backbone.layout import Layout, fill, module_shapes, open_layout
+from echo.backbone.sizes import CODECS, CodecSizes
 
 LATENT_MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503,
@@ -30,15 +31,9 @@ LATENT_STD = (
 
 CHANNELS = len(LATENT_MEAN)
 
-BASE = 96
-"""Channels at full resolution; the coarser levels have 2, 4 and 4 times as many."""
-
-RANDOM = {"tiny": 4, "native": BASE}
-"""Channels at full resolution of codecs with random weights."""
-
 _MIDDLE = (("0", "resnets.0"), ("1", "attentions.0"), ("2", "resnets.1"))
 _RESIDUAL = (("0", "norm1"), ("2", "conv1"), ("3", "norm2"), ("6", "conv2"))
-FROM_WAN = (
+CODEC_FROM_WAN = (
     (r"^conv1\.", "quant_conv."),
     (r"^conv2\.", "post_quant_conv."),
     (r"^decoder\.conv1\.", "decoder.conv_in."),
@@ -85,11 +80,11 @@ class WanCodec:
     @classmethod
     def random(cls, size: str, *, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu") -> WanCodec:
         """A codec with random weights, always the same ones: "tiny" for tests, "native" of the true size."""
-        if size not in RANDOM:
-            raise ValueError(f"random codec {size!r}: one of {', '.join(RANDOM)}")
+        if size not in CODECS:
+            raise ValueError(f"random codec {size!r}: one of {', '.join(CODECS)}")
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(0)
-            decoder, entry = _parts(RANDOM[size], meta=False)
+            decoder, entry = _parts(CODECS[size], meta=False)
         return cls(decoder.to(device, dtype), entry.to(device, dtype), torch.tensor(LATENT_MEAN), torch.tensor(LATENT_STD))
 
     def stream(self) -> WanStream:
@@ -149,29 +144,30 @@ def to_bytes(frames: Tensor) -> Tensor:
     return ((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 4, 1)
 
 
-def _parts(base: int, *, meta: bool = True) -> tuple[nn.Module, nn.Module]:
+def _parts(sizes: CodecSizes, *, meta: bool = True) -> tuple[nn.Module, nn.Module]:
     """`decoder` and `post_quant_conv` of an AutoencoderKLWan of this size, by default without memory."""
     module = need("diffusers.models.autoencoders.autoencoder_kl_wan")
     with torch.device("meta" if meta else "cpu"):
-        entry: nn.Module = module.WanCausalConv3d(CHANNELS, CHANNELS, 1)
+        entry: nn.Module = module.WanCausalConv3d(sizes.channels, sizes.channels, 1)
         decoder: nn.Module = module.WanDecoder3d(
-            dim=base, z_dim=CHANNELS, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[], temperal_upsample=[True, True, False]
-        )
+            dim=sizes.base, z_dim=sizes.channels, dim_mult=list(sizes.multipliers), num_res_blocks=sizes.res_blocks, attn_scales=[],
+            temperal_upsample=list(sizes.temporal),
+        )  # fmt: skip
     return decoder, entry
 
 
 def _fitting(path: Path) -> tuple[Layout, nn.Module, nn.Module]:
     """A file that fits, and the two modules of its size, without memory. Raises ValueError as `WanCodec.load` does."""
-    layout = open_layout(_file(path), FROM_WAN)
-    (base,) = layout.shapes.get("decoder.norm_out.gamma", (BASE, 1, 1, 1))[:1]
-    decoder, entry = _parts(base)
+    layout = open_layout(_file(path), CODEC_FROM_WAN)
+    (base,) = layout.shapes.get("decoder.norm_out.gamma", (CodecSizes.base, 1, 1, 1))[:1]
+    decoder, entry = _parts(CodecSizes(base=base))
     layout.check("the VAE of Wan2.1", _expected(decoder, entry), beside=("encoder.", "quant_conv."))
     return layout, decoder, entry
 
 
 def _expected(decoder: nn.Module, entry: nn.Module) -> dict[str, Shape]:
     parts = (("decoder.", decoder), ("post_quant_conv.", entry))
-    return {prefix + name: shape for prefix, part in parts for name, shape in shapes_of(part).items()}
+    return {prefix + name: shape for prefix, part in parts for name, shape in module_shapes(part).items()}
 
 
 def _file(path: Path) -> Path:

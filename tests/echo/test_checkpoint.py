@@ -252,7 +252,7 @@ def test_nothing_beside_a_file_of_additions_changes_the_network(tmp_path: Path) 
     assert not changed, f"{len(changed)} tensors changed, first {changed[:1]}"
     folder = peft_folder(tmp_path, network)
     checkpoint.check_lora(folder, config)
-    with pytest.raises(ValueError, match=r"the scale of these additions stands in the adapter_config.json beside it; nearest is the folder"):
+    with pytest.raises(ValueError, match="its scale stands in the adapter_config.json beside it; nearest is the folder"):
         checkpoint.check_lora(folder / "adapter_model.safetensors", config)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import multiprocessing
 import re
 import time
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 
 from echo.backbone import umt5
 from echo.backbone.extras import need
+from echo.backbone.load import DTYPES
 from echo.backbone.umt5 import Umt5Text
 from tests.echo.conftest import report
 
@@ -45,6 +47,17 @@ def wan_file(tensors: dict[str, torch.Tensor], path: Path) -> Path:
     return path
 
 
+def torch_shards(tensors: dict[str, torch.Tensor], folder: Path) -> None:
+    """Files with an index, as transformers saved them before safetensors."""
+    folder.mkdir()
+    names = [f"pytorch_model-{i + 1:05d}-of-00003.bin" for i in range(3)]
+    held = {name: names[i % 3] for i, name in enumerate(tensors)}
+    for file in names:
+        torch.save({name: value for name, value in tensors.items() if held[name] == file}, folder / file)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": held}))
+    (folder / "config.json").write_text(json.dumps({"architectures": ["UMT5ForConditionalGeneration"]}))
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
     """A trained tokenizer and one tiny encoder, as Wan, transformers (in shards) and diffusers (a pipeline) save it."""
@@ -69,6 +82,10 @@ def files(tmp_path_factory) -> Path:
     model.save_pretrained(folder / "shards", max_shard_size="20KB")
     model.save_pretrained(folder / "pipeline" / "text_encoder")
     wan_file(model.state_dict(), folder / "models_t5_umt5-xxl-enc-bf16.pth")
+    whole = transformers.UMT5ForConditionalGeneration(config)
+    whole.load_state_dict(model.state_dict(), strict=False)
+    whole.save_pretrained(folder / "whole")
+    torch_shards(whole.state_dict(), folder / "torch_shards")
     assert len(list((folder / "shards").glob("*.safetensors"))) > 1
     return folder
 
@@ -92,7 +109,7 @@ def loaded(files: Path, cache: Path, name: str = "models_t5_umt5-xxl-enc-bf16.pt
     return Umt5Text.load(files / name, files / "tokenizer", cache=cache, **settings)
 
 
-@pytest.mark.parametrize("name", ["models_t5_umt5-xxl-enc-bf16.pth", "shards", "pipeline"])
+@pytest.mark.parametrize("name", ["models_t5_umt5-xxl-enc-bf16.pth", "shards", "pipeline", "whole", "torch_shards"])
 def test_rows_are_those_of_transformers_with_wans_cleaning(name, files, tmp_path):
     text = loaded(files, tmp_path, name)
     ours, theirs = text.encode(TEXTS), directly(files, TEXTS)
@@ -132,12 +149,35 @@ def test_rows_are_kept_by_all_that_decides_them(files, tmp_path, monkeypatch):
     for count, changes in enumerate(({"identity": "other"}, {"dtype": "bfloat16"}, {"text_len": 64}), 2):
         other = loaded(files, tmp_path, **changes)
         rows = other.encode(TEXTS[:1])
-        assert other.loads == 1 and rows.dtype == umt5.DTYPES[changes.get("dtype", "float32")]
+        assert other.loads == 1 and rows.dtype == DTYPES[changes.get("dtype", "float32")]
         assert len(list(tmp_path.rglob("*.safetensors"))) == count
     monkeypatch.setattr(umt5, "version_of", lambda package: "0.0")
     other = loaded(files, tmp_path)
     other.prepare(TEXTS[:1])
     assert other.loads == 1
+
+
+def test_a_processors_rows_are_not_taken_for_a_cards(files, tmp_path):
+    """`text_device` is in a run's name; which card of several is not."""
+    here, card, other = (loaded(files, tmp_path, device=device)._entry(TEXTS[0]).path for device in ("cpu", "cuda", "cuda:1"))
+    assert here != card == other
+
+
+def test_an_encoder_on_the_processor_has_all_cores_and_gives_them_back(files, tmp_path, monkeypatch):
+    """A worker has one thread, and while it encodes the others wait for it."""
+    monkeypatch.setattr(umt5, "cores", lambda: 3)
+    before, text, seen = torch.get_num_threads(), loaded(files, tmp_path), []
+    monkeypatch.setattr(text, "_rows", lambda tokens: seen.append(torch.get_num_threads()) or torch.zeros(len(tokens), 32))
+    text.prepare(TEXTS[:2])
+    assert (seen, torch.get_num_threads()) == ([3, 3], before)
+
+    def fail(tokens):
+        raise RuntimeError
+
+    monkeypatch.setattr(text, "_rows", fail)
+    with pytest.raises(RuntimeError):
+        text.prepare(TEXTS[2:])
+    assert torch.get_num_threads() == before
 
 
 def test_damaged_rows_are_made_again(files, tmp_path):
@@ -153,6 +193,7 @@ def test_damaged_rows_are_made_again(files, tmp_path):
 
 
 def _prepare(cache: Path, texts: list[str], start, loads) -> None:
+    umt5.cores = lambda: 1  # threads that the parent has started are not there after a fork
     text = Umt5Text.random("tiny", cache=cache, dtype="float32")
     build = text._build
 
@@ -236,7 +277,7 @@ def test_wrong_files_are_refused_in_one_line(files, tmp_path):
     with pytest.raises(ValueError, match="belongs to another encoder"):
         umt5.check(tmp_path / "few.pth", files / "tokenizer")
     umt5.check(good, files / "tokenizer")
-    with pytest.raises(ValueError, match="text encoder in 'float8': one of bfloat16, float32"):
+    with pytest.raises(ValueError, match="text encoder in 'float8': one of float32, bfloat16"):
         Umt5Text.random("tiny", cache=tmp_path, dtype="float8")
     with pytest.raises(ValueError, match="random text encoder 'huge': one of tiny, native"):
         Umt5Text.random("huge", cache=tmp_path)

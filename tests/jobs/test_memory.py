@@ -17,7 +17,7 @@ from echo.presets import make_policy
 from echo.rollout import Rollout
 from echo.scene import SceneStart, Script, Transition
 from jobs.memory import GB, Meter, Setup, forecast, reset_peak, resident, walk
-from jobs.memory_parts import CodecSizes, TaehvSizes, TextSizes, codec_sizes, frame_bytes, network_parameters, text_sizes
+from jobs.memory_parts import CodecMemory, TaehvMemory, TextMemory, codec_sizes, frame_bytes, network_parameters, text_sizes
 from tests.policies import PRESETS
 
 torch.set_num_threads(1)
@@ -95,9 +95,9 @@ def test_parameters_of_the_network_are_those_of_the_checkpoint():
 
 @pytest.mark.parametrize("size", ["tiny", "native"])
 def test_parameters_and_cache_of_the_decoder(size):
-    from echo.backbone.vae import RANDOM, _parts
+    from echo.backbone.vae import _parts
 
-    parts, codec = _parts(RANDOM[size]), codec_sizes("wan", size)
+    parts, codec = _parts(sizes.CODECS[size]), codec_sizes("wan", size)
     counted = sum(p.numel() for part in parts for p in part.parameters())
     assert codec.parameters == counted, f"{codec.parameters} computed, {counted} counted"
 
@@ -107,16 +107,16 @@ def test_parameters_of_the_small_decoder():
 
     with torch.device("meta"):
         counted = sum(p.numel() for p in TaehvDecoder().parameters())
-    assert TaehvSizes().parameters == counted, f"{TaehvSizes().parameters} computed, {counted} counted"
+    assert TaehvMemory().parameters == counted, f"{TaehvMemory().parameters} computed, {counted} counted"
 
 
-@pytest.mark.parametrize("random", [True, False])
-def test_parameters_of_the_text_encoder(random):
-    from echo.backbone.umt5 import Sizes, _model
+@pytest.mark.parametrize(("size", "random"), [("native", True), ("native", False), ("tiny", True)])
+def test_parameters_of_the_text_encoder(size, random):
+    from echo.backbone.umt5 import _model
 
-    ours = text_sizes("native", random)
+    ours = text_sizes(size, random)
     with torch.device("meta"):
-        model = _model(Sizes(vocabulary=ours.vocabulary, layers=ours.layers))
+        model = _model(ours)
     counted = sum(p.numel() for p in model.parameters())
     assert ours.parameters == counted, f"{ours.parameters} computed, {counted} counted"
     assert random or 5.6e9 < counted < 5.7e9
@@ -221,7 +221,7 @@ def test_a_rollouts_peak_at_the_true_size(name, window):
 def test_a_decodings_peak_at_the_true_size(dtype):
     from echo.backbone.vae import CHANNELS, LATENT_MEAN, LATENT_STD, WanCodec, _parts
 
-    decoder, entry = (part.to(dtype) for part in _parts(96))
+    decoder, entry = (part.to(dtype) for part in _parts(sizes.CodecSizes()))
     codec = WanCodec(decoder, entry, torch.tensor(LATENT_MEAN).to("meta"), torch.tensor(LATENT_STD).to("meta"))
     stream, shape = codec.stream(), (1, 1, CHANNELS, GEOMETRY.latent_height, GEOMETRY.latent_width)
     item = torch.empty(0, dtype=dtype).element_size()
@@ -230,7 +230,7 @@ def test_a_decodings_peak_at_the_true_size(dtype):
         stream.decode(torch.zeros(shape, device="meta"))
         kept = live.now
         stream.decode(torch.zeros(shape, device="meta"))
-    told = CodecSizes()
+    told = CodecMemory()
     cache, work = told.cache(480, 832, item), told.work(480, 832, item)
     assert cache == pytest.approx(kept, rel=0.02), f"{cache} told, {kept} counted"
     assert 0.97 < (cache + work) / live.most < 1.25, f"{(cache + work) / GB:.3f} GB told, {live.most / GB:.3f} GB counted"
@@ -286,7 +286,7 @@ def test_memory_grows_as_its_parts_say():
 
 
 def test_text_encoder_in_bfloat16_is_what_people_see():
-    assert 11.3 * GB < TextSizes().parameters * 2 < 11.4 * GB
+    assert 11.3 * GB < TextMemory().parameters * 2 < 11.4 * GB
 
 
 def test_meter_sees_what_a_process_takes():
