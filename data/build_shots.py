@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from data.chat import Chat, Endpoint, Local, Message, model_name, text_of
-from data.importers import numbered_lines, refuse_tags, tidy
+from data.importers import DURATION_S, check_duration, numbered_lines, refuse_tags, tidy
 from data.story import ATS, KEYS, Story, faults_of, parse_story, record, write_records
 from echo.routing import words as content_words
 from echo.scene import load_prompts
@@ -257,6 +257,7 @@ def _checked(given: argparse.Namespace) -> None:
     for name in ("tries", "max_tokens"):
         if getattr(given, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(given, name)}: at least 1")
+    check_duration(given.duration)
     if given.duration is not None and given.task != "long":
         raise ValueError(f"--duration: scenes of {given.task} last {SCENE_S:g} s; nearest is --task long")
 
@@ -272,7 +273,8 @@ def _run(given: argparse.Namespace) -> None:
         chat: Chat = (
             Local(given.local, body) if given.local else Endpoint(given.endpoint, given.model, body, key_variable=given.key_variable)
         )
-        duration_s = given.duration or (60.0 if given.task == "long" else SCENE_S)
+        usual_s = DURATION_S if given.task == "long" else SCENE_S
+        duration_s = usual_s if given.duration is None else given.duration
         for line in build(
             chat, given.task, bases[: given.first], given.output, log, seed=given.seed, tries=given.tries, duration_s=duration_s
         ):

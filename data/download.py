@@ -11,7 +11,8 @@ import os
 import shutil
 import sys
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,6 +24,8 @@ from echo.backbone.extras import need
 FLAGS = ("--list", "--dry-run", "--verify")
 PARTIAL = ".partial"
 """Folder below the checkpoints where unfinished files wait."""
+LOCK = ".download.lock"
+"""File among the checkpoints that one download at a time holds."""
 UNITS = {"GB": 1e9, "MB": 1e6}
 ROOT = Path(__file__).resolve().parent.parent
 """Where a relative folder of checkpoints begins, as for a run, wherever the command stands."""
@@ -83,7 +86,31 @@ def run(order: Order, table: Table) -> None:
     """
     if "--list" in order.flags:
         print("\n".join(listing(table)))
-        return
+    elif "--dry-run" in order.flags:
+        _carry_out(order, table)
+    else:
+        with _alone(order.checkpoints):
+            _carry_out(order, table)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a folder of checkpoints. Raises ValueError where another download holds it: two would write into the same files."""
+    filelock = need("filelock", asked="a download")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ValueError(f"{folder}: another download fetches into it; wait for its end, or nearest is checkpoints=DIR elsewhere") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _carry_out(order: Order, table: Table) -> None:
+    """Fetch, or say what would be fetched; raises as `run` does."""
     kept = Checkpoints(order.checkpoints)
     files = [kept.pinned(wanted) for kind, names in order.names.items() for wanted in table.files(kind, names)]
     files = list({wanted.target: wanted for wanted in files}.values())
@@ -101,7 +128,17 @@ def run(order: Order, table: Table) -> None:
             kept.keep(wanted, _checked(path, wanted), path)
         row = kept.rows[wanted.target]
         print(f"{'fetched' if fetched else 'there'}  {wanted.target}  {_size(row['size_bytes'])}  sha256 {row['sha256'][:12]}", flush=True)
-    shutil.rmtree(order.checkpoints / PARTIAL, ignore_errors=True)
+    _tidied(order.checkpoints / PARTIAL, files)
+
+
+def _tidied(partial: Path, files: Sequence[Wanted]) -> None:
+    """Remove what is begun of files that are there now, and empty folders; what another command has begun stays."""
+    for wanted in files:
+        (partial / wanted.target).unlink(missing_ok=True)
+    below = sorted((folder for folder in partial.rglob("*") if folder.is_dir()), reverse=True)  # the inner ones first
+    for folder in (*below, partial):
+        with suppress(OSError):  # not empty, or never made
+            folder.rmdir()
 
 
 def _checked(path: Path, wanted: Wanted) -> str:
@@ -143,8 +180,8 @@ def _total(files: Sequence[Wanted]) -> str:
 def _announce(files: Sequence[Wanted], there: set[str], order: Order) -> None:
     """The total, before anything is fetched. Raises ValueError where the disk is too small."""
     absent = [wanted for wanted in files if wanted.target not in there]
-    partial = order.checkpoints / PARTIAL
-    begun = sum(entry.stat().st_size for entry in partial.rglob("*") if entry.is_file()) if partial.is_dir() else 0
+    parts = (order.checkpoints / PARTIAL / wanted.target for wanted in absent)
+    begun = sum(part.stat().st_size for part in parts if part.is_file())
     disk = next(folder for folder in (order.checkpoints, *order.checkpoints.parents) if folder.exists())
     free = shutil.disk_usage(disk).free
     source = f"mirror {order.mirror}" if order.mirror else os.environ.get("HF_ENDPOINT", "huggingface.co")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 import unicodedata
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from data.story import write_records
-from echo.scene import Prompt, TagMeaning, parse_prompt
+from echo.scene import BLOCK_S, Prompt, TagMeaning, parse_prompt
 
 TAG = re.compile(r"\[(\d+(?:\.\d+)?) *s([#@]?)\]")
 """Seconds and mark of a scene; anywhere in it, the first counts, all are removed."""
@@ -137,7 +138,8 @@ def parse_released(line: str, where: str, duration_s: float | None, seen: Counte
         seen["scenes with several tags: the first counts"] += tags > 1
         seen["scenes without a tag"] += seconds is None
     seen["empty scenes dropped"] += body.count("|") + 1 - len(pieces)
-    durations = [duration_s or DURATION_S if seconds is None else seconds for _, seconds, _, _ in scenes]
+    usual = DURATION_S if duration_s is None else duration_s
+    durations = [usual if seconds is None else seconds for _, seconds, _, _ in scenes]
     found: dict[str, Any] = {"scenes": [text for text, *_ in scenes], "durations": durations, "tags": [tag for _, _, tag, _ in scenes]}
     subtitles = [tidy(piece, where) for piece in rest.split("|") if piece.strip()]
     if subtitles:
@@ -159,6 +161,7 @@ def from_released(path: Path, options: Options) -> Imported:
 def from_lines(path: Path, options: Options) -> Imported:
     """One scene a line; no sign of a line has a meaning, but one with a tag is refused, since it is of the released format."""
     imported = Imported()
+    seconds = DURATION_S if options.duration_s is None else options.duration_s
     for number, line in numbered_lines(path):
         where = f"{path}:{number}"
         tag = TAG.search(line)
@@ -168,7 +171,7 @@ def from_lines(path: Path, options: Options) -> Imported:
         refuse_tags(text, where, (TAGLIKE,))
         imported.records.append({
             "id": f"{options.name}-{len(imported.records):03d}", "scenes": [text],
-            "durations": [options.duration_s or DURATION_S], "tags": [""], "tag_meaning": (options.meaning or TagMeaning.enter).value,
+            "durations": [seconds], "tags": [""], "tag_meaning": (options.meaning or TagMeaning.enter).value,
         })  # fmt: skip
     return imported
 
@@ -255,6 +258,12 @@ def _meaning(prompts: Sequence[Prompt]) -> str:
     return " and ".join(sorted("what the method's preset says" if one is None else one.value for one in meanings))
 
 
+def check_duration(seconds: float | None) -> None:
+    """Raise ValueError for a --duration that no scene can have; None is none given."""
+    if seconds is not None and not BLOCK_S / 2 <= seconds < math.inf:
+        raise ValueError(f"--duration {seconds:g}: seconds, half a block or more; nearest is --duration {BLOCK_S:g}")
+
+
 def _options(given: argparse.Namespace) -> Options:
     if given.output.suffix != ".jsonl":
         raise ValueError(f"--output {given.output}: a prompt set is JSONL; nearest is {given.output.with_suffix('.jsonl')}")
@@ -262,6 +271,7 @@ def _options(given: argparse.Namespace) -> Options:
         raise ValueError(f"--output {given.output}: is the file that is read; nearest is {given.output.with_suffix('')}-checked.jsonl")
     if given.name and not re.fullmatch(r"[A-Za-z0-9.-]+", given.name):
         raise ValueError(f"--name {given.name}: letters, digits, '.' and '-'; nearest is {re.sub('[^A-Za-z0-9.-]+', '-', given.name)}")
+    check_duration(given.duration)
     meaning = None if given.tag_meaning is None else TagMeaning(given.tag_meaning)
     return Options(meaning, given.duration, given.name)
 

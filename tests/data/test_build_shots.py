@@ -277,6 +277,7 @@ def test_a_log_of_other_settings_or_in_use_is_refused(server: Server, base: Path
         (["--endpoint", "http://x/v1", "--model", "m", "--tries", "0"], "--tries 0: at least 1"),
         (["--endpoint", "http://x/v1", "--model", "m", "--first", "9"], "nearest is 3"),
         (["--endpoint", "http://x/v1", "--model", "m", "--duration", "9"], "nearest is --task long"),
+        (["--endpoint", "http://x/v1", "--model", "m", "--duration", "0"], "--duration 0: seconds, half a block or more"),
         (["--local", "/nowhere/model"], "--local /nowhere/model: no such folder"),
     ],
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from data.download import ROOT, main, parse
+from data.download import LOCK, ROOT, main, parse
 from data.hub import COMMIT, MANIFEST, Table
 from echo.presets import preset
 
@@ -122,6 +122,35 @@ def test_interrupted_copy_goes_on(table: Path, mirror: Path, monkeypatch: pytest
     (table.parent / "kept/net/models/net.pt").unlink()
     assert command(table, "backbone=net", f"mirror={mirror}") == 1
     assert f"someone/Net@{COMMIT_1}/models/net.pt has {digest(NETWORK)}" in capsys.readouterr().err
+    assert command(table, "backbone=net", f"mirror={mirror}") == 0
+
+
+def test_what_another_command_has_begun_stays(table: Path, mirror: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    partial = table.parent / "kept/.partial"
+    begun, own, folder = partial / "new/ema.pt", partial / "net/models/net.pt", partial / "old/empty"
+    for part in (begun, own):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(BRANCH[:3000])
+    folder.mkdir(parents=True)
+    (table.parent / "kept/net/models").mkdir(parents=True)
+    (table.parent / "kept/net/models/net.pt").write_bytes(NETWORK)  # put there by hand, so what is begun of it is of no use
+    assert command(table, "backbone=net", f"mirror={mirror}") == 0
+    assert " begun" not in capsys.readouterr().out  # of what is to be fetched, nothing is
+    assert [path for path in partial.rglob("*") if path.is_file()] == [begun] and begun.read_bytes() == BRANCH[:3000]
+    assert not own.parent.exists() and not folder.exists()
+
+
+def test_two_downloads_do_not_share_a_folder(table: Path, mirror: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from filelock import FileLock
+
+    kept = table.parent / "kept"
+    kept.mkdir()
+    with FileLock(kept / LOCK):
+        assert command(table, "backbone=net", f"mirror={mirror}") == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and f"{kept}: another download fetches into it" in error
+        assert [path.name for path in kept.iterdir()] == [LOCK]
+        assert command(table, "backbone=net", f"mirror={mirror}", "--dry-run") == 0
     assert command(table, "backbone=net", f"mirror={mirror}") == 0
 
 
