@@ -40,7 +40,12 @@ RECORD: Final = MappingProxyType(
 )
 """Dimension -> the record that it is made of; text alignment has one for each kind."""
 TEXTS: Final = MappingProxyType(
-    {"clip_b32": ("clip_b32_bytes",), "clip_l14": ("clip_l14",), "viclip": ("viclip",), "vbench_text_alignment": ("viclip", "clip_b32_bytes")}
+    {
+        "clip_b32": ("clip_b32_bytes",),
+        "clip_l14": ("clip_l14",),
+        "viclip": ("viclip",),
+        "vbench_text_alignment": ("viclip", "clip_b32_bytes"),
+    }
 )
 """Kind of text alignment -> the records whose cosines it is the mean of."""
 FIRSTS: Final = MappingProxyType({"subject_consistency": "subject_firsts", "background_consistency": "background_firsts"})
@@ -64,18 +69,19 @@ class Measured:
         return values / np.linalg.norm(values, axis=1, keepdims=True)
 
     def within(self, metric: str, span: Span, step: int) -> NDArray[np.float64]:
-        """Values of the pairs or triples that lie within a span, one every `step` frames from its start.
+        """Values of the pairs or triples of frames `first` .. `first + step` within a span, one every `step` frames from its start.
 
         Raises ValueError where one of them was not measured.
         """
         record = self.records[metric]
-        reach = int(record.units[0, -1] - record.units[0, 0]) if len(record.units) else 1
-        there = {int(unit[0]): float(value) for unit, value in zip(record.units, record.values)}
-        wanted = range(span[0], span[1] - reach, step)
-        lacking = next((first for first in wanted if first not in there), None)
+        ends = record.units[:, [0, -1]].tolist()
+        there = {(first, last): float(value) for (first, last), value in zip(ends, record.values)}
+        wanted = [(first, first + step) for first in range(span[0], span[1] - step, step)]
+        lacking = next((unit for unit in wanted if unit not in there), None)
         if lacking is not None:
-            raise ValueError(f"{metric} was not measured at frame {lacking}: span {span[0]}..{span[1]} is on no grid of the video or its clips")
-        return np.array([there[first] for first in wanted])
+            where = f"span {span[0]}..{span[1]} begins on no grid of the video or its clips"
+            raise ValueError(f"{metric} was not measured between frames {lacking[0]} and {lacking[1]}: {where}")
+        return np.array([there[unit] for unit in wanted])
 
 
 @dataclass(frozen=True)
@@ -160,9 +166,7 @@ def _scoped(measured: Measured, dimension: str, scope: Scope, spans: Sequence[Sp
         return {f"{dimension}.vbench": 100 * float(np.mean([over(measured, dimension, span) for span in spans]))}
     features = measured.features(RECORD[dimension])
     pairs = [(features[slice(*spans[early])], features[slice(*spans[late])]) for late, early in recalled(len(spans))]
-    return {
-        f"{dimension}.{name}": 100 * float(np.mean([rule(early, late) for early, late in pairs])) for name, rule in PAIR_RULES.items()
-    }
+    return {f"{dimension}.{name}": 100 * float(np.mean([rule(early, late) for early, late in pairs])) for name, rule in PAIR_RULES.items()}
 
 
 def pair_mean(reference: NDArray[Any], again: NDArray[Any]) -> float:

@@ -63,8 +63,8 @@ def inspect(path: Path, *, least_side: int = 1, least_frames: int = 2) -> Facts:
     except av.FFmpegError as error:
         raise ValueError(f"{path}: cannot be read as a video ({error.strerror}); it is truncated or no video") from None
     if there < max(promised, least_frames):
-        why = f"truncated, {there} of {promised} frames are there" if there < promised else f"{there} frame(s), at least {least_frames} are needed"
-        raise ValueError(f"{path}: {why}")
+        short = f"{there} frame(s), at least {least_frames} are needed"
+        raise ValueError(f"{path}: {f'truncated, {there} of {promised} frames are there' if there < promised else short}")
     if not rate:
         raise ValueError(f"{path}: its header says no frame rate")
     if min(height, width) < least_side:
@@ -99,7 +99,7 @@ def _decoded(facts: Facts) -> Iterator[Frames]:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):
-                yield frame.to_ndarray(format="rgb24")
+                yield frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
                 count += 1
     except av.FFmpegError as error:
         raise ValueError(f"{facts.name}: frame {count} cannot be decoded ({error.strerror}); the file is damaged") from None
