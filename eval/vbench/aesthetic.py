@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ class Aesthetic:
     name = "aesthetic"
 
     def __init__(self, head: nn.Module, identity: str, dtype: str) -> None:
-        self.head = head
+        self.head: Any = head
         self.identity = identity
         self.dtype = dtype
         self.libraries = versions("torch")

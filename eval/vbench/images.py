@@ -94,4 +94,5 @@ def padding(height: int, width: int, divisor: int) -> tuple[int, int, int, int]:
 
 def padded(images: Tensor, divisor: int) -> Tensor:
     """Images [N, 3, H, W] with their outermost pixels repeated."""
-    return F.pad(images, padding(*images.shape[-2:], divisor), mode="replicate")
+    height, width = images.shape[-2:]
+    return F.pad(images, padding(height, width, divisor), mode="replicate")

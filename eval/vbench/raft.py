@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from eval.formulas import Frames, Vectors
 from eval.vbench import images
 from eval.vbench.packages import need, versions
-from eval.vbench.weights import answer, choose_size, digest, drawn, fill, read, ready, renamed
+from eval.vbench.weights import Tensors, answer, choose_size, digest, drawn, fill, read, ready, renamed
 
 UPDATES: Final = 20
 DIVISOR_PX: Final = 8
@@ -36,6 +36,22 @@ _RENAMES: Final = (
     (r"^update_block\.mask\.2\.", "mask_predictor.conv."),
 )
 """The authors' names to torchvision's, one rule after the other; torchvision's own stay as they are."""
+_BACK: Final = (
+    (r"^feature_encoder\.", "fnet."),
+    (r"^context_encoder\.", "cnet."),
+    (r"^([fc]net)\.conv\.", r"\1.conv2."),
+    (r"^([fc]net)\.convnormrelu\.0\.", r"\1.conv1."),
+    (r"^([fc]net)\.convnormrelu\.1\.", r"\1.norm1."),
+    (r"convnormrelu([12])\.0\.", r"conv\1."),
+    (r"convnormrelu([12])\.1\.", r"norm\1."),
+    (r"\.motion_encoder\.convcorr(\d)\.0\.", r".encoder.convc\1."),
+    (r"\.motion_encoder\.convflow(\d)\.0\.", r".encoder.convf\1."),
+    (r"\.motion_encoder\.conv\.0\.", ".encoder.conv."),
+    (r"\.recurrent_block\.convgru(\d)\.conv([zrq])\.", r".gru.conv\2\1."),
+    (r"^mask_predictor\.convrelu\.0\.", "update_block.mask.0."),
+    (r"^mask_predictor\.conv\.", "update_block.mask.2."),
+)
+"""torchvision's names to the authors'; the authors' own stay as they are."""
 _TWICE: Final = re.compile(r"layer\d\.\d\.norm3\.")
 """The authors' files hold these a second time, as `downsample.1`."""
 
@@ -87,6 +103,18 @@ class Raft:
         lengths = flow.square().sum(1).sqrt().flatten(1)
         kept = int(lengths.shape[1] * FASTEST)
         return answer(lengths.topk(kept, dim=1).values.mean(1), self.name)
+
+
+def authors_names(tensors: Mapping[str, Tensor]) -> Tensors:
+    """Weights by the authors' names, as VBench reads them, from torchvision's or theirs."""
+    found: Tensors = {}
+    for name, value in tensors.items():
+        for pattern, replacement in _BACK:
+            name = re.sub(pattern, replacement, name)
+        found[name] = value
+        if "downsample.1." in name:
+            found[name.replace("downsample.1.", "norm3.")] = value
+    return {f"module.{name.removeprefix('module.')}": value for name, value in found.items()}
 
 
 def _network() -> nn.Module:

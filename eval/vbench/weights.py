@@ -129,6 +129,13 @@ def _is_script(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
+def keep(path: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors by name, or a dictionary of them, as a file of torch's; it appears when it is whole."""
+    part = path.with_name(f"{path.name}.part")
+    torch.save(dict(content), part)
+    part.replace(path)
+
+
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, what: str, path: Path) -> None:
     """Put tensors into a network: all of its names in their shapes, and no other ones.
 
