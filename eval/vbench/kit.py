@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from echo.backbone.extras import version_of
 from eval.origin import file_digest
-from eval.vbench import networks
+from eval.vbench import networks, packages
 from eval.vbench.measure import RULE, Layout, Metric
 from eval.vbench.records import Key, Record, RecordStore, Units
 from eval.vbench.rules import FIRSTS, RECORD, TEXTS
@@ -43,6 +43,17 @@ LIBRARIES: Final = MappingProxyType(
     }
 )
 """Packages whose code runs beside torch's."""
+MODULES: Final = MappingProxyType(
+    {
+        **dict.fromkeys(("dino", "clip_b32", "clip_l14", "dinov2"), ("transformers",)),
+        "musiq": ("pyiqa", "torchvision", "timm"),
+        "raft": ("torchvision",),
+        "amt": ("vbench",),
+        "viclip": ("vbench", "timm"),
+        "dreamsim": ("dreamsim",),
+    }
+)
+"""What must be importable for each."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,10 @@ def network_of(metric: str) -> str:
 class Source(Protocol):
     """Where networks come from."""
 
+    def check(self, names: Sequence[str]) -> None:
+        """Raise ValueError in one line that lists what is missing."""
+        ...
+
     def identity(self, name: str) -> str:
         """What its weights are, without loading them."""
         ...
@@ -125,6 +140,9 @@ class Random:
 
     size: str = "tiny"
     seed: int = 0
+
+    def check(self, names: Sequence[str]) -> None:
+        """Nothing can be missing."""
 
     def identity(self, name: str) -> str:
         """How they were drawn."""
@@ -175,6 +193,13 @@ class Kit:
     wish: Wish
     source: Source
     _made: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def check(self, *, long: bool, text: bool) -> None:
+        """Raise ValueError in one line that names missing packages, with the line that installs them, or missing weights."""
+        named = self.wish.wanted(long=long, text=text)
+        modules = dict.fromkeys(module for name in named for module in MODULES.get(name, ()))
+        packages.check(tuple(modules))
+        self.source.check(named)
 
     def identity(self, *, long: bool, text: bool) -> dict[str, Any]:
         """All that can change a score: what is measured, by which weights, in which numbers, by which versions."""
