@@ -9,10 +9,12 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, stats
 
 LEVEL = 0.95
 RESAMPLES = 9999
+ALPHA = 0.05
+POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,38 @@ def difference(values: Mapping[tuple[str, int], float], reference: Mapping[tuple
         return Difference(found, 1.0 if found.mean == 0 else 0.0)
     freedom = found.prompts - 1
     return Difference(found, float(2 * stats.t.sf(abs(found.mean) / found.half_width * stats.t.ppf((1 + LEVEL) / 2, freedom), freedom)))
+
+
+def detectable(found: Estimate, rows: int) -> float | None:
+    """The true difference that would be told apart from none with `POWER`, by the test of `difference` at Holm's first step.
+
+    Args:
+        found: a paired difference; its own spread over prompts is taken for the true one.
+        rows: differences that the correction is over; the first step asks for p < ALPHA / rows, so it is the strictest.
+
+    Returns:
+        In the unit of the mean; None where the spread is unknown.
+
+    The statistic of a true difference d follows a noncentral t with noncentrality d over its standard error.
+    """
+    if found.half_width is None:
+        return None
+    freedom = found.prompts - 1
+    return _noncentrality(freedom, max(1, rows)) * found.half_width / float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+
+
+@lru_cache(maxsize=256)
+def _noncentrality(freedom: int, rows: int) -> float:
+    """Standard errors that a true difference must have for `POWER`."""
+    limit = float(stats.t.isf(ALPHA / (2 * rows), freedom))
+
+    def lack(shift: float) -> float:
+        return float(stats.nct.sf(limit, freedom, shift)) - POWER  # in the right direction; the other tail is no finding
+
+    highest = 2.0
+    while lack(highest) < 0:
+        highest *= 2
+    return float(optimize.brentq(lack, 0.0, highest, xtol=1e-9))
 
 
 def holm(chances: Sequence[float | None]) -> list[float | None]:

@@ -285,7 +285,7 @@ def from_plain(plain: Mapping[str, Any]) -> RunConfig:
     Raises:
         ValueError: one line for the first wrong key or value.
     """
-    tree = {key: value for key, value in plain.items() if key != "hydra"}
+    tree = {key: value for key, value in plain.items() if key not in ("hydra", "table")}  # how an experiment is shown changes no run
     method = tree.get("method")
     if isinstance(method, Mapping):
         settings = {key: value for key, value in method.items() if key not in ("name", "policy")}

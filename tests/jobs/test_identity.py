@@ -9,7 +9,7 @@ import pytest
 from echo.cache.policy import make
 from echo.scene import Prompt
 from eval import origin
-from eval.tables import DEFAULTS
+from eval.layout import DEFAULTS
 from jobs import identity
 from jobs.config import BackboneConfig, EvalConfig, MethodConfig, NoiseConfig, PartsConfig, RunConfig, TaskConfig, VideoConfig, inert
 from jobs.plan import Job, prepare
