@@ -44,7 +44,7 @@ OPTIONS = {
     "task": "",
     "dimensions": "all",
     "text": "clip_b32",
-    "clip_features": "dinov2_dreamsim",
+    "clip_features": "",
     "clip_dtype": "fp32",
     "weights": "checkpoints/vbench",
     "backend": "native",
@@ -123,7 +123,8 @@ def wish_of(options: Mapping[str, str]) -> Wish:
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Wish(dimensions, tuple(options["text"].split(",")), options["clip_features"], options["clip_dtype"], device)
+    firsts = options["clip_features"] or ("dino_clip" if options["weights"] == "random" else "dinov2_dreamsim")
+    return Wish(dimensions, tuple(options["text"].split(",")), firsts, options["clip_dtype"], device)
 
 
 def source_of(word: str) -> Source:

@@ -30,6 +30,8 @@ FIRSTS_OF: Final = MappingProxyType(
     }
 )
 """VBench-Long's networks for first frames of clips: its own choice, for which its table was made, and the one without more weights."""
+DREAMSIM: Final = "pip install --no-deps dreamsim==0.2.1 open-clip-torch peft"
+"""The one line; timm and torchvision come with the other networks."""
 BATCH: Final = MappingProxyType({"dino": 16, "musiq": 16, "raft": 4, "amt": 4, "viclip": 1})
 """Units at a time; others 32. A part of a record's rule, for another batch may round differently."""
 LIBRARIES: Final = MappingProxyType(
@@ -50,7 +52,7 @@ MODULES: Final = MappingProxyType(
         "raft": ("torchvision",),
         "amt": ("vbench",),
         "viclip": ("vbench", "timm"),
-        "dreamsim": ("dreamsim",),
+        "dreamsim": ("torchvision", "timm"),
     }
 )
 """What must be importable for each."""
@@ -197,8 +199,9 @@ class Kit:
     def check(self, *, long: bool, text: bool) -> None:
         """Raise ValueError in one line that names missing packages, with the line that installs them, or missing weights."""
         named = self.wish.wanted(long=long, text=text)
-        modules = dict.fromkeys(module for name in named for module in MODULES.get(name, ()))
-        packages.check(tuple(modules))
+        if "dreamsim" in named and packages.missing(("dreamsim",)):
+            raise ValueError(f"clip_features={self.wish.firsts} needs dreamsim: {DREAMSIM}; nearest is clip_features=dino_clip")
+        packages.check(tuple(dict.fromkeys(module for name in named for module in MODULES.get(name, ()))))
         self.source.check(named)
 
     def identity(self, *, long: bool, text: bool) -> dict[str, Any]:

@@ -203,7 +203,10 @@ def _answers(facts: Facts, work: _Work, units: Units, held: Mapping[int, Frames]
     found = []
     for begin in range(0, len(units), work.metric.batch):
         rows = units[begin : begin + work.metric.batch]
-        values = np.asarray(work.ask(np.stack([np.stack([held[int(index)] for index in row]) for row in rows])))
+        try:
+            values = np.asarray(work.ask(np.stack([np.stack([held[int(index)] for index in row]) for row in rows])))
+        except ValueError as error:
+            raise ValueError(f"{facts.name}: frames from {int(rows[0][0])}: {error}") from None
         if len(values) != len(rows):
             raise ValueError(f"{facts.name}: {work.metric.name} answered {len(values)} of {len(rows)} units")
         wrong = np.nonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))[0]

@@ -117,6 +117,8 @@ CLASSES: Final = MappingProxyType(
         "raft": ("eval.vbench.raft", "Raft"),
         "amt": ("eval.vbench.amt", "Amt"),
         "viclip": ("eval.vbench.viclip", "Viclip"),
+        "dinov2": ("eval.vbench.firsts", "Dinov2"),
+        "dreamsim": ("eval.vbench.firsts", "Dreamsim"),
     }
 )
 """Name -> module and class; each has `load(path, *, dtype="fp32", device="cpu")` and `random(size="tiny", seed=0, *, ...)`."""
@@ -131,6 +133,8 @@ FILES: Final = MappingProxyType(
         "raft": ("raft-things.pth", "raft_large_C_T_V1-22a6c225.pth"),
         "amt": ("amt-s.pth",),
         "viclip": ("ViClip-InternVid-10M-FLT.pth",),
+        "dinov2": ("dinov2_vitb14_pretrain.pth",),
+        "dreamsim": ("dreamsim_ensemble_checkpoint.zip",),
     }
 )
 """Name -> names under which its weights are published, VBench's own first."""
