@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from eval.statistics import LEVEL, Difference, Estimate
+from eval.statistics import LEVEL, Difference, Estimate, tested
 
 RESAMPLES = 2000
 Given = tuple[str, str]
@@ -22,7 +22,8 @@ def two_way(values: Mapping[Given, float]) -> Estimate | None:
 
     Raters differ in strictness and videos in quality, so that neither the ratings of a rater nor those of a video are independent.
     Variance: that clustered by rater plus that clustered by video less that of single ratings (Cameron, Gelbach, Miller 2011), at
-    least either of the first two; quantile: t with as many degrees of freedom as the smaller number of clusters has.
+    least either of the first two; quantile: t with Satterthwaite's degrees of freedom of that sum, at least those of the smaller
+    number of clusters.
 
     Args:
         values: rating by (rater, video).
@@ -39,8 +40,11 @@ def two_way(values: Mapping[Given, float]) -> Estimate | None:
     by_rater, by_video = _variance(values, mean, 0, len(raters)), _variance(values, mean, 1, len(videos))
     single = math.fsum((value - mean) ** 2 for value in values.values()) / (len(values) - 1) / len(values)
     variance = max(by_rater + by_video - single, by_rater, by_video)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, min(len(raters), len(videos)) - 1)) * math.sqrt(variance)
-    return Estimate(mean, half, len(values), len(videos), len(raters))
+    fewest = min(len(raters), len(videos)) - 1
+    parts = by_rater**2 / (len(raters) - 1) + by_video**2 / (len(videos) - 1)
+    freedom = max(float(fewest), variance**2 / parts) if parts else float(fewest)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
+    return Estimate(mean, half, len(values), len(videos), len(raters), freedom)
 
 
 def _variance(values: Mapping[Given, float], mean: float, side: int, clusters: int) -> float:
@@ -53,13 +57,7 @@ def _variance(values: Mapping[Given, float], mean: float, side: int, clusters: i
 def paired(values: Mapping[Given, float], reference: Mapping[Given, float]) -> Difference | None:
     """What a rater gives to one method's video more than to the other's, over raters and videos that have both; None if there is none."""
     found = two_way({key: value - reference[key] for key, value in values.items() if key in reference})
-    if found is None:
-        return None
-    if not found.half_width:
-        return Difference(found, None if found.half_width is None else float(found.mean == 0))
-    freedom = min(found.prompts, found.seeds) - 1
-    statistic = abs(found.mean) / found.half_width * stats.t.ppf((1 + LEVEL) / 2, freedom)
-    return Difference(found, float(2 * stats.t.sf(statistic, freedom)))
+    return None if found is None else tested(found)
 
 
 @dataclass(frozen=True)

@@ -104,20 +104,20 @@ def table(name: str, ratings: str, store: Path) -> tuple[list[Grid], dict[str, A
     """
     if not ratings:
         raise ValueError(f"{name}: people's ratings; give ratings=FILE.csv with {','.join(NEEDED)}, or ratings={SIMULATED} to try it")
-    path = simulate(name, store) if ratings == SIMULATED else Path(ratings)
+    path, scorer = simulate(name, store) if ratings == SIMULATED else (Path(ratings), "")
     every = read(path)
     own = [rating for rating in every if rating.task in TASKS[name]]
     if not own:
         raise ValueError(f"ratings={path}: no rating of {' or '.join(TASKS[name])}, which {name} is of")
     agreements = {criterion: agreement(own, criterion) for criterion in criteria(own)}
-    grid = grid_of(name, own, agreements, ratings == SIMULATED)
+    grid = grid_of(name, own, agreements, scorer)
     behind = {
         "v": 1,
         "table": name,
         "title": TITLES[name],
         "caption": grid.caption,
         "notes": list(grid.notes),
-        "ratings": {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "simulated": ratings == SIMULATED},
+        "ratings": {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "simulated": bool(scorer)},
         "columns": told_columns(grid.columns),
         "agreement": {criterion: vars(found) for criterion, found in agreements.items() if found},
         "statistics": {"interval": "two-way clustered by rater and video", "agreement": "Krippendorff's alpha, ordinal"},
@@ -140,8 +140,8 @@ def agreement(ratings: Sequence[Rating], criterion: str) -> Agreement | None:
     return krippendorff(units, POINTS)
 
 
-def grid_of(name: str, ratings: Sequence[Rating], agreements: Mapping[str, Agreement | None], simulated: bool) -> Grid:
-    """Rows are methods in the order of the file, columns are criteria."""
+def grid_of(name: str, ratings: Sequence[Rating], agreements: Mapping[str, Agreement | None], scorer: str = "") -> Grid:
+    """Rows are methods in the order of the file, columns are criteria; `scorer` is whose scores simulated ratings are of."""
     columns = tuple(Column(criterion, "opinion") for criterion in criteria(ratings))
     methods = list(dict.fromkeys((rating.backbone, rating.method) for rating in ratings))
     backbones = list(dict.fromkeys(backbone for backbone, _ in methods))
@@ -160,7 +160,7 @@ def grid_of(name: str, ratings: Sequence[Rating], agreements: Mapping[str, Agree
         row = tuple(column[index] for column in cells)
         one = Row(method, method, "", rated, row, backbone, reference=against[0], reference_section=against[1], absent=asked - rated)
         rows.append(one)
-    people = f"{len(raters)} simulated raters (scores of the store with noise, no people)" if simulated else f"{len(raters)} raters"
+    people = f"{len(raters)} simulated raters, no people (noise on the scores of: {scorer})" if scorer else f"{len(raters)} raters"
     seeds, videos = {rating.seed for rating in ratings}, {(rating.task, rating.video) for rating in ratings}
     spread = f"clustered by rater and by video: {len(raters)} raters, {len(videos)} prompts with {len(seeds)} seeds each".replace(
         "1 seeds", "1 seed"
@@ -214,8 +214,8 @@ def _agreed(agreements: Mapping[str, Agreement | None]) -> str:
     return f"Agreement between raters ({scale}): {', '.join(words)}."
 
 
-def simulate(name: str, store: Path) -> Path:
-    """Write made-up ratings of a store's videos, better scores getting more points; the file.
+def simulate(name: str, store: Path) -> tuple[Path, str]:
+    """Write made-up ratings of a store's videos, better scores getting more points; the file, and the scorer's label.
 
     Raises:
         ValueError: where the store has no scores of the table's tasks.
@@ -227,9 +227,10 @@ def simulate(name: str, store: Path) -> Path:
         raise ValueError(f"ratings={SIMULATED}: store {store} has no scores of {wanted}; nearest is python run.py experiment={wanted} -m")
     generator = np.random.default_rng(0)
     strict = generator.normal(0, 0.4, RATERS)
-    lines = []
+    lines, scorers = [], dict[str, None]()
     for source in found:
         block, *_ = gather(source.wishes)
+        scorers[block.scorer["label"]] = None
         entries = [entry for entry in block.entries.values() if not entry.calibration]
         units = sorted(set.intersection(*(set(entry.metrics) for entry in entries)))
         first = min((seed for _, seed in units), default=0)
@@ -248,7 +249,7 @@ def simulate(name: str, store: Path) -> Path:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["rater", "task", "video", "seed", "backbone", "method", "criterion", "rating"])
         writer.writerows(lines)
-    return path
+    return path, " and ".join(scorers)
 
 
 def _points(entries: Sequence[Entry], units: Sequence[tuple[str, int]], task: str, criterion: str) -> np.ndarray[Any, Any]:

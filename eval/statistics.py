@@ -23,6 +23,7 @@ class Estimate:
 
     half_width: of the interval, same unit as the mean; None where one prompt alone leaves it unknown.
     videos, prompts, seeds: how many the mean is made of.
+    freedom: degrees of freedom of the t distribution that the interval is made with; one less than prompts by default.
     """
 
     mean: float
@@ -30,6 +31,11 @@ class Estimate:
     videos: int
     prompts: int
     seeds: int
+    freedom: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.freedom:
+            object.__setattr__(self, "freedom", float(self.prompts - 1))
 
 
 def estimate(values: Mapping[tuple[str, int], float]) -> Estimate | None:
@@ -100,14 +106,17 @@ def difference(values: Mapping[tuple[str, int], float], reference: Mapping[tuple
         None if no video is in both.
     """
     found = estimate({key: value - reference[key] for key, value in values.items() if key in reference})
-    if found is None:
-        return None
+    return None if found is None else tested(found)
+
+
+def tested(found: Estimate) -> Difference:
+    """A mean of differences with the p value of the t statistic that its interval has."""
     if found.half_width is None:
         return Difference(found, None)
     if found.half_width == 0:
         return Difference(found, 1.0 if found.mean == 0 else 0.0)
-    freedom = found.prompts - 1
-    return Difference(found, float(2 * stats.t.sf(abs(found.mean) / found.half_width * stats.t.ppf((1 + LEVEL) / 2, freedom), freedom)))
+    statistic = abs(found.mean) / found.half_width * stats.t.ppf((1 + LEVEL) / 2, found.freedom)
+    return Difference(found, float(2 * stats.t.sf(statistic, found.freedom)))
 
 
 def detectable(found: Estimate, rows: int) -> float | None:
@@ -124,12 +133,11 @@ def detectable(found: Estimate, rows: int) -> float | None:
     """
     if found.half_width is None:
         return None
-    freedom = found.prompts - 1
-    return _noncentrality(freedom, max(1, rows)) * found.half_width / float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+    return _noncentrality(found.freedom, max(1, rows)) * found.half_width / float(stats.t.ppf((1 + LEVEL) / 2, found.freedom))
 
 
 @lru_cache(maxsize=256)
-def _noncentrality(freedom: int, rows: int) -> float:
+def _noncentrality(freedom: float, rows: int) -> float:
     """Standard errors that a true difference must have for `POWER`."""
     limit = float(stats.t.isf(ALPHA / (2 * rows), freedom))
 
