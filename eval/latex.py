@@ -50,7 +50,7 @@ def _table(grid: Grid, rows: Sequence[Row], caption: str, notes: Sequence[str], 
     lines = [
         r"\begin{table}[p]",
         r"\centering",
-        r"\caption{" + escape(caption) + "}",
+        r"\caption{" + escape(caption) + r"}\smallskip",
         r"\label{tab:" + label + "}",
         r"\resizebox{\linewidth}{!}{%",
         r"\begin{tabular}{llr" + "r" * len(grid.columns) + "}",
