@@ -33,7 +33,7 @@ from echo.scene import Prompt, load_prompts
 from eval.arguments import answer, parse
 from eval.protocol import TASKS, scopes
 from eval.statistics import estimate
-from eval.vbench.kit import DIMENSIONS, Files, Kit, Random, Source, Wish
+from eval.vbench.kit import DIMENSIONS, Files, Kit, Random, Source, Wish, listed
 from eval.vbench.measure import Span
 from eval.vbench.records import RecordStore, write_atomic
 from eval.vbench.rules import LONG_TASKS
@@ -117,14 +117,14 @@ def task_of(word: str, prompts: Sequence[Prompt]) -> str:
 
 def wish_of(options: Mapping[str, str]) -> Wish:
     """What is to be scored, checked. Raises ValueError."""
-    dimensions = DIMENSIONS if options["dimensions"] == "all" else tuple(options["dimensions"].split(","))
+    dimensions = DIMENSIONS if options["dimensions"] == "all" else listed(options["dimensions"])
     device = options["device"]
     if device == "auto":
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
     firsts = options["clip_features"] or ("dino_clip" if options["weights"] == "random" else "dinov2_dreamsim")
-    return Wish(dimensions, tuple(options["text"].split(",")), firsts, options["clip_dtype"], device)
+    return Wish(dimensions, listed(options["text"]), firsts, options["clip_dtype"], device)
 
 
 def source_of(word: str) -> Source:

@@ -115,6 +115,11 @@ class Wish:
         return self.clip_dtype if network.startswith("clip") else "fp32"
 
 
+def listed(text: str) -> tuple[str, ...]:
+    """Words of a list, with `,` or `+` between them: Hydra's command line keeps the comma for sweeps."""
+    return tuple(word for word in text.replace("+", ",").split(",") if word)
+
+
 def network_of(metric: str) -> str:
     """The network that a record is made by."""
     return "clip_b32" if metric == "clip_b32_bytes" else metric
