@@ -15,15 +15,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 
 from eval.vbench import packages
-from eval.vbench.networks import VOCABULARY
+from eval.vbench.kit import Kit
+from eval.vbench.networks import FILES, VOCABULARY
+from eval.vbench.scorer import VideoScorer
+from eval.vbench.video import Facts
 
 NETWORKS: Final = MappingProxyType(
     {
@@ -136,8 +139,66 @@ def check(asked: Asked) -> None:
     if absent := sorted(name for name in wanted if name not in asked.files or not asked.files[name].is_file()):
         raise ValueError(f"no weights of {', '.join(absent)} for the vbench package; `python -m data.download eval=vbench` fetches them")
     if "dino" in wanted and (asked.dino_code is None or not (asked.dino_code / "hubconf.py").is_file()):
-        raise ValueError(f"dino_code={asked.dino_code}: subject consistency runs DINO's own code; `{CLONE}` fetches it")
+        place = asked.dino_code or "checkpoints/vbench/dino"
+        raise ValueError(f"dino_code={asked.dino_code}: subject consistency runs DINO's own code; `{CLONE} {place}` fetches it")
     packages.check(packages.PACKAGE, asked="backend=vbench_package")
+
+
+class Clip(Protocol):
+    """A video to be scored, as `eval.score` has it."""
+
+    @property
+    def facts(self) -> Facts:
+        """The file."""
+        ...
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """A sentence for each scene, or none."""
+        ...
+
+
+def beside(clips: Sequence[Clip], task: str, scorer: VideoScorer) -> list[str]:
+    """Score videos whole by our path and by the package, from the same files: lines with the largest difference of each dimension.
+
+    The package knows no scenes, so whatever the task is, a video is one scene here; text is compared where each has one sentence.
+    Records of our path are kept as ever; the package's answers lie beside their folder. Raises ValueError, before any work,
+    for whatever is missing.
+    """
+    wish, source = replace(scorer.kit.wish, kinds=("viclip",)), scorer.kit.source
+    folder = getattr(source, "folder", None)
+    if folder is None:
+        raise ValueError("backend=vbench_package: both read published files, so weights= is a folder; nearest is checkpoints/vbench")
+    said = all(len(clip.texts) == 1 for clip in clips)
+    names = ["overall_consistency" if name == "text_alignment" else name for name in wish.dimensions if name != "text_alignment" or said]
+    files = {name: path for name, path in located(folder).items() if path is not None}
+    code = next((path.parent for path in sorted(folder.rglob("hubconf.py"))), folder / "dino")
+    prompts = tuple(clip.texts[0] if said else "" for clip in clips)
+    cache = scorer.store.folder.parent / "vbench_package"
+    asked = Asked(tuple(clip.facts.path for clip in clips), prompts, tuple(names), files, cache, code, wish.device)
+    check(asked)
+    ours = _ours(VideoScorer(Kit(wish, source), scorer.store), asked, [clip.facts for clip in clips])
+    found = lines(differences(ours, evaluate(asked).scores, asked.videos))
+    if not said and "text_alignment" in wish.dimensions:
+        found.append("text_alignment: left out, for a video has not just one scene with a sentence")
+    return [*found, f"{len(clips)} videos, each as one scene (task={task} or not), scores in 0..1; the package's answers: {cache}"]
+
+
+def located(folder: Path) -> dict[str, Path | None]:
+    """Weights by network that lie anywhere below a folder under a published name."""
+    return {name: next((path for file in FILES[name] for path in sorted(folder.rglob(file))), None) for name in PLACES}
+
+
+def _ours(scorer: VideoScorer, asked: Asked, facts: Sequence[Facts]) -> dict[str, list[float]]:
+    """Scores in 0..1 by the package's names of dimensions, each video as one scene."""
+    found: dict[str, list[float]] = {dimension: [] for dimension in asked.dimensions}
+    for fact, prompt in zip(facts, asked.prompts):
+        texts = [prompt] if "overall_consistency" in found else []
+        metrics = scorer.score(fact, "smooth", [(0, fact.frames)], texts).scores.metrics
+        for dimension, scores in found.items():
+            value = metrics["text_alignment.viclip" if dimension == "overall_consistency" else f"{dimension}.vbench"]
+            scores.append(float("nan") if value is None else value / 100)
+    return found
 
 
 def differences(
@@ -214,6 +275,8 @@ def _main(job_path: Path) -> None:
         source = Path(job["setup"]).read_text(encoding="utf-8")
         exec(compile(source, job["setup"], "exec"), {"__name__": "setup"})
     radii = _watch_radii()
+    # Background keeps its whole graph otherwise: 55 MB a frame.
+    torch.set_grad_enabled(False)
     folder = Path(vbench.__file__).parent
     bench = vbench.VBench(torch.device(job["device"]), str(folder / "VBench_full_info.json"), str(job_path.parent / "out"))
     for dimension in job["dimensions"]:
