@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,7 @@ def table(name: str, ratings: str, store: Path) -> tuple[list[Grid], dict[str, A
         "notes": list(grid.notes),
         "ratings": {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "simulated": bool(scorer)},
         "columns": told_columns(grid.columns),
-        "agreement": {criterion: vars(found) for criterion, found in agreements.items() if found},
+        "agreement": {criterion: _plain(found) for criterion, found in agreements.items() if found},
         "statistics": {"interval": "two-way clustered by rater and video", "agreement": "Krippendorff's alpha, ordinal"},
     }
     return [grid], behind
@@ -203,6 +204,11 @@ def _column(
         told = None if gap is None else Gap(gap.estimate, p, detectable(gap.estimate, tests))
         cells.append(Cell(mean, mean is not None and mean.videos < asked, place, told))
     return cells
+
+
+def _plain(found: Agreement) -> dict[str, float | None]:
+    """For JSON, which has no NaN."""
+    return {key: None if math.isnan(value) else value for key, value in vars(found).items()}
 
 
 def _agreed(agreements: Mapping[str, Agreement | None]) -> str:

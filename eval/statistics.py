@@ -55,7 +55,13 @@ def estimate(values: Mapping[tuple[str, int], float]) -> Estimate | None:
     counts = np.array([len(group) for group in by_prompt], dtype=float)
     mean = math.fsum(values.values()) / len(values)
     half = float(half_width(sums, counts, RESAMPLES))
-    return Estimate(mean, None if math.isnan(half) else half, len(values), len(prompts), len({seed for _, seed in values}))
+    seeds, freedom = len({seed for _, seed in values}), float(effective(counts)) - 1
+    return Estimate(mean, None if math.isnan(half) else half, len(values), len(prompts), seeds, freedom)
+
+
+def effective(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How many clusters of one size tell as much as clusters of these sizes, [clusters, ...] -> [...] (Kish); all, if they are alike."""
+    return np.asarray(counts.sum(axis=0) ** 2 / (counts**2).sum(axis=0), dtype=np.float64)
 
 
 def half_width(sums: NDArray[np.float64], counts: NDArray[np.float64], resamples: int) -> NDArray[np.float64]:
@@ -71,17 +77,19 @@ def half_width(sums: NDArray[np.float64], counts: NDArray[np.float64], resamples
 
     Prompts are drawn with all their seeds, because seeds of a prompt are alike. The bootstrap's variance is (k-1)/k of the
     unbiased one and its quantiles are a normal's; with 8 prompts it covers 0.88 where 0.95 is meant. The factor below
-    undoes both, as the t interval does (Hesterberg 2015, "What teachers should know about the bootstrap", section 3.4).
+    undoes both, as the t interval does (Hesterberg 2015, "What teachers should know about the bootstrap", section 3.4); where
+    some clusters are larger than others it counts those that tell as much (`effective`).
     """
     clusters = len(sums)
     if clusters < 2:
         return np.full(sums.shape[1:], np.nan)
+    known = np.where(effective(counts) > 1, effective(counts), np.nan)
     drawn = _drawn(clusters, resamples)
     tail = (1 + LEVEL) / 2
     with np.errstate(invalid="ignore"):  # a resample may draw none of the clusters that have values
         means = (drawn @ sums) / (drawn @ counts)
     low, high = np.nanquantile(means, [1 - tail, tail], axis=0)
-    few = math.sqrt(clusters / (clusters - 1)) * stats.t.ppf(tail, clusters - 1) / stats.norm.ppf(tail)
+    few = np.sqrt(known / (known - 1)) * stats.t.ppf(tail, known - 1) / stats.norm.ppf(tail)
     return np.asarray((high - low) / 2 * few, dtype=np.float64)
 
 

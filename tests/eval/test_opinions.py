@@ -66,7 +66,8 @@ def test_wrong_files_are_refused_in_one_line(ratings, tmp_path, capsys, change, 
 
 
 def test_ratings_must_be_given(tmp_path, capsys):
-    for words, part in ((["table5"], "give ratings=FILE.csv"), (["ratings=x.csv"], "nearest is table4"), (["table4", "ratings=x"], "No such")):
+    cases = ((["table5"], "give ratings=FILE.csv"), (["ratings=x.csv"], "nearest is table4"), (["table4", "ratings=x"], "No such"))
+    for words, part in cases:
         assert tables.main([*words, f"store={tmp_path}"]) == 1
         assert part in capsys.readouterr().err
 

@@ -85,6 +85,8 @@ def test_intervals_hold_the_truth_95_times_in_a_hundred(prompts):
     """As many resamples as tables take; four thousand tables leave an error of 0.35 %."""
     share = coverage(normal, prompts, 4, 4000)
     assert abs(share - 0.95) <= 0.01, f"{100 * share:.2f} % of intervals over {prompts} prompts hold the truth"
+    lacking = coverage(normal, prompts, 4, 4000, ragged=True)
+    assert abs(lacking - 0.95) <= 0.01, f"{100 * lacking:.2f} % where half the prompts have one seed of four"
     assert coverage(lambda generator, size: normal(generator, size) + 0.3, prompts, 4, 500) < 0.9, "a wrong mean is seen"
 
 
