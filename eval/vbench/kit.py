@@ -128,8 +128,8 @@ def network_of(metric: str) -> str:
 class Source(Protocol):
     """Where networks come from."""
 
-    def check(self, names: Sequence[str]) -> None:
-        """Raise ValueError in one line that lists what is missing."""
+    def check(self, names: Sequence[str], *, text: bool) -> None:
+        """Raise ValueError in one line that lists what is missing; text: whether sentences are read too."""
         ...
 
     def identity(self, name: str) -> str:
@@ -148,8 +148,11 @@ class Random:
     size: str = "tiny"
     seed: int = 0
 
-    def check(self, names: Sequence[str]) -> None:
-        """Nothing can be missing."""
+    def check(self, names: Sequence[str], *, text: bool) -> None:
+        """Raise ValueError where there are no word pieces for text."""
+        if text and packages.missing(("clip",)):
+            rest = "nearest is dimensions= without text_alignment"
+            raise ValueError(f"text alignment needs {networks.VOCABULARY}, which openai-clip has: {packages.INSTALL}; {rest}")
 
     def identity(self, name: str) -> str:
         """How they were drawn."""
@@ -166,9 +169,11 @@ class Files:
 
     folder: Path
 
-    def check(self, names: Sequence[str]) -> None:
+    def check(self, names: Sequence[str], *, text: bool) -> None:
         """Raise ValueError in one line that lists what is missing."""
         missing = [f"{networks.FILES[name][0]} ({name})" for name in names if self._path(name) is None]
+        if text and packages.missing(("clip",)) and not any(self.folder.glob(f"*/{networks.VOCABULARY}")):
+            missing.append(f"{networks.VOCABULARY} (text)")
         if missing:
             fetch = f"`python -m data.download eval=vbench checkpoints={self.folder.parent}` fetches what can be fetched"
             raise ValueError(f"weights={self.folder}: {', '.join(missing)} not there; {fetch}, weights=random tries the path without")
@@ -206,8 +211,10 @@ class Kit:
         named = self.wish.wanted(long=long, text=text)
         if "dreamsim" in named and packages.missing(("dreamsim",)):
             raise ValueError(f"clip_features={self.wish.firsts} needs dreamsim: {DREAMSIM}; nearest is clip_features=dino_clip")
-        packages.check(tuple(dict.fromkeys(module for name in named for module in MODULES.get(name, ()))))
-        self.source.check(named)
+        said = text and bool(self.wish.metrics_of_text)
+        modules = [module for name in named for module in MODULES.get(name, ())] + ["ftfy"] * said
+        packages.check(tuple(dict.fromkeys(modules)))
+        self.source.check(named, text=said)
 
     def identity(self, *, long: bool, text: bool) -> dict[str, Any]:
         """All that can change a score: what is measured, by which weights, in which numbers, by which versions."""
