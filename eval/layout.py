@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +79,7 @@ def grid_of(block: Block, blocks: Sequence[Block], ordered: bool = True, look: L
         task=task,
         title=block.task["label"],
         backbones=tuple((backbones or {"none": "-"}).items()),
-        scorer=block.scorer["label"],
+        scorer=_scorer(block),
         settings=_common(block, blocks),
         prompts=len({prompt for prompt, _ in asked}),
         seeds=len({seed for _, seed in asked}),
@@ -185,6 +185,20 @@ def _common(block: Block, blocks: Sequence[Block]) -> str:
         content = repr(sorted(block.prompts.items())).encode()
         odd.append(f"prompts={hashlib.blake2b(content, digest_size=4).hexdigest()}")
     return ", ".join(odd)
+
+
+def _scorer(block: Block) -> str:
+    """The scorer's label and, where it is made of several networks, which they are; random ones are never passed over."""
+    weights = block.scorer.get("key", {}).get("scores", {}).get("eval.weights")
+    if not isinstance(weights, Mapping):
+        return str(block.scorer["label"])
+    networks = weights.get("networks", {})
+    words = [block.scorer["label"], f"networks {hashlib.blake2b(repr(sorted(networks.items())).encode(), digest_size=4).hexdigest()}"]
+    if any(str(identity).lstrip("['").startswith("random") for identity in networks.values()):
+        words.append("RANDOM WEIGHTS, these numbers say nothing")
+    if block.task["name"].startswith("long") and weights.get("firsts"):
+        words.append(f"clips compared by {weights['firsts'].replace('_', ' and ')}")
+    return ", ".join(words)
 
 
 def _row(entry: Entry, block: Block, cells: Sequence[Cell]) -> Row:

@@ -199,3 +199,17 @@ def test_making_tables_needs_no_torch(tmp_path):
     fill(tmp_path, ["table3"])
     code = f"import sys; from eval import tables; tables.main(['table3', 'store={tmp_path}']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+def test_networks_of_a_scorer_are_told(tmp_path):
+    """Random weights above all: nobody may take such numbers for scores."""
+    fill(tmp_path, ["table1"], names=NAMES)
+    networks = {"dino": ["random tiny 0", "fp32 cpu", {}], "raft": ["0123", "fp32 cpu", {}]}
+    for path in (tmp_path / "sweeps").iterdir():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for run in content["runs"]:
+            run["scorer"]["key"] = {"scores": {"eval.weights": {"firsts": "dinov2_dreamsim", "networks": networks}}}
+        write(path, content)
+    assert tables.main([f"store={tmp_path}"]) == 0
+    text = (tmp_path / "tables" / "table1.md").read_text(encoding="utf-8").splitlines()[0]
+    assert "RANDOM WEIGHTS" in text and "clips compared by dinov2 and dreamsim" in text and re.search(r"networks [0-9a-f]{8}", text)
