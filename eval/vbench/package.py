@@ -181,7 +181,10 @@ def beside(clips: Sequence[Clip], task: str, scorer: VideoScorer) -> list[str]:
     found = lines(differences(ours, evaluate(asked).scores, asked.videos))
     if not said and "text_alignment" in wish.dimensions:
         found.append("text_alignment: left out, for a video has not just one scene with a sentence")
-    return [*found, f"{len(clips)} videos, each as one scene (task={task} or not), scores in 0..1; the package's answers: {cache}"]
+    return [
+        *found,
+        f"{len(clips)} videos, each as one scene, whatever task={task} says; scores in 0..1; the package's answers are in {cache}",
+    ]
 
 
 def located(folder: Path) -> dict[str, Path | None]:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from eval.vbench import package, packages
+from eval.vbench import networks, package, packages
 from jobs.config import ROOT
 from tests.vbench.compared import our_radii, ours, theirs
 
@@ -44,6 +44,24 @@ def test_the_radii_behind_yes_and_no_are_the_packages(both, files):
     apart = [np.abs(np.subtract(mine, radii)) for mine, radii in zip(our_radii(files["raft"], paths), answers.radii_px, strict=True)]
     largest, mean = max(part.max() for part in apart), np.mean(np.concatenate(apart))
     assert largest <= 1e-4, f"largest {largest:.1e} px, mean {mean:.1e} px of radii about {np.mean(answers.radii_px[0]):.1f} px"
+
+
+@needs_package
+def test_a_folder_is_scored_by_both_with_one_command(files, tmp_path):
+    from eval.score import command
+    from tests.vbench import made
+    from tests.vbench.compared import HERE
+
+    videos, weights = made.videos(tmp_path / "videos"), tmp_path / "weights"
+    (weights / "dino").mkdir(parents=True)
+    (weights / "dino" / "hubconf.py").write_bytes((HERE / "dino_code" / "hubconf.py").read_bytes())
+    for name in ("dino", "clip_b32", "clip_l14", "aesthetic"):
+        (weights / networks.FILES[name][0]).symlink_to(files[name])
+    dimensions = ["temporal_flickering", "subject_consistency", "background_consistency", "aesthetic_quality"]
+    words = [f"dimensions={','.join(dimensions)}", "clip_features=dino_clip", f"weights={weights}", f"records={tmp_path / 'records'}"]
+    said = command([str(tmp_path / "videos"), *words, "backend=vbench_package", "device=cpu", f"output={tmp_path / 'out'}"])
+    assert [line.split()[0] for line in said[:-1]] == dimensions and said[-1].startswith(f"{len(videos)} videos"), said
+    assert all(float(line.split()[2]) <= TOLERANCE for line in said[:-1]), said
 
 
 def test_the_committed_run_with_true_sizes_was_equal():
