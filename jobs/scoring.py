@@ -115,6 +115,11 @@ def _scorer(asked: Kit, records: Path) -> VideoScorer:
     return VideoScorer(asked, RecordStore(records))
 
 
+def release() -> None:
+    """Let the networks go: a backbone needs their place on the card."""
+    _scorer.cache_clear()
+
+
 def score(attempt: Attempt, prompts: Sequence[Prompt], report: Callable[[dict[str, Any]], None], made: Sequence[str]) -> int:
     """Score the videos of some prompts, one after the other; returns how many failed. Others are not touched by a failure.
 

@@ -143,7 +143,7 @@ class Dreamsim:
         """
         if not zipfile.is_zipfile(path):
             raise ValueError(f"{path}: no such archive of DreamSim; `python -m data.download eval=vbench` fetches it")
-        folder = path.with_suffix("")
+        folder = path.with_name(f".{path.stem}")  # hidden, so that a folder of weights keeps its digest
         if not (folder / "ensemble_lora").is_dir():
             with zipfile.ZipFile(path) as archive:
                 archive.extractall(folder)

@@ -12,11 +12,16 @@ from pathlib import Path
 import av
 import numpy as np
 
+from eval.vbench.kit import Kit, Wish
 from eval.vbench.networks import Text
+from eval.vbench.records import RecordStore
+from eval.vbench.scorer import VideoScorer
 
 SIDE, LEVELS, FPS = 128, 9, 16
 SUBJECT, PLACE, IMAGE, BEAUTY, MOTION, SMOOTH, WEIGHT, SAID = range(8)
 HEIGHT = SIDE // 8
+SPANS = [(0, 100), (100, 200)]
+TEXTS = ("shows 1", "shows 2 of more words than fit here")
 
 
 def film(levels: np.ndarray) -> np.ndarray:
@@ -105,3 +110,8 @@ class StandIns:
     def make(self, name: str, dtype: str, device: str) -> StandIn:
         self.made.append(name)
         return StandIn(name, self.asked)
+
+
+def scorer(folder: Path, source: StandIns) -> VideoScorer:
+    """A scorer of all dimensions and three kinds of text, its records below a folder."""
+    return VideoScorer(Kit(Wish(kinds=("clip_b32", "viclip", "clip_l14")), source), RecordStore(folder))

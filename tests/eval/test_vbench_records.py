@@ -16,15 +16,9 @@ import pytest
 from echo.presets import ROOT
 from eval.score import command
 from eval.vbench import video
-from eval.vbench.kit import Kit, Wish
 from eval.vbench.records import Key, Record, RecordStore
-from eval.vbench.scorer import VideoScorer
 from eval.vbench.video import chunks, inspect
-from tests.eval.constructed import SAID, SUBJECT, StandIn, StandIns, film, write
-
-KINDS = ("clip_b32", "viclip", "clip_l14")
-SPANS = [(0, 100), (100, 200)]
-TEXTS = ("shows 1", "shows 2 of more words than fit here")
+from tests.eval.constructed import SAID, SPANS, SUBJECT, TEXTS, StandIn, StandIns, film, scorer, write
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +28,6 @@ def path(tmp_path_factory):
     shown[:, SAID] = np.arange(200) // 100 + 1
     shown[:, SUBJECT] = np.arange(200) // 23
     return write(tmp_path_factory.mktemp("video") / "clip.mp4", film(shown))
-
-
-def scorer(folder: Path, source: StandIns, **wish: object) -> VideoScorer:
-    return VideoScorer(Kit(Wish(kinds=KINDS, **wish), source), RecordStore(folder))
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -76,8 +66,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from eval.vbench import records
-from tests.eval.test_vbench_records import KINDS, SPANS, TEXTS, scorer
-from tests.eval.constructed import StandIns
+from tests.eval.constructed import SPANS, TEXTS, StandIns, scorer
 
 log, left = open({log!r}, "a", buffering=1), int(sys.argv[1])
 plain = records.RecordStore.keep_part
@@ -171,9 +160,8 @@ def damaged(folder: Path) -> dict[str, Path]:
 
 def test_bad_videos_are_refused_by_name_before_any_work(tmp_path):
     paths = damaged(tmp_path)
-    for name, part in (
-        ("empty", "empty, 0 bytes"), ("cut", "truncated"), ("text", "no video"), ("small", "160x96 px; RAFT and AMT"), ("one", "at least 2"),
-    ):  # fmt: skip
+    wrong = {"empty": "empty, 0 bytes", "cut": "truncated", "text": "no video", "small": "160x96 px; RAFT and AMT", "one": "at least 2"}
+    for name, part in wrong.items():
         with pytest.raises(ValueError, match=part) as refusal:
             inspect(paths[name], least_side=128)
         assert f"{name}.mp4" in str(refusal.value) and "\n" not in str(refusal.value)
@@ -279,6 +267,34 @@ def test_a_folder_by_the_command_sharded_and_whole(tmp_path, monkeypatch):
 
 
 def test_records_and_rules_do_without_torch():
-    """Rules, records and the check of a command line load no torch."""
-    script = "import sys, eval.vbench.rules, eval.vbench.kit, eval.vbench.scorer, eval.score; sys.exit('torch' in sys.modules)"
+    """Rules, records and the check of a config load no torch, and neither OpenCV nor scipy."""
+    script = "import sys, eval.vbench.scorer, jobs.scoring; sys.exit(any(name in sys.modules for name in ('torch', 'cv2', 'scipy')))"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False).returncode == 0
+
+
+def test_memory_does_not_grow_with_the_video(tmp_path):
+    """Peak of all arrays at three times the length; frames themselves would be three times as much."""
+    import tracemalloc
+
+    peaks = []
+    for count in (192, 576):
+        shown = np.full((count, 8), 4)
+        shown[:, SAID] = 1 + (np.arange(count) >= count // 2)
+        facts = inspect(write(tmp_path / f"{count}.mp4", film(shown)))
+        mine = scorer(tmp_path / str(count), StandIns())
+        tracemalloc.start()
+        mine.score(facts, "smooth", [(0, count // 2), (count // 2, count)], TEXTS)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.15 * peaks[0], peaks
+    assert peaks[1] < 576 * 128 * 128 * 3, "less than the video's frames"
+
+
+def test_what_was_measured_of_a_minute_at_480p_holds():
+    """`python -m eval.vbench.cost` on this machine; its lines are kept with the documents."""
+    rows = [json.loads(line) for line in (ROOT / "docs" / "data" / "vbench_cost.jsonl").read_text(encoding="utf-8").splitlines()]
+    minute = next(row for row in rows if row["networks"] == "tiny")
+    assert (minute["frames"], minute["height_px"], minute["width_px"]) == (960, 480, 832)
+    for row in rows:
+        assert row["decoded_most"] == 1 and row["decoded_frames"] == row["frames"] and row["same"] and row["dimensions"] == 8
+        assert row["peak_bytes"] < 4e9, row
