@@ -36,7 +36,7 @@ def published(grid: Grid, experiment: str | None) -> Grid:
     places = dict.fromkeys(f"Table {number.table}, {number.source}" for number in used)
     note = f"As published: {PAPER} ({'; '.join(places)}); no interval is told, not ranked with ours."
     if any(column.kind in ("proxy", "world") for column in grid.columns):
-        note += " They are VBench's scores of models a thousand times as large on other prompts: compare orders of rows, not values."
+        note += " They are VBench's scores of a model of 1.3 billion parameters on other prompts: compare orders of rows, not values."
     rest = dict.fromkeys(number.method for number in wanted if number not in used)
     if rest:
         note += f" Published rows without a counterpart here: {', '.join(rest)}."
