@@ -29,6 +29,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from echo.scene import Prompt, load_prompts
 from eval.arguments import answer, parse
 from eval.protocol import TASKS, scopes
@@ -98,8 +100,10 @@ def command(words: Sequence[str]) -> list[str]:
     output = Path(options["output"])
     outcomes = {}
     for number, clip in enumerate(clips, 1):
-        sys.stderr.write(f"{number}/{len(clips)} {clip.facts.path.name}: {clip.facts.frames} frames\n")
-        outcome = scorer.score(clip.facts, task, clip.spans, clip.texts)
+        title = f"{number}/{len(clips)} {clip.facts.path.name}"
+        sys.stderr.write("" if sys.stderr.isatty() else f"{title}: {clip.facts.frames} frames\n")  # a log has no use for a bar
+        with tqdm(total=clip.facts.frames, desc=title, unit=" frames", disable=None) as bar:
+            outcome = scorer.score(clip.facts, task, clip.spans, clip.texts, bar.update)
         write_atomic(output / f"{clip.name}.json", json.dumps(outcome.content() | {"task": task}, indent=1).encode())
         outcomes[clip.name] = clip, outcome
     return summary(outcomes, task, scorer, output, options["shard"])

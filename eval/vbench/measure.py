@@ -142,7 +142,7 @@ class _Work:
 
 
 def measure(
-    facts: Facts, metrics: Sequence[Metric], store: RecordStore, told: Callable[[int], None] = lambda frames: None
+    facts: Facts, metrics: Sequence[Metric], store: RecordStore, told: Callable[[int], object] = lambda frames: None
 ) -> dict[str, Record]:
     """Records of a video by metric: those that are there, and the others measured in one pass over its frames.
 
@@ -166,7 +166,7 @@ def measure(
     return {name: record for name, record in found.items() if record is not None}
 
 
-def _pass(facts: Facts, works: Sequence[_Work], store: RecordStore, told: Callable[[int], None]) -> None:
+def _pass(facts: Facts, works: Sequence[_Work], store: RecordStore, told: Callable[[int], object]) -> None:
     """Decode the video once; chunks that are kept already are not asked about again."""
     held: dict[int, Frames] = {}
     for start, frames in video.chunks(facts):

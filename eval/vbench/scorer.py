@@ -59,7 +59,7 @@ class VideoScorer:
         return inspect(path, least_side=self.kit.wish.least_side)
 
     def score(
-        self, facts: Facts, task: str, spans: Sequence[Span], texts: Sequence[str] = (), told: Callable[[int], None] = lambda frames: None
+        self, facts: Facts, task: str, spans: Sequence[Span], texts: Sequence[str] = (), told: Callable[[int], object] = lambda frames: None
     ) -> Outcome:
         """Scores of one video.
 

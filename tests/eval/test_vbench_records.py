@@ -126,7 +126,7 @@ def test_a_metric_that_fails_costs_the_others_nothing(path, tmp_path):
     assert healthy.asked["musiq"] == 200 - 64 and healthy.asked["dino"] <= 200 - 64
 
 
-def test_whatever_can_change_a_value_is_in_the_name(tmp_path):
+def test_whatever_can_change_a_value_is_in_the_name(tmp_path, monkeypatch):
     base = Key("video", "dino", "weights", 1, "fp32 cpu", {"torch": "2"}, {"units": "u"})
     others = [
         Key("other", "dino", "weights", 1, "fp32 cpu", {"torch": "2"}, {"units": "u"}),
@@ -141,6 +141,11 @@ def test_whatever_can_change_a_value_is_in_the_name(tmp_path):
     store.keep(base, Record(np.zeros((1, 1), np.int64), np.ones(1)))
     assert store.read(base) is not None and all(store.read(other) is None for other in others)
     assert len({(key.source, key.name) for key in (base, *others)}) == 8
+    with monkeypatch.context() as crash:
+        crash.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("the machine went down")))
+        with pytest.raises(OSError, match="went down"):
+            store.keep(others[0], Record(np.zeros((1, 1), np.int64), np.ones(1)))
+    assert store.read(others[0]) is None and len(list(tmp_path.rglob("*.safetensors*"))) == 1, "nothing half written"
     (file,) = tmp_path.rglob("*.safetensors")
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(ValueError, match="damaged"):

@@ -14,8 +14,8 @@ from eval.formulas import consistency, is_dynamic, sampling_step
 from eval.protocol import TASKS
 from eval.vbench.kit import Kit, Wish
 from eval.vbench.measure import Layout, clips, measure, middles
-from eval.vbench.records import RecordStore
-from eval.vbench.rules import PAIR_RULES, fused, mapped, published
+from eval.vbench.records import Record, RecordStore
+from eval.vbench.rules import PAIR_RULES, Measured, fused, mapped, published
 from eval.vbench.scorer import VideoScorer, spans_of
 from eval.vbench.video import inspect
 from tests.eval.constructed import BEAUTY, FPS, IMAGE, MOTION, PLACE, SAID, SMOOTH, SUBJECT, WEIGHT, StandIns, film, write
@@ -303,3 +303,16 @@ def test_formulas_bite():
 
 
 SIDE_PX = 128
+
+
+def test_a_span_takes_all_that_lies_within_it_and_nothing_else():
+    """Pairs and triples by their first and last frames; one that was not measured is named."""
+    layout = Layout(40, 16.0, long=False)
+    values = {"difference": layout.neighbours(), "amt": layout.triples(), "raft": layout.sampled()}
+    records = {name: Record(units, units[:, 0].astype(np.float64)) for name, units in values.items()}
+    measured = Measured(40, 16.0, SIDE_PX, SIDE_PX, records)
+    assert measured.within("difference", (3, 8), 1).tolist() == [3, 4, 5, 6]
+    assert measured.within("amt", (4, 11), 2).tolist() == [4, 6, 8] == measured.within("raft", (4, 11), 2).tolist()
+    assert len(measured.within("difference", (0, 40), 1)) == 39 and len(measured.within("amt", (0, 40), 2)) == 19
+    with pytest.raises(ValueError, match="amt was not measured between frames 5 and 7: span 5..11 begins on no grid"):
+        measured.within("amt", (5, 11), 2)
