@@ -11,7 +11,7 @@ no text alignment. Keys, the default first:
     text=clip_b32|clip_l14|viclip|vbench_text_alignment (or several)
     clip_features=dinov2_dreamsim|dino_clip         what compares VBench-Long's clips
     clip_dtype=fp32|fp16                            fp16 as openai-clip computes on CUDA
-    weights=checkpoints/vbench|random               random: small networks, to try the path
+    weights=checkpoints/vbench|random               a folder, VBench's own ~/.cache/vbench too; random: small networks, to try the path
     backend=native|vbench_package                   the package itself, beside ours, with the largest difference
     device=auto|cpu|cuda    shard=i/n    records=results/records    output=results/vbench
 

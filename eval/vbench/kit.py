@@ -172,7 +172,7 @@ class Files:
     def check(self, names: Sequence[str], *, text: bool) -> None:
         """Raise ValueError in one line that lists what is missing."""
         missing = [f"{networks.FILES[name][0]} ({name})" for name in names if self._path(name) is None]
-        if text and packages.missing(("clip",)) and not any(self.folder.glob(f"*/{networks.VOCABULARY}")):
+        if text and packages.missing(("clip",)) and not any(self.folder.rglob(networks.VOCABULARY)):
             missing.append(f"{networks.VOCABULARY} (text)")
         if missing:
             fetch = f"`python -m data.download eval=vbench checkpoints={self.folder.parent}` fetches what can be fetched"

@@ -23,12 +23,13 @@ _MERGES: Final = SIZE - 2 * 256 - 2
 
 
 def find(beside: Path | None = None) -> Path:
-    """The file of word pieces: in the folder `beside` or in `vocabulary` near it, else in an installed `clip` package (not imported).
+    """The file of word pieces: in the folder `beside` or one near it, else in an installed `clip` package (which is not imported).
 
     Raises ValueError naming the file and where it was looked for.
     """
     spec = find_spec("clip")
-    folders = [place for near in (beside, *beside.absolute().parents[:2]) for place in (near, near / "vocabulary")] if beside else []
+    around = (beside, *beside.absolute().parents[:2]) if beside else ()
+    folders = [place for near in around for place in (near, *(path.parent for path in sorted(near.glob(f"*/{VOCABULARY}"))))]
     folders += [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
     for folder in folders:
         if (folder / VOCABULARY).is_file():

@@ -300,6 +300,11 @@ def test_every_network_of_vbench_is_fetched_to_where_it_is_looked_for(tmp_path: 
         (tmp_path / wanted.target).touch()
     source = Files(tmp_path / "vbench")
     source.check(tuple(FILES), text=True)
+    from eval.vbench.vocabulary import find
+
+    for wanted in Table().files("eval", ["vbench"]):
+        if wanted.source in ("vbench/clip", "vbench/viclip"):
+            assert find((tmp_path / wanted.target).parent) == tmp_path / "vbench" / "vocabulary" / "bpe_simple_vocab_16e6.txt.gz"
     (tmp_path / "vbench" / "amt" / "amt-s.pth").unlink()
     with pytest.raises(ValueError, match=r"amt-s.pth \(amt\) not there; `python -m data.download eval=vbench"):
         source.check(tuple(FILES), text=True)
