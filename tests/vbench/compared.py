@@ -41,18 +41,20 @@ class Written:
         return networks.load(name, self.files[name], dtype=dtype, device=device)
 
 
-def ours(files, paths, prompts, folder):
+def ours(files, paths, prompts, folder, dimensions=tuple(package.NETWORKS)):
     """Scores in 0..1 by dimension, in the order of the videos, by the path that eval=vbench takes."""
     from eval.vbench.kit import Kit, Wish
     from eval.vbench.records import RecordStore
     from eval.vbench.scorer import VideoScorer
 
-    scorer = VideoScorer(Kit(Wish(kinds=("viclip",), firsts="dino_clip"), Written(files)), RecordStore(folder))
-    found = {}
+    wish = Wish(
+        tuple("text_alignment" if name == "overall_consistency" else name for name in dimensions), kinds=("viclip",), firsts="dino_clip"
+    )
+    scorer, found = VideoScorer(Kit(wish, Written(files)), RecordStore(folder)), {}
     for path, prompt in zip(paths, prompts, strict=True):
         facts = scorer.inspect(path)
         metrics = scorer.score(facts, "long60", [(0, facts.frames)], [prompt]).scores.metrics
-        for dimension in package.NETWORKS:
+        for dimension in dimensions:
             name = "text_alignment.viclip" if dimension == "overall_consistency" else f"{dimension}.vbench"
             found.setdefault(dimension, []).append(metrics[name] / 100)
     return found
