@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from eval.formulas import Vectors
+from eval.vbench.networks import FILES
 
 Tensors = dict[str, Tensor]
 
 DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 NAMED_AFTER: Final = re.compile(r"-([0-9a-f]{8})\.pth?$")
-"""torch's habit: eight digits before the ending of a file's name are the beginning of its sha256."""
+"""torch's habit, in some published names: eight digits before the ending are the beginning of the file's sha256."""
 
 
 class _Inert:
@@ -79,7 +80,8 @@ def digest(path: Path) -> str:
         raise ValueError(f"no weights at {path}; `python -m data.download eval=vbench` fetches them")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    named = NAMED_AFTER.search(path.name)
+    published = any(path.name in names for names in FILES.values())
+    named = NAMED_AFTER.search(path.name) if published else None
     if named and not found.startswith(named[1]):
         raise ValueError(f"{path}: its name says that its sha256 starts with {named[1]}, but it starts with {found[:8]}: not that file")
     return found
