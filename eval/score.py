@@ -216,6 +216,8 @@ def summary(outcomes: Mapping[str, tuple[Clip, Outcome]], task: str, scorer: Vid
     for network, count in cut.items():
         if count:
             lines.append(f"{count} tokens of prompts did not fit {network} and were cut")
+    if isinstance(scorer.kit.source, Random):
+        lines.append("RANDOM WEIGHTS: these numbers say nothing")
     return [*lines, f"{len(outcomes)} videos, task={task}; mean ± 95 % interval over prompts; {output / name}"]
 
 

@@ -62,11 +62,14 @@ class Measured:
     height: int
     width: int
     records: Mapping[str, Record]
+    _unit: dict[str, NDArray[np.float64]] = field(default_factory=dict, compare=False, repr=False)
 
     def features(self, metric: str) -> NDArray[np.float64]:
         """Unit features [T, D] of a metric of all frames."""
-        values = self.records[metric].values.astype(np.float64)
-        return values / np.linalg.norm(values, axis=1, keepdims=True)
+        if metric not in self._unit:
+            values = self.records[metric].values.astype(np.float64)
+            self._unit[metric] = values / np.linalg.norm(values, axis=1, keepdims=True)
+        return self._unit[metric]
 
     def within(self, metric: str, span: Span, step: int) -> NDArray[np.float64]:
         """Values of the pairs or triples of frames `first` .. `first + step` within a span, one every `step` frames from its start.

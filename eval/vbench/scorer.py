@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,12 @@ TOLERANCE_S = 1.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """A video's scores, and what they were made from. cut: network -> tokens of each text that did not fit."""
+    """A video's scores, and what they were made from. texts: compared with; cut: network -> tokens of each that did not fit."""
 
     scores: Scores
     facts: Facts
     spans: tuple[Span, ...]
+    texts: tuple[str, ...]
     cut: dict[str, list[int]]
 
     def content(self) -> dict[str, Any]:
@@ -39,6 +41,7 @@ class Outcome:
             "height": self.facts.height,
             "width": self.facts.width,
             "segments": [list(span) for span in self.spans],
+            "texts_blake2b": [hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for text in self.texts],
             "tokens_cut": self.cut,
             "metrics": self.scores.metrics,
             "per_segment": self.scores.per_segment,
@@ -87,7 +90,7 @@ class VideoScorer:
         wrong = [name for name, value in scores.metrics.items() if value is not None and not np.isfinite(value)]
         if wrong:
             raise ValueError(f"{facts.name}: {', '.join(wrong)} would be no number")
-        return Outcome(scores, facts, tuple(spans), cut)
+        return Outcome(scores, facts, tuple(spans), tuple(texts) if compared else (), cut)
 
 
 def check(facts: Facts, task: str, spans: Sequence[Span], texts: Sequence[str]) -> None:

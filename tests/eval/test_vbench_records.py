@@ -58,7 +58,7 @@ def test_a_video_is_decoded_once_for_everything(path, tmp_path, monkeypatch):
     more = scorer(tmp_path, source)
     parts = more.score(more.inspect(path), "smooth", SPANS, TEXTS)
     assert {name for name in asked if source.asked[name] != asked[name]} <= {"viclip"}, "other windows, no frame again"
-    assert parts.cut["clip_b32"] == [0, 3]
+    assert parts.cut["clip_b32"] == [0, 3] and len(set(parts.content()["texts_blake2b"])) == 2
 
 
 SCRIPT = """
