@@ -1,4 +1,4 @@
-"""Fetch files of gigabytes: `python -m data.download backbone=self_forcing [checkpoints=DIR] [mirror=URL or folder]`.
+"""Fetch files of gigabytes: `python -m data.download backbone=self_forcing eval=vbench [checkpoints=DIR] [mirror=URL or folder]`.
 
 What is fetched stands in `data/hub.yaml`; `--list` shows it. The total is printed before anything is fetched, a stopped
 command goes on where it stopped, size and sha256 of every file are checked before it takes its place, and a manifest

@@ -19,7 +19,7 @@ from typing import Any
 
 from data.published import Speed, speeds
 from eval.arguments import parse
-from eval.forms import escape
+from eval.latex import escape
 
 FOLDER = Path("results") / "bench"
 KINDS = ("smooth", "hard", "recall")

@@ -9,10 +9,12 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, stats
 
 LEVEL = 0.95
 RESAMPLES = 9999
+ALPHA = 0.05
+POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Estimate:
 
     half_width: of the interval, same unit as the mean; None where one prompt alone leaves it unknown.
     videos, prompts, seeds: how many the mean is made of.
+    freedom: degrees of freedom of the t distribution that the interval is made with; one less than prompts by default.
     """
 
     mean: float
@@ -28,6 +31,11 @@ class Estimate:
     videos: int
     prompts: int
     seeds: int
+    freedom: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.freedom:
+            object.__setattr__(self, "freedom", float(self.prompts - 1))
 
 
 def estimate(values: Mapping[tuple[str, int], float]) -> Estimate | None:
@@ -47,7 +55,13 @@ def estimate(values: Mapping[tuple[str, int], float]) -> Estimate | None:
     counts = np.array([len(group) for group in by_prompt], dtype=float)
     mean = math.fsum(values.values()) / len(values)
     half = float(half_width(sums, counts, RESAMPLES))
-    return Estimate(mean, None if math.isnan(half) else half, len(values), len(prompts), len({seed for _, seed in values}))
+    seeds, freedom = len({seed for _, seed in values}), float(effective(counts)) - 1
+    return Estimate(mean, None if math.isnan(half) else half, len(values), len(prompts), seeds, freedom)
+
+
+def effective(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How many clusters of one size tell as much as clusters of these sizes, [clusters, ...] -> [...] (Kish); all, if they are alike."""
+    return np.asarray(counts.sum(axis=0) ** 2 / (counts**2).sum(axis=0), dtype=np.float64)
 
 
 def half_width(sums: NDArray[np.float64], counts: NDArray[np.float64], resamples: int) -> NDArray[np.float64]:
@@ -63,17 +77,19 @@ def half_width(sums: NDArray[np.float64], counts: NDArray[np.float64], resamples
 
     Prompts are drawn with all their seeds, because seeds of a prompt are alike. The bootstrap's variance is (k-1)/k of the
     unbiased one and its quantiles are a normal's; with 8 prompts it covers 0.88 where 0.95 is meant. The factor below
-    undoes both, as the t interval does (Hesterberg 2015, "What teachers should know about the bootstrap", section 3.4).
+    undoes both, as the t interval does (Hesterberg 2015, "What teachers should know about the bootstrap", section 3.4); where
+    some clusters are larger than others it counts those that tell as much (`effective`).
     """
     clusters = len(sums)
     if clusters < 2:
         return np.full(sums.shape[1:], np.nan)
+    known = np.where(effective(counts) > 1, effective(counts), np.nan)
     drawn = _drawn(clusters, resamples)
     tail = (1 + LEVEL) / 2
     with np.errstate(invalid="ignore"):  # a resample may draw none of the clusters that have values
         means = (drawn @ sums) / (drawn @ counts)
     low, high = np.nanquantile(means, [1 - tail, tail], axis=0)
-    few = math.sqrt(clusters / (clusters - 1)) * stats.t.ppf(tail, clusters - 1) / stats.norm.ppf(tail)
+    few = np.sqrt(known / (known - 1)) * stats.t.ppf(tail, known - 1) / stats.norm.ppf(tail)
     return np.asarray((high - low) / 2 * few, dtype=np.float64)
 
 
@@ -98,14 +114,48 @@ def difference(values: Mapping[tuple[str, int], float], reference: Mapping[tuple
         None if no video is in both.
     """
     found = estimate({key: value - reference[key] for key, value in values.items() if key in reference})
-    if found is None:
-        return None
+    return None if found is None else tested(found)
+
+
+def tested(found: Estimate) -> Difference:
+    """A mean of differences with the p value of the t statistic that its interval has."""
     if found.half_width is None:
         return Difference(found, None)
     if found.half_width == 0:
         return Difference(found, 1.0 if found.mean == 0 else 0.0)
-    freedom = found.prompts - 1
-    return Difference(found, float(2 * stats.t.sf(abs(found.mean) / found.half_width * stats.t.ppf((1 + LEVEL) / 2, freedom), freedom)))
+    statistic = abs(found.mean) / found.half_width * stats.t.ppf((1 + LEVEL) / 2, found.freedom)
+    return Difference(found, float(2 * stats.t.sf(statistic, found.freedom)))
+
+
+def detectable(found: Estimate, rows: int) -> float | None:
+    """The true difference that would be told apart from none with `POWER`, by the test of `difference` at Holm's first step.
+
+    Args:
+        found: a paired difference; its own spread over prompts is taken for the true one.
+        rows: differences that the correction is over; the first step asks for p < ALPHA / rows, so it is the strictest.
+
+    Returns:
+        In the unit of the mean; None where the spread is unknown.
+
+    The statistic of a true difference d follows a noncentral t with noncentrality d over its standard error.
+    """
+    if found.half_width is None:
+        return None
+    return _noncentrality(found.freedom, max(1, rows)) * found.half_width / float(stats.t.ppf((1 + LEVEL) / 2, found.freedom))
+
+
+@lru_cache(maxsize=256)
+def _noncentrality(freedom: float, rows: int) -> float:
+    """Standard errors that a true difference must have for `POWER`."""
+    limit = float(stats.t.isf(ALPHA / (2 * rows), freedom))
+
+    def lack(shift: float) -> float:
+        return float(stats.nct.sf(limit, freedom, shift)) - POWER  # in the right direction; the other tail is no finding
+
+    highest = 2.0
+    while lack(highest) < 0:
+        highest *= 2
+    return float(optimize.brentq(lack, 0.0, highest, xtol=1e-9))
 
 
 def holm(chances: Sequence[float | None]) -> list[float | None]:

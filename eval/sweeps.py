@@ -16,8 +16,9 @@ from typing import Any
 
 from eval import style
 from eval.arguments import parse
+from eval.blocks import Block, Entry, gather, sources
 from eval.grid import Cell, Column, Grid, Row
-from eval.tables import Block, Entry, gather, grid_of, sources
+from eval.layout import grid_of
 
 SETTINGS = {"lambda": "method.settings.drift_gate_lambda", "budget": "method.settings.anchors"}
 AXES = {"lambda": "drift gate's λ", "budget": "anchors (of 15; the rest is compressed)"}

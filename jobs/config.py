@@ -47,6 +47,11 @@ def later_pixels(default: Any) -> Any:
     return field(default=default, metadata={"enters": "pixels", "silent": True})
 
 
+def later_scores(default: Any) -> Any:
+    """As `later_pixels`, of a score."""
+    return field(default=default, metadata={"enters": "scores", "silent": True})
+
+
 def later_inert(default: Any, reason: str) -> Any:
     """As `inert`, of a field that configs written before may lack."""
     return field(default=default, metadata={"enters": "nothing", "reason": reason})
@@ -124,13 +129,25 @@ class TaskConfig:
 
 
 @dataclass(frozen=True)
+class VbenchConfig:
+    """What VBench's networks are asked, and how; `eval.vbench.kit.Wish` checks the words."""
+
+    dimensions: str = scores()
+    text: str = scores()
+    clip_features: str = scores()
+    clip_dtype: str = scores()
+    device: Literal["auto", "cpu", "cuda"] = scores()
+
+
+@dataclass(frozen=True)
 class EvalConfig:
     """The scorer of finished videos."""
 
     name: str = inert("scorer and weights enter")
     label: str = inert("for people")
-    scorer: Literal["embedded"] | None = scores()
+    scorer: Literal["embedded", "vbench"] | None = scores()
     weights: str | None = scores_file()
+    vbench: VbenchConfig | None = later_scores(None)
 
 
 @dataclass(frozen=True)
@@ -285,7 +302,7 @@ def from_plain(plain: Mapping[str, Any]) -> RunConfig:
     Raises:
         ValueError: one line for the first wrong key or value.
     """
-    tree = {key: value for key, value in plain.items() if key != "hydra"}
+    tree = {key: value for key, value in plain.items() if key not in ("hydra", "table")}  # how an experiment is shown changes no run
     method = tree.get("method")
     if isinstance(method, Mapping):
         settings = {key: value for key, value in method.items() if key not in ("name", "policy")}

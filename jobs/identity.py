@@ -110,7 +110,13 @@ def scores_key(config: RunConfig) -> dict[str, Any] | None:
     """What can change a score of a finished video; None when the config scores nothing."""
     if config.eval.scorer is None:
         return None
-    return {"epoch": SCORE_EPOCH, "scores": _entering(config, "scores")}
+    if config.eval.scorer != "vbench":
+        return {"epoch": SCORE_EPOCH, "scores": _entering(config, "scores")}
+    from jobs.scoring import identity
+
+    plain = dataclasses.replace(config, eval=dataclasses.replace(config.eval, weights=None))
+    networks = identity(config)  # not a digest of the whole folder: only networks that have something to do count
+    return {"epoch": SCORE_EPOCH, "scores": _entering(plain, "scores") | {"eval.weights": networks}}
 
 
 def shard_of(index: int, whole: int) -> int:

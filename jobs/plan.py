@@ -18,7 +18,7 @@ from echo.geometry import Geometry
 from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_blocks
 from eval.protocol import scopes
 from eval.records import RENDER
-from jobs import backbones, identity
+from jobs import backbones, identity, scoring
 from jobs.config import ROOT, RunConfig, from_plain, located, parse_shard
 
 
@@ -85,11 +85,11 @@ def prepare(plain: Mapping[str, Any]) -> Job:
     Raises:
         ValueError: one line naming the value, the rule and the nearest valid choice.
     """
-    config = backbones.resolved(from_plain(plain))
+    config = scoring.with_random(backbones.resolved(from_plain(plain)))
     policy = _policy(config)
     if config.backbone.parts is not None:
         backbones.check(config)
-    files = {"eval.weights": config.eval.weights, "task.prompt_set": config.task.prompt_set}
+    files = {"task.prompt_set": config.task.prompt_set} | ({} if config.eval.scorer == "vbench" else {"eval.weights": config.eval.weights})
     if config.backbone.parts is None:
         files = {"backbone.weights": config.backbone.weights, "backbone.lora": config.backbone.lora} | files
     for name, path in files.items():
@@ -107,6 +107,8 @@ def prepare(plain: Mapping[str, Any]) -> Job:
             policy.check(geometry, blocks)
         except ValueError as error:
             raise ValueError(f"method={config.method.name}: {error}") from error
+    if config.eval.scorer == "vbench":
+        scoring.check(config, prompts[: config.prompts])
     return Job(config, policy, prompts)
 
 

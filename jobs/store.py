@@ -154,6 +154,10 @@ class Attempt:
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
         sync_folder(path.parent)
 
+    def filmed(self, prompt: Prompt, facts: Mapping[str, Any]) -> None:
+        """Record a video that is there and has no scores yet; see `ok`."""
+        self._append(prompt, "ok", {"scores": None, "metrics": {}, "flags": [], **facts})
+
     def ok(self, prompt: Prompt, metrics: Mapping[str, float | None], facts: Mapping[str, Any]) -> None:
         """Record a finished unit; call it after all files of the unit are in place.
 

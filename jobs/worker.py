@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from data.world.film import Render
 from echo.scene import FPS, PIXEL_FRAMES_PER_LATENT, Prompt, scene_blocks
 from eval.origin import file_digest
-from jobs import backbones, provenance
+from jobs import backbones, provenance, scoring
 from jobs.config import located
 from jobs.memory import gb
 from jobs.plan import Job, prepare
@@ -76,7 +76,7 @@ class Film:
     def __init__(self, folder: RunFolder, prompt: Prompt, stack: ExitStack) -> None:
         video = folder.job.config.video
         self.prompt = prompt
-        self.frames: list[NDArray[np.uint8]] | None = None if folder.job.config.eval.scorer is None else []
+        self.frames: list[NDArray[np.uint8]] | None = [] if folder.job.config.eval.scorer == "embedded" else None
         self.count = 0
         self.trace: list[str] = []
         self.hash = hashlib.sha256()
@@ -115,12 +115,17 @@ def work(
         return 0
     folder.describe()
     attempt = Attempt(folder, attempt_name, provenance.describe(argv, plain))
-    meter = None if job.config.backbone.parts is None else Gauge(job)
-    backbone, scorer = _load(job)
+    later = job.config.eval.scorer == scoring.SCORER  # scored from the files, when all are there
+    there = scoring.filmed(folder, missing) if later else {}
+    unmade = [prompt for prompt in missing if prompt.id not in there]
+    meter = None if job.config.backbone.parts is None or not unmade else Gauge(job)
+    if unmade:
+        scoring.release()
+    backbone, scorer = _load(job) if unmade else (None, None)
     if backbone is not None:
         backbone.text.prepare([text for text in texts if _readable(backbone, text)])
-    runnable = [prompt for prompt in missing if _runnable(attempt, backbone, prompt, report)]
-    failed = len(missing) - len(runnable)
+    runnable = [prompt for prompt in unmade if _runnable(attempt, backbone, prompt, report)]
+    failed = len(unmade) - len(runnable)
     groups = [(group, wanted) for group in _groups(job, backbone) if (wanted := [prompt for prompt in group if prompt in runnable])]
     if backbone is not None:  # a large text encoder is let go before the network is loaded
         backbone.text.prepare([text for group, _ in groups for prompt in group for text in prompt.scenes])
@@ -129,6 +134,10 @@ def work(
         failed += _group(folder, attempt, backbone, scorer, group, wanted, report, meter)
     if meter is not None and groups:
         report({"note": f"{job.title}: {meter.line()}"})
+    if later:
+        backbone = None
+        _real.cache_clear()  # the networks of the scorer take its place on the card
+        failed += scoring.score(attempt, missing, report, [prompt.id for prompt in unmade])
     return failed
 
 
@@ -161,7 +170,7 @@ def _load(job: Job) -> tuple[VideoModel | None, EmbeddedScorer | None]:
 
     torch.set_num_threads(job.config.backbone.threads)
     scorer, backbone = None, None
-    if job.config.eval.scorer is not None:
+    if job.config.eval.scorer == "embedded":
         import cv2
 
         cv2.setNumThreads(job.config.backbone.threads)
@@ -244,7 +253,8 @@ def _group(
     for film in films:
         try:
             _finish(folder, attempt, scorer, film, speeds if meter is None else speeds | {"memory": meter.facts()})
-            report({"prompt": film.prompt.id, "status": "ok"})
+            if folder.job.config.eval.scorer != scoring.SCORER:  # else it is told when it is scored
+                report({"prompt": film.prompt.id, "status": "ok"})
         except Exception as error:
             _fail(attempt, film.prompt, error, report, made // len(wanted))
             failed += 1
@@ -313,7 +323,10 @@ def _finish(folder: RunFolder, attempt: Attempt, scorer: EmbeddedScorer | None, 
         "dur_s": round(time.perf_counter() - start + speeds["generate_s"], 3),
         "process_peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
-    attempt.ok(prompt, metrics, facts)
+    if folder.job.config.eval.scorer == scoring.SCORER:
+        attempt.filmed(prompt, facts)
+    else:
+        attempt.ok(prompt, metrics, facts)
 
 
 def _score(folder: RunFolder, scorer: EmbeddedScorer, film: Film) -> tuple[Mapping[str, float], Path]:

@@ -70,12 +70,15 @@ def test_shipped_table_pins_what_it_can() -> None:
     table = Table()
     files = {wanted.target: wanted for source in table.sources.values() for wanted in source}
     unknown = {target for target, wanted in files.items() if not wanted.pinned or wanted.sha256 is None or wanted.size_bytes is None}
-    assert unknown == {"infinite_forcing/ema_model.pt"}
+    by_first_download = {
+        f"vbench/{name}" for name in ("amt/amt-s.pth", "viclip/ViClip-InternVid-10M-FLT.pth", "dreamsim/dreamsim_ensemble_checkpoint.zip")
+    }
+    assert unknown == {"infinite_forcing/ema_model.pt", "vbench/musiq/musiq_spaq_ckpt-358bb6af.pth", *by_first_download}
     for target, wanted in files.items():
         assert not Path(wanted.file).is_absolute() and ".." not in Path(target).parts
         assert wanted.sha256 is None or re.fullmatch("[0-9a-f]{64}", wanted.sha256), target
         assert wanted.repo is None or COMMIT.fullmatch(wanted.revision) or wanted.revision == "main"
-        assert wanted.repo or COMMIT.search(wanted.url or ""), target
+        assert wanted.repo or COMMIT.search(wanted.url or "") or wanted.sha256 or target in by_first_download, target
     for name in table.groups["backbone"]:
         fetched = table.files("backbone", [name])
         assert {"wan/models_t5_umt5-xxl-enc-bf16.pth", "wan/Wan2.1_VAE.pth", "wan/google/umt5-xxl/tokenizer.json"} <= {
@@ -329,3 +332,23 @@ def test_paths_of_the_backbones_are_where_files_land() -> None:
         files = (value for value in re.findall(r"\$\{checkpoints\}/(\S+)", json.dumps(preset("backbone", name)).replace('"', " ")))
         for file in (value.rstrip(",}") for value in files):
             assert any(target == file or target.startswith(f"{file}/") for target in targets), f"{name}: {file}"
+
+
+def test_every_network_of_vbench_is_fetched_to_where_it_is_looked_for(tmp_path: Path) -> None:
+    """Files of the table, empty, in the places where a download puts them: nothing is missing any more."""
+    from eval.vbench.kit import Files
+    from eval.vbench.networks import FILES
+
+    for wanted in Table().files("eval", ["vbench"]):
+        (tmp_path / wanted.target).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / wanted.target).touch()
+    source = Files(tmp_path / "vbench")
+    source.check(tuple(FILES), text=True)
+    from eval.vbench.vocabulary import find
+
+    for wanted in Table().files("eval", ["vbench"]):
+        if wanted.source in ("vbench/clip", "vbench/viclip"):
+            assert find((tmp_path / wanted.target).parent) == tmp_path / "vbench" / "vocabulary" / "bpe_simple_vocab_16e6.txt.gz"
+    (tmp_path / "vbench" / "amt" / "amt-s.pth").unlink()
+    with pytest.raises(ValueError, match=r"amt-s.pth \(amt\) not there; `python -m data.download eval=vbench"):
+        source.check(tuple(FILES), text=True)

@@ -11,9 +11,12 @@ import sys
 import pytest
 
 from echo.scene import Prompt
-from eval import tables
-from eval.forms import as_latex, as_markdown, as_text, escape
+from eval import metrics, tables
+from eval.blocks import gather, sources
+from eval.forms import as_markdown, as_text
 from eval.grid import Cell, Row
+from eval.latex import as_latex, document, escape
+from eval.layout import grid_of
 from eval.protocol import TASKS
 from jobs.config import ROOT, BackboneConfig, EvalConfig, MethodConfig, NoiseConfig, RunConfig, TaskConfig, VideoConfig
 from jobs.plan import Job
@@ -80,13 +83,13 @@ def test_rows_columns_and_numbers(write):
     assert [float(row["text_alignment"]) for row in rows] == [82.0, 81.0]
     assert rows[0]["text_alignment_metric"] == "proxy.text_alignment" and rows[0]["temporal_flickering_metric"] == "temporal_flickering"
     assert rows[0]["aesthetic_quality"] == "" and rows[0]["aesthetic_quality_n"] == "0"
-    dimensions = [name for name in rows[0] if name in tables.INTERACTIVE]
-    assert dimensions == list(tables.INTERACTIVE) and set(tables.LONG) == set(tables.INTERACTIVE) and len(tables.LONG) == 8
+    dimensions = [name for name in rows[0] if name in metrics.INTERACTIVE]
+    assert dimensions == list(metrics.INTERACTIVE) and set(metrics.LONG) == set(metrics.INTERACTIVE) and len(metrics.LONG) == 8
 
 
 def test_columns_are_the_protocol():
     for task, dimensions in TASKS.items():
-        assert set(tables.ORDER[task]) == set(dimensions) and len(tables.ORDER[task]) == len(dimensions)
+        assert set(metrics.ORDER[task]) == set(dimensions) and len(metrics.ORDER[task]) == len(dimensions)
 
 
 def test_seeds_are_averaged_in_one_row(write):
@@ -132,7 +135,7 @@ def test_edited_prompt_counts_only_as_last_asked(write):
 def test_tasks_have_files_of_their_own(write):
     write(task="recall"), write(task="long60")
     tables.make(write.store, ["long60"])
-    assert sorted(p.name for p in (write.store / "tables").iterdir()) == ["long60.csv", "long60.md", "long60.tex"]
+    assert sorted(p.name for p in (write.store / "tables").iterdir()) == [f"long60.{end}" for end in ("csv", "md", "meta.json", "tex")]
     tables.make(write.store)
     assert (write.store / "tables" / "recall.tex").exists()
 
@@ -148,7 +151,7 @@ def test_command_makes_the_same_bytes_from_the_store_alone(write, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "eval.tables", f"store={moved}"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
-    assert len(list((write.store / "tables").iterdir())) == len(list((moved / "tables").iterdir())) == 6
+    assert len(list((write.store / "tables").iterdir())) == len(list((moved / "tables").iterdir())) == 8
     for path in (write.store / "tables").iterdir():
         assert path.read_bytes() == (moved / "tables" / path.name).read_bytes()
     assert str(moved / "tables" / "recall.md") in done.stdout.replace("recall.md,", "recall.md")
@@ -161,7 +164,7 @@ def test_table_holds_what_its_command_asked_for(write):
     small = [write(method, prompts=PROMPTS[:2]) for method in ("echo", "infinity_rope")]
     write_sweep(write.store, [folder.job for folder in small], None)
     tables.make(write.store)
-    wide, narrow = read(write.store, "compare-recall"), read(write.store)
+    wide, narrow = read(write.store, "compare"), read(write.store)
     assert [(row["preset"], row["videos"], row["videos_asked"]) for row in wide] == [("echo", "6", "6"), ("self_forcing", "6", "6")]
     assert [(row["preset"], row["videos"], row["videos_asked"]) for row in narrow] == [("echo", "2", "2"), ("infinity_rope", "2", "2")]
     assert not any("†" in path.read_text(encoding="utf-8") for path in (write.store / "tables").glob("*.md"))
@@ -177,9 +180,9 @@ def test_last_command_of_a_name_counts(write):
 def test_tables_of_one_experiment_or_task(write, capsys):
     write_sweep(write.store, [write("echo").job], "table2"), write_sweep(write.store, [write("echo", task="hard").job], None)
     assert tables.main([f"store={write.store}", "experiment=table2"]) == 0
-    assert {path.stem for path in (write.store / "tables").iterdir()} == {"table2-recall"}
+    assert {path.stem for path in (write.store / "tables").iterdir()} == {f"table2{end}" for end in ("", ".meta")}
     assert tables.main([f"store={write.store}", "task=hard"]) == 0
-    assert {path.stem for path in (write.store / "tables").iterdir()} == {"table2-recall", "hard"}
+    assert {path.name.split(".")[0] for path in (write.store / "tables").iterdir()} == {"table2", "hard"}
     wrong = {"task=hart": "nearest is hard", "task=hard experiment=table2": "no scores of task=hard", "experiment=table3": "is table2"}
     for words, part in wrong.items():
         assert tables.main([f"store={write.store}", *words.split()]) == 1
@@ -217,9 +220,9 @@ def test_wrong_store_is_refused(tmp_path):
 
 def grids(write):
     write("echo", shift=1.0), write("self_forcing")
-    (source,) = tables.sources(write.store)
-    blocks = tables.gather(source.wishes)
-    return [tables.grid_of(block, blocks) for block in blocks]
+    (source,) = sources(write.store)
+    blocks = gather(source.wishes)
+    return [grid_of(block, blocks) for block in blocks]
 
 
 def test_latex_form(write):
@@ -233,7 +236,7 @@ def test_latex_form(write):
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
 def test_latex_compiles(write, tmp_path):
-    text = r"\documentclass{article}\usepackage{booktabs}\begin{document}" + as_latex(grids(write)) + r"\end{document}"
+    text = document([as_latex(grids(write))])
     (tmp_path / "t.tex").write_text(text, encoding="utf-8")
     subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True, capture_output=True)
 
@@ -285,8 +288,9 @@ def sweep(write, *rows, task="recall", **more):
     """Runs of one command, as (method, shift) or (method, shift, backbone), and its table made."""
     jobs = [write(row[0], shift=row[1], task=task, backbone=(*row, "tiny")[2], **more).job for row in rows]
     (name,) = write_sweep(write.store, jobs, "table2")
-    tables.make(write.store, [name])
-    return read(write.store, name), (write.store / "tables" / f"{name}.md").read_text(encoding="utf-8")
+    tables.main([f"store={write.store}", "experiment=table2", f"task={task}"])
+    (path,) = (write.store / "tables").glob(f"table2{'-*' if len(list((write.store / 'sweeps').iterdir())) > 1 else ''}.md")
+    return read(write.store, path.stem), path.read_text(encoding="utf-8")
 
 
 def test_rows_stand_in_the_order_of_the_command(write):
@@ -304,7 +308,7 @@ def test_calibration_rows_stand_apart(write):
     assert "**83.00" in lines["echo"][0] and "<u>81.00" in lines["self_forcing"][0] and "rendered, not generated" in text
     assert text.index("*calibration*") > text.index("`echo`")
     assert [row["reference"] for row in rows] == ["echo", "", "", ""] and rows[2]["text_alignment_gap"] == ""
-    tex = (write.store / "tables" / "table2-recall.tex").read_text(encoding="utf-8")
+    tex = (write.store / "tables" / "table2.tex").read_text(encoding="utf-8")
     assert tex.split(r"\end{tabular}")[0].count(r"\midrule") == 2
 
 

@@ -9,9 +9,20 @@ import pytest
 from echo.cache.policy import make
 from echo.scene import Prompt
 from eval import origin
-from eval.tables import DEFAULTS
+from eval.layout import DEFAULTS
 from jobs import identity
-from jobs.config import BackboneConfig, EvalConfig, MethodConfig, NoiseConfig, PartsConfig, RunConfig, TaskConfig, VideoConfig, inert
+from jobs.config import (
+    BackboneConfig,
+    EvalConfig,
+    MethodConfig,
+    NoiseConfig,
+    PartsConfig,
+    RunConfig,
+    TaskConfig,
+    VbenchConfig,
+    VideoConfig,
+    inert,
+)
 from jobs.plan import Job, prepare
 
 PROMPTS = tuple(Prompt(f"p{i}", ("a red ball",), (6.0,), ("",)) for i in range(5))
@@ -47,7 +58,7 @@ OTHER = {
     "lora": "elsewhere", "prompt_folder": "other", "checkpoints": "other", "geometry": "tiny", "decoder": "taehv",
     "text_dtype": "float32", "text_device": "cpu", "codec_dtype": "float32", "width_px": 64, "window_frames": 24,
     "device": "cpu", "kernel": "flash3", "compile": "blocks", "window": "resident", "text_cache": "other", "parts": None,
-    "text": "", "tokenizer": "", "codec": "",
+    "text": "", "tokenizer": "", "codec": "", "vbench": VbenchConfig("all", "clip_b32", "dino_clip", "fp32", "cpu"),
 }  # fmt: skip
 """For each leaf of the config, by its own name, a value that it does not have above."""
 

@@ -1,0 +1,153 @@
+"""What scoring a long video takes: `python -m eval.vbench.cost [seconds=60] [height_px=480] [width_px=832] [networks=tiny|true]`.
+
+Makes a video, scores it by all dimensions and both definitions in this process, and tells the greatest resident memory since the
+process began, how often each frame was decoded, and the time. networks=tiny: random weights and few layers; RAFT, AMT and MUSIQ
+have one size only, so three lines of arithmetic stand for them. networks=true: all of the published size (random weights), for a short
+video: the greatest batch is what counts, not how many there are. output=FILE keeps the answer as a line of JSON, after those there.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.arguments import answer, parse
+from eval.vbench import packages, video
+from eval.vbench.kit import DIMENSIONS, Kit, Random, Source, Wish
+from eval.vbench.records import RecordStore
+from eval.vbench.scorer import VideoScorer
+from eval.vbench.video import Facts, Frames
+
+FPS = 16
+OPTIONS = {"seconds": "60", "height_px": "480", "width_px": "832", "networks": "tiny", "output": ""}
+SINGLE_SIZE = ("raft", "amt", "musiq")
+
+
+class Arithmetic:
+    """Stands for a network that has no small size."""
+
+    def radius(self, first: Frames, second: Frames) -> NDArray[np.float32]:
+        """Mean difference."""
+        return np.abs(first.astype(np.float32) - second).mean((1, 2, 3))
+
+    def error(self, first: Frames, middle: Frames, last: Frames) -> NDArray[np.float32]:
+        """Mean difference from the mean of the neighbours, over 255."""
+        return np.abs(middle - (first.astype(np.float32) + last) / 2).mean((1, 2, 3)) / 255
+
+    def quality(self, frames: Frames) -> NDArray[np.float32]:
+        """Mean brightness in percent."""
+        return frames.mean((1, 2, 3), dtype=np.float32) / 2.55
+
+
+@dataclass(frozen=True)
+class Small:
+    """A source of small networks."""
+
+    drawn: Random
+
+    def check(self, names: Sequence[str], *, text: bool) -> None:
+        """As random ones do."""
+        self.drawn.check(names, text=text)
+
+    def identity(self, name: str) -> str:
+        """What it is."""
+        return "arithmetic" if name in SINGLE_SIZE else self.drawn.identity(name)
+
+    def make(self, name: str, dtype: str, device: str) -> Any:
+        """Make it."""
+        return Arithmetic() if name in SINGLE_SIZE else self.drawn.make(name, dtype, device)
+
+
+def film(path: Path, frames: int, height: int, width: int) -> None:
+    """An H.264 file of a moving pattern, written frame by frame."""
+    rows, columns = np.mgrid[:height, :width]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(FPS))
+        stream.height, stream.width = height, width
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "20", "preset": "ultrafast"}
+        for index in range(frames):
+            shown = [(rows * 2 + columns + speed * index) % 256 for speed in (2, 3, 5)]
+            picture = np.ascontiguousarray(np.stack(shown, 2).astype(np.uint8))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def measured(seconds: float, height: int, width: int, source: Source) -> dict[str, Any]:
+    """Score such a video once, then once more from its records; sizes in bytes, times in seconds."""
+    lacking = packages.missing(("clip", "ftfy"))
+    dimensions = tuple(dimension for dimension in DIMENSIONS if dimension != "text_alignment" or not lacking)
+    decoded: Counter[int] = Counter()
+    plain = video._decoded
+
+    def counted(facts: Facts) -> Iterator[Frames]:
+        for index, frame in enumerate(plain(facts)):
+            decoded[index] += 1
+            yield frame
+
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "video.mp4"
+        film(path, round(seconds * FPS), height, width)
+        scorer = VideoScorer(Kit(Wish(dimensions, firsts="dino_clip"), source), RecordStore(Path(place) / "records"))
+        video._decoded = counted
+        try:
+            start = time.perf_counter()
+            facts = scorer.inspect(path)
+            first = scorer.score(facts, "long60", [(0, facts.frames)], ("a pattern that moves",))
+            first_s = time.perf_counter() - start
+            again = scorer.score(facts, "long60", [(0, facts.frames)], ("a pattern that moves",))
+        finally:
+            video._decoded = plain
+        records = sum(file.stat().st_size for file in (Path(place) / "records").rglob("*.safetensors"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "frames": facts.frames,
+        "height_px": height,
+        "width_px": width,
+        "dimensions": len(dimensions),
+        "decoded_most": max(decoded.values()),
+        "decoded_frames": len(decoded),
+        "peak_bytes": peak,
+        "record_bytes": records,
+        "score_s": round(first_s, 1),
+        "rescore_s": round(time.perf_counter() - start - first_s, 2),
+        "same": first.content() == again.content(),
+    }
+
+
+def command(words: Sequence[str]) -> list[str]:
+    """Carry out a command line. Raises ValueError for a word that is not understood."""
+    options, _ = parse(words, OPTIONS)
+    if options["networks"] not in ("tiny", "true"):
+        raise ValueError(f"networks={options['networks']}: one of tiny, true; nearest is tiny")
+    try:
+        seconds, height, width = float(options["seconds"]), int(options["height_px"]), int(options["width_px"])
+    except ValueError:
+        raise ValueError("seconds, height_px, width_px: numbers; nearest is seconds=60 height_px=480 width_px=832") from None
+    import torch
+
+    torch.set_num_threads(1)
+    source: Source = Random("true") if options["networks"] == "true" else Small(Random())
+    found = {"networks": options["networks"], "machine": f"{platform.machine()}, one thread"} | measured(seconds, height, width, source)
+    if options["output"]:
+        with Path(options["output"]).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found) + "\n")
+    return [f"{name:16s} {value}" for name, value in found.items()]
+
+
+if __name__ == "__main__":
+    sys.exit(answer(command, sys.argv[1:]))

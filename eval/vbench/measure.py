@@ -1,0 +1,216 @@
+"""One pass over a video: every frame is decoded once and goes to all networks that want it, alone, in pairs or in triples.
+
+Which frames belong together is a matter of numbers only (`Layout`), so it is known before the video is opened. Work is done in
+chunks of frames whose borders depend on nothing but the video; each metric's chunk is kept as soon as it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.formulas import sampling_step
+from eval.vbench import video
+from eval.vbench.records import Key, Record, RecordStore, Units, units_digest
+from eval.vbench.video import Facts, Frames
+
+Span = tuple[int, int]
+"""Pixel frames [start, end)."""
+RULE = 1
+"""Raise it when the same network would be asked about other frames, or in other batches."""
+CLIP_S = 2
+TEXT_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What one network is asked of a video.
+
+    units: which frames belong together, [N, k]. batch: how many at a time. ask: makes the function that answers frames
+    uint8 [N, k, H, W, 3] with values [N] or [N, D]; only called when there is something to ask, so that nothing is loaded
+    for records that are there. network, dtype, versions, rest: as in a record's key.
+    """
+
+    name: str
+    units: Units
+    batch: int
+    ask: Callable[[], Callable[[Frames], NDArray[Any]]]
+    network: str = "none"
+    dtype: str = "float32"
+    versions: Mapping[str, str] = field(default_factory=dict)
+    rest: Mapping[str, str] = field(default_factory=dict)
+
+    def key(self, facts: Facts) -> Key:
+        """Name of its record of a video."""
+        rest = {"units": units_digest(self.units), "chunk": str(video.CHUNK), "batch": str(self.batch), **self.rest}
+        return Key(facts.digest, self.name, self.network, RULE, self.dtype, self.versions, rest)
+
+
+def clips(frames: int, fps: float) -> list[Span]:
+    """VBench-Long's clips of 2 s; a short rest borrows earlier frames, a video under 2 s is one clip.
+
+    >>> clips(80, 16.0)
+    [(0, 32), (32, 64), (48, 80)]
+    """
+    length = int(fps) * CLIP_S
+    if not 0 < length <= frames:
+        return [(0, frames)]
+    found = [(start, start + length) for start in range(0, frames - length + 1, length)]
+    return found if found[-1][1] == frames else [*found, (frames - length, frames)]
+
+
+def middles(span: Span, count: int = TEXT_FRAMES) -> list[int]:
+    """The middle frames of `count` equal parts of a span, as VBench takes frames for its text dimensions.
+
+    Raises ValueError for a span of fewer frames.
+    """
+    start, end = span
+    if end - start < count:
+        raise ValueError(f"frames {start}..{end}: text is compared with {count} frames, so a segment has at least {count}")
+    borders = np.linspace(0, end - start, count + 1).astype(int)
+    return [start + int(low + high - 1) // 2 for low, high in zip(borders[:-1], borders[1:])]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which frames of a video belong together. long: also for VBench-Long's clips. spans: of the segments that have a text."""
+
+    frames: int
+    fps: float
+    long: bool
+    spans: tuple[Span, ...] = ()
+
+    def single(self) -> Units:
+        """Every frame."""
+        return np.arange(self.frames, dtype=np.int64)[:, None]
+
+    def neighbours(self) -> Units:
+        """Every two frames that follow each other."""
+        return _rows((0, self.frames), 1, (0, 1))
+
+    def sampled(self) -> Units:
+        """Pairs of frames about an eighth of a second apart, from the video's first frame and from each clip's."""
+        step, within = sampling_step(self.fps), sampling_step(int(self.fps))  # a clip's file says whole frames a second
+        rows = [_rows((0, self.frames), step, (0, step))]
+        return _ordered([*rows, *(_rows(clip, within, (0, within)) for clip in self._clips)])
+
+    def triples(self) -> Units:
+        """Even frame, odd frame, even frame, counted from the video's first frame and from each clip's."""
+        return _ordered([_rows(span, 2, (0, 1, 2)) for span in ((0, self.frames), *self._clips)])
+
+    @property
+    def _clips(self) -> list[Span]:
+        return clips(self.frames, self.fps) if self.long else []
+
+    def firsts(self) -> Units:
+        """The first frame of each clip."""
+        return np.array([[start] for start, _ in clips(self.frames, self.fps)], np.int64)
+
+    def texts(self) -> Units:
+        """Eight frames of each segment. Raises ValueError for a segment of fewer frames."""
+        return _ordered([np.array([middles(span) for span in self.spans], np.int64).reshape(-1, TEXT_FRAMES)])
+
+
+def _rows(span: Span, step: int, offsets: tuple[int, ...]) -> Units:
+    """What lies within a span: a first frame every `step` from its start, and the frames at `offsets` from it."""
+    return np.arange(span[0], span[1] - offsets[-1], step, dtype=np.int64)[:, None] + np.array(offsets, np.int64)
+
+
+def _ordered(rows: Sequence[Units]) -> Units:
+    """Each row once, in the order of their last frames: the order in which a video can answer."""
+    once = np.unique(np.concatenate(rows), axis=0)
+    return once[np.lexsort((once[:, 0], once[:, -1]))]
+
+
+@dataclass
+class _Work:
+    """A metric under way."""
+
+    metric: Metric
+    key: Key
+    parts: dict[int, Record]
+    ask: Callable[[Frames], NDArray[Any]] | None = None
+
+    def within(self, start: int, end: int) -> Units:
+        """Units that are whole with a chunk [start, end)."""
+        last = self.metric.units[:, -1]
+        return self.metric.units[(start <= last) & (last < end)]
+
+
+def measure(
+    facts: Facts, metrics: Sequence[Metric], store: RecordStore, told: Callable[[int], object] = lambda frames: None
+) -> dict[str, Record]:
+    """Records of a video by metric: those that are there, and the others measured in one pass over its frames.
+
+    told: is told of frames that are done with.
+
+    Raises ValueError that names the video for a damaged file, and video, metric and frame for an answer that is no number.
+    """
+    with store.alone(facts.digest):
+        found = {metric.name: store.read(metric.key(facts)) for metric in metrics}
+        works = []
+        for metric in metrics:
+            key = metric.key(facts)
+            if found[metric.name] is None:
+                works.append(_Work(metric, key, store.parts(key)))
+            else:
+                store.forget_parts(key)  # a kill between the whole record and the end of its chunks
+        if works:
+            _pass(facts, works, store, told)
+        for work in works:
+            found[work.metric.name] = store.join(work.key, [work.parts[start] for start in sorted(work.parts)])
+    return {name: record for name, record in found.items() if record is not None}
+
+
+def _pass(facts: Facts, works: Sequence[_Work], store: RecordStore, told: Callable[[int], object]) -> None:
+    """Decode the video once; chunks that are kept already are not asked about again."""
+    held: dict[int, Frames] = {}
+    for start, frames in video.chunks(facts):
+        end = start + len(frames)
+        held |= {start + index: frame for index, frame in enumerate(frames)}
+        for work in works:
+            if start in work.parts:
+                continue
+            units = work.within(start, end)
+            part = Record(units, _answers(facts, work, units, held))
+            store.keep_part(work.key, start, part)
+            work.parts[start] = part
+        held = {index: held[index].copy() for index in _still(works, end)}  # a view would keep its whole chunk
+        told(len(frames))
+    for work in works:
+        work.parts = {start: part for start, part in work.parts.items() if len(part.units)} or work.parts
+
+
+def _still(works: Sequence[_Work], end: int) -> set[int]:
+    """Frames before `end` that belong to units which end later."""
+    found: set[int] = set()
+    for work in works:
+        later = work.metric.units[work.metric.units[:, -1] >= end]
+        found.update(later[later < end].tolist())
+    return found
+
+
+def _answers(facts: Facts, work: _Work, units: Units, held: Mapping[int, Frames]) -> NDArray[Any]:
+    """Values of units, in batches whose borders depend on the chunk alone."""
+    if not len(units):
+        return np.empty(0, np.float32)
+    if work.ask is None:
+        work.ask = work.metric.ask()
+    found = []
+    for begin in range(0, len(units), work.metric.batch):
+        rows = units[begin : begin + work.metric.batch]
+        try:
+            values = np.asarray(work.ask(np.stack([np.stack([held[int(index)] for index in row]) for row in rows])))
+        except ValueError as error:
+            raise ValueError(f"{facts.name}: frames from {int(rows[0][0])}: {error}") from None
+        if len(values) != len(rows):
+            raise ValueError(f"{facts.name}: {work.metric.name} answered {len(values)} of {len(rows)} units")
+        wrong = np.nonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))[0]
+        if len(wrong):
+            raise ValueError(f"{facts.name}: {work.metric.name} of frame {int(rows[wrong[0]][0])} is no number; nothing of it was kept")
+        found.append(values)
+    return np.concatenate(found)

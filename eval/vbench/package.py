@@ -1,0 +1,312 @@
+"""`backend=vbench_package`: the `vbench` package itself on the same files, in a process and a cache of its own, to be compared with.
+
+    python -m eval.vbench.package JOB.json     what that process runs
+
+The package fetches what it lacks, loads weights by its own rules and keeps nothing before it ends. So it gets a cache built of
+links to weights that were checked, is asked for one dimension at a time, and each answer is written as soon as it is there.
+Its answers are kept as it gives them, but on one scale: 0..1 (imaging quality over 100, dynamic degree 0 or 1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from eval.vbench import packages
+from eval.vbench.kit import Kit
+from eval.vbench.networks import FILES, VOCABULARY
+from eval.vbench.scorer import VideoScorer
+from eval.vbench.video import Facts
+
+NETWORKS: Final = MappingProxyType(
+    {
+        "subject_consistency": ("dino",),
+        "background_consistency": ("clip_b32",),
+        "temporal_flickering": (),
+        "motion_smoothness": ("amt",),
+        "dynamic_degree": ("raft",),
+        "aesthetic_quality": ("clip_l14", "aesthetic"),
+        "imaging_quality": ("musiq",),
+        "overall_consistency": ("viclip",),
+    }
+)
+"""The eight dimensions, as the package calls them -> the networks whose weights each reads."""
+
+PLACES: Final = MappingProxyType(
+    {
+        "dino": "torch/hub/checkpoints/dino_vitbase16_pretrain.pth",
+        "clip_b32": "clip_model/ViT-B-32.pt",
+        "clip_l14": "clip_model/ViT-L-14.pt",
+        "aesthetic": "aesthetic_model/emb_reader/sa_0_4_vit_l_14_linear.pth",
+        "musiq": "pyiqa_model/musiq_spaq_ckpt-358bb6af.pth",
+        "raft": "raft_model/models/raft-things.pth",
+        "amt": "amt_model/amt-s.pth",
+        "viclip": "ViCLIP/ViClip-InternVid-10M-FLT.pth",
+    }
+)
+"""Network -> where the package looks for its weights, below its cache."""
+DINO_CODE: Final = "dino_model/facebookresearch_dino_main"
+CLONE: Final = "git clone https://github.com/facebookresearch/dino"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the package is asked.
+
+    Attributes:
+        videos: MP4 files; their names do not matter.
+        prompts: a sentence for each, for overall consistency alone.
+        dimensions: keys of `NETWORKS`.
+        files: weights by network; those of `NETWORKS` for the dimensions.
+        cache: a folder for links to weights and videos, and for answers.
+        dino_code: a checkout of facebookresearch/dino, whose code the package runs; for subject consistency.
+        device: as torch names it.
+        setup: a Python file that runs first in the package's process (tests make its largest network small with it).
+    """
+
+    videos: tuple[Path, ...]
+    prompts: tuple[str, ...]
+    dimensions: tuple[str, ...]
+    files: Mapping[str, Path]
+    cache: Path
+    dino_code: Path | None = None
+    device: str = "cpu"
+    setup: Path | None = None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the package said. scores: dimension -> one number in 0..1 for each video, in their order; radii_px: RAFT's of each pair."""
+
+    scores: dict[str, list[float]]
+    radii_px: list[list[float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of one dimension over the videos: largest and mean absolute difference, in 0..1, and the video where it is largest."""
+
+    largest: float
+    mean: float
+    video: Path
+
+
+def evaluate(asked: Asked) -> Answers:
+    """The package's scores of some videos.
+
+    Raises ValueError, before the package starts, for whatever is missing or unknown, and with the end of its log if it fails.
+    """
+    check(asked)
+    cache = _prepare(asked)
+    job = cache / "job.json"
+    named = {video.name: prompt for video, prompt in zip(_links(asked, cache), asked.prompts)}
+    content = {"videos": str(cache / "videos"), "prompts": named, "dimensions": asked.dimensions, "device": asked.device}
+    job.write_text(json.dumps(content | {"setup": str(asked.setup.resolve()) if asked.setup else None}), encoding="utf-8")
+    environment = os.environ | {"VBENCH_CACHE_DIR": str(cache), "TORCH_HOME": str(cache / "torch")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")])
+    with (cache / "log").open("w", encoding="utf-8") as log:
+        command = [sys.executable, "-m", "eval.vbench.package", str(job)]
+        ended = subprocess.run(command, cwd=cache, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
+    if ended.returncode:
+        last = ((cache / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no word"])[-1]
+        raise ValueError(f"the vbench package ended with {ended.returncode}: {last[:200]}; its log is {cache / 'log'}")
+    found = {dimension: json.loads((cache / f"{dimension}.json").read_text(encoding="utf-8")) for dimension in asked.dimensions}
+    order = list(named)
+    scores = {dimension: [float(answer["scores"][name]) for name in order] for dimension, answer in found.items()}
+    return Answers(scores, found.get("dynamic_degree", {}).get("radii_px", []))
+
+
+def check(asked: Asked) -> None:
+    """Raise ValueError for what the package cannot be asked, naming the nearest valid choice, or for what is not there."""
+    unknown = [dimension for dimension in asked.dimensions if dimension not in NETWORKS]
+    if unknown or not asked.dimensions:
+        raise ValueError(f"dimensions {unknown or 'none'}: the vbench package is asked for some of {', '.join(NETWORKS)}")
+    if not asked.videos or len(asked.prompts) != len(asked.videos):
+        raise ValueError(f"{len(asked.videos)} videos and {len(asked.prompts)} prompts: at least one video, and a prompt for each")
+    if others := [video for video in asked.videos if video.suffix != ".mp4" or not video.is_file()]:
+        raise ValueError(f"{others[0]}: the vbench package reads files that end in .mp4")
+    wanted = {name for dimension in asked.dimensions for name in NETWORKS[dimension]}
+    if absent := sorted(name for name in wanted if name not in asked.files or not asked.files[name].is_file()):
+        raise ValueError(f"no weights of {', '.join(absent)} for the vbench package; `python -m data.download eval=vbench` fetches them")
+    if "dino" in wanted and (asked.dino_code is None or not (asked.dino_code / "hubconf.py").is_file()):
+        place = asked.dino_code or "checkpoints/vbench/dino"
+        raise ValueError(f"dino_code={asked.dino_code}: subject consistency runs DINO's own code; `{CLONE} {place}` fetches it")
+    packages.check(packages.PACKAGE, asked="backend=vbench_package")
+
+
+class Clip(Protocol):
+    """A video to be scored, as `eval.score` has it."""
+
+    @property
+    def facts(self) -> Facts:
+        """The file."""
+        ...
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """A sentence for each scene, or none."""
+        ...
+
+
+def beside(clips: Sequence[Clip], task: str, scorer: VideoScorer) -> list[str]:
+    """Score videos whole by our path and by the package, from the same files: lines with the largest difference of each dimension.
+
+    The package knows no scenes, so whatever the task is, a video is one scene here; text is compared where each has one sentence.
+    Records of our path are kept as ever; the package's answers lie beside their folder. Raises ValueError, before any work,
+    for whatever is missing.
+    """
+    wish, source = replace(scorer.kit.wish, kinds=("viclip",)), scorer.kit.source
+    folder = getattr(source, "folder", None)
+    if folder is None:
+        raise ValueError("backend=vbench_package: both read published files, so weights= is a folder; nearest is checkpoints/vbench")
+    said = all(len(clip.texts) == 1 for clip in clips)
+    names = ["overall_consistency" if name == "text_alignment" else name for name in wish.dimensions if name != "text_alignment" or said]
+    files = {name: path for name, path in located(folder).items() if path is not None}
+    code = next((path.parent for path in sorted(folder.rglob("hubconf.py"))), folder / "dino")
+    prompts = tuple(clip.texts[0] if said else "" for clip in clips)
+    cache = scorer.store.folder.parent / "vbench_package"
+    asked = Asked(tuple(clip.facts.path for clip in clips), prompts, tuple(names), files, cache, code, wish.device)
+    check(asked)
+    ours = _ours(VideoScorer(Kit(wish, source), scorer.store), asked, [clip.facts for clip in clips])
+    found = lines(differences(ours, evaluate(asked).scores, asked.videos))
+    if not said and "text_alignment" in wish.dimensions:
+        found.append("text_alignment: left out, for a video has not just one scene with a sentence")
+    return [
+        *found,
+        f"{len(clips)} videos, each as one scene, whatever task={task} says; scores in 0..1; the package's answers are in {cache}",
+    ]
+
+
+def located(folder: Path) -> dict[str, Path | None]:
+    """Weights by network that lie anywhere below a folder under a published name."""
+    return {name: next((path for file in FILES[name] for path in sorted(folder.rglob(file))), None) for name in PLACES}
+
+
+def _ours(scorer: VideoScorer, asked: Asked, facts: Sequence[Facts]) -> dict[str, list[float]]:
+    """Scores in 0..1 by the package's names of dimensions, each video as one scene."""
+    found: dict[str, list[float]] = {dimension: [] for dimension in asked.dimensions}
+    for fact, prompt in zip(facts, asked.prompts):
+        texts = [prompt] if "overall_consistency" in found else []
+        metrics = scorer.score(fact, "smooth", [(0, fact.frames)], texts).scores.metrics
+        for dimension, scores in found.items():
+            value = metrics["text_alignment.viclip" if dimension == "overall_consistency" else f"{dimension}.vbench"]
+            scores.append(float("nan") if value is None else value / 100)
+    return found
+
+
+def differences(
+    ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]], videos: Sequence[Path]
+) -> dict[str, Difference]:
+    """How far two backends are apart, by dimension, of those that both have; scores 0..1 of the same videos in the same order."""
+    found = {}
+    for dimension in (name for name in theirs if name in ours):
+        apart = np.abs(np.asarray(ours[dimension], np.float64) - np.asarray(theirs[dimension], np.float64))
+        worst = int(np.argmax(apart))
+        found[dimension] = Difference(float(apart[worst]), float(apart.mean()), videos[worst])
+    return found
+
+
+def lines(found: Mapping[str, Difference]) -> list[str]:
+    """Differences for people, one line a dimension."""
+    return [f"{name:<24} largest {row.largest:.1e}  mean {row.mean:.1e}  ({row.video.name})" for name, row in found.items()]
+
+
+def _prepare(asked: Asked) -> Path:
+    """A cache for just these weights: links where the package can read the published file, else the same tensors for it."""
+    files = {name: asked.files[name].resolve() for dimension in asked.dimensions for name in NETWORKS[dimension]}
+    known = [*(f"{name} {path} {path.stat().st_size} {path.stat().st_mtime_ns}" for name, path in sorted(files.items())), *asked.dimensions]
+    known += [f"{video.resolve()} {video.stat().st_mtime_ns}" for video in asked.videos]
+    cache = asked.cache.resolve() / hashlib.sha256("\n".join(known).encode()).hexdigest()[:16]
+    for name, path in files.items():
+        place = cache / PLACES[name]
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _put(name, path, place)
+    if "dino" in files and asked.dino_code is not None:
+        _link(asked.dino_code.resolve(), cache / DINO_CODE)
+        _link(files["dino"], cache / "dino_model" / Path(PLACES["dino"]).name)
+    if "viclip" in files:
+        from eval.vbench.vocabulary import find
+
+        _link(find(files["viclip"].parent).resolve(), cache / "ViCLIP" / VOCABULARY)
+    return cache
+
+
+def _put(name: str, path: Path, place: Path) -> None:
+    """A weights file where the package looks for it."""
+    if name not in ("amt", "raft"):
+        _link(path, place)
+        return
+    # Torch, as the package calls it, refuses files that hold more than tensors; and it knows RAFT by the authors' names alone.
+    from eval.vbench.raft import authors_names
+    from eval.vbench.weights import keep, read
+
+    tensors = read(path, inside="state_dict")
+    keep(place, {"state_dict": tensors} if name == "amt" else authors_names(tensors))
+
+
+def _links(asked: Asked, cache: Path) -> list[Path]:
+    """Links to the videos under names in which the package finds no prompt of its own and no order but theirs."""
+    places = [cache / "videos" / f"{number:06d}.mp4" for number in range(len(asked.videos))]
+    for place, video in zip(places, asked.videos):
+        _link(video.resolve(), place)
+    return places
+
+
+def _link(path: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.is_symlink() or place.resolve() != path:
+        place.unlink(missing_ok=True)
+        place.symlink_to(path)
+
+
+def _main(job_path: Path) -> None:
+    """The package's process: ask for one dimension after the other, and write each answer when it is there."""
+    job: dict[str, Any] = json.loads(job_path.read_text(encoding="utf-8"))
+    vbench, torch = packages.need("vbench", asked="backend=vbench_package"), packages.need("torch", asked="backend=vbench_package")
+    if job["setup"]:
+        source = Path(job["setup"]).read_text(encoding="utf-8")
+        exec(compile(source, job["setup"], "exec"), {"__name__": "setup"})
+    radii = _watch_radii()
+    # Background keeps its whole graph otherwise: 55 MB a frame.
+    torch.set_grad_enabled(False)
+    folder = Path(vbench.__file__).parent
+    bench = vbench.VBench(torch.device(job["device"]), str(folder / "VBench_full_info.json"), str(job_path.parent / "out"))
+    for dimension in job["dimensions"]:
+        radii.clear()
+        bench.evaluate(job["videos"], dimension, prompt_list=job["prompts"], dimension_list=[dimension], local=True, mode="custom_input")
+        said = json.loads((job_path.parent / "out" / f"{dimension}_eval_results.json").read_text(encoding="utf-8"))[dimension]
+        scale = 100.0 if dimension == "imaging_quality" else 1.0
+        names = [Path(row["video_path"]).name for row in said[1]]
+        scores = {name: float(row["video_results"]) / scale for name, row in zip(names, said[1])}
+        rows = [radii[names.index(name)] for name in job["prompts"]] if radii else []
+        part = job_path.parent / f"{dimension}.json.part"
+        part.write_text(json.dumps({"scores": scores, "radii_px": rows, "said": said[0]}), encoding="utf-8")
+        part.replace(job_path.parent / f"{dimension}.json")
+
+
+def _watch_radii() -> list[list[float]]:
+    """A list that gets, of each video that dynamic degree looks at, the numbers that its yes or no is made of."""
+    degree, seen = packages.need("vbench.dynamic_degree", asked="dynamic degree").DynamicDegree, list[list[float]]()
+    judge = degree.check_move
+
+    def watched(self: Any, score_list: list[float]) -> bool:
+        seen.append([float(score) for score in score_list])
+        return bool(judge(self, score_list))
+
+    degree.check_move = watched
+    return seen
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]))

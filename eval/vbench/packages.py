@@ -1,0 +1,92 @@
+"""Packages that only VBench's networks need: the line that installs them, and what is missing, told before any work.
+
+They pin each other to versions that never meet, so the second half of the line takes them without their dependencies. That
+is known to be harmless for the eight dimensions: scores of the pinned and of this set were bit-equal on the same weights.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+INSTALL: Final = (
+    "pip install -e '.[vbench]' && pip install --no-deps vbench==0.1.5 openai-clip==1.0.1 pyiqa==0.1.16 timm==1.0.31 torchvision==0.28.0"
+)
+"""The one line."""
+
+NATIVE: Final = ("transformers", "torchvision", "pyiqa", "timm", "vbench", "decord", "einops", "ftfy", "PIL", "yaml", "requests")
+"""Modules that our own scoring imports."""
+PACKAGE: Final = (*NATIVE, "clip", "pkg_resources", "easydict", "imageio", "omegaconf")
+"""Modules that `backend=vbench_package` imports."""
+
+_DISTRIBUTIONS: Final = {"PIL": "pillow", "yaml": "pyyaml", "clip": "openai-clip", "pkg_resources": "setuptools<81"}
+_SCHEMAS: Final = ("nms", "qnms")
+_KEPT_ALIVE: list[Any] = []
+
+
+def missing(modules: Sequence[str] = NATIVE) -> list[str]:
+    """Which of these modules are not installed, under the names by which pip knows them; none of them is imported."""
+    return [_DISTRIBUTIONS.get(name, name) for name in modules if find_spec(name) is None]
+
+
+def check(modules: Sequence[str] = NATIVE, *, asked: str = "eval=vbench") -> None:
+    """Raise ValueError, naming all that is missing and the line that installs it, unless all modules are installed."""
+    if absent := missing(modules):
+        raise ValueError(f"{asked} needs {', '.join(absent)}: {INSTALL}")
+
+
+def need(name: str, *, asked: str) -> Any:
+    """The module `name` of an optional package, imported now and not before; typed Any, for it may not be there.
+
+    Raises ValueError, naming what `asked` for it and the line that installs it, where it is missing or does not import.
+    """
+    package = name.partition(".")[0]
+    prepare()
+    try:
+        return import_module(name)
+    except (ImportError, RuntimeError) as error:
+        gone = isinstance(error, ImportError) and error.name == package
+        broken = "" if gone else f" (it does not import: {str(error).strip().partition(chr(10))[0]})"
+        raise ValueError(f"{asked} needs {_DISTRIBUTIONS.get(package, package)}: {INSTALL}{broken}") from None
+
+
+def versions(*distributions: str) -> dict[str, str]:
+    """Versions of installed packages without importing them; "missing" for one that is not installed."""
+    return {name: _version(name) for name in sorted(distributions)}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+@lru_cache(maxsize=1)
+def prepare() -> None:
+    """Make torchvision importable beside a torch that lacks the CUDA libraries its compiled part asks for.
+
+    torchvision swallows that its compiled part does not load, then describes two of that part's operators to torch, which
+    does not know them: RuntimeError, and transformers, which imports torchvision where it finds it, goes down with it. With
+    the two declared first all of torchvision that is Python works. Nothing happens where the compiled part loads.
+    """
+    import torch
+
+    spec = None if "torchvision" in sys.modules else find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return
+    try:
+        for part in sorted(Path(spec.origin).parent.glob("_C*.so")):
+            torch.ops.load_library(str(part))
+    except OSError:
+        library = torch.library.Library("torchvision", "DEF")
+        for name in _SCHEMAS:
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        # The operators disappear together with the library object.
+        _KEPT_ALIVE.append(library)

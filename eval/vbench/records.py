@@ -1,0 +1,150 @@
+"""Records: what a network says of a video's frames, pairs and triples, kept once and never computed again.
+
+    <folder>/<video digest>/<metric>-<key digest>.safetensors      whole records
+    <folder>/<video digest>/.parts/<metric>-<key digest>/<start>   chunks of records under way
+    <folder>/text/<metric>-<key digest>.safetensors                features of a sentence
+
+Files appear under their names only when they are whole, so presence is completeness: a kill loses the chunk under way. No torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+Units = NDArray[np.int64]
+"""[N, k] frames counted from 0: what each of N values is made of."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """values[n] belongs to the frames units[n]; values [N] or [N, D]."""
+
+    units: Units
+    values: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Key:
+    """Everything that can change a record's values. source: digest of a video's or a sentence's bytes; rest: what else enters."""
+
+    source: str
+    metric: str
+    network: str
+    rule: int
+    dtype: str
+    versions: Mapping[str, str]
+    rest: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """Canonical JSON."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def name(self) -> str:
+        """Of the file: the metric, and 64 bits of BLAKE2b over the whole key."""
+        return f"{self.metric}-{hashlib.blake2b(self.text.encode(), digest_size=8).hexdigest()}"
+
+
+def units_digest(units: Units) -> str:
+    """64 bits of BLAKE2b over which frames a record is of."""
+    return hashlib.blake2b(np.ascontiguousarray(units).tobytes(), digest_size=8).hexdigest()
+
+
+class RecordStore:
+    """A folder of records."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, key: Key) -> Record | None:
+        """The whole record, or None. Raises ValueError where the file of that name holds another one."""
+        return _read(self._path(key), key)
+
+    def keep(self, key: Key, record: Record) -> None:
+        """Put a whole record in place."""
+        _write(self._path(key), key, record)
+
+    def parts(self, key: Key) -> dict[int, Record]:
+        """Chunks that are there of a record under way, by the first frame of their chunk."""
+        found = {}
+        for path in sorted(self._parts(key).glob("*.safetensors")):
+            record = _read(path, key)
+            assert record is not None
+            found[int(path.stem)] = record
+        return found
+
+    def keep_part(self, key: Key, start: int, record: Record) -> None:
+        """Put a chunk in place."""
+        _write(self._parts(key) / f"{start:08d}.safetensors", key, record)
+
+    def join(self, key: Key, parts: Sequence[Record]) -> Record:
+        """The whole record of all its chunks, in place of them."""
+        whole = Record(np.concatenate([part.units for part in parts]), np.concatenate([part.values for part in parts]))
+        self.keep(key, whole)
+        self.forget_parts(key)
+        return whole
+
+    def forget_parts(self, key: Key) -> None:
+        """Take the chunks away."""
+        shutil.rmtree(self._parts(key), ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._parts(key).parent.rmdir()
+
+    @contextlib.contextmanager
+    def alone(self, source: str) -> Iterator[None]:
+        """Wait until no other process works on a video, then keep others waiting; a lock ends with its process."""
+        folder = self.folder / source
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def _path(self, key: Key) -> Path:
+        return self.folder / key.source / f"{key.name}.safetensors"
+
+    def _parts(self, key: Key) -> Path:
+        return self.folder / key.source / ".parts" / key.name
+
+
+def _read(path: Path, key: Key) -> Record | None:
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if (file.metadata() or {}).get("key") != key.text:
+                raise ValueError(f"{path}: holds another record than its name says; away with it")
+            return Record(file.get_tensor("units"), file.get_tensor("values"))
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged ({str(error).partition(chr(10))[0]}); away with it, and it is measured again") from None
+
+
+def _write(path: Path, key: Key, record: Record) -> None:
+    tensors = {"units": np.ascontiguousarray(record.units), "values": np.ascontiguousarray(record.values)}
+    write_atomic(path, save(tensors, metadata={"key": key.text}))
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Put a file in place whole or not at all; a machine that crashes may lose it, which only costs its work."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        beside.write_bytes(content)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,267 @@
+"""From records to scores: VBench's formulas over the scopes of appendix A.2, and VBench-Long's fusion. Pure arithmetic, no torch.
+
+Two definitions under two names, never mixed. `<dimension>.vbench` is VBench's formula over the scope that the task's protocol
+says; recalled pairs have two readings, `.pair_mean` and `.pair_joined`, since the paper only says "paired segments".
+`<dimension>.vbench_long` is the mean over clips of 2 s, with half of each consistency from clip to clip; only videos of one
+scene have it. All scores are 0..100; dynamic degree is 0 or 100 for a video, or the share of its clips.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.formulas import consistency, is_dynamic, pair_consistency, sampling_step
+from eval.protocol import Scope, recalled, scopes
+from eval.vbench.measure import Span, clips, middles
+from eval.vbench.records import Record
+
+DATA = Path(__file__).resolve().parents[2] / "data" / "vbench_long"
+LONG_TASKS: Final = ("long60", "long120")
+"""Videos of one scene, which VBench-Long is for."""
+RECORD: Final = MappingProxyType(
+    {
+        "subject_consistency": "dino",
+        "background_consistency": "clip_b32",
+        "temporal_flickering": "difference",
+        "motion_smoothness": "amt",
+        "imaging_quality": "musiq",
+        "aesthetic_quality": "aesthetic",
+        "dynamic_degree": "raft",
+    }
+)
+"""Dimension -> the record that it is made of; text alignment has one for each kind."""
+TEXTS: Final = MappingProxyType(
+    {
+        "clip_b32": ("clip_b32_bytes",),
+        "clip_l14": ("clip_l14",),
+        "viclip": ("viclip",),
+        "vbench_text_alignment": ("viclip", "clip_b32_bytes"),
+    }
+)
+"""Kind of text alignment -> the records whose cosines it is the mean of."""
+FIRSTS: Final = MappingProxyType({"subject_consistency": "subject_firsts", "background_consistency": "background_firsts"})
+"""Dimension -> the record of features of the clips' first frames."""
+DRIFT_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A video's sizes and its records by metric; height and width in pixels."""
+
+    frames: int
+    fps: float
+    height: int
+    width: int
+    records: Mapping[str, Record]
+    _unit: dict[str, NDArray[np.float64]] = field(default_factory=dict, compare=False, repr=False)
+
+    def features(self, metric: str) -> NDArray[np.float64]:
+        """Unit features [T, D] of a metric of all frames."""
+        if metric not in self._unit:
+            values = self.records[metric].values.astype(np.float64)
+            self._unit[metric] = values / np.linalg.norm(values, axis=1, keepdims=True)
+        return self._unit[metric]
+
+    def within(self, metric: str, span: Span, step: int) -> NDArray[np.float64]:
+        """Values of the pairs or triples of frames `first` .. `first + step` within a span, one every `step` frames from its start.
+
+        Raises ValueError where one of them was not measured.
+        """
+        record = self.records[metric]
+        ends = record.units[:, [0, -1]].tolist()
+        there = {(first, last): float(value) for (first, last), value in zip(ends, record.values)}
+        wanted = [(first, first + step) for first in range(span[0], span[1] - step, step)]
+        lacking = next((unit for unit in wanted if unit not in there), None)
+        if lacking is not None:
+            where = f"span {span[0]}..{span[1]} begins on no grid of the video or its clips"
+            raise ValueError(f"{metric} was not measured between frames {lacking[0]} and {lacking[1]}: {where}")
+        return np.array([there[unit] for unit in wanted])
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one video, 0..100; None where a rule has no value, for example VBench-Long's of a single clip.
+
+    metrics: `<dimension>.<rule>` -> score. per_segment, per_clip: what they are made of, likewise, with first and last frame.
+    drift: dimension -> first 5 s minus last 5 s.
+    """
+
+    metrics: dict[str, float | None]
+    per_segment: list[dict[str, Any]] = field(default_factory=list)
+    per_clip: list[dict[str, Any]] = field(default_factory=list)
+    drift: dict[str, float] = field(default_factory=dict)
+
+
+def score(measured: Measured, task: str, spans: Sequence[Span], texts: Mapping[str, NDArray[Any]], kinds: Sequence[str] = ()) -> Scores:
+    """All scores that the records allow.
+
+    Args:
+        measured: the video.
+        task: a key of `eval.protocol.TASKS`.
+        spans: pixel frames of the segments, one after the other, the whole video long.
+        texts: features [segments, D] of the segments' texts, by record of the frames that they are compared with.
+        kinds: of text alignment, keys of `TEXTS`.
+
+    Raises ValueError for segments that leave frames out, and as `eval.protocol.scopes` and `recalled` do.
+    """
+    borders = [0, *(end for _, end in spans)]
+    if [start for start, _ in spans] != borders[:-1] or borders[-1] != measured.frames:
+        raise ValueError(f"segments {list(spans)} do not cover {measured.frames} frames one after the other")
+    metrics: dict[str, float | None] = {}
+    protocol = scopes(task)
+    dimensions = [dimension for dimension in protocol if RECORD.get(dimension) in measured.records]
+    for dimension in dimensions:
+        metrics |= _scoped(measured, dimension, protocol[dimension], spans)
+    cosines = {kind: _cosines(measured, kind, spans, texts) for kind in kinds}
+    metrics |= {f"text_alignment.{kind}": 100 * float(np.mean(values)) for kind, values in cosines.items()}
+    per_clip = [_row(measured, dimensions, clip) for clip in clips(measured.frames, measured.fps)]
+    if task in LONG_TASKS:
+        metrics |= {f"{dimension}.vbench_long": _long(measured, dimension, per_clip) for dimension in dimensions}
+    per_segment = [_row(measured, dimensions, span) for span in spans]
+    for index, row in enumerate(per_segment):
+        row |= {f"text_alignment.{kind}": 100 * float(values[index]) for kind, values in cosines.items()}
+    return Scores(metrics, per_segment, per_clip, _drift(measured, dimensions))
+
+
+def over(measured: Measured, dimension: str, span: Span, *, clip: bool = False) -> float:
+    """VBench's formula for one dimension over a span as if it were a video, 0..1; dynamic degree 0 or 1.
+
+    clip: the span is one of VBench-Long's, whose files say whole frames a second. Raises ValueError for a span of so few
+    frames that there is nothing to compare, or that begins where pairs or triples were not measured.
+    """
+    metric, (start, end) = RECORD[dimension], span
+    if dimension in FIRSTS:
+        return consistency(measured.features(metric)[start:end])  # type: ignore[arg-type]
+    if dimension in _PER_FRAME:
+        return float(measured.records[metric].values[start:end].astype(np.float64).mean()) / _PER_FRAME[dimension]
+    if dimension == "dynamic_degree":
+        step = sampling_step(int(measured.fps) if clip else measured.fps)
+        radii = measured.within(metric, span, step)
+        _some(dimension, span, radii)
+        return float(is_dynamic(radii, len(radii) + 1, measured.height, measured.width))
+    step, scale = (1, 255.0) if dimension == "temporal_flickering" else (2, 1.0)
+    errors = measured.within(metric, span, step)
+    _some(dimension, span, errors)
+    return 1 - float(errors.mean()) / scale
+
+
+_PER_FRAME: Final = MappingProxyType({"imaging_quality": 100.0, "aesthetic_quality": 10.0})
+
+
+def _some(dimension: str, span: Span, values: NDArray[np.float64]) -> None:
+    if not len(values):
+        raise ValueError(f"{dimension} over frames {span[0]}..{span[1]}: so few frames have nothing to compare")
+
+
+def _scoped(measured: Measured, dimension: str, scope: Scope, spans: Sequence[Span]) -> dict[str, float]:
+    if scope is Scope.whole:
+        return {f"{dimension}.vbench": 100 * over(measured, dimension, (0, measured.frames))}
+    if scope is Scope.segments:
+        return {f"{dimension}.vbench": 100 * float(np.mean([over(measured, dimension, span) for span in spans]))}
+    features = measured.features(RECORD[dimension])
+    pairs = [(features[slice(*spans[early])], features[slice(*spans[late])]) for late, early in recalled(len(spans))]
+    return {f"{dimension}.{name}": 100 * float(np.mean([rule(early, late) for early, late in pairs])) for name, rule in PAIR_RULES.items()}
+
+
+def pair_mean(reference: NDArray[Any], again: NDArray[Any]) -> float:
+    """Mean cosine over all frames of the one with all frames of the other, unit features [T, D] and [U, D]."""
+    return pair_consistency(reference, again)
+
+
+def pair_joined(reference: NDArray[Any], again: NDArray[Any]) -> float:
+    """VBench's formula over both segments end to end as if they were one video."""
+    return consistency(np.concatenate([reference, again]))
+
+
+PAIR_RULES: Final[Mapping[str, Callable[[NDArray[Any], NDArray[Any]], float]]] = MappingProxyType(
+    {"pair_mean": pair_mean, "pair_joined": pair_joined}
+)
+"""Readings of A.2's "paired segments"; the first is the default."""
+
+
+def _cosines(measured: Measured, kind: str, spans: Sequence[Span], texts: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+    """Of each segment with its own text: the mean over its eight frames, or of the eight together where they have one feature."""
+    found = []
+    for metric in TEXTS[kind]:
+        said = texts[metric].astype(np.float64)
+        said = said / np.linalg.norm(said, axis=1, keepdims=True)
+        shown = measured.features(metric)
+        if measured.records[metric].units.shape[1] == 1:
+            rows = [shown[middles(span)] for span in spans]
+        else:
+            at = {tuple(unit): index for index, unit in enumerate(measured.records[metric].units.tolist())}
+            rows = [shown[[at[tuple(middles(span))]]] for span in spans]
+        found.append([float((row @ text).mean()) for row, text in zip(rows, said, strict=True)])
+    return np.mean(np.array(found), 0)
+
+
+def _row(measured: Measured, dimensions: Sequence[str], span: Span) -> dict[str, Any]:
+    """A span's scores by dimension, those left out for which it has too few frames or begins off the grid."""
+    row: dict[str, Any] = {"start": span[0], "end": span[1]}
+    for dimension in dimensions:
+        try:
+            row[dimension] = 100 * over(measured, dimension, span, clip=True)
+        except ValueError:
+            continue
+    return row
+
+
+def _long(measured: Measured, dimension: str, per_clip: Sequence[Mapping[str, Any]]) -> float | None:
+    """VBench-Long's mean over clips; None where clips have no value or there is no second clip to compare with."""
+    inside = [row[dimension] / 100 for row in per_clip if dimension in row]
+    if not inside or len(inside) < len(per_clip):
+        return None
+    if dimension not in FIRSTS:
+        return 100 * float(np.mean(inside))
+    if FIRSTS[dimension] not in measured.records or len(per_clip) < 2:
+        return None
+    between = consistency(measured.features(FIRSTS[dimension]))  # type: ignore[arg-type]
+    return 100 * float(np.mean([fused(dimension, value, between) for value in inside]))
+
+
+def fused(dimension: str, inside: float, between: float) -> float:
+    """VBench-Long's score of a clip (`--dev_flag`): half its own consistency, half the mapped one of the clips' first frames.
+
+    0..1. Raises ValueError for a clip-to-clip score outside 0..1, where the table has no points.
+    """
+    return 0.5 * inside + 0.5 * mapped(dimension, between)
+
+
+def mapped(dimension: str, between: float) -> float:
+    """A clip-to-clip score on the scale of in-clip ones: VBench's table of 101 points, linear between them."""
+    if not 0 <= between <= 1:
+        raise ValueError(f"clip-to-clip {between}: within 0..1; nearest is {min(max(between, 0), 1)}")
+    points = _table(dimension)
+    return float(np.interp(between, points[:, 0], points[:, 1]))
+
+
+@lru_cache(maxsize=2)
+def _table(dimension: str) -> NDArray[np.float64]:
+    path = DATA / f"{dimension.partition('_')[0]}_mapping_table.yaml"
+    rows = [line.partition(":")[::2] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return np.array([[float(low), float(high)] for low, high in rows])
+
+
+def published() -> list[dict[str, str]]:
+    """Rows of the published VBench-Long run: dimension, video, clip, inclip, clip_to_clip, clip_to_clip_mapped, fused."""
+    with (DATA / "published_run_30s.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _drift(measured: Measured, dimensions: Sequence[str]) -> dict[str, float]:
+    """First minus last 5 s of what is measured of single frames; empty for a video under 10 s."""
+    length = round(DRIFT_S * measured.fps)
+    if 2 * length > measured.frames:
+        return {}
+    ends = ((0, length), (measured.frames - length, measured.frames))
+    named = [dimension for dimension in dimensions if dimension in _PER_FRAME]
+    return {dimension: 100 * (over(measured, dimension, ends[0]) - over(measured, dimension, ends[1])) for dimension in named}

@@ -1,0 +1,120 @@
+"""Scores of video files: look at the file, measure what no record has yet, and do the arithmetic."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.protocol import recalled, scopes
+from eval.vbench.kit import Kit
+from eval.vbench.measure import Layout, Span, measure, middles
+from eval.vbench.records import RecordStore
+from eval.vbench.rules import LONG_TASKS, Measured, Scores, score
+from eval.vbench.video import Facts, inspect
+
+TOLERANCE_S = 1.0
+"""How far a video's length may be from its prompt's: codecs and blocks round."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A video's scores, and what they were made from. texts: compared with; cut: network -> tokens of each that did not fit."""
+
+    scores: Scores
+    facts: Facts
+    spans: tuple[Span, ...]
+    texts: tuple[str, ...]
+    cut: dict[str, list[int]]
+
+    def content(self) -> dict[str, Any]:
+        """As plain values for a file."""
+        return {
+            "v": 1,
+            "video": self.facts.digest,
+            "frames": self.facts.frames,
+            "fps": self.facts.fps,
+            "height": self.facts.height,
+            "width": self.facts.width,
+            "segments": [list(span) for span in self.spans],
+            "texts_blake2b": [hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for text in self.texts],
+            "tokens_cut": self.cut,
+            "metrics": self.scores.metrics,
+            "per_segment": self.scores.per_segment,
+            "per_clip": self.scores.per_clip,
+            "drift": self.scores.drift,
+        }
+
+
+@dataclass(frozen=True)
+class VideoScorer:
+    """Networks and a store of their records."""
+
+    kit: Kit
+    store: RecordStore
+
+    def inspect(self, path: Path) -> Facts:
+        """A video that can be scored. Raises ValueError that names it otherwise."""
+        return inspect(path, least_side=self.kit.wish.least_side)
+
+    def score(
+        self, facts: Facts, task: str, spans: Sequence[Span], texts: Sequence[str] = (), told: Callable[[int], object] = lambda frames: None
+    ) -> Outcome:
+        """Scores of one video.
+
+        Args:
+            facts: from `inspect`.
+            task: a key of `eval.protocol.TASKS`.
+            spans: pixel frames of the segments, the whole video long.
+            texts: a sentence for each segment, or none at all, which leaves text alignment out.
+            told: is told of frames that are done with.
+
+        Raises ValueError, naming the video, for what cannot be scored.
+        """
+        check(facts, task, spans, texts if "text_alignment" in self.kit.wish.dimensions else ())
+        long = task in LONG_TASKS
+        compared = tuple(spans) if texts and self.kit.wish.metrics_of_text else ()
+        layout = Layout(facts.frames, facts.fps, long, compared)
+        records = measure(facts, self.kit.metrics(layout), self.store, told)
+        records |= self.kit.derived(facts, records, self.store)
+        features, cut = self.kit.texts(texts, self.store) if compared else ({}, {})
+        measured = Measured(facts.frames, facts.fps, facts.height, facts.width, records)
+        try:
+            scores = score(measured, task, spans, features, self.kit.wish.kinds if compared else ())
+        except ValueError as error:
+            raise ValueError(f"{facts.name}: {error}") from None
+        wrong = [name for name, value in scores.metrics.items() if value is not None and not np.isfinite(value)]
+        if wrong:
+            raise ValueError(f"{facts.name}: {', '.join(wrong)} would be no number")
+        return Outcome(scores, facts, tuple(spans), tuple(texts) if compared else (), cut)
+
+
+def check(facts: Facts, task: str, spans: Sequence[Span], texts: Sequence[str]) -> None:
+    """Refuse before any work what the protocol cannot score. Raises ValueError that names the video."""
+    try:
+        scopes(task)
+        if task == "recall":
+            recalled(len(spans))
+        if texts and len(texts) != len(spans):
+            raise ValueError(f"{len(texts)} texts for {len(spans)} segments")
+        for span in spans if texts else ():
+            middles(span)
+    except ValueError as error:
+        raise ValueError(f"{facts.name}: {error}") from None
+
+
+def spans_of(facts: Facts, durations_s: Sequence[float]) -> list[Span]:
+    """Pixel frames of segments that last so many seconds; the last one ends with the video.
+
+    Raises ValueError that names the video if it is more than a second shorter or longer than all of them together.
+    """
+    total = sum(durations_s)
+    if abs(facts.frames / facts.fps - total) > TOLERANCE_S:
+        there = facts.frames / facts.fps
+        raise ValueError(f"{facts.name}: lasts {there:.2f} s, its prompt {total:.2f} s; within {TOLERANCE_S:g} s of it is taken")
+    ends = [round(float(end) * facts.fps) for end in np.cumsum(durations_s)[:-1]] + [facts.frames]
+    return list(zip([0, *ends[:-1]], ends))

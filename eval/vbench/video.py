@@ -1,0 +1,105 @@
+"""Videos as files: what they are, told before any work, and their frames, decoded once and in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.origin import file_digest
+
+ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+CHUNK = 64
+"""Frames of a chunk: borders of chunks are borders of batches, so another length may change a last bit; rules name it."""
+LEAST_SIDE = 128
+"""Below it RAFT and AMT answer NaN (tried at 64 and 96 px)."""
+
+Frames = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A video: its file, the digest of its content, and what its header and packets say. Sizes in pixels, fps frames a second."""
+
+    path: Path
+    digest: str
+    frames: int
+    fps: float
+    height: int
+    width: int
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return str(self.path)
+
+
+def inspect(path: Path, *, least_side: int = 1, least_frames: int = 2) -> Facts:
+    """What a video is, without decoding a frame: packets are counted, so that a file that ends early is known beforehand.
+
+    Args:
+        path: the file.
+        least_side: shorter sides are refused.
+        least_frames: shorter videos are refused.
+
+    Raises ValueError, one line that names the file, where it is missing, empty, no video, truncated, too short or too small.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such video")
+    if not path.stat().st_size:
+        raise ValueError(f"{path}: empty, 0 bytes; it was never written, or a disk was full")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ValueError(f"{path}: holds no video stream")
+            stream = container.streams.video[0]
+            promised, rate = stream.frames, stream.average_rate
+            height, width = stream.height, stream.width
+            there = sum(packet.size > 0 and not packet.is_discard for packet in container.demux(stream))
+    except av.FFmpegError as error:
+        raise ValueError(f"{path}: cannot be read as a video ({error.strerror}); it is truncated or no video") from None
+    if there < max(promised, least_frames):
+        short = f"{there} frame(s), at least {least_frames} are needed"
+        raise ValueError(f"{path}: {f'truncated, {there} of {promised} frames are there' if there < promised else short}")
+    if not rate:
+        raise ValueError(f"{path}: its header says no frame rate")
+    if min(height, width) < least_side:
+        rule = f"RAFT and AMT (dynamic_degree, motion_smoothness) need sides of at least {least_side} px"
+        raise ValueError(f"{path}: {width}x{height} px; {rule}; nearest is dimensions= without those two")
+    return Facts(path, file_digest(path), there, float(rate), height, width)
+
+
+def chunks(facts: Facts, length: int = CHUNK) -> Iterator[tuple[int, Frames]]:
+    """All frames in order, decoded once: (index of the first, uint8 RGB [n <= length, H, W, 3]).
+
+    Raises ValueError that names file and frame where decoding fails or ends early, or where the size changes.
+    """
+    start, held = 0, list[Frames]()
+    for frame in _decoded(facts):
+        if frame.shape[:2] != (facts.height, facts.width):
+            raise ValueError(f"{facts.name}: frame {start + len(held)} is {frame.shape[1]}x{frame.shape[0]} px, the first ones are not")
+        held.append(frame)
+        if len(held) == length:
+            yield start, np.stack(held)
+            start, held = start + length, []
+    if held:
+        yield start, np.stack(held)
+    if start + len(held) != facts.frames:
+        raise ValueError(f"{facts.name}: {start + len(held)} of {facts.frames} frames can be decoded; the file is damaged")
+
+
+def _decoded(facts: Facts) -> Iterator[Frames]:
+    count = 0
+    try:
+        with av.open(str(facts.path)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for frame in container.decode(stream):
+                yield frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+                count += 1
+    except av.FFmpegError as error:
+        raise ValueError(f"{facts.name}: frame {count} cannot be decoded ({error.strerror}); the file is damaged") from None

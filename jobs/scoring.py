@@ -1,0 +1,159 @@
+"""`eval=vbench`: a job's videos are made first, all of them, then their MP4s are scored; a video that is there is not made again.
+
+What networks say is kept below `<store>/records` by the content of the video, so that no second start and no other run asks again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from echo.clock import scene_spans
+from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, scene_blocks
+from eval.protocol import recalled
+from jobs.config import RANDOM, RunConfig, VbenchConfig, located
+
+if TYPE_CHECKING:
+    from eval.vbench.kit import Kit, Wish
+    from eval.vbench.measure import Span
+    from eval.vbench.scorer import VideoScorer
+    from jobs.plan import Job
+    from jobs.store import Attempt, RunFolder
+
+SCORER = "vbench"
+OWN = ("v", "unit", "run", "scores", "attempt", "prompt", "seed", "status", "t", "metrics", "flags")
+"""What every record says anew."""
+
+
+def wish(config: RunConfig) -> Wish:
+    """What the config asks for. Raises ValueError for an unknown word, naming the setting."""
+    from eval.vbench.kit import DIMENSIONS, Wish, listed
+
+    given, parts = _vbench(config), config.backbone.parts
+    dimensions = DIMENSIONS if given.dimensions == "all" else listed(given.dimensions)
+    device = given.device if given.device != "auto" else "cpu" if parts is None else parts.device
+    firsts = "dino_clip" if config.eval.weights == RANDOM else given.clip_features
+    try:
+        return Wish(dimensions, listed(given.text), firsts, given.clip_dtype, device)
+    except ValueError as error:
+        raise ValueError(f"eval.vbench.{error}") from None
+
+
+def _vbench(config: RunConfig) -> VbenchConfig:
+    if config.eval.vbench is None:
+        raise ValueError("eval.vbench is missing: eval.scorer=vbench needs its settings; nearest is eval=vbench")
+    return config.eval.vbench
+
+
+def kit(config: RunConfig) -> Kit:
+    """The networks that a config asks for, none of them loaded."""
+    from eval.vbench.kit import Files, Kit, Random
+
+    assert config.eval.weights is not None
+    return Kit(wish(config), Random() if config.eval.weights == RANDOM else Files(located(config.eval.weights)))
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """Weights, numbers and versions of the networks that have something to do: what a score's name is made of."""
+    from eval.vbench.rules import LONG_TASKS
+
+    return kit(config).identity(long=config.task.name in LONG_TASKS, text=True)
+
+
+def check(config: RunConfig, prompts: Sequence[Prompt]) -> None:
+    """Refuse, before any work, what is missing or cannot be scored. Raises ValueError: one line."""
+    from eval.vbench.rules import LONG_TASKS
+
+    if config.eval.weights is None:
+        raise ValueError("eval.weights=null: eval=vbench needs a folder of weights; nearest is checkpoints/vbench, or weights=random")
+    asked, parts = kit(config), config.backbone.parts
+    if parts is not None and min(parts.height_px, parts.width_px) < asked.wish.least_side:
+        size, others = f"{parts.width_px}x{parts.height_px} px", "subject_consistency+background_consistency+imaging_quality"
+        rule = f"RAFT and AMT need sides of at least {asked.wish.least_side} px"
+        raise ValueError(f"eval=vbench: the videos are {size}, {rule}; nearest is eval.vbench.dimensions={others}")
+    if config.task.name == "recall":
+        for prompt in prompts:
+            try:
+                recalled(len(prompt.scenes))
+            except ValueError as error:
+                raise ValueError(f"prompt {prompt.id!r}: {error}") from None
+    asked.check(long=config.task.name in LONG_TASKS, text=True)
+
+
+def with_random(config: RunConfig) -> RunConfig:
+    """The config with `weights=random` put into its scorer."""
+    if config.eval.scorer != SCORER or config.weights != RANDOM:
+        return config
+    label = f"{config.eval.label}, random weights"
+    return dataclasses.replace(config, eval=dataclasses.replace(config.eval, weights=RANDOM, label=label))
+
+
+def spans(job: Job, prompt: Prompt) -> list[Span]:
+    """Pixel frames of a prompt's scenes in its MP4: Wan's codecs make one frame of the first latent frame, the embedded one four."""
+    lengths = scene_blocks(prompt.durations_s, job.policy.durations)
+    return scene_spans(lengths, PIXEL_FRAMES_PER_LATENT if job.config.backbone.parts is None else 1)
+
+
+def filmed(folder: RunFolder, prompts: Sequence[Prompt]) -> dict[str, dict[str, Any]]:
+    """Records of videos that are there, by prompt id, however they were scored."""
+    done = folder.reader.settled(None).done
+    found = {prompt.id: done[unit] for prompt in prompts if (unit := folder.job.unit_id(prompt)) in done}
+    return {name: record for name, record in found.items() if (folder.path / "units" / record["files"]["video"]).is_file()}
+
+
+@lru_cache(maxsize=1)
+def _scorer(asked: Kit, records: Path) -> VideoScorer:
+    from eval.vbench.records import RecordStore
+    from eval.vbench.scorer import VideoScorer
+
+    return VideoScorer(asked, RecordStore(records))
+
+
+def release() -> None:
+    """Let the networks go: a backbone needs their place on the card."""
+    _scorer.cache_clear()
+
+
+def score(attempt: Attempt, prompts: Sequence[Prompt], report: Callable[[dict[str, Any]], None], made: Sequence[str]) -> int:
+    """Score the videos of some prompts, one after the other; returns how many failed. Others are not touched by a failure.
+
+    made: ids of those that this start has made, whose blocks are counted already.
+    """
+    folder = attempt.folder
+    there = filmed(folder, prompts)
+    scorer = _scorer(kit(folder.job.config), Path(folder.job.config.store) / "records")
+    failed = 0
+    for prompt in prompts:
+        if prompt.id not in there:
+            continue  # it failed before, and that is on record
+        blocks = 0 if prompt.id in made else int(there[prompt.id]["blocks"])
+        report({"blocks": blocks})
+        try:
+            _one(attempt, prompt, there[prompt.id], scorer)
+            report({"prompt": prompt.id, "status": "ok"})
+        except Exception as error:
+            message = f"{type(error).__name__}: {error}"
+            attempt.error(prompt, message, traceback.format_exc())
+            report({"blocks": -blocks, "prompt": prompt.id, "status": "error", "error": message})
+            failed += 1
+    return failed
+
+
+def _one(attempt: Attempt, prompt: Prompt, record: Mapping[str, Any], scorer: VideoScorer) -> None:
+    from jobs.store import write_atomic
+
+    folder, job = attempt.folder, attempt.folder.job
+    start = time.perf_counter()
+    facts = scorer.inspect(folder.path / "units" / record["files"]["video"])
+    outcome = scorer.score(facts, job.config.task.name, spans(job, prompt), prompt.scenes)
+    path = folder.side(prompt, f".{job.config.eval.name}-{(job.scores_id or '')[:8]}.json")
+    write_atomic(path, json.dumps(outcome.content() | {"scores": job.scores_id}).encode())
+    rest = {key: value for key, value in record.items() if key not in OWN}
+    rest["files"] = {**record["files"], "scores": path.name}
+    attempt.ok(prompt, outcome.scores.metrics, rest | {"tokens_cut": outcome.cut, "score_s": round(time.perf_counter() - start, 3)})

@@ -1,0 +1,114 @@
+"""`eval=vbench` in a run: videos first, scores from their files, and no video twice."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from eval.records import runs
+from jobs import scoring, worker
+from jobs.config import ROOT
+from jobs.plan import prepare
+from jobs.store import new_attempt
+from jobs.worker import work
+from tests.toy import changed, overrides
+
+TINY = ["backbone=self_forcing", "geometry=tiny", "weights=random", "task=hard", "prompts=1"]
+SOME = "eval.vbench.dimensions=subject_consistency+background_consistency+temporal_flickering+aesthetic_quality"
+
+
+def composed(words):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return OmegaConf.to_container(compose("config", words), resolve=True)
+
+
+@pytest.fixture
+def config(tmp_path, toy):
+    """Two videos of the toy, 24 px enlarged to 144 px, by small random networks."""
+    plain = composed([*overrides(toy, 2, 1.5), "eval=vbench", "eval.weights=random", SOME, "video.height_px=144", f"store={tmp_path}"])
+    return plain | {"prompts": 2}
+
+
+def told(events):
+    return [event["prompt"] for event in events if "prompt" in event and event["status"] == "ok"]
+
+
+def test_videos_are_scored_from_their_files_and_made_once(config, tmp_path, monkeypatch):
+    job, events = prepare(config), []
+    assert work(job, new_attempt(), [], config, events.append) == 0
+    (run,) = runs(tmp_path)
+    filmed, scored = [[r for r in run.records() if (r["scores"] is None) is unscored] for unscored in (True, False)]
+    assert len(filmed) == len(scored) == len(told(events)) == 2 and sum(event.get("blocks", 0) for event in events) == 8
+    names = {"subject_consistency", "background_consistency", "temporal_flickering", "aesthetic_quality"}
+    assert {name.removesuffix(".vbench") for name in scored[0]["metrics"]} == names and not scored[0]["flags"]
+    assert scored[0]["latents_sha256"] == filmed[0]["latents_sha256"] and set(filmed[0]) <= set(scored[0])
+    content = json.loads((run.path / "units" / scored[0]["files"]["scores"]).read_text(encoding="utf-8"))
+    assert content["segments"] == [[0, 24], [24, 48]] and content["frames"] == 48 and content["height"] == 144
+    assert content["metrics"] == scored[0]["metrics"]
+
+    def never(*_: object) -> None:
+        raise AssertionError("nothing is to be made")
+
+    monkeypatch.setattr(worker, "_load", never)
+    assert work(prepare(config), new_attempt(), [], config, events.append) == 0 and len(run.records()) == 4
+    other = changed(config, "eval.vbench.dimensions", "temporal_flickering")  # other scores of videos that are there
+    assert prepare(other).scores_id != job.scores_id and prepare(other).run_id == job.run_id
+    assert work(prepare(other), new_attempt(), [], other, events.append) == 0
+    assert {name for record in run.records()[4:] for name in record["metrics"]} == {"temporal_flickering.vbench"}
+
+
+def test_a_start_that_ends_before_the_scores_costs_no_video(config, tmp_path, monkeypatch):
+    """Killed between a video and its scores; then a scorer that fails for one video: the next start only scores."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(scoring, "score", killed)
+    with pytest.raises(Killed):
+        work(prepare(config), new_attempt(), [], config, lambda event: None)
+    monkeypatch.undo()
+    (run,) = runs(tmp_path)
+    films = {path: path.stat().st_mtime_ns for path in run.path.glob("units/*.mp4")}
+    assert [record["scores"] for record in run.records()] == [None, None] and len(films) == 2
+    damaged = sorted(films)[0]
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[: len(content) // 2])
+    events = []
+    assert work(prepare(config), new_attempt(), [], config, events.append) == 1
+    errors = [event["error"] for event in events if event.get("status") == "error"]
+    assert len(errors) == 1 and damaged.name in errors[0] and len(told(events)) == 1
+    damaged.write_bytes(content)
+    assert work(prepare(config), new_attempt(), [], config, events.append) == 0
+    assert len(told(events)) == 2 and {p.stat().st_mtime_ns for p in films if p != damaged} == {t for p, t in films.items() if p != damaged}
+    assert sum(record["scores"] is None for record in run.records()) == 2, "made once each"
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ([*TINY, "eval=vbench"], "96x64 px, RAFT and AMT need sides of at least 128 px; nearest is eval.vbench.dimensions="),
+        ([*TINY, "eval=vbench", "eval.vbench.dimensions=subject"], "eval.vbench.dimensions=subject: one of"),
+        ([*TINY, "eval=vbench", SOME, "eval.vbench.clip_dtype=half"], "eval.vbench.clip_dtype=half: one of fp32, fp16"),
+        (["eval=vbench", SOME, "checkpoints=/nowhere"], "weights=/nowhere/vbench: dino_vitbase16_pretrain.pth (dino)"),
+        (["eval=embedded", "eval.scorer=vbench"], "eval.vbench is missing"),
+        (["eval=vbench", "eval.weights=null"], "eval.weights=null: eval=vbench needs a folder of weights"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_in_one_line(words, part):
+    with pytest.raises(ValueError) as refusal:
+        prepare(composed(words))
+    assert part in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_wan_videos_are_cut_where_wan_puts_scenes():
+    """60 s: the first latent frame is one pixel frame, so 957 frames and odd borders."""
+    job = prepare(composed([*TINY, "eval=vbench", SOME]))
+    spans = scoring.spans(job, job.asked[0])
+    assert spans[0] == (0, 153) and spans[-1][1] == 957 and len(spans) == 6
+    assert job.config.eval.label.endswith("random weights") and job.scores_key["scores"]["eval.weights"]["firsts"] == "dino_clip"
