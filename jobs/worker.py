@@ -3,8 +3,8 @@
     echo '{"config": {...}, "attempt": "<name>", "argv": [...], "log": "<file>"}' | python -m jobs.worker
 
 reads orders from standard input, a JSON object a line, and reports on standard output likewise; the report that ends a job
-has its status: 0 all is well, 1 a unit failed, 2 the order is refused, 3 all else failed. What is loaded stays for the next
-order. When standard input closes, whoever gave the orders has gone, and the worker leaves at once.
+has its status: 0 all is well, 1 a unit failed, 2 the order is refused, 5 the store cannot be written, 3 all else failed. What is
+loaded stays for the next order. When standard input closes, whoever gave the orders has gone, and the worker leaves at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import os
 import queue
 import resource
+import signal
 import statistics
 import sys
 import threading
@@ -29,9 +30,9 @@ from typing import TYPE_CHECKING, Any
 from data.world.film import Render
 from echo.scene import FPS, PIXEL_FRAMES_PER_LATENT, Prompt, scene_blocks
 from eval.origin import file_digest
-from jobs import backbones, provenance
+from jobs import backbones, provenance, trouble
 from jobs.config import located
-from jobs.memory import gb
+from jobs.gauge import Gauge
 from jobs.plan import Job, prepare
 from jobs.shots import shots
 from jobs.store import Attempt, RunFolder, write_atomic
@@ -48,26 +49,6 @@ if TYPE_CHECKING:
 Report = Callable[[dict[str, Any]], None]
 Content = tuple[Path | None, str | None]
 """A file and the digest of its content, so that a file that changes is read again; None where there is none."""
-
-
-class Gauge:
-    """Memory of a job, computed before and measured since; made before anything is loaded."""
-
-    def __init__(self, job: Job) -> None:
-        from jobs.memory import Meter
-
-        self.computed = backbones.forecast(job)
-        self._meter = Meter(backbones.parts_of(job.config).device)
-        self._meter.start()
-
-    def facts(self) -> dict[str, Any]:
-        """For a record."""
-        return self._meter.beside(self.computed.peak)
-
-    def line(self) -> str:
-        """For people."""
-        facts = self.facts()
-        return f"memory: {gb(facts['measured_bytes'])} GB measured ({facts['measured']}), {gb(facts['computed_bytes'])} GB computed"
 
 
 class Film:
@@ -114,7 +95,13 @@ def work(
     if not missing:
         return 0
     folder.describe()
-    attempt = Attempt(folder, attempt_name, provenance.describe(argv, plain))
+    with Attempt(folder, attempt_name, provenance.describe(argv, plain), lambda line: report({"note": line})) as attempt:
+        return _make(attempt, missing, report, texts)
+
+
+def _make(attempt: Attempt, missing: Sequence[Prompt], report: Report, texts: Sequence[str]) -> int:
+    """All units of an attempt; returns how many failed."""
+    folder, job = attempt.folder, attempt.folder.job
     meter = None if job.config.backbone.parts is None else Gauge(job)
     backbone, scorer = _load(job)
     if backbone is not None:
@@ -125,8 +112,14 @@ def work(
     if backbone is not None:  # a large text encoder is let go before the network is loaded
         backbone.text.prepare([text for group, _ in groups for prompt in group for text in prompt.scenes])
         backbone.text.release()
-    for group, wanted in groups:
-        failed += _group(folder, attempt, backbone, scorer, group, wanted, report, meter)
+    for group, wanted in attempt.hopeful_first(groups):
+        own = attempt.take(wanted)
+        try:
+            if len(own) < len(wanted):
+                report({"elsewhere": [prompt.id for prompt in wanted if prompt not in own]})
+            failed += _group(folder, attempt, backbone, scorer, group, own, report, meter) if own else 0
+        finally:
+            attempt.release(own)
     if meter is not None and groups:
         report({"note": f"{job.title}: {meter.line()}"})
     return failed
@@ -252,6 +245,8 @@ def _group(
 
 
 def _fail(attempt: Attempt, prompt: Prompt, error: Exception, report: Report, blocks: int) -> None:
+    if trouble.of_store(error):
+        raise error
     message = f"{type(error).__name__}: {error}"
     attempt.error(prompt, message, traceback.format_exc())
     report({"blocks": -blocks, "prompt": prompt.id, "status": "error", "error": message})
@@ -353,8 +348,14 @@ def main() -> int:
 
     orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
-    while True:
-        report({"status": _obey(orders.get(), report)})
+    if "SLURM_JOB_ID" in os.environ:  # signals to a whole job: it ends by its first process, and the time until then is for this unit
+        for warning in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(warning, signal.SIG_IGN)
+    status = 0
+    while status != trouble.STATUS:
+        status = _obey(orders.get(), report)
+        report({"status": status})
+    return status
 
 
 def _obey(order: dict[str, Any], report: Report) -> int:
@@ -364,14 +365,18 @@ def _obey(order: dict[str, Any], report: Report) -> int:
             os.dup2(log.fileno(), stream)
     try:
         job = prepare(order["config"])
+        provenance.refuse_dirty(job.config.experiment, job.config.allow_dirty)  # the code may have changed while the job waited
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     try:
         texts = json.loads(Path(order["texts"]).read_bytes()) if "texts" in order else ()
         return 1 if work(job, order["attempt"], order["argv"], order["config"], report, texts) else 0
-    except Exception:
+    except Exception as error:
         traceback.print_exc()
+        if isinstance(error, OSError) and trouble.of_store(error):
+            sys.stderr.write(f"{trouble.refusal(job.config.store, error)}\n")
+            return trouble.STATUS
         return 3
     finally:
         sys.stderr.flush()
