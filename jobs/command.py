@@ -16,7 +16,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from jobs import backbones, local
+from eval.records import UnknownVersion
+from jobs import backbones, local, provenance, tracking
 from jobs.plan import Job, prepare
 from jobs.progress import say
 from jobs.store import RunFolder, write_sweep
@@ -49,8 +50,11 @@ def carry_out(
     plain: Sequence[dict[str, Any]], experiments: Sequence[str | None], foretell: Callable[[Sequence[Job]], None] = lambda jobs: None
 ) -> None:
     """As `run`, of composed configs; `foretell` is told of the checked jobs before the first starts."""
+    plain = [one | {"experiment": experiment} for one, experiment in zip(plain, experiments)]
     try:
         jobs = [prepare(one) for one in plain]
+        for config in {job.config.experiment: job.config for job in jobs}.values():
+            provenance.refuse_dirty(config.experiment, config.allow_dirty)
         backbones.cards([job.config for job in jobs])
     except ValueError as error:
         raise SystemExit(str(error)) from error
@@ -96,6 +100,9 @@ def _tables(jobs: Sequence[Job], experiments: Sequence[str | None]) -> None:
             names += write_sweep(Path(store), members, experiment)
         for line in tables.make(Path(store), names, sys.stdout.isatty()):
             say(line)
+        for experiment in dict.fromkeys(experiments):
+            own = [name for name in names if experiment is None or name.startswith(experiment)]
+            tracking.tables(jobs[0].config.tracker, Path(store), [*own, *([experiment] if experiment else [])], experiment)
         say(f"videos, traces and scores: below {Path(store) / 'runs'}")
 
 
@@ -140,6 +147,9 @@ def guarded(main: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on\n")
         return 130
+    except UnknownVersion as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     except (HydraException, OmegaConfBaseException) as error:
         from jobs.mistakes import explain
 

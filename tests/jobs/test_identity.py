@@ -47,7 +47,7 @@ OTHER = {
     "lora": "elsewhere", "prompt_folder": "other", "checkpoints": "other", "geometry": "tiny", "decoder": "taehv",
     "text_dtype": "float32", "text_device": "cpu", "codec_dtype": "float32", "width_px": 64, "window_frames": 24,
     "device": "cpu", "kernel": "flash3", "compile": "blocks", "window": "resident", "text_cache": "other", "parts": None,
-    "text": "", "tokenizer": "", "codec": "",
+    "text": "", "tokenizer": "", "codec": "", "experiment": "other", "tracker": "jsonl", "allow_dirty": True,
 }  # fmt: skip
 """For each leaf of the config, by its own name, a value that it does not have above."""
 
