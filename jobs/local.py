@@ -80,7 +80,7 @@ def run(jobs: Sequence[Job], plain: Sequence[dict[str, Any]], max_workers: int |
         deaths |= _pass(jobs, list(named.values()), max_workers)
         if not _others_left_some(folders, patience_s):
             break
-    return [line for folder in folders for line in _lacks(folder, deaths.get(folder.path))]
+    return [line for folder in folders for line in lacks(folder, deaths.get(folder.path))]
 
 
 def _pass(jobs: Sequence[Job], named: Sequence[tuple[RunFolder, dict[str, Any]]], max_workers: int | None) -> dict[Path, str]:
@@ -139,7 +139,8 @@ def _texts(jobs: Sequence[Job]) -> Path | None:
     return path
 
 
-def _lacks(folder: RunFolder, death: str | None) -> list[str]:
+def lacks(folder: RunFolder, death: str | None = None) -> list[str]:
+    """A line for each thing of a run that is not as asked, and why its process died if it did."""
     lines = [] if death is None else [f"{folder.job.title}: {death}"]
     missing = folder.unfinished()
     failures = folder.reader.settled(folder.job.scores_id).failures

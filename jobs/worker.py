@@ -112,11 +112,11 @@ def _make(attempt: Attempt, missing: Sequence[Prompt], report: Report, texts: Se
     if backbone is not None:  # a large text encoder is let go before the network is loaded
         backbone.text.prepare([text for group, _ in groups for prompt in group for text in prompt.scenes])
         backbone.text.release()
-    for group, wanted in attempt.hopeful_first(groups):
-        own = attempt.take(wanted)
+    for group, some in attempt.hopeful_first(groups):
+        own = attempt.take(some)
         try:
-            if len(own) < len(wanted):
-                report({"elsewhere": [prompt.id for prompt in wanted if prompt not in own]})
+            if len(own) < len(some):
+                report({"elsewhere": [prompt.id for prompt in some if prompt not in own]})
             failed += _group(folder, attempt, backbone, scorer, group, own, report, meter) if own else 0
         finally:
             attempt.release(own)
