@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,8 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from eval.units import Unit, Values
+
 LEVEL = 0.95
 RESAMPLES = 9999
+TOGETHER = 16
+"""Scores whose intervals are computed in one product."""
+HALF = "half_width"
 
 
 @dataclass(frozen=True)
@@ -30,24 +35,47 @@ class Estimate:
     seeds: int
 
 
-def estimate(values: Mapping[tuple[str, int], float]) -> Estimate | None:
+def estimate(values: Mapping[Unit, float] | Values) -> Estimate | None:
     """Mean and 95 % interval of one score, prompts being the clusters.
 
     Args:
-        values: score by (prompt id, seed).
+        values: score by prompt id and seed.
 
     Returns:
         None if there is no value.
     """
-    if not values:
+    given = values if isinstance(values, Values) else Values.of(values)
+    if not len(given):
         return None
-    prompts = sorted({prompt for prompt, _ in values})
-    by_prompt = [[values[key] for key in sorted(values) if key[0] == prompt] for prompt in prompts]
-    sums = np.array([math.fsum(group) for group in by_prompt])
-    counts = np.array([len(group) for group in by_prompt], dtype=float)
-    mean = math.fsum(values.values()) / len(values)
-    half = float(half_width(sums, counts, RESAMPLES))
-    return Estimate(mean, None if math.isnan(half) else half, len(values), len(prompts), len({seed for _, seed in values}))
+    half = _half(given)
+    mean = math.fsum(given.sums) / len(given)
+    return Estimate(mean, None if math.isnan(half) else half, len(given), len(given.sums), given.frame.seeds)
+
+
+def _half(values: Values) -> float:
+    """Half the interval's width, computed before or now."""
+    if HALF not in values.known:
+        prime([values])
+    return values.known[HALF]
+
+
+def prime(many: Iterable[Values]) -> None:
+    """Compute the intervals of many scores at once, which is faster than one by one; `estimate` finds them.
+
+    Scores are put together in products of one size, whatever their number, so that a sum's last bit does not depend on it.
+    """
+    groups: dict[int, list[Values]] = {}
+    for values in many:
+        if len(values) and HALF not in values.known:
+            groups.setdefault(len(values.sums), []).append(values)
+    for clusters, members in groups.items():
+        for start in range(0, len(members), TOGETHER):
+            some = members[start : start + TOGETHER]
+            sums, counts = np.zeros((clusters, TOGETHER)), np.ones((clusters, TOGETHER))
+            for column, values in enumerate(some):
+                sums[:, column], counts[:, column] = values.sums, values.frame.counts
+            for values, half in zip(some, half_width(sums, counts, RESAMPLES)):
+                values.known[HALF] = float(half)
 
 
 def half_width(sums: NDArray[np.float64], counts: NDArray[np.float64], resamples: int) -> NDArray[np.float64]:
@@ -70,9 +98,11 @@ def half_width(sums: NDArray[np.float64], counts: NDArray[np.float64], resamples
         return np.full(sums.shape[1:], np.nan)
     drawn = _drawn(clusters, resamples)
     tail = (1 + LEVEL) / 2
+    even = bool((counts == counts[:1]).all())  # then every resample has as many values
     with np.errstate(invalid="ignore"):  # a resample may draw none of the clusters that have values
-        means = (drawn @ sums) / (drawn @ counts)
-    low, high = np.nanquantile(means, [1 - tail, tail], axis=0)
+        means = (drawn @ sums) / (counts.sum(axis=0) if even else drawn @ counts)
+    quantile = np.nanquantile if np.isnan(means).any() else np.quantile
+    low, high = quantile(means, [1 - tail, tail], axis=0)
     few = math.sqrt(clusters / (clusters - 1)) * stats.t.ppf(tail, clusters - 1) / stats.norm.ppf(tail)
     return np.asarray((high - low) / 2 * few, dtype=np.float64)
 
@@ -91,13 +121,14 @@ class Difference:
     p: float | None
 
 
-def difference(values: Mapping[tuple[str, int], float], reference: Mapping[tuple[str, int], float]) -> Difference | None:
+def difference(values: Mapping[Unit, float] | Values, reference: Mapping[Unit, float] | Values) -> Difference | None:
     """Paired by prompt and seed, the interval over prompts as in `estimate`; p is of the t statistic that this interval has.
 
     Returns:
         None if no video is in both.
     """
-    found = estimate({key: value - reference[key] for key, value in values.items() if key in reference})
+    own, other = (given if isinstance(given, Values) else Values.of(given) for given in (values, reference))
+    found = estimate(own.less(other))
     if found is None:
         return None
     if found.half_width is None:

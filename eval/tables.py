@@ -15,17 +15,22 @@ import dataclasses
 import difflib
 import hashlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from eval import speed
 from eval.arguments import answer, parse
+from eval.compacted import scored
 from eval.forms import as_csv, as_latex, as_markdown, as_text
 from eval.grid import CALIBRATION, DECIMALS, Cell, Column, Gap, Grid, Row
 from eval.records import Asked, Run, flat, runs, sweeps
-from eval.statistics import Difference, difference, estimate, holm, ranks
+from eval.statistics import Difference, difference, estimate, holm, prime, ranks
+from eval.units import Scores, Unit, Values
 
 LONG = (
     "aesthetic_quality",
@@ -57,7 +62,6 @@ DEFAULTS = {"backbone.dtype": "float32", "backbone.threads": 1, "batch": 1, "dur
 """Settings of a run beside its method's; other values than these are always told."""
 ORDER = {"long60": LONG, "long120": LONG, "smooth": INTERACTIVE, "hard": INTERACTIVE, "recall": INTERACTIVE}
 
-Unit = tuple[str, int]
 Wishes = tuple[Run, Sequence[Asked]]
 """A run and all that was asked of it under one way of scoring, oldest first."""
 
@@ -81,7 +85,7 @@ class Entry:
     settings: dict[str, Any]
     weights: str = ""
     asked: set[Unit] = field(default_factory=set)
-    metrics: dict[Unit, Mapping[str, float | None]] = field(default_factory=dict)
+    metrics: Scores = field(default_factory=Scores)
 
     @property
     def preset(self) -> str:
@@ -97,9 +101,9 @@ class Entry:
         """Label of its backbone, or that it has none."""
         return CALIBRATION if self.calibration else str(self.run.spec["backbone"]["label"])
 
-    def values(self, column: Column) -> dict[Unit, float]:
+    def values(self, column: Column) -> Values:
         """What was measured of a dimension."""
-        return {unit: value for unit, metrics in self.metrics.items() if (value := metrics.get(column.metric)) is not None}
+        return self.metrics.column(column.metric)
 
 
 @dataclass
@@ -196,16 +200,16 @@ def _by_scores(asked: Iterable[Asked]) -> list[list[Asked]]:
 
 def _fill(entry: Entry, run: Run, seed: int, wishes: Sequence[Asked]) -> list[str]:
     """Add a run to its row; returns units that were computed twice with different outcomes."""
-    settled = run.settled(wishes[-1].scores)
-    done = settled.done
+    found = scored(run, wishes[-1].scores or "")
     units: dict[str, str] = {}
     for wish in wishes:
         units |= wish.units  # the text of a prompt may have changed; the last wish counts
-    for prompt, unit in units.items():
-        entry.asked.add((prompt, seed))
-        if unit in done:
-            entry.metrics[prompt, seed] = done[unit]["metrics"]
-    return settled.conflicts
+    place = dict(zip(found.units, range(len(found.units))))
+    there = [(prompt, place[unit]) for prompt, unit in units.items() if unit in place]
+    rows = np.array([row for _, row in there], np.int64)
+    entry.asked.update(zip(units, repeat(seed)))
+    entry.metrics.add([prompt for prompt, _ in there], seed, {name: array[rows] for name, array in found.metrics.items()}, found.names)
+    return found.conflicts
 
 
 def grid_of(block: Block, blocks: Sequence[Block], ordered: bool = True) -> Grid:
@@ -220,6 +224,7 @@ def grid_of(block: Block, blocks: Sequence[Block], ordered: bool = True) -> Grid
     asked = set().union(*(entry.asked for entry in entries))
     columns = _columns(block.task["name"], entries)
     references = _references(entries)
+    prime(_all_values(entries, references, columns))
     table = [[_cell(entry, column, asked) for column in columns] for entry in entries]
     for index, column in enumerate(columns):
         for line, place, gap in zip(table, _places(entries, table, index, column), _gaps(entries, references, column)):
@@ -242,6 +247,15 @@ def grid_of(block: Block, blocks: Sequence[Block], ordered: bool = True) -> Grid
     )
 
 
+def _all_values(entries: Sequence[Entry], references: Sequence[Entry | None], columns: Sequence[Column]) -> Iterator[Values]:
+    """Every score and every difference of a table."""
+    for column in columns:
+        for entry, other in zip(entries, references):
+            yield entry.values(column)
+            if other is not None:
+                yield entry.values(column).less(other.values(column))
+
+
 def _in_sections(entries: Sequence[Entry]) -> list[Entry]:
     """Backbones in the order of their first row, calibration last."""
     sections = list(dict.fromkeys(entry.section for entry in entries))
@@ -250,7 +264,7 @@ def _in_sections(entries: Sequence[Entry]) -> list[Entry]:
 
 def _columns(task: str, entries: Sequence[Entry]) -> tuple[Column, ...]:
     """The task's dimensions, behind those that only the embedded world has."""
-    names = {name for entry in entries for metrics in entry.metrics.values() for name in metrics}
+    names = set().union(*(entry.metrics.names for entry in entries))
     world = [Column(dimension, "world") for dimension in WORLD if f"world.{dimension}" in names]
     order = ORDER.get(task, INTERACTIVE)
     return (*world, *(Column(name, "proxy" if name not in names and f"proxy.{name}" in names else "") for name in order))
