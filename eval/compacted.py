@@ -48,6 +48,14 @@ class Scored:
     failures: dict[str, int] = field(default_factory=dict)
     conflicts: list[str] = field(default_factory=list)
 
+    def of(self, units: Mapping[str, str]) -> tuple[list[str], NDArray[np.int64]]:
+        """Of wanted units by prompt, the prompts that are done, and where each stands here."""
+        if list(units.values()) == self.units:
+            return list(units), np.arange(len(self.units))
+        place = {unit: row for row, unit in enumerate(self.units)}
+        there = {prompt: place[unit] for prompt, unit in units.items() if unit in place}
+        return list(there), np.array(list(there.values()), np.int64)
+
 
 def scored(run: Run, scores: str) -> Scored:
     """What is done of a run under a way of scoring, from wherever it is read fastest."""

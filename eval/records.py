@@ -142,6 +142,9 @@ def sweeps(store: Path) -> Iterator[Sweep]:
     """The last sweep of every name, in the order of their names."""
     for path in sorted(store.glob("sweeps/*.json")):
         content = _known(json.loads(path.read_text(encoding="utf-8")), path)
+        for before, wish in zip(content["runs"], content["runs"][1:]):
+            if wish.get("prompts") == before.get("prompts"):  # one copy for all runs of a large sweep
+                wish["prompts"] = before.get("prompts", {})
         wishes = [(store / "runs" / wish.pop("path"), Asked(path.stem, **wish)) for wish in content["runs"]]
         yield Sweep(path.stem, content["experiment"], content["task"], tuple(wishes))
 

@@ -21,8 +21,6 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from eval import speed
 from eval.arguments import answer, parse
 from eval.compacted import scored
@@ -152,6 +150,8 @@ def sources(store: Path) -> list[Source]:
     told = {source.task for source in found.values()}
     rest: dict[str, list[Wishes]] = {}
     for run in runs(store):
+        if run.path.parts[-4] in told:
+            continue
         for wishes in _by_scores(run.asked()):
             if wishes[-1].task["name"] not in told:
                 rest.setdefault(wishes[-1].task["name"], []).append((run, wishes))
@@ -187,7 +187,7 @@ def gather(wishes: Iterable[Wishes]) -> list[Block]:
 
 def _agree(some: Mapping[str, str], others: Mapping[str, str]) -> bool:
     """Whether no prompt has one text here and another there; an edited prompt set is never mixed with the old one."""
-    return all(others.get(prompt, content) == content for prompt, content in some.items())
+    return some == others or all(others.get(prompt, content) == content for prompt, content in some.items())
 
 
 def _by_scores(asked: Iterable[Asked]) -> list[list[Asked]]:
@@ -204,11 +204,9 @@ def _fill(entry: Entry, run: Run, seed: int, wishes: Sequence[Asked]) -> list[st
     units: dict[str, str] = {}
     for wish in wishes:
         units |= wish.units  # the text of a prompt may have changed; the last wish counts
-    place = dict(zip(found.units, range(len(found.units))))
-    there = [(prompt, place[unit]) for prompt, unit in units.items() if unit in place]
-    rows = np.array([row for _, row in there], np.int64)
+    prompts, rows = found.of(units)
     entry.asked.update(zip(units, repeat(seed)))
-    entry.metrics.add([prompt for prompt, _ in there], seed, {name: array[rows] for name, array in found.metrics.items()}, found.names)
+    entry.metrics.add(prompts, seed, {name: array[rows] for name, array in found.metrics.items()}, found.names)
     return found.conflicts
 
 

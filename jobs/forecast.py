@@ -188,10 +188,10 @@ def lines(found: Sequence[Load], launcher: Mapping[str, Any]) -> Iterator[str]:
     for (method, backbone), members in groups.items():
         videos, whole = sum(load.videos for load in members), sum(len(load.folder.job.mine) for load in members)
         hours = _hours(members) if videos else "nothing to do"
-        yield f"{method} on {backbone}: {len(members)} runs, {videos} of {whole} videos missing, {hours}"
+        yield f"{method} on {backbone}: {_count(len(members), 'run')}, {videos} of {whole} videos missing, {hours}"
     videos, blocks = sum(load.videos for load in found), sum(load.blocks for load in found)
     whole = sum(len(load.folder.job.mine) for load in found)
-    yield f"in all: {len(found)} runs, {whole} videos, {whole - videos} there, {videos} to make ({blocks} blocks)"
+    yield f"in all: {_count(len(found), 'run')}, {whole} videos, {whole - videos} there, {videos} to make ({blocks} blocks)"
     if not videos:
         return
     for on_card, name in ((True, "GPU"), (False, "processor")):
@@ -222,6 +222,10 @@ def _hours(members: Sequence[Load], bare: bool = False) -> str:
     return f"{hours:.1f}{unit}" if hours >= 10 else f"{hours:.2g}{unit}"
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _threads(load: Load) -> int:
     return load.folder.job.config.backbone.threads
 
@@ -245,6 +249,8 @@ def command_line(words: Sequence[str]) -> list[str]:
     fps, rest = None, []
     for word in words:
         key, equals, value = word.lstrip("+").partition("=")
+        if word in ("-m", "--multirun"):
+            continue
         if not equals:
             raise ValueError(f"{word}: not understood; settings are those of run.py, for example experiment=table1 fps=20")
         if key == "fps":
