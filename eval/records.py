@@ -9,6 +9,8 @@
         units/                videos, traces, scores of segments
     <store>/sweeps/<table>.json
         the runs, prompts and scores that a command asked for; the last command of that name counts
+    <store>/compact/
+        records as Parquet (`eval.compacted`), made anew from the above at any time
 """
 
 from __future__ import annotations

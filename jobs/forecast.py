@@ -244,24 +244,16 @@ def command_line(words: Sequence[str]) -> list[str]:
     Raises:
         ValueError: one line for a word that is not understood or a config that is refused.
     """
-    given: Any = OmegaConf.to_container(OmegaConf.load(CONF / "hydra" / "launcher" / "slurm.yaml"))
-    launcher = {key: value for key, value in given.items() if key in LAUNCHER}
-    fps, rest = None, []
+    launcher, fps, rest = _launcher(words), None, []
     for word in words:
         key, equals, value = word.lstrip("+").partition("=")
-        if word in ("-m", "--multirun"):
+        if word in ("-m", "--multirun") or key.startswith(("launcher", "hydra")):
             continue
         if not equals:
             raise ValueError(f"{word}: not understood; settings are those of run.py, for example experiment=table1 fps=20")
         if key == "fps":
             fps = _positive(key, value)
-        elif key.startswith("launcher."):
-            name = key.removeprefix("launcher.")
-            if name in LAUNCHER:
-                launcher[name] = _positive(key, value) if name == "target_minutes" else int(_positive(key, value))
-            elif name not in given:
-                raise ValueError(f"{word}: unknown; {nearest(key, (f'launcher.{other}' for other in given))}")
-        elif not key.startswith("hydra"):
+        else:
             rest.append(f"++{word}" if word.startswith("method.") else word)
     try:
         found = loads([prepare(plain) for plain in composed(rest)], fps)
@@ -270,6 +262,26 @@ def command_line(words: Sequence[str]) -> list[str]:
 
         raise ValueError(explain(error, ["-m", *rest])) from error
     return list(lines(found, launcher))
+
+
+def _launcher(words: Sequence[str]) -> dict[str, Any]:
+    """What words say of the cluster's jobs: `launcher=NAME` of `conf/launcher`, then `launcher.x=y`. Raises ValueError: one line."""
+    known: Any = OmegaConf.to_container(OmegaConf.load(CONF / "hydra" / "launcher" / "slurm.yaml"))
+    found = {key: value for key, value in known.items() if key in LAUNCHER}
+    for word in sorted(words, key=lambda word: word.startswith("launcher.")):
+        key, _, value = word.partition("=")
+        name = key.removeprefix("launcher.")
+        if key == "launcher" and value != "null":
+            path = CONF / "launcher" / f"{value}.yaml"
+            if not path.is_file():
+                raise ValueError(f"{word}: no such launcher; {nearest(value, (file.stem for file in path.parent.glob('*.yaml')))}")
+            preset: Any = OmegaConf.to_container(OmegaConf.load(path))
+            found |= {name: value for name, value in preset.items() if name in LAUNCHER}
+        elif key.startswith("launcher.") and name not in known:
+            raise ValueError(f"{word}: unknown; {nearest(key, (f'launcher.{other}' for other in known))}")
+        elif key.startswith("launcher.") and name in LAUNCHER:
+            found[name] = None if value == "null" else _positive(key, value) if name == "target_minutes" else int(_positive(key, value))
+    return found
 
 
 def _positive(key: str, text: str) -> float:

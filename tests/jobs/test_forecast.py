@@ -75,6 +75,8 @@ def test_jobs_are_as_long_as_asked(words):
     lines = command_line([*words, "launcher.target_minutes=4", "launcher.max_parallel=2", "launcher.gpus=1", "hydra/launcher=slurm"])
     assert "jobs with hydra/launcher=slurm: 4, about 4 min each at most, the longest 4 min" in lines
     assert "time with 2 jobs at a time: 8 min, waiting left out" in lines
+    assert "about 30 min each at most" in " ".join(command_line([*words, "launcher=cpu"]))
+    assert "about 4 min each at most" in " ".join(command_line([*words, "launcher.target_minutes=4", "launcher=cpu"]))
 
 
 def test_nothing_missing_takes_nothing(words):
@@ -106,6 +108,7 @@ def test_a_card_has_hours_only_by_a_speed(tmp_path):
         (["fps=0"], "fps=0: a number above 0 is expected"),
         (["launcher.units_per_job=1.5"], "launcher.units_per_job=1.5: a number above 0"),
         (["launcher.units_per_jb=3"], "launcher.units_per_jb=3: unknown; nearest is launcher.units_per_job"),
+        (["launcher=gpus"], "launcher=gpus: no such launcher; nearest is gpu"),
         (["seed=x,y"], "seed=x: a whole number"),
         (["backbone=tinny"], "backbone=tinny: no such backbone; nearest is tiny"),
         (["experiment=tabel1"], "experiment=tabel1: no such experiment; nearest is table1"),
