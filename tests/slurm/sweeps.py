@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -11,18 +12,18 @@ from pathlib import Path
 from eval.records import runs
 from jobs.config import ROOT
 
-UNITS = 6
+UNITS = 12
 
 
 def words(store: Path, *more: str) -> list[str]:
-    """The command: three prompts, two seeds; two videos a job unless said otherwise."""
-    sweep = ["method=echo", "task=hard", "seed=0,1", "prompts=3", "duration_scale=0.5", f"store={store}"]
+    """The command: six prompts, two seeds."""
+    sweep = ["method=echo", "task=hard", "seed=0,1", "prompts=6", "duration_scale=0.35", f"store={store}"]
     return [sys.executable, "run.py", *sweep, *more, "-m"]
 
 
 def start(store: Path, *more: str) -> subprocess.Popen[str]:
     """The sweep on SLURM, begun."""
-    given = {"units_per_job": 3, "poll_seconds": 0.5, "time_minutes": 60} | {
+    given = {"units_per_job": 6, "poll_seconds": 0.5, "time_minutes": 60} | {
         word.removeprefix("launcher.").partition("=")[0]: word.partition("=")[2] for word in more
     }
     chosen = [f"launcher.{key}={value}" for key, value in given.items()]
@@ -78,5 +79,7 @@ def midway(store: Path) -> None:
 
 
 def restarts(store: Path) -> int:
-    """How often jobs were started again, by what their attempts were told."""
-    return sum(int((attempt["slurm"] or {}).get("restart_count", 0)) > 0 for attempt in attempts(store))
+    """How often jobs of a store were started again, by what SLURM says."""
+    names = [name for path in store.glob("slurm/*/launch.json") for name in json.loads(path.read_text(encoding="utf-8"))["jobs"]]
+    shown = [slurm("scontrol", "-o", "show", "job", name) for name in names]
+    return sum(int(count) for line in shown for count in re.findall(r"\bRestarts=(\d+)", line))

@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster", "cancelled")]
 
 
 def test_an_array(tmp_path, whole):
-    told = finish(start(tmp_path, "launcher.units_per_job=2"))
-    assert "6 videos in 4 jobs" in told and "submitted array" in told
+    told = finish(start(tmp_path, "launcher.units_per_job=4"))
+    assert "12 videos in 4 jobs" in told and "submitted array" in told
     whole(tmp_path)
     jobs = {(attempt["slurm"]["array_job_id"], attempt["slurm"]["array_task_id"]) for attempt in attempts(tmp_path)}
     assert len(jobs) == 4 and len({array for array, _ in jobs}) == 1
@@ -39,7 +39,7 @@ def test_a_raising_job(tmp_path, whole):
     assert "2 jobs of earlier commands are on their way" in told and "IsADirectoryError" in told
     states = [line.split()[1] for line in told.splitlines() if line.split()[1:2] in (["FAILED"], ["COMPLETED"])]
     assert states == ["FAILED"], told
-    assert len(records(tmp_path)) == sweeps.UNITS, "five good ones and the error"
+    assert len(records(tmp_path)) == sweeps.UNITS, "eleven good ones and the error"
     shown = slurm("scontrol", "-o", "show", "job")
     assert "JobState=FAILED" in shown and "JobState=COMPLETED" in shown
     folder.rmdir()
@@ -76,8 +76,8 @@ def test_preemption_by_a_higher_partition(tmp_path, whole):
 
 
 def test_a_time_limit_with_requeues(tmp_path, whole):
-    """All six units in one job of one minute, warned 43 seconds before its end."""
-    finish(start(tmp_path, "launcher.units_per_job=6", "launcher.time_minutes=1", "launcher.warn_seconds=43", "launcher.max_parallel=1"))
+    """All units in one job of one minute, warned 43 seconds before its end."""
+    finish(start(tmp_path, "launcher.units_per_job=12", "launcher.time_minutes=1", "launcher.warn_seconds=43", "launcher.max_parallel=1"))
     whole(tmp_path)
     assert restarts(tmp_path), "it fitted into the time"
 
@@ -104,9 +104,9 @@ def test_a_node_set_down(tmp_path, whole):
 
 
 def test_more_jobs_than_an_array_may_have(tmp_path, whole):
-    told = finish(start(tmp_path, "launcher.units_per_job=1"))
+    told = finish(start(tmp_path, "launcher.units_per_job=2"))
     line = next(line for line in told.splitlines() if line.startswith("submitted array"))
-    assert f"6 videos in {sweeps.UNITS} jobs" in told and line.partition(";")[0].count(",") == 1 and MOST < sweeps.UNITS
+    assert "12 videos in 6 jobs" in told and line.partition(";")[0].count(",") == 1 and MOST < 6
     whole(tmp_path)
 
 
