@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+from eval.compacted import scored
 from eval.grid import CALIBRATION, Column
 from eval.records import Asked, Run, flat, runs, sweeps
+from eval.units import Scores, Unit, Values
 
-Unit = tuple[str, int]
 Wishes = tuple[Run, Sequence[Asked]]
 """A run and all that was asked of it under one way of scoring, oldest first."""
 
@@ -34,7 +36,7 @@ class Entry:
     settings: dict[str, Any]
     weights: str = ""
     asked: set[Unit] = field(default_factory=set)
-    metrics: dict[Unit, Mapping[str, float | None]] = field(default_factory=dict)
+    metrics: Scores = field(default_factory=Scores)
     failed: set[Unit] = field(default_factory=set)  # tried, and only errors came of it
     runs: list[Run] = field(default_factory=list)
     attempts: set[tuple[Path, str]] = field(default_factory=set)  # run folder and name of every attempt that a number is of
@@ -53,9 +55,9 @@ class Entry:
         """Label of its backbone, or that it has none."""
         return CALIBRATION if self.calibration else str(self.run.spec["backbone"]["label"])
 
-    def values(self, column: Column) -> dict[Unit, float]:
+    def values(self, column: Column) -> Values:
         """What was measured of a dimension."""
-        return {unit: value for unit, metrics in self.metrics.items() if (value := metrics.get(column.metric)) is not None}
+        return self.metrics.column(column.metric)
 
 
 @dataclass
@@ -81,6 +83,8 @@ def sources(store: Path) -> list[Source]:
     told = {source.task for source in found.values()}
     rest: dict[str, list[Wishes]] = {}
     for run in runs(store):
+        if run.path.parts[-4] in told:
+            continue
         for wishes in _by_scores(run.asked()):
             if wishes[-1].task["name"] not in told:
                 rest.setdefault(wishes[-1].task["name"], []).append((run, wishes))
@@ -116,7 +120,7 @@ def gather(wishes: Iterable[Wishes]) -> list[Block]:
 
 def agree(some: Mapping[str, str], others: Mapping[str, str]) -> bool:
     """Whether no prompt has one text here and another there; an edited prompt set is never mixed with the old one."""
-    return all(others.get(prompt, content) == content for prompt, content in some.items())
+    return some == others or all(others.get(prompt, content) == content for prompt, content in some.items())
 
 
 def _by_scores(asked: Iterable[Asked]) -> list[list[Asked]]:
@@ -129,17 +133,15 @@ def _by_scores(asked: Iterable[Asked]) -> list[list[Asked]]:
 
 def _fill(entry: Entry, run: Run, seed: int, wishes: Sequence[Asked]) -> list[str]:
     """Add a run to its row; returns units that were computed twice with different outcomes."""
-    settled = run.settled(wishes[-1].scores)
-    done = settled.done
+    found = scored(run, wishes[-1].scores or "")
     units: dict[str, str] = {}
     for wish in wishes:
         units |= wish.units  # the text of a prompt may have changed; the last wish counts
-    for prompt, unit in units.items():
-        entry.asked.add((prompt, seed))
-        if unit in done:
-            entry.metrics[prompt, seed] = done[unit]["metrics"]
-            entry.attempts.add((run.path, done[unit]["attempt"]))
-        elif settled.failures.get(unit):
-            entry.failed.add((prompt, seed))
+    prompts, rows = found.of(units)
+    entry.asked.update(zip(units, repeat(seed)))
+    entry.metrics.add(prompts, seed, {name: array[rows] for name, array in found.metrics.items()}, found.names)
+    entry.attempts.update(zip(repeat(run.path), {found.attempts[row] for row in rows.tolist()}))
+    if found.failures:
+        entry.failed.update((prompt, seed) for prompt, unit in units.items() if unit in found.failures)
     entry.runs.append(run)
-    return settled.conflicts
+    return found.conflicts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,10 @@ from omegaconf import OmegaConf
 
 from echo.presets import CONF
 from eval import metrics
-from eval.blocks import Block, Entry, Unit, agree
+from eval.blocks import Block, Entry, agree
 from eval.grid import DECIMALS, Cell, Column, Gap, Grid, Row
-from eval.statistics import Difference, detectable, difference, estimate, holm, ranks
+from eval.statistics import Difference, detectable, difference, estimate, holm, prime, ranks
+from eval.units import Unit, Values
 
 REFERENCES = ("echo", "longlive_echo")
 """Presets that the other rows are compared with; without any of them it is the first row."""
@@ -64,9 +65,10 @@ def grid_of(block: Block, blocks: Sequence[Block], ordered: bool = True, look: L
     entries = _in_sections([block.entries[key] for key in (block.entries if ordered else sorted(block.entries, key=_row_order(block)))])
     asked = set().union(*(entry.asked for entry in entries))
     task, look = block.task["name"], look or Look()
-    names = {name for entry in entries for metrics_ in entry.metrics.values() for name in metrics_}
+    names = set().union(*(entry.metrics.names for entry in entries))
     columns = metrics.columns(task, names, look.rules, look.dimensions)
     references = _references(entries)
+    prime(_all_values(entries, references, columns))
     table = [[_cell(entry, column, asked) for column in columns] for entry in entries]
     for index, column in enumerate(columns):
         for line, place, gap in zip(table, _places(entries, table, index, column), _gaps(entries, references, column)):
@@ -126,6 +128,15 @@ def _aligned(row: Row, grid: Grid, columns: Sequence[Column]) -> Row:
     cells = {column.dimension: cell for column, cell in zip(grid.columns, row.cells)}
     nothing = Cell(None, False, None)
     return dataclasses.replace(row, block=grid.title, cells=tuple(cells.get(column.dimension, nothing) for column in columns))
+
+
+def _all_values(entries: Sequence[Entry], references: Sequence[Entry | None], columns: Sequence[Column]) -> Iterator[Values]:
+    """Every score and every difference of a table."""
+    for column in columns:
+        for entry, other in zip(entries, references):
+            yield entry.values(column)
+            if other is not None:
+                yield entry.values(column).less(other.values(column))
 
 
 def _in_sections(entries: Sequence[Entry]) -> list[Entry]:
@@ -213,7 +224,7 @@ def _row(entry: Entry, block: Block, cells: Sequence[Cell]) -> Row:
             words.append(f"{key.removeprefix('method.settings.')}={value}")
     weights = "" if entry.calibration else entry.weights
     failed = sum(unit not in entry.metrics for unit in entry.failed)
-    absent = len(entry.asked - entry.metrics.keys() - entry.failed)
+    absent = len(entry.asked) - len(entry.metrics) - failed
     row = Row(method["label"], method["name"], ", ".join(words), len(entry.metrics), tuple(cells), entry.section, weights)
     return dataclasses.replace(row, failed=failed, absent=absent, runs=tuple(run.path.name for run in entry.runs))
 

@@ -260,7 +260,7 @@ def simulate(name: str, store: Path) -> tuple[Path, str]:
 
 def _points(entries: Sequence[Entry], units: Sequence[tuple[str, int]], task: str, criterion: str) -> np.ndarray[Any, Any]:
     """Points that a rater without strictness or noise would give, [methods, videos]: 3.3, and 0.7 for each spread above the mean."""
-    names = {name for entry in entries for scores in entry.metrics.values() for name in scores}
+    names = set().union(*(entry.metrics.names for entry in entries))
     dimension = "imaging_quality" if criterion == "video_quality" else criterion
     metric = next(column.metric for column in metrics.columns(task, names) if column.dimension == dimension)
     scores = np.array([[entry.metrics[unit].get(metric) or 0.0 for unit in units] for entry in entries], dtype=float)

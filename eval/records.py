@@ -9,6 +9,8 @@
         units/                videos, traces, scores of segments
     <store>/sweeps/<table>.json
         the runs, prompts and scores that a command asked for; the last command of that name counts
+    <store>/compact/
+        records as Parquet (`eval.compacted`), made anew from the above at any time
 """
 
 from __future__ import annotations
@@ -20,8 +22,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+VERSION = 2
+"""Of what is written; whatever is read of an older version is brought up to it, of a newer one refused."""
 RENDER = "render"
 """The policy of runs that are rendered, not generated: calibration rows of every table, sheet and figure."""
+
+
+class UnknownVersion(ValueError):
+    """A file of a store that a newer version of this project wrote; one line for people."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class Run:
     @cached_property
     def spec(self) -> dict[str, Any]:
         """The content of run.json."""
-        return dict(json.loads((self.path / "run.json").read_text(encoding="utf-8")))
+        return _known(json.loads((self.path / "run.json").read_text(encoding="utf-8")), self.path / "run.json")
 
     @property
     def calibration(self) -> bool:
@@ -74,18 +82,22 @@ class Run:
     def asked(self) -> list[Asked]:
         """All wishes, oldest first."""
         return [
-            Asked(path.stem, **{k: v for k, v in json.loads(path.read_text(encoding="utf-8")).items() if k != "v"})
+            Asked(path.stem, **{k: v for k, v in _known(json.loads(path.read_text(encoding="utf-8")), path).items() if k != "v"})
             for path in sorted((self.path / "asked").glob("*.json"))
         ]
 
     def records(self) -> list[dict[str, Any]]:
-        """All whole records in the order of their time; a line torn by a crash is passed over."""
+        """All whole records in the order of their time; a line torn by a crash is passed over.
+
+        Raises:
+            UnknownVersion: for a record that a newer version of this project wrote; its meaning is not guessed at.
+        """
         found = []
         for path in sorted((self.path / "records").glob("*.jsonl")):
             for line in path.read_bytes().splitlines(keepends=True):
                 record = _parse(line)
                 if record is not None:
-                    found.append((record["t"], path.name, record))
+                    found.append((record["t"], path.name, upgraded(record, path)))
         return [record for _, _, record in sorted(found, key=lambda row: row[:2])]
 
     def settled(self, scores: str | None) -> Settled:
@@ -131,7 +143,10 @@ def flat(tree: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
 def sweeps(store: Path) -> Iterator[Sweep]:
     """The last sweep of every name, in the order of their names."""
     for path in sorted(store.glob("sweeps/*.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = _known(json.loads(path.read_text(encoding="utf-8")), path)
+        for before, wish in zip(content["runs"], content["runs"][1:]):
+            if wish.get("prompts") == before.get("prompts"):  # one copy for all runs of a large sweep
+                wish["prompts"] = before.get("prompts", {})
         wishes = [(store / "runs" / wish.pop("path"), Asked(path.stem, **wish)) for wish in content["runs"]]
         yield Sweep(path.stem, content["experiment"], content["task"], tuple(wishes))
 
@@ -144,3 +159,21 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) and "unit" in record else None
+
+
+def upgraded(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A record as this version writes it. Version 1 did not say where a unit was computed. Raises UnknownVersion."""
+    if _known(record, path).get("v") == VERSION:
+        return record
+    return {"host": None, "device": None} | record | {"v": VERSION}
+
+
+def _known(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The content of a file, if its version is one that is read; files without any are of the first. Raises UnknownVersion."""
+    version = content.get("v", 1)
+    if version not in range(1, VERSION + 1):
+        raise UnknownVersion(
+            f"{path}: schema version {version} is not known here, versions 1 to {VERSION} are; "
+            "a newer version of this project wrote it: update this one, or give another store=DIR"
+        )
+    return content

@@ -191,6 +191,9 @@ class RunConfig:
     checkpoints: str = later_inert("checkpoints", "a place; the content of files enters")
     weights: Literal["trained", "random"] = later_pixels("trained")
     geometry: Literal["native", "tiny"] = later_pixels("native")
+    experiment: str | None = later_inert(None, "where the run was asked for; tables and trackers group by it")
+    tracker: Literal["none", "jsonl", "wandb"] = later_inert("none", "told of results, never asked for any")
+    allow_dirty: bool = later_inert(False, "whether code that no commit names may make a table of the paper")
 
     def __post_init__(self) -> None:
         _at_least("seed", self.seed, 0)

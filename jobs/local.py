@@ -9,24 +9,28 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from echo.scene import Prompt, scene_blocks
-from jobs import backbones
+from jobs import backbones, trouble
+from jobs.claims import Claims
 from jobs.config import ROOT
 from jobs.plan import Job
 from jobs.progress import Progress
 from jobs.store import RunFolder, new_attempt, write_atomic
 
 LEAVE_S = 10.0
+POLL_S = 0.5
 COMMAND = (sys.executable, "-m", "jobs.worker")
 
 
@@ -52,13 +56,14 @@ def blocks_of(job: Job, prompts: Sequence[Prompt]) -> int:
     return sum(sum(scene_blocks(prompt.durations_s, job.policy.durations)) for prompt in prompts)
 
 
-def run(jobs: Sequence[Job], plain: Sequence[dict[str, Any]], max_workers: int | None) -> list[str]:
+def run(jobs: Sequence[Job], plain: Sequence[dict[str, Any]], max_workers: int | None, patience_s: float = math.inf) -> list[str]:
     """Make all that is missing of some jobs.
 
     Args:
         jobs: the checked jobs; those that are complete are not started.
         plain: the configs that they came from, for the workers.
         max_workers: processes at a time; None takes as many as the cores have threads for, or one a graphics card.
+        patience_s: how long to wait for videos that other living commands are making; what a dead one leaves is made here.
 
     Returns:
         One line for each thing that is not as asked; empty when every unit is done.
@@ -70,22 +75,59 @@ def run(jobs: Sequence[Job], plain: Sequence[dict[str, Any]], max_workers: int |
     folders = [folder for folder, _ in named.values()]
     for folder in folders:
         folder.describe()
-    waiting = [(folder, config, todo) for folder, config in named.values() if (todo := folder.missing())]
     deaths: dict[Path, str] = {}
-    if waiting:
-        blocks = sum(blocks_of(folder.job, todo) for folder, _, todo in waiting)
-        cards = backbones.cards([job.config for job in jobs])
-        most = len(cards) or max(1, cores() // max(job.config.backbone.threads for job in jobs))
-        if not cards and any(job.config.backbone.parts is not None and job.config.geometry == "native" for job in jobs):
-            most = 1  # two networks of the true size are more than most machines hold
-        places = min(max_workers or most, most) if cards else max_workers or most
-        progress = Progress(blocks, sum(len(todo) for *_, todo in waiting))
-        texts = _texts([folder.job for folder, *_ in waiting])
-        try:
-            deaths = _Pool(progress, places, cards, texts).work([(folder, config) for folder, config, _ in waiting])
-        finally:
-            progress.close()
-    return [line for folder in folders for line in _lacks(folder, deaths.get(folder.path))]
+    while True:
+        deaths |= _pass(jobs, list(named.values()), max_workers)
+        if not _others_left_some(folders, patience_s):
+            break
+    return [line for folder in folders for line in lacks(folder, deaths.get(folder.path))]
+
+
+def _pass(jobs: Sequence[Job], named: Sequence[tuple[RunFolder, dict[str, Any]]], max_workers: int | None) -> dict[Path, str]:
+    """Once through all that is missing; why jobs died, by run folder."""
+    waiting = [(folder, config, todo) for folder, config in named if (todo := folder.missing())]
+    if not waiting:
+        return {}
+    blocks = sum(blocks_of(folder.job, todo) for folder, _, todo in waiting)
+    cards = backbones.cards([job.config for job in jobs])
+    most = len(cards) or max(1, cores() // max(job.config.backbone.threads for job in jobs))
+    if not cards and any(job.config.backbone.parts is not None and job.config.geometry == "native" for job in jobs):
+        most = 1  # two networks of the true size are more than most machines hold
+    places = min(max_workers or most, most) if cards else max_workers or most
+    progress = Progress(blocks, sum(len(todo) for *_, todo in waiting))
+    texts = _texts([folder.job for folder, *_ in waiting])
+    try:
+        return _Pool(progress, places, cards, texts).work([(folder, config) for folder, config, _ in waiting])
+    finally:
+        progress.close()
+
+
+def held(folders: Sequence[RunFolder]) -> dict[tuple[Path, str], str]:
+    """Units that other living processes are at, by run folder and unit id, each with words that name the process."""
+    found: dict[tuple[Path, str], str] = {}
+    for folder in folders:
+        if (folder.path / "claims").is_dir():
+            units = [folder.job.unit_id(prompt) for prompt in folder.unfinished()]
+            found |= {(folder.path, unit): who for unit, who in Claims(folder.path, new_attempt()).holders(units).items()}
+    return found
+
+
+def _others_left_some(folders: Sequence[RunFolder], patience_s: float) -> bool:
+    """Wait for what others are making; True where one of them died or let go, so that there is something to make here."""
+    first, end = held(folders), time.monotonic() + patience_s
+    now = first
+    if first:
+        sys.stderr.write(f"{_made_elsewhere(first)}; waiting for it\n")
+    while first.keys() & now.keys() and time.monotonic() < end:
+        time.sleep(POLL_S)
+        now = held(folders)
+    missing = {(folder.path, folder.job.unit_id(prompt)) for folder in folders for prompt in (folder.missing() if first else ())}
+    return bool(first.keys() & missing - now.keys())
+
+
+def _made_elsewhere(found: Mapping[tuple[Path, str], str]) -> str:
+    number = "1 video is" if len(found) == 1 else f"{len(found)} videos are"
+    return f"{number} being made by another command ({next(iter(found.values()))})"
 
 
 def _texts(jobs: Sequence[Job]) -> Path | None:
@@ -99,7 +141,8 @@ def _texts(jobs: Sequence[Job]) -> Path | None:
     return path
 
 
-def _lacks(folder: RunFolder, death: str | None) -> list[str]:
+def lacks(folder: RunFolder, death: str | None = None) -> list[str]:
+    """A line for each thing of a run that is not as asked, and why its process died if it did."""
     lines = [] if death is None else [f"{folder.job.title}: {death}"]
     missing = folder.unfinished()
     failures = folder.reader.settled(folder.job.scores_id).failures
@@ -110,7 +153,10 @@ def _lacks(folder: RunFolder, death: str | None) -> list[str]:
             allowed = folder.job.config.max_tries
             again = "" if tries < allowed else f"; max_tries={tries + 1} tries again"
             lines.append(f"{folder.job.title}: {prompt.id} failed ({tries} of {allowed} tries{again}): {reason}")
-    untried = sum(not failures.get(folder.job.unit_id(prompt), 0) for prompt in missing)
+    others = held([folder]) if missing else {}
+    if others:
+        lines.append(f"{folder.job.title}: {_made_elsewhere(others)}; the same command shows what came of it")
+    untried = sum(not failures.get(unit := folder.job.unit_id(prompt), 0) and (folder.path, unit) not in others for prompt in missing)
     if untried:
         lines.append(f"{folder.job.title}: {untried} of {len(folder.job.mine)} videos are missing; the same command goes on")
     return lines
@@ -217,6 +263,9 @@ class _Pool:
         if "blocks" in event:
             worker.open_blocks += event["blocks"]
             self._progress.block(event["blocks"])
+        if "elsewhere" in event:
+            theirs = [prompt for prompt in worker.folder.job.mine if prompt.id in event["elsewhere"]]
+            self._progress.elsewhere(blocks_of(worker.folder.job, theirs), len(theirs))
         if "prompt" in event:
             worker.open_blocks = 0
             self._progress.video()
@@ -234,6 +283,9 @@ class _Pool:
         if status in (0, 1) and not worker.open_blocks:
             return
         lines = [line for line in text.splitlines() if line.strip()]
+        if status == trouble.STATUS and lines:
+            self._deaths[folder.path] = lines[-1]
+            return
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         self._deaths[folder.path] = f"its process {how}; " + (
             f"last words: {lines[-1]} (log: {worker.log})" if lines else "it said nothing"

@@ -1,4 +1,10 @@
-"""What a checked config asks for: the policy, the prompts and their order, without torch."""
+"""What a checked config asks for: the policy, the prompts and their order, without torch.
+
+    python -m jobs.plan experiment=table1 [store=DIR] [fps=N] [launcher.target_minutes=60] [KEY=VALUE ...]
+
+says what a sweep will take before anything runs: videos that are missing, GPU-hours by what the store has measured or by the FPS
+given (pixel frames a second, scoring included), disk, and jobs on a cluster. KEY=VALUE are those of run.py.
+"""
 
 from __future__ import annotations
 
@@ -205,3 +211,12 @@ def _scaled(prompt: Prompt, factor: float) -> Prompt:
     if factor == 1:
         return prompt
     return dataclasses.replace(prompt, durations_s=tuple(d * factor for d in prompt.durations_s))
+
+
+if __name__ == "__main__":
+    import sys
+
+    from eval.arguments import answer
+    from jobs.forecast import command_line
+
+    sys.exit(answer(command_line, sys.argv[1:]))

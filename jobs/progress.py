@@ -51,6 +51,13 @@ class Progress:
         elif time.monotonic() - self._said >= LINE_EVERY_S:
             self._line()
 
+    def elsewhere(self, blocks: int, videos: int) -> None:
+        """Some of what was to be made is somebody else's."""
+        self._blocks, self._videos = self._blocks - blocks, self._videos - videos
+        if self._bar is not None:
+            self._bar.total = self._blocks
+            self._show()
+
     def video(self) -> None:
         """A video is done, well or badly."""
         self._ended += 1

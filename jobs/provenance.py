@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -13,13 +14,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from eval.origin import git
+from eval.origin import ROOT, file_digest, git
 
 PACKAGES = (
     "torch", "numpy", "scipy", "hydra-core", "omegaconf", "av", "opencv-python-headless", "safetensors", "diffusers", "transformers",
-    "flash-attn-3",
+    "flash-attn-3", "submitit", "pyarrow", "wandb",
 )  # fmt: skip
 DRIVER = Path("/proc/driver/nvidia/version")
+CODE = ("run.py", "echo", "baselines", "data", "eval", "jobs", "conf", "pyproject.toml")
+"""Where a change can change a result; notes, documents and tests beside them cannot."""
+SLURM = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "JOB_NAME", "JOB_PARTITION", "JOB_ACCOUNT", "NODELIST", "CLUSTER_NAME")
+"""What SLURM tells its jobs in variables of these names behind `SLURM_`."""
 
 
 def describe(argv: Sequence[str], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,16 +46,55 @@ def describe(argv: Sequence[str], config: Mapping[str, Any]) -> dict[str, Any]:
         "cpu": cpu(),
         "gpu": gpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "slurm": slurm(),
         "pid": os.getpid(),
     }
 
 
+def slurm() -> dict[str, str] | None:
+    """Ids of the SLURM job that this process belongs to, how often it was requeued and where it runs; None outside a job."""
+    found = {name.lower(): os.environ[f"SLURM_{name}"] for name in SLURM if f"SLURM_{name}" in os.environ}
+    return found if "job_id" in found else None
+
+
 def commit() -> dict[str, str | None]:
-    """The commit of the code and a hash of what differs from it; both None outside a clone."""
+    """The commit of the code and a hash of what differs from it, new files of the code included; both None outside a clone."""
     head = git("rev-parse", "HEAD")
-    changes = git("diff", "HEAD")
-    dirty = hashlib.blake2b(changes.encode(), digest_size=10).hexdigest() if changes else None
-    return {"commit": head or None, "dirty": dirty}
+    if not head:
+        return {"commit": None, "dirty": None}
+    content = hashlib.blake2b(git("diff", "HEAD").encode(), digest_size=10)
+    fresh = git("ls-files", "--others", "--exclude-standard", "--", *CODE).splitlines()
+    for name in fresh:
+        with contextlib.suppress(OSError):  # gone in the meantime
+            content.update(f"{name} {file_digest(ROOT / name)}\n".encode())
+    changed = content.digest() != hashlib.blake2b(digest_size=10).digest()
+    return {"commit": head, "dirty": content.hexdigest() if changed else None}
+
+
+def changes() -> list[str]:
+    """Files of the code that differ from the commit or are no part of it; empty outside a clone, where nobody can tell."""
+    return [line[2:].strip() for line in git("status", "--porcelain", "--", *CODE).splitlines()]
+
+
+def refuse_dirty(experiment: str | None, allowed: bool) -> None:
+    """Refuse a table of the paper from code that no commit names.
+
+    Args:
+        experiment: what is run; only `table...` is refused.
+        allowed: `allow_dirty`.
+
+    Raises:
+        ValueError: one line that names the experiment and the first changed files.
+    """
+    if allowed or not (experiment or "").startswith("table"):
+        return
+    found = changes()
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise ValueError(
+            f"experiment={experiment}: the code differs from its commit ({', '.join(found[:3])}{more}), and a table of the paper names "
+            "one; commit the changes, or allow_dirty=true"
+        )
 
 
 def _version(package: str) -> str | None:

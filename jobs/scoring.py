@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from echo.clock import scene_spans
 from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, scene_blocks
 from eval.protocol import recalled
+from jobs import trouble
 from jobs.config import RANDOM, RunConfig, VbenchConfig, located
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from jobs.plan import Job
     from jobs.store import Attempt, RunFolder
 
+Report = Callable[[dict[str, Any]], None]
 SCORER = "vbench"
 OWN = ("v", "unit", "run", "scores", "attempt", "prompt", "seed", "status", "t", "metrics", "flags")
 """What every record says anew."""
@@ -120,29 +122,54 @@ def release() -> None:
     _scorer.cache_clear()
 
 
-def score(attempt: Attempt, prompts: Sequence[Prompt], report: Callable[[dict[str, Any]], None], made: Sequence[str]) -> int:
+def unmade(folder: RunFolder) -> tuple[Prompt, ...]:
+    """The prompts that are to be tried and have no video."""
+    missing = folder.missing()
+    there = filmed(folder, missing)
+    return tuple(prompt for prompt in missing if prompt.id not in there)
+
+
+def score(attempt: Attempt, prompts: Sequence[Prompt], report: Report) -> int:
     """Score the videos of some prompts, one after the other; returns how many failed. Others are not touched by a failure.
 
-    made: ids of those that this start has made, whose blocks are counted already.
+    Videos that this attempt made are its own since then; of the others it takes those that nobody else is at or has scored.
+
+    Args:
+        attempt: this start.
+        prompts: those that have no scores.
+        report: told of each unit.
     """
     folder = attempt.folder
-    there = filmed(folder, prompts)
     scorer = _scorer(kit(folder.job.config), Path(folder.job.config.store) / "records")
     failed = 0
     for prompt in prompts:
-        if prompt.id not in there:
-            continue  # it failed before, and that is on record
-        blocks = 0 if prompt.id in made else int(there[prompt.id]["blocks"])
-        report({"blocks": blocks})
-        try:
-            _one(attempt, prompt, there[prompt.id], scorer)
-            report({"prompt": prompt.id, "status": "ok"})
-        except Exception as error:
-            message = f"{type(error).__name__}: {error}"
-            attempt.error(prompt, message, traceback.format_exc())
-            report({"blocks": -blocks, "prompt": prompt.id, "status": "error", "error": message})
-            failed += 1
+        made = attempt.holds(prompt)
+        if not made and not attempt.take([prompt]):
+            report({"elsewhere": [prompt.id]})
+            continue
+        record = filmed(folder, [prompt]).get(prompt.id)
+        if record is None:  # who was making it when this attempt came by has given up since
+            report({"elsewhere": [prompt.id]})
+        else:
+            failed += not _tried(attempt, prompt, record, scorer, report, 0 if made else int(record["blocks"]))
+        attempt.release([prompt])
     return failed
+
+
+def _tried(attempt: Attempt, prompt: Prompt, record: Mapping[str, Any], scorer: VideoScorer, report: Report, blocks: int) -> bool:
+    """Score one video, or record why it has no scores; whether it has. blocks: those that are not counted yet."""
+    report({"blocks": blocks})
+    try:
+        _one(attempt, prompt, record, scorer)
+    except Exception as error:
+        if trouble.of_store(error):
+            raise
+        message = f"{type(error).__name__}: {error}"
+        attempt.error(prompt, message, traceback.format_exc())
+        report({"blocks": -blocks, "prompt": prompt.id, "status": "error", "error": message})
+        return False
+    report({"prompt": prompt.id, "status": "ok"})
+    return True
 
 
 def _one(attempt: Attempt, prompt: Prompt, record: Mapping[str, Any], scorer: VideoScorer) -> None:

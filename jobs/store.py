@@ -6,33 +6,40 @@ record that names them is appended, and every attempt appends to a file of its o
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from echo.scene import Prompt
-from eval.records import Run
-from jobs import identity
+from eval.records import VERSION, Run
+from jobs import identity, tracking
+from jobs.claims import Claims
 from jobs.identity import canonical
 from jobs.plan import Job
 
 ERROR_CHARACTERS = 4000
+T = TypeVar("T")
 
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Put a file in place whole or not at all, and keep it across a crash of the machine."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(path)
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.rename(path)
+    except OSError:
+        beside.unlink(missing_ok=True)  # half a file would keep a full disk full
+        raise
     sync_folder(path.parent)
 
 
@@ -145,18 +152,62 @@ def write_sweep(store: Path, jobs: Sequence[Job], experiment: str | None) -> lis
 class Attempt:
     """One start of a job: its provenance, and the records that it alone appends to."""
 
-    def __init__(self, folder: RunFolder, name: str, provenance: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: RunFolder, name: str, provenance: Mapping[str, Any], tell: Callable[[str], object] = tracking.complain
+    ) -> None:
         self.folder = folder
         self.name = name
+        self.claims = Claims(folder.path, name)
+        self._place = {"host": provenance.get("host"), "device": (provenance.get("gpu") or {}).get("name") or provenance.get("cpu")}
         write_atomic(folder.path / "attempts" / f"{name}.json", json.dumps(provenance, indent=1, sort_keys=True).encode())
         path = folder.path / "records" / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
         sync_folder(path.parent)
+        job, config = folder.job, folder.job.config
+        start = tracking.Start(
+            f"{job.run_id}-{name}", job.title, config.experiment, "attempt", tracking.folder_of(config.store), dict(provenance),
+            (config.method.name, config.task.name, config.backbone.name),
+        )  # fmt: skip
+        self._tracker = tracking.Guarded(config.tracker, start, tell)
+
+    def __enter__(self) -> Attempt:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the file, the tracker and the units; the records have been safe since they were written."""
+        self.claims.release_all()
+        os.close(self._handle)
+        self._tracker.close()
+
+    def hopeful_first(self, groups: Iterable[tuple[T, Sequence[Prompt]]]) -> list[tuple[T, Sequence[Prompt]]]:
+        """Batches in the order in which to try them: what was begun before and never ended comes last, so that it stops no other."""
+        starts, unit = self.claims.starts(), self.folder.job.unit_id
+        return sorted(groups, key=lambda row: max(starts.get(unit(prompt), 0) for prompt in row[1]))
+
+    def take(self, prompts: Sequence[Prompt], left: Callable[[], Sequence[Prompt]] | None = None) -> list[Prompt]:
+        """Those of some prompts that nobody else is at and that are still to be done; they are this attempt's now.
+
+        left: tells what is to be done, asked when the claims stand; what has no finished unit by default.
+        """
+        unit = self.folder.job.unit_id
+        own = [prompt for prompt in prompts if self.claims.take(unit(prompt))]
+        open_ones = (left or self.folder.missing)() if own else ()
+        self.release([prompt for prompt in own if prompt not in open_ones])
+        return [prompt for prompt in own if prompt in open_ones]
+
+    def holds(self, prompt: Prompt) -> bool:
+        """Whether a prompt was taken and not let go."""
+        return self.claims.holds(self.folder.job.unit_id(prompt))
+
+    def release(self, prompts: Sequence[Prompt]) -> None:
+        """Let prompts go that were taken."""
+        self.claims.release(map(self.folder.job.unit_id, prompts))
 
     def filmed(self, prompt: Prompt, facts: Mapping[str, Any]) -> None:
         """Record a video that is there and has no scores yet; see `ok`."""
-        self._append(prompt, "ok", {"scores": None, "metrics": {}, "flags": [], **facts})
+        if not self.claims.lost(self.folder.job.unit_id(prompt)):
+            self._append(prompt, "ok", {"scores": None, "metrics": {}, "flags": [], **facts})
 
     def ok(self, prompt: Prompt, metrics: Mapping[str, float | None], facts: Mapping[str, Any]) -> None:
         """Record a finished unit; call it after all files of the unit are in place.
@@ -168,7 +219,11 @@ class Attempt:
         """
         finite = {name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()}
         flags = sorted(name for name, value in finite.items() if value is None)
+        if self.claims.lost(self.folder.job.unit_id(prompt)):
+            return  # this process stood still for so long that another has taken over
         self._append(prompt, "ok", {"metrics": finite, "flags": flags, **facts})
+        video = (facts.get("files") or {}).get("video")
+        self._tracker.unit(finite | dict(facts), prompt.id, None if video is None else self.folder.path / "units" / video)
 
     def error(self, prompt: Prompt, message: str, trace: str) -> None:
         """Record a unit that failed, its traceback beside the records."""
@@ -179,7 +234,7 @@ class Attempt:
     def _append(self, prompt: Prompt, status: str, rest: Mapping[str, Any]) -> None:
         job = self.folder.job
         record = {
-            "v": 1,
+            "v": VERSION,
             "unit": job.unit_id(prompt),
             "run": job.run_id,
             "scores": job.scores_id,
@@ -188,7 +243,12 @@ class Attempt:
             "seed": job.config.seed,
             "status": status,
             "t": round(time.time(), 3),
+            **self._place,
             **rest,
         }
-        os.write(self._handle, canonical(record).encode() + b"\n")
+        content = canonical(record).encode() + b"\n"
+        written = os.write(self._handle, content)
+        if written < len(content):  # the disk is full: no later record may be glued to this one
+            os.ftruncate(self._handle, os.fstat(self._handle).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder.path / "records" / f"{self.name}.jsonl"))
         os.fsync(self._handle)

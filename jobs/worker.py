@@ -3,8 +3,8 @@
     echo '{"config": {...}, "attempt": "<name>", "argv": [...], "log": "<file>"}' | python -m jobs.worker
 
 reads orders from standard input, a JSON object a line, and reports on standard output likewise; the report that ends a job
-has its status: 0 all is well, 1 a unit failed, 2 the order is refused, 3 all else failed. What is loaded stays for the next
-order. When standard input closes, whoever gave the orders has gone, and the worker leaves at once.
+has its status: 0 all is well, 1 a unit failed, 2 the order is refused, 5 the store cannot be written, 3 all else failed. What is
+loaded stays for the next order. When standard input closes, whoever gave the orders has gone, and the worker leaves at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import os
 import queue
 import resource
+import signal
 import statistics
 import sys
 import threading
@@ -22,16 +23,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.world.film import Render
 from echo.scene import FPS, PIXEL_FRAMES_PER_LATENT, Prompt, scene_blocks
-from eval.origin import file_digest
-from jobs import backbones, provenance, scoring
-from jobs.config import located
-from jobs.memory import gb
+from jobs import provenance, scoring, shelf, trouble
+from jobs.gauge import Gauge
 from jobs.plan import Job, prepare
 from jobs.shots import shots
 from jobs.store import Attempt, RunFolder, write_atomic
@@ -42,32 +40,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from echo.backbone.interface import VideoModel
-    from echo.backbone.real import Parts
     from eval.embedded import EmbeddedScorer
 
 Report = Callable[[dict[str, Any]], None]
-Content = tuple[Path | None, str | None]
-"""A file and the digest of its content, so that a file that changes is read again; None where there is none."""
-
-
-class Gauge:
-    """Memory of a job, computed before and measured since; made before anything is loaded."""
-
-    def __init__(self, job: Job) -> None:
-        from jobs.memory import Meter
-
-        self.computed = backbones.forecast(job)
-        self._meter = Meter(backbones.parts_of(job.config).device)
-        self._meter.start()
-
-    def facts(self) -> dict[str, Any]:
-        """For a record."""
-        return self._meter.beside(self.computed.peak)
-
-    def line(self) -> str:
-        """For people."""
-        facts = self.facts()
-        return f"memory: {gb(facts['measured_bytes'])} GB measured ({facts['measured']}), {gb(facts['computed_bytes'])} GB computed"
 
 
 class Film:
@@ -114,30 +89,50 @@ def work(
     if not missing:
         return 0
     folder.describe()
-    attempt = Attempt(folder, attempt_name, provenance.describe(argv, plain))
-    later = job.config.eval.scorer == scoring.SCORER  # scored from the files, when all are there
-    there = scoring.filmed(folder, missing) if later else {}
-    unmade = [prompt for prompt in missing if prompt.id not in there]
-    meter = None if job.config.backbone.parts is None or not unmade else Gauge(job)
+    with Attempt(folder, attempt_name, provenance.describe(argv, plain), lambda line: report({"note": line})) as attempt:
+        if job.config.eval.scorer == scoring.SCORER:
+            return _make_then_score(attempt, missing, report, texts)
+        return _make(attempt, missing, report, texts)
+
+
+def _make_then_score(attempt: Attempt, missing: Sequence[Prompt], report: Report, texts: Sequence[str]) -> int:
+    """Videos first, those that are not there, then scores from the files of all; returns how many failed."""
+    lost: set[str] = set()
+
+    def hear(event: dict[str, Any]) -> None:
+        lost.update([event["prompt"]] if "prompt" in event else ())
+        report(event)
+
+    unmade = scoring.unmade(attempt.folder)
     if unmade:
         scoring.release()
-    backbone, scorer = _load(job) if unmade else (None, None)
+        _make(attempt, unmade, hear, texts)
+        shelf.release()  # the networks of the scorer take the place of a large one on the card
+    return len(lost) + scoring.score(attempt, [prompt for prompt in missing if prompt.id not in lost], report)
+
+
+def _make(attempt: Attempt, missing: Sequence[Prompt], report: Report, texts: Sequence[str]) -> int:
+    """All videos of an attempt; returns how many failed. Those that are scored later stay this attempt's until they are."""
+    folder, job = attempt.folder, attempt.folder.job
+    left = partial(scoring.unmade, folder) if job.config.eval.scorer == scoring.SCORER else None
+    meter = None if job.config.backbone.parts is None else Gauge(job)
+    backbone, scorer = shelf.load(job)
     if backbone is not None:
         backbone.text.prepare([text for text in texts if _readable(backbone, text)])
-    runnable = [prompt for prompt in unmade if _runnable(attempt, backbone, prompt, report)]
-    failed = len(unmade) - len(runnable)
+    runnable = [prompt for prompt in missing if _runnable(attempt, backbone, prompt, report)]
+    failed = len(missing) - len(runnable)
     groups = [(group, wanted) for group in _groups(job, backbone) if (wanted := [prompt for prompt in group if prompt in runnable])]
     if backbone is not None:  # a large text encoder is let go before the network is loaded
         backbone.text.prepare([text for group, _ in groups for prompt in group for text in prompt.scenes])
         backbone.text.release()
-    for group, wanted in groups:
-        failed += _group(folder, attempt, backbone, scorer, group, wanted, report, meter)
+    for group, some in attempt.hopeful_first(groups):
+        own = attempt.take(some, left)
+        if left is None and len(own) < len(some):  # else it is told who scores them
+            report({"elsewhere": [prompt.id for prompt in some if prompt not in own]})
+        failed += _group(folder, attempt, backbone, scorer, group, own, report, meter) if own else 0
+        attempt.release(own if left is None else [prompt for prompt in left() if prompt in own])
     if meter is not None and groups:
         report({"note": f"{job.title}: {meter.line()}"})
-    if later:
-        backbone = None
-        _real.cache_clear()  # the networks of the scorer take its place on the card
-        failed += scoring.score(attempt, missing, report, [prompt.id for prompt in unmade])
     return failed
 
 
@@ -162,48 +157,6 @@ def _runnable(attempt: Attempt, backbone: VideoModel | None, prompt: Prompt, rep
         _fail(attempt, prompt, error, report, 0)
         return False
     return True
-
-
-def _load(job: Job) -> tuple[VideoModel | None, EmbeddedScorer | None]:
-    """What a job needs, from the shelf where the last job needed the same; a rendered row needs no backbone."""
-    import torch
-
-    torch.set_num_threads(job.config.backbone.threads)
-    scorer, backbone = None, None
-    if job.config.eval.scorer == "embedded":
-        import cv2
-
-        cv2.setNumThreads(job.config.backbone.threads)
-        assert job.config.eval.weights is not None
-        path = located(job.config.eval.weights)
-        scorer = _scorer(path, file_digest(path))
-    if job.config.backbone.parts is not None:
-        backbone = _real(backbones.parts(job.config))
-    elif not isinstance(job.policy, Render):
-        files = [None if path is None else located(path) for path in (job.config.backbone.weights, job.config.backbone.lora)]
-        backbone = _backbone(job.config.backbone.dtype, *((path, path and file_digest(path)) for path in files))
-    return backbone, scorer
-
-
-@lru_cache(maxsize=2)
-def _backbone(dtype: str, weights: Content, lora: Content) -> VideoModel:
-    from echo.backbone.load import BackboneFile, load
-
-    return load(BackboneFile(str(weights[0]), dtype, None if lora[0] is None else str(lora[0])))
-
-
-@lru_cache(maxsize=1)  # the last one is let go before the next is loaded
-def _real(parts: Parts) -> VideoModel:
-    from echo.backbone.real import RealBackbone
-
-    return RealBackbone(parts)
-
-
-@lru_cache(maxsize=2)
-def _scorer(path: Path, digest: str) -> EmbeddedScorer:
-    from eval.embedded import EmbeddedScorer
-
-    return EmbeddedScorer.load(path)
 
 
 def _groups(job: Job, backbone: VideoModel | None) -> Iterator[tuple[Prompt, ...]]:
@@ -262,6 +215,8 @@ def _group(
 
 
 def _fail(attempt: Attempt, prompt: Prompt, error: Exception, report: Report, blocks: int) -> None:
+    if trouble.of_store(error):
+        raise error
     message = f"{type(error).__name__}: {error}"
     attempt.error(prompt, message, traceback.format_exc())
     report({"blocks": -blocks, "prompt": prompt.id, "status": "error", "error": message})
@@ -366,8 +321,14 @@ def main() -> int:
 
     orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
-    while True:
-        report({"status": _obey(orders.get(), report)})
+    if "SLURM_JOB_ID" in os.environ:  # signals to a whole job: it ends by its first process, and the time until then is for this unit
+        for warning in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(warning, signal.SIG_IGN)
+    status = 0
+    while status != trouble.STATUS:
+        status = _obey(orders.get(), report)
+        report({"status": status})
+    return status
 
 
 def _obey(order: dict[str, Any], report: Report) -> int:
@@ -377,14 +338,18 @@ def _obey(order: dict[str, Any], report: Report) -> int:
             os.dup2(log.fileno(), stream)
     try:
         job = prepare(order["config"])
+        provenance.refuse_dirty(job.config.experiment, job.config.allow_dirty)  # the code may have changed while the job waited
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     try:
         texts = json.loads(Path(order["texts"]).read_bytes()) if "texts" in order else ()
         return 1 if work(job, order["attempt"], order["argv"], order["config"], report, texts) else 0
-    except Exception:
+    except Exception as error:
         traceback.print_exc()
+        if isinstance(error, OSError) and trouble.of_store(error):
+            sys.stderr.write(f"{trouble.refusal(job.config.store, error)}\n")
+            return trouble.STATUS
         return 3
     finally:
         sys.stderr.flush()

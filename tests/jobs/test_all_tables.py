@@ -22,6 +22,7 @@ def words(tmp_path):
         "backbone.lora=null",
         f"task.prompt_set={write_prompts(tmp_path / 'prompts.jsonl', 8, 1.5)}",
         "eval=none",
+        "allow_dirty=true",
         f"store={tmp_path / 'store'}",
     ]
 

@@ -59,6 +59,7 @@ OTHER = {
     "text_dtype": "float32", "text_device": "cpu", "codec_dtype": "float32", "width_px": 64, "window_frames": 24,
     "device": "cpu", "kernel": "flash3", "compile": "blocks", "window": "resident", "text_cache": "other", "parts": None,
     "text": "", "tokenizer": "", "codec": "", "vbench": VbenchConfig("all", "clip_b32", "dino_clip", "fp32", "cpu"),
+    "experiment": "other", "tracker": "jsonl", "allow_dirty": True,
 }  # fmt: skip
 """For each leaf of the config, by its own name, a value that it does not have above."""
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from echo.backbone import lora
 from echo.backbone.load import BackboneFile, load
 from eval.records import runs
-from jobs import local, worker
+from jobs import local, shelf, worker
 from jobs.plan import prepare
 from jobs.store import new_attempt
 from tests.toy import changed, write_backbone
@@ -111,7 +111,7 @@ def test_one_worker_for_other_weights_and_additions_draws_what_each_alone_would(
     together, alone = configs(tmp_path / "together"), configs(tmp_path / "alone")
     assert local.run([prepare(config) for config in together], together, 1) == [] and len(processes) == 1
     for config in alone:
-        worker._backbone.cache_clear()
+        shelf._backbone.cache_clear()
         assert worker.work(prepare(config), new_attempt(), [], config, lambda event: None) == 0
     found, expected = ({run.path.name: hashes(run) for run in runs(tmp_path / name)} for name in ("together", "alone"))
     assert found == expected and len({json.dumps(one) for one in found.values()}) == 3

@@ -9,10 +9,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from eval.records import runs
-from jobs import scoring, worker
+from jobs import scoring, shelf
+from jobs.claims import Claims
 from jobs.config import ROOT
 from jobs.plan import prepare
-from jobs.store import new_attempt
+from jobs.store import RunFolder, new_attempt
 from jobs.worker import work
 from tests.toy import changed, overrides
 
@@ -52,7 +53,7 @@ def test_videos_are_scored_from_their_files_and_made_once(config, tmp_path, monk
     def never(*_: object) -> None:
         raise AssertionError("nothing is to be made")
 
-    monkeypatch.setattr(worker, "_load", never)
+    monkeypatch.setattr(shelf, "load", never)
     assert work(prepare(config), new_attempt(), [], config, events.append) == 0 and len(run.records()) == 4
     other = changed(config, "eval.vbench.dimensions", "temporal_flickering")  # other scores of videos that are there
     assert prepare(other).scores_id != job.scores_id and prepare(other).run_id == job.run_id
@@ -87,6 +88,49 @@ def test_a_start_that_ends_before_the_scores_costs_no_video(config, tmp_path, mo
     assert work(prepare(config), new_attempt(), [], config, events.append) == 0
     assert len(told(events)) == 2 and {p.stat().st_mtime_ns for p in films if p != damaged} == {t for p, t in films.items() if p != damaged}
     assert sum(record["scores"] is None for record in run.records()) == 2, "made once each"
+
+
+def films_only(config, monkeypatch, seen=lambda attempt: None):
+    """A start that ends when all videos are there."""
+
+    def killed(attempt, *_: object) -> None:
+        seen(attempt)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "score", killed)
+        with pytest.raises(KeyboardInterrupt):
+            work(prepare(config), new_attempt(), [], config, lambda event: None)
+
+
+def test_two_commands_score_no_video_twice(config, monkeypatch):
+    job, kept, events = prepare(config), [], []
+    folder, (first, second) = RunFolder(job), job.asked
+    films_only(config, monkeypatch, lambda attempt: kept.extend(map(attempt.holds, job.asked)))
+    assert kept == [True, True], "who made a video scores it"
+    assert not list((folder.path / "claims").iterdir()), "and lets go of it, however it ends"
+    other = Claims(folder.path, "another command")
+    assert other.take(job.unit_id(first))
+    assert work(job, new_attempt(), [], config, events.append) == 0
+    assert told(events) == [second.id] and [event["elsewhere"] for event in events if "elsewhere" in event] == [[first.id]]
+    other.release([job.unit_id(first)])
+    assert work(job, new_attempt(), [], config, events.append) == 0 and told(events) == [second.id, first.id]
+    assert [record["prompt"] for record in folder.reader.records() if record["scores"]] == [second.id, first.id]
+
+
+def test_videos_that_another_command_has_made_meanwhile_are_only_scored(config, monkeypatch):
+    job, events, load = prepare(config), [], shelf.load
+
+    def late(given):
+        monkeypatch.setattr(shelf, "load", load)
+        films_only(config, monkeypatch)
+        return load(given)
+
+    monkeypatch.setattr(shelf, "load", late)
+    assert work(job, new_attempt(), [], config, events.append) == 0
+    scores = [record["scores"] for record in RunFolder(job).reader.records()]
+    assert scores == [None, None, job.scores_id, job.scores_id] and len(told(events)) == 2
+    assert sum(event.get("blocks", 0) for event in events) == 8 and not any("elsewhere" in event for event in events)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,174 @@
+"""Who makes which unit right now, so that two commands at once do not make it twice.
+
+A claim is a file `claims/<unit>.<n>`, created so that only one process can (O_EXCL holds on local disks, NFS and Lustre, where
+locks cannot be trusted); the highest n owns the unit, so a dead owner is succeeded and never removed under a living one's hands.
+A claim is a courtesy, not the truth: should two owners ever finish the same unit, its first record counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+BEAT_S = 15.0
+STALE_S = 90.0
+"""An owner on another machine that has not touched its claim for so long is dead."""
+
+
+class Claims:
+    """The claims of one run folder, as one attempt makes and sees them."""
+
+    def __init__(self, run: Path, attempt: str) -> None:
+        self._folder, self._attempt = run / "claims", attempt
+        self._held: dict[str, Path] = {}
+        self._beating = False
+
+    def take(self, unit: str) -> bool:
+        """Become the owner of a unit, unless a living process is. Raises OSError where the store cannot be written."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        top = _top(self._folder, unit)
+        if top and self._living(self._path(unit, top)):
+            return False
+        path = self._path(unit, top + 1)
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            return False
+        try:
+            os.write(handle, json.dumps(_self() | {"attempt": self._attempt}).encode())
+        finally:
+            os.close(handle)
+        self._held[unit] = path
+        if not self._beating:
+            self._beating = True
+            threading.Thread(target=self._beat, daemon=True).start()
+        return True
+
+    def holds(self, unit: str) -> bool:
+        """Whether this attempt took a unit and did not let it go."""
+        return unit in self._held
+
+    def lost(self, unit: str) -> bool:
+        """Whether a unit that was taken belongs to somebody else by now, as after a long stop of this process."""
+        path = self._held.get(unit)
+        return path is not None and path != self._path(unit, _top(self._folder, unit))
+
+    def release(self, units: Iterable[str]) -> None:
+        """Let units go, made or not; what dead owners left of them goes too."""
+        for unit in units:
+            path = self._held.pop(unit, None)
+            if path is None or path != self._path(unit, top := _top(self._folder, unit)):
+                continue
+            for number in range(1, top + 1):  # the owner's own last, so that it owns until nothing is left
+                with contextlib.suppress(OSError):
+                    self._path(unit, number).unlink()
+
+    def release_all(self) -> None:
+        """Let go of all that is held."""
+        self.release(list(self._held))
+
+    def starts(self) -> dict[str, int]:
+        """How often units were begun and not ended, by unit; a unit that kills its process shows here."""
+        found: dict[str, int] = {}
+        for unit, number in _claims(self._folder):
+            found[unit] = max(number, found.get(unit, 0))
+        return found
+
+    def holders(self, units: Iterable[str]) -> dict[str, str]:
+        """The units of some that a living process other than this one is at, each with words that name it."""
+        starts, found = self.starts(), {}
+        for unit in units:
+            if unit in starts and unit not in self._held and self._living(self._path(unit, starts[unit])):
+                owner = _read(self._path(unit, starts[unit]))
+                job = f", SLURM job {owner['job']}" if owner.get("job") else ""
+                found[unit] = f"process {owner.get('pid')} on {owner.get('host')}{job}"
+        return found
+
+    def _path(self, unit: str, number: int) -> Path:
+        return self._folder / f"{unit}.{number}"
+
+    def _living(self, path: Path) -> bool:
+        owner, own = _read(path), _self()
+        if owner.get("job") is not None and owner.get("job") == own["job"] and owner["restart"] < own["restart"]:
+            return False  # SLURM starts a job again when the last start has ended
+        if own["machine"] is not None and owner.get("machine") == own["machine"]:
+            return _start_of(owner["pid"]) == owner["start"]
+        try:
+            return self._now() - path.stat().st_mtime < STALE_S
+        except FileNotFoundError:
+            return False
+
+    def _now(self) -> float:
+        """The time by the clock that stamps the files, which may be another machine's."""
+        probe = self._folder / f".clock-{self._attempt}"
+        try:
+            with probe.open("wb"):
+                os.utime(probe)
+            return probe.stat().st_mtime
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        wait = threading.Event()
+        while not wait.wait(BEAT_S):
+            for path in list(self._held.values()):
+                with contextlib.suppress(OSError):
+                    os.utime(path)
+
+
+def _claims(folder: Path) -> Iterable[tuple[str, int]]:
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        unit, _, number = name.rpartition(".")
+        if unit and number.isdecimal():
+            yield unit, int(number)
+
+
+def _top(folder: Path, unit: str) -> int:
+    return max((number for name, number in _claims(folder) if name == unit), default=0)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A claim's owner; empty while it is being written, and then its age decides."""
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _start_of(process: int) -> str | None:
+    """When a process of this machine began, in ticks of its clock; None when there is none such or it has ended."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _self() -> dict[str, Any]:
+    job, restart = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_RESTART_COUNT", "0")
+    process = os.getpid()
+    return {
+        "host": socket.gethostname(), "machine": _machine(), "pid": process, "start": _start_of(process), "job": job,
+        "restart": int(restart) if restart.isdecimal() else 0,
+    }  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str | None:
+    """This boot of this machine and the space of its process numbers; None where that cannot be told."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None

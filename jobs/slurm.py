@@ -1,0 +1,237 @@
+"""A sweep as SLURM jobs, through submitit: cut into jobs, submitted as arrays, waited for by what the run store says.
+
+The store decides what is missing and what is done; SLURM is asked only whether jobs still wait or run. Every launch has a folder
+`<store>/slurm/<time>-<random>` of its own, with submitit's files, the jobs' logs and `launch.json`, by which a later command sees
+what is on its way already.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs import local, slurm_queue, slurm_wait, split
+from jobs.config import ROOT, build
+from jobs.plan import Job
+from jobs.progress import say
+from jobs.slurm_job import Part, Work, untried
+from jobs.split import Piece
+from jobs.store import RunFolder, write_atomic
+
+ENDLESS = 10000
+"""Time limits after which submitit would give up; jobs count their own fruitless starts instead."""
+ALWAYS = (
+    f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
+    "export SLURM_OPEN_MODE=append",  # a job that is started again keeps the log of its first start
+    'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi',  # SLURM 22.05 forgets it
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the launcher is told: `conf/hydra/launcher/slurm.yaml`, `conf/launcher/*.yaml` and `launcher.x=y`."""
+
+    partition: str | None
+    account: str | None
+    qos: str | None
+    constraint: str | None
+    gpus: int
+    cpus: int
+    memory_gb: float | None
+    time_minutes: int
+    warn_seconds: int
+    max_parallel: int | None
+    units_per_job: int | None
+    target_minutes: float
+    wait: bool
+    poll_seconds: float
+    extra: Mapping[str, Any]
+    setup: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        least = {"gpus": 0, "cpus": 1, "time_minutes": 1, "warn_seconds": 0, "max_parallel": 1, "units_per_job": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise ValueError(f"launcher.{name}={value}: it is at least {bound}")
+        for name in ("memory_gb", "target_minutes", "poll_seconds"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"launcher.{name}={value}: it is above 0")
+        if self.units_per_job is None and self.target_minutes > self.time_minutes:
+            raise ValueError(
+                f"launcher.target_minutes={self.target_minutes:g}: SLURM ends jobs after launcher.time_minutes={self.time_minutes}; "
+                f"nearest is {self.time_minutes}"
+            )
+
+
+def settings(given: Mapping[str, Any]) -> Settings:
+    """The launcher's settings from plain values. Raises ValueError: one line that names what is wrong."""
+    lines = given.get("setup") or []
+    if isinstance(lines, str) or not all(isinstance(line, str) for line in lines):
+        raise ValueError(f"launcher.setup={lines}: a list of lines of shell is expected, for example launcher.setup=['module load cuda']")
+    found = build(Settings, {key: value for key, value in given.items() if key != "setup"} | {"setup": {}}, "launcher.")
+    return dataclasses.replace(found, setup=tuple(lines))
+
+
+class Launch:
+    """All jobs of one command on SLURM."""
+
+    def __init__(self, jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: Settings) -> None:
+        """`jobs` are checked, `plain` the configs that they came from. Raises ValueError where there is no SLURM."""
+        self._settings = settings
+        stores = sorted({job.config.store for job in jobs})
+        if len(stores) > 1:
+            raise ValueError(f"store={','.join(stores)}: jobs on SLURM share one store; nearest is store={stores[0]}")
+        named = {folder.path: (folder, frozen(config, folder.job)) for folder, config in zip(map(RunFolder, jobs), plain)}
+        self._runs = list(named.values())
+        self.store = Path(jobs[0].config.store).absolute()
+        try:
+            self._most = slurm_queue.most_in_array()
+        except slurm_queue.Unreachable as error:
+            raise ValueError(f"hydra/launcher=slurm: no SLURM answers here ({error}); nearest is hydra/launcher=local") from error
+
+    @property
+    def folders(self) -> list[RunFolder]:
+        """The runs of the command, each once."""
+        return [folder for folder, _ in self._runs]
+
+    def submit(self) -> dict[str, Sequence[Piece]]:
+        """Submit what is missing and not on its way yet; all jobs to wait for, those of earlier commands included, by id.
+
+        Raises:
+            SystemExit: where sbatch refuses, with its own words.
+        """
+        for folder in self.folders:
+            folder.describe()
+        waiting = self._under_way()
+        measure = split.measure([folder.job for folder in self.folders], self._settings.units_per_job, self._settings.target_minutes)
+        cuts = []
+        for folder, config in self._runs:
+            indices = {prompt.id: index for index, prompt in enumerate(folder.job.asked)}
+            pieces = [piece for pack in waiting.values() for piece in pack if piece.run == folder.job.run_id]
+            todo = [prompt for prompt in folder.missing() if not any(piece.covers(indices[prompt.id]) for piece in pieces)]
+            if todo:
+                cuts += [(folder.job, piece, cost) for piece, cost in split.cut(folder, config, todo, measure)]
+        packs = split.packed(cuts, measure.most)
+        if waiting:
+            say(f"{len(waiting)} jobs of earlier commands are on their way to the same videos; they are not submitted again")
+        if packs:
+            say(f"{sum(piece.units for pack in packs for piece in pack)} videos in {len(packs)} jobs; {measure.line}")
+        return waiting | (self._send(packs) if packs else {})
+
+    def _under_way(self) -> dict[str, Sequence[Piece]]:
+        """Jobs of earlier launches in the queue that work on this command's runs, with those pieces."""
+        runs = {folder.job.run_id for folder in self.folders}
+        try:
+            queue = slurm_queue.queue()
+        except slurm_queue.Unreachable:
+            return {}
+        found: dict[str, Sequence[Piece]] = {}
+        for path in self.store.glob("slurm/*/launch.json"):
+            for name, pieces in json.loads(path.read_text(encoding="utf-8"))["jobs"].items():
+                own = [Piece(*piece) for piece in pieces if piece[0] in runs] if name in queue else []
+                if own:
+                    found[name] = own
+        return found
+
+    def _send(self, packs: Sequence[Sequence[Piece]]) -> dict[str, Sequence[Piece]]:
+        """Arrays of as many jobs as SLURM takes."""
+        folder = self.store / "slurm" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+        folder.mkdir(parents=True)
+        names: dict[str, Sequence[Piece]] = {}
+        arrays: list[str] = []
+        for start in range(0, len(packs), self._most):
+            chunk = packs[start : start + self._most]
+            try:
+                ids = self._array(folder, chunk, arrays[-1] if arrays and self._settings.max_parallel else None)
+            except RuntimeError as error:
+                done = f"; jobs {', '.join(arrays)} are submitted" if arrays else ""
+                raise SystemExit(f"hydra/launcher=slurm: sbatch refuses: {_words(error)}{done}") from error
+            arrays.append(ids[0].partition("_")[0])
+            names |= dict(zip(ids, chunk))
+            kept = {name: [[p.run, p.title, p.shard, p.asked, p.units] for p in pack] for name, pack in names.items()}
+            write_atomic(folder / "launch.json", json.dumps({"v": 1, "argv": sys.argv, "jobs": kept}).encode())
+        say(f"submitted {'array' if len(packs) > 1 else 'job'} {', '.join(arrays)}; logs: {folder}")
+        return names
+
+    def _array(self, folder: Path, packs: Sequence[Sequence[Piece]], after: str | None) -> list[str]:
+        import submitit
+
+        chosen = self._settings
+        parts = [self._part(pack, folder) for pack in packs]
+        with slurm_queue.clean_environment():
+            executor = submitit.SlurmExecutor(folder, max_num_timeout=ENDLESS)
+            executor.update_parameters(**parameters(chosen, len(packs)), **({"dependency": f"afterany:{after}"} if after else {}))
+            return [job.job_id for job in executor.map_array(Work(), parts)]
+
+    def _part(self, pack: Sequence[Piece], folder: Path) -> Part:
+        configs = tuple({**piece.config, "store": str(self.store)} for piece in pack)
+        return Part(tuple(piece.run for piece in pack), configs, tuple(sys.argv), str(folder), self._settings.time_minutes)
+
+
+def run(jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: Settings) -> list[str] | None:
+    """Make all that is missing of some jobs on SLURM, and again what killed jobs left, as long as that gets further.
+
+    Args:
+        jobs: the checked jobs.
+        plain: the configs that they came from.
+        settings: resources, and whether to wait.
+
+    Returns:
+        One line for each thing that is not as asked, empty when every unit is done; None where nobody waits.
+
+    Raises:
+        ValueError: where there is no SLURM.
+        SystemExit: where sbatch refuses.
+        KeyboardInterrupt: the jobs go on.
+    """
+    launch = Launch(jobs, plain, settings)
+    before = untried(launch.folders)
+    names = launch.submit()
+    if not settings.wait:
+        return None
+    while names:
+        slurm_wait.wait(launch.store, launch.folders, names, settings.poll_seconds)
+        left = untried(launch.folders)
+        if not left or left >= before:
+            break
+        before = left
+        names = launch.submit()
+    return [line for folder in launch.folders for line in local.lacks(folder)]
+
+
+def frozen(config: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    """A config with what `auto` stood for when it was submitted, so that a node names the same run."""
+    plain, parts = dict(config), job.config.backbone.parts
+    if parts is not None:
+        chosen = {"device": parts.device, "text_device": parts.text_device, "kernel": parts.kernel}
+        backbone = dict(plain["backbone"])
+        plain["backbone"] = backbone | {"parts": dict(backbone["parts"]) | chosen}
+    return plain
+
+
+def parameters(chosen: Settings, jobs: int) -> dict[str, Any]:
+    """The settings in submitit's words, for an array of so many jobs."""
+    given: dict[str, Any] = {
+        "job_name": "echo", "partition": chosen.partition, "account": chosen.account, "qos": chosen.qos, "constraint": chosen.constraint,
+        "cpus_per_task": chosen.cpus, "time": chosen.time_minutes, "signal_delay_s": chosen.warn_seconds,
+        "array_parallelism": chosen.max_parallel or jobs, "gpus_per_node": chosen.gpus or None, "nodes": 1, "ntasks_per_node": 1,
+        "mem": None if chosen.memory_gb is None else f"{round(chosen.memory_gb * 1024)}M",
+        "additional_parameters": {"requeue": True, **chosen.extra}, "setup": [*ALWAYS, *chosen.setup],
+    }  # fmt: skip
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _words(error: RuntimeError) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if line.startswith("sbatch: error")]
+    return (said or lines or ["nothing is said"])[0].removeprefix("sbatch: error: ")

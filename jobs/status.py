@@ -1,0 +1,270 @@
+"""What of a store is done, under way, failed or missing.
+
+    python -m jobs.status [store=DIR] [experiment=NAME] [task=NAME,NAME] [method=NAME,NAME] [--failed]
+
+prints a grid, a line for each method and task and a column for each seed, and the time that is left. A cell is `done/asked`, then what
+is running (r) and what has failed (f). It tells of what the last command asked of each run, or of one experiment alone. --failed adds the
+last lines of each traceback and the last words of jobs that died. Exit status 1 while anything is missing. All of it is read from the
+store; no scheduler is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from eval.arguments import nearest, parse
+from eval.compacted import record_files, scored
+from eval.records import Asked, Run, runs, sweeps
+from jobs.claims import Claims
+
+TAIL = 4
+"""Lines of a traceback that are shown."""
+KEYS = {"store": "results", "experiment": "", "task": "", "method": ""}
+
+
+@dataclass
+class Cell:
+    """Units of one seed of a line, counted. done + running + failed + missing = asked."""
+
+    asked: int = 0
+    done: int = 0
+    running: int = 0
+    failed: int = 0
+
+    @property
+    def missing(self) -> int:
+        """Neither there nor under way, failed ones left out."""
+        return self.asked - self.done - self.running - self.failed
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return " ".join([f"{self.done}/{self.asked}", *(f"{n}{c}" for n, c in ((self.running, "r"), (self.failed, "f")) if n)])
+
+    def add(self, other: Cell) -> None:
+        """Take in another cell's units."""
+        for name in ("asked", "done", "running", "failed"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass
+class Line:
+    """A method on a backbone over a task."""
+
+    backbone: str
+    task: str
+    method: str
+    cells: dict[int, Cell] = field(default_factory=dict)
+    unit_s: list[float] = field(default_factory=list)
+
+    @property
+    def total(self) -> Cell:
+        """Of all seeds."""
+        whole = Cell()
+        for cell in self.cells.values():
+            whole.add(cell)
+        return whole
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A unit that failed, or a run whose process died (no prompt), and the last lines of what it said."""
+
+    title: str
+    prompt: str | None
+    tries: int
+    tail: tuple[str, ...]
+
+
+def wishes(store: Path, experiment: str) -> list[tuple[Run, Asked]]:
+    """The last wish of every run of the newest version of the pixels, or all that an experiment's last commands asked for.
+
+    Raises:
+        ValueError: in one line, where there is none.
+    """
+    if experiment:
+        own = [sweep for sweep in sweeps(store) if sweep.experiment == experiment]
+        if not own:
+            there = sorted({sweep.experiment for sweep in sweeps(store) if sweep.experiment})
+            near = f"nearest is {nearest(experiment, there)} of {', '.join(there)}" if there else "it has none at all"
+            raise ValueError(f"experiment={experiment}: store {store} was never asked for it; {near}")
+        return [(Run(path), asked) for sweep in own for path, asked in sweep.wishes]
+    found = [(run, asked[-1]) for run in runs(store) if (asked := run.asked())]
+    newest = max((run.spec["key"]["epoch"] for run, _ in found), default=0)
+    return [(run, asked) for run, asked in found if run.spec["key"]["epoch"] == newest]
+
+
+def look(run: Run, asked: Asked) -> tuple[Cell, dict[str, int]]:
+    """Where the units of a wish stand; tries of those that failed, by unit."""
+    units = set(asked.units.values())
+    if asked.scores is None:
+        settled = run.settled(None)
+        done, failures = units & settled.done.keys(), settled.failures
+    else:
+        found = scored(run, asked.scores)
+        done, failures = units & set(found.units), found.failures
+    open_units = units - done
+    running = held(run, open_units) if open_units else set()
+    failed = {unit: count for unit, count in failures.items() if unit in open_units - running}
+    return Cell(len(units), len(done), len(running), len(failed)), failed
+
+
+def held(run: Run, units: Iterable[str]) -> set[str]:
+    """The units that a living process is at."""
+    if not (run.path / "claims").is_dir():
+        return set()
+    try:
+        return set(Claims(run.path, "status").holders(units))
+    except OSError:  # a store that can be read only: nobody works there
+        return set()
+
+
+def unit_seconds(run: Run) -> list[float]:
+    """Seconds that finished units of the newest attempt took."""
+    found = []
+    for name in sorted(record_files(run.path))[-1:]:
+        for line in (run.path / "records" / name).read_bytes().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict) and record.get("status") == "ok" and "dur_s" in record:
+                found.append(float(record["dur_s"]))
+    return found
+
+
+def gather(store: Path, given: Mapping[str, str]) -> tuple[list[Line], list[Failure]]:
+    """The grid's lines and all failures of a store. Raises ValueError: one line."""
+    tasks, methods = (set(filter(None, given[key].split(","))) for key in ("task", "method"))
+    every = wishes(store, given["experiment"])
+    for key, names, column in (("task", tasks, 1), ("method", methods, 2)):
+        known = sorted({_place(run)[column] for run, _ in every})
+        for name in names - set(known):
+            raise ValueError(f"{key}={name}: store {store} has no run of it; nearest is {nearest(name, known or ['none'])}")
+    found: dict[tuple[str, str, str], Line] = {}
+    failures: list[Failure] = []
+    for run, asked in every:
+        backbone, task, method = place = _place(run)
+        if (tasks and task not in tasks) or (methods and method not in methods):
+            continue
+        line = found.setdefault(place, Line(*place))
+        there = (run.path / "run.json").exists()
+        cell, failed = look(run, asked) if there else (Cell(len(asked.units)), {})
+        seed = int(run.path.parent.name.removeprefix("seed="))
+        line.cells.setdefault(seed, Cell()).add(cell)
+        if cell.done < cell.asked and there:
+            line.unit_s += unit_seconds(run)
+            failures += _failures(run, asked, failed, cell, f"{method} {task} seed={seed}")
+    return [found[place] for place in sorted(found)], failures
+
+
+def _place(run: Run) -> tuple[str, str, str]:
+    """Backbone, task and method of a run."""
+    return run.path.parts[-5], run.path.parts[-4], run.path.parts[-3]
+
+
+def _failures(run: Run, asked: Asked, failed: Mapping[str, int], cell: Cell, title: str) -> Iterator[Failure]:
+    last: dict[str, dict[str, Any]] = {}
+    if failed:
+        last = {record["unit"]: record for record in run.records() if record["status"] == "error"}
+    for prompt, unit in asked.units.items():
+        if unit in failed:
+            record = last[unit]
+            tail = _tail(run.path / record["trace"]) or tuple(record["err"].splitlines()[-TAIL:])
+            yield Failure(title, prompt, failed[unit], tail)
+    if cell.missing and not cell.running:
+        logs = sorted((run.path / "attempts").glob("*.log"))
+        words = _tail(logs[-1]) if logs else ()
+        if words:
+            yield Failure(title, None, 0, words)
+
+
+def _tail(path: Path) -> tuple[str, ...]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ()
+    return tuple([line.rstrip() for line in text.splitlines() if line.strip()][-TAIL:])
+
+
+def grid(lines: Sequence[Line]) -> list[str]:
+    """The table for people."""
+    seeds = sorted({seed for line in lines for seed in line.cells})
+    several = len({line.backbone for line in lines}) > 1
+    head = ["task", "method", *(["backbone"] if several else []), *(f"seed={seed}" for seed in seeds), "left"]
+    rows = [head]
+    for line in lines:
+        cells = [line.cells[seed].text if seed in line.cells else "-" for seed in seeds]
+        rows.append([line.task, line.method, *([line.backbone] if several else []), *cells, _left(line, lines)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    return ["  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def seconds_left(line: Line, lines: Sequence[Line]) -> float | None:
+    """Of one process at a time, by the line's own finished units, else by those of its task and backbone; None where nothing is known."""
+    open_units = line.total.asked - line.total.done
+    like = line.unit_s or [s for other in lines if (other.task, other.backbone) == (line.task, line.backbone) for s in other.unit_s]
+    return 0.0 if not open_units else open_units * median(like) if like else None
+
+
+def _left(line: Line, lines: Sequence[Line]) -> str:
+    seconds = seconds_left(line, lines)
+    return "?" if seconds is None else _time(seconds) if seconds else ""
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+
+
+def summary(lines: Sequence[Line]) -> str:
+    """All counts and the time left, in a line."""
+    whole = Cell()
+    for line in lines:
+        whole.add(line.total)
+    told = f"{whole.done} of {whole.asked} videos done, {whole.running} running, {whole.failed} failed, {whole.missing} missing"
+    left = [seconds_left(line, lines) for line in lines]
+    if whole.done == whole.asked:
+        return told
+    if None in left:
+        return f"{told}; time left: unknown, nothing of some line is done yet"
+    work_s, hands = sum(filter(None, left)), whole.running
+    return f"{told}; time left: {_time(work_s)} of one process" + (f", {_time(work_s / hands)} of the {hands} at work" if hands > 1 else "")
+
+
+def command(words: Sequence[str]) -> tuple[list[str], bool]:
+    """The lines to show, and whether all is done. Raises ValueError: one line."""
+    given, flags = parse(words, KEYS, ("--failed",))
+    store = Path(given["store"])
+    if not (store / "runs").is_dir():
+        raise ValueError(f"store={store}: no run store; it has no folder runs")
+    lines, failures = gather(store, given)
+    if not lines:
+        raise ValueError(f"store={store}: no runs; nothing was asked of it")
+    told = [*grid(lines), "", summary(lines)]
+    for failure in failures if flags else ():
+        what = "its last process said" if failure.prompt is None else f"{failure.prompt} failed ({failure.tries} tries)"
+        told += ["", f"{failure.title}: {what}", *(f"    {line}" for line in failure.tail)]
+    if failures and not flags:
+        told.append("python -m jobs.status --failed says why" + (f" (store={store})" if given["store"] != KEYS["store"] else ""))
+    return told, all(line.total.done == line.total.asked for line in lines)
+
+
+def main(words: Sequence[str]) -> int:
+    """Command line; see the module's docstring. Exit status 1 for a mistake or while anything is missing."""
+    try:
+        told, complete = command(words)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write("\n".join(told) + "\n")
+    return 0 if complete else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

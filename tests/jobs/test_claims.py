@@ -1,0 +1,140 @@
+"""Who makes a unit: one living process at a time, succeeded when it is dead, never removed under its hands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from jobs import claims, local, worker
+from jobs.claims import STALE_S, Claims
+from jobs.config import ROOT
+from jobs.plan import prepare
+from jobs.store import RunFolder, new_attempt
+from tests.toy import changed
+
+OTHER = "from pathlib import Path; from jobs.claims import Claims; import sys; print(Claims(Path(sys.argv[1]), 'b').take('u'), flush=True)"
+
+
+def other(run, *after: str) -> subprocess.Popen[str]:
+    """Another process that takes the unit `u`, says whether it could, and does what comes after."""
+    return subprocess.Popen([sys.executable, "-c", "; ".join([OTHER, *after]), run], cwd=ROOT, text=True, stdout=subprocess.PIPE)
+
+
+def test_one_at_a_time_and_free_again(tmp_path):
+    first, second = Claims(tmp_path, "a"), Claims(tmp_path, "b")
+    assert first.take("u") and not second.take("u") and second.take("v")
+    assert "process" in second.holders(["u"])["u"] and not first.holders(["u"])
+    first.release(["u"])
+    assert second.take("u") and first.starts() == {"u": 1, "v": 1}
+    second.release(["u", "v"])
+    assert not list((tmp_path / "claims").iterdir())
+
+
+def test_many_at_once_and_one_wins(tmp_path):
+    gate, won = threading.Barrier(16), []
+
+    def race(name: int) -> None:
+        own = Claims(tmp_path, str(name))
+        gate.wait()
+        won.extend([name] if own.take("u") else [])
+
+    threads = [threading.Thread(target=race, args=(name,)) for name in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+
+
+def test_a_killed_process_is_succeeded_at_once(tmp_path):
+    process = other(tmp_path, "import time", "time.sleep(60)")
+    assert process.stdout.readline() == "True\n" and not Claims(tmp_path, "a").take("u")
+    process.kill()
+    process.wait()
+    successor = Claims(tmp_path, "a")
+    assert successor.take("u") and successor.starts() == {"u": 2}
+    successor.release(["u"])
+    assert not list((tmp_path / "claims").iterdir()), "what the dead left goes too"
+
+
+@pytest.mark.parametrize(("age_s", "dead"), [(0, False), (2 * STALE_S, True)])
+def test_an_owner_elsewhere_lives_as_long_as_it_touches_its_claim(tmp_path, age_s, dead):
+    path = tmp_path / "claims" / "u.1"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"host": "elsewhere", "machine": "another", "pid": os.getpid(), "start": "0", "job": "7", "restart": 0}))
+    os.utime(path, (time.time() - age_s,) * 2)
+    assert Claims(tmp_path, "a").take("u") == dead
+
+
+def test_a_claim_is_touched(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "BEAT_S", 0.01)
+    own = Claims(tmp_path, "a")
+    assert own.take("u")
+    path = tmp_path / "claims" / "u.1"
+    os.utime(path, (0, 0))
+    time.sleep(0.5)
+    assert path.stat().st_mtime > time.time() - 60
+
+
+@pytest.mark.parametrize(("restart", "dead"), [("1", True), ("0", False)])
+def test_an_earlier_start_of_the_same_job_is_dead(tmp_path, monkeypatch, restart, dead):
+    path = tmp_path / "claims" / "u.1"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"host": "elsewhere", "machine": "another", "pid": 1, "start": "0", "job": "7", "restart": 0}))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restart)
+    assert Claims(tmp_path, "a").take("u") == dead
+
+
+def test_who_stood_still_for_too_long_records_nothing(plain, tmp_path, monkeypatch):
+    """Another took over while this process slept; its record counts and no second is written."""
+    config = changed(plain, "store", str(tmp_path)) | {"prompts": 1}
+    folder = RunFolder(prepare(config))
+    unit = folder.job.unit_id(folder.job.asked[0])
+    finish = worker._finish
+
+    def late(*given):
+        (folder.path / "claims" / f"{unit}.2").write_text("{}")
+        return finish(*given)
+
+    monkeypatch.setattr(worker, "_finish", late)
+    assert worker.work(folder.job, new_attempt(), [], config, lambda event: None) == 0
+    assert not folder.reader.records()
+    monkeypatch.setattr(worker, "_finish", finish)
+    os.utime(folder.path / "claims" / f"{unit}.2", (0, 0))
+    assert worker.work(folder.job, new_attempt(), [], config, lambda event: None) == 0 and not folder.missing()
+
+
+def test_what_was_begun_and_never_ended_comes_last(plain, tmp_path):
+    """A unit that kills its process stops no other."""
+    config = changed(plain, "store", str(tmp_path))
+    folder = RunFolder(prepare(config))
+    first = folder.job.asked[0]
+    process = subprocess.run([sys.executable, "-c", OTHER.replace("'u'", "sys.argv[2]"), folder.path, folder.job.unit_id(first)], cwd=ROOT)
+    assert process.returncode == 0
+    told = []
+    assert worker.work(folder.job, new_attempt(), [], config, told.append) == 0
+    assert [event["prompt"] for event in told if "prompt" in event] == [prompt.id for prompt in (*folder.job.asked[1:], first)]
+
+
+def test_a_second_command_waits_for_the_first_and_takes_over_when_it_dies(plain, tmp_path, monkeypatch, capfd):
+    config = changed(plain, "store", str(tmp_path)) | {"prompts": 1}
+    folder = RunFolder(prepare(config))
+    unit = folder.job.unit_id(folder.job.asked[0])
+    code = OTHER.replace("'u'", "sys.argv[2]") + "; import time; time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code, folder.path, unit], cwd=ROOT, text=True, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == "True\n"
+    lines = local.run([folder.job], [config], 1, patience_s=0)
+    assert len(lines) == 1 and "1 video is being made by another command" in lines[0] and not folder.reader.records()
+    timer = threading.Timer(1.0, process.kill)
+    timer.start()
+    begun = time.monotonic()
+    assert local.run([folder.job], [config], 1) == [] and time.monotonic() - begun > 0.9
+    assert len(folder.reader.records()) == 1 and "waiting for it" in capfd.readouterr().err
+    process.wait()

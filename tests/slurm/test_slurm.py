@@ -1,0 +1,140 @@
+"""Whatever a cluster does: every unit exactly once, and the table of an undisturbed local run. Against a real SLURM."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+
+from eval.records import runs
+from tests.slurm import sweeps
+from tests.slurm.conftest import MOST
+from tests.slurm.sweeps import attempts, finish, midway, records, restarts, running, slurm, start, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster", "cancelled")]
+
+
+def test_an_array(tmp_path, whole):
+    told = finish(start(tmp_path, "launcher.units_per_job=4"))
+    assert "12 videos in 4 jobs" in told and "submitted array" in told
+    whole(tmp_path)
+    jobs = {(attempt["slurm"]["array_job_id"], attempt["slurm"]["array_task_id"]) for attempt in attempts(tmp_path)}
+    assert len(jobs) == 4 and len({array for array, _ in jobs}) == 1
+    before = len(list(tmp_path.glob("slurm/*")))
+    assert "submitted" not in finish(start(tmp_path)) and len(list(tmp_path.glob("slurm/*"))) == before, "nothing is missing"
+
+
+def test_a_raising_job(tmp_path, whole):
+    """One unit cannot write its trace; the others go on, SLURM sees a failure, and the command says which."""
+    first = start(tmp_path, "launcher.wait=false")
+    finish(first)
+    until(lambda: len(running()) == 2)
+    run = next(run for run in runs(tmp_path) if "seed=1" in str(run.path))
+    prompt, unit = next(iter(run.asked()[-1].units.items()))
+    folder = run.path / "units" / f"{prompt}-{unit[:8]}.trace.jsonl"
+    folder.mkdir(parents=True)
+    told = finish(start(tmp_path), status=1)
+    assert "2 jobs of earlier commands are on their way" in told and "IsADirectoryError" in told
+    states = [line.split()[1] for line in told.splitlines() if line.split()[1:2] in (["FAILED"], ["COMPLETED"])]
+    assert states == ["FAILED"], told
+    assert len(records(tmp_path)) == sweeps.UNITS, "eleven good ones and the error"
+    shown = slurm("scontrol", "-o", "show", "job")
+    assert "JobState=FAILED" in shown and "JobState=COMPLETED" in shown
+    folder.rmdir()
+    finish(start(tmp_path))
+    whole(tmp_path)
+
+
+def test_a_killed_worker(tmp_path, whole):
+    """The job notices and begins another process; nobody has to do anything."""
+    command = start(tmp_path)
+    midway(tmp_path)
+    os.kill(next(a["pid"] for a in attempts(tmp_path) if alive(a["pid"])), signal.SIGKILL)
+    finish(command)
+    whole(tmp_path)
+    assert len(attempts(tmp_path)) > 2
+
+
+def test_a_killed_job(tmp_path, whole):
+    """What a job leaves that dies whole, as by the kernel for memory, is submitted again."""
+    command = start(tmp_path)
+    midway(tmp_path)
+    slurm("scancel", "--signal=KILL", running()[0])
+    assert finish(command).count("submitted") == 2
+    whole(tmp_path)
+
+
+def test_preemption_by_a_higher_partition(tmp_path, whole):
+    command = start(tmp_path, "launcher.partition=low")
+    midway(tmp_path)
+    slurm("sbatch", "-p", "high", "-N", "2", "-o", str(tmp_path / "other"), "--wrap", "srun sleep 5")
+    finish(command)
+    whole(tmp_path)
+    assert restarts(tmp_path), "nobody was evicted"
+
+
+def test_a_time_limit_with_requeues(tmp_path, whole):
+    """All units in one job of one minute, warned 43 seconds before its end."""
+    finish(start(tmp_path, "launcher.units_per_job=12", "launcher.time_minutes=1", "launcher.warn_seconds=43", "launcher.max_parallel=1"))
+    whole(tmp_path)
+    assert restarts(tmp_path), "it fitted into the time"
+
+
+def test_an_administrators_requeue(tmp_path, whole):
+    command = start(tmp_path)
+    midway(tmp_path)
+    for name in running():
+        slurm("scontrol", "requeue", name)
+    finish(command)
+    whole(tmp_path)
+    assert restarts(tmp_path)
+
+
+def test_a_node_set_down(tmp_path, whole):
+    command = start(tmp_path)
+    midway(tmp_path)
+    node = slurm("squeue", "-h", "-r", "-t", "RUNNING", "-o", "%N").split()[0]
+    slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    until(lambda: slurm("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i"), 30)
+    finish(command)
+    whole(tmp_path)
+    assert restarts(tmp_path)
+
+
+def test_more_jobs_than_an_array_may_have(tmp_path, whole):
+    told = finish(start(tmp_path, "launcher.units_per_job=2"))
+    line = next(line for line in told.splitlines() if line.startswith("submitted array"))
+    assert "12 videos in 6 jobs" in told and line.partition(";")[0].count(",") == 1 and MOST < 6
+    whole(tmp_path)
+
+
+def test_two_launches_at_once(tmp_path, whole):
+    both = [start(tmp_path) for _ in range(2)]
+    for command in both:
+        finish(command)
+    whole(tmp_path)
+    jobs = [name for path in tmp_path.glob("slurm/*/launch.json") for name in json.loads(path.read_text(encoding="utf-8"))["jobs"]]
+    assert len(jobs) in (2, 4), "each alone would have submitted two"
+
+
+def test_nobody_waits_and_a_later_command_does(tmp_path, whole):
+    told = finish(start(tmp_path, "launcher.wait=false"), limit_s=60)
+    assert "submitted array" in told and "python -m eval.tables" in told and not records(tmp_path)
+    assert "2 jobs of earlier commands" in finish(start(tmp_path))
+    whole(tmp_path)
+    assert len(list(tmp_path.glob("slurm/*"))) == 1
+
+
+def test_a_refusal_of_sbatch_is_one_line(tmp_path):
+    told = finish(start(tmp_path, "launcher.partition=lwo"), status=1).strip().splitlines()
+    assert "invalid partition specified: lwo" in told[-1] and "Traceback" not in "".join(told)
+
+
+def alive(process: int) -> bool:
+    try:
+        with open(f"/proc/{process}/stat", encoding="utf-8") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
