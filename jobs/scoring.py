@@ -115,9 +115,16 @@ def _scorer(asked: Kit, records: Path) -> VideoScorer:
     return VideoScorer(asked, RecordStore(records))
 
 
-def release() -> None:
-    """Let the networks go: a backbone needs their place on the card."""
+def make_way(config: RunConfig) -> None:
+    """Before a backbone is loaded: let the scorer's networks go, and make a torchvision that is half there harmless.
+
+    Beside a torch without CUDA it takes transformers, and the text encoder with it, down.
+    """
     _scorer.cache_clear()
+    if config.eval.scorer == SCORER:
+        from eval.vbench.packages import prepare
+
+        prepare()
 
 
 def score(attempt: Attempt, prompts: Sequence[Prompt], report: Callable[[dict[str, Any]], None], made: Sequence[str]) -> int:

@@ -118,7 +118,7 @@ def work(job: Job, attempt_name: str, argv: Sequence[str], plain: Mapping[str, A
     unmade = [prompt for prompt in missing if prompt.id not in there]
     meter = None if job.config.backbone.parts is None or not unmade else Gauge(job)
     if unmade:
-        scoring.release()
+        scoring.make_way(job.config)
     backbone, scorer = _load(job) if unmade else (None, None)
     runnable = [prompt for prompt in unmade if _runnable(attempt, backbone, prompt, report)]
     failed = len(unmade) - len(runnable)
