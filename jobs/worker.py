@@ -120,7 +120,7 @@ def work(
     unmade = [prompt for prompt in missing if prompt.id not in there]
     meter = None if job.config.backbone.parts is None or not unmade else Gauge(job)
     if unmade:
-        scoring.release()
+        scoring.make_way(job.config)
     backbone, scorer = _load(job) if unmade else (None, None)
     if backbone is not None:
         backbone.text.prepare([text for text in texts if _readable(backbone, text)])
