@@ -129,8 +129,8 @@ def speed(values: Mapping[str, str], methods: Sequence[str], tell: Callable[[str
     _ = backbone.network, backbone.codec
     loaded_s = time.monotonic() - begun
     blocks, batch = int(values["blocks"]), int(values["batch"])
-    rig = Rig(backbone, parts.network, text_rows(parts, batch), blocks, 0.0, batch, memory_fields(parts), whole)
-    rig.rehearse()
+    rig = Rig(backbone, parts.network, text_rows(parts, batch), blocks, 0.0, batch, memory_fields(parts), whole, compile=parts.compile)
+    rig.rehearse(methods)
     head = _head("speed", values, config, backbone)  # code and settings as they are now, whatever is committed meanwhile
     rows, failed = list[dict[str, Any]](), dict[str, str]()
     for index, method in enumerate(methods):

@@ -159,7 +159,7 @@ class NoiseConfig:
 
 @dataclass(frozen=True)
 class VideoConfig:
-    """How frames are stored for people; scores read the frames before they are encoded."""
+    """How frames are stored: for people, and for `eval=vbench`, which reads the file and says this in its scores' name."""
 
     height_px: int = inert("the file is for watching")
     crf: int = inert("the file is for watching")

@@ -68,12 +68,6 @@ def block(config: WanConfig, geometry: Geometry, attended_frames: int, steps: in
     return (one_pass(config, tokens, keys) * steps + one_pass(config, tokens, keys, flow=False)) * batch
 
 
-def switch(config: WanConfig, batch: int = 1) -> Work:
-    """A new text: its embedding, and keys and values of all layers."""
-    dim = config.dim
-    return Work(linear=batch * config.text_len * 2 * (config.text_dim * dim + dim * dim + config.layers * 2 * dim * dim))
-
-
 def peak_tflops(device_name: str, dtype: str) -> float | None:
     """What a device of this name can do in bf16; None for another type, a device that is not listed, or a processor."""
     if dtype != "bfloat16":

@@ -116,7 +116,8 @@ def scores_key(config: RunConfig) -> dict[str, Any] | None:
 
     plain = dataclasses.replace(config, eval=dataclasses.replace(config.eval, weights=None))
     networks = identity(config)  # not a digest of the whole folder: only networks that have something to do count
-    return {"epoch": SCORE_EPOCH, "scores": _entering(plain, "scores") | {"eval.weights": networks}}
+    read = {"eval.weights": networks, "video": dataclasses.asdict(config.video)}  # the file is what is scored
+    return {"epoch": SCORE_EPOCH, "scores": _entering(plain, "scores") | read}
 
 
 def shard_of(index: int, whole: int) -> int:

@@ -12,6 +12,7 @@ import gc
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -21,7 +22,6 @@ from torch import Tensor
 from echo.backbone.interface import VideoModel, latent_shape
 from echo.backbone.packed import Network
 from echo.backbone.sizes import WanConfig
-from echo.backbone.wan import Attend
 from echo.cache.plan import Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
@@ -32,6 +32,7 @@ from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT, SceneStart, Sc
 from jobs import flops
 from jobs.memory import Meter, Setup, forecast
 from jobs.overhead import AttentionOnly
+from jobs.stopwatch import Stopwatch, TimedNetwork
 
 FRAMES = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT
 """Pixel frames of a block, a video's first one aside."""
@@ -40,77 +41,6 @@ HORIZON = 60
 """Blocks of plans that are looked at to see when a window is full."""
 SHARES = {"steady": 0.45, "stream": 0.25, "switch": 0.30}
 """How a method's time is divided once its window is full; what a stretch leaves over, the next ones have."""
-
-
-class Stopwatch:
-    """Moments on a device: events on CUDA, which nobody waits for until a difference is asked; else the host's clock.
-
-    On one thread that is the processor's time, so that other programs' load is not in it.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.cuda = device.type == "cuda"
-        self._device = device
-        self._now = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-
-    @property
-    def clock(self) -> str:
-        """What differences are of, for records."""
-        if self.cuda:
-            return "CUDA events"
-        return "processor time of one thread" if self._now is time.process_time else "wall clock"
-
-    def mark(self) -> Any:
-        """Now, as the device sees it."""
-        if not self.cuda:
-            return self._now()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(self._device))
-        return event
-
-    def ms(self, start: Any, end: Any) -> float:
-        """Milliseconds between two marks."""
-        if not self.cuda:
-            return 1e3 * (end - start)
-        end.synchronize()
-        return float(start.elapsed_time(end))
-
-    def wait(self) -> None:
-        """Until the device has done all that was asked."""
-        if self.cuda:
-            torch.cuda.synchronize(self._device)
-
-
-class TimedNetwork:
-    """Stands for a network in a rollout and marks each pass: "pass" gives a flow, "clean" leaves states alone."""
-
-    def __init__(self, network: Network, watch: Stopwatch) -> None:
-        self._network, self._watch = network, watch
-        self._leave_states = getattr(network, "leave_states", network)
-        self.time_states, self.text_states = network.time_states, network.text_states
-        self.marks: list[tuple[str, Any, Any]] = []
-
-    @property
-    def patch_embedding(self) -> torch.nn.Conv3d:
-        return self._network.patch_embedding
-
-    def __call__(self, latents: Tensor, time: Any, text: Any, attend: Attend) -> Tensor:
-        start = self._watch.mark()
-        flow = self._network(latents, time, text, attend)
-        self.marks.append(("pass", start, self._watch.mark()))
-        return flow
-
-    def leave_states(self, latents: Tensor, time: Any, text: Any, attend: Attend) -> None:
-        """As the network's own, or its forward, where it has none."""
-        start = self._watch.mark()
-        self._leave_states(latents, time, text, attend)
-        self.marks.append(("clean", start, self._watch.mark()))
-
-    def taken(self) -> list[tuple[str, float]]:
-        """Kind and milliseconds of the passes since the last call."""
-        found = [(kind, self._watch.ms(start, end)) for kind, start, end in self.marks]
-        self.marks.clear()
-        return found
 
 
 def still_noise(geometry: Geometry, batch: int, dtype: torch.dtype, device: torch.device, draws: int) -> Noise:
@@ -154,6 +84,7 @@ class Rig:
     memory: dict[str, Any] = field(default_factory=dict)  # fields of `jobs.memory.Setup` that say how the parts are computed
     meter: Meter | None = None  # started before anything was loaded
     references: dict[int, float] = field(default_factory=dict)
+    compile: str = "none"  # how the network was compiled (echo.backbone.compiled)
 
     def __post_init__(self) -> None:
         self.watch = Stopwatch(self.backbone.device)
@@ -176,8 +107,12 @@ class Rig:
         self.starts.append(SceneStart(rollout.block, transition if self.starts else None, recalls))
         rollout.switch(self.rows_BLT, transition, recalls)
 
-    def rehearse(self) -> None:
-        """Run a little of all that is timed later: compilers, kernels chosen by trial, and first touches of memory count for nobody."""
+    def rehearse(self, methods: Sequence[str] = ()) -> None:
+        """Run a little of all that is timed later: compilers, kernels chosen by trial, and first touches of memory count for nobody.
+
+        methods: all that will be measured. Compiled code is made anew for passes of another number of frames, as a recache from a full
+        window is, so each method's switches are gone through with its own policy, and all of them before the first one is timed.
+        """
         rollout, stream = self.rollout(make_policy({"method": "self_forcing"})), self.backbone.codec.stream()
         self.switch(rollout)
         for _ in range(LEAST_BLOCKS):
@@ -186,6 +121,23 @@ class Rig:
         self.network.taken()
         del rollout, stream
         self.release()
+        for method in methods if self.compile != "none" else ():
+            with suppress(RuntimeError, ValueError):  # where it fails, its measurement will too, and says so
+                self._rehearse_switches(make_policy({"method": method}))
+            self.network.taken()
+            self.release()
+
+    def _rehearse_switches(self, policy: Policy) -> None:
+        """Every kind of switch from a full window; CUDA graphs are replayed from the third time on."""
+        rollout = self.rollout(policy)
+        self.switch(rollout)
+        for _ in range(steady_from(policy, self.geometry)[0]):
+            rollout.next()
+        for _ in range(LEAST_BLOCKS if self.compile == "graphs" else 1):
+            for transition in Transition:
+                self.switch(rollout, transition, recalls_of(transition))
+                rollout.next()
+        self.watch.wait()
 
     def release(self) -> None:
         """Give a finished rollout's memory back before the next one takes its own."""
@@ -319,10 +271,9 @@ def _switches(rig: Rig, rollout: Rollout, warm: int, budget: Budget, notes: list
     recaches: list[float] = []
     for _ in range(rounds):
         for transition in Transition:
-            recalls = 0 if transition is Transition.recall else None
             rig.network.taken()
             begin = rig.watch.mark()
-            rig.switch(rollout, transition, recalls)
+            rig.switch(rollout, transition, recalls_of(transition))
             rollout.next()
             found[transition.value].append(rig.watch.ms(begin, rig.watch.mark()))
             kind, ms = rig.network.taken()[0]
@@ -331,6 +282,11 @@ def _switches(rig: Rig, rollout: Rollout, warm: int, budget: Budget, notes: list
                 rollout.next()
     rig.watch.wait()
     return {name: summary(values) for name, values in found.items()} | {"recache": summary(recaches) if recaches else None}
+
+
+def recalls_of(transition: Transition) -> int | None:
+    """The scene that a switch goes back to, where its kind goes back to one: the first."""
+    return 0 if transition is Transition.recall else None
 
 
 def setup_of(rig: Rig, policy: Policy, script: Script) -> Setup:

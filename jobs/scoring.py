@@ -103,10 +103,21 @@ def spans(job: Job, prompt: Prompt) -> list[Span]:
 
 
 def filmed(folder: RunFolder, prompts: Sequence[Prompt]) -> dict[str, dict[str, Any]]:
-    """Records of videos that are there, by prompt id, however they were scored."""
-    done = folder.reader.settled(None).done
-    found = {prompt.id: done[unit] for prompt in prompts if (unit := folder.job.unit_id(prompt)) in done}
-    return {name: record for name, record in found.items() if (folder.path / "units" / record["files"]["video"]).is_file()}
+    """Records of videos that are there, by prompt id, however they were scored; those encoded otherwise than asked left out."""
+    last = {record["unit"]: record for record in folder.reader.records() if record["status"] == "ok"}
+    found = {prompt.id: last[unit] for prompt in prompts if (unit := folder.job.unit_id(prompt)) in last}
+    wanted = dataclasses.asdict(folder.job.config.video)
+    return {
+        name: record
+        for name, record in found.items()
+        if (folder.path / "units" / record["files"]["video"]).is_file() and _encoding(folder, record["attempt"]) == wanted
+    }
+
+
+def _encoding(folder: RunFolder, attempt: str) -> dict[str, Any]:
+    """Settings of the video that an attempt made or, not making it, found as it wanted it; none where it left no word."""
+    path = folder.path / "attempts" / f"{attempt}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))["config"]["video"]) if path.is_file() else {}
 
 
 @lru_cache(maxsize=1)
@@ -117,14 +128,21 @@ def _scorer(asked: Kit, records: Path) -> VideoScorer:
     return VideoScorer(asked, RecordStore(records))
 
 
-def release() -> None:
-    """Let the networks go: a backbone needs their place on the card."""
+def make_way(config: RunConfig) -> None:
+    """Before a backbone is loaded: let the scorer's networks go, and make a torchvision that is half there harmless.
+
+    Beside a torch without CUDA it takes transformers, and the text encoder with it, down.
+    """
     _scorer.cache_clear()
+    if config.eval.scorer == SCORER:
+        from eval.vbench.packages import prepare
+
+        prepare()
 
 
-def unmade(folder: RunFolder) -> tuple[Prompt, ...]:
-    """The prompts that are to be tried and have no video."""
-    missing = folder.missing()
+def unmade(folder: RunFolder, prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+    """Those of some prompts that are to be tried and have no video."""
+    missing = [prompt for prompt in folder.missing() if prompt in prompts]
     there = filmed(folder, missing)
     return tuple(prompt for prompt in missing if prompt.id not in there)
 

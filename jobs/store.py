@@ -185,16 +185,16 @@ class Attempt:
         starts, unit = self.claims.starts(), self.folder.job.unit_id
         return sorted(groups, key=lambda row: max(starts.get(unit(prompt), 0) for prompt in row[1]))
 
-    def take(self, prompts: Sequence[Prompt], left: Callable[[], Sequence[Prompt]] | None = None) -> list[Prompt]:
+    def take(self, prompts: Sequence[Prompt], left: Callable[[Sequence[Prompt]], Sequence[Prompt]] | None = None) -> list[Prompt]:
         """Those of some prompts that nobody else is at and that are still to be done; they are this attempt's now.
 
-        left: tells what is to be done, asked when the claims stand; what has no finished unit by default.
+        left: which of some prompts are to be done, asked when the claims stand; what has no finished unit by default.
         """
         unit = self.folder.job.unit_id
         own = [prompt for prompt in prompts if self.claims.take(unit(prompt))]
-        open_ones = (left or self.folder.missing)() if own else ()
-        self.release([prompt for prompt in own if prompt not in open_ones])
-        return [prompt for prompt in own if prompt in open_ones]
+        still = (self.folder.missing() if left is None else left(own)) if own else ()
+        self.release([prompt for prompt in own if prompt not in still])
+        return [prompt for prompt in own if prompt in still]
 
     def holds(self, prompt: Prompt) -> bool:
         """Whether a prompt was taken and not let go."""

@@ -103,9 +103,9 @@ def _make_then_score(attempt: Attempt, missing: Sequence[Prompt], report: Report
         lost.update([event["prompt"]] if "prompt" in event else ())
         report(event)
 
-    unmade = scoring.unmade(attempt.folder)
+    unmade = scoring.unmade(attempt.folder, missing)
     if unmade:
-        scoring.release()
+        scoring.make_way(attempt.folder.job.config)
         _make(attempt, unmade, hear, texts)
         shelf.release()  # the networks of the scorer take the place of a large one on the card
     return len(lost) + scoring.score(attempt, [prompt for prompt in missing if prompt.id not in lost], report)
@@ -130,7 +130,7 @@ def _make(attempt: Attempt, missing: Sequence[Prompt], report: Report, texts: Se
         if left is None and len(own) < len(some):  # else it is told who scores them
             report({"elsewhere": [prompt.id for prompt in some if prompt not in own]})
         failed += _group(folder, attempt, backbone, scorer, group, own, report, meter) if own else 0
-        attempt.release(own if left is None else [prompt for prompt in left() if prompt in own])
+        attempt.release(own if left is None else left(own))
     if meter is not None and groups:
         report({"note": f"{job.title}: {meter.line()}"})
     return failed

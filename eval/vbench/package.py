@@ -3,7 +3,8 @@
     python -m eval.vbench.package JOB.json     what that process runs
 
 The package fetches what it lacks, loads weights by its own rules and keeps nothing before it ends. So it gets a cache built of
-links to weights that were checked, is asked for one dimension at a time, and each answer is written as soon as it is there.
+links to weights that were checked, is asked for one dimension at a time, and each answer is written as soon as it is there: asked
+the same again, it goes on after the last one.
 Its answers are kept as it gives them, but on one scale: 0..1 (imaging quality over 100, dynamic degree 0 or 1).
 """
 
@@ -55,6 +56,8 @@ PLACES: Final = MappingProxyType(
     }
 )
 """Network -> where the package looks for its weights, below its cache."""
+VERSIONS: Final = ("torch", "torchvision", "numpy", "vbench", "openai-clip", "pyiqa", "timm")
+"""Packages whose versions an answer depends on."""
 DINO_CODE: Final = "dino_model/facebookresearch_dino_main"
 CLONE: Final = "git clone https://github.com/facebookresearch/dino"
 
@@ -222,10 +225,11 @@ def lines(found: Mapping[str, Difference]) -> list[str]:
 
 
 def _prepare(asked: Asked) -> Path:
-    """A cache for just these weights: links where the package can read the published file, else the same tensors for it."""
+    """A cache for just these videos and weights: links where the package can read the published file, else the same tensors for it."""
     files = {name: asked.files[name].resolve() for dimension in asked.dimensions for name in NETWORKS[dimension]}
-    known = [*(f"{name} {path} {path.stat().st_size} {path.stat().st_mtime_ns}" for name, path in sorted(files.items())), *asked.dimensions]
-    known += [f"{video.resolve()} {video.stat().st_mtime_ns}" for video in asked.videos]
+    parts = [*files.values(), *(video.resolve() for video in asked.videos), *([asked.setup.resolve()] if asked.setup else [])]
+    known = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in parts]
+    known += [*asked.prompts, str(asked.dino_code), asked.device, json.dumps(packages.versions(*VERSIONS))]
     cache = asked.cache.resolve() / hashlib.sha256("\n".join(known).encode()).hexdigest()[:16]
     for name, path in files.items():
         place = cache / PLACES[name]
@@ -283,6 +287,8 @@ def _main(job_path: Path) -> None:
     folder = Path(vbench.__file__).parent
     bench = vbench.VBench(torch.device(job["device"]), str(folder / "VBench_full_info.json"), str(job_path.parent / "out"))
     for dimension in job["dimensions"]:
+        if (job_path.parent / f"{dimension}.json").is_file():
+            continue
         radii.clear()
         bench.evaluate(job["videos"], dimension, prompt_list=job["prompts"], dimension_list=[dimension], local=True, mode="custom_input")
         said = json.loads((job_path.parent / "out" / f"{dimension}_eval_results.json").read_text(encoding="utf-8"))[dimension]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import types
+import weakref
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from echo.backbone import compiled, kernels
-from echo.backbone.wan import WanConfig, WanModel
+from echo.backbone.wan import Block, WanConfig, WanModel
 from echo.geometry import Geometry
 from echo.noise import keyed_noise
 from echo.rollout import Rollout
@@ -53,6 +55,9 @@ def test_compiling_changes_nothing_but_time(geometry: Geometry, monkeypatch: pyt
         model.blocks[1].ffn[0].weight.mul_(1.5)
     assert not torch.allclose(run(fast), plain, atol=1e-3), "each layer has its own weights, and a change of them counts"
     assert torch.allclose(run(fast), run(model), atol=1e-5)
+    block = weakref.ref(fast.blocks[0])
+    del fast
+    assert block() is None, "what was compiled keeps no network"
 
 
 @pytest.mark.parametrize(
@@ -68,6 +73,20 @@ def test_what_cannot_be_compiled_is_refused(mode: str, device: str, words: str, 
     monkeypatch.setattr(compiled, "compiler", lambda device: False)
     with pytest.raises(ValueError, match=words):
         compiled.check(mode, device)
+
+
+def test_a_compiled_network_goes_with_its_last_name(model: WanModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three gigabytes on a card must not wait for a collection. Nothing is compiled here before the first pass."""
+    monkeypatch.setattr(compiled, "compiler", lambda device: True)
+    fast = compiled.speed_up(model, "blocks")
+    block, state = weakref.ref(fast.blocks[0]), fast.state_dict().keys()
+    assert state == model.state_dict().keys() and isinstance(fast.blocks[0], Block)
+    gc.disable()
+    try:
+        del fast
+        assert block() is None
+    finally:
+        gc.enable()
 
 
 def test_as_it_is_costs_nothing(model: WanModel) -> None:

@@ -172,6 +172,7 @@ def test_wrong_files_are_refused_in_one_line(vae, tmp_path):
     refused({k: v for k, v in state.items() if k != first}, r"1 missing keys, first decoder\.up_blocks\.1\.resnets\.1\.conv1\.weight")
     refused(state | {"decoder.extra": torch.ones(1)}, r"1 unexpected, first decoder\.extra \[1\]; it looks like a VAE in Wan's layout")
     refused(state | {"conv2.bias": torch.ones(48)}, r"1 misshapen, first post_quant_conv\.bias \[48\] where \[16\] belongs")
+    refused({"blocks.0.ffn.0.lora_A.weight": torch.ones(2, 2)}, r"it looks like a LoRA \(low-rank additions\)")
     refused({"blocks.0.self_attn.q.weight": torch.ones(2, 2)}, r"not the VAE of Wan2\.1: .*; it looks like a Wan network")
     refused({"decoder.upsamples.0.upsamples.0.residual.0.gamma": torch.ones(2, 1, 1, 1)}, r"it looks like the VAE of Wan2\.2")
     with pytest.raises(ValueError, match="no weights at .*nowhere"):

@@ -53,6 +53,9 @@ def test_videos_are_scored_from_their_files_and_made_once(config, tmp_path, monk
     def never(*_: object) -> None:
         raise AssertionError("nothing is to be made")
 
+    finer = changed(config, "video.crf", 1)
+    assert prepare(finer).scores_id != job.scores_id and prepare(finer).run_id == job.run_id
+    assert not scoring.filmed(RunFolder(prepare(finer)), job.asked) and len(scoring.filmed(RunFolder(job), job.asked)) == 2
     monkeypatch.setattr(shelf, "load", never)
     assert work(prepare(config), new_attempt(), [], config, events.append) == 0 and len(run.records()) == 4
     other = changed(config, "eval.vbench.dimensions", "temporal_flickering")  # other scores of videos that are there

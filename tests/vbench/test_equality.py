@@ -103,9 +103,15 @@ def test_a_folder_is_scored_by_both_with_one_command(files, tmp_path):
         (weights / networks.FILES[name][0]).symlink_to(files[name])
     dimensions = ["temporal_flickering", "subject_consistency", "background_consistency", "aesthetic_quality"]
     words = [f"dimensions={','.join(dimensions)}", "clip_features=dino_clip", f"weights={weights}", f"records={tmp_path / 'records'}"]
-    said = command([str(tmp_path / "videos"), *words, "backend=vbench_package", "device=cpu", f"output={tmp_path / 'out'}"])
+    words = [str(tmp_path / "videos"), *words, "backend=vbench_package", "device=cpu", f"output={tmp_path / 'out'}"]
+    said = command(words)
     assert [line.split()[0] for line in said[:-1]] == dimensions and said[-1].startswith(f"{len(videos)} videos"), said
     assert all(float(line.split()[2]) <= TOLERANCE for line in said[:-1]), said
+    answers = {path: path.stat().st_mtime_ns for path in (tmp_path / "vbench_package").glob("*/*.json") if path.stem in dimensions}
+    next(path for path in answers if path.stem == dimensions[0]).unlink()
+    assert command(words) == said
+    again = {path.stem: path.stat().st_mtime_ns == answers[path] for path in answers}
+    assert again == {name: name != dimensions[0] for name in dimensions}, f"answers that were there: {again}"
 
 
 def test_the_committed_run_with_true_sizes_was_equal():

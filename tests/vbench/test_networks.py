@@ -203,6 +203,16 @@ def test_the_package_is_asked_for_what_it_can_answer(tmp_path):
         package.check(package.Asked((video,), ("",), ("subject_consistency",), {"dino": weights}, tmp_path))
 
 
+@needs_package
+def test_a_package_that_fails_says_why_and_where_its_log_is(tmp_path):
+    video, setup = tmp_path / "a.mp4", tmp_path / "setup.py"
+    video.write_bytes(b"")
+    setup.write_text("raise RuntimeError('no flicker today')\n", encoding="utf-8")
+    asked = package.Asked((video,), ("",), ("temporal_flickering",), {}, tmp_path / "cache", setup=setup)
+    with pytest.raises(ValueError, match=r"the vbench package ended with 1: RuntimeError: no flicker today; its log is .*/log$"):
+        package.evaluate(asked)
+
+
 def test_differences_tell_where_they_are_largest(tmp_path):
     videos = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
     found = package.differences({"x": [0.1, 0.5], "y": [0.0, 0.0]}, {"x": [0.1, 0.25]}, videos)
