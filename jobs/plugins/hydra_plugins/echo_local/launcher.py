@@ -37,7 +37,7 @@ class LocalLauncher(Launcher):
 
         command.forget(Path(self._config.hydra.sweep.dir))
         if self._resources:
-            raise SystemExit(f"launcher: {next(iter(self._resources))} is a resource of jobs on a cluster; add hydra/launcher=slurm")
+            raise SystemExit(f"launcher: {min(self._resources)} is a resource of jobs on a cluster; add hydra/launcher=slurm")
         loader = self._context.config_loader
         command.run([loader.load_sweep_config(self._config, list(overrides)) for overrides in job_overrides])
         return []
