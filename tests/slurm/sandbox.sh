@@ -114,7 +114,10 @@ case ${1:-} in
     echo "export SLURM_CONF=$SLURM_CONF PATH=$PATH"
     ;;
   stop)
-    if living "$top/run/slurmctld.pid"; then scancel --full --user=root >/dev/null 2>&1 || true; fi
+    if living "$top/run/slurmctld.pid"; then
+      scancel --full --user=root >/dev/null 2>&1 || true
+      for _ in $(seq 1 150); do [ -n "$(timeout 5 squeue -h 2>/dev/null)" ] || break; sleep 0.1; done # steps outlive their slurmd
+    fi
     for file in "$top"/run/slurmd-*.pid "$top/run/slurmctld.pid" "$top/munge/munged.pid"; do
       living "$file" || continue
       kill "$(cat "$file" 2>/dev/null)" 2>/dev/null || true
