@@ -59,10 +59,11 @@ class Scored:
 
 def scored(run: Run, scores: str) -> Scored:
     """What is done of a run under a way of scoring, from wherever it is read fastest."""
-    index = index_of(run.path.parents[5])
-    place = index.get(run.path.relative_to(run.path.parents[4]).as_posix()) if index else None
+    store = run.path.parents[5]
+    index = index_of(store)
+    place = index.get("/".join(run.path.parts[-5:])) if index else None
     if place is not None and place["plain"] and place["files"] == record_files(run.path):
-        return _from_parquet(run.path.parents[5] / "compact" / place["file"], place, scores)
+        return _from_parquet(f"{store}/compact/{place['file']}", place, scores)
     return _from_records(run.settled(scores))
 
 
@@ -81,7 +82,7 @@ def _number(value: float | None) -> float:
 def record_files(run: Path) -> dict[str, int]:
     """Bytes of each file of records of a run."""
     try:
-        with os.scandir(run / "records") as entries:
+        with os.scandir(f"{run}/records") as entries:
             return {entry.name: entry.stat().st_size for entry in entries if entry.name.endswith(".jsonl")}
     except FileNotFoundError:
         return {}
@@ -89,18 +90,18 @@ def record_files(run: Path) -> dict[str, int]:
 
 def index_of(store: Path) -> dict[str, Any]:
     """Places of the runs that were folded, by path below `runs`; empty where there are none, or of another version."""
-    path = store / "compact" / "index.json"
+    path = f"{store}/compact/index.json"
     try:
-        stat = path.stat()
+        stat = os.stat(path)
     except OSError:
         return {}
     return _index(path, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=4)
-def _index(path: Path, mtime_ns: int, size_bytes: int) -> dict[str, Any]:
+def _index(path: str, mtime_ns: int, size_bytes: int) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(Path(path).read_bytes())
         import pyarrow  # noqa: F401  without it the JSON lines are read
     except (OSError, ValueError, ImportError):
         return {}
@@ -120,7 +121,7 @@ class _Folded:
 
 
 @lru_cache(maxsize=2)  # runs are read in the order of their folders
-def _folded(path: Path) -> _Folded:
+def _folded(path: str) -> _Folded:
     """The columns that tables need. File names are never used twice, so that what is kept here is never old."""
     import pyarrow.parquet as pq
 
@@ -143,7 +144,7 @@ def _coded(table: pa.Table, name: str) -> tuple[NDArray[np.int64], list[Any]]:
     return np.asarray(coded.indices.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64), coded.dictionary.to_pylist()
 
 
-def _from_parquet(path: Path, place: Mapping[str, Any], scores: str) -> Scored:
+def _from_parquet(path: str, place: Mapping[str, Any], scores: str) -> Scored:
     folded, start, stop = _folded(path), place["start"], place["stop"]
     codes, known = folded.scores
     wanted = codes[start:stop] == (known.index(scores) if scores in known else -2)

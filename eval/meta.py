@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from eval import metrics
@@ -99,15 +98,16 @@ def _backbone(entry: Entry) -> dict[str, Any]:
 def commits(entries: Iterable[Entry]) -> dict[str, int]:
     """How many attempts, of those that numbers are of, were made by each commit; "-changed" where the code differed from it."""
     found: dict[str, int] = {}
-    for path, attempt in sorted({pair for entry in entries for pair in entry.attempts}):
-        commit = _commit(path / "attempts" / f"{attempt}.json")
+    for path, attempt in {pair for entry in entries for pair in entry.attempts}:
+        commit = _commit(f"{path}/attempts/{attempt}.json")
         found[commit] = found.get(commit, 0) + 1
     return dict(sorted(found.items()))
 
 
-def _commit(path: Path) -> str:
+def _commit(path: str) -> str:
     try:
-        code = json.loads(path.read_text(encoding="utf-8")).get("code") or {}
+        with open(path, encoding="utf-8") as file:
+            code = json.load(file).get("code") or {}
     except (OSError, ValueError):
         return "unknown"
     return (code.get("commit") or "unknown") + ("-changed" if code.get("dirty") else "")

@@ -94,7 +94,7 @@ class Scores(Mapping[Unit, Mapping[str, float | None]]):
         self._names: set[str] = set()
         self._cache: dict[str, Values] = {}
         self._whole: tuple[Frame, Numbers] | None = None
-        self._found: dict[Unit, tuple[int, int]] | None = None
+        self._known: dict[Unit, tuple[int, int]] | None = None
 
     def add(self, prompts: Sequence[str], seed: int, metrics: Mapping[str, Floats], names: Iterable[str] | None = None) -> None:
         """Units of one run.
@@ -108,7 +108,7 @@ class Scores(Mapping[Unit, Mapping[str, float | None]]):
         self._parts.append((prompts, seed, dict(metrics)))
         self._names |= set(metrics if names is None else names)
         self._cache.clear()
-        self._whole = self._found = None
+        self._whole = self._known = None
 
     @property
     def names(self) -> set[str]:
@@ -151,15 +151,16 @@ class Scores(Mapping[Unit, Mapping[str, float | None]]):
     def __iter__(self) -> Iterator[Unit]:
         return self._frame[0].units()
 
-    @property
-    def _places(self) -> dict[Unit, tuple[int, int]]:
-        if self._found is None:
-            parts = enumerate(self._parts)
-            self._found = {(prompt, seed): (part, row) for part, (prompts, seed, _) in parts for row, prompt in enumerate(prompts)}
-        return self._found
-
     def __contains__(self, unit: object) -> bool:
         return unit in self._places
+
+    @property
+    def _places(self) -> dict[Unit, tuple[int, int]]:
+        """Part and row of each unit."""
+        if self._known is None:
+            parts = enumerate(self._parts)
+            self._known = {(prompt, seed): (part, row) for part, (prompts, seed, _) in parts for row, prompt in enumerate(prompts)}
+        return self._known
 
     def __getitem__(self, unit: Unit) -> Mapping[str, float | None]:
         part, row = self._places[unit]

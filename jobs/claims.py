@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -106,14 +107,17 @@ class Claims:
             return False
 
     def _now(self) -> float:
-        """The time by the clock that stamps the files, which may be another machine's."""
+        """The time by the clock that stamps the files, which may be another machine's; by this one's where nothing can be written."""
         probe = self._folder / f".clock-{self._attempt}"
         try:
             with probe.open("wb"):
                 os.utime(probe)
             return probe.stat().st_mtime
+        except OSError:
+            return time.time()
         finally:
-            probe.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                probe.unlink()
 
     def _beat(self) -> None:
         wait = threading.Event()

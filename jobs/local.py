@@ -119,8 +119,9 @@ def _others_left_some(folders: Sequence[RunFolder], patience_s: float) -> bool:
     if first:
         sys.stderr.write(f"{_made_elsewhere(first)}; waiting for it\n")
     while first.keys() & now.keys() and time.monotonic() < end:
-        time.sleep(POLL_S)
+        clock = time.monotonic()
         now = held(folders)
+        time.sleep(max(POLL_S, 10 * (time.monotonic() - clock)))  # a large store takes a while to read
     missing = {(folder.path, folder.job.unit_id(prompt)) for folder in folders for prompt in (folder.missing() if first else ())}
     return bool(first.keys() & missing - now.keys())
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from jobs.config import ROOT, nearest
 
 CONF = ROOT / "conf"
+LAUNCHER = "hydra.launcher."
 
 
 def explain(error: Exception, words: Sequence[str]) -> str:
@@ -26,7 +27,10 @@ def explain(error: Exception, words: Sequence[str]) -> str:
     """
     overrides = [word for word in words if "=" in word.lstrip("-")]
     multirun = any(word in ("-m", "--multirun") for word in words)
+    slurm = "hydra/launcher=slurm" in overrides
     for word in overrides:
+        if slurm and any(word.startswith(f"{LAUNCHER}{name}=") for name in _launcher_keys()):
+            continue
         try:
             override = OverridesParser.create().parse_override(word)
         except HydraException as complaint:
@@ -44,6 +48,11 @@ def _mistake(override: Override, multirun: bool) -> str | None:
     written = (override.input_line or "").lstrip("+~")
     if override.is_sweep_override() and not multirun:
         return f"{written}: asks for several runs; add -m"
+    if key == "hydra/launcher":
+        options, value = sorted(path.stem for path in (CONF / key).glob("*.yaml")), written.partition("=")[2]
+        return None if value in options else f"{written}: no such launcher; {nearest(value, options)}"
+    if key.startswith(LAUNCHER):
+        return _launcher(key.removeprefix(LAUNCHER))
     if key.startswith(("hydra.", "hydra/", "method.")):
         return None
     if (CONF / key).is_dir():
@@ -56,6 +65,18 @@ def _mistake(override: Override, multirun: bool) -> str | None:
     if key not in known:
         return f"unknown key {key}: {nearest(key, known)}"
     return None
+
+
+def _launcher_keys() -> list[str]:
+    return [str(key) for key in OmegaConf.load(CONF / "hydra" / "launcher" / "slurm.yaml") if key != "_target_"]
+
+
+def _launcher(name: str) -> str | None:
+    """What is wrong with a setting of the launcher, which belongs to the one that has settings."""
+    known = _launcher_keys()
+    if name.partition(".")[0] in known:
+        return f"launcher.{name}: is a setting of jobs on a cluster; add hydra/launcher=slurm"
+    return f"unknown key launcher.{name}: {nearest(name, known)}"
 
 
 def _values(override: Override) -> list[str]:

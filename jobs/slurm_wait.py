@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,9 @@ from jobs.split import Piece
 from jobs.store import RunFolder
 
 LINE_EVERY_S = 15.0
+LAUNCH_FAILED = "launch failed requeued held"
+RELEASES = 3
+"""Of a job; one that is held more often has another reason than an unlucky node."""
 ROWS = 40
 """Of the table of failures."""
 STUCK = ("Held", "held", "Never", "BadConstraints", "Limit", "Invalid", "Resources reserved")
@@ -61,11 +65,23 @@ def _living(jobs: Mapping[str, Sequence[Piece]], told: set[str]) -> dict[str, En
         return None
     told.discard("silent")
     living = {name: queue[name] for name in jobs if name in queue}
+    for name in [name for name, entry in living.items() if entry.reason == LAUNCH_FAILED]:
+        _release(name, told)
     stuck = {entry.reason: name for name, entry in living.items() if entry.state == "PENDING" and any(w in entry.reason for w in STUCK)}
     for reason in stuck.keys() - told:
         told.add(reason)
         _say(f"job {stuck[reason]} waits, and SLURM says why: {reason}")
     return living
+
+
+def _release(name: str, told: set[str]) -> None:
+    """Let a job go again whose node failed while it was started; SLURM holds it and would do so for ever."""
+    times = sum(f"{name} released {time}" in told for time in range(RELEASES))
+    if times < RELEASES:
+        told.add(f"{name} released {times}")
+        _say(f"job {name} could not be started on its node and is held; it is released")
+        with contextlib.suppress(slurm_queue.Unreachable):
+            slurm_queue.ask(["scontrol", "release", name])
 
 
 def _line(units: int, left: int, first: int, living: Iterable[Entry], passed_s: float) -> str:

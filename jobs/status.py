@@ -25,6 +25,8 @@ from jobs.claims import Claims
 
 TAIL = 4
 """Lines of a traceback that are shown."""
+SEEDS = 12
+"""Columns that a terminal has room for; of more seeds a line tells the sum."""
 KEYS = {"store": "results", "experiment": "", "task": "", "method": ""}
 
 
@@ -197,13 +199,22 @@ def grid(lines: Sequence[Line]) -> list[str]:
     """The table for people."""
     seeds = sorted({seed for line in lines for seed in line.cells})
     several = len({line.backbone for line in lines}) > 1
-    head = ["task", "method", *(["backbone"] if several else []), *(f"seed={seed}" for seed in seeds), "left"]
+    wide = len(seeds) > SEEDS
+    names = [f"{len(seeds)} seeds", "of which not complete"] if wide else [f"seed={seed}" for seed in seeds]
+    head = ["task", "method", *(["backbone"] if several else []), *names, "left"]
     rows = [head]
     for line in lines:
-        cells = [line.cells[seed].text if seed in line.cells else "-" for seed in seeds]
+        cells = _narrow(line) if wide else [line.cells[seed].text if seed in line.cells else "-" for seed in seeds]
         rows.append([line.task, line.method, *([line.backbone] if several else []), *cells, _left(line, lines)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     return ["  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def _narrow(line: Line) -> list[str]:
+    """All seeds of a line in two cells: the sum, and which are not complete."""
+    rest = [seed for seed, cell in sorted(line.cells.items()) if cell.done < cell.asked]
+    shown = ",".join(map(str, rest[:SEEDS]))
+    return [line.total.text, f"{shown} and {len(rest) - SEEDS} more" if len(rest) > SEEDS else shown]
 
 
 def seconds_left(line: Line, lines: Sequence[Line]) -> float | None:

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,11 +24,12 @@ from typing import Any
 from tqdm import tqdm
 
 from eval.records import runs
+from jobs.claims import Claims
 from jobs.config import ROOT
 
 SWEEP = ("method=echo,infinity_rope", "task=hard", "seed=0,1,2", "prompts=8", "duration_scale=0.1", "max_workers=2")
-LONGEST_S = 8.0
-"""Moments of kills are drawn up to here, counted from the last start or kill."""
+STARTS = 3.0
+"""Moments of kills are drawn up to so many times as long as the sweep takes to its first video, counted from the last start or kill."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,19 +49,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def stress(kills: int, chance: random.Random, folder: Path) -> dict[str, Any]:
     """The damage that so many kills did, as counts by name."""
-    calm = folder / "undisturbed"
-    if start(calm).wait():
+    calm, begun = folder / "undisturbed", time.monotonic()
+    command = start(calm)
+    while not outcomes(calm) and command.poll() is None:
+        time.sleep(0.1)
+    longest_s = STARTS * (time.monotonic() - begun)
+    if command.wait():
         raise SystemExit("the undisturbed sweep fails by itself")
     expected = outcomes(calm)
     damage: Counter[str] = Counter()
     struck: Counter[str] = Counter()
-    stores = 0
+    stores = midway = 0
     with tqdm(total=kills, unit="kill", disable=not sys.stderr.isatty()) as bar:
         while struck.total() < kills:
             stores += 1
             store = folder / f"{stores:03d}"
             while struck.total() < kills:
-                victims = disturb(store, chance, kills - struck.total())
+                victims = disturb(store, chance, kills - struck.total(), longest_s)
+                midway += victims.pop("midway", 0)
                 struck += victims
                 bar.update(victims.total())
                 if not victims:
@@ -70,7 +77,7 @@ def stress(kills: int, chance: random.Random, folder: Path) -> dict[str, Any]:
                     break
             damage += compare(store, expected)
     counts = {name: damage[name] for name in ("lost", "torn", "double", "different")}
-    return {"kills": struck.total(), "of": dict(struck), "stores": stores, "videos": stores * len(expected), **counts}
+    return {"kills": struck.total(), "midway": midway, "of": dict(struck), "stores": stores, "videos": stores * len(expected), **counts}
 
 
 def start(store: Path) -> subprocess.Popen[bytes]:
@@ -79,23 +86,35 @@ def start(store: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def disturb(store: Path, chance: random.Random, most: int) -> Counter[str]:
-    """One start of the command, its workers and at last itself killed; who was struck, nobody if it ended before the first kill."""
+def disturb(store: Path, chance: random.Random, most: int, longest_s: float) -> Counter[str]:
+    """One start of the command, its workers and at last itself killed.
+
+    Returns:
+        How often who was struck, nobody if it ended before the first kill; `midway`: how often while a video was being made.
+    """
     command = start(store)
     struck: Counter[str] = Counter()
-    while struck.total() < most:
+    while struck.total() - struck["midway"] < most:
         try:
-            command.wait(chance.uniform(0, LONGEST_S))
+            command.wait(chance.uniform(0, longest_s))
             return struck
         except subprocess.TimeoutExpired:
             workers = children(command.pid)
         kind = chance.choice(("worker", "worker", "command", "all"))
         victims = {"worker": workers and [chance.choice(workers)], "command": [command.pid]}.get(kind, [command.pid, *workers])
-        struck[kind] += sum(map(kill, victims)) > 0  # each of them, and one event
+        busy = making(store)
+        if sum(map(kill, victims)):  # each of them, and one event
+            struck += Counter([kind, "midway"] if busy else [kind])
         if kind != "worker":
             break
     command.wait()
     return struck
+
+
+def making(store: Path) -> bool:
+    """Whether a living process is at a video of a store."""
+    claims = [Claims(run.path, "stress") for run in runs(store)]
+    return any(claim.holders(claim.starts()) for claim in claims)
 
 
 def kill(process: int) -> bool:

@@ -89,7 +89,8 @@ def run_faults(words: list[str], multirun: bool) -> Iterator[str]:
             yield f"{word} needs -m"
             return
         values = override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_element_as_str()]
-        prefix = "++" if override.key_or_group.startswith("method.") else ""
+        group, dot, _ = override.key_or_group.partition(".")
+        prefix = {"method.": "++", "launcher.": "hydra."}.get(group + dot, "")
         lines.append([f"{prefix}{override.key_or_group}={value}" for value in values])
     for line in itertools.product(*lines):
         try:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
+import sys
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from jobs import slurm, slurm_job, slurm_queue, slurm_wait, split
 from jobs.config import ROOT
+from jobs.mistakes import explain
 from jobs.plan import prepare
 from jobs.split import Measure, Piece
 from jobs.store import Attempt, RunFolder, new_attempt
@@ -136,3 +140,31 @@ def test_last_words_of_a_job_are_its_own(tmp_path):
     log.parent.mkdir(parents=True)
     log.write_text("Traceback\njobs.slurm_job.Incomplete: echo hard seed=0: x failed\nsecond line\nsrun: error: node1: task 0: Exited\n")
     assert slurm_wait.last_words(tmp_path, "7_1") == "echo hard seed=0: x failed" and slurm_wait.last_words(tmp_path, "8") == "no log"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["launcher.partitoin=x"], "unknown key launcher.partitoin: nearest is partition"),
+        (["hydra/launcher=slurm", "launcher.partitoin=x"], "unknown key launcher.partitoin: nearest is partition"),
+        (["launcher.partition=x"], "launcher.partition: is a setting of jobs on a cluster; add hydra/launcher=slurm"),
+        (["hydra/launcher=slrum"], "hydra/launcher=slrum: no such launcher; nearest is slurm"),
+        (["launcher=gpuu"], "launcher=gpuu: no such launcher; nearest is gpu"),
+    ],
+)
+def test_a_mistyped_launcher_is_one_line(words, line):
+    told = [f"hydra.{word}" if word.startswith("launcher.") else word for word in words]
+    assert explain(HydraException("what Hydra says"), [*told, "-m"]) == line
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["launcher=gpu"], "launcher: cpus is a resource of jobs on a cluster; add hydra/launcher=slurm"),
+        (["hydra/launcher=slurm", "launcher.gpus=-1"], "launcher.gpus=-1: it is at least 0"),
+    ],
+)
+def test_a_launcher_is_refused_before_anything_is_written(words, line, tmp_path):
+    store = tmp_path / "store"
+    done = subprocess.run([sys.executable, "run.py", *words, f"store={store}", "-m"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip(), store.exists()) == (1, line, False)

@@ -104,6 +104,13 @@ def test_an_experiment_is_what_its_command_asked_for(run, capsys):
     assert told(run, capsys, code=1)[3].startswith("3 of 6")
 
 
+def test_many_seeds_are_told_in_sum():
+    line = status.Line("tiny", "hard", "echo", {seed: status.Cell(3, 3 - (seed > 1)) for seed in range(20)})
+    head, row = status.grid([line])
+    assert "20 seeds  of which not complete" in head
+    assert "42/60" in row and "2,3,4,5,6,7,8,9,10,11,12,13 and 6 more" in row
+
+
 def test_only_some_rows(run, capsys):
     run(done=3), run("self_forcing", done=1)
     assert told(run, capsys, "method=echo", "task=hard", code=0)[-1].startswith("3 of 3")

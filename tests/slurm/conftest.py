@@ -24,7 +24,8 @@ def cluster(tmp_path_factory):
     """Two nodes of one core, partitions `low` and `high`; every command of the tests finds it by its environment."""
     if shutil.which("slurmctld", path=os.environ["PATH"] + ":/usr/sbin") is None or os.geteuid() != 0:
         pytest.skip("no slurmctld here, or not root: tests/slurm/sandbox.sh install")
-    told = {"SANDBOX": str(tmp_path_factory.mktemp("slurm")), "SANDBOX_ARRAY": str(MOST), "SANDBOX_CPUS": "1", "SANDBOX_NODES": "2"}
+    place, port = str(tmp_path_factory.mktemp("slurm")), str(20000 + os.getpid() % 2000 * 5)
+    told = {"SANDBOX": place, "SANDBOX_PORT": port, "SANDBOX_ARRAY": str(MOST), "SANDBOX_CPUS": "1", "SANDBOX_NODES": "2"}
     subprocess.run([SANDBOX, "start"], env=os.environ | told, check=True, timeout=120, stdout=subprocess.DEVNULL)
     before = os.environ.copy()
     os.environ |= {"SLURM_CONF": f"{told['SANDBOX']}/etc/slurm.conf", "PATH": os.environ["PATH"] + ":/usr/sbin"}

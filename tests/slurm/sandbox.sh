@@ -26,7 +26,10 @@ until_true() { # SECONDS WHAT COMMAND...
     sleep 0.1
   done
 }
-living() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
+living() { # a daemon that ended and that nobody waits for is a zombie, and dead
+  local pid
+  pid=$(cat "$1" 2>/dev/null) && [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null && ! grep -q '^State:.Z' "/proc/$pid/status" 2>/dev/null
+}
 all_idle() { [ "$(sinfo -h -N -p low -t idle -o %N | wc -l)" -eq "$nodes" ]; }
 
 configure() {
@@ -111,12 +114,15 @@ case ${1:-} in
     echo "export SLURM_CONF=$SLURM_CONF PATH=$PATH"
     ;;
   stop)
-    if living "$top/run/slurmctld.pid"; then scancel --full --user=root >/dev/null 2>&1 || true; fi
+    if living "$top/run/slurmctld.pid"; then
+      scancel --full --user=root >/dev/null 2>&1 || true
+      for _ in $(seq 1 150); do [ -n "$(timeout 5 squeue -h 2>/dev/null)" ] || break; sleep 0.1; done # steps outlive their slurmd
+    fi
     for file in "$top"/run/slurmd-*.pid "$top/run/slurmctld.pid" "$top/munge/munged.pid"; do
       living "$file" || continue
-      kill "$(cat "$file")" 2>/dev/null || true
+      kill "$(cat "$file" 2>/dev/null)" 2>/dev/null || true
       for _ in $(seq 1 100); do living "$file" || break; sleep 0.1; done
-      if living "$file"; then kill -9 "$(cat "$file")" 2>/dev/null || true; fi
+      if living "$file"; then kill -9 "$(cat "$file" 2>/dev/null)" 2>/dev/null || true; fi
       rm -f "$file"
     done
     ;;

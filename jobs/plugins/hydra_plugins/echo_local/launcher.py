@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -17,6 +18,10 @@ from omegaconf import DictConfig
 
 class LocalLauncher(Launcher):
     """Composes every job of a sweep and runs those that are not complete, each in a process of its own."""
+
+    def __init__(self, **resources: Any) -> None:
+        """Keep what was said of a cluster, to be refused by name."""
+        self._resources = resources
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what `launch` needs."""
@@ -31,6 +36,8 @@ class LocalLauncher(Launcher):
         from jobs import command
 
         command.forget(Path(self._config.hydra.sweep.dir))
+        if self._resources:
+            raise SystemExit(f"launcher: {min(self._resources)} is a resource of jobs on a cluster; add hydra/launcher=slurm")
         loader = self._context.config_loader
         command.run([loader.load_sweep_config(self._config, list(overrides)) for overrides in job_overrides])
         return []
