@@ -9,6 +9,7 @@ size: records are appended and never changed. pyarrow is imported only where a s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -62,7 +63,8 @@ def scored(run: Run, scores: str) -> Scored:
     index = index_of(run.path.parents[5])
     place = index.get(run.path.relative_to(run.path.parents[4]).as_posix()) if index else None
     if place is not None and place["plain"] and place["files"] == record_files(run.path):
-        return _from_parquet(run.path.parents[5] / "compact" / place["file"], place, scores)
+        with contextlib.suppress(OSError, ValueError):  # gone or damaged; the lines are there
+            return _from_parquet(run.path.parents[5] / "compact" / place["file"], place, scores)
     return _from_records(run.settled(scores))
 
 
