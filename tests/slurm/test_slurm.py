@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 
 import pytest
 
@@ -123,7 +124,8 @@ def test_nobody_waits_or_no_longer_and_a_later_command_does(tmp_path, whole):
     told = finish(start(tmp_path, "launcher.wait=false"), limit_s=60)
     assert "submitted array" in told and "python -m eval.tables" in told and not records(tmp_path)
     command = start(tmp_path)
-    midway(tmp_path)
+    assert " of earlier commands on the way" in command.stdout.readline()
+    time.sleep(0.5)  # it begins to wait
     command.send_signal(signal.SIGINT)
     assert "the jobs go on without this command" in finish(command, status=130)
     assert " of earlier commands on the way" in finish(start(tmp_path))
