@@ -9,6 +9,7 @@ size: records are appended and never changed. pyarrow is imported only where a s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -63,7 +64,8 @@ def scored(run: Run, scores: str) -> Scored:
     index = index_of(store)
     place = index.get("/".join(run.path.parts[-5:])) if index else None
     if place is not None and place["plain"] and place["files"] == record_files(run.path):
-        return _from_parquet(f"{store}/compact/{place['file']}", place, scores)
+        with contextlib.suppress(OSError, ValueError):  # gone or damaged; the lines are there
+            return _from_parquet(f"{store}/compact/{place['file']}", place, scores)
     return _from_records(run.settled(scores))
 
 

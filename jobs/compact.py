@@ -63,11 +63,13 @@ def _group(store: Path, name: str, members: Sequence[Run], old: Mapping[str, Any
     import pyarrow.parquet as pq
 
     files = {_key(run): record_files(run.path) for run in members}
-    kept = {key: old[key] for key in files if key in old and old[key]["files"] == files[key] and _exists(store, old[key])}
+    kept = {key: old[key] for key in files if key in old and old[key]["files"] == files[key]}
+    whole = {file for file in {place["file"] for place in kept.values()} if _readable(store / "compact" / file)}
+    kept = {key: place for key, place in kept.items() if place["file"] in whole}
     stale = {key for key in old if key.startswith(name.replace("--", "/", 1) + "/")} - kept.keys()
     if len(kept) == len(files) and not stale:
         return 0, sum(place["stop"] - place["start"] for place in kept.values()), Index(kept)
-    sources = {file: pq.read_table(store / "compact" / file) for file in {place["file"] for place in kept.values()}}
+    sources = {file: pq.read_table(store / "compact" / file) for file in whole}
     target = f"{name}-{new_attempt()}.parquet"
     parts, index, start, read = list["pa.Table"](), Index(), 0, 0
     for run in members:
@@ -81,10 +83,10 @@ def _group(store: Path, name: str, members: Sequence[Run], old: Mapping[str, Any
         index[key] = {"file": target, "start": start, "stop": start + len(part), "plain": plain, "files": files[key]}
         start += len(part)
         parts.append(part)
-    whole = pa.concat_tables(parts, promote_options="default")
+    joined = pa.concat_tables(parts, promote_options="default")
     (store / "compact").mkdir(exist_ok=True)
     beside = store / "compact" / f".{target}"
-    pq.write_table(whole, beside, compression="zstd", row_group_size=2**18)
+    pq.write_table(joined, beside, compression="zstd", row_group_size=2**18)
     with beside.open("rb") as file:
         os.fsync(file.fileno())
     beside.rename(store / "compact" / target)
@@ -95,8 +97,15 @@ def _key(run: Run) -> str:
     return "/".join(run.path.parts[-5:])
 
 
-def _exists(store: Path, place: Mapping[str, Any]) -> bool:
-    return (store / "compact" / place["file"]).exists()
+def _readable(path: Path) -> bool:
+    """Whether a file is there and whole, by its footer."""
+    import pyarrow.parquet as pq
+
+    try:
+        pq.read_metadata(path)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def table_of(records: Sequence[Mapping[str, Any]]) -> tuple[pa.Table, bool]:

@@ -123,9 +123,10 @@ class Launch:
                 cuts += [(folder.job, piece, cost) for piece, cost in split.cut(folder, config, todo, measure)]
         packs = split.packed(cuts, measure.most)
         if waiting:
-            say(f"{len(waiting)} jobs of earlier commands are on their way to the same videos; they are not submitted again")
+            say(f"{counted(len(waiting), 'job')} of earlier commands on the way to the same videos; not submitted again")
         if packs:
-            say(f"{sum(piece.units for pack in packs for piece in pack)} videos in {len(packs)} jobs; {measure.line}")
+            videos = sum(piece.units for pack in packs for piece in pack)
+            say(f"{counted(videos, 'video')} in {counted(len(packs), 'job')}; {measure.line}")
         return waiting | (self._send(packs) if packs else {})
 
     def _under_way(self) -> dict[str, Sequence[Piece]]:
@@ -200,7 +201,12 @@ def run(jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: Setti
     if not settings.wait:
         return None
     while names:
-        slurm_wait.wait(launch.store, launch.folders, names, settings.poll_seconds)
+        try:
+            slurm_wait.wait(launch.store, launch.folders, names, settings.poll_seconds)
+        except KeyboardInterrupt:
+            arrays = " ".join(dict.fromkeys(name.partition("_")[0] for name in names))
+            say(f"the jobs go on without this command, and the same command waits for them again; scancel {arrays} ends them")
+            raise
         left = untried(launch.folders)
         if not left or left >= before:
             break
@@ -229,6 +235,11 @@ def parameters(chosen: Settings, jobs: int) -> dict[str, Any]:
         "additional_parameters": {"requeue": True, **chosen.extra}, "setup": [*ALWAYS, *chosen.setup],
     }  # fmt: skip
     return {key: value for key, value in given.items() if value is not None}
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _words(error: RuntimeError) -> str:

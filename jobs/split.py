@@ -63,7 +63,7 @@ def measure(jobs: Sequence[Job], units_per_job: int | None, target_minutes: floa
         target_minutes: how long a job is to take.
     """
     if units_per_job is not None:
-        return Measure(lambda job, prompt: 1.0, units_per_job, f"{units_per_job} videos a job")
+        return Measure(lambda job, prompt: 1.0, units_per_job, f"at most {units_per_job} a job")
     speeds = {}
     for job in jobs:
         key = job.config.store, job.config.backbone.name, job.config.method.name
@@ -71,7 +71,7 @@ def measure(jobs: Sequence[Job], units_per_job: int | None, target_minutes: floa
             speeds[key] = seconds_per_block(*key) or seconds_per_block(*key[:2], "*")
     if not all(speeds.values()):
         unknown = ", ".join(sorted({key[1] for key, speed in speeds.items() if not speed}))
-        line = f"{UNMEASURED_UNITS} videos a job: this store has no speed of backbone {unknown} yet (launcher.units_per_job=N chooses)"
+        line = f"at most {UNMEASURED_UNITS} a job: this store has no speed of backbone {unknown} yet (launcher.units_per_job=N chooses)"
         return Measure(lambda job, prompt: 1.0, UNMEASURED_UNITS, line)
 
     def cost(job: Job, prompt: Prompt) -> float:

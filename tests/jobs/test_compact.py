@@ -133,6 +133,15 @@ def test_an_index_that_cannot_be_read_costs_nothing(store, content):
     assert made(store)[0] == before and compact.fold(store) == (48, 48)
 
 
+@pytest.mark.parametrize("torn", [False, True], ids=["gone", "torn"])
+def test_a_damaged_file_costs_nothing(store, torn):
+    compact.fold(store)
+    for path in (store / "compact").glob("*.parquet"):
+        path.write_bytes(path.read_bytes()[:100]) if torn else path.unlink()
+    folded, lines = made(store)
+    assert folded == lines and compact.fold(store) == (48, 48) and compact.fold(store) == (0, 48)
+
+
 def test_without_pyarrow_the_lines_are_read(store, monkeypatch, capsys):
     compact.fold(store)
     changed_in_place(store)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_a_raising_job(tmp_path, whole):
     folder = run.path / "units" / f"{prompt}-{unit[:8]}.trace.jsonl"
     folder.mkdir(parents=True)
     told = finish(start(tmp_path), status=1)
-    assert "2 jobs of earlier commands are on their way" in told and "IsADirectoryError" in told
+    assert "2 jobs of earlier commands on the way" in told and "IsADirectoryError" in told
     states = [line.split()[1] for line in told.splitlines() if line.split()[1:2] in (["FAILED"], ["COMPLETED"])]
     assert states == ["FAILED"], told
     assert len(records(tmp_path)) == sweeps.UNITS, "eleven good ones and the error"
@@ -119,10 +120,15 @@ def test_two_launches_at_once(tmp_path, whole):
     assert len(jobs) in (2, 4), "each alone would have submitted two"
 
 
-def test_nobody_waits_and_a_later_command_does(tmp_path, whole):
+def test_nobody_waits_or_no_longer_and_a_later_command_does(tmp_path, whole):
     told = finish(start(tmp_path, "launcher.wait=false"), limit_s=60)
     assert "submitted array" in told and "python -m eval.tables" in told and not records(tmp_path)
-    assert "2 jobs of earlier commands" in finish(start(tmp_path))
+    command = start(tmp_path)
+    assert " of earlier commands on the way" in command.stdout.readline()
+    time.sleep(0.5)  # it begins to wait
+    command.send_signal(signal.SIGINT)
+    assert "the jobs go on without this command" in finish(command, status=130)
+    assert " of earlier commands on the way" in finish(start(tmp_path))
     whole(tmp_path)
     assert len(list(tmp_path.glob("slurm/*"))) == 1
 
