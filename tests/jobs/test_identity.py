@@ -11,7 +11,18 @@ from echo.scene import Prompt
 from eval import origin
 from eval.layout import DEFAULTS
 from jobs import identity
-from jobs.config import BackboneConfig, EvalConfig, MethodConfig, NoiseConfig, PartsConfig, RunConfig, TaskConfig, VbenchConfig, VideoConfig, inert
+from jobs.config import (
+    BackboneConfig,
+    EvalConfig,
+    MethodConfig,
+    NoiseConfig,
+    PartsConfig,
+    RunConfig,
+    TaskConfig,
+    VbenchConfig,
+    VideoConfig,
+    inert,
+)
 from jobs.plan import Job, prepare
 
 PROMPTS = tuple(Prompt(f"p{i}", ("a red ball",), (6.0,), ("",)) for i in range(5))
