@@ -31,7 +31,7 @@ from echo.scene import FPS, PIXEL_FRAMES_PER_LATENT, Prompt, scene_blocks
 from eval.origin import file_digest
 from jobs import backbones, provenance, scoring
 from jobs.config import located
-from jobs.memory import gb
+from jobs.gauge import Gauge
 from jobs.plan import Job, prepare
 from jobs.shots import shots
 from jobs.store import Attempt, RunFolder, write_atomic
@@ -48,26 +48,6 @@ if TYPE_CHECKING:
 Report = Callable[[dict[str, Any]], None]
 Content = tuple[Path | None, str | None]
 """A file and the digest of its content, so that a file that changes is read again; None where there is none."""
-
-
-class Gauge:
-    """Memory of a job, computed before and measured since; made before anything is loaded."""
-
-    def __init__(self, job: Job) -> None:
-        from jobs.memory import Meter
-
-        self.computed = backbones.forecast(job)
-        self._meter = Meter(backbones.parts_of(job.config).device)
-        self._meter.start()
-
-    def facts(self) -> dict[str, Any]:
-        """For a record."""
-        return self._meter.beside(self.computed.peak)
-
-    def line(self) -> str:
-        """For people."""
-        facts = self.facts()
-        return f"memory: {gb(facts['measured_bytes'])} GB measured ({facts['measured']}), {gb(facts['computed_bytes'])} GB computed"
 
 
 class Film:
