@@ -7,6 +7,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
+class Partly(ValueError):
+    """Some of what was asked is done. lines: the answer about that; failures: a line for each of the rest."""
+
+    def __init__(self, lines: Sequence[str], failures: Sequence[str]) -> None:
+        super().__init__("\n".join(failures))
+        self.lines = tuple(lines)
+
+
 def nearest(word: str, choices: Sequence[str]) -> str:
     """The choice most like a word."""
     return difflib.get_close_matches(word, choices, 1, 0)[0]
@@ -47,9 +55,14 @@ def _next(flag: str, rest: Iterator[str]) -> str:
 
 
 def answer(command: Callable[[Sequence[str]], Sequence[str]], words: Sequence[str]) -> int:
-    """Write the lines of a command, or in one line why it is refused; the exit status, 1 for a refusal."""
+    """Write the lines of a command, or in one line why it is refused; the exit status, 1 for a refusal or where some of it failed."""
     try:
         lines = command(words)
+    except Partly as error:
+        sys.stdout.write("".join(f"{line}\n" for line in error.lines))
+        sys.stdout.flush()
+        sys.stderr.write(f"{error}\n")
+        return 1
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

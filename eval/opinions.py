@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,25 +62,44 @@ class Rating:
 
 def read(path: Path) -> list[Rating]:
     """Ratings of a file. Raises ValueError in one line for a file or a line that is none, and for a rating that is there twice."""
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            lacking = [name for name in NEEDED if name not in (reader.fieldnames or ())]
-            if lacking:
-                raise ValueError(f"ratings={path}: no column {lacking[0]}; the first line names {','.join(NEEDED)}")
-            found = [_rating(path, number, row) for number, row in enumerate(reader, 2)]
-    except OSError as error:
-        raise ValueError(f"ratings={path}: {error.strerror}; ratings={SIMULATED} makes an example from a store's scores") from None
+        names = reader.fieldnames or ()
+        lacking = [name for name in NEEDED if name not in names]
+        if lacking:
+            raise ValueError(f"ratings={path}: no column {lacking[0]}; the first line names {','.join(NEEDED)}")
+        twice = [name for index, name in enumerate(names) if name in names[:index]]
+        if twice:
+            raise ValueError(f"ratings={path}: column {twice[0] or 'without a name'} is there twice; each is named once")
+        found = [(reader.line_num, _rating(path, reader.line_num, row, len(names))) for row in reader]  # blank lines count, and say nothing
+    except csv.Error as error:
+        raise ValueError(f"ratings={path}, line {reader.line_num}: {error}; lines of {','.join(NEEDED)} are taken") from None
     seen: dict[Rating, int] = {}
-    for number, one in enumerate(found, 2):
+    for number, one in found:
         key = Rating(one.rater, one.task, one.video, one.method, one.criterion, 0, one.seed, one.backbone)
         if key in seen:
             raise ValueError(f"ratings={path}, line {number}: {one.rater} rated this in line {seen[key]}; each rates a video once")
         seen[key] = number
-    return found
+    return [one for _, one in found]
 
 
-def _rating(path: Path, number: int, row: Mapping[str, str | None]) -> Rating:
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"ratings={path}: {error.strerror}; ratings={SIMULATED} makes an example from a store's scores") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte, line = error.object[error.start], error.object[: error.start].count(b"\n") + 1
+        raise ValueError(f"ratings={path}, line {line}: byte 0x{byte:02x} is not UTF-8; save the file as UTF-8") from None
+
+
+def _rating(path: Path, number: int, row: Mapping[str | None, Any], columns: int) -> Rating:
+    more = row.get(None)
+    if more:
+        rule = "a value with a comma in it stands in quotes"
+        raise ValueError(f"ratings={path}, line {number}: {columns + len(more)} values for {columns} columns; {rule}")
     values = {name: (row.get(name) or "").strip() for name in (*NEEDED, "seed", "backbone")}
     empty = next((name for name in NEEDED if not values[name]), None)
     if empty:

@@ -3,8 +3,10 @@
     python -m eval.score PATH [prompts.jsonl] [KEY=VALUE ...]
 
 PATH is a video or a folder of videos. With prompts, a video belongs to the prompt whose id its name is, or begins with before a
-`-`: `recall-007.mp4`, `recall-007-2.mp4`; scenes and their durations then say where segments are. Without, it is one scene and has
-no text alignment. Keys, the default first:
+`-`: `recall-007.mp4`, `recall-007-2.mp4`. Without, it has no text alignment. Scenes are cut where a run has put them if its
+`<name>.trace.jsonl`, or else a scores file `<name>.<scorer>-<id>.json`, lies beside the video (blocks, and one frame or four of the
+first latent frame); else by the prompt's durations; without a prompt it is one scene. The answer says which of these was taken.
+Keys, the default first:
 
     task=long60|long120|smooth|hard|recall          the protocol; needed where prompts have several scenes
     dimensions=all|a,b,c                            what is scored
@@ -16,13 +18,15 @@ no text alignment. Keys, the default first:
     device=auto|cpu|cuda    shard=i/n    records=results/records    output=results/vbench
 
 What is measured is kept below `records`: a stopped command goes on, and asks no network twice. Scores of each video go to
-`output/<file name>.json`, means with their intervals to `output/scores.json`.
+`output/<file name>.json`, means with their intervals to `output/scores.json`. Videos that cannot be read are told before any work; one
+that fails later is told at the end, the others are scored, and the exit status is 1.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -32,14 +36,15 @@ from typing import Any
 from tqdm import tqdm
 
 from echo.scene import Prompt, load_prompts
-from eval.arguments import answer, parse
+from eval.arguments import Partly, answer, parse
 from eval.protocol import TASKS, scopes
 from eval.statistics import estimate
+from eval.vbench.borders import borders
 from eval.vbench.kit import DIMENSIONS, Files, Kit, Random, Source, Wish, listed
 from eval.vbench.measure import Span
 from eval.vbench.records import RecordStore, write_atomic
 from eval.vbench.rules import LONG_TASKS
-from eval.vbench.scorer import Outcome, VideoScorer, check, spans_of
+from eval.vbench.scorer import Outcome, VideoScorer, check
 from eval.vbench.video import ENDINGS, Facts
 
 OPTIONS = {
@@ -61,12 +66,13 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class Clip:
-    """A video of the folder, and what it should show. prompt: None where nobody says."""
+    """A video of the folder, and what it should show. prompt: None where nobody says; borders: what says where scenes are."""
 
     facts: Facts
     prompt: Prompt | None
     spans: tuple[Span, ...]
     take: str
+    borders: str
 
     @property
     def name(self) -> str:
@@ -97,16 +103,30 @@ def command(words: Sequence[str]) -> list[str]:
         from eval.vbench.package import beside
 
         return beside(clips, task, scorer)
-    output = Path(options["output"])
-    outcomes = {}
+    outcomes, failures = scored(clips, task, scorer, Path(options["output"]))
+    lines = summary(outcomes, task, scorer, Path(options["output"]), options["shard"], failures) if outcomes else []
+    if failures:
+        raise Partly(lines, [*failures.values(), f"{len(failures)} of {len(clips)} videos failed; the same command tries them again"])
+    return lines
+
+
+def scored(clips: Sequence[Clip], task: str, scorer: VideoScorer, output: Path) -> tuple[dict[str, tuple[Clip, Outcome]], dict[str, str]]:
+    """Outcomes by name, each written as soon as it is there, and why videos failed, in a line each; one that fails stops no other."""
+    outcomes, failures = {}, {}
     for number, clip in enumerate(clips, 1):
-        title = f"{number}/{len(clips)} {clip.facts.path.name}"
+        title = f"{number}/{len(clips)} {clip.name}"
         sys.stderr.write("" if sys.stderr.isatty() else f"{title}: {clip.facts.frames} frames\n")  # a log has no use for a bar
-        with tqdm(total=clip.facts.frames, desc=title, unit=" frames", disable=None) as bar:
-            outcome = scorer.score(clip.facts, task, clip.spans, clip.texts, bar.update)
-        write_atomic(output / f"{clip.name}.json", json.dumps(outcome.content() | {"task": task}, indent=1).encode())
-        outcomes[clip.name] = clip, outcome
-    return summary(outcomes, task, scorer, output, options["shard"])
+        try:
+            with tqdm(total=clip.facts.frames, desc=title, unit=" frames", disable=None) as bar:
+                outcome = scorer.score(clip.facts, task, clip.spans, clip.texts, bar.update)
+            content = outcome.content() | {"task": task, "borders": clip.borders}
+            write_atomic(output / f"{clip.name}.json", json.dumps(content, indent=1).encode())
+            outcomes[clip.name] = clip, outcome
+        except Exception as error:
+            said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            failures[clip.name] = " ".join((said if clip.name in said else f"{clip.facts.name}: {said}").split())
+            sys.stderr.write(f"{title} failed; the others go on\n")
+    return outcomes, failures
 
 
 def task_of(word: str, prompts: Sequence[Prompt]) -> str:
@@ -127,7 +147,10 @@ def wish_of(options: Mapping[str, str]) -> Wish:
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    firsts = options["clip_features"] or ("dino_clip" if options["weights"] == "random" else "dinov2_dreamsim")
+    random = options["weights"] == "random"
+    if random and options["clip_features"] == "dinov2_dreamsim":
+        raise ValueError("clip_features=dinov2_dreamsim: DreamSim has no random weights; nearest with weights=random is dino_clip")
+    firsts = options["clip_features"] or ("dino_clip" if random else "dinov2_dreamsim")
     return Wish(dimensions, listed(options["text"]), firsts, options["clip_dtype"], device)
 
 
@@ -152,8 +175,8 @@ def found(path: Path, prompts: Sequence[Prompt], task: str, scorer: VideoScorer,
         try:
             facts = scorer.inspect(file)
             prompt = prompt_of(file, prompts)
-            spans = spans_of(facts, prompt.durations_s) if prompt else [(0, facts.frames)]
-            clips.append(Clip(facts, prompt, tuple(spans), file.stem.removeprefix(prompt.id) if prompt else ""))
+            spans, by = borders(facts, prompt.durations_s if prompt else None)
+            clips.append(Clip(facts, prompt, tuple(spans), file.stem.removeprefix(prompt.id) if prompt else "", by))
             check(facts, task, spans, prompt.scenes if prompt else ())
         except ValueError as error:
             complaints.append(str(error))
@@ -183,7 +206,14 @@ def _shard(text: str) -> tuple[int, int]:
     return int(part), int(whole)
 
 
-def summary(outcomes: Mapping[str, tuple[Clip, Outcome]], task: str, scorer: VideoScorer, output: Path, shard: str) -> list[str]:
+def summary(
+    outcomes: Mapping[str, tuple[Clip, Outcome]],
+    task: str,
+    scorer: VideoScorer,
+    output: Path,
+    shard: str,
+    failures: Mapping[str, str],
+) -> list[str]:
     """Means with intervals over prompts, as lines and as `scores.json` (of a shard alone, `scores-i-of-n.json`)."""
     values: dict[str, dict[tuple[str, int], float]] = {}
     for number, (name, (clip, outcome)) in enumerate(outcomes.items()):
@@ -205,6 +235,8 @@ def summary(outcomes: Mapping[str, tuple[Clip, Outcome]], task: str, scorer: Vid
         "v": 1,
         "task": task,
         "videos": {facts.path.name: facts.digest for facts in videos},
+        "failed": dict(failures),
+        "borders": {name: clip.borders for name, (clip, _) in outcomes.items()},
         "fps": sorted({facts.fps for facts in videos}),
         "frames": sorted({facts.frames for facts in videos}),
         "tokens_cut": cut,
@@ -218,6 +250,8 @@ def summary(outcomes: Mapping[str, tuple[Clip, Outcome]], task: str, scorer: Vid
             lines.append(f"{count} tokens of prompts did not fit {network} and were cut")
     if isinstance(scorer.kit.source, Random):
         lines.append("RANDOM WEIGHTS: these numbers say nothing")
+    taken = ", ".join(f"{by} ({count})" for by, count in Counter(clip.borders for clip, _ in outcomes.values()).items())
+    lines.append(f"borders of scenes taken from (videos): {taken}")
     return [*lines, f"{len(outcomes)} videos, task={task}; mean ± 95 % interval over prompts; {output / name}"]
 
 

@@ -19,6 +19,7 @@ from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, scene_blocks
 from eval.protocol import recalled
 from jobs import trouble
 from jobs.config import RANDOM, RunConfig, VbenchConfig, located
+from jobs.progress import LINE_EVERY_S
 
 if TYPE_CHECKING:
     from eval.vbench.kit import Kit, Wish
@@ -40,9 +41,8 @@ def wish(config: RunConfig) -> Wish:
     given, parts = _vbench(config), config.backbone.parts
     dimensions = DIMENSIONS if given.dimensions == "all" else listed(given.dimensions)
     device = given.device if given.device != "auto" else "cpu" if parts is None else parts.device
-    firsts = "dino_clip" if config.eval.weights == RANDOM else given.clip_features
     try:
-        return Wish(dimensions, listed(given.text), firsts, given.clip_dtype, device)
+        return Wish(dimensions, listed(given.text), given.clip_features, given.clip_dtype, device)
     except ValueError as error:
         raise ValueError(f"eval.vbench.{error}") from None
 
@@ -89,11 +89,21 @@ def check(config: RunConfig, prompts: Sequence[Prompt]) -> None:
 
 
 def with_random(config: RunConfig) -> RunConfig:
-    """The config with `weights=random` put into its scorer."""
-    if config.eval.scorer != SCORER or config.weights != RANDOM:
+    """The config as it runs where networks are drawn: all of them are, and clips are compared by those that can be.
+
+    So scores are named by what ran. Raises ValueError where other weights of the scorer are asked for beside `weights=random`.
+    """
+    own = config.eval.weights
+    if config.eval.scorer != SCORER or RANDOM not in (own, config.weights):
         return config
-    label = f"{config.eval.label}, random weights"
-    return dataclasses.replace(config, eval=dataclasses.replace(config.eval, weights=RANDOM, label=label))
+    if own not in (None, RANDOM) and Path(own) != Path(config.checkpoints) / "vbench":
+        rest = "nearest is eval.weights=random, or weights=trained"
+        raise ValueError(f"eval.weights={own}: weights=random draws the scorer's networks too; {rest}")
+    given = _vbench(config)
+    if given.clip_features == "dinov2_dreamsim":  # the default, and DreamSim has no random weights
+        given = dataclasses.replace(given, clip_features="dino_clip")
+    asked = dataclasses.replace(config.eval, weights=RANDOM, vbench=given, label=f"{config.eval.label}, random weights")
+    return dataclasses.replace(config, eval=asked)
 
 
 def spans(job: Job, prompt: Prompt) -> list[Span]:
@@ -118,6 +128,35 @@ def _encoding(folder: RunFolder, attempt: str) -> dict[str, Any]:
     """Settings of the video that an attempt made or, not making it, found as it wanted it; none where it left no word."""
     path = folder.path / "attempts" / f"{attempt}.json"
     return dict(json.loads(path.read_text(encoding="utf-8"))["config"]["video"]) if path.is_file() else {}
+
+
+class Notes:
+    """Tells how far scoring is: at first how many videos it has to do with, then a line now and then."""
+
+    def __init__(self, title: str, videos: int, report: Report) -> None:
+        self._title, self._videos, self._report = title, videos, report
+        self._begun = self._frames = self._done = 0
+        self._said = _now()
+        if videos:
+            report({"note": f"{title}: {videos} video{'s' * (videos > 1)} to be scored"})
+
+    def video(self, frames: int) -> None:
+        """The next video has so many frames."""
+        self._begun, self._frames, self._done = self._begun + 1, frames, 0
+        self.told(0)
+
+    def told(self, frames: int) -> None:
+        """So many more frames of it are done with."""
+        self._done += frames
+        now = _now()
+        if now - self._said >= LINE_EVERY_S:
+            self._said = now
+            far = f"scoring {self._begun}/{self._videos} videos, frame {self._done} of {self._frames}"
+            self._report({"note": f"{self._title}: {far}"})
+
+
+def _now() -> float:
+    return time.monotonic()
 
 
 @lru_cache(maxsize=1)
@@ -159,6 +198,7 @@ def score(attempt: Attempt, prompts: Sequence[Prompt], report: Report) -> int:
     """
     folder = attempt.folder
     scorer = _scorer(kit(folder.job.config), Path(folder.job.config.store) / "records")
+    notes = Notes(folder.job.title, len(filmed(folder, prompts)), report)
     failed = 0
     for prompt in prompts:
         made = attempt.holds(prompt)
@@ -169,16 +209,19 @@ def score(attempt: Attempt, prompts: Sequence[Prompt], report: Report) -> int:
         if record is None:  # who was making it when this attempt came by has given up since
             report({"elsewhere": [prompt.id]})
         else:
-            failed += not _tried(attempt, prompt, record, scorer, report, 0 if made else int(record["blocks"]))
+            failed += not _tried(attempt, prompt, record, made, scorer, report, notes)
         attempt.release([prompt])
     return failed
 
 
-def _tried(attempt: Attempt, prompt: Prompt, record: Mapping[str, Any], scorer: VideoScorer, report: Report, blocks: int) -> bool:
-    """Score one video, or record why it has no scores; whether it has. blocks: those that are not counted yet."""
+def _tried(
+    attempt: Attempt, prompt: Prompt, record: Mapping[str, Any], made: bool, scorer: VideoScorer, report: Report, notes: Notes
+) -> bool:
+    """Score one video, or record why it has no scores; whether it has. made: by this attempt, which counted its blocks before."""
+    blocks = 0 if made else int(record["blocks"])
     report({"blocks": blocks})
     try:
-        _one(attempt, prompt, record, scorer)
+        _one(attempt, prompt, record, scorer, notes)
     except Exception as error:
         if trouble.of_store(error):
             raise
@@ -190,13 +233,14 @@ def _tried(attempt: Attempt, prompt: Prompt, record: Mapping[str, Any], scorer: 
     return True
 
 
-def _one(attempt: Attempt, prompt: Prompt, record: Mapping[str, Any], scorer: VideoScorer) -> None:
+def _one(attempt: Attempt, prompt: Prompt, record: Mapping[str, Any], scorer: VideoScorer, notes: Notes) -> None:
     from jobs.store import write_atomic
 
     folder, job = attempt.folder, attempt.folder.job
     start = time.perf_counter()
     facts = scorer.inspect(folder.path / "units" / record["files"]["video"])
-    outcome = scorer.score(facts, job.config.task.name, spans(job, prompt), prompt.scenes)
+    notes.video(facts.frames)
+    outcome = scorer.score(facts, job.config.task.name, spans(job, prompt), prompt.scenes, notes.told)
     path = folder.side(prompt, f".{job.config.eval.name}-{(job.scores_id or '')[:8]}.json")
     write_atomic(path, json.dumps(outcome.content() | {"scores": job.scores_id}).encode())
     rest = {key: value for key, value in record.items() if key not in OWN}

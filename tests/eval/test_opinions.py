@@ -55,11 +55,19 @@ def test_table_of_ratings(ratings, tmp_path, capsys):
         (lambda text: text + text.splitlines()[1] + "\n", "r0 rated this in line 2; each rates a video once"),
         (lambda text: text.replace("long60", "lang60", 1), "task lang60: nearest is long60"),
         (lambda text: text.replace("r0,", ",", 1), "line 2: rater is empty"),
+        (lambda text: text.replace("r1,", "Ren\xe9,", 1).encode("latin-1"), "line 5: byte 0xe9 is not UTF-8; save the file as UTF-8"),
+        (lambda text: text.encode("utf-16"), "line 1: byte 0xff is not UTF-8"),
+        (lambda text: text.replace("\n", "\n\n\n", 1).replace(",4\n", ",7\n", 1), "line 4: rating 7: a whole number"),
+        (lambda text: text.replace("\n", "\n\n", 2) + text.splitlines()[1] + "\n", "rated this in line 3; each rates a video once"),
+        (lambda text: text.replace(",4\n", ",4,good\n", 1), "line 2: 7 values for 6 columns; a value with a comma in it"),
+        (lambda text: text.replace("rating\n", "rating,rating\n", 1), "column rating is there twice"),
+        (lambda text: text.replace("r1,", '"r1,', 1) + "x" * 140_000, "field larger than field limit"),
         (lambda text: text.replace("long60", "hard"), "no rating of long60 or long120"),
     ],
 )
 def test_wrong_files_are_refused_in_one_line(ratings, tmp_path, capsys, change, part):
-    ratings.write_text(change(ratings.read_text(encoding="utf-8")), encoding="utf-8")
+    content = change(ratings.read_text(encoding="utf-8"))
+    ratings.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert tables.main(["table4", f"ratings={ratings}", f"store={tmp_path}"]) == 1
     told = capsys.readouterr().err
     assert part in told and told.count("\n") == 1 and not (tmp_path / "tables").exists()
@@ -117,3 +125,9 @@ def test_simulated_raters_follow_the_scores(tmp_path, capsys):
     assert opinions.read(tmp_path / "tables" / "table5-ratings-simulated.csv")
     assert tables.main(["table4", "ratings=simulated", f"store={tmp_path}"]) == 1
     assert "run.py experiment=table1 -m" in capsys.readouterr().err
+
+
+def test_blank_lines_say_nothing(ratings):
+    whole = opinions.read(ratings)
+    ratings.write_text(ratings.read_text(encoding="utf-8").replace("\n", "\r\n\r\n") + "\n\n", encoding="utf-8")
+    assert opinions.read(ratings) == whole

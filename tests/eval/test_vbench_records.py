@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from echo.presets import ROOT
+from eval.arguments import answer
 from eval.score import command
 from eval.vbench import video
 from eval.vbench.records import Key, Record, RecordStore
+from eval.vbench.scorer import VideoScorer
 from eval.vbench.video import chunks, inspect
 from tests.eval.constructed import SAID, SPANS, SUBJECT, TEXTS, StandIn, StandIns, film, scorer, write
 
@@ -207,6 +209,7 @@ def test_a_file_cut_off_after_its_index_is_refused(tmp_path):
         (["shard=3/2"], "1 <= i <= n"),
         (["clip_dtype=half"], "one of fp32, fp16"),
         (["shards=1/2"], "nearest is shard="),
+        (["weights=random", "clip_features=dinov2_dreamsim"], "nearest with weights=random is dino_clip"),
         (["weights=nowhere"], "weights=nowhere: dino_vitbase16_pretrain.pth (dino)"),
     ],
 )
@@ -269,6 +272,60 @@ def test_a_folder_by_the_command_sharded_and_whole(tmp_path, monkeypatch):
         command(words)
     with pytest.raises(ValueError, match="task=: prompts of several scenes need one of"):
         command([word for word in words if not word.startswith("task")])
+
+
+def told_by(monkeypatch, tmp_path, folder, prompts):
+    """The command on stand-in networks; its words, too."""
+    monkeypatch.setattr("eval.score.source_of", lambda word: StandIns())
+    monkeypatch.setattr("eval.vbench.packages.check", lambda modules: None)
+    words = [str(folder), str(prompts), "task=smooth", "device=cpu", "dimensions=temporal_flickering,text_alignment"]
+    return [*words, f"records={tmp_path / 'records'}", f"output={tmp_path / 'out'}"]
+
+
+def test_scenes_are_cut_where_a_run_has_put_them(tmp_path, monkeypatch):
+    """A trace goes first, then a scores file, then durations; the answer says which."""
+    folder, prompts = folder_of(tmp_path)
+    write(folder / "p-0.mp4", film(np.full((81, 8), 2)))  # 7 blocks, one frame of the first latent frame
+    (folder / "p-0.trace.jsonl").write_text("".join(f'{{"scene": {n // 4}}}\n' for n in range(7)), encoding="utf-8")
+    scores = {"v": 1, "segments": [[0, 36], [36, 80]], "metrics": {}}
+    (folder / "p-1-0.vbench-12ab34cd.json").write_text(json.dumps(scores), encoding="utf-8")
+    (folder / "p-0-1.info.json").write_text('{"title": "a stranger\'s file"}', encoding="utf-8")
+    words = told_by(monkeypatch, tmp_path, folder, prompts)
+    assert "borders of scenes taken from (videos): durations (1), trace (1), scores file (1)" in command(words)
+    found = {name: json.loads((tmp_path / "out" / f"{name}.mp4.json").read_text(encoding="utf-8")) for name in ("p-0", "p-0-1", "p-1-0")}
+    assert {name: (one["segments"], one["borders"]) for name, one in found.items()} == {
+        "p-0": ([[0, 45], [45, 81]], "trace"),
+        "p-0-1": ([[0, 32], [32, 80]], "durations"),
+        "p-1-0": ([[0, 36], [36, 80]], "scores file"),
+    }
+    assert json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))["borders"]["p-0.mp4"] == "trace"
+    for content, part in (('{"scene": 0}\n' * 7, "1 scenes, its prompt has 2"), ('{"scene": 0}\n', "of another video"), ("no", "no trace")):
+        (folder / "p-0.trace.jsonl").write_text(content, encoding="utf-8")
+        with pytest.raises(ValueError, match=part) as refusal:
+            command(words)
+        assert "p-0.trace.jsonl" in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_one_failure_stops_no_other(tmp_path, monkeypatch, capsys):
+    """Of three videos the second fails under way: two are scored and summed up, it is told at the end, the status is 1."""
+    folder, prompts = folder_of(tmp_path)
+    words, plain = told_by(monkeypatch, tmp_path, folder, prompts), VideoScorer.score
+
+    def score(self, facts, *rest):
+        if facts.path.name == "p-0.mp4":
+            raise RuntimeError("the card is full")
+        return plain(self, facts, *rest)
+
+    monkeypatch.setattr(VideoScorer, "score", score)
+    assert answer(command, words) == 1
+    told = capsys.readouterr()
+    failure, count = told.err.splitlines()[-2:]
+    assert failure.endswith("p-0.mp4: RuntimeError: the card is full") and "1 of 3 videos failed" in count
+    summary = json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))
+    assert sorted(summary["videos"]) == ["p-0-1.mp4", "p-1-0.mp4"] and list(summary["failed"]) == ["p-0.mp4"]
+    assert "2 videos, task=smooth" in told.out and summary["metrics"]["temporal_flickering.vbench"]["videos"] == 2
+    monkeypatch.setattr(VideoScorer, "score", plain)
+    assert answer(command, words) == 0 and "3 videos, task=smooth" in capsys.readouterr().out
 
 
 def test_records_and_rules_do_without_torch():

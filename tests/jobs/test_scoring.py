@@ -8,7 +8,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from echo.scene import scene_blocks
 from eval.records import runs
+from eval.vbench.borders import borders
+from eval.vbench.video import Facts
 from jobs import scoring, shelf
 from jobs.claims import Claims
 from jobs.config import ROOT
@@ -144,6 +147,8 @@ def test_videos_that_another_command_has_made_meanwhile_are_only_scored(config, 
         ([*TINY, "eval=vbench", SOME, "eval.vbench.clip_dtype=half"], "eval.vbench.clip_dtype=half: one of fp32, fp16"),
         (["eval=vbench", SOME, "checkpoints=/nowhere"], "weights=/nowhere/vbench: dino_vitbase16_pretrain.pth (dino)"),
         (["eval=embedded", "eval.scorer=vbench"], "eval.vbench is missing"),
+        ([*TINY, "eval=vbench", SOME, "eval.weights=/elsewhere"], "eval.weights=/elsewhere: weights=random draws the scorer's"),
+        ([*TINY, "eval=vbench", SOME, "eval.vbench.clip_features=dino"], "eval.vbench.clip_features=dino: one of"),
         (["eval=vbench", "eval.weights=null"], "eval.weights=null: eval=vbench needs a folder of weights"),
     ],
 )
@@ -153,9 +158,35 @@ def test_what_cannot_be_scored_is_refused_in_one_line(words, part):
     assert part in str(refusal.value) and "\n" not in str(refusal.value)
 
 
-def test_wan_videos_are_cut_where_wan_puts_scenes():
+def test_wan_videos_are_cut_where_wan_puts_scenes(tmp_path):
     """60 s: the first latent frame is one pixel frame, so 957 frames and odd borders."""
     job = prepare(composed([*TINY, "eval=vbench", SOME]))
     spans = scoring.spans(job, job.asked[0])
     assert spans[0] == (0, 153) and spans[-1][1] == 957 and len(spans) == 6
+    facts, lengths = Facts(tmp_path / "x.mp4", "", 957, 16.0, 480, 832), scene_blocks(job.asked[0].durations_s, job.policy.durations)
+    assert borders(facts, job.asked[0].durations_s)[0][0] == (0, 160)
+    trace = [json.dumps({"scene": scene}) + "\n" for scene, blocks in enumerate(lengths) for _ in range(blocks)]
+    (tmp_path / "x.trace.jsonl").write_text("".join(trace), encoding="utf-8")
+    assert borders(facts, job.asked[0].durations_s) == (spans, "trace"), "`eval.score` cuts as the run did"
     assert job.config.eval.label.endswith("random weights") and job.scores_key["scores"]["eval.weights"]["firsts"] == "dino_clip"
+
+
+@pytest.mark.parametrize("random", ["weights=random", "eval.weights=random"])
+def test_the_scores_are_named_by_what_ran(toy, random):
+    """Random networks compare clips by DINO and CLIP: asked for or not, that is in the key, and the same scores have one name."""
+    words = [*(TINY if random in TINY else overrides(toy, 2, 1.5)), "eval=vbench", SOME, "video.height_px=144", random]
+    asked, other = (prepare(composed([*words, f"eval.vbench.clip_features={name}"])) for name in ("dinov2_dreamsim", "dino_clip"))
+    assert asked.scores_key["scores"]["eval.vbench.clip_features"] == asked.scores_key["scores"]["eval.weights"]["firsts"] == "dino_clip"
+    assert asked.scores_id == other.scores_id and scoring.kit(asked.config).wish.firsts == "dino_clip"
+    assert asked.config.eval.label.endswith("random weights")
+
+
+def test_a_run_says_how_far_its_scoring_is(config, monkeypatch):
+    """One line with the number, then a note for each 15 s that have passed, none between."""
+    clock = iter(range(0, 1000, 6))
+    monkeypatch.setattr(scoring, "_now", lambda: next(clock))
+    events = []
+    assert work(prepare(config), new_attempt(), [], config, events.append) == 0
+    notes = [event["note"] for event in events if "note" in event]
+    title = prepare(config).title
+    assert notes == [f"{title}: 2 videos to be scored", f"{title}: scoring 2/2 videos, frame 0 of 48"]

@@ -1,0 +1,87 @@
+"""Where a video's scenes begin and end: by what a run left beside it, else by how long its prompt says they last.
+
+A run's scenes end with blocks, and Wan makes one pixel frame of its first latent frame, so seconds alone would cut elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+from echo.clock import scene_spans
+from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
+from eval.vbench.measure import Span
+from eval.vbench.scorer import spans_of
+from eval.vbench.video import Facts
+
+TRACE, SCORES, DURATIONS, WHOLE = "trace", "scores file", "durations", "whole video"
+BLOCK: Final = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT
+LATER: Final = PIXEL_FRAMES_PER_LATENT - 1
+"""How many frames fewer a video has whose codec makes one of the first latent frame."""
+
+
+def borders(facts: Facts, durations_s: Sequence[float] | None) -> tuple[list[Span], str]:
+    """Pixel frames [start, end) of a video's scenes, and what says so: `TRACE`, `SCORES`, `DURATIONS` or, where nothing does, `WHOLE`.
+
+    Args:
+        facts: the video; `<name>.trace.jsonl` beside it goes first, then a scores file `<name>.<scorer>-<id>.json` with segments.
+        durations_s: seconds of its prompt's scenes, None where there is no prompt.
+
+    Raises ValueError, in one line that names the file, where that is of another video or has another number of scenes.
+    """
+    stem = facts.path.stem
+    trace = facts.path.with_name(f"{stem}.trace.jsonl")
+    if trace.is_file():
+        return _agreed(trace, _of_trace(trace, facts), durations_s), TRACE
+    for path in sorted(facts.path.parent.iterdir()):
+        middle = path.name.removeprefix(f"{stem}.").removesuffix(".json")
+        if path.name != f"{stem}.{middle}.json" or "." in middle or f"{stem}.{middle}" == facts.path.name:
+            continue  # of another video, or what `eval.score` wrote, which may be of durations
+        segments = _segments(path)
+        if segments is not None:
+            return _agreed(path, _fitting(path, segments, facts), durations_s), SCORES
+    return ([(0, facts.frames)], WHOLE) if durations_s is None else (spans_of(facts, durations_s), DURATIONS)
+
+
+def _agreed(path: Path, spans: list[Span], durations_s: Sequence[float] | None) -> list[Span]:
+    if durations_s is not None and len(durations_s) != len(spans):
+        raise ValueError(f"{path}: {len(spans)} scenes, its prompt has {len(durations_s)}; without this file durations say where they are")
+    return spans
+
+
+def _of_trace(path: Path, facts: Facts) -> list[Span]:
+    try:
+        scenes = [int(json.loads(line)["scene"]) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: no trace, a line of which is a block with its scene; without this file durations are taken") from None
+    runs = [(scene, len(list(blocks))) for scene, blocks in groupby(scenes)]
+    short = len(scenes) * BLOCK - facts.frames
+    if [scene for scene, _ in runs] != list(range(len(runs))) or not runs or short not in (0, LATER):
+        expected = f"{len(scenes)} blocks are {len(scenes) * BLOCK} or {len(scenes) * BLOCK - LATER} frames, scene after scene"
+        raise ValueError(f"{path}: of another video; {expected}, the video has {facts.frames}; without this file durations are taken")
+    return scene_spans([blocks for _, blocks in runs], PIXEL_FRAMES_PER_LATENT - short)
+
+
+def _segments(path: Path) -> list[Any] | None:
+    """What a scores file calls its segments; None for any other file."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        return None
+    ours = isinstance(content, dict) and "metrics" in content and isinstance(content.get("segments"), list)
+    return list(content["segments"]) if ours else None
+
+
+def _fitting(path: Path, segments: Sequence[Any], facts: Facts) -> list[Span]:
+    try:
+        spans = [(int(start), int(end)) for start, end in segments]
+    except (ValueError, TypeError):
+        spans = []
+    ends = [0, *(end for _, end in spans)]
+    if [start for start, _ in spans] != ends[:-1] or ends[-1] != facts.frames or any(start >= end for start, end in spans):
+        whole = f"its segments do not cover the {facts.frames} frames"
+        raise ValueError(f"{path}: of another video; {whole}; without this file durations are taken")
+    return spans
