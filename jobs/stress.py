@@ -28,7 +28,7 @@ from jobs.claims import Claims
 from jobs.config import ROOT
 
 SWEEP = ("method=echo,infinity_rope", "task=hard", "seed=0,1,2", "prompts=8", "duration_scale=0.1", "max_workers=2")
-STARTS = 3.0
+STARTS = 1.5
 """Moments of kills are drawn up to so many times as long as the sweep takes to its first video, counted from the last start or kill."""
 
 
@@ -60,6 +60,7 @@ def stress(kills: int, chance: random.Random, folder: Path) -> dict[str, Any]:
     damage: Counter[str] = Counter()
     struck: Counter[str] = Counter()
     stores = midway = 0
+    told: dict[str, Any] = {}
     with tqdm(total=kills, unit="kill", disable=not sys.stderr.isatty()) as bar:
         while struck.total() < kills:
             stores += 1
@@ -76,8 +77,11 @@ def stress(kills: int, chance: random.Random, folder: Path) -> dict[str, Any]:
                 if damage["unfinished"] > kills:
                     break
             damage += compare(store, expected)
-    counts = {name: damage[name] for name in ("lost", "torn", "double", "different")}
-    return {"kills": struck.total(), "midway": midway, "of": dict(struck), "stores": stores, "videos": stores * len(expected), **counts}
+            counts = {name: damage[name] for name in ("lost", "torn", "double", "different")}
+            told = {"kills": struck.total(), "midway": midway, "of": dict(struck), "stores": stores}
+            told |= {"videos": stores * len(expected), **counts}
+            sys.stderr.write(json.dumps(told) + "\n")
+    return told
 
 
 def start(store: Path) -> subprocess.Popen[bytes]:
