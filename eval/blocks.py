@@ -36,6 +36,7 @@ class Entry:
     asked: set[Unit] = field(default_factory=set)
     metrics: dict[Unit, Mapping[str, float | None]] = field(default_factory=dict)
     failed: set[Unit] = field(default_factory=set)  # tried, and only errors came of it
+    unscored: set[Unit] = field(default_factory=set)  # the video is there, and nobody has tried to score it this way
     runs: list[Run] = field(default_factory=list)
     attempts: set[tuple[Path, str]] = field(default_factory=set)  # run folder and name of every attempt that a number is of
 
@@ -141,5 +142,7 @@ def _fill(entry: Entry, run: Run, seed: int, wishes: Sequence[Asked]) -> list[st
             entry.attempts.add((run.path, done[unit]["attempt"]))
         elif settled.failures.get(unit):
             entry.failed.add((prompt, seed))
+        elif unit in settled.made:
+            entry.unscored.add((prompt, seed))
     entry.runs.append(run)
     return settled.conflicts

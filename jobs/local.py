@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from echo.scene import Prompt, scene_blocks
-from jobs import backbones
+from jobs import backbones, scoring
 from jobs.config import ROOT
 from jobs.plan import Job
 from jobs.progress import Progress
@@ -103,16 +103,20 @@ def _lacks(folder: RunFolder, death: str | None) -> list[str]:
     lines = [] if death is None else [f"{folder.job.title}: {death}"]
     missing = folder.unfinished()
     failures = folder.reader.settled(folder.job.scores_id).failures
+    made = scoring.unscored(folder, missing)
     for prompt in missing:
         tries = failures.get(folder.job.unit_id(prompt), 0)
         if tries:
             reason = _last_error(folder, prompt)
             allowed = folder.job.config.max_tries
             again = "" if tries < allowed else f"; max_tries={tries + 1} tries again"
-            lines.append(f"{folder.job.title}: {prompt.id} failed ({tries} of {allowed} tries{again}): {reason}")
-    untried = sum(not failures.get(folder.job.unit_id(prompt), 0) for prompt in missing)
-    if untried:
-        lines.append(f"{folder.job.title}: {untried} of {len(folder.job.mine)} videos are missing; the same command goes on")
+            what = f"{prompt.id} is made, not scored: that" if prompt.id in made else prompt.id
+            lines.append(f"{folder.job.title}: {what} failed ({tries} of {allowed} tries{again}): {reason}")
+    untried = [prompt for prompt in missing if not failures.get(folder.job.unit_id(prompt), 0)]
+    unscored = sum(prompt.id in made for prompt in untried)
+    for count, what in ((unscored, "made, not scored"), (len(untried) - unscored, "missing")):
+        if count:
+            lines.append(f"{folder.job.title}: {count} of {len(folder.job.mine)} videos are {what}; the same command goes on")
     return lines
 
 
