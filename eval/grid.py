@@ -94,7 +94,7 @@ class Row:
     """A preset, told from its like by the settings that differ.
 
     section: label of its backbone, or "calibration". reference: name of the row that its differences are to, "" if none.
-    reference_section: that row's. failed, unscored, absent: videos asked for that ended in an error, that are made and not scored, that are not made.
+    reference_section: that row's. failed, unscored, absent: videos asked for that ended in an error, are made and not scored, are not made.
     block: title of its part in a table of several tasks. source: where the numbers are printed, if they are not ours.
     runs: names of the runs that it is made of.
     """
