@@ -38,6 +38,7 @@ class Entry:
     asked: set[Unit] = field(default_factory=set)
     metrics: Scores = field(default_factory=Scores)
     failed: set[Unit] = field(default_factory=set)  # tried, and only errors came of it
+    unscored: set[Unit] = field(default_factory=set)  # the video is there, and nobody has tried to score it this way
     runs: list[Run] = field(default_factory=list)
     attempts: set[tuple[Path, str]] = field(default_factory=set)  # run folder and name of every attempt that a number is of
 
@@ -143,5 +144,6 @@ def _fill(entry: Entry, run: Run, seed: int, wishes: Sequence[Asked]) -> list[st
     entry.attempts.update(zip(repeat(run.path), {found.attempts[row] for row in rows.tolist()}))
     if found.failures:
         entry.failed.update((prompt, seed) for prompt, unit in units.items() if unit in found.failures)
+    entry.unscored.update((prompt, seed) for prompt, unit in (units.items() if found.unscored else ()) if unit in found.unscored)
     entry.runs.append(run)
     return found.conflicts

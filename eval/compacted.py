@@ -40,6 +40,7 @@ class Scored:
 
     units, attempts: [done], the unit and whose record it is. metrics: [done] by name, NaN where there is no number.
     names: metrics that some unit has, be it without a number. failures, conflicts: as of `eval.records.Settled`.
+    unscored: units that are not done and whose video is there.
     """
 
     units: Sequence[str]
@@ -48,6 +49,7 @@ class Scored:
     names: frozenset[str]
     failures: dict[str, int] = field(default_factory=dict)
     conflicts: list[str] = field(default_factory=list)
+    unscored: set[str] = field(default_factory=set)
 
     def of(self, units: Mapping[str, str]) -> tuple[list[str], NDArray[np.int64]]:
         """Of wanted units by prompt, the prompts that are done, and where each stands here."""
@@ -74,7 +76,7 @@ def _from_records(settled: Settled) -> Scored:
     names = dict.fromkeys(name for record in done.values() for name in record["metrics"])
     metrics = {name: np.array([_number(record["metrics"].get(name)) for record in done.values()]) for name in names}
     attempts = [record["attempt"] for record in done.values()]
-    return Scored(list(done), attempts, metrics, frozenset(names), dict(settled.failures), settled.conflicts)
+    return Scored(list(done), attempts, metrics, frozenset(names), dict(settled.failures), settled.conflicts, settled.made - done.keys())
 
 
 def _number(value: float | None) -> float:
@@ -154,10 +156,12 @@ def _from_parquet(path: str, place: Mapping[str, Any], scores: str) -> Scored:
     units = folded.table.column("unit").slice(start, stop - start).to_pylist()
     done = [units[row] for row in rows] if len(rows) < len(units) else units
     lost = np.flatnonzero(wanted & ~folded.status[start:stop])
-    finished, failures = set(done) if len(lost) else set(), dict[str, int]()
+    there = np.flatnonzero(~wanted & folded.status[start:stop])  # however scored
+    finished, failures = set(done) if len(lost) or len(there) else set(), dict[str, int]()
     for row in lost:
         if units[row] not in finished:
             failures[units[row]] = failures.get(units[row], 0) + 1
+    unscored = {units[row] for row in there} - finished
     metrics, names = {}, []
     for name, (array, column) in folded.metrics.items():
         part = array[start:stop][rows]
@@ -165,7 +169,7 @@ def _from_parquet(path: str, place: Mapping[str, Any], scores: str) -> Scored:
             metrics[name] = part
             names.append(name)
     attempts, who = folded.attempts
-    return Scored(done, [who[code] for code in attempts[start:stop][rows]], metrics, frozenset(names), failures)
+    return Scored(done, [who[code] for code in attempts[start:stop][rows]], metrics, frozenset(names), failures, [], unscored)
 
 
 def _any(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> bool:

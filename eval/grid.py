@@ -94,7 +94,7 @@ class Row:
     """A preset, told from its like by the settings that differ.
 
     section: label of its backbone, or "calibration". reference: name of the row that its differences are to, "" if none.
-    reference_section: that row's. failed, absent: videos asked for that ended in an error, and that no run has tried or is done with.
+    reference_section: that row's. failed, unscored, absent: videos asked for that ended in an error, are made and not scored, are not made.
     block: title of its part in a table of several tasks. source: where the numbers are printed, if they are not ours.
     runs: names of the runs that it is made of.
     """
@@ -110,6 +110,7 @@ class Row:
     reference_section: str = ""
     failed: int = 0
     absent: int = 0
+    unscored: int = 0
     block: str = ""
     source: str = ""
     runs: tuple[str, ...] = ()
@@ -232,12 +233,13 @@ class Grid:
 
     @property
     def _failures(self) -> str:
-        """How many videos failed or are not there, always told."""
+        """How many videos failed, are made and not scored, or are not there, always told."""
         own = [row for row in self.rows if not row.source]
-        failed, absent = sum(row.failed for row in own), sum(row.absent for row in own)
+        failed, unscored, absent = (sum(getattr(row, name) for row in own) for name in ("failed", "unscored", "absent"))
         asked = sum(part.videos * sum(not row.source for row in part.rows) for part in self.parts or (self,))
         where = [(f"{row.block}: " if row.block else "") + f"{row.name} {row.failed}" for row in own if row.failed]
         line = f"Failed runs: {failed} of {asked} videos" + (f" ({', '.join(where)})" if where else "")
+        line += f"; {unscored} more are made, not scored" if unscored else ""
         return line + (f"; {absent} more are not made." if absent else ".")
 
     @property

@@ -224,9 +224,10 @@ def _row(entry: Entry, block: Block, cells: Sequence[Cell]) -> Row:
             words.append(f"{key.removeprefix('method.settings.')}={value}")
     weights = "" if entry.calibration else entry.weights
     failed = sum(unit not in entry.metrics for unit in entry.failed)
-    absent = len(entry.asked) - len(entry.metrics) - failed
+    unscored = sum(unit not in entry.metrics for unit in entry.unscored - entry.failed)
+    absent = len(entry.asked) - len(entry.metrics) - failed - unscored
     row = Row(method["label"], method["name"], ", ".join(words), len(entry.metrics), tuple(cells), entry.section, weights)
-    return dataclasses.replace(row, failed=failed, absent=absent, runs=tuple(run.path.name for run in entry.runs))
+    return dataclasses.replace(row, failed=failed, absent=absent, unscored=unscored, runs=tuple(run.path.name for run in entry.runs))
 
 
 def _cell(entry: Entry, column: Column, asked: set[Unit]) -> Cell:

@@ -85,7 +85,7 @@ def columns(shown: Iterable[Column]) -> list[dict[str, Any]]:
 def _row(row: Row) -> dict[str, Any]:
     if row.source:
         return {"preset": row.preset, "published": row.source}
-    told = ("preset", "variant", "videos", "failed", "absent", "reference", "reference_section")
+    told = ("preset", "variant", "videos", "failed", "absent", "unscored", "reference", "reference_section")
     return {"backbone": row.section, "weights": row.weights} | {key: getattr(row, key) for key in told} | {"runs": sorted(row.runs)}
 
 

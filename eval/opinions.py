@@ -179,7 +179,7 @@ def grid_of(name: str, ratings: Sequence[Rating], agreements: Mapping[str, Agree
         rated = len({key for column in columns for key in given.get((backbone, method, column.dimension), {})})
         against = ("", "") if (backbone, method) == reference else (reference[1], reference[0])
         row = tuple(column[index] for column in cells)
-        one = Row(method, method, "", rated, row, backbone, reference=against[0], reference_section=against[1], absent=asked - rated)
+        one = Row(method, method, "", rated, row, backbone, reference=against[0], reference_section=against[1], unscored=asked - rated)
         rows.append(one)
     people = f"{len(raters)} simulated raters, no people (noise on the scores of: {scorer})" if scorer else f"{len(raters)} raters"
     seeds, videos = {rating.seed for rating in ratings}, {(rating.task, rating.video) for rating in ratings}

@@ -1,16 +1,16 @@
 """Reading a run store: runs, what was asked of them, and their records. No torch; nothing is ever written here.
 
-    <store>/runs/<backbone>/<task>/<method>/seed=<n>/<run id>/
-        run.json              what the run is, written once
-        asked/<ns>.json       the prompts that a command wanted, and the unit that stands for each
-        attempts/<id>.json    one for each start: commit, versions, host, command line (and .log)
-        records/<id>.jsonl    appended to by one attempt alone
-        errors/               tracebacks
-        units/                videos, traces, scores of segments
-    <store>/sweeps/<table>.json
-        the runs, prompts and scores that a command asked for; the last command of that name counts
-    <store>/compact/
-        records as Parquet (`eval.compacted`), made anew from the above at any time
+<store>/runs/<backbone>/<task>/<method>/seed=<n>/<run id>/
+    run.json              what the run is, written once
+    asked/<ns>.json       the prompts that a command wanted, and the unit that stands for each
+    attempts/<id>.json    one for each start: commit, versions, host, command line (and .log)
+    records/<id>.jsonl    appended to by one attempt alone
+    errors/               tracebacks
+    units/                videos, traces, scores of segments
+<store>/sweeps/<table>.json
+    the runs, prompts and scores that a command asked for; the last command of that name counts
+<store>/compact/
+    records as Parquet (`eval.compacted`), made anew from the above at any time
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class Settled:
     done: dict[str, dict[str, Any]] = field(default_factory=dict)  # unit id -> first ok record
     failures: dict[str, int] = field(default_factory=dict)  # unit id -> error records, units that are done left out
     conflicts: list[str] = field(default_factory=list)  # units computed twice with different outcomes
+    made: set[str] = field(default_factory=set)  # unit ids of videos that are there, however scored
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ class Run:
             unit, ok = record["unit"], record["status"] == "ok"
             if ok and latents.setdefault(unit, record["latents_sha256"]) != record["latents_sha256"]:
                 result.conflicts.append(f"{record['prompt']} seed={record['seed']}: other latents in attempt {record['attempt']}")
+            if ok:
+                result.made.add(unit)
             if scores is not None and record["scores"] != scores:
                 continue
             if not ok:

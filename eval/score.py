@@ -87,7 +87,7 @@ class Clip:
 
 def command(words: Sequence[str]) -> list[str]:
     """Carry out a command line; what it answers. Raises ValueError, in one line, before any work for what cannot be done."""
-    files = [word for word in words if "=" not in word and not word.startswith("-")]
+    files = [word for word in words if _path(word)]
     options, _ = parse([word for word in words if word not in files], OPTIONS)
     if not 1 <= len(files) <= 2:
         raise ValueError(f"{len(files)} paths given; the form is PATH [prompts.jsonl] [KEY=VALUE ...], for example videos/ task=long60")
@@ -127,6 +127,12 @@ def scored(clips: Sequence[Clip], task: str, scorer: VideoScorer, output: Path) 
             failures[clip.name] = " ".join((said if clip.name in said else f"{clip.facts.name}: {said}").split())
             sys.stderr.write(f"{title} failed; the others go on\n")
     return outcomes, failures
+
+
+def _path(word: str) -> bool:
+    """Whether a word is a path; a run's folder has a `seed=0` in it."""
+    key, equals, _ = word.partition("=")
+    return not word.startswith("-") and (not equals or key not in OPTIONS and ("/" in key or Path(word).exists()))
 
 
 def task_of(word: str, prompts: Sequence[Prompt]) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from echo.scene import Prompt, scene_blocks
-from jobs import backbones, trouble
+from jobs import backbones, scoring, trouble
 from jobs.claims import Claims
 from jobs.config import ROOT
 from jobs.plan import Job
@@ -147,19 +147,24 @@ def lacks(folder: RunFolder, death: str | None = None) -> list[str]:
     lines = [] if death is None else [f"{folder.job.title}: {death}"]
     missing = folder.unfinished()
     failures = folder.reader.settled(folder.job.scores_id).failures
+    made = scoring.unscored(folder, missing)
     for prompt in missing:
         tries = failures.get(folder.job.unit_id(prompt), 0)
         if tries:
             reason = _last_error(folder, prompt)
             allowed = folder.job.config.max_tries
             again = "" if tries < allowed else f"; max_tries={tries + 1} tries again"
-            lines.append(f"{folder.job.title}: {prompt.id} failed ({tries} of {allowed} tries{again}): {reason}")
+            what = f"{prompt.id} is made, not scored: that" if prompt.id in made else prompt.id
+            lines.append(f"{folder.job.title}: {what} failed ({tries} of {allowed} tries{again}): {reason}")
     others = held([folder]) if missing else {}
     if others:
         lines.append(f"{folder.job.title}: {_made_elsewhere(others)}; the same command shows what came of it")
-    untried = sum(not failures.get(unit := folder.job.unit_id(prompt), 0) and (folder.path, unit) not in others for prompt in missing)
-    if untried:
-        lines.append(f"{folder.job.title}: {untried} of {len(folder.job.mine)} videos are missing; the same command goes on")
+    units = {prompt.id: folder.job.unit_id(prompt) for prompt in missing}
+    untried = [name for name, unit in units.items() if not failures.get(unit, 0) and (folder.path, unit) not in others]
+    unscored = sum(name in made for name in untried)
+    for count, what in ((unscored, "made, not scored"), (len(untried) - unscored, "missing")):
+        if count:
+            lines.append(f"{folder.job.title}: {count} of {len(folder.job.mine)} videos are {what}; the same command goes on")
     return lines
 
 

@@ -124,6 +124,11 @@ def filmed(folder: RunFolder, prompts: Sequence[Prompt]) -> dict[str, dict[str, 
     }
 
 
+def unscored(folder: RunFolder, missing: Sequence[Prompt]) -> set[str]:
+    """Ids of those of some unfinished prompts that need no more than a score; none where scores are made with the video."""
+    return set(filmed(folder, missing)) if folder.job.config.eval.scorer == SCORER else set()
+
+
 def _encoding(folder: RunFolder, attempt: str) -> dict[str, Any]:
     """Settings of the video that an attempt made or, not making it, found as it wanted it; none where it left no word."""
     path = folder.path / "attempts" / f"{attempt}.json"

@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from data.world.film import Render
 from eval import sweeps
 from eval.records import runs
-from jobs import command, local
+from jobs import command, local, scoring
 from jobs.config import ROOT
 from jobs.plan import Job
 from jobs.progress import say
@@ -103,21 +103,24 @@ def forecast(jobs: Sequence[Job]) -> str:
     """How much is missing and how long it will take, in a line."""
     folders = {folder.path: folder for folder in map(RunFolder, jobs)}
     seconds = measured(Path(jobs[0].config.store))
-    videos, blocks, whole, work_s = 0, 0, 0, 0.0
+    videos, blocks, whole, unscored, work_s = 0, 0, 0, 0, 0.0
     for folder in folders.values():
         missing = folder.missing()
+        made = scoring.unscored(folder, missing)
+        unscored, missing = unscored + len(made), tuple(prompt for prompt in missing if prompt.id not in made)
         count = local.blocks_of(folder.job, missing)
         rendered = isinstance(folder.job.policy, Render)
         videos, blocks, whole = videos + len(missing), blocks + count, whole + len(folder.job.mine)
         work_s += count * seconds.get(rendered, BLOCK_S[rendered])
+    rest = f"; {unscored} more {'is' if unscored == 1 else 'are'} made, not scored" if unscored else ""
     if not videos:
-        return f"all {whole} videos are there"
+        return f"all {whole} videos are there" + rest.replace(" more", "")
     places = jobs[0].config.max_workers or max(1, local.cores() // jobs[0].config.backbone.threads)
     source = "as measured in this store" if False in seconds else "by this project's own measure, none being in this store yet"
     rate = 1e3 * seconds.get(False, BLOCK_S[False])
     return (
         f"{videos} of {whole} videos are missing, {blocks} blocks; {rate:.0f} ms a generated block {source}, {places} at a time: "
-        f"about {_time(work_s / places + START_S)}"
+        f"about {_time(work_s / places + START_S)}{rest}"
     )
 
 

@@ -52,6 +52,6 @@ def test_a_policy_from_the_readme(copy: Path) -> None:
     trace = run("-m", "echo.trace", "method=ends", "task=recall", "--png", "trace.png").splitlines()
     assert len(trace) == 80 and (copy / "trace.png").stat().st_size > 1000
     assert '"keys": [["f0", 0], ["f1", 1], ["f2", 2], ["f3", 3], ["f4", 4], ["f5", 5], ["f9", 6]' in trace[7]
-    assert "passed" in run("-m", "pytest", "-v", "-p", "no:cacheprovider", "tests/echo/test_policies.py", "-k", "ends")
+    assert "passed" in run("-m", "pytest", "-v", "-n", "0", "-p", "no:cacheprovider", "tests/echo/test_policies.py", "-k", "ends")
     shown = run("run.py", "method=ends,self_forcing", "task=recall", "prompts=1", "duration_scale=0.1", "store=out", "-m")
     assert re.search(r"^ends +1 ", shown, flags=re.M), shown

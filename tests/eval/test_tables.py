@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -121,6 +122,19 @@ def test_run_that_never_started_is_seen(write):
     tables.make(write.store)
     rows = {row["preset"]: row for row in read(write.store)}
     assert rows["self_forcing"]["videos"] == "0" and rows["self_forcing"]["videos_asked"] == "3"
+
+
+def test_a_video_without_scores_is_told_as_one(write):
+    """Of three videos asked for one is scored, one is there and has no scores, one is not there."""
+    write("self_forcing")
+    folder = write("echo", lost=PROMPTS[1:])
+    Attempt(folder, new_attempt(), {}).filmed(PROMPTS[1], {"latents_sha256": "0"})
+    tables.make(write.store)
+    text = (write.store / "tables" / "recall.md").read_text(encoding="utf-8")
+    assert "Failed runs: 0 of 6 videos; 1 more are made, not scored; 1 more are not made." in text
+    behind = json.loads((write.store / "tables" / "recall.meta.json").read_text(encoding="utf-8"))
+    (row,) = (row for row in behind["blocks"][0]["rows"] if row["preset"] == "echo")
+    assert (row["videos"], row["unscored"], row["absent"], row["failed"]) == (1, 1, 1, 0)
 
 
 def test_edited_prompt_counts_only_as_last_asked(write):
@@ -255,9 +269,7 @@ def test_terminal_form_fits_and_styles(write):
 
 
 def test_escaping():
-    assert escape(r"a & b_c 50% {x} \ ~ ^ ∞") == (
-        r"a \& b\_c 50\% \{x\} \textbackslash{} \textasciitilde{} \textasciicircum{} $\infty$"
-    )
+    assert escape(r"a & b_c 50% {x} \ ~ ^ ∞") == (r"a \& b\_c 50\% \{x\} \textbackslash{} \textasciitilde{} \textasciicircum{} $\infty$")
 
 
 def test_ties_share_a_place(write):

@@ -299,6 +299,11 @@ def test_scenes_are_cut_where_a_run_has_put_them(tmp_path, monkeypatch):
         "p-1-0": ([[0, 36], [36, 80]], "scores file"),
     }
     assert json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))["borders"]["p-0.mp4"] == "trace"
+    folder = folder.rename(tmp_path / "seed=0")  # as a run's folder is called
+    assert "3 videos, task=smooth" in command([str(folder), *words[1:]])[-1]
+    monkeypatch.chdir(tmp_path)
+    words[0] = "seed=0"
+    assert "3 videos, task=smooth" in command(words)[-1]
     for content, part in (('{"scene": 0}\n' * 7, "1 scenes, its prompt has 2"), ('{"scene": 0}\n', "of another video"), ("no", "no trace")):
         (folder / "p-0.trace.jsonl").write_text(content, encoding="utf-8")
         with pytest.raises(ValueError, match=part) as refusal:

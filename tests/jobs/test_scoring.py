@@ -12,7 +12,7 @@ from echo.scene import scene_blocks
 from eval.records import runs
 from eval.vbench.borders import borders
 from eval.vbench.video import Facts
-from jobs import scoring, shelf
+from jobs import local, scoring, shelf, tables
 from jobs.claims import Claims
 from jobs.config import ROOT
 from jobs.plan import prepare
@@ -83,6 +83,9 @@ def test_a_start_that_ends_before_the_scores_costs_no_video(config, tmp_path, mo
     (run,) = runs(tmp_path)
     films = {path: path.stat().st_mtime_ns for path in run.path.glob("units/*.mp4")}
     assert [record["scores"] for record in run.records()] == [None, None] and len(films) == 2
+    job = prepare(config)
+    assert local._lacks(RunFolder(job), None) == [f"{job.title}: 2 of 2 videos are made, not scored; the same command goes on"]
+    assert tables.forecast([job]) == "all 2 videos are there; 2 are made, not scored"
     damaged = sorted(films)[0]
     content = damaged.read_bytes()
     damaged.write_bytes(content[: len(content) // 2])
@@ -90,6 +93,8 @@ def test_a_start_that_ends_before_the_scores_costs_no_video(config, tmp_path, mo
     assert work(prepare(config), new_attempt(), [], config, events.append) == 1
     errors = [event["error"] for event in events if event.get("status") == "error"]
     assert len(errors) == 1 and damaged.name in errors[0] and len(told(events)) == 1
+    (line,) = local._lacks(RunFolder(job), None)
+    assert " is made, not scored: that failed (1 of 3 tries" in line
     damaged.write_bytes(content)
     assert work(prepare(config), new_attempt(), [], config, events.append) == 0
     assert len(told(events)) == 2 and {p.stat().st_mtime_ns for p in films if p != damaged} == {t for p, t in films.items() if p != damaged}
