@@ -73,6 +73,19 @@ def test_tables_are_the_same_to_the_byte_and_really_from_parquet(store):
     assert again == folded != lines
 
 
+def test_videos_that_failed_or_have_no_scores_or_are_not_there_are_counted_alike(store):
+    for folder in runs_of(store):
+        path = folder / "records" / "a.jsonl"
+        first, second, *rest = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        rows = [first | {"status": "error", "metrics": {}}, second | {"scores": None, "metrics": {}}, *rest[:-1]]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    compact.fold(store)
+    folded, lines = made(store)
+    assert folded == lines
+    assert b"Failed runs: 2 of 24 videos" in folded["hard.md"] and b"2 more are made, not scored; 2 more are not made." in folded["hard.md"]
+
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -84,7 +84,7 @@ def test_a_start_that_ends_before_the_scores_costs_no_video(config, tmp_path, mo
     films = {path: path.stat().st_mtime_ns for path in run.path.glob("units/*.mp4")}
     assert [record["scores"] for record in run.records()] == [None, None] and len(films) == 2
     job = prepare(config)
-    assert local._lacks(RunFolder(job), None) == [f"{job.title}: 2 of 2 videos are made, not scored; the same command goes on"]
+    assert local.lacks(RunFolder(job), None) == [f"{job.title}: 2 of 2 videos are made, not scored; the same command goes on"]
     assert tables.forecast([job]) == "all 2 videos are there; 2 are made, not scored"
     damaged = sorted(films)[0]
     content = damaged.read_bytes()
@@ -93,7 +93,7 @@ def test_a_start_that_ends_before_the_scores_costs_no_video(config, tmp_path, mo
     assert work(prepare(config), new_attempt(), [], config, events.append) == 1
     errors = [event["error"] for event in events if event.get("status") == "error"]
     assert len(errors) == 1 and damaged.name in errors[0] and len(told(events)) == 1
-    (line,) = local._lacks(RunFolder(job), None)
+    (line,) = local.lacks(RunFolder(job), None)
     assert " is made, not scored: that failed (1 of 3 tries" in line
     damaged.write_bytes(content)
     assert work(prepare(config), new_attempt(), [], config, events.append) == 0
