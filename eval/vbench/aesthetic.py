@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from eval.formulas import Vectors
-from eval.vbench.packages import versions
 from eval.vbench.weights import answer, choose_size, digest, drawn, fill, read, ready
 
 
@@ -22,7 +21,6 @@ class Aesthetic:
         self.head: Any = head
         self.identity = identity
         self.dtype = dtype
-        self.libraries = versions("torch")
 
     @classmethod
     def load(cls, path: Path, *, dtype: str = "fp32", device: str = "cpu") -> Aesthetic:

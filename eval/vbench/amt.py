@@ -10,7 +10,7 @@ from torch import nn
 
 from eval.formulas import Frames, Vectors
 from eval.vbench import images
-from eval.vbench.packages import need, versions
+from eval.vbench.packages import need
 from eval.vbench.weights import answer, choose_size, digest, drawn, fill, read, ready
 
 DIVISOR_PX: Final = 16
@@ -27,7 +27,6 @@ class Amt:
         self.network: Any = network
         self.identity = identity
         self.dtype = dtype
-        self.libraries = versions("torch", "vbench")
 
     @classmethod
     def load(cls, path: Path, *, dtype: str = "fp32", device: str = "cpu") -> Amt:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from eval.formulas import Frames, Vectors
 from eval.vbench import images
 from eval.vbench.networks import Text
-from eval.vbench.packages import need, versions
+from eval.vbench.packages import need
 from eval.vbench.vocabulary import SIZE, Tokenizer, find
 from eval.vbench.weights import answer, choose_size, digest, drawn, fill, read, ready, renamed
 
@@ -59,7 +59,6 @@ class Clip:
         self.network: Any = network
         self.identity = identity
         self.dtype = dtype
-        self.libraries = versions("torch", "transformers")
         self._vocabulary = vocabulary
 
     @classmethod

@@ -2,8 +2,9 @@
 
 Makes a video, scores it by all dimensions and both definitions in this process, and tells the greatest resident memory since the
 process began, how often each frame was decoded, and the time. networks=tiny: random weights and few layers; RAFT, AMT and MUSIQ
-have one size only, so three lines of arithmetic stand for them. networks=true: all of the published size (random weights), for a short
-video: the greatest batch is what counts, not how many there are. output=FILE keeps the answer as a line of JSON, after those there.
+have one size only, so three lines of arithmetic stand for them; the answer names them as `stand_ins`. networks=true: all of the published
+size (random weights), for a short video: the greatest batch is what counts, not how many there are. output=FILE keeps the answer
+as a line of JSON, after those there.
 """
 
 from __future__ import annotations
@@ -142,7 +143,9 @@ def command(words: Sequence[str]) -> list[str]:
 
     torch.set_num_threads(1)
     source: Source = Random("true") if options["networks"] == "true" else Small(Random())
-    found = {"networks": options["networks"], "machine": f"{platform.machine()}, one thread"} | measured(seconds, height, width, source)
+    stand_ins = [] if options["networks"] == "true" else list(SINGLE_SIZE)
+    told = {"networks": options["networks"], "stand_ins": stand_ins, "machine": f"{platform.machine()}, one thread"}
+    found = told | measured(seconds, height, width, source)
     if options["output"]:
         with Path(options["output"]).open("a", encoding="utf-8") as file:
             file.write(json.dumps(found) + "\n")

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from eval.formulas import Frames, Vectors
 from eval.vbench import images
-from eval.vbench.packages import need, versions
+from eval.vbench.packages import need
 from eval.vbench.weights import answer, choose_size, digest, drawn, fill, read, ready, renamed
 
 PATCH_PX: Final = 16
@@ -42,7 +42,6 @@ class Dino:
         self.network: Any = network
         self.identity = identity
         self.dtype = dtype
-        self.libraries = versions("torch", "transformers")
         # A module's attributes are parameters and parts; this is a rule, so it goes around them.
         object.__setattr__(self.network.embeddings, "interpolate_pos_encoding", self._positions)
 

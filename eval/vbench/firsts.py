@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import re
+import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -20,12 +22,14 @@ from torch.nn import functional as F
 from eval.formulas import Frames, Vectors
 from eval.origin import file_digest
 from eval.vbench import images
-from eval.vbench.packages import need, versions
+from eval.vbench.packages import need
 from eval.vbench.weights import answer, choose_size, digest, drawn, fill, read, ready, renamed
 
 PATCH_PX: Final = 14
 HEAD: Final = 64
 RESIZED_PX: Final = 256
+ADAPTERS: Final = "ensemble_lora"
+"""Folder in DreamSim's archive."""
 
 _PLAIN: Final = {
     "cls_token": "embeddings.cls_token",
@@ -54,7 +58,6 @@ class Dinov2:
         self.network: Any = network
         self.identity = identity
         self.dtype = dtype
-        self.libraries = versions("torch", "transformers")
 
     @classmethod
     def load(cls, path: Path, *, dtype: str = "fp32", device: str = "cpu") -> Dinov2:
@@ -132,7 +135,6 @@ class Dreamsim:
         self.network = network
         self.identity = identity
         self.dtype = dtype
-        self.libraries = versions("torch", "dreamsim", "open-clip-torch", "timm")
         self._device = torch.device(device)
 
     @classmethod
@@ -144,9 +146,8 @@ class Dreamsim:
         if not zipfile.is_zipfile(path):
             raise ValueError(f"{path}: no such archive of DreamSim; `python -m data.download eval=vbench` fetches it")
         folder = path.with_name(f".{path.stem}")  # hidden, so that a folder of weights keeps its digest
-        if not (folder / "ensemble_lora").is_dir():
-            with zipfile.ZipFile(path) as archive:
-                archive.extractall(folder)
+        if not (folder / ADAPTERS).is_dir():
+            _unpack(path, folder)
         network, _ = need("dreamsim", asked="DreamSim").dreamsim(pretrained=True, device=device, cache_dir=str(folder))
         return cls(network, f"blake2b {file_digest(path)}", dtype, device)
 
@@ -162,3 +163,24 @@ class Dreamsim:
         alone = len(seen) == 1  # the package squeezes a batch of one away
         found = self.network.embed(torch.cat((seen, seen)) if alone else seen)[: len(seen)]
         return answer(F.normalize(found.float(), dim=-1), self.name)
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    """Unpack an archive beside `folder`, which gets its name when all is there: a kill leaves no half ensemble, two processes do no harm.
+
+    Raises ValueError naming the archive where it is damaged or holds no ensemble.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as place:
+        whole = Path(place) / "whole"
+        try:
+            with zipfile.ZipFile(path) as archive:
+                archive.extractall(whole)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise ValueError(f"{path}: damaged ({error}); away with it, `python -m data.download eval=vbench` fetches it") from None
+        if not (whole / ADAPTERS).is_dir():
+            raise ValueError(f"{path} is not DreamSim's ensemble: no folder {ADAPTERS} in it")
+        try:
+            whole.rename(folder)
+        except OSError:  # another process was faster
+            if not (folder / ADAPTERS).is_dir():
+                raise ValueError(f"{folder}: is in the way of what {path.name} holds; away with it") from None

@@ -20,7 +20,7 @@ from eval.vbench import networks, packages
 from eval.vbench.measure import RULE, Layout, Metric
 from eval.vbench.records import Key, Record, RecordStore, Units
 from eval.vbench.rules import FIRSTS, RECORD, TEXTS
-from eval.vbench.video import LEAST_SIDE, Facts, Frames
+from eval.vbench.video import DECODER, LEAST_SIDE, Facts, Frames
 
 DIMENSIONS: Final = (*RECORD, "text_alignment")
 FIRSTS_OF: Final = MappingProxyType(
@@ -30,32 +30,24 @@ FIRSTS_OF: Final = MappingProxyType(
     }
 )
 """VBench-Long's networks for first frames of clips: its own choice, for which its table was made, and the one without more weights."""
-DREAMSIM: Final = "pip install --no-deps dreamsim==0.2.1 open-clip-torch peft"
-"""The one line; timm and torchvision come with the other networks."""
 BATCH: Final = MappingProxyType({"dino": 16, "musiq": 16, "raft": 4, "amt": 4, "viclip": 1})
 """Units at a time; others 32. A part of a record's rule, for another batch may round differently."""
-LIBRARIES: Final = MappingProxyType(
+_AROUND_DREAMSIM: Final = ("timm", "transformers", "torchvision", "ftfy", "regex", "PIL", "yaml")
+NEEDS: Final = MappingProxyType(
     {
         **dict.fromkeys(("dino", "clip_b32", "clip_l14", "dinov2"), ("transformers",)),
-        "musiq": ("pyiqa",),
-        "raft": ("torchvision",),
-        "amt": ("vbench",),
-        "viclip": ("vbench", "timm"),
-        "dreamsim": ("dreamsim", "open-clip-torch"),
+        "musiq": ("pyiqa", "torchvision", "PIL", "yaml", "requests"),
+        "raft": ("torchvision", "PIL"),
+        "amt": ("vbench", "torchvision", "decord", "PIL"),
+        "viclip": ("vbench", "timm", "transformers", "torchvision", "decord", "PIL"),
+        "dreamsim": ("dreamsim", "open_clip", "peft", "accelerate", "psutil", *_AROUND_DREAMSIM),
     }
 )
-"""Packages whose code runs beside torch's."""
-MODULES: Final = MappingProxyType(
-    {
-        **dict.fromkeys(("dino", "clip_b32", "clip_l14", "dinov2"), ("transformers",)),
-        "musiq": ("pyiqa", "torchvision", "timm"),
-        "raft": ("torchvision",),
-        "amt": ("vbench",),
-        "viclip": ("vbench", "timm"),
-        "dreamsim": ("torchvision", "timm"),
-    }
-)
-"""What must be importable for each."""
+"""Modules that must be importable for each, whose code runs beside torch's; their versions are part of a record's key."""
+_IDLE: Final = frozenset(("PIL", "yaml", "requests", "decord", "ftfy", "regex", "accelerate", "psutil"))
+"""Of these, what is imported on the way and computes nothing of an answer: no part of a key."""
+_NAMED_THERE: Final = frozenset(word.partition("==")[0] for word in packages.DREAMSIM.split())
+"""What `packages.DREAMSIM` brings."""
 
 
 @dataclass(frozen=True)
@@ -209,17 +201,19 @@ class Kit:
     def check(self, *, long: bool, text: bool) -> None:
         """Raise ValueError in one line that names missing packages, with the line that installs them, or missing weights."""
         named = self.wish.wanted(long=long, text=text)
-        if "dreamsim" in named and packages.missing(("dreamsim",)):
-            raise ValueError(f"clip_features={self.wish.firsts} needs dreamsim: {DREAMSIM}; nearest is clip_features=dino_clip")
+        if "dreamsim" in named and (absent := packages.missing(NEEDS["dreamsim"])):
+            line = packages.DREAMSIM if set(absent) <= _NAMED_THERE else f"{packages.INSTALL} && {packages.DREAMSIM}"
+            raise ValueError(f"clip_features={self.wish.firsts} needs {', '.join(absent)}: {line}; nearest is clip_features=dino_clip")
         said = text and bool(self.wish.metrics_of_text)
-        modules = [module for name in named for module in MODULES.get(name, ())] + ["ftfy"] * said
+        modules = [module for name in named for module in NEEDS.get(name, ())] + ["ftfy"] * said
         packages.check(tuple(dict.fromkeys(modules)))
         self.source.check(named, text=said)
 
     def identity(self, *, long: bool, text: bool) -> dict[str, Any]:
         """All that can change a score: what is measured, by which weights, in which numbers, by which versions."""
         named = self.wish.wanted(long=long, text=text)
-        return {"rule": RULE, "firsts": self.wish.firsts, "networks": {name: self._identity(name) for name in sorted(named)}}
+        made_by = {name: self._identity(name) for name in sorted(named)}
+        return {"rule": RULE, "firsts": self.wish.firsts, "decoder": dict(DECODER), "networks": made_by}
 
     def metrics(self, layout: Layout) -> list[Metric]:
         """What a video is asked, in the order of `RECORD`, then texts, then first frames of clips."""
@@ -249,7 +243,7 @@ class Kit:
             return {}
         seen = records["clip_l14"]
         network = f"{self.source.identity('clip_l14')} {self.source.identity('aesthetic')}"
-        versions = self._versions("clip_l14")
+        versions = {**DECODER, **self._versions("clip_l14")}
         key = Key(facts.digest, "aesthetic", network, RULE, self._dtype("clip_l14"), versions)
         found = store.read(key)
         if found is None:
@@ -271,8 +265,8 @@ class Kit:
 
     def _sentence(self, name: str, sentence: str, store: RecordStore) -> Record:
         digest = hashlib.blake2b(sentence.encode(), digest_size=16).hexdigest()
-        rest = {"sentence": digest}
-        key = Key("text", name, self.source.identity(name), RULE, self._dtype(name), self._versions(name), rest)
+        versions = self._versions(name) | {"ftfy": version("ftfy")}
+        key = Key("text", name, self.source.identity(name), RULE, self._dtype(name), versions, {"sentence": digest})
         found = store.read(key)
         if found is None:
             said = self._network(name).text([sentence])
@@ -312,7 +306,8 @@ class Kit:
         return f"{self.wish.dtype_of(name)} {self.wish.device.partition(':')[0]}"
 
     def _versions(self, name: str) -> dict[str, str]:
-        return {package: version(package) for package in ("torch", *LIBRARIES.get(name, ()))}
+        code = [packages.distribution(module) for module in NEEDS.get(name, ()) if module not in _IDLE]
+        return {package: version(package) for package in ("torch", *code)}
 
 
 @cache

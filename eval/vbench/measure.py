@@ -47,7 +47,7 @@ class Metric:
     def key(self, facts: Facts) -> Key:
         """Name of its record of a video."""
         rest = {"units": units_digest(self.units), "chunk": str(video.CHUNK), "batch": str(self.batch), **self.rest}
-        return Key(facts.digest, self.name, self.network, RULE, self.dtype, self.versions, rest)
+        return Key(facts.digest, self.name, self.network, RULE, self.dtype, {**video.DECODER, **self.versions}, rest)
 
 
 def clips(frames: int, fps: float) -> list[Span]:

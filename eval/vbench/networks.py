@@ -3,7 +3,7 @@
 Frames are uint8 [T, H, W, 3], red first. Every network is a pure function of a batch: no loop over videos, no state, and the
 answer of one frame does not depend on the others in its batch (but for rounding, 1e-6). An answer that is not finite is refused
 in the network's name. All networks have `name`, `identity` (what the weights are: the file's sha256, or how random ones were
-drawn), `dtype` ("fp32", "fp16", "bf16") and `libraries` (versions of the packages whose code runs).
+drawn) and `dtype` ("fp32", "fp16", "bf16"); whose code runs is told in `eval.vbench.kit.NEEDS`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,11 @@ class Text:
 
 
 class Network(Protocol):
-    """What every network tells of itself; a store's key is made of it."""
+    """What every network tells of itself."""
 
     name: str
     identity: str
     dtype: str
-    libraries: dict[str, str]
 
 
 class FrameFeatures(Network, Protocol):

@@ -19,20 +19,33 @@ INSTALL: Final = (
     "pip install -e '.[vbench]' && pip install --no-deps vbench==0.1.5 openai-clip==1.0.1 pyiqa==0.1.16 timm==1.0.31 torchvision==0.28.0"
 )
 """The one line."""
+DREAMSIM: Final = "pip install --no-deps dreamsim==0.2.1 open-clip-torch==3.3.0 peft==0.21.2 accelerate==1.15.0 psutil==7.2.2"
+"""The line after it, for DreamSim alone."""
 
 NATIVE: Final = ("transformers", "torchvision", "pyiqa", "timm", "vbench", "decord", "einops", "ftfy", "PIL", "yaml", "requests")
 """Modules that our own scoring imports."""
 PACKAGE: Final = (*NATIVE, "clip", "pkg_resources", "easydict", "imageio", "omegaconf")
 """Modules that `backend=vbench_package` imports."""
 
-_DISTRIBUTIONS: Final = {"PIL": "pillow", "yaml": "pyyaml", "clip": "openai-clip", "pkg_resources": "setuptools<81"}
+_DISTRIBUTIONS: Final = {
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "clip": "openai-clip",
+    "open_clip": "open-clip-torch",
+    "pkg_resources": "setuptools<81",
+}
 _SCHEMAS: Final = ("nms", "qnms")
 _KEPT_ALIVE: list[Any] = []
 
 
 def missing(modules: Sequence[str] = NATIVE) -> list[str]:
     """Which of these modules are not installed, under the names by which pip knows them; none of them is imported."""
-    return [_DISTRIBUTIONS.get(name, name) for name in modules if find_spec(name) is None]
+    return [distribution(name) for name in modules if find_spec(name) is None]
+
+
+def distribution(module: str) -> str:
+    """The name by which pip knows a module's package."""
+    return _DISTRIBUTIONS.get(module, module)
 
 
 def check(modules: Sequence[str] = NATIVE, *, asked: str = "eval=vbench") -> None:
@@ -53,7 +66,8 @@ def need(name: str, *, asked: str) -> Any:
     except (ImportError, RuntimeError) as error:
         gone = isinstance(error, ImportError) and error.name == package
         broken = "" if gone else f" (it does not import: {str(error).strip().partition(chr(10))[0]})"
-        raise ValueError(f"{asked} needs {_DISTRIBUTIONS.get(package, package)}: {INSTALL}{broken}") from None
+        line = DREAMSIM if package == "dreamsim" else INSTALL
+        raise ValueError(f"{asked} needs {distribution(package)}: {line}{broken}") from None
 
 
 def versions(*distributions: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from eval.formulas import Frames, Vectors
 from eval.vbench import images
-from eval.vbench.packages import need, versions
+from eval.vbench.packages import need
 from eval.vbench.weights import Tensors, answer, choose_size, digest, drawn, fill, read, ready, renamed
 
 UPDATES: Final = 20
@@ -65,7 +65,6 @@ class Raft:
         self.network: Any = network
         self.identity = identity
         self.dtype = dtype
-        self.libraries = versions("torch", "torchvision")
 
     @classmethod
     def load(cls, path: Path, *, dtype: str = "fp32", device: str = "cpu") -> Raft:

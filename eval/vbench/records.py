@@ -61,6 +61,10 @@ class Key:
         return f"{self.metric}-{hashlib.blake2b(self.text.encode(), digest_size=8).hexdigest()}"
 
 
+class Damaged(ValueError):
+    """A file of records that cannot be read."""
+
+
 def units_digest(units: Units) -> str:
     """64 bits of BLAKE2b over which frames a record is of."""
     return hashlib.blake2b(np.ascontiguousarray(units).tobytes(), digest_size=8).hexdigest()
@@ -81,12 +85,13 @@ class RecordStore:
         _write(self._path(key), key, record)
 
     def parts(self, key: Key) -> dict[int, Record]:
-        """Chunks that are there of a record under way, by the first frame of their chunk."""
+        """Chunks that are there of a record under way, by the first frame of their chunk; a damaged one is not there."""
         found = {}
         for path in sorted(self._parts(key).glob("*.safetensors")):
-            record = _read(path, key)
-            assert record is not None
-            found[int(path.stem)] = record
+            with contextlib.suppress(Damaged):
+                record = _read(path, key)
+                assert record is not None
+                found[int(path.stem)] = record
         return found
 
     def keep_part(self, key: Key, start: int, record: Record) -> None:
@@ -131,7 +136,7 @@ def _read(path: Path, key: Key) -> Record | None:
                 raise ValueError(f"{path}: holds another record than its name says; away with it")
             return Record(file.get_tensor("units"), file.get_tensor("values"))
     except SafetensorError as error:
-        raise ValueError(f"{path}: damaged ({str(error).partition(chr(10))[0]}); away with it, and it is measured again") from None
+        raise Damaged(f"{path}: damaged ({str(error).partition(chr(10))[0]}); away with it, and it is measured again") from None
 
 
 def _write(path: Path, key: Key, record: Record) -> None:
@@ -140,11 +145,14 @@ def _write(path: Path, key: Key, record: Record) -> None:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Put a file in place whole or not at all; a machine that crashes may lose it, which only costs its work."""
+    """Put a file in place whole or not at all: its content is on the disk before its name is, so that a crash of the machine loses both."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        beside.write_bytes(content)
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

@@ -51,6 +51,8 @@ TEXTS: Final = MappingProxyType(
 FIRSTS: Final = MappingProxyType({"subject_consistency": "subject_firsts", "background_consistency": "background_firsts"})
 """Dimension -> the record of features of the clips' first frames."""
 DRIFT_S: Final = 5.0
+ROUNDING: Final = 1e-9
+"""How far beyond 0..1 a score of unit features may be."""
 
 
 @dataclass(frozen=True)
@@ -237,10 +239,13 @@ def fused(dimension: str, inside: float, between: float) -> float:
 
 
 def mapped(dimension: str, between: float) -> float:
-    """A clip-to-clip score on the scale of in-clip ones: VBench's table of 101 points, linear between them."""
-    if not 0 <= between <= 1:
+    """A clip-to-clip score on the scale of in-clip ones: VBench's table of 101 points, linear between them.
+
+    Raises ValueError outside 0..1 by more than rounding: frames that are equal have cosines of 1 +- 1e-15.
+    """
+    if not -ROUNDING <= between <= 1 + ROUNDING:
         raise ValueError(f"clip-to-clip {between}: within 0..1; nearest is {min(max(between, 0), 1)}")
-    points = _table(dimension)
+    points = _table(dimension)  # np.interp holds the ends
     return float(np.interp(between, points[:, 0], points[:, 1]))
 
 

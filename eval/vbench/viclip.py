@@ -15,7 +15,7 @@ from eval.formulas import Frames, Vectors
 from eval.vbench import images
 from eval.vbench.clip import block_names
 from eval.vbench.networks import Text
-from eval.vbench.packages import need, versions
+from eval.vbench.packages import need
 from eval.vbench.vocabulary import SIZE, Tokenizer, find
 from eval.vbench.weights import Tensors, answer, choose_size, digest, drawn, fill, read, ready
 
@@ -48,7 +48,6 @@ class Viclip:
         self.words: Any = words
         self.identity = identity
         self.dtype = dtype
-        self.libraries = versions("torch", "transformers", "vbench", "timm")
         self._vocabulary = vocabulary
 
     @classmethod

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 import av
 import numpy as np
@@ -18,12 +20,19 @@ CHUNK = 64
 LEAST_SIDE = 128
 """Below it RAFT and AMT answer NaN (tried at 64 and 96 px)."""
 
+DECODER: Final = MappingProxyType(
+    {"av": av.__version__} | {name: ".".join(map(str, av.library_versions[name])) for name in ("libavcodec", "libavformat", "libswscale")}
+)
+"""What makes frames of a file: a part of every record's key. PyAV may be built against another FFmpeg."""
 Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A video: its file, the digest of its content, and what its header and packets say. Sizes in pixels, fps frames a second."""
+    """A video: its file, the digest of its content, and what its header and packets say. Sizes in pixels, fps frames a second.
+
+    frames: those that are shown; a trimmed file holds more.
+    """
 
     path: Path
     digest: str
@@ -59,18 +68,29 @@ def inspect(path: Path, *, least_side: int = 1, least_frames: int = 2) -> Facts:
             stream = container.streams.video[0]
             promised, rate = stream.frames, stream.average_rate
             height, width = stream.height, stream.width
-            there = sum(packet.size > 0 and not packet.is_discard for packet in container.demux(stream))
+            packets = [packet.is_discard for packet in container.demux(stream) if packet.size]
+        there = len(packets)
+        if there < promised:  # an edit list may hide whole groups of pictures
+            there = _stored(path)
     except av.FFmpegError as error:
         raise ValueError(f"{path}: cannot be read as a video ({error.strerror}); it is truncated or no video") from None
-    if there < max(promised, least_frames):
-        short = f"{there} frame(s), at least {least_frames} are needed"
-        raise ValueError(f"{path}: {f'truncated, {there} of {promised} frames are there' if there < promised else short}")
+    if there < promised:
+        raise ValueError(f"{path}: truncated, {there} of {promised} frames are there")
+    shown = packets.count(False)
+    if shown < least_frames:
+        raise ValueError(f"{path}: {shown} frame(s), at least {least_frames} are needed")
     if not rate:
         raise ValueError(f"{path}: its header says no frame rate")
     if min(height, width) < least_side:
         rule = f"RAFT and AMT (dynamic_degree, motion_smoothness) need sides of at least {least_side} px"
         raise ValueError(f"{path}: {width}x{height} px; {rule}; nearest is dimensions= without those two")
-    return Facts(path, file_digest(path), there, float(rate), height, width)
+    return Facts(path, file_digest(path), shown, float(rate), height, width)
+
+
+def _stored(path: Path) -> int:
+    """Packets of the first video stream, those too that a trimmed file's edit list hides: its header counts them all."""
+    with av.open(str(path), options={"ignore_editlist": "1"}) as container:
+        return sum(packet.size > 0 for packet in container.demux(container.streams.video[0]))
 
 
 def chunks(facts: Facts, length: int = CHUNK) -> Iterator[tuple[int, Frames]]:

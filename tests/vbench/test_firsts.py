@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from eval.vbench import networks, packages
+from eval.vbench.kit import NEEDS
 
 needs_timm = pytest.mark.skipif(
     bool(packages.missing(packages.NATIVE)), reason="timm is not installed; tests/vbench/run makes a place for it"
@@ -41,3 +42,10 @@ def test_dinov2_is_timms(tmp_path):
         seen = theirs.eval()(images.normalised(pixels, images.IMAGENET_MEAN, images.IMAGENET_STD))
     apart = np.abs(mine.images(frames) - torch.nn.functional.normalize(seen, dim=-1).numpy())
     assert apart.max() < 1e-5, f"largest {apart.max():.1e}, mean {apart.mean():.1e}"
+
+
+@pytest.mark.skipif(
+    bool(packages.missing(NEEDS["dreamsim"])), reason="DreamSim's packages are not all installed; tests/vbench/run has them"
+)
+def test_dreamsims_line_gives_a_dreamsim_that_imports():
+    assert callable(packages.need("dreamsim", asked="DreamSim").dreamsim)
