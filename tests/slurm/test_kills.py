@@ -1,0 +1,64 @@
+"""A hundred kills of two processes that write one store: nothing lost, torn or made twice. `python -m jobs.stress` kills whole sweeps."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from jobs.config import ROOT
+from jobs.plan import prepare
+from jobs.store import RunFolder
+from tests.toy import changed, overrides
+
+pytestmark = pytest.mark.slow
+
+KILLS = 100
+WRITER = """
+import json, sys, time
+from jobs.plan import prepare
+from jobs.store import Attempt, RunFolder, new_attempt
+folder = RunFolder(prepare(json.loads(sys.argv[1])))
+with Attempt(folder, new_attempt(), {}) as attempt:
+    for prompt in folder.missing():
+        own = attempt.take([prompt])
+        for one in own:
+            time.sleep(0.02)
+            attempt.ok(one, {"x": 1.0}, {"latents_sha256": one.id, "pad": "y" * 8000})
+        attempt.release(own)
+"""
+"""What a worker does around a video, without the video."""
+
+
+def test_a_hundred_kills(tmp_path):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        plain = OmegaConf.to_container(compose("config", overrides(tmp_path, 150)), resolve=True)
+    chance, kills, stores = random.Random(0), 0, 0
+    while kills < KILLS:
+        stores += 1
+        config = changed(plain, "store", str(tmp_path / str(stores)))
+        folder = RunFolder(prepare(config))
+        folder.describe()
+        begin = [sys.executable, "-c", WRITER, json.dumps(config)]
+        writers = [subprocess.Popen(begin, cwd=ROOT) for _ in range(2)]
+        while folder.missing():
+            time.sleep(chance.uniform(0, 2.0))
+            index = chance.randrange(2)
+            kills += writers[index].poll() is None
+            writers[index].kill()
+            writers[index].wait()
+            writers[index] = subprocess.Popen(begin, cwd=ROOT)
+        assert [writer.wait() for writer in writers] == [0, 0]
+        lines = [line for path in (folder.path / "records").iterdir() for line in path.read_bytes().splitlines()]
+        records = folder.reader.records()
+        assert len(records) == len(lines), "torn"
+        assert set(Counter(record["unit"] for record in records).values()) == {1}, "double"
+        assert len(records) == 150, "lost"
+    sys.stderr.write(f"{kills} kills, {stores} stores, {150 * stores} records\n")
