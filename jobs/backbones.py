@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echo.backbone import sizes
+from echo.backbone import extras, sizes
 from echo.cache.policy import held_frames, plans
 from echo.geometry import Geometry
 from echo.routing import Feature, Routing, script_of
@@ -88,6 +88,7 @@ def check(config: RunConfig) -> None:
 
     Raises ValueError: one line.
     """
+    extras.check(f"backbone={config.backbone.name}")
     for name, path in files(config).items():
         if not located(path).exists():
             raise ValueError(

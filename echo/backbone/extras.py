@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+PACKAGES = ("transformers", "tokenizers", "diffusers", "ftfy", "filelock")
+"""What a Wan2.1 backbone imports on its way from a prompt to frames."""
+
+
+def check(asked: str) -> None:
+    """Look for all of `PACKAGES` without importing any. Raises ValueError that names those that are missing."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"{asked} needs {', '.join(missing)}: pip install -e '.[wan]'")
 
 
 def need(name: str, *, asked: str = "a Wan2.1 backbone") -> Any:

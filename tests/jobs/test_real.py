@@ -243,6 +243,16 @@ def test_the_card_is_asked_by_its_own_tool(monkeypatch, tmp_path):
     assert backbones.foretell([job])[1].startswith("backbone.parts.window=shared saves 5.84 GB")
 
 
+def test_packages_that_are_not_there_are_told_before_any_work(monkeypatch):
+    from echo.backbone import extras
+
+    find, absent = extras.importlib.util.find_spec, ("ftfy", "diffusers")
+    monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name, *rest: None if name in absent else find(name, *rest))
+    with pytest.raises(ValueError, match=r"^backbone=self_forcing needs diffusers, ftfy: pip install -e '\.\[wan\]'$"):
+        planned(*TINY, "weights=random")
+    assert planned("backbone=tiny").config.backbone.parts is None
+
+
 def test_a_card_that_is_not_there_is_told(monkeypatch):
     import torch
 
