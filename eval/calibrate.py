@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from data.world.render import LANDMARK, PERIOD, Place, Truth, background, draw, draw_place, draw_words, render
 from data.world.words import KINDS, Words, sentence
 from echo.backbone.codec import PatchCodec
+from echo.clock import scene_spans
 from eval.encoder import FrameEncoder
 from eval.formulas import Frames
 from eval.identity import tell
-from eval.protocol import recalled, segments
+from eval.protocol import recalled
 from eval.quality import Quality, statistics
 from eval.readings import BLOCK, MOTION_WINDOW, motion_of, read, said
 
@@ -66,7 +67,7 @@ def film(truths: Sequence[Truth], codec: PatchCodec | None = None, told: Sequenc
     if codec is not None:
         frames = codec.decode(codec.encode(torch.from_numpy(frames))).numpy()
     texts = tuple(sentence(words, number) for number, words in enumerate(told or [truth.words for truth in truths]))
-    spans = segments([len(truth.centres) // BLOCK for truth in truths], 4)
+    spans = scene_spans([len(truth.centres) // BLOCK for truth in truths], PatchCodec.first_frames)
     return Film(frames[0], texts, spans, tuple(truths))
 
 

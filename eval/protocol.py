@@ -6,13 +6,10 @@ segment, so that there is nothing to choose.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from difflib import get_close_matches
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
-
-from echo.scene import FRAMES_PER_BLOCK
 
 
 class Scope(StrEnum):
@@ -57,20 +54,6 @@ def scopes(task: str) -> dict[str, Scope]:
         near = get_close_matches(task, TASKS, n=1, cutoff=0.0)[0]
         raise ValueError(f"task {task!r} has no protocol; one of {', '.join(TASKS)}; nearest: {near}")
     return dict(TASKS[task])
-
-
-def segments(scene_blocks: Sequence[int], frames_per_latent: int) -> list[tuple[int, int]]:
-    """Pixel frames [start, end) of each scene, from the blocks that it really took.
-
-    scene_blocks: blocks of each scene, in order. frames_per_latent: pixel frames in a latent frame, the first included.
-    Raises ValueError for a scene without blocks.
-    """
-    borders = [0]
-    for scene, blocks in enumerate(scene_blocks, 1):
-        if blocks < 1:
-            raise ValueError(f"scene {scene} has {blocks} blocks; at least 1 is needed to score it")
-        borders.append(borders[-1] + blocks * FRAMES_PER_BLOCK * frames_per_latent)
-    return list(zip(borders[:-1], borders[1:], strict=True))
 
 
 def recalled(count: int) -> list[tuple[int, int]]:

@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echo.scene import FPS, PIXEL_FRAMES_PER_LATENT, Prompt, scene_blocks
+from echo.scene import FPS, Prompt
 from jobs import provenance, scoring, shelf, trouble
 from jobs.gauge import Gauge
 from jobs.plan import Job, prepare
@@ -287,11 +287,8 @@ def _finish(folder: RunFolder, attempt: Attempt, scorer: EmbeddedScorer | None, 
 def _score(folder: RunFolder, scorer: EmbeddedScorer, film: Film) -> tuple[Mapping[str, float], Path]:
     import numpy as np
 
-    from eval.protocol import segments
-
     job = folder.job
-    lengths = scene_blocks(film.prompt.durations_s, job.policy.durations)
-    spans = segments(lengths, PIXEL_FRAMES_PER_LATENT)
+    spans = scoring.spans(job, film.prompt)
     assert film.frames is not None
     scores = scorer.score(np.concatenate(film.frames), film.prompt.scenes, spans, job.config.task.name)
     path = folder.side(film.prompt, f".{job.config.eval.name}-{(job.scores_id or '')[:8]}.json")

@@ -8,15 +8,14 @@ drawn) and `dtype` ("fp32", "fp16", "bf16"); whose code runs is told in `eval.vb
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from eval.formulas import Frames, Vectors
+from eval.formulas import Vectors
 
 LEAST_SIDE_PX: Final = 128
 """RAFT and AMT answer NaN below it: their coarsest correlation level has no pixels left."""
@@ -28,82 +27,6 @@ class Text:
 
     features: Vectors
     tokens_cut: tuple[int, ...]
-
-
-class Network(Protocol):
-    """What every network tells of itself."""
-
-    name: str
-    identity: str
-    dtype: str
-
-
-class FrameFeatures(Network, Protocol):
-    """DINO ("dino"): unit features of frames."""
-
-    def images(self, frames: Frames) -> Vectors:
-        """Unit features [T, D] of frames [T, H, W, 3]."""
-        ...
-
-
-class JointFeatures(FrameFeatures, Protocol):
-    """CLIP ("clip_b32", "clip_l14"): unit features of frames and of sentences in one space.
-
-    `images` resizes in floats, unclamped, as VBench does for background and aesthetic; `images_bytes` in bytes, rounded and
-    clamped, as it does for text.
-    """
-
-    def images_bytes(self, frames: Frames) -> Vectors:
-        """Unit features [T, D] by VBench's other preprocessing."""
-        ...
-
-    def text(self, prompts: Sequence[str]) -> Text:
-        """Sentences, cut at 77 tokens."""
-        ...
-
-
-class FrameQuality(Network, Protocol):
-    """MUSIQ ("musiq"): 0..100 for each frame."""
-
-    def quality(self, frames: Frames) -> Vectors:
-        """Quality [T] of frames [T, H, W, 3]."""
-        ...
-
-
-class FeatureQuality(Network, Protocol):
-    """The aesthetic head ("aesthetic"): about 0..10 for each frame, from the unit features of "clip_l14"."""
-
-    def quality(self, features: Vectors) -> Vectors:
-        """Quality [T] of unit features [T, 768]."""
-        ...
-
-
-class PairMotion(Network, Protocol):
-    """RAFT ("raft"): how fast the fastest 5 % of pixels move."""
-
-    def radius(self, first: Frames, second: Frames) -> Vectors:
-        """Mean length in px [N] for frame pairs [N, H, W, 3]; ValueError for a side under 128 px."""
-        ...
-
-
-class MiddleFrame(Network, Protocol):
-    """AMT-S ("amt"): how wrong a frame predicted from its neighbours is."""
-
-    def error(self, first: Frames, middle: Frames, last: Frames) -> Vectors:
-        """Mean absolute difference over 255 [N], in 0..1, for triples [N, H, W, 3]; ValueError for a side under 128 px."""
-        ...
-
-
-class VideoFeatures(Network, Protocol):
-    """ViCLIP ("viclip"): unit features of eight frames together, and of sentences, in one space."""
-
-    def video(self, frames: Frames) -> Vectors:
-        """Unit feature [D] of eight frames [8, H, W, 3]."""
-        ...
-
-    def text(self, prompts: Sequence[str]) -> Text:
-        """Sentences, cut at 32 tokens."""
-        ...
 
 
 CLASSES: Final = MappingProxyType(

@@ -11,9 +11,10 @@ import torch
 
 from data.world.render import Truth, clip, draw_place, render
 from data.world.words import Words, sentence
+from echo.clock import scene_spans
 from eval.embedded import EmbeddedScorer
 from eval.formulas import consistency, pair_consistency
-from eval.protocol import TASKS, segments
+from eval.protocol import TASKS
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "data" / "weights" / "scorer" / "model.safetensors"
 NAMES = {
@@ -42,7 +43,7 @@ def scene(words: Words, place_seed: int, frames: int = 24) -> np.ndarray:
 def video(places: list[tuple[Words, int]]) -> tuple[np.ndarray, list[str], list[tuple[int, int]]]:
     """Scenes end to end, their sentences and their segments."""
     frames = np.concatenate([scene(words, seed) for words, seed in places])
-    return frames, [sentence(words, 5) for words, _ in places], segments((2,) * len(places), 4)
+    return frames, [sentence(words, 5) for words, _ in places], scene_spans((2,) * len(places), 4)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from eval.protocol import RECALL_PAIRS, TASKS, Scope, recalled, scopes, segments
+from eval.protocol import RECALL_PAIRS, TASKS, Scope, recalled, scopes
 
 
 def test_tasks_and_dimensions() -> None:
@@ -40,13 +40,6 @@ def test_text_is_scored_by_scene_and_quality_over_the_whole() -> None:
 def test_unknown_task_is_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="'recal'.*nearest: recall"):
         scopes("recal")
-
-
-def test_segments_follow_the_real_borders() -> None:
-    found = segments((13, 14, 13, 13, 14, 13), 4)
-    assert found == [(0, 156), (156, 324), (324, 480), (480, 636), (636, 804), (804, 960)]
-    with pytest.raises(ValueError, match="scene 2 has 0 blocks"):
-        segments((3, 0), 4)
 
 
 def test_pairs_are_four_one_five_two_six_three() -> None:
