@@ -1,4 +1,4 @@
-"""Jobs in processes of their own on this machine, several at a time, each process one job after the other.
+"""Jobs in processes of their own on this machine, several at a time.
 
 A worker gets its orders as lines of its standard input, which is a lifeline too: when this process ends, however it ends,
 the input closes and the worker leaves. Workers report as JSON lines; what else they say goes to the attempt's log.
@@ -31,7 +31,7 @@ from jobs.store import RunFolder, new_attempt, write_atomic
 
 LEAVE_S = 10.0
 POLL_S = 0.5
-COMMAND = (sys.executable, "-m", "jobs.worker")
+COMMAND = (sys.executable, "-m", "jobs.orders")
 
 
 @dataclass

@@ -131,11 +131,12 @@ def kill(process: int) -> bool:
 
 
 def children(process: int) -> list[int]:
-    """Processes that a process has started and that live."""
+    """Processes that a process has started and that live, workers, and what they have started, jobs."""
     try:
-        return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()]
+        own = [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()]
     except OSError:
         return []
+    return own + [pid for one in own for pid in children(one)]
 
 
 def outcomes(store: Path) -> dict[str, tuple[str, str]]:

@@ -1,24 +1,12 @@
-"""Jobs one after the other: every missing unit is generated, filmed, scored and recorded.
-
-    echo '{"config": {...}, "attempt": "<name>", "argv": [...], "log": "<file>"}' | python -m jobs.worker
-
-reads orders from standard input, a JSON object a line, and reports on standard output likewise; the report that ends a job
-has its status: 0 all is well, 1 a unit failed, 2 the order is refused, 5 the store cannot be written, 3 all else failed. What is
-loaded stays for the next order. When standard input closes, whoever gave the orders has gone, and the worker leaves at once.
-"""
+"""One job: every missing unit is generated, filmed, scored and recorded."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import os
-import queue
 import resource
-import signal
 import statistics
-import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from echo.scene import FPS, Prompt
 from jobs import provenance, scoring, shelf, trouble
 from jobs.gauge import Gauge
-from jobs.plan import Job, prepare
+from jobs.plan import Job
 from jobs.shots import shots
 from jobs.store import Attempt, RunFolder, write_atomic
 from jobs.video import VideoWriter
@@ -302,62 +290,3 @@ def _score(folder: RunFolder, scorer: EmbeddedScorer, film: Film) -> tuple[Mappi
     }
     write_atomic(path, json.dumps(content).encode())
     return scores.metrics, path
-
-
-def main() -> int:
-    """Take orders until there are no more."""
-    reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever a library prints goes to the log, never between the reports
-
-    def report(event: dict[str, Any]) -> None:
-        try:
-            reports.write(json.dumps(event) + "\n")
-            reports.flush()
-        except BrokenPipeError:  # whoever listened has gone, as when the orders end; no video is to blame
-            os._exit(4)
-
-    orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(orders,), daemon=True).start()
-    if "SLURM_JOB_ID" in os.environ:  # signals to a whole job: it ends by its first process, and the time until then is for this unit
-        for warning in (signal.SIGTERM, signal.SIGUSR2):
-            signal.signal(warning, signal.SIG_IGN)
-    status = 0
-    while status != trouble.STATUS:
-        status = _obey(orders.get(), report)
-        report({"status": status})
-    return status
-
-
-def _obey(order: dict[str, Any], report: Report) -> int:
-    """One job; its status."""
-    with open(order["log"], "a", encoding="utf-8") as log:
-        for stream in (1, 2):
-            os.dup2(log.fileno(), stream)
-    try:
-        job = prepare(order["config"])
-        provenance.refuse_dirty(job.config.experiment, job.config.allow_dirty)  # the code may have changed while the job waited
-    except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    try:
-        texts = json.loads(Path(order["texts"]).read_bytes()) if "texts" in order else ()
-        return 1 if work(job, order["attempt"], order["argv"], order["config"], report, texts) else 0
-    except Exception as error:
-        traceback.print_exc()
-        if isinstance(error, OSError) and trouble.of_store(error):
-            sys.stderr.write(f"{trouble.refusal(job.config.store, error)}\n")
-            return trouble.STATUS
-        return 3
-    finally:
-        sys.stderr.flush()
-
-
-def _listen(orders: queue.SimpleQueue[dict[str, Any]]) -> None:
-    """Orders as they come; the end of them is the end of this process, whatever it is doing."""
-    for line in sys.stdin:
-        orders.put(json.loads(line))
-    os._exit(4)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -84,13 +84,14 @@ def uninterrupted(toy, tmp_path_factory):
 
 
 def test_killed_three_times_and_resumed(toy, tmp_path, uninterrupted):
-    """Twice the command and once a worker die by kill -9; every unit is there once, bit for bit."""
+    """Twice the command and once a worker die by kill -9, and with them their jobs; every unit is there once, bit for bit."""
     for kill in range(3):
         process = start(toy, tmp_path, "seed=0,1", "-m", "max_workers=1")
         before = len(records(tmp_path))
         wait_for(lambda seen=before, command=process: len(records(tmp_path)) > seen or command.poll() is not None)
         assert process.poll() is None, process.communicate()
         workers = children(process.pid)
+        workers += [job for worker in workers for job in children(worker)]
         os.kill(workers[0] if kill == 2 else process.pid, signal.SIGKILL)
         assert process.wait(60) == (1 if kill == 2 else -signal.SIGKILL)
         wait_for(lambda pids=tuple(workers): not any(map(alive, pids)), 10)
@@ -185,6 +186,26 @@ def test_dead_job_hides_nothing(toy, tmp_path):
     assert process.returncode == 1
     assert "seed=0: its process was killed by signal 9" in told and "videos are missing; the same command goes on" in told
     assert sum(record["seed"] == 1 for record in records(tmp_path)) == COUNT
+
+
+def test_every_job_is_a_fresh_process_of_a_worker_that_outlives_it(toy, tmp_path):
+    """The first of two jobs is killed: it alone is the loss, and the next comes from the same worker."""
+    process = start(toy, tmp_path, "seed=0,1", "-m", "max_workers=1")
+    wait_for(lambda: len(records(tmp_path)) >= 1)
+    (worker,) = children(process.pid)
+    (job,) = children(worker)
+    assert [attempt["pid"] for attempt in attempts(tmp_path)] == [job] != [worker]
+    os.kill(job, signal.SIGKILL)
+    wait_for(lambda: any(record["seed"] == 1 for record in records(tmp_path)))
+    assert children(process.pid) == [worker] and job not in children(worker)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1 and "seed=0: its process was killed by signal 9" in told
+    assert len({attempt["pid"] for attempt in attempts(tmp_path)}) == len(attempts(tmp_path)) >= 2
+    assert sum(record["seed"] == 1 for record in records(tmp_path)) == COUNT
+
+
+def attempts(store: Path) -> list[dict]:
+    return [json.loads(path.read_bytes()) for path in sorted(store.glob("runs/*/*/*/*/*/attempts/*.json"))]
 
 
 def test_interrupt_ends_the_workers(toy, tmp_path):
