@@ -11,24 +11,32 @@ import csv
 import json
 import netrc
 import os
+import ssl
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from eval.records import flat
 
 VIDEOS = 3
 """Of an attempt; the others are in the store."""
 PATIENCE_S = 60.0
-"""How long a tracker may take over its beginning or its end; a network that is gone must not hold a job."""
+"""How long a tracker may take over anything; a network that is gone must not hold a job."""
+REACH_S = 3.0
+"""How long a server may take to answer at all before wandb is started without it."""
 PROJECT = "echo-harness"
 T = TypeVar("T")
+Tell = Callable[[str], object]
+"""Takes a line for people."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class Tracker(Protocol):
 class Lines:
     """JSON lines in a file of its own."""
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: Start, tell: Tell) -> None:
         start.folder.mkdir(parents=True, exist_ok=True)
         self._file = (start.folder / f"{start.id}.jsonl").open("a", encoding="utf-8", buffering=1)
         self._write("start", {"name": start.name, "group": start.group, "tags": start.tags, "config": start.config})
@@ -93,18 +101,35 @@ class Lines:
 
 
 class Wandb:
-    """A run of Weights & Biases. Its names of variables hold: WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY, WANDB_API_KEY, WANDB_BASE_URL."""
+    """A run of Weights & Biases. Its names of variables hold: WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY, WANDB_API_KEY, WANDB_BASE_URL.
 
-    def __init__(self, start: Start) -> None:
+    A server that does not answer is asked once: the run is written offline and a line says so.
+    """
+
+    def __init__(self, start: Start, tell: Tell) -> None:
         import wandb
 
         start.folder.mkdir(parents=True, exist_ok=True)
         self._wandb = wandb
+        how = mode()
+        trouble = unreachable() if how == "online" else None
+        if trouble is None:
+            try:
+                self._run = self._opened(start, how)
+                return
+            except Exception as error:
+                if how != "online":
+                    raise
+                trouble = _first(error)
+        tell(f"tracker=wandb: {server()} gives no run ({trouble}); written offline, `wandb sync {start.folder}/wandb/offline-run-*` sends it")
+        self._run = self._opened(start, "offline")
+
+    def _opened(self, start: Start, how: Any) -> Any:
         # a sweep may open many in one process, and each is a run of its own
-        self._run = wandb.init(
+        return self._wandb.init(
             id=start.id, name=start.name, group=start.group, job_type=start.kind, tags=list(start.tags), config=dict(start.config),
-            dir=str(start.folder), project=os.environ.get("WANDB_PROJECT", PROJECT), mode=mode(), resume="allow",
-            reinit="create_new", settings=wandb.Settings(console="off", silent=True, init_timeout=PATIENCE_S / 2),
+            dir=str(start.folder), project=os.environ.get("WANDB_PROJECT", PROJECT), mode=how, resume="allow", reinit="create_new",
+            settings=self._wandb.Settings(console="off", silent=True, init_timeout=PATIENCE_S / 4, finish_timeout=PATIENCE_S / 2),
         )  # fmt: skip
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -129,14 +154,34 @@ def mode() -> Any:
     given = os.environ.get("WANDB_MODE")
     if given:
         return given
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    host = urlsplit(server()).hostname or ""
     with contextlib.suppress(OSError, netrc.NetrcParseError):
         if netrc.netrc(os.environ.get("NETRC")).authenticators(host):
             return "online"
     return "online" if os.environ.get("WANDB_API_KEY") else "offline"
 
 
-KINDS: dict[str, Callable[[Start], Tracker]] = {"jsonl": Lines, "wandb": Wandb}
+def server() -> str:
+    """Address of wandb's server."""
+    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+
+
+def unreachable() -> str | None:
+    """Why wandb's server does not answer, None where it does: wandb itself would ask again and again for as long as it may."""
+
+    def ask() -> None:
+        with contextlib.suppress(HTTPError), urlopen(server(), timeout=REACH_S):  # whatever it says, it is there
+            pass
+
+    try:
+        _within(REACH_S, ask)
+    except (OSError, ValueError, HTTPException) as error:
+        # its certificate is for wandb to judge, by its own settings
+        return None if isinstance(getattr(error, "reason", error), ssl.SSLError) else _first(error)
+    return None
+
+
+KINDS: dict[str, Callable[[Start, Tell], Tracker]] = {"jsonl": Lines, "wandb": Wandb}
 """By `tracker=`; `none` has none."""
 
 
@@ -148,11 +193,11 @@ def complain(line: str) -> None:
 class Guarded:
     """A tracker whose first failure is told in a line and is its end; what it holds up for too long is left behind."""
 
-    def __init__(self, kind: str, start: Start, tell: Callable[[str], object] = complain) -> None:
+    def __init__(self, kind: str, start: Start, tell: Tell = complain) -> None:
         self._kind, self._tell, self._count, self._videos = kind, tell, 0, 0
         self._inner: Tracker | None = None
         if kind != "none":
-            self._inner = self._try(lambda: KINDS[kind](start), PATIENCE_S)
+            self._inner = self._try(lambda: KINDS[kind](start, tell))
 
     def unit(self, values: Mapping[str, Any], name: str, video: Path | None) -> None:
         """A finished unit: its numbers, and its video if it is one of the first."""
@@ -173,18 +218,21 @@ class Guarded:
     def close(self) -> None:
         """No more will come."""
         if self._inner is not None:
-            self._try(self._inner.close, PATIENCE_S)
+            self._try(self._inner.close)
         self._inner = None
 
-    def _try(self, call: Callable[[], T], limit_s: float | None = None) -> T | None:
+    def _try(self, call: Callable[[], T]) -> T | None:
         try:
-            return call() if limit_s is None else _within(limit_s, call)
+            return _within(PATIENCE_S, call)
         except (Exception, SystemExit) as error:  # a library may think that its trouble ends the program
-            first = next(iter(str(error).splitlines()), "")
             hint = '; pip install "echo-harness[wandb]"' if isinstance(error, ModuleNotFoundError) and error.name == "wandb" else ""
-            self._tell(f"tracker={self._kind}: told nothing more ({type(error).__name__}: {first}{hint}); the run goes on")
+            self._tell(f"tracker={self._kind}: told nothing more ({type(error).__name__}: {_first(error)}{hint}); the run goes on")
             self._inner = None
             return None
+
+
+def _first(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")
 
 
 def _number(value: object) -> bool:

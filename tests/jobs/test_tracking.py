@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -55,7 +59,7 @@ class Broken:
 
     calls: list[str] = []
 
-    def __init__(self, start):
+    def __init__(self, start, tell):
         Broken.calls = []
         self._call("init")
 
@@ -88,15 +92,19 @@ def test_a_failing_tracker_is_told_once_and_costs_no_unit(plain, tmp_path, monke
     assert len(records) == 3 and Broken.calls.count(where) == 1 and Broken.calls[-1] == where
 
 
-def test_a_tracker_that_hangs_is_left_behind(monkeypatch, tmp_path):
+@pytest.mark.parametrize("where", ["log", "video", "table", "close"])
+def test_a_tracker_that_hangs_is_left_behind(monkeypatch, tmp_path, where):
     class Slow(tracking.Lines):
-        def close(self):
-            time.sleep(30)
+        pass
 
+    setattr(Slow, where, lambda *_: time.sleep(30))
     monkeypatch.setitem(tracking.KINDS, "jsonl", Slow)
     monkeypatch.setattr(tracking, "PATIENCE_S", 0.1)
     told, begin = [], time.monotonic()
-    Guarded("jsonl", start(tmp_path), told.append).close()
+    tracker = Guarded("jsonl", start(tmp_path), told.append)
+    tracker.unit({"x": 1}, "p0", tmp_path / "0.mp4")
+    tracker.table("t", ["a"], [["b"]])
+    tracker.close()
     assert time.monotonic() - begin < 5 and "TimeoutError: no answer in 0 s" in told[0]
 
 
@@ -142,6 +150,54 @@ def test_wandb_never_stops_to_ask(monkeypatch, tmp_path):
     assert tracking.mode() == "online"
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert tracking.mode() == "disabled"
+
+
+def test_a_server_that_does_not_answer_is_told_from_one_that_does(monkeypatch):
+    class Deaf(BaseHTTPRequestHandler):
+        wait_s = 0.0
+
+        def do_GET(self):
+            time.sleep(self.wait_s)
+            with contextlib.suppress(BrokenPipeError):
+                self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(tracking, "REACH_S", 0.5)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Deaf) as there:
+        threading.Thread(target=there.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{there.server_port}")
+        assert tracking.unreachable() is None, "an error is an answer"
+        monkeypatch.setattr(Deaf, "wait_s", 1.5)
+        begin = time.monotonic()
+        assert tracking.unreachable() and time.monotonic() - begin < 1.4
+        there.shutdown()
+    assert "refused" in (tracking.unreachable() or "")
+    monkeypatch.setenv("WANDB_BASE_URL", "nothing")
+    assert "nothing" in (tracking.unreachable() or "")
+
+
+def test_wandb_without_its_server_writes_offline_at_once(monkeypatch, tmp_path):
+    pytest.importorskip("wandb")
+    code = (
+        "import pathlib, sys, time; from jobs import tracking; begin = time.monotonic();"
+        "start = tracking.Start('run-attempt', 'echo hard seed=0', 'compare', 'attempt', pathlib.Path(sys.argv[1]));"
+        "tracker = tracking.Guarded('wandb', start); tracker.unit({'x': 1}, 'p', None); tracker.close();"
+        "sys.exit(time.monotonic() - begin > 15)"
+    )
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        for name, value in {"BASE_URL": f"http://127.0.0.1:{taken.getsockname()[1]}", "API_KEY": "a" * 40}.items():
+            monkeypatch.setenv(f"WANDB_{name}", value)
+        monkeypatch.delenv("WANDB_MODE", raising=False)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("tracker=wandb: http://127.0.0.1:") and "written offline, `wandb sync" in line
+    assert list((tmp_path / "wandb").glob("offline-run-*/run-run-attempt.wandb"))
 
 
 def test_wandb_writes_offline(monkeypatch, tmp_path):
