@@ -44,6 +44,9 @@ class Claims:
             return False
         try:
             os.write(handle, json.dumps(_self() | {"attempt": self._attempt}).encode())
+        except OSError:  # a full disk: a claim without an owner would stop everybody until it is old
+            path.unlink(missing_ok=True)
+            raise
         finally:
             os.close(handle)
         self._held[unit] = path
@@ -59,15 +62,15 @@ class Claims:
     def lost(self, unit: str) -> bool:
         """Whether a unit that was taken belongs to somebody else by now, as after a long stop of this process."""
         path = self._held.get(unit)
-        return path is not None and path != self._path(unit, _top(self._folder, unit))
+        return path is not None and not self._owns(unit, path)
 
     def release(self, units: Iterable[str]) -> None:
         """Let units go, made or not; what dead owners left of them goes too."""
         for unit in units:
             path = self._held.pop(unit, None)
-            if path is None or path != self._path(unit, top := _top(self._folder, unit)):
+            if path is None or not self._owns(unit, path):
                 continue
-            for number in range(1, top + 1):  # the owner's own last, so that it owns until nothing is left
+            for number in range(1, _number(path) + 1):  # the owner's own last, so that it owns until nothing is left
                 with contextlib.suppress(OSError):
                     self._path(unit, number).unlink()
 
@@ -89,8 +92,12 @@ class Claims:
             if unit in starts and unit not in self._held and self._living(self._path(unit, starts[unit])):
                 owner = _read(self._path(unit, starts[unit]))
                 job = f", SLURM job {owner['job']}" if owner.get("job") else ""
-                found[unit] = f"process {owner.get('pid')} on {owner.get('host')}{job}"
+                found[unit] = f"process {owner['pid']} on {owner['host']}{job}" if "pid" in owner else "a process that left no name"
         return found
+
+    def _owns(self, unit: str, path: Path) -> bool:
+        """Whether a claim is the highest of its unit and this attempt's: when all have let go, others begin at the same number."""
+        return path == self._path(unit, _top(self._folder, unit)) and _read(path).get("attempt") == self._attempt
 
     def _path(self, unit: str, number: int) -> Path:
         return self._folder / f"{unit}.{number}"
@@ -136,6 +143,10 @@ def _claims(folder: Path) -> Iterable[tuple[str, int]]:
         unit, _, number = name.rpartition(".")
         if unit and number.isdecimal():
             yield unit, int(number)
+
+
+def _number(path: Path) -> int:
+    return int(path.name.rpartition(".")[2])
 
 
 def _top(folder: Path, unit: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -40,6 +41,56 @@ def test_of_two_who_see_nobody_one_wins(tmp_path, monkeypatch):
     """As when both look before either has written, or a file server shows an old list."""
     monkeypatch.setattr(claims, "_top", lambda folder, unit: 0)
     assert [Claims(tmp_path, name).take("u") for name in "ab"] == [True, False]
+
+
+RACER = """
+import sys, time
+from pathlib import Path
+from jobs.claims import Claims
+own, begin = Claims(Path(sys.argv[1]), sys.argv[2]), float(sys.argv[3])
+for number in range(300):
+    while time.time() < begin + number / 500:
+        pass
+    if own.take(f"u{number}"):
+        print(number, flush=True)
+sys.stdin.readline()
+"""
+"""Takes three hundred units, each at a moment that is the same for all racers."""
+
+
+def test_two_processes_that_want_the_same_units_at_the_same_moments_never_both_get_one(tmp_path):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    begin = str(time.time() + 1.5)
+    both = [subprocess.Popen([sys.executable, "-c", RACER, tmp_path, name, begin], cwd=ROOT, **pipes) for name in "ab"]
+    end = time.monotonic() + 30
+    while len(list((tmp_path / "claims").glob("u*"))) < 300 and time.monotonic() < end:
+        time.sleep(0.05)
+    time.sleep(0.2)  # each lives until the other is through, else it would rightly be succeeded
+    units = [set(map(int, process.communicate("\n", timeout=20)[0].split())) for process in both]
+    assert all(units) and not units[0] & units[1] and units[0] | units[1] == set(range(300))
+
+
+def test_a_claim_that_cannot_be_written_stops_nobody(tmp_path, monkeypatch):
+    """A full disk: the file is there by then, and nobody's."""
+
+    def full(handle: int, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="space"):
+        patch.setattr(claims.os, "write", full)
+        Claims(tmp_path, "a").take("u")
+    assert Claims(tmp_path, "b").take("u")
+
+
+def test_a_claim_of_the_same_number_by_another_is_not_ours(tmp_path):
+    """As after a long stop, in which one took over and let go and a third began anew."""
+    slow = Claims(tmp_path, "a")
+    assert slow.take("u") and not slow.lost("u")
+    (tmp_path / "claims" / "u.1").unlink()
+    third = Claims(tmp_path, "c")
+    assert third.take("u") and slow.lost("u")
+    slow.release(["u"])
+    assert not third.lost("u")
 
 
 def test_a_killed_process_is_succeeded_at_once(tmp_path):
