@@ -121,7 +121,9 @@ class Wandb:
                 if how != "online":
                     raise
                 trouble = _first(error)
-        tell(f"tracker=wandb: {server()} gives no run ({trouble}); written offline, `wandb sync {start.folder}/wandb/offline-run-*` sends it")
+        tell(
+            f"tracker=wandb: {server()} gives no run ({trouble}); written offline, `wandb sync {start.folder}/wandb/offline-run-*` sends it"
+        )
         self._run = self._opened(start, "offline")
 
     def _opened(self, start: Start, how: Any) -> Any:

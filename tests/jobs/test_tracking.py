@@ -185,7 +185,7 @@ def test_wandb_without_its_server_writes_offline_at_once(monkeypatch, tmp_path):
         "import pathlib, sys, time; from jobs import tracking; begin = time.monotonic();"
         "start = tracking.Start('run-attempt', 'echo hard seed=0', 'compare', 'attempt', pathlib.Path(sys.argv[1]));"
         "tracker = tracking.Guarded('wandb', start); tracker.unit({'x': 1}, 'p', None); tracker.close();"
-        "sys.exit(time.monotonic() - begin > 15)"
+        "sys.exit(int(time.monotonic() - begin > 15))"
     )
     with socket.socket() as taken:  # bound, and nobody listens
         taken.bind(("127.0.0.1", 0))
