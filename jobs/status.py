@@ -14,6 +14,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,6 +28,8 @@ TAIL = 4
 """Lines of a traceback that are shown."""
 SEEDS = 12
 """Columns that a terminal has room for; of more seeds a line tells the sum."""
+SAMPLE = 64
+"""Finished units, the newest, that say how long one takes."""
 KEYS = {"store": "results", "experiment": "", "task": "", "method": ""}
 
 
@@ -63,7 +66,8 @@ class Line:
     task: str
     method: str
     cells: dict[int, Cell] = field(default_factory=dict)
-    unit_s: list[float] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    workers: set[str] = field(default_factory=set)  # living processes that are at its units
 
     @property
     def total(self) -> Cell:
@@ -72,6 +76,17 @@ class Line:
         for cell in self.cells.values():
             whole.add(cell)
         return whole
+
+    @cached_property
+    def unit_s(self) -> list[float]:
+        """Seconds that its newest finished units took, whatever their seed; by the last record of each."""
+        files = sorted((name, run.path / "records" / name) for run in self.runs for name in record_files(run.path))
+        found: dict[str, float] = {}
+        for _, path in reversed(files):
+            if len(found) >= SAMPLE:
+                break
+            found = _seconds(path) | found
+        return list(found.values())
 
 
 @dataclass(frozen=True)
@@ -102,8 +117,8 @@ def wishes(store: Path, experiment: str) -> list[tuple[Run, Asked]]:
     return [(run, asked) for run, asked in found if run.spec["key"]["epoch"] == newest]
 
 
-def look(run: Run, asked: Asked) -> tuple[Cell, dict[str, int]]:
-    """Where the units of a wish stand; tries of those that failed, by unit."""
+def look(run: Run, asked: Asked) -> tuple[Cell, dict[str, int], set[str]]:
+    """Where the units of a wish stand; tries of those that failed, by unit; who is at the others."""
     units = set(asked.units.values())
     if asked.scores is None:
         settled = run.settled(None)
@@ -112,32 +127,31 @@ def look(run: Run, asked: Asked) -> tuple[Cell, dict[str, int]]:
         found = scored(run, asked.scores)
         done, failures = units & set(found.units), found.failures
     open_units = units - done
-    running = held(run, open_units) if open_units else set()
-    failed = {unit: count for unit, count in failures.items() if unit in open_units - running}
-    return Cell(len(units), len(done), len(running), len(failed)), failed
+    running = held(run, open_units) if open_units else {}
+    failed = {unit: count for unit, count in failures.items() if unit in open_units - running.keys()}
+    return Cell(len(units), len(done), len(running), len(failed)), failed, set(running.values())
 
 
-def held(run: Run, units: Iterable[str]) -> set[str]:
-    """The units that a living process is at."""
+def held(run: Run, units: Iterable[str]) -> dict[str, str]:
+    """The units that a living process is at, each with words that name it."""
     if not (run.path / "claims").is_dir():
-        return set()
+        return {}
     try:
-        return set(Claims(run.path, "status").holders(units))
+        return Claims(run.path, "status").holders(units)
     except OSError:  # a store that can be read only: nobody works there
-        return set()
+        return {}
 
 
-def unit_seconds(run: Run) -> list[float]:
-    """Seconds that finished units of the newest attempt took."""
-    found = []
-    for name in sorted(record_files(run.path))[-1:]:
-        for line in (run.path / "records" / name).read_bytes().splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict) and record.get("status") == "ok" and "dur_s" in record:
-                found.append(float(record["dur_s"]))
+def _seconds(path: Path) -> dict[str, float]:
+    """Seconds that the finished units of a file of records took, by unit."""
+    found = {}
+    for line in path.read_bytes().splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and record.get("status") == "ok" and "dur_s" in record:
+            found[str(record["unit"])] = float(record["dur_s"])
     return found
 
 
@@ -157,11 +171,12 @@ def gather(store: Path, given: Mapping[str, str]) -> tuple[list[Line], list[Fail
             continue
         line = found.setdefault(place, Line(*place))
         there = (run.path / "run.json").exists()
-        cell, failed = look(run, asked) if there else (Cell(len(asked.units)), {})
+        cell, failed, workers = look(run, asked) if there else (Cell(len(asked.units)), {}, set())
         seed = int(run.path.parent.name.removeprefix("seed="))
         line.cells.setdefault(seed, Cell()).add(cell)
+        line.runs.append(run)
+        line.workers |= workers
         if cell.done < cell.asked and there:
-            line.unit_s += unit_seconds(run)
             failures += _failures(run, asked, failed, cell, f"{method} {task} seed={seed}")
     return [found[place] for place in sorted(found)], failures
 
@@ -244,7 +259,7 @@ def summary(lines: Sequence[Line]) -> str:
         return told
     if None in left:
         return f"{told}; time left: unknown, nothing of some line is done yet"
-    work_s, hands = sum(filter(None, left)), whole.running
+    work_s, hands = sum(filter(None, left)), len({worker for line in lines for worker in line.workers})
     return f"{told}; time left: {_time(work_s)} of one process" + (f", {_time(work_s / hands)} of the {hands} at work" if hands > 1 else "")
 
 

@@ -69,6 +69,39 @@ def test_nothing_done_yet_has_no_time(run, capsys):
     assert lines[1].split() == ["hard", "echo", "0/3", "?"] and lines[-1].endswith("time left: unknown, nothing of some line is done yet")
 
 
+def test_other_seeds_that_are_done_say_how_long_it_takes(run, capsys):
+    run(done=3), run(seed=1)
+    assert told(run, capsys, code=1)[1].split() == ["hard", "echo", "3/3", "0/3", "3", "min"]
+
+
+def test_an_attempt_that_has_just_begun_hides_no_speed(run, capsys):
+    folder = run(done=1)
+    with Attempt(folder, new_attempt(), {}):
+        assert told(run, capsys, code=1)[1].endswith("1/3     2 min")
+
+
+def test_a_unit_that_was_scored_later_counts_once_and_whole(run, capsys):
+    folder = run()
+    first, second, _ = folder.job.asked
+    with Attempt(folder, new_attempt(), {}) as attempt:
+        for seconds in (60.0, 600.0):
+            for prompt in (first, second):
+                attempt.ok(prompt, {}, {"latents_sha256": "a", "dur_s": seconds, "blocks": 8})
+    assert told(run, capsys, code=1)[1].endswith("10 min")
+
+
+def test_processes_are_counted_not_their_videos(run, capsys, monkeypatch):
+    folder = run(done=1)
+    units = [folder.job.unit_id(prompt) for prompt in folder.job.asked]
+    owners = {units[1]: "process 1 on a", units[2]: "process 1 on a"}
+    Claims(folder.path, "other").take(units[1])
+    monkeypatch.setattr(status.Claims, "holders", lambda self, asked: {unit: owners[unit] for unit in asked})
+    last = "1 of 3 videos done, 2 running, 0 failed, 0 missing; time left: 2 min of one process"
+    assert told(run, capsys, code=1)[-1] == last
+    owners[units[2]] = "process 1 on b"
+    assert told(run, capsys, code=1)[-1] == f"{last}, 60 s of the 2 at work"
+
+
 def test_a_claim_of_a_dead_process_is_no_work(run, capsys):
     folder = run(done=1)
     unit = folder.job.unit_id(folder.job.asked[1])
