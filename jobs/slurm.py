@@ -13,7 +13,7 @@ import secrets
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class Settings:
     setup: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        least = {"gpus": 0, "cpus": 1, "time_minutes": 1, "warn_seconds": 0, "max_parallel": 1, "units_per_job": 1}
+        least = {"gpus": 0, "cpus": 1, "time_minutes": 1, "warn_seconds": 1, "max_parallel": 1, "units_per_job": 1}
         for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and value < bound:
@@ -66,6 +66,11 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"launcher.{name}={value}: it is above 0")
+        if self.warn_seconds >= 60 * self.time_minutes:
+            raise ValueError(
+                f"launcher.warn_seconds={self.warn_seconds}: jobs of launcher.time_minutes={self.time_minutes} would be told to end when "
+                f"they begin; nearest is {60 * self.time_minutes - 1}"
+            )
         if self.units_per_job is None and self.target_minutes > self.time_minutes:
             raise ValueError(
                 f"launcher.target_minutes={self.target_minutes:g}: SLURM ends jobs after launcher.time_minutes={self.time_minutes}; "
@@ -83,7 +88,10 @@ def settings(given: Mapping[str, Any]) -> Settings:
 
 
 class Launch:
-    """All jobs of one command on SLURM."""
+    """All jobs of one command on SLURM.
+
+    sent: whether the last `submit` submitted anything itself.
+    """
 
     def __init__(self, jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: Settings) -> None:
         """`jobs` are checked, `plain` the configs that they came from. Raises ValueError where there is no SLURM."""
@@ -91,8 +99,12 @@ class Launch:
         stores = sorted({job.config.store for job in jobs})
         if len(stores) > 1:
             raise ValueError(f"store={','.join(stores)}: jobs on SLURM share one store; nearest is store={stores[0]}")
-        named = {folder.path: (folder, frozen(config, folder.job)) for folder, config in zip(map(RunFolder, jobs), plain)}
+        named = {}  # equal wishes are one; shards of a run, and the same run scored twice, are not
+        for folder, config in zip(map(RunFolder, jobs), plain):
+            job = folder.job
+            named[folder.place, job.scores_id, job.config.shard, len(job.asked)] = folder, frozen(config, job)
         self._runs = list(named.values())
+        self.sent = False
         self.store = Path(jobs[0].config.store).absolute()
         try:
             self._most = slurm_queue.most_in_array()
@@ -101,7 +113,7 @@ class Launch:
 
     @property
     def folders(self) -> list[RunFolder]:
-        """The runs of the command, each once."""
+        """The runs of the command, as it wishes them, each once."""
         return [folder for folder, _ in self._runs]
 
     def submit(self) -> dict[str, Sequence[Piece]]:
@@ -117,21 +129,23 @@ class Launch:
         cuts = []
         for folder, config in self._runs:
             indices = {prompt.id: index for index, prompt in enumerate(folder.job.asked)}
-            pieces = [piece for pack in waiting.values() for piece in pack if piece.run == folder.job.run_id]
+            pieces = [piece for pack in waiting.values() for piece in pack if piece.run == folder.place]
             todo = [prompt for prompt in folder.missing() if not any(piece.covers(indices[prompt.id]) for piece in pieces)]
             if todo:
                 cuts += [(folder.job, piece, cost) for piece, cost in split.cut(folder, config, todo, measure)]
         packs = split.packed(cuts, measure.most)
         if waiting:
-            say(f"{counted(len(waiting), 'job')} of earlier commands on the way to the same videos; not submitted again")
+            theirs = counted(len(waiting), "job")
+            say(f"{theirs} of earlier commands on the way to the same videos; not submitted again: {arrays(waiting)}")
         if packs:
             videos = sum(piece.units for pack in packs for piece in pack)
             say(f"{counted(videos, 'video')} in {counted(len(packs), 'job')}; {measure.line}")
+        self.sent = bool(packs)
         return waiting | (self._send(packs) if packs else {})
 
     def _under_way(self) -> dict[str, Sequence[Piece]]:
         """Jobs of earlier launches in the queue that work on this command's runs, with those pieces."""
-        runs = {folder.job.run_id for folder in self.folders}
+        runs = {folder.place for folder in self.folders}
         try:
             queue = slurm_queue.queue()
         except slurm_queue.Unreachable:
@@ -149,19 +163,19 @@ class Launch:
         folder = self.store / "slurm" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
         folder.mkdir(parents=True)
         names: dict[str, Sequence[Piece]] = {}
-        arrays: list[str] = []
+        sent: list[str] = []
         for start in range(0, len(packs), self._most):
             chunk = packs[start : start + self._most]
             try:
-                ids = self._array(folder, chunk, arrays[-1] if arrays and self._settings.max_parallel else None)
+                ids = self._array(folder, chunk, sent[-1] if sent and self._settings.max_parallel else None)
             except RuntimeError as error:
-                done = f"; jobs {', '.join(arrays)} are submitted" if arrays else ""
+                done = f"; jobs {' '.join(sent)} are submitted" if sent else ""
                 raise SystemExit(f"hydra/launcher=slurm: sbatch refuses: {_words(error)}{done}") from error
-            arrays.append(ids[0].partition("_")[0])
+            sent.append(arrays(ids))
             names |= dict(zip(ids, chunk))
             kept = {name: [[p.run, p.title, p.shard, p.asked, p.units] for p in pack] for name, pack in names.items()}
             write_atomic(folder / "launch.json", json.dumps({"v": 1, "argv": sys.argv, "jobs": kept}).encode())
-        say(f"submitted {'array' if len(packs) > 1 else 'job'} {', '.join(arrays)}; logs: {folder}")
+        say(f"submitted {'array' if len(packs) > 1 else 'job'} {arrays(names)}; logs: {folder}")
         return names
 
     def _array(self, folder: Path, packs: Sequence[Sequence[Piece]], after: str | None) -> list[str]:
@@ -176,7 +190,8 @@ class Launch:
 
     def _part(self, pack: Sequence[Piece], folder: Path) -> Part:
         configs = tuple({**piece.config, "store": str(self.store)} for piece in pack)
-        return Part(tuple(piece.run for piece in pack), configs, tuple(sys.argv), str(folder), self._settings.time_minutes)
+        runs = tuple(piece.run.rpartition("/")[2] for piece in pack)
+        return Part(runs, configs, tuple(sys.argv), str(folder), self._settings.time_minutes)
 
 
 def run(jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: Settings) -> list[str] | None:
@@ -188,7 +203,7 @@ def run(jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: Setti
         settings: resources, and whether to wait.
 
     Returns:
-        One line for each thing that is not as asked, empty when every unit is done; None where nobody waits.
+        One line for each thing that is not as asked, empty when every unit is done; None where jobs are on the way and nobody waits.
 
     Raises:
         ValueError: where there is no SLURM.
@@ -198,17 +213,16 @@ def run(jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: Setti
     launch = Launch(jobs, plain, settings)
     before = untried(launch.folders)
     names = launch.submit()
-    if not settings.wait:
+    if names and not settings.wait:
         return None
     while names:
         try:
             slurm_wait.wait(launch.store, launch.folders, names, settings.poll_seconds)
         except KeyboardInterrupt:
-            arrays = " ".join(dict.fromkeys(name.partition("_")[0] for name in names))
-            say(f"the jobs go on without this command, and the same command waits for them again; scancel {arrays} ends them")
+            say(f"the jobs go on without this command, and the same command waits for them again; scancel {arrays(names)} ends them")
             raise
         left = untried(launch.folders)
-        if not left or left >= before:
+        if not left or launch.sent and left >= before:  # where others' jobs came to nothing, it is this command's turn
             break
         before = left
         names = launch.submit()
@@ -235,6 +249,11 @@ def parameters(chosen: Settings, jobs: int) -> dict[str, Any]:
         "additional_parameters": {"requeue": True, **chosen.extra}, "setup": [*ALWAYS, *chosen.setup],
     }  # fmt: skip
     return {key: value for key, value in given.items() if value is not None}
+
+
+def arrays(names: Iterable[str]) -> str:
+    """What `scancel` takes for some jobs: each array once."""
+    return " ".join(dict.fromkeys(name.partition("_")[0] for name in names))
 
 
 def counted(number: int, noun: str) -> str:

@@ -60,13 +60,17 @@ class Part:
         sys.argv = list(self.argv)
         jobs = self._jobs()
         folders = [RunFolder(job) for job in jobs]
+        store = jobs[0].config.store  # of all
+        checked = False
         try:
-            for store in {job.config.store for job in jobs}:
-                trouble.check(store)
+            trouble.check(store)
+            checked = True
             self._fruitful(untried(folders))
             lacks = self._all(jobs, folders)
         except OSError as error:
-            raise Incomplete(f"{trouble.refusal(jobs[0].config.store, error)} (on {socket.gethostname()})") from error
+            if checked and not trouble.of_store(error):
+                raise
+            raise Incomplete(f"{trouble.refusal(store, error)} (on {socket.gethostname()})") from error
         if lacks and ours(folders):
             raise Incomplete("\n".join(lacks))
         return "\n".join(["complete, as far as it is this job's", *lacks])
@@ -105,8 +109,8 @@ class Part:
         starts = [json.loads(line)["left"] for line in lines if line.endswith("}")]
         if left and starts[-FRUITLESS_STARTS - 1 :] == [left] * (FRUITLESS_STARTS + 1):
             raise Incomplete(
-                f"{FRUITLESS_STARTS} starts ended before one video was finished; launcher.time_minutes={self.minutes} may be too "
-                "short for a video"
+                f"{FRUITLESS_STARTS} starts ended before one video was finished; launcher.time_minutes={self.minutes} may be too short "
+                "for a video, or other jobs evict this one"
             )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import re
 import subprocess
@@ -12,9 +11,11 @@ from dataclasses import dataclass
 
 INHERITED = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "SUBMITIT_", "PMI_", "PMIX_")
 """Beginnings of variables of an outer job, which would reach into the inner ones: wrong cores, wrong memory, wrong node."""
-KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER")
+KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS")
 CARDS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
 """Cards that an outer job was given."""
+VIEWS = ("SQUEUE_", "SACCT_")
+"""Beginnings of variables by which people choose what those commands show them."""
 WAIT_S = 60
 
 
@@ -45,8 +46,9 @@ def clean_environment() -> Iterator[None]:
 
 def ask(words: Sequence[str]) -> str:
     """What a command of SLURM prints. Raises Unreachable."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(VIEWS)}
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=WAIT_S)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=WAIT_S, env=environment)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unreachable(f"{words[0]}: {error}") from error
     if done.returncode:
@@ -56,9 +58,9 @@ def ask(words: Sequence[str]) -> str:
 
 
 def queue() -> dict[str, Entry]:
-    """The user's jobs that wait, run or end, each task of an array by itself (`<array>_<task>`). Raises Unreachable."""
+    """The user's jobs that wait, run or end, each task of an array by itself (`<array>_<task>`), hidden ones too. Raises Unreachable."""
     found = {}
-    for line in ask(["squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i|%T|%r|%N"]).splitlines():
+    for line in ask(["squeue", "-h", "-a", "-r", "-u", str(os.getuid()), "-o", "%i|%T|%r|%N"]).splitlines():
         name, state, reason, node = line.split("|", 3)
         found[name] = Entry(state, reason, node)
     return found

@@ -19,8 +19,10 @@ RELEASES = 3
 """Of a job; one that is held more often has another reason than an unlucky node."""
 ROWS = 40
 """Of the table of failures."""
-STUCK = ("Held", "held", "Never", "BadConstraints", "Limit", "Invalid", "Resources reserved")
-"""Parts of SLURM's reasons that do not go away by waiting alone."""
+STUCK = ("Held", "held", "Never", "BadConstraints", "Limit", "Invalid", "NotAvail", "Down", "DOWN", "Inactive")
+"""Parts of SLURM's reasons that may not go away by waiting alone."""
+OWN_LIMIT = "JobArrayTaskLimit"
+"""Other jobs of the array run first: `launcher.max_parallel`, which was asked for."""
 
 
 def wait(store: Path, folders: Sequence[RunFolder], jobs: Mapping[str, Sequence[Piece]], poll_s: float) -> None:
@@ -67,7 +69,8 @@ def _living(jobs: Mapping[str, Sequence[Piece]], told: set[str]) -> dict[str, En
     living = {name: queue[name] for name in jobs if name in queue}
     for name in [name for name, entry in living.items() if entry.reason == LAUNCH_FAILED]:
         _release(name, told)
-    stuck = {entry.reason: name for name, entry in living.items() if entry.state == "PENDING" and any(w in entry.reason for w in STUCK)}
+    waiting = {entry.reason: name for name, entry in living.items() if entry.state == "PENDING" and entry.reason != OWN_LIMIT}
+    stuck = {reason: name for reason, name in waiting.items() if any(word in reason for word in STUCK)}
     for reason in stuck.keys() - told:
         told.add(reason)
         _say(f"job {stuck[reason]} waits, and SLURM says why: {reason}")
@@ -97,7 +100,8 @@ def failures(store: Path, folders: Sequence[RunFolder], jobs: Mapping[str, Seque
     missing: dict[str, set[int]] = {}
     for folder in folders:
         lacking = {prompt.id for prompt in folder.unfinished()}
-        missing[folder.job.run_id] = {index for index, prompt in enumerate(folder.job.asked) if prompt.id in lacking}
+        indices = {index for index, prompt in enumerate(folder.job.asked) if prompt.id in lacking}
+        missing.setdefault(folder.place, set()).update(indices)
     rows = []
     for name, pieces in jobs.items():
         lacks = [sum(map(piece.covers, missing.get(piece.run, ()))) for piece in pieces]

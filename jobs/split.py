@@ -25,7 +25,7 @@ FILES = 8
 
 @dataclass(frozen=True)
 class Piece:
-    """A shard of a run: its config as plain values, and what was missing of it when it was cut."""
+    """A shard of a run: its config as plain values, and what was missing of it when it was cut. run: its `RunFolder.place`."""
 
     run: str
     title: str
@@ -122,7 +122,7 @@ def cut(folder: RunFolder, config: Mapping[str, Any], todo: Sequence[Prompt], me
     for shard, cost in sorted(sums.items()):
         name = job.config.shard if count == 1 else f"{shard}/{whole * count}"
         units = sum(identity.shard_of(index, whole * count) == shard for index in costs)
-        piece = Piece(job.run_id, job.title, name, len(job.asked), units, {**config, "shard": name})
+        piece = Piece(folder.place, job.title, name, len(job.asked), units, {**config, "shard": name})
         found.append((piece, cost))
     return found
 

@@ -61,17 +61,11 @@ class RunFolder:
     """The folder of one run."""
 
     def __init__(self, job: Job) -> None:
+        """place: the folder below the store's runs; a run's name alone is the same for all tasks."""
         config = job.config
         self.job = job
-        self.path = (
-            Path(config.store)
-            / "runs"
-            / config.backbone.name
-            / config.task.name
-            / config.method.name
-            / f"seed={config.seed}"
-            / job.run_id
-        )
+        self.place = "/".join((config.backbone.name, config.task.name, config.method.name, f"seed={config.seed}", job.run_id))
+        self.path = Path(config.store) / "runs" / self.place
         self.reader = Run(self.path)
 
     def describe(self) -> None:
@@ -142,8 +136,7 @@ def write_sweep(store: Path, jobs: Sequence[Job], experiment: str | None) -> lis
     names = []
     for task, members in found.items():
         names.append(f"{experiment}-{task}" if experiment else task)
-        folders = map(RunFolder, members)
-        wishes = [{"path": folder.path.relative_to(store / "runs").as_posix()} | folder.wish() for folder in folders]
+        wishes = [{"path": folder.place} | folder.wish() for folder in map(RunFolder, members)]
         content = {"v": 1, "experiment": experiment, "task": task, "runs": wishes}
         write_atomic(store / "sweeps" / f"{names[-1]}.json", json.dumps(content, indent=1, allow_nan=False).encode())
     return names

@@ -19,9 +19,11 @@ def of_store(error: BaseException) -> bool:
 
 def refusal(store: str, error: OSError) -> str:
     """One line about a store that cannot be written."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    advice = "free some space; what is finished is kept, and the same command goes on" if full else "a store is a folder of yours"
-    return f"store={store}: cannot be written ({error.strerror or error}); {advice}, for example store=results"
+    kept = "what is finished is kept, and the same command goes on"
+    advice = {errno.ENOSPC: f"free some space; {kept}", errno.EDQUOT: f"free some space; {kept}"}
+    advice |= {errno.EIO: f"its disk fails; {kept} once it answers", errno.ESTALE: f"its file server fails; {kept} once it answers"}
+    nearest = "a store is a folder of yours, for example store=results"
+    return f"store={store}: cannot be written ({error.strerror or error}); {advice.get(error.errno or 0, nearest)}"
 
 
 def check(store: str) -> None:

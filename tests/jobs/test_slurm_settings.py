@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -83,6 +84,7 @@ def test_a_job_is_as_long_as_was_asked_by_what_the_store_has_measured(many):
         ({"time_minutes": "4h"}, "launcher.time_minutes=4h: a whole number is expected here"),
         ({"time_minutes": 30}, "launcher.target_minutes=60: SLURM ends jobs after launcher.time_minutes=30; nearest is 30"),
         ({"setup": "module load cuda"}, "launcher.setup=module load cuda: a list of lines of shell is expected"),
+        ({"time_minutes": 1, "target_minutes": 1}, "launcher.warn_seconds=90: .* told to end when they begin; nearest is 59"),
         ({"wait": "no"}, "launcher.wait=no: true or false is expected here"),
     ],
 )
@@ -95,7 +97,9 @@ def test_a_wrong_setting_is_refused_in_one_line(changes, line):
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
 def test_named_resources_reach_sbatch(name):
     chosen = slurm.settings({key: value for key, value in launcher(f"launcher={name}").items() if key != "_target_"})
-    told = slurm.parameters(dataclasses.replace(chosen, setup=("module load x",), max_parallel=3, extra={"reservation": "mine"}), 10)
+    chosen = dataclasses.replace(chosen, partition="a", account="b", qos="c", constraint="d", max_parallel=3)
+    told = slurm.parameters(dataclasses.replace(chosen, setup=("module load x",), extra={"reservation": "mine"}), 10)
+    assert [told[name] for name in ("partition", "account", "qos", "constraint", "time")] == ["a", "b", "c", "d", chosen.time_minutes]
     assert told["cpus_per_task"] > 1 and told["mem"].endswith("M") and told.get("gpus_per_node") == (1 if name == "gpu" else None)
     assert told["setup"][-1] == "module load x" and told["array_parallelism"] == 3
     assert told["additional_parameters"] == {"requeue": True, "reservation": "mine"}
@@ -114,6 +118,61 @@ def test_without_slurm_there_is_one_line(many, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ValueError, match="no SLURM answers here .*nearest is hydra/launcher=local"):
         slurm.Launch([many[0].job], [many[1]], slurm.settings(given()))
+
+
+@pytest.fixture
+def launch(plain, tmp_path, monkeypatch):
+    """What a command would send, by run and shard, while SLURM has some jobs in its queue; no SLURM is asked."""
+    monkeypatch.setattr(slurm_queue, "most_in_array", lambda: 4)
+    sent = []
+    monkeypatch.setattr(slurm.Launch, "_send", lambda self, packs: sent.extend(sum(packs, [])) or {})
+
+    def submit(*changes: dict, queue: dict = {}) -> list[Piece]:  # noqa: B006
+        sent.clear()
+        monkeypatch.setattr(slurm_queue, "queue", lambda: {name: slurm_queue.Entry("RUNNING", "None", "node1") for name in queue})
+        path = tmp_path / "store" / "slurm" / "earlier" / "launch.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"v": 1, "argv": [], "jobs": queue}))
+        configs = [changed(plain, "store", str(tmp_path / "store")) | change for change in changes]
+        made = slurm.Launch([prepare(config) for config in configs], configs, slurm.settings(given(units_per_job=2)))
+        made.submit()
+        return list(sent)
+
+    return submit
+
+
+def test_what_is_under_way_is_not_submitted_again_and_nothing_else_is_taken_for_it(launch, plain):
+    """A run has the same name in all tasks; its place tells them apart."""
+    first, second = launch({})
+    assert (first.units, second.units) == (2, 1) and first.run.split("/")[1] == "hard"
+    row = [first.run, first.title, first.shard, first.asked, first.units]
+    assert [piece.units for piece in launch({}, queue={"7_0": [row]})] == [1]
+    assert not launch({}, queue={"7_0": [[*row[:2], None, 3, 3]]})
+    assert launch({}, queue={"7_0": [[first.run.replace("/hard/", "/recall/"), *row[1:]]]}) == [first, second]
+
+
+def test_shards_of_a_run_that_one_command_sweeps_are_all_made(launch):
+    pieces = launch({"shard": "1/3"}, {"shard": "2/3"}, {"shard": "3/3"}, {"shard": "3/3"})
+    assert [(piece.shard, piece.units) for piece in pieces] == [("1/3", 1), ("2/3", 1), ("3/3", 1)]
+    assert {(piece.asked, piece.units) for piece in launch({"prompts": 2}, {"prompts": 1})} == {(2, 2), (1, 1)}
+
+
+def test_the_same_run_in_two_tasks_shares_a_job(launch, plain):
+    job = prepare(plain)
+    tasks = [dataclasses.replace(job.config, task=dataclasses.replace(job.config.task, name=name)) for name in ("hard", "recall")]
+    both = [dataclasses.replace(job, config=config) for config in tasks]
+    cuts = [(job, piece, cost) for job in both for piece, cost in split.cut(RunFolder(job), plain, job.asked[:2], ONE)]
+    assert len(split.packed(cuts, 4)) == 1
+
+
+def test_reasons_that_were_asked_for_are_not_told(monkeypatch, capsys):
+    states = {"1_1": "JobArrayTaskLimit", "1_2": "Priority", "2": "PartitionTimeLimit", "3": "ReqNodeNotAvail, UnavailableNodes:node1"}
+    monkeypatch.setattr(slurm_queue, "queue", lambda: {name: slurm_queue.Entry("PENDING", why, "") for name, why in states.items()})
+    told: set[str] = set()
+    for _ in range(2):
+        assert slurm_wait._living(dict.fromkeys(states, ()), told).keys() == states.keys()
+    lines = sorted(capsys.readouterr().err.splitlines())
+    assert lines == [f"job {name} waits, and SLURM says why: {states[name]}" for name in ("2", "3")]
 
 
 def part(config: dict, tmp_path, run: str) -> slurm_job.Part:
