@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from eval.records import RENDER
-from jobs import command, split
+from eval.records import RENDER, Run
+from jobs import command, scoring, split
 from jobs.config import ROOT, nearest
 from jobs.plan import Job, prepare
 from jobs.progress import FRAMES
@@ -37,10 +38,16 @@ SAMPLE = 64
 
 @dataclass(frozen=True)
 class Load:
-    """What one run still takes. seconds: of its device; None where its speed is unknown. disk: bytes."""
+    """What one run still takes.
+
+    asked, videos, unscored: how many are wanted, are to be made, and are made and lack only scores. seconds: of its device; None where
+    its speed is unknown. disk: bytes.
+    """
 
     folder: RunFolder
+    asked: int
     videos: int
+    unscored: int
     blocks: int
     seconds: float | None
     disk: float
@@ -70,13 +77,16 @@ def composed(words: Sequence[str]) -> list[dict[str, Any]]:
             params[override.key_or_group] = [str(value) for value in override.sweep_string_iterator()]
         else:
             fixed.append(word)
-    seeds = params.pop("seed", None)
+    known: dict[tuple[str, ...], dict[str, Any]] = {}  # by all but the seed, which nothing else is made of
     with initialize_config_dir(str(CONF), version_base="1.3"):
         found = []
-        for values in itertools.product(*params.values()):
-            chosen = [f"{'++' if key.startswith('method.') else ''}{key}={value}" for key, value in zip(params, values)]
-            plain = command.plain_of(compose("config", [*fixed, *chosen])) | {"experiment": experiment}
-            found += [plain] if seeds is None else [plain | {"seed": _whole(seed)} for seed in seeds]
+        for values in itertools.product(*params.values()):  # in Hydra's order, by which jobs are packed
+            pairs = dict(zip(params, values))
+            seed = {"seed": _whole(pairs.pop("seed"))} if "seed" in pairs else {}
+            chosen = tuple(f"{'++' if key.startswith('method.') else ''}{key}={value}" for key, value in pairs.items())
+            if chosen not in known:
+                known[chosen] = command.plain_of(compose("config", [*fixed, *chosen])) | {"experiment": experiment}
+            found.append(known[chosen] | seed)
     return found
 
 
@@ -87,25 +97,30 @@ def _whole(text: str) -> int:
 
 
 def loads(jobs: Sequence[Job], fps: float | None) -> list[Load]:
-    """What each run still takes; equal runs are one.
+    """What each run still takes; what is asked for again counts once.
 
     Args:
         jobs: the checked jobs.
         fps: pixel frames per second of a generated video, scoring included; None takes what the store has measured.
     """
-    folders = {folder.path: folder for folder in map(RunFolder, jobs)}
+    named = {((folder := RunFolder(job)).path, job.scores_id, job.config.shard, len(job.asked)): folder for job in jobs}
+    counted: dict[Any, set[str]] = {}
     speeds: dict[Any, tuple[float | None, str]] = {}
     weights: dict[Any, float] = {}
     found = []
-    for folder in folders.values():
+    for folder in named.values():
         job, missing = folder.job, folder.missing()
-        config, blocks = folder.job.config, sum(split.blocks_of(job, prompt) for prompt in missing)
+        before, made = counted.setdefault((folder.path, job.scores_id), set()), scoring.unscored(folder, missing)
+        fresh = {prompt.id for prompt in job.mine} - before
+        before |= fresh
+        todo = [prompt for prompt in missing if prompt.id in fresh - made]
+        config, blocks = job.config, sum(split.blocks_of(job, prompt) for prompt in todo)
         kind = (config.store, config.backbone.name, config.method.name)
         if kind not in speeds:
             speeds[kind], weights[kind] = _speed(job, fps), _block_bytes(job)
         seconds, source = speeds[kind]
         whole_s = None if seconds is None else seconds * blocks
-        found.append(Load(folder, len(missing), blocks, whole_s, weights[kind] * blocks, source))
+        found.append(Load(folder, len(fresh), len(todo), len(made & fresh), blocks, whole_s, weights[kind] * blocks, source))
     return found
 
 
@@ -118,7 +133,7 @@ def _speed(job: Job, fps: float | None) -> tuple[float | None, str]:
     place = config.store, config.backbone.name
     measured = split.seconds_per_block(*place, config.method.name)
     if measured is None and not rendered:
-        measured = split.seconds_per_block(*place, "*")
+        measured = _alike(*place)
     if measured is not None:
         return measured, f"measured in {config.store}"
     if config.backbone.parts is None:
@@ -126,11 +141,20 @@ def _speed(job: Job, fps: float | None) -> tuple[float | None, str]:
     return None, "no speed known"
 
 
+def _alike(store: str, backbone: str) -> float | None:
+    """Seconds of a block by the other methods of a backbone, those left out that render and generate nothing."""
+    there = {run.path.parts[-3]: run for run in (Run(path.parent) for path in Path(store).glob(f"runs/{backbone}/*/*/seed=*/*/run.json"))}
+    speeds = [split.seconds_per_block(store, backbone, method) for method, run in there.items() if not run.calibration]
+    return statistics.median(known) if (known := [speed for speed in speeds if speed is not None]) else None
+
+
 def _block_bytes(job: Job) -> float:
     """Bytes of disk that a block takes, by what the store has of this backbone and method, else by the video's size."""
     config = job.config
     size = blocks = seen = 0
     for path in sorted(Path(config.store).glob(f"runs/{config.backbone.name}/*/{config.method.name}/seed=*/*/records/*.jsonl")):
+        if seen >= SAMPLE:
+            break
         for line in path.read_bytes().splitlines(keepends=True):
             record = _parsed(line)
             if record.get("status") == "ok" and seen < SAMPLE:
@@ -152,32 +176,27 @@ def _parsed(line: bytes) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def jobs_of(found: Sequence[Load], launcher: Mapping[str, Any]) -> tuple[int, float, str] | None:
-    """How many cluster jobs a sweep is cut into, the longest's cost, and by what rule; None where no speed is known and none given.
+def jobs_of(found: Sequence[Load], launcher: Mapping[str, Any]) -> tuple[int, float | None, str]:
+    """How many cluster jobs the launcher cuts a sweep into, the longest's seconds, None where no speed is known, and by what rule.
 
     Args:
         found: all runs.
         launcher: `units_per_job`, `target_minutes` and `max_parallel`.
     """
-    per_block = {id(load.folder.job): load.seconds / load.blocks for load in found if load.seconds and load.blocks}
-    units, minutes = launcher["units_per_job"], float(launcher["target_minutes"])
-    if units is None and any(load.videos and load.seconds is None for load in found):
-        return None
-    if units is not None:
-        measure = split.Measure(lambda job, prompt: 1.0, units, f"{units} videos each at most")
-    else:
-        measure = split.Measure(
-            lambda job, prompt: per_block[id(job)] * split.blocks_of(job, prompt), 60 * minutes, f"about {minutes:g} min each at most"
-        )
-    cuts = [
-        (load.folder.job, piece, cost)
-        for load in found
-        if load.videos
-        for piece, cost in split.cut(load.folder, {}, load.folder.missing(), measure)
-    ]
-    costs = {id(piece): cost for _, piece, cost in cuts}
+    measure = split.measure([load.folder.job for load in found], launcher["units_per_job"], float(launcher["target_minutes"]))
+    cuts, seconds = [], dict[int, float | None]()
+    for load in found:
+        job, missing = load.folder.job, load.folder.missing()
+        places = {prompt.id: index for index, prompt in enumerate(job.asked)}
+        per_block = load.seconds / load.blocks if load.seconds and load.blocks else None
+        for piece, cost in split.cut(load.folder, {}, missing, measure) if missing else ():
+            blocks = sum(split.blocks_of(job, prompt) for prompt in missing if piece.covers(places[prompt.id]))
+            seconds[id(piece)] = None if per_block is None else per_block * blocks
+            cuts.append((job, piece, cost))
     packed = split.packed(cuts, measure.most)
-    return len(packed), max((sum(costs[id(piece)] for piece in job) for job in packed), default=0.0), measure.line
+    lengths = [[seconds[id(piece)] for piece in pieces] for pieces in packed]
+    unknown = any(None in length for length in lengths)
+    return len(packed), None if unknown else max((sum(filter(None, length)) for length in lengths), default=0.0), measure.line
 
 
 def lines(found: Sequence[Load], launcher: Mapping[str, Any]) -> Iterator[str]:
@@ -186,29 +205,26 @@ def lines(found: Sequence[Load], launcher: Mapping[str, Any]) -> Iterator[str]:
     for load in found:
         groups.setdefault((load.folder.job.config.method.name, load.folder.job.config.backbone.name), []).append(load)
     for (method, backbone), members in groups.items():
-        videos, whole = sum(load.videos for load in members), sum(len(load.folder.job.mine) for load in members)
-        hours = _hours(members) if videos else "nothing to do"
-        yield f"{method} on {backbone}: {_count(len(members), 'run')}, {videos} of {whole} videos missing, {hours}"
-    videos, blocks = sum(load.videos for load in found), sum(load.blocks for load in found)
-    whole = sum(len(load.folder.job.mine) for load in found)
-    yield f"in all: {_count(len(found), 'run')}, {whole} videos, {whole - videos} there, {videos} to make ({blocks} blocks)"
-    if not videos:
+        videos, whole = sum(load.videos for load in members), sum(load.asked for load in members)
+        hours = _hours(members) if videos else "nothing to make"
+        runs = len({load.folder.path for load in members})
+        yield f"{method} on {backbone}: {_count(runs, 'run')}, {videos} of {whole} videos missing, {hours}"
+    videos, blocks, unscored = (sum(getattr(load, name) for load in found) for name in ("videos", "blocks", "unscored"))
+    whole, runs = sum(load.asked for load in found), len({load.folder.path for load in found})
+    rest = f", {unscored} made and not scored" if unscored else ""
+    yield f"in all: {_count(runs, 'run')}, {whole} videos, {whole - videos - unscored} there{rest}, {videos} to make ({blocks} blocks)"
+    if not videos + unscored:
         return
     for on_card, name in ((True, "GPU"), (False, "processor")):
         members = [load for load in found if load.on_card == on_card and load.videos]
         if members:
             yield f"{name}-hours: {_hours(members, bare=True)} ({'; '.join(dict.fromkeys(load.source for load in members))})"
     yield f"disk: {_size(sum(load.disk for load in found))}"
-    made = jobs_of(found, launcher)
-    if made is None:
-        yield "jobs: unknown without a speed; give fps=N, or launcher.units_per_job=N"
-        return
-    count, longest, rule = made
-    tail = "" if launcher["units_per_job"] else f", the longest {longest / 60:.0f} min"
-    yield f"jobs with hydra/launcher=slurm: {count}, {rule}{tail}"
-    total = [load.seconds for load in found if load.videos]
-    if launcher["max_parallel"] and None not in total:
-        rounds = max(sum(filter(None, total)) / launcher["max_parallel"], longest if not launcher["units_per_job"] else 0.0)
+    count, longest, rule = jobs_of(found, launcher)
+    tail = "" if longest is None else f", the longest {_time(longest)}"
+    yield f"jobs with hydra/launcher=slurm: {count} ({rule}){tail}"
+    if launcher["max_parallel"] and longest is not None:
+        rounds = max(sum(load.seconds or 0.0 for load in found) / launcher["max_parallel"], longest)
         yield f"time with {launcher['max_parallel']} jobs at a time: {_time(rounds)}, waiting left out"
 
 
@@ -268,8 +284,8 @@ def _launcher(words: Sequence[str]) -> dict[str, Any]:
     """What words say of the cluster's jobs: `launcher=NAME` of `conf/launcher`, then `launcher.x=y`. Raises ValueError: one line."""
     known: Any = OmegaConf.to_container(OmegaConf.load(CONF / "hydra" / "launcher" / "slurm.yaml"))
     found = {key: value for key, value in known.items() if key in LAUNCHER}
-    for word in sorted(words, key=lambda word: word.startswith("launcher.")):
-        key, _, value = word.partition("=")
+    for word in sorted(words, key=lambda word: "launcher." in word.partition("=")[0]):
+        key, _, value = word.lstrip("+").removeprefix("hydra.").partition("=")
         name = key.removeprefix("launcher.")
         if key == "launcher" and value != "null":
             path = CONF / "launcher" / f"{value}.yaml"

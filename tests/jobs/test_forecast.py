@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import pytest
 
-from jobs import forecast
+from jobs import forecast, split
 from jobs.config import ROOT
 from jobs.forecast import command_line, composed, loads
 from jobs.plan import prepare
@@ -73,17 +74,61 @@ def test_jobs_are_as_long_as_asked(words):
     assert (count, longest) == (4, 240.0)
     assert forecast.jobs_of(found, launcher | {"units_per_job": 1})[0] == 11
     lines = command_line([*words, "launcher.target_minutes=4", "launcher.max_parallel=2", "launcher.gpus=1", "hydra/launcher=slurm"])
-    assert "jobs with hydra/launcher=slurm: 4, about 4 min each at most, the longest 4 min" in lines
+    assert "jobs with hydra/launcher=slurm: 4 (jobs of 4 minutes, by the speeds measured in this store), the longest 4 min" in lines
     assert "time with 2 jobs at a time: 8 min, waiting left out" in lines
-    assert "about 30 min each at most" in " ".join(command_line([*words, "launcher=cpu"]))
-    assert "about 4 min each at most" in " ".join(command_line([*words, "launcher.target_minutes=4", "launcher=cpu"]))
+    assert "jobs of 30 minutes" in " ".join(command_line([*words, "launcher=cpu"]))
+    for word in ("launcher.target_minutes=4", "hydra.launcher.target_minutes=4"):
+        assert "jobs of 4 minutes" in " ".join(command_line([*words, word, "launcher=cpu"]))
+
+
+def test_jobs_are_those_that_the_launcher_submits(words):
+    """It knows no speed until this store has one, whatever fps is given here."""
+    sweep = [*words[:-1], "seed=0,1,2,3,4,5,6"]
+    rows = composed(sweep)
+    named = [RunFolder(prepare(plain)) for plain in rows]
+    for fps in ([], ["fps=4"]):
+        measure = split.measure([folder.job for folder in named], None, 60.0)
+        cuts = [(folder.job, *row) for folder in named for row in split.cut(folder, {}, folder.missing(), measure)]
+        count = len(split.packed(cuts, measure.most))
+        line = next(line for line in command_line([*sweep, *fps]) if line.startswith("jobs"))
+        assert count == 3 and line.startswith(f"jobs with hydra/launcher=slurm: {count} (at most 16 a job: this store has no speed")
+    assert line.endswith("the longest 6 min"), "15 videos of 24 s"
+    assert command_line([*sweep, "launcher.units_per_job=1"])[-1].startswith("jobs with hydra/launcher=slurm: 42 (at most 1 a job)")
+
+
+def test_combinations_come_in_the_order_of_hydra(words):
+    found = [(plain["method"]["name"], plain["seed"]) for plain in composed([*words[:-2], "seed=0,1", "method=echo,self_forcing"])]
+    assert found == [("echo", 0), ("self_forcing", 0), ("echo", 1), ("self_forcing", 1)]
+
+
+def test_what_is_rendered_says_nothing_of_what_is_generated(words, monkeypatch):
+    folder = finish(words, dur_s=80.0)
+    rows = [prepare(plain) for plain in composed(words)]
+    assert loads(rows, None)[2].seconds == 240.0
+    path = folder.path / "run.json"
+    spec = json.loads(path.read_text(encoding="utf-8"))
+    spec["key"]["pixels"]["method.policy"] = "render"
+    path.write_text(json.dumps(spec), encoding="utf-8")
+    assert loads(rows, None)[2].source == "this project's own measure on one core"
+
+
+def test_what_is_asked_for_twice_counts_once(words):
+    lines = command_line([word.replace("prompts=3", "prompts=2,3") for word in words])
+    assert "in all: 4 runs, 12 videos, 0 there, 12 to make (96 blocks)" in lines
+
+
+def test_videos_that_lack_only_scores_are_not_made_again(words, monkeypatch):
+    monkeypatch.setattr(forecast.scoring, "unscored", lambda folder, missing: {missing[0].id} if folder.job.config.seed else set())
+    lines = command_line([*words, "fps=4"])
+    assert lines[0] == "echo on tiny: 2 runs, 5 of 6 videos missing, 0.033 processor-hours"
+    assert "in all: 4 runs, 12 videos, 0 there, 2 made and not scored, 10 to make (80 blocks)" in lines
 
 
 def test_nothing_missing_takes_nothing(words):
     one = [*words[:-2], "method=echo", "seed=0"]
     finish(one, dur_s=1.0, count=3)
     first, last = command_line([*one, "-m"])
-    assert first == "echo on tiny: 1 run, 0 of 3 videos missing, nothing to do"
+    assert first == "echo on tiny: 1 run, 0 of 3 videos missing, nothing to make"
     assert last == "in all: 1 run, 3 videos, 3 there, 0 to make (0 blocks)"
 
 
@@ -94,11 +139,11 @@ def test_a_card_has_hours_only_by_a_speed(tmp_path):
     """Nobody has measured a real backbone here, and no number is made up."""
     lines = command_line([*REAL, f"store={tmp_path}"])
     assert "GPU-hours: unknown: give fps=N (pixel frames a second, scoring included) (no speed known)" in lines
-    assert "jobs: unknown without a speed; give fps=N, or launcher.units_per_job=N" in lines
+    assert lines[-1].startswith("jobs with hydra/launcher=slurm: 1 (at most 16 a job") and "longest" not in lines[-1]
     assert any(line.startswith("disk: ") for line in lines)
     lines = command_line([*REAL, f"store={tmp_path}", "fps=16"])  # four videos of 60 s at the speed of showing: 4 minutes
     assert "GPU-hours: 0.067 (fps=16 as given)" in lines
-    assert "jobs with hydra/launcher=slurm: 1, about 60 min each at most, the longest 4 min" in lines
+    assert lines[-1].startswith("jobs with hydra/launcher=slurm: 1 (at most 16 a job") and lines[-1].endswith(", the longest 4 min")
 
 
 @pytest.mark.parametrize(
