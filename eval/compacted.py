@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.records import VERSION as RECORDS
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -93,7 +95,10 @@ def record_files(run: Path) -> dict[str, int]:
 
 
 def index_of(store: Path) -> dict[str, Any]:
-    """Places of the runs that were folded, by path below `runs`; empty where there are none, or of another version."""
+    """Places of the runs that were folded, by path below `runs`; empty where there are none, or of another version.
+
+    That is also one of the records that were folded: what a newer version of this project read is not known here.
+    """
     path = f"{store}/compact/index.json"
     try:
         stat = os.stat(path)
@@ -109,7 +114,7 @@ def _index(path: str, mtime_ns: int, size_bytes: int) -> dict[str, Any]:
         import pyarrow  # noqa: F401  without it the JSON lines are read
     except (OSError, ValueError, ImportError):
         return {}
-    return dict(content["runs"]) if content.get("v") == VERSION else {}
+    return dict(content["runs"]) if (content.get("v"), content.get("records")) == (VERSION, RECORDS) else {}
 
 
 @dataclass(frozen=True)

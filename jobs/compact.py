@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.arguments import answer, parse
 from eval.compacted import METRIC, VERSION, index_of, record_files
+from eval.records import VERSION as RECORDS
 from eval.records import Run, runs
 from jobs.store import new_attempt, write_atomic
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Index = dict[str, dict[str, Any]]
+ABANDONED_S = 3600.0
+"""A file that is not finished and has not grown for so long is nobody's."""
 
 
 def fold(store: Path) -> tuple[int, int]:
@@ -49,12 +52,20 @@ def fold(store: Path) -> tuple[int, int]:
         anew, rows, found = _group(store, name, members, old)
         index |= found
         read, whole = read + anew, whole + rows
-    write_atomic(store / "compact" / "index.json", json.dumps({"v": VERSION, "runs": index}).encode())
+    write_atomic(store / "compact" / "index.json", json.dumps({"v": VERSION, "records": RECORDS, "runs": index}).encode())
     needed = {place["file"] for place in (*old.values(), *index.values())}  # who began to read a moment ago may still want the old ones
     for path in (store / "compact").glob("*.parquet"):
-        if path.name not in needed:
+        if path.name not in needed and not _being_written(path):
             path.unlink(missing_ok=True)
     return read, whole
+
+
+def _being_written(path: Path) -> bool:
+    """Whether another fold may be at a file; one that was killed leaves such a file too."""
+    try:
+        return path.name.startswith(".") and time.time() - path.stat().st_mtime < ABANDONED_S
+    except FileNotFoundError:
+        return True
 
 
 def _group(store: Path, name: str, members: Sequence[Run], old: Mapping[str, Any]) -> tuple[int, int, Index]:

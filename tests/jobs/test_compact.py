@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from jobs import compact, million
 from jobs.config import ROOT
 from tests.stores import put
 
-pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 PROMPTS = [f"p{index}" for index in range(6)]
 
 
@@ -85,7 +86,6 @@ def test_videos_that_failed_or_have_no_scores_or_are_not_there_are_counted_alike
     assert b"Failed runs: 2 of 24 videos" in folded["hard.md"] and b"2 more are made, not scored; 2 more are not made." in folded["hard.md"]
 
 
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -138,12 +138,55 @@ def test_files_that_nobody_needs_are_taken_away_a_fold_later(store):
     assert len(list((store / "compact").glob("*.parquet"))) == 3, "one a task, and the one before"
 
 
-@pytest.mark.parametrize("content", ["{", '{"v": 9, "runs": {}}'], ids=["torn", "newer"])
+@pytest.mark.parametrize("content", ["{", {"v": 9}, {"records": 9}], ids=["torn", "newer", "of newer records"])
 def test_an_index_that_cannot_be_read_costs_nothing(store, content):
     compact.fold(store)
     before, _ = made(store)
-    (store / "compact" / "index.json").write_text(content, encoding="utf-8")
+    path = store / "compact" / "index.json"
+    path.write_text(content if content == "{" else json.dumps(json.loads(path.read_bytes()) | content), encoding="utf-8")
     assert made(store)[0] == before and compact.fold(store) == (48, 48)
+
+
+class Died(BaseException):
+    """As if the process had been killed."""
+
+
+@pytest.mark.parametrize("step", [0, 2, 5, 7, 8])
+def test_a_fold_that_dies_anywhere_costs_nothing(store, monkeypatch, step):
+    """Two Parquet files and the index are written, synced and renamed, and it ends before one of these steps."""
+    compact.fold(store)
+    for task in ("hard", "recall"):
+        append(runs_of(store, task=task)[0], metrics={"proxy.text_alignment": 99.0}, unit="u-p9", prompt="p9")
+    calls = []
+    with monkeypatch.context() as patch:
+        for owner, name in ((parquet, "write_table"), (os, "fsync"), (type(store), "rename")):
+            patch.setattr(owner, name, dies(getattr(owner, name), calls, step))
+        with pytest.raises(Died):
+            compact.fold(store)
+    assert len(calls) == step + 1
+    folded, lines = made(store)
+    assert folded == lines and compact.fold(store)[1] == 50
+    assert made(store) == (folded, folded) and compact.fold(store) == (0, 50)
+
+
+def dies(call, calls, step):
+    def instead(*given, **named):
+        calls.append(call)
+        if len(calls) > step:
+            raise Died
+        return call(*given, **named)
+
+    return instead
+
+
+def test_an_unfinished_file_of_another_fold_stays_and_of_a_dead_one_goes(store):
+    compact.fold(store)
+    young, old = (store / "compact" / f".{name}.parquet" for name in ("young", "old"))
+    for path in (young, old):
+        path.write_bytes(b"PAR1")
+    os.utime(old, (1e9, 1e9))
+    compact.fold(store)
+    assert young.exists() and not old.exists()
 
 
 @pytest.mark.parametrize("torn", [False, True], ids=["gone", "torn"])
