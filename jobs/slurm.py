@@ -190,8 +190,7 @@ class Launch:
 
     def _part(self, pack: Sequence[Piece], folder: Path) -> Part:
         configs = tuple({**piece.config, "store": str(self.store)} for piece in pack)
-        runs = tuple(piece.run.rpartition("/")[2] for piece in pack)
-        return Part(runs, configs, tuple(sys.argv), str(folder), self._settings.time_minutes)
+        return Part(tuple(piece.wanted for piece in pack), configs, tuple(sys.argv), str(folder), self._settings.time_minutes)
 
 
 def run(jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: Settings) -> list[str] | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs import local, trouble
+from jobs import local, split, trouble
 from jobs.claims import STALE_S
 from jobs.plan import Job, prepare
 from jobs.store import RunFolder
@@ -46,10 +46,10 @@ class Work:
 class Part:
     """One job of a launch.
 
-    runs: names of the runs that the configs must still stand for. configs: pieces as plain values. argv: the user's command line.
+    wanted: what the configs must still stand for, see `split.wanted`. configs: pieces as plain values. argv: the user's command line.
     """
 
-    runs: tuple[str, ...]
+    wanted: tuple[str, ...]
     configs: tuple[Mapping[str, Any], ...]
     argv: tuple[str, ...]
     launch: str
@@ -80,11 +80,11 @@ class Part:
             jobs = [prepare(config) for config in self.configs]
         except ValueError as error:
             raise Incomplete(f"{error} (on {socket.gethostname()})") from error
-        for job, run in zip(jobs, self.runs, strict=True):
-            if job.run_id != run:
+        for job, wanted in zip(jobs, self.wanted, strict=True):
+            if split.wanted(job) != wanted:
                 raise Incomplete(
-                    f"{job.title}: this is run {job.run_id} on {socket.gethostname()} and was {run} when it was submitted; "
-                    "code, weights or prompts have changed since; give the command again"
+                    f"{job.title}: on {socket.gethostname()} this is something else than what was submitted; weights, prompts or "
+                    "versions have changed since; give the command again"
                 )
         return jobs
 

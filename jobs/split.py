@@ -25,7 +25,10 @@ FILES = 8
 
 @dataclass(frozen=True)
 class Piece:
-    """A shard of a run: its config as plain values, and what was missing of it when it was cut. run: its `RunFolder.place`."""
+    """A shard of a run: its config as plain values, and what was missing of it when it was cut.
+
+    run: its `RunFolder.place`. wanted: see `wanted`.
+    """
 
     run: str
     title: str
@@ -33,6 +36,7 @@ class Piece:
     asked: int  # the first so many prompts of the set
     units: int
     config: Mapping[str, Any] = field(default_factory=dict)
+    wanted: str = ""
 
     def covers(self, index: int) -> bool:
         """Whether the prompt at an index of its set is this piece's."""
@@ -47,6 +51,11 @@ class Measure:
     cost: Callable[[Job, Prompt], float]
     most: float
     line: str  # for people
+
+
+def wanted(job: Job) -> str:
+    """What a job is to make, by content: of other prompts, or by other weights or scorers, it would be something else."""
+    return identity.digest([job.run_id, job.scores_id, [job.unit_id(prompt) for prompt in job.asked]])
 
 
 def blocks_of(job: Job, prompt: Prompt) -> int:
@@ -118,11 +127,11 @@ def cut(folder: RunFolder, config: Mapping[str, Any], todo: Sequence[Prompt], me
             sums[shard] = sums.get(shard, 0.0) + cost
         if max(sums.values(), default=0.0) <= measure.most + 1e-9 or count >= len(job.asked):
             break
-    found = []
+    found, content = [], wanted(job)
     for shard, cost in sorted(sums.items()):
         name = job.config.shard if count == 1 else f"{shard}/{whole * count}"
         units = sum(identity.shard_of(index, whole * count) == shard for index in costs)
-        piece = Piece(folder.place, job.title, name, len(job.asked), units, {**config, "shard": name})
+        piece = Piece(folder.place, job.title, name, len(job.asked), units, {**config, "shard": name}, content)
         found.append((piece, cost))
     return found
 

@@ -19,7 +19,7 @@ from jobs.mistakes import explain
 from jobs.plan import prepare
 from jobs.split import Measure, Piece
 from jobs.store import Attempt, RunFolder, new_attempt
-from tests.toy import changed, write_prompts
+from tests.toy import changed, overrides, write_backbone, write_prompts
 
 ONE = Measure(lambda job, prompt: 1.0, 4, "")
 
@@ -175,19 +175,28 @@ def test_reasons_that_were_asked_for_are_not_told(monkeypatch, capsys):
     assert lines == [f"job {name} waits, and SLURM says why: {states[name]}" for name in ("2", "3")]
 
 
-def part(config: dict, tmp_path, run: str) -> slurm_job.Part:
-    return slurm_job.Part((run,), (config,), ("run.py",), str(tmp_path / "launch"), 60)
+def part(config: dict, tmp_path) -> slurm_job.Part:
+    return slurm_job.Part((split.wanted(prepare(config)),), (config,), ("run.py",), str(tmp_path / "launch"), 60)
 
 
-def test_a_job_whose_run_has_another_name_by_now_is_refused(plain, tmp_path):
-    config = changed(plain, "store", str(tmp_path))
-    with pytest.raises(slurm_job.Incomplete, match="was other when it was submitted"):
-        part(config, tmp_path, "other").make()
+@pytest.mark.parametrize("name", ["weights", "prompts"])
+def test_a_job_that_would_make_something_else_by_now_is_refused(tmp_path, name):
+    """Files that changed while it waited."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        plain = OmegaConf.to_container(compose("config", overrides(tmp_path)), resolve=True)
+    work = part(changed(plain, "store", str(tmp_path / "store")), tmp_path)
+    if name == "weights":
+        write_backbone(tmp_path / "model.safetensors", seed=1)
+    else:
+        write_prompts(tmp_path / "prompts.jsonl", 3, scene_s=2.0)
+    with pytest.raises(slurm_job.Incomplete, match="something else than what was submitted"):
+        work.make()
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_job_that_never_finishes_a_video_ends(plain, tmp_path):
     config = changed(plain, "store", str(tmp_path))
-    work = part(config, tmp_path, prepare(config).run_id)
+    work = part(config, tmp_path)
     for left in (3, 3, 3, 2, 2, 2, 2, 2):
         work._fruitful(left)
     with pytest.raises(slurm_job.Incomplete, match="5 starts ended before one video was finished; launcher.time_minutes=60"):

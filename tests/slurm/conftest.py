@@ -22,8 +22,10 @@ MOST = 4
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory):
     """Two nodes of one core, partitions `low` and `high`; every command of the tests finds it by its environment."""
-    if shutil.which("slurmctld", path=os.environ["PATH"] + ":/usr/sbin") is None or os.geteuid() != 0:
-        pytest.skip("no slurmctld here, or not root: tests/slurm/sandbox.sh install")
+    if os.geteuid() != 0:
+        pytest.skip("SLURM's daemons start jobs as their users, which takes root")
+    if shutil.which("slurmctld", path=os.environ["PATH"] + ":/usr/sbin") is None:
+        pytest.skip("no slurmctld here: tests/slurm/sandbox.sh install, as root on Debian")
     place, port = str(tmp_path_factory.mktemp("slurm")), str(20000 + os.getpid() % 2000 * 5)
     told = {"SANDBOX": place, "SANDBOX_PORT": port, "SANDBOX_ARRAY": str(MOST), "SANDBOX_CPUS": "1", "SANDBOX_NODES": "2"}
     subprocess.run([SANDBOX, "start"], env=os.environ | told, check=True, timeout=120, stdout=subprocess.DEVNULL)
@@ -43,6 +45,7 @@ def undisturbed(tmp_path_factory):
     store = tmp_path_factory.mktemp("local")
     done = subprocess.run(sweeps.words(store, "hydra/launcher=local"), cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    assert sweeps.tables(store) and len(sweeps.latents(store)) == sweeps.UNITS
     return sweeps.tables(store), sweeps.latents(store)
 
 

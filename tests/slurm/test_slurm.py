@@ -1,4 +1,16 @@
-"""Whatever a cluster does: every unit exactly once, and the table of an undisturbed local run. Against a real SLURM."""
+"""Whatever a cluster does: every unit exactly once, and the table of an undisturbed local run. Against a real SLURM.
+
+`whole` asserts that, against a run of `hydra/launcher=local`, at the end of each of these:
+array                               test_an_array
+a raising job                       test_a_raising_job
+kill -9 of a worker                 test_a_killed_worker; of a whole job, test_a_killed_job
+preemption by a higher partition    test_preemption_by_a_higher_partition
+time limit with requeues            test_a_time_limit_with_requeues
+`scontrol requeue`                  test_an_administrators_requeue
+a node set down                     test_a_node_set_down
+more jobs than MaxArraySize         test_more_jobs_than_an_array_may_have
+two launches at once                test_two_launches_at_once, test_two_jobs_at_the_same_videos
+"""
 
 from __future__ import annotations
 
@@ -17,7 +29,10 @@ from tests.slurm.sweeps import attempts, finish, midway, records, restarts, runn
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster", "cancelled")]
 
 
-def test_an_array(tmp_path, whole):
+def test_an_array(tmp_path, whole, monkeypatch):
+    """Given from inside another job, whose variables would send it to a partition that is not there, with too many cores."""
+    for name, value in {"SLURM_JOB_ID": "1", "SLURM_CPUS_PER_TASK": "7", "SLURM_MEM_PER_NODE": "9999999", "SBATCH_PARTITION": "no"}.items():
+        monkeypatch.setenv(name, value)
     told = finish(start(tmp_path, "launcher.units_per_job=4"))
     assert "12 videos in 4 jobs" in told and "submitted array" in told
     whole(tmp_path)
@@ -107,7 +122,7 @@ def test_a_node_set_down(tmp_path, whole):
 def test_more_jobs_than_an_array_may_have(tmp_path, whole):
     told = finish(start(tmp_path, "launcher.units_per_job=2"))
     line = next(line for line in told.splitlines() if line.startswith("submitted array"))
-    assert "12 videos in 6 jobs" in told and line.partition(";")[0].count(",") == 1 and MOST < 6
+    assert "12 videos in 6 jobs" in told and len(line.removeprefix("submitted array").partition(";")[0].split()) == 2 and MOST < 6
     whole(tmp_path)
 
 
@@ -118,6 +133,18 @@ def test_two_launches_at_once(tmp_path, whole):
     whole(tmp_path)
     jobs = [name for path in tmp_path.glob("slurm/*/launch.json") for name in json.loads(path.read_text(encoding="utf-8"))["jobs"]]
     assert len(jobs) in (2, 4), "each alone would have submitted two"
+
+
+def test_two_jobs_at_the_same_videos(tmp_path, whole):
+    """Two launches that did not see each other, each one job, on two nodes at once."""
+    finish(start(tmp_path, "launcher.wait=false", "launcher.units_per_job=12"))
+    for path in tmp_path.glob("slurm/*/launch.json"):
+        path.rename(path.with_suffix(".unseen"))
+    assert "submitted job" in finish(start(tmp_path, "launcher.units_per_job=12"))
+    whole(tmp_path)
+    made = {record["attempt"] for record in records(tmp_path)}
+    names = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("runs/*/*/*/*/*/attempts/*.json")}
+    assert len({names[attempt]["slurm"]["job_id"] for attempt in made}) == 2, "each made some"
 
 
 def test_nobody_waits_or_no_longer_and_a_later_command_does(tmp_path, whole):
@@ -131,6 +158,20 @@ def test_nobody_waits_or_no_longer_and_a_later_command_does(tmp_path, whole):
     assert " of earlier commands on the way" in finish(start(tmp_path))
     whole(tmp_path)
     assert len(list(tmp_path.glob("slurm/*"))) == 1
+
+
+def test_who_waits_for_jobs_that_come_to_nothing_submits_its_own(tmp_path, whole):
+    slurm("scontrol", "update", "partitionname=low", "state=down")
+    try:
+        finish(start(tmp_path, "launcher.wait=false"))
+        command = start(tmp_path)
+        assert " of earlier commands on the way" in command.stdout.readline()
+        slurm("scancel", "--full", "--user=root")
+    finally:
+        slurm("scontrol", "update", "partitionname=low", "state=up")
+    assert "submitted array" in finish(command)
+    whole(tmp_path)
+    assert "array" not in finish(start(tmp_path, "launcher.wait=false")), "nothing is left to wait for, so there are tables"
 
 
 def test_a_refusal_of_sbatch_is_one_line(tmp_path):
