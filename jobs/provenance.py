@@ -17,9 +17,13 @@ from typing import Any
 from eval.origin import ROOT, file_digest, git
 
 PACKAGES = (
-    "torch", "numpy", "scipy", "hydra-core", "omegaconf", "av", "opencv-python-headless", "safetensors", "diffusers", "transformers",
-    "flash-attn-3", "submitit", "pyarrow", "wandb",
+    "torch", "numpy", "scipy", "einops", "safetensors", "hydra-core", "omegaconf", "submitit", "tqdm", "matplotlib",
+    "av", "opencv-python-headless", "pillow", "imageio", "decord", "torchvision", "triton", "flash-attn-3",
+    "diffusers", "transformers", "tokenizers", "huggingface-hub", "ftfy", "regex", "peft", "accelerate",
+    "vbench", "openai-clip", "open-clip-torch", "pyiqa", "timm", "dreamsim", "easydict", "pyyaml", "requests", "setuptools",
+    "pyarrow", "wandb",
 )  # fmt: skip
+"""All that this project asks for, and what those bring that computes."""
 DRIVER = Path("/proc/driver/nvidia/version")
 CODE = ("run.py", "echo", "baselines", "data", "eval", "jobs", "conf", "pyproject.toml")
 """Where a change can change a result; notes, documents and tests beside them cannot."""
@@ -72,8 +76,9 @@ def commit() -> dict[str, str | None]:
 
 
 def changes() -> list[str]:
-    """Files of the code that differ from the commit or are no part of it; empty outside a clone, where nobody can tell."""
-    return [line[2:].strip() for line in git("status", "--porcelain", "--", *CODE).splitlines()]
+    """Files of the code that differ from the commit, or that are no part of it, which a run may import as well; empty outside a clone."""
+    lines = git("status", "--porcelain", "--untracked-files=all", "--", *CODE).splitlines()
+    return [line[2:].strip() + (", new" if line.startswith("??") else "") for line in lines]
 
 
 def refuse_dirty(experiment: str | None, allowed: bool) -> None:
@@ -92,7 +97,7 @@ def refuse_dirty(experiment: str | None, allowed: bool) -> None:
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise ValueError(
-            f"experiment={experiment}: the code differs from its commit ({', '.join(found[:3])}{more}), and a table of the paper names "
+            f"experiment={experiment}: the code differs from its commit ({'; '.join(found[:3])}{more}), and a table of the paper names "
             "one; commit the changes, or allow_dirty=true"
         )
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import tomllib
 
 import pytest
 
 from eval import origin
-from jobs import command, provenance, worker
+from eval.vbench.packages import DREAMSIM, INSTALL
+from jobs import command, orders, provenance
+
+
+ROOT = origin.ROOT
 
 
 @pytest.fixture
@@ -33,6 +39,14 @@ def test_every_attempt_says_where_it_ran(monkeypatch):
     assert found["slurm"] | {"job_id": "71", "array_job_id": "70", "array_task_id": "1", "restart_count": "2"} == found["slurm"]
     assert found["slurm"]["nodelist"] == "n3" and found["argv"] == ["run.py", "seed=0"] and found["config"] == {"seed": 0}
     assert set(found["code"]) == {"commit", "dirty"} and found["host"] and found["packages"]["torch"] and "gpu" in found
+
+
+def test_versions_are_kept_of_all_that_the_project_asks_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [line for name, lines in project["optional-dependencies"].items() if name != "dev" for line in lines]
+    pinned = [word for word in (*INSTALL.split(), *DREAMSIM.split()) if "==" in word]
+    wanted = {name for line in (*project["dependencies"], *extras, *pinned) for name in re.findall(r"^[a-z][\w-]*", line)}
+    assert len(wanted) > 25 and wanted - {"echo-harness", "psutil"} <= set(provenance.PACKAGES)
 
 
 def test_outside_a_job_there_are_no_ids(monkeypatch):
@@ -62,7 +76,10 @@ def test_a_table_of_the_paper_is_refused_from_changed_code_alone(clone):
     (clone / "README.md").write_text("other words\n", encoding="utf-8")
     provenance.refuse_dirty("table1", False)  # no code
     (clone / "eval" / "b.py").write_text("b = 1\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"^experiment=table1: the code differs from its commit \(eval/b.py\).*allow_dirty=true$"):
+    with pytest.raises(ValueError, match=r"^experiment=table1: the code differs from its commit \(eval/b.py, new\).*allow_dirty=true$"):
+        provenance.refuse_dirty("table1", False)
+    (clone / "eval" / "a.py").write_text("a = 2\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"its commit \(eval/a.py; eval/b.py, new\), and"):
         provenance.refuse_dirty("table1", False)
     for experiment, allowed in (("table1", True), ("compare", False), (None, False)):
         provenance.refuse_dirty(experiment, allowed)
@@ -77,6 +94,6 @@ def test_commands_and_workers_refuse_it_before_any_work(clone, plain, tmp_path):
     told = []
     order = {"config": config | {"experiment": "table2"}, "attempt": "a", "argv": [], "log": "/dev/null"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker.os, "dup2", lambda *_: None)  # the test's own streams stay
-        assert worker._obey(order, told.append) == 2
+        patch.setattr(orders.os, "dup2", lambda *_: None)  # the test's own streams stay
+        assert orders._obey(order, told.append) == 2
     assert not told and not (tmp_path / "store").exists()
