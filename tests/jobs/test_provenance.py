@@ -13,7 +13,6 @@ from eval import origin
 from eval.vbench.packages import DREAMSIM, INSTALL
 from jobs import command, orders, provenance
 
-
 ROOT = origin.ROOT
 
 
