@@ -164,11 +164,12 @@ def guarded(main: Callable[[], None]) -> int:
 
     The plugin folder goes on the path, so that Hydra finds the launcher however the package is installed. Settings of a
     method are rewritten to `++method.x`, so that one that its YAML leaves at the default can be given; the policy itself
-    refuses unknown ones. `launcher.x` is short for `hydra.launcher.x`. `-m` may stand anywhere, which argparse alone does not allow.
+    refuses unknown ones. `launcher.x` is short for `hydra.launcher.x`, and `launcher.extra` takes any name. `-m` may stand anywhere, which argparse alone does not allow.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come up to here, to be told in one line
     sys.path.insert(0, str(PLUGINS))
     words = [f"++{word}" if word.startswith("method.") else word for word in sys.argv[1:]]
+    words = [f"++hydra.{word}" if word.startswith("launcher.extra") else word for word in words]
     words = [f"hydra.{word}" if word.startswith("launcher.") else word for word in words]
     sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
     try:

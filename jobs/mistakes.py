@@ -29,7 +29,8 @@ def explain(error: Exception, words: Sequence[str]) -> str:
     multirun = any(word in ("-m", "--multirun") for word in words)
     slurm = "hydra/launcher=slurm" in overrides
     for word in overrides:
-        if slurm and any(word.startswith(f"{LAUNCHER}{name}=") for name in _launcher_keys()):
+        key = word.lstrip("+").partition("=")[0]
+        if slurm and key.startswith(LAUNCHER) and key.removeprefix(LAUNCHER).partition(".")[0] in _launcher_keys():
             continue
         try:
             override = OverridesParser.create().parse_override(word)

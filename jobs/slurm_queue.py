@@ -53,7 +53,7 @@ def ask(words: Sequence[str]) -> str:
         raise Unreachable(f"{words[0]}: {error}") from error
     if done.returncode:
         said = done.stderr.strip().splitlines()
-        raise Unreachable(f"{words[0]}: {said[-1] if said else f'exit status {done.returncode}'}")
+        raise Unreachable(f"{words[0]}: {said[-1].removeprefix(f'{words[0]}: ') if said else f'exit status {done.returncode}'}")
     return done.stdout
 
 

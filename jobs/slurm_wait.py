@@ -92,7 +92,7 @@ def _line(units: int, left: int, first: int, living: Iterable[Entry], passed_s: 
     running = sum(state != "PENDING" for state in states)
     made = first - left
     end = f"{passed_s / made * left:.0f} s left" if made else "time left unknown"
-    return f"{units - left}/{units} videos, {running} jobs run, {len(states) - running} wait, {passed_s:.0f} s passed, {end}"
+    return f"{units - left}/{units} videos, jobs: {running} running, {len(states) - running} waiting, {passed_s:.0f} s passed, {end}"
 
 
 def failures(store: Path, folders: Sequence[RunFolder], jobs: Mapping[str, Sequence[Piece]]) -> list[str]:

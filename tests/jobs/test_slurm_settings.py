@@ -216,6 +216,7 @@ def test_last_words_of_a_job_are_its_own(tmp_path):
         (["launcher.partitoin=x"], "unknown key launcher.partitoin: nearest is partition"),
         (["hydra/launcher=slurm", "launcher.partitoin=x"], "unknown key launcher.partitoin: nearest is partition"),
         (["launcher.partition=x"], "launcher.partition: is a setting of jobs on a cluster; add hydra/launcher=slurm"),
+        (["hydra/launcher=slurm", "launcher.extra={a:b}", "launcher.extra.nice=5", "prompst=1"], "unknown key prompst: nearest is prompts"),
         (["hydra/launcher=slrum"], "hydra/launcher=slrum: no such launcher; nearest is slurm"),
         (["launcher=gpuu"], "launcher=gpuu: no such launcher; nearest is gpu"),
     ],
@@ -229,7 +230,8 @@ def test_a_mistyped_launcher_is_one_line(words, line):
     ("words", "line"),
     [
         (["launcher=gpu"], "launcher: cpus is a resource of jobs on a cluster; add hydra/launcher=slurm"),
-        (["hydra/launcher=slurm", "launcher.gpus=-1"], "launcher.gpus=-1: it is at least 0"),
+        (["hydra/launcher=slurm", "launcher.extra={reservation:x}", "launcher.gpus=-1"], "launcher.gpus=-1: it is at least 0"),
+        (["launcher.extra.reservation=x"], "launcher: extra is a resource of jobs on a cluster; add hydra/launcher=slurm"),
     ],
 )
 def test_a_launcher_is_refused_before_anything_is_written(words, line, tmp_path):
