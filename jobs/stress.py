@@ -28,7 +28,7 @@ from jobs.claims import Claims
 from jobs.config import ROOT
 
 SWEEP = ("method=echo,infinity_rope", "task=hard", "seed=0,1,2", "prompts=8", "duration_scale=0.1", "max_workers=2")
-STARTS = 4.0
+STARTS = 2.0
 """Moments of kills are drawn up to so many times as long as the sweep takes to its first video, counted from the last start or kill."""
 
 
