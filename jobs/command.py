@@ -164,7 +164,8 @@ def guarded(main: Callable[[], None]) -> int:
 
     The plugin folder goes on the path, so that Hydra finds the launcher however the package is installed. Settings of a
     method are rewritten to `++method.x`, so that one that its YAML leaves at the default can be given; the policy itself
-    refuses unknown ones. `launcher.x` is short for `hydra.launcher.x`, and `launcher.extra` takes any name. `-m` may stand anywhere, which argparse alone does not allow.
+    refuses unknown ones. `launcher.x` is short for `hydra.launcher.x`, and `launcher.extra` takes any name. `-m` may stand
+    anywhere, which argparse alone does not allow.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come up to here, to be told in one line
     sys.path.insert(0, str(PLUGINS))

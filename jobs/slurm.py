@@ -80,10 +80,12 @@ class Settings:
 
 def settings(given: Mapping[str, Any]) -> Settings:
     """The launcher's settings from plain values. Raises ValueError: one line that names what is wrong."""
-    lines = given.get("setup") or []
-    if isinstance(lines, str) or not all(isinstance(line, str) for line in lines):
+    lines, extra = given.get("setup") or [], given.get("extra") or {}
+    if not isinstance(extra, Mapping):
+        raise ValueError(f"launcher.extra={extra}: names and values are expected, for example launcher.extra={{reservation:NAME}}")
+    if not isinstance(lines, Sequence) or isinstance(lines, str) or not all(isinstance(line, str) for line in lines):
         raise ValueError(f"launcher.setup={lines}: a list of lines of shell is expected, for example launcher.setup=['module load cuda']")
-    found = build(Settings, {key: value for key, value in given.items() if key != "setup"} | {"setup": {}}, "launcher.")
+    found = build(Settings, {key: value for key, value in given.items() if key != "setup"} | {"setup": {}, "extra": extra}, "launcher.")
     return dataclasses.replace(found, setup=tuple(lines))
 
 

@@ -113,6 +113,16 @@ def test_an_owner_elsewhere_lives_as_long_as_it_touches_its_claim(tmp_path, age_
     assert Claims(tmp_path, "a").take("u") == dead
 
 
+def test_a_clock_that_is_wrong_makes_nobody_dead(tmp_path, monkeypatch):
+    """Ages are told by the clock that stamps the files, not by this machine's."""
+    path = tmp_path / "claims" / "u.1"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"host": "elsewhere", "machine": "another", "pid": 1, "start": "0", "job": None, "restart": 0}))
+    now = time.time()
+    monkeypatch.setattr(claims.time, "time", lambda: now + 3600)
+    assert not Claims(tmp_path, "a").take("u") and [file.name for file in path.parent.iterdir()] == ["u.1"]
+
+
 def test_a_claim_is_touched(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "BEAT_S", 0.01)
     own = Claims(tmp_path, "a")

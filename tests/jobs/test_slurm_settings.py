@@ -85,6 +85,8 @@ def test_a_job_is_as_long_as_was_asked_by_what_the_store_has_measured(many):
         ({"time_minutes": 30}, "launcher.target_minutes=60: SLURM ends jobs after launcher.time_minutes=30; nearest is 30"),
         ({"setup": "module load cuda"}, "launcher.setup=module load cuda: a list of lines of shell is expected"),
         ({"time_minutes": 1, "target_minutes": 1}, "launcher.warn_seconds=90: .* told to end when they begin; nearest is 59"),
+        ({"setup": 3}, "launcher.setup=3: a list of lines of shell is expected"),
+        ({"extra": "x"}, "launcher.extra=x: names and values are expected, for example launcher.extra={reservation:NAME}"),
         ({"wait": "no"}, "launcher.wait=no: true or false is expected here"),
     ],
 )

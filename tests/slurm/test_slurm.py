@@ -121,7 +121,7 @@ def test_a_node_set_down(tmp_path, whole):
 
 def test_more_jobs_than_an_array_may_have(tmp_path, whole):
     more = "launcher.extra={comment:whatever}", f"launcher.setup=['touch {tmp_path}/here']"
-    told = finish(start(tmp_path, "launcher.units_per_job=2", *more))
+    told = finish(start(tmp_path, "launcher.units_per_job=2", "launcher.max_parallel=2", *more))
     assert "Comment=whatever" in slurm("scontrol", "-o", "show", "job") and (tmp_path / "here").exists()
     line = next(line for line in told.splitlines() if line.startswith("submitted array"))
     assert "12 videos in 6 jobs" in told and len(line.removeprefix("submitted array").partition(";")[0].split()) == 2 and MOST < 6
