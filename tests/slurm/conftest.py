@@ -28,10 +28,10 @@ def cluster(tmp_path_factory):
         pytest.skip("no slurmctld here: tests/slurm/sandbox.sh install, as root on Debian")
     place, port = str(tmp_path_factory.mktemp("slurm")), str(20000 + os.getpid() % 2000 * 5)
     told = {"SANDBOX": place, "SANDBOX_PORT": port, "SANDBOX_ARRAY": str(MOST), "SANDBOX_CPUS": "1", "SANDBOX_NODES": "2"}
-    subprocess.run([SANDBOX, "start"], env=os.environ | told, check=True, timeout=120, stdout=subprocess.DEVNULL)
     before = os.environ.copy()
-    os.environ |= {"SLURM_CONF": f"{told['SANDBOX']}/etc/slurm.conf", "PATH": os.environ["PATH"] + ":/usr/sbin"}
     try:
+        subprocess.run([SANDBOX, "start"], env=os.environ | told, check=True, timeout=120, stdout=subprocess.DEVNULL)
+        os.environ |= {"SLURM_CONF": f"{told['SANDBOX']}/etc/slurm.conf", "PATH": os.environ["PATH"] + ":/usr/sbin"}
         yield
     finally:
         os.environ.clear()
