@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -66,19 +67,22 @@ def composed(words: Sequence[str]) -> list[dict[str, Any]]:
     fixed: list[str] = []
     experiment = next((word.partition("=")[2] for word in reversed(words) if word.startswith("experiment=")), None)
     file = CONF / "experiment" / f"{experiment}.yaml"
+    swept: dict[str, Any] = {}
     if experiment is not None and file.is_file():
         content: Any = OmegaConf.to_container(OmegaConf.load(file))
         swept = content.get("hydra", {}).get("sweeper", {}).get("params", {})
-        params = {str(key): [part.strip() for part in str(value).split(",")] for key, value in swept.items()}
-    for word in words:
-        override = OverridesParser.create().parse_override(word)
-        params.pop(override.key_or_group, None)
-        if override.is_sweep_override():
-            params[override.key_or_group] = [str(value) for value in override.sweep_string_iterator()]
-        else:
-            fixed.append(word)
     known: dict[tuple[str, ...], dict[str, Any]] = {}  # by all but the seed, which nothing else is made of
     with initialize_config_dir(str(CONF), version_base="1.3"):
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # it knows the groups, for glob(...)
+        for word in (*(f"{key}={value}" for key, value in swept.items()), *words):
+            (override,) = parser.parse_overrides([word])  # parse_override does not tell it
+            params.pop(override.key_or_group, None)
+            if override.is_sweep_override():
+                params[override.key_or_group] = [str(value) for value in override.sweep_string_iterator()]
+            elif word in words:
+                fixed.append(word)
+            else:  # an experiment's only value, which the command line may replace
+                params[override.key_or_group] = [word.partition("=")[2]]
         found = []
         for values in itertools.product(*params.values()):  # in Hydra's order, by which jobs are packed
             pairs = dict(zip(params, values))

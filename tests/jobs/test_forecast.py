@@ -101,6 +101,14 @@ def test_combinations_come_in_the_order_of_hydra(words):
     assert found == [("echo", 0), ("self_forcing", 0), ("echo", 1), ("self_forcing", 1)]
 
 
+def test_whatever_hydra_takes_for_a_sweep_is_counted(words):
+    found = composed([*words[:-2], "method=glob(echo_lambda_*)", "seed=range(0,3)"])
+    names = sorted(path.stem for path in (ROOT / "conf" / "method").glob("echo_lambda_*.yaml"))
+    assert [(plain["method"]["name"], plain["seed"]) for plain in found] == [(name, seed) for name in names for seed in range(3)]
+    with pytest.raises(ValueError, match="backbone=tinny: no such backbone"):
+        command_line(["method=glob(echo*)", "backbone=tinny"])
+
+
 def test_what_is_rendered_says_nothing_of_what_is_generated(words, monkeypatch):
     folder = finish(words, dur_s=80.0)
     rows = [prepare(plain) for plain in composed(words)]
