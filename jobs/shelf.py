@@ -1,4 +1,4 @@
-"""What a worker has loaded stands on a shelf for its next order; files are told apart by their content."""
+"""What a process has loaded stands on a shelf until it is let go; files are told apart by their content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Content = tuple[Path | None, str | None]
 
 
 def load(job: Job) -> tuple[VideoModel | None, EmbeddedScorer | None]:
-    """What a job needs, from the shelf where the last job needed the same; a rendered row needs no backbone."""
+    """What a job needs, from the shelf where this process has loaded it before; a rendered row needs no backbone."""
     import torch
 
     torch.set_num_threads(job.config.backbone.threads)
