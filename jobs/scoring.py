@@ -250,4 +250,6 @@ def _one(attempt: Attempt, prompt: Prompt, record: Mapping[str, Any], scorer: Vi
     write_atomic(path, json.dumps(outcome.content() | {"scores": job.scores_id}).encode())
     rest = {key: value for key, value in record.items() if key not in OWN}
     rest["files"] = {**record["files"], "scores": path.name}
-    attempt.ok(prompt, outcome.scores.metrics, rest | {"tokens_cut": outcome.cut, "score_s": round(time.perf_counter() - start, 3)})
+    score_s = round(time.perf_counter() - start, 3)
+    spent = {"score_s": score_s, "dur_s": round(record.get("generate_s", 0.0) + score_s, 3)}  # what the next forecast counts on
+    attempt.ok(prompt, outcome.scores.metrics, rest | {"tokens_cut": outcome.cut} | spent)

@@ -49,6 +49,7 @@ def test_videos_are_scored_from_their_files_and_made_once(config, tmp_path, monk
     names = {"subject_consistency", "background_consistency", "temporal_flickering", "aesthetic_quality"}
     assert {name.removesuffix(".vbench") for name in scored[0]["metrics"]} == names and not scored[0]["flags"]
     assert scored[0]["latents_sha256"] == filmed[0]["latents_sha256"] and set(filmed[0]) <= set(scored[0])
+    assert all(record["dur_s"] == round(record["generate_s"] + record["score_s"], 3) for record in scored), "what a video took in all"
     content = json.loads((run.path / "units" / scored[0]["files"]["scores"]).read_text(encoding="utf-8"))
     assert content["segments"] == [[0, 24], [24, 48]] and content["frames"] == 48 and content["height"] == 144
     assert content["metrics"] == scored[0]["metrics"]
