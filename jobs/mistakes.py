@@ -63,6 +63,8 @@ def _mistake(override: Override, multirun: bool) -> str | None:
                 return f"{key}={value}: no such {key}; {nearest(value, options)}"
         return None
     known = list(_keys(_defaults()))
+    if key in _launcher_keys():
+        return f"unknown key {key}: nearest is launcher.{key}"
     if key not in known:
         return f"unknown key {key}: {nearest(key, known)}"
     return None

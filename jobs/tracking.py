@@ -131,7 +131,9 @@ class Wandb:
         return self._wandb.init(
             id=start.id, name=start.name, group=start.group, job_type=start.kind, tags=list(start.tags), config=dict(start.config),
             dir=str(start.folder), project=os.environ.get("WANDB_PROJECT", PROJECT), mode=how, resume="allow", reinit="create_new",
-            settings=self._wandb.Settings(console="off", silent=True, init_timeout=PATIENCE_S / 4, finish_timeout=PATIENCE_S / 2),
+            settings=self._wandb.Settings(
+                console="off", silent=True, init_timeout=PATIENCE_S / 4, finish_timeout=PATIENCE_S / 2, finish_timeout_raises=True
+            ),
         )  # fmt: skip
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

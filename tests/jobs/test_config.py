@@ -129,6 +129,7 @@ def test_nearest_or_all():
     ("words", "part"),
     [
         (["sed=1"], "unknown key sed: nearest is seed"),
+        (["wait=false", "hydra/launcher=slurm", "-m"], "unknown key wait: nearest is launcher.wait"),
         (["method=eco"], "method=eco: no such method; nearest is echo"),
         (["method=echo,infinty_rope", "-m"], "method=infinty_rope: no such method; nearest is infinity_rope"),
         (["seed=0,1"], "seed=0,1: asks for several runs; add -m"),
