@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -120,7 +120,7 @@ class Wandb:
             except Exception as error:
                 if how != "online":
                     raise
-                trouble = _first(error)
+                trouble, start = _first(error), replace(start, id=f"{start.id}-offline")  # wandb keeps the name of a run that failed
         tell(
             f"tracker=wandb: {server()} gives no run ({trouble}); written offline, `wandb sync {start.folder}/wandb/offline-run-*` sends it"
         )

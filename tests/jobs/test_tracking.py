@@ -152,7 +152,10 @@ def test_wandb_never_stops_to_ask(monkeypatch, tmp_path):
     assert tracking.mode() == "disabled"
 
 
-def test_a_server_that_does_not_answer_is_told_from_one_that_does(monkeypatch):
+@pytest.fixture
+def deaf(monkeypatch):
+    """A server that knows nothing: what is asked of it is a 404 after `wait_s`."""
+
     class Deaf(BaseHTTPRequestHandler):
         wait_s = 0.0
 
@@ -161,43 +164,51 @@ def test_a_server_that_does_not_answer_is_told_from_one_that_does(monkeypatch):
             with contextlib.suppress(BrokenPipeError):
                 self.send_error(404)
 
+        do_POST = do_GET
+
         def log_message(self, *_):
             pass
 
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(tracking, "REACH_S", 0.5)
+    for name, value in {"no_proxy": "127.0.0.1", "WANDB_API_KEY": "a" * 40}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     with ThreadingHTTPServer(("127.0.0.1", 0), Deaf) as there:
         threading.Thread(target=there.serve_forever, daemon=True).start()
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{there.server_port}")
-        assert tracking.unreachable() is None, "an error is an answer"
-        monkeypatch.setattr(Deaf, "wait_s", 1.5)
-        begin = time.monotonic()
-        assert tracking.unreachable() and time.monotonic() - begin < 1.4
+        yield Deaf
         there.shutdown()
-    assert "refused" in (tracking.unreachable() or "")
+
+
+def test_a_server_that_does_not_answer_is_told_from_one_that_does(monkeypatch, deaf):
+    monkeypatch.setattr(tracking, "REACH_S", 0.5)
+    assert tracking.unreachable() is None, "an error is an answer"
+    monkeypatch.setattr(deaf, "wait_s", 1.5)
+    begin = time.monotonic()
+    assert tracking.unreachable() and time.monotonic() - begin < 1.4
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        assert "refused" in (tracking.unreachable() or "")
     monkeypatch.setenv("WANDB_BASE_URL", "nothing")
     assert "nothing" in (tracking.unreachable() or "")
 
 
-def test_wandb_without_its_server_writes_offline_at_once(monkeypatch, tmp_path):
+@pytest.mark.parametrize("there", [False, True], ids=["nobody", "gives no run"])
+def test_wandb_without_a_run_of_its_server_writes_offline_at_once(monkeypatch, tmp_path, deaf, there):
     pytest.importorskip("wandb")
     code = (
         "import pathlib, sys, time; from jobs import tracking; begin = time.monotonic();"
         "start = tracking.Start('run-attempt', 'echo hard seed=0', 'compare', 'attempt', pathlib.Path(sys.argv[1]));"
         "tracker = tracking.Guarded('wandb', start); tracker.unit({'x': 1}, 'p', None); tracker.close();"
-        "sys.exit(int(time.monotonic() - begin > 15))"
+        "sys.exit(int(time.monotonic() - begin > 20))"
     )
-    with socket.socket() as taken:  # bound, and nobody listens
-        taken.bind(("127.0.0.1", 0))
-        for name, value in {"BASE_URL": f"http://127.0.0.1:{taken.getsockname()[1]}", "API_KEY": "a" * 40}.items():
-            monkeypatch.setenv(f"WANDB_{name}", value)
-        monkeypatch.delenv("WANDB_MODE", raising=False)
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    if not there:
+        monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    (line,) = done.stderr.splitlines()
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("tracker=")]
     assert line.startswith("tracker=wandb: http://127.0.0.1:") and "written offline, `wandb sync" in line
-    assert list((tmp_path / "wandb").glob("offline-run-*/run-run-attempt.wandb"))
+    assert list((tmp_path / "wandb").glob(f"offline-run-*/run-run-attempt{'-offline' if there else ''}.wandb"))
 
 
 def test_wandb_writes_offline(monkeypatch, tmp_path):
