@@ -21,6 +21,7 @@ from eval.arguments import answer, parse
 from eval.compacted import METRIC, VERSION, index_of, record_files
 from eval.records import VERSION as RECORDS
 from eval.records import Run, runs
+from jobs import trouble
 from jobs.store import new_attempt, write_atomic
 
 if TYPE_CHECKING:
@@ -97,10 +98,14 @@ def _group(store: Path, name: str, members: Sequence[Run], old: Mapping[str, Any
     joined = pa.concat_tables(parts, promote_options="default")
     (store / "compact").mkdir(exist_ok=True)
     beside = store / "compact" / f".{target}"
-    pq.write_table(joined, beside, compression="zstd", row_group_size=2**18)
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
-    beside.rename(store / "compact" / target)
+    try:
+        pq.write_table(joined, beside, compression="zstd", row_group_size=2**18)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.rename(store / "compact" / target)
+    except OSError:
+        beside.unlink(missing_ok=True)  # half a file would keep a full disk full
+        raise
     return read, start, index
 
 
@@ -172,7 +177,10 @@ def _command(words: Sequence[str]) -> list[str]:
     store, start = Path(given["store"]), time.monotonic()
     if not (store / "runs").is_dir():
         raise ValueError(f"store={store}: no run store; it has no folder runs")
-    read, whole = fold(store)
+    try:
+        read, whole = fold(store)
+    except OSError as error:
+        raise ValueError(trouble.refusal(str(store), error)) from error
     size_mb = sum(path.stat().st_size for path in (store / "compact").iterdir()) / 1e6
     return [f"{store / 'compact'}: {whole} records, {read} of them new, {size_mb:.1f} MB, {time.monotonic() - start:.1f} s"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import sys
 import pytest
 
 from eval import compacted, tables
+from eval.arguments import answer
 from eval.records import Run
 from jobs import compact, million
 from jobs.config import ROOT
@@ -177,6 +179,17 @@ def dies(call, calls, step):
         return call(*given, **named)
 
     return instead
+
+
+def test_a_full_disk_is_one_line_and_no_fuller(store, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert answer(compact._command, [f"store={store}"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"store={store}: cannot be written (No space left on device); free some space") and told.count("\n") == 1
+    assert not list((store / "compact").iterdir())
 
 
 def test_an_unfinished_file_of_another_fold_stays_and_of_a_dead_one_goes(store):
