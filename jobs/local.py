@@ -71,7 +71,7 @@ def run(jobs: Sequence[Job], plain: Sequence[dict[str, Any]], max_workers: int |
     Raises:
         KeyboardInterrupt: after all workers have left.
     """
-    named = {folder.path: (folder, config) for folder, config in zip(map(RunFolder, jobs), plain)}  # equal runs are one
+    named = {folder.piece: (folder, config) for folder, config in zip(map(RunFolder, jobs), plain)}  # equal ones are one
     folders = [folder for folder, _ in named.values()]
     for folder in folders:
         folder.describe()
@@ -80,7 +80,7 @@ def run(jobs: Sequence[Job], plain: Sequence[dict[str, Any]], max_workers: int |
         deaths |= _pass(jobs, list(named.values()), max_workers)
         if not _others_left_some(folders, patience_s):
             break
-    return [line for folder in folders for line in lacks(folder, deaths.get(folder.path))]
+    return list(dict.fromkeys(line for folder in folders for line in lacks(folder, deaths.get(folder.path))))
 
 
 def _pass(jobs: Sequence[Job], named: Sequence[tuple[RunFolder, dict[str, Any]]], max_workers: int | None) -> dict[Path, str]:

@@ -103,8 +103,7 @@ class Launch:
             raise ValueError(f"store={','.join(stores)}: jobs on SLURM share one store; nearest is store={stores[0]}")
         named = {}  # equal wishes are one; shards of a run, and the same run scored twice, are not
         for folder, config in zip(map(RunFolder, jobs), plain):
-            job = folder.job
-            named[folder.place, job.scores_id, job.config.shard, len(job.asked)] = folder, frozen(config, job)
+            named[folder.piece] = folder, frozen(config, folder.job)
         self._runs = list(named.values())
         self.sent = False
         self.store = Path(jobs[0].config.store).absolute()

@@ -97,6 +97,11 @@ class RunFolder:
             "prompts": {prompt.id: identity.prompt_digest(prompt, config.duration_scale) for prompt in job.asked},
         }
 
+    @property
+    def piece(self) -> tuple[str, str | None, str | None, int]:
+        """What of the run is asked for: shards of a run, and other numbers of its prompts, share its folder."""
+        return self.place, self.job.scores_id, self.job.config.shard, len(self.job.asked)
+
     def missing(self) -> tuple[Prompt, ...]:
         """The prompts of this job's shard that have no finished unit and are to be tried."""
         settled = self.reader.settled(self.job.scores_id)

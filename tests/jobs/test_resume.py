@@ -218,6 +218,12 @@ def test_interrupt_ends_the_workers(toy, tmp_path):
     assert workers and not any(map(alive, workers))
 
 
+@pytest.mark.parametrize(("pieces", "count"), [("shard=1/2,2/2", COUNT), ("prompts=1,2", 2)])
+def test_pieces_of_a_run_in_one_sweep_are_all_made(toy, tmp_path, pieces, count):
+    finish(toy, tmp_path, pieces, "-m")
+    assert len(records(tmp_path)) == len(latents(tmp_path)) == count
+
+
 def test_equal_runs_of_a_sweep_are_one(toy, tmp_path):
     finish(toy, tmp_path, "method.drift_gate_lambda=2,2.0", "prompts=1", "-m")
     assert len(records(tmp_path)) == 1
