@@ -86,13 +86,14 @@ def carry_out(
     foretell(jobs)
     for line in backbones.foretell([job for job in jobs if RunFolder(job).missing()]):
         say(line)
+    for store in dict.fromkeys(job.config.store for job in jobs):
+        _keep_sweeps(store, jobs, experiments)  # before, so that status knows of it meanwhile, and tables if this process dies
     try:
         lacks = make(jobs, plain)
     except ValueError as error:
         raise SystemExit(str(error)) from error
     if lacks is None:
         for store in dict.fromkeys(job.config.store for job in jobs):
-            _keep_sweeps(store, jobs, experiments)
             say(f"nobody waits; python -m eval.tables store={store} makes the tables when the jobs are done")
         return
     _tables(jobs, experiments)

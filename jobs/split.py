@@ -94,16 +94,16 @@ def measure(jobs: Sequence[Job], units_per_job: int | None, target_minutes: floa
 def seconds_per_block(store: str, backbone: str, method: str) -> float | None:
     """Median seconds that a block took, scoring included, by the newest records of a backbone and method; None without any."""
     files = sorted(Path(store).glob(f"runs/{backbone}/*/{method}/seed=*/*/records/*.jsonl"), key=lambda path: path.name)
-    found = []
+    found: dict[tuple[str, str], float] = {}  # the last record of a unit counts: where scoring is apart, an earlier one has none of it
     for path in files[-FILES:]:
         for line in path.read_bytes().splitlines():
             try:
                 record = json.loads(line)
                 if record["status"] == "ok":
-                    found.append(record["dur_s"] / record["blocks"])
+                    found[path.parts[-6], record["unit"]] = record["dur_s"] / record["blocks"]
             except (ValueError, KeyError, TypeError, ZeroDivisionError):  # torn, or of another version
                 continue
-    return statistics.median(found) if found else None
+    return statistics.median(found.values()) if found else None
 
 
 def cut(folder: RunFolder, config: Mapping[str, Any], todo: Sequence[Prompt], measure: Measure) -> list[tuple[Piece, float]]:
