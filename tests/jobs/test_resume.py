@@ -212,7 +212,6 @@ def test_interrupt_ends_the_workers(toy, tmp_path):
     process = start(toy, tmp_path, "seed=0,1,2,3", "-m", "max_workers=1")
     wait_for(lambda: len(records(tmp_path)) >= 1)
     workers = children(process.pid)
-    assert list(tmp_path.glob("sweeps/*.json")), "what was asked for is known from the start, to jobs.status too"
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=30)
     assert process.returncode == 130 and "Traceback" not in told and "the same command goes on" in told

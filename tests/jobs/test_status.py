@@ -7,10 +7,10 @@ import os
 
 import pytest
 
-from jobs import status
+from jobs import command, status
 from jobs.claims import Claims
 from jobs.plan import prepare
-from jobs.store import Attempt, RunFolder, new_attempt, write_sweep
+from jobs.store import Attempt, RunFolder, new_attempt, write_atomic, write_sweep
 from tests.toy import changed
 
 
@@ -147,6 +147,23 @@ def test_many_seeds_are_told_in_sum():
 def test_only_some_rows(run, capsys):
     run(done=3), run("self_forcing", done=1)
     assert told(run, capsys, "method=echo", "task=hard", code=0)[-1].startswith("3 of 3")
+
+
+def test_an_experiment_is_known_while_its_command_is_at_work(plain, tmp_path, capsys):
+    """Asked from within the work, before the first video is made."""
+    write_atomic(tmp_path / "scorer", b"scorer")
+    config = changed(changed(plain, "eval.scorer", "embedded"), "eval.weights", str(tmp_path / "scorer"))
+    config = changed(config, "store", str(tmp_path / "store")) | {"allow_dirty": True}
+    told = []
+
+    def make(jobs, _):
+        RunFolder(jobs[0]).describe()
+        told.append(status.main([f"store={tmp_path / 'store'}", "experiment=table2"]))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        command.carry_out([config], ["table2"], make=make)
+    assert told == [1] and f"0/{config['prompts']}" in capsys.readouterr().out
 
 
 def test_the_last_wish_counts(run, capsys):
