@@ -7,6 +7,7 @@ import math
 import tomllib
 
 import pytest
+
 from eval.pages import FOLDER, literal, render, source
 from jobs.config import ROOT
 
