@@ -25,7 +25,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}, "language_info": {"name": "python"}}
 """What a notebook says of itself; versions and the like come and go with whoever opened it last."""
 PICTURE_KB, NOTEBOOK_KB, LIMIT_S = 60, 250, 120
-CODE_LINES = 32
+CODE_LINES = 36
 
 
 @dataclass(frozen=True)
@@ -116,21 +116,22 @@ def execute(path: Path, tree: Path) -> Done:
         nbclient.exceptions.CellExecutionError: with the cell and its traceback, where one fails.
     """
     import nbformat
+    from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
 
-    notebook = nbformat.from_dict(read(path))
+    notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell("import sys; sys.executable"))
-    here = {"JUPYTER_PATH": "", "JUPYTER_DATA_DIR": str(tree / ".jupyter"), "JUPYTER_PREFER_ENV_PATH": "1", "IPYTHONDIR": str(tree / ".ipython")}
-    environment = {**os.environ, **here, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    environment = {**os.environ, "IPYTHONDIR": str(tree / ".ipython"), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    kernels = KernelSpecManager(kernel_dirs=[])  # none but this Python's, whatever the user has installed
     start, used = time.perf_counter(), cpu_s()
-    client = NotebookClient(
-        notebook, timeout=2 * LIMIT_S, resources={"metadata": {"path": str(tree / "notebooks")}}, kernel_manager_class=AsyncKernelManager
-    )
-    client.execute(env=environment)
+    with tempfile.TemporaryDirectory() as folder:  # of sockets, whose paths must be short
+        manager = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{folder}/kernel", kernel_spec_manager=kernels)
+        client = NotebookClient(notebook, manager, timeout=2 * LIMIT_S, resources={"metadata": {"path": str(tree / "notebooks")}})
+        client.execute(env=environment, cleanup_kc=True)
     wall = time.perf_counter() - start
     python = notebook.cells.pop().outputs[0]["data"]["text/plain"].strip("'")
-    return Done(json.loads(nbformat.writes(notebook)), python, wall, cpu_s() - used)
+    return Done(dict(json.loads(nbformat.writes(notebook))), python, wall, cpu_s() - used)
 
 
 def cpu_s() -> float:
