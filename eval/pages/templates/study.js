@@ -61,7 +61,10 @@
     $("seek").setAttribute("aria-valuetext", clock(time));
     $("clock").textContent = `${clock(time)} / ${clock(shown.frames / shown.fps)}`;
     const at = shown.scenes.findLastIndex((scene) => scene.at <= time + 1e-6);
-    [...$("scenes").children].forEach((line, index) => line.classList.toggle("now", index === at));
+    const lines = [...$("scenes").children];
+    if (lines[at].classList.contains("now")) return;
+    lines.forEach((line, index) => line.classList.toggle("now", index === at));
+    $("scenes").scrollTop = lines[at].offsetTop - lines[0].offsetTop;  // where texts are long, the one that is shown comes to the top
   };
   const seek = (frame) => {
     const to = Math.max(0, Math.min(shown.frames - 1, frame));
@@ -253,7 +256,10 @@
     const lack = asked - total();
     $("whole").textContent = lack ? `${lack} of ${asked} ratings are still missing. A file without them can be saved, but may not be counted.`
       : `All ${asked} ratings are given.`;
+    $("thanks").textContent = lack ? "Not finished yet" : "Thank you";
     $("fill").hidden = !lack;
+    $("fill").classList.toggle("main", lack > 0);
+    $("save").classList.toggle("main", !lack);
     $("save").textContent = lack ? "Save the unfinished file" : "Save the file";
     $("another").hidden = true;
     $("saved").textContent = "";
