@@ -20,6 +20,7 @@ from pathlib import Path
 
 from eval import opinions
 from eval.arguments import nearest, parse
+from eval.selection import left_out
 from eval.study_answers import KEEPABLE, RULES, counted, gather, key_beside, lines_of, read_key, tables_of, told, write_ratings
 from eval.study_choice import Choice, Wanted, choose, settings
 from eval.study_page import focus, free, write
@@ -86,7 +87,8 @@ def _about(choice: Choice) -> list[str]:
     """What a task shows."""
     rows = ", ".join(row.name for row in choice.rows)
     lines = [f"{choice.task} ({focus(choice.task)[0].lower()}): {len(choice.groups)} of {choice.candidates} prompts that all have: {rows}"]
-    return lines + [f"note: {choice.task}: not in the store: {', '.join(choice.absent)}"] * bool(choice.absent)
+    lines += [f"note: {choice.task}: not in the store: {', '.join(choice.absent)}"] * bool(choice.absent)
+    return lines + [f"note: {choice.task}: {line}" for line in left_out(choice.rows)]
 
 
 def _collect(words: Sequence[str]) -> tuple[list[str], str]:

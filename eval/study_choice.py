@@ -103,11 +103,12 @@ def _choose(wanted: Wanted, task: str, names: Sequence[str]) -> Choice:
         have = f"videos of {shown[0].name} alone, raters compare two methods and more" if shown else "no videos"
         raise ValueError(f"task {task}: {have}, at seed={_seeds(wanted)}; {_command(wanted, task, lacking or usual)}")
     common = _common(shown, wanted.seeds)
-    if len(common) < wanted.groups:
+    prompts = len({prompt for prompt, _ in common})
+    if prompts < wanted.groups:
         few = min((sum(seed in wanted.seeds for _, seed in row.videos), row.preset) for row in shown)[1]
-        told = f"{len(common)} prompts have videos of all of {', '.join(row.name for row in shown)} at seed={_seeds(wanted)}"
+        told = f"{prompts} prompts have videos of all of {', '.join(row.name for row in shown)} at seed={_seeds(wanted)}"
         raise ValueError(f"task {task}: {told}, groups={wanted.groups} are asked for; {_command(wanted, task, [few])}")
-    return Choice(task, tuple(shown), tuple(lacking), len(common), tuple(_draw(wanted, task, shown, common)))
+    return Choice(task, tuple(shown), tuple(lacking), prompts, tuple(_draw(wanted, task, shown, common)))
 
 
 def _usual(experiment: str) -> list[str]:
@@ -133,20 +134,20 @@ def _common(shown: Sequence[Row], seeds: Sequence[int]) -> list[Unit]:
 
 
 def _draw(wanted: Wanted, task: str, shown: Sequence[Row], common: Sequence[Unit]) -> Iterator[Group]:
-    """Groups in the order of the lot; a prompt whose videos differ in form is passed over."""
+    """Groups in the order of the lot; a prompt that is drawn already, or whose videos differ in form, is passed over."""
     order = np.random.default_rng([wanted.draw, zlib.crc32(task.encode())]).permutation(len(common))
-    found, odd = 0, ""
-    for index in order:
-        group = _group(task, common[index], shown)
+    found, odd = set[str](), ""
+    for unit in (common[index] for index in order):
+        group = None if unit[0] in found else _group(task, unit, shown)
         if isinstance(group, str):
             odd = group
-        elif found < wanted.groups:
-            found += 1
+        elif group is not None:
+            found.add(group.prompt)
             yield group
-        if found == wanted.groups:
+        if len(found) == wanted.groups:
             return
     rule = "videos side by side have one codec, size and length, else they tell what they are (video.height_px=)"
-    raise ValueError(f"task {task}: {found} prompts have videos of one form, groups={wanted.groups} are asked for: {odd}; {rule}")
+    raise ValueError(f"task {task}: {len(found)} prompts have videos of one form, groups={wanted.groups} are asked for: {odd}; {rule}")
 
 
 def _group(task: str, unit: Unit, shown: Sequence[Row]) -> Group | str:

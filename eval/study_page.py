@@ -202,7 +202,7 @@ def _key(choices: Sequence[Choice], wanted: Wanted, placed: Mapping[str, Placed]
         }
         for choice in choices
     }
-    lot = f"numpy default_rng([draw, crc32(task)]).permutation over sorted (prompt, seed), the first {wanted.groups} of one form"
+    lot = f"numpy default_rng([draw, crc32(task)]).permutation over sorted (prompt, seed), the first {wanted.groups} prompts of one form"
     return {
         "v": VERSION,
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -48,7 +48,7 @@ def prompts_of(task: str, count: int) -> list[str]:
     return [f"{task}-{index:03d}" for index in range(count)]
 
 
-def store(folder: Path, count: int = 4, lacking: tuple[tuple[str, str, str], ...] = (), methods: dict = METHODS) -> Path:
+def store(folder: Path, count: int = 4, lacking: tuple[tuple[str, str, str], ...] = (), methods: dict = METHODS, seed: int = 0) -> Path:
     """Runs of every task, `count` prompts each; `lacking`: (task, method, prompt) without a video."""
     for task, names in methods.items():
         every = prompts_of(task, count)
@@ -67,7 +67,7 @@ def store(folder: Path, count: int = 4, lacking: tuple[tuple[str, str, str], ...
         prompt_set.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         for method in names:
             there = {prompt: {} for prompt in every if (task, method, prompt) not in lacking}
-            run = put(folder / "store", task, method, there, backbone="tiny_long" if method == "longlive" else "tiny")
+            run = put(folder / "store", task, method, there, seed=seed, backbone="tiny_long" if method == "longlive" else "tiny")
             write(run / "attempts" / "a.json", {"config": {"task": {"prompt_set": str(prompt_set)}}})
             for index, prompt in enumerate(every):
                 film(run / "units" / f"{prompt}.mp4", COLOURS[method] + 4 * index, title=f"{method} {prompt}")

@@ -87,7 +87,8 @@ class Rater:
 
     def loaded(self) -> None:
         """Waits until every video of the group shows a frame."""
-        until(lambda: self.js("[...document.querySelectorAll('video')].every(video => video.readyState >= 2 && !video.seeking)"))
+        still = "[...document.querySelectorAll('video')].every(video => video.readyState >= 2 && !video.seeking)"
+        until(lambda: self.js(f"!document.getElementById('play').disabled && {still}"))
 
     def checked(self) -> dict[tuple[str, str], int]:
         """What the page shows as given."""

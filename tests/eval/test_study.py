@@ -186,6 +186,17 @@ def test_videos_of_other_form_or_lost_texts_are_refused(tmp_path, capsys):
     assert "hard-000.mp4: the store's record names this video and it is not there" in capsys.readouterr().err
 
 
+def test_a_prompt_is_shown_once_whatever_the_seeds(tmp_path, capsys):
+    for seed in (0, 1):
+        made = studies.store(tmp_path, 3, methods={"hard": ("echo", "longlive")}, seed=seed)
+    words = ["build", f"store={made}", "task=hard", "seed=0,1", "--output", str(tmp_path / "out")]
+    assert study.main([*words, "groups=4"]) == 2 and "3 prompts have videos of all of" in capsys.readouterr().err
+    assert study.main([*words, "groups=3"]) == 0
+    key = json.loads((tmp_path / "out.key.json").read_text(encoding="utf-8"))
+    assert sorted(drawn(key)["hard"]) == studies.prompts_of("hard", 3)
+    assert {group["seed"] for group in key["groups"].values()} == {0, 1}
+
+
 def test_the_very_same_video_of_two_methods_is_told(tmp_path, capsys):
     made = studies.store(tmp_path, 1, methods={"hard": ("echo", "longlive")})
     (one,), (other,) = made.glob("runs/tiny/hard/echo/*/*/units/*.mp4"), made.glob("runs/tiny_long/hard/longlive/*/*/units/*.mp4")

@@ -92,6 +92,7 @@
     if (lead().ended) { pause(false); seek(shown.frames - 1); } else ticking = requestAnimationFrame(tick);
   };
   const play = async () => {
+    if ($("play").disabled) return;
     if (playing) { pause(); return; }
     if (frameOf(lead().currentTime) >= shown.frames - 1) seek(0);
     playing = true;
@@ -170,7 +171,7 @@
       const button = $("overview").querySelector(`[data-index="${index}"]`), number = given(step.group);
       button.className = number === wanted(step.group) ? "all" : number ? "some" : "";
       button.ariaLabel = `Group ${index + 1}, ${number} of ${wanted(step.group)} ratings`;
-      button.toggleAttribute("aria-current", index === state.at);
+      if (index === state.at) button.setAttribute("aria-current", "step"); else button.removeAttribute("aria-current");
     });
     if (!shown) return;
     const lack = wanted(shown.id) - given(shown.id);
@@ -218,11 +219,22 @@
     $("videos").replaceChildren(...cards.map((one) => one.card));
     videos = cards.map((one) => one.video);
     const own = shown;
+    let loaded = 0;
+    const ready = () => {
+      $("play").disabled = loaded < videos.length;
+      $("playing").textContent = loaded < videos.length ? `Loading ${loaded} of ${videos.length}` : "Play all";
+    };
+    ready();
     cards.forEach(async (one, index) => {
       const source = await address(step.videos[index]);
       if (own !== shown) return;
       one.video.src = source;
-      one.video.addEventListener("loadeddata", () => { if (own === shown && !playing) seek(Number($("seek").value)); }, { once: true });
+      one.video.addEventListener("loadeddata", () => {
+        if (own !== shown) return;
+        loaded += 1;
+        ready();
+        one.video.currentTime = middle(Number($("seek").value));
+      }, { once: true });
       one.video.addEventListener("error", () => { if (own === shown) warn("A video of this group cannot be loaded. Please reload the page."); }, { once: true });
     });
     say(0);
