@@ -37,12 +37,13 @@ def _best(values: Tensor, keep: int) -> Tensor:
 class Comparison:
     """Means over layers and choices of every prompt; a value of each by rule is a list over prompts.
 
-    recall, mass: of tokens kept for all heads together, as the method does, against the attention of all heads. by_head: recall where
-    every head keeps its own. by_age: [A], recall against the attention of the block that is so many behind. by_layer: recall.
+    prompts: id and seed. recall, mass: of tokens kept for all heads together, as the method does, against the attention of all heads.
+    by_head: recall where every head keeps its own. by_age: [A], recall against the attention of the block
+    that is so many behind. by_layer: recall.
     curve: recall at each of `counts` tokens. facts: as a moment's, by prompt.
     """
 
-    prompts: list[str]
+    prompts: list[tuple[str, int]]
     keep: int
     tokens: int
     counts: list[int]
@@ -76,7 +77,7 @@ def compare(runs: Iterable[Run], every: int = 4, truth: Truth | None = None) -> 
     """Every rule on all choices of some runs, prompt by prompt. Raises ValueError where no choice can be judged."""
     truth, rows = truth or Truth(), list[dict[str, Any]]()
     keep, tokens, counts = 0, 0, list[int]()
-    prompts, facts = list[str](), list[dict[str, float]]()
+    prompts, facts = list[tuple[str, int]](), list[dict[str, float]]()
     for run in runs:
         blocks = moments(run, every, truth)
         if not blocks:
@@ -92,7 +93,7 @@ def compare(runs: Iterable[Run], every: int = 4, truth: Truth | None = None) -> 
         for index in range(len(run.prompts)):
             rows.append(_of_prompt(means, index))
             facts.append(rows[-1].pop(""))
-        prompts += [f"{prompt} seed={run.seed}" for prompt in run.prompts]
+        prompts += [(prompt, run.seed) for prompt in run.prompts]
     gathered: dict[str, Any] = {what: {name: [row[name][what] for row in rows] for name in rows[0]} for what in rows[0]["gate"]}
     by_fact = {what: [one[what] for one in facts] for what in facts[0]}
     return Comparison(prompts=prompts, keep=keep, tokens=tokens, counts=counts, facts=by_fact, **gathered)
@@ -116,3 +117,12 @@ def _of_prompt(per_layer: Sequence[Mapping[str, Mapping[str, Tensor]]], index: i
 def counts_of(keep: int, tokens: int) -> list[int]:
     """Numbers of tokens that a curve is drawn over: eighths of what is kept up to it, then steps of a sixth of the rest."""
     return sorted({max(1, keep * i // 8) for i in range(1, 9)} | {keep + (tokens - keep) * i // 6 for i in range(1, 7)})
+
+
+def join(found: Sequence[Comparison]) -> Comparison:
+    """Comparisons of other prompts, made alike, as one."""
+    first = found[0]
+    joined: dict[str, Any] = {"prompts": [prompt for one in found for prompt in one.prompts]}
+    for what in ("recall", "mass", "by_head", "by_age", "by_layer", "curve", "facts"):
+        joined[what] = {name: [value for one in found for value in getattr(one, what)[name]] for name in getattr(first, what)}
+    return Comparison(keep=first.keep, tokens=first.tokens, counts=first.counts, **joined)

@@ -162,7 +162,7 @@ def test_recall_is_of_sets(run):
 
 def test_comparison_by_prompt(run):
     found = kept.compare([run], 2, Truth(ahead=2))
-    assert found.prompts == ["toy-000 seed=0", "toy-001 seed=0"] and (found.keep, found.tokens) == (12, 72)
+    assert found.prompts == [("toy-000", 0), ("toy-001", 0)] and (found.keep, found.tokens) == (12, 72)
     blocks = attention.moments(run, 2, Truth(ahead=2))
     assert blocks == [7, 9, 11]
     each = [
