@@ -53,7 +53,7 @@ def _build(words: Sequence[str]) -> list[str]:
     hours = f"{made.seconds / 60:.0f} minutes of video and {ratings} ratings for each rater"
     return [
         *(line for choice in choices for line in _about(choice)),
-        *(f"note: {remark}: they will get the ratings of one" for remark in made.remarks),
+        *(f"note: {remark}: raters see it twice" for remark in made.remarks),
         f"study: {made.folder} ({made.videos} videos, {made.size / 1e6:.1f} MB), {hours}",
         f"key: {made.key}, which says what is what: keep it, and off the web host",
         f"then: answers into one folder, and python -m eval.study collect FOLDER key={made.key}",
