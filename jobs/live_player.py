@@ -12,22 +12,22 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
 from echo.scene import FPS, Prompt
 from jobs.live_session import Refused, Saved, Scene, Session
-from jobs.live_view import Card, View, entered, thumbnail
+from jobs.live_view import Card, View, thumbnail
 
 T = TypeVar("T")
 KEPT = 8
 """Blocks that a page may be late by."""
 AWAY_S = 4.0
 """A page that has asked for nothing so long is gone."""
-ROOM_S = 0.08
-"""Beside the time that a block takes: for its pictures and their way to the page."""
+ROOM_S = (0.05, 0.1, 0.5)
+"""Least, first and most that a block is finished before it is due, for its pictures and their way to the page."""
 SETTLED = 4
 """Blocks of a scene after which its thumbnail stays."""
 
@@ -56,7 +56,7 @@ class Player:
         self.paused = False
         self._views: deque[View] = deque(maxlen=KEPT)
         self._cards: list[Card] = []
-        self._shown_until = 0.0
+        self._shown_until, self._room_s = 0.0, ROOM_S[1]
         self._paces: deque[float] = deque(maxlen=6)
         self._pool = range(0)
 
@@ -105,6 +105,15 @@ class Player:
         """End the thread and let the frames go."""
         self._stopped = True
         self._thread.join(timeout=30)
+
+    def watched(self, left_ms: float, stood_ms: float) -> None:
+        """What the page that asked last has still to show, and how long it stood still since it asked before.
+
+        The pace follows it: a page that is behind is not run away from, and one that waits gets its blocks earlier.
+        """
+        self._shown_until = time.monotonic() + left_ms / 1e3
+        least, _, most = ROOM_S
+        self._room_s = min(most, self._room_s + stood_ms / 2e3) if stood_ms > 20 else max(least, self._room_s - 0.002)
 
     def news(self, epoch: int, after: int, version: int, notes: int, wait_s: float = 1.0) -> dict[str, Any]:
         """What a page does not know yet; waits for it a while.
@@ -195,7 +204,7 @@ class Player:
         away = time.monotonic() - self._seen_at > AWAY_S
         if nothing or self.paused or away or self.status in ("ended", "failed"):
             return float("inf")
-        return self._shown_until - 1.5 * max(self._paces, default=0.0) - ROOM_S
+        return self._shown_until - 1.5 * max(self._paces, default=0.0) - self._room_s
 
     def _advance(self) -> None:
         session = self._session
@@ -235,16 +244,3 @@ class Player:
                 self.note, self.notes = note, self.notes + 1
             self.version += 1
             self._news.notify_all()
-
-
-def announcement(scene: Scene) -> str:
-    """What a page says when a scene was taken."""
-    if scene.start.transition is None:
-        return "It begins."
-    routed = ", routed by the texts" if scene.routed else ""
-    return f"Scene {scene.number} begins with the next block: {entered(scene)}{routed}."
-
-
-def stories(prompts: Sequence[Prompt]) -> list[list[str]]:
-    """What a user may say, from a prompt set: each prompt's scenes."""
-    return [list(dict.fromkeys(prompt.scenes)) for prompt in prompts]

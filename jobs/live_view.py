@@ -61,7 +61,7 @@ def entered(scene: Scene) -> str:
     start = scene.start
     if start.transition is None:
         return "start"
-    return f"recall of {start.recalls}" if start.recalls is not None else {"hard": "hard cut"}.get(start.transition, start.transition)
+    return f"recall {start.recalls}" if start.recalls is not None else {"hard": "hard cut"}.get(start.transition, start.transition)
 
 
 @dataclass(frozen=True)
