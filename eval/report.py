@@ -13,6 +13,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def _unscored(store: Path) -> list[Source]:
     for run in runs(store):
         asked = run.asked()
         if asked and all(wish.scores is None for wish in asked):
-            found.setdefault(asked[-1].task["name"], []).append((run, asked))
+            plain = [replace(wish, scorer=wish.scorer | {"key": {}}) for wish in asked]  # what scores nothing has no key
+            found.setdefault(asked[-1].task["name"], []).append((run, plain))
     return [Source(f"{task}-unscored", task, None, tuple(wishes), ordered=False) for task, wishes in sorted(found.items())]
 
 

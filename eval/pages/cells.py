@@ -118,24 +118,24 @@ def _cells(source: Source, entry: Entry) -> dict[Unit, Cell]:
         units: dict[str, str] = {}
         for wish in asked:
             units |= wish.units
-        scores = asked[-1].scores or ""
+        scores = asked[-1].scores  # None where a video alone was asked for
         done, made, errors = run.settled(scores).done, run.settled(None).done, _errors(run, scores)
         for prompt, unit in units.items():
             place = (run, prompt, int(run.spec["seed"]))
             record, error = done.get(unit), errors.get(unit)
             if record is not None:
-                cell = Cell(*place, DONE, record, scores)
+                cell = Cell(*place, DONE, record, scores or "")
             elif error is not None:
-                cell = Cell(*place, FAILED, made.get(unit), scores, str(error.get("err", "")), str(error.get("trace", "")))
+                cell = Cell(*place, FAILED, made.get(unit), scores or "", str(error.get("err", "")), str(error.get("trace", "")))
             elif unit in made:
-                cell = Cell(*place, UNSCORED, made[unit], scores)
+                cell = Cell(*place, UNSCORED, made[unit], scores or "")
             else:
-                cell = Cell(*place, ABSENT, None, scores)
+                cell = Cell(*place, ABSENT, None, scores or "")
             found[prompt, cell.seed] = cell
     return found
 
 
-def _errors(run: Run, scores: str) -> dict[str, Mapping[str, Any]]:
+def _errors(run: Run, scores: str | None) -> dict[str, Mapping[str, Any]]:
     """The last error of each unit."""
     return {record["unit"]: record for record in run.records() if record["status"] != "ok" and record["scores"] == scores}
 

@@ -50,11 +50,11 @@ class Folder:
     final: Path
     ways: str = "link"
     bytes: int = 0
+    lengths: dict[str, int] = field(default_factory=dict)  # frames of the videos by the name of their cell
     _videos: dict[Path, str] = field(default_factory=dict)
     _shapes: dict[Path, Shape] = field(default_factory=dict)
     _traces: dict[tuple[str, str], tuple[str, Kept]] = field(default_factory=dict)
     _policies: dict[Path, tuple[Policy | None, str, int]] = field(default_factory=dict)
-    _cells: set[str] = field(default_factory=set)
 
     def write(self, name: str, text: str) -> None:
         """A text file of the folder."""
@@ -123,13 +123,13 @@ class Folder:
     def cell(self, cell: Cell) -> str:
         """Write what the page shows of a video; the name that loads it."""
         name = f"cells/{cell.key}"
-        if name in self._cells:
+        if name in self.lengths:
             return name
-        self._cells.add(name)
         path, trace, shape = cell.video, self.trace(cell), self.shape(cell)
         assert path is not None and cell.record is not None
         blocks = len(trace[1].blocks) if trace else int(cell.record.get("blocks") or 0)
         frames = shape.frames if shape and shape.frames else blocks * BLOCK_FRAMES
+        self.lengths[name] = frames
         content: dict[str, Any] = {
             "video": self.video(path),
             "frames": frames,

@@ -49,13 +49,15 @@ class Lack:
 def table(grid: Grid) -> dict[str, Any]:
     """A grid as the template prints it: the texts are those of every other form of the table; columns without a number are told below."""
     measured = [any(row.cells[place].estimate is not None for row in grid.rows) for place in range(len(grid.columns))]
+    gap = any(cell.estimate is None for row in grid.rows for cell, there in zip(row.cells, measured) if there)
+    notes = [note for note in grid.notes if gap or not note.startswith("-:")]
     empty = [" ".join(column.dimension.split("_")) for column, there in zip(grid.columns, measured) if not there]
     return {
         "title": grid.title,
         "caption": grid.caption,
         "heads": [_head(column) for column, there in zip(grid.columns, measured) if there],
         "sections": _sections(grid.rows, measured, gaps=False),
-        "notes": [*grid.notes, *([f"Columns left out, as no row has a number: {', '.join(empty)}."] if empty else [])],
+        "notes": [*notes, *([f"Columns left out, as no row has a number: {', '.join(empty)}."] if empty else [])],
         "gap_caption": grid.gap_caption if grid.compared else "",
         "gap_sections": _sections(grid.compared, measured, gaps=True),
         "gap_notes": grid.gap_notes,
@@ -99,7 +101,7 @@ def index(part: Part, title: str, folder: Folder) -> dict[str, Any]:
     """What the page knows of a part before any cell is loaded; writes the cells."""
     prompts, seeds = part.prompts, part.seeds
     cells = [[[_entry(method.cells.get((p, s)), folder) for s in seeds] for p in prompts] for method in part.methods]
-    known = [cell for method in part.methods for cell in method.cells.values() if cell.video]
+    names = [entry if isinstance(entry, str) else (entry or {}).get("data") for rows in cells for row in rows for entry in row]
     return {
         "id": part.name,
         "title": title,
@@ -107,7 +109,7 @@ def index(part: Part, title: str, folder: Folder) -> dict[str, Any]:
         "seeds": seeds,
         "methods": [_method(method, part.methods, folder) for method in part.methods],
         "cells": cells,
-        "frames": BLOCK_FRAMES * max((int((cell.record or {}).get("blocks") or 0) for cell in known), default=0),
+        "frames": max((folder.lengths[name] for name in names if name), default=1),
     }
 
 

@@ -173,7 +173,7 @@ const report = (() => {
   // --- a row: a prompt and a seed, filled when it comes near
   const rowOf = (part, prompt, promptIndex, seed, seedIndex) => {
     const section = make("section", { class: "prompt", "aria-label": `Prompt ${prompt.id}, seed ${seed}`, "data-prompt": prompt.id, "data-seed": seed });
-    section.style.minHeight = "240px";
+    section.classList.add("ahead");
     Object.assign(section, { task: part, prompt, promptIndex, seed, seedIndex });  // an element's own `part` is something else
     near.observe(section);
     return section;
@@ -195,11 +195,12 @@ const report = (() => {
     const methods = shownMethods(part), cells = make("div", { class: "cells", style: `--n:${Math.max(1, methods.length)}` });
     section.append(cells);
     cells.append(...methods.map(([method, index]) => figureOf(section, method, index)));
-    section.style.minHeight = "";
+    section.classList.remove("ahead");
     rows.add(section);
     section.title_ = make("h3", { text: prompt.id });
     section.seedWords = make("span", { class: "muted", text: part.seeds.length > 1 ? ` seed ${seed}, ` : " " });
     tellScene(section, transport.frame, true);
+    $("grid").style.setProperty("--row", `${section.offsetHeight}px`);  // so that rows ahead take about the place that they will need
   };
   const tellScene = (section, frame, force) => {
     const { prompt } = section, block = Math.floor(frame / BLOCK);
@@ -438,7 +439,11 @@ const report = (() => {
   $("play").addEventListener("click", () => transport.toggle());
   $("back").addEventListener("click", () => transport.step(-1));
   $("forth").addEventListener("click", () => transport.step(1));
-  $("seek").addEventListener("input", () => { if (transport.running) transport.pause(); transport.seek(Number($("seek").value)); });
+  $("seek").addEventListener("input", () => {
+    const frame = Number($("seek").value);  // read first: a pause puts the handle back where the clock stands
+    if (transport.running) transport.pause();
+    transport.seek(frame);
+  });
   $("rate").addEventListener("change", () => { transport.rate = Number($("rate").value); });
   $("loop").addEventListener("change", () => { transport.loop = $("loop").checked; });
   $("task").addEventListener("change", () => { state.task = $("task").value; state.methods = null; showFilters(); show(); });
