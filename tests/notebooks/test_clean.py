@@ -6,11 +6,13 @@ import base64
 import copy
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eval.figures import orders
 from tests.notebooks.execute import METADATA, NOTEBOOK_KB, NOTEBOOKS, PICTURE_KB, cleaned, faults, main, read, write
 from tests.test_documents import broken_links, commands
 from tests.test_documents import faults as misunderstood
@@ -53,7 +55,9 @@ def test_a_notebooks_commands_are_understood_and_its_links_lead_somewhere(path: 
     shell = ["```bash\n" + plain(text.partition("\n")[2]) + "\n```\n" for text in texts if text.startswith("%%bash")]
     prose = [text for cell, text in zip(cells, texts) if cell["cell_type"] == "markdown"]
     found = [command for text in [*shell, *prose] for command in commands(text)]
-    assert found and not [fault for command in found for fault in misunderstood(command)]
+    figures = [shlex.split(command)[3:] for command in found if "eval.figures" in command]
+    assert all(orders(words) for words in figures), "it raises for a word that a figure does not know"
+    assert found and not [fault for command in found if "eval.figures" not in command for fault in misunderstood(command)]
     assert not [link for text in prose for link in broken_links(text, path.parent)]
 
 
