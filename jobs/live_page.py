@@ -48,7 +48,7 @@ def serve(asked: Order) -> Iterator[str]:
             server_name=asked.host, server_port=asked.port, prevent_thread_lock=True, quiet=True, share=False, inbrowser=False,
             ssr_mode=False, pwa=False, mcp_server=False, footer_links=[], run_history=False, show_error=True, enable_monitoring=False,
             allowed_paths=[str(asked.save.resolve())], theme=gradio.themes.Base(font=FONTS, font_mono=["ui-monospace", "monospace"]),
-            css=f"{source('common.css')}{source('live.css')}",
+            head=f"<style>{source('common.css')}{source('live.css')}</style>",  # as css= gradio would take shorthands apart
         )  # fmt: skip
         yield url
     finally:

@@ -125,8 +125,8 @@
     const items = [...scenes.values()].sort((a, b) => b.number - a.number).map((scene) => {
       const item = made("li"), button = made("button"), image = made("img"), line = made("span", `${scene.number} · ${scene.how}`);
       button.type = "button";
-      button.disabled = !inside(scene.number);
-      button.title = `${scene.text}\n${scene.how}${scene.routed && scene.number ? ", routed by the texts" : ""}\n${button.disabled ? "not in the pool" : "Recall this scene, with the sentence above if there is one"}`;
+      if (!inside(scene.number)) button.setAttribute("aria-disabled", "true"); // still pressed: the answer says why
+      button.title = `${scene.text}\n${scene.how}${scene.routed && scene.number ? ", routed by the texts" : ""}\n${!inside(scene.number) ? "Not in the pool" : "Recall this scene, with the sentence above if there is one"}`;
       button.dataset.scene = scene.number;
       button.setAttribute("aria-label", `Recall scene ${scene.number}: ${scene.text}`);
       button.addEventListener("click", (event) => say("recall", scene.number, event.timeStamp));
