@@ -153,8 +153,8 @@ def _never(groups: Mapping[str, Sequence[Source]], store: Path) -> list[Lack]:
         for path, wish in sweep.wishes:
             if sweep.name in shown and not (path / "run.json").exists():
                 backbone, _, preset, seed = path.parts[-5:-1]
-                number = int(seed.removeprefix("seed="))
-                found.append(Lack(sweep.name, f"{backbone}/{preset}", ", ".join(wish.units), number, f"run not begun: {len(wish.units)}"))
+                seeds = (int(seed.removeprefix("seed=")),)
+                found.append(Lack(sweep.name, f"{backbone}/{preset}", tuple(wish.units), seeds, "run not begun"))
     return found
 
 

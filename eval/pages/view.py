@@ -13,7 +13,7 @@ from echo.trace import COLOURS
 from eval import style
 from eval.drift import MEASURES, drifts
 from eval.grid import CERTAIN, FEWER, Cell, Column, Grid, Row
-from eval.pages.cells import ABSENT, DONE, Method, Part
+from eval.pages.cells import ABSENT, DONE, GONE, Method, Part
 from eval.pages.cells import Cell as Video
 from eval.pages.folder import BLOCK_FRAMES, LETTERS, Folder
 from eval.records import Run
@@ -35,12 +35,12 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Lack:
-    """A video that is not as asked for, or several of a row that were not made. where: of its traceback in the folder, or ""."""
+    """A video that is not as asked for, or all of a row that were not made. where: of its traceback in the folder, or ""."""
 
     task: str
     method: str
-    prompts: str
-    seed: int
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
     what: str
     note: str = ""
     where: str = ""
@@ -118,7 +118,7 @@ def _entry(cell: Video | None, folder: Folder) -> Any:
     if cell is None:
         return None
     if cell.video is None:
-        return {"status": "video file gone" if cell.record is not None else cell.status, "note": cell.note}
+        return {"status": GONE if cell.record is not None else cell.status, "note": cell.note}
     return folder.cell(cell) if cell.status == DONE else {"data": folder.cell(cell), "status": cell.status, "note": cell.note}
 
 
@@ -129,7 +129,8 @@ def _method(method: Method, others: Sequence[Method], folder: Folder) -> dict[st
     words = [row.section] if len(sections) > 1 and not row.calibration else []
     words += [row.preset] if len({other.row.preset for other in twins}) > 1 else []
     words += [row.variant] if row.variant else []
-    shape = next((shape for cell in method.cells.values() if (shape := folder.shape(cell))), None)
+    cells = [cell for one in (method, *others) for cell in one.cells.values()]  # a row without videos takes the shape of the others
+    shape = next((shape for cell in cells if (shape := folder.shape(cell))), None)
     return {
         "id": method.name,
         "label": row.label,
@@ -171,19 +172,20 @@ def _plain(values: Any) -> list[float | None]:
 
 
 def lacks(part: Part, title: str, folder: Folder) -> Iterator[Lack]:
-    """Everything that was asked for and is not there, or not scored; videos that were not made by row and seed."""
+    """Everything that was asked for and is not there, or not scored; of videos that were not made one entry a row."""
     for method in part.methods:
-        label = " ".join(filter(None, (method.row.label, method.row.variant)))
+        label = ", ".join(filter(None, (method.row.label, "" if method.row.calibration else method.row.section, method.row.variant)))
         absent: dict[int, list[str]] = {}
         for (prompt, seed), cell in sorted(method.cells.items()):
             if cell.status == ABSENT:
                 absent.setdefault(seed, []).append(prompt)
             elif cell.status != DONE:
-                yield Lack(title, label, prompt, seed, cell.status, cell.note, folder.traceback(cell))
+                yield Lack(title, label, (prompt,), (seed,), cell.status, cell.note, folder.traceback(cell))
             if cell.record is not None and cell.video is None:
-                yield Lack(title, label, prompt, seed, "video file gone", str((cell.record.get("files") or {}).get("video", "")))
-        for seed, prompts in sorted(absent.items()):
-            yield Lack(title, label, ", ".join(prompts), seed, f"{ABSENT}: {len(prompts)}")
+                yield Lack(title, label, (prompt,), (seed,), GONE, str((cell.record.get("files") or {}).get("video", "")))
+        for prompts in dict.fromkeys(map(tuple, absent.values())):
+            seeds = tuple(seed for seed, there in sorted(absent.items()) if tuple(there) == prompts)
+            yield Lack(title, label, prompts, seeds, ABSENT)
 
 
 def provenance(parts: Sequence[Part], folder: Folder) -> list[dict[str, Any]]:

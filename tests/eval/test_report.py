@@ -139,7 +139,11 @@ def test_failed_and_missing_are_listed(folder):
     page = Page((out / "index.html").read_text(encoding="utf-8"))
     lacks = next(table for table in page.tables if table[0][:3] == ["Task", "Method", "Prompts"])[1:]
     told = {(row[1], row[2], row[3], row[4]) for row in lacks}
-    assert told == {("Echo", "p07", "0", "failed"), ("Echo", "p08", "0", "not made: 1"), ("Self Forcing", "p01", "0", "video file gone")}
+    assert told == {
+        ("Echo, tiny", "p07", "0", "failed"),
+        ("Echo, tiny", "p08", "0", "not made"),
+        ("Self Forcing, tiny", "p01", "0", "video file gone"),
+    }
     why = next(row[5] for row in lacks if row[4] == "failed")
     assert why.startswith(f"RuntimeError: {NASTY}")
     (traceback,) = [name for name in page.addresses if name.startswith("errors/")]
@@ -273,7 +277,7 @@ def test_runs_that_were_asked_for_and_never_began_are_listed(tmp_path):
     assert report.main([f"store={root}", "experiment=table2"]) == 0
     page = Page((root / "report" / "table2" / "index.html").read_text(encoding="utf-8"))
     lacks = next(table for table in page.tables if table[0][:3] == ["Task", "Method", "Prompts"])[1:]
-    assert [row[:5] for row in lacks] == [["table2-smooth", "tiny/memrope", "p00", "3", "run not begun: 1"]]
+    assert [row[:5] for row in lacks] == [["table2-smooth", "tiny/memrope", "p00", "3", "run not begun"]]
 
 
 def test_videos_that_nobody_scored_are_shown(tmp_path):

@@ -22,7 +22,7 @@ const Curves = {
     for (const border of borders.slice(1)) Curves.make("line", { class: "scene", x1: x(border), x2: x(border), y1: top, y2: height - bottom }, svg);
     const seconds = blocks * blockS, step = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600].find((one) => seconds / one <= 6.5) || 1200;
     for (let second = 0; second <= seconds; second += step) {
-      Curves.make("text", { x: x(second / blockS), y: height - 5, "text-anchor": second ? "middle" : "start" }, svg).textContent = second ? second : "0 s";
+      Curves.make("text", { x: x(second / blockS), y: height - 5, "text-anchor": !second ? "start" : x(second / blockS) > width - 12 ? "end" : "middle" }, svg).textContent = second ? second : "0 s";
     }
     for (const line of lines) {
       const there = line.mean.map((value, block) => [block, value]).filter(([, value]) => value !== null);
