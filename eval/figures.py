@@ -22,10 +22,9 @@ from eval.figure.backbones import Loader, embedded
 from eval.figure.output import Order
 
 MODULES = {
-    "fig3": "fig3",
-    "fig4": "fig4",
-    "fig10": "fig10",
-}
+    "fig3": "fig3", "fig4": "fig4", "fig5": "sheets", "fig6": "sheets", "fig7": "sheets", "fig8": "sheets", "fig9": "sheets",
+    "fig10": "fig10", "fig11": "sheets", "cache": "caches", "lambda": "curves", "budget": "curves",
+}  # fmt: skip
 """Figure -> module of `eval.figure` with KEYS and `make`."""
 COMMON = {"store": "results", "--output": ""}
 

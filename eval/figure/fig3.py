@@ -101,11 +101,12 @@ def summary(found: kept.Comparison) -> dict[str, Any]:
     units, reference = found.prompts, found.recall["gate"]
     rules: dict[str, Any] = {}
     for name in (*RULES, *CONTROLS):
-        rules[name] = {what: output.told(dict(zip(units, getattr(found, what)[name]))) for what in ("recall", "mass", "by_head")}
+        single = ("recall", "mass", "by_head")
+        rules[name] = dict(zip(single, output.told(units, [getattr(found, what)[name] for what in single])))
         rules[name]["recall_less_gate"] = output.gap(dict(zip(units, found.recall[name])), dict(zip(units, reference)))
         for what in ("by_age", "by_layer", "curve"):
-            rules[name][what] = [output.told(dict(zip(units, values))) for values in zip(*getattr(found, what)[name])]
-    facts = {what: output.told(dict(zip(units, values))) for what, values in found.facts.items()}
+            rules[name][what] = output.told(units, list(zip(*getattr(found, what)[name])))
+    facts = dict(zip(found.facts, output.told(units, list(found.facts.values()))))
     size = {"keep": found.keep, "tokens": found.tokens, "chance": found.keep / found.tokens, "counts": found.counts}
     return size | {"rules": rules, "facts": facts}
 

@@ -34,10 +34,9 @@ def make(name: str, order: Order, load: Loader) -> list[Path]:
     prompts = prompts_of("recall", given["backbone"], order.number("prompts", 1))
     films = [film(backbone, source, prompt, seed, 3) for prompt in tqdm(prompts, desc=name, unit="prompt", disable=None)]
     faded = {(method, switch): _faded(order, backbone, method, switch) for method in order.names for switch in SWITCHES}
-    likeness = {
-        way: output.told({(one.prompt, seed): float(np.mean([scene.likeness[way] for scene in one.sources])) for one in films})
-        for way in WAYS
-    }
+    units = [(one.prompt, seed) for one in films]
+    means = [[float(np.mean([scene.likeness[way] for scene in one.sources])) for one in films] for way in WAYS]
+    likeness = dict(zip(WAYS, output.told(units, means)))
     return output.write(draw(films[0], likeness, faded), name, order, numbers(films[0], likeness, faded))
 
 

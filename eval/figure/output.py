@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
 from eval import style
 from eval.origin import origin
-from eval.statistics import difference, estimate
-from eval.units import Unit
+from eval.statistics import difference, estimate, prime
+from eval.units import Unit, Values
 
+DPI = 100
 DIGITS = 6
 """Significant digits of a number in JSON."""
 
@@ -43,8 +47,11 @@ def write(figure: Any, name: str, order: Order, numbers: Mapping[str, Any]) -> l
     """Write `<name>.pdf`, `.png` and `.json` and close the figure; the files."""
     order.folder.mkdir(parents=True, exist_ok=True)
     paths = [order.folder / f"{name}{ending}" for ending in (".pdf", ".png", ".json")]
-    figure.savefig(paths[0], dpi=style.DPI, metadata={"CreationDate": None})  # the same bytes from the same numbers
-    figure.savefig(paths[1], dpi=style.DPI, metadata={"Software": None})  # in full colour: maps are read by their shades
+    figure.savefig(paths[0], dpi=DPI, metadata={"CreationDate": None})  # the same bytes from the same numbers
+    figure.set_dpi(DPI)
+    figure.canvas.draw()
+    colours = np.asarray(figure.canvas.buffer_rgba())[..., 2::-1]  # all of them: maps are read by their shades
+    cv2.imwrite(str(paths[1]), np.ascontiguousarray(colours), [cv2.IMWRITE_PNG_COMPRESSION, 9])
     style.pyplot().close(figure)
     write_json(paths[2], name, order, numbers)
     return paths
@@ -86,12 +93,12 @@ def _folded(content: str) -> str:
     return "\n".join(lines)
 
 
-def told(values: Mapping[Unit, float]) -> dict[str, float | int | None]:
-    """Mean over videos with the half width of its 95 % interval over prompts. Raises ValueError for no value."""
-    found = estimate(values)
-    if found is None:
-        raise ValueError("a mean needs a value")
-    return {"mean": found.mean, "half_width": found.half_width, "prompts": found.prompts}
+def told(units: Sequence[Unit], rows: Sequence[Sequence[float]]) -> list[dict[str, float | int | None]]:
+    """Of each row of numbers, a number for each unit, the mean with the half width of its 95 % interval over prompts."""
+    values = [Values.of(dict(zip(units, row, strict=True))) for row in rows]
+    prime(values)
+    found = [estimate(one) for one in values]
+    return [{"mean": one.mean, "half_width": one.half_width, "prompts": one.prompts} for one in found if one is not None]
 
 
 def gap(values: Mapping[Unit, float], reference: Mapping[Unit, float]) -> dict[str, float | None]:
@@ -99,8 +106,3 @@ def gap(values: Mapping[Unit, float], reference: Mapping[Unit, float]) -> dict[s
     found = difference(values, reference)
     assert found is not None
     return {"mean": found.estimate.mean, "half_width": found.estimate.half_width, "p": found.p}
-
-
-def by_prompt(units: Sequence[Unit], values: Sequence[float]) -> dict[Unit, float]:
-    """Values with the units that they are of."""
-    return dict(zip(units, values, strict=True))
