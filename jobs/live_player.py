@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from echo.scene import FPS, Prompt
-from jobs.live_session import Refused, Saved, Scene, Session
+from jobs.live_session import Made, Refused, Saved, Scene, Session
 from jobs.live_view import Card, View, thumbnail
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ SETTLED = 4
 class Player:
     """Makes a session's blocks at the pace of the film, and tells pages what there is.
 
-    status: `waiting` for a first prompt, `playing`, `paused`, `ended` (the policy cannot go on), `failed`.
+    status: `loading` the model, `waiting` for a first prompt, `playing`, `paused`, `ended` (the policy cannot go on), `failed`.
     """
 
     def __init__(self, make: Callable[[], Session], first: Prompt | None = None) -> None:
@@ -52,7 +52,7 @@ class Player:
         self._thread.start()
 
     def _empty(self) -> None:
-        self.status, self.note, self.notes, self.version = "waiting", "", 0, 0
+        self.status, self.note, self.notes, self.version = "loading", "", 0, 0
         self.paused = False
         self._views: deque[View] = deque(maxlen=KEPT)
         self._cards: list[Card] = []
@@ -113,7 +113,7 @@ class Player:
         """
         self._shown_until = time.monotonic() + left_ms / 1e3
         least, _, most = ROOM_S
-        self._room_s = min(most, self._room_s + stood_ms / 2e3) if stood_ms > 20 else max(least, self._room_s - 0.002)
+        self._room_s = min(most, self._room_s + stood_ms / 2e3) if stood_ms > 20 else least + 0.95 * (self._room_s - least)
 
     def news(self, epoch: int, after: int, version: int, notes: int, wait_s: float = 1.0) -> dict[str, Any]:
         """What a page does not know yet; waits for it a while.
@@ -180,8 +180,8 @@ class Player:
         if self._first is not None:
             self._seen_at = time.monotonic()  # what a script says is made whoever watches
             for made in self._session.follow(self._first):
-                self._publish(View(made, time.monotonic()))
-            self.status = "playing"
+                self._publish(self._view(made))
+        self.status = "waiting" if self._first is None else "playing"
         self._tell()
 
     def _serve(self) -> None:
@@ -204,7 +204,7 @@ class Player:
         away = time.monotonic() - self._seen_at > AWAY_S
         if nothing or self.paused or away or self.status in ("ended", "failed"):
             return float("inf")
-        return self._shown_until - 1.5 * max(self._paces, default=0.0) - self._room_s
+        return self._shown_until - max(self._paces, default=0.0) - self._room_s
 
     def _advance(self) -> None:
         session = self._session
@@ -219,11 +219,15 @@ class Player:
             self.status = "ended"
             self._tell(str(error))
             return
-        view = View(made, time.monotonic())
+        view = self._view(made)
         self._paces.append(view.made_at - begun)
         self.status = "playing"
         self._shown_until = max(self._shown_until, view.made_at) + len(made.frames_THWC) / FPS
         self._publish(view)
+
+    def _view(self, made: Made) -> View:
+        assert self._session is not None
+        return View(made, time.monotonic(), self._session.backbone.geometry.window_frames)
 
     def _publish(self, view: View) -> None:
         session, made = self._session, view.made

@@ -66,10 +66,11 @@ def entered(scene: Scene) -> str:
 
 @dataclass(frozen=True)
 class View:
-    """A block for the page. made_at: on the clock of `time.monotonic`."""
+    """A block for the page. made_at: on the clock of `time.monotonic`. window: most key frames that a block can have."""
 
     made: Made
     made_at: float
+    window: int
 
     @cached_property
     def plain(self) -> dict[str, Any]:
@@ -78,7 +79,7 @@ class View:
         count, height, width = frames.shape[:3]
         return {
             "index": self.made.index, "scene": self.made.scene, "count": count, "height": height, "width": width,
-            "picture": picture(frames.reshape(count * height, width, 3)), "strip": strip(self.made.plan),
+            "picture": picture(frames.reshape(count * height, width, 3)), "strip": strip(self.made.plan), "window": self.window,
             "made_ms": round(self.made.made_ms, 1),
         }  # fmt: skip
 

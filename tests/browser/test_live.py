@@ -205,3 +205,19 @@ def test_a_method_that_recalls_nothing_says_so_and_starts_anew(browser, served):
     page.send(CUT)
     page.shown(0, 2)
     assert page.at("text").text == CUT and console_errors(browser) == []
+
+
+def test_from_the_key_to_the_first_frame(browser, served):
+    """LIVE_PRESSES=N with -s measures longer. The bound is for a loaded machine: a film that runs at its own pace waits for its block."""
+    url, _ = served("backbone=tiny", "method=echo")
+    page, presses = Page(browser, url), int(os.environ.get("LIVE_PRESSES", "4"))
+    page.send(FIRST)
+    page.shown(0, 2)
+    for scene in range(1, presses + 1):
+        page.send((CUT, FIRST)[scene % 2], "hard")
+        page.shown(scene, 2)
+        time.sleep(0.19 * (scene % 4))  # other moments of a block
+    latencies = sorted(json.loads(page.said("latencies"))[1:])
+    sys.stdout.write(f"\n{len(latencies)} presses, ms: median {np.median(latencies):.0f}, {latencies[0]} to {latencies[-1]}\n")
+    assert len(latencies) == presses and np.median(latencies) < 3000
+    assert page.at("latencies").text.startswith(f"median of {presses + 1}: ")

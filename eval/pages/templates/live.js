@@ -62,7 +62,7 @@
     screen.setAttribute("aria-label", `The film: scene ${block.scene}, ${text}`);
     root.dataset.block = block.index;
     root.dataset.scene = block.scene;
-    strip(block.strip);
+    strip(block.strip, block.window);
     for (const item of at("pool").children) item.classList.toggle("running", Number(item.dataset.scene) === block.scene);
   }
 
@@ -78,19 +78,19 @@
     root.dataset.latencies = JSON.stringify(latencies.map(Math.round));
   }
 
-  function strip(keys) {
+  function strip(keys, window) {
     const counts = new Map(), colours = new Map(about.legend.map(([kind, name, colour]) => [kind, [name, colour]]));
     let fading = 0;
-    at("strip").replaceChildren(...keys.map(([label, position, kind, decays], slot) => {
+    at("strip").replaceChildren(...keys.map(([label, position, kind, decays]) => {
       const cell = made("i"), [name, colour] = colours.get(kind);
       cell.style.backgroundColor = colour;
       cell.title = `${label}: ${name}${decays ? ", decaying" : ""}, at ${position === null ? "its own indices" : `index ${position}`}`;
-      if (slot && keys[slot - 1][2] !== kind) cell.classList.add("gap");
       if (decays) cell.classList.add("decays");
       fading += decays ? 1 : 0;
       counts.set(kind, (counts.get(kind) || 0) + 1);
       return cell;
-    }));
+    }), ...Array.from({ length: Math.max(0, window - keys.length) }, () => made("i", "", "free")));
+    at("strip").style.gridTemplateColumns = `repeat(${Math.max(window, keys.length)}, 1fr)`;
     const entries = about.legend.filter(([kind]) => counts.has(kind)).map(([kind, name, colour]) => {
       const item = made("li", ""), mark = made("i");
       mark.style.backgroundColor = colour;
@@ -184,9 +184,11 @@
     }
     if (news.note) tell(news.note, true);
     paused = news.status === "paused";
-    root.dataset.status = news.status;
     at("pause").textContent = paused ? "Go on" : "Pause";
-    for (const name of ["pause", "save", "restart"]) at(name).disabled = news.status === "waiting";
+    if (news.status !== root.dataset.status && news.status === "loading") tell("Loading the model \u2026");
+    if (news.status !== "loading" && at("note").textContent.startsWith("Loading")) tell("Send lets the texts decide: smooth, hard cut or recall.");
+    root.dataset.status = news.status;
+    for (const name of ["pause", "save", "restart"]) at(name).disabled = !scenes.size;
     for (const name of ["smooth", "hard"]) at(name).disabled = !scenes.size;
     Object.assign(known, { version: news.version, notes: news.notes });
     for (const block of news.blocks) {
