@@ -150,15 +150,14 @@ def record(
     raise ValueError(f"blocks={blocks}: {prompts[0].id!r} has {len(made)}; nearest is {len(made)}")
 
 
-def first_choice(run: Run) -> int:
+def first_choice(policy: Echo, geometry: Geometry) -> int:
     """The first block before which the candidates and the calibration are complete."""
-    policy = run.policy
-    return -(-max(policy.candidate_frames + policy.recent, policy.calibration_frames) // run.geometry.frames_per_block)
+    return -(-max(policy.candidate_frames + policy.recent, policy.calibration_frames) // geometry.frames_per_block)
 
 
 def candidates(run: Run, block: int) -> range:
     """Latent frames that a choice before `block` is made of. Raises ValueError before there are enough, and behind the recording."""
-    first, last = first_choice(run), run.blocks - 1
+    first, last = first_choice(run.policy, run.geometry), run.blocks - 1
     if not first <= block <= last:
         raise ValueError(f"block={block}: choices are made at blocks {first}..{last}; nearest is {min(max(block, first), last)}")
     newest = block * run.geometry.frames_per_block - run.policy.recent
@@ -167,7 +166,7 @@ def candidates(run: Run, block: int) -> range:
 
 def moments(run: Run, every: int = 4, truth: Truth | None = None) -> list[int]:
     """Blocks whose choice can be judged, each `every`-th: with a full history before and all later queries recorded."""
-    return list(range(first_choice(run), run.blocks - (truth or Truth()).ahead, every))
+    return list(range(first_choice(run.policy, run.geometry), run.blocks - (truth or Truth()).ahead, every))
 
 
 def attention_paid(q: Tensor, own: Tensor, past: Tensor, indices: Sequence[int], first: int, geometry: Geometry) -> Tensor:

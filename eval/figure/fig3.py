@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from echo.geometry import Geometry
 from echo.policy import Echo
 from eval import style
 from eval.figure import attention, kept, output
 from eval.figure.attention import AHEAD, CONTROLS, KINDS, RULES, Truth
 from eval.figure.backbones import Loader, policy, prompts_of
 from eval.figure.output import Order
+from eval.mosaic import native
 
 if TYPE_CHECKING:
     from echo.backbone.interface import VideoModel
@@ -54,12 +56,10 @@ def measure(order: Order, backbone: VideoModel) -> tuple[Shown, dict[str, Any]]:
     """The choice that is shown, and the numbers over all prompts."""
     import torch
 
-    given = order.given
-    Truth(given["truth"], recent=given["recent"])
-    chosen, rules = policy(given["method"]), policy("echo")
+    given, chosen, rules = order.given, policy(order.given["method"]), policy("echo")
     assert isinstance(rules, Echo)
+    layers = _checked(order, backbone.geometry, chosen if isinstance(chosen, Echo) else rules)
     prompts, batch = prompts_of(given["task"], given["backbone"], order.number("prompts", 1)), order.number("batch", 1)
-    layers = [int(word) for word in given["layers"].split(",") if word.isdecimal()] or None
     shown, found = None, {kind: list[kept.Comparison]() for kind in KINDS}
     with torch.inference_mode():
         for start in tqdm(range(0, len(prompts), batch), unit="batch", desc="fig3", disable=None):
@@ -74,11 +74,31 @@ def measure(order: Order, backbone: VideoModel) -> tuple[Shown, dict[str, Any]]:
     return shown, {"shown": shown.title} | {"truth": {kind: summary(kept.join(each)) for kind, each in found.items()}}
 
 
+def _checked(order: Order, geometry: Geometry, rules: Echo) -> list[int]:
+    """The layers to record. Raises ValueError in one line for what cannot be shown, before anything is rolled out."""
+    given, blocks, block = order.given, order.number("blocks", 1), order.number("block")
+    for kind in (given["truth"], *KINDS):
+        Truth(kind, recent=given["recent"], ahead=AHEAD.get(kind, 1))
+    words = given["layers"].split(",") if given["layers"] else [str(layer) for layer in range(geometry.layers)]
+    layers = [int(word) for word in words if word.isdecimal() and int(word) < geometry.layers]
+    if len(layers) < len(words):
+        raise ValueError(f"layers={given['layers']}: numbers of 0..{geometry.layers - 1} with commas between; nearest is layers=0")
+    layer, ahead = order.number("layer"), max(AHEAD.values())
+    if layer not in layers:
+        raise ValueError(f"layer={layer}: of those recorded, {layers}; nearest is {min(layers, key=lambda one: abs(one - layer))}")
+    first = attention.first_choice(rules, geometry)
+    if blocks <= first + ahead:
+        raise ValueError(f"blocks={blocks}: {first} for a full history and {ahead} that ask; nearest is {first + ahead + 1}")
+    last = blocks - ahead - 1
+    if not first <= block <= last:
+        raise ValueError(f"block={block}: choices of {first}..{last} can be shown; nearest is {min(max(block, first), last)}")
+            f"block={block}: choices of {first}..{blocks - ahead - 1} can be shown; nearest is {min(max(block, first), blocks - ahead - 1)}"
+        )
+    return layers
+
+
 def _shown(run: attention.Run, order: Order, backbone: VideoModel) -> Shown:
     kind, layer, block = order.given["truth"], order.number("layer"), order.number("block")
-    if layer not in run.recorder.layers:
-        closest = min(run.recorder.layers, key=lambda one: abs(one - layer))
-        raise ValueError(f"layer={layer}: of those recorded, {run.recorder.layers}; nearest is {closest}")
     moment = attention.judge(run, layer, block, Truth(kind, AHEAD[kind], order.given["recent"]))
     grid = (run.geometry.grid_height, run.geometry.grid_width)
     values = {"truth": moment.later.mean(1)[0]} | {name: moment.scores[name][0] for name in RULES}
@@ -90,7 +110,7 @@ def _shown(run: attention.Run, order: Order, backbone: VideoModel) -> Shown:
         pictures += list(frames[-(len(frames) // size) * size :: len(frames) // size][-size:])
     return Shown(
         f"{run.prompts[0]}, seed {run.seed}: the choice before block {block} in layer {layer + 1} of {run.geometry.layers}",
-        np.stack([pictures[frame] for frame in moment.frames]),
+        np.stack([native(pictures[frame]) for frame in moment.frames]),
         {name: one.reshape(len(one), *grid).double().numpy() for name, one in values.items()},
         moment.keep, block * run.geometry.frames_per_block,
     )  # fmt: skip

@@ -81,7 +81,7 @@ def compare(runs: Iterable[Run], every: int = 4, truth: Truth | None = None) -> 
     for run in runs:
         blocks = moments(run, every, truth)
         if not blocks:
-            least = first_choice(run) + truth.ahead + 1
+            least = first_choice(run.policy, run.geometry) + truth.ahead + 1
             raise ValueError(f"blocks={run.blocks}: no choice has all its later queries; nearest is {least}")
         layers = []
         for layer in run.recorder.layers:

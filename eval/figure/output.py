@@ -47,11 +47,12 @@ def write(figure: Any, name: str, order: Order, numbers: Mapping[str, Any]) -> l
     """Write `<name>.pdf`, `.png` and `.json` and close the figure; the files."""
     order.folder.mkdir(parents=True, exist_ok=True)
     paths = [order.folder / f"{name}{ending}" for ending in (".pdf", ".png", ".json")]
-    figure.savefig(paths[0], dpi=DPI, metadata={"CreationDate": None})  # the same bytes from the same numbers
     figure.set_dpi(DPI)
     figure.canvas.draw()
     colours = np.asarray(figure.canvas.buffer_rgba())[..., 2::-1]  # all of them: maps are read by their shades
     cv2.imwrite(str(paths[1]), np.ascontiguousarray(colours), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    figure.set_layout_engine("none")  # it is laid out
+    figure.savefig(paths[0], dpi=DPI, metadata={"CreationDate": None})  # the same bytes from the same numbers
     style.pyplot().close(figure)
     write_json(paths[2], name, order, numbers)
     return paths

@@ -26,6 +26,7 @@ from echo.memory.state import EchoMemory
 from echo.policy import Echo
 from echo.rollout import Block, Rollout
 from echo.scene import Prompt, Script, Transition
+from eval.mosaic import native
 
 Images = NDArray[np.uint8]
 
@@ -100,7 +101,7 @@ def film(backbone: VideoModel, policy: Policy, prompt: Prompt, seed: int, scenes
             assert isinstance(memory, EchoMemory)
             size = len(block.plan.queries)
             decoded = stream.decode(block.latents)[0].cpu().numpy()
-            pictures += list(decoded[-(len(decoded) // size) * size :: len(decoded) // size][-size:])
+            pictures += list(map(native, decoded[-(len(decoded) // size) * size :: len(decoded) // size][-size:]))
             _fade(memory, policy, script, block, fades)
             if block.index + 1 in starts:
                 sources.append(_source(memory, policy, script, block.scene, starts))

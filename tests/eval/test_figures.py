@@ -116,8 +116,6 @@ def test_fig3_is_written_with_its_numbers(backbone, tmp_path, monkeypatch):
     time = found["numbers"]["truth"]["time"]
     assert (time["keep"], time["tokens"]) == (12, 72) and time["rules"]["gate"]["recall_less_gate"]["mean"] == 0
     assert time["rules"]["gate"]["recall"]["prompts"] == 2 and set(time["rules"]) == {*fig3.RULES, *fig3.CONTROLS}
-    with pytest.raises(ValueError, match=r"layer=9: of those recorded, \[0, 1\]; nearest is 1"):
-        fig3.make("fig3", Order(given | {"layer": "9"}, tmp_path), lambda _: backbone)
 
 
 @pytest.fixture
@@ -173,6 +171,10 @@ def test_command_line_refuses_in_one_line(capsys):
         (["fig3", "prompt=2"], "prompt=2: not understood; nearest is prompts="),
         (["fig3", "prompts=0"], "fig3: prompts=0: a whole number of 1 or more"),
         (["fig3", "truth=tme"], "truth=tme: one of time, window, slot; nearest is time"),
+        (["fig3", "layer=9"], "layer=9: of those recorded, [0, 1, 2, 3, 4, 5]; nearest is 5"),
+        (["fig3", "layers=1,x"], "layers=1,x: numbers of 0..5 with commas between"),
+        (["fig3", "block=36"], "block=36: choices of 7..34 can be shown; nearest is 34"),
+        (["fig3", "blocks=12"], "blocks=12: 7 for a full history and 5 that ask; nearest is 13"),
         (["fig3", "backbone=tinny"], "unknown backbone 'tinny'; nearest is 'tiny'"),
         (["fig3", "backbone=self_forcing"], "its weights are loaded by `python -m jobs.figures`"),
         (["fig10", "method=longlive"], "LongLive keeps no recall frames; nearest is method=echo"),
