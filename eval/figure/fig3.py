@@ -92,8 +92,6 @@ def _checked(order: Order, geometry: Geometry, rules: Echo) -> list[int]:
     last = blocks - ahead - 1
     if not first <= block <= last:
         raise ValueError(f"block={block}: choices of {first}..{last} can be shown; nearest is {min(max(block, first), last)}")
-            f"block={block}: choices of {first}..{blocks - ahead - 1} can be shown; nearest is {min(max(block, first), blocks - ahead - 1)}"
-        )
     return layers
 
 
