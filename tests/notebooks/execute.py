@@ -140,6 +140,17 @@ def cpu_s() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def overdue(wall_s: float, cpu_s: float, limit_s: float, load: float | None = None) -> str:
+    """Why something took too long, or nothing. A machine that others load as well is asked for half the limit in processor time.
+
+    load: processes that want a core, of the last minute; the machine's by default.
+    """
+    waiting = os.getloadavg()[0] if load is None else load
+    if wall_s < limit_s or (waiting > (os.cpu_count() or 1) + 1.5 and cpu_s < limit_s / 2):
+        return ""
+    return f"{wall_s:.0f} s ({cpu_s:.0f} s of processor time, load {waiting:.1f}), {limit_s:.0f} at most"
+
+
 def main(words: Sequence[str]) -> int:
     """Command line; see the module's docstring."""
     names = [word for word in words if word != "--clean"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from eval.figures import orders
-from tests.notebooks.execute import METADATA, NOTEBOOK_KB, NOTEBOOKS, PICTURE_KB, cleaned, faults, main, read, write
+from tests.notebooks.execute import METADATA, NOTEBOOK_KB, NOTEBOOKS, PICTURE_KB, cleaned, faults, main, overdue, read, write
 from tests.test_documents import broken_links, commands
 from tests.test_documents import faults as misunderstood
 
@@ -98,3 +98,9 @@ def test_cleaning_keeps_text_and_pictures_and_changes_nothing_twice(tmp_path: Pa
 def test_an_unknown_name_is_refused_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--clean", "nothing"]) == 2 and main(["--claen"]) == 2
     assert capsys.readouterr().err.splitlines()[0].startswith("nothing: give --clean, or part of a name of 01_first_comparison")
+
+
+def test_what_takes_too_long_is_told_and_a_busy_machine_excuses_waiting_alone() -> None:
+    assert not overdue(119, 119, 120, load=2.0) and not overdue(300, 40, 120, load=99.0)
+    assert overdue(121, 40, 120, load=1.0) == "121 s (40 s of processor time, load 1.0), 120 at most"
+    assert overdue(121, 61, 120, load=99.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.notebooks.execute import LIMIT_S, NOTEBOOKS, cleaned, copy_of_tree, execute, faults, read, write
+from tests.notebooks.execute import LIMIT_S, NOTEBOOKS, cleaned, copy_of_tree, execute, faults, overdue, read, write
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("nbclient", reason='notebooks are executed by nbclient: pip install -e ".[notebooks]"')
@@ -17,11 +17,14 @@ pytest.importorskip("ipykernel", reason='notebooks need a kernel: pip install -e
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import nbformat
+
+    nbformat.validate(nbformat.read(path, 4))
     done = execute(path, copy_of_tree(tmp_path))
     with capsys.disabled():
         print(f"\n{path.stem}: {done.wall_s:.1f} s, {done.cpu_s:.1f} s of processor time")
     assert Path(done.python) == Path(sys.executable), "another Python ran it"
-    assert done.wall_s < LIMIT_S, f"{done.wall_s:.0f} s ({done.cpu_s:.0f} s of processor time), {LIMIT_S} at most"
+    assert not (told := overdue(done.wall_s, done.cpu_s, LIMIT_S)), told
     came, lie = (sum(len(cell.get("outputs", ())) for cell in one["cells"]) for one in (cleaned(done.notebook), read(path)))
     assert came == lie > 0, "pictures in git are those that it makes; python -m tests.notebooks.execute writes them"
     assert not list(faults(cleaned(done.notebook), 0)), "what it makes now is small too"
