@@ -11,7 +11,6 @@ unnamed transition is smooth or a recall; without it 0.7 for the embedded backbo
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
 import re
 import sys
 import time
@@ -27,6 +26,7 @@ from echo.scene import Prompt, load_prompts
 from eval.arguments import nearest
 from jobs import backbones, trouble
 from jobs.forecast import composed
+from jobs.live_desk import loopback
 from jobs.live_session import refuse
 from jobs.plan import Job, prepare
 from jobs.progress import say
@@ -78,7 +78,7 @@ def order(words: Sequence[str]) -> Order:
         raise ValueError(trouble.refusal(str(save), error)) from None
     host = own["host"]
     open_to = (
-        [] if _loopback(host) else [f"warning: host={host} is no loopback: whoever reaches this machine steers the session, no password"]
+        [] if loopback(host) else [f"warning: host={host} is no loopback: whoever reaches this machine steers the session, no password"]
     )
     kept = tuple(word for word in given if not word.startswith(("task=", "task.")))
     return Order(job, (*kept, *extra), name, host, _port(own["port"]), save, first, _threshold(own["threshold"], job), (*extra, *open_to))
@@ -161,13 +161,6 @@ def _threshold(text: str, job: Job) -> float | None:
     if not 0 <= value <= 1:
         raise ValueError(f"threshold={text}: likeness of two texts, 0 to 1; nearest is threshold={THRESHOLD}")
     return value
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def main(words: Sequence[str]) -> int:

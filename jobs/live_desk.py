@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from echo.scene import Prompt
 from jobs import shelf
@@ -83,6 +84,29 @@ def _told(call: Answer) -> Answer:
 
     told.__name__ = call.__name__
     return told
+
+
+def loopback(host: str) -> bool:
+    """Whether a name or an address is this machine's own, as nobody else reaches it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def visitor(host: str) -> Callable[[Any], str | None]:
+    """Who asks, for gradio's check of requests: None where a page of somebody else's does, through the browser of whoever reads it.
+
+    A foreign page's request says its origin; one whose name was turned to this machine says a host that is no loopback.
+    """
+
+    def who(request: Any) -> str | None:
+        asked, origin = request.headers.get("host", ""), request.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != asked:
+            return None
+        return None if loopback(host) and not loopback(urlsplit(f"//{asked}").hostname or "") else "visitor"
+
+    return who
 
 
 def announcement(scene: Scene) -> str:

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 import gradio
 
 from eval.pages import source
-from jobs.live_desk import answers, session
+from jobs.live_desk import answers, session, visitor
 from jobs.live_player import Player
 
 if TYPE_CHECKING:
     from jobs.live import Order
 
-FONTS = ["system-ui", "sans-serif"]
+FONTS, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
+"""The system's own: gradio's default ones come from the network."""
 
 
 def page(player: Player, asked: Order) -> gradio.Blocks:
@@ -47,7 +48,8 @@ def serve(asked: Order) -> Iterator[str]:
         _, url, _ = blocks.launch(
             server_name=asked.host, server_port=asked.port, prevent_thread_lock=True, quiet=True, share=False, inbrowser=False,
             ssr_mode=False, pwa=False, mcp_server=False, footer_links=[], run_history=False, show_error=True, enable_monitoring=False,
-            allowed_paths=[str(asked.save.resolve())], theme=gradio.themes.Base(font=FONTS, font_mono=["ui-monospace", "monospace"]),
+            auth_dependency=visitor(asked.host), allowed_paths=[str(asked.save.resolve())],
+            theme=gradio.themes.Base(font=FONTS, font_mono=MONO),
             head=f"<style>{source('common.css')}{source('live.css')}</style>",  # as css= gradio would take shorthands apart
         )  # fmt: skip
         yield url

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import av
 import numpy as np
@@ -114,6 +115,15 @@ def listening(process):
     return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes}
 
 
+def refused(url, origin):
+    """Whether a page of this origin is turned away."""
+    try:
+        with urlopen(Request(url, headers={"Origin": origin})):
+            return False
+    except HTTPError as error:
+        return error.code == 401
+
+
 def frames_of(video):
     """Frames of the world, 48 x 48, out of a stored video, whose pixels are repeated."""
     with av.open(str(video)) as container:
@@ -127,6 +137,7 @@ def test_a_prompt_is_switched_live_and_obeyed(browser, served, tmp_path):
     url, process = served("backbone=tiny", "method=echo", "method.routing.pool_scenes=2")
     assert listening(process) == {"0100007F"}, "127.0.0.1 alone"
     page = Page(browser, url)
+    assert refused(f"{url}config", "http://evil.example") and not refused(f"{url}config", url.rstrip("/"))
     page.send(FIRST)
     page.shown(0, BLOCKS)
     page.send(CUT, "hard")

@@ -7,6 +7,7 @@ import json
 import shlex
 import time
 from functools import cache, partial
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from echo.trace import COLOURS, shipped_backbone
 from jobs import live, shelf
 from jobs.config import ROOT
 from jobs.forecast import composed
-from jobs.live_desk import about, answers
+from jobs.live_desk import about, answers, visitor
 from jobs.live_player import Player
 from jobs.live_session import Refused, Session, can_recall, record
 from jobs.live_view import legend, picture, strip, thumbnail
@@ -424,6 +425,23 @@ def test_what_the_page_asks(player, words):
     saved = ask["save"]({})
     assert {file["name"] for file in saved["files"]} == {"live.mp4", "live.jsonl", "live.trace.jsonl", "session.json"}
     assert asked.save.resolve().as_posix() in saved["folder"]
+
+
+@pytest.mark.parametrize(
+    ("host", "asked", "origin", "let_in"),
+    [
+        ("127.0.0.1", "127.0.0.1:7860", None, True),
+        ("127.0.0.1", "localhost:7860", "http://localhost:7860", True),
+        ("127.0.0.1", "127.0.0.1:7860", "http://evil.example", False),
+        ("127.0.0.1", "127.0.0.1:7860", "http://127.0.0.1:8000", False),
+        ("127.0.0.1", "127.0.0.1:7860", "null", False),
+        ("127.0.0.1", "evil.example:7860", "http://evil.example:7860", False),
+        ("0.0.0.0", "lab.example:7860", "http://lab.example:7860", True),
+    ],
+)
+def test_pages_of_others_are_not_let_in(host, asked, origin, let_in):
+    headers = {"host": asked} | ({} if origin is None else {"origin": origin})
+    assert (visitor(host)(SimpleNamespace(headers=headers)) is not None) is let_in
 
 
 # ---- pictures
