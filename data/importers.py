@@ -192,6 +192,7 @@ def from_jsonl(path: Path, options: Options) -> Imported:
             {"id": f"{options.name}-{len(imported.records):03d}" if options.name else prompt.id, "scenes": scenes}
             | {"durations": list(prompt.durations_s), "tags": list(prompt.tags)}
             | ({} if meaning is None else {"tag_meaning": meaning.value})
+            | ({"recalls": list(prompt.recalls)} if prompt.recalls else {})
             | {key: raw[key] for key in ("version", "subtitles") if key in raw}
         )
     return imported

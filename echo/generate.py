@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from echo.backbone.interface import VideoModel, features, latent_shape
@@ -15,8 +15,8 @@ from echo.scene import Prompt, Script
 
 def check(backbone: VideoModel, policy: Policy, prompt: Prompt) -> Script:
     """The prompt's script, refused with a ValueError where the policy or the text encoder cannot run it."""
-    script = script_of(prompt, policy, partial(features, backbone.text))
     try:
+        script = script_of(prompt, policy, partial(features, backbone.text))
         policy.check(backbone.geometry, script.blocks)
         backbone.text.check(prompt.scenes)
     except ValueError as error:
@@ -24,10 +24,28 @@ def check(backbone: VideoModel, policy: Policy, prompt: Prompt) -> Script:
     return script
 
 
+def begin(
+    backbone: VideoModel, policy: Policy, ids: Sequence[str], seed: int, *,
+    repeat_initial_noise: bool = False, capacity: int | None = None,
+) -> Rollout:  # fmt: skip
+    """A rollout before its first scene, with the noise of prompts of these ids; `capacity` as in `Rollout`."""
+    noise = keyed_noise(
+        seed, ids, latent_shape(backbone.geometry),
+        dtype=backbone.dtype, device=backbone.device, repeat_initial=repeat_initial_noise,
+    )  # fmt: skip
+    return Rollout(
+        backbone.network, policy, backbone.geometry, noise, batch=len(ids), steps=backbone.schedule,
+        attention=backbone.attention, shared_window=backbone.shared_window, capacity=capacity,
+    )  # fmt: skip
+
+
 def generate(
-    backbone: VideoModel, policy: Policy, prompts: Sequence[Prompt], seed: int, *, repeat_initial_noise: bool = False
-) -> Iterator[Block]:
+    backbone: VideoModel, policy: Policy, prompts: Sequence[Prompt], seed: int, *,
+    repeat_initial_noise: bool = False, watch: Callable[[Rollout], None] | None = None,
+) -> Iterator[Block]:  # fmt: skip
     """Blocks of a batch of prompts, as they are made; `repeat_initial_noise` as in `echo.noise.keyed_noise`.
+
+    watch: told of the rollout before its first block, for example `echo.recording.Recorder.watch`.
 
     Raises ValueError where the prompts' scripts differ: their scenes must switch, and recall, together.
     """
@@ -36,15 +54,12 @@ def generate(
     for prompt, other in zip(prompts, scripts, strict=True):
         if other != script:
             raise ValueError(f"prompts {prompts[0].id!r} and {prompt.id!r} cannot share a batch: their scripts differ; nearest is batch=1")
-    noise = keyed_noise(
-        seed, [prompt.id for prompt in prompts], latent_shape(backbone.geometry),
-        dtype=backbone.dtype, device=backbone.device, repeat_initial=repeat_initial_noise,
-    )  # fmt: skip
-    rollout = Rollout(
-        backbone.network, policy, backbone.geometry, noise, batch=len(prompts), steps=backbone.schedule,
-        attention=backbone.attention, shared_window=backbone.shared_window,
+    rollout = begin(
+        backbone, policy, [prompt.id for prompt in prompts], seed, repeat_initial_noise=repeat_initial_noise,
         capacity=held_frames(plans(policy, script, backbone.geometry)),
     )  # fmt: skip
+    if watch is not None:
+        watch(rollout)
     starts = {start.block: scene for scene, start in enumerate(script.starts)}
     for block in range(script.blocks):
         if block in starts:

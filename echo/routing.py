@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -139,9 +139,14 @@ def threshold_mode(similarity: Sequence[float], settings: Routing) -> Transition
     return Transition.recall if similarity[best] >= settings.threshold_recall else Transition.hard
 
 
+def oldest(scene: int, settings: Routing) -> int:
+    """The oldest scene of the pool when scene `scene` begins."""
+    return max(0, scene - settings.pool_scenes)
+
+
 def recall_target(similarity: Sequence[float], settings: Routing) -> int:
     """Eq. (16) over the pool, without the scene just left if `exclude_previous` and there is another."""
-    first = max(0, len(similarity) - settings.pool_scenes)
+    first = oldest(len(similarity), settings)
     last = len(similarity) - 1 if settings.exclude_previous and len(similarity) - first > 1 else len(similarity)
     return max(range(first, last), key=similarity.__getitem__)
 
@@ -156,9 +161,17 @@ def recall_jump(similarity: Sequence[float], target: int, settings: Routing) -> 
 
 
 def enter(
-    texts: Sequence[str], scene: int, tagged: Transition | None, settings: Routing, embed: Embed | None
+    texts: Sequence[str], scene: int, tagged: Transition | None, settings: Routing, embed: Embed | None, named: int | None = None
 ) -> tuple[Transition, int | None, int]:
-    """How scene `scene` > 0 is entered: (transition, recalled scene, jump). `tagged` None asks the thresholds."""
+    """How scene `scene` > 0 is entered: (transition, recalled scene, jump). `tagged` None asks the thresholds.
+
+    named: the scene to be recalled, whatever texts and thresholds say. Raises ValueError where the pool does not hold it.
+    """
+    if named is not None:
+        if not oldest(scene, settings) <= named < scene:
+            near = min(max(named, oldest(scene, settings)), scene - 1)
+            raise ValueError(f"recall of scene {named}: the pool holds {oldest(scene, settings)}..{scene - 1}; nearest is {near}")
+        return Transition.recall, named, recall_jump(similarities(texts, scene, settings, embed), named, settings)
     transition = tagged
     if transition is None or settings.router is Router.thresholds:
         transition = threshold_mode(similarities(texts, scene, settings, embed), settings)
@@ -171,17 +184,40 @@ def enter(
     return transition, target, recall_jump(similarity, target, settings)
 
 
+def automatic(texts: Sequence[str], starts: Sequence[SceneStart], settings: Routing, embed: Embed) -> tuple[Transition, int | None]:
+    """How a live session enters the last of `texts` where nobody says: eq. (17) on whole prompts, and the scene a recall means.
+
+    A scene from which the running one went on smoothly is the running place, so what is most like it goes on smoothly too.
+    starts: of the scenes shown, one fewer than texts.
+    """
+    similarity = similarities(texts, len(starts), replace(settings, feature=Feature.prompt, causal=True), embed)
+    head = len(starts) - 1
+    while starts[head].transition is Transition.smooth:
+        head -= 1
+    running, pool = max(similarity[head:]), range(oldest(len(starts), settings), head)
+    best = max(pool, key=similarity.__getitem__, default=None)
+    if best is not None and similarity[best] > running:
+        return (Transition.recall, best) if similarity[best] >= settings.threshold_recall else (Transition.hard, None)
+    return (Transition.smooth if running >= settings.threshold_smooth else Transition.hard), None
+
+
 def script_of(prompt: Prompt, policy: Policy, embed: Embed | None = None) -> Script:
-    """Scene starts of a prompt under a policy's preset; a policy without a router takes the tags and no jump."""
+    """Scene starts of a prompt under a policy's preset; a policy without a router takes the tags and no jump.
+
+    Raises ValueError for a scene that names another to recall and is not entered by a recall, or names one outside the pool.
+    """
     lengths = scene_blocks(prompt.durations_s, policy.durations)
     settings: Routing | None = getattr(policy, "routing", None)
     starts, block = [], 0
+    named = prompt.recalls or (None,) * len(prompt.scenes)
     for scene, tagged in enumerate(prompt.transitions(policy.tags)):
+        if named[scene] is not None and tagged is not Transition.recall:
+            raise ValueError(f"scene {scene} recalls scene {named[scene]}, but its tag says {tagged}; nearest is '@'")
         if scene == 0 or tagged is None:
             starts.append(SceneStart(block))
         elif settings is None:
             starts.append(SceneStart(block, tagged))
         else:
-            starts.append(SceneStart(block, *enter(prompt.scenes, scene, tagged, settings, embed)))
+            starts.append(SceneStart(block, *enter(prompt.scenes, scene, tagged, settings, embed, named[scene])))
         block += lengths[scene]
     return Script(tuple(starts), block)

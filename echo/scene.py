@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import math
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 FPS = 16
 FRAMES_PER_BLOCK = 3
@@ -45,13 +47,17 @@ class DurationRule(StrEnum):
 
 @dataclass(frozen=True)
 class Prompt:
-    """One line of a prompt set. `tag_meaning` None leaves the reading of the tags to the method's preset."""
+    """One line of a prompt set. `tag_meaning` None leaves the reading of the tags to the method's preset.
+
+    recalls: for each scene the earlier one that it recalls, None where the router finds it by the texts; empty where no scene says.
+    """
 
     id: str
     scenes: tuple[str, ...]
     durations_s: tuple[float, ...]
     tags: tuple[str, ...]
     tag_meaning: TagMeaning | None = None
+    recalls: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.scenes or not len(self.scenes) == len(self.durations_s) == len(self.tags):
@@ -65,6 +71,19 @@ class Prompt:
         for tag in self.tags:
             if tag not in TAGS:
                 raise ValueError(f"prompt {self.id!r}: unknown tag {tag!r}; one of {sorted(TAGS)}")
+        if len(self.recalls) not in (0, len(self.scenes)):
+            raise ValueError(f"prompt {self.id!r}: {len(self.scenes)} scenes, {len(self.recalls)} recalls; must be equally many, or none")
+        for scene, recalled in enumerate(self.recalls):
+            if recalled is not None and not 0 <= recalled < scene:
+                rule = f"scenes before it are 0..{scene - 1}; nearest is {scene - 1}" if scene else "nothing is before it; nearest is null"
+                raise ValueError(f"prompt {self.id!r}: scene {scene} recalls scene {recalled}: {rule}")
+
+    def content(self) -> dict[str, Any]:
+        """All that it says as plain values, of which names by content are made; what came later is absent where it says nothing."""
+        found = dataclasses.asdict(self)
+        if not self.recalls:
+            del found["recalls"]
+        return found
 
     def transitions(self, default_meaning: TagMeaning) -> tuple[Transition | None, ...]:
         """How each scene is entered; None for the first."""
@@ -81,7 +100,7 @@ def parse_prompt(line: str, where: str) -> Prompt:
         raise ValueError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
     if not isinstance(record, dict):
         raise ValueError(f"{where}: a prompt is a JSON object, not {type(record).__name__}")
-    known = {"id", "scenes", "durations", "tags", "tag_meaning", "version", "subtitles"}  # the last two say nothing to a run
+    known = {"id", "scenes", "durations", "tags", "tag_meaning", "recalls", "version", "subtitles"}  # the last two say nothing to a run
     for key in record.keys() - known:
         nearest = difflib.get_close_matches(key, known, 1, 0)
         raise ValueError(f"{where}: unknown key {key!r}; nearest is {nearest[0]!r}")
@@ -94,12 +113,16 @@ def parse_prompt(line: str, where: str) -> Prompt:
     meaning = record.get("tag_meaning")
     if meaning is not None and meaning not in TagMeaning.__members__:
         raise ValueError(f"{where}: tag_meaning {meaning!r}; one of {list(TagMeaning.__members__)}")
+    recalls = record.get("recalls", [])
+    if not isinstance(recalls, list) or not all(one is None or type(one) is int for one in recalls):
+        raise ValueError(f"{where}: recalls is a list of scene numbers from 0 on, null for a scene that recalls none, not {recalls!r}")
     return Prompt(
         id=str(record["id"]),
         scenes=scenes,
         durations_s=tuple(float(d) for d in record["durations"]),
         tags=tuple(record.get("tags", [""] * len(scenes))),
         tag_meaning=None if meaning is None else TagMeaning(meaning),
+        recalls=tuple(recalls),
     )
 
 

@@ -29,6 +29,8 @@ MARK = (220, 20, 60)
 LARGE = 96
 """Height in pixels of a still of a video that is none of the embedded world."""
 PAPER = 255
+DPI = 100
+"""Pixels to an inch of a sheet's figure, whose texts stand where its pixels say."""
 FONT_PX = 11.5
 
 
@@ -74,47 +76,99 @@ def marks(borders: Sequence[float], every_s: float) -> frozenset[int]:
     return frozenset(math.ceil(border / every_s - 0.5) for border in borders)
 
 
-def draw(strips: Sequence[Strip], times_s: Sequence[float], texts: Sequence[tuple[int, str]], title: str, out: Path) -> None:
-    """Write the sheet as a PNG of 256 colours.
+@dataclass(frozen=True)
+class Section:
+    """A block of rows under a title.
 
-    Args:
-        strips: the rows; all frames of one size.
-        times_s: what stands below each column.
-        texts: (first column, sentence) of each scene, written above its columns.
-        title: the line at the top.
-        out: the file.
+    strips: the rows; all frames of one size. times_s: what stands below each column. texts: (first column, sentence) of each scene,
+    written above its columns.
     """
-    height, width = strips[0].frames.shape[1:3]
-    columns = len(times_s)
-    scale = min(TILE, (WIDTH - LABEL - 2 * MARGIN) // columns - GAP) // width or 1
-    tile_h, tile_w = height * scale, width * scale
-    ends = [*(column for column, _ in texts[1:]), columns]
-    spans = [(start, text, (end - start) * (tile_w + GAP)) for (start, text), end in zip(texts, ends)]
-    wrapped = [(start, textwrap.wrap(text, max(8, int(size / FONT_PX / 0.56)))) for start, text, size in spans]
-    top = MARGIN + 2 * LINE + LINE * max((len(lines) for _, lines in wrapped), default=0)
-    left = MARGIN + LABEL
-    rows = []
-    below = top
-    for index, strip in enumerate(strips):
-        below += RULE if strip.apart and index and not strips[index - 1].apart else 0
-        rows.append(below)
-        below += tile_h + GAP
-    canvas = np.full((below + LINE + MARGIN, left + columns * (tile_w + GAP) + MARGIN, 3), PAPER, dtype=np.uint8)
-    for strip, y in zip(strips, rows):
-        _paint(canvas, strip, left, y, scale)
+
+    strips: Sequence[Strip]
+    times_s: Sequence[float]
+    texts: Sequence[tuple[int, str]]
+    title: str
+
+
+@dataclass
+class _Layout:
+    """Where a section stands: pixels of its upper edge, its rows, what is below them, and the end."""
+
+    section: Section
+    top: int
+    scale: int
+    wrapped: list[tuple[int, list[str]]]
+    rows: list[int]
+    below: int
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Height and width of a still."""
+        height, width = self.section.strips[0].frames.shape[1:3]
+        return height * self.scale, width * self.scale
+
+    @property
+    def right(self) -> int:
+        """Pixels to its right edge."""
+        return MARGIN + LABEL + len(self.section.times_s) * (self.tile[1] + GAP) + MARGIN
+
+    @property
+    def end(self) -> int:
+        """Pixels to its lower edge."""
+        return self.below + LINE + MARGIN
+
+
+def draw(strips: Sequence[Strip], times_s: Sequence[float], texts: Sequence[tuple[int, str]], title: str, out: Path) -> None:
+    """Write a sheet of one section as a PNG of 256 colours to `out`; the other arguments as of `Section`."""
+    style.save(compose([Section(strips, times_s, texts, title)]), out, dpi=DPI)
+
+
+def compose(sections: Sequence[Section]) -> Any:
+    """The figure of a sheet, a section below the other, at `DPI`."""
+    placed, top = list[_Layout](), 0
+    for section in sections:
+        placed.append(_place(section, top))
+        top = placed[-1].end
+    canvas = np.full((top, max(one.right for one in placed), 3), PAPER, dtype=np.uint8)
+    for one in placed:
+        for strip, y in zip(one.section.strips, one.rows):
+            _paint(canvas, strip, MARGIN + LABEL, y, one.scale)
     plots = style.pyplot()
-    figure = plots.figure(figsize=(canvas.shape[1] / 100, canvas.shape[0] / 100), dpi=100)
+    figure = plots.figure(figsize=(canvas.shape[1] / DPI, canvas.shape[0] / DPI), dpi=DPI)
     figure.figimage(canvas, 0, 0, origin="upper")
-    _write(figure, canvas.shape[0], MARGIN, MARGIN + LINE / 2, title, color=style.MUTED)
-    for start, lines in wrapped:
+    for one in placed:
+        _letter(figure, canvas.shape[0], one)
+    return figure
+
+
+def _place(section: Section, top: int) -> _Layout:
+    height, width = section.strips[0].frames.shape[1:3]
+    columns = len(section.times_s)
+    scale = min(TILE, (WIDTH - LABEL - 2 * MARGIN) // columns - GAP) // width or 1
+    ends = [*(column for column, _ in section.texts[1:]), columns]
+    spans = [(start, text, (end - start) * (width * scale + GAP)) for (start, text), end in zip(section.texts, ends)]
+    wrapped = [(start, textwrap.wrap(text, max(8, int(size / FONT_PX / 0.56)))) for start, text, size in spans]
+    below = top + MARGIN + 2 * LINE + LINE * max((len(lines) for _, lines in wrapped), default=0)
+    rows = []
+    for index, strip in enumerate(section.strips):
+        below += RULE if strip.apart and index and not section.strips[index - 1].apart else 0
+        rows.append(below)
+        below += height * scale + GAP
+    return _Layout(section, top, scale, wrapped, rows, below)
+
+
+def _letter(figure: Any, height: int, one: _Layout) -> None:
+    """The texts of a section."""
+    left, (tile_h, tile_w) = MARGIN + LABEL, one.tile
+    _write(figure, height, MARGIN, one.top + MARGIN + LINE / 2, one.section.title, color=style.MUTED)
+    for start, lines in one.wrapped:
         for number, line in enumerate(lines):
-            _write(figure, canvas.shape[0], left + start * (tile_w + GAP) + 2, MARGIN + LINE * (number + 1.9), line)
-    for strip, y in zip(strips, rows):
-        _write(figure, canvas.shape[0], left - 8, y + tile_h / 2, _short(strip.label), ha="right", linespacing=1.25)
-    for column, second in enumerate(times_s):
+            _write(figure, height, left + start * (tile_w + GAP) + 2, one.top + MARGIN + LINE * (number + 1.9), line)
+    for strip, y in zip(one.section.strips, one.rows):
+        _write(figure, height, left - 8, y + tile_h / 2, _short(strip.label), ha="right", linespacing=1.25)
+    for column, second in enumerate(one.section.times_s):
         x = left + column * (tile_w + GAP) + tile_w / 2
-        _write(figure, canvas.shape[0], x, below + LINE / 2, f"{second:g} s", ha="center", color=style.MUTED)
-    style.save(figure, out, dpi=100)
+        _write(figure, height, x, one.below + LINE / 2, f"{second:g} s", ha="center", color=style.MUTED)
 
 
 def _short(label: str) -> str:
@@ -132,6 +186,6 @@ def _paint(canvas: NDArray[np.uint8], strip: Strip, left: int, top: int, scale: 
 
 def _write(figure: Any, height: int, x: float, y: float, text: str, **more: Any) -> None:
     """Text at pixels from the upper left corner."""
-    size = FONT_PX * 72 / 100
-    width = figure.get_figwidth() * 100
+    size = FONT_PX * 72 / DPI
+    width = figure.get_figwidth() * DPI
     figure.text(x / width, 1 - y / height, text, fontsize=size, va="center", **more)

@@ -20,7 +20,7 @@ from typing import Any
 
 from echo.scene import BLOCK_S, FPS, load_prompts
 from eval.arguments import nearest, parse
-from eval.mosaic import Strip, draw, marks, stills
+from eval.mosaic import Section, Strip, draw, marks, stills
 from eval.records import Run, flat, runs
 from eval.selection import WEIGHTS, tasks
 
@@ -135,7 +135,13 @@ def sentences(rows: Sequence[Row], prompt: str) -> tuple[str, ...]:
 
 
 def sheet(rows: Sequence[Row], prompt: str, every_s: float | None, title: str, out: Path) -> None:
-    """Write one sheet as a PNG. Raises ValueError if videos are shorter than the time between stills."""
+    """Write one sheet as a PNG. Raises ValueError as `section` does."""
+    one = section(rows, prompt, every_s, title)
+    draw(one.strips, one.times_s, one.texts, one.title, out)
+
+
+def section(rows: Sequence[Row], prompt: str, every_s: float | None, title: str) -> Section:
+    """One prompt's stills of all rows. Raises ValueError if videos are shorter than the time between stills, or of several sizes."""
     shots = [row.videos[prompt] for row in rows]
     every = every_s or max(shot.duration_s for shot in shots) / COLUMNS
     strips = [Strip(row.label, stills(shot.path, every), marks(shot.borders, every), row.calibration) for row, shot in zip(rows, shots)]
@@ -147,10 +153,11 @@ def sheet(rows: Sequence[Row], prompt: str, every_s: float | None, title: str, o
     starts = [0, *sorted(marks(shots[0].borders, every))]
     texts = [(start, text) for start, text in zip(starts, sentences(rows, prompt)) if start < columns]
     title += "; red: a scene begins" if any(strip.cuts for strip in strips) else ""
-    draw(strips, [(column + 0.5) * every for column in range(columns)], texts, title, out)
+    return Section(strips, [(column + 0.5) * every for column in range(columns)], texts, title)
 
 
-def _every(text: str) -> float | None:
+def every_of(text: str) -> float | None:
+    """Seconds between stills, None for the default. Raises ValueError in one line."""
     try:
         value = float(text) if text else None
     except ValueError:
@@ -177,7 +184,7 @@ def _command(words: Sequence[str]) -> list[str]:
     store, names = Path(given["store"]), _tasks(given["task"], Path(given["store"]))
     if not given["seed"].isdecimal():
         raise ValueError(f"seed={given['seed']}: a whole number of 0 or more, for example seed=0")
-    seed, every_s = int(given["seed"]), _every(given["every_s"])
+    seed, every_s = int(given["seed"]), every_of(given["every_s"])
     output, several = given["--output"], given["task"] == "all" or len(names) > 1
     if several and Path(output).suffix:
         raise ValueError(f"--output={output}: one file for several tasks; give a folder, for example --output docs")

@@ -52,6 +52,7 @@ RC: Any = {
     "legend.fontsize": 8,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
+    "image.interpolation": "nearest",
 }
 
 

@@ -56,13 +56,13 @@ def make(store: Path, names: Sequence[str] | None = None, styled: bool = False) 
     Raises:
         KeyError: for a name that the store has nothing of.
     """
-    found = _grouped(sources(store))
+    found = grouped(sources(store))
     owners = {source.name: name for name, group in found.items() for source in group} | {name: name for name in found}
     chosen = list(found) if names is None else list(dict.fromkeys(owners[name] for name in names))
     return _write(store, {name: found[name] for name in chosen}, Wanted(styled=styled))
 
 
-def _grouped(found: Iterable[Source]) -> dict[str, list[Source]]:
+def grouped(found: Iterable[Source]) -> dict[str, list[Source]]:
     """Sources of one table: all tasks of an experiment, or one task without."""
     groups: dict[str, list[Source]] = {}
     for source in found:
@@ -74,7 +74,7 @@ def _write(store: Path, groups: Mapping[str, Sequence[Source]], wanted: Wanted) 
     lines: list[str] = []
     looks = {name: look_of(group[0].experiment, wanted.rules) for name, group in groups.items()}
     for name, group in groups.items():
-        made = [one for source in _in_order(group) for one in _made(source, looks[name], wanted.compare)]
+        made = [one for source in in_order(group) for one in made_of(source, looks[name], wanted.compare)]
         for one in made:
             lines += [as_text(one.grid, wanted.styled), *(f"warning: not reproduced: {line}" for line in one.block.conflicts), ""]
         lines += save(store / "tables", name, combined(looks[name].title, [one.grid for one in made]), meta(name, looks[name].title, made))
@@ -90,13 +90,14 @@ def save(folder: Path, name: str, grids: Sequence[Grid], behind: Mapping[str, ob
     return [f"table: {folder / name}.md, .csv, .tex, .meta.json"]
 
 
-def _in_order(group: Sequence[Source]) -> list[Source]:
+def in_order(group: Sequence[Source]) -> list[Source]:
     """Tasks in the order of the paper, others behind."""
     order = ("long60", "long120", "smooth", "hard", "recall")
     return sorted(group, key=lambda source: (order.index(source.task) if source.task in order else len(order), source.name))
 
 
-def _made(source: Source, look: Look, compare: bool) -> list[Made]:
+def made_of(source: Source, look: Look, compare: bool = False) -> list[Made]:
+    """The grids of a source, the newest first, and the block of each; `compare`: with published rows."""
     blocks = gather(source.wishes)
     grids = [grid_of(block, blocks, source.ordered, look) for block in blocks]
     return [Made(published(grid, source.experiment) if compare else grid, block) for grid, block in zip(grids, blocks)]
@@ -154,7 +155,7 @@ def _of_store(store: Path, names: Sequence[str], given: Mapping[str, str], wante
     found = sources(store)
     if not found:
         raise ValueError(f"store={store}: no scores")
-    groups = _grouped(found)
+    groups = grouped(found)
     for name in names:
         _known("", name, [*groups, *opinions.TABLES], store)
     tasks = given["task"].split(",") if given["task"] else sorted({source.task for source in found})

@@ -91,8 +91,8 @@ def unit_key(run_id: str, prompt: Prompt, group: Sequence[Prompt] | None) -> dic
         prompt: the prompt.
         group: the whole prompt set if prompts share batches, since it decides which do; else None.
     """
-    members = None if group is None else digest([dataclasses.asdict(p) for p in group])
-    return {"run": run_id, "prompt": dataclasses.asdict(prompt), "group": members}
+    members = None if group is None else digest([p.content() for p in group])
+    return {"run": run_id, "prompt": prompt.content(), "group": members}
 
 
 def prompt_digest(prompt: Prompt, duration_scale: float) -> str:
@@ -103,7 +103,7 @@ def prompt_digest(prompt: Prompt, duration_scale: float) -> str:
         duration_scale: what they were multiplied by.
     """
     durations = [round(duration / duration_scale, 6) for duration in prompt.durations_s]
-    return digest(dataclasses.asdict(prompt) | {"durations_s": durations})
+    return digest(prompt.content() | {"durations_s": durations})
 
 
 def scores_key(config: RunConfig) -> dict[str, Any] | None:

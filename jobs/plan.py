@@ -21,6 +21,7 @@ from typing import Any
 from echo.backbone.headers import layers_of, misfit, read_header, shapes_of
 from echo.cache.policy import Policy, build, find
 from echo.geometry import Geometry
+from echo.routing import script_of
 from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_blocks
 from eval.protocol import scopes
 from eval.records import RENDER
@@ -113,6 +114,8 @@ def prepare(plain: Mapping[str, Any]) -> Job:
             policy.check(geometry, blocks)
         except ValueError as error:
             raise ValueError(f"method={config.method.name}: {error}") from error
+    for prompt in prompts[: config.prompts]:
+        _can_recall(prompt, policy)
     if config.eval.scorer == "vbench":
         scoring.check(config, prompts[: config.prompts])
     return Job(config, policy, prompts)
@@ -134,6 +137,15 @@ def _geometry(config: RunConfig, policy: Policy, prompts: Sequence[Prompt]) -> G
     if config.method.policy == RENDER:
         _can_be_rendered(config, policy, prompts, header, geometry)
     return geometry
+
+
+def _can_recall(prompt: Prompt, policy: Policy) -> None:
+    """Refuse a prompt that names a scene to recall which the policy's pool will not hold. Raises ValueError."""
+    if prompt.recalls:
+        try:
+            script_of(prompt, policy, lambda texts: [[1.0]] * len(texts))  # how like texts are changes a jump, not what is refused
+        except ValueError as error:
+            raise ValueError(f"prompt {prompt.id!r}: {error}") from None
 
 
 def _header(weights: Path) -> dict[str, Any]:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from echo.backbone.interface import VideoModel
+    from echo.backbone.interface import Stream, VideoModel
+    from echo.rollout import Block
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,19 @@ def _rolled(job: Job, backbone: VideoModel, group: Sequence[Prompt], rows: list[
 
     stream = backbone.codec.stream()
     for block in generate(backbone, job.policy, group, job.config.seed, repeat_initial_noise=job.config.noise.repeat_initial):
-        kept = block.latents[rows].float().cpu()  # a device has finished the block when it is here
-        yield Shot(
-            block.index,
-            block.scene,
-            lambda kept=kept: [row.contiguous().numpy().tobytes() for row in kept],  # type: ignore[misc]
-            lambda latents=block.latents: list(stream.decode(latents)[rows].cpu().numpy()),  # type: ignore[misc]
-            block.plan.as_json(),
-        )
+        yield developed(block, rows, stream)
+
+
+def developed(block: Block, rows: list[int], stream: Stream) -> Shot:
+    """The shot of a rollout's block, of the batch's `rows`; `stream` decodes its frames when they are asked for."""
+    kept = block.latents[rows].float().cpu()  # a device has finished the block when it is here
+    return Shot(
+        block.index,
+        block.scene,
+        lambda: [row.contiguous().numpy().tobytes() for row in kept],
+        lambda: list(stream.decode(block.latents)[rows].cpu().numpy()),
+        block.plan.as_json(),
+    )
 
 
 def _rendered(policy: Render, wanted: Sequence[Prompt], seed: int) -> Iterator[Shot]:

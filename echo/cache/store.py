@@ -120,6 +120,10 @@ class FrameStore:
         """A memory of one layer."""
         return self._named[name][layer]
 
+    def holds(self, frame: int) -> bool:
+        """Whether a latent frame is kept."""
+        return frame in self._slot
+
     def knows(self, name: str) -> bool:
         """Whether a memory of this name is kept."""
         return name in self._named

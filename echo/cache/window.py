@@ -28,6 +28,9 @@ _SDPA = kernels.attention("sdpa")
 OnSelect = Callable[[int, Plan, Tensor], None]
 """Told of each selection: layer, plan, token indices [B, K] into the candidates."""
 
+OnAttend = Callable[[int, Plan, "Pass", Tensor, Tensor], None]
+"""Told of each self-attention before it is computed: layer, plan, pass, the block's raw q and k [B, N, H, D], which are not to be kept."""
+
 
 class Pass(Enum):
     """The passes of a block: the first chooses the context, the clean one feeds store and memories.
@@ -64,6 +67,7 @@ class Window:
         shape = (1 if shared else geometry.layers, store.batch, tokens, geometry.heads, geometry.head_dim)
         self.k, self.v = store.k.new_zeros(shape), store.v.new_zeros(shape)
         self.phase = Pass.FIRST
+        self.on_attend: OnAttend | None = None
         self._grid = (geometry.grid_height, geometry.grid_width, geometry.head_dim)
         if attention is not None:
             self.attention = attention  # type: ignore[assignment]
@@ -91,6 +95,8 @@ class Window:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Self-attention of the block's raw q, k, v [B, N, H, D] over the window; no mask."""
         row = 0 if self.shared else layer
+        if self.on_attend is not None:
+            self.on_attend(layer, self.plan, self.phase, q, k)
         if self._context and (self.shared or self.phase in (Pass.FIRST, Pass.REWRITE)):
             self._assemble(layer, q, self.k[row, :, : self._context], self.v[row, :, : self._context])
         own_k, own_v = k[:, self._unseen :], v[:, self._unseen :]

@@ -84,14 +84,17 @@ class EchoMemory(Memory):
         ended = step.starts[-2]
         first = ended.block * self.geometry.frames_per_block
         frames = [first + f for f in self.policy.recall_frame.candidates(step.first_frame - first)]
-        tokens = self.scene_frames * self.geometry.tokens_per_frame
-        for layer, statistics in enumerate(self.layers):
+        for layer in range(self.geometry.layers):
             k, v = self.store.frames(layer, frames)
-            weights = recall.recall_weights(k, statistics.query_sum_BHD / tokens)
-            if self.policy.recall_frame.fusion is Fusion.crucial:
-                weights = recall.crucial(weights)
+            weights = self.candidate_weights(layer, k)
             base = self.policy.recall_frame.base_weight
             self.store.remember(f"srf{step.scene - 1}", layer, Named(recall.fuse(k, weights, base), recall.fuse(v, weights, base)))
+
+    def candidate_weights(self, layer: int, keys_BMSHD: Tensor) -> Tensor:
+        """alpha of eq. (8) as the settings have it, [B, M, S], by the mean query of the scene so far."""
+        tokens = self.scene_frames * self.geometry.tokens_per_frame
+        weights = recall.recall_weights(keys_BMSHD, self.layers[layer].query_sum_BHD / tokens)
+        return recall.crucial(weights) if self.policy.recall_frame.fusion is Fusion.crucial else weights
 
     def begin_block(self, step: Step, plan: Plan) -> None:
         """Ages of the candidates, which all layers share."""

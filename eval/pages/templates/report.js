@@ -1,0 +1,475 @@
+const report = (() => {
+  "use strict";
+  const $ = (id) => document.getElementById(id);
+  const { fps, block_frames: BLOCK, block_s: BLOCK_S } = DATA;
+  const transport = new Transport(fps);
+  const state = { task: DATA.parts.length ? DATA.parts[0].id : "", seed: "", prompt: "", methods: null, cell: null };
+  const live = new Set();       // figures in sight whose videos are attached
+  const rows = new Set();       // rows that are filled
+  let charts = [], opened = null, inSight = false;
+
+  // --- small helpers
+  const make = (name, attributes = {}, ...children) => {
+    const node = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) {
+      if (key === "text") node.textContent = value;
+      else if (value !== null && value !== false) node.setAttribute(key, value === true ? "" : value);
+    }
+    node.append(...children);
+    return node;
+  };
+  const colour = (plain) => `light-dark(${plain}, color-mix(in oklab, ${plain} 68%, white))`;
+  const seconds = (frame) => (frame / fps).toFixed(2);
+  const swatch = (kind, faded) => make("span", { class: faded ? "swatch faded" : "swatch", style: `--c:${DATA.kinds[kind].colour}` });
+
+  // --- data beside the page: each file hands its value to report.take
+  const asked = new Map(), coming = new Map();
+  const take = (name, value) => coming.get(name)?.(value);
+  const load = (name) => {
+    if (!asked.has(name)) {
+      asked.set(name, new Promise((resolve, reject) => {
+        coming.set(name, resolve);
+        const script = make("script", { src: `${encodeURI(name)}.js` });
+        script.addEventListener("load", () => script.remove());
+        script.addEventListener("error", () => reject(new Error(`${name}.js is not there`)));
+        document.head.append(script);
+      }));
+    }
+    return asked.get(name);
+  };
+
+  // --- what is shown
+  const shownParts = () => DATA.parts.filter((part) => state.task === "all" || part.id === state.task);
+  const shownMethods = (part) => part.methods.map((method, index) => [method, index]).filter(([method]) => !state.methods || state.methods.has(method.id));
+  const shownSeeds = (part) => part.seeds.map((seed, index) => [seed, index]).filter(([seed]) => state.seed === "all" || String(seed) === state.seed);
+  const shownPrompts = (part) => {
+    const words = state.prompt.toLowerCase().split(/\s+/).filter(Boolean);
+    return part.prompts.map((prompt, index) => [prompt, index]).filter(([prompt]) => {
+      const text = `${prompt.id} ${prompt.texts.join(" ")}`.toLowerCase();
+      return words.every((word) => text.includes(word));
+    });
+  };
+  const cellName = (part, method, prompt, seed) => `${method.id}/${prompt.id}/${seed}`;
+  const fragment = (cell, frame) => {
+    const words = [["task", state.task], ["seed", state.seed], ["prompt", state.prompt], ["method", state.methods ? [...state.methods].join(",") : ""], ["cell", cell], ["frame", frame]];
+    const plain = (text) => encodeURIComponent(text).replace(/%2F/g, "/").replace(/%2C/g, ",");
+    return `#${words.filter(([, value]) => value !== "" && value !== null && value !== undefined).map(([key, value]) => `${key}=${plain(String(value))}`).join("&")}`;
+  };
+  const keep = () => history.replaceState(null, "", fragment(state.cell));
+
+  // --- a strip with its playhead, its tooltip and its keys
+  const tip = $("tip");
+  const hideTip = () => { tip.hidden = true; for (const at of document.querySelectorAll(".strip .at")) at.remove(); };
+  const tipLines = (data, trace, block) => Strip.lines(trace, block, DATA.kinds).map((line) => make("tr", {},
+    make("td", {}, swatch(line.kind, line.faded), line.name), make("td", { class: "mono", text: line.frames }), make("td", { text: line.positions === "own positions" ? line.positions : `at ${line.positions}` })));
+  const blockWords = (data, trace, block) => {
+    const from = Math.max(0, block * BLOCK - data.lead);
+    return `Block ${block}, ${seconds(from)}\u2013${seconds((block + 1) * BLOCK - data.lead)} s, scene ${trace.scenes[block] + 1}`;
+  };
+  const showTip = (strip, data, trace, block) => {
+    hideTip();
+    const head = make("b", { text: blockWords(data, trace, block) });
+    tip.replaceChildren(head, make("table", {}, make("tbody", {}, ...tipLines(data, trace, block))));
+    const box = strip.getBoundingClientRect(), width = box.width / data.blocks;
+    strip.append(make("div", { class: "at", style: `left:${(100 * block) / data.blocks}%;width:${100 / data.blocks}%` }));
+    tip.hidden = false;
+    const left = Math.min(Math.max(6, box.left + (block + 0.5) * width - tip.offsetWidth / 2), window.innerWidth - tip.offsetWidth - 6);
+    const above = box.top - tip.offsetHeight - 8;
+    tip.style.left = `${left}px`;
+    tip.style.top = `${above > 4 ? above : box.bottom + 8}px`;
+  };
+  const stripOf = (data, trace, label) => {
+    const canvas = make("canvas"), head = make("div", { class: "head" });
+    const strip = make("div", { class: "strip", tabindex: "0", role: "slider", "aria-label": `What ${label} kept, by block`, "aria-valuemin": "0", "aria-valuemax": data.blocks - 1, "aria-valuenow": "0" }, canvas, head);
+    for (const border of data.borders.slice(1)) strip.append(make("div", { class: "border", style: `left:${(100 * border) / data.blocks}%` }));
+    const choose = (block) => {
+      strip.block = Math.max(0, Math.min(data.blocks - 1, block));
+      strip.setAttribute("aria-valuenow", strip.block);
+      const lines = Strip.lines(trace, strip.block, DATA.kinds).map((line) => `${line.name} ${line.frames} at ${line.positions}`);
+      strip.setAttribute("aria-valuetext", `${blockWords(data, trace, strip.block)}: ${lines.join("; ")}`);
+      showTip(strip, data, trace, strip.block);
+    };
+    const under = (event) => { const box = strip.getBoundingClientRect(); return Math.floor(((event.clientX - box.left) / box.width) * data.blocks); };
+    const go = (block) => transport.seek(block * BLOCK - data.lead);
+    strip.addEventListener("pointermove", (event) => choose(under(event)));
+    strip.addEventListener("pointerleave", () => { if (document.activeElement !== strip) hideTip(); });
+    strip.addEventListener("click", (event) => go(under(event)));
+    strip.addEventListener("focus", () => { if (strip.matches(":focus-visible")) choose(Math.floor((transport.frame + data.lead) / BLOCK)); });
+    strip.addEventListener("blur", hideTip);
+    strip.addEventListener("keydown", (event) => {
+      const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowDown: -1, ArrowUp: 1, PageDown: -10, PageUp: 10, Home: -data.blocks, End: data.blocks };
+      if (event.key in steps) choose((strip.block ?? 0) + steps[event.key]);
+      else if (event.key === "Enter") go(strip.block ?? 0);
+      else if (event.key === "Escape") hideTip();
+      else return;
+      event.preventDefault();
+      event.stopPropagation();
+    });
+    strip.place = (frame) => { head.style.left = `${(100 * (Math.min(frame, data.frames - 1) + data.lead + 0.5)) / (data.blocks * BLOCK)}%`; };
+    strip.draw = () => Strip.draw(canvas, trace, DATA.kinds);
+    strip.place(transport.frame);
+    return strip;
+  };
+  const noStrip = () => make("div", { class: "strip none", text: "no memory" });
+
+  // --- a cell of the grid
+  const videoOf = (data, label) => make("video", { muted: true, playsinline: true, preload: "auto", tabindex: "-1", "aria-label": label });
+  const screenOf = (method) => make("div", { class: method.size[1] <= 160 ? "screen small-frames" : "screen", style: `--ratio:${method.size[0]} / ${method.size[1]}` });
+  const figureOf = (row, method, index) => {
+    const entry = row.task.cells[index][row.promptIndex][row.seedIndex];
+    const screen = screenOf(method), name = typeof entry === "string" ? entry : entry && entry.data;
+    const button = make("button", { type: "button", class: "open", "aria-expanded": "false" }, method.label);
+    if (method.more) button.append(make("span", { class: "more", text: ` ${method.more}` }));
+    const figure = make("figure", { class: "cell", "data-method": method.id, "data-cell": cellName(row.task, method, row.prompt, row.seed) }, screen, make("figcaption", {}, button));
+    Object.assign(figure, { row, method, screen, entry, name, button, visible: false });
+    if (!name) {
+      const words = entry ? entry.status : "not asked for";
+      screen.append(make("div", { class: "none" }, make("span", { class: entry && entry.status === "failed" ? "bad" : "", text: words }), make("span", { text: (entry && entry.note.slice(0, 90)) || "" })));
+      button.disabled = true;
+      return figure;
+    }
+    button.addEventListener("click", () => (state.cell === figure.dataset.cell ? close() : open(figure)));
+    sight.observe(figure);
+    return figure;
+  };
+  const attach = async (figure) => {
+    figure.visible = true;
+    let data;
+    try { data = await load(figure.name); } catch (error) {
+      figure.screen.replaceChildren(make("div", { class: "none bad", text: error.message }));
+      return;
+    }
+    if (!figure.visible || figure.video) return;
+    figure.data = data;
+    figure.video = videoOf(data, `${figure.method.label}, ${figure.row.prompt.id}`);
+    figure.video.muted = true;
+    figure.video.addEventListener("error", () => { if (figure.video) figure.screen.replaceChildren(make("div", { class: "none bad", text: "this video cannot be played" })); });
+    figure.video.src = data.video;
+    figure.screen.replaceChildren(figure.video);
+    transport.join(figure.video, data.frames);
+    live.add(figure);
+    if (figure.strip) { figure.strip.place?.(transport.frame); return; }
+    const trace = data.trace ? await load(data.trace).catch(() => null) : null;
+    if (figure.strip) return;
+    figure.strip = trace ? stripOf(data, trace, figure.method.label) : noStrip();
+    figure.screen.after(figure.strip);
+    figure.strip.draw?.();
+  };
+  const detach = (figure) => {
+    figure.visible = false;
+    live.delete(figure);
+    if (!figure.video) return;
+    const video = figure.video;
+    figure.video = null;
+    transport.leave(video);
+    video.removeAttribute("src");
+    video.load();
+    video.remove();
+  };
+  const sight = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) attach(entry.target); else detach(entry.target);
+  }, { rootMargin: "120px 0px" });
+
+  // --- a row: a prompt and a seed, filled when it comes near
+  const rowOf = (part, prompt, promptIndex, seed, seedIndex) => {
+    const section = make("section", { class: "prompt", "aria-label": `Prompt ${prompt.id}, seed ${seed}`, "data-prompt": prompt.id, "data-seed": seed });
+    section.classList.add("ahead");
+    Object.assign(section, { task: part, prompt, promptIndex, seed, seedIndex });  // an element's own `part` is something else
+    near.observe(section);
+    return section;
+  };
+  const fill = (section) => {
+    if (section.filled) return;
+    section.filled = true;
+    const { task: part, prompt, seed } = section;
+    section.said = make("p", { class: "said" });
+    const line = make("div", { class: "line" }, section.said);
+    section.append(line);
+    if (prompt.texts.length > 1) {
+      const scenes = prompt.texts.map((text, index) => make("li", {}, `${text} `, make("span", { text: index < prompt.borders.length ? `${prompt.how[index] || "first"}, from ${(prompt.borders[index] * BLOCK_S).toFixed(1)} s` : prompt.how[index] })));
+      const list = make("ol", { class: "scenes", hidden: true }, ...scenes), more = make("button", { type: "button", class: "quiet small", "aria-expanded": "false", text: `${prompt.texts.length} scenes` });
+      more.addEventListener("click", () => { list.hidden = !list.hidden; more.setAttribute("aria-expanded", String(!list.hidden)); });
+      line.append(more);
+      section.append(list);
+    }
+    const methods = shownMethods(part), cells = make("div", { class: "cells", style: `--n:${Math.max(1, methods.length)}` });
+    section.append(cells);
+    cells.append(...methods.map(([method, index]) => figureOf(section, method, index)));
+    section.classList.remove("ahead");
+    rows.add(section);
+    section.title_ = make("h3", { text: prompt.id });
+    section.seedWords = make("span", { class: "muted", text: part.seeds.length > 1 ? ` seed ${seed}, ` : " " });
+    tellScene(section, transport.frame, true);
+    $("grid").style.setProperty("--row", `${section.offsetHeight}px`);  // so that rows ahead take about the place that they will need
+  };
+  const tellScene = (section, frame, force) => {
+    const { prompt } = section, block = Math.floor(frame / BLOCK);
+    let scene = 0;
+    while (scene + 1 < prompt.borders.length && prompt.borders[scene + 1] <= block) scene += 1;
+    if (!force && scene === section.scene) return;
+    section.scene = scene;
+    const many = prompt.borders.length > 1, how = prompt.how[scene] ? `, ${prompt.how[scene]}` : "";
+    const words = many ? `scene ${scene + 1} of ${prompt.borders.length}${how}: ` : "";
+    section.said.replaceChildren(section.title_, section.seedWords, make("span", { class: "muted", text: words }), make("span", { class: "now", text: prompt.texts[scene] || "(text not at hand: the prompt set has changed or gone)" }));
+  };
+  const near = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) { near.unobserve(entry.target); fill(entry.target); }
+  }, { rootMargin: "700px 0px" });
+
+  // --- a cell by itself: large, with scores of its scenes, its drift and where it comes from
+  const close = () => {
+    if (!opened) return;
+    transport.leave(opened.video);
+    opened.video.removeAttribute("src");
+    opened.video.load();
+    opened.panel.remove();
+    opened.figure.button.setAttribute("aria-expanded", "false");
+    const { button } = opened.figure;
+    opened = null;
+    state.cell = null;
+    keep();
+    button.focus({ preventScroll: true });
+  };
+  const segmentsOf = (data, prompt) => {
+    const names = [...new Set(data.per_segment.flatMap((segment) => Object.keys(segment)))].filter((name) => name !== "start" && name !== "end");
+    const head = make("tr", {}, make("th", { text: "Scene" }), make("th", { class: "n", text: "Seconds" }), ...names.map((name) => make("th", { class: "n", title: name, text: name.replace(/^(proxy|world)[.](.*)$/, "$2 ($1)").replace(/[._]/g, " ") })));
+    const body = data.per_segment.map((segment, index) => make("tr", { title: prompt.texts[index] || "" }, make("th", { text: String(index + 1) }),
+      make("td", { class: "n", text: `${(segment.start / fps).toFixed(1)}\u2013${(segment.end / fps).toFixed(1)}` }),
+      ...names.map((name) => make("td", { class: "n", text: typeof segment[name] === "number" ? segment[name].toFixed(2) : "-" }))));
+    return make("div", { class: "wide scroll segments", tabindex: "0", role: "region", "aria-label": "Scores by scene" }, make("h5", { text: "Scores by scene" }), make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
+  };
+  const factsOf = (data) => {
+    const list = (words, pairs) => make("div", {}, make("h5", { text: words }), make("dl", {}, ...pairs.flatMap(([name, value]) => [make("dt", { text: name.replace(/[._]/g, " ") }), make("dd", {}, value)])));
+    const scores = Object.entries(data.metrics).map(([name, value]) => [name, value === null ? "-" : value.toFixed(2)]);
+    const told = ["attempt", "host", "device", "fps", "block_ms", "generate_s", "latents_sha256"].filter((name) => data.facts[name] !== undefined);
+    const from = [["run", make("a", { href: `#run-${data.run}`, class: "mono", text: data.run })], ...told.map((name) => [name, make("span", { class: "mono", text: String(data.facts[name]) })])];
+    return make("div", { class: "wide facts" }, ...(scores.length ? [list("Scores of the video", scores)] : []), list("Where it comes from", from));
+  };
+  const driftOf = (data) => {
+    const names = Object.keys(data.drift), box = make("div", { class: "wide curves" });
+    opened.charts = names.map((name) => {
+      const line = { name: "video", colour: colour(DATA.series[0]), mean: data.drift[name], half: null };
+      const chart = Curves.chart([line], Math.max(data.blocks, data.drift[name].length), data.borders, BLOCK_S, `${name} of this video by block`, { ...Curves.size, height: 110 });
+      box.append(make("figure", {}, make("p", { class: "title", text: `${name.replace(/_/g, " ")}, by block` }), chart));
+      return chart;
+    });
+    return names.length ? [box] : [];
+  };
+  const open = async (figure, show) => {
+    if (opened) close();
+    const data = await load(figure.name), { row, method } = figure;
+    const trace = data.trace ? await load(data.trace).catch(() => null) : null;
+    if (opened) close();
+    const closing = make("button", { type: "button", class: "end", text: "Close" });
+    const link = make("a", { class: "permalink small", text: "Link to this cell" });
+    const video = videoOf(data, `${method.label}, large`), screen = screenOf(method);
+    const strip = trace ? stripOf(data, trace, method.label) : noStrip();
+    const now = make("div", { class: "now small" });
+    const length = seconds(data.frames);
+    const right = make("div", {}, make("h5", { text: "Kept, block by block" }), strip, ...(trace ? [make("div", { class: "axis" }, make("span", { text: "0 s" }), make("span", { text: `${length} s, ${data.blocks} blocks` })), now] : []));
+    const status = typeof figure.entry === "object" ? [make("span", { class: "bad", text: `${figure.entry.status} ${figure.entry.note}` })] : [];
+    opened = { figure, data, trace, video, strip, now, link, charts: [] };
+    const head = make("header", {}, make("h4", { text: `${method.label}${method.more ? `, ${method.more}` : ""}` }), make("span", { class: "muted", text: `${row.prompt.id}, seed ${row.seed}` }), ...status, link, closing);
+    const panel = make("div", { class: "detail", role: "region", "aria-label": `${method.label}, ${row.prompt.id}, seed ${row.seed}`, tabindex: "-1" }, head, screen, right);
+    if (data.per_segment.length) panel.append(segmentsOf(data, row.prompt));
+    panel.append(...driftOf(data), factsOf(data));
+    opened.panel = panel;
+    video.muted = true;
+    video.src = data.video;
+    screen.append(video);
+    row.append(panel);
+    strip.draw?.();
+    transport.join(video, data.frames);
+    figure.button.setAttribute("aria-expanded", "true");
+    closing.addEventListener("click", close);
+    state.cell = figure.dataset.cell;
+    keep();
+    tellOpened(transport.frame);
+    panel.focus({ preventScroll: true });
+    if (show) row.scrollIntoView({ block: "start", behavior: "instant" });
+  };
+  const tellOpened = (frame) => {
+    if (!opened) return;
+    const { data, trace, strip, now, link, charts: own } = opened;
+    const block = Math.min(data.blocks - 1, Math.floor((Math.min(frame, data.frames - 1) + data.lead) / BLOCK));
+    strip.place?.(frame);
+    for (const chart of own) chart.place((frame + data.lead) / BLOCK);
+    if (!transport.running) link.setAttribute("href", fragment(state.cell, frame));
+    if (!trace || opened.block === block) return;
+    opened.block = block;
+    now.replaceChildren(make("b", { text: blockWords(data, trace, block) }), make("table", {}, make("tbody", {}, ...tipLines(data, trace, block))));
+  };
+
+  // --- drift of the task that is shown
+  const drawDrift = async () => {
+    const part = shownParts()[0], box = $("curves");
+    if (!part) return;
+    const lines = await load(`drift/${part.id}`).catch(() => []);
+    if (part !== shownParts()[0]) return;
+    const shown = new Set(shownMethods(part).map(([, index]) => index)), kept = lines.filter((line) => shown.has(line.method));
+    charts = [];
+    box.replaceChildren();
+    if (!kept.length) { $("drift-words").textContent = `${part.title}: no scores by block. The embedded scorer writes them.`; return; }
+    const borders = part.prompts.every((prompt) => String(prompt.borders) === String(part.prompts[0].borders)) ? part.prompts[0].borders : [0];
+    const hues = part.methods.map((method) => method.calibration ? "var(--muted)" : colour(DATA.series[part.methods.filter((other) => !other.calibration).indexOf(method) % DATA.series.length]));
+    const named = (line) => part.methods[line.method].label + (part.methods[line.method].more ? ` (${part.methods[line.method].more})` : "");
+    $("drift-words").textContent = `${part.title}. Moving mean over ${DATA.window * BLOCK_S} s, mean over videos; point at a name for its 95 % band over prompts. Dashed: rendered rows.`;
+    const buttons = kept.map((line) => make("button", { type: "button" }, make("span", { class: "swatch", style: `--c:${hues[line.method]}` }), named(line)));
+    box.append(make("div", { class: "lines" }, ...buttons));
+    for (const [name, words] of Object.entries(DATA.measures)) {
+      const drawn = kept.filter((line) => line.curves[name]).map((line) => ({ name: part.methods[line.method].id, colour: hues[line.method], calibration: part.methods[line.method].calibration, ...line.curves[name] }));
+      const chart = Curves.chart(drawn, Math.max(...drawn.map((line) => line.mean.length)), borders, BLOCK_S, `${words}, ${part.title}`);
+      charts.push(chart);
+      box.append(make("figure", {}, make("p", { class: "title", text: words }), chart));
+    }
+    buttons.forEach((button, index) => {
+      for (const event of ["pointerenter", "focus"]) button.addEventListener(event, () => Curves.focus(charts, part.methods[kept[index].method].id));
+      for (const event of ["pointerleave", "blur"]) button.addEventListener(event, () => Curves.focus(charts, null));
+    });
+    for (const chart of charts) chart.place(transport.frame / BLOCK);
+  };
+
+  // --- filters
+  const options = (select, pairs, value) => {
+    select.replaceChildren(...pairs.map(([key, words]) => make("option", { value: key, text: words })));
+    select.value = value;
+  };
+  const showFilters = () => {
+    const tasks = DATA.parts.map((part) => [part.id, part.title]);
+    options($("task"), tasks.length > 1 ? [...tasks, ["all", "All tasks"]] : tasks, state.task);
+    const seeds = [...new Set(shownParts().flatMap((part) => part.seeds))].sort((one, other) => one - other).map(String);
+    if (!seeds.includes(state.seed) && state.seed !== "all") state.seed = seeds[0] ?? "";
+    options($("seed"), seeds.length > 1 ? [...seeds.map((seed) => [seed, seed]), ["all", "all seeds"]] : seeds.map((seed) => [seed, seed]), state.seed);
+    $("prompt").value = state.prompt;
+    $("prompt-ids").replaceChildren(...[...new Set(shownParts().flatMap((part) => part.prompts.map((prompt) => prompt.id)))].map((id) => make("option", { value: id })));
+    const methods = new Map(shownParts().flatMap((part) => part.methods.map((method) => [method.id, method])));
+    for (const chip of $("methods").querySelectorAll(".chip")) chip.remove();
+    for (const method of methods.values()) {
+      const chip = make("button", { type: "button", class: "chip", "data-method": method.id, title: method.id, "aria-pressed": String(!state.methods || state.methods.has(method.id)), text: method.label + (method.more ? ` (${method.more})` : "") });
+      chip.addEventListener("click", () => {
+        const there = [...methods.keys()], on = new Set(state.methods ? there.filter((id) => state.methods.has(id)) : there);
+        if (on.has(method.id)) on.delete(method.id); else on.add(method.id);
+        state.methods = on.size === there.length ? null : on;
+        chip.setAttribute("aria-pressed", String(on.has(method.id)));
+        show();
+      });
+      $("methods").append(chip);
+    }
+  };
+  const show = () => {
+    state.cell = opened ? (close(), null) : null;
+    hideTip();
+    for (const figure of [...live]) detach(figure);
+    sight.disconnect();
+    near.disconnect();
+    rows.clear();
+    const sections = [];
+    let videos = 0;
+    for (const part of shownParts()) {
+      const prompts = shownPrompts(part), methods = shownMethods(part), seeds = shownSeeds(part);
+      if (state.task === "all" && prompts.length) sections.push(make("h3", { text: part.title }));
+      for (const [prompt, promptIndex] of prompts) for (const [seed, seedIndex] of seeds) {
+        sections.push(rowOf(part, prompt, promptIndex, seed, seedIndex));
+        for (const [, index] of methods) { const entry = part.cells[index][promptIndex][seedIndex]; if (typeof entry === "string" || (entry && entry.data)) videos += 1; }
+      }
+    }
+    $("grid").replaceChildren(...sections);
+    $("count").textContent = `${videos} ${videos === 1 ? "video" : "videos"} shown of ${DATA.parts.reduce((sum, part) => sum + part.cells.flat(2).filter((entry) => typeof entry === "string" || (entry && entry.data)).length, 0)}`;
+    const parts = shownParts(), same = parts.flatMap((part) => part.prompts.map((prompt) => String(prompt.borders)));
+    transport.resize(Math.max(1, ...parts.map((part) => part.frames)));
+    $("seek").max = transport.frames - 1;
+    const borders = same.length && same.every((text) => text === same[0]) ? parts[0].prompts[0].borders.slice(1) : [];
+    $("ticks").replaceChildren(...borders.map((border) => make("i", { style: `left:${(100 * border * BLOCK) / transport.frames}%` })));
+    keep();
+    drawDrift();
+  };
+
+  // --- links: the fragment holds the filters, the open cell and the frame
+  const refuse = [];
+  const apply = async () => {
+    const words = new URLSearchParams(location.hash.slice(1).replace(/\+/g, "%2B"));
+    if (location.hash && !location.hash.includes("=")) { if (!$("grid").children.length) { showFilters(); show(); } return; }
+    refuse.length = 0;
+    const task = words.get("task");
+    if (task && task !== "all" && !DATA.parts.some((part) => part.id === task)) refuse.push(`task ${task}`);
+    else if (task) state.task = task;
+    state.seed = words.get("seed") ?? state.seed;
+    state.prompt = words.get("prompt") ?? "";
+    const known = new Set(shownParts().flatMap((part) => part.methods.map((method) => method.id)));
+    const methods = (words.get("method") || "").split(",").filter(Boolean);
+    refuse.push(...methods.filter((id) => !known.has(id)).map((id) => `method ${id}`));
+    state.methods = methods.some((id) => known.has(id)) ? new Set(methods.filter((id) => known.has(id))) : null;
+    const cell = words.get("cell"), place = cell && find(cell);
+    if (cell && !place) refuse.push(`cell ${cell}`);
+    if (place) {
+      state.seed = state.seed === "all" ? "all" : String(place.seed);
+      if (state.methods && !state.methods.has(place.method.id)) state.methods.add(place.method.id);
+      if (!shownPrompts(place.part).some(([prompt]) => prompt === place.prompt)) state.prompt = "";
+    }
+    showFilters();
+    show();
+    if (refuse.length) $("count").textContent += `. The link names what this report lacks: ${refuse.join(", ")}`;
+    if (place) {
+      const row = [...$("grid").querySelectorAll(".prompt")].find((one) => one.task === place.part && one.prompt === place.prompt && String(one.seed) === String(place.seed));
+      near.unobserve(row);
+      fill(row);
+      const figure = [...row.querySelectorAll(".cell")].find((one) => one.dataset.cell === cell);
+      if (figure.name) await open(figure, true); else row.scrollIntoView({ block: "start" });
+    }
+    if (words.get("frame") !== null && /^\d+$/.test(words.get("frame"))) transport.seek(Number(words.get("frame")));
+  };
+  const find = (cell) => {
+    for (const part of shownParts()) for (const method of part.methods) for (const prompt of part.prompts) for (const seed of part.seeds) {
+      if (cellName(part, method, prompt, seed) === cell) return { part, method, prompt, seed };
+    }
+    return null;
+  };
+
+  // --- wiring
+  transport.listen((frame) => {
+    for (const figure of live) figure.strip?.place?.(frame);
+    for (const row of rows) if (row.isConnected) tellScene(row, frame);
+    for (const chart of charts) chart.place(frame / BLOCK);
+    tellOpened(frame);
+    $("seek").value = frame;
+    $("seek").setAttribute("aria-valuetext", `${seconds(frame)} seconds, frame ${frame}`);
+    $("clock").textContent = `${seconds(frame)} s, frame ${frame} of ${transport.frames}`;
+    $("play").textContent = transport.running ? "Pause" : "Play";
+  });
+  $("play").addEventListener("click", () => transport.toggle());
+  $("back").addEventListener("click", () => transport.step(-1));
+  $("forth").addEventListener("click", () => transport.step(1));
+  $("seek").addEventListener("input", () => {
+    const frame = Number($("seek").value);  // read first: a pause puts the handle back where the clock stands
+    if (transport.running) transport.pause();
+    transport.seek(frame);
+  });
+  $("rate").addEventListener("change", () => { transport.rate = Number($("rate").value); });
+  $("loop").addEventListener("change", () => { transport.loop = $("loop").checked; });
+  $("task").addEventListener("change", () => { state.task = $("task").value; state.methods = null; showFilters(); show(); });
+  $("seed").addEventListener("change", () => { state.seed = $("seed").value; show(); });
+  let typing = 0;
+  $("prompt").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(() => { state.prompt = $("prompt").value.trim(); show(); }, 120); });
+  $("reset").addEventListener("click", () => { state.prompt = ""; state.methods = null; showFilters(); show(); });
+  document.addEventListener("keydown", (event) => {
+    const target = event.target;
+    if (event.ctrlKey || event.metaKey || event.altKey || !inSight) return;
+    if (target.matches("select, textarea, input:not([type=range]):not([type=checkbox])") || target.closest(".scroll")) return;
+    const step = event.shiftKey ? BLOCK : 1;
+    if (event.key === " " && !target.matches("button, summary, a, input[type=checkbox]")) transport.toggle();
+    else if (event.key === "ArrowLeft") transport.step(-step);
+    else if (event.key === "ArrowRight") transport.step(step);
+    else if (event.key === "Escape" && opened) close();
+    else return;
+    event.preventDefault();
+  });
+  new IntersectionObserver((entries) => { inSight = entries[entries.length - 1].isIntersecting; }).observe($("videos"));
+  const redraw = () => { for (const strip of document.querySelectorAll(".strip")) strip.draw?.(); };
+  new ResizeObserver(() => { cancelAnimationFrame(redraw.soon); redraw.soon = requestAnimationFrame(redraw); }).observe($("grid"));
+  window.addEventListener("scroll", () => { if (!document.activeElement?.matches?.(".strip:focus-visible")) hideTip(); }, { passive: true });
+  window.addEventListener("hashchange", () => apply());
+  $("key").append(...Object.entries(DATA.kinds).map(([kind, { name }]) => make("span", {}, swatch(kind), name)), make("span", {}, make("span", { class: "swatch faded", style: "--c:var(--muted)" }), "decaying"), make("span", { text: "\u2502 a scene begins" }));
+  if (DATA.parts.length) apply();
+  transport.tell();
+  return { take, load, transport, state, live };
+})();

@@ -1,0 +1,120 @@
+// One clock for all videos of the page. A frame is shown from its number / fps on; a paused video stands in the middle of its frame.
+class Transport {
+  constructor(fps) {
+    this.fps = fps;
+    this.frames = 1;          // of the longest video that is shown
+    this.position = 0;        // in frames; whole while paused
+    this.rate = 1;
+    this.loop = true;
+    this.running = false;
+    this.films = new Map();   // video element -> {frames, wanted}
+    this.listeners = [];
+    this.last = 0;
+    this.corrected = 0;
+    this.tick = this.tick.bind(this);
+  }
+
+  get frame() { return Math.min(this.frames - 1, Math.max(0, Math.floor(this.position))); }
+
+  listen(call) { this.listeners.push(call); }
+
+  tell() { for (const call of this.listeners) call(this.frame); }
+
+  // A video joins when it comes into sight; frames: how many it has.
+  join(video, frames) {
+    const film = { frames, wanted: null };
+    this.films.set(video, film);
+    video.addEventListener("loadedmetadata", () => this.place(video, film), { once: true });
+    video.addEventListener("seeked", () => {
+      if (film.wanted !== null) { video.currentTime = film.wanted; film.wanted = null; }
+    });
+    if (video.readyState > 0) this.place(video, film);
+  }
+
+  leave(video) { this.films.delete(video); }
+
+  time(film, position) {
+    const frame = Math.min(position, film.frames - 1);
+    return (this.running && frame === position ? frame : Math.floor(frame) + 0.5) / this.fps;
+  }
+
+  place(video, film) {
+    if (video.readyState === 0 || !this.films.has(video)) return;
+    const time = this.time(film, this.position);
+    if (video.seeking) film.wanted = time;
+    else if (Math.abs(video.currentTime - time) > 1e-4) video.currentTime = time;
+    if (this.running && this.position < film.frames - 1) { video.playbackRate = this.rate; video.play().catch(() => {}); }
+  }
+
+  placeAll() { for (const [video, film] of this.films) this.place(video, film); }
+
+  resize(frames) {
+    this.frames = Math.max(1, frames);
+    if (this.position > this.frames - 1) this.seek(this.frames - 1);
+    else this.tell();
+  }
+
+  seek(frame) {
+    this.position = Math.min(this.frames - 1, Math.max(0, Math.floor(frame)));
+    this.placeAll();
+    this.tell();
+  }
+
+  step(frames) { if (this.running) this.pause(); this.seek(this.frame + frames); }
+
+  play() {
+    if (this.running) return;
+    if (this.position >= this.frames - 1) this.position = 0;
+    this.running = true;
+    this.last = 0;
+    this.placeAll();
+    this.tell();
+    requestAnimationFrame(this.tick);
+  }
+
+  pause() {
+    this.running = false;
+    this.position = this.frame;
+    for (const [video, film] of this.films) { video.pause(); video.playbackRate = 1; this.place(video, film); }
+    this.tell();
+  }
+
+  toggle() { if (this.running) this.pause(); else this.play(); }
+
+  // The clock follows the machine's while videos keep up; it stands where none of them has a frame to show.
+  tick(now) {
+    if (!this.running) return;
+    const passed = this.last ? Math.min(0.25, (now - this.last) / 1000) : 0;
+    this.last = now;
+    if (!this.stalled()) this.position += passed * this.fps * this.rate;
+    if (this.position >= this.frames) {
+      if (!this.loop) { this.position = this.frames - 1; this.pause(); return; }
+      this.position = 0;
+      this.placeAll();
+    } else if (now - this.corrected > 80) {
+      this.corrected = now;
+      for (const [video, film] of this.films) this.correct(video, film);
+    }
+    this.tell();
+    requestAnimationFrame(this.tick);
+  }
+
+  stalled() {
+    let waiting = 0;
+    for (const [video] of this.films) if (video.readyState < 3 && !video.error) waiting += 1;
+    return waiting > 0 && waiting === this.films.size;
+  }
+
+  // A video that is a little off runs a little faster or slower; one that is far off jumps.
+  correct(video, film) {
+    if (video.readyState < 2 || video.seeking) return;
+    if (this.position >= film.frames - 1) {
+      if (!video.paused) { video.pause(); this.place(video, film); }
+      return;
+    }
+    if (video.paused) { this.place(video, film); return; }
+    const off = video.currentTime - this.position / this.fps;
+    if (Math.abs(off) > 0.3) video.currentTime = (this.position + 0.5) / this.fps;
+    else video.playbackRate = this.rate * (1 - Math.max(-0.4, Math.min(0.4, Math.abs(off) < 0.006 ? 0 : off * 4)));
+  }
+}

@@ -1,0 +1,323 @@
+"""The report as people use it, in headless Chromium from file://. Each frame of its videos shows its number as bars."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from eval import report
+from tests import reports
+from tests.browser.conftest import console_errors
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two tasks, three methods, three prompts, two seeds."""
+    root = reports.store(tmp_path_factory.mktemp("report"))
+    reports.store(root, task="hard")
+    reports.ask_more(next(root.glob("runs/tiny/smooth/echo/seed=0/*")), ["p07"])
+    assert report.main([f"store={root}", "--output", str(root / "out")]) == 0
+    return root / "out"
+
+
+@pytest.fixture
+def page(browser, folder):
+    """The report, opened at its videos, which are there."""
+    opened(browser, folder, "#task=smooth")
+    yield browser
+    assert not console_errors(browser)
+
+
+def opened(driver, folder, fragment=""):
+    driver.get("about:blank")
+    driver.get((folder / "index.html").as_uri() + fragment)
+    driver.execute_script("document.getElementById('videos').scrollIntoView({behavior: 'instant'})")
+    until(driver, "return report.live.size > 1 && [...report.live].every(figure => figure.video.readyState >= 3 && figure.strip)")
+
+
+def until(driver, script, seconds=20.0):
+    """Wait for a script's answer to be true; the answer."""
+    end = time.monotonic() + seconds
+    while not (found := driver.execute_script(script)):
+        assert time.monotonic() < end, f"never true: {script}"
+        time.sleep(0.05)
+    return found
+
+
+def stand(driver, wanted, least=3):
+    """Wait until the pixels of all videos in the window say this frame; a picture may come before the browser has painted."""
+    end = time.monotonic() + 10
+    while set(numbers := shown(driver)) != {wanted} or len(numbers) < least:
+        assert time.monotonic() < end, f"frames {numbers}, wanted {wanted} of {least} videos or more"
+        time.sleep(0.05)
+
+
+def shown(driver) -> list[int]:
+    """Numbers of the frames that a picture of the window shows, read off the pixels of all videos that are wholly in it."""
+    boxes = driver.execute_script(
+        "const bar = document.querySelector('.transport').getBoundingClientRect().top;"
+        "return [...document.querySelectorAll('video')].map(video => video.getBoundingClientRect())"
+        ".filter(box => box.top >= 0 && box.bottom <= bar).map(box => [box.left, box.top, box.width, box.height])"
+    )
+    picture = cv2.imdecode(np.frombuffer(driver.get_screenshot_as_png(), np.uint8), cv2.IMREAD_GRAYSCALE)
+    found = []
+    for left, top, width, height in boxes:
+        bars = [picture[round(top + height / 2), round(left + (bit + 0.5) * width / 8)] for bit in range(8)]
+        found.append(sum((bar > 127) << bit for bit, bar in enumerate(bars)))
+    return found
+
+
+def press(driver, *keys):
+    from selenium.webdriver import ActionChains
+
+    chain = ActionChains(driver)
+    for key in keys:
+        chain.send_keys(key)
+    chain.perform()
+
+
+def frame(driver) -> int:
+    return driver.execute_script("return report.transport.frame")
+
+
+def test_all_videos_stand_on_the_frame_that_was_sought(page):
+    for wanted in (100, 7, 215, 0, 128):
+        page.execute_script(
+            "const seek = document.getElementById('seek'); seek.value = arguments[0]; seek.dispatchEvent(new Event('input'))", wanted
+        )
+        stand(page, wanted)
+
+
+def test_keys_step_by_a_frame_and_by_a_block(page):
+    from selenium.webdriver import ActionChains, Keys
+
+    page.execute_script("report.transport.seek(100)")
+    press(page, Keys.ARROW_RIGHT)
+    stand(page, 101)
+    press(page, Keys.ARROW_LEFT, Keys.ARROW_LEFT)
+    stand(page, 99)
+    ActionChains(page).key_down(Keys.SHIFT).send_keys(Keys.ARROW_RIGHT).key_up(Keys.SHIFT).perform()
+    stand(page, 111)
+    assert page.find_element("id", "clock").text == "6.94 s, frame 111 of 216"
+
+
+def test_videos_play_in_step_to_a_frame(page):
+    page.execute_script("report.transport.seek(3)")
+    stand(page, 3)
+    press(page, " ")
+    assert page.find_element("id", "play").text == "Pause"
+    until(page, "return report.transport.frame > 24")
+    seen = []
+    for _ in range(6):
+        numbers = shown(page)
+        seen.append(numbers)
+        assert max(numbers) - min(numbers) <= 1 and len(numbers) >= 3, seen
+    assert seen[-1][0] > seen[0][0], "they move"
+    press(page, " ")
+    stand(page, frame(page))
+    assert frame(page) > 24 and page.find_element("id", "play").text == "Play"
+
+
+def test_a_scrub_while_playing_stops_all_on_one_frame(page):
+    page.find_element("id", "play").click()
+    until(page, "return report.transport.frame > 8")
+    page.execute_script("const seek = document.getElementById('seek'); for (const to of [40, 90, 60, 150]) {"
+                        " seek.value = to; seek.dispatchEvent(new Event('input')); }")  # fmt: skip
+    stand(page, 150)
+
+
+def test_a_video_that_comes_into_sight_joins_in_step(page):
+    page.execute_script("report.transport.seek(77); document.querySelectorAll('.prompt')[2].scrollIntoView({behavior: 'instant'})")
+    until(page, "return [...document.querySelectorAll('.prompt')[2].querySelectorAll('video')].length === 3")
+    stand(page, 77)
+
+
+def rows(driver) -> list[str]:
+    return driver.execute_script("return [...document.querySelectorAll('.prompt')].map(row => `${row.dataset.prompt} ${row.dataset.seed}`)")
+
+
+def methods(driver) -> set[str]:
+    return set(driver.execute_script("return [...document.querySelectorAll('.cell')].map(cell => cell.dataset.method)"))
+
+
+def test_filters_hide_what_they_should(page):
+    from selenium.webdriver.support.ui import Select
+
+    assert rows(page) == ["p00 0", "p01 0", "p02 0", "p07 0"]
+    assert methods(page) == {"tiny/echo", "tiny/self_forcing", "tiny/render_truth"}
+    page.find_element("css selector", ".chip[data-method='tiny/echo']").click()
+    assert methods(page) == {"tiny/self_forcing", "tiny/render_truth"}
+    assert "method=tiny/self_forcing,tiny/render_truth" in page.current_url
+    page.find_element("id", "prompt").send_keys("ball 2")
+    until(page, "return document.querySelectorAll('.prompt').length === 1")
+    assert rows(page) == ["p02 0"] and page.find_element("id", "count").text == "2 videos shown of 36"
+    page.find_element("id", "reset").click()
+    assert len(rows(page)) == 4 and "tiny/echo" in methods(page)
+    Select(page.find_element("id", "seed")).select_by_value("all")
+    assert len(rows(page)) == 8
+    Select(page.find_element("id", "task")).select_by_value("hard")
+    assert rows(page) == [f"p0{index} {seed}" for index in range(3) for seed in (0, 1)] and "task=hard" in page.current_url
+    page.refresh()
+    until(page, "return document.querySelectorAll('.prompt').length === 6")
+
+
+def test_missing_videos_say_so(page):
+    page.execute_script("document.querySelectorAll('.prompt')[3].scrollIntoView({behavior: 'instant'})")
+    until(page, "return document.querySelectorAll('.prompt')[3].querySelectorAll('.screen').length")
+    words = [screen.text for screen in page.find_elements("css selector", ".prompt[data-prompt='p07'] .screen")]
+    assert [word.strip() for word in words] == ["not made", "not asked for", "not asked for"]
+
+
+def test_a_strip_names_frames_and_positions(page):
+    from selenium.webdriver import ActionChains, Keys
+
+    strip = page.find_element("css selector", ".cell[data-method='tiny/echo'] .strip")
+    width = strip.size["width"]
+    ActionChains(page).move_to_element_with_offset(strip, round((10.5 / 18 - 0.5) * width), 0).perform()
+    tip = page.find_element("id", "tip")
+    line = reports.trace("echo")[10]
+    assert line["keys"][:3] == [["srf0", 0], ["f25", 1], ["f26", 2]], "what the trace of block 10 says"
+    assert tip.text.splitlines()[0] == "Block 10, 7.50–8.25 s, scene 2"
+    told = page.execute_script(
+        "return [...document.querySelectorAll('#tip tr')].map(row => [...row.cells].map(cell => cell.innerText.trim()))"
+    )
+    assert told == [
+        ["recalled, decaying", "srf0", "at 0"],
+        ["old scene, decaying", "f25–f26", "at 1–2"],
+        ["anchors", "f27–f29", "at 3–5"],
+        ["this block", "f30–f32", "at 6–8"],
+    ]
+    strip.click()
+    assert frame(page) == 12 * round(width / 2 // (width / 18)), "a click goes to the block under it"
+    page.execute_script("report.transport.seek(0); document.activeElement.blur(); window.scrollBy(0, 1); window.scrollBy(0, -1)")
+    page.find_element("css selector", ".cell[data-method='tiny/echo'] .open").send_keys(Keys.SHIFT, Keys.TAB)
+    focused = page.switch_to.active_element
+    assert focused.get_attribute("role") == "slider" and "what echo kept" in focused.get_attribute("aria-label").lower()
+    press(page, *[Keys.ARROW_RIGHT] * 8)
+    assert focused.get_attribute("aria-valuenow") == "8" and frame(page) == 0
+    assert "compressed" in focused.get_attribute("aria-valuetext") and tip.is_displayed()
+    press(page, Keys.ENTER)
+    assert frame(page) == 96
+    press(page, Keys.ESCAPE)
+    assert not tip.is_displayed()
+
+
+def test_the_playhead_is_at_the_frame(page):
+    page.execute_script("report.transport.seek(150)")
+    boxes = "return ['.cell .strip', '.cell .strip .head'].map(name => document.querySelector(name).getBoundingClientRect().toJSON())"
+    strip, head = ((box["left"], box["width"]) for box in page.execute_script(boxes))
+    assert (head[0] + head[1] / 2 - strip[0]) / strip[1] == pytest.approx(150.5 / 216, abs=1.5 / strip[1])
+    scene = page.find_element("css selector", ".prompt .said").text
+    assert scene.startswith("p00 seed 0, scene 2 of 2, smooth: then a red ball 0")
+
+
+def test_a_link_opens_a_cell(browser, folder):
+    from selenium.webdriver import Keys
+
+    opened(browser, folder, "#task=hard&seed=1&cell=tiny/self_forcing/p02/1&frame=50")
+    panel = until(browser, "return document.querySelector('.detail')?.getAttribute('aria-label')")
+    assert panel == "Self Forcing, p02, seed 1"
+    stand(browser, 50)
+    assert browser.execute_script("return document.activeElement.className") == "detail"
+    scores = browser.execute_script(
+        "return [...document.querySelectorAll('.segments tr')].map(row => [...row.cells].map(cell => cell.innerText))"
+    )
+    assert scores == [["Scene", "Seconds", "imaging quality (proxy)"], ["1", "0.0–6.8", "91.25"], ["2", "6.8–13.5", "92.25"]]
+    assert browser.execute_script("return document.querySelectorAll('.detail svg.chart').length") == 3
+    link = browser.find_element("css selector", ".permalink").get_attribute("href")
+    browser.find_element("css selector", ".detail .end").send_keys(Keys.ENTER)
+    assert not browser.find_elements("css selector", ".detail") and "cell=" not in browser.current_url
+    opened(browser, folder, link[link.index("#") :])
+    until(browser, "return document.querySelector('.detail') && report.transport.frame === 50")
+    assert not console_errors(browser)
+
+
+def test_a_link_to_what_is_not_there_says_so(browser, folder):
+    opened(browser, folder, "#task=smooth&method=tiny/eco,tiny/echo,tiny/self_forcing&cell=tiny/echo/p99/0")
+    text = browser.find_element("id", "count").text
+    assert "lacks: method tiny/eco, cell tiny/echo/p99/0" in text and methods(browser) == {"tiny/echo", "tiny/self_forcing"}
+
+
+def test_by_keyboard_alone(browser, folder):
+    from selenium.webdriver import Keys
+
+    opened(browser, folder, "#task=smooth")
+    browser.execute_script("window.scrollTo(0, 0)")
+    where = "const node = document.activeElement; return [node.id, node.className, node.textContent.trim().slice(0, 30)]"
+    trail = []
+    for _ in range(40):
+        press(browser, Keys.TAB)
+        trail.append(browser.execute_script(where))
+        outline = browser.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none" or trail[-1][0] == "main", f"focus is seen: {trail[-1]}"
+        if trail[-1][1] == "open":
+            break
+    seen = {name for entry in trail for name in entry[:2]}
+    assert {"skip", "theme", "task", "seed", "prompt", "reset", "chip", "strip"} <= seen, trail
+    press(browser, Keys.ENTER)
+    assert until(browser, "return document.querySelector('.detail') && document.activeElement === document.querySelector('.detail')")
+    press(browser, Keys.ESCAPE)
+    assert not browser.find_elements("css selector", ".detail")
+    assert browser.execute_script(where)[1] == "open"
+    assert not console_errors(browser)
+
+
+def luminance(colour: str) -> float:
+    values = [int(part) / 255 for part in colour[colour.index("(") + 1 :].rstrip(")").split(",")[:3]]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in values]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_readable_in_both_colours(browser, folder, scheme):
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    opened(browser, folder, "#task=smooth&cell=tiny/echo/p00/0")
+    until(browser, "return document.querySelector('.detail')")
+    paper = luminance(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
+    assert (paper < 0.05) == (scheme == "dark")
+    for selector, least in (("h1", 7), (".said .now", 7), (".caption", 4.5), (".open", 4.5), (".contents a", 4.5), ("#count", 4.5)):
+        ink = luminance(browser.execute_script("return getComputedStyle(document.querySelector(arguments[0])).color", selector))
+        ratio = (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05)
+        assert ratio >= least, f"{selector}: {ratio:.1f}"
+    assert not console_errors(browser)
+
+
+def test_nothing_is_wider_than_a_narrow_window(browser, folder):
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 480, "height": 900, "deviceScaleFactor": 1, "mobile": False})
+    opened(browser, folder, "#task=smooth&cell=tiny/echo/p00/0")
+    until(browser, "return document.querySelector('.detail')")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 480
+
+
+def test_a_large_report_paints_at_once_and_loads_what_is_seen(browser, tmp_path):
+    """64 prompts x 6 methods: what stands far away is not loaded, what is in sight plays in step."""
+    root = reports.store(tmp_path, 64, (0,), methods=tuple(reports.METHODS))
+    assert report.main([f"store={root}", "--output", str(root / "out")]) == 0
+    browser.get((root / "out" / "index.html").as_uri())
+    paint = until(browser, "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
+    assert paint < 2000, f"first paint after {paint:.0f} ms"
+    opened(browser, root / "out", "#task=smooth")
+    counts = browser.execute_script("return [document.querySelectorAll('.prompt').length, document.querySelectorAll('video').length,"
+                                    " document.querySelectorAll('.cell').length]")  # fmt: skip
+    assert counts[0] == 64 and 12 <= counts[1] <= 48 and counts[2] < 200, counts
+    begin = time.monotonic()
+    browser.execute_script(
+        "document.querySelectorAll('.prompt')[63].scrollIntoView({behavior: 'instant', block: 'end'}); report.transport.seek(99)"
+    )
+    until(browser, "return document.querySelectorAll('.prompt')[63].querySelectorAll('video').length === 6")
+    stand(browser, 99, 6)
+    scrolled = time.monotonic() - begin
+    assert browser.execute_script("return document.querySelectorAll('video').length") <= 48, "videos out of sight are let go"
+    press(browser, " ")
+    until(browser, "return report.transport.frame > 130")
+    for _ in range(4):
+        numbers = shown(browser)
+        assert max(numbers) - min(numbers) <= 1, numbers
+    print(json.dumps({"first_paint_ms": round(paint), "last_row_s": round(scrolled, 2), "videos_attached": counts[1]}))
+    assert not console_errors(browser)

@@ -1,0 +1,300 @@
+"""A rater's whole way in a real browser: keys and mouse, a reload in the middle, the file, and the tables that it fills."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import http.server
+import json
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from eval import opinions, study, tables
+from eval.study_order import order_of
+from tests import studies
+from tests.browser.conftest import console_errors
+
+pytestmark = pytest.mark.slow
+CRITERIA = list(opinions.CRITERIA)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Path, dict]:
+    """A study of one group in each task, and its key."""
+    store = studies.store(tmp_path, 2)
+    folder = tmp_path / "page"
+    assert study.main(["build", f"store={store}", "groups=1", "contact=<lab@example.org>", "--output", str(folder)]) == 0
+    return folder, json.loads((tmp_path / "page.key.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def served(made: tuple[Path, dict]) -> Iterator[str]:
+    """The same folder on a host that cannot send parts of files."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *words: object) -> None:
+            """Nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(made[0]))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def until(what: Callable[[], object], seconds: float = 15) -> object:
+    """What is there at last."""
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+class Rater:
+    """Hands and eyes at the page."""
+
+    def __init__(self, browser, folder: Path) -> None:
+        self.browser, self.given = browser, {}
+        browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)})
+
+    def js(self, script: str, *values):
+        return self.browser.execute_script(f"return {script}", *values)
+
+    def press(self, keys: str) -> None:
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        ActionChains(self.browser).send_keys(keys).perform()
+
+    def click(self, name: str) -> None:
+        button = self.browser.find_element("id", name)
+        self.browser.execute_script("arguments[0].scrollIntoView({behavior: 'instant', block: 'center'})", button)
+        button.click()
+
+    def text(self, name: str) -> str:
+        return self.browser.find_element("id", name).text
+
+    def videos(self) -> list[str]:
+        """Random names from left to right."""
+        return self.js("[...document.querySelectorAll('#videos .video')].map(card => card.dataset.video)")
+
+    def times(self) -> list[float]:
+        return self.js("[...document.querySelectorAll('video')].map(video => video.currentTime)")
+
+    def loaded(self) -> None:
+        """Waits until every video of the group shows a frame."""
+        still = "[...document.querySelectorAll('video')].every(video => video.readyState >= 2 && !video.seeking)"
+        until(lambda: self.js(f"!document.getElementById('play').disabled && {still}"))
+
+    def checked(self) -> dict[tuple[str, str], int]:
+        """What the page shows as given."""
+        script = (
+            "[...document.querySelectorAll('.line')].map(l => [l.dataset.video, l.dataset.criterion, l.querySelector(':checked')?.value])"
+        )
+        return {(video, criterion): int(value) for video, criterion, value in self.js(script) if value}
+
+    def due(self) -> list[tuple[str, str, int]]:
+        """Lines of this group and what this rater will give."""
+        return [(v, c, 1 + zlib.crc32(f"{v}{c}".encode()) % 5) for v in self.videos() for c in CRITERIA]
+
+    def by_keys(self, count: int | None = None) -> None:
+        for video, criterion, points in self.due()[:count]:
+            self.press(str(points))
+            self.given[video, criterion] = points
+
+    def by_mouse(self) -> None:
+        for video, criterion, points in self.due():
+            line = self.browser.find_element("css selector", f'.line[data-video="{video}"][data-criterion="{criterion}"]')
+            label = line.find_elements("css selector", "label")[points - 1]
+            self.browser.execute_script("arguments[0].scrollIntoView({behavior: 'instant', block: 'center'})", label)
+            label.click()
+            self.given[video, criterion] = points
+
+
+def test_a_whole_study(browser, made, tmp_path, capsys):
+    folder, key = made
+    sent = tmp_path / "sent"
+    sent.mkdir()
+    rater = Rater(browser, sent)
+    browser.get((folder / "index.html").as_uri())
+    assert "4 groups with 44 ratings" in browser.find_element("id", "intro").text
+    seen = browser.page_source
+    rater.click("begin")
+    rater.loaded()
+    state = kept(rater)
+    order = order_of(state["rater"], studies.tasks_of(key))
+    assert rater.videos() == order[0]["videos"], "this rater's own order, as computed here"
+
+    # All videos on one clock.
+    rater.press("p")
+    until(lambda: min(rater.times()) > 0.4)
+    moving = rater.times()
+    assert max(moving) - min(moving) < 0.15, moving
+    rater.press("p")
+    rater.loaded()
+    times = rater.times()
+    assert len(set(times)) == 1 and 0.4 < times[0] < 1.5
+    rater.press(",")
+    rater.loaded()
+    assert rater.times() == [pytest.approx(times[0] - 1 / 16, abs=1e-6)] * len(times)
+    browser.execute_script("const s = document.getElementById('seek'); s.value = 20; s.dispatchEvent(new Event('input'))")
+    rater.loaded()
+    assert set(rater.times()) == {20.5 / 16}
+    if order[0]["task"] != "long60":
+        assert browser.find_element("css selector", "#scenes .now").text.split()[0] == "2"
+
+    # Keys, then a reload in the middle.
+    rater.by_keys()
+    assert rater.checked() == rater.given and "This group is complete" in rater.text("lack")
+    assert browser.switch_to.active_element.get_attribute("id") == "next", "keys lead on"
+    rater.press("n")
+    rater.by_keys(5)
+    browser.refresh()
+    rater.loaded()
+    assert "Group 2 of 4" in rater.text("place") and rater.videos() == order[1]["videos"]
+    assert rater.checked() == {line: points for line, points in rater.given.items() if line[0] in rater.videos()}
+    assert len(rater.checked()) == 5 and kept(rater)["rater"] == state["rater"]
+
+    # The mouse; a changed mind; what is missing is found.
+    seen += browser.page_source
+    rater.by_mouse()
+    time.sleep(0.9)
+    rater.click("next")
+    seen += browser.page_source
+    time.sleep(0.9)
+    rater.click("next")
+    rater.by_mouse()
+    time.sleep(0.9)
+    seen += browser.page_source
+    assert rater.text("next") == "Finish"
+    rater.click("next")
+    assert rater.text("thanks") == "Not finished yet" and "of 44 ratings are still missing" in rater.text("whole")
+    rater.click("fill")
+    assert "Group 3 of 4" in rater.text("place")
+    rater.by_keys()
+    rater.press("n")
+    rater.press("n")
+    assert rater.text("whole") == "All 44 ratings are given." and "<lab@example.org>" in rater.text("end")
+    seen += browser.page_source
+    rater.click("save")
+    (path,) = until(lambda: list(sent.glob("answers-*.json")))
+    until(lambda: path.stat().st_size)
+    assert console_errors(browser) == []
+    hidden(seen, folder)
+    into_tables(rater, sent, key, tmp_path, capsys)
+    hand_over(rater, state["rater"])
+
+
+def kept(rater: Rater) -> dict:
+    """What the browser keeps for this study."""
+    return json.loads(rater.js("localStorage.getItem('study-' + STUDY.study)"))
+
+
+def hidden(seen: str, folder: Path) -> None:
+    """Nothing that was ever in the document names a method; texts of scenes name prompts here, and are shown."""
+    for word in (*studies.COLOURS, "echo", "forcing", "longlive", "tiny", "backbone"):
+        assert word not in seen.lower(), word
+    assert seen.count("videos/") and all(path.stem.isalnum() and len(path.stem) == 16 for path in (folder / "videos").iterdir())
+
+
+def into_tables(rater: Rater, sent: Path, key: dict, tmp_path: Path, capsys) -> None:
+    """The very ratings that were typed and clicked stand in the file, the CSV and both tables."""
+    (path,) = sent.glob("*.json")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    found = {(v, c): one[0] for group in content["groups"].values() for v, own in group["ratings"].items() for c, one in own.items()}
+    assert found == rater.given and len(found) == 44 and content["complete"]
+    ratings = tmp_path / "ratings.csv"
+    assert study.main(["collect", str(sent), "--output", str(ratings)]) == 0, "the key beside the folder is found"
+    told = capsys.readouterr().out
+    assert "1 rater counted, 0 files left out, 44 ratings" in told and "44/44" in told, told
+    for table in opinions.TABLES:
+        assert tables.main([table, f"ratings={ratings}", f"store={tmp_path}"]) == 0
+        rows = list(csv.DictReader((tmp_path / "tables" / f"{table}.csv").open(encoding="utf-8")))
+        assert len(rows) == (2 if table == "table4" else 3)
+        for row in rows:
+            own = [
+                video
+                for group in key["groups"].values()
+                if group["task"] in opinions.TASKS[table]
+                for video, shown in group["videos"].items()
+                if shown["method"] == row["preset"]
+            ]
+            for criterion in CRITERIA:
+                mean = sum(rater.given[video, criterion] for video in own) / len(own)
+                assert float(row[criterion]) == pytest.approx(mean, abs=1e-4)
+    capsys.readouterr()
+
+
+def hand_over(rater: Rater, first: str) -> None:
+    """The next person at the same computer begins anew."""
+    rater.click("another")
+    rater.browser.find_element("css selector", '#sure button[value="no"]').click()
+    assert kept(rater)["rater"] == first
+    rater.click("another")
+    rater.browser.find_element("css selector", '#sure button[value="yes"]').click()
+    until(lambda: rater.browser.find_element("id", "begin").is_displayed())
+    rater.click("begin")
+    assert kept(rater)["rater"] != first and rater.checked() == {} and "0 of 44" in rater.text("count")
+
+
+def test_from_a_plain_web_host_and_in_two_tabs(browser, made, served, tmp_path):
+    rater = Rater(browser, tmp_path)
+    browser.get(served)
+    rater.click("begin")
+    rater.loaded()
+    rater.press("3")
+    browser.execute_script("const s = document.getElementById('seek'); s.value = 9; s.dispatchEvent(new Event('input'))")
+    rater.loaded()
+    assert set(rater.times()) == {9.5 / 16}, "a host without ranges"
+    first = browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    browser.get(served)
+    rater.loaded()
+    assert list(rater.checked().values()) == [3]
+    rater.press("4")
+    second = browser.current_window_handle
+    browser.switch_to.window(first)
+    until(lambda: browser.find_element("id", "here").is_displayed())
+    rater.press("5")
+    rater.click("here")
+    rater.loaded()
+    assert list(rater.checked().values()) == [3, 4], "nothing of the other tab is lost"
+    assert console_errors(browser) == []
+    browser.switch_to.window(second)
+    browser.close()
+    browser.switch_to.window(first)
+
+
+def test_looks(browser, made, tmp_path):
+    """Dark by the system and by the switch, no sideways scrolling on a telephone, every control reached by Tab with a visible ring."""
+    rater = Rater(browser, tmp_path)
+    browser.get((made[0] / "index.html").as_uri())
+    rater.click("begin")
+    rater.loaded()
+    paper = "getComputedStyle(document.body).backgroundColor"
+    light = rater.js(paper)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]})
+    dark = until(lambda: (now := rater.js(paper)) != light and now)
+    rater.click("theme")
+    assert rater.js(paper) == light, "the switch wins"
+    rater.click("theme")
+    assert rater.js(paper) == dark
+    rater.click("theme")
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": False})
+    assert rater.js("document.documentElement.scrollWidth <= innerWidth")
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False})
+    browser.execute_script("document.activeElement.blur()")
+    reached = set()
+    for _ in range(60):
+        rater.press("\ue004")
+        reached.add(rater.js("document.activeElement.id || document.activeElement.closest('.line')?.ariaLabel || 'x'"))
+        ring = "getComputedStyle(document.activeElement.closest('label') || document.activeElement).outlineStyle"
+        assert rater.js(ring) != "none" or rater.js("document.activeElement === document.body"), rater.js(
+            "document.activeElement.outerHTML"
+        )
+    assert {"theme", "play", "seek", "next", "back"} <= reached and sum(", video " in name for name in reached) == len(rater.due())
+    assert console_errors(browser) == []
