@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 
 import cv2
@@ -10,8 +12,10 @@ import numpy as np
 import pytest
 
 from eval import report
+from jobs.config import ROOT
 from tests import reports
 from tests.browser.conftest import console_errors
+from tests.toy import overrides
 
 pytestmark = pytest.mark.slow
 
@@ -125,7 +129,8 @@ def test_videos_play_in_step_to_a_frame(page):
 
 
 def test_a_scrub_while_playing_stops_all_on_one_frame(page):
-    drag = "for (const to of arguments[0]) { const seek = document.getElementById('seek'); seek.value = to; seek.dispatchEvent(new Event('input')); }"
+    drag = "const seek = document.getElementById('seek');"
+    drag += "for (const to of arguments[0]) { seek.value = to; seek.dispatchEvent(new Event('input')); }"
     for way in ([150], [40, 90, 60, 120], [20], [149], [21], [148], [199, 22]):
         page.execute_script("report.transport.play()")
         begin = frame(page)
@@ -325,4 +330,25 @@ def test_a_large_report_paints_at_once_and_loads_what_is_seen(browser, tmp_path)
         numbers = shown(browser)
         assert max(numbers) - min(numbers) <= 1, numbers
     print(json.dumps({"first_paint_ms": round(paint), "last_row_s": round(scrolled, 2), "videos_attached": counts[1]}))
+    assert not console_errors(browser)
+
+
+def test_a_real_run_is_shown_with_what_its_policy_kept(browser, tmp_path):
+    """Two prompts of the toy backbone, never scored: from the command that makes them to the strips under the videos that play."""
+    words = [*overrides(tmp_path, 2, 6.0), "method=echo", "method.routing.feature=idf"]
+    subprocess.run([sys.executable, "run.py", *words], cwd=ROOT, check=True, capture_output=True)
+    assert report.main([f"store={tmp_path / 'store'}", "--output", str(tmp_path / "out")]) == 0
+    opened(browser, tmp_path / "out")
+    told = [strip.get_attribute("aria-label") for strip in browser.find_elements("css selector", ".strip[role=slider]")]
+    assert told == ["What Echo-Forcing kept, by block"] * 2
+    (path,) = (tmp_path / "store").rglob("toy-000-*.trace.jsonl")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert browser.execute_script("return report.transport.frames") == 12 * len(lines)
+    shown_keys = browser.execute_async_script(
+        "const done = arguments[0], figure = [...report.live][0];"
+        "report.load(figure.data.trace).then(trace => done([trace.certain, trace.sources, trace.positions]))"
+    )
+    assert shown_keys[0] and [list(map(list, zip(*pair))) for pair in zip(*shown_keys[1:])] == [line["keys"] for line in lines]
+    press(browser, " ")
+    until(browser, "return report.transport.frame > 4 && [...report.live].every(figure => !figure.video.paused)")
     assert not console_errors(browser)
