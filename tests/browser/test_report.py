@@ -239,6 +239,9 @@ def test_a_link_opens_a_cell(browser, folder):
     assert scores == [["Scene", "Seconds", "imaging quality (proxy)"], ["1", "0.0–6.8", "91.25"], ["2", "6.8–13.5", "92.25"]]
     assert browser.execute_script("return document.querySelectorAll('.detail svg.chart').length") == 3
     link = browser.find_element("css selector", ".permalink").get_attribute("href")
+    browser.find_element("css selector", ".facts a").send_keys(Keys.ENTER)
+    line = browser.find_element("css selector", "#provenance tr:target")
+    assert line.is_displayed() and "Self Forcing" in line.text
     browser.find_element("css selector", ".detail .end").send_keys(Keys.ENTER)
     assert not browser.find_elements("css selector", ".detail") and "cell=" not in browser.current_url
     opened(browser, folder, link[link.index("#") :])
