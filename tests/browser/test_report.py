@@ -196,7 +196,7 @@ def test_a_strip_names_frames_and_positions(page):
         "return [...document.querySelectorAll('#tip tr')].map(row => [...row.cells].map(cell => cell.innerText.trim()))"
     )
     assert told == [
-        ["recalled, decaying", "srf0", "at 0"],
+        ["recalled, decaying", "srf0 (scene 1)", "at 0"],
         ["old scene, decaying", "f25–f26", "at 1–2"],
         ["anchors", "f27–f29", "at 3–5"],
         ["this block", "f30–f32", "at 6–8"],
@@ -210,6 +210,11 @@ def test_a_strip_names_frames_and_positions(page):
     press(page, *[Keys.ARROW_RIGHT] * 8)
     assert focused.get_attribute("aria-valuenow") == "8" and frame(page) == 0
     assert "compressed" in focused.get_attribute("aria-valuetext") and tip.is_displayed()
+    words = focused.get_attribute("aria-valuetext")
+    assert (
+        words.startswith("Block 8, 6.00–6.75 s, scene 1: anchors ")
+        and "; compressed 3 frames' worth at 12–14; recent f21–f23 at 15–17;" in words
+    )
     press(page, Keys.ENTER)
     assert frame(page) == 96
     press(page, Keys.ESCAPE)
