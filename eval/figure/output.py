@@ -17,7 +17,7 @@ from eval.origin import origin
 from eval.statistics import difference, estimate, prime
 from eval.units import Unit, Values
 
-DPI = 100
+DPI = 96
 DIGITS = 6
 """Significant digits of a number in JSON."""
 

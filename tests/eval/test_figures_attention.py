@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from echo.backbone.load import BackboneFile, load
+from echo.cache.window import Pass
 from echo.generate import generate
 from echo.presets import make_policy
+from echo.recording import Recorder
 from echo.scene import load_prompts
 from eval.figure import attention, kept
 from eval.figure.attention import Truth
@@ -197,3 +199,10 @@ def test_recording_leaves_the_pixels(toy, run):
         attention.record(backbone, run.policy, prompts, blocks=99)
     with pytest.raises(ValueError, match="policy SelfForcing has no scoring rules"):
         attention.record(backbone, make_policy({"method": "self_forcing"}), prompts)
+
+
+def test_states_are_copies(run):
+    recorder, q = Recorder(), torch.zeros(1, SIZE * TOKENS, HEADS, DIM)
+    recorder._attend(0, run.recorder.plans[0], Pass.FIRST, q, q)
+    q += 1  # a kernel may write its next pass to the same place
+    assert not recorder.queries(0, 0).any() and not recorder.keys(0, 0).any()
