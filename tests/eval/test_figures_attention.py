@@ -143,6 +143,17 @@ def test_scores_are_the_equations(run):
     assert float(moment.facts["cosine_first"][0]) == pytest.approx(cosine, abs=1e-5)
 
 
+def test_shares_of_channels_sum_to_one(run):
+    frames = attention.candidates(run, 9)
+    keys, (centre, _) = run.recorder.clean_keys(1, frames), run.calibration(1)
+    ages = torch.tensor([27 - frame for frame in frames])
+    shares = attention.channel_shares(run.policy, keys, centre, ages)
+    assert shares.shape == (2, 5) and torch.allclose(shares.sum(1), torch.ones(2), atol=1e-5)
+    flat = keys.clone()
+    flat[..., 2:] = 0  # nothing but the fastest temporal channel
+    assert torch.allclose(attention.channel_shares(run.policy, flat, centre, ages)[:, 0], torch.ones(2), atol=1e-5)
+
+
 def test_the_gated_rule_is_the_method(run):
     for layer in (0, 1):
         for block in (7, 11):
