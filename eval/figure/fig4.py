@@ -81,7 +81,7 @@ def draw(one: Film, likeness: Mapping[str, Any], faded: Mapping[tuple[str, str],
     """The figure: recall source above, fading below."""
     plots = style.pyplot()
     rows = len(faded)
-    figure = plots.figure(figsize=(10.2, 4.4 + 1.2 * rows), layout="constrained")
+    figure = plots.figure(figsize=(9.4, 4.2 + 1.15 * rows), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=[4.0, 1.2 * rows + 0.4])
     _sources(upper, one, likeness, world)
     _fades(lower, faded)
