@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from eval.arguments import nearest, parse
@@ -66,8 +67,11 @@ def make(name: str, order: Order, load: Loader = embedded) -> list[Path]:
     return found
 
 
-def main(argv: Sequence[str] | None = None, load: Loader = embedded) -> int:
-    """Command line; see the module's docstring. Exit status: 2 where anything was refused; the other figures are made."""
+def main(argv: Sequence[str] | None = None, load: Loader = embedded, module: str = "eval.figures", more: Sequence[str] = ()) -> int:
+    """Command line; see the module's docstring. Exit status: 2 where anything was refused; the other figures are made.
+
+    load: from a backbone's name to the backbone. module, more: what is noted as the command, and words that the loader has taken.
+    """
     failed = False
     try:
         wanted = orders(sys.argv[1:] if argv is None else argv)
@@ -75,8 +79,9 @@ def main(argv: Sequence[str] | None = None, load: Loader = embedded) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     for name, order in wanted.items():
+        noted = replace(order, words=(*order.words, *more), module=module)
         try:
-            for path in make(name, order, load):
+            for path in make(name, noted, load):
                 print(f"{path} ({path.stat().st_size // 1000} kB)")
         except (ValueError, OSError) as error:
             sys.stderr.write(f"{name}: {error}\n")

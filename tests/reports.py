@@ -117,3 +117,12 @@ def fail(run: Path, name: str, message: str) -> None:
     record = {"unit": f"u-{name}", "prompt": name, "seed": 0, "status": "error", "scores": "s0", "attempt": "a", "t": 9, "metrics": {}}
     with (run / "records" / "a.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(record | {"err": message, "trace": "errors/x.txt"}) + "\n")
+
+
+def film_only(run: Path, name: str, like: str) -> None:
+    """A record of a video that nobody has scored: that of another prompt."""
+    lines = (run / "records" / "a.jsonl").read_text(encoding="utf-8").splitlines()
+    record = next(json.loads(line) for line in lines if json.loads(line)["prompt"] == like)
+    record |= {"unit": f"u-{name}", "prompt": name, "scores": None, "metrics": {}}
+    with (run / "records" / "a.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")

@@ -227,7 +227,8 @@ class Moment:
 
     truth: [A, B, H, T, S] as `later_attention`. keep: tokens that are kept. facts: [B] each, for the reasons: `gate`, g of eq. (5);
     `cosine_first` and `cosine_clean`, of the calibrated centre and the block's first-pass queries (what the gate reads) or the last
-    clean ones; `spread`, the standard deviation over candidates of g AMP as a share of that of the phase score.
+    clean ones; `spread`, the standard deviation over candidates of g AMP as a share of that of the phase score; `leading`, what share
+    of the phase score's variance over frames comes from the one temporal channel that tells most.
     """
 
     layer: int
@@ -271,8 +272,24 @@ def judge(run: Run, layer: int, block: int, truth: Truth | None = None) -> Momen
     return Moment(
         layer, block, tuple(frames), scores, {name: torch.stack([one[name] for one in heads]) for name in heads[0]},
         later_attention(run, layer, block, truth), policy.compressed * geometry.tokens_per_frame,
-        {"gate": gates[0], "cosine_first": cosines[0], "cosine_clean": cosines[1], "spread": spread},
+        {"gate": gates[0], "cosine_first": cosines[0], "cosine_clean": cosines[1], "spread": spread,
+         "leading": channel_shares(policy, keys, centre, ages)[:, :-1].amax(1)},
     )  # fmt: skip
+
+
+def channel_shares(policy: Echo, keys: Tensor, centre: Tensor, ages: Tensor) -> Tensor:
+    """How the phase score's variance over frames is shared out: to each temporal channel, then to all spatial ones, [B, channels + 1].
+
+    Shares are covariances with the whole score, so that they sum to 1.
+    """
+    omega = rope.temporal_frequencies(keys.shape[-1])
+    phase, time = compression.offset_phase(omega, policy.offsets), rope.split(keys.shape[-1])[0]
+    alone = torch.eye(len(omega))
+    masks = torch.cat([alone[:time], alone[time:].sum(0, keepdim=True)])
+    parts = torch.stack([compression.phase_score(keys, centre * mask, phase, omega, ages).mean(-1) for mask in masks], 1)
+    parts = parts - parts.mean(-1, keepdim=True)
+    whole = parts.sum(1, keepdim=True)
+    return (parts * whole).sum(-1) / whole.square().sum(-1)
 
 
 def _head(part: Tensor, head: int) -> Tensor:

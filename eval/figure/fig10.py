@@ -20,7 +20,7 @@ def make(name: str, order: Order, load: Loader) -> list[Path]:
     prompt = prompt_of(given["task"], given["backbone"], given["prompt"])
     found = film(load(given["backbone"]), policy(given["method"]), prompt, order.number("seed"), order.number("scenes", 1))
     layer = layer_of(order, found)
-    return output.write(draw(found, layer, given["method"]), name, order, numbers(found, layer))
+    return output.write(draw(found, layer, order), name, order, numbers(found, layer))
 
 
 def layer_of(order: Order, found: Film) -> int | None:
@@ -50,7 +50,7 @@ def numbers(found: Film, layer: int | None) -> dict[str, Any]:
     return {"prompt": found.prompt, "starts": found.starts, "scenes": scenes}
 
 
-def draw(found: Film, layer: int | None, method: str) -> Any:
+def draw(found: Film, layer: int | None, order: Order) -> Any:
     """A row for each scene: its middle frame, then a pair for each candidate, the frame and where it is weighed."""
     plots = style.pyplot()
     many = max(len(source.frames) for source in found.sources)
@@ -89,7 +89,7 @@ def draw(found: Film, layer: int | None, method: str) -> Any:
     bar.ax.grid(False)
     which = f"mean over {found.geometry.layers} layers" if layer is None else f"layer {layer + 1} of {found.geometry.layers}"
     figure.suptitle(
-        f"Embedded world; {found.prompt} under {method}: weight of each candidate frame in the scene's recall frame, {which}",
+        f"{order.world}; {found.prompt} under {order.given['method']}: weight of each candidate frame in the scene's recall frame, {which}",
         fontsize=8.5, color=style.MUTED, x=0.01, ha="left",
     )  # fmt: skip
     return figure

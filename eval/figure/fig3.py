@@ -107,7 +107,7 @@ def _shown(run: attention.Run, order: Order, backbone: VideoModel) -> Shown:
         frames = stream.decode(latents)[0].cpu().numpy()
         pictures += list(frames[-(len(frames) // size) * size :: len(frames) // size][-size:])
     return Shown(
-        f"{run.prompts[0]}, seed {run.seed}: the choice before block {block} in layer {layer + 1} of {run.geometry.layers}",
+        f"{order.world}; {run.prompts[0]}, seed {run.seed}: the choice before block {block} in layer {layer + 1} of {run.geometry.layers}",
         np.stack([native(pictures[frame]) for frame in moment.frames]),
         {name: one.reshape(len(one), *grid).double().numpy() for name, one in values.items()},
         moment.keep, block * run.geometry.frames_per_block,
@@ -191,7 +191,7 @@ def _strips(panel: Any, shown: Shown) -> None:
         left.set_ylabel(labels[name], rotation=0, ha="right", va="center", color=style.INK, fontsize=8)
     axes[0][0].set_title(f"{len(shown.frames)} latent frames, the oldest left; score of each token", loc="left")
     axes[0][1].set_title(f"the {shown.keep} tokens kept", loc="left")
-    panel.suptitle(f"Embedded world; {shown.title}", fontsize=8.5, color=style.MUTED, x=0.01, ha="left")
+    panel.suptitle(shown.title, fontsize=8.5, color=style.MUTED, x=0.01, ha="left")
 
 
 def _legend(axis: Any) -> None:

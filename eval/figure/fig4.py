@@ -37,7 +37,7 @@ def make(name: str, order: Order, load: Loader) -> list[Path]:
     units = [(one.prompt, seed) for one in films]
     means = [[float(np.mean([scene.likeness[way] for scene in one.sources])) for one in films] for way in WAYS]
     likeness = dict(zip(WAYS, output.told(units, means)))
-    return output.write(draw(films[0], likeness, faded), name, order, numbers(films[0], likeness, faded))
+    return output.write(draw(films[0], likeness, faded, order.world), name, order, numbers(films[0], likeness, faded))
 
 
 def _faded(order: Order, backbone: VideoModel, method: str, switch: str) -> Film:
@@ -77,13 +77,13 @@ def ways(one: Film) -> dict[str, torch.Tensor]:
     return {way: torch.from_numpy(one.grid(found[way].mean(0))) for way in WAYS}
 
 
-def draw(one: Film, likeness: Mapping[str, Any], faded: Mapping[tuple[str, str], Film]) -> Any:
+def draw(one: Film, likeness: Mapping[str, Any], faded: Mapping[tuple[str, str], Film], world: str) -> Any:
     """The figure: recall source above, fading below."""
     plots = style.pyplot()
     rows = len(faded)
-    figure = plots.figure(figsize=(10.2, 4.4 + 1.2 * rows), layout="constrained")
+    figure = plots.figure(figsize=(9.4, 4.2 + 1.15 * rows), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=[4.0, 1.2 * rows + 0.4])
-    _sources(upper, one, likeness)
+    _sources(upper, one, likeness, world)
     _fades(lower, faded)
     return figure
 
@@ -94,7 +94,7 @@ def _bare(axis: Any) -> None:
     axis.spines[:].set_visible(False)
 
 
-def _sources(panel: Any, one: Film, likeness: Mapping[str, Any]) -> None:
+def _sources(panel: Any, one: Film, likeness: Mapping[str, Any], world: str) -> None:
     source, weights = one.sources[0], ways(one)
     many = len(source.frames)
     axes = panel.subplots(1 + len(WAYS), many + 1, width_ratios=[1] * many + [2.4], squeeze=False)
@@ -121,7 +121,7 @@ def _sources(panel: Any, one: Film, likeness: Mapping[str, Any]) -> None:
         right.annotate(label, (told["mean"], -place), (0, 7), textcoords="offset points", ha="center", fontsize=7.5)
     right.set(yticks=[], ylim=(-len(WAYS) + 0.5, 0.6), title="likeness to the scene", xlabel="mean cosine of keys with the scene's frames")
     right.margins(x=0.35)
-    title = f"(a) recall source. Embedded world; {one.prompt}, first scene; weight of each frame at each place, mean over layers"
+    title = f"(a) recall source. {world}; {one.prompt}, first scene; weight of each frame at each place, mean over layers"
     panel.suptitle(title, fontsize=8.5, color=style.MUTED, x=0.01, ha="left")
 
 

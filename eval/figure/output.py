@@ -17,18 +17,19 @@ from eval.origin import origin
 from eval.statistics import difference, estimate, prime
 from eval.units import Unit, Values
 
-DPI = 100
+DPI = 96
 DIGITS = 6
 """Significant digits of a number in JSON."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What was asked for. given: values by key. folder: where files go. words: the command line, as it is noted."""
+    """What was asked for. given: values by key. folder: where files go. module, words: the command, as it is noted."""
 
     given: Mapping[str, str]
     folder: Path
     words: tuple[str, ...] = ()
+    module: str = "eval.figures"
 
     def number(self, key: str, least: int = 0) -> int:
         """A whole number. Raises ValueError in one line."""
@@ -36,6 +37,12 @@ class Order:
         if not text.isdecimal() or int(text) < least:
             raise ValueError(f"{key}={text}: a whole number of {least} or more; nearest is {key}={least}")
         return int(text)
+
+    @property
+    def world(self) -> str:
+        """What a figure must say of its backbone, to begin a title with."""
+        name = self.given["backbone"]
+        return "Embedded world" if name.startswith("tiny") else f"Backbone {name}"
 
     @property
     def names(self) -> list[str]:
@@ -60,7 +67,7 @@ def write(figure: Any, name: str, order: Order, numbers: Mapping[str, Any]) -> l
 
 def write_json(path: Path, name: str, order: Order, numbers: Mapping[str, Any]) -> None:
     """The numbers behind a figure; what is not finite becomes null."""
-    made = {"v": 1, "figure": name, **origin("eval.figures", order.words), "settings": dict(order.given)}
+    made = {"v": 1, "figure": name, **origin(order.module, order.words), "settings": dict(order.given)}
     path.parent.mkdir(parents=True, exist_ok=True)
     content = json.dumps(made | {"numbers": plain(numbers)}, indent=1, allow_nan=False)
     path.write_text(_folded(content) + "\n", encoding="utf-8")

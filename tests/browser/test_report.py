@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 
 import cv2
@@ -10,8 +12,10 @@ import numpy as np
 import pytest
 
 from eval import report
+from jobs.config import ROOT
 from tests import reports
 from tests.browser.conftest import console_errors
+from tests.toy import overrides
 
 pytestmark = pytest.mark.slow
 
@@ -125,11 +129,15 @@ def test_videos_play_in_step_to_a_frame(page):
 
 
 def test_a_scrub_while_playing_stops_all_on_one_frame(page):
-    page.find_element("id", "play").click()
-    until(page, "return report.transport.frame > 8")
-    page.execute_script("const seek = document.getElementById('seek'); for (const to of [40, 90, 60, 150]) {"
-                        " seek.value = to; seek.dispatchEvent(new Event('input')); }")  # fmt: skip
-    stand(page, 150)
+    drag = "const seek = document.getElementById('seek');"
+    drag += "for (const to of arguments[0]) { seek.value = to; seek.dispatchEvent(new Event('input')); }"
+    for way in ([150], [40, 90, 60, 120], [20], [149], [21], [148], [199, 22]):
+        page.execute_script("report.transport.play()")
+        begin = frame(page)
+        until(page, f"return report.transport.running && report.transport.frame !== {begin}")
+        page.execute_script(drag, way)
+        stand(page, way[-1])
+        assert page.find_element("id", "play").text == "Play"
 
 
 def test_a_video_that_comes_into_sight_joins_in_step(page):
@@ -188,7 +196,7 @@ def test_a_strip_names_frames_and_positions(page):
         "return [...document.querySelectorAll('#tip tr')].map(row => [...row.cells].map(cell => cell.innerText.trim()))"
     )
     assert told == [
-        ["recalled, decaying", "srf0", "at 0"],
+        ["recalled, decaying", "srf0 (scene 1)", "at 0"],
         ["old scene, decaying", "f25–f26", "at 1–2"],
         ["anchors", "f27–f29", "at 3–5"],
         ["this block", "f30–f32", "at 6–8"],
@@ -202,6 +210,11 @@ def test_a_strip_names_frames_and_positions(page):
     press(page, *[Keys.ARROW_RIGHT] * 8)
     assert focused.get_attribute("aria-valuenow") == "8" and frame(page) == 0
     assert "compressed" in focused.get_attribute("aria-valuetext") and tip.is_displayed()
+    words = focused.get_attribute("aria-valuetext")
+    assert (
+        words.startswith("Block 8, 6.00–6.75 s, scene 1: anchors ")
+        and "; compressed 3 frames' worth at 12–14; recent f21–f23 at 15–17;" in words
+    )
     press(page, Keys.ENTER)
     assert frame(page) == 96
     press(page, Keys.ESCAPE)
@@ -231,6 +244,9 @@ def test_a_link_opens_a_cell(browser, folder):
     assert scores == [["Scene", "Seconds", "imaging quality (proxy)"], ["1", "0.0–6.8", "91.25"], ["2", "6.8–13.5", "92.25"]]
     assert browser.execute_script("return document.querySelectorAll('.detail svg.chart').length") == 3
     link = browser.find_element("css selector", ".permalink").get_attribute("href")
+    browser.find_element("css selector", ".facts a").send_keys(Keys.ENTER)
+    line = browser.find_element("css selector", "#provenance tr:target")
+    assert line.is_displayed() and "Self Forcing" in line.text
     browser.find_element("css selector", ".detail .end").send_keys(Keys.ENTER)
     assert not browser.find_elements("css selector", ".detail") and "cell=" not in browser.current_url
     opened(browser, folder, link[link.index("#") :])
@@ -306,10 +322,12 @@ def test_a_large_report_paints_at_once_and_loads_what_is_seen(browser, tmp_path)
     counts = browser.execute_script("return [document.querySelectorAll('.prompt').length, document.querySelectorAll('video').length,"
                                     " document.querySelectorAll('.cell').length]")  # fmt: skip
     assert counts[0] == 64 and 12 <= counts[1] <= 48 and counts[2] < 200, counts
+    for row in (12, 24, 36, 48):
+        browser.execute_script("document.querySelectorAll('.prompt')[arguments[0]].scrollIntoView({behavior: 'instant'})", row)
+        until(browser, f"return document.querySelectorAll('.prompt')[{row}].querySelectorAll('video').length === 6")
     begin = time.monotonic()
-    browser.execute_script(
-        "document.querySelectorAll('.prompt')[63].scrollIntoView({behavior: 'instant', block: 'end'}); report.transport.seek(99)"
-    )
+    jump = "document.querySelectorAll('.prompt')[63].scrollIntoView({behavior: 'instant', block: 'end'}); report.transport.seek(99)"
+    browser.execute_script(jump)
     until(browser, "return document.querySelectorAll('.prompt')[63].querySelectorAll('video').length === 6")
     stand(browser, 99, 6)
     scrolled = time.monotonic() - begin
@@ -320,4 +338,25 @@ def test_a_large_report_paints_at_once_and_loads_what_is_seen(browser, tmp_path)
         numbers = shown(browser)
         assert max(numbers) - min(numbers) <= 1, numbers
     print(json.dumps({"first_paint_ms": round(paint), "last_row_s": round(scrolled, 2), "videos_attached": counts[1]}))
+    assert not console_errors(browser)
+
+
+def test_a_real_run_is_shown_with_what_its_policy_kept(browser, tmp_path):
+    """Two prompts of the toy backbone, never scored: from the command that makes them to the strips under the videos that play."""
+    words = [*overrides(tmp_path, 2, 6.0), "method=echo", "method.routing.feature=idf"]
+    subprocess.run([sys.executable, "run.py", *words], cwd=ROOT, check=True, capture_output=True)
+    assert report.main([f"store={tmp_path / 'store'}", "--output", str(tmp_path / "out")]) == 0
+    opened(browser, tmp_path / "out")
+    told = [strip.get_attribute("aria-label") for strip in browser.find_elements("css selector", ".strip[role=slider]")]
+    assert told == ["What Echo-Forcing kept, by block"] * 2
+    (path,) = (tmp_path / "store").rglob("toy-000-*.trace.jsonl")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert browser.execute_script("return report.transport.frames") == 12 * len(lines)
+    shown_keys = browser.execute_async_script(
+        "const done = arguments[0], figure = [...report.live][0];"
+        "report.load(figure.data.trace).then(trace => done([trace.certain, trace.sources, trace.positions]))"
+    )
+    assert shown_keys[0] and [list(map(list, zip(*pair))) for pair in zip(*shown_keys[1:])] == [line["keys"] for line in lines]
+    press(browser, " ")
+    until(browser, "return report.transport.frame > 4 && [...report.live].every(figure => !figure.video.paused)")
     assert not console_errors(browser)

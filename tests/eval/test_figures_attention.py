@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from echo.backbone.load import BackboneFile, load
+from echo.cache.window import Pass
 from echo.generate import generate
 from echo.presets import make_policy
+from echo.recording import Recorder
 from echo.scene import load_prompts
 from eval.figure import attention, kept
 from eval.figure.attention import Truth
@@ -141,6 +143,17 @@ def test_scores_are_the_equations(run):
     assert float(moment.facts["cosine_first"][0]) == pytest.approx(cosine, abs=1e-5)
 
 
+def test_shares_of_channels_sum_to_one(run):
+    frames = attention.candidates(run, 9)
+    keys, (centre, _) = run.recorder.clean_keys(1, frames), run.calibration(1)
+    ages = torch.tensor([27 - frame for frame in frames])
+    shares = attention.channel_shares(run.policy, keys, centre, ages)
+    assert shares.shape == (2, 5) and torch.allclose(shares.sum(1), torch.ones(2), atol=1e-5)
+    flat = keys.clone()
+    flat[..., 2:] = 0  # nothing but the fastest temporal channel
+    assert torch.allclose(attention.channel_shares(run.policy, flat, centre, ages)[:, 0], torch.ones(2), atol=1e-5)
+
+
 def test_the_gated_rule_is_the_method(run):
     for layer in (0, 1):
         for block in (7, 11):
@@ -197,3 +210,10 @@ def test_recording_leaves_the_pixels(toy, run):
         attention.record(backbone, run.policy, prompts, blocks=99)
     with pytest.raises(ValueError, match="policy SelfForcing has no scoring rules"):
         attention.record(backbone, make_policy({"method": "self_forcing"}), prompts)
+
+
+def test_states_are_copies(run):
+    recorder, q = Recorder(), torch.zeros(1, SIZE * TOKENS, HEADS, DIM)
+    recorder._attend(0, run.recorder.plans[0], Pass.FIRST, q, q)
+    q += 1  # a kernel may write its next pass to the same place
+    assert not recorder.queries(0, 0).any() and not recorder.keys(0, 0).any()

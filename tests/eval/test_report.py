@@ -28,7 +28,8 @@ def folder(tmp_path_factory):
     """A store whose prompts are as nasty as texts can be, with failures, and its report."""
     root = reports.store(tmp_path_factory.mktemp("store"), text=NASTY)
     echo, other = (next(root.glob(f"runs/tiny/smooth/{name}/seed=0/*")) for name in ("echo", "self_forcing"))
-    reports.ask_more(echo, ["p07", "p08"])
+    reports.ask_more(echo, ["p07", "p08", "p09"])
+    reports.film_only(echo, "p09", "p00")
     reports.fail(echo, "p07", f"RuntimeError: {NASTY}")
     (other / "units" / "p01.mp4").unlink()
     out = root / "out"
@@ -80,16 +81,17 @@ def test_every_cell_is_there(folder):
     root, out = folder
     (part,) = data(out)["parts"]
     assert [m["id"] for m in part["methods"]] == ["tiny/echo", "tiny/self_forcing", "tiny/render_truth"] and part["seeds"] == [0, 1]
-    assert [p["id"] for p in part["prompts"]] == ["p00", "p01", "p02", "p07", "p08"]
+    assert [p["id"] for p in part["prompts"]] == ["p00", "p01", "p02", "p07", "p08", "p09"]
     for method, row in zip(part["methods"], part["cells"]):
         for prompt, cells in zip(part["prompts"], row):
             for seed, entry in zip(part["seeds"], cells):
                 where = (method["id"], prompt["id"], seed)
                 if where == ("tiny/self_forcing", "p01", 0):
                     assert entry["status"] == "video file gone"
-                elif prompt["id"] in ("p07", "p08"):
-                    told = {"p07": "failed", "p08": "not made"}[prompt["id"]]
+                elif prompt["id"] in ("p07", "p08", "p09"):
+                    told = {"p07": "failed", "p08": "not made", "p09": "made, not scored"}[prompt["id"]]
                     assert (entry and entry["status"]) == (told if where[0] == "tiny/echo" and seed == 0 else None), where
+                    assert ("data" in (entry or {})) == (where == ("tiny/echo", "p09", 0)), "a video without scores is shown"
                 else:
                     name, value = taken(out / f"{entry}.js")
                     assert name == entry and (out / value["video"]).samefile(root / "film.mp4") and value["frames"] == 216
@@ -142,6 +144,7 @@ def test_failed_and_missing_are_listed(folder):
     assert told == {
         ("Echo, tiny", "p07", "0", "failed"),
         ("Echo, tiny", "p08", "0", "not made"),
+        ("Echo, tiny", "p09", "0", "made, not scored"),
         ("Self Forcing, tiny", "p01", "0", "video file gone"),
     }
     why = next(row[5] for row in lacks if row[4] == "failed")

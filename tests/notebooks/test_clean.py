@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from eval.figures import orders
+from jobs.config import ROOT
 from tests.notebooks.execute import METADATA, NOTEBOOK_KB, NOTEBOOKS, PICTURE_KB, cleaned, faults, main, overdue, read, write
 from tests.test_documents import broken_links, commands
 from tests.test_documents import faults as misunderstood
@@ -59,6 +60,12 @@ def test_a_notebooks_commands_are_understood_and_its_links_lead_somewhere(path: 
     assert all(orders(words) for words in figures), "it raises for a word that a figure does not know"
     assert found and not [fault for command in found if "eval.figures" not in command for fault in misunderstood(command)]
     assert not [link for text in prose for link in broken_links(text, path.parent)]
+
+
+def test_the_page_about_them_is_true() -> None:
+    text = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
+    assert not list(broken_links(text, ROOT / "notebooks")) and all(path.name in text for path in NOTEBOOKS)
+    assert not [fault for command in commands(text) for fault in misunderstood(command)]
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,7 @@ const report = (() => {
       button.disabled = true;
       return figure;
     }
+    if (entry.status) figure.append(make("div", { class: "small bad", text: entry.status }));
     button.addEventListener("click", () => (state.cell === figure.dataset.cell ? close() : open(figure)));
     sight.observe(figure);
     return figure;
@@ -357,6 +358,7 @@ const report = (() => {
     }
   };
   const show = () => {
+    const place = location.hash.includes("=") ? null : location.hash;
     state.cell = opened ? (close(), null) : null;
     hideTip();
     for (const figure of [...live]) detach(figure);
@@ -380,7 +382,7 @@ const report = (() => {
     $("seek").max = transport.frames - 1;
     const borders = same.length && same.every((text) => text === same[0]) ? parts[0].prompts[0].borders.slice(1) : [];
     $("ticks").replaceChildren(...borders.map((border) => make("i", { style: `left:${(100 * border * BLOCK) / transport.frames}%` })));
-    keep();
+    if (!place) keep();
     drawDrift();
   };
 
@@ -388,7 +390,13 @@ const report = (() => {
   const refuse = [];
   const apply = async () => {
     const words = new URLSearchParams(location.hash.slice(1).replace(/\+/g, "%2B"));
-    if (location.hash && !location.hash.includes("=")) { if (!$("grid").children.length) { showFilters(); show(); } return; }
+    if (location.hash && !location.hash.includes("=")) {  // a place on the page
+      const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+      if (!$("grid").children.length) { showFilters(); show(); }
+      for (let box = target && target.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
+      target?.scrollIntoView();
+      return;
+    }
     refuse.length = 0;
     const task = words.get("task");
     if (task && task !== "all" && !DATA.parts.some((part) => part.id === task)) refuse.push(`task ${task}`);

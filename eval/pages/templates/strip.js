@@ -48,7 +48,8 @@ const Strip = {
       words.push(last > first ? `${values[first]}\u2013${values[last]}` : `${values[first]}`);
       first = last + 1;
     }
-    return words.join(", ").replace(/(\bcmp\b(?:, cmp)*)/g, (all) => `${all.split(", ").length} frames' worth`);
+    return words.join(", ").replace(/\bcmp(?:, cmp)*\b/g, (all) => `${all.split(", ").length} frames' worth`)
+      .replace(/\bsrf(\d+)/g, (all, scene) => `${all} (scene ${Number(scene) + 1})`);
   },
 
   split(value) {

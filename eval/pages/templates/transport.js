@@ -22,8 +22,9 @@ class Transport {
 
   // A video joins when it comes into sight; frames: how many it has.
   join(video, frames) {
-    const film = { frames, wanted: null };
+    const film = { frames, wanted: null, off: null };
     this.films.set(video, film);
+    this.watch(video, film);
     video.addEventListener("loadedmetadata", () => this.place(video, film), { once: true });
     video.addEventListener("seeked", () => {
       if (film.wanted !== null) { video.currentTime = film.wanted; film.wanted = null; }
@@ -32,6 +33,21 @@ class Transport {
   }
 
   leave(video) { this.films.delete(video); }
+
+  // How far what the screen shows is off the clock, in seconds, by the frames that the browser says it presents. Asking for
+  // every frame has a second use: Chromium may leave an old frame standing after a pause and a seek where nobody asks.
+  watch(video, film) {
+    if (!video.requestVideoFrameCallback) return;
+    const seen = (_, { mediaTime, expectedDisplayTime }) => {
+      if (this.films.get(video) !== film) return;
+      if (this.running && this.last && !video.seeking) {
+        const off = mediaTime - (this.position + ((expectedDisplayTime - this.last) / 1000) * this.fps * this.rate) / this.fps;
+        film.off = film.off === null ? off : film.off + 0.3 * (off - film.off);
+      }
+      video.requestVideoFrameCallback(seen);
+    };
+    video.requestVideoFrameCallback(seen);
+  }
 
   time(film, position) {
     const frame = Math.min(position, film.frames - 1);
@@ -43,6 +59,7 @@ class Transport {
     const time = this.time(film, this.position);
     if (video.seeking) film.wanted = time;
     else if (Math.abs(video.currentTime - time) > 1e-4) video.currentTime = time;
+    film.off = null;
     if (this.running && this.position < film.frames - 1) { video.playbackRate = this.rate; video.play().catch(() => {}); }
   }
 
@@ -113,8 +130,8 @@ class Transport {
       return;
     }
     if (video.paused) { this.place(video, film); return; }
-    const off = video.currentTime - this.position / this.fps;
-    if (Math.abs(off) > 0.3) video.currentTime = (this.position + 0.5) / this.fps;
+    const off = film.off ?? video.currentTime - this.position / this.fps;
+    if (Math.abs(off) > 0.3) { video.currentTime = (this.position + 0.5) / this.fps; film.off = null; }
     else video.playbackRate = this.rate * (1 - Math.max(-0.4, Math.min(0.4, Math.abs(off) < 0.006 ? 0 : off * 4)));
   }
 }
