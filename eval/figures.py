@@ -6,8 +6,9 @@
     python -m eval.figures cache lambda budget      # cache distributions (C.6), curves over two settings
 
 Each writes NAME.pdf, NAME.png and NAME.json (numbers, settings, command, commit) to `<store>/figures`, or the folder given. fig3, fig4
-and fig10 roll out the embedded backbone for a minute and `cache` plans alone: they need no store. Keys and what they do by
-default: docs/figures.md; an unknown one is refused.
+and fig10 roll out the embedded backbone for a minute or two and `cache` plans alone: they need no store. Figures take, each some of
+[backbone= task= method= source= prompt= prompts= seed= scenes= blocks= block= every= every_s= layers= layer= truth= recent= batch=];
+what they mean and are by default: docs/figures.md. One that a figure does not have is refused. Other backbones: `jobs.figures`.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -81,7 +82,9 @@ def order(words: Sequence[str]) -> Order:
         [] if loopback(host) else [f"warning: host={host} is no loopback: whoever reaches this machine steers the session, no password"]
     )
     kept = tuple(word for word in given if not word.startswith(("task=", "task.")))
-    return Order(job, (*kept, *extra), name, host, _port(own["port"]), save, first, _threshold(own["threshold"], job), (*extra, *open_to))
+    return Order(
+        job, (*kept, *extra), name, host, _port(own["port"], host), save, first, _threshold(own["threshold"], job), (*extra, *open_to)
+    )
 
 
 def _parted(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -143,11 +146,18 @@ def _first(own: Mapping[str, str]) -> Prompt | None:
     return found
 
 
-def _port(text: str) -> int | None:
+def _port(text: str, host: str) -> int | None:
     if not text:
         return None
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise ValueError(f"port={text}: a whole number, 1 to 65535; nearest is to leave it out, which takes a free one from 7860 on")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(text)))
+        except OSError as error:
+            raise ValueError(f"host={host} port={text}: {error.strerror}; nearest is to leave port out, which takes a free one") from None
     return int(text)
 
 

@@ -114,6 +114,7 @@ class Player:
         self._shown_until = time.monotonic() + left_ms / 1e3
         least, _, most = ROOM_S
         self._room_s = min(most, self._room_s + stood_ms / 2e3) if stood_ms > 20 else least + 0.95 * (self._room_s - least)
+        self._calls.put((lambda: None, Future()))  # so that the thread looks at the clock again
 
     def news(self, epoch: int, after: int, version: int, notes: int, wait_s: float = 1.0) -> dict[str, Any]:
         """What a page does not know yet; waits for it a while.

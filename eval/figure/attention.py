@@ -23,7 +23,7 @@ from echo.backbone import rope
 from echo.backbone.interface import VideoModel
 from echo.cache.policy import Policy
 from echo.cache.store import FrameStore
-from echo.generate import generate
+from echo.generate import check, generate
 from echo.geometry import Geometry
 from echo.memory import compression
 from echo.memory.state import EchoMemory
@@ -139,15 +139,13 @@ def record(
     settings = rules or policy
     if not isinstance(settings, Echo):
         raise ValueError(f"policy {type(policy).__name__} has no scoring rules; give rules=, for example those of method=echo")
+    for prompt in prompts:
+        if (longest := check(backbone, policy, prompt).lengths()[0]) < blocks:
+            raise ValueError(f"blocks={blocks}: the first scene of {prompt.id!r} has {longest}; nearest is {longest}")
     recorder = Recorder(layers)
-    made = []
-    for block in generate(backbone, policy, prompts, seed, watch=recorder.watch):
-        if block.scene:
-            raise ValueError(f"blocks={blocks}: the first scene of {prompts[0].id!r} has {block.index}; nearest is {block.index}")
-        made.append(block.latents.cpu())
-        if len(made) == blocks:
-            return Run(recorder, settings, tuple(prompt.id for prompt in prompts), seed, torch.cat(made, 1))
-    raise ValueError(f"blocks={blocks}: {prompts[0].id!r} has {len(made)}; nearest is {len(made)}")
+    rollout = generate(backbone, policy, prompts, seed, watch=recorder.watch)
+    made = [block.latents.cpu() for _, block in zip(range(blocks), rollout)]  # the count first: no block is made beyond it
+    return Run(recorder, settings, tuple(prompt.id for prompt in prompts), seed, torch.cat(made, 1))
 
 
 def first_choice(policy: Echo, geometry: Geometry) -> int:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -18,6 +22,7 @@ from echo.scene import Prompt
 from eval import figures
 from eval.figure import caches, fig3, output, scenes
 from eval.figure.output import Order
+from jobs.config import ROOT
 from jobs.video import VideoWriter
 from tests.stores import put
 from tests.toy import TEXTS, write_backbone
@@ -211,3 +216,18 @@ def test_numbers_are_plain():
     told = output.plain({"a": np.float64(1 / 3), "b": [torch.tensor([1.0, float("nan")])], 3: range(2)})
     assert told == {"a": 0.333333, "b": [[1.0, None]], "3": [0, 1]}
     assert output._folded(json.dumps(told, indent=1)).count("\n") == 6
+
+
+@pytest.mark.slow
+def test_from_a_clean_store_by_the_command_that_is_told(tmp_path, capsys):
+    words = ["fig11", "method=echo,render_truth", "prompts=1", "every_s=10", f"store={tmp_path / 'new'}", "--output", str(tmp_path)]
+    assert figures.main(words) == 2
+    told = re.search(r"`python (.*)`", capsys.readouterr().err)
+    done = subprocess.run([sys.executable, *shlex.split(told[1])], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert figures.main(words) == 0, capsys.readouterr().err
+    (section,) = json.loads((tmp_path / "fig11.json").read_text(encoding="utf-8"))["numbers"]["sections"]
+    assert section["prompt"] == "recall-000" and len(section["stills_s"]) == 6 and len(section["scenes"]) == 6
+    assert figures.main(["cache", "method=echo", f"store={tmp_path / 'new'}", "--output", str(tmp_path)]) == 0
+    (row,) = json.loads((tmp_path / "cache.json").read_text(encoding="utf-8"))["numbers"]["methods"]
+    assert row["stored_trace_agrees"] is True

@@ -206,7 +206,7 @@ def test_recording_leaves_the_pixels(toy, run):
     backbone, prompts = toy
     plain = [block.latents for block, _ in zip(generate(backbone, run.policy, prompts, 0), range(BLOCKS))]
     assert torch.equal(torch.cat(plain, 1), run.latents)
-    with pytest.raises(ValueError, match="blocks=99: 'toy-000' has 16; nearest is 16"):
+    with pytest.raises(ValueError, match="blocks=99: the first scene of 'toy-000' has 16; nearest is 16"):
         attention.record(backbone, run.policy, prompts, blocks=99)
     with pytest.raises(ValueError, match="policy SelfForcing has no scoring rules"):
         attention.record(backbone, make_policy({"method": "self_forcing"}), prompts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+import socket
 import time
 from functools import cache, partial
 from types import SimpleNamespace
@@ -511,6 +512,14 @@ def test_bad_words_are_one_line(word, line, capsys):
     assert live.main([word]) == 2
     told = capsys.readouterr().err
     assert line in told and told.count("\n") == 1, told
+
+
+def test_a_port_that_is_taken_is_refused_before_the_model_is_loaded():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(ValueError, match="Address already in use; nearest is to leave port out"):
+            live.order([f"port={other.getsockname()[1]}"])
 
 
 def test_a_script_is_taken_by_its_id(tmp_path):
