@@ -86,6 +86,7 @@ def test_shares_of_a_step_add_up_to_it(tmp_path: Path, step: int) -> None:
     assert (parts[0][1] - whole[1]).norm() / whole[1].norm() > 0.2
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     sizes = "--plan 0:3 --frames-per-step 180 --dim 24 --heads 2 --layers 1 --ffn-dim 32 --freq-dim 16 --text-dim 8 --warm-up 2"
     losses = []
