@@ -24,6 +24,7 @@ from eval.embedded import EmbeddedScorer
 from eval.readings import motion_of, read, right_pairs, said
 from jobs.config import ROOT
 from tests.browser.conftest import console_errors
+from tests.interrupts import hear_interrupts
 
 pytestmark = pytest.mark.slow
 FIRST, CUT, BACK = (
@@ -45,7 +46,9 @@ def served(tmp_path):
         given = [sys.executable, "-m", "jobs.live", f"store={tmp_path / 'store'}", *words]
         log = (tmp_path / f"log-{len(started)}").open("w+", encoding="utf-8")
         environment = os.environ | {"OMP_NUM_THREADS": "1", "http_proxy": "", "https_proxy": ""}
-        process = subprocess.Popen(given, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, text=True, env=environment)
+        process = subprocess.Popen(
+            given, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, text=True, env=environment, preexec_fn=hear_interrupts
+        )
         started.append(process)
         until = time.monotonic() + 120
         while time.monotonic() < until and process.poll() is None:
@@ -58,7 +61,10 @@ def served(tmp_path):
     yield start
     for process in started:
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        try:
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 class Page:

@@ -19,6 +19,7 @@ from jobs.config import ROOT
 from jobs.plan import prepare
 from jobs.store import new_attempt
 from jobs.worker import work
+from tests.interrupts import hear_interrupts
 from tests.toy import changed, overrides, write_prompts
 
 COUNT = 4
@@ -34,10 +35,6 @@ def start(toy: Path, store: Path, *more: str) -> subprocess.Popen[str]:
     """A command as a terminal starts it; whoever runs the tests in the background has interrupts ignored, and that is inherited."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(words(toy, store, *more), cwd=ROOT, text=True, preexec_fn=hear_interrupts, **pipes)
-
-
-def hear_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(toy: Path, store: Path, *more: str, status: int = 0) -> str:

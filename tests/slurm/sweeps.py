@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from eval.records import runs
 from jobs.config import ROOT
+from tests.interrupts import hear_interrupts
 
 UNITS = 12
 
@@ -30,11 +30,6 @@ def start(store: Path, *more: str) -> subprocess.Popen[str]:
     chosen = [f"launcher.{key}={value}" for key, value in given.items()]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(words(store, "hydra/launcher=slurm", *chosen), cwd=ROOT, text=True, preexec_fn=hear_interrupts, **pipes)
-
-
-def hear_interrupts() -> None:
-    """Whoever runs tests in the background has interrupts ignored, and that is inherited."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(command: subprocess.Popen[str], status: int = 0, limit_s: float = 300) -> str:

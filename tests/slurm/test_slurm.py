@@ -91,9 +91,11 @@ def test_preemption_by_a_higher_partition(tmp_path, whole):
     assert restarts(tmp_path), "nobody was evicted"
 
 
-def test_a_time_limit_with_requeues(tmp_path, whole):
-    """All units in one job of one minute, warned 43 seconds before its end."""
-    finish(start(tmp_path, "launcher.units_per_job=12", "launcher.time_minutes=1", "launcher.warn_seconds=43", "launcher.max_parallel=1"))
+def test_a_time_limit_with_requeues(tmp_path, whole, local_s):
+    """All units in one job of one process, warned when it has made something and cannot have made all, by this machine's speed."""
+    warned = 60 - round(min(max(6, 0.8 * local_s), 50))
+    given = {"units_per_job": 12, "time_minutes": 1, "warn_seconds": warned, "max_parallel": 1}
+    finish(start(tmp_path, *(f"launcher.{key}={value}" for key, value in given.items())))
     whole(tmp_path)
     assert restarts(tmp_path), "it fitted into the time"
 
