@@ -53,7 +53,7 @@ def write_prompts(path: Path, count: int, scene_s: float = 3.0, texts: Sequence[
 
 def overrides(folder: Path, count: int = 3, scene_s: float = 3.0, name: str = "hard") -> list[str]:
     """Command-line words that put the toy in place of the shipped backbone and prompts; nothing is scored."""
-    weights, prompts = folder / "model.safetensors", folder / "prompts.jsonl"
+    weights, prompts = folder / "model.safetensors", folder / f"prompts-{count}-{scene_s:g}.jsonl"  # tests share a folder
     if not weights.exists():
         write_backbone(weights)
     write_prompts(prompts, count, scene_s)

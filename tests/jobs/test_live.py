@@ -36,7 +36,7 @@ A, B, C = "a red ball left meadow", "a red ball up striped desert", "a red ball 
 @pytest.fixture(scope="module")
 def words(toy, tmp_path_factory):
     store = tmp_path_factory.mktemp("live")
-    given = (f"backbone.weights={toy / 'model.safetensors'}", f"task.prompt_set={toy / 'prompts.jsonl'}", f"store={store}")
+    given = (f"backbone.weights={toy / 'model.safetensors'}", f"task.prompt_set={toy / 'prompts-3-3.jsonl'}", f"store={store}")
     return (*given, "video.height_px=16")
 
 
