@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -190,7 +191,7 @@ def test_a_job_that_would_make_something_else_by_now_is_refused(tmp_path, name):
     if name == "weights":
         write_backbone(tmp_path / "model.safetensors", seed=1)
     else:
-        write_prompts(tmp_path / "prompts.jsonl", 3, scene_s=2.0)
+        write_prompts(Path(plain["task"]["prompt_set"]), 3, scene_s=2.0)
     with pytest.raises(slurm_job.Incomplete, match="something else than what was submitted"):
         work.make()
     assert not (tmp_path / "store").exists()
