@@ -16,7 +16,7 @@ def write_atomic(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        beside.rename(path)
     finally:
         beside.unlink(missing_ok=True)  # half a file would keep a full disk full
     sync_folder(path.parent)
