@@ -7,11 +7,10 @@ import os
 
 import pytest
 
-from eval.atomic import write_atomic
 from eval.records import Run
 from jobs import identity
 from jobs.plan import prepare
-from jobs.store import Attempt, RunFolder, new_attempt
+from jobs.store import Attempt, RunFolder, new_attempt, write_atomic
 from tests.toy import changed
 
 
