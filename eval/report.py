@@ -167,7 +167,7 @@ def _command(words: Sequence[str]) -> list[str]:
     out = Path(given["--output"]) if given["--output"] else store / "report" / (given["experiment"] or "all")
     counts = write(groups, store, out, ways, "" if given["experiment"] else f"All runs of {store.resolve().name}")
     megabytes = f", {counts['bytes'] / 1e6:.0f} MB" if counts["bytes"] else ""
-    lines = [f"report: {out / 'index.html'} ({counts['parts']} tasks, {counts['videos']} videos{megabytes})"]
+    lines = [f"report: {out / 'index.html'} ({counts['parts']} task{'s' * (counts['parts'] != 1)}, {counts['videos']} videos{megabytes})"]
     return lines + ([f"failed or missing: {counts['lacks']} entries, listed at its end"] if counts["lacks"] else [])
 
 

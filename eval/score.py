@@ -37,12 +37,13 @@ from tqdm import tqdm
 
 from echo.scene import Prompt, load_prompts
 from eval.arguments import Partly, answer, parse
+from eval.atomic import write_atomic
 from eval.protocol import TASKS, scopes
 from eval.statistics import estimate
 from eval.vbench.borders import borders
 from eval.vbench.kit import DIMENSIONS, Files, Kit, Random, Source, Wish, listed
 from eval.vbench.measure import Span
-from eval.vbench.records import RecordStore, write_atomic
+from eval.vbench.records import RecordStore
 from eval.vbench.rules import LONG_TASKS
 from eval.vbench.scorer import Outcome, VideoScorer, check
 from eval.vbench.video import ENDINGS, Facts

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.arguments import answer, parse
+from eval.atomic import write_atomic
 from eval.compacted import METRIC, VERSION, index_of, record_files
 from eval.records import VERSION as RECORDS
 from eval.records import Run, runs
 from jobs import trouble
-from jobs.store import new_attempt, write_atomic
+from jobs.store import new_attempt
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -27,9 +27,9 @@ from echo.cache.plan import Plan
 from echo.generate import begin
 from echo.routing import Router, Routing, automatic, enter, oldest, script_of
 from echo.scene import BLOCK_S, FPS, TAGS, Prompt, SceneStart, TagMeaning, Transition
+from eval.atomic import write_atomic
 from jobs.plan import Job
 from jobs.shots import developed
-from jobs.store import write_atomic
 from jobs.video import VideoWriter
 
 if TYPE_CHECKING:

@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from echo.scene import Prompt, scene_blocks
+from eval.atomic import write_atomic
 from jobs import backbones, scoring, trouble
 from jobs.claims import Claims
 from jobs.config import ROOT
 from jobs.plan import Job
 from jobs.progress import Progress
-from jobs.store import RunFolder, new_attempt, write_atomic
+from jobs.store import RunFolder, new_attempt
 
 LEAVE_S = 10.0
 POLL_S = 0.5

@@ -239,7 +239,7 @@ def _tried(
 
 
 def _one(attempt: Attempt, prompt: Prompt, record: Mapping[str, Any], scorer: VideoScorer, notes: Notes) -> None:
-    from jobs.store import write_atomic
+    from eval.atomic import write_atomic
 
     folder, job = attempt.folder, attempt.folder.job
     start = time.perf_counter()

@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.atomic import write_atomic
 from jobs import local, slurm_queue, slurm_wait, split
 from jobs.config import ROOT, build
 from jobs.plan import Job
 from jobs.progress import say
 from jobs.slurm_job import Part, Work, untried
 from jobs.split import Piece
-from jobs.store import RunFolder, write_atomic
+from jobs.store import RunFolder
 
 ENDLESS = 10000
 """Time limits after which submitit would give up; jobs count their own fruitless starts instead."""

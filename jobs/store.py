@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from echo.scene import Prompt
+from eval.atomic import sync_folder, write_atomic
 from eval.records import VERSION, Run
 from jobs import identity, tracking
 from jobs.claims import Claims
@@ -25,31 +26,6 @@ from jobs.plan import Job
 
 ERROR_CHARACTERS = 4000
 T = TypeVar("T")
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Put a file in place whole or not at all, and keep it across a crash of the machine."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.rename(path)
-    except OSError:
-        beside.unlink(missing_ok=True)  # half a file would keep a full disk full
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Keep a folder's renames across a crash of the machine."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def new_attempt() -> str:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echo.scene import FPS, Prompt
+from eval.atomic import write_atomic
 from jobs import provenance, scoring, shelf, trouble
 from jobs.gauge import Gauge
 from jobs.plan import Job
 from jobs.shots import shots
-from jobs.store import Attempt, RunFolder, write_atomic
+from jobs.store import Attempt, RunFolder
 from jobs.video import VideoWriter
 
 if TYPE_CHECKING:

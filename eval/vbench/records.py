@@ -13,8 +13,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+
+from eval.atomic import write_atomic
 
 Units = NDArray[np.int64]
 """[N, k] frames counted from 0: what each of N values is made of."""
@@ -142,17 +142,3 @@ def _read(path: Path, key: Key) -> Record | None:
 def _write(path: Path, key: Key, record: Record) -> None:
     tensors = {"units": np.ascontiguousarray(record.units), "values": np.ascontiguousarray(record.values)}
     write_atomic(path, save(tensors, metadata={"key": key.text}))
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Put a file in place whole or not at all: its content is on the disk before its name is, so that a crash of the machine loses both."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -21,11 +21,12 @@ import pytest
 import yaml
 
 from echo.presets import ROOT
+from eval.atomic import write_atomic
 from eval.vbench import packages, video
 from eval.vbench.kit import FIRSTS_OF, NEEDS, Kit, Wish
 from eval.vbench.measure import Layout
 from eval.vbench.networks import CLASSES, FILES
-from eval.vbench.records import Key, Record, RecordStore, write_atomic
+from eval.vbench.records import Key, Record, RecordStore
 from eval.vbench.rules import PAIR_RULES, TEXTS, Measured, mapped, score
 from eval.vbench.video import Facts, chunks, inspect
 from tests.eval.constructed import FPS, StandIn, StandIns, film, scorer, write

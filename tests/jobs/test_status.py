@@ -7,10 +7,11 @@ import os
 
 import pytest
 
+from eval.atomic import write_atomic
 from jobs import command, status
 from jobs.claims import Claims
 from jobs.plan import prepare
-from jobs.store import Attempt, RunFolder, new_attempt, write_atomic, write_sweep
+from jobs.store import Attempt, RunFolder, new_attempt, write_sweep
 from tests.toy import changed
 
 

@@ -7,10 +7,11 @@ import os
 
 import pytest
 
+from eval.atomic import write_atomic
 from eval.records import Run
 from jobs import identity
 from jobs.plan import prepare
-from jobs.store import Attempt, RunFolder, new_attempt, write_atomic
+from jobs.store import Attempt, RunFolder, new_attempt
 from tests.toy import changed
 
 
