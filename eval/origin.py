@@ -25,18 +25,21 @@ def origin(module: str, words: Sequence[str]) -> dict[str, str]:
     }
 
 
-def git(*words: str) -> str:
-    """What git says of this project; nothing outside a repository, without git, or where it takes too long."""
+def git(*words: str) -> str | None:
+    """What git says of this project; None outside a repository, without git, or where it fails or takes too long."""
     try:
         answer = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return answer.stdout.strip() if answer.returncode == 0 else ""
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
 
 
 def commit(paths: Sequence[str]) -> str:
-    """The commit of the code, marked where anything below `paths` was changed since; "unknown" outside a repository."""
-    return (git("rev-parse", "HEAD") or "unknown") + ("-changed" if git("status", "--porcelain", "--", *paths) else "")
+    """The commit of the code, marked unless git says that nothing below `paths` was changed since; "unknown" where git names none."""
+    head = git("rev-parse", "HEAD")
+    if not head:
+        return "unknown"
+    return head if git("status", "--porcelain", "--", *paths) == "" else f"{head}-changed"
 
 
 def file_digest(path: Path) -> str:

@@ -7,12 +7,12 @@ for an unchanged config. The commit is provenance, not identity: most commits ch
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from echo.scene import Prompt
+from eval.naming import digest
 from eval.origin import file_digest
 from jobs.config import RANDOM, MethodConfig, RunConfig, located
 
@@ -20,20 +20,6 @@ PIXEL_EPOCH = 2
 SCORE_EPOCH = 2
 KERNEL = "sdpa cpu"  # attention kernel and device of the embedded backbones; the others choose theirs
 ENTERS = ("pixels", "pixels_file", "scores", "scores_file", "nothing")
-
-
-def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces; NaN and infinity are refused.
-
-    Raises:
-        ValueError: if a number is not finite.
-    """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-
-
-def digest(value: Any) -> str:
-    """80 bits of BLAKE2b over canonical JSON, as 20 hex digits."""
-    return hashlib.blake2b(canonical(value).encode(), digest_size=10).hexdigest()
 
 
 def leaves(config: Any, where: str = "") -> Iterator[tuple[str, str, Any]]:
@@ -93,17 +79,6 @@ def unit_key(run_id: str, prompt: Prompt, group: Sequence[Prompt] | None) -> dic
     """
     members = None if group is None else digest([p.content() for p in group])
     return {"run": run_id, "prompt": prompt.content(), "group": members}
-
-
-def prompt_digest(prompt: Prompt, duration_scale: float) -> str:
-    """Name by content of a prompt as it stands in its set.
-
-    Args:
-        prompt: the prompt, its durations already scaled.
-        duration_scale: what they were multiplied by.
-    """
-    durations = [round(duration / duration_scale, 6) for duration in prompt.durations_s]
-    return digest(prompt.content() | {"durations_s": durations})
 
 
 def scores_key(config: RunConfig) -> dict[str, Any] | None:

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from eval.arguments import answer, parse
+from eval.naming import digest
 from eval.origin import origin
 from eval.protocol import TASKS
 from jobs.compact import fold
 from jobs.config import ROOT
-from jobs.identity import digest
 
 METHODS = tuple(f"method{index}" for index in range(9)) + ("echo",)
 METRICS = (

@@ -23,6 +23,7 @@ from echo.cache.policy import Policy, build, find
 from echo.geometry import Geometry
 from echo.routing import script_of
 from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_blocks
+from eval.naming import digest
 from eval.protocol import scopes
 from eval.records import RENDER
 from jobs import backbones, identity, scoring
@@ -47,7 +48,7 @@ class Job:
     @cached_property
     def run_id(self) -> str:
         """Name of the run by content."""
-        return identity.digest(self.run_key)
+        return digest(self.run_key)
 
     @cached_property
     def scores_key(self) -> dict[str, Any] | None:
@@ -57,12 +58,12 @@ class Job:
     @property
     def scores_id(self) -> str | None:
         """Name of the way of scoring by content."""
-        return None if self.scores_key is None else identity.digest(self.scores_key)
+        return None if self.scores_key is None else digest(self.scores_key)
 
     def unit_id(self, prompt: Prompt) -> str:
         """Name of one video by content."""
         group = self.prompt_set if self.config.batch > 1 else None
-        return identity.digest(identity.unit_key(self.run_id, prompt, group))
+        return digest(identity.unit_key(self.run_id, prompt, group))
 
     @property
     def asked(self) -> tuple[Prompt, ...]:

@@ -62,22 +62,33 @@ def slurm() -> dict[str, str] | None:
 
 
 def commit() -> dict[str, str | None]:
-    """The commit of the code and a hash of what differs from it, new files of the code included; both None outside a clone."""
+    """The commit of the code and a hash of what differs from it, new files of the code included, None where nothing does.
+
+    Both None outside a clone; the hash is "unknown" where git does not answer.
+    """
     head = git("rev-parse", "HEAD")
     if not head:
         return {"commit": None, "dirty": None}
-    content = hashlib.blake2b(git("diff", "HEAD").encode(), digest_size=10)
-    fresh = git("ls-files", "--others", "--exclude-standard", "--", *CODE).splitlines()
-    for name in fresh:
+    differs, fresh = git("diff", "HEAD"), git("ls-files", "--others", "--exclude-standard", "--", *CODE)
+    if differs is None or fresh is None:
+        return {"commit": head, "dirty": "unknown"}
+    content = hashlib.blake2b(differs.encode(), digest_size=10)
+    for name in fresh.splitlines():
         with contextlib.suppress(OSError):  # gone in the meantime
             content.update(f"{name} {file_digest(ROOT / name)}\n".encode())
     changed = content.digest() != hashlib.blake2b(digest_size=10).digest()
     return {"commit": head, "dirty": content.hexdigest() if changed else None}
 
 
-def changes() -> list[str]:
-    """Files of the code that differ from the commit, or that are no part of it, which a run may import as well; empty outside a clone."""
-    lines = git("status", "--porcelain", "--untracked-files=all", "--", *CODE).splitlines()
+def changes() -> list[str] | None:
+    """Files of the code that differ from the commit, or that are no part of it, which a run may import as well; empty outside a clone.
+
+    None in a clone where git does not answer: it is not installed, say, or the clone belongs to somebody else.
+    """
+    said = git("status", "--porcelain", "--untracked-files=all", "--", *CODE)
+    if said is None:
+        return None if (ROOT / ".git").exists() else []
+    lines = said.splitlines()
     return [line[2:].strip() + (", new" if line.startswith("??") else "") for line in lines]
 
 
@@ -89,11 +100,16 @@ def refuse_dirty(experiment: str | None, allowed: bool) -> None:
         allowed: `allow_dirty`.
 
     Raises:
-        ValueError: one line that names the experiment and the first changed files.
+        ValueError: one line that names the experiment and the first changed files, or that git does not answer.
     """
     if allowed or not (experiment or "").startswith("table"):
         return
     found = changes()
+    if found is None:
+        raise ValueError(
+            f"experiment={experiment}: git does not say whether the code differs from its commit, and a table of the paper names one; "
+            f"make `git status` work in {ROOT}, or allow_dirty=true"
+        )
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise ValueError(

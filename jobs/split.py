@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from echo.scene import Prompt, scene_blocks
+from eval.naming import digest
 from jobs import identity
 from jobs.config import parse_shard
 from jobs.plan import Job
@@ -55,7 +56,7 @@ class Measure:
 
 def wanted(job: Job) -> str:
     """What a job is to make, by content: of other prompts, or by other weights or scorers, it would be something else."""
-    return identity.digest([job.run_id, job.scores_id, [job.unit_id(prompt) for prompt in job.asked]])
+    return digest([job.run_id, job.scores_id, [job.unit_id(prompt) for prompt in job.asked]])
 
 
 def blocks_of(job: Job, prompt: Prompt) -> int:

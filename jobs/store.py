@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 
 from echo.scene import Prompt
 from eval.atomic import sync_folder, write_atomic
+from eval.naming import canonical, prompt_digest
 from eval.records import VERSION, Run
-from jobs import identity, tracking
+from jobs import tracking
 from jobs.claims import Claims
-from jobs.identity import canonical
 from jobs.plan import Job
 
 ERROR_CHARACTERS = 4000
@@ -70,7 +70,7 @@ class RunFolder:
             "scorer": {"name": config.eval.name, "label": config.eval.label, "key": job.scores_key},
             "task": {"name": config.task.name, "label": config.task.label},
             "units": {prompt.id: job.unit_id(prompt) for prompt in job.asked},
-            "prompts": {prompt.id: identity.prompt_digest(prompt, config.duration_scale) for prompt in job.asked},
+            "prompts": {prompt.id: prompt_digest(prompt, config.duration_scale) for prompt in job.asked},
         }
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 from echo.cache.policy import make, plans
 from echo.geometry import Geometry
 from echo.scene import Prompt, SceneStart, Script, Transition
-from eval.pages.cells import digest
+from eval.naming import prompt_digest
 from jobs.video import VideoWriter
 from tests.stores import put, write
 
@@ -84,7 +84,7 @@ def describe(run: Path, made: Sequence[Prompt], prompt_set: Path) -> None:
     write(run / "attempts" / "01795389471214966212-735a2d6b.json", attempt)
     for path in (run / "asked").glob("*.json"):
         wish = json.loads(path.read_text(encoding="utf-8"))
-        write(path, wish | {"prompts": {p.id: digest(p) for p in made}})
+        write(path, wish | {"prompts": {p.id: prompt_digest(p) for p in made}})
 
 
 def fill(run: Path, names: Sequence[str], preset: str, source: Path) -> None:

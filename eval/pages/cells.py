@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from eval import selection
 from eval.blocks import Block, Entry, Source
 from eval.grid import Grid, Row
 from eval.meta import Made
+from eval.naming import prompt_digest
 from eval.records import Run
 from eval.units import Unit
 
@@ -161,7 +161,7 @@ def _texts(block: Block) -> dict[str, Prompt]:
         except (OSError, ValueError):
             continue
         for prompt in prompts:
-            if block.prompts.get(prompt.id) == digest(prompt):
+            if block.prompts.get(prompt.id) == prompt_digest(prompt):
                 found[prompt.id] = prompt
     return found
 
@@ -172,10 +172,3 @@ def _prompt_set(run: Run) -> str:
         if name:
             return str(name)
     return ""
-
-
-def digest(prompt: Prompt) -> str:
-    """Name by content of a prompt as it stands in its set: what `jobs.identity.prompt_digest` gives it, which stands above this room."""
-    content = prompt.content() | {"durations_s": [round(duration, 6) for duration in prompt.durations_s]}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()

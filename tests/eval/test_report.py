@@ -12,11 +12,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from echo.scene import Prompt, load_prompts
 from eval import report, tables
-from eval.pages.cells import digest
 from jobs.config import ROOT
-from jobs.identity import prompt_digest
 from tests import reports
 from tests.stores import put
 
@@ -295,11 +292,3 @@ def test_videos_that_nobody_scored_are_shown(tmp_path):
     assert part["methods"][0]["id"] == "tiny/echo" and all(isinstance(cells[0], str) for cells in part["cells"][0])
     page = Page((root / "out" / "index.html").read_text(encoding="utf-8"))
     assert not (root / "out" / "tables").exists() and "Nothing: every video that was asked for is here." in "".join(page.words)
-
-
-@pytest.mark.parametrize("task", ["smooth", "recall"])
-def test_prompts_have_the_names_that_the_store_gives_them(task):
-    for prompt in load_prompts(ROOT / f"data/prompts/{task}.jsonl")[:4]:
-        assert digest(prompt) == prompt_digest(prompt, 1.0)
-    scaled = Prompt("a", ("ä", "b"), (1.5, 0.75), ("", "#"))
-    assert digest(Prompt("a", ("ä", "b"), (3.0, 1.5), ("", "#"))) == prompt_digest(scaled, 0.5)

@@ -8,7 +8,7 @@ import pytest
 
 from echo.cache.policy import make
 from echo.scene import Prompt
-from eval import origin
+from eval import naming, origin
 from eval.layout import DEFAULTS
 from jobs import identity
 from jobs.config import (
@@ -165,7 +165,7 @@ def test_prompt_content_enters_the_unit(job, field):
 
 def test_a_prompt_has_one_name_at_every_scale():
     scaled = dataclasses.replace(PROMPTS[0], durations_s=tuple(d * 0.1 for d in PROMPTS[0].durations_s))
-    assert identity.prompt_digest(scaled, 0.1) == identity.prompt_digest(PROMPTS[0], 1.0) != identity.prompt_digest(scaled, 1.0)
+    assert naming.prompt_digest(scaled, 0.1) == naming.prompt_digest(PROMPTS[0], 1.0) != naming.prompt_digest(scaled, 1.0)
 
 
 def test_defaults_of_tables_are_those_of_the_config(job, plain):
@@ -204,9 +204,9 @@ def test_shard_of_a_job(job):
 
 def test_names_do_not_move():
     """Names are the keys of stored results: a change here throws every stored result away, so it must be meant."""
-    assert identity.digest({"b": 1, "a": [1.5, None, "ü"]}) == "36991a64fd5c0ab8cf97"
+    assert naming.digest({"b": 1, "a": [1.5, None, "ü"]}) == "36991a64fd5c0ab8cf97"
 
 
 def test_numbers_that_are_not_finite_are_refused():
     with pytest.raises(ValueError):
-        identity.canonical({"x": float("nan")})
+        naming.canonical({"x": float("nan")})

@@ -85,6 +85,18 @@ def test_a_table_of_the_paper_is_refused_from_changed_code_alone(clone):
         provenance.refuse_dirty(experiment, allowed)
 
 
+def test_a_git_that_fails_is_no_clean_tree(clone):
+    """As on a node where git is missing, or finds that the clone belongs to somebody else."""
+    head = provenance.commit()["commit"]
+    (clone / ".git" / "index").write_bytes(b"torn")
+    assert provenance.commit() == {"commit": head, "dirty": "unknown"} and origin.commit(["eval"]) == f"{head}-changed"
+    with pytest.raises(ValueError, match=r"^experiment=table1: git does not say .*make `git status` work in .*clone, or allow_dirty=true$"):
+        provenance.refuse_dirty("table1", False)
+    (clone / ".git").rename(clone / "git")
+    assert provenance.commit() == {"commit": None, "dirty": None} and origin.commit(["eval"]) == "unknown"
+    provenance.refuse_dirty("table1", False)  # no clone: nothing to differ from
+
+
 def test_commands_and_workers_refuse_it_before_any_work(clone, plain, tmp_path):
     (clone / "eval" / "a.py").write_text("a = 2\n", encoding="utf-8")
     config = plain | {"store": str(tmp_path / "store")}

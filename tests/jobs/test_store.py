@@ -8,8 +8,8 @@ import os
 import pytest
 
 from eval.atomic import write_atomic
+from eval.naming import digest
 from eval.records import Run
-from jobs import identity
 from jobs.plan import prepare
 from jobs.store import Attempt, RunFolder, new_attempt
 from tests.toy import changed
@@ -117,7 +117,7 @@ def test_run_names_what_it_is_made_of(job):
     folder = RunFolder(job)
     folder.describe()
     spec = json.loads((folder.path / "run.json").read_text(encoding="utf-8"))
-    assert identity.digest(spec["key"]) == spec["run"] == folder.path.name
+    assert digest(spec["key"]) == spec["run"] == folder.path.name
 
 
 def test_attempts_never_share_a_file(job):
