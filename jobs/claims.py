@@ -90,10 +90,19 @@ class Claims:
         starts, found = self.starts(), {}
         for unit in units:
             if unit in starts and unit not in self._held and self._living(self._path(unit, starts[unit])):
-                owner = _read(self._path(unit, starts[unit]))
-                job = f", SLURM job {owner['job']}" if owner.get("job") else ""
-                found[unit] = f"process {owner['pid']} on {owner['host']}{job}" if "pid" in owner else "a process that left no name"
+                found[unit] = self._owner(unit, starts[unit])
         return found
+
+    def abandoned(self, units: Iterable[str]) -> dict[str, tuple[int, str]]:
+        """The units of some that were begun, not ended, and that no living process is at: how often, and words that name the last one."""
+        starts, held = self.starts(), self.holders(units := list(units))
+        left = [unit for unit in units if unit in starts and unit not in held]
+        return {unit: (starts[unit], self._owner(unit, starts[unit])) for unit in left}
+
+    def _owner(self, unit: str, number: int) -> str:
+        owner = _read(self._path(unit, number))
+        job = f", SLURM job {owner['job']}" if owner.get("job") else ""
+        return f"process {owner['pid']} on {owner['host']}{job}" if "pid" in owner else "a process that left no name"
 
     def _owns(self, unit: str, path: Path) -> bool:
         """Whether a claim is the highest of its unit and this attempt's: when all have let go, others begin at the same number."""

@@ -4,8 +4,8 @@
 
 prints a grid, a line for each method and task and a column for each seed, and the time that is left. A cell is `done/asked`, then what
 is running (r) and what has failed (f). It tells of what the last command asked of each run, or of one experiment alone. --failed adds the
-last lines of each traceback and the last words of jobs that died. Exit status 1 while anything is missing. All of it is read from the
-store; no scheduler is asked.
+last lines of each traceback, the videos that killed processes were at, and the last words of jobs that died. Exit status 1 while anything
+is missing. All of it is read from the store; no scheduler is asked.
 """
 
 from __future__ import annotations
@@ -91,11 +91,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Failure:
-    """A unit that failed, or a run whose process died (no prompt), and the last lines of what it said."""
+    """Why something is missing: what it is, and the last lines of what was said."""
 
-    title: str
-    prompt: str | None
-    tries: int
+    what: str
     tail: tuple[str, ...]
 
 
@@ -117,8 +115,8 @@ def wishes(store: Path, experiment: str) -> list[tuple[Run, Asked]]:
     return [(run, asked) for run, asked in found if run.spec["key"]["epoch"] == newest]
 
 
-def look(run: Run, asked: Asked) -> tuple[Cell, dict[str, int], set[str]]:
-    """Where the units of a wish stand; tries of those that failed, by unit; who is at the others."""
+def look(run: Run, asked: Asked) -> tuple[Cell, dict[str, int], set[str], set[str]]:
+    """Where the units of a wish stand; tries of those that failed, by unit; those that are missing; who is at the others."""
     units = set(asked.units.values())
     if asked.scores is None:
         settled = run.settled(None)
@@ -129,7 +127,8 @@ def look(run: Run, asked: Asked) -> tuple[Cell, dict[str, int], set[str]]:
     open_units = units - done
     running = held(run, open_units) if open_units else {}
     failed = {unit: count for unit, count in failures.items() if unit in open_units - running.keys()}
-    return Cell(len(units), len(done), len(running), len(failed)), failed, set(running.values())
+    missing = open_units - running.keys() - failed.keys()
+    return Cell(len(units), len(done), len(running), len(failed)), failed, missing, set(running.values())
 
 
 def held(run: Run, units: Iterable[str]) -> dict[str, str]:
@@ -139,6 +138,16 @@ def held(run: Run, units: Iterable[str]) -> dict[str, str]:
     try:
         return Claims(run.path, "status").holders(units)
     except OSError:  # a store that can be read only: nobody works there
+        return {}
+
+
+def abandoned(run: Run, units: Iterable[str]) -> dict[str, tuple[int, str]]:
+    """The units that processes were at when they died: how often, and words that name the last process."""
+    if not (run.path / "claims").is_dir():
+        return {}
+    try:
+        return Claims(run.path, "status").abandoned(units)
+    except OSError:
         return {}
 
 
@@ -171,13 +180,15 @@ def gather(store: Path, given: Mapping[str, str]) -> tuple[list[Line], list[Fail
             continue
         line = found.setdefault(place, Line(*place))
         there = (run.path / "run.json").exists()
-        cell, failed, workers = look(run, asked) if there else (Cell(len(asked.units)), {}, set())
+        cell, failed, missing, workers = look(run, asked) if there else (Cell(len(asked.units)), {}, set(), set())
         seed = int(run.path.parent.name.removeprefix("seed="))
         line.cells.setdefault(seed, Cell()).add(cell)
         line.runs.append(run)
         line.workers |= workers
         if cell.done < cell.asked and there:
-            failures += _failures(run, asked, failed, cell, f"{method} {task} seed={seed}")
+            failures += _failures(run, asked, failed, missing, f"{method} {task} seed={seed}")
+            if missing and not cell.running:
+                failures += _last_words(run, f"{method} {task} seed={seed}")
     return [found[place] for place in sorted(found)], failures
 
 
@@ -186,7 +197,7 @@ def _place(run: Run) -> tuple[str, str, str]:
     return run.path.parts[-5], run.path.parts[-4], run.path.parts[-3]
 
 
-def _failures(run: Run, asked: Asked, failed: Mapping[str, int], cell: Cell, title: str) -> Iterator[Failure]:
+def _failures(run: Run, asked: Asked, failed: Mapping[str, int], missing: set[str], title: str) -> Iterator[Failure]:
     last: dict[str, dict[str, Any]] = {}
     if failed:
         last = {record["unit"]: record for record in run.records() if record["status"] == "error"}
@@ -194,12 +205,19 @@ def _failures(run: Run, asked: Asked, failed: Mapping[str, int], cell: Cell, tit
         if unit in failed:
             record = last[unit]
             tail = _tail(run.path / record["trace"]) or tuple(record["err"].splitlines()[-TAIL:])
-            yield Failure(title, prompt, failed[unit], tail)
-    if cell.missing and not cell.running:
-        logs = sorted((run.path / "attempts").glob("*.log"))
-        words = _tail(logs[-1]) if logs else ()
-        if words:
-            yield Failure(title, None, 0, words)
+            yield Failure(f"{title}: {prompt} failed ({failed[unit]} tries)", tail)
+    begun = abandoned(run, missing) if missing else {}
+    for prompt, unit in asked.units.items():
+        if unit in begun:
+            times, who = begun[unit]
+            yield Failure(f"{title}: {prompt} was begun and not ended", (f"{times} times, at last by {who}, which has died",))
+
+
+def _last_words(run: Run, title: str) -> Iterator[Failure]:
+    logs = sorted((run.path / "attempts").glob("*.log"))
+    words = _tail(logs[-1]) if logs else ()
+    if words:
+        yield Failure(f"{title}: its last process said", words)
 
 
 def _tail(path: Path) -> tuple[str, ...]:
@@ -274,8 +292,7 @@ def command(words: Sequence[str]) -> tuple[list[str], bool]:
         raise ValueError(f"store={store}: no runs; nothing was asked of it")
     told = [*grid(lines), "", summary(lines)]
     for failure in failures if flags else ():
-        what = "its last process said" if failure.prompt is None else f"{failure.prompt} failed ({failure.tries} tries)"
-        told += ["", f"{failure.title}: {what}", *(f"    {line}" for line in failure.tail)]
+        told += ["", failure.what, *(f"    {line}" for line in failure.tail)]
     if failures and not flags:
         told.append("python -m jobs.status --failed says why" + (f" (store={store})" if given["store"] != KEYS["store"] else ""))
     return told, all(line.total.done == line.total.asked for line in lines)

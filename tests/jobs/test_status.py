@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import pytest
 
@@ -109,7 +110,13 @@ def test_a_claim_of_a_dead_process_is_no_work(run, capsys):
     Claims(folder.path, "other").take(unit)
     path = folder.path / "claims" / f"{unit}.1"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"pid": 2**22 + 1}), encoding="utf-8")
-    assert "0 running" in told(run, capsys, code=1)[-1]
+    lines = told(run, capsys, "--failed", code=1)
+    assert any(" done, 0 running, 0 failed, 2 missing" in line for line in lines)
+    assert lines[-2] == f"echo hard seed=0: {folder.job.asked[1].id} was begun and not ended"
+    assert re.fullmatch(rf"    1 times, at last by process {2**22 + 1} on \S+, which has died", lines[-1])
+    with Attempt(folder, new_attempt(), {}) as attempt:  # made by another process; what the dead one left says nothing any more
+        attempt.ok(folder.job.asked[1], {}, {"latents_sha256": "a", "dur_s": 1.0, "blocks": 8})
+    assert path.exists() and "begun" not in "".join(told(run, capsys, "--failed", code=1))
 
 
 def test_failures_end_with_what_was_said(run, capsys):
