@@ -102,15 +102,15 @@ case ${1:-} in
     configure
     munged --force --key-file="$top/etc/munge.key" --socket="$top/munge/munge.sock" --pid-file="$top/munge/munged.pid" \
       --seed-file="$top/munge/munged.seed" --log-file="$top/log/munged.log" --num-threads=2
-    until_true 10 munged test -S "$top/munge/munge.sock"
+    until_true 30 munged test -S "$top/munge/munge.sock"
     slurmctld -c
-    until_true 20 slurmctld scontrol ping
+    until_true 60 slurmctld scontrol ping
     for index in $(seq 1 "$nodes"); do
       mkdir -p "$top/spool-node$index"
       slurmd -N "node$index"
     done
     export nodes
-    until_true 30 "$nodes idle nodes" "$0" all_idle
+    until_true 60 "$nodes idle nodes" "$0" all_idle
     echo "export SLURM_CONF=$SLURM_CONF PATH=$PATH"
     ;;
   stop)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from eval.records import runs
@@ -14,11 +20,12 @@ from jobs.config import ROOT
 from tests.interrupts import hear_interrupts
 
 UNITS = 12
+PROMPTS = 6
 
 
 def words(store: Path, *more: str) -> list[str]:
     """The command: six prompts, two seeds."""
-    sweep = ["method=echo", "task=hard", "seed=0,1", "prompts=6", "duration_scale=0.35", f"store={store}"]
+    sweep = ["method=echo", "task=hard", "seed=0,1", f"prompts={PROMPTS}", "duration_scale=0.35", f"store={store}"]
     return [sys.executable, "run.py", *sweep, *more, "-m"]
 
 
@@ -49,15 +56,16 @@ def until(condition, limit_s: float = 120) -> None:
     end = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
 def records(store: Path) -> list[dict]:
     return [record for run in runs(store) for record in run.records()]
 
 
-def attempts(store: Path) -> list[dict]:
-    return [json.loads(path.read_text(encoding="utf-8")) for path in store.glob("runs/*/*/*/*/*/attempts/*.json")]
+def attempts(store: Path) -> dict[str, dict]:
+    """What is kept of each attempt, by its name."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in store.glob("runs/*/*/*/*/*/attempts/*.json")}
 
 
 def latents(store: Path) -> dict[tuple[str, int], str]:
@@ -73,10 +81,59 @@ def running() -> list[str]:
     return slurm("squeue", "-h", "-r", "-t", "RUNNING", "-o", "%i").split()
 
 
-def midway(store: Path) -> None:
-    """Waits until something is done, something is running and something is left."""
+@dataclass(frozen=True)
+class Maker:
+    """A process that makes videos, and the job that it belongs to, as squeue names it."""
+
+    pid: int
+    job: str
+
+    def state(self) -> str:
+        """As the kernel has it: T is stopped; Z where it is dead or was never there."""
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return "Z"
+
+
+@contextmanager
+def held(store: Path) -> Iterator[list[Maker]]:
+    """Every process that makes videos, stopped when the first video is there: those with something left. They go on at the end.
+
+    However fast or slow the machine, what a test does meanwhile falls into the middle of the work.
+    """
     until(lambda: records(store) and running())
-    assert len(records(store)) < UNITS, "too late to disturb anything"
+    makers = {}
+    for name, attempt in attempts(store).items():
+        names = attempt["slurm"]
+        array = (names.get("array_job_id"), names.get("array_task_id"))
+        makers[name] = Maker(attempt["pid"], "_".join(array) if None not in array else names["job_id"])
+    living = {name: maker for name, maker in makers.items() if maker.state() != "Z"}
+    _signal(living.values(), signal.SIGSTOP)
+    try:
+        until(lambda: all(maker.state() in "TZ" for maker in living.values()))
+        made = Counter(record["attempt"] for record in records(store))
+        working = [maker for name, maker in living.items() if made[name] < PROMPTS]
+        assert working, "too late to disturb anything"
+        yield working
+    finally:
+        _signal(living.values(), signal.SIGCONT)
+
+
+def _signal(makers: Iterable[Maker], number: int) -> None:
+    for maker in makers:
+        with suppress(ProcessLookupError):
+            os.kill(maker.pid, number)
+
+
+@contextmanager
+def closed() -> Iterator[None]:
+    """The default partition starts nothing until the end."""
+    slurm("scontrol", "update", "partitionname=low", "state=down")
+    try:
+        yield
+    finally:
+        slurm("scontrol", "update", "partitionname=low", "state=up")
 
 
 def restarts(store: Path) -> int:

@@ -24,7 +24,7 @@ import pytest
 from eval.records import runs
 from tests.slurm import sweeps
 from tests.slurm.conftest import MOST
-from tests.slurm.sweeps import attempts, finish, midway, records, restarts, running, slurm, start, until
+from tests.slurm.sweeps import Maker, attempts, closed, finish, held, records, restarts, running, slurm, start, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster", "cancelled")]
 
@@ -36,7 +36,7 @@ def test_an_array(tmp_path, whole, monkeypatch):
     told = finish(start(tmp_path, "launcher.units_per_job=4"))
     assert "12 videos in 4 jobs" in told and "submitted array" in told
     whole(tmp_path)
-    jobs = {(attempt["slurm"]["array_job_id"], attempt["slurm"]["array_task_id"]) for attempt in attempts(tmp_path)}
+    jobs = {(attempt["slurm"]["array_job_id"], attempt["slurm"]["array_task_id"]) for attempt in attempts(tmp_path).values()}
     assert len(jobs) == 4 and len({array for array, _ in jobs}) == 1
     before = len(list(tmp_path.glob("slurm/*")))
     assert "submitted" not in finish(start(tmp_path)) and len(list(tmp_path.glob("slurm/*"))) == before, "nothing is missing"
@@ -44,15 +44,16 @@ def test_an_array(tmp_path, whole, monkeypatch):
 
 def test_a_raising_job(tmp_path, whole):
     """One unit cannot write its trace; the others go on, SLURM sees a failure, and the command says which."""
-    first = start(tmp_path, "launcher.wait=false")
-    finish(first)
-    until(lambda: len(running()) == 2)
-    run = next(run for run in runs(tmp_path) if "seed=1" in str(run.path))
-    prompt, unit = next(iter(run.asked()[-1].units.items()))
-    folder = run.path / "units" / f"{prompt}-{unit[:8]}.trace.jsonl"
-    folder.mkdir(parents=True)
-    told = finish(start(tmp_path), status=1)
-    assert "2 jobs of earlier commands on the way" in told and "IsADirectoryError" in told
+    with closed():
+        finish(start(tmp_path, "launcher.wait=false"))
+        run = next(run for run in runs(tmp_path) if "seed=1" in str(run.path))
+        prompt, unit = next(iter(run.asked()[-1].units.items()))
+        folder = run.path / "units" / f"{prompt}-{unit[:8]}.trace.jsonl"
+        folder.mkdir(parents=True)
+        command = start(tmp_path)
+        assert "2 jobs of earlier commands on the way" in command.stdout.readline()
+    told = finish(command, status=1)
+    assert "IsADirectoryError" in told
     states = [line.split()[1] for line in told.splitlines() if line.split()[1:2] in (["FAILED"], ["COMPLETED"])]
     assert states == ["FAILED"], told
     assert len(records(tmp_path)) == sweeps.UNITS, "eleven good ones and the error"
@@ -66,8 +67,8 @@ def test_a_raising_job(tmp_path, whole):
 def test_a_killed_worker(tmp_path, whole):
     """The job notices and begins another process; nobody has to do anything."""
     command = start(tmp_path)
-    midway(tmp_path)
-    os.kill(next(a["pid"] for a in attempts(tmp_path) if alive(a["pid"])), signal.SIGKILL)
+    with held(tmp_path) as working:
+        os.kill(working[0].pid, signal.SIGKILL)
     finish(command)
     whole(tmp_path)
     assert len(attempts(tmp_path)) > 2
@@ -76,35 +77,40 @@ def test_a_killed_worker(tmp_path, whole):
 def test_a_killed_job(tmp_path, whole):
     """What a job leaves that dies whole, as by the kernel for memory, is submitted again."""
     command = start(tmp_path)
-    midway(tmp_path)
-    slurm("scancel", "--signal=KILL", running()[0])
-    assert finish(command).count("submitted") == 2
+    with held(tmp_path) as working:
+        slurm("scancel", "--signal=KILL", working[0].job)
+        until(lambda: working[0].state() == "Z")
+    told = finish(command)
+    assert len([line for line in told.splitlines() if line.startswith("submitted ")]) == 2, told
     whole(tmp_path)
 
 
 def test_preemption_by_a_higher_partition(tmp_path, whole):
     command = start(tmp_path, "launcher.partition=low")
-    midway(tmp_path)
-    slurm("sbatch", "-p", "high", "-N", "2", "-o", str(tmp_path / "other"), "--wrap", "srun sleep 5")
+    with held(tmp_path) as working:
+        slurm("sbatch", "-p", "high", "-N", "2", "-o", str(tmp_path / "other"), "--wrap", "srun sleep 5")
+        evicted(working)
     finish(command)
     whole(tmp_path)
     assert restarts(tmp_path), "nobody was evicted"
 
 
-def test_a_time_limit_with_requeues(tmp_path, whole, local_s):
-    """All units in one job of one process, warned when it has made something and cannot have made all, by this machine's speed."""
-    warned = 60 - round(min(max(6, 0.8 * local_s), 50))
-    given = {"units_per_job": 12, "time_minutes": 1, "warn_seconds": warned, "max_parallel": 1}
-    finish(start(tmp_path, *(f"launcher.{key}={value}" for key, value in given.items())))
+def test_a_time_limit_with_requeues(tmp_path, whole):
+    """All units in one job of one process, which has more to do when SLURM warns it, 35 seconds after its start."""
+    given = {"units_per_job": 12, "time_minutes": 1, "warn_seconds": 25, "max_parallel": 1}
+    command = start(tmp_path, *(f"launcher.{key}={value}" for key, value in given.items()))
+    with held(tmp_path) as working:
+        evicted(working)
+    finish(command)
     whole(tmp_path)
     assert restarts(tmp_path), "it fitted into the time"
 
 
 def test_an_administrators_requeue(tmp_path, whole):
     command = start(tmp_path)
-    midway(tmp_path)
-    for name in running():
-        slurm("scontrol", "requeue", name)
+    with held(tmp_path) as working:
+        for maker in working:
+            slurm("scontrol", "requeue", maker.job)
     finish(command)
     whole(tmp_path)
     assert restarts(tmp_path)
@@ -112,10 +118,10 @@ def test_an_administrators_requeue(tmp_path, whole):
 
 def test_a_node_set_down(tmp_path, whole):
     command = start(tmp_path)
-    midway(tmp_path)
-    node = slurm("squeue", "-h", "-r", "-t", "RUNNING", "-o", "%N").split()[0]
-    slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    until(lambda: slurm("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i"), 30)
+    with held(tmp_path) as working:
+        node = slurm("squeue", "-h", "-r", "-j", working[0].job, "-o", "%N")
+        slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+        until(lambda: slurm("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i"), 60)
     finish(command)
     whole(tmp_path)
     assert restarts(tmp_path)
@@ -144,35 +150,38 @@ def test_two_jobs_at_the_same_videos(tmp_path, whole):
     finish(start(tmp_path, "launcher.wait=false", "launcher.units_per_job=12"))
     for path in tmp_path.glob("slurm/*/launch.json"):
         path.rename(path.with_suffix(".unseen"))
-    assert "submitted job" in finish(start(tmp_path, "launcher.units_per_job=12"))
+    with held(tmp_path):
+        command, before = start(tmp_path, "launcher.units_per_job=12"), len(records(tmp_path))
+        until(lambda: len(records(tmp_path)) > before)
+    assert "submitted job" in finish(command)
     whole(tmp_path)
     made = {record["attempt"] for record in records(tmp_path)}
-    names = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("runs/*/*/*/*/*/attempts/*.json")}
-    assert len({names[attempt]["slurm"]["job_id"] for attempt in made}) == 2, "each made some"
+    kept = attempts(tmp_path)
+    assert len({kept[attempt]["slurm"]["job_id"] for attempt in made}) == 2, "each made some"
 
 
 def test_nobody_waits_or_no_longer_and_a_later_command_does(tmp_path, whole):
-    told = finish(start(tmp_path, "launcher.wait=false"), limit_s=60)
-    assert "submitted array" in told and "python -m eval.tables" in told and not records(tmp_path)
-    command = start(tmp_path)
-    assert " of earlier commands on the way" in command.stdout.readline()
-    time.sleep(0.5)  # it begins to wait
-    command.send_signal(signal.SIGINT)
-    assert "the jobs go on without this command" in finish(command, status=130)
-    assert " of earlier commands on the way" in finish(start(tmp_path))
+    with closed():
+        told = finish(start(tmp_path, "launcher.wait=false"))
+        assert "submitted array" in told and "python -m eval.tables" in told and not records(tmp_path)
+        command = start(tmp_path)
+        assert " of earlier commands on the way" in command.stdout.readline()
+        time.sleep(2)  # it begins to wait
+        command.send_signal(signal.SIGINT)
+        assert "the jobs go on without this command" in finish(command, status=130)
+        command = start(tmp_path)
+        assert " of earlier commands on the way" in command.stdout.readline()
+    finish(command)
     whole(tmp_path)
     assert len(list(tmp_path.glob("slurm/*"))) == 1
 
 
 def test_who_waits_for_jobs_that_come_to_nothing_submits_its_own(tmp_path, whole):
-    slurm("scontrol", "update", "partitionname=low", "state=down")
-    try:
+    with closed():
         finish(start(tmp_path, "launcher.wait=false"))
         command = start(tmp_path)
         assert " of earlier commands on the way" in command.stdout.readline()
         slurm("scancel", "--full", "--user=root")
-    finally:
-        slurm("scontrol", "update", "partitionname=low", "state=up")
     assert "submitted array" in finish(command)
     whole(tmp_path)
     assert "array" not in finish(start(tmp_path, "launcher.wait=false")), "nothing is left to wait for, so there are tables"
@@ -183,9 +192,6 @@ def test_a_refusal_of_sbatch_is_one_line(tmp_path):
     assert "invalid partition specified: lwo" in told[-1] and "Traceback" not in "".join(told)
 
 
-def alive(process: int) -> bool:
-    try:
-        with open(f"/proc/{process}/stat", encoding="utf-8") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+def evicted(working: list[Maker]) -> None:
+    """Waits until SLURM has begun to end a job of some stopped makers: it wakes, kills or no longer counts it as running."""
+    until(lambda: any(maker.state() != "T" or maker.job not in running() for maker in working))
