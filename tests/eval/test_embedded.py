@@ -128,4 +128,4 @@ def test_a_minute_is_scored_in_seconds(scorer: EmbeddedScorer) -> None:
     frames = np.tile(scene(A, 1, 24), (40, 1, 1, 1))
     start = time.process_time()
     scorer.score(frames, [sentence(A, 0)], [(0, 960)], "long60")
-    assert time.process_time() - start < 3
+    assert time.process_time() - start < 10

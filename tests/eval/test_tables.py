@@ -163,7 +163,7 @@ def test_command_makes_the_same_bytes_from_the_store_alone(write, tmp_path):
     shutil.copytree(write.store, moved)
     shutil.rmtree(moved / "tables")
     done = subprocess.run(
-        [sys.executable, "-m", "eval.tables", f"store={moved}"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-m", "eval.tables", f"store={moved}"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300
     )
     assert len(list((write.store / "tables").iterdir())) == len(list((moved / "tables").iterdir())) == 8
     for path in (write.store / "tables").iterdir():

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -19,6 +18,7 @@ from jobs.plan import prepare
 from jobs.store import RunFolder, new_attempt
 from tests.toy import changed
 
+PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
 OTHER = "from pathlib import Path; from jobs.claims import Claims; import sys; print(Claims(Path(sys.argv[1]), 'b').take('u'), flush=True)"
 
 
@@ -44,30 +44,37 @@ def test_of_two_who_see_nobody_one_wins(tmp_path, monkeypatch):
 
 
 RACER = """
-import sys, time
+import mmap, os, sys
 from pathlib import Path
 from jobs.claims import Claims
-own, begin = Claims(Path(sys.argv[1]), sys.argv[2]), float(sys.argv[3])
+own, place = Claims(Path(sys.argv[1]), "ab"[int(sys.argv[2])]), int(sys.argv[2])
+with open(sys.argv[3], "r+b") as file:
+    at = memoryview(mmap.mmap(file.fileno(), 8)).cast("i")
 for number in range(300):
-    while time.time() < begin + number / 500:
-        pass
+    at[place] = number + 1
+    while at[1 - place] <= number:
+        os.sched_yield()
     if own.take(f"u{number}"):
-        print(number, flush=True)
-sys.stdin.readline()
+        print(number)
+at[place] = 301
+while at[1 - place] <= 300:
+    os.sched_yield()
 """
-"""Takes three hundred units, each at a moment that is the same for all racers."""
+"""Takes three hundred units, each only when the other racer has come to it, too: in memory that both see stands how far each is.
+
+Each lives until the other is through, else it would rightly be succeeded.
+"""
 
 
 def test_two_processes_that_want_the_same_units_at_the_same_moments_never_both_get_one(tmp_path):
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    begin = str(time.time() + 1.5)
-    both = [subprocess.Popen([sys.executable, "-c", RACER, tmp_path, name, begin], cwd=ROOT, **pipes) for name in "ab"]
-    end = time.monotonic() + 30
-    while len(list((tmp_path / "claims").glob("u*"))) < 300 and time.monotonic() < end:
-        time.sleep(0.05)
-    time.sleep(0.2)  # each lives until the other is through, else it would rightly be succeeded
-    units = [set(map(int, process.communicate("\n", timeout=20)[0].split())) for process in both]
-    assert all(units) and not units[0] & units[1] and units[0] | units[1] == set(range(300))
+    (tmp_path / "at").write_bytes(bytes(8))
+    both = [subprocess.Popen([sys.executable, "-c", RACER, tmp_path, place, tmp_path / "at"], cwd=ROOT, **PIPES) for place in "01"]
+    try:
+        units = [[int(number) for number in process.communicate(timeout=300)[0].split()] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.wait() for process in both] == [0, 0] and sorted(units[0] + units[1]) == list(range(300))
 
 
 def test_a_claim_that_cannot_be_written_stops_nobody(tmp_path, monkeypatch):
@@ -129,8 +136,10 @@ def test_a_claim_is_touched(tmp_path, monkeypatch):
     assert own.take("u")
     path = tmp_path / "claims" / "u.1"
     os.utime(path, (0, 0))
-    time.sleep(0.5)
-    assert path.stat().st_mtime > time.time() - 60
+    end = time.monotonic() + 60
+    while not path.stat().st_mtime and time.monotonic() < end:
+        time.sleep(0.01)
+    assert path.stat().st_mtime > time.time() - 120
 
 
 @pytest.mark.parametrize(("restart", "dead"), [("1", True), ("0", False)])
@@ -178,14 +187,21 @@ def test_a_second_command_waits_for_the_first_and_takes_over_when_it_dies(plain,
     config = changed(plain, "store", str(tmp_path)) | {"prompts": 1}
     folder = RunFolder(prepare(config))
     unit = folder.job.unit_id(folder.job.asked[0])
-    code = OTHER.replace("'u'", "sys.argv[2]") + "; import time; time.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", code, folder.path, unit], cwd=ROOT, text=True, stdout=subprocess.PIPE)
+    code = OTHER.replace("'u'", "sys.argv[2]") + "; sys.stdin.readline()"
+    process = subprocess.Popen([sys.executable, "-c", code, folder.path, unit], cwd=ROOT, **PIPES)
     assert process.stdout.readline() == "True\n"
     lines = local.run([folder.job], [config], 1, patience_s=0)
     assert len(lines) == 1 and "1 video is being made by another command" in lines[0] and not folder.reader.records()
-    timer = threading.Timer(1.0, process.kill)
-    timer.start()
-    begun = time.monotonic()
-    assert local.run([folder.job], [config], 1) == [] and time.monotonic() - begun > 0.9
+    held, looks = local.held, []
+
+    def looked(folders):
+        """Alive for the first looks, whatever they take; killed before the fourth."""
+        if len(looks) == 3:
+            process.kill()
+            process.wait()
+        looks.append(held(folders))
+        return looks[-1]
+
+    monkeypatch.setattr(local, "held", looked)
+    assert local.run([folder.job], [config], 1) == [] and list(map(len, looks[:4])) == [1, 1, 1, 0]
     assert len(folder.reader.records()) == 1 and "waiting for it" in capfd.readouterr().err
-    process.wait()

@@ -161,7 +161,7 @@ def test_a_fold_that_dies_anywhere_costs_nothing(store, monkeypatch, step):
         append(runs_of(store, task=task)[0], metrics={"proxy.text_alignment": 99.0}, unit="u-p9", prompt="p9")
     calls = []
     with monkeypatch.context() as patch:
-        for owner, name in ((parquet, "write_table"), (os, "fsync"), (type(store), "rename")):
+        for owner, name in ((parquet, "write_table"), (os, "fsync"), (type(store), "rename"), (os, "replace")):
             patch.setattr(owner, name, dies(getattr(owner, name), calls, step))
         with pytest.raises(Died):
             compact.fold(store)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -166,7 +166,7 @@ def test_store_that_cannot_be_written_is_told_in_one_line(more, toy):
 
 
 def command(words: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([PYTHON, "run.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run([PYTHON, "run.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def test_help_names_the_choices():
@@ -177,15 +177,16 @@ def test_help_names_the_choices():
 
 @pytest.mark.parametrize("words", [["--help"], ["sed=1"], ["method.drift_lambda=2"]])
 def test_answers_within_two_seconds(words):
-    """The best of three, because other tests may be running beside."""
-    passed_s = []
+    """By the processor's time, because other tests may be running beside; the best of three, because the first may compile."""
+    taken_s = []
     for _ in range(3):
-        start = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command(words)
-        passed_s.append(time.monotonic() - start)
-        if passed_s[-1] < 2:
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        if taken_s[-1] < 2:
             break
-    assert min(passed_s) < 2
+    assert 0 < min(taken_s) < 2
 
 
 def test_checking_never_imports_torch(toy):
@@ -197,4 +198,4 @@ def test_checking_never_imports_torch(toy):
         f"job = jobs.command.prepare(OmegaConf.to_container(compose('config', {words!r}), resolve=True));"
         "from jobs.store import RunFolder; RunFolder(job).missing(); job.run_id; sys.exit('torch' in sys.modules)"
     )
-    assert subprocess.run([PYTHON, "-c", code], cwd=ROOT, timeout=60).returncode == 0
+    assert subprocess.run([PYTHON, "-c", code], cwd=ROOT, timeout=300).returncode == 0

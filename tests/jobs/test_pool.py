@@ -45,7 +45,7 @@ class Patient(local._Pool):
         leaves = worker.folder is not None and worker.folder.path.name == "leave"
         super()._ended(worker, status)
         if leaves:
-            worker.process.wait(20)
+            worker.process.wait(300)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def work(tmp_path, monkeypatch):
         deaths: list[dict[Path, str]] = []
         thread = threading.Thread(target=lambda: deaths.append(pool.work(waiting)), daemon=True)
         thread.start()
-        thread.join(60)
+        thread.join(300)
         assert deaths, "it hangs"
         done = [tuple(line.split()) for line in (tmp_path / "done").read_text(encoding="utf-8").splitlines()]
         return done, {path.name: death for path, death in deaths[0].items()}

@@ -26,7 +26,7 @@ TINY = ["backbone=self_forcing", "geometry=tiny", "task=hard", "prompts=1"]
 
 
 def run(*words: str) -> str:
-    done = subprocess.run([sys.executable, "run.py", *words], cwd=ROOT, text=True, capture_output=True, timeout=300)
+    done = subprocess.run([sys.executable, "run.py", *words], cwd=ROOT, text=True, capture_output=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,33 @@ from tests.toy import changed, overrides, write_prompts
 
 COUNT = 4
 SCENE_S = 9.0
+LIMIT_S = 600.0
+"""Longer than anything takes on a slow machine with much else to do; only what hangs comes to it."""
+
+
+WAITING = """
+import os, time
+fsync, write, made = os.fsync, os.write, []
+
+def place(handle):
+    return os.readlink(f"/proc/self/fd/{handle}")
+
+def synced(handle):
+    fsync(handle)
+    made.extend(["one"] if "/records/" in place(handle) else [])
+
+def written(handle, content):
+    count = write(handle, content)
+    while made and "/claims/" in place(handle) and os.path.exists(os.environ["WAIT_WHILE"]):
+        time.sleep(0.01)
+    return count
+
+os.fsync, os.write = synced, written
+"""
+"""A job that has recorded one video takes the next and then stands still for as long as the file WAIT_WHILE is there.
+
+So it can be killed in the midst of its work, however fast or slow it and its killer are.
+"""
 
 
 def words(toy: Path, store: Path, *more: str) -> list[str]:
@@ -31,14 +59,24 @@ def words(toy: Path, store: Path, *more: str) -> list[str]:
     return [sys.executable, "run.py", *kept, f"store={store}", *more]
 
 
-def start(toy: Path, store: Path, *more: str) -> subprocess.Popen[str]:
-    """A command as a terminal starts it; whoever runs the tests in the background has interrupts ignored, and that is inherited."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(words(toy, store, *more), cwd=ROOT, text=True, preexec_fn=hear_interrupts, **pipes)
+def start(toy: Path, store: Path, *more: str, wait_while: Path | None = None) -> subprocess.Popen[str]:
+    """A command as a terminal starts it; whoever runs the tests in the background has interrupts ignored, and that is inherited.
+
+    wait_while: its jobs stand still, each in its second video, until this file is gone.
+    """
+    told: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    if wait_while is not None:
+        folder = wait_while.with_name(f"{wait_while.name}-python")
+        folder.mkdir(exist_ok=True)
+        (folder / "sitecustomize.py").write_text(WAITING, encoding="utf-8")
+        wait_while.touch()
+        path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+        told["env"] = os.environ | {"PYTHONPATH": path, "WAIT_WHILE": str(wait_while)}
+    return subprocess.Popen(words(toy, store, *more), cwd=ROOT, text=True, preexec_fn=hear_interrupts, **told)
 
 
 def finish(toy: Path, store: Path, *more: str, status: int = 0) -> str:
-    done = subprocess.run(words(toy, store, *more), cwd=ROOT, text=True, capture_output=True, timeout=120)
+    done = subprocess.run(words(toy, store, *more), cwd=ROOT, text=True, capture_output=True, timeout=LIMIT_S)
     assert done.returncode == status, done.stderr
     return done.stdout + done.stderr
 
@@ -63,8 +101,8 @@ def alive(process: int) -> bool:
         return False
 
 
-def wait_for(condition, limit_s: float = 60.0) -> None:
-    end = time.monotonic() + limit_s
+def wait_for(condition) -> None:
+    end = time.monotonic() + LIMIT_S
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
@@ -82,22 +120,25 @@ def uninterrupted(toy, tmp_path_factory):
 
 def test_killed_three_times_and_resumed(toy, tmp_path, uninterrupted):
     """Twice the command and once a worker die by kill -9, and with them their jobs; every unit is there once, bit for bit."""
+    store, wait_while = tmp_path / "store", tmp_path / "wait"
     for kill in range(3):
-        process = start(toy, tmp_path, "seed=0,1", "-m", "max_workers=1")
-        before = len(records(tmp_path))
-        wait_for(lambda seen=before, command=process: len(records(tmp_path)) > seen or command.poll() is not None)
+        before = len(records(store))
+        process = start(toy, store, "seed=0,1", "-m", "max_workers=1", wait_while=wait_while)
+        wait_for(lambda seen=before, command=process: len(records(store)) > seen or command.poll() is not None)
         assert process.poll() is None, process.communicate()
         workers = children(process.pid)
         workers += [job for worker in workers for job in children(worker)]
         os.kill(workers[0] if kill == 2 else process.pid, signal.SIGKILL)
-        assert process.wait(60) == (1 if kill == 2 else -signal.SIGKILL)
-        wait_for(lambda pids=tuple(workers): not any(map(alive, pids)), 10)
-        assert len(latents(tmp_path)) < 2 * COUNT, "the kill came too late to prove anything"
-    finish(toy, tmp_path, "seed=0,1", "-m")
-    units = Counter(record["unit"] for record in records(tmp_path))
+        wait_for(lambda pids=tuple(workers): not any(map(alive, pids)))
+        wait_while.unlink()
+        process.communicate(timeout=LIMIT_S)
+        assert process.returncode == (1 if kill == 2 else -signal.SIGKILL)
+        assert len(latents(store)) == (1, 2, 3 + COUNT)[kill], "a video of the first run for each start, and all of the second"
+    finish(toy, store, "seed=0,1", "-m")
+    units = Counter(record["unit"] for record in records(store))
     assert set(units.values()) == {1} and len(units) == 2 * COUNT
-    assert latents(tmp_path) == uninterrupted
-    for run in runs(tmp_path):
+    assert latents(store) == uninterrupted
+    for run in runs(store):
         assert all((run.path / "units" / name).exists() for record in run.records() for name in record["files"].values())
 
 
@@ -108,16 +149,16 @@ def test_nobody_listens_any_more(plain, tmp_path):
     worker.stdout.close()
     worker.stdin.write(json.dumps({"config": config, "attempt": new_attempt(), "argv": [], "log": str(tmp_path / "log")}) + "\n")
     worker.stdin.flush()
-    assert worker.wait(60) == 4, (tmp_path / "log").read_text(encoding="utf-8")
+    assert worker.wait(LIMIT_S) == 4, (tmp_path / "log").read_text(encoding="utf-8")
     worker.stdin.close()
-    assert not records(tmp_path)
+    assert not [record for record in records(tmp_path) if record["status"] != "ok"], "the job may have made some before its worker spoke"
 
 
 def test_shards_meet_in_one_store(toy, tmp_path, uninterrupted):
     """Both parts at the same time, as two machines would."""
     parts = [start(toy, tmp_path, "seed=0,1", f"shard={part}/2", "-m") for part in (1, 2)]
     for part in parts:
-        told = part.communicate(timeout=120)
+        told = part.communicate(timeout=LIMIT_S)
         assert part.returncode == 0, told
     assert all(len(run.records()) > len(next((run.path / "records").iterdir()).read_bytes().splitlines()) for run in runs(tmp_path))
     assert latents(tmp_path) == uninterrupted and len(records(tmp_path)) == 2 * COUNT
@@ -176,29 +217,33 @@ def test_unreadable_prompt_takes_nothing_from_its_batch(plain, tmp_path):
 
 def test_dead_job_hides_nothing(toy, tmp_path):
     """A job whose process dies is named with its last words; the other job's videos are all there."""
-    process = start(toy, tmp_path, "seed=0,1", "-m", "max_workers=1")
-    wait_for(lambda: len(records(tmp_path)) >= 1)
+    store, wait_while = tmp_path / "store", tmp_path / "wait"
+    process = start(toy, store, "seed=0,1", "-m", "max_workers=1", wait_while=wait_while)
+    wait_for(lambda: len(records(store)) >= 1)
     os.kill(children(process.pid)[0], signal.SIGKILL)
-    _, told = process.communicate(timeout=60)
+    wait_while.unlink()
+    _, told = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1
     assert "seed=0: its process was killed by signal 9" in told and "videos are missing; the same command goes on" in told
-    assert sum(record["seed"] == 1 for record in records(tmp_path)) == COUNT
+    assert sum(record["seed"] == 1 for record in records(store)) == COUNT
 
 
 def test_every_job_is_a_fresh_process_of_a_worker_that_outlives_it(toy, tmp_path):
     """The first of two jobs is killed: it alone is the loss, and the next comes from the same worker."""
-    process = start(toy, tmp_path, "seed=0,1", "-m", "max_workers=1")
-    wait_for(lambda: len(records(tmp_path)) >= 1)
+    store, wait_while = tmp_path / "store", tmp_path / "wait"
+    process = start(toy, store, "seed=0,1", "-m", "max_workers=1", wait_while=wait_while)
+    wait_for(lambda: len(records(store)) >= 1)
     (worker,) = children(process.pid)
     (job,) = children(worker)
-    assert [attempt["pid"] for attempt in attempts(tmp_path)] == [job] != [worker]
+    assert [attempt["pid"] for attempt in attempts(store)] == [job] != [worker]
     os.kill(job, signal.SIGKILL)
-    wait_for(lambda: any(record["seed"] == 1 for record in records(tmp_path)))
+    wait_for(lambda: any(record["seed"] == 1 for record in records(store)))
     assert children(process.pid) == [worker] and job not in children(worker)
-    _, told = process.communicate(timeout=60)
+    wait_while.unlink()
+    _, told = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1 and "seed=0: its process was killed by signal 9" in told
-    assert len({attempt["pid"] for attempt in attempts(tmp_path)}) == len(attempts(tmp_path)) >= 2
-    assert sum(record["seed"] == 1 for record in records(tmp_path)) == COUNT
+    assert len({attempt["pid"] for attempt in attempts(store)}) == len(attempts(store)) >= 2
+    assert sum(record["seed"] == 1 for record in records(store)) == COUNT
 
 
 def attempts(store: Path) -> list[dict]:
@@ -206,11 +251,12 @@ def attempts(store: Path) -> list[dict]:
 
 
 def test_interrupt_ends_the_workers(toy, tmp_path):
-    process = start(toy, tmp_path, "seed=0,1,2,3", "-m", "max_workers=1")
-    wait_for(lambda: len(records(tmp_path)) >= 1)
+    store = tmp_path / "store"
+    process = start(toy, store, "seed=0,1,2,3", "-m", "max_workers=1", wait_while=tmp_path / "wait")
+    wait_for(lambda: len(records(store)) >= 1)
     workers = children(process.pid)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=30)
+    _, told = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 130 and "Traceback" not in told and "the same command goes on" in told
     assert workers and not any(map(alive, workers))
 

@@ -97,7 +97,7 @@ def test_a_tracker_that_hangs_is_left_behind(monkeypatch, tmp_path, where):
     class Slow(tracking.Lines):
         pass
 
-    setattr(Slow, where, lambda *_: time.sleep(30))
+    setattr(Slow, where, lambda *_: time.sleep(600))
     monkeypatch.setitem(tracking.KINDS, "jsonl", Slow)
     monkeypatch.setattr(tracking, "PATIENCE_S", 0.1)
     told, begin = [], time.monotonic()
@@ -105,7 +105,7 @@ def test_a_tracker_that_hangs_is_left_behind(monkeypatch, tmp_path, where):
     tracker.unit({"x": 1}, "p0", tmp_path / "0.mp4")
     tracker.table("t", ["a"], [["b"]])
     tracker.close()
-    assert time.monotonic() - begin < 5 and "TimeoutError: no answer in 0 s" in told[0]
+    assert time.monotonic() - begin < 300 and "TimeoutError: no answer in 0 s" in told[0]
 
 
 def test_only_the_first_videos_and_only_numbers_are_told(tmp_path):
@@ -154,14 +154,14 @@ def test_wandb_never_stops_to_ask(monkeypatch, tmp_path):
 
 @pytest.fixture
 def deaf(monkeypatch):
-    """A server that knows nothing: what is asked of it is a 404 after `wait_s`."""
+    """A server that knows nothing: what is asked of it is a 404, once `may` is set."""
 
     class Deaf(BaseHTTPRequestHandler):
-        wait_s = 0.0
+        may = threading.Event()
 
         def do_GET(self):
-            time.sleep(self.wait_s)
-            with contextlib.suppress(BrokenPipeError):
+            self.may.wait(600)
+            with contextlib.suppress(OSError):  # whoever asked has gone
                 self.send_error(404)
 
         do_POST = do_GET
@@ -175,16 +175,20 @@ def deaf(monkeypatch):
     with ThreadingHTTPServer(("127.0.0.1", 0), Deaf) as there:
         threading.Thread(target=there.serve_forever, daemon=True).start()
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{there.server_port}")
+        Deaf.may.set()
         yield Deaf
+        Deaf.may.set()
         there.shutdown()
 
 
 def test_a_server_that_does_not_answer_is_told_from_one_that_does(monkeypatch, deaf):
-    monkeypatch.setattr(tracking, "REACH_S", 0.5)
+    monkeypatch.setattr(tracking, "REACH_S", 60.0)  # as long as it may take on a busy machine; what is refused is told at once
     assert tracking.unreachable() is None, "an error is an answer"
-    monkeypatch.setattr(deaf, "wait_s", 1.5)
-    begin = time.monotonic()
-    assert tracking.unreachable() and time.monotonic() - begin < 1.4
+    deaf.may.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "REACH_S", 0.5)
+        assert tracking.unreachable(), "told while the server still says nothing"
+    deaf.may.set()
     with socket.socket() as taken:  # bound, and nobody listens
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
@@ -196,15 +200,16 @@ def test_a_server_that_does_not_answer_is_told_from_one_that_does(monkeypatch, d
 @pytest.mark.parametrize("there", [False, True], ids=["nobody", "gives no run"])
 def test_wandb_without_a_run_of_its_server_writes_offline_at_once(monkeypatch, tmp_path, deaf, there):
     pytest.importorskip("wandb")
-    code = (
-        "import pathlib, sys, time; from jobs import tracking; begin = time.monotonic();"
+    code = (  # the library itself would ask for as long as it may, here for 300 s, and the time until then is to be short
+        "import pathlib, sys, time, wandb; from jobs import tracking; tracking.PATIENCE_S = 1200.0;"
+        f"tracking.REACH_S = {60.0 if there else tracking.REACH_S}; begin = time.monotonic();"
         "start = tracking.Start('run-attempt', 'echo hard seed=0', 'compare', 'attempt', pathlib.Path(sys.argv[1]));"
         "tracker = tracking.Guarded('wandb', start); tracker.unit({'x': 1}, 'p', None); tracker.close();"
-        "sys.exit(int(time.monotonic() - begin > 20))"
+        "sys.exit(int(time.monotonic() - begin > 150))"
     )
     if not there:
         monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("tracker=")]
     assert line.startswith("tracker=wandb: http://127.0.0.1:") and "written offline, `wandb sync" in line
@@ -218,14 +223,14 @@ def test_wandb_writes_offline(monkeypatch, tmp_path):
     (tmp_path / "tables" / "compare-hard.csv").write_text("preset,mean\necho,1.5\n", encoding="utf-8")
     (tmp_path / "a.mp4").write_bytes(b"film")
     code = (
-        "import pathlib, sys; from jobs import tracking; store, told = pathlib.Path(sys.argv[1]), [];"
+        "import pathlib, sys; from jobs import tracking; tracking.PATIENCE_S = 1200.0; store, told = pathlib.Path(sys.argv[1]), [];"
         "start = tracking.Start('run-attempt', 'echo hard seed=0', 'compare', 'attempt', tracking.folder_of(store), {'seed': 0});"
         "tracker = tracking.Guarded('wandb', start, told.append);"
         "[tracker.unit({'x': step}, f'p{step}', store / 'a.mp4') for step in range(5)]; tracker.close();"
         "tracking.tables('wandb', store, ['compare-hard'], 'compare'); assert not told, told"
     )
     monkeypatch.setenv("WANDB_MODE", "offline")
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0 and not done.stderr, done.stderr
     attempt, table = sorted((tmp_path / "tracking" / "wandb").glob("offline-run-*/run-*.wandb"), key=lambda path: path.name)
     assert attempt.name == "run-run-attempt.wandb" and table.name.startswith("run-table-compare-")
