@@ -7,9 +7,8 @@ import functools
 import http.server
 import json
 import threading
-import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ import pytest
 from eval import opinions, study, tables
 from eval.study_order import order_of
 from tests import studies
-from tests.browser.conftest import console_errors
+from tests.browser.conftest import console_errors, until
 
 pytestmark = pytest.mark.slow
 CRITERIA = list(opinions.CRITERIA)
@@ -44,15 +43,6 @@ def served(made: tuple[Path, dict]) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
-
-
-def until(what: Callable[[], object], seconds: float = 15) -> object:
-    """What is there at last."""
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-    return found
 
 
 class Rater:
@@ -88,7 +78,29 @@ class Rater:
     def loaded(self) -> None:
         """Waits until every video of the group shows a frame."""
         still = "[...document.querySelectorAll('video')].every(video => video.readyState >= 2 && !video.seeking)"
-        until(lambda: self.js(f"!document.getElementById('play').disabled && {still}"))
+        until(lambda: self.videos() and self.js(f"!document.getElementById('play').disabled && {still}"), "videos are there")
+
+    def in_step(self) -> None:
+        """Waits until all videos play on one clock, and stops them right there; a busy machine may come to their end before."""
+        seen = (
+            "const times = [...document.querySelectorAll('video')].map(video => video.currentTime);"
+            "const together = document.getElementById('playing').textContent === 'Pause'"
+            " && Math.min(...times) > 0.4 && Math.max(...times) < 1.3 && Math.max(...times) - Math.min(...times) < 0.15;"
+            "if (together) document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'p', bubbles: true }));"
+            "return together"
+        )
+
+        def together() -> bool:
+            if self.text("playing") == "Play all":
+                self.press("p")
+            return self.browser.execute_script(seen)
+
+        until(together, self.times)
+
+    def watched(self, group: str) -> None:
+        """Waits until the page has counted long enough for a group to be no hasty one; its clock goes on while videos stand."""
+        spent = "JSON.parse(localStorage.getItem('study-' + STUDY.study)).groups[arguments[0]].spent_s"
+        until(lambda: self.js(f"dispatchEvent(new Event('pagehide')) && {spent} > 0.8", group), "time is counted")
 
     def checked(self) -> dict[tuple[str, str], int]:
         """What the page shows as given."""
@@ -130,14 +142,10 @@ def test_a_whole_study(browser, made, tmp_path, capsys):
     assert rater.videos() == order[0]["videos"], "this rater's own order, as computed here"
 
     # All videos on one clock.
-    rater.press("p")
-    until(lambda: min(rater.times()) > 0.4)
-    moving = rater.times()
-    assert max(moving) - min(moving) < 0.15, moving
-    rater.press("p")
+    rater.in_step()
     rater.loaded()
     times = rater.times()
-    assert len(set(times)) == 1 and 0.4 < times[0] < 1.5
+    assert len(set(times)) == 1 and 0.4 < times[0] < 1.5 and rater.text("playing") == "Play all", times
     rater.press(",")
     rater.loaded()
     assert rater.times() == [pytest.approx(times[0] - 1 / 16, abs=1e-6)] * len(times)
@@ -162,13 +170,13 @@ def test_a_whole_study(browser, made, tmp_path, capsys):
     # The mouse; a changed mind; what is missing is found.
     seen += browser.page_source
     rater.by_mouse()
-    time.sleep(0.9)
+    rater.watched(order[1]["group"])
     rater.click("next")
     seen += browser.page_source
-    time.sleep(0.9)
+    rater.watched(order[2]["group"])
     rater.click("next")
     rater.by_mouse()
-    time.sleep(0.9)
+    rater.watched(order[3]["group"])
     seen += browser.page_source
     assert rater.text("next") == "Finish"
     rater.click("next")
@@ -182,7 +190,7 @@ def test_a_whole_study(browser, made, tmp_path, capsys):
     seen += browser.page_source
     rater.click("save")
     (path,) = until(lambda: list(sent.glob("answers-*.json")))
-    until(lambda: path.stat().st_size)
+    until(lambda: path.stat().st_size, "the file is written")
     assert console_errors(browser) == []
     hidden(seen, folder)
     into_tables(rater, sent, key, tmp_path, capsys)
@@ -192,6 +200,12 @@ def test_a_whole_study(browser, made, tmp_path, capsys):
 def kept(rater: Rater) -> dict:
     """What the browser keeps for this study."""
     return json.loads(rater.js("localStorage.getItem('study-' + STUDY.study)"))
+
+
+def points_kept(rater: Rater) -> list[int]:
+    """All points that the browser keeps, as this tab sees them."""
+    videos = [own for group in kept(rater)["groups"].values() for own in group["ratings"].values()]
+    return sorted(points for own in videos for points, _ in own.values())
 
 
 def hidden(seen: str, folder: Path) -> None:
@@ -236,7 +250,7 @@ def hand_over(rater: Rater, first: str) -> None:
     assert kept(rater)["rater"] == first
     rater.click("another")
     rater.browser.find_element("css selector", '#sure button[value="yes"]').click()
-    until(lambda: rater.browser.find_element("id", "begin").is_displayed())
+    until(lambda: rater.browser.find_element("id", "begin").is_displayed(), "the page begins anew")
     rater.click("begin")
     assert kept(rater)["rater"] != first and rater.checked() == {} and "0 of 44" in rater.text("count")
 
@@ -258,7 +272,8 @@ def test_from_a_plain_web_host_and_in_two_tabs(browser, made, served, tmp_path):
     rater.press("4")
     second = browser.current_window_handle
     browser.switch_to.window(first)
-    until(lambda: browser.find_element("id", "here").is_displayed())
+    until(lambda: browser.find_element("id", "here").is_displayed(), "the other tab is seen")
+    until(lambda: points_kept(rater) == [3, 4], "and what was rated there")
     rater.press("5")
     rater.click("here")
     rater.loaded()
@@ -278,15 +293,17 @@ def test_looks(browser, made, tmp_path):
     paper = "getComputedStyle(document.body).backgroundColor"
     light = rater.js(paper)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]})
-    dark = until(lambda: (now := rater.js(paper)) != light and now)
+    dark = until(lambda: (now := rater.js(paper)) != light and now, "another colour for a dark system")
     rater.click("theme")
-    assert rater.js(paper) == light, "the switch wins"
+    until(lambda: rater.js(paper) == light, "the switch wins")
     rater.click("theme")
-    assert rater.js(paper) == dark
+    until(lambda: rater.js(paper) == dark, "the switch says dark")
     rater.click("theme")
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": False})
+    until(lambda: rater.js("innerWidth === 390"), "the window is as narrow as a telephone")
     assert rater.js("document.documentElement.scrollWidth <= innerWidth")
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False})
+    until(lambda: rater.js("innerWidth === 1280"), "the window is wide again")
     browser.execute_script("document.activeElement.blur()")
     reached = set()
     for _ in range(60):

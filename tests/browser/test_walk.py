@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jobs.config import ROOT
-from tests.browser.conftest import console_errors
+from tests.browser.conftest import console_errors, settled, until_true
 from tests.notebooks.execute import cpu_s, overdue
 
 pytestmark = pytest.mark.slow
@@ -73,14 +73,8 @@ def test_the_comparison_plays(walk: Walk, browser) -> None:
     browser.get(walk.page.as_uri())
     browser.execute_script("document.getElementById('videos').scrollIntoView({behavior: 'instant'})")
     videos = "[...document.querySelectorAll('video')].filter(video => video.readyState >= 3)"
-    wait(browser, f"return {videos}.length >= 3")
+    until_true(browser, f"return {videos}.length >= 3")
+    settled(browser)  # keys are heard where videos are in sight
     ActionChains(browser).send_keys(" ").perform()
-    wait(browser, f"return {videos}.filter(video => video.currentTime > 1).length >= 3")
+    until_true(browser, f"return {videos}.filter(video => video.currentTime > 1).length >= 3")
     assert not console_errors(browser)
-
-
-def wait(driver, script: str, seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not driver.execute_script(script):
-        assert time.monotonic() < end, f"never true: {script}"
-        time.sleep(0.1)

@@ -109,39 +109,45 @@
   // ---- what is said
 
   async function say(transition, recalls, moment) {
-    const text = prompt.value.trim() || (recalls === null ? "" : scenes.get(recalls).text);
+    const typed = prompt.value, text = typed.trim() || (recalls === null ? "" : scenes.get(recalls).text);
     const answer = await server.say({ text, transition, recalls });
     if (answer.error) return tell(answer.error, true);
     asked.set(answer.scene, { moment, answered: performance.now() - moment });
     measure(answer.scene);
     tell(answer.note);
-    prompt.value = "";
+    if (prompt.value === typed) prompt.value = ""; // the answer comes between two blocks: the next sentence may be under way
     prompt.focus();
+  }
+
+  // Made once for a scene and changed in place: new blocks come while it is pressed, and a press ends where it began.
+  function card(number) {
+    const item = made("li"), button = made("button"), image = made("img");
+    button.type = "button";
+    button.dataset.scene = number;
+    button.addEventListener("click", (event) => say("recall", number, event.timeStamp));
+    image.alt = "";
+    image.className = "small";
+    item.dataset.scene = number;
+    button.append(image, made("span"));
+    item.append(button);
+    at("pool").prepend(item);
+    return item;
   }
 
   function cards() {
     const inside = (number) => about.recalls && number >= pool[0] && number < pool[1];
     at("poolsay").textContent = about.recalls ? "press one to recall it" : "this method recalls none";
-    const items = [...scenes.values()].sort((a, b) => b.number - a.number).map((scene) => {
-      const item = made("li"), button = made("button"), image = made("img"), line = made("span", `${scene.number} · ${scene.how}`);
-      button.type = "button";
-      if (!inside(scene.number)) button.setAttribute("aria-disabled", "true"); // still pressed: the answer says why
+    for (const scene of [...scenes.values()].sort((a, b) => a.number - b.number)) {
+      const item = at("pool").querySelector(`li[data-scene="${scene.number}"]`) || card(scene.number);
+      const button = item.firstChild, [image, line] = button.children;
+      if (inside(scene.number)) button.removeAttribute("aria-disabled");
+      else button.setAttribute("aria-disabled", "true"); // still pressed: the answer says why
       button.title = `${scene.text}\n${scene.how}${scene.routed && scene.number ? ", routed by the texts" : ""}\n${!inside(scene.number) ? "Not in the pool" : "Recall this scene, with the sentence above if there is one"}`;
-      button.dataset.scene = scene.number;
       button.setAttribute("aria-label", `Recall scene ${scene.number}: ${scene.text}`);
-      button.addEventListener("click", (event) => say("recall", scene.number, event.timeStamp));
-      image.src = scene.thumb;
-      image.alt = "";
-      image.className = "small";
-      item.dataset.scene = scene.number;
+      if (image.src !== scene.thumb) image.src = scene.thumb;
+      line.textContent = `${scene.number} · ${scene.how}`;
       item.classList.toggle("running", showing !== null && showing.scene === scene.number);
-      button.append(image, line);
-      item.append(button);
-      return item;
-    });
-    const focused = document.activeElement && document.activeElement.closest && document.activeElement.closest("[data-scene]");
-    at("pool").replaceChildren(...items);
-    if (focused && focused.tagName === "LI") at("pool").querySelector(`[data-scene="${focused.dataset.scene}"] button`)?.focus();
+    }
   }
 
   function ideas() {

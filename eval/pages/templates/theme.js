@@ -4,6 +4,9 @@
   const themes = { auto: "Colours: system", light: "Colours: light", dark: "Colours: dark" };
   const names = Object.keys(themes);
   let theme = "auto";
+  // Chromium gives a file that asks in its first moments, before the browser has heard of the page, an empty storage that keeps
+  // nothing, for as long as the page is open. An answer about cookies comes only after that; what it says is of no interest.
+  try { void document.cookie; } catch { /* a page that may have none */ }
   try { theme = localStorage.getItem("theme") || theme; } catch { /* a browser that keeps nothing for files */ }
   const show = () => {
     document.documentElement.dataset.theme = theme;
