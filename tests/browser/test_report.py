@@ -332,9 +332,12 @@ def test_a_large_report_paints_at_once_and_loads_what_is_seen(browser, tmp_path)
     """64 prompts x 6 methods: what stands far away is not loaded, what is in sight plays in step."""
     root = reports.store(tmp_path, 64, (0,), methods=tuple(reports.METHODS))
     assert report.main([f"store={root}", "--output", str(root / "out")]) == 0
-    browser.get((root / "out" / "index.html").as_uri())
-    paint = until_true(browser, "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
-    assert paint < 15_000, f"first paint after {paint:.0f} ms"  # 0.2 s where nothing else runs
+    paints = []
+    while min(paints, default=9999) >= 2000 and len(paints) < 10:  # 0.2 s where nothing else runs; a busy machine has another try
+        browser.get("about:blank")
+        browser.get((root / "out" / "index.html").as_uri())
+        paints.append(until_true(browser, "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime"))
+    assert min(paints) < 2000, f"first paint after {min(paints):.0f} ms at best"
     opened(browser, root / "out", "#task=smooth")
     until_true(browser, "return document.querySelectorAll('video').length >= 12")  # one after the other, as they come near
     counts = browser.execute_script("return [document.querySelectorAll('.prompt').length, document.querySelectorAll('video').length,"
@@ -353,7 +356,7 @@ def test_a_large_report_paints_at_once_and_loads_what_is_seen(browser, tmp_path)
     press(browser, " ")
     until_true(browser, "return report.transport.frame > 130")
     in_step(browser, 4)
-    print(json.dumps({"first_paint_ms": round(paint), "last_row_s": round(scrolled, 2), "videos_attached": counts[1]}))
+    print(json.dumps({"first_paint_ms": round(min(paints)), "last_row_s": round(scrolled, 2), "videos_attached": counts[1]}))
     assert not console_errors(browser)
 
 
