@@ -91,9 +91,24 @@ class Maker:
     def state(self) -> str:
         """As the kernel has it: T is stopped; Z where it is dead or was never there."""
         try:
-            return Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+            return _stat(self.pid)[1]
         except FileNotFoundError:
             return "Z"
+
+    def kill_job(self) -> None:
+        """Kill it and its parents up to the daemon that started the job, the first of them first, so that nobody begins another."""
+        pids = [self.pid]
+        while _stat(parent := int(_stat(pids[-1])[2]))[0] != "slurmstepd":
+            pids.append(parent)
+        for pid in reversed(pids):
+            with suppress(ProcessLookupError):  # it has left with its parent
+                os.kill(pid, signal.SIGKILL)
+
+
+def _stat(pid: int) -> list[str]:
+    """Name, state, parent and so on of a process."""
+    before, _, after = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")
+    return [before.partition("(")[2], *after.split()]
 
 
 @contextmanager
