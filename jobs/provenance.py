@@ -64,7 +64,7 @@ def slurm() -> dict[str, str] | None:
 def commit() -> dict[str, str | None]:
     """The commit of the code and a hash of what differs from it, new files of the code included, None where nothing does.
 
-    Both None outside a clone; the hash is "unknown" where git does not answer.
+    Both None where git names no commit, as outside a clone; the hash is "unknown" where it names one and does not say what differs.
     """
     head = git("rev-parse", "HEAD")
     if not head:

@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 from eval.arguments import nearest, parse
 from eval.compacted import record_files, scored
 from eval.records import Asked, Run, runs, sweeps
 from jobs.claims import Claims
 
+T = TypeVar("T")
 TAIL = 4
 """Lines of a traceback that are shown."""
 SEEDS = 12
@@ -133,21 +134,21 @@ def look(run: Run, asked: Asked) -> tuple[Cell, dict[str, int], set[str], set[st
 
 def held(run: Run, units: Iterable[str]) -> dict[str, str]:
     """The units that a living process is at, each with words that name it."""
-    if not (run.path / "claims").is_dir():
-        return {}
-    try:
-        return Claims(run.path, "status").holders(units)
-    except OSError:  # a store that can be read only: nobody works there
-        return {}
+    return _claimed(run, lambda claims: claims.holders(units))
 
 
 def abandoned(run: Run, units: Iterable[str]) -> dict[str, tuple[int, str]]:
     """The units that processes were at when they died: how often, and words that name the last process."""
+    return _claimed(run, lambda claims: claims.abandoned(units))
+
+
+def _claimed(run: Run, question: Callable[[Claims], dict[str, T]]) -> dict[str, T]:
+    """What a run's claims answer; nothing where there are none."""
     if not (run.path / "claims").is_dir():
         return {}
     try:
-        return Claims(run.path, "status").abandoned(units)
-    except OSError:
+        return question(Claims(run.path, "status"))
+    except OSError:  # a store that can be read only: nobody works there
         return {}
 
 
@@ -186,9 +187,10 @@ def gather(store: Path, given: Mapping[str, str]) -> tuple[list[Line], list[Fail
         line.runs.append(run)
         line.workers |= workers
         if cell.done < cell.asked and there:
-            failures += _failures(run, asked, failed, missing, f"{method} {task} seed={seed}")
+            title = f"{method} {task} seed={seed}"
+            failures += _failures(run, asked, failed, missing, title)
             if missing and not cell.running:
-                failures += _last_words(run, f"{method} {task} seed={seed}")
+                failures += _last_words(run, title)
     return [found[place] for place in sorted(found)], failures
 
 
