@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from echo.cache.plan import COMPRESSED, Kind, Plan, Selection, Slot, Step
 from echo.cache.policy import Memory, Policy
 from echo.geometry import Geometry
-from echo.ranges import within
+from echo.refusals import within
 
 if TYPE_CHECKING:
     from torch import Tensor

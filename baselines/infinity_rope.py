@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from echo.cache.plan import Kind, Plan, Slot, Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
-from echo.ranges import within
+from echo.refusals import within
 from echo.scene import Transition
 
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 from echo.cache.plan import Kind, Plan, Slot, Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
-from echo.ranges import within
+from echo.refusals import within
 
 
 class AtSwitch(StrEnum):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from echo.cache.plan import Kind, Plan, Slot, Step
 from echo.cache.policy import Memory, Policy
 from echo.geometry import Geometry
-from echo.ranges import within
+from echo.refusals import within
 
 if TYPE_CHECKING:
     from torch import Tensor

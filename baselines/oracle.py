@@ -14,7 +14,7 @@ from echo.cache.plan import Kind, Plan, Slot, Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
 from echo.memory.anchors import Rolling, anchors
-from echo.ranges import multiple_of, within
+from echo.refusals import multiple_of, within
 from echo.routing import Routing
 from echo.scene import SceneStart, Transition
 

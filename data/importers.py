@@ -3,7 +3,7 @@
     python -m data.importers FILE --format released|lines|jsonl --output OUT.jsonl [--tag-meaning to_next|enter]
                              [--duration S] [--first N] [--name PREFIX]
 
-released: `scene[10s#] | scene[10s@] ; subtitle | subtitle`, the format of the released interactive files (spec/echo.md §10).
+released: `scene[10s#] | scene[10s@] ; subtitle | subtitle`, the format of the released interactive files (spec/echo.md .10).
 lines: one prompt a line, as MovieGenBench's file; each becomes one scene of --duration (60 s unless told otherwise).
 jsonl: our own format, through the same check. A file that would lose text or keep a broken tag is refused with its line.
 """

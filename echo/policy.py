@@ -15,7 +15,7 @@ from echo.cache.policy import Memory, Policy
 from echo.geometry import Geometry
 from echo.memory.anchors import Rolling, anchors
 from echo.memory.settings import ChainSource, CompressedPosition, Encoding, Fading, Fusion, RecallFrame
-from echo.ranges import multiple_of, positive, within
+from echo.refusals import multiple_of, positive, within
 from echo.routing import Routing
 from echo.scene import Transition
 

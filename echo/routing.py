@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from echo.ranges import within
+from echo.refusals import within
 from echo.scene import Prompt, SceneStart, Script, Transition, scene_blocks
 
 if TYPE_CHECKING:

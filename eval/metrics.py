@@ -10,8 +10,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from eval.grid import Column
 from eval.protocol import TASKS, Scope
+from eval.tables.grid import Column
 
 LONG = (
     "aesthetic_quality",

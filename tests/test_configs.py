@@ -11,10 +11,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from eval.protocol import TASKS
-from jobs import command, identity
-from jobs.config import ROOT, from_plain
-from jobs.plan import prepare
-from tests.toy import write_backbone, write_prompts
+from jobs.launch import sweep as command
+from jobs.spec import identity
+from jobs.spec.config import ROOT, from_plain
+from jobs.spec.plan import prepare
+from tests.helpers.toy import write_backbone, write_prompts
 
 CONF = ROOT / "conf"
 FILES = sorted(path for path in CONF.rglob("*.yaml"))

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from echo.cache.policy import names as policies
-from jobs.config import ROOT, from_plain
+from jobs.spec.config import ROOT, from_plain
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 INSTALL = "python3.11 -m venv .venv && .venv/bin/pip install -q -e "
@@ -138,21 +138,25 @@ def test_changelog_and_licence():
         "python run.py sede=1",
         "python run.py video.crf=99",
         "python -m eval.tabels",
-        "python -m eval.tables stor=x",
-        ".venv/bin/python -m echo.trace --pgn x.png",
+        "python -m eval.tables.command stor=x",
+        ".venv/bin/python -m eval.figures.trace --pgn x.png",
     ],
 )
 def test_a_wrong_command_is_seen(command):
     assert list(faults(command))
 
 
-@pytest.mark.parametrize("command", ["python run.py method=echo,self_forcing seed=0,1 -m", "python -m eval.tables store=x", "git clone x"])
+@pytest.mark.parametrize(
+    "command", ["python run.py method=echo,self_forcing seed=0,1 -m", "python -m eval.tables.command store=x", "git clone x"]
+)
 def test_a_right_command_passes(command):
     assert not list(faults(command))
 
 
 def test_a_broken_link_is_seen():
-    text = "# A head\n[a](nowhere.md) [b](#a-head) [c](#no-head) [d](LICENSE) [e](https://x.y)\n`eval/nothing.py` `eval/tables.py`\n"
+    text = (
+        "# A head\n[a](nowhere.md) [b](#a-head) [c](#no-head) [d](LICENSE) [e](https://x.y)\n`eval/nothing.py` `eval/tables/command.py`\n"
+    )
     assert list(broken_links(text, ROOT)) == ["nowhere.md", "#no-head"]
     assert list(missing_files(text, ROOT)) == ["eval/nothing.py"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import ROOT
+from jobs.spec.config import ROOT
 
 ROOMS = ("echo", "baselines", "data", "eval", "jobs")
 """Lowest first: a room imports itself and those below."""
@@ -136,8 +136,8 @@ RULES: tuple[tuple[Rule, str, str], ...] = (
     (undocumented, "data/x.py", '"""Doc."""\ndef f() -> None: ...\n'),
     (undocumented, "data/x.py", "a = 1\n"),
     (upward_imports, "echo/x.py", "from jobs import store\n"),
-    (upward_imports, "eval/x.py", "def f() -> None:\n    import jobs.store\n"),
-    (upward_imports, "jobs/x.py", "from tests.toy import overrides\n"),
+    (upward_imports, "eval/x.py", "def f() -> None:\n    import jobs.store.folder\n"),
+    (upward_imports, "jobs/x.py", "from tests.helpers.toy import overrides\n"),
     (unfinished, "jobs/x.py", "a = 1  # TODO later\n"),
 )
 """Each rule with a place and a text that break it."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import ROOT
+from jobs.spec.config import ROOT
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_policy_from_the_readme(copy: Path) -> None:
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done.stdout
 
-    trace = run("-m", "echo.trace", "method=ends", "task=recall", "--png", "trace.png").splitlines()
+    trace = run("-m", "eval.figures.trace", "method=ends", "task=recall", "--png", "trace.png").splitlines()
     assert len(trace) == 80 and (copy / "trace.png").stat().st_size > 1000
     assert '"keys": [["f0", 0], ["f1", 1], ["f2", 2], ["f3", 3], ["f4", 4], ["f5", 5], ["f9", 6]' in trace[7]
     assert "passed" in run("-m", "pytest", "-v", "-n", "0", "-p", "no:cacheprovider", "tests/echo/test_policies.py", "-k", "ends")

@@ -78,8 +78,7 @@ def draw_place(rng: np.random.Generator, easy: bool = False) -> Place:
     hue = float(rng.uniform(-1, 1))
     down, right = (int(step) for step in rng.integers(0, 4, size=2) * 3)
     marks = tuple(
-        Landmark(int(cell) // 4 * PERIOD + 6, int(cell) % 4 * PERIOD + 6, str(name))
-        for cell, name in zip(cells, names, strict=True)
+        Landmark(int(cell) // 4 * PERIOD + 6, int(cell) % 4 * PERIOD + 6, str(name)) for cell, name in zip(cells, names, strict=True)
     )
     return Place(() if easy else marks, hue, (down, right))
 
@@ -103,9 +102,7 @@ def displacement(motion: str, frames: NDArray[np.float64]) -> NDArray[np.float64
     return np.stack([x, y], axis=-1)
 
 
-def draw(
-    seed: int | Sequence[int], frames: int, easy: bool = False, words: Words | None = None, before: int = 0
-) -> Truth:
+def draw(seed: int | Sequence[int], frames: int, easy: bool = False, words: Words | None = None, before: int = 0) -> Truth:
     """The truth of the clip of `seed`, `frames` long.
 
     words: what the clip shows; drawn if None. before: for so many frames the subject moves in another, drawn way and
@@ -152,9 +149,7 @@ def render(truths: Sequence[Truth]) -> NDArray[np.uint8]:
     return np.rint(frames).astype(np.uint8)
 
 
-def clip(
-    seed: int | Sequence[int], frames: int, easy: bool = False, words: Words | None = None
-) -> tuple[NDArray[np.uint8], Truth]:
+def clip(seed: int | Sequence[int], frames: int, easy: bool = False, words: Words | None = None) -> tuple[NDArray[np.uint8], Truth]:
     """One clip, uint8 [T,48,48,3], and its truth; the arguments are those of `draw`."""
     truth = draw(seed, frames, easy, words)
     return render([truth])[0], truth
@@ -201,5 +196,3 @@ def _subject(truth: Truth) -> NDArray[np.float32]:
     # Edges 2 px soft: sharper ones cost the codec more than the eye gains.
     layers = [np.clip((depth - outline) / 2 + 0.5, 0, 1), np.clip(depth / 2 + 0.5, 0, 1)]
     return np.stack(layers, axis=1).astype(np.float32)
-
-

@@ -45,7 +45,7 @@ def misfit(additions: Mapping[str, Shape], layers: Mapping[str, Shape]) -> str |
         layers: shapes [out, in] of the network's linear layers.
     """
     if not additions:
-        return "no tensors; it is not a file of low-rank additions that jobs.self_rollout wrote"
+        return "no tensors; it is not a file of low-rank additions that jobs.train.self_rollout wrote"
     for key in sorted(additions):
         layer = key.removesuffix(DOWN).removesuffix(UP)
         if key not in (layer + DOWN, layer + UP):

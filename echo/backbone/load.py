@@ -101,7 +101,9 @@ def load(config: BackboneConfig, device: torch.device | str = "cpu") -> Backbone
     if config.dtype not in DTYPES:
         raise ValueError(f"dtype {config.dtype!r}: one of {', '.join(DTYPES)}")
     if not path.is_file():
-        raise ValueError(f"no weights at {path}; `python -m jobs.self_rollout` makes them (docs/embedded.md), the repository ships them")
+        raise ValueError(
+            f"no weights at {path}; `python -m jobs.train.self_rollout` makes them (docs/embedded.md), the repository ships them"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             sizes = json.loads((file.metadata() or {}).get("sizes", "{}"))
@@ -109,7 +111,7 @@ def load(config: BackboneConfig, device: torch.device | str = "cpu") -> Backbone
     except SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file ({error})") from None
     if "model" not in sizes or "geometry" not in sizes:
-        raise ValueError(f"{path}: no sizes in its header; it is not a backbone that jobs.train_tiny or jobs.self_rollout wrote")
+        raise ValueError(f"{path}: no sizes in its header; it is not a backbone that jobs.train.backbone or jobs.train.self_rollout wrote")
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
@@ -126,7 +128,7 @@ def load(config: BackboneConfig, device: torch.device | str = "cpu") -> Backbone
 def _merge(model: WanModel, path: Path) -> None:
     """Add the low-rank weights at `path`. Raises ValueError as `load` does."""
     if not path.is_file():
-        raise ValueError(f"no low-rank weights at {path}; `python -m jobs.self_rollout` makes them, the repository ships them")
+        raise ValueError(f"no low-rank weights at {path}; `python -m jobs.train.self_rollout` makes them, the repository ships them")
     try:
         lora.merge(model, load_file(path))
     except (SafetensorError, ValueError) as error:

@@ -22,7 +22,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from echo.cache.plan import Plan, Step
 from echo.geometry import Geometry
-from echo.ranges import within
+from echo.refusals import within
 from echo.scene import DurationRule, Script, TagMeaning
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def held_frames(plans: Iterable[Plan]) -> int:
 def names() -> list[str]:
     """Every policy that can be named: Echo and the modules of `baselines`."""
     package = importlib.import_module("baselines")
-    return ["echo", *sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))]
+    return ["echo", *sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "presets")]
 
 
 def find(name: str) -> type[Policy]:

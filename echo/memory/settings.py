@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from echo.ranges import positive, within
+from echo.refusals import positive, within
 
 
 class CompressedPosition(StrEnum):

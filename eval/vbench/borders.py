@@ -39,7 +39,7 @@ def borders(facts: Facts, durations_s: Sequence[float] | None) -> tuple[list[Spa
     for path in sorted(facts.path.parent.iterdir()):
         middle = path.name.removeprefix(f"{stem}.").removesuffix(".json")
         if path.name != f"{stem}.{middle}.json" or "." in middle or f"{stem}.{middle}" == facts.path.name:
-            continue  # of another video, or what `eval.score` wrote, which may be of durations
+            continue  # of another video, or what `eval.vbench.folder` wrote, which may be of durations
         segments = _segments(path)
         if segments is not None:
             return _agreed(path, _fitting(path, segments, facts), durations_s), SCORES

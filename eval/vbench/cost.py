@@ -27,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.arguments import answer, parse
-from eval.vbench import packages, video
+from eval.vbench import video
 from eval.vbench.kit import DIMENSIONS, Kit, Random, Source, Wish
+from eval.vbench.networks import packages
 from eval.vbench.records import RecordStore
 from eval.vbench.scorer import VideoScorer
 from eval.vbench.video import Facts, Frames

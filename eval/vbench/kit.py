@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echo.backbone.extras import version_of
-from eval.origin import file_digest
-from eval.vbench import networks, packages
+from eval.store.origin import file_digest
 from eval.vbench.measure import RULE, Layout, Metric
+from eval.vbench.networks import interface, packages
 from eval.vbench.records import Key, Record, RecordStore, Units
 from eval.vbench.rules import FIRSTS, RECORD, TEXTS
 from eval.vbench.video import DECODER, LEAST_SIDE, Facts, Frames
@@ -144,7 +144,7 @@ class Random:
         """Raise ValueError where there are no word pieces for text."""
         if text and packages.missing(("clip",)):
             rest = "nearest is dimensions= without text_alignment"
-            raise ValueError(f"text alignment needs {networks.VOCABULARY}, which openai-clip has: {packages.INSTALL}; {rest}")
+            raise ValueError(f"text alignment needs {interface.VOCABULARY}, which openai-clip has: {packages.INSTALL}; {rest}")
 
     def identity(self, name: str) -> str:
         """How they were drawn."""
@@ -152,7 +152,7 @@ class Random:
 
     def make(self, name: str, dtype: str, device: str) -> Any:
         """Draw them."""
-        return networks.random(name, self.size, self.seed, dtype=dtype, device=device)
+        return interface.random(name, self.size, self.seed, dtype=dtype, device=device)
 
 
 @dataclass(frozen=True)
@@ -163,9 +163,9 @@ class Files:
 
     def check(self, names: Sequence[str], *, text: bool) -> None:
         """Raise ValueError in one line that lists what is missing."""
-        missing = [f"{networks.FILES[name][0]} ({name})" for name in names if self._path(name) is None]
-        if text and packages.missing(("clip",)) and not any(self.folder.rglob(networks.VOCABULARY)):
-            missing.append(f"{networks.VOCABULARY} (text)")
+        missing = [f"{interface.FILES[name][0]} ({name})" for name in names if self._path(name) is None]
+        if text and packages.missing(("clip",)) and not any(self.folder.rglob(interface.VOCABULARY)):
+            missing.append(f"{interface.VOCABULARY} (text)")
         if missing:
             fetch = f"`python -m data.download eval=vbench checkpoints={self.folder.parent}` fetches what can be fetched"
             raise ValueError(f"weights={self.folder}: {', '.join(missing)} not there; {fetch}, weights=random tries the path without")
@@ -180,10 +180,10 @@ class Files:
         """Read it."""
         path = self._path(name)
         assert path is not None
-        return networks.load(name, path, dtype=dtype, device=device)
+        return interface.load(name, path, dtype=dtype, device=device)
 
     def _path(self, name: str) -> Path | None:
-        for file in networks.FILES[name]:
+        for file in interface.FILES[name]:
             found = sorted(self.folder.rglob(file))
             if found:
                 return found[0]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.formulas import sampling_step
+from eval.measures.formulas import sampling_step
 from eval.vbench import video
 from eval.vbench.records import Key, Record, RecordStore, Units, units_digest
 from eval.vbench.video import Facts, Frames

@@ -23,9 +23,9 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from eval.vbench import packages
 from eval.vbench.kit import Kit
-from eval.vbench.networks import FILES, VOCABULARY
+from eval.vbench.networks import packages
+from eval.vbench.networks.interface import FILES, VOCABULARY
 from eval.vbench.scorer import VideoScorer
 from eval.vbench.video import Facts
 
@@ -148,7 +148,7 @@ def check(asked: Asked) -> None:
 
 
 class Clip(Protocol):
-    """A video to be scored, as `eval.score` has it."""
+    """A video to be scored, as `eval.vbench.folder` has it."""
 
     @property
     def facts(self) -> Facts:
@@ -240,7 +240,7 @@ def _prepare(asked: Asked) -> Path:
         _link(asked.dino_code.resolve(), cache / DINO_CODE)
         _link(files["dino"], cache / "dino_model" / Path(PLACES["dino"]).name)
     if "viclip" in files:
-        from eval.vbench.vocabulary import find
+        from eval.vbench.networks.vocabulary import find
 
         _link(find(files["viclip"].parent).resolve(), cache / "ViCLIP" / VOCABULARY)
     return cache
@@ -252,8 +252,8 @@ def _put(name: str, path: Path, place: Path) -> None:
         _link(path, place)
         return
     # Torch, as the package calls it, refuses files that hold more than tensors; and it knows RAFT by the authors' names alone.
-    from eval.vbench.raft import authors_names
-    from eval.vbench.weights import keep, read
+    from eval.vbench.networks.raft import authors_names
+    from eval.vbench.networks.weights import keep, read
 
     tensors = read(path, inside="state_dict")
     keep(place, {"state_dict": tensors} if name == "amt" else authors_names(tensors))

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from eval.atomic import write_atomic
+from echo.files import write_atomic
 
 Units = NDArray[np.int64]
 """[N, k] frames counted from 0: what each of N values is made of."""

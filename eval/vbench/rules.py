@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.formulas import consistency, is_dynamic, pair_consistency, sampling_step
+from eval.measures.formulas import consistency, is_dynamic, pair_consistency, sampling_step
 from eval.protocol import Scope, recalled, scopes
 from eval.vbench.measure import Span, clips, middles
 from eval.vbench.records import Record

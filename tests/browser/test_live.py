@@ -23,12 +23,12 @@ import numpy as np
 import pytest
 
 from echo.scene import BLOCK_S
-from eval.embedded import EmbeddedScorer
-from eval.readings import motion_of, read, right_pairs, said
-from jobs.config import ROOT
-from jobs.live_player import KEPT
+from eval.world.readings import motion_of, read, right_pairs, said
+from eval.world.scorer import EmbeddedScorer
+from jobs.live.player import KEPT
+from jobs.spec.config import ROOT
 from tests.browser.conftest import console_errors, until
-from tests.interrupts import hear_interrupts
+from tests.helpers.interrupts import hear_interrupts
 
 pytestmark = pytest.mark.slow
 FIRST, CUT, BACK = (
@@ -53,7 +53,7 @@ def served(tmp_path):
     started = []
 
     def start(*words):
-        given = [sys.executable, "-m", "jobs.live", f"store={tmp_path / 'store'}", *words]
+        given = [sys.executable, "-m", "jobs.live.command", f"store={tmp_path / 'store'}", *words]
         log = (tmp_path / f"log-{len(started)}").open("w+", encoding="utf-8")
         environment = os.environ | {"OMP_NUM_THREADS": "1", "http_proxy": "", "https_proxy": ""}
         process = subprocess.Popen(

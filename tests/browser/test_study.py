@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from eval import opinions, study, tables
-from eval.study_order import order_of
-from tests import studies
+from eval.study import command as study
+from eval.study import opinions
+from eval.study.order import order_of
+from eval.tables import command as tables
 from tests.browser.conftest import console_errors, until
+from tests.helpers import studies
 
 pytestmark = pytest.mark.slow
 CRITERIA = list(opinions.CRITERIA)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import ROOT
+from jobs.spec.config import ROOT
 from tests.browser.conftest import console_errors, settled, until_true
-from tests.notebooks.execute import cpu_s, overdue
+from tests.helpers.notebooks import cpu_s, overdue
 
 pytestmark = pytest.mark.slow
 LIMIT_S = 300
@@ -35,7 +35,7 @@ def lines_of_readme() -> list[str]:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```bash\n(.*?)^```", text, flags=re.M | re.S)
     found = [block for block in blocks if re.search(r"python -m eval\.report *(#.*)?$", block.strip())]
-    assert found, "the README has no block that ends with python -m eval.report"
+    assert found, "the README has no block that ends with python -m eval.report.build"
     return [part.strip() for line in found[0].splitlines() for part in line.split("&&")]
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from baselines.presets import preset
 from data.download import LOCK, ROOT, main, parse
 from data.hub import COMMIT, MANIFEST, Table
-from echo.presets import preset
 
 COMMIT_1, COMMIT_2 = "1" * 40, "2" * 40
 NETWORK, ENCODER, BRANCH, SMALL = (bytes(range(256)) * count for count in (4000, 900, 700, 3))
@@ -337,14 +337,14 @@ def test_paths_of_the_backbones_are_where_files_land() -> None:
 def test_every_network_of_vbench_is_fetched_to_where_it_is_looked_for(tmp_path: Path) -> None:
     """Files of the table, empty, in the places where a download puts them: nothing is missing any more."""
     from eval.vbench.kit import Files
-    from eval.vbench.networks import FILES
+    from eval.vbench.networks.interface import FILES
 
     for wanted in Table().files("eval", ["vbench"]):
         (tmp_path / wanted.target).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / wanted.target).touch()
     source = Files(tmp_path / "vbench")
     source.check(tuple(FILES), text=True)
-    from eval.vbench.vocabulary import find
+    from eval.vbench.networks.vocabulary import find
 
     for wanted in Table().files("eval", ["vbench"]):
         if wanted.source in ("vbench/clip", "vbench/viclip"):

@@ -7,7 +7,7 @@ import pytest
 from data import published
 from data.published import Side, claims, numbers, ours, unmapped
 from eval.protocol import TASKS
-from jobs.config import ROOT
+from jobs.spec.config import ROOT
 
 
 def value(table: str, task: str, method: str, metric: str) -> float:

@@ -7,11 +7,11 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from baselines.presets import preset
 from echo.backbone.wan import WanConfig, WanModel
 from echo.cache import policy as policies
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
-from echo.presets import preset
 
 torch.set_num_threads(1)
 

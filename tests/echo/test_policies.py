@@ -13,6 +13,7 @@ import torch
 from baselines.infinity_rope import InfinityRope
 from baselines.memrope import MemRope
 from baselines.oracle import Oracle
+from baselines.presets import CONF
 from echo.backbone.wan import WanConfig, WanModel
 from echo.cache.plan import COMPRESSED, Kind, Plan, Step
 from echo.cache.policy import Policy, held_frames, plans
@@ -20,12 +21,11 @@ from echo.geometry import Geometry
 from echo.memory.settings import Encoding, Fusion
 from echo.noise import keyed_noise
 from echo.policy import Echo
-from echo.presets import CONF
 from echo.rollout import Rollout
 from echo.routing import script_of
 from echo.scene import SceneStart, Script, Transition, load_prompts
 from tests.echo.conftest import make, report
-from tests.policies import PRESETS
+from tests.helpers.policies import PRESETS
 
 S, HARD, RECALL = Transition.smooth, Transition.hard, Transition.recall
 SCRIPTS = {
@@ -45,7 +45,7 @@ def rows() -> list[object]:
 
 
 def test_every_preset_has_a_row() -> None:
-    rendered = {"render_truth", "render_other", "render_shuffled"}  # no policies: tests/jobs/test_film.py
+    rendered = {"render_truth", "render_other", "render_shuffled"}  # no policies: tests/jobs/work/test_film.py
     assert {name for name, _ in PRESETS} == {path.stem for path in Path(CONF / "method").glob("*.yaml")} - rendered
 
 

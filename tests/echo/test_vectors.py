@@ -1,6 +1,6 @@
 """Frame@position vectors over 80 blocks and across switches, through the trace, against buffers moved by hand.
 
-Path 1: the policies' closed-form plans, as `python -m echo.trace` prints them. Path 2: a list for each policy that is shifted,
+Path 1: the policies' closed-form plans, as `python -m eval.figures.trace` prints them. Path 2: a list for each policy that is shifted,
 overwritten and cut block by block, as the released caches are.
 """
 
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from echo import trace
 from echo.cache.policy import plans
 from echo.geometry import Geometry
 from echo.scene import SceneStart, Script, Transition
+from eval.figures import trace
 from tests.echo.conftest import make
 
 Keys = list[tuple[str, int | None]]

@@ -6,8 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from jobs.config import ROOT
-from tests.toy import overrides
+from jobs.spec.config import ROOT
+from tests.helpers.toy import overrides
 
 
 @pytest.fixture(scope="session")

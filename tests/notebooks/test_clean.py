@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from eval.figures import orders
-from jobs.config import ROOT
-from tests.notebooks.execute import METADATA, NOTEBOOK_KB, NOTEBOOKS, PICTURE_KB, cleaned, faults, main, overdue, read, write
+from eval.figures.command import orders
+from jobs.spec.config import ROOT
+from tests.helpers.notebooks import METADATA, NOTEBOOK_KB, NOTEBOOKS, PICTURE_KB, cleaned, faults, main, overdue, read, write
 from tests.test_documents import broken_links, commands
 from tests.test_documents import faults as misunderstood
 
@@ -41,7 +41,7 @@ def test_there_are_the_four() -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_in_git_is_clean(path: Path) -> None:
-    assert not list(faults(read(path), path.stat().st_size)), "python -m tests.notebooks.execute --clean puts it right"
+    assert not list(faults(read(path), path.stat().st_size)), "python -m tests.helpers.notebooks --clean puts it right"
 
 
 def plain(shell: str) -> str:
@@ -56,9 +56,9 @@ def test_a_notebooks_commands_are_understood_and_its_links_lead_somewhere(path: 
     shell = ["```bash\n" + plain(text.partition("\n")[2]) + "\n```\n" for text in texts if text.startswith("%%bash")]
     prose = [text for cell, text in zip(cells, texts) if cell["cell_type"] == "markdown"]
     found = [command for text in [*shell, *prose] for command in commands(text)]
-    figures = [shlex.split(command)[3:] for command in found if "eval.figures" in command]
+    figures = [shlex.split(command)[3:] for command in found if "eval.figures.command" in command]
     assert all(orders(words) for words in figures), "it raises for a word that a figure does not know"
-    assert found and not [fault for command in found if "eval.figures" not in command for fault in misunderstood(command)]
+    assert found and not [fault for command in found if "eval.figures.command" not in command for fault in misunderstood(command)]
     assert not [link for text in prose for link in broken_links(text, path.parent)]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.notebooks.execute import LIMIT_S, NOTEBOOKS, cleaned, copy_of_tree, execute, faults, overdue, read, write
+from tests.helpers.notebooks import LIMIT_S, NOTEBOOKS, cleaned, copy_of_tree, execute, faults, overdue, read, write
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("nbclient", reason='notebooks are executed by nbclient: pip install -e ".[notebooks]"')
@@ -26,7 +26,7 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert Path(done.python) == Path(sys.executable), "another Python ran it"
     assert not (told := overdue(done.wall_s, done.cpu_s, LIMIT_S)), told
     came, lie = (sum(len(cell.get("outputs", ())) for cell in one["cells"]) for one in (cleaned(done.notebook), read(path)))
-    assert came == lie > 0, "pictures in git are those that it makes; python -m tests.notebooks.execute writes them"
+    assert came == lie > 0, "pictures in git are those that it makes; python -m tests.helpers.notebooks writes them"
     assert not list(faults(cleaned(done.notebook), 0)), "what it makes now is small too"
 
 
@@ -34,13 +34,13 @@ def test_a_notebook_leaves_the_working_tree_alone(tmp_path: Path) -> None:
     """Its Python imports the copy it lies in, not what is installed."""
     tree = copy_of_tree(tmp_path)
     setup = read(NOTEBOOKS[0])["cells"][1]
-    here = "import eval.sheet\nassert eval.sheet.ROOT.samefile('.'), eval.sheet.ROOT\n"
-    shell = setup | {"source": '%%bash -e\npython -c "import eval.sheet as s; assert s.ROOT.samefile(\'.\'), s.ROOT"'}
+    here = "import eval.figures.stills\nassert eval.figures.stills.ROOT.samefile('.'), eval.figures.stills.ROOT\n"
+    shell = setup | {"source": "%%bash -e\npython -c \"import eval.figures.stills as s; assert s.ROOT.samefile('.'), s.ROOT\""}
     write(tree / "notebooks" / "x.ipynb", cleaned({"cells": [setup, setup | {"source": here}, shell]}))
     execute(tree / "notebooks" / "x.ipynb", tree)
 
 
-@pytest.mark.parametrize("source", ["1 / 0", "%%bash -e\npython -m eval.tables store=nowhere\ntrue"])
+@pytest.mark.parametrize("source", ["1 / 0", "%%bash -e\npython -m eval.tables.command store=nowhere\ntrue"])
 def test_a_cell_that_fails_is_noticed(source: str, tmp_path: Path) -> None:
     from nbclient.exceptions import CellExecutionError
 

@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.records import runs
-from jobs.config import ROOT
-from tests.interrupts import hear_interrupts
+from eval.store.records import runs
+from jobs.spec.config import ROOT
+from tests.helpers.interrupts import hear_interrupts
 
 UNITS = 12
 PROMPTS = 6

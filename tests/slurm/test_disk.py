@@ -11,11 +11,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from jobs import slurm_job, split
-from jobs.config import ROOT
-from jobs.plan import prepare
-from jobs.store import RunFolder
-from tests.toy import changed, overrides
+from jobs.launch.slurm import job, split
+from jobs.spec.config import ROOT
+from jobs.spec.plan import prepare
+from jobs.store.folder import RunFolder
+from tests.helpers.toy import changed, overrides
 
 pytestmark = pytest.mark.slow
 
@@ -27,8 +27,8 @@ def plain(tmp_path):
         return OmegaConf.to_container(compose("config", overrides(tmp_path)), resolve=True)
 
 
-def part(config: dict, tmp_path) -> slurm_job.Part:
-    return slurm_job.Part((split.wanted(prepare(config)),), (config,), ("run.py",), str(tmp_path / "launch"), 60)
+def part(config: dict, tmp_path) -> job.Part:
+    return job.Part((split.wanted(prepare(config)),), (config,), ("run.py",), str(tmp_path / "launch"), 60)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def small_disk(tmp_path):
 def make(plain: dict, store, expect: str | None) -> None:
     """The run in a process of its own, as a SLURM job does it; what it must say, None for nothing."""
     config = changed(plain, "store", str(store))
-    code = "import json, sys; from jobs.slurm_job import Part; given = json.loads(sys.argv[1]); print(Part(**given).make())"
+    code = "import json, sys; from jobs.launch.slurm.job import Part; given = json.loads(sys.argv[1]); print(Part(**given).make())"
     told = dataclasses.asdict(part(config, store.parent))
     done = subprocess.run([sys.executable, "-c", code, json.dumps(told)], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (done.returncode == 0) == (expect is None) and (expect or "") in done.stderr, done.stderr

@@ -1,4 +1,4 @@
-"""A hundred kills of two processes that write one store: nothing lost, torn or made twice. `python -m jobs.stress` kills whole sweeps."""
+"""A hundred kills of two processes that write one store: nothing lost or made twice. `python -m tests.load.stress` kills whole sweeps."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from jobs.config import ROOT
-from jobs.plan import prepare
-from jobs.store import RunFolder
-from tests.toy import changed, overrides
+from jobs.spec.config import ROOT
+from jobs.spec.plan import prepare
+from jobs.store.folder import RunFolder
+from tests.helpers.toy import changed, overrides
 
 pytestmark = pytest.mark.slow
 
 KILLS = 100
 WRITER = """
 import json, sys, time
-from jobs.plan import prepare
-from jobs.store import Attempt, RunFolder, new_attempt
+from jobs.spec.plan import prepare
+from jobs.store.folder import Attempt, RunFolder, new_attempt
 folder = RunFolder(prepare(json.loads(sys.argv[1])))
 with Attempt(folder, new_attempt(), {}) as attempt:
     for prompt in folder.missing():

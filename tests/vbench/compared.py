@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.vbench import networks, package, packages
+from eval.vbench import package
+from eval.vbench.networks import interface, packages
 
 HERE = Path(__file__).parent
 
@@ -23,8 +24,8 @@ def word_pieces(cache):
     """Where the package looks for word pieces when it is imported; without them it would fetch them. Comes before it."""
     packages.prepare()
     (cache / "ViCLIP").mkdir(parents=True)
-    source = Path(find_spec("clip").submodule_search_locations[0]) / networks.VOCABULARY
-    shutil.copy(source, cache / "ViCLIP" / networks.VOCABULARY)
+    source = Path(find_spec("clip").submodule_search_locations[0]) / interface.VOCABULARY
+    shutil.copy(source, cache / "ViCLIP" / interface.VOCABULARY)
     os.environ["VBENCH_CACHE_DIR"] = str(cache)
 
 
@@ -38,7 +39,7 @@ class Written:
         return f"random {name}"
 
     def make(self, name, dtype, device):
-        return networks.load(name, self.files[name], dtype=dtype, device=device)
+        return interface.load(name, self.files[name], dtype=dtype, device=device)
 
 
 def ours(files, paths, prompts, folder, dimensions=tuple(package.NETWORKS)):
@@ -71,7 +72,7 @@ def our_radii(file, paths):
     """RAFT's radii of each video, from frames that another decoder read."""
     import cv2
 
-    raft, found = networks.load("raft", file), []
+    raft, found = interface.load("raft", file), []
     for path in paths:
         video, frames = cv2.VideoCapture(str(path)), []
         step = max(1, round(video.get(cv2.CAP_PROP_FPS) / 8))

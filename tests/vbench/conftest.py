@@ -1,8 +1,8 @@
-"""Equality with the vbench package; runs where all packages of `eval.vbench.packages` are, in `tests/vbench/run`'s environment."""
+"""Equality with the vbench package; runs where all packages of `eval.vbench.networks.packages` are, in `tests/vbench/run`'s environment."""
 
 import pytest
 
-from eval.vbench import packages
+from eval.vbench.networks import packages
 from tests.vbench.compared import word_pieces
 
 

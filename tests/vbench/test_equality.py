@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from eval.vbench import images, networks, package, packages
-from jobs.config import ROOT
+from eval.vbench import package
+from eval.vbench.networks import images, interface, packages
+from jobs.spec.config import ROOT
 from tests.vbench.compared import our_radii, ours, theirs
 
 INSTALLED = not packages.missing(packages.PACKAGE)
@@ -60,11 +61,11 @@ def other_positions(self, embeddings, height, width):
 
 
 SLIPS = {
-    "subject_consistency": ("eval.vbench.dino.Dino._positions", other_positions),
-    "background_consistency": ("eval.vbench.images.for_clip", "for_clip_in_bytes"),
+    "subject_consistency": ("eval.vbench.networks.dino.Dino._positions", other_positions),
+    "background_consistency": ("eval.vbench.networks.images.for_clip", "for_clip_in_bytes"),
     "motion_smoothness": ("torch.Tensor.trunc", "round"),
-    "imaging_quality": ("eval.vbench.images.QUALITY_SIDE_PX", 2000),
-    "overall_consistency": ("eval.vbench.images.for_clip_in_bytes", "for_clip"),
+    "imaging_quality": ("eval.vbench.networks.images.QUALITY_SIDE_PX", 2000),
+    "overall_consistency": ("eval.vbench.networks.images.for_clip_in_bytes", "for_clip"),
 }
 """Dimension -> a small slip in its rule, of the kind that looks right: what is put in place of what."""
 
@@ -86,13 +87,13 @@ def test_a_small_slip_is_seen(dimension, both, files, tmp_path, monkeypatch):
 @needs_package
 def test_one_update_less_of_raft_is_seen(both, files, monkeypatch):
     _, answers, paths = both
-    monkeypatch.setattr("eval.vbench.raft.UPDATES", 19)
+    monkeypatch.setattr("eval.vbench.networks.raft.UPDATES", 19)
     assert np.abs(np.subtract(our_radii(files["raft"], paths[:1])[0], answers.radii_px[0])).max() > 1e-3
 
 
 @needs_package
 def test_a_folder_is_scored_by_both_with_one_command(files, tmp_path):
-    from eval.score import command
+    from eval.vbench.folder import command
     from tests.vbench import made
     from tests.vbench.compared import HERE
 
@@ -100,7 +101,7 @@ def test_a_folder_is_scored_by_both_with_one_command(files, tmp_path):
     (weights / "dino").mkdir(parents=True)
     (weights / "dino" / "hubconf.py").write_bytes((HERE / "dino_code" / "hubconf.py").read_bytes())
     for name in ("dino", "clip_b32", "clip_l14", "aesthetic"):
-        (weights / networks.FILES[name][0]).symlink_to(files[name])
+        (weights / interface.FILES[name][0]).symlink_to(files[name])
     dimensions = ["temporal_flickering", "subject_consistency", "background_consistency", "aesthetic_quality"]
     words = [f"dimensions={','.join(dimensions)}", "clip_features=dino_clip", f"weights={weights}", f"records={tmp_path / 'records'}"]
     words = [str(tmp_path / "videos"), *words, "backend=vbench_package", "device=cpu", f"output={tmp_path / 'out'}"]

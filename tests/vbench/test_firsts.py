@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from eval.vbench import networks, packages
 from eval.vbench.kit import NEEDS
+from eval.vbench.networks import interface, packages
 
 needs_timm = pytest.mark.skipif(
     bool(packages.missing(packages.NATIVE)), reason="timm is not installed; tests/vbench/run makes a place for it"
@@ -25,12 +25,12 @@ def published(width, blocks):
 
 @needs_timm
 def test_dinov2_is_timms(tmp_path):
-    from eval.vbench import images
-    from eval.vbench.firsts import positions
+    from eval.vbench.networks import images
+    from eval.vbench.networks.firsts import positions
 
     tensors = published(128, 2)
     torch.save(tensors, tmp_path / "dinov2.pth")
-    mine = networks.load("dinov2", tmp_path / "dinov2.pth")
+    mine = interface.load("dinov2", tmp_path / "dinov2.pth")
     frames = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), dtype=np.uint8)
     theirs = packages.need("timm.models.vision_transformer", asked="the test").VisionTransformer(
         img_size=224, patch_size=14, embed_dim=128, depth=2, num_heads=2, init_values=1e-5, num_classes=0, global_pool="token"

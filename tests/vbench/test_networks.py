@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from eval.vbench import networks, package, packages
-from eval.vbench.weights import answer, digest, fill, read
+from eval.vbench import package
+from eval.vbench.networks import interface, packages
+from eval.vbench.networks.weights import answer, digest, fill, read
 
 INSTALLED = not packages.missing(packages.PACKAGE)
 needs_package = pytest.mark.skipif(not INSTALLED, reason="the vbench package is not installed; tests/vbench/run makes a place for it")
@@ -32,7 +33,7 @@ CALLS = {
 @needs_package
 @pytest.mark.parametrize("name", CALLS)
 def test_an_answer_does_not_depend_on_its_batch(name, files, frames):
-    net = networks.load(name, files[name])
+    net = interface.load(name, files[name])
     together = CALLS[name](net, frames)
     span = len(frames) - len(together) + 1
     alone = np.concatenate([CALLS[name](net, frames[start : start + span]) for start in range(len(together))])
@@ -47,20 +48,20 @@ def test_another_networks_file_is_refused_by_name(name, files, tmp_path):
     others = {"dino": "clip_b32", "clip_b32": "clip_l14", "clip_l14": "clip_b32"}
     wrong = files[others.get(name, "dino")]
     with pytest.raises(ValueError, match=f"^{wrong} is not ") as refused:
-        networks.load(name, wrong)
+        interface.load(name, wrong)
     assert "\n" not in str(refused.value)
     broken = tmp_path / "half.pth"
     broken.write_bytes(files[name].read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"half\.pth is not a weights file .* away with it, and fetch it again"):
-        networks.load(name, broken)
+        interface.load(name, broken)
     with pytest.raises(ValueError, match=r"no weights at .*gone\.pth; `python -m data\.download eval=vbench`"):
-        networks.load(name, tmp_path / "gone.pth")
+        interface.load(name, tmp_path / "gone.pth")
 
 
 @needs_package
 @pytest.mark.parametrize("name", ["raft", "amt"])
 def test_small_frames_are_refused(name, files):
-    net = networks.load(name, files[name])
+    net = interface.load(name, files[name])
     small = np.zeros((3, 120, 256, 3), np.uint8)
     with pytest.raises(ValueError, match="frames of 256x120 px; it answers NaN for a side under 128 px"):
         CALLS[name](net, small)
@@ -69,7 +70,7 @@ def test_small_frames_are_refused(name, files):
 @needs_package
 def test_both_namings_of_raft_are_the_same_network(files, tmp_path, frames):
     """torchvision's port has its own names; VBench gets it back by the authors'."""
-    from eval.vbench.raft import Raft, authors_names
+    from eval.vbench.networks.raft import Raft, authors_names
 
     theirs = Raft.load(files["raft"])
     torch.save(theirs.network.state_dict(), tmp_path / "port.pth")
@@ -85,7 +86,7 @@ def test_sentences_are_cut_as_openai_and_viclip_cut_them(files):
     import clip
     from vbench.third_party.ViCLIP.simple_tokenizer import SimpleTokenizer
 
-    from eval.vbench.vocabulary import Tokenizer, find
+    from eval.vbench.networks.vocabulary import Tokenizer, find
 
     odd = [
         "a red fox",
@@ -119,7 +120,7 @@ def test_text_features_are_openais(files):
     model, _ = clip.load(str(files["clip_b32"]), device="cpu")
     with torch.no_grad():
         theirs = torch.nn.functional.normalize(model.encode_text(clip.tokenize(list(PROMPTS), truncate=True)), dim=-1).numpy()
-    mine = networks.load("clip_b32", files["clip_b32"]).text(PROMPTS)
+    mine = interface.load("clip_b32", files["clip_b32"]).text(PROMPTS)
     apart = np.abs(mine.features - theirs)
     assert apart.max() < 1e-5, f"largest {apart.max():.1e}, mean {apart.mean():.1e}"
 
@@ -180,7 +181,7 @@ def test_missing_packages_and_unknown_networks_are_named():
     with pytest.raises(ValueError, match=r"RAFT needs nosuchpackage: pip install -e '\.\[vbench\]' && pip"):
         packages.need("nosuchpackage.flow", asked="RAFT")
     with pytest.raises(ValueError, match="network 'clip': one of dino, clip_b32, .* nearest is viclip"):
-        networks.network_class("clip")
+        interface.network_class("clip")
 
 
 def test_the_package_is_asked_for_what_it_can_answer(tmp_path):

@@ -8,7 +8,7 @@
   const groups = new Map(STUDY.tasks.flatMap((task) => task.groups.map((group) => [group.id, group])));
   const asked = [...groups.values()].reduce((sum, group) => sum + group.videos.length * CRITERIA.length, 0);
 
-  // The same shuffle as eval/study_order.py: sorted by a hash of rater and name.
+  // The same shuffle as eval/study/order.py: sorted by a hash of rater and name.
   const stirred = (text) => {
     let value = 0x811c9dc5;
     for (const byte of new TextEncoder().encode(text)) value = Math.imul(value ^ byte, 0x01000193);

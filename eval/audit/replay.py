@@ -1,0 +1,221 @@
+"""Run a recorded case again and compare: `python -m eval.audit.replay CASE.npz --weights W.npz --meta meta.json`.
+
+A case holds noise, prompt embeddings, the recorded latents and, where tokens were selected, the recorded selections; the meta
+file says which policy, how many blocks a scene has, and how scenes follow each other. One JSON line is printed; the exit code is
+1 where latents differ by more than the tolerance or a selection differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from baselines.presets import preset
+from echo.backbone.wan import WanConfig, WanModel
+from echo.cache import policy as policies
+from echo.cache.plan import Plan
+from echo.cache.policy import Policy
+from echo.geometry import Geometry
+from echo.noise import Noise
+from echo.rollout import Rollout
+from echo.scene import Transition
+
+MODES = {"smooth": Transition.smooth, "hardcut": Transition.hard, "hard": Transition.hard, "recall": Transition.recall}
+OVERRIDES = {"drift_gate_lambda": "drift_gate_lambda", "use_amplitude_compensation": "amplitude", "use_drift_gate": "drift_gate"}
+"""Released setting names that a case may override, and ours; other names are the policy's own.
+
+`rolling_cycle` counts insertions that walk the pool once.
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recorded rollout: arrays, its entry of the meta file, and the toy model's."""
+
+    name: str
+    arrays: Mapping[str, np.ndarray]
+    entry: Mapping[str, Any]
+    model: Mapping[str, Any]
+
+    @property
+    def geometry(self) -> Geometry:
+        height, width = self.model["FSL_HW"]
+        window = self.model.get("local_attn", 21)
+        return Geometry(
+            layers=self.model["LAYERS"], heads=self.model["NH"], head_dim=self.model["HD"], grid_height=height, grid_width=width,
+            latent_channels=self.arrays["noise"].shape[2], frames_per_block=self.model.get("num_frame_per_block", 3),
+            window_frames=window if window > 0 else 21,
+        )  # fmt: skip
+
+
+@dataclass
+class Selections:
+    """Collects selections as (layer, first history frame, indices), in the order in which they are made."""
+
+    rows: list[tuple[int, int, list[int]]] = field(default_factory=list)
+
+    def __call__(self, layer: int, plan: Plan, index_BK: Tensor) -> None:
+        assert plan.selection is not None
+        first = next(source for source in plan.selection.candidates if isinstance(source, int))
+        self.rows.append((layer, first, index_BK[0].tolist()))
+
+
+def load_case(path: Path, meta_path: Path) -> Case:
+    """Raises ValueError where the meta file has no entry of the case's name."""
+    meta = json.loads(meta_path.read_text(encoding="utf-8"))
+    if path.stem not in meta:
+        raise ValueError(f"{meta_path}: no case {path.stem!r}; it has {', '.join(k for k in meta if not k.startswith('_'))}")
+    with np.load(path) as arrays:
+        case = Case(path.stem, {key: arrays[key] for key in arrays.files}, meta[path.stem], meta.get("_model", {}))
+    check(case)
+    return case
+
+
+def check(case: Case) -> None:
+    """Raises ValueError for what a case lacks or says that cannot be."""
+    lacking = [key for key in ("noise", "renoise", "prompt_embeds", "latents") if key not in case.arrays]
+    lacking += [f"_model.{key}" for key in ("FSL_HW", "NH", "HD", "LAYERS", "TEXT_LEN") if key not in case.model]
+    lacking += ["blocks"] * ("blocks" not in case.entry)
+    if lacking:
+        raise ValueError(f"case {case.name}: lacks {', '.join(lacking)}")
+    modes = case.entry.get("modes", [])
+    for mode in modes:
+        if mode not in MODES:
+            nearest = difflib.get_close_matches(mode, MODES, 1, 0)[0]
+            raise ValueError(f"case {case.name}: unknown mode {mode!r}; nearest is {nearest!r}")
+    recalls = [scene for scene, mode in enumerate(modes[: len(case.entry["blocks"]) - 1], 1) if mode == "recall"]
+    unsaid = [scene for scene in recalls if str(scene) not in case.entry.get("recall_targets", {})]
+    if unsaid or len(recalls) > len(case.entry.get("recall_jumps", [])):
+        raise ValueError(f"case {case.name}: scenes {recalls} recall; each needs a recall_targets entry and a recall_jumps one")
+
+
+def load_model(path: Path, case: Case) -> WanModel:
+    """The toy network in fp32, every size read off the weights. Raises ValueError for weights that do not fit."""
+    with np.load(path) as arrays:
+        state = {key: torch.from_numpy(arrays[key]).float() for key in arrays.files}
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    if "patch_embedding.weight" not in shapes:
+        raise ValueError(f"{path}: no patch_embedding.weight; weights stand under Wan checkpoint names")
+    text_len = max(case.model["TEXT_LEN"], case.arrays["prompt_embeds"].shape[1])
+    model = WanModel(WanConfig.from_weights(shapes, heads=case.model["NH"], text_len=text_len))
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    if missing or unexpected:
+        raise ValueError(f"{path}: missing {missing[:3]}, unexpected {unexpected[:3]}")
+    return model.eval()
+
+
+def make_policy(case: Case) -> Policy:
+    """The case's policy: a preset of conf/method with the case's overrides."""
+    name = case.entry.get("policy", "echo_official")
+    settings = {key: value for key, value in preset("method", name).items() if key != "name"}
+    kind = settings.pop("policy")
+    for key, value in case.entry.get("pc", {}).items():
+        if key == "rolling_cycle":
+            settings["pool_frames"] = case.geometry.frames_per_block * value
+        else:
+            settings[OVERRIDES.get(key, key)] = value
+    return policies.make(kind, settings)
+
+
+def recorded_noise(case: Case) -> Noise:
+    """The case's noise, and its re-noise draws in order."""
+    size = case.geometry.frames_per_block
+    first = torch.from_numpy(case.arrays["noise"]).float()
+    rest = torch.from_numpy(case.arrays["renoise"]).float()
+    draws = len(rest) // (first.shape[1] // size)
+
+    def noise(block: int, draw: int) -> Tensor:
+        if draw == 0:
+            return first[:, block * size : (block + 1) * size]
+        return rest[block * draws + draw - 1].unsqueeze(0)
+
+    return noise
+
+
+def scene_starts(case: Case) -> dict[int, tuple[int, Transition | None, int | None, int]]:
+    """Block at which each scene begins: (scene, how it is entered, scene it recalls, jump)."""
+    routing = getattr(make_policy(case), "routing", None)
+    modes = [MODES[mode] for mode in case.entry.get("modes", ["smooth"] * len(case.entry["blocks"]))]
+    if "rope_cut" in case.entry:  # says whether switches cut, whatever the modes are called
+        modes = [Transition.hard if case.entry["rope_cut"] else Transition.smooth] * len(modes)
+    targets, jumps = case.entry.get("recall_targets", {}), iter(case.entry.get("recall_jumps", []))
+    starts: dict[int, tuple[int, Transition | None, int | None, int]] = {0: (0, None, None, 0)}
+    block = 0
+    for scene, length in enumerate(case.entry["blocks"][:-1], 1):
+        block += length
+        transition, target, jump = modes[scene - 1], None, 0
+        if transition is Transition.recall:
+            target, jump = int(targets[str(scene)]), next(jumps)
+        elif routing is not None:
+            jump = routing.jump_hard if transition is Transition.hard else routing.jump_smooth
+        starts[block] = (scene, transition, target, jump)
+    return starts
+
+
+def replay(case: Case, model: WanModel) -> tuple[Tensor, Selections]:
+    """Latents [1, F, C, H, W] of our engine under the case's noise and prompts, and the selections that it made."""
+    selections = Selections()
+    texts = torch.from_numpy(case.arrays["prompt_embeds"]).float()
+    rollout = Rollout(model, make_policy(case), case.geometry, recorded_noise(case), on_select=selections)
+    blocks = case.arrays["noise"].shape[1] // case.geometry.frames_per_block
+    rollout.policy.check(case.geometry, blocks)
+    starts = scene_starts(case)
+    latents = []
+    for block in range(blocks):
+        if block in starts:
+            scene, transition, target, jump = starts[block]
+            rollout.switch(texts[scene : scene + 1], transition, target, jump)
+        latents.append(rollout.next().latents)
+    return torch.cat(latents, dim=1), selections
+
+
+def compare(case: Case, latents: Tensor, selections: Selections) -> dict[str, Any]:
+    """The printed line: largest and mean difference, first frame that is off, how many selections differ."""
+    difference = (latents - torch.from_numpy(case.arrays["latents"])).abs()
+    per_frame = difference.amax(dim=(0, 2, 3, 4))
+    off = (~(per_frame <= 1e-4)).nonzero()
+    index = case.arrays.get("sel_index", np.zeros((0, 0), dtype=np.int32))
+    recorded = list(zip(case.arrays.get("sel_layer", []), case.arrays.get("sel_first_frame", []), index, strict=True))
+    wrong = abs(len(recorded) - len(selections.rows)) if recorded or "sel_index" in case.arrays else 0
+    for (layer, frame, expected), ours in zip(recorded, selections.rows, strict=False):
+        wrong += int((layer, frame, expected.tolist()) != ours)
+    return {
+        "case": case.name,
+        "max_abs_diff": float(difference.max()),
+        "mean_abs_diff": float(difference.mean()),
+        "first_frame_over_1e-4": int(off[0]) if len(off) else None,
+        "selection_mismatches": wrong,
+        "selections": len(selections.rows),
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m eval.audit.replay", description="Replay a recorded case and compare.")
+    parser.add_argument("case", type=Path, help="recorded case, .npz")
+    parser.add_argument("--weights", type=Path, required=True, help="weights under Wan checkpoint names, .npz")
+    parser.add_argument("--meta", type=Path, required=True, help="meta.json that describes the cases")
+    parser.add_argument("--tolerance", type=float, default=1e-5, help="largest allowed difference of a latent (default 1e-5)")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    try:
+        case = load_case(options.case, options.meta)
+        result = compare(case, *replay(case, load_model(options.weights, case)))
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    print(json.dumps(result))
+    return int(not result["max_abs_diff"] <= options.tolerance or result["selection_mismatches"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,290 @@
+"""How often the backbone shows what a held-out prompt says, beside the targets: `python -m eval.audit.targets`.
+
+    python -m eval.audit.targets [--weights FILE_OR_PRESET]... [--methods echo,rolling_sink] [--prompts 64] [--seconds 5,60]
+        [--seed 0] [--batch 16] [--output docs/data/targets.json] [--figure FILE.png]
+
+Prompts are of combinations of words that training never showed. Each is rolled out once, to the longest horizon, and read by
+the embedded scorer over the 36 frames (2.25 s) before each horizon. Where --weights stands several times, the last one is
+judged and the figure shows the curve over all. Exit status: 0 if every target is met by the best method, 1 if one is missed,
+2 for a mistake on the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from baselines.presets import CONF, ROOT, make_policy, preset
+from data.world.words import KINDS, Words, held_out, sentence
+from echo.scene import BLOCK_S, Prompt
+from eval.measures.formulas import Frames
+from eval.store.origin import digest, origin
+from eval.world.places import SHIPPED
+from eval.world.readings import BLOCK, MOTION_WINDOW, Readings, motion_of, read, right, right_pairs
+
+TARGETS = {(5.0, "place"): 0.97, (5.0, "subject"): 0.90, (5.0, "motion"): 0.85, (60.0, "place"): 0.90, (60.0, "subject"): 0.75}
+"""(horizon in seconds, what is read) -> least share of prompts."""
+JUDGED = ("place", "subject", "motion")
+Z = 1.959963984540054
+"""Of a 95 % interval."""
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of `hits` among `count`, 0..1. Raises ValueError for a count below 1."""
+    if count < 1:
+        raise ValueError(f"{hits} of {count}: a share needs at least one case")
+    share, scale = hits / count, 1 + Z**2 / count
+    middle = (share + Z**2 / (2 * count)) / scale
+    half = Z / scale * math.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def combinations(count: int) -> list[Words]:
+    """`count` held-out combinations, each time the one whose words have been taken least often so far.
+
+    Raises ValueError for more than there are.
+    """
+    left = [words for parts in product(*KINDS.values()) if held_out(words := Words(*parts))]
+    if not 1 <= count <= len(left):
+        raise ValueError(f"--prompts {count}: training holds out {len(left)} combinations, so 1 to {len(left)}")
+    taken: dict[str, dict[str, int]] = {kind: dict.fromkeys(known, 0) for kind, known in KINDS.items()}
+    chosen: list[Words] = []
+    for _ in range(count):
+        best = min(left, key=lambda words: sum(taken[kind][getattr(words, kind)] * len(KINDS[kind]) for kind in KINDS))
+        left.remove(best)
+        chosen.append(best)
+        for kind in KINDS:
+            taken[kind][getattr(best, kind)] += 1
+    return chosen
+
+
+def prompts_of(chosen: Sequence[Words], seconds: float) -> list[Prompt]:
+    """One scene each, said in another way each time."""
+    return [Prompt(f"held-{index:03d}", (sentence(words, 7919 * index),), (seconds,), ("",)) for index, words in enumerate(chosen)]
+
+
+def judge(readings: Readings, words: Words) -> dict[str, bool]:
+    """What of `words` is right in the readings of 36 frames, each kind and the three that targets speak of."""
+    named = {kind: str(getattr(words, kind)) for kind in KINDS}
+    pairs = right_pairs(readings, named)
+    motion = motion_of(readings.centres) == words.motion
+    return right(readings, named) | {"place": bool(pairs["place_right"]), "place_colour": right(readings, named)["place"]} | {
+        "subject": bool(pairs["subject_right"]), "motion": motion,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """Hits of one method at one horizon: what -> how many of `count` prompts."""
+
+    weights: str
+    method: str
+    seconds: float
+    hits: Mapping[str, int]
+    count: int
+
+    def record(self) -> dict[str, Any]:
+        """As it is written: shares with their intervals, the target where there is one."""
+        shares = {}
+        for what, hits in self.hits.items():
+            low, high = wilson(hits, self.count)
+            shares[what] = {"share": round(hits / self.count, 4), "low": round(low, 4), "high": round(high, 4)}
+            if (self.seconds, what) in TARGETS:
+                shares[what]["target"] = TARGETS[self.seconds, what]
+        return {"weights": self.weights, "method": self.method, "seconds": self.seconds, "prompts": self.count, "shares": shares}
+
+
+def best_of(found: Sequence[Horizon], seconds: float) -> Horizon:
+    """The method that is right most often, place and subject (at 5 s motion too) together, at a horizon."""
+    whats = [what for what in JUDGED if (seconds, what) in TARGETS] or list(JUDGED)
+    return max((row for row in found if row.seconds == seconds), key=lambda row: sum(row.hits[what] for what in whats))
+
+
+def missed(found: Sequence[Horizon]) -> list[str]:
+    """The targets that the best method at their horizon misses, told in a line each; horizons without targets miss none."""
+    lines = []
+    for (seconds, what), target in TARGETS.items():
+        if any(row.seconds == seconds for row in found):
+            row = best_of(found, seconds)
+            share = row.hits[what] / row.count
+            if share < target:
+                found_here = f"{100 * share:.1f} % of {row.count} prompts with {row.method}"
+                lines.append(f"missed: {what} at {seconds:g} s: {found_here}, target {100 * target:g} %")
+    return lines
+
+
+def table(found: Sequence[Horizon]) -> str:
+    """Shares in percent with their intervals, the targets beside the horizons that have some."""
+    lines = [f"{'method':24}{'horizon':>8}" + "".join(f"{what:>24}" for what in JUDGED) + "   shape colour  place colour  pattern"]
+    for row in found:
+        cells = ""
+        for what in JUDGED:
+            low, high = wilson(row.hits[what], row.count)
+            aim = TARGETS.get((row.seconds, what))
+            text = f"{100 * row.hits[what] / row.count:.1f} [{100 * low:.0f}, {100 * high:.0f}]" + (f" >={100 * aim:g}" if aim else "")
+            cells += f"{text:>24}"
+        rest = [100 * row.hits[what] / row.count for what in ("shape", "colour", "place_colour", "pattern")]
+        lines.append(f"{row.method:24}{row.seconds:>6g} s{cells}   {rest[0]:5.1f} {rest[1]:6.1f} {rest[2]:13.1f} {rest[3]:8.1f}")
+    return "\n".join(lines)
+
+
+def measure(weights: str, lora: str | None, methods: Sequence[str], given: argparse.Namespace) -> Iterator[Horizon]:
+    """Roll all prompts out with each method and read them at each horizon."""
+    from echo.backbone.load import BackboneFile, load
+    from eval.world.scorer import EmbeddedScorer
+
+    backbone = load(BackboneFile(weights, lora=lora))
+    encoder = EmbeddedScorer.load(given.scorer).encoder
+    chosen = combinations(given.prompts)
+    horizons = sorted(given.seconds)
+    for method in methods:
+        hits: dict[float, dict[str, int]] = {seconds: {} for seconds in horizons}
+        prompts = prompts_of(chosen, horizons[-1])
+        for start in range(0, len(prompts), given.batch):
+            rows = slice(start, start + given.batch)
+            for seconds, films in _films(backbone, method, prompts[rows], horizons, given.seed):
+                for frames, words in zip(films, chosen[rows], strict=True):
+                    for what, hit in judge(read(encoder, frames), words).items():
+                        hits[seconds][what] = hits[seconds].get(what, 0) + int(hit)
+        for seconds in horizons:
+            yield Horizon(weights if lora is None else f"{weights} + {lora}", method, seconds, hits[seconds], len(prompts))
+
+
+def _films(backbone: Any, method: str, prompts: Sequence[Prompt], horizons: Sequence[float], seed: int) -> Iterator[tuple[float, Frames]]:
+    """At each horizon the last 36 frames [B, 36, 48, 48, 3] of a batch of prompts."""
+    import torch
+
+    from echo.generate import generate
+
+    kept: list[Frames] = []
+    ends = {_blocks(seconds): seconds for seconds in horizons}
+    with torch.inference_mode():
+        for block in generate(backbone, make_policy({"method": method}), prompts, seed):
+            kept = [*kept, backbone.codec.decode(block.latents.float().cpu()).numpy()][-MOTION_WINDOW // BLOCK :]
+            if block.index + 1 in ends:
+                yield ends[block.index + 1], np.concatenate(kept, axis=1)
+
+
+def _blocks(seconds: float) -> int:
+    return math.floor(seconds / BLOCK_S + 0.5)
+
+
+def curve(records: Sequence[Mapping[str, Any]], clips: Mapping[str, float], path: Path) -> None:
+    """Shares over checkpoints, a panel for each horizon, a colour for each of place, subject and motion."""
+    from eval.figures import style
+
+    horizons = sorted({record["seconds"] for record in records})
+    methods = list(dict.fromkeys(record["method"] for record in records))
+    size = (3.6 * len(horizons) + 1.6, 3.2)
+    figure, axes = style.pyplot().subplots(1, len(horizons), figsize=size, squeeze=False, sharey=True, layout="constrained")
+    for axis, seconds in zip(axes[0], horizons, strict=True):
+        for what, colour in zip(JUDGED, style.SERIES, strict=False):
+            for method, line in zip(methods, ("-", "--", ":", "-.") * 9, strict=False):
+                rows = [record for record in records if (record["seconds"], record["method"]) == (seconds, method)]
+                x = [clips[record["weights"]] / 1000 for record in rows]
+                shares = [record["shares"][what] for record in rows]
+                axis.plot(x, [100 * share["share"] for share in shares], line, marker="o", ms=3, color=colour, label=f"{what}, {method}")
+                low, high = ([100 * share[end] for share in shares] for end in ("low", "high"))
+                axis.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
+            if (seconds, what) in TARGETS:
+                axis.axhline(100 * TARGETS[seconds, what], color=colour, lw=0.8, ls=(0, (1, 2)))
+        axis.set(title=f"at {seconds:g} s", xlabel="thousand clips seen in training", ylim=(0, 101))
+    axes[0][0].set_ylabel("held-out prompts shown right, %")
+    axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+    style.save(figure, path)
+
+
+def seen_clips(weights: str, index: int) -> float:
+    """Clips that the weights were trained on, from the provenance beside them; their place in the row where it does not say."""
+    beside = (ROOT / weights.partition(" + ")[0]).parent / "provenance.json"
+    if beside.is_file():
+        return float(json.loads(beside.read_text(encoding="utf-8")).get("seen_clips", index))
+    return float(index)
+
+
+def _backbone(name: str) -> tuple[str, str | None]:
+    """Weights and low-rank additions of a preset of conf/backbone, or a file; ValueError if it is neither."""
+    if (CONF / "backbone" / f"{name}.yaml").is_file():
+        chosen = preset("backbone", name)
+        return str(chosen["weights"]), chosen.get("lora")
+    if not (ROOT / name).is_file():
+        known = ", ".join(sorted(path.stem for path in (CONF / "backbone").glob("*.yaml")))
+        raise ValueError(f"--weights {name}: no such file, and no preset of conf/backbone ({known})")
+    return name, None
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m eval.audit.targets", description=__doc__.partition("\n")[0])
+    parser.add_argument("--weights", action="append", help="a file, or a preset of conf/backbone; several for a curve")
+    parser.add_argument("--methods", default="echo", help="presets of conf/method, with commas")
+    parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--seconds", default="5,60")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--scorer", type=Path, default=SHIPPED.parent / "model.safetensors")
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--figure", type=Path)
+    given = parser.parse_args(argv)
+    try:
+        given.seconds = [float(word) for word in given.seconds.split(",")]
+    except ValueError:
+        raise ValueError(f"--seconds {given.seconds}: numbers with commas, for example 5,60") from None
+    if min(given.seconds) < MOTION_WINDOW / BLOCK * BLOCK_S:
+        raise ValueError(f"--seconds {min(given.seconds):g}: reading takes {MOTION_WINDOW / BLOCK * BLOCK_S:g} s, so no less")
+    combinations(given.prompts)
+    if given.batch < 1:
+        raise ValueError(f"--batch {given.batch}: at least 1")
+    given.methods = given.methods.split(",")
+    for method in given.methods:
+        make_policy({"method": method})
+    given.backbones = [_backbone(name) for name in given.weights or ["tiny"]]
+    return given
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    try:
+        given = _arguments(argv)
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    import torch
+
+    torch.set_num_threads(1)
+    records: list[dict[str, Any]] = []
+    last: list[Horizon] = []
+    start = time.monotonic()
+    for weights, lora in given.backbones:
+        last = list(measure(weights, lora, given.methods, given))
+        records += [row.record() for row in last]
+        print(f"{last[0].weights}, {given.prompts} held-out prompts, seed {given.seed}; % right [95 % interval] >= target")
+        print(table(last), flush=True)
+    names = list(dict.fromkeys(record["weights"] for record in records))
+    clips = {name: seen_clips(name, index) for index, name in enumerate(names)}
+    lines = missed(last)
+    if given.output:
+        content = origin("eval.audit.targets", sys.argv[1:] if argv is None else argv) | {
+            "seed": given.seed, "wall_time_s": round(time.monotonic() - start), "scorer": digest(given.scorer),
+            "weights": {name: {"seen_clips": clips[name], "digest": digest(ROOT / name.partition(" + ")[0])} for name in names},
+            "missed": lines, "results": records,
+        }  # fmt: skip
+        given.output.parent.mkdir(parents=True, exist_ok=True)
+        given.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if given.figure:
+        curve(records, clips, given.figure)
+    print("\n".join(lines) or "all targets met")
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

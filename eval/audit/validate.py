@@ -1,0 +1,254 @@
+"""How far the embedded scorer can be believed: `python -m eval.audit.validate`.
+
+    python -m eval.audit.validate [--output docs/data/validation.json] [--figure docs/validation.png] [--clips 96] [--films 6]
+        [--scorer FILE]
+
+Clips that neither the encoder nor a backbone was trained on go through the codec and are then spoilt: blurred, made noisy,
+tinted, covered. Of each strength: the share of frames in which each word, landmark and shift is read rightly, of clips whose
+motion is, and what the scores say of places that return and of places that do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from data.world.render import PERIOD, SIZE, Truth, draw, render
+from data.world.words import KINDS
+from eval.measures.formulas import Frames
+from eval.protocol import recalled
+from eval.store.origin import digest, origin
+from eval.world.calibrate import SEED, film, hidden_share, recall_script, staying
+from eval.world.places import SHIPPED, anchors, tell
+from eval.world.readings import MOTION_WINDOW, Readings, motion_of, read, said, wrapped
+
+SCENE_BLOCKS = 6
+"""Blocks of a scene of the films here: enough for every reading, half as dear as the ten seconds of the tables."""
+READ = ("colour", "shape", "place", "pattern", "landmark", "shift", "motion")
+
+Spoil = Callable[[Frames, float, np.random.Generator], Frames]
+
+
+def blurred(frames: Frames, strength: float, rng: np.random.Generator) -> Frames:
+    """Gaussian blur of `strength` pixels, around the edges."""
+    if strength == 0:
+        return frames
+    pad = 12
+    wide = np.pad(frames, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="wrap")
+    out = np.stack([cv2.GaussianBlur(frame, (0, 0), strength)[pad:-pad, pad:-pad] for frame in wide])
+    return out.astype(np.uint8)
+
+
+def noisy(frames: Frames, strength: float, rng: np.random.Generator) -> Frames:
+    """Independent noise of `strength` (of 255) in every pixel and colour."""
+    return _bytes(frames + strength * rng.standard_normal(frames.shape, dtype=np.float32))
+
+
+def tinted(frames: Frames, strength: float, rng: np.random.Generator) -> Frames:
+    """All pixels moved by `strength` (of 255) in one direction of colour, drawn for the whole video."""
+    direction = rng.standard_normal(3)
+    return _bytes(frames + strength * (direction / np.linalg.norm(direction)).astype(np.float32))
+
+
+def covered(frames: Frames, strength: float, rng: np.random.Generator) -> Frames:
+    """A grey square over a share of `strength` of the frame, somewhere, the whole video long."""
+    side = round(SIZE * strength**0.5)
+    row, column = rng.integers(0, SIZE - side + 1, size=2)
+    out = frames.copy()
+    out[:, row : row + side, column : column + side] = 128
+    return out
+
+
+def _bytes(values: NDArray[Any]) -> Frames:
+    out: Frames = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return out
+
+
+SPOILT: dict[str, tuple[Spoil, str, tuple[float, ...]]] = {
+    "blur": (blurred, "deviation in px", (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)),
+    "noise": (noisy, "deviation of 255", (0.0, 10.0, 20.0, 30.0, 45.0, 60.0)),
+    "colour drift": (tinted, "shift of 255", (0.0, 10.0, 20.0, 30.0, 45.0, 60.0)),
+    "occlusion": (covered, "share of the frame", (0.0, 0.05, 0.1, 0.2, 0.35, 0.5)),
+}
+"""What is done -> how, the unit of its strength, and the strengths."""
+
+
+def agreement(readings: Sequence[Readings], truths: Sequence[Truth], hidden: NDArray[np.float64]) -> dict[str, float]:
+    """Shares of right readings, 0..1, and mean errors, of clips [T] and their truths.
+
+    Words and the shifts that a pattern shows (to 1.5 px) by the frame, landmarks by cells of which half can be seen (`hidden`
+    [N, T, 16] is the share that cannot), motion by the clip.
+    """
+    right: dict[str, list[float]] = {name: [] for name in (*READ, "empty_cell", "hue_error", "centre_error_px")}
+    for clip, truth, cover in zip(readings, truths, hidden, strict=True):
+        for kind, values in clip.words.items():
+            right[kind].append(float((values.argmax(1) == KINDS[kind].index(getattr(truth.words, kind))).mean()))
+        _cells(clip, truth, cover, right)
+        right["hue_error"].append(float(np.abs(clip.hue - truth.place.hue).mean()))
+        right["centre_error_px"].append(float(np.hypot(*wrapped(clip.centres - truth.centres).T).mean()))
+        right["motion"].append(float(motion_of(clip.centres) == truth.words.motion))
+    return {name: round(float(np.mean(values)), 4) for name, values in right.items()}
+
+
+def _cells(clip: Readings, truth: Truth, cover: NDArray[np.float64], right: Mapping[str, list[float]]) -> None:
+    """Landmarks and shifts of one clip."""
+    from eval.world.encoder import ANGLES, LANDMARKS, SHOWN
+
+    held = np.zeros(16, dtype=np.int64)
+    for mark in truth.place.landmarks:
+        held[mark.row // PERIOD * 4 + mark.column // PERIOD] = 1 + LANDMARKS.index(mark.colour)
+    same = clip.cells.argmax(2) == held
+    for name, asked in (("landmark", (held > 0) & (cover < 0.5)), ("empty_cell", np.broadcast_to(held == 0, same.shape))):
+        if asked.any():
+            right[name].append(float(same[asked].mean()))
+    down, right_px = np.array(truth.place.phase) * (2 * np.pi / PERIOD)
+    angles = np.array([down, right_px, down + right_px, down - right_px])
+    shown = [ANGLES.index(angle) for angle in SHOWN[truth.words.pattern]]
+    if shown:
+        near = np.cos(np.angle(clip.turns[:, shown]) - angles[shown]) > 0.5**0.5
+        right["shift"].append(float(near.mean()))
+
+
+class Subjects:
+    """The clips and films that everything is tried on, rendered once."""
+
+    def __init__(self, codec: Any, clips: int, films: int) -> None:
+        import torch
+
+        self.truths = [draw((SEED, 4, index), MOTION_WINDOW) for index in range(clips)]
+        renders = render(self.truths)
+        self.hidden = hidden_share(renders, self.truths)
+        self.renders = renders
+        self.clips = codec.decode(codec.encode(torch.from_numpy(renders))).numpy()
+        scripts = [recall_script(index, blocks=SCENE_BLOCKS) for index in range(films)]
+        others = [recall_script(index, again=False, blocks=SCENE_BLOCKS) for index in range(films)]
+        self.films = {
+            "returned": [film(script, codec) for script in scripts],
+            "another": [film(script, codec) for script in others],
+            "stayed": [film(staying(script), codec, [truth.words for truth in script]) for script in scripts],
+        }
+
+
+def curves(scorer: Any, subjects: Subjects) -> dict[str, Any]:
+    """Agreement and scores under everything in SPOILT, at each strength."""
+    found: dict[str, Any] = {}
+    for name, (spoil, unit, strengths) in SPOILT.items():
+        rows = []
+        for strength in strengths:
+            rng = np.random.default_rng([SEED, int(1000 * strength)])
+            clips = [spoil(clip, strength, rng) for clip in subjects.clips]
+            readings = [read(scorer.encoder, clip) for clip in clips]
+            quality = float(np.mean([scorer.quality.scores(clip[::3]).mean() for clip in clips]))
+            rows.append(
+                {"strength": strength, "agreement": agreement(readings, subjects.truths, subjects.hidden)}
+                | {"scores": _scores(scorer, subjects, spoil, strength) | {"imaging_quality": round(quality, 2)}}
+            )
+        found[name] = {"unit": unit, "rows": rows}
+    return found
+
+
+def _scores(scorer: Any, subjects: Subjects, spoil: Spoil, strength: float) -> dict[str, float]:
+    """Means over the films: fidelity of places that return and that do not, leakage after clean cuts and without any."""
+    told: dict[str, list[float]] = {}
+    for case, films in subjects.films.items():
+        for index, shown in enumerate(films):
+            frames = spoil(shown.frames, strength, np.random.default_rng([SEED, 1, index]))
+            words = [said(text) for text in shown.texts]
+            metrics = tell(read(scorer.encoder, frames), words, shown.spans, recalled(len(shown.spans))).metrics
+            for name in ("recall_fidelity", "leakage"):
+                told.setdefault(f"{name}, {case}", []).append(metrics[f"world.{name}"])
+    wanted = ("recall_fidelity, returned", "recall_fidelity, another", "leakage, returned", "leakage, stayed")
+    return {name: round(float(np.mean(told[name])), 2) for name in wanted}
+
+
+def draw_figure(found: Mapping[str, Any], levels: Mapping[str, tuple[float, float]], path: Path) -> None:
+    """Two rows of panels, a column for each way to spoil a video: readings above, scores below."""
+    from eval.figures import style
+
+    anchor = levels["recall_fidelity"]
+    figure, axes = style.pyplot().subplots(
+        2, len(found), figsize=(11, 5.2), squeeze=False, sharey="row", sharex="col", layout="constrained"
+    )
+    for (name, told), upper, lower in zip(found.items(), axes[0], axes[1], strict=True):
+        x = [row["strength"] for row in told["rows"]]
+        for kind, colour in zip(READ, style.SERIES, strict=False):
+            upper.plot(x, [100 * row["agreement"][kind] for row in told["rows"]], color=colour, marker="o", ms=3, label=kind)
+        looks = (("-", "o"), ("--", "o"), ("-", "s"), ("--", "s"), ("-", "^"))
+        for score, series, (line, marker) in zip(told["rows"][0]["scores"], (0, 0, 1, 1, 2), looks, strict=True):
+            values = [row["scores"][score] for row in told["rows"]]
+            lower.plot(x, values, line, color=style.SERIES[series], marker=marker, ms=3, label=score.replace("_", " "))
+        for level in anchor:
+            lower.axhline(level, color=style.MUTED, lw=0.9, ls=":", label="fidelity's chance and ceiling" if level == min(anchor) else None)
+        upper.set(title=name, ylim=(0, 102))
+        lower.set(xlabel=told["unit"], ylim=(0, 102))
+    axes[0][0].set_ylabel("read rightly, %")
+    axes[1][0].set_ylabel("score")
+    for row in axes:
+        row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+    style.save(figure, path)
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """Agreement with the truth in percent, a line for each strength."""
+    lines = []
+    for name, told in found.items():
+        heads = "".join(f"{kind:>10}" for kind in READ)
+        lines.append(f"{name + ', ' + told['unit']:28}{heads}   fidelity (another)   leakage (stayed)   quality")
+        for row in told["rows"]:
+            same, other, clean, stayed, quality = row["scores"].values()
+            cells = "".join(f"{100 * row['agreement'][kind]:10.1f}" for kind in READ)
+            lines.append(f"{row['strength']:28g}{cells}{same:11.1f} ({other:5.1f}){clean:13.1f} ({stayed:5.1f}){quality:10.1f}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see the module's docstring. Exit status 2 for a scorer that cannot be read."""
+    parser = argparse.ArgumentParser(prog="python -m eval.audit.validate", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--output", type=Path, default=Path("docs/data/validation.json"))
+    parser.add_argument("--figure", type=Path, default=Path("docs/validation.png"))
+    parser.add_argument("--clips", type=int, default=96)
+    parser.add_argument("--films", type=int, default=6)
+    parser.add_argument("--scorer", type=Path, default=SHIPPED.parent / "model.safetensors")
+    parser.add_argument("--backbone", type=Path, default=SHIPPED.parents[1] / "tiny" / "model.safetensors", help="whose codec is used")
+    given = parser.parse_args(argv)
+    import torch
+
+    from echo.backbone.load import BackboneFile, load
+    from eval.world.scorer import EmbeddedScorer
+
+    torch.set_num_threads(1)
+    start = time.monotonic()
+    try:
+        scorer, codec = EmbeddedScorer.load(given.scorer), load(BackboneFile(str(given.backbone))).codec
+        levels = anchors(given.scorer.parent / "provenance.json")
+        if min(given.clips, given.films) < 1:
+            raise ValueError(f"--clips {given.clips} --films {given.films}: at least 1 of each")
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    subjects = Subjects(codec, given.clips, given.films)
+    unspoilt = agreement([read(scorer.encoder, clip) for clip in subjects.renders], subjects.truths, subjects.hidden)
+    found = curves(scorer, subjects)
+    content = origin("eval.audit.validate", sys.argv[1:] if argv is None else argv) | {
+        "scorer": digest(given.scorer), "clips": given.clips, "films": given.films, "wall_time_s": round(time.monotonic() - start),
+        "anchors": levels, "renders_without_codec": unspoilt, "curves": found,
+    }  # fmt: skip
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    draw_figure(found, levels, given.figure)
+    print(table(found))
+    print(f"{given.output}\n{given.figure}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Cheap tests of why the store orders two rows otherwise than the paper: one row is swapped for a variant of it.
+
+A variant differs from its base in one respect. If the verdict turns when the base is swapped for it, the respect is a reason;
+if it stays, it is not. `conf/experiment/reasons.yaml` runs the variants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eval.claims.verdicts import DISAGREE, UNSURE, Finding, Rows, compare, judge, numbers
+from eval.stats.statistics import Estimate, estimate
+from eval.store.selection import Row, differences, metrics
+
+
+@dataclass(frozen=True)
+class Reason:
+    """base, variant: presets. text: what the variant does otherwise."""
+
+    base: str
+    variant: str
+    text: str
+
+
+REASONS = (
+    Reason("echo", "echo_recall_fused", "recall frame fused from all candidates (blend 0), not 0.9 of the first frame"),
+    Reason("echo", "echo_decay_paper", "old memory fades as the paper's text says, after hard cuts too"),
+    Reason("echo", "echo_decay_tiled", "smooth memory fades by the released code's tiled discrepancy"),
+    Reason("echo", "echo_pool_18", "rolling anchors from a pool of 18 frames, not 12"),
+    Reason("echo", "echo_no_jump", "no jump of the temporal index at hard cuts and recalls"),
+    Reason("echo", "echo_paper", "all settings as the paper's text says"),
+    Reason("echo", "echo_official", "all settings as released"),
+    Reason("longlive_echo", "longlive_echo_recall_fused", "recall frame fused from all candidates (blend 0), not 0.9 of the first frame"),
+    Reason("self_forcing_recache", "self_forcing", "no recache at a switch"),
+    Reason("longlive", "longlive_keep", "no recache at a switch"),
+    Reason("infinity_rope", "infinity_rope_official", "window of 6 with frame 0 pinned, as released"),
+    Reason("infinity_rope", "forget", "nothing kept at a switch, not the two newest frames"),
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finding again, one of its rows swapped for a variant.
+
+    difference, verdict: with the variant. unswapped: the verdict as it is, but over the videos that the variant has too, which
+    may be fewer; where it differs from the finding's, the variant tests nothing.
+    """
+
+    finding: Finding
+    reason: Reason
+    difference: Estimate
+    verdict: str
+    unswapped: str
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, in plain values."""
+        return {
+            "table": self.finding.claim.table,
+            "task": self.finding.task,
+            "metric": self.finding.metric,
+            "first": self.finding.first,
+            "second": self.finding.second,
+            "verdict": self.finding.verdict,
+            "swapped": self.reason.base,
+            "for": self.reason.variant,
+            "difference": numbers(self.difference),
+            "verdict_then": self.verdict,
+            "verdict_unswapped_same_videos": self.unswapped,
+        }
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a variant changes by itself: variant minus base, by metric."""
+
+    task: str
+    backbone: str
+    reason: Reason
+    by_metric: dict[str, Estimate]
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, in plain values."""
+        found = {metric: numbers(difference) for metric, difference in self.by_metric.items()}
+        return {"task": self.task, "backbone": self.backbone, "base": self.reason.base, "variant": self.reason.variant, "by_metric": found}
+
+
+def effects(rows: Rows, reasons: Sequence[Reason] = REASONS) -> list[Effect]:
+    """Variant minus base, paired, wherever the store has both on a task and backbone; every metric that both have."""
+    found = []
+    for task in sorted(rows):
+        there = {row.name: row for row in rows[task]}
+        for backbone in sorted({row.backbone for row in rows[task]}):
+            for reason in reasons:
+                pair = _both(there, backbone, reason)
+                if pair is not None:
+                    shared = sorted(metrics(pair[0]) & metrics(pair[1]))
+                    by_metric = {metric: d for metric in shared if (d := compare(pair[1], pair[0], metric)) is not None}
+                    found.append(Effect(task, backbone, reason, by_metric))
+    return found
+
+
+def _both(there: dict[str, Row], backbone: str, reason: Reason) -> tuple[Row, Row] | None:
+    base, variant = there.get(f"{backbone}/{reason.base}"), there.get(f"{backbone}/{reason.variant}")
+    return None if base is None or variant is None else (base, variant)
+
+
+def trials(findings: Iterable[Finding], rows: Rows, reasons: Sequence[Reason] = REASONS) -> list[Trial]:
+    """Every finding that disagrees or is undecided, again with each variant of either row that the store has."""
+    found = []
+    for finding in findings:
+        if finding.verdict not in (DISAGREE, UNSURE):
+            continue
+        there = {row.name: row for row in rows[finding.task]}
+        for reason in reasons:
+            names = [_swapped(name, reason) for name in (finding.first, finding.second)]
+            if names == [finding.first, finding.second] or not all(name in there for name in names) or names[0] == names[1]:
+                continue
+            swapped = differences(there[names[0]], there[names[1]], finding.metric)
+            as_it_is = differences(there[finding.first], there[finding.second], finding.metric)
+            difference = estimate(swapped)
+            if difference is not None:
+                unswapped = judge(finding.claim.sign, estimate({unit: as_it_is[unit] for unit in swapped.keys() & as_it_is.keys()}))
+                found.append(Trial(finding, reason, difference, judge(finding.claim.sign, difference), unswapped))
+    return found
+
+
+def _swapped(name: str, reason: Reason) -> str:
+    backbone, _, preset = name.partition("/")
+    return f"{backbone}/{reason.variant}" if preset == reason.base else name

@@ -1,0 +1,167 @@
+"""Whether a store's scores order two rows as the paper does: paired differences and verdicts; pure functions of rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data.published import OWN, Claim, Side, ours
+from eval.stats.statistics import Estimate, estimate
+from eval.store.selection import Row, differences
+
+AGREE, DISAGREE, UNSURE, MISSING = "agree", "disagree", "can't tell", "missing"
+VERDICTS = (AGREE, DISAGREE, UNSURE, MISSING)
+MARKS = {AGREE: "✓", DISAGREE: "✗", UNSURE: "?", MISSING: "–"}
+STAND_IN = "tiny"
+"""The backbone on which both rows are looked for where the store lacks one on its own."""
+
+Rows = Mapping[str, Sequence[Row]]
+"""Rows by our task."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim of the paper beside what the store says.
+
+    task, first, second, metric: our names, rows with their backbones. difference: first minus second; None where the store has
+    none. why: what the store lacks, or what stands in for what; empty if nothing. lacks: rows that are not in the store.
+    """
+
+    claim: Claim
+    task: str
+    first: str
+    second: str
+    metric: str
+    difference: Estimate | None
+    verdict: str
+    why: str
+    lacks: tuple[str, ...] = ()
+
+    @property
+    def own(self) -> bool:
+        """Whether one of the rows is the paper's own method."""
+        return self.first.partition("/")[2] in OWN
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, in plain values."""
+        return {
+            "metric": self.metric,
+            "first": self.first,
+            "second": self.second,
+            "paper_difference": self.claim.difference,
+            "paper_sign": self.claim.sign,
+            "difference": numbers(self.difference),
+            "verdict": self.verdict,
+            "why": self.why,
+            "source": self.claim.source,
+        }
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many claims have which verdict."""
+
+    agree: int
+    disagree: int
+    unsure: int
+    missing: int
+
+    @property
+    def share(self) -> float | None:
+        """Agreeing ones among those that the store decides, 0..1; None where it decides none."""
+        decided = self.agree + self.disagree
+        return self.agree / decided if decided else None
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        share = "" if self.share is None else f" ({100 * self.share:.0f} % of the decided)"
+        return f"agree {self.agree}, disagree {self.disagree}{share}, can't tell {self.unsure}, missing {self.missing}"
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, in plain values."""
+        share = None if self.share is None else round(self.share, 4)
+        return {"agree": self.agree, "disagree": self.disagree, "cant_tell": self.unsure, "missing": self.missing, "share": share}
+
+
+def judge(sign: int, difference: Estimate | None) -> str:
+    """The verdict on a difference whose sign the paper gives; an interval that holds zero, or an unknown one, decides nothing."""
+    if difference is None:
+        return MISSING
+    if difference.half_width is None or abs(difference.mean) <= difference.half_width:
+        return UNSURE
+    return AGREE if (difference.mean > 0) == (sign > 0) else DISAGREE
+
+
+def find(claims: Iterable[Claim], rows: Rows) -> list[Finding]:
+    """What the store says to every claim whose task, metric and rows have a counterpart here; the others are left out."""
+    found = []
+    for claim in claims:
+        task, metric = ours("task", claim.task, claim.table), ours("metric", claim.metric, claim.table)
+        if task is None or metric is None:
+            continue
+        first, second = wanted(claim.first, claim.table), wanted(claim.second, claim.table)
+        if first is not None and second is not None:
+            found.append(_finding(claim, task, metric, first, second, rows.get(task, ())))
+    return found
+
+
+def wanted(side: Side, table: str) -> str | None:
+    """`backbone/preset` that stands for a row of the paper; None if there is no counterpart."""
+    backbone, preset = ours("backbone", side.backbone, table), ours("method", side.method, table)
+    return None if backbone is None or preset is None else f"{backbone}/{preset}"
+
+
+def _finding(claim: Claim, task: str, metric: str, first: str, second: str, rows: Sequence[Row]) -> Finding:
+    there = {row.name: row for row in rows}
+    pair, why = (first, second), ""
+    if not all(name in there for name in pair):
+        for others in ((_stand_in(first), _stand_in(second)), (_plain(first), _plain(second))):
+            if all(name in there for name in others) and not why:
+                pair, why = others, f"on {STAND_IN}"
+    lacking = [name for name in dict.fromkeys(pair) if name not in there]
+    if lacking:
+        return Finding(claim, task, *pair, metric, None, MISSING, f"no {' and no '.join(lacking)} on {task}", tuple(lacking))
+    difference = compare(there[pair[0]], there[pair[1]], metric)
+    if difference is None:
+        why = f"no shared videos with {metric} of {pair[0]} and {pair[1]} on {task}"
+    return Finding(claim, task, *pair, metric, difference, judge(claim.sign, difference), why)
+
+
+def _stand_in(name: str) -> str:
+    return f"{STAND_IN}/{name.partition('/')[2]}"
+
+
+def _plain(name: str) -> str:
+    """Echo's ablation on the stand-in for the same one on the long-tuned backbone."""
+    return _stand_in(name).replace("/longlive_echo", "/echo")
+
+
+def compare(first: Row, second: Row, metric: str) -> Estimate | None:
+    """Paired difference, first minus second, over shared prompts and seeds, prompts being the clusters; None without any."""
+    return estimate(differences(first, second, metric))
+
+
+def count(findings: Iterable[Finding]) -> Count:
+    """Verdicts counted."""
+    found = Counter(finding.verdict for finding in findings)
+    return Count(*(found[verdict] for verdict in VERDICTS))
+
+
+def numbers(difference: Estimate | None) -> dict[str, Any] | None:
+    """An estimate in plain values."""
+    if difference is None:
+        return None
+    half = None if difference.half_width is None else round(difference.half_width, 4)
+    size = {"videos": difference.videos, "prompts": difference.prompts, "seeds": difference.seeds}
+    return {"mean": round(difference.mean, 4), "half_width": half, **size}
+
+
+def signed(difference: Estimate | None) -> str:
+    """As printed: mean with its sign, and half the interval."""
+    if difference is None:
+        return ""
+    half = "" if difference.half_width is None else f" ± {difference.half_width:.2f}"
+    return f"{difference.mean:+.2f}{half}"

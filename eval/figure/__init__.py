@@ -1,1 +1,0 @@
-"""The paper's figures: what each shows in numbers, and how it is drawn. `eval.figures` is their command line."""

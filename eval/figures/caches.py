@@ -1,0 +1,152 @@
+"""Cache distributions (appendix C.6) as strips: what each block attends to, slot by slot, planned without a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from baselines.presets import preset
+from echo.cache.plan import Kind, Plan
+from echo.cache.policy import plans
+from echo.geometry import Geometry
+from echo.routing import script_of
+from eval.arguments import nearest
+from eval.figures import output, stills, style
+from eval.figures.output import Order
+from eval.figures.recorded.backbones import Loader, policy, prompt_of
+from eval.figures.trace import COLOURS, embed
+from eval.store.selection import tasks
+
+KEYS = {
+    "task": "recall", "prompt": "", "seed": "0",
+    "method": "self_forcing,infinity_rope,longlive,rolling_sink,deep_forcing_table,deep_forcing_official,memrope,echo",
+}  # fmt: skip
+PAPER = {
+    "self_forcing": "R21", "infinity_rope": "R21", "longlive": "S3 R9", "rolling_sink": "S15 R6", "deep_forcing_official": "S12 C9",
+    "deep_forcing_table": "S12 C9", "echo": "A12 C3 R6", "echo_paper": "A12 C3 R6",
+}  # fmt: skip
+"""As appendix C.6 writes them; its R holds the block's own three frames."""
+LETTERS = {
+    Kind.SINK: "S", Kind.ANCHOR: "A", Kind.COMPRESSED: "C", Kind.SUMMARY: "M", Kind.RECENT: "R", Kind.OLD: "O", Kind.RECALLED: "E",
+    Kind.CURRENT: "+",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A method's plans of one prompt. stored: whether a trace of the store says the same, None where there is none."""
+
+    method: str
+    label: str
+    plans: list[Plan]
+    stored: bool | None
+
+    @property
+    def full(self) -> Plan:
+        """The last block of the scene that runs longest, where the window is as full as it gets."""
+        scenes = [plan.scene for plan in self.plans]
+        longest = max(dict.fromkeys(scenes), key=scenes.count)
+        return [plan for plan in self.plans if plan.scene == longest][-1]
+
+
+def distribution(plan: Plan) -> str:
+    """A block's context in the letters of C.6, in the order of its slots: `A12 C3 R3`, and `+3` for the block itself."""
+    parts: list[tuple[Kind, int]] = []
+    for kind in plan.kinds():
+        if parts and parts[-1][0] is kind:
+            parts[-1] = kind, parts[-1][1] + 1
+        else:
+            parts.append((kind, 1))
+    return " ".join(f"{LETTERS[kind]}{count}" for kind, count in parts)
+
+
+def make(name: str, order: Order, load: Loader) -> list[Path]:
+    """Plan and draw; the files. Raises ValueError in one line for a method, task or prompt that there is not."""
+    task, prompt = order.given["task"], prompt_of(order.given["task"], "tiny", order.given["prompt"])
+    if not order.names:
+        raise ValueError("method=: one policy or several, for example method=echo,longlive")
+    geometry = Geometry(layers=1, heads=1, head_dim=6, grid_height=1, grid_width=1)
+    stored = _stored(Path(order.given["store"]), task, order.number("seed"), prompt.id)
+    found = []
+    for method in order.names:
+        if preset("method", method)["policy"] == "render":
+            raise ValueError(f"method={method}: is rendered and keeps no cache; nearest is {nearest(method, list(PAPER))}")
+        made = policy(method)
+        script = script_of(prompt, made, embed)
+        made.check(geometry, script.blocks)
+        planned = list(plans(made, script, geometry))
+        trace = stored.get(method)
+        same = None if trace is None else [plan.as_json() for plan in planned] == trace
+        found.append(Cache(method, made.label or method, planned, same))
+    numbers = {
+        "prompt": prompt.id,
+        "methods": [
+            {
+                "method": one.method,
+                "full_window": distribution(one.full),
+                "paper": PAPER.get(one.method),
+                "stored_trace_agrees": one.stored,
+                "frames": [len(plan.kinds()) for plan in one.plans],
+                "blocks": [distribution(plan) for plan in one.plans],
+            }
+            for one in found
+        ],
+    }  # fmt: skip
+    return output.write(draw(found, f"{prompt.id}, task {task}"), name, order, numbers)
+
+
+def _stored(store: Path, task: str, seed: int, prompt: str) -> dict[str, list[Any]]:
+    """Traces of a prompt by preset, of the newest runs; nothing where the store has none."""
+    if task not in tasks(store):
+        return {}
+    found = {}
+    for row in stills.rows_of(store, task, seed):
+        if prompt in row.videos and not row.calibration:
+            video = row.videos[prompt].path
+            trace = video.with_name(video.name.removesuffix(video.suffix) + ".trace.jsonl")
+            if trace.is_file():
+                found[row.preset] = [json.loads(line) for line in trace.read_text(encoding="utf-8").splitlines()]
+    return found
+
+
+def draw(found: Sequence[Cache], title: str) -> Any:
+    """A row for each method: the strip over blocks, and the full window in letters, beside the paper's."""
+    from matplotlib.patches import Patch
+
+    plots = style.pyplot()
+    figure, axes = plots.subplots(len(found), 1, figsize=(10.2, 1.02 * len(found) + 0.9), squeeze=False, sharex=True, layout="constrained")
+    tallest = max(len(plan.kinds()) for one in found for plan in one.plans)
+    for (axis,), one in zip(axes, found):
+        _strip(axis, one, tallest)
+    axes[-1][0].set_xlabel("block (0.75 s)")
+    used = [kind for kind in Kind if any(kind in plan.kinds() for one in found for plan in one.plans)]
+    handles = [Patch(color=COLOURS[kind], label=f"{LETTERS[kind]}  {kind.value}") for kind in used]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=7.5, handlelength=1, columnspacing=1.4)
+    figure.suptitle(
+        f"Frames that each block attends to, slot by slot from below; {title}", fontsize=8.5, color=style.MUTED, x=0.01, ha="left"
+    )
+    return figure
+
+
+def _strip(axis: Any, one: Cache, tallest: int) -> None:
+    from matplotlib.colors import ListedColormap
+
+    kinds = list(Kind)
+    grid = [[float("nan")] * len(one.plans) for _ in range(tallest)]
+    for column, plan in enumerate(one.plans):
+        for slot, kind in enumerate(plan.kinds()):
+            grid[slot][column] = kinds.index(kind)
+    colours = ListedColormap([COLOURS[kind] for kind in kinds])
+    axis.imshow(grid, origin="lower", aspect="auto", interpolation="none", cmap=colours, vmin=-0.5, vmax=len(kinds) - 0.5,
+                extent=(-0.5, len(one.plans) - 0.5, 0, tallest))  # fmt: skip
+    for before, after in zip(one.plans[:-1], one.plans[1:]):
+        if before.scene != after.scene:
+            axis.axvline(after.block - 0.5, color=style.INK, linewidth=0.8)
+    axis.set(yticks=[0, tallest], ylim=(0, tallest))
+    axis.grid(False)
+    axis.set_ylabel(one.label, rotation=0, ha="right", va="center", color=style.INK, fontsize=8)
+    paper = f"\npaper: {PAPER[one.method]}" if one.method in PAPER else ""
+    axis.text(1.01, 0.5, f"{distribution(one.full)}{paper}", transform=axis.transAxes, va="center", fontsize=7.5)

@@ -1,0 +1,215 @@
+"""How policies drift: place, subject and quality block by block, from the scores files of a store.
+
+    python -m eval.figures.drift [store=DIR] [task=long120] [method=NAME,NAME] [window=9] [--output PNG] [--data JSON]
+
+A block is 0.75 s. Each video's blocks are smoothed by a centred moving mean over `window` blocks; curves are means over videos, bands
+95 % intervals over prompts. The rendered truth, where the store has it, is the ceiling. Nothing is written without --output or --data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from echo.scene import BLOCK_S, FPS
+from eval.arguments import answer, nearest, parse
+from eval.figures import style
+from eval.stats.curves import Curve, curve
+from eval.store.selection import Row, left_out, pick, rows, tasks
+
+KEYS = {"store": "results", "task": "long120", "method": "", "window": "9", "--output": "", "--data": ""}
+MEASURES = {
+    "place_right": ("place right, % of videos", 100.0),
+    "subject_right": ("subject right, % of videos", 100.0),
+    "quality": ("image quality", 1.0),
+}
+"""Field of a block's reading -> what the panel says, and the factor that makes it 0..100."""
+TRUTH = "render_truth"
+USUAL = "tiny"
+TOLD_S = (5.0, 15.0, 30.0, 60.0, 120.0)
+"""Seconds that the terminal's table tells."""
+
+
+@dataclass
+class Drift:
+    """Curves of one row by measure."""
+
+    row: Row
+    curves: dict[str, Curve] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Its label in short lines; the backbone where it is not the usual one."""
+        lines = textwrap.wrap(self.row.label, 18)
+        return "\n".join(lines if self.row.backbone == USUAL else [*lines, f"({self.row.backbone})"])
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Mean of the first measure over the last quarter and over all blocks, -1 where there is none."""
+        mean = self.curves["place_right"].mean
+        parts = mean[-max(1, len(mean) // 4) :], mean
+        end, whole = (-1.0 if np.isnan(part).all() else float(np.nanmean(part)) for part in parts)
+        return end, whole
+
+
+def drifts(found: Sequence[Row], window: int) -> tuple[list[Drift], list[str]]:
+    """Curves of all rows whose scores have readings of blocks, the best at the end first, and the names of the others."""
+    kept, without = [], []
+    for row in found:
+        series = readings(row)
+        if not series["place_right"]:
+            without.append(row.name)
+            continue
+        kept.append(Drift(row, {name: curve(values, window) for name, values in series.items()}))
+    kept.sort(key=lambda drift: drift.row.name)
+    return sorted(kept, key=lambda drift: drift.rank, reverse=True), without
+
+
+def readings(row: Row) -> dict[str, dict[tuple[str, int], list[float | None]]]:
+    """By measure and video, a value for each block, 0..100; videos whose scores have no readings are left out."""
+    found: dict[str, dict[tuple[str, int], list[float | None]]] = {name: {} for name in MEASURES}
+    for unit, video in row.videos.items():
+        blocks = _blocks(video.file("scores"))
+        for name, (_, factor) in MEASURES.items() if blocks else ():
+            found[name][unit] = [None if block.get(name) is None else factor * float(block[name]) for block in blocks]
+    return found
+
+
+def _content(path: Path | None) -> dict[str, Any]:
+    return {} if path is None or not path.exists() else dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _blocks(path: Path | None) -> list[dict[str, Any]]:
+    return list(_content(path).get("per_block") or [])
+
+
+def borders(found: Sequence[Drift]) -> list[float]:
+    """Seconds at which scenes begin, the first left out, of the first row's first video."""
+    videos = found[0].row.videos
+    spans = _content(videos[min(videos)].file("scores")).get("segments") or []
+    return [start / FPS for start, _ in spans[1:]]
+
+
+def as_json(found: Sequence[Drift], task: str, window: int) -> dict[str, Any]:
+    """Everything that the figure shows, in plain values; null where nothing was measured."""
+    lines = []
+    for drift in found:
+        first = drift.curves["place_right"]
+        size = {"videos": first.videos, "prompts": first.prompts, "seeds": first.seeds}
+        curves = {name: {"mean": _plain(one.mean), "half_width": _plain(one.half_width)} for name, one in drift.curves.items()}
+        lines.append({"row": drift.row.name, "label": drift.row.label, **size, **curves})
+    return {"v": 1, "task": task, "window_blocks": window, "block_s": BLOCK_S, "rows": lines}
+
+
+def _plain(values: NDArray[np.float64]) -> list[float | None]:
+    return [None if math.isnan(value) else round(float(value), 2) for value in values]
+
+
+def draw(found: Sequence[Drift], task: str, window: int, out: Path) -> None:
+    """Write the figure: a row of panels for each policy, a column for each measure, all other policies in grey behind."""
+    plots = style.pyplot()
+    policies = [drift for drift in found if not drift.row.calibration] or list(found)
+    truth = next((drift for drift in found if drift.row.preset == TRUTH), None)
+    size = (9.6, 1.05 + 1.12 * len(policies))
+    figure, axes = plots.subplots(len(policies), len(MEASURES), figsize=size, squeeze=False, sharex=True, sharey="col")
+    for line, drift in zip(axes, policies):
+        for axis, name in zip(line, MEASURES):
+            _panel(axis, drift, [other for other in policies if other is not drift], truth, name)
+            for border in borders(found):
+                axis.axvline(border, color=style.OTHERS, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
+        line[0].set_ylabel(drift.label, rotation=0, ha="right", va="center", color=style.INK, labelpad=10)
+    for axis, (words, _) in zip(axes[0], MEASURES.values()):
+        axis.set_title(words)
+    for axis in axes[-1]:
+        axis.set_xlabel("seconds")
+    first = [drift.curves["place_right"] for drift in policies]
+    prompts, seeds = (_range([getattr(one, name) for one in first]) for name in ("prompts", "seeds"))
+    ceiling = "; dashed: the rendered truth" if truth else ""
+    title = f"{task}: {prompts} prompts x {seeds} seeds, embedded world"
+    figure.suptitle(
+        f"{title}\nMoving mean over {window * BLOCK_S:g} s, band: 95 % over prompts; grey: the other policies{ceiling}",
+        fontsize=8.5,
+        x=0.01,
+        ha="left",
+        y=0.995,
+        color=style.MUTED,
+    )
+    figure.subplots_adjust(left=0.17, right=0.985, top=1 - 0.72 / size[1], bottom=0.5 / size[1], hspace=0.22, wspace=0.12)
+    style.save(figure, out)
+
+
+def _range(counts: Sequence[int]) -> str:
+    return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+
+
+def _panel(axis: Any, drift: Drift, others: Sequence[Drift], truth: Drift | None, name: str) -> None:
+    for other in others:
+        axis.plot(_times(other.curves[name]), other.curves[name].mean, color=style.OTHERS, linewidth=0.7, zorder=1)
+    if truth is not None:
+        axis.plot(_times(truth.curves[name]), truth.curves[name].mean, color=style.CEILING, linewidth=1.0, linestyle=(0, (4, 3)), zorder=2)
+    one = drift.curves[name]
+    low, high = (np.clip(one.mean + sign * one.half_width, 0, 100) for sign in (-1, 1))
+    axis.fill_between(_times(one), low, high, color=style.SERIES[0], alpha=0.22, linewidth=0, zorder=3)
+    axis.plot(_times(one), one.mean, color=style.SERIES[0], zorder=4)
+    axis.set(ylim=(0, 104), yticks=(0, 50, 100), xlim=(0, BLOCK_S * len(one.mean)))
+
+
+def _times(one: Curve) -> NDArray[np.float64]:
+    """Middle of each block in seconds."""
+    found: NDArray[np.float64] = BLOCK_S * (np.arange(len(one.mean), dtype=np.float64) + 0.5)
+    return found
+
+
+def summary(found: Sequence[Drift]) -> list[str]:
+    """A line for each row: every measure at some seconds that the videos have."""
+    length = max(len(drift.curves["place_right"].mean) for drift in found)
+    blocks = {second: round(second / BLOCK_S) - 1 for second in TOLD_S if round(second / BLOCK_S) <= length}
+    lines = []
+    for drift in found:
+        for name, one in drift.curves.items():
+            told = [f"{second:g} s {one.mean[block]:.1f} ± {one.half_width[block]:.1f}" for second, block in blocks.items()]
+            lines.append(f"{drift.row.name:36} {name:14} " + "   ".join(told))
+    return lines
+
+
+def _command(words: Sequence[str]) -> list[str]:
+    given, _ = parse(words, KEYS)
+    store, task = Path(given["store"]), given["task"]
+    there = tasks(store)
+    if not there:
+        raise ValueError(f"store={store}: no run store; it has no runs")
+    if task not in there:
+        raise ValueError(f"task={task}: store {store} has no runs of it; nearest is {nearest(task, there)} of {', '.join(there)}")
+    window = int(given["window"]) if given["window"].isdecimal() else 0
+    if window % 2 == 0:
+        raise ValueError(f"window={given['window']}: an odd number of blocks, for example window=9")
+    names = [name for name in given["method"].split(",") if name]
+    picked = pick(rows(store, task), names)
+    found, without = drifts(picked, window)
+    if not found:
+        raise ValueError(f"task={task}: no scores in {store} have readings of blocks; the embedded scorer of now writes them")
+    if given["--output"]:
+        draw(found, task, window, Path(given["--output"]))
+    if given["--data"]:
+        path = Path(given["--data"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(as_json(found, task, window)).replace('{"row"', '\n{"row"') + "\n", encoding="utf-8")
+    return [*summary(found), *(f"no readings of blocks: {name}" for name in without), *left_out(picked)]
+
+
+def main(words: Sequence[str]) -> int:
+    """Command line; see the module's docstring."""
+    return answer(_command, words)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

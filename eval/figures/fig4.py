@@ -1,0 +1,157 @@
+"""Fig. 4: (a) what a recall frame is fused from, against single frames; (b) how the old scene's memory fades over blocks and space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from echo.memory import recall
+from eval.figures import output, style
+from eval.figures.output import Order
+from eval.figures.recorded.backbones import Loader, policy, prompt_of, prompts_of
+from eval.figures.recorded.recall_frames import Fade, Film, film
+
+if TYPE_CHECKING:
+    from echo.backbone.interface import VideoModel
+
+KEYS = {"backbone": "tiny", "method": "echo,echo_paper", "source": "echo_recall_5", "prompt": "", "prompts": "8", "seed": "0"}
+SWITCHES = ("smooth", "hard")
+WAYS = {"first": "first candidate", "crucial": "single crucial frame", "fused": "fused (eq. 9)"}
+STEPS = 5
+"""Passes of a block: four denoising steps and the clean one."""
+
+
+def make(name: str, order: Order, load: Loader) -> list[Path]:
+    """Roll out, read the memory, draw; the files. Raises ValueError in one line for what cannot be recorded."""
+    given, seed = order.given, order.number("seed")
+    backbone, source = load(given["backbone"]), policy(given["source"])
+    prompts = prompts_of("recall", given["backbone"], order.number("prompts", 1))
+    films = [film(backbone, source, prompt, seed, 3) for prompt in tqdm(prompts, desc=name, unit="prompt", disable=None)]
+    faded = {(method, switch): _faded(order, backbone, method, switch) for method in order.names for switch in SWITCHES}
+    units = [(one.prompt, seed) for one in films]
+    means = [[float(np.mean([scene.likeness[way] for scene in one.sources])) for one in films] for way in WAYS]
+    likeness = dict(zip(WAYS, output.told(units, means)))
+    return output.write(draw(films[0], likeness, faded, order.world), name, order, numbers(films[0], likeness, faded))
+
+
+def _faded(order: Order, backbone: VideoModel, method: str, switch: str) -> Film:
+    prompt = prompt_of(switch, order.given["backbone"], order.given["prompt"])
+    return film(backbone, policy(method), prompt, order.number("seed"), 2)
+
+
+def numbers(one: Film, likeness: Mapping[str, Any], faded: Mapping[tuple[str, str], Film]) -> dict[str, Any]:
+    """What the panels show: weights by candidate, likeness to the scene by way, weights of the old memory block by block."""
+    fades = []
+    for (method, switch), found in faded.items():
+        fade = _only(found)
+        mean = fade.weights.mean(1)
+        fades.append(
+            {
+                "method": method, "switch": switch, "prompt": found.prompt, "sources": fade.sources, "weights": found.grid(mean),
+                "mean": fade.weights.mean((1, 2, 3)), "lowest": fade.weights.amin((1, 2, 3)), "highest": fade.weights.amax((1, 2, 3)),
+            }
+        )  # fmt: skip
+    source = one.sources[0]
+    weights = {way: found.tolist() for way, found in ways(one).items()}
+    return {"source": {"prompt": one.prompt, "frames": source.frames, "weights": weights, "likeness": likeness}, "fades": fades}
+
+
+def _only(found: Film) -> Fade:
+    if not found.fades:
+        raise ValueError(f"{found.prompt}: no memory of the old scene fades under this method; nearest is method=echo")
+    return found.fades[0]
+
+
+def ways(one: Film) -> dict[str, torch.Tensor]:
+    """Weights [M, h, w] of the first scene's candidates by way of keeping a frame, the mean over layers."""
+    alpha = one.sources[0].alpha
+    first = torch.zeros_like(alpha)
+    first[:, 0] = 1
+    found = {"first": first, "crucial": recall.crucial(alpha), "fused": alpha}
+    return {way: torch.from_numpy(one.grid(found[way].mean(0))) for way in WAYS}
+
+
+def draw(one: Film, likeness: Mapping[str, Any], faded: Mapping[tuple[str, str], Film], world: str) -> Any:
+    """The figure: recall source above, fading below."""
+    plots = style.pyplot()
+    rows = len(faded)
+    figure = plots.figure(figsize=(9.4, 4.2 + 1.15 * rows), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=[4.0, 1.2 * rows + 0.4])
+    _sources(upper, one, likeness, world)
+    _fades(lower, faded)
+    return figure
+
+
+def _bare(axis: Any) -> None:
+    axis.set(xticks=[], yticks=[])
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+
+
+def _sources(panel: Any, one: Film, likeness: Mapping[str, Any], world: str) -> None:
+    source, weights = one.sources[0], ways(one)
+    many = len(source.frames)
+    axes = panel.subplots(1 + len(WAYS), many + 1, width_ratios=[1] * many + [2.4], squeeze=False)
+    first = one.starts[source.scene] * one.geometry.frames_per_block
+    for axis, frame in zip(axes[0], source.frames):
+        _bare(axis)
+        axis.imshow(one.frames[frame])
+        axis.set_title(f"frame {frame - first}", fontsize=8, fontweight="normal")
+    axes[0][0].set_ylabel("candidates", rotation=0, ha="right", va="center", color=style.INK)
+    for line, (way, label) in zip(axes[1:], WAYS.items()):
+        for axis, values in zip(line, weights[way]):
+            _bare(axis)
+            axis.imshow(values, cmap="Blues", vmin=0, vmax=1 if way != "fused" else max(0.5, float(weights["fused"].max())))
+            axis.text(
+                0.5, -0.04, f"{float(values.mean()):.2f}", transform=axis.transAxes, ha="center", va="top", fontsize=7, color=style.MUTED
+            )
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center", color=style.INK)
+    for axis in axes[:, -1]:
+        axis.set_visible(False)
+    right = panel.add_subplot(axes[0][0].get_gridspec()[:, -1])
+    for place, (way, label) in enumerate(WAYS.items()):
+        told = likeness[way]
+        right.errorbar([told["mean"]], [-place], xerr=[told["half_width"] or 0], fmt="o", ms=5, color=style.SERIES[0], capsize=2)
+        right.annotate(label, (told["mean"], -place), (0, 7), textcoords="offset points", ha="center", fontsize=7.5)
+    right.set(yticks=[], ylim=(-len(WAYS) + 0.5, 0.6), title="likeness to the scene", xlabel="mean cosine of keys with the scene's frames")
+    right.margins(x=0.35)
+    title = f"(a) recall source. {world}; {one.prompt}, first scene; weight of each frame at each place, mean over layers"
+    panel.suptitle(title, fontsize=8.5, color=style.MUTED, x=0.01, ha="left")
+
+
+def _fades(panel: Any, faded: Mapping[tuple[str, str], Film]) -> None:
+    blocks = max(len(_only(found).weights) for found in faded.values())
+    axes = panel.subplots(len(faded), blocks + 3, width_ratios=[1, 1, *[1.5] * blocks, 2.6], squeeze=False)
+    for line, ((method, switch), found) in zip(axes, faded.items()):
+        _fade_row(line, method, switch, found, blocks)
+    for axis, title in zip(axes[0], ("old scene", "new scene", *(f"block {number + 1}" for number in range(blocks)))):
+        axis.set_title(title, fontsize=8, fontweight="normal")
+    axes[0][-1].set_title("mean, lowest, highest", fontsize=8, fontweight="normal")
+    axes[-1][-1].set_xlabel("passes after the switch, 5 a block", fontsize=7.5)
+    title = "(b) weights of the old scene's memory, mean over layers (smooth: recall frame, then its last two frames); dropped where blank"
+    panel.suptitle(title, fontsize=8.5, color=style.MUTED, x=0.01, ha="left")
+
+
+def _fade_row(line: Sequence[Any], method: str, switch: str, found: Film, blocks: int) -> None:
+    fade, size = _only(found), found.geometry.frames_per_block
+    for axis in line[:-1]:
+        _bare(axis)
+    line[0].imshow(found.frames[fade.block * size - 1])
+    line[1].imshow(found.frames[fade.block * size + size - 1])
+    line[0].set_ylabel(f"{switch}\n{method}", rotation=0, ha="right", va="center", color=style.INK, fontsize=8)
+    for axis, weights in zip(line[2:], found.grid(fade.weights.mean(1))):
+        gap = np.full((weights.shape[1], 1), np.nan)
+        axis.imshow(np.concatenate([part for one in weights for part in (one, gap)][:-1], 1), cmap="Purples", vmin=0, vmax=1)
+        axis.set_xlabel(f"{float(weights.mean()):.2f}", fontsize=7, labelpad=2)
+    flat = fade.weights.flatten(1)
+    steps = np.arange(blocks * STEPS)
+    for values, wide in ((flat.mean(1), 1.6), (flat.amin(1), 0.7), (flat.amax(1), 0.7)):
+        stairs = np.zeros(len(steps))
+        stairs[: len(values) * STEPS] = np.repeat(values.numpy(), STEPS)
+        line[-1].step(steps, stairs, where="post", color=style.SERIES[3], linewidth=wide)
+    line[-1].set(ylim=(0, 1.04), yticks=[0, 0.5, 1], xticks=[number * STEPS for number in range(blocks + 1)], xlim=(0, blocks * STEPS))

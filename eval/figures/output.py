@@ -1,0 +1,116 @@
+"""What every figure leaves behind: PDF, PNG, and beside them the numbers with settings, command and commit as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from eval.figures import style
+from eval.stats.statistics import difference, estimate, prime
+from eval.store.origin import origin
+from eval.store.units import Unit, Values
+
+DPI = 96
+DIGITS = 6
+"""Significant digits of a number in JSON."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What was asked for. given: values by key. folder: where files go. module, words: the command, as it is noted."""
+
+    given: Mapping[str, str]
+    folder: Path
+    words: tuple[str, ...] = ()
+    module: str = "eval.figures.command"
+
+    def number(self, key: str, least: int = 0) -> int:
+        """A whole number. Raises ValueError in one line."""
+        text = self.given[key]
+        if not text.isdecimal() or int(text) < least:
+            raise ValueError(f"{key}={text}: a whole number of {least} or more; nearest is {key}={least}")
+        return int(text)
+
+    @property
+    def world(self) -> str:
+        """What a figure must say of its backbone, to begin a title with."""
+        name = self.given["backbone"]
+        return "Embedded world" if name.startswith("tiny") else f"Backbone {name}"
+
+    @property
+    def names(self) -> list[str]:
+        """The methods named."""
+        return [name for name in self.given["method"].split(",") if name]
+
+
+def write(figure: Any, name: str, order: Order, numbers: Mapping[str, Any]) -> list[Path]:
+    """Write `<name>.pdf`, `.png` and `.json` and close the figure; the files."""
+    order.folder.mkdir(parents=True, exist_ok=True)
+    paths = [order.folder / f"{name}{ending}" for ending in (".pdf", ".png", ".json")]
+    figure.set_dpi(DPI)
+    figure.canvas.draw()
+    colours = np.asarray(figure.canvas.buffer_rgba())[..., 2::-1]  # all of them: maps are read by their shades
+    cv2.imwrite(str(paths[1]), np.ascontiguousarray(colours), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    figure.set_layout_engine("none")  # it is laid out
+    figure.savefig(paths[0], dpi=DPI, metadata={"CreationDate": None})  # the same bytes from the same numbers
+    style.pyplot().close(figure)
+    write_json(paths[2], name, order, numbers)
+    return paths
+
+
+def write_json(path: Path, name: str, order: Order, numbers: Mapping[str, Any]) -> None:
+    """The numbers behind a figure; what is not finite becomes null."""
+    made = {"v": 1, "figure": name, **origin(order.module, order.words), "settings": dict(order.given)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(made | {"numbers": plain(numbers)}, indent=1, allow_nan=False)
+    path.write_text(_folded(content) + "\n", encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """Numbers, texts, lists and objects alone, rounded."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple, range)):
+        return [plain(one) for one in value]
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value
+
+
+def _folded(content: str) -> str:
+    """Lists of plain numbers on one line each, so that people can read the file."""
+    lines: list[str] = []
+    inside = False
+    for line in content.splitlines():
+        word = line.strip()
+        if inside and (word.rstrip(",").lstrip("-")[:1].isdigit() or word.rstrip(",") in ("null", "]") or word.startswith("]")):
+            lines[-1] += word if word.startswith("]") else f"{word} " if word.endswith(",") else word
+            inside = not word.startswith("]")
+        else:
+            lines.append(line)
+            inside = word.endswith("[")
+    return "\n".join(lines)
+
+
+def told(units: Sequence[Unit], rows: Sequence[Sequence[float]]) -> list[dict[str, float | int | None]]:
+    """Of each row of numbers, a number for each unit, the mean with the half width of its 95 % interval over prompts."""
+    values = [Values.of(dict(zip(units, row, strict=True))) for row in rows]
+    prime(values)
+    found = [estimate(one) for one in values]
+    return [{"mean": one.mean, "half_width": one.half_width, "prompts": one.prompts} for one in found if one is not None]
+
+
+def gap(values: Mapping[Unit, float], reference: Mapping[Unit, float]) -> dict[str, float | None]:
+    """The paired difference to a reference: mean, half width, p."""
+    found = difference(values, reference)
+    assert found is not None
+    return {"mean": found.estimate.mean, "half_width": found.estimate.half_width, "p": found.p}

@@ -1,0 +1,314 @@
+"""Fig. 3 in numbers: which history tokens each scoring rule keeps, against the attention that later queries pay to them.
+
+    run = record(backbone, policy, prompts, seed=0, blocks=40)
+    moment = judge(run, layer=3, block=20)            # one choice: scores of every rule, and the truth
+    found = kept.compare([run])                       # recall@K of every rule by prompt (`eval.figures.recorded.recall_at_k`)
+
+A choice is made before block b out of the 18 frames that end 3 frames before it. The rules are the project's own equations
+(`echo.memory.compression`). The truth is softmax attention that the queries of blocks b + 1 .. b + ahead pay to those frames' clean
+keys, every pass of a block alike; at which distance under RoPE, there are three readings of (`KINDS`).
+
+Shapes: B prompts, T candidate frames, S tokens of a frame, N tokens of a block, H heads, D head_dim, A ages of the asking block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from echo.backbone import rope
+from echo.backbone.interface import VideoModel
+from echo.cache.policy import Policy
+from echo.cache.store import FrameStore
+from echo.generate import check, generate
+from echo.geometry import Geometry
+from echo.memory import compression
+from echo.memory.state import EchoMemory
+from echo.policy import Echo
+from echo.recording import Recorder
+from echo.scene import Prompt
+from eval.arguments import nearest
+
+RULES = {
+    "calibrated": "calibrated centre",
+    "amplitude": "+ AMP",
+    "gate": "+ AMP + drift gate",
+    "recent": "recent query only",
+    "post_rope": "post-RoPE attention",
+}
+"""The rules of Fig. 3, in its order; `gate` is what the method does."""
+CONTROLS = {"newest": "newest frames", "size": "AMP alone"}
+"""Rules that the paper does not have, for the reasons: the newest candidates, and the size of keys without any direction."""
+RECENT = ("clean", "first")
+"""Queries that `recent` and `post_rope` ask with: the last block's clean ones, or the block's own of its first pass (as the gate does)."""
+CHUNK = 1 << 24
+"""Logits that are held at once."""
+
+
+KINDS = {
+    "time": "true distances in time",
+    "window": "window of 21 frames",
+    "slot": "in the compressed slots",
+}
+"""Where the candidates stand when they are asked. time: at their true distance, however far, which is what eq. (3) reckons with.
+window: the same, but a query sees no more than the window that the backbone was trained with; who has left it gets nothing.
+slot: at the temporal index of the method's compressed slots, in their own row and column, beside 3 recent frames."""
+AHEAD = {"time": 5, "window": 2, "slot": 5}
+"""Later blocks that count by default: 16 frames ahead are in the fifth; behind the second, a window has lost most candidates."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the truth is made of. kind: of `KINDS`. ahead: blocks behind the choosing one whose queries count. recent: of `RECENT`.
+
+    Raises ValueError for a kind or `recent` that there is not, or a window that has lost all candidates.
+    """
+
+    kind: str = "time"
+    ahead: int = 5
+    recent: str = "clean"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("truth", self.kind, tuple(KINDS)), ("recent", self.recent, RECENT)):
+            if value not in known:
+                raise ValueError(f"{name}={value}: one of {', '.join(known)}; nearest is {nearest(value, known)}")
+        most = 4 if self.kind == "window" else 99
+        if not 1 <= self.ahead <= most:
+            raise ValueError(f"ahead={self.ahead}: 1..{most} blocks with truth={self.kind}; nearest is {min(max(self.ahead, 1), most)}")
+
+
+@dataclass
+class Run:
+    """A recorded rollout of one scene. policy: the settings that the rules are made with. latents: [B, F, C, H, W], all blocks."""
+
+    recorder: Recorder
+    policy: Echo
+    prompts: tuple[str, ...]
+    seed: int
+    latents: Tensor
+    _statistics: EchoMemory | None = field(default=None, repr=False)
+
+    @property
+    def geometry(self) -> Geometry:
+        """Sizes of the rollout."""
+        assert self.recorder.geometry is not None
+        return self.recorder.geometry
+
+    @property
+    def blocks(self) -> int:
+        """Blocks recorded."""
+        return len(self.recorder.plans)
+
+    def calibration(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Centre [B, H, C], complex, and magnitude [B, H, C] of eq. (2), as the method's own memory sums them up."""
+        if self._statistics is None:
+            geometry, recorder = self.geometry, self.recorder
+            store = FrameStore(geometry, 1, len(self.prompts), dtype=torch.float32, device=torch.device("cpu"))
+            memory = EchoMemory(self.policy, geometry, store)
+            for block in range(self.policy.calibration_frames // geometry.frames_per_block):
+                for each in recorder.layers:
+                    k = recorder.keys(each, block)[-1]
+                    memory.observe(each, recorder.plans[block], recorder.queries(each, block)[-1], k, k)
+                memory.scene_frames += geometry.frames_per_block
+            self._statistics = memory
+        found = self._statistics.layers[layer]
+        return found.centre_BHC, found.magnitude_BHC
+
+
+def record(
+    backbone: VideoModel, policy: Policy, prompts: Sequence[Prompt], *, seed: int = 0, blocks: int = 40,
+    layers: Sequence[int] | None = None, rules: Echo | None = None,
+) -> Run:  # fmt: skip
+    """Roll out some prompts in one batch and record their first scene.
+
+    Args:
+        backbone: any, embedded or real.
+        policy: of the rollout.
+        prompts: of one script, whose first scene has at least `blocks` blocks.
+        seed: of the noise.
+        blocks: how many to make.
+        layers: those to record, all by default; a real backbone's 30 take gigabytes a block.
+        rules: settings of the scoring rules, where the rollout's policy is not Echo.
+
+    Raises:
+        ValueError: for a first scene that is shorter, or rules without settings.
+    """
+    settings = rules or policy
+    if not isinstance(settings, Echo):
+        raise ValueError(f"policy {type(policy).__name__} has no scoring rules; give rules=, for example those of method=echo")
+    for prompt in prompts:
+        if (longest := check(backbone, policy, prompt).lengths()[0]) < blocks:
+            raise ValueError(f"blocks={blocks}: the first scene of {prompt.id!r} has {longest}; nearest is {longest}")
+    recorder = Recorder(layers)
+    rollout = generate(backbone, policy, prompts, seed, watch=recorder.watch)
+    made = [block.latents.cpu() for _, block in zip(range(blocks), rollout)]  # the count first: no block is made beyond it
+    return Run(recorder, settings, tuple(prompt.id for prompt in prompts), seed, torch.cat(made, 1))
+
+
+def first_choice(policy: Echo, geometry: Geometry) -> int:
+    """The first block before which the candidates and the calibration are complete."""
+    return -(-max(policy.candidate_frames + policy.recent, policy.calibration_frames) // geometry.frames_per_block)
+
+
+def candidates(run: Run, block: int) -> range:
+    """Latent frames that a choice before `block` is made of. Raises ValueError before there are enough, and behind the recording."""
+    first, last = first_choice(run.policy, run.geometry), run.blocks - 1
+    if not first <= block <= last:
+        raise ValueError(f"block={block}: choices are made at blocks {first}..{last}; nearest is {min(max(block, first), last)}")
+    newest = block * run.geometry.frames_per_block - run.policy.recent
+    return range(newest - run.policy.candidate_frames, newest)
+
+
+def moments(run: Run, every: int = 4, truth: Truth | None = None) -> list[int]:
+    """Blocks whose choice can be judged, each `every`-th: with a full history before and all later queries recorded."""
+    return list(range(first_choice(run.policy, run.geometry), run.blocks - (truth or Truth()).ahead, every))
+
+
+def attention_paid(q: Tensor, own: Tensor, past: Tensor, indices: Sequence[int], first: int, geometry: Geometry) -> Tensor:
+    """Softmax attention that a block pays to past tokens, the mean over its queries, [B, H, T, S].
+
+    Args:
+        q: raw queries of the block, [B, N, H, D].
+        own: its raw keys in the same pass, likewise.
+        past: raw keys of some frames, [B, T, S, H, D].
+        indices: temporal RoPE indices of these frames.
+        first: that of the block's first frame.
+        geometry: sizes.
+    """
+    grid, tokens = (geometry.grid_height, geometry.grid_width, geometry.head_dim), q.shape[1]
+    turn = rope.frame_table([*indices, *range(first, first + tokens // geometry.tokens_per_frame)], *grid)
+    keys = rope.rotate(torch.cat([past.flatten(1, 2), own], 1).float(), turn)
+    queries = rope.rotate(q.float(), turn[-tokens:]) / geometry.head_dim**0.5
+    step = max(1, CHUNK // (keys.shape[1] * keys.shape[2] * len(keys)))
+    total = queries.new_zeros(len(keys), keys.shape[2], past.shape[1] * past.shape[2])
+    for some in queries.split(step, 1):
+        total += torch.einsum("bnhd,bmhd->bhnm", some, keys).softmax(-1)[..., : total.shape[-1]].sum(2)
+    return total.unflatten(-1, past.shape[1:3]) / tokens
+
+
+def seen_by(run: Run, block: int, asking: int, kind: str) -> tuple[list[int], list[int], int]:
+    """What the queries of block `asking` see of the past of a choice made before `block`: frames, their RoPE indices, the block's own.
+
+    RoPE knows distances alone, so that the oldest candidate of `time` and `window` stands at 0.
+    """
+    wanted, policy, now = candidates(run, block), run.policy, asking * run.geometry.frames_per_block
+    if kind == "slot":
+        recent = list(range(now - policy.recent, now))
+        slots = [policy.anchors + policy.compressed // 2] * len(wanted)
+        behind = policy.anchors + policy.compressed
+        return [*wanted, *recent], [*slots, *range(behind, behind + len(recent))], behind + len(recent)
+    first = max(wanted[0], now - run.geometry.context_frames) if kind == "window" else wanted[0]
+    return list(range(first, now)), list(range(first - wanted[0], now - wanted[0])), now - wanted[0]
+
+
+def later_attention(run: Run, layer: int, block: int, truth: Truth) -> Tensor:
+    """Attention that blocks b .. b + ahead pay to the candidates, the mean over their passes, [A, B, H, T, S]; b's first pass left out."""
+    recorder, wanted, ages = run.recorder, candidates(run, block), []
+    for asking in range(block, block + truth.ahead + 1):
+        frames, indices, first = seen_by(run, block, asking, truth.kind)
+        past = recorder.clean_keys(layer, frames)
+        passes = list(zip(recorder.queries(layer, asking), recorder.keys(layer, asking)))[asking == block :]
+        paid = torch.stack([attention_paid(q, own, past, indices, first, run.geometry) for q, own in passes]).mean(0)
+        here = paid.new_zeros(*paid.shape[:2], len(wanted), paid.shape[3])
+        there = [frame for frame in frames if frame in wanted]
+        here[:, :, len(wanted) - len(there) :] = paid[:, :, : len(there)]
+        ages.append(here)
+    return torch.stack(ages)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One choice of one layer. scores: by rule [B, T, S], heads together as the method has it; by_head: [H, B, T, S].
+
+    truth: [A, B, H, T, S] as `later_attention`. keep: tokens that are kept. facts: [B] each, for the reasons: `gate`, g of eq. (5);
+    `cosine_first` and `cosine_clean`, of the calibrated centre and the block's first-pass queries (what the gate reads) or the last
+    clean ones; `spread`, the standard deviation over candidates of g AMP as a share of that of the phase score; `leading`, what share
+    of the phase score's variance over frames comes from the one temporal channel that tells most.
+    """
+
+    layer: int
+    block: int
+    frames: tuple[int, ...]
+    scores: Mapping[str, Tensor]
+    by_head: Mapping[str, Tensor]
+    truth: Tensor
+    keep: int
+    facts: Mapping[str, Tensor]
+
+    @property
+    def later(self) -> Tensor:
+        """Attention paid by all blocks behind the choosing one, [B, H, T, S]."""
+        return self.truth[1:].mean(0)
+
+
+def judge(run: Run, layer: int, block: int, truth: Truth | None = None) -> Moment:
+    """All rules' scores of one choice, and the truth. Raises ValueError for a block that cannot be judged."""
+    truth = truth or Truth()
+    if block + truth.ahead >= run.blocks:
+        raise ValueError(
+            f"block={block}: {truth.ahead} blocks behind it are asked, {run.blocks} are recorded; nearest is {run.blocks - 1 - truth.ahead}"
+        )
+    recorder, geometry, policy = run.recorder, run.geometry, run.policy
+    frames, first = candidates(run, block), block * geometry.frames_per_block
+    keys = recorder.clean_keys(layer, frames)
+    centre, magnitude = run.calibration(layer)
+    now, clean = recorder.queries(layer, block)[0], recorder.queries(layer, block - 1)[-1]
+    gates = [compression.drift_gate(q.float().mean(1), centre, policy.drift_gate_lambda) for q in (now, clean)]
+    before, which = (block - 1, -1) if truth.recent == "clean" else (block, 0)
+    q, own = recorder.queries(layer, before)[which], recorder.keys(layer, before)[which]
+    seen, indices, index = seen_by(run, block, before, "time")
+    asked = attention_paid(q, own, recorder.clean_keys(layer, seen), indices, index, geometry)[:, :, : len(frames)]
+    ages = torch.tensor([first - frame for frame in frames])
+    parts = (keys, centre, magnitude, compression.as_complex(q.float().mean(1)), asked)
+    heads = [_scores(policy, gates[0], ages, *(_head(part, head) for part in parts)) for head in range(geometry.heads)]
+    scores = _scores(policy, gates[0], ages, *parts)
+    cosines = [1 + gate.log() / policy.drift_gate_lambda if policy.drift_gate_lambda else gate for gate in gates]
+    spread = gates[0] * scores["size"].flatten(1).std(1) / scores["calibrated"].flatten(1).std(1)
+    return Moment(
+        layer, block, tuple(frames), scores, {name: torch.stack([one[name] for one in heads]) for name in heads[0]},
+        later_attention(run, layer, block, truth), policy.compressed * geometry.tokens_per_frame,
+        {"gate": gates[0], "cosine_first": cosines[0], "cosine_clean": cosines[1], "spread": spread,
+         "leading": channel_shares(policy, keys, centre, ages)[:, :-1].amax(1)},
+    )  # fmt: skip
+
+
+def channel_shares(policy: Echo, keys: Tensor, centre: Tensor, ages: Tensor) -> Tensor:
+    """How the phase score's variance over frames is shared out: to each temporal channel, then to all spatial ones, [B, channels + 1].
+
+    Shares are covariances with the whole score, so that they sum to 1.
+    """
+    omega = rope.temporal_frequencies(keys.shape[-1])
+    phase, time = compression.offset_phase(omega, policy.offsets), rope.split(keys.shape[-1])[0]
+    alone = torch.eye(len(omega))
+    masks = torch.cat([alone[:time], alone[time:].sum(0, keepdim=True)])
+    parts = torch.stack([compression.phase_score(keys, centre * mask, phase, omega, ages).mean(-1) for mask in masks], 1)
+    parts = parts - parts.mean(-1, keepdim=True)
+    whole = parts.sum(1, keepdim=True)
+    return (parts * whole).sum(-1) / whole.square().sum(-1)
+
+
+def _head(part: Tensor, head: int) -> Tensor:
+    """One head's share: of keys [B, T, S, H, D] and [B, T, S, H], of statistics [B, H, ...], of attention [B, H, T, S]."""
+    return part[:, :, :, head : head + 1] if part.dim() == 5 else part[:, head : head + 1]
+
+
+def _scores(
+    policy: Echo, gate: Tensor, ages: Tensor, keys: Tensor, centre: Tensor, magnitude: Tensor, recent: Tensor, asked: Tensor
+) -> dict[str, Tensor]:
+    """Every rule's score [B, T, S], of as many heads as are given."""
+    omega = rope.temporal_frequencies(keys.shape[-1])
+    phase = compression.offset_phase(omega, policy.offsets)
+    calibrated = compression.phase_score(keys, centre, phase, omega, ages)
+    amplitude = compression.amplitude_score(keys, centre, magnitude)
+    return {
+        "calibrated": calibrated,
+        "amplitude": calibrated + amplitude,
+        "gate": calibrated + gate[:, None, None] * amplitude,
+        "recent": compression.phase_score(keys, recent, phase, omega, ages),
+        "post_rope": asked.mean(1),
+        "newest": -ages[None, :, None].expand_as(calibrated).float(),
+        "size": amplitude,
+    }

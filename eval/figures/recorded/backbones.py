@@ -1,0 +1,53 @@
+"""What recording figures roll out with: the embedded backbones by name, and prompts of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from baselines.presets import ROOT, make_policy, preset, prompt_set
+from echo.cache.policy import Policy
+from echo.scene import Prompt, load_prompts
+from eval.arguments import nearest
+
+if TYPE_CHECKING:
+    from echo.backbone.interface import VideoModel
+
+Loader = Callable[[str], "VideoModel"]
+"""From a backbone's name to the backbone."""
+
+
+def embedded(name: str) -> VideoModel:
+    """A shipped backbone. Raises ValueError for a name of no backbone, or of one whose parts are elsewhere."""
+    import torch
+
+    from echo.backbone.load import BackboneFile, load
+
+    settings = preset("backbone", name)
+    if settings.get("parts"):
+        raise ValueError(
+            f"backbone={name}: its weights are loaded by `python -m jobs.watch.figures`, with the same words; nearest here is tiny"
+        )
+    torch.set_num_threads(int(settings.get("threads", 1)))
+    return load(BackboneFile(settings["weights"], settings["dtype"], settings.get("lora")))
+
+
+def policy(name: str) -> Policy:
+    """A preset's policy. Raises ValueError for a name that there is not."""
+    return make_policy({"method": name})
+
+
+def prompts_of(task: str, backbone: str, count: int) -> list[Prompt]:
+    """The first prompts of a task. Raises ValueError for more than it has."""
+    found = load_prompts(ROOT / prompt_set(task, backbone))
+    if count > len(found):
+        raise ValueError(f"prompts={count}: task {task} has {len(found)}; nearest is {len(found)}")
+    return list(found[:count])
+
+
+def prompt_of(task: str, backbone: str, wanted: str) -> Prompt:
+    """A task's prompt by its id, the first by default. Raises ValueError for an id that there is not."""
+    found = {prompt.id: prompt for prompt in load_prompts(ROOT / prompt_set(task, backbone))}
+    if wanted and wanted not in found:
+        raise ValueError(f"prompt={wanted}: task {task} has none of this id; nearest is {nearest(wanted, list(found))}")
+    return found[wanted or next(iter(found))]

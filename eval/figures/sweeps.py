@@ -1,0 +1,163 @@
+"""Scores against one setting of Echo: `python -m eval.figures.sweeps lambda|budget [store=results] [out=FOLDER]`.
+
+Reads what `python run.py experiment=sweep_lambda -m` (or `sweep_budget`) asked for and writes `sweep_<name>.pdf`, `.png` and `.csv`:
+a panel for each score, a row of panels for each task, means with 95 % intervals over prompts, the default filled, lines
+where rendered videos are, if that is near. The CSV has the paired differences to the default beside them.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.arguments import parse
+from eval.figures import style
+from eval.tables.blocks import Block, Entry, gather, sources
+from eval.tables.build import grid_of
+from eval.tables.grid import Cell, Column, Grid, Row
+
+SETTINGS = {"lambda": "method.settings.drift_gate_lambda", "budget": "method.settings.anchors"}
+AXES = {"lambda": "drift gate's λ", "budget": "anchors (of 15; the rest is compressed)"}
+LINES = {"render_truth": "-", "render_other": ":", "render_shuffled": "--"}
+"""How rendered rows that have a line of their own are drawn; which rows are rendered, the grid says."""
+OTHER_LINE = "-."
+PANELS = {
+    "recall": ("recall_fidelity", "leakage", "text_alignment", "subject_consistency", "background_consistency", "imaging_quality"),
+    "long": ("text_alignment", "subject_consistency", "background_consistency", "imaging_quality", "motion_smoothness", "dynamic_degree"),
+}
+"""Scores drawn of each kind of task, as far as they were measured."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One task of a sweep: a row for each value of the setting, in order, and the calibration rows."""
+
+    task: str
+    grid: Grid
+    values: tuple[tuple[float, Row], ...]
+    calibration: tuple[Row, ...]
+
+    @property
+    def panels(self) -> list[tuple[int, Column]]:
+        """Columns to be drawn and their places, the same for every task of a kind."""
+        wanted = PANELS["recall" if self.task in ("recall", "hard", "smooth") else "long"]
+        there = {column.dimension: (place, column) for place, column in enumerate(self.grid.columns)}
+        found = [there[name] for name in wanted if name in there]
+        return [(place, column) for place, column in found if any(row.cells[place].estimate for _, row in self.values)]
+
+
+def sweeps_of(store: Path, name: str) -> list[Sweep]:
+    """What a store has of a sweep, a task each. Raises ValueError that names the command where there is nothing."""
+    found = []
+    for source in sources(store):
+        if source.experiment == f"sweep_{name}":
+            block, *_ = blocks = gather(source.wishes)
+            found.append(_sweep(block, blocks, SETTINGS[name]))
+    if not found:
+        raise ValueError(f"store={store}: nothing of this sweep; `python run.py experiment=sweep_{name} store={store} -m` makes it")
+    return found
+
+
+def _sweep(block: Block, blocks: Sequence[Block], setting: str) -> Sweep:
+    grid = grid_of(block, blocks)
+    entries: dict[str, Entry] = {entry.preset: entry for entry in block.entries.values()}
+    rows = [row for row in grid.rows if not row.calibration]
+    values = sorted(((float(entries[row.preset].settings[setting]), row) for row in rows), key=lambda pair: pair[0])
+    return Sweep(block.task["name"], grid, tuple(values), tuple(row for row in grid.rows if row.calibration))
+
+
+def write_csv(path: Path, sweeps: Sequence[Sweep]) -> None:
+    """A line for each task, score and value; calibration rows have no value."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["task", "metric", "value", "preset", "mean", "ci95", "videos", "gap", "gap_ci95", "gap_p"])
+        for sweep in sweeps:
+            named = [*sweep.values, *((None, row) for row in sweep.calibration)]
+            for place, column in sweep.panels:
+                for value, row in named:
+                    known = "" if value is None else f"{value:g}"
+                    writer.writerow([sweep.task, column.metric, known, row.preset, *_numbers(row.cells[place])])
+
+
+def _numbers(cell: Cell) -> list[str | int]:
+    if cell.estimate is None:
+        return ["", "", 0, "", "", ""]
+    gap = cell.gap
+    gaps = [None, None, None] if gap is None else [gap.estimate.mean, gap.estimate.half_width, gap.p]
+    texts = ["" if number is None else f"{number:.4f}" for number in (cell.estimate.mean, cell.estimate.half_width, *gaps)]
+    return [*texts[:2], cell.estimate.videos, *texts[2:]]
+
+
+def draw(sweeps: Sequence[Sweep], name: str) -> Any:
+    """The figure."""
+    plots = style.pyplot()
+    columns = max(len(sweep.panels) for sweep in sweeps)
+    figure, axes = plots.subplots(len(sweeps), columns, figsize=(2.1 * columns, 2.1 * len(sweeps) + 0.5), squeeze=False)
+    for line, sweep in zip(axes, sweeps, strict=True):
+        for axis in line[len(sweep.panels) :]:
+            axis.set_visible(False)
+        for axis, (place, column) in zip(line, sweep.panels):
+            _panel(axis, sweep, place)
+            axis.set_title(" ".join(word for word in column.words if not word.startswith("(")), fontsize=7.5)
+        line[0].set_ylabel(sweep.grid.title, fontsize=8)
+    grid = sweeps[0].grid
+    made = f"{grid.scorer}, weights {grid.weights}; {grid.prompts} prompts with {grid.seeds} seeds each"
+    figure.suptitle(made, fontsize=8, color=style.MUTED)
+    figure.supxlabel(AXES[name], fontsize=8, color=style.MUTED)
+    rendered = dict.fromkeys(row.preset for sweep in sweeps for row in sweep.calibration)
+    handles = [plots.Line2D([], [], color=style.MUTED, lw=1, ls=LINES.get(preset, OTHER_LINE), label=preset) for preset in rendered]
+    if handles:
+        figure.legend(handles=handles, loc="lower right", ncols=len(handles), fontsize=6.5, frameon=False)
+    figure.tight_layout()
+    return figure
+
+
+def _panel(axis: Any, sweep: Sweep, place: int) -> None:
+    points = [(value, row, estimate) for value, row in sweep.values if (estimate := row.cells[place].estimate) is not None]
+    spread = [estimate.half_width or 0.0 for _, _, estimate in points]
+    colour, means = style.SERIES[0], [estimate.mean for *_, estimate in points]
+    axis.errorbar([value for value, *_ in points], means, spread, color=colour, fmt="-o", mfc="white", ms=4, capsize=2)
+    full = [(value, estimate.mean) for value, row, estimate in points if not row.reference]
+    axis.plot([value for value, _ in full], [mean for _, mean in full], "o", color=colour, mfc=colour, ms=5, zorder=5)
+    axis.set_xticks([value for value, *_ in points], [f"{value:g}" for value, *_ in points])
+    low, high = axis.get_ylim()
+    for row in sweep.calibration:
+        estimate = row.cells[place].estimate
+        if estimate is not None and low - (high - low) <= estimate.mean <= high + (high - low):
+            axis.axhline(estimate.mean, color=style.MUTED, lw=0.8, ls=LINES.get(row.preset, OTHER_LINE))
+
+
+def make(store: Path, name: str, out: Path) -> list[Path]:
+    """Draw a sweep; the files that were written. Raises ValueError as `sweeps_of` does, and where nothing is scored."""
+    found = sweeps_of(store, name)
+    if not any(sweep.panels for sweep in found):
+        raise ValueError(f"store={store}: this sweep has no scores; it is drawn from videos that were made with eval=embedded")
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / f"sweep_{name}{ending}" for ending in (".csv", ".pdf", ".png")]
+    write_csv(files[0], found)
+    figure = draw(found, name)
+    figure.savefig(files[1], metadata={"CreationDate": None})  # the same bytes from the same store
+    style.save(figure, files[2])
+    return files
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    try:
+        given, names = parse(sys.argv[1:] if argv is None else argv, {"store": "results", "out": ""}, tuple(SETTINGS))
+        store = Path(given["store"])
+        for name in names or list(SETTINGS):
+            for path in make(store, name, Path(given["out"] or store / "tables")):
+                print(path)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

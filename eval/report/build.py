@@ -1,0 +1,186 @@
+"""A report of a store as one folder that opens from disk: tables, videos side by side in step, what each block kept, drift, provenance.
+
+    python -m eval.report.build [experiment=NAME] [store=DIR] [task=NAME,NAME] [videos=link|copy|relative] [--output DIR]
+
+Without experiment= all that the store has, runs without scores too. Open `index.html` in the folder; it asks no server and no network.
+videos=link puts hard links into the folder (copies where the disk differs), videos=copy copies; either can be packed and sent.
+videos=relative leaves them where they are, for a report that stays beside its store. The default folder is `<store>/report/<experiment>`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from eval.arguments import nearest, parse
+from eval.pages import literal, render
+from eval.report.cells import parts
+from eval.report.folder import WAYS, Folder
+from eval.report.view import Lack, constants, drift, index, lacks, provenance, table
+from eval.store.origin import commit
+from eval.store.records import Asked, runs, sweeps
+from eval.tables.blocks import Source, sources
+from eval.tables.build import look_of
+from eval.tables.command import combined, grouped, in_order, made_of, save
+from eval.tables.meta import Made, meta
+
+KEYS = {"experiment": "", "store": "results", "task": "", "videos": "link", "--output": ""}
+MARK = "report.json"
+"""The file by which a folder is known to be a report, which may be replaced."""
+CODE = ("echo", "baselines", "data", "eval", "conf")
+
+
+def chosen(store: Path, experiment: str, tasks: Sequence[str]) -> dict[str, list[Source]]:
+    """Sources of the tables to show, by table, runs without scores behind them.
+
+    Raises:
+        ValueError: in one line, for a name that the store has nothing of.
+    """
+    if not (store / "runs").is_dir():
+        raise ValueError(f"store={store}: no run store; it has no folder runs")
+    found = [*sources(store), *_unscored(store)]
+    if not found:
+        raise ValueError(f"store={store}: no runs; make some with python run.py store={store}")
+    _known("experiment=", [experiment], {source.experiment for source in found if source.experiment}, store)
+    _known("task=", tasks, {source.task for source in found}, store)
+    picked = [s for s in found if experiment in ("", s.experiment) and (not tasks or s.task in tasks)]
+    if not picked:
+        raise ValueError(f"store={store}: experiment={experiment} has no runs of task={','.join(tasks)}")
+    groups = grouped(picked)
+    return {name: in_order(groups[name]) for name in sorted(groups, key=lambda name: (groups[name][0].experiment is None, name))}
+
+
+def _known(key: str, values: Sequence[str], there: set[str], store: Path) -> None:
+    for value in filter(None, values):
+        if value not in there:
+            tail = f"nearest is {nearest(value, sorted(there))} of {', '.join(sorted(there))}" if there else "it has none at all"
+            raise ValueError(f"{key}{value}: store {store} has no runs of it; {tail}")
+
+
+def _unscored(store: Path) -> list[Source]:
+    """Runs that nobody has asked scores of, by task."""
+    found: dict[str, list[tuple[Any, list[Asked]]]] = {}
+    for run in runs(store):
+        asked = run.asked()
+        if asked and all(wish.scores is None for wish in asked):
+            plain = [replace(wish, scorer=wish.scorer | {"key": {}}) for wish in asked]  # what scores nothing has no key
+            found.setdefault(asked[-1].task["name"], []).append((run, plain))
+    return [Source(f"{task}-unscored", task, None, tuple(wishes), ordered=False) for task, wishes in sorted(found.items())]
+
+
+def write(groups: Mapping[str, Sequence[Source]], store: Path, out: Path, ways: str, title: str) -> dict[str, Any]:
+    """Write a report, whole or not at all: an older one stands until the new one does.
+
+    Args:
+        groups: sources by table, in the order of the page.
+        store: the run store.
+        out: the report's folder.
+        ways: how videos come in, one of `WAYS`.
+        title: of the page; the first table's where it is empty.
+
+    Returns:
+        Counts: videos, lacks, parts; bytes of the videos in the folder.
+
+    Raises:
+        ValueError: where `out` is something else than a report or an empty folder.
+    """
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file()):
+        raise ValueError(f"--output={out}: there is something else than a report; give another folder, for example --output {out}-report")
+    beside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    beside.mkdir(parents=True)
+    try:
+        counts = _fill(Folder(beside, out, ways), groups, store, title)
+        if out.exists():
+            shutil.rmtree(out)
+        beside.rename(out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return counts
+
+
+def _fill(folder: Folder, groups: Mapping[str, Sequence[Source]], store: Path, title: str) -> dict[str, Any]:
+    tables, indexes, found, missing = [], [], [], list[Lack]()
+    for name, group in groups.items():
+        look = look_of(group[0].experiment)
+        made = [(source, made_of(source, look)) for source in group]
+        for source, ones in made:
+            for part in parts(source, ones):
+                words = [look.title] if len(groups) > 1 else []
+                words += [part.grid.title] + ([part.name] if part.name != source.name else [])
+                heading = ": ".join(filter(None, words))
+                indexes.append(index(part, heading, folder))
+                folder.data(f"drift/{part.name}", drift(part))
+                missing += lacks(part, heading, folder)
+                found.append(part)
+        scored = [one for source, ones in made for one in ones if source.wishes[0][1][-1].scores is not None]
+        if scored:
+            tables.append(_table(folder, name, look.title, scored))
+    missing += _never(groups, store)
+    lines = provenance(found, folder)
+    counts = {"parts": len(found), "videos": len({c.video for p in found for m in p.methods for c in m.cells.values()} - {None}),
+              "lacks": len(missing), "bytes": folder.bytes}  # fmt: skip
+    commits = sorted({line["commit"][:12] + (" (changed)" if line["dirty"] else "") for line in lines if line["commit"]})
+    page = render(
+        "report.html",
+        title=title or (tables[0]["title"] if tables else "Videos"),
+        store=str(store), counts=counts, tables=tables, lacks=missing, lines=lines, commits=commits, made_by=commit(CODE)[:12],
+        data={"parts": indexes, **constants()},
+    )  # fmt: skip
+    folder.write("index.html", page)
+    folder.write(MARK, literal({"v": 1, "tables": list(groups), **counts}) + "\n")
+    return counts
+
+
+def _table(folder: Folder, name: str, title: str, made: Sequence[Made]) -> dict[str, Any]:
+    """A table on the page, and in all its forms in the folder `tables`."""
+    grids = combined(title, [one.grid for one in made])
+    save(folder.root / "tables", name, grids, meta(name, title, made))
+    shown = [table(grid) for grid in grids]
+    conflicts = [line for one in made for line in one.block.conflicts]
+    return {"name": name, "title": shown[0]["title"] if len(grids) == 1 else title or name, "grids": shown, "conflicts": conflicts}
+
+
+def _never(groups: Mapping[str, Sequence[Source]], store: Path) -> list[Lack]:
+    """Runs that a command asked for and that have not begun."""
+    shown = {source.name for group in groups.values() for source in group}
+    found = []
+    for sweep in sweeps(store):
+        for path, wish in sweep.wishes:
+            if sweep.name in shown and not (path / "run.json").exists():
+                backbone, _, preset, seed = path.parts[-5:-1]
+                seeds = (int(seed.removeprefix("seed=")),)
+                found.append(Lack(sweep.name, f"{backbone}/{preset}", tuple(wish.units), seeds, "run not begun"))
+    return found
+
+
+def _command(words: Sequence[str]) -> list[str]:
+    given, _ = parse(words, KEYS)
+    store, ways = Path(given["store"]), given["videos"]
+    if ways not in WAYS:
+        raise ValueError(f"videos={ways}: nearest is {nearest(ways, WAYS)} of {', '.join(WAYS)}")
+    groups = chosen(store, given["experiment"], [task for task in given["task"].split(",") if task])
+    out = Path(given["--output"]) if given["--output"] else store / "report" / (given["experiment"] or "all")
+    counts = write(groups, store, out, ways, "" if given["experiment"] else f"All runs of {store.resolve().name}")
+    megabytes = f", {counts['bytes'] / 1e6:.0f} MB" if counts["bytes"] else ""
+    lines = [f"report: {out / 'index.html'} ({counts['parts']} task{'s' * (counts['parts'] != 1)}, {counts['videos']} videos{megabytes})"]
+    return lines + ([f"failed or missing: {counts['lacks']} entries, listed at its end"] if counts["lacks"] else [])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    try:
+        lines = _command(sys.argv[1:] if argv is None else argv)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    print("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""What a report shows of a store: parts (a task and a way of scoring each), their methods, and a cell for every video asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from baselines.presets import ROOT
+from echo.scene import Prompt, load_prompts
+from eval.store import selection
+from eval.store.naming import prompt_digest
+from eval.store.records import Run
+from eval.store.units import Unit
+from eval.tables.blocks import Block, Entry, Source
+from eval.tables.grid import Grid, Row
+from eval.tables.meta import Made
+
+DONE, UNSCORED, FAILED, ABSENT, GONE = "done", "made, not scored", "failed", "not made", "video file gone"
+"""What has become of a video that was asked for."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One video that was asked for. record: its line in the store, None where there is no video. note: why it failed, or "".
+
+    trace: path of the traceback from the run's folder on, or "".
+    """
+
+    run: Run
+    prompt: str
+    seed: int
+    status: str
+    record: Mapping[str, Any] | None = None
+    scores: str = ""
+    note: str = ""
+    trace: str = ""
+
+    @property
+    def video(self) -> Path | None:
+        """Its file; None where there is none."""
+        path = None if self.record is None else self.side("video")
+        return path if path is not None and path.is_file() else None
+
+    def side(self, kind: str) -> Path | None:
+        """Path of a file beside the video, for example its trace; None if the record names none."""
+        name = None if self.record is None else (self.record.get("files") or {}).get(kind)
+        return None if name is None else self.run.path / "units" / name
+
+    @property
+    def key(self) -> str:
+        """Name by which the report's folder holds it: run, unit, and how it was scored."""
+        video = self.side("video")
+        assert video is not None
+        return f"{self.run.path.name[:12]}/{video.stem}-{self.scores[:8]}"
+
+
+@dataclass
+class Method:
+    """A row of a part. name: unique in it and fit for a link, for example `tiny/echo`."""
+
+    name: str
+    row: Row
+    entry: Entry
+    cells: dict[Unit, Cell] = field(default_factory=dict)
+
+    def drifting(self) -> selection.Row:
+        """As `eval.figures.drift` reads it: the videos that have scores."""
+        found = selection.Row(str(self.entry.run.spec["backbone"]["name"]), self.row.preset, self.row.label, {}, {}, self.row.calibration)
+        for unit, cell in self.cells.items():
+            if cell.status == DONE and cell.record is not None:
+                found.videos[unit] = selection.Video(cell.record, cell.run.path / "units", "")
+        return found
+
+
+@dataclass
+class Part:
+    """A task under one way of scoring. texts: prompts whose content is still what it was when the videos were made, by id."""
+
+    name: str
+    grid: Grid
+    block: Block
+    methods: list[Method]
+    texts: dict[str, Prompt]
+
+    @property
+    def prompts(self) -> list[str]:
+        """Ids of all prompts asked for, in order."""
+        return sorted({prompt for method in self.methods for prompt, _ in method.cells})
+
+    @property
+    def seeds(self) -> list[int]:
+        """All seeds asked for, in order."""
+        return sorted({seed for method in self.methods for _, seed in method.cells})
+
+
+def parts(source: Source, made: Sequence[Made]) -> Iterator[Part]:
+    """The parts of a table's source, one for each of its blocks."""
+    for index, one in enumerate(made):
+        name = source.name if index == 0 else f"{source.name}-{index + 1}"
+        entries = {tuple(run.path.name for run in entry.runs): entry for entry in one.block.entries.values()}
+        methods: list[Method] = []
+        for row in one.grid.rows:
+            entry = entries[row.runs]
+            first = f"{entry.run.spec['backbone']['name']}/{row.preset}"
+            like = sum(method.name.partition("~")[0] == first for method in methods)
+            methods.append(Method(f"{first}~{like + 1}" if like else first, row, entry, _cells(source, entry)))
+        yield Part(name, one.grid, one.block, methods, _texts(one.block))
+
+
+def _cells(source: Source, entry: Entry) -> dict[Unit, Cell]:
+    """A cell for each prompt and seed that was asked of a row."""
+    found: dict[Unit, Cell] = {}
+    for run in entry.runs:
+        asked = next(wishes for other, wishes in source.wishes if other.path == run.path)
+        units: dict[str, str] = {}
+        for wish in asked:
+            units |= wish.units
+        scores = asked[-1].scores  # None where a video alone was asked for
+        done, made, errors = run.settled(scores).done, run.settled(None).done, _errors(run, scores)
+        for prompt, unit in units.items():
+            place = (run, prompt, int(run.spec["seed"]))
+            record, error = done.get(unit), errors.get(unit)
+            if record is not None:
+                cell = Cell(*place, DONE, record, scores or "")
+            elif error is not None:
+                cell = Cell(*place, FAILED, made.get(unit), scores or "", str(error.get("err", "")), str(error.get("trace", "")))
+            elif unit in made:
+                cell = Cell(*place, UNSCORED, made[unit], scores or "")
+            else:
+                cell = Cell(*place, ABSENT, None, scores or "")
+            found[prompt, cell.seed] = cell
+    return found
+
+
+def _errors(run: Run, scores: str | None) -> dict[str, Mapping[str, Any]]:
+    """The last error of each unit."""
+    return {record["unit"]: record for record in run.records() if record["status"] != "ok" and record["scores"] == scores}
+
+
+def attempts(run: Run) -> list[dict[str, Any]]:
+    """Provenance of every start of a run, oldest first, its name among it; a damaged file says its name alone."""
+    found = []
+    for path in sorted((run.path / "attempts").glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            content = {}
+        found.append((content if isinstance(content, dict) else {}) | {"name": path.stem})
+    return found
+
+
+def _texts(block: Block) -> dict[str, Prompt]:
+    """The prompts of a block from the sets that its runs name, those left out that have been edited or are gone."""
+    found: dict[str, Prompt] = {}
+    for name in sorted({_prompt_set(run) for entry in block.entries.values() for run in entry.runs} - {""}):
+        try:
+            prompts = load_prompts(ROOT / name)
+        except (OSError, ValueError):
+            continue
+        for prompt in prompts:
+            if block.prompts.get(prompt.id) == prompt_digest(prompt):
+                found[prompt.id] = prompt
+    return found
+
+
+def _prompt_set(run: Run) -> str:
+    for attempt in reversed(attempts(run)):
+        name = attempt.get("config", {}).get("task", {}).get("prompt_set")
+        if name:
+            return str(name)
+    return ""

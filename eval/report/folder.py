@@ -1,0 +1,202 @@
+"""What lies beside a report's page: videos, traces, scores of cells, tracebacks and provenance, all read from disk by name.
+
+Data are JavaScript files that hand one value to `report.take`, since a page from disk may load scripts and fetch nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from echo.cache.plan import Kind
+from echo.cache.policy import Policy
+from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
+from eval.figures.drift import MEASURES
+from eval.pages import literal
+from eval.report.cells import Cell, attempts
+from eval.report.memory_strips import WINDOW, Kept, kept, policy_of, read
+from eval.store.records import Run
+
+BLOCK_FRAMES = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT
+"""Video frames of a block."""
+WAYS = ("link", "copy", "relative")
+"""How videos come into the folder: hard links (copies where the disk differs), copies, or not at all: the page names those of the store."""
+LETTERS = {kind: chr(ord("a") + index) for index, kind in enumerate(Kind)}
+"""A letter for each kind of memory."""
+FACTS = ("fps", "fps_dit", "block_ms", "generate_s", "score_s", "host", "device", "latents_sha256", "attempt")
+"""Fields of a record that a cell tells."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size of a run's videos in pixels, and their frames where the file tells them."""
+
+    width: int
+    height: int
+    frames: int
+
+
+@dataclass
+class Folder:
+    """A report's folder that is being written. root: where; final: what it will be called, from which relative paths are told."""
+
+    root: Path
+    final: Path
+    ways: str = "link"
+    bytes: int = 0
+    lengths: dict[str, int] = field(default_factory=dict)  # frames of the videos by the name of their cell
+    _videos: dict[Path, str] = field(default_factory=dict)
+    _shapes: dict[Path, Shape] = field(default_factory=dict)
+    _traces: dict[tuple[str, str], tuple[str, Kept]] = field(default_factory=dict)
+    _policies: dict[Path, tuple[Policy | None, str, int]] = field(default_factory=dict)
+
+    def write(self, name: str, text: str) -> None:
+        """A text file of the folder."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def data(self, name: str, value: Any) -> None:
+        """A value for the page, as `<name>.js`."""
+        self.write(f"{name}.js", f"report.take({literal(name)},{literal(value)})\n")
+
+    def video(self, path: Path) -> str:
+        """Address of a video from the page; the file is put into the folder the first time."""
+        if self.ways == "relative":
+            return quote(os.path.relpath(path.resolve(), self.final.resolve()))
+        if path not in self._videos:
+            name = f"videos/{path.parent.parent.name[:12]}/{path.name}"
+            self._put(path, self.root / name)
+            self._videos[path] = quote(name)
+            self.bytes += path.stat().st_size
+        return self._videos[path]
+
+    def _put(self, path: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if self.ways == "link":
+            try:
+                target.hardlink_to(path)
+                return
+            except OSError:  # another disk, or one without links
+                pass
+        shutil.copyfile(path, target)
+
+    def shape(self, cell: Cell) -> Shape | None:
+        """Size and length of a run's videos, read from the first of them that is asked for; None where nothing can be read."""
+        path = cell.video
+        if cell.run.path not in self._shapes and path is not None:
+            found = _shape(path)
+            if found is not None:
+                self._shapes[cell.run.path] = found
+        return self._shapes.get(cell.run.path)
+
+    def trace(self, cell: Cell) -> tuple[str, Kept] | None:
+        """Name of the trace's file in the folder, and what was kept; videos of equal traces share one. None where there is no trace."""
+        path = cell.side("trace")
+        if path is None or not path.is_file():
+            return None
+        text = path.read_text(encoding="utf-8")
+        policy, settings, window = self._policy(cell.run)
+        if (settings, text) not in self._traces:
+            name = f"traces/{len(self._traces):04d}"
+            try:
+                found = kept(read(text), policy, window)
+            except (ValueError, KeyError, TypeError):  # not a trace
+                return None
+            self.data(name, strip(found))
+            self._traces[settings, text] = name, found
+        return self._traces[settings, text]
+
+    def _policy(self, run: Run) -> tuple[Policy | None, str, int]:
+        if run.path not in self._policies:
+            pixels = run.spec["key"]["pixels"]
+            settings = json.dumps([pixels.get("method.policy"), pixels.get("method.settings")], sort_keys=True)
+            self._policies[run.path] = policy_of(pixels), settings, int(pixels.get("backbone.parts.window_frames") or WINDOW)
+        return self._policies[run.path]
+
+    def cell(self, cell: Cell) -> str:
+        """Write what the page shows of a video; the name that loads it."""
+        name = f"cells/{cell.key}"
+        if name in self.lengths:
+            return name
+        path, trace, shape = cell.video, self.trace(cell), self.shape(cell)
+        assert path is not None and cell.record is not None
+        blocks = len(trace[1].blocks) if trace else int(cell.record.get("blocks") or 0)
+        frames = shape.frames if shape and shape.frames else blocks * BLOCK_FRAMES
+        self.lengths[name] = frames
+        content: dict[str, Any] = {
+            "video": self.video(path),
+            "frames": frames,
+            "lead": max(0, blocks * BLOCK_FRAMES - frames),  # a first latent frame that makes fewer frames than the others
+            "trace": trace[0] if trace and any(block.keys for block in trace[1].blocks) else None,
+            "borders": list(trace[1].borders) if trace else [0],
+            "blocks": blocks,
+            "run": cell.run.path.name,
+            "metrics": dict(cell.record.get("metrics") or {}),
+            "facts": {key: cell.record[key] for key in FACTS if cell.record.get(key) is not None},
+            **_scores(cell.side("scores")),
+        }
+        self.data(name, content)
+        return name
+
+    def provenance(self, run: Run) -> tuple[str, list[dict[str, Any]]]:
+        """Write what a run is and how it was started; the name of the file, and the starts."""
+        name, starts = f"runs/{run.path.name[:12]}.json", attempts(run)
+        self.write(name, json.dumps({"run": run.spec, "attempts": starts}, indent=1) + "\n")
+        return name, starts
+
+    def traceback(self, cell: Cell) -> str:
+        """Put a failed video's traceback into the folder; its name there, or "" where there is none."""
+        path = cell.run.path / cell.trace
+        if not cell.trace or not path.is_file():
+            return ""
+        name = f"errors/{cell.run.path.name[:12]}-{path.name}"
+        self.write(name, path.read_text(encoding="utf-8", errors="replace"))
+        return quote(name)
+
+
+def strip(found: Kept) -> dict[str, Any]:
+    """What was kept as plain lists, a value a block: scene, kinds as a letter a slot, sources, positions, slots that decay."""
+    blocks = found.blocks
+    return {
+        "certain": found.certain,
+        "scenes": [block.scene for block in blocks],
+        "kinds": ["".join(LETTERS[kind] for kind in block.kinds) for block in blocks],
+        "sources": [[source for source, _ in block.keys] for block in blocks],
+        "positions": [[position for _, position in block.keys] for block in blocks],
+        "faded": [block.faded for block in blocks],
+    }
+
+
+def _scores(path: Path | None) -> dict[str, Any]:
+    """Segments with their scores, and what drifts, a value a block; nothing where nothing was scored."""
+    content: Mapping[str, Any] = {}
+    if path is not None and path.is_file():
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            content = {}
+    blocks = [block for block in content.get("per_block") or [] if isinstance(block, dict)]
+    drift = {
+        name: [None if block.get(name) is None else round(factor * float(block[name]), 2) for block in blocks]
+        for name, (_, factor) in MEASURES.items()
+        if any(block.get(name) is not None for block in blocks)
+    }
+    return {"segments": content.get("segments") or [], "per_segment": content.get("per_segment") or [], "drift": drift}
+
+
+def _shape(path: Path) -> Shape | None:
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            return Shape(stream.width, stream.height, stream.frames)
+    except (OSError, IndexError, ValueError):  # PyAV's errors are of these kinds
+        return None

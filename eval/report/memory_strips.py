@@ -1,0 +1,158 @@
+"""What a video's policy kept, block by block: the frames and positions of its trace, with the kind of memory that each of them is.
+
+A trace names frames and positions and no kinds. The kinds come from the policy's plans, made again from the settings in `run.json`
+(integers alone, no network): a plan counts only where it names the same keys as the trace. Where none does, because the code has
+changed since or the policy is no longer there, kinds are guessed from the names, and `Kept.certain` says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from echo.cache import policy as policies
+from echo.cache.plan import COMPRESSED, Kind, Plan, Step
+from echo.cache.policy import Policy
+from echo.geometry import Geometry
+from echo.scene import SceneStart, Transition
+
+Line = Mapping[str, Any]
+"""A line of a trace; see `eval.figures.trace`."""
+WINDOW = 21
+"""Frames of a window where the run does not say otherwise."""
+NAMED = {COMPRESSED: Kind.COMPRESSED, "top": Kind.COMPRESSED, "srf": Kind.RECALLED}
+"""Kind of a memory by the letters that its name begins with; any other is a summary."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """keys: source and position of each in slot order; `faded`: how many of them, from the front, are a memory that decays."""
+
+    scene: int
+    keys: tuple[tuple[str, int | None], ...]
+    kinds: tuple[Kind, ...]
+    faded: int = 0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """All blocks of a video. certain: whether every kind is of a plan that agrees with the trace."""
+
+    blocks: tuple[Block, ...]
+    certain: bool
+
+    @property
+    def borders(self) -> tuple[int, ...]:
+        """Blocks at which scenes begin, 0 first."""
+        return tuple(index for index, block in enumerate(self.blocks) if not index or block.scene != self.blocks[index - 1].scene)
+
+
+def read(text: str) -> list[Line]:
+    """The lines of a trace file."""
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+def policy_of(pixels: Mapping[str, Any]) -> Policy | None:
+    """The policy that a run had, by `key.pixels` of its run.json; None where this code has no such policy or setting."""
+    settings = pixels.get("method.settings")
+    try:
+        return policies.make(str(pixels.get("method.policy")), settings if isinstance(settings, Mapping) else {})
+    except ValueError:
+        return None
+
+
+def kept(trace: Sequence[Line], policy: Policy | None, window_frames: int = WINDOW) -> Kept:
+    """What was kept in each block of a trace.
+
+    Args:
+        trace: its lines.
+        policy: what made it; None has the kinds guessed.
+        window_frames: of the backbone, in latent frames.
+    """
+    blocks: list[Block] = []
+    certain = True
+    starts: tuple[SceneStart, ...] = ()
+    for scene in _scenes(trace):
+        planned = None if policy is None else _fit(scene, starts, policy, window_frames)
+        if planned is None:
+            certain = certain and not any(line["keys"] for line in scene)
+            starts = (*starts, SceneStart(scene[0]["block"]))
+            blocks += [_guessed(line) for line in scene]
+            continue
+        starts, plans = planned
+        blocks += [_block(line, plan) for line, plan in zip(scene, plans)]
+    return Kept(tuple(blocks), certain)
+
+
+def _scenes(trace: Sequence[Line]) -> Iterator[list[Line]]:
+    """The lines of each scene."""
+    begin = 0
+    for index in range(1, len(trace) + 1):
+        if index == len(trace) or trace[index]["scene"] != trace[begin]["scene"]:
+            yield list(trace[begin:index])
+            begin = index
+
+
+def _fit(
+    scene: Sequence[Line], before: tuple[SceneStart, ...], policy: Policy, window_frames: int
+) -> tuple[tuple[SceneStart, ...], list[Plan]] | None:
+    """The first way to enter a scene whose plans name the keys that its blocks had, and these plans."""
+    queries = scene[0]["queries"]
+    if not queries:
+        return None
+    geometry = Geometry(1, 1, 6, 1, 1, frames_per_block=len(queries), window_frames=window_frames)  # planning reads these two alone
+    for start in _entries(scene[0], len(before)):
+        starts = (*before, start)
+        try:
+            plans = [policy.plan(Step(line["block"], starts, geometry)) for line in scene]
+        except (ValueError, IndexError, KeyError, TypeError):  # a way in which this policy cannot be entered
+            continue
+        if start.jump == 0 and (jump := queries[0] - plans[0].queries[0]) > 0:
+            starts = (*before, SceneStart(start.block, start.transition, start.recalls, jump))
+            plans = [policy.plan(Step(line["block"], starts, geometry)) for line in scene]
+        if all(plan.key_positions() == line["keys"] for plan, line in zip(plans, scene)):
+            return starts, plans
+    return None
+
+
+def _entries(first: Line, scene: int) -> Iterator[SceneStart]:
+    """All ways to enter a scene: the first one is not entered; a recall may be of any earlier one."""
+    block = first["block"]
+    if scene == 0:
+        yield SceneStart(block)
+        return
+    yield SceneStart(block, Transition.smooth)
+    yield SceneStart(block, Transition.hard)
+    for recalled in range(scene):
+        yield SceneStart(block, Transition.recall, recalled)
+
+
+def _keys(line: Line) -> tuple[tuple[str, int | None], ...]:
+    return tuple((str(source), position) for source, position in line["keys"])
+
+
+def _block(line: Line, plan: Plan) -> Block:
+    return Block(line["scene"], _keys(line), tuple(plan.kinds()), plan.faded)
+
+
+def _guessed(line: Line) -> Block:
+    """Kinds by name: the block's own frames, those right before it, all others that the policy has held on to."""
+    keys, size = _keys(line), len(line["queries"])
+    numbers = {int(source[1:]) for source, _ in keys if _numbered(source)}
+    first = oldest = line["block"] * size
+    while oldest - 1 in numbers:
+        oldest -= 1
+    kinds = []
+    for source, _ in keys:
+        if _numbered(source):
+            frame = int(source[1:])
+            kinds.append(Kind.CURRENT if frame >= first else Kind.RECENT if frame >= oldest else Kind.ANCHOR)
+        else:
+            kinds.append(NAMED.get(source.rstrip("0123456789"), Kind.SUMMARY))
+    return Block(line["scene"], keys, tuple(kinds), 0)
+
+
+def _numbered(source: str) -> bool:
+    return source[:1] == "f" and source[1:].isdecimal()

@@ -1,0 +1,107 @@
+"""Ratings by people: intervals that know both raters and videos, and how far raters agree; pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from eval.stats.statistics import LEVEL, Difference, Estimate, tested
+
+RESAMPLES = 2000
+Given = tuple[str, str]
+"""Rater and video."""
+
+
+def two_way(values: Mapping[Given, float]) -> Estimate | None:
+    """Mean of ratings and its 95 % interval, clustered by rater and by video.
+
+    Raters differ in strictness and videos in quality, so that neither the ratings of a rater nor those of a video are independent.
+    Variance: that clustered by rater plus that clustered by video less that of single ratings (Cameron, Gelbach, Miller 2011), at
+    least either of the first two; quantile: t with Satterthwaite's degrees of freedom of that sum, at least those of the smaller
+    number of clusters.
+
+    Args:
+        values: rating by (rater, video).
+
+    Returns:
+        `prompts` counts videos and `seeds` raters; the interval is unknown with one of either. None if there is no value.
+    """
+    if not values:
+        return None
+    mean = math.fsum(values.values()) / len(values)
+    raters, videos = (sorted({key[side] for key in values}) for side in (0, 1))
+    if min(len(raters), len(videos)) < 2:
+        return Estimate(mean, None, len(values), len(videos), len(raters))
+    by_rater, by_video = _variance(values, mean, 0, len(raters)), _variance(values, mean, 1, len(videos))
+    single = math.fsum((value - mean) ** 2 for value in values.values()) / (len(values) - 1) / len(values)
+    variance = max(by_rater + by_video - single, by_rater, by_video)
+    fewest = min(len(raters), len(videos)) - 1
+    parts = by_rater**2 / (len(raters) - 1) + by_video**2 / (len(videos) - 1)
+    freedom = max(float(fewest), variance**2 / parts) if parts else float(fewest)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
+    return Estimate(mean, half, len(values), len(videos), len(raters), freedom)
+
+
+def _variance(values: Mapping[Given, float], mean: float, side: int, clusters: int) -> float:
+    sums: dict[str, float] = {}
+    for key, value in values.items():
+        sums[key[side]] = sums.get(key[side], 0.0) + value - mean
+    return clusters / (clusters - 1) * math.fsum(total**2 for total in sums.values()) / len(values) ** 2
+
+
+def paired(values: Mapping[Given, float], reference: Mapping[Given, float]) -> Difference | None:
+    """What a rater gives to one method's video more than to the other's, over raters and videos that have both; None if there is none."""
+    found = two_way({key: value - reference[key] for key, value in values.items() if key in reference})
+    return None if found is None else tested(found)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Krippendorff's alpha and its 95 % interval; NaN where all ratings are the same. units: videos with two ratings and more."""
+
+    alpha: float
+    low: float
+    high: float
+    units: int
+
+
+def krippendorff(units: Mapping[tuple[str, str], Sequence[int]], points: Sequence[int]) -> Agreement | None:
+    """Agreement of raters on an ordinal scale: 1 is perfect, 0 is what chance gives (Krippendorff, "Content Analysis", chapter 12).
+
+    Args:
+        units: all ratings of a thing, by (cluster that the interval resamples, name); raters need not all rate all.
+        points: of the scale, lowest first.
+
+    Returns:
+        None where nothing was rated twice.
+    """
+    clusters: dict[str, NDArray[np.float64]] = {}
+    rated = {key: ratings for key, ratings in sorted(units.items()) if len(ratings) > 1}
+    for (cluster, _), ratings in rated.items():
+        counts = np.array([ratings.count(point) for point in points], dtype=float)
+        pairs = (np.outer(counts, counts) - np.diag(counts)) / (len(ratings) - 1)
+        clusters[cluster] = clusters.get(cluster, np.zeros_like(pairs)) + pairs
+    if not rated:
+        return None
+    each = np.stack([clusters[name] for name in sorted(clusters)])
+    drawn = np.random.default_rng(0).multinomial(len(each), [1 / len(each)] * len(each), size=RESAMPLES)
+    alpha, many = float(_alpha(each.sum(axis=0)[None])[0]), _alpha(np.einsum("bv,vck->bck", drawn.astype(float), each))
+    known = many[~np.isnan(many)]
+    low, high = (float(end) for end in np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])) if len(known) else (math.nan, math.nan)
+    return Agreement(alpha, low, high, len(rated))
+
+
+def _alpha(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Alpha of coincidence matrices, [..., points, points]; the distance of two points is the share of ratings between them."""
+    totals = pairs.sum(axis=-1)
+    below = np.cumsum(totals, axis=-1) - totals / 2
+    distance = (below[..., :, None] - below[..., None, :]) ** 2
+    seen = (pairs * distance).sum(axis=(-2, -1))
+    chance = (totals[..., :, None] * totals[..., None, :] * distance).sum(axis=(-2, -1)) / (totals.sum(axis=-1) - 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(chance > 0, 1 - seen / chance, np.nan))

@@ -1,0 +1,220 @@
+"""Which videos a rating page shows: some prompts of each task, drawn by lot among those that all its methods have a video of."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from omegaconf import OmegaConf
+
+from echo.scene import BLOCK_S, load_prompts
+from eval.arguments import nearest
+from eval.store.selection import Row, Unit, Video, pick, rows
+from eval.study.opinions import TASKS
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS = {"table4": "table1", "table5": "table2"}
+"""Table of people's opinions -> the experiment whose rows stand in it unless others are named."""
+RENDERED = ("render_truth", "render_other", "render_shuffled")
+"""Rendered rows of every experiment: raters see them if they are named."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What must be equal in videos that play side by side."""
+
+    codec: str
+    width: int
+    height: int
+    frames: int
+    fps: float
+
+    def __str__(self) -> str:
+        return f"{self.codec} {self.width}x{self.height}, {self.frames} frames, {self.fps:g} a second"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Videos of one prompt and seed, by row of the store. scenes: seconds at which each begins, and its text."""
+
+    task: str
+    prompt: str
+    seed: int
+    scenes: tuple[tuple[float, str], ...]
+    form: Form
+    videos: dict[str, Video]
+
+    @property
+    def seconds(self) -> float:
+        """Length of each of its videos."""
+        return self.form.frames / self.form.fps
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a task shows. absent: rows of its experiment that the store has no videos of. candidates: prompts drawn from."""
+
+    task: str
+    rows: tuple[Row, ...]
+    absent: tuple[str, ...]
+    candidates: int
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for. methods: presets by task, none of them for all of its experiment. seeds: of runs. draw: seed of the lot."""
+
+    store: Path
+    methods: dict[str, list[str]]
+    seeds: tuple[int, ...]
+    groups: int
+    draw: int
+
+
+def choose(wanted: Wanted) -> list[Choice]:
+    """The groups of every task.
+
+    Raises:
+        ValueError: in one line, for a method or a task that the store lacks videos of; where a command makes them, it is named.
+    """
+    return [_choose(wanted, task, names) for task, names in wanted.methods.items()]
+
+
+def experiment_of(task: str) -> str:
+    """The experiment whose rows a task shows unless others are named."""
+    return next(EXPERIMENTS[table] for table, tasks in TASKS.items() if task in tasks)
+
+
+def _choose(wanted: Wanted, task: str, names: Sequence[str]) -> Choice:
+    there = [row for row in rows(wanted.store, task, scored=False) if any(seed in wanted.seeds for _, seed in row.videos)]
+    usual = _usual(experiment_of(task))
+    lacking = [name for name in names or usual if all(row.preset != name for row in there)]
+    if names and lacking:
+        raise ValueError(f"task {task}: no videos of method={lacking[0]} at seed={_seeds(wanted)}; {_command(wanted, task, lacking)}")
+    shown = pick(there, [name for name in names or usual if name not in lacking]) if there else []
+    if len(shown) < 2:
+        have = f"videos of {shown[0].name} alone, raters compare two methods and more" if shown else "no videos"
+        raise ValueError(f"task {task}: {have}, at seed={_seeds(wanted)}; {_command(wanted, task, lacking or usual)}")
+    common = _common(shown, wanted.seeds)
+    prompts = len({prompt for prompt, _ in common})
+    if prompts < wanted.groups:
+        few = min((sum(seed in wanted.seeds for _, seed in row.videos), row.preset) for row in shown)[1]
+        told = f"{prompts} prompts have videos of all of {', '.join(row.name for row in shown)} at seed={_seeds(wanted)}"
+        raise ValueError(f"task {task}: {told}, groups={wanted.groups} are asked for; {_command(wanted, task, [few])}")
+    return Choice(task, tuple(shown), tuple(lacking), prompts, tuple(_draw(wanted, task, shown, common)))
+
+
+def _usual(experiment: str) -> list[str]:
+    """Methods of an experiment, in its order, without those that are rendered."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "experiment" / f"{experiment}.yaml"))
+    names = str(content["hydra"]["sweeper"]["params"]["method"]).split(",")
+    return [name for name in names if name not in RENDERED]
+
+
+def _seeds(wanted: Wanted) -> str:
+    return ",".join(map(str, wanted.seeds))
+
+
+def _command(wanted: Wanted, task: str, names: Sequence[str]) -> str:
+    made = f"method={','.join(names)} task={task} seed={_seeds(wanted)} prompts={wanted.groups} eval=none store={wanted.store}"
+    return f"make them with python run.py {made} -m"
+
+
+def _common(shown: Sequence[Row], seeds: Sequence[int]) -> list[Unit]:
+    """Prompts and seeds that all rows have a video of, of the same text."""
+    shared = set.intersection(*(set(row.videos) for row in shown))
+    return sorted(unit for unit in shared if unit[1] in seeds and len({row.videos[unit].digest for row in shown}) == 1)
+
+
+def _draw(wanted: Wanted, task: str, shown: Sequence[Row], common: Sequence[Unit]) -> Iterator[Group]:
+    """Groups in the order of the lot; a prompt that is drawn already, or whose videos differ in form, is passed over."""
+    order = np.random.default_rng([wanted.draw, zlib.crc32(task.encode())]).permutation(len(common))
+    found, odd = set[str](), ""
+    for unit in (common[index] for index in order):
+        group = None if unit[0] in found else _group(task, unit, shown)
+        if isinstance(group, str):
+            odd = group
+        elif group is not None:
+            found.add(group.prompt)
+            yield group
+        if len(found) == wanted.groups:
+            return
+    rule = "videos side by side have one codec, size and length, else they tell what they are (video.height_px=)"
+    raise ValueError(f"task {task}: {len(found)} prompts have videos of one form, groups={wanted.groups} are asked for: {odd}; {rule}")
+
+
+def _group(task: str, unit: Unit, shown: Sequence[Row]) -> Group | str:
+    """A group, or how its videos differ."""
+    videos = {row.name: row.videos[unit] for row in shown}
+    forms = {name: _form(_file(video)) for name, video in videos.items()}
+    first, *rest = forms.items()
+    for name, form in rest:
+        if form != first[1]:
+            return f"{unit[0]} is {first[1]} of {first[0]}, {form} of {name}"
+    if first[1].codec != "h264":
+        raise ValueError(f"task {task}: {_file(videos[first[0]])} is {first[1].codec}; browsers play h264 alone everywhere")
+    return Group(task, *unit, _scenes(task, unit[0], videos), first[1], videos)
+
+
+def _file(video: Video) -> Path:
+    path = video.file("video")
+    if path is None or not path.is_file():
+        raise ValueError(f"{path or video.folder}: the store's record names this video and it is not there; run its command again")
+    return path
+
+
+def _form(path: Path) -> Form:
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            context = stream.codec_context
+            return Form(context.name, context.width, context.height, stream.frames, float(stream.average_rate or 0))
+    except (av.FFmpegError, IndexError) as error:
+        raise ValueError(f"{path}: no video can be read ({error})") from None
+
+
+def _scenes(task: str, prompt: str, videos: dict[str, Video]) -> tuple[tuple[float, str], ...]:
+    """Texts of the prompt and the seconds at which they begin, off the first video that still knows both."""
+    reason = "no attempt names its prompt set"
+    for video in videos.values():
+        attempt = video.folder.parent / "attempts" / f"{video.record['attempt']}.json"
+        config = json.loads(attempt.read_text(encoding="utf-8")).get("config", {}) if attempt.is_file() else {}
+        name = str(config.get("task", {}).get("prompt_set", ""))
+        if not name or not (ROOT / name).is_file():
+            reason = f"its prompt set {name} is gone" if name else reason
+            continue
+        texts = next((one.scenes for one in load_prompts(ROOT / name) if one.id == prompt), ())
+        starts = _starts(video)
+        if texts and len(texts) == len(starts):
+            return tuple(zip(starts, texts))
+        reason = f"{name} has {len(texts)} scenes of it and the video {len(starts)}"
+    raise ValueError(f"task {task}: raters must see the text of {prompt}, but {reason}; put the file back, or make the runs anew")
+
+
+def _starts(video: Video) -> list[float]:
+    """Seconds at which scenes begin, off the trace."""
+    path = video.file("trace")
+    lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.is_file() else []
+    scenes = [json.loads(line)["scene"] for line in lines]
+    return [BLOCK_S * block for block in range(len(scenes)) if block == 0 or scenes[block] != scenes[block - 1]]
+
+
+def settings(words: str) -> list[str]:
+    """Tasks of a comma-separated list. Raises ValueError for one that no table of opinions is of, and for one named twice."""
+    known = [task for tasks in TASKS.values() for task in tasks]
+    names = [name for name in words.split(",") if name]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"task={name}: people rate {', '.join(known)}; nearest is {nearest(name, known)}")
+        if names.count(name) > 1:
+            raise ValueError(f"task={name}: named twice; once is enough")
+    if not names:
+        raise ValueError("task=: no task; nearest is task=long60,smooth,hard,recall")
+    return names

@@ -1,0 +1,223 @@
+"""The rating page as a folder: one HTML file and videos whose names, bytes and order tell nothing of who made them.
+
+Raters see texts, letters and random names. What the names stand for is in the key, which is written beside the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+from av.bitstream import BitStreamFilterContext
+
+from eval import pages
+from eval.store.selection import Row
+from eval.study.choice import Choice, Group, Wanted
+from eval.study.opinions import CRITERIA, POINTS
+
+VERSION = 1
+"""Of keys and of answers."""
+ENDS = ("worst", "best")
+ASKED = {
+    "text_alignment": "Does each scene show what its text says: the subject, the place and what happens?",
+    "subject_consistency": "Does the subject stay itself, in shape, colour and detail, from the first frame to the last?",
+    "motion_smoothness": "Does everything move evenly and believably, without jumps, stutter or a standstill that no text asks for?",
+    "video_quality": "All in all, how good is the picture: clear, clean, natural in colour, and as good at the end as at the start?",
+}
+"""What each of `opinions.CRITERIA` means, after the paper's appendix A.3."""
+FOCUS = {
+    "long": ("Long video", "One scene from beginning to end. Watch whether the end still holds what the beginning showed."),
+    "smooth": ("Smooth transition", "What happens changes from scene to scene. Watch whether one scene passes evenly into the next."),
+    "hard": ("Hard cut", "The background changes at once where a scene begins. Watch whether the subject stays the same across each cut."),
+    "recall": ("Scene recall", "Later scenes return to earlier ones. Watch whether a place that comes back is the one shown before."),
+    "interactive": ("Interactive video", "The text changes from scene to scene. Watch whether the video follows each change."),
+}
+"""Task -> its name for raters, and what they are asked to look at (the paper's appendix A.3, in other words)."""
+ALLOWED = {"major_brand", "minor_version", "compatible_brands", "language", "handler_name"}
+"""Metadata that every MP4 of this writer has."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A study on disk: its folder, its key, the seconds of video that a rater sees, and what its maker should know."""
+
+    folder: Path
+    key: Path
+    seconds: float
+    videos: int
+    size: int
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A group on the page; names: the random name of each row's video."""
+
+    group: Group
+    names: dict[str, Row]
+
+    def told(self) -> dict[str, Any]:
+        """As the key has it."""
+        group = self.group
+        videos = {name: {"backbone": row.backbone, "method": row.preset, "label": row.label} for name, row in self.names.items()}
+        return {"task": group.task, "prompt": group.prompt, "seed": group.seed, "seconds": group.seconds, "videos": videos}
+
+
+def focus(task: str) -> tuple[str, str]:
+    """Name and instruction of a task."""
+    return FOCUS["long" if task.startswith("long") else task]
+
+
+def free(folder: Path, key: Path) -> None:
+    """Raise ValueError where a study cannot be written: its key or its folder is there, or the key would lie in the folder."""
+    if key.exists():
+        raise ValueError(f"{key}: the key of a study is there, and answers cannot be read without it; give another --output")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"--output={folder}: there is something already; give another name, for example {folder}-2")
+    if folder.resolve() in key.resolve().parents:
+        raise ValueError(f"key={key}: lies in the folder that raters get; nearest is {folder.with_name(f'{folder.name}.key.json')}")
+
+
+def write(choices: Sequence[Choice], wanted: Wanted, folder: Path, key: Path, contact: str = "") -> Made:
+    """Write the folder and, beside it, its key.
+
+    Args:
+        choices: what is shown.
+        wanted: what was asked for, for the key.
+        folder: of the page; it must not be there, or be empty.
+        key: file of the key.
+        contact: where raters send their answers, in words.
+
+    Raises:
+        ValueError: as `free` does.
+    """
+    free(folder, key)
+    beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    (beside / "videos").mkdir(parents=True)
+    try:
+        placed, remarks = _placed(choices, beside / "videos")
+        shown = _shown(choices, placed)
+        study = secrets.token_hex(8)
+        page = hashlib.sha256(_page(shown, study, "", contact).encode()).hexdigest()[:12]
+        (beside / "index.html").write_text(_page(shown, study, page, contact), encoding="utf-8")
+        content = _key(choices, wanted, placed) | {"study": study, "page": page}
+        _same_times(beside)
+        key.parent.mkdir(parents=True, exist_ok=True)
+        with key.open("x", encoding="utf-8") as file:  # never over another key
+            file.write(json.dumps(content, indent=1) + "\n")
+        if folder.exists():
+            folder.rmdir()
+        beside.rename(folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    files = list((folder / "videos").iterdir())
+    seconds = sum(group.seconds for choice in choices for group in choice.groups)
+    return Made(folder, key, seconds, len(files), sum(path.stat().st_size for path in files), remarks)
+
+
+def _placed(choices: Sequence[Choice], folder: Path) -> tuple[dict[str, Placed], tuple[str, ...]]:
+    """Copies the videos. Groups by random name, in the order of the choices, and which methods showed the very same."""
+    placed: dict[str, Placed] = {}
+    twins: Counter[str] = Counter()
+    for choice in choices:
+        for group in choice.groups:
+            one = placed[secrets.token_hex(8)] = Placed(group, {secrets.token_hex(8): row for row in choice.rows})
+            first: dict[str, str] = {}
+            for name, row in one.names.items():
+                source = group.videos[row.name].file("video")
+                assert source is not None
+                strip(source, folder / f"{name}.mp4")
+                other = first.setdefault(hashlib.sha256((folder / f"{name}.mp4").read_bytes()).hexdigest(), row.name)
+                if other != row.name:
+                    twins[f"{choice.task}: {other} and {row.name} show the very same video"] += 1
+    return placed, tuple(f"{text} in {count} group{'s' * (count != 1)}" for text, count in twins.items())
+
+
+def strip(source: Path, target: Path) -> None:
+    """Copy an H.264 video without its metadata and without what its encoder wrote into the stream; no pixel changes.
+
+    Raises:
+        ValueError: if the copy still says something of itself.
+    """
+    quiet = {"movflags": "+faststart", "fflags": "+bitexact"}
+    with av.open(str(source)) as read, av.open(str(target), "w", format="mp4", options=quiet) as written:
+        stream = read.streams.video[0]
+        copy = written.add_stream_from_template(stream)
+        copy.metadata.clear()
+        written.metadata.clear()
+        silence = BitStreamFilterContext("filter_units=remove_types=6", in_stream=stream, out_stream=copy)  # 6: the encoder's remarks
+        packets = (packet for packet in read.demux(stream) if packet.dts is not None)
+        for packet in (*packets, None):  # None: what the filter holds back
+            for quiet_packet in silence.filter(packet):
+                quiet_packet.stream = copy
+                written.mux(quiet_packet)
+    with av.open(str(target)) as made:
+        left = dict(made.metadata) | dict(made.streams.video[0].metadata)
+    extra = set(left) - ALLOWED
+    if extra or left.get("handler_name", "VideoHandler") != "VideoHandler":
+        raise ValueError(f"{source}: its copy would still tell raters {', '.join(sorted(extra)) or left['handler_name']}")
+
+
+def _shown(choices: Sequence[Choice], placed: Mapping[str, Placed]) -> dict[str, Any]:
+    """What the page knows: everything sorted by random name, so that no order tells of a method."""
+    tasks = []
+    for choice in choices:
+        name, look = focus(choice.task)
+        own = [_one(key, placed[key]) for key in sorted(placed) if placed[key].group.task == choice.task]
+        tasks.append({"id": choice.task, "name": name, "focus": look, "groups": own})
+    criteria = [{"id": name, "name": name.replace("_", " ").capitalize(), "asked": ASKED[name]} for name in CRITERIA]
+    return {"v": VERSION, "points": list(POINTS), "ends": list(ENDS), "criteria": criteria, "tasks": tasks}
+
+
+def _one(name: str, placed: Placed) -> dict[str, Any]:
+    form = placed.group.form
+    scenes = [{"at": start, "text": text} for start, text in placed.group.scenes]
+    size = {"frames": form.frames, "fps": form.fps, "width": form.width, "height": form.height}
+    return {"id": name, "scenes": scenes, "videos": sorted(placed.names)} | size
+
+
+def _page(shown: Mapping[str, Any], study: str, page: str, contact: str) -> str:
+    data = {**shown, "study": study, "page": page}
+    minutes = sum(group["frames"] / group["fps"] for task in shown["tasks"] for group in task["groups"]) / 60
+    return pages.render("study.html", data=data, contact=contact, minutes=minutes)
+
+
+def _key(choices: Sequence[Choice], wanted: Wanted, placed: Mapping[str, Placed]) -> dict[str, Any]:
+    tasks = {
+        choice.task: {
+            "methods": [row.name for row in choice.rows],
+            "not in the store": list(choice.absent),
+            "prompts drawn from": choice.candidates,
+        }
+        for choice in choices
+    }
+    lot = f"numpy default_rng([draw, crc32(task)]).permutation over sorted (prompt, seed), the first {wanted.groups} prompts of one form"
+    return {
+        "v": VERSION,
+        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "store": str(wanted.store.resolve()),
+        "seeds": list(wanted.seeds),
+        "draw": wanted.draw,
+        "lot": lot,
+        "criteria": list(CRITERIA),
+        "tasks": tasks,
+        "groups": {name: one.told() for name, one in placed.items()},
+    }
+
+
+def _same_times(folder: Path) -> None:
+    """One time for all files: their order of writing is that of the methods."""
+    now = time.time()
+    for path in folder.rglob("*"):
+        os.utime(path, (now, now))

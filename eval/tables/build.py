@@ -1,0 +1,239 @@
+"""Rows, columns, marks and differences of a block: what `eval.tables.grid` holds and `eval.tables.text` prints."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from baselines.presets import CONF
+from eval import metrics
+from eval.stats.statistics import Difference, detectable, difference, estimate, holm, prime, ranks
+from eval.store.units import Unit, Values
+from eval.tables.blocks import Block, Entry, agree
+from eval.tables.grid import DECIMALS, Cell, Column, Gap, Grid, Row
+
+REFERENCES = ("echo", "longlive_echo")
+"""Presets that the other rows are compared with; without any of them it is the first row."""
+DEFAULTS = {"backbone.dtype": "float32", "backbone.threads": 1, "batch": 1, "duration_scale": 1.0, "noise.repeat_initial": False}
+"""Settings of a run beside its method's; other values than these are always told."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a table shows beside its rows. title: of an experiment. dimensions: its columns; the task's own where there are none.
+
+    rules: definitions that come before the usual ones (`eval.metrics.RULES`).
+    """
+
+    title: str = ""
+    dimensions: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+
+
+def look_of(experiment: str | None, rules: Sequence[str] = ()) -> Look:
+    """What `table:` of `conf/experiment/<name>.yaml` says; rules given here come before its own.
+
+    Raises:
+        ValueError: for a dimension or a definition that there is not.
+    """
+    path = CONF / "experiment" / f"{experiment}.yaml"
+    content = OmegaConf.to_container(OmegaConf.load(path)) if experiment and path.is_file() else {}
+    said = content.get("table", {}) if isinstance(content, dict) else {}
+    metrics.check(list(rules) + list(said.get("rules", ())))
+    for dimension in said.get("columns", ()):
+        if dimension not in metrics.LONG:
+            near = difflib.get_close_matches(dimension, metrics.LONG, 1, 0)[0]
+            raise ValueError(f"{path.name}: table.columns: {dimension}: no such dimension; nearest is {near}")
+    return Look(said.get("title", ""), tuple(said.get("columns", ())), (*rules, *said.get("rules", ())))
+
+
+def grid_of(block: Block, blocks: Sequence[Block], ordered: bool = True, look: Look | None = None) -> Grid:
+    """The table of a block.
+
+    Args:
+        block: its rows.
+        blocks: all blocks of the same table, from which it must be told.
+        ordered: rows in the order in which they were asked for; else by name.
+        look: what it shows.
+    """
+    entries = _in_sections([block.entries[key] for key in (block.entries if ordered else sorted(block.entries, key=_row_order(block)))])
+    asked = set().union(*(entry.asked for entry in entries))
+    task, look = block.task["name"], look or Look()
+    names = set().union(*(entry.metrics.names for entry in entries))
+    columns = metrics.columns(task, names, look.rules, look.dimensions)
+    references = _references(entries)
+    prime(_all_values(entries, references, columns))
+    table = [[_cell(entry, column, asked) for column in columns] for entry in entries]
+    for index, column in enumerate(columns):
+        for line, place, gap in zip(table, _places(entries, table, index, column), _gaps(entries, references, column)):
+            line[index] = dataclasses.replace(line[index], rank=place, gap=gap)
+    rows = [_row(entry, block, cells) for entry, cells in zip(entries, table)]
+    told = {id(entry): (row.name, row.section) for entry, row in zip(entries, rows)}
+    pairs = [told.get(id(other), ("", "")) for other in references]
+    backbones = {entry.section: entry.weights for entry in entries if not entry.calibration}
+    return Grid(
+        task=task,
+        title=block.task["label"],
+        backbones=tuple((backbones or {"none": "-"}).items()),
+        scorer=_scorer(block),
+        settings=_common(block, blocks),
+        prompts=len({prompt for prompt, _ in asked}),
+        seeds=len({seed for _, seed in asked}),
+        videos=len(asked),
+        columns=columns,
+        rows=tuple(dataclasses.replace(row, reference=name, reference_section=where) for row, (name, where) in zip(rows, pairs)),
+        rule=metrics.rule_of(task, columns),
+    )
+
+
+def merged(title: str, grids: Sequence[Grid]) -> Grid:
+    """One table of several tasks, a block each, with all columns that any of them has; a single grid but for its title.
+
+    Definitions that differ between blocks leave the header and stand in the rule, which tells each block's.
+    """
+    if len(grids) == 1:
+        return dataclasses.replace(grids[0], title=f"{title}: {grids[0].title}" if title else grids[0].title)
+    found: dict[str, Column] = {}
+    for grid in sorted(grids, key=lambda grid: -len(grid.columns)):
+        for column in grid.columns:
+            known = found.setdefault(column.dimension, column)
+            if known.kind != column.kind:
+                found[column.dimension] = Column(column.dimension, "")
+    columns = tuple(found.values())
+    rules = {grid.rule: [other.title for other in grids if other.rule == grid.rule] for grid in grids}
+    return Grid(
+        task=" ".join(grid.task for grid in grids),
+        title=title or ", ".join(grid.title for grid in grids),
+        backbones=tuple(dict.fromkeys(backbone for grid in grids for backbone in grid.backbones)),
+        scorer=grids[0].scorer,
+        settings=grids[0].settings,
+        prompts=grids[0].prompts,
+        seeds=grids[0].seeds,
+        videos=max(grid.videos for grid in grids),
+        columns=columns,
+        rows=tuple(_aligned(row, grid, columns) for grid in grids for row in grid.rows),
+        rule="; ".join(f"{' and '.join(titles)}: {rule}" if len(rules) > 1 else rule for rule, titles in rules.items()),
+        remarks=tuple(dict.fromkeys(remark for grid in grids for remark in grid.remarks)),
+        parts=tuple(grids),
+    )
+
+
+def _aligned(row: Row, grid: Grid, columns: Sequence[Column]) -> Row:
+    cells = {column.dimension: cell for column, cell in zip(grid.columns, row.cells)}
+    nothing = Cell(None, False, None)
+    return dataclasses.replace(row, block=grid.title, cells=tuple(cells.get(column.dimension, nothing) for column in columns))
+
+
+def _all_values(entries: Sequence[Entry], references: Sequence[Entry | None], columns: Sequence[Column]) -> Iterator[Values]:
+    """Every score and every difference of a table."""
+    for column in columns:
+        for entry, other in zip(entries, references):
+            yield entry.values(column)
+            if other is not None:
+                yield entry.values(column).less(other.values(column))
+
+
+def _in_sections(entries: Sequence[Entry]) -> list[Entry]:
+    """Backbones in the order of their first row, calibration last."""
+    sections = list(dict.fromkeys(entry.section for entry in entries))
+    return sorted(entries, key=lambda entry: (entry.calibration, sections.index(entry.section)))
+
+
+def _references(entries: Sequence[Entry]) -> list[Entry | None]:
+    """For each row the one that it is compared with: of its own backbone, else of the first that has one; None for that one itself."""
+    of_section: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.preset in REFERENCES:
+            of_section.setdefault(entry.section, entry)
+    general = next(iter(of_section.values()), entries[0])
+    found = [None if entry.calibration else of_section.get(entry.section, general) for entry in entries]
+    return [None if other is entry else other for entry, other in zip(entries, found)]
+
+
+def _places(entries: Sequence[Entry], table: Sequence[Sequence[Cell]], index: int, column: Column) -> list[int | None]:
+    """Ranks of one column, each backbone by itself; calibration rows and a backbone's only row have none."""
+    places: list[int | None] = [None] * len(entries)
+    for section in {entry.section for entry in entries if not entry.calibration}:
+        rows = [row for row, entry in enumerate(entries) if entry.section == section]
+        means = [_ranked(table[row][index]) for row in rows]
+        found = ranks([mean if mean is None or not column.lower else -mean for mean in means], DECIMALS)
+        if sum(place is not None for place in found) > 1:
+            for row, place in zip(rows, found):
+                places[row] = place
+    return places
+
+
+def _gaps(entries: Sequence[Entry], references: Sequence[Entry | None], column: Column) -> list[Gap | None]:
+    """Differences of one column to the rows' references, the p values corrected over all of them."""
+    found: list[Difference | None] = [
+        None if other is None else difference(entry.values(column), other.values(column)) for entry, other in zip(entries, references)
+    ]
+    chances = holm([None if one is None else one.p for one in found])
+    tests = sum(one is not None and one.p is not None for one in found)
+    return [None if one is None else Gap(one.estimate, p, detectable(one.estimate, tests)) for one, p in zip(found, chances)]
+
+
+def _row_order(block: Block) -> Any:
+    def order(key: tuple[str, str, str]) -> tuple[Any, ...]:
+        settings = block.entries[key].settings
+        return key[1], [(isinstance(v, str), v if isinstance(v, (int, float)) else 0, str(v)) for v in settings.values()]
+
+    return order
+
+
+def _common(block: Block, blocks: Sequence[Block]) -> str:
+    """What all rows share and a reader would not expect: settings off their defaults, and which texts the prompts have."""
+    first, *others = (entry.settings for entry in block.entries.values())
+    shared = {key: value for key, value in first.items() if all(key in other and other[key] == value for other in others)}
+    odd = [f"{key}={value}" for key, value in shared.items() if not key.startswith("method.") and value != DEFAULTS.get(key)]
+    if any(not agree(block.prompts, other.prompts) for other in blocks):
+        content = repr(sorted(block.prompts.items())).encode()
+        odd.append(f"prompts={hashlib.blake2b(content, digest_size=4).hexdigest()}")
+    return ", ".join(odd)
+
+
+def _scorer(block: Block) -> str:
+    """The scorer's label and, where it is made of several networks, which they are; random ones are never passed over."""
+    weights = block.scorer.get("key", {}).get("scores", {}).get("eval.weights")
+    if not isinstance(weights, Mapping):
+        return str(block.scorer["label"])
+    networks = weights.get("networks", {})
+    words = [block.scorer["label"], f"networks {hashlib.blake2b(repr(sorted(networks.items())).encode(), digest_size=4).hexdigest()}"]
+    if any(str(identity).lstrip("['").startswith("random") for identity in networks.values()):
+        words.append("RANDOM WEIGHTS, these numbers say nothing")
+    if block.task["name"].startswith("long") and weights.get("firsts"):
+        words.append(f"clips compared by {weights['firsts'].replace('_', ' and ')}")
+    return ", ".join(words)
+
+
+def _row(entry: Entry, block: Block, cells: Sequence[Cell]) -> Row:
+    """A row's variant: settings of its method that differ between rows of its preset, other settings that differ between any rows."""
+    method = entry.run.spec["method"]
+    every = [other.settings for other in block.entries.values()]
+    like = [other.settings for other in block.entries.values() if other.preset == entry.preset]
+    words = []
+    for key, value in entry.settings.items():
+        others = like if key.startswith("method.") else every
+        if len({repr(other.get(key)) for other in others}) > 1:
+            words.append(f"{key.removeprefix('method.settings.')}={value}")
+    weights = "" if entry.calibration else entry.weights
+    failed = sum(unit not in entry.metrics for unit in entry.failed)
+    unscored = sum(unit not in entry.metrics for unit in entry.unscored - entry.failed)
+    absent = len(entry.asked) - len(entry.metrics) - failed - unscored
+    row = Row(method["label"], method["name"], ", ".join(words), len(entry.metrics), tuple(cells), entry.section, weights)
+    return dataclasses.replace(row, failed=failed, absent=absent, unscored=unscored, runs=tuple(run.path.name for run in entry.runs))
+
+
+def _cell(entry: Entry, column: Column, asked: set[Unit]) -> Cell:
+    found = estimate(entry.values(column))
+    return Cell(found, found is not None and found.videos < len(asked), None)
+
+
+def _ranked(cell: Cell) -> float | None:
+    return None if cell.estimate is None or cell.fewer else cell.estimate.mean

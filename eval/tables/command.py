@@ -1,0 +1,189 @@
+"""The tables of a store, made from the store alone.
+
+    python -m eval.tables.command [NAME ...] [store=DIR] [task=NAME,NAME] [experiment=NAME] [compare=published] [rule=NAME,NAME]
+    python -m eval.tables.command table4|table5 ratings=FILE.csv [compare=published]
+    python -m eval.tables.command speed [bench=FILE]
+
+NAME is an experiment (`table2`) or a task that was run without one. A table holds what its commands asked for: rows, prompts and
+seeds, as kept in `<store>/sweeps/`; the last command of an experiment and a task counts. The tasks of an experiment are blocks of
+one table. Without NAME this makes all of them; a table of some tasks alone is named `<experiment>-<task>`. A task that no sweep
+tells of gets one table of all that was ever asked of it. Each table is `.tex`, `.csv`, `.md` and `.meta.json`.
+
+compare=published puts the paper's printed numbers below the rows that they belong to. rule= names definitions that come before the
+usual ones (`eval.metrics.RULES`). Tables 4 and 5 are of ratings by people (`eval.study.opinions`), the last form is of what
+`python -m jobs.bench.command` measured (`eval.tables.speed`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.arguments import answer, parse
+from eval.study import opinions
+from eval.tables import speed
+from eval.tables.blocks import Source, gather, sources
+from eval.tables.build import Look, grid_of, look_of, merged
+from eval.tables.grid import Grid
+from eval.tables.latex import as_latex
+from eval.tables.meta import Made, meta
+from eval.tables.published import published
+from eval.tables.text import as_csv, as_markdown, as_text
+
+OPTIONS = {"store": "results", "task": "", "experiment": "", "compare": "", "rule": "", "ratings": ""}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked beside names. compare: whether published numbers stand beside. rules: definitions that come first."""
+
+    compare: bool = False
+    rules: tuple[str, ...] = ()
+    styled: bool = False
+
+
+def make(store: Path, names: Sequence[str] | None = None, styled: bool = False) -> list[str]:
+    """Write `<store>/tables/<name>.{tex,csv,md,meta.json}` and return the lines to show.
+
+    Args:
+        store: the run store.
+        names: which tables, by the names of sweeps (`table2-hard` stands for all of `table2`) or of experiments; all by default.
+        styled: whether the lines may carry terminal colours.
+
+    Raises:
+        KeyError: for a name that the store has nothing of.
+    """
+    found = grouped(sources(store))
+    owners = {source.name: name for name, group in found.items() for source in group} | {name: name for name in found}
+    chosen = list(found) if names is None else list(dict.fromkeys(owners[name] for name in names))
+    return _write(store, {name: found[name] for name in chosen}, Wanted(styled=styled))
+
+
+def grouped(found: Iterable[Source]) -> dict[str, list[Source]]:
+    """Sources of one table: all tasks of an experiment, or one task without."""
+    groups: dict[str, list[Source]] = {}
+    for source in found:
+        groups.setdefault(source.experiment or source.name, []).append(source)
+    return groups
+
+
+def _write(store: Path, groups: Mapping[str, Sequence[Source]], wanted: Wanted) -> list[str]:
+    lines: list[str] = []
+    looks = {name: look_of(group[0].experiment, wanted.rules) for name, group in groups.items()}
+    for name, group in groups.items():
+        made = [one for source in in_order(group) for one in made_of(source, looks[name], wanted.compare)]
+        for one in made:
+            lines += [as_text(one.grid, wanted.styled), *(f"warning: not reproduced: {line}" for line in one.block.conflicts), ""]
+        lines += save(store / "tables", name, combined(looks[name].title, [one.grid for one in made]), meta(name, looks[name].title, made))
+    return lines
+
+
+def save(folder: Path, name: str, grids: Sequence[Grid], behind: Mapping[str, object]) -> list[str]:
+    """Write a table in all its forms; the line that names them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {"tex": as_latex(grids), "csv": as_csv(grids), "md": as_markdown(grids), "meta.json": json.dumps(behind, indent=1) + "\n"}
+    for ending, content in contents.items():
+        (folder / f"{name}.{ending}").write_text(content, encoding="utf-8")
+    return [f"table: {folder / name}.md, .csv, .tex, .meta.json"]
+
+
+def in_order(group: Sequence[Source]) -> list[Source]:
+    """Tasks in the order of the paper, others behind."""
+    order = ("long60", "long120", "smooth", "hard", "recall")
+    return sorted(group, key=lambda source: (order.index(source.task) if source.task in order else len(order), source.name))
+
+
+def made_of(source: Source, look: Look, compare: bool = False) -> list[Made]:
+    """The grids of a source, the newest first, and the block of each; `compare`: with published rows."""
+    blocks = gather(source.wishes)
+    grids = [grid_of(block, blocks, source.ordered, look) for block in blocks]
+    return [Made(published(grid, source.experiment) if compare else grid, block) for grid, block in zip(grids, blocks)]
+
+
+def combined(title: str, grids: Sequence[Grid]) -> list[Grid]:
+    """Grids that a reader may hold side by side in one table: a task each, of one scorer and the same settings; others by themselves.
+
+    The first of each task (the one asked for last) is in the first table.
+    """
+    groups: list[list[Grid]] = []
+    for grid in grids:
+        like = (grid.scorer, grid.settings)
+        fitting = (g for g in groups if (g[0].scorer, g[0].settings) == like and all(other.task != grid.task for other in g))
+        group = next(fitting, None)
+        if group is None:
+            groups.append([grid])
+        else:
+            group.append(grid)
+    return [merged(title, group) for group in groups]
+
+
+def main(words: Sequence[str]) -> int:
+    """Command line; see the module's docstring."""
+    if words[:1] == ["speed"]:
+        return answer(speed.command, words[1:])
+    return answer(_command, words)
+
+
+def _command(words: Sequence[str]) -> list[str]:
+    names = [word for word in words if "=" not in word]
+    given, _ = parse([word for word in words if "=" in word], OPTIONS)
+    if given["compare"] not in ("", "published"):
+        raise ValueError(f"compare={given['compare']}: nearest is compare=published, the only numbers to compare with")
+    wanted = Wanted(given["compare"] == "published", tuple(filter(None, given["rule"].split(","))), sys.stdout.isatty())
+    people = [name for name in names if name in opinions.TABLES]
+    lines = [line for name in people for line in _opinions(name, given["ratings"], Path(given["store"]), wanted)]
+    if given["ratings"] and not people:
+        raise ValueError(f"ratings={given['ratings']}: which table; nearest is {opinions.TABLES[0]} of {', '.join(opinions.TABLES)}")
+    rest = [name for name in names if name not in people]
+    return lines if people and not rest else lines + _of_store(Path(given["store"]), rest, given, wanted)
+
+
+def _opinions(name: str, ratings: str, store: Path, wanted: Wanted) -> list[str]:
+    """A table of ratings by people."""
+    grids, behind = opinions.table(name, ratings, store)
+    if wanted.compare:
+        grids = [published(grid, name) for grid in grids]
+    return [*(as_text(grid, wanted.styled) for grid in grids), "", *save(store / "tables", name, grids, behind)]
+
+
+def _of_store(store: Path, names: Sequence[str], given: Mapping[str, str], wanted: Wanted) -> list[str]:
+    if not (store / "runs").is_dir():
+        raise ValueError(f"store={store}: no run store; it has no folder runs")
+    found = sources(store)
+    if not found:
+        raise ValueError(f"store={store}: no scores")
+    groups = grouped(found)
+    for name in names:
+        _known("", name, [*groups, *opinions.TABLES], store)
+    tasks = given["task"].split(",") if given["task"] else sorted({source.task for source in found})
+    for task in tasks:
+        _known("task=", task, {source.task for source in found}, store)
+    if given["experiment"]:
+        _known("experiment=", given["experiment"], {source.experiment for source in found if source.experiment}, store)
+    chosen: dict[str, list[Source]] = {}
+    for name, group in groups.items():
+        if names and name not in names or given["experiment"] not in ("", group[0].experiment):
+            continue
+        parts = [source for source in group if source.task in tasks]
+        if parts:
+            chosen[name if len(parts) == len(group) else "-".join((name, *(source.task for source in parts)))] = parts
+    if not chosen:
+        asked = " ".join(names) or f"experiment={given['experiment']}"
+        raise ValueError(f"store={store}: {asked} has no scores of task={given['task']}")
+    return _write(store, chosen, wanted)
+
+
+def _known(key: str, value: str, there: Iterable[str], store: Path) -> None:
+    choices = sorted(there)
+    if value not in choices:
+        near = difflib.get_close_matches(value, choices, 1, 0)
+        tail = f"nearest is {near[0]} of {', '.join(choices)}" if near else f"the store has no {key.rstrip('=')} at all"
+        raise ValueError(f"{key}{value}: store {store} has no scores of it; {tail}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

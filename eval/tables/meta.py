@@ -1,0 +1,118 @@
+"""What stands behind a table, for machines: units, definitions, hashes and commits, as `<table>.meta.json` beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eval import metrics
+from eval.stats.statistics import ALPHA, LEVEL, POWER, RESAMPLES
+from eval.store.records import flat
+from eval.tables.blocks import Block, Entry
+from eval.tables.grid import Column, Grid, Row
+
+STATISTICS = {
+    "mean": "over videos",
+    "interval": "percentile bootstrap over k prompts with all their seeds, times t over normal quantile and sqrt(k / (k - 1))",
+    "level": LEVEL,
+    "resamples": RESAMPLES,
+    "generator_seed": 0,
+    "difference": "paired by prompt and seed; p of the t statistic that the interval has",
+    "correction": "Holm over the rows of a column",
+    "alpha": ALPHA,
+    "power": POWER,
+    "rank": "of the printed mean within a backbone; equal prints share a place",
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """A grid of one task and the block that it is made of."""
+
+    grid: Grid
+    block: Block
+
+
+def meta(name: str, title: str, made: Sequence[Made]) -> dict[str, Any]:
+    """The content of a table's `.meta.json`, the same from the same store.
+
+    Args:
+        name: of the table.
+        title: of the table.
+        made: its parts.
+    """
+    return {"v": 1, "table": name, "title": title, "statistics": STATISTICS, "blocks": [_block(one.grid, one.block) for one in made]}
+
+
+def _block(grid: Grid, block: Block) -> dict[str, Any]:
+    asked = set().union(*(entry.asked for entry in block.entries.values()))
+    return {
+        "task": grid.task,
+        "caption": grid.caption,
+        "notes": list(grid.notes),
+        "rule": grid.rule,
+        "scorer": block.scorer,
+        "settings": grid.settings,
+        "backbones": {entry.section: _backbone(entry) for entry in block.entries.values() if not entry.calibration},
+        "prompts": dict(sorted(block.prompts.items())),
+        "prompts_digest": digest(sorted(block.prompts.items())),
+        "seeds": sorted({seed for _, seed in asked}),
+        "videos_asked": grid.videos,
+        "columns": columns(grid.columns),
+        "rows": [_row(row) for row in grid.rows],
+        "commits": commits(block.entries.values()),
+        "conflicts": block.conflicts,
+    }
+
+
+def columns(shown: Iterable[Column]) -> list[dict[str, Any]]:
+    """Name, unit, direction and definition of each."""
+    return [
+        {
+            "dimension": column.dimension,
+            "metric": column.metric,
+            "unit": metrics.unit(column),
+            "best": "lowest" if column.lower else "highest",
+            "definition": metrics.RULES[column.kind].words if column.kind in metrics.RULES else column.kind or "one definition only",
+        }
+        for column in shown
+    ]
+
+
+def _row(row: Row) -> dict[str, Any]:
+    if row.source:
+        return {"preset": row.preset, "published": row.source}
+    told = ("preset", "variant", "videos", "failed", "absent", "unscored", "reference", "reference_section")
+    return {"backbone": row.section, "weights": row.weights} | {key: getattr(row, key) for key in told} | {"runs": sorted(row.runs)}
+
+
+def _backbone(entry: Entry) -> dict[str, Any]:
+    """Everything that names the network: digests of its files, precision and the like."""
+    pixels = entry.run.spec["key"]["pixels"]
+    return {key.removeprefix("backbone."): value for key, value in flat(pixels) if key.startswith("backbone.")}
+
+
+def commits(entries: Iterable[Entry]) -> dict[str, int]:
+    """How many attempts, of those that numbers are of, were made by each commit; "-changed" where the code differed from it."""
+    found: dict[str, int] = {}
+    for path, attempt in {pair for entry in entries for pair in entry.attempts}:
+        commit = _commit(f"{path}/attempts/{attempt}.json")
+        found[commit] = found.get(commit, 0) + 1
+    return dict(sorted(found.items()))
+
+
+def _commit(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            code = json.load(file).get("code") or {}
+    except (OSError, ValueError):
+        return "unknown"
+    return (code.get("commit") or "unknown") + ("-changed" if code.get("dirty") else "")
+
+
+def digest(content: object) -> str:
+    """A short hash of plain values."""
+    return hashlib.blake2b(repr(content).encode(), digest_size=10).hexdigest()

@@ -1,0 +1,71 @@
+"""The paper's printed numbers as rows of a table, each below the row that it belongs to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from data.published import Number, numbers, ours
+from eval.stats.statistics import Estimate
+from eval.tables.grid import Cell, Column, Grid, Row
+
+PAPER = "Echo-Forcing, arXiv 2605.16003"
+PEOPLE = {"Echo-Forcing": "echo"}
+"""Our names in tables of ratings, which the table of names leaves out because no preset's scores can stand for them."""
+RATED = {"4": ("long60", "long120", "long"), "5": ("smooth", "hard", "recall", "interactive")}
+
+
+def published(grid: Grid, experiment: str | None) -> Grid:
+    """A grid with published rows put in, and a note that tells their source and what they cannot be compared in.
+
+    Args:
+        grid: of one task.
+        experiment: its name; `table2` takes numbers of Table 2 alone, any other name those of all tables.
+    """
+    wanted = [n for n in numbers() if _fits(n, grid, experiment)]
+    rows: list[Row] = []
+    used: list[Number] = []
+    for row in grid.rows:
+        rows.append(row)
+        own = [] if row.variant or row.calibration else _first([n for n in wanted if _preset(n) == row.preset])
+        if any(number.metric == column.dimension for number in own for column in grid.columns):
+            rows.append(_row(row, own, grid.columns))
+            used += own
+    if not used:
+        return dataclasses.replace(grid, remarks=(*grid.remarks, f"As published: {PAPER} has no number of these rows."))
+    places = dict.fromkeys(f"Table {number.table}, {number.source}" for number in used)
+    note = f"As published: {PAPER} ({'; '.join(places)}); no interval is told, not ranked with ours."
+    if any(column.kind in ("proxy", "world") for column in grid.columns):
+        note += " They are VBench's scores of a model of 1.3 billion parameters on other prompts: compare orders of rows, not values."
+    rest = dict.fromkeys(number.method for number in wanted if number not in used)
+    if rest:
+        note += f" Published rows without a counterpart here: {', '.join(rest)}."
+    return dataclasses.replace(grid, rows=tuple(rows), remarks=(*grid.remarks, note))
+
+
+def _fits(number: Number, grid: Grid, experiment: str | None) -> bool:
+    table = (experiment or "").removeprefix("table")
+    if table in RATED or number.table in RATED:
+        return number.table == table
+    if number.table != table and any(other.table == table for other in numbers()):
+        return False
+    return ours("task", number.task, number.table) == grid.task
+
+
+def _preset(number: Number) -> str | None:
+    return PEOPLE.get(number.method) if number.table in RATED else ours("method", number.method, number.table)
+
+
+def _first(found: Sequence[Number]) -> list[Number]:
+    """Of several tables that print a row, the first."""
+    return [number for number in found if number.table == found[0].table]
+
+
+def _row(row: Row, own: Sequence[Number], columns: Sequence[Column]) -> Row:
+    by_metric = {number.metric: number for number in own}
+    cells = []
+    for column in columns:
+        number = by_metric.get(column.dimension)
+        cells.append(Cell(None if number is None else Estimate(number.value, None, 0, 0, 0), False, None))
+    label, source = f"{row.label}, as published", f"{PAPER}, Table {own[0].table}, {own[0].source}"
+    return Row(label, row.preset, "as published", 0, tuple(cells), row.section, "", source=source)

@@ -1,0 +1,272 @@
+"""Score a folder of videos, anybody's, by VBench's formulas over the scopes of the paper's appendix A.2.
+
+    python -m eval.vbench.folder PATH [prompts.jsonl] [KEY=VALUE ...]
+
+PATH is a video or a folder of videos. With prompts, a video belongs to the prompt whose id its name is, or begins with before a
+`-`: `recall-007.mp4`, `recall-007-2.mp4`. Without, it has no text alignment. Scenes are cut where a run has put them if its
+`<name>.trace.jsonl`, or else a scores file `<name>.<scorer>-<id>.json`, lies beside the video (blocks, and one frame or four of the
+first latent frame); else by the prompt's durations; without a prompt it is one scene. The answer says which of these was taken.
+Keys, the default first:
+
+    task=long60|long120|smooth|hard|recall          the protocol; needed where prompts have several scenes
+    dimensions=all|a,b,c                            what is scored
+    text=clip_b32|clip_l14|viclip|vbench_text_alignment (or several)
+    clip_features=dinov2_dreamsim|dino_clip         what compares VBench-Long's clips
+    clip_dtype=fp32|fp16                            fp16 as openai-clip computes on CUDA
+    weights=checkpoints/vbench|random               a folder, VBench's own ~/.cache/vbench too; random: small networks, to try the path
+    backend=native|vbench_package                   the package itself, beside ours, with the largest difference
+    device=auto|cpu|cuda    shard=i/n    records=results/records    output=results/vbench
+
+What is measured is kept below `records`: a stopped command goes on, and asks no network twice. Scores of each video go to
+`output/<file name>.json`, means with their intervals to `output/scores.json`. Videos that cannot be read are told before any work; one
+that fails later is told at the end, the others are scored, and the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from echo.files import write_atomic
+from echo.scene import Prompt, load_prompts
+from eval.arguments import Partly, answer, parse
+from eval.protocol import TASKS, scopes
+from eval.stats.statistics import estimate
+from eval.vbench.borders import borders
+from eval.vbench.kit import DIMENSIONS, Files, Kit, Random, Source, Wish, listed
+from eval.vbench.measure import Span
+from eval.vbench.records import RecordStore
+from eval.vbench.rules import LONG_TASKS
+from eval.vbench.scorer import Outcome, VideoScorer, check
+from eval.vbench.video import ENDINGS, Facts
+
+OPTIONS = {
+    "task": "",
+    "dimensions": "all",
+    "text": "clip_b32",
+    "clip_features": "",
+    "clip_dtype": "fp32",
+    "weights": "checkpoints/vbench",
+    "backend": "native",
+    "device": "auto",
+    "shard": "",
+    "records": "results/records",
+    "output": "results/vbench",
+}
+NAMED = 3
+"""How many bad videos a refusal names."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video of the folder, and what it should show. prompt: None where nobody says; borders: what says where scenes are."""
+
+    facts: Facts
+    prompt: Prompt | None
+    spans: tuple[Span, ...]
+    take: str
+    borders: str
+
+    @property
+    def name(self) -> str:
+        """Of its outcome's file."""
+        return self.facts.path.name
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """A sentence for each segment, or none."""
+        return () if self.prompt is None else self.prompt.scenes
+
+
+def command(words: Sequence[str]) -> list[str]:
+    """Carry out a command line; what it answers. Raises ValueError, in one line, before any work for what cannot be done."""
+    files = [word for word in words if _path(word)]
+    options, _ = parse([word for word in words if word not in files], OPTIONS)
+    if not 1 <= len(files) <= 2:
+        raise ValueError(f"{len(files)} paths given; the form is PATH [prompts.jsonl] [KEY=VALUE ...], for example videos/ task=long60")
+    if options["backend"] not in ("native", "vbench_package"):
+        raise ValueError(f"backend={options['backend']}: one of native, vbench_package; nearest is native")
+    prompts = load_prompts(files[1]) if len(files) == 2 else ()
+    task = task_of(options["task"], prompts)
+    wish = wish_of(options)
+    scorer = VideoScorer(Kit(wish, source_of(options["weights"])), RecordStore(Path(options["records"])))
+    clips = list(found(Path(files[0]), prompts, task, scorer, options["shard"]))
+    scorer.kit.check(long=task in LONG_TASKS, text=bool(prompts))
+    if options["backend"] == "vbench_package":
+        from eval.vbench.package import beside
+
+        return beside(clips, task, scorer)
+    outcomes, failures = scored(clips, task, scorer, Path(options["output"]))
+    lines = summary(outcomes, task, scorer, Path(options["output"]), options["shard"], failures) if outcomes else []
+    if failures:
+        raise Partly(lines, [*failures.values(), f"{len(failures)} of {len(clips)} videos failed; the same command tries them again"])
+    return lines
+
+
+def scored(clips: Sequence[Clip], task: str, scorer: VideoScorer, output: Path) -> tuple[dict[str, tuple[Clip, Outcome]], dict[str, str]]:
+    """Outcomes by name, each written as soon as it is there, and why videos failed, in a line each; one that fails stops no other."""
+    outcomes, failures = {}, {}
+    for number, clip in enumerate(clips, 1):
+        title = f"{number}/{len(clips)} {clip.name}"
+        sys.stderr.write("" if sys.stderr.isatty() else f"{title}: {clip.facts.frames} frames\n")  # a log has no use for a bar
+        try:
+            with tqdm(total=clip.facts.frames, desc=title, unit=" frames", disable=None) as bar:
+                outcome = scorer.score(clip.facts, task, clip.spans, clip.texts, bar.update)
+            content = outcome.content() | {"task": task, "borders": clip.borders}
+            write_atomic(output / f"{clip.name}.json", json.dumps(content, indent=1).encode())
+            outcomes[clip.name] = clip, outcome
+        except Exception as error:
+            said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            failures[clip.name] = " ".join((said if clip.name in said else f"{clip.facts.name}: {said}").split())
+            sys.stderr.write(f"{title} failed; the others go on\n")
+    return outcomes, failures
+
+
+def _path(word: str) -> bool:
+    """Whether a word is a path; a run's folder has a `seed=0` in it."""
+    key, equals, _ = word.partition("=")
+    return not word.startswith("-") and (not equals or key not in OPTIONS and ("/" in key or Path(word).exists()))
+
+
+def task_of(word: str, prompts: Sequence[Prompt]) -> str:
+    """The protocol. Raises ValueError where it has to be said, or is unknown."""
+    if word:
+        scopes(word)
+        return word
+    if any(len(prompt.scenes) > 1 for prompt in prompts):
+        raise ValueError(f"task=: prompts of several scenes need one of {', '.join(TASKS)}; nearest is task=smooth")
+    return "long60"
+
+
+def wish_of(options: Mapping[str, str]) -> Wish:
+    """What is to be scored, checked. Raises ValueError."""
+    dimensions = DIMENSIONS if options["dimensions"] == "all" else listed(options["dimensions"])
+    device = options["device"]
+    if device == "auto":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    random = options["weights"] == "random"
+    if random and options["clip_features"] == "dinov2_dreamsim":
+        raise ValueError("clip_features=dinov2_dreamsim: DreamSim has no random weights; nearest with weights=random is dino_clip")
+    firsts = options["clip_features"] or ("dino_clip" if random else "dinov2_dreamsim")
+    return Wish(dimensions, listed(options["text"]), firsts, options["clip_dtype"], device)
+
+
+def source_of(word: str) -> Source:
+    """Where networks come from: `random`, or a folder of weights."""
+    return Random() if word == "random" else Files(Path(word).expanduser())
+
+
+def found(path: Path, prompts: Sequence[Prompt], task: str, scorer: VideoScorer, shard: str) -> Iterator[Clip]:
+    """The videos of a shard in the order of their names, all looked at before any work.
+
+    Raises ValueError that names the first of those that cannot be scored, and how many they are.
+    """
+    paths = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.suffix.lower() in ENDINGS)
+    if not paths:
+        raise ValueError(f"{path}: no such video or folder of videos ({', '.join(ENDINGS)})")
+    part, whole = _shard(shard)
+    clips, complaints = [], list[str]()
+    for index, file in enumerate(paths):
+        if index % whole + 1 != part:
+            continue
+        try:
+            facts = scorer.inspect(file)
+            prompt = prompt_of(file, prompts)
+            spans, by = borders(facts, prompt.durations_s if prompt else None)
+            clips.append(Clip(facts, prompt, tuple(spans), file.stem.removeprefix(prompt.id) if prompt else "", by))
+            check(facts, task, spans, prompt.scenes if prompt else ())
+        except ValueError as error:
+            complaints.append(str(error))
+    if complaints:
+        more = f"; {len(complaints)} of {len(paths)} videos cannot be scored" if len(complaints) > 1 else ""
+        raise ValueError("; ".join(complaints[:NAMED]) + more)
+    return iter(clips)
+
+
+def prompt_of(file: Path, prompts: Sequence[Prompt]) -> Prompt | None:
+    """The prompt that a video's name says; None where there are no prompts. Raises ValueError where none fits."""
+    if not prompts:
+        return None
+    fitting = [prompt for prompt in prompts if file.stem == prompt.id or file.stem.startswith(f"{prompt.id}-")]
+    if not fitting:
+        near = get_close_matches(file.stem, [prompt.id for prompt in prompts], 1, 0)[0]
+        raise ValueError(f"{file}: no prompt has this id; its name is a prompt's id, or that and -<anything>; nearest is {near}")
+    return max(fitting, key=lambda prompt: len(prompt.id))
+
+
+def _shard(text: str) -> tuple[int, int]:
+    part, slash, whole = text.partition("/")
+    if not text:
+        return 1, 1
+    if not (slash and part.isdecimal() and whole.isdecimal() and 1 <= int(part) <= int(whole)):
+        raise ValueError(f"shard={text}: a shard is i/n with 1 <= i <= n, for example 1/4")
+    return int(part), int(whole)
+
+
+def summary(
+    outcomes: Mapping[str, tuple[Clip, Outcome]],
+    task: str,
+    scorer: VideoScorer,
+    output: Path,
+    shard: str,
+    failures: Mapping[str, str],
+) -> list[str]:
+    """Means with intervals over prompts, as lines and as `scores.json` (of a shard alone, `scores-i-of-n.json`)."""
+    values: dict[str, dict[tuple[str, int], float]] = {}
+    for number, (name, (clip, outcome)) in enumerate(outcomes.items()):
+        group = clip.prompt.id if clip.prompt else name
+        for metric, value in outcome.scores.metrics.items():
+            if value is not None:
+                values.setdefault(metric, {})[group, number] = value
+    lines, rows = [], {}
+    for metric, scores in values.items():
+        mean = estimate(scores)
+        assert mean is not None
+        rows[metric] = {"mean": mean.mean, "half_width": mean.half_width, "videos": mean.videos, "prompts": mean.prompts}
+        half = "" if mean.half_width is None else f" ± {mean.half_width:.2f}"
+        lines.append(f"{metric:42s} {mean.mean:8.2f}{half}")
+    videos = [clip.facts for clip, _ in outcomes.values()]
+    cut = {name: sum(map(sum, (outcome.cut.get(name, []) for _, outcome in outcomes.values()))) for name in _cut_by(outcomes)}
+    text = any(clip.prompt for clip, _ in outcomes.values())
+    content: dict[str, Any] = {
+        "v": 1,
+        "task": task,
+        "videos": {facts.path.name: facts.digest for facts in videos},
+        "failed": dict(failures),
+        "borders": {name: clip.borders for name, (clip, _) in outcomes.items()},
+        "fps": sorted({facts.fps for facts in videos}),
+        "frames": sorted({facts.frames for facts in videos}),
+        "tokens_cut": cut,
+        "identity": scorer.kit.identity(long=task in LONG_TASKS, text=text),
+        "metrics": rows,
+    }
+    name = f"scores-{shard.replace('/', '-of-')}.json" if shard else "scores.json"
+    write_atomic(output / name, json.dumps(content, indent=1).encode())
+    for network, count in cut.items():
+        if count:
+            lines.append(f"{count} tokens of prompts did not fit {network} and were cut")
+    if isinstance(scorer.kit.source, Random):
+        lines.append("RANDOM WEIGHTS: these numbers say nothing")
+    taken = ", ".join(f"{by} ({count})" for by, count in Counter(clip.borders for clip, _ in outcomes.values()).items())
+    lines.append(f"borders of scenes taken from (videos): {taken}")
+    return [*lines, f"{len(outcomes)} videos, task={task}; mean ± 95 % interval over prompts; {output / name}"]
+
+
+def _cut_by(outcomes: Mapping[str, tuple[Clip, Outcome]]) -> list[str]:
+    return sorted({network for _, outcome in outcomes.values() for network in outcome.cut})
+
+
+if __name__ == "__main__":
+    if any(word in ("-h", "--help") for word in sys.argv[1:]):
+        sys.exit(print(__doc__))
+    sys.exit(answer(command, sys.argv[1:]))

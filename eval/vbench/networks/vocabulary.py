@@ -1,0 +1,83 @@
+"""Sentences to tokens as OpenAI's CLIP cuts them, from its published word pieces; transformers' tokenizer does the work."""
+
+from __future__ import annotations
+
+import gzip
+import html
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from eval.vbench.networks.interface import VOCABULARY
+from eval.vbench.networks.packages import INSTALL, need
+
+SIZE: Final = 49408
+START: Final = "<|startoftext|>"
+END: Final = "<|endoftext|>"
+_MERGES: Final = SIZE - 2 * 256 - 2
+
+
+def find(beside: Path | None = None) -> Path:
+    """The file of word pieces: in the folder `beside` or one near it, else in an installed `clip` package (which is not imported).
+
+    Raises ValueError naming the file and where it was looked for.
+    """
+    spec = find_spec("clip")
+    around = (beside, *beside.absolute().parents[:2]) if beside else ()
+    folders = [place for near in around for place in (near, *(path.parent for path in sorted(near.glob(f"*/{VOCABULARY}"))))]
+    folders += [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
+    for folder in folders:
+        if (folder / VOCABULARY).is_file():
+            return folder / VOCABULARY
+    where = f"not in {beside} and " if beside else ""
+    raise ValueError(f"text needs {VOCABULARY}: {where}no installed clip package has it: {INSTALL}")
+
+
+class Tokenizer:
+    """Tokens of sentences, and how many of them did not fit."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tokenizer = _tokenizer(path)
+
+    def __call__(self, prompts: Sequence[str], context: int) -> tuple[Tensor, tuple[int, ...]]:
+        """Tokens [B, context] (zeros after the end), and for each sentence how many tokens were cut.
+
+        Start and end marks count; a sentence that is too long keeps its first ones, and its end mark in the last place.
+        Raises ValueError for no sentence at all.
+        """
+        if not prompts:
+            raise ValueError("no sentence to make features of; at least 1 is needed")
+        rows = [self._tokenizer(clean(prompt)).input_ids for prompt in prompts]
+        tokens = torch.zeros(len(rows), context, dtype=torch.long)
+        for row, ids in zip(tokens, rows):
+            kept = ids if len(ids) <= context else [*ids[: context - 1], ids[-1]]
+            row[: len(kept)] = torch.tensor(kept)
+        return tokens, tuple(max(0, len(ids) - context) for ids in rows)
+
+
+def clean(prompt: str) -> str:
+    """A sentence as CLIP reads it: broken encodings repaired, HTML marks resolved (twice, for there are nested ones), small letters."""
+    repaired = need("ftfy", asked="text").fix_text(prompt)
+    return " ".join(html.unescape(html.unescape(repaired)).lower().split())
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(path: Path) -> Any:
+    transformers = need("transformers", asked="text")
+    alphabet = sorted(need("tokenizers", asked="text").pre_tokenizers.ByteLevel.alphabet())
+    try:
+        lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} holds no word pieces of CLIP ({error}); away with it, and fetch it again") from error
+    merges = [tuple(line.split()) for line in lines[1 : _MERGES + 1]]
+    if len(merges) != _MERGES or any(len(pair) != 2 for pair in merges):
+        raise ValueError(f"{path} holds no word pieces of CLIP: {_MERGES} pairs wanted; away with it, and fetch it again")
+    # A piece that ends a word is another token than the same piece inside one.
+    pieces = [*alphabet, *(letter + "</w>" for letter in alphabet), *(a + b for a, b in merges), START, END]
+    return transformers.CLIPTokenizer(vocab={piece: number for number, piece in enumerate(pieces)}, merges=merges)

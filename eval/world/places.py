@@ -1,0 +1,246 @@
+"""Is it this place, and is it not the other one: recall fidelity and leakage, from readings. No torch, no frames.
+
+Prompts say a place's colour and pattern. Its three landmarks, hue and shift of the pattern are its own: who shows them
+again remembers, and who shows them in another place lets the old one leak.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.world.render import LANDMARK, PERIOD, SIZE
+from data.world.words import KINDS
+from eval.world.readings import BLOCK, Floats, Readings, blocks_of, wrapped
+
+SHIPPED = Path(__file__).resolve().parents[2] / "data" / "weights" / "scorer" / "provenance.json"
+COVERED_PX = 12.0
+"""A landmark whose middle is nearer than this to the subject's may be covered."""
+SETTLE_BLOCKS = 3
+"""Blocks at the beginning of a scene that may still be on the way from the last one; left out where the scene is longer."""
+BEFORE_BLOCKS = 4
+"""Blocks before a switch that say what the old place was."""
+LEAK_BLOCKS = 6
+"""Blocks after a switch over which leakage is averaged: 4.5 s."""
+STANDING = 0.5
+"""The least number of landmarks (sum of their probabilities) about which anything can be said."""
+BY_CHANCE = 3 / 16 / 4
+"""Share of an old place's landmarks that a new one repeats by chance: three of sixteen cells, one of four colours."""
+HUE_REACH = 0.5
+"""Difference in hue (of a range of 2) at which two places have nothing left in common."""
+
+# Columns: the angles down, right, sum and difference; rows: plain, striped, checked, dotted.
+_SHOWN = np.array([[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1], [1, 1, 0, 0]], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Look:
+    """A place over some frames.
+
+    cells [16, 4]: probability of a landmark of each colour. seen [16]: share of the frames in which nothing covered the
+    cell. hue -1..1. turns [4]: mean shifts, complex. words: kind -> mean probability of each word, place and pattern.
+    """
+
+    cells: Floats
+    seen: Floats
+    hue: float
+    turns: NDArray[np.complex128]
+    words: dict[str, Floats]
+
+
+def look(readings: Readings) -> Look:
+    """The place in `readings`, whatever the subject covers meanwhile: hue by the median, the rest by means.
+
+    A cell counts in those frames in which the subject is away from its landmark, or in all if it never is.
+    """
+    free = _free(readings.centres)
+    seen = free.mean(0)
+    weight = np.where(seen > 0, free, 1.0)[..., None]
+    cells = (weight * readings.cells[..., 1:]).sum(0) / weight.sum(0)
+    words = {kind: readings.words[kind].mean(0) for kind in ("place", "pattern")}
+    return Look(cells, seen, float(np.median(readings.hue)), readings.turns.mean(0), words)
+
+
+def _free(centres: Floats) -> Floats:
+    """1 where no subject at `centres` [T, 2] can cover a cell's landmark, else 0: [T, 16]."""
+    middle = PERIOD * np.arange(SIZE // PERIOD) + PERIOD / 2 + (LANDMARK - 1) / 2
+    away = [wrapped(middle - centres[:, axis, None]) for axis in (0, 1)]
+    distance = np.hypot(away[1][:, :, None], away[0][:, None, :])
+    free: Floats = (distance >= COVERED_PX).astype(np.float64).reshape(len(centres), -1)
+    return free
+
+
+def landmark_agreement(first: Floats, again: Floats, left: Floats) -> float:
+    """Common landmarks over all landmarks, 0..1, of cells [16, 4]: sum of smaller over sum of larger probabilities.
+
+    Landmarks of `first` that the scene just left, `left`, showed as well do not count: who never took them away has not
+    brought them back. 0 where that leaves none of its own.
+    """
+    own = 1.0 - np.minimum(first, left)
+    if (own * first).sum() < STANDING:
+        return 0.0
+    return float((own * np.minimum(first, again)).sum() / (own * np.maximum(first, again)).sum())
+
+
+def hue_agreement(first: float, again: float) -> float:
+    """1 for the same hue, falling straight to 0 at a difference of 0.5."""
+    return max(0.0, 1.0 - abs(first - again) / HUE_REACH)
+
+
+def shift_agreement(first: Look, again: Look) -> float:
+    """Mean cosine (negative ones as 0) between the shifts that the first place's pattern shows; 1 for the same shift."""
+    shown = first.words["pattern"] @ _SHOWN
+    cosine = np.cos(np.angle(first.turns) - np.angle(again.turns))
+    return float((shown * np.clip(cosine, 0, None)).sum() / max(shown.sum(), 1e-9))
+
+
+def fidelity(first: Look, again: Look, left: Look) -> dict[str, float]:
+    """How much of what sets the place `first` apart from the scene just left came back in `again`, 0..1.
+
+    The whole as "fidelity", and its parts. Landmarks count half; hue and shift a quarter each, and less the more alike they
+    were in the scene just left, as they are now and then by chance. What the first showing does not have (landmarks of a
+    place without any, the shift of a plain one) is left out, and the rest counts for it; 0 if nothing is left.
+    """
+    patterned = 1.0 - float(first.words["pattern"][KINDS["pattern"].index("plain")])
+    parts = {"hue": hue_agreement(first.hue, again.hue), "shift": shift_agreement(first, again)}
+    weights = {"hue": 0.25 * (1 - hue_agreement(first.hue, left.hue)), "shift": 0.25 * patterned * (1 - _shift_left(first, left))}
+    if first.cells.sum() >= STANDING:
+        parts["landmarks"], weights["landmarks"] = landmark_agreement(first.cells, again.cells, left.cells), 0.5
+    whole = sum(weights[part] * parts[part] for part in parts) / max(sum(weights.values()), 1e-9)
+    if patterned < 0.5:
+        del parts["shift"]
+    return {"fidelity": whole, **parts}
+
+
+def _shift_left(first: Look, left: Look) -> float:
+    """Agreement of shifts with the scene just left, as far as its pattern shows the same angles."""
+    shown = first.words["pattern"] @ _SHOWN
+    both = shown * (left.words["pattern"] @ _SHOWN)
+    return shift_agreement(first, left) * float(both.sum() / max(shown.sum(), 1e-9))
+
+
+def settled(start: int, end: int) -> tuple[int, int]:
+    """Frames [start, end) of a scene without its first three blocks; all of a scene of six blocks or less."""
+    skip = SETTLE_BLOCKS * BLOCK
+    return (start + skip, end) if end - start > 2 * skip else (start, end)
+
+
+def switches(words: Sequence[Mapping[str, str]]) -> list[int]:
+    """Indices of the scenes that are said to be in another place than the scene before them."""
+
+    def place(scene: Mapping[str, str]) -> tuple[str | None, str | None]:
+        return scene.get("place"), scene.get("pattern")
+
+    return [scene for scene in range(1, len(words)) if None not in place(words[scene]) and place(words[scene]) != place(words[scene - 1])]
+
+
+def leakage(old: Look, new: Mapping[str, str], known: Look | None, block: Readings) -> float | None:
+    """Share of the place `old` that is left in a block after the switch, 0..1; None where nothing can tell.
+
+    new: what the sentence says now. known: the new place as it was shown before, if it was. The mean of up to three shares:
+    of the old colour's and of the old pattern's probability, taken as they were shown before the switch (without the word
+    that is said now), and of the old landmarks that still stand, less those that stand by chance or rightly.
+    """
+    shares = []
+    now = look(block)
+    for kind, before in old.words.items():
+        others = np.array([word != new.get(kind) for word in KINDS[kind]])
+        there = before * others
+        if there.sum() >= 0.5:
+            shares.append(float(there @ now.words[kind] / (there @ before)))
+    wrong = old.cells * (now.seen > 0)[:, None] * (1.0 if known is None else 1.0 - known.cells)
+    if wrong.sum() >= STANDING:
+        chance = BY_CHANCE if known is None else 0.0
+        shares.append((float((wrong * now.cells).sum() / (wrong * old.cells).sum()) - chance) / (1 - chance))
+    return float(np.clip(np.mean(np.clip(shares, 0, 1)), 0, 1)) if shares else None
+
+
+def leak_curve(
+    readings: Readings, old: tuple[int, int], new: tuple[int, int], words: Mapping[str, str], known: tuple[int, int] | None = None
+) -> list[float | None]:
+    """`leakage` of each block of the scene `new`, frames [start, end), after the scene `old`; `known` was the same place."""
+    before = look(readings.span(max(old[0], old[1] - BEFORE_BLOCKS * BLOCK), old[1]))
+    shown = None if known is None else look(readings.span(*settled(*known)))
+    return [leakage(before, words, shown, readings.span(*block)) for block in blocks_of(*new)]
+
+
+def mean_leak(curves: Sequence[Sequence[float | None]]) -> float | None:
+    """Mean over the switches of the mean over their first six blocks; None without any."""
+    means = [np.mean(told) for curve in curves if (told := [share for share in curve[:LEAK_BLOCKS] if share is not None])]
+    return float(np.mean(means)) if means else None
+
+
+def half_life(curves: Sequence[Sequence[float | None]]) -> float | None:
+    """Blocks after which half of the old place is gone, from the mean curve; None without any.
+
+    A curve begins at 1 at the switch, has its values in the middles of blocks, and is straight between them. Where it never
+    falls to a half, the answer is its length: at least so long.
+    """
+    length = min((len(curve) for curve in curves), default=0)
+    mean = []
+    for block in range(length):
+        told = [share for curve in curves if (share := curve[block]) is not None]
+        if told:
+            mean.append((block + 0.5, float(np.mean(told))))
+    before = (0.0, 1.0)
+    for at, share in mean:
+        if share <= 0.5:
+            return before[0] + (at - before[0]) * (before[1] - 0.5) / (before[1] - share)
+        before = (at, share)
+    return float(length) if mean else None
+
+
+@dataclass(frozen=True)
+class Told:
+    """What identity says of one video: metrics by their names in the store, and for each scene what they are made of."""
+
+    metrics: dict[str, float]
+    per_segment: list[dict[str, Any]]
+
+
+def tell(
+    readings: Readings, words: Sequence[Mapping[str, str]], spans: Sequence[tuple[int, int]], pairs: Sequence[tuple[int, int]]
+) -> Told:
+    """Recall fidelity and leakage of a video, 0..100, and the half-life of leakage in blocks.
+
+    words: what each scene's sentence says. spans: frames [start, end) of each scene. pairs: (recalled, first showing) of
+    scenes; recall fidelity is their mean and is only told if there are any. Leakage is only told if a scene is said to be
+    in another place than the one before it.
+    """
+    per_segment: list[dict[str, Any]] = [{} for _ in spans]
+    fidelities = []
+    for late, early in pairs:
+        first_look, again, left = (look(readings.span(*settled(*spans[scene]))) for scene in (early, late, late - 1))
+        parts = fidelity(first_look, again, left)
+        per_segment[late]["recall"] = {part: round(100 * value, 2) for part, value in parts.items()}
+        fidelities.append(parts["fidelity"])
+    first = dict(pairs)
+    curves = []
+    for scene in switches(words):
+        known = spans[first[scene]] if scene in first else None
+        curve = leak_curve(readings, spans[scene - 1], spans[scene], words[scene], known)
+        per_segment[scene]["leakage"] = [None if share is None else round(share, 4) for share in curve]
+        curves.append(curve)
+    metrics = {"world.recall_fidelity": 100 * float(np.mean(fidelities))} if fidelities else {}
+    leak, half = mean_leak(curves), half_life(curves)
+    if leak is not None and half is not None:
+        metrics |= {"world.leakage": 100 * leak, "world.half_life_blocks": half}
+    return Told(metrics, per_segment)
+
+
+def anchors(path: Path = SHIPPED) -> dict[str, tuple[float, float]]:
+    """Score -> (chance, ceiling) of the shipped scorer, 0..100, as measured on renders when it was trained.
+
+    chance: places drawn anew from the same words (for leakage: no switch at all). ceiling: the same places again (for
+    leakage: clean cuts). Raises ValueError if the file does not tell.
+    """
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if "anchors" not in record:
+        raise ValueError(f"{path}: no anchors; `python -m jobs.train.scorer --output {path.parent}` measures them")
+    return {name: (float(chance), float(ceiling)) for name, (chance, ceiling) in record["anchors"].items()}

@@ -1,0 +1,145 @@
+"""What can be read in frames of the world: words, landmarks, hue, shift of the pattern, and how the subject moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.world.render import SIZE, displacement
+from data.world.words import KINDS, MOTIONS, VOCABULARY
+from eval.measures.formulas import Frames
+
+if TYPE_CHECKING:
+    from eval.world.encoder import FrameEncoder, Seen
+
+Floats = NDArray[np.float64]
+
+BLOCK = 12
+"""Pixel frames in a block."""
+LOOPS = {"circling": 48, "bouncing": 24}
+"""Frames after which a motion repeats; to begin a straight one later is only to begin it elsewhere."""
+LEAST = 24
+"""Frames from which on one motion can be told from another: a whole bounce, half a circle."""
+MOTION_WINDOW = 36
+"""Frames over which motion is read: three blocks, 2.25 s."""
+MOVES = 0.5
+"""Share of a motion's own way that it must explain to be called that motion."""
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What is read in T frames.
+
+    words: kind -> probability of each of its words, in the order of KINDS, [T, K]. cells [T, 16, 5]: probability that a
+    cell of the 4x4 grid holds nothing, or a landmark of each colour. hue [T], -1 to 1. turns [T, 4]: the pattern's shifts
+    as complex numbers of length about 1, in the order of `eval.world.encoder.ANGLES`. centres [T, 2]: (x, y) of the subject in
+    pixels, 0..48.
+    """
+
+    words: dict[str, Floats]
+    cells: Floats
+    hue: Floats
+    turns: NDArray[np.complex128]
+    centres: Floats
+
+    def span(self, start: int, end: int) -> Readings:
+        """The readings of frames [start, end)."""
+        part = slice(start, end)
+        words = {kind: values[part] for kind, values in self.words.items()}
+        return Readings(words, self.cells[part], self.hue[part], self.turns[part], self.centres[part])
+
+
+def readings_of(seen: Seen) -> Readings:
+    """Readings of what the encoder saw."""
+    words = {kind: scores.double().softmax(1).numpy() for kind, scores in seen.words.items()}
+    surface, centre = seen.surface.double().numpy(), seen.centre.double().numpy()
+    half = (surface.shape[1] - 1) // 2
+    turns = surface[:, 1 : 1 + half] + 1j * surface[:, 1 + half :]
+    around = np.arctan2(centre[:, 2:], centre[:, :2]) * (SIZE / (2 * np.pi))
+    return Readings(words, seen.cells.double().softmax(2).numpy(), surface[:, 0], turns, np.mod(around, SIZE))
+
+
+def read(encoder: FrameEncoder, frames: Frames) -> Readings:
+    """Readings of video frames uint8 [T, 48, 48, 3]."""
+    import torch
+
+    return readings_of(encoder.frames(torch.from_numpy(np.ascontiguousarray(frames))))
+
+
+def said(text: str) -> dict[str, str]:
+    """Kind -> word, for each kind of which `text` says exactly one; ValueError names a word that the world does not know."""
+    concepts = VOCABULARY.concepts_of(text)
+    found = {kind: [word for word in concepts if word in known] for kind, known in KINDS.items()}
+    return {kind: words[0] for kind, words in found.items() if len(words) == 1}
+
+
+def wrapped(distance: Floats) -> Floats:
+    """Distances in pixels as the shorter way round the world, -24 to 24."""
+    return np.mod(distance + SIZE / 2, SIZE) - SIZE / 2
+
+
+def motion_fits(centres: Floats) -> dict[str, float]:
+    """How much of each motion the path `centres` [T, 2] follows: 1 exactly, 0 no better than standing still, else below.
+
+    The best fit over all moments at which the motion may have begun and all places; distances are taken around the world,
+    so that one misread frame costs one frame. Raises ValueError for fewer than 24 frames.
+    """
+    if len(centres) < LEAST:
+        raise ValueError(f"{len(centres)} frame(s): motions are told apart from {LEAST} frames on")
+    fits = {}
+    for motion in MOTIONS:
+        paths, still = _paths(motion, len(centres))
+        fits[motion] = float((1 - _scatter(centres - paths) / still).max())
+    return fits
+
+
+def motion_of(centres: Floats) -> str | None:
+    """The motion that the path `centres` [T, 2] follows best; None if it follows none by half."""
+    fits = motion_fits(centres)
+    best = max(fits, key=lambda motion: fits[motion])
+    return best if fits[best] >= MOVES else None
+
+
+@lru_cache(maxsize=64)
+def _paths(motion: str, frames: int) -> tuple[Floats, Floats]:
+    """A motion's paths from every moment of its loop, [N, T, 2], and how far each scatters about its middle, [N]."""
+    time = np.arange(frames, dtype=np.float64)
+    paths = np.stack([displacement(motion, time + begin) for begin in range(LOOPS.get(motion, 1))])
+    return paths, _scatter(paths)
+
+
+def _scatter(points: Floats) -> Floats:
+    """Mean square distance in px^2 of `points` [..., T, 2] from their own middle, all taken around the world."""
+    middle = np.angle(np.exp(2j * np.pi / SIZE * points).mean(-2, keepdims=True)) * (SIZE / (2 * np.pi))
+    return (wrapped(points - middle) ** 2).sum(-1).mean(-1)
+
+
+def blocks_of(start: int, end: int) -> list[tuple[int, int]]:
+    """Frames [first, last) of the blocks of a segment; the last block may be shorter."""
+    return [(first, min(first + BLOCK, end)) for first in range(start, end, BLOCK)]
+
+
+def probabilities(readings: Readings, words: Mapping[str, str]) -> dict[str, float]:
+    """Mean probability over frames of the words that a sentence says, for the kinds that a frame shows."""
+    mean = {kind: values.mean(0) for kind, values in readings.words.items()}
+    return {kind: float(mean[kind][KINDS[kind].index(words[kind])]) for kind in mean if kind in words}
+
+
+def right(readings: Readings, words: Mapping[str, str]) -> dict[str, bool]:
+    """Whether the likeliest word over these frames is the one that was said, for each visible kind that was said."""
+    likeliest = {kind: KINDS[kind][int(values.mean(0).argmax())] for kind, values in readings.words.items()}
+    return {kind: word == words[kind] for kind, word in likeliest.items() if kind in words}
+
+
+def right_pairs(readings: Readings, words: Mapping[str, str]) -> dict[str, int | None]:
+    """Whether place (colour and pattern) and subject (shape and colour) are what was said: 1, 0, or None if it was not said."""
+    found = right(readings, words)
+    pairs = {"place_right": ("place", "pattern"), "subject_right": ("shape", "colour")}
+    return {
+        name: int(all(found[kind] for kind in kinds)) if all(kind in found for kind in kinds) else None for name, kinds in pairs.items()
+    }

@@ -1,0 +1,229 @@
+"""The embedded scorer: VBench's formulas on an encoder of the small world, and what only the world's truth can tell.
+
+VBench's dimensions, all but flickering, are named `proxy.`; the world's own scores `world.`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from echo.scene import FPS
+from eval.measures.flow import motion
+from eval.measures.formulas import Frames, Vectors, consistency, dynamic_share, pair_consistency, sampling_step, temporal_flickering
+from eval.measures.quality import Quality
+from eval.protocol import Scope, recalled, scopes
+from eval.world.encoder import SIZE, FrameEncoder
+from eval.world.places import tell
+from eval.world.readings import LEAST, MOTION_WINDOW, Readings, blocks_of, motion_of, probabilities, readings_of, right_pairs, said
+
+Span = tuple[int, int]
+
+SAMPLED = 3
+"""Every how many frames image quality is measured."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one video, 0..100 as papers print them.
+
+    metrics: name in the store -> score. per_segment: for each scene what the scores are made of. per_block: for each block
+    of 12 frames the probabilities (0..1) of the words that its scene says, whether place (colour and pattern), subject
+    (shape and colour) and motion (over the last three blocks of the scene so far) are right (1, 0, or None where the
+    sentence or so few frames cannot tell), and the quality of its frames.
+    """
+
+    metrics: dict[str, float]
+    per_segment: list[dict[str, Any]]
+    per_block: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What is measured of a video once; every score is arithmetic on it."""
+
+    frames: Frames
+    subject: Vectors
+    place: Vectors
+    to_text: list[float]
+    """Mean cosine of each segment's frames with its own sentence."""
+    fastest_px: NDArray[np.float64]
+    smoothness: float
+    spans: Sequence[Span]
+    step: int
+    readings: Readings
+    quality: NDArray[np.float64]
+    """Of each frame, 0..100, measured in every third."""
+
+
+class EmbeddedScorer:
+    """Scores videos of the small world."""
+
+    def __init__(self, encoder: FrameEncoder, quality: Quality) -> None:
+        self.encoder = encoder
+        self.quality = quality
+
+    def save(self, path: Path) -> None:
+        """Write what `load` reads."""
+        fitted = {f"quality.{name}": torch.from_numpy(value) for name, value in self.quality.save().items()}
+        save_file(self.encoder.save() | fitted, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> EmbeddedScorer:
+        """The scorer whose weights lie at `path` (safetensors).
+
+        Raises ValueError naming the path and the command that makes the file, if it is not there or not a scorer's.
+        """
+        if not Path(path).is_file():
+            raise ValueError(f"no scorer weights at {path}; `python -m jobs.train.scorer` makes them")
+        try:
+            tensors = load_file(path)
+            fitted = {name.removeprefix("quality."): tensors.pop(name).numpy() for name in list(tensors) if name.startswith("quality.")}
+            return cls(FrameEncoder.load(tensors), Quality.load(fitted))
+        except (SafetensorError, KeyError, RuntimeError) as error:
+            why = str(error).partition("\n")[0]
+            raise ValueError(f"{path} holds no embedded scorer of this version ({why}); `python -m jobs.train.scorer` makes one") from error
+
+    def score(self, frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span], task: str) -> Scores:
+        """Scores of one video.
+
+        frames: uint8 [T, 48, 48, 3] at 16 fps. scene_texts: a sentence for each scene. segments: [start, end) of each
+        scene in frames. task: a key of `eval.protocol.TASKS`. Raises ValueError for frames of another type or size,
+        for segments that do not cover them, and as `scopes` and the text encoder do.
+        """
+        dimensions = scopes(task)
+        _check(frames, scene_texts, segments)
+        measured = self._measure(frames, scene_texts, segments)
+        produced: dict[str, float] = {}
+        for dimension, scope in dimensions.items():
+            if dimension in _SCORED:
+                name = dimension if dimension == "temporal_flickering" else f"proxy.{dimension}"
+                produced[name] = 100.0 * _SCORED[dimension](measured, scope)
+        words = [said(text) for text in scene_texts]
+        told = tell(measured.readings, words, segments, recalled(len(segments)) if task == "recall" else [])
+        per_segment = [vbench | world for vbench, world in zip(_per_segment(measured), told.per_segment, strict=True)]
+        return Scores(produced | told.metrics, per_segment, _per_block(measured, words))
+
+    def _measure(self, frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span]) -> _Measured:
+        seen = self.encoder.frames(torch.from_numpy(np.ascontiguousarray(frames)))
+        features = seen.features
+        said: Vectors = self.encoder.sentences(scene_texts).numpy()
+        shown: Vectors = features.joint.numpy()
+        to_text = [float((shown[start:end] @ text).mean()) for (start, end), text in zip(segments, said, strict=True)]
+        step = sampling_step(FPS)
+        fastest_px, smoothness = motion(frames, step)
+        return _Measured(
+            frames, features.subject.numpy(), features.place.numpy(), to_text, fastest_px, smoothness, segments, step,
+            readings_of(seen), np.repeat(self.quality.scores(frames[::SAMPLED]), SAMPLED)[: len(frames)],
+        )  # fmt: skip
+
+
+def _check(frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span]) -> None:
+    """Raise ValueError for what cannot be scored, before any work."""
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (SIZE, SIZE, 3):
+        raise ValueError(
+            f"frames {frames.dtype} {list(frames.shape)}: the embedded scorer reads uint8 [T, {SIZE}, {SIZE}, 3]; "
+            "other sizes need another scorer"
+        )
+    if len(scene_texts) != len(segments):
+        raise ValueError(f"{len(scene_texts)} sentences for {len(segments)} segments; each scene needs one of both")
+    ends = [0, *(end for _, end in segments)]
+    if [start for start, _ in segments] != ends[:-1] or ends[-1] != len(frames):
+        raise ValueError(f"segments {list(segments)} do not cover the {len(frames)} frames one after the other")
+
+
+def _consistency(features: Vectors, spans: Sequence[Span], scope: Scope) -> float:
+    if scope is Scope.whole:
+        return consistency(features)
+    if scope is Scope.segments:
+        return float(np.mean([consistency(features[start:end]) for start, end in spans]))
+    pairs = [(features[slice(*spans[early])], features[slice(*spans[late])]) for late, early in recalled(len(spans))]
+    return float(np.mean([pair_consistency(reference, again) for reference, again in pairs]))
+
+
+def _text_alignment(measured: _Measured, scope: Scope) -> float:
+    if scope is not Scope.segments:
+        raise ValueError(f"text alignment over {scope}: every scene has its own sentence, so the scope is segments")
+    return float(np.mean(measured.to_text))
+
+
+def _whole(scope: Scope, dimension: str) -> None:
+    """Raise ValueError where a protocol asks a whole-video dimension for anything else."""
+    if scope is not Scope.whole:
+        raise ValueError(f"{dimension} over {scope}: it is only defined here over the whole video")
+
+
+def _flickering(measured: _Measured, scope: Scope) -> float:
+    _whole(scope, "temporal_flickering")
+    return temporal_flickering(measured.frames)
+
+
+def _smoothness(measured: _Measured, scope: Scope) -> float:
+    _whole(scope, "motion_smoothness")
+    return measured.smoothness
+
+
+def _dynamic(measured: _Measured, scope: Scope) -> float:
+    _whole(scope, "dynamic_degree")
+    return dynamic_share(measured.fastest_px, *measured.frames.shape[1:3])
+
+
+def _imaging(measured: _Measured, scope: Scope) -> float:
+    _whole(scope, "imaging_quality")
+    return float(measured.quality.mean()) / 100
+
+
+_SCORED: dict[str, Callable[[_Measured, Scope], float]] = {
+    "subject_consistency": lambda measured, scope: _consistency(measured.subject, measured.spans, scope),
+    "background_consistency": lambda measured, scope: _consistency(measured.place, measured.spans, scope),
+    "text_alignment": _text_alignment,
+    "temporal_flickering": _flickering,
+    "motion_smoothness": _smoothness,
+    "dynamic_degree": _dynamic,
+    "imaging_quality": _imaging,
+}
+
+
+def _per_segment(measured: _Measured) -> list[dict[str, Any]]:
+    """What a reader needs to see why a score is what it is; cosines and shares x100, motion in pixels."""
+    found = []
+    for (start, end), cosine in zip(measured.spans, measured.to_text, strict=True):
+        pairs = measured.fastest_px[-(-start // measured.step) : (end - 1) // measured.step]
+        found.append(
+            {
+                "start": start,
+                "end": end,
+                "proxy.text_alignment": round(100 * cosine, 4),
+                "proxy.subject_consistency": round(100 * consistency(measured.subject[start:end]), 4),
+                "proxy.background_consistency": round(100 * consistency(measured.place[start:end]), 4),
+                "temporal_flickering": round(100 * temporal_flickering(measured.frames[start:end]), 4),
+                "proxy.imaging_quality": round(float(measured.quality[start:end].mean()), 4),
+                "fastest_px": round(float(pairs.mean()), 4) if len(pairs) else None,
+            }
+        )
+    return found
+
+
+def _per_block(measured: _Measured, words: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """What each block of 12 frames shows of what its scene says; see `Scores`."""
+    found: list[dict[str, Any]] = []
+    for (begin, finish), scene in zip(measured.spans, words, strict=True):
+        for start, end in blocks_of(begin, finish):
+            here = measured.readings.span(start, end)
+            shown = probabilities(here, scene)
+            path = measured.readings.centres[max(begin, end - MOTION_WINDOW) : end]
+            moves = int(motion_of(path) == scene["motion"]) if "motion" in scene and len(path) >= LEAST else None
+            found.append(
+                {kind: round(value, 4) for kind, value in shown.items()}
+                | right_pairs(here, scene)
+                | {"motion_right": moves, "quality": round(float(measured.quality[start:end].mean()), 2)}
+            )
+    return found

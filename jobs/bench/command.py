@@ -1,0 +1,281 @@
+"""Speed and memory of cache policies on a backbone of Wan2.1's make, on whatever device there is.
+
+    python -m jobs.bench.command backbone=self_forcing weights=random method=echo,self_forcing [geometry=tiny|native] [KEY=VALUE ...]
+    python -m jobs.bench.command parity [geometry=tiny|native] [blocks=N]
+    python -m jobs.bench.command one_block [method=echo] [threads=N]
+
+The first measures each method after a warm-up and with its window full: milliseconds of a block and of each pass, the three
+speeds, policy overhead, first block behind each kind of switch, recache, codec, memory measured beside computed, TFLOP/s. It
+ends within seconds=480, shared out among the methods; what did not fit is noted. parity: bf16 against fp32 and compiled against
+eager, as differences of latents. one_block: a single block of the true size, cache all but empty.
+Without weights= they are random, without geometry= the native one on a graphics card and the tiny one on a processor. Texts are
+random rows: no encoder is loaded, and its time is in no figure. The JSON goes to output=FILE and holds all values and provenance.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+
+from baselines.presets import make_policy, preset
+from echo.backbone import sizes
+from echo.backbone.extras import need
+from echo.backbone.interface import VideoModel
+from echo.backbone.real import Parts, RealBackbone
+from echo.scene import Script
+from eval.arguments import answer, nearest, parse
+from jobs.bench import flops
+from jobs.bench.measure import LEAST_BLOCKS, Rig, measure, setup_of
+from jobs.bench.parity import gap, latents
+from jobs.launch.sweep import plain_of
+from jobs.memory.forecast import Meter, forecast, gb
+from jobs.memory.parts import codec_sizes
+from jobs.spec import backbones
+from jobs.spec.config import ROOT, RunConfig, from_plain
+from jobs.spec.mistakes import explain
+from jobs.store import provenance
+from jobs.work.progress import say
+
+METHODS = "self_forcing,longlive,infinity_rope,deep_forcing_official,rolling_sink,echo"
+KNOWN = {
+    "backbone": "self_forcing", "weights": "random", "method": METHODS, "geometry": "", "blocks": "20", "compile": "none",
+    "kernel": "auto", "window": "shared", "dtype": "bfloat16", "decoder": "wan", "codec_dtype": "", "seconds": "480", "threads": "1",
+    "device": "", "batch": "1", "checkpoints": "checkpoints", "output": "",
+}  # fmt: skip
+COMMANDS = ("speed", "parity", "one_block")
+WHOLE = ("blocks", "seconds", "threads", "batch")
+
+
+def given(words: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """The command and its settings, `device` and `geometry` filled in. Raises ValueError for words or values that are not understood."""
+    values, names = parse(words, KNOWN, COMMANDS)
+    for key in WHOLE:
+        if not values[key].isdecimal() or int(values[key]) < 1:
+            raise ValueError(f"{key}={values[key]}: a whole number from 1 on; nearest is {KNOWN[key]}")
+    if int(values["blocks"]) < LEAST_BLOCKS:
+        raise ValueError(f"blocks={values['blocks']}: a median wants some; nearest is {LEAST_BLOCKS}")
+    command = names[-1] if names else "speed"
+    if not values["device"]:
+        values["device"] = "cuda" if torch.cuda.is_available() and command != "one_block" else "cpu"
+    if not values["geometry"]:
+        values["geometry"] = "native" if values["device"] == "cuda" or command == "one_block" else "tiny"
+    if values["geometry"] not in sizes.SIZES:
+        raise ValueError(
+            f"geometry={values['geometry']}: nearest is {nearest(values['geometry'], list(sizes.SIZES))} of {', '.join(sizes.SIZES)}"
+        )
+    if values["device"] == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda: torch sees no CUDA card here; nearest is device=cpu")
+    return command, values
+
+
+def config_of(values: Mapping[str, str]) -> RunConfig:
+    """The run's config that these settings stand for, so that all is checked and resolved as a run's is. Raises ValueError."""
+    if "parts" not in preset("backbone", values["backbone"]):
+        raise ValueError(f"backbone={values['backbone']}: has no parts to be measured; nearest is backbone=self_forcing")
+    words = [
+        f"backbone={values['backbone']}", f"weights={values['weights']}", f"geometry={values['geometry']}",
+        f"checkpoints={values['checkpoints']}", f"backbone.dtype={values['dtype']}", f"backbone.threads={values['threads']}",
+        f"batch={values['batch']}",
+    ]  # fmt: skip
+    parts = {name: values[name] for name in ("device", "kernel", "compile", "window", "decoder", "codec_dtype") if values[name]}
+    words += [f"backbone.parts.{name}={value}" for name, value in parts.items()]
+    try:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            plain = plain_of(compose("config", words))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(explain(error, words)) from None
+    config = backbones.resolved(from_plain(plain))
+    backbones.check(config)
+    return config
+
+
+def text_rows(parts: Parts, batch: int) -> Tensor:
+    """Rows of a text of full length that nobody wrote, [B, text_len, text_dim]."""
+    c = parts.network
+    rows = torch.randn(batch, c.text_len, c.text_dim, generator=torch.Generator().manual_seed(1))
+    dtype = torch.bfloat16 if parts.dtype == "bfloat16" else torch.float32
+    return rows.to(parts.device, dtype)
+
+
+def memory_fields(parts: Parts) -> dict[str, Any]:
+    """Fields of `jobs.memory.forecast.Setup` that say how the parts are computed."""
+    return {
+        "dtype": parts.dtype, "codec_dtype": parts.codec_dtype, "codec": codec_sizes(parts.decoder, parts.size), "text_on_device": False
+    }  # fmt: skip
+
+
+def speed(values: Mapping[str, str], methods: Sequence[str], tell: Callable[[str], None] = say) -> dict[str, Any]:
+    """Measure methods one after the other; the JSON's content."""
+    for method in methods:
+        make_policy({"method": method})  # refused now rather than after the first one's minutes
+    begun = time.monotonic()
+    config = config_of(values)
+    parts = backbones.parts(config)
+    if parts.decoder == "wan":
+        need("diffusers.models.autoencoders.autoencoder_kl_wan")  # what a library takes of a process's memory is no run's
+    whole = Meter(parts.device)
+    whole.start()
+    backbone = RealBackbone(parts)
+    _ = backbone.network, backbone.codec
+    loaded_s = time.monotonic() - begun
+    blocks, batch = int(values["blocks"]), int(values["batch"])
+    rig = Rig(backbone, parts.network, text_rows(parts, batch), blocks, 0.0, batch, memory_fields(parts), whole, compile=parts.compile)
+    rig.rehearse(methods)
+    head = _head("speed", values, config, backbone)  # code and settings as they are now, whatever is committed meanwhile
+    rows, failed = list[dict[str, Any]](), dict[str, str]()
+    for index, method in enumerate(methods):
+        rig.method_s = 0.95 * max(0.0, int(values["seconds"]) - (time.monotonic() - begun)) / (len(methods) - index)
+        try:
+            row = measure(rig, method)
+        except (RuntimeError, ValueError) as error:  # too little memory for one method is no reason to lose the others
+            failed[method] = str(error).splitlines()[0]
+            tell(f"{method}: not measured: {failed[method]}")
+            rig.release()
+            continue
+        peak = flops.peak_tflops(provenance.gpu_name(), parts.dtype) if parts.device == "cuda" else None
+        row["percent_of_peak"] = None if peak is None else round(100 * row["tflops"] / peak, 2)
+        rows.append(row)
+        tell(_told(row))
+    return head | {
+        "load_s": round(loaded_s, 2),
+        "clock": rig.watch.clock,
+        "device_peak_tflops": flops.peak_tflops(provenance.gpu_name(), parts.dtype) if parts.device == "cuda" else None,
+        "text": "random rows; encoding is in no figure",
+        "noise": "drawn once; drawing is in no figure",
+        "methods": rows,
+        "failed": failed,
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    memory = row["memory"]
+    return (
+        f"{row['method']}: block {row['block_ms']['median']:.1f} ms (p95 {row['block_ms']['p95']:.1f}), {row['fps_dit']:.2f} FPS, "
+        f"end to end {row['fps_end_to_end']:.2f}, overhead {row['overhead']['percent']:.2f} %, memory {gb(memory['measured_bytes'])} GB "
+        f"({gb(memory['computed_bytes'])} computed)" + "".join(f"; {note}" for note in row["notes"])
+    )
+
+
+def _head(what: str, values: Mapping[str, str], config: RunConfig, backbone: VideoModel) -> dict[str, Any]:
+    """What was measured, on what, by which code."""
+    parts, g = backbones.parts_of(config), backbone.geometry
+    used = dict(values) | {"device": parts.device, "kernel": parts.kernel, "codec_dtype": parts.codec_dtype}
+    facts = provenance.describe([f"python -m jobs.bench.command {what}", *(f"{key}={value}" for key, value in values.items())], used)
+    return {
+        "v": 1,
+        "what": what,
+        "backbone": config.backbone.name,
+        "label": config.backbone.label,
+        "weights": config.weights,
+        "geometry": config.geometry,
+        "frame_px": [parts.height_px, parts.width_px],
+        "tokens_per_frame": g.tokens_per_frame,
+        "device": parts.device,
+        "device_name": provenance.gpu_name() if parts.device == "cuda" else provenance.cpu(),
+        **{name: used[name] for name in ("dtype", "kernel", "compile", "window", "decoder", "codec_dtype", "threads", "batch")},
+        "provenance": facts,
+    }
+
+
+def parity(values: Mapping[str, str]) -> dict[str, Any]:
+    """bf16 against fp32, and each way of compiling that this device has against eager, over the same noise; one network at a time."""
+    config = config_of({**values, "compile": "none", "dtype": "float32"})
+    parts, blocks, method = backbones.parts(config), min(8, int(values["blocks"])), values["method"].split(",")[-1]
+    policy, card = make_policy({"method": method}), parts.device == "cuda"
+    eager, modes = ("bfloat16", ["blocks", "graphs"]) if card else ("float32", ["blocks"])
+    ways = [("float32", "none"), ("bfloat16", "none"), *((eager, mode) for mode in modes)]
+    backbone, made = RealBackbone(parts), dict[tuple[str, str], list[Tensor]]()
+    head = _head("parity", {**values, "dtype": "float32"}, config, backbone)
+    for dtype, mode in ways:
+        backbone = RealBackbone(replace(parts, dtype=dtype, compile=mode))
+        made[dtype, mode] = latents(backbone, policy, text_rows(parts, 1), blocks)
+    pairs = {"bfloat16 against float32": gap(made["float32", "none"], made["bfloat16", "none"])}
+    pairs |= {f"compile={mode} against eager, {eager}": gap(made[eager, "none"], made[eager, mode]) for mode in modes}
+    return head | {"method": method, "pairs": pairs}
+
+
+def one_block(values: Mapping[str, str]) -> dict[str, Any]:
+    """The first block of a rollout at true size; memory is of what a first block touches: its frames in the store, no past."""
+    config = config_of(values)
+    parts, method = backbones.parts(config), values["method"].split(",")[-1]
+    policy, begun, meter = make_policy({"method": method}), time.perf_counter(), Meter(parts.device)
+    torch.set_num_threads(int(values["threads"]))
+    meter.start()
+    backbone = RealBackbone(parts)
+    rig = Rig(backbone, parts.network, text_rows(parts, 1), 1, 0.0, 1, memory_fields(parts) | {"codec": None}, meter)
+    head = _head("one_block", values, config, backbone)
+    loaded_s, start = time.perf_counter() - begun, time.perf_counter()
+    rollout = rig.rollout(policy)
+    rig.switch(rollout)
+    block = rollout.next()
+    rig.watch.wait()
+    block_s = time.perf_counter() - start
+    computed = forecast(setup_of(rig, policy, Script(tuple(rig.starts), 1)))
+    work = flops.block(parts.network, backbone.geometry, backbone.geometry.frames_per_block)
+    passes = [round(ms / 1e3, 3) for _, ms in rig.network.taken()]
+    return head | {
+        "method": method,
+        "load_s": round(loaded_s, 2),
+        "block_s": round(block_s, 2),
+        "clock": rig.watch.clock,
+        "pass_s": passes,
+        "tflop": round(work.total / 1e12, 3),
+        "gflops": round(work.total / 1e9 / block_s, 1),
+        "finite": bool(torch.isfinite(block.latents).all()),
+        "latents_std": round(float(block.latents.float().std()), 4),
+        "memory": meter.beside(computed.rollout_phase),
+        "forecast": computed.as_json(),
+        "note": "the codec is not loaded; the store is made whole, as for a video without end, and holds the block's own frames",
+    }
+
+
+def write(result: Mapping[str, Any], output: str) -> Path:
+    """The JSON file, in the results' folder unless told otherwise."""
+    name = re.sub(r"[^a-z0-9]+", "-", f"{result['what']} {result['backbone']} {result['geometry']} {result['device_name']}".lower()).strip(
+        "-"
+    )
+    path = Path(output) if output else Path("results") / "bench" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def _command(words: Sequence[str]) -> list[str]:
+    command, values = given(words)
+    torch.set_num_threads(int(values["threads"]))
+    if command == "speed":
+        result = speed(values, values["method"].split(","))
+        lines = [f"{len(result['methods'])} methods in {result['seconds']:.0f} s on {result['device_name']}"]
+    elif command == "parity":
+        result = parity(values)
+        lines = [f"{name}: {pair['words']}" for name, pair in result["pairs"].items()]
+    else:
+        result = one_block(values)
+        memory = result["memory"]
+        lines = [
+            f"{result['method']}: one block in {result['block_s']} s ({result['gflops']} GFLOP/s); "
+            f"memory {gb(memory['measured_bytes'])} GB, computed {gb(memory['computed_bytes'])} GB"
+        ]
+    return [*lines, f"written: {write(result, values['output'])}"]
+
+
+def main(words: Sequence[str]) -> int:
+    """Command line; see the module's docstring."""
+    return answer(_command, words)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

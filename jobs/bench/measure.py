@@ -1,0 +1,352 @@
+"""What a policy costs on a real network: blocks timed pass by pass with the device's own clock. `jobs.bench.command` is its command line.
+
+A method is measured in stretches: its window is filled, steady blocks are timed (nothing but the rollout), then blocks with
+decoding and frames on the host, then the first block behind each kind of switch, at last its own work with network and
+attention taken out. Each stretch takes its share of the method's time; where that is too little for what was asked, fewer
+blocks are made and the result says so.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from baselines.presets import make_policy
+from echo.backbone.interface import VideoModel, latent_shape
+from echo.backbone.packed import Network
+from echo.backbone.sizes import WanConfig
+from echo.cache.plan import Step
+from echo.cache.policy import Policy
+from echo.geometry import Geometry
+from echo.noise import Noise
+from echo.rollout import Rollout
+from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT, SceneStart, Script, Transition
+from jobs.bench import flops
+from jobs.bench.overhead import AttentionOnly
+from jobs.bench.stopwatch import Stopwatch, TimedNetwork
+from jobs.memory.forecast import Meter, Setup, forecast
+
+FRAMES = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT
+"""Pixel frames of a block, a video's first one aside."""
+LEAST_BLOCKS = 3
+HORIZON = 60
+"""Blocks of plans that are looked at to see when a window is full."""
+SHARES = {"steady": 0.45, "stream": 0.25, "switch": 0.30}
+"""How a method's time is divided once its window is full; what a stretch leaves over, the next ones have."""
+
+
+def still_noise(geometry: Geometry, batch: int, dtype: torch.dtype, device: torch.device, draws: int) -> Noise:
+    """One block's noise, drawn once and given every time: drawing is the host's work and the same for every policy."""
+    shape = (draws, batch, *latent_shape(geometry))
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device=device, dtype=dtype)
+    return lambda block, draw: drawn[draw]
+
+
+def summary(values_ms: Sequence[float]) -> dict[str, Any]:
+    """Median, 95th percentile and the list itself, milliseconds."""
+    ordered = sorted(values_ms)
+    p95 = ordered[min(len(ordered) - 1, -(-95 * len(ordered) // 100) - 1)]
+    return {"median": round(statistics.median(ordered), 4), "p95": round(p95, 4), "list": [round(value, 4) for value in values_ms]}
+
+
+def steady_from(policy: Policy, geometry: Geometry) -> tuple[int, list[int]]:
+    """The first block that is like the later ones of a scene without end, and how many frames these attend to, block after block.
+
+    Windows that shrink once they were full, and come and go with each selection, are steady when they repeat themselves.
+    """
+    plans = [policy.plan(Step(block, (SceneStart(0),), geometry)) for block in range(HORIZON)]
+    lengths = [len(plan.context) + geometry.frames_per_block for plan in plans]
+    later = set(lengths[HORIZON // 2 :])
+    odd = max((block for block, length in enumerate(lengths) if length not in later), default=-1)
+    full = next(block for block, length in enumerate(lengths) if block > odd and length == max(later))
+    selects = next((block for block, plan in enumerate(plans) if plan.selection is not None), 0)
+    return max(full, selects) + 1, lengths[HORIZON // 2 :]
+
+
+@dataclass
+class Rig:
+    """All that the methods share: a loaded backbone, text rows, and how much to do."""
+
+    backbone: VideoModel
+    config: WanConfig
+    rows_BLT: Tensor
+    blocks: int
+    method_s: float
+    batch: int = 1
+    memory: dict[str, Any] = field(default_factory=dict)  # fields of `jobs.memory.forecast.Setup` that say how the parts are computed
+    meter: Meter | None = None  # started before anything was loaded
+    references: dict[int, float] = field(default_factory=dict)
+    compile: str = "none"  # how the network was compiled (echo.backbone.compiled)
+
+    def __post_init__(self) -> None:
+        self.watch = Stopwatch(self.backbone.device)
+        self.network = TimedNetwork(self.backbone.network, self.watch)
+        self.geometry = self.backbone.geometry
+        self.starts: list[SceneStart] = []
+
+    def rollout(self, policy: Policy, geometry: Geometry | None = None) -> Rollout:
+        """A fresh rollout of the timed network."""
+        sizes, backbone = geometry or self.geometry, self.backbone
+        noise = still_noise(sizes, self.batch, backbone.dtype, backbone.device, backbone.schedule.draws)
+        self.starts.clear()
+        return Rollout(
+            self.network, policy, sizes, noise, batch=self.batch, steps=backbone.schedule,
+            attention=backbone.attention, shared_window=backbone.shared_window,
+        )  # fmt: skip
+
+    def switch(self, rollout: Rollout, transition: Transition | None = None, recalls: int | None = None) -> None:
+        """Another scene under the same text; noted, so that the forecast knows the scenes."""
+        self.starts.append(SceneStart(rollout.block, transition if self.starts else None, recalls))
+        rollout.switch(self.rows_BLT, transition, recalls)
+
+    def rehearse(self, methods: Sequence[str] = ()) -> None:
+        """Run a little of all that is timed later: compilers, kernels chosen by trial, and first touches of memory count for nobody.
+
+        methods: all that will be measured. Compiled code is made anew for passes of another number of frames, as a recache from a full
+        window is, so each method's switches are gone through with its own policy, and all of them before the first one is timed.
+        """
+        rollout, stream = self.rollout(make_policy({"method": "self_forcing"})), self.backbone.codec.stream()
+        self.switch(rollout)
+        for _ in range(LEAST_BLOCKS):
+            stream.decode(rollout.next().latents).cpu()
+        self.watch.wait()
+        self.network.taken()
+        del rollout, stream
+        self.release()
+        for method in methods if self.compile != "none" else ():
+            with suppress(RuntimeError, ValueError):  # where it fails, its measurement will too, and says so
+                self._rehearse_switches(make_policy({"method": method}))
+            self.network.taken()
+            self.release()
+
+    def _rehearse_switches(self, policy: Policy) -> None:
+        """Every kind of switch from a full window; CUDA graphs are replayed from the third time on."""
+        rollout = self.rollout(policy)
+        self.switch(rollout)
+        for _ in range(steady_from(policy, self.geometry)[0]):
+            rollout.next()
+        for _ in range(LEAST_BLOCKS if self.compile == "graphs" else 1):
+            for transition in Transition:
+                self.switch(rollout, transition, recalls_of(transition))
+                rollout.next()
+        self.watch.wait()
+
+    def release(self) -> None:
+        """Give a finished rollout's memory back before the next one takes its own."""
+        gc.collect()
+        if self.watch.cuda:
+            torch.cuda.empty_cache()
+
+
+class Budget:
+    """Seconds of one method, and how many blocks still fit."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds; none left is 0."""
+        return max(0.0, self._end - time.monotonic())
+
+    def fitting(self, share: float, block_s: float) -> int:
+        """Blocks that a share of what is left has room for."""
+        return int(share * self.left() / max(block_s, 1e-9))
+
+
+def measure(rig: Rig, method: str) -> dict[str, Any]:
+    """Everything about one method, as the JSON has it. Raises ValueError for an unknown method or one that cannot run here."""
+    meter = rig.meter or Meter(rig.backbone.device)
+    policy, budget = make_policy({"method": method}), Budget(rig.method_s)
+    warm, lengths = steady_from(policy, rig.geometry)
+    attended = max(lengths)
+    policy.check(rig.geometry, warm + 2 * rig.blocks + 3 * (warm + 2))
+    notes = list[str]()
+    meter.again()
+    rollout, stream = rig.rollout(policy), rig.backbone.codec.stream()
+    first_ms = _first(rig, rollout, stream)
+    start = time.perf_counter()
+    for _ in range(1, warm):
+        rollout.next()
+    rig.watch.wait()
+    block_s = (time.perf_counter() - start) / max(1, warm - 1)
+    rig.network.taken()
+    result: dict[str, Any] = {"method": method, "label": policy.label, "window_frames": attended, "warm_up_blocks": warm}
+    steady = _steady(rig, rollout, _count(rig.blocks, budget.fitting(SHARES["steady"], block_s), "steady blocks", notes))
+    result |= steady | {"fps_dit": round(1e3 * FRAMES * rig.batch / steady["block_ms"]["median"], 3)}
+    result |= _speeds(rig, rollout, stream, budget, block_s, first_ms, notes)
+    result["switch_ms"] = _switches(rig, rollout, warm, budget, notes)
+    found = forecast(setup_of(rig, policy, Script(tuple(rig.starts), rollout.block)))
+    result["memory"] = meter.beside(found.rollout_phase) | {"forecast": found.as_json()["bytes"]}
+    result["tflop_a_block"] = round(statistics.fmean(_work(rig, frames) for frames in lengths) / 1e12, 6)
+    result["tflops"] = round(1e3 * result["tflop_a_block"] / steady["block_ms"]["median"], 3)
+    del rollout, stream
+    rig.release()
+    result["overhead"] = _overhead(rig, policy, attended)
+    result["notes"] = notes
+    return result
+
+
+def _work(rig: Rig, attended: int) -> int:
+    """Operations of a block that attends to so many frames."""
+    return flops.block(rig.config, rig.geometry, attended, len(rig.backbone.schedule.timesteps), rig.batch).total
+
+
+def _count(asked: int, fitting: int, what: str, notes: list[str]) -> int:
+    count = max(LEAST_BLOCKS, min(asked, fitting))
+    if count < asked:
+        notes.append(f"{count} {what} instead of {asked}: the time of this method allows no more")
+    return count
+
+
+def _first(rig: Rig, rollout: Rollout, stream: Any) -> float:
+    """Milliseconds from a text's rows to the first frames on the host."""
+    rig.watch.wait()
+    start = time.perf_counter()
+    rig.switch(rollout)
+    stream.decode(rollout.next().latents).cpu()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def _steady(rig: Rig, rollout: Rollout, blocks: int) -> dict[str, Any]:
+    """Blocks one after the other with nothing in between: each as a whole, and its passes."""
+    marks = [rig.watch.mark()]
+    for _ in range(blocks):
+        rollout.next()
+        marks.append(rig.watch.mark())
+    rig.watch.wait()
+    whole = [rig.watch.ms(start, end) for start, end in zip(marks[:-1], marks[1:])]
+    passes = rig.network.taken()
+    size = len(passes) // blocks
+    rows = [[ms for _, ms in passes[index * size : (index + 1) * size]] for index in range(blocks)]
+    names = [f"denoise_{i + 1}" for i in range(size - 1)] + ["clean"]
+    by_pass = {name: summary([row[i] for row in rows]) for i, name in enumerate(names)}
+    by_pass["beside_passes"] = summary([total - sum(row) for total, row in zip(whole, rows)])
+    return {"block_ms": summary(whole), "pass_ms": by_pass}
+
+
+def _speeds(
+    rig: Rig, rollout: Rollout, stream: Any, budget: Budget, block_s: float, first_ms: float, notes: list[str]
+) -> dict[str, Any]:  # fmt: skip
+    """Speeds of blocks that are decoded and brought to the host, by the clock on the wall. block_s: what a block took on it so far."""
+    stream.decode(rollout.next().latents).cpu()  # a codec's second latent frame is the first one with a cache
+    fitting = budget.fitting(SHARES["stream"] / (1 - SHARES["steady"]), 2 * block_s)
+    blocks = _count(rig.blocks, fitting, "streamed blocks", notes)
+    gaps, decode = list[float](), list[float]()
+    for _ in range(blocks):
+        start = time.perf_counter()
+        latents = rollout.next().latents
+        rig.watch.wait()
+        made = time.perf_counter()
+        stream.decode(latents).cpu()
+        gaps.append(1e3 * (time.perf_counter() - start))
+        decode.append(1e3 * (time.perf_counter() - made))
+    rig.network.taken()
+    shown = FRAMES * rig.batch
+    return {
+        "fps_end_to_end": round(shown * blocks / (sum(gaps) / 1e3), 3),
+        "stream": {"first_frames_ms": round(first_ms, 3), "gap_ms": summary(gaps)},
+        "codec_ms": summary(decode),
+    }
+
+
+def _switches(rig: Rig, rollout: Rollout, warm: int, budget: Budget, notes: list[str]) -> dict[str, Any]:
+    """The first block behind each kind of switch from a full window, its text's keys and values and its recache included."""
+    start = time.perf_counter()
+    rollout.next()
+    rig.watch.wait()
+    block_s = time.perf_counter() - start
+    fill = min(warm, max(1, budget.fitting(1.0, 3 * block_s) - 1))
+    rounds = max(1, min(3, budget.fitting(0.9, 3 * (fill + 1) * block_s)))
+    if fill < warm:
+        notes.append(f"windows before a switch filled by {fill} blocks instead of {warm}, for lack of time")
+    found: dict[str, list[float]] = {transition.value: [] for transition in Transition}
+    recaches: list[float] = []
+    for _ in range(rounds):
+        for transition in Transition:
+            rig.network.taken()
+            begin = rig.watch.mark()
+            rig.switch(rollout, transition, recalls_of(transition))
+            rollout.next()
+            found[transition.value].append(rig.watch.ms(begin, rig.watch.mark()))
+            kind, ms = rig.network.taken()[0]
+            recaches += [ms] if kind == "clean" else []
+            for _ in range(fill):
+                rollout.next()
+    rig.watch.wait()
+    return {name: summary(values) for name, values in found.items()} | {"recache": summary(recaches) if recaches else None}
+
+
+def recalls_of(transition: Transition) -> int | None:
+    """The scene that a switch goes back to, where its kind goes back to one: the first."""
+    return 0 if transition is Transition.recall else None
+
+
+def setup_of(rig: Rig, policy: Policy, script: Script) -> Setup:
+    """What was run, for the forecast."""
+    window = "shared" if rig.backbone.shared_window else "resident"
+    return Setup(rig.config, rig.geometry, policy, script, rig.batch, window=window, **rig.memory)
+
+
+def _overhead(rig: Rig, policy: Policy, attended: int) -> dict[str, Any]:
+    """The policy's own work against that of Self-Forcing at the same window, in percent of Self-Forcing's whole block.
+
+    The two are measured in turns, so that both meet the same machine, and of each the quieter turn counts.
+    """
+    base, same = make_policy({"method": "self_forcing"}), replace(rig.geometry, window_frames=attended)
+    turns = [(own_work(rig, policy, rig.geometry), own_work(rig, base, same)) for _ in range(2)]
+    own_ms, base_ms = (min(times) for times in zip(*turns))
+    whole_ms = reference(rig, attended)
+    percent = 100 * (own_ms - base_ms) / whole_ms
+    return {
+        "own_work_ms": round(own_ms, 4),
+        "self_forcing_ms": round(base_ms, 4),
+        "block_ms": round(whole_ms, 4),
+        "percent": round(percent, 3),
+    }
+
+
+def own_work(rig: Rig, policy: Policy, geometry: Geometry) -> float:
+    """Milliseconds of a steady block without network and attention: the quietest pair of neighbours, as some work every other block."""
+    stand_in = AttentionOnly(geometry, rig.backbone.dtype).to(rig.backbone.device)
+    stand_in.states = stand_in.states.to(rig.backbone.device).repeat(1, rig.batch, 1, 1, 1)
+    noise = still_noise(geometry, rig.batch, rig.backbone.dtype, rig.backbone.device, rig.backbone.schedule.draws)
+    network = cast(Network, stand_in)  # it stands where a network does
+    rollout = Rollout(
+        network, policy, geometry, noise, batch=rig.batch, attention=lambda q, k, v: q, shared_window=rig.backbone.shared_window
+    )  # fmt: skip
+    rollout.switch(torch.zeros(1, 1, 1, device=rig.backbone.device))
+    warm, _ = steady_from(policy, geometry)
+    for _ in range(warm):
+        rollout.next()
+    marks = [rig.watch.mark()]
+    for _ in range(2 * LEAST_BLOCKS + 1):
+        rollout.next()
+        marks.append(rig.watch.mark())
+    rig.watch.wait()
+    times = [rig.watch.ms(start, end) for start, end in zip(marks[:-1], marks[1:])]
+    del rollout, network, stand_in
+    rig.release()
+    return min((a + b) / 2 for a, b in zip(times[:-1], times[1:]))
+
+
+def reference(rig: Rig, attended: int) -> float:
+    """Milliseconds of Self-Forcing's whole block at a window; measured once for each window."""
+    if attended not in rig.references:
+        policy, geometry = make_policy({"method": "self_forcing"}), replace(rig.geometry, window_frames=attended)
+        rollout = rig.rollout(policy, geometry)
+        rig.switch(rollout)
+        for _ in range(steady_from(policy, geometry)[0]):
+            rollout.next()
+        whole = _steady(rig, rollout, LEAST_BLOCKS)
+        del rollout
+        rig.release()
+        rig.references[attended] = whole["block_ms"]["median"]
+    return rig.references[attended]

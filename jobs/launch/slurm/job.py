@@ -1,0 +1,140 @@
+"""What a SLURM job does: all that is missing of its pieces, now. It may be started any number of times, by SLURM or by anybody.
+
+Nothing of its state is in the pickle that submitit keeps, because an administrator's requeue or a lost node starts the job
+again from the first one; what is left to do is read from the run store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.launch import local
+from jobs.launch.slurm import split
+from jobs.spec.plan import Job, prepare
+from jobs.store import unwritable
+from jobs.store.claims import STALE_S
+from jobs.store.folder import RunFolder
+
+FRUITLESS_STARTS = 5
+"""A job that was started again so often without finishing one video will not finish any."""
+
+
+class Incomplete(Exception):
+    """Something is missing at the end of a job, which SLURM is to show as FAILED; a line for each thing."""
+
+
+class Work:
+    """What submitit calls on a node, and what it asks for the same again after a time limit or an eviction."""
+
+    def __call__(self, part: Part) -> str:
+        """Do a job; a word for submitit's result file. Raises Incomplete."""
+        return part.make()
+
+    def checkpoint(self, part: Part) -> Any:
+        """Nothing is carried over: the run store knows how far it got."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, part)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One job of a launch.
+
+    wanted: what the configs must still stand for, see `split.wanted`. configs: pieces as plain values. argv: the user's command line.
+    """
+
+    wanted: tuple[str, ...]
+    configs: tuple[Mapping[str, Any], ...]
+    argv: tuple[str, ...]
+    launch: str
+    minutes: int
+
+    def make(self) -> str:
+        """Make what is missing; a word about it. Raises Incomplete."""
+        sys.argv = list(self.argv)
+        jobs = self._jobs()
+        folders = [RunFolder(job) for job in jobs]
+        store = jobs[0].config.store  # of all
+        checked = False
+        try:
+            unwritable.check(store)
+            checked = True
+            self._fruitful(untried(folders))
+            lacks = self._all(jobs, folders)
+        except OSError as error:
+            if checked and not unwritable.of_store(error):
+                raise
+            raise Incomplete(f"{unwritable.refusal(store, error)} (on {socket.gethostname()})") from error
+        if lacks and ours(folders):
+            raise Incomplete("\n".join(lacks))
+        return "\n".join(["complete, as far as it is this job's", *lacks])
+
+    def _jobs(self) -> list[Job]:
+        try:
+            jobs = [prepare(config) for config in self.configs]
+        except ValueError as error:
+            raise Incomplete(f"{error} (on {socket.gethostname()})") from error
+        for job, wanted in zip(jobs, self.wanted, strict=True):
+            if split.wanted(job) != wanted:
+                raise Incomplete(
+                    f"{job.title}: on {socket.gethostname()} this is something else than what was submitted; weights, prompts or "
+                    "versions have changed since; give the command again"
+                )
+        return jobs
+
+    def _all(self, jobs: Sequence[Job], folders: Sequence[RunFolder]) -> list[str]:
+        """All pieces, and again as long as a pass after a killed process gets further; what is missing then."""
+        before = untried(folders)
+        while True:
+            lacks = local.run(jobs, [dict(config) for config in self.configs], places(jobs), STALE_S)
+            left = untried(folders)
+            if not left or left >= before:
+                return lacks
+            before = left
+
+    def _fruitful(self, left: int) -> None:
+        """Keep count of starts; one too many without a finished video ends the job."""
+        name = "_".join(os.environ.get(key, "0") for key in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID"))
+        path = Path(self.launch) / "starts" / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"left": left, "host": socket.gethostname()}) + "\n")
+        lines = path.read_text(encoding="utf-8").splitlines()
+        starts = [json.loads(line)["left"] for line in lines if line.endswith("}")]
+        if left and starts[-FRUITLESS_STARTS - 1 :] == [left] * (FRUITLESS_STARTS + 1):
+            raise Incomplete(
+                f"{FRUITLESS_STARTS} starts ended before one video was finished; launcher.time_minutes={self.minutes} may be too short "
+                "for a video, or other jobs evict this one"
+            )
+
+
+def untried(folders: Sequence[RunFolder]) -> int:
+    """Units that are missing and have not failed: what a kill can leave."""
+    count = 0
+    for folder in folders:
+        settled = folder.reader.settled(folder.job.scores_id)
+        units = [folder.job.unit_id(prompt) for prompt in folder.job.mine]
+        count += sum(unit not in settled.done and unit not in settled.failures for unit in units)
+    return count
+
+
+def ours(folders: Sequence[RunFolder]) -> bool:
+    """Whether something is missing that no other living process is at."""
+    others = local.held(folders)
+    return any((folder.path, folder.job.unit_id(prompt)) not in others for folder in folders for prompt in folder.unfinished())
+
+
+def places(jobs: Sequence[Job]) -> int | None:
+    """Worker processes at a time: what the job's cores have threads for; None, one a card, where cards are used."""
+    if any(job.config.backbone.parts is not None and job.config.backbone.parts.device == "cuda" for job in jobs):
+        return None
+    cpus = os.environ.get("SLURM_CPUS_PER_TASK", "1")
+    return max(1, int(cpus) // max(job.config.backbone.threads for job in jobs))

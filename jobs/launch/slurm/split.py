@@ -1,0 +1,153 @@
+"""Which units share a job on a cluster: shards that need no coordination, packed until a job is as long as was asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from echo.scene import Prompt, scene_blocks
+from eval.store.naming import digest
+from jobs.spec import identity
+from jobs.spec.config import parse_shard
+from jobs.spec.plan import Job
+from jobs.store.folder import RunFolder
+
+UNMEASURED_UNITS = 16
+"""Units of a job while this store knows no speed of its backbone."""
+FILES = 8
+"""Of records that a speed is read from, the newest of a backbone and method."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A shard of a run: its config as plain values, and what was missing of it when it was cut.
+
+    run: its `RunFolder.place`. wanted: see `wanted`.
+    """
+
+    run: str
+    title: str
+    shard: str | None
+    asked: int  # the first so many prompts of the set
+    units: int
+    config: Mapping[str, Any] = field(default_factory=dict)
+    wanted: str = ""
+
+    def covers(self, index: int) -> bool:
+        """Whether the prompt at an index of its set is this piece's."""
+        part, whole = (1, 1) if self.shard is None else parse_shard(self.shard)
+        return index < self.asked and identity.shard_of(index, whole) == part
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a unit costs, and how much of that makes a job."""
+
+    cost: Callable[[Job, Prompt], float]
+    most: float
+    line: str  # for people
+
+
+def wanted(job: Job) -> str:
+    """What a job is to make, by content: of other prompts, or by other weights or scorers, it would be something else."""
+    return digest([job.run_id, job.scores_id, [job.unit_id(prompt) for prompt in job.asked]])
+
+
+def blocks_of(job: Job, prompt: Prompt) -> int:
+    """Blocks of one video."""
+    return sum(scene_blocks(prompt.durations_s, job.policy.durations))
+
+
+def measure(jobs: Sequence[Job], units_per_job: int | None, target_minutes: float) -> Measure:
+    """How long jobs are to be.
+
+    Args:
+        jobs: all runs of a launch.
+        units_per_job: videos of a job; None takes as many as fill the target by what this store has measured.
+        target_minutes: how long a job is to take.
+    """
+    if units_per_job is not None:
+        return Measure(lambda job, prompt: 1.0, units_per_job, f"at most {units_per_job} a job")
+    speeds = {}
+    for job in jobs:
+        key = job.config.store, job.config.backbone.name, job.config.method.name
+        if key not in speeds:
+            speeds[key] = seconds_per_block(*key) or seconds_per_block(*key[:2], "*")
+    if not all(speeds.values()):
+        unknown = ", ".join(sorted({key[1] for key, speed in speeds.items() if not speed}))
+        line = f"at most {UNMEASURED_UNITS} a job: this store has no speed of backbone {unknown} yet (launcher.units_per_job=N chooses)"
+        return Measure(lambda job, prompt: 1.0, UNMEASURED_UNITS, line)
+
+    def cost(job: Job, prompt: Prompt) -> float:
+        speed = speeds[job.config.store, job.config.backbone.name, job.config.method.name]
+        assert speed is not None
+        return speed * blocks_of(job, prompt)
+
+    return Measure(cost, 60 * target_minutes, f"jobs of {target_minutes:g} minutes, by the speeds measured in this store")
+
+
+def seconds_per_block(store: str, backbone: str, method: str) -> float | None:
+    """Median seconds that a block took, scoring included, by the newest records of a backbone and method; None without any."""
+    files = sorted(Path(store).glob(f"runs/{backbone}/*/{method}/seed=*/*/records/*.jsonl"), key=lambda path: path.name)
+    found: dict[tuple[str, str], float] = {}  # the last record of a unit counts: where scoring is apart, an earlier one has none of it
+    for path in files[-FILES:]:
+        for line in path.read_bytes().splitlines():
+            try:
+                record = json.loads(line)
+                if record["status"] == "ok":
+                    found[path.parts[-6], record["unit"]] = record["dur_s"] / record["blocks"]
+            except (ValueError, KeyError, TypeError, ZeroDivisionError):  # torn, or of another version
+                continue
+    return statistics.median(found.values()) if found else None
+
+
+def cut(folder: RunFolder, config: Mapping[str, Any], todo: Sequence[Prompt], measure: Measure) -> list[tuple[Piece, float]]:
+    """Shards of a run, as few as keep each within the measure, with their costs; those with nothing to do are left out.
+
+    Args:
+        folder: the run.
+        config: its config as plain values.
+        todo: prompts that are missing.
+        measure: what a unit costs and a job may.
+    """
+    job = folder.job
+    part, whole = (1, 1) if job.config.shard is None else parse_shard(job.config.shard)
+    indices = {prompt.id: index for index, prompt in enumerate(job.asked)}
+    costs = {indices[prompt.id]: measure.cost(job, prompt) for prompt in todo}
+    least = max(1, math.ceil(sum(costs.values()) / measure.most - 1e-9))
+    for count in range(least, max(least, len(job.asked)) + 1):
+        sums: dict[int, float] = {}
+        for index, cost in costs.items():
+            shard = identity.shard_of(index, whole * count)
+            sums[shard] = sums.get(shard, 0.0) + cost
+        if max(sums.values(), default=0.0) <= measure.most + 1e-9 or count >= len(job.asked):
+            break
+    found, content = [], wanted(job)
+    for shard, cost in sorted(sums.items()):
+        name = job.config.shard if count == 1 else f"{shard}/{whole * count}"
+        units = sum(identity.shard_of(index, whole * count) == shard for index in costs)
+        piece = Piece(folder.place, job.title, name, len(job.asked), units, {**config, "shard": name}, content)
+        found.append((piece, cost))
+    return found
+
+
+def packed(cuts: Sequence[tuple[Job, Piece, float]], most: float) -> list[list[Piece]]:
+    """Jobs: pieces in a row until a job is full; all of a job are of one backbone, which is loaded once."""
+    jobs: list[list[Piece]] = []
+    last: tuple[object, float] = (None, 0.0)
+    for job, piece, cost in sorted(cuts, key=lambda row: row[0].config.backbone.name):
+        kind = dataclasses.astuple(job.config.backbone)
+        fits = last[0] == kind and last[1] + cost <= most + 1e-9
+        if fits and piece.run not in [other.run for other in jobs[-1]]:
+            jobs[-1].append(piece)
+            last = kind, last[1] + cost
+        else:
+            jobs.append([piece])
+            last = kind, cost
+    return jobs

@@ -1,0 +1,271 @@
+"""A sweep as SLURM jobs, through submitit: cut into jobs, submitted as arrays, waited for by what the run store says.
+
+The store decides what is missing and what is done; SLURM is asked only whether jobs still wait or run. Every launch has a folder
+`<store>/slurm/<time>-<random>` of its own, with submitit's files, the jobs' logs and `launch.json`, by which a later command sees
+what is on its way already.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from echo.files import write_atomic
+from jobs.launch import local
+from jobs.launch.slurm import queue as slurm_queue
+from jobs.launch.slurm import split
+from jobs.launch.slurm import wait as slurm_wait
+from jobs.launch.slurm.job import Part, Work, untried
+from jobs.launch.slurm.split import Piece
+from jobs.spec.config import ROOT, build
+from jobs.spec.plan import Job
+from jobs.store.folder import RunFolder
+from jobs.work.progress import say
+
+ENDLESS = 10000
+"""Time limits after which submitit would give up; jobs count their own fruitless starts instead."""
+ALWAYS = (
+    f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
+    "export SLURM_OPEN_MODE=append",  # a job that is started again keeps the log of its first start
+    'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi',  # SLURM 22.05 forgets it
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the launcher is told: `conf/hydra/launcher/slurm.yaml`, `conf/launcher/*.yaml` and `launcher.x=y`."""
+
+    partition: str | None
+    account: str | None
+    qos: str | None
+    constraint: str | None
+    gpus: int
+    cpus: int
+    memory_gb: float | None
+    time_minutes: int
+    warn_seconds: int
+    max_parallel: int | None
+    units_per_job: int | None
+    target_minutes: float
+    wait: bool
+    poll_seconds: float
+    extra: Mapping[str, Any]
+    setup: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        least = {"gpus": 0, "cpus": 1, "time_minutes": 1, "warn_seconds": 1, "max_parallel": 1, "units_per_job": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise ValueError(f"launcher.{name}={value}: it is at least {bound}")
+        for name in ("memory_gb", "target_minutes", "poll_seconds"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"launcher.{name}={value}: it is above 0")
+        if self.warn_seconds >= 60 * self.time_minutes:
+            raise ValueError(
+                f"launcher.warn_seconds={self.warn_seconds}: jobs of launcher.time_minutes={self.time_minutes} would be told to end when "
+                f"they begin; nearest is {60 * self.time_minutes - 1}"
+            )
+        if self.units_per_job is None and self.target_minutes > self.time_minutes:
+            raise ValueError(
+                f"launcher.target_minutes={self.target_minutes:g}: SLURM ends jobs after launcher.time_minutes={self.time_minutes}; "
+                f"nearest is {self.time_minutes}"
+            )
+
+
+def settings(given: Mapping[str, Any]) -> Settings:
+    """The launcher's settings from plain values. Raises ValueError: one line that names what is wrong."""
+    lines, extra = given.get("setup") or [], given.get("extra") or {}
+    if not isinstance(extra, Mapping):
+        raise ValueError(f"launcher.extra={extra}: names and values are expected, for example launcher.extra={{reservation:NAME}}")
+    if not isinstance(lines, Sequence) or isinstance(lines, str) or not all(isinstance(line, str) for line in lines):
+        raise ValueError(f"launcher.setup={lines}: a list of lines of shell is expected, for example launcher.setup=['module load cuda']")
+    found = build(Settings, {key: value for key, value in given.items() if key != "setup"} | {"setup": {}, "extra": extra}, "launcher.")
+    return dataclasses.replace(found, setup=tuple(lines))
+
+
+class Launch:
+    """All jobs of one command on SLURM.
+
+    sent: whether the last `submit` submitted anything itself.
+    """
+
+    def __init__(self, jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: Settings) -> None:
+        """`jobs` are checked, `plain` the configs that they came from. Raises ValueError where there is no SLURM."""
+        self._settings = settings
+        stores = sorted({job.config.store for job in jobs})
+        if len(stores) > 1:
+            raise ValueError(f"store={','.join(stores)}: jobs on SLURM share one store; nearest is store={stores[0]}")
+        named = {}  # equal wishes are one; shards of a run, and the same run scored twice, are not
+        for folder, config in zip(map(RunFolder, jobs), plain):
+            named[folder.piece] = folder, frozen(config, folder.job)
+        self._runs = list(named.values())
+        self.sent = False
+        self.store = Path(jobs[0].config.store).absolute()
+        try:
+            self._most = slurm_queue.most_in_array()
+        except slurm_queue.Unreachable as error:
+            raise ValueError(f"hydra/launcher=slurm: no SLURM answers here ({error}); nearest is hydra/launcher=local") from error
+
+    @property
+    def folders(self) -> list[RunFolder]:
+        """The runs of the command, as it wishes them, each once."""
+        return [folder for folder, _ in self._runs]
+
+    def submit(self) -> dict[str, Sequence[Piece]]:
+        """Submit what is missing and not on its way yet; all jobs to wait for, those of earlier commands included, by id.
+
+        Raises:
+            SystemExit: where sbatch refuses, with its own words.
+        """
+        for folder in self.folders:
+            folder.describe()
+        waiting = self._under_way()
+        measure = split.measure([folder.job for folder in self.folders], self._settings.units_per_job, self._settings.target_minutes)
+        cuts = []
+        for folder, config in self._runs:
+            indices = {prompt.id: index for index, prompt in enumerate(folder.job.asked)}
+            pieces = [piece for pack in waiting.values() for piece in pack if piece.run == folder.place]
+            todo = [prompt for prompt in folder.missing() if not any(piece.covers(indices[prompt.id]) for piece in pieces)]
+            if todo:
+                cuts += [(folder.job, piece, cost) for piece, cost in split.cut(folder, config, todo, measure)]
+        packs = split.packed(cuts, measure.most)
+        if waiting:
+            theirs = counted(len(waiting), "job")
+            say(f"{theirs} of earlier commands on the way to the same videos; not submitted again: {arrays(waiting)}")
+        if packs:
+            videos = sum(piece.units for pack in packs for piece in pack)
+            say(f"{counted(videos, 'video')} in {counted(len(packs), 'job')}; {measure.line}")
+        self.sent = bool(packs)
+        return waiting | (self._send(packs) if packs else {})
+
+    def _under_way(self) -> dict[str, Sequence[Piece]]:
+        """Jobs of earlier launches in the queue that work on this command's runs, with those pieces."""
+        runs = {folder.place for folder in self.folders}
+        try:
+            queue = slurm_queue.queue()
+        except slurm_queue.Unreachable:
+            return {}
+        found: dict[str, Sequence[Piece]] = {}
+        for path in self.store.glob("slurm/*/launch.json"):
+            for name, pieces in json.loads(path.read_text(encoding="utf-8"))["jobs"].items():
+                own = [Piece(*piece) for piece in pieces if piece[0] in runs] if name in queue else []
+                if own:
+                    found[name] = own
+        return found
+
+    def _send(self, packs: Sequence[Sequence[Piece]]) -> dict[str, Sequence[Piece]]:
+        """Arrays of as many jobs as SLURM takes."""
+        folder = self.store / "slurm" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+        folder.mkdir(parents=True)
+        names: dict[str, Sequence[Piece]] = {}
+        sent: list[str] = []
+        for start in range(0, len(packs), self._most):
+            chunk = packs[start : start + self._most]
+            try:
+                ids = self._array(folder, chunk, sent[-1] if sent and self._settings.max_parallel else None)
+            except RuntimeError as error:
+                done = f"; jobs {' '.join(sent)} are submitted" if sent else ""
+                raise SystemExit(f"hydra/launcher=slurm: sbatch refuses: {_words(error)}{done}") from error
+            sent.append(arrays(ids))
+            names |= dict(zip(ids, chunk))
+            kept = {name: [[p.run, p.title, p.shard, p.asked, p.units] for p in pack] for name, pack in names.items()}
+            write_atomic(folder / "launch.json", json.dumps({"v": 1, "argv": sys.argv, "jobs": kept}).encode())
+        say(f"submitted {'array' if len(packs) > 1 else 'job'} {arrays(names)}; logs: {folder}")
+        return names
+
+    def _array(self, folder: Path, packs: Sequence[Sequence[Piece]], after: str | None) -> list[str]:
+        import submitit
+
+        chosen = self._settings
+        parts = [self._part(pack, folder) for pack in packs]
+        with slurm_queue.clean_environment():
+            executor = submitit.SlurmExecutor(folder, max_num_timeout=ENDLESS)
+            executor.update_parameters(**parameters(chosen, len(packs)), **({"dependency": f"afterany:{after}"} if after else {}))
+            return [job.job_id for job in executor.map_array(Work(), parts)]
+
+    def _part(self, pack: Sequence[Piece], folder: Path) -> Part:
+        configs = tuple({**piece.config, "store": str(self.store)} for piece in pack)
+        return Part(tuple(piece.wanted for piece in pack), configs, tuple(sys.argv), str(folder), self._settings.time_minutes)
+
+
+def run(jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: Settings) -> list[str] | None:
+    """Make all that is missing of some jobs on SLURM, and again what killed jobs left, as long as that gets further.
+
+    Args:
+        jobs: the checked jobs.
+        plain: the configs that they came from.
+        settings: resources, and whether to wait.
+
+    Returns:
+        One line for each thing that is not as asked, empty when every unit is done; None where jobs are on the way and nobody waits.
+
+    Raises:
+        ValueError: where there is no SLURM.
+        SystemExit: where sbatch refuses.
+        KeyboardInterrupt: the jobs go on.
+    """
+    launch = Launch(jobs, plain, settings)
+    before = untried(launch.folders)
+    names = launch.submit()
+    if names and not settings.wait:
+        return None
+    while names:
+        try:
+            slurm_wait.wait(launch.store, launch.folders, names, settings.poll_seconds)
+        except KeyboardInterrupt:
+            say(f"the jobs go on without this command, and the same command waits for them again; scancel {arrays(names)} ends them")
+            raise
+        left = untried(launch.folders)
+        if not left or launch.sent and left >= before:  # where others' jobs came to nothing, it is this command's turn
+            break
+        before = left
+        names = launch.submit()
+    return [line for folder in launch.folders for line in local.lacks(folder)]
+
+
+def frozen(config: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    """A config with what `auto` stood for when it was submitted, so that a node names the same run."""
+    plain, parts = dict(config), job.config.backbone.parts
+    if parts is not None:
+        chosen = {"device": parts.device, "text_device": parts.text_device, "kernel": parts.kernel}
+        backbone = dict(plain["backbone"])
+        plain["backbone"] = backbone | {"parts": dict(backbone["parts"]) | chosen}
+    return plain
+
+
+def parameters(chosen: Settings, jobs: int) -> dict[str, Any]:
+    """The settings in submitit's words, for an array of so many jobs."""
+    given: dict[str, Any] = {
+        "job_name": "echo", "partition": chosen.partition, "account": chosen.account, "qos": chosen.qos, "constraint": chosen.constraint,
+        "cpus_per_task": chosen.cpus, "time": chosen.time_minutes, "signal_delay_s": chosen.warn_seconds,
+        "array_parallelism": chosen.max_parallel or jobs, "gpus_per_node": chosen.gpus or None, "nodes": 1, "ntasks_per_node": 1,
+        "mem": None if chosen.memory_gb is None else f"{round(chosen.memory_gb * 1024)}M",
+        "additional_parameters": {"requeue": True, **chosen.extra}, "setup": [*ALWAYS, *chosen.setup],
+    }  # fmt: skip
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def arrays(names: Iterable[str]) -> str:
+    """What `scancel` takes for some jobs: each array once."""
+    return " ".join(dict.fromkeys(name.partition("_")[0] for name in names))
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _words(error: RuntimeError) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if line.startswith("sbatch: error")]
+    return (said or lines or ["nothing is said"])[0].removeprefix("sbatch: error: ")

@@ -1,0 +1,197 @@
+"""From composed configs to results: check all of them, make what is missing, print the tables."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from eval.store.records import UnknownVersion
+from jobs.launch import local
+from jobs.spec import backbones
+from jobs.spec.plan import Job, prepare
+from jobs.store import provenance, unwritable
+from jobs.store.folder import RunFolder, write_sweep
+from jobs.work import tracking
+from jobs.work.progress import say
+
+PLUGINS = Path(__file__).with_name("plugins")
+Make = Callable[[Sequence[Job], Sequence[dict[str, Any]]], list[str] | None]
+"""Makes what is missing of checked jobs, from their plain configs, and says what it could not; None where nobody waits."""
+
+
+def single(config: DictConfig) -> None:
+    """Run one config.
+
+    Raises:
+        SystemExit: as `run` does, and if the config holds a sweep that was not asked for.
+    """
+    swept = HydraConfig.get().sweeper.params
+    if swept:
+        raise SystemExit(f"this experiment stands for several runs ({', '.join(str(key) for key in swept)} vary); add -m")
+    if HydraConfig.get().runtime.choices.get("hydra/launcher") == "slurm":
+        raise SystemExit("hydra/launcher=slurm: submits sweeps, and one run is a sweep of one; add -m")
+    run([config])
+
+
+def _here(jobs: Sequence[Job], plain: Sequence[dict[str, Any]]) -> list[str]:
+    """Make what is missing on this machine."""
+    try:
+        backbones.cards([job.config for job in jobs])
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    return local.run(jobs, plain, jobs[0].config.max_workers)
+
+
+def run(configs: Sequence[DictConfig], make: Make = _here) -> None:
+    """Check every config, then run what is missing of all, then make the tables.
+
+    Args:
+        configs: one for each run.
+        make: makes what is missing and says what it could not, or None where it left others to it and waits for nobody.
+
+    Raises:
+        SystemExit: with one line before any work if a config is wrong; with status 1 if a unit is missing in the end.
+    """
+    carry_out([plain_of(config) for config in configs], [_experiment(config) for config in configs], make=make)
+
+
+def carry_out(
+    plain: Sequence[dict[str, Any]],
+    experiments: Sequence[str | None],
+    foretell: Callable[[Sequence[Job]], None] = lambda jobs: None,
+    make: Make = _here,
+) -> None:
+    """As `run`, of composed configs; `foretell` is told of the checked jobs before the first starts."""
+    plain = [one | {"experiment": experiment} for one, experiment in zip(plain, experiments)]
+    try:
+        jobs = [prepare(one) for one in plain]
+        for config in {job.config.experiment: job.config for job in jobs}.values():
+            provenance.refuse_dirty(config.experiment, config.allow_dirty)
+        if make is _here:
+            backbones.cards([job.config for job in jobs])  # before a folder is made
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    for store in dict.fromkeys(job.config.store for job in jobs):
+        try:
+            unwritable.check(store)
+        except OSError as error:
+            raise SystemExit(unwritable.refusal(store, error)) from error
+    foretell(jobs)
+    for line in backbones.foretell([job for job in jobs if RunFolder(job).missing()]):
+        say(line)
+    for store in dict.fromkeys(job.config.store for job in jobs):
+        _keep_sweeps(store, jobs, experiments)  # before, so that status knows of it meanwhile, and tables if this process dies
+    try:
+        lacks = make(jobs, plain)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    if lacks is None:
+        for store in dict.fromkeys(job.config.store for job in jobs):
+            say(f"nobody waits; python -m eval.tables.command store={store} makes the tables when the jobs are done")
+        return
+    _tables(jobs, experiments)
+    for line in lacks:
+        sys.stderr.write(line + "\n")
+    if lacks:
+        raise SystemExit(1)
+
+
+def plain_of(config: DictConfig) -> dict[str, Any]:
+    """A composed config as plain values, without Hydra's own."""
+    bare = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    plain = OmegaConf.to_container(bare, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _experiment(config: DictConfig) -> str | None:
+    """The named experiment of a config, for the names of its tables; it changes neither pixels nor scores."""
+    choices = config.hydra.runtime.choices if "hydra" in config else HydraConfig.get().runtime.choices
+    chosen = choices.get("experiment")
+    return None if chosen in (None, "null") else str(chosen)
+
+
+def _tables(jobs: Sequence[Job], experiments: Sequence[str | None]) -> None:
+    from eval.tables import command
+
+    for store in dict.fromkeys(job.config.store for job in jobs):
+        names = _keep_sweeps(store, jobs, experiments)
+        for line in command.make(Path(store), names, sys.stdout.isatty()):
+            say(line)
+        for experiment in dict.fromkeys(experiments):
+            own = [name for name in names if experiment is None or name.startswith(experiment)]
+            tracking.tables(jobs[0].config.tracker, Path(store), [*own, *([experiment] if experiment else [])], experiment)
+        say(f"videos, traces and scores: below {Path(store) / 'runs'}")
+
+
+def _keep_sweeps(store: str, jobs: Sequence[Job], experiments: Sequence[str | None]) -> list[str]:
+    """Keep what was asked for in a store; the names of its tables."""
+    names: list[str] = []
+    for experiment in dict.fromkeys(experiments):
+        members = [job for job, own in zip(jobs, experiments) if (job.config.store, own) == (store, experiment)]
+        names += write_sweep(Path(store), members, experiment)
+    return names
+
+
+def forget(folder: Path) -> None:
+    """Take away the note that Hydra writes of a sweep before anything is checked; attempts keep command line and config."""
+    with contextlib.suppress(OSError):
+        (folder / "multirun.yaml").unlink()
+        folder.rmdir()
+        folder.parent.rmdir()
+
+
+def _unwritable(error: OSError) -> str:
+    """One line for a store that cannot be written. Raises the error itself if it is about anything else."""
+    store, file = _given_store().absolute(), Path(str(error.filename)).absolute()
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT) and not (file.is_relative_to(store) or store.is_relative_to(file)):
+        raise error
+    return unwritable.refusal(str(_given_store()), error)
+
+
+def _given_store() -> Path:
+    return Path(next((word.removeprefix("store=") for word in reversed(sys.argv) if word.startswith("store=")), "results"))
+
+
+def guarded(main: Callable[[], None]) -> int:
+    """Run the command line; a user's mistake is one line and status 1, an interrupt is status 130.
+
+    The plugin folder goes on the path, so that Hydra finds the launcher however the package is installed. Settings of a
+    method are rewritten to `++method.x`, so that one that its YAML leaves at the default can be given; the policy itself
+    refuses unknown ones. `launcher.x` is short for `hydra.launcher.x`, and `launcher.extra` takes any name. `-m` may stand
+    anywhere, which argparse alone does not allow.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come up to here, to be told in one line
+    sys.path.insert(0, str(PLUGINS))
+    words = [f"++{word}" if word.startswith("method.") else word for word in sys.argv[1:]]
+    words = [f"++hydra.{word}" if word.startswith("launcher.extra") else word for word in words]
+    words = [f"hydra.{word}" if word.startswith("launcher.") else word for word in words]
+    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the same command goes on\n")
+        return 130
+    except UnknownVersion as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except (HydraException, OmegaConfBaseException) as error:
+        from jobs.spec.mistakes import explain
+
+        sys.stderr.write(explain(error, sys.argv[1:]) + "\n")
+        forget(_given_store() / "hydra")
+        return 1
+    except OSError as error:
+        sys.stderr.write(_unwritable(error) + "\n")
+        return 1
+    return 0

@@ -1,0 +1,199 @@
+"""A live session in the browser: what is said takes effect at the next block, and the film is a script in the end.
+
+    python -m jobs.live.command backbone=tiny method=echo [id=live] [host=127.0.0.1] [port=N] [save=DIR] [script=FILE] [...]
+
+KEY=VALUE are those of run.py that say what is computed: backbone, method, method.SETTING, seed, weights, geometry, store, video.crf;
+task= is where ideas for prompts come from. id: name of the video, of which its noise is drawn. save: where saved sessions go,
+<store>/live without it. script: a prompt set of one that is followed first. threshold: likeness of two texts, 0 to 1, from which an
+unnamed transition is smooth or a recall; without it 0.7 for the embedded backbones, by whose texts it was set, else the method's own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from echo.routing import Router, Routing
+from echo.scene import Prompt, load_prompts
+from eval.arguments import nearest
+from jobs.live.desk import loopback
+from jobs.live.session import refuse
+from jobs.spec import backbones
+from jobs.spec.plan import Job, prepare
+from jobs.store import unwritable
+from jobs.watch.forecast import composed
+from jobs.work.progress import say
+
+OWN = {"host": "127.0.0.1", "port": "", "id": "", "save": "", "script": "", "threshold": ""}
+FIXED = {
+    "eval": "nothing is scored while it is made", "tracker": "nothing is scored while it is made",
+    "duration_scale": "a scene ends when the next begins",
+    **dict.fromkeys(("prompts", "batch", "shard", "max_workers", "max_tries"), "it makes one video"),
+    **dict.fromkeys(("experiment", "debug", "m", "multirun"), "it is one run"),
+    **dict.fromkeys(("launcher", "hydra"), "it runs here"),
+}  # fmt: skip
+"""Settings of run.py that a session does not have, and why."""
+THRESHOLD = 0.7
+"""Of the embedded text encoder: 950 of the 960 transitions of its prompt sets are routed as their tags say; 530 at eq. (17)'s 0.85."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a command line asks for, checked. words: settings of run.py that make the job."""
+
+    job: Job
+    words: tuple[str, ...]
+    name: str
+    host: str
+    port: int | None
+    save: Path
+    first: Prompt | None
+    threshold: float | None
+    notes: tuple[str, ...]
+
+
+def order(words: Sequence[str]) -> Order:
+    """Check a command line to the end; no model is loaded. Raises ValueError: one line with the nearest valid choice."""
+    own, given = _parted(words)
+    job, extra = _job(given)
+    refuse(job)
+    backbones.cards([job.config])
+    first = _first(own)
+    name = own["id"] or (first.id if first else "live")
+    if not NAME.fullmatch(name):
+        near = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "live"
+        raise ValueError(f"id={name}: names files, so letters, digits, '.', '_' and '-'; nearest is id={near}")
+    save = Path(own["save"] or Path(job.config.store) / "live")
+    try:
+        unwritable.check(str(save))
+    except OSError as error:
+        raise ValueError(unwritable.refusal(str(save), error)) from None
+    host = own["host"]
+    open_to = (
+        [] if loopback(host) else [f"warning: host={host} is no loopback: whoever reaches this machine steers the session, no password"]
+    )
+    kept = tuple(word for word in given if not word.startswith(("task=", "task.")))
+    return Order(
+        job, (*kept, *extra), name, host, _port(own["port"], host), save, first, _threshold(own["threshold"], job), (*extra, *open_to)
+    )
+
+
+def _parted(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    own, given = dict(OWN), list[str]()
+    for word in words:
+        key, equals, value = word.lstrip("+-").partition("=")
+        head = re.split(r"[./@]", key)[0]
+        if head in FIXED:
+            raise ValueError(f"{word}: not in a live session ({FIXED[head]}); nearest is to leave it out, or to give it to the replay")
+        if not equals:
+            raise ValueError(f"{word}: not understood; settings are key=value, for example backbone=tiny method=echo")
+        if key in OWN:
+            own[key] = value
+        else:
+            given.append(word)
+    return own, given
+
+
+def _job(given: Sequence[str]) -> tuple[Job, list[str]]:
+    """The job, and what a session has to add to the settings so that nobody is overruled and nothing is foreseen."""
+    job = prepare(_plain(given))
+    routing: Routing | None = getattr(job.policy, "routing", None)
+    extra = [] if routing is None or routing.causal else ["method.routing.causal=true"]
+    extra += [] if routing is None or routing.router is Router.tags else ["method.routing.router=tags"]
+    extra = [word for word in extra if not any(one.startswith(word.partition("=")[0] + "=") for one in given)]
+    return (prepare(_plain([*given, *extra])), extra) if extra else (job, [])
+
+
+def _plain(given: Sequence[str]) -> dict[str, object]:
+    rest = [f"++{word}" if word.startswith("method.") else word for word in given]
+    try:
+        found = composed([*rest, "eval=none", "prompts=1"])
+    except (HydraException, OmegaConfBaseException) as error:
+        from jobs.spec.mistakes import explain
+
+        line = explain(error, rest)
+        unknown = re.match(r"unknown key (\w+):", line)
+        if unknown and (near := nearest(unknown[1], list(OWN)))[:2] == unknown[1][:2]:
+            line = f"unknown key {unknown[1]}: nearest is {near}"
+        raise ValueError(line) from error
+    if len(found) != 1:
+        raise ValueError(f"{' '.join(given)}: asks for {len(found)} runs; a live session is one")
+    return found[0]
+
+
+def _first(own: Mapping[str, str]) -> Prompt | None:
+    if not own["script"]:
+        return None
+    try:
+        prompts = load_prompts(own["script"])
+    except OSError as error:
+        raise ValueError(f"script={own['script']}: {error.strerror}; nearest is a file that a session has saved") from None
+    wanted = own["id"] or prompts[0].id
+    if len(prompts) > 1 and not own["id"]:
+        raise ValueError(f"script={own['script']}: holds {len(prompts)} prompts; id= says which, for example id={prompts[0].id}")
+    found = next((prompt for prompt in prompts if prompt.id == wanted), None)
+    if found is None:
+        raise ValueError(f"id={wanted}: not in {own['script']}; nearest is id={nearest(wanted, [prompt.id for prompt in prompts])}")
+    return found
+
+
+def _port(text: str, host: str) -> int | None:
+    if not text:
+        return None
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise ValueError(f"port={text}: a whole number, 1 to 65535; nearest is to leave it out, which takes a free one from 7860 on")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(text)))
+        except OSError as error:
+            raise ValueError(f"host={host} port={text}: {error.strerror}; nearest is to leave port out, which takes a free one") from None
+    return int(text)
+
+
+def _threshold(text: str, job: Job) -> float | None:
+    if not text:
+        return THRESHOLD if job.config.backbone.parts is None else None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -2.0
+    if not 0 <= value <= 1:
+        raise ValueError(f"threshold={text}: likeness of two texts, 0 to 1; nearest is threshold={THRESHOLD}")
+    return value
+
+
+def main(words: Sequence[str]) -> int:
+    """Serve a session until it is interrupted; the exit status, 2 for a command line that is refused."""
+    try:
+        asked = order(words)
+        if importlib.util.find_spec("gradio") is None:
+            raise ValueError("a live session needs gradio: pip install -e '.[live]'")
+        for note in asked.notes:
+            sys.stderr.write(f"{note if ':' in note else f'added for a live session: {note}'}\n")
+        from jobs.live.page import serve
+
+        with serve(asked) as url:
+            say(f"live session of {asked.job.title.partition(' ')[0]} on {asked.job.config.backbone.name}: {url}   (Ctrl-C ends it)")
+            while True:
+                time.sleep(3600)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,122 @@
+"""What the page of a live session may ask, in plain values; no page here and no server."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from echo.scene import Prompt
+from jobs.live.player import Player
+from jobs.live.session import Scene, Session, can_recall
+from jobs.live.view import entered, legend
+from jobs.work import models
+
+if TYPE_CHECKING:
+    from jobs.live.command import Order
+
+Answer = Callable[[dict[str, Any]], dict[str, Any]]
+IDEAS = 24
+"""Prompts of the task's set whose scenes are offered as ideas."""
+
+
+def session(asked: Order) -> Session:
+    """Load what an order needs and open its session; called in the thread that computes."""
+    backbone, _ = models.load(asked.job)
+    assert backbone is not None
+    return Session(asked.job, backbone, asked.name, asked.words, asked.threshold)
+
+
+def about(asked: Order) -> dict[str, Any]:
+    """What does not change on the page."""
+    config = asked.job.config
+    method = asked.job.policy.label or config.method.name
+    return {
+        "method": method, "backbone": config.backbone.label, "seed": config.seed, "id": asked.name, "legend": legend(),
+        "recalls": can_recall(asked.job), "ideas": stories(asked.job.prompt_set[:IDEAS]),
+    }  # fmt: skip
+
+
+def answers(player: Player, asked: Order) -> list[Answer]:
+    """What the page may ask, by name; each takes and gives plain values, and an error is a line under `error`."""
+
+    def know(data: dict[str, Any]) -> dict[str, Any]:
+        return about(asked)
+
+    def news(data: dict[str, Any]) -> dict[str, Any]:
+        player.watched(float(data["left"]), float(data["stood"]))
+        return player.news(*(int(data[key]) for key in ("epoch", "after", "version", "notes")))
+
+    def say(data: dict[str, Any]) -> dict[str, Any]:
+        recalls = data.get("recalls")
+        scene = player.say(str(data["text"]), data.get("transition"), None if recalls is None else int(recalls))
+        return {"scene": scene.number, "note": announcement(scene)}
+
+    def pause(data: dict[str, Any]) -> dict[str, Any]:
+        player.pause(bool(data["paused"]))
+        return {}
+
+    def restart(data: dict[str, Any]) -> dict[str, Any]:
+        player.restart()
+        return {}
+
+    def save(data: dict[str, Any]) -> dict[str, Any]:
+        saved = player.save(asked.save / f"{asked.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        files = [
+            {"name": path.name, "href": f"gradio_api/file={quote(str(path.resolve()))}", "bytes": path.stat().st_size}
+            for path in saved.files
+        ]
+        return {"files": files, "folder": str(saved.video.parent), "command": saved.command, "sha256": saved.latents_sha256}
+
+    return [_told(one) for one in (know, news, say, pause, restart, save)]
+
+
+def _told(call: Answer) -> Answer:
+    """The call with its errors as values: gradio would make a status of them that says nothing."""
+
+    def told(data: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return call(data)
+        except (ValueError, OSError, KeyError, TypeError) as error:
+            return {"error": str(error)}
+
+    told.__name__ = call.__name__
+    return told
+
+
+def loopback(host: str) -> bool:
+    """Whether a name or an address is this machine's own, as nobody else reaches it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def visitor(host: str) -> Callable[[Any], str | None]:
+    """Who asks, for gradio's check of requests: None where a page of somebody else's does, through the browser of whoever reads it.
+
+    A foreign page's request says its origin; one whose name was turned to this machine says a host that is no loopback.
+    """
+
+    def who(request: Any) -> str | None:
+        asked, origin = request.headers.get("host", ""), request.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != asked:
+            return None
+        return None if loopback(host) and not loopback(urlsplit(f"//{asked}").hostname or "") else "visitor"
+
+    return who
+
+
+def announcement(scene: Scene) -> str:
+    """What a page says when a scene was taken."""
+    if scene.start.transition is None:
+        return "It begins."
+    routed = ", routed by the texts" if scene.routed else ""
+    return f"Scene {scene.number} begins with the next block: {entered(scene)}{routed}."
+
+
+def stories(prompts: Sequence[Prompt]) -> list[list[str]]:
+    """What a user may say, from a prompt set: each prompt's scenes."""
+    return [list(dict.fromkeys(prompt.scenes)) for prompt in prompts]

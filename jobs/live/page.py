@@ -1,0 +1,58 @@
+"""The page of a live session: gradio serves it and its one component. Nothing is told to anybody else, and nothing is fetched."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported, whose own default is to tell
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import gradio
+
+from eval.pages import source
+from jobs.live.desk import answers, session, visitor
+from jobs.live.player import Player
+
+if TYPE_CHECKING:
+    from jobs.live.command import Order
+
+FONTS, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
+"""The system's own: gradio's default ones come from the network."""
+
+
+def page(player: Player, asked: Order) -> gradio.Blocks:
+    """The page, not yet served."""
+    with gradio.Blocks(title="Live session", analytics_enabled=False, fill_width=True) as blocks:
+        gradio.HTML(
+            html_template=str(source("live.html")), js_on_load=str(source("live.js")), apply_default_css=False, elem_id="live",
+            server_functions=answers(player, asked),
+        )  # fmt: skip
+    return blocks
+
+
+@contextmanager
+def serve(asked: Order) -> Iterator[str]:
+    """Serve the page and run the session; gives the address.
+
+    Raises:
+        OSError: if the port is taken.
+    """
+    player = Player(partial(session, asked), asked.first)
+    blocks = page(player, asked)
+    try:
+        _, url, _ = blocks.launch(
+            server_name=asked.host, server_port=asked.port, prevent_thread_lock=True, quiet=True, share=False, inbrowser=False,
+            ssr_mode=False, pwa=False, mcp_server=False, footer_links=[], run_history=False, show_error=True, enable_monitoring=False,
+            auth_dependency=visitor(asked.host), allowed_paths=[str(asked.save.resolve())],
+            theme=gradio.themes.Base(font=FONTS, font_mono=MONO),
+            head=f"<style>{source('common.css')}{source('live.css')}</style>",  # as css= gradio would take shorthands apart
+        )  # fmt: skip
+        yield url
+    finally:
+        player.close()
+        blocks.close(verbose=False)

@@ -1,0 +1,251 @@
+"""A live session in a thread of its own, which makes blocks just in time for a film that runs at 16 frames a second.
+
+The thread has the model to itself: whatever a page asks is done there, between two blocks. Nobody watches: nothing is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from echo.scene import FPS, Prompt
+from jobs.live.session import Made, Refused, Saved, Scene, Session
+from jobs.live.view import Card, View, thumbnail
+
+T = TypeVar("T")
+KEPT = 8
+"""Blocks that a page may be late by."""
+AWAY_S = 4.0
+"""A page that has asked for nothing so long is gone."""
+ROOM_S = (0.05, 0.1, 0.5)
+"""Least, first and most that a block is finished before it is due, for its pictures and their way to the page."""
+SETTLED = 4
+"""Blocks of a scene after which its thumbnail stays."""
+
+
+class Player:
+    """Makes a session's blocks at the pace of the film, and tells pages what there is.
+
+    status: `loading` the model, `waiting` for a first prompt, `playing`, `paused`, `ended` (the policy cannot go on), `failed`.
+    """
+
+    def __init__(self, make: Callable[[], Session], first: Prompt | None = None) -> None:
+        """make: opens a session, in the player's thread. first: a script that comes before whatever is said."""
+        self._make, self._first = make, first
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._news = threading.Condition()
+        self._session: Session | None = None
+        self._stopped = False
+        self._seen_at = -AWAY_S
+        self.epoch = 0
+        self._empty()
+        self._thread = threading.Thread(target=self._run, name="live session", daemon=True)
+        self._thread.start()
+
+    def _empty(self) -> None:
+        self.status, self.note, self.notes, self.version = "loading", "", 0, 0
+        self.paused = False
+        self._views: deque[View] = deque(maxlen=KEPT)
+        self._cards: list[Card] = []
+        self._shown_until, self._room_s = 0.0, ROOM_S[1]
+        self._paces: deque[float] = deque(maxlen=6)
+        self._pool = range(0)
+
+    # ---- what pages call, from any thread
+
+    def say(self, text: str, transition: str | None = None, recalls: int | None = None) -> Scene:
+        """As `Session.say`. Raises ValueError in one line."""
+        return self.ask(lambda session: session.say(text, transition, recalls))
+
+    def save(self, folder: Path) -> Saved:
+        """As `Session.save`."""
+        return self.ask(lambda session: session.save(folder))
+
+    def ask(self, call: Callable[[Session], T]) -> T:
+        """What a call on the session gives, made between two blocks; its errors are raised here."""
+        future: Future[T] = Future()
+
+        def on_session() -> T:
+            assert self._session is not None
+            return call(self._session)
+
+        self._calls.put((on_session, future))
+        return future.result()
+
+    def pause(self, paused: bool) -> None:
+        """Stop after this block, or go on."""
+
+        def change() -> None:
+            self.paused = paused
+            if self.status in ("playing", "paused"):
+                self.status = "paused" if paused else "playing"
+            self._tell()
+
+        self._in_thread(change)
+
+    def restart(self) -> None:
+        """Begin anew with nothing said; what was not saved is gone."""
+        self._in_thread(self._open)
+
+    def _in_thread(self, call: Callable[[], None]) -> None:
+        future: Future[None] = Future()
+        self._calls.put((call, future))
+        future.result()
+
+    def close(self) -> None:
+        """End the thread and let the frames go."""
+        self._stopped = True
+        self._thread.join(timeout=30)
+
+    def watched(self, left_ms: float, stood_ms: float) -> None:
+        """What the page that asked last has still to show, and how long it stood still since it asked before.
+
+        The pace follows it: a page that is behind is not run away from, and one that waits gets its blocks earlier.
+        """
+        self._shown_until = time.monotonic() + left_ms / 1e3
+        least, _, most = ROOM_S
+        self._room_s = min(most, self._room_s + stood_ms / 2e3) if stood_ms > 20 else least + 0.95 * (self._room_s - least)
+        self._calls.put((lambda: None, Future()))  # so that the thread looks at the clock again
+
+    def news(self, epoch: int, after: int, version: int, notes: int, wait_s: float = 1.0) -> dict[str, Any]:
+        """What a page does not know yet; waits for it a while.
+
+        Args:
+            epoch: the session that it knows.
+            after: the last block that it has, -1 for none.
+            version: of the scenes that it has.
+            notes: how many notes it has heard.
+            wait_s: seconds to wait for anything new.
+        """
+        with self._news:
+            self._seen_at = time.monotonic()
+            self._news.wait_for(lambda: self._has_news(epoch, after, version, notes), wait_s)
+            self._seen_at = time.monotonic()
+            if epoch != self.epoch:
+                after, version, notes = -1, 0, self.notes
+            views = [view for view in self._views if view.made.index > after]
+            cards = [card.plain() for card in self._cards if card.version > version]
+            state = {
+                "epoch": self.epoch, "status": self.status, "version": self.version, "notes": self.notes,
+                "note": self.note if notes < self.notes else "", "pool": [self._pool.start, self._pool.stop],
+            }  # fmt: skip
+        shown = views[-1:] if after < 0 and len(views) > 1 else views  # a page that comes later begins where the film is
+        return state | {"blocks": [view.plain for view in shown], "scenes": cards}
+
+    def _has_news(self, epoch: int, after: int, version: int, notes: int) -> bool:
+        newest = self._views[-1].made.index if self._views else -1
+        return self._stopped or epoch != self.epoch or newest > after or self.version > version or self.notes > notes
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        try:
+            self._open()
+            while not self._stopped:
+                self._serve()
+                if self._due() <= time.monotonic():
+                    self._advance()
+        except BaseException as error:
+            traceback.print_exc(file=sys.stderr)
+            self.status = "failed"
+            self._tell(f"{type(error).__name__}: {error}")
+            while not self._stopped:
+                self._decline(f"the session has failed: {error}", 0.25)
+        finally:
+            self._decline("the session is closed", 0.0)
+            if self._session is not None:
+                self._session.close()
+
+    def _decline(self, why: str, wait_s: float) -> None:
+        """Refuse a call that waits, or comes within a while."""
+        with contextlib.suppress(queue.Empty):
+            _, future = self._calls.get(timeout=wait_s) if wait_s else self._calls.get_nowait()
+            future.set_exception(ValueError(why))
+
+    def _open(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            with self._news:
+                self.epoch += 1
+                self._empty()
+        self._session = self._make()
+        if self._first is not None:
+            self._seen_at = time.monotonic()  # what a script says is made whoever watches
+            for made in self._session.follow(self._first):
+                self._publish(self._view(made))
+        self.status = "waiting" if self._first is None else "playing"
+        self._tell()
+
+    def _serve(self) -> None:
+        """Calls that wait, or the next one that comes until the next block is due."""
+        wait_s = min(max(self._due() - time.monotonic(), 0.0), 0.25)
+        try:
+            call, future = self._calls.get(timeout=wait_s)
+        except queue.Empty:
+            return
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    def _due(self) -> float:
+        """When the next block has to be begun, on the monotonic clock; far away where none is to be made."""
+        session = self._session
+        assert session is not None
+        nothing = session.pending is None and not session.scenes
+        away = time.monotonic() - self._seen_at > AWAY_S
+        if nothing or self.paused or away or self.status in ("ended", "failed"):
+            return float("inf")
+        return self._shown_until - max(self._paces, default=0.0) - self._room_s
+
+    def _advance(self) -> None:
+        session = self._session
+        assert session is not None
+        begun = time.monotonic()
+        try:
+            made = session.next_block()
+        except Refused as error:
+            self._tell(str(error))
+            return
+        except ValueError as error:
+            self.status = "ended"
+            self._tell(str(error))
+            return
+        view = self._view(made)
+        self._paces.append(view.made_at - begun)
+        self.status = "playing"
+        self._shown_until = max(self._shown_until, view.made_at) + len(made.frames_THWC) / FPS
+        self._publish(view)
+
+    def _view(self, made: Made) -> View:
+        assert self._session is not None
+        return View(made, time.monotonic(), self._session.backbone.geometry.window_frames)
+
+    def _publish(self, view: View) -> None:
+        session, made = self._session, view.made
+        assert session is not None
+        scene = session.scenes[made.scene]
+        with self._news:
+            self._views.append(view)
+            if made.index - scene.start.block < SETTLED:
+                self.version += 1
+                card = Card(scene, thumbnail(made.frames_THWC[-1]), self.version)
+                self._cards[made.scene :] = [card]
+            self._pool = session.pool
+            self._news.notify_all()
+
+    def _tell(self, note: str = "") -> None:
+        with self._news:
+            if note:
+                self.note, self.notes = note, self.notes + 1
+            self.version += 1
+            self._news.notify_all()

@@ -1,0 +1,313 @@
+"""A live session: a rollout whose scenes are said while it runs, and which leaves the script that replays it as a normal run.
+
+No page, no clock: calls alone. One thread makes all of them, since a model is not to be asked for two things at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+import shlex
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.world.film import Render
+from echo.backbone.interface import features
+from echo.cache.plan import Plan
+from echo.files import write_atomic
+from echo.generate import begin
+from echo.routing import Router, Routing, automatic, enter, oldest, script_of
+from echo.scene import BLOCK_S, FPS, TAGS, Prompt, SceneStart, TagMeaning, Transition
+from jobs.spec.plan import Job
+from jobs.work.blocks import developed
+from jobs.work.video import VideoWriter
+
+if TYPE_CHECKING:
+    from echo.backbone.interface import VideoModel
+
+Frames = NDArray[np.uint8]
+TAG = {transition: tag for tag, transition in TAGS.items()}
+
+
+class Refused(ValueError):
+    """A scene that was said and that the policy's memory does not take; the session goes on with the scene that runs."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene of the session: what was said, and how it is entered at which block. routed: nobody named the transition."""
+
+    number: int
+    text: str
+    start: SceneStart
+    routed: bool
+
+
+@dataclass(frozen=True)
+class Made:
+    """One block: uint8 frames [T, H, W, 3], the plan that made it, and the milliseconds that it took, decoding included."""
+
+    index: int
+    scene: int
+    frames_THWC: Frames
+    plan: Plan
+    made_ms: float
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a session wrote: the video, its script as a prompt set of one, the trace, facts, and the command that makes the same video."""
+
+    video: Path
+    script: Path
+    trace: Path
+    facts: Path
+    command: str
+    latents_sha256: str
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them."""
+        return self.video, self.script, self.trace, self.facts
+
+
+def refuse(job: Job) -> None:
+    """Refuse what cannot be live: a policy that renders, or a router that looks ahead or listens to nobody. Raises ValueError."""
+    policy, name = job.policy, job.config.method.name
+    if isinstance(policy, Render):
+        raise ValueError(f"method={name}: renders a film whose script is known beforehand; nearest that is live is method=oracle")
+    routing: Routing | None = getattr(policy, "routing", None)
+    if routing is not None and not routing.causal:
+        raise ValueError(f"method={name}: its router reads scenes that nobody has said yet; nearest is method.routing.causal=true")
+    if routing is not None and routing.router is not Router.tags:
+        raise ValueError(f"method={name}: its router overrules whoever names a transition; nearest is method.routing.router=tags")
+
+
+def can_recall(job: Job) -> bool:
+    """Whether the policy takes an ended scene back by its number."""
+    remembered = getattr(getattr(job.policy, "recall_frame", None), "fusion", None)
+    return getattr(job.policy, "routing", None) is not None and remembered != "none"
+
+
+class Session:
+    """A rollout of one video whose script is made on the way.
+
+    >>> session = Session(job, backbone, words=["method=echo"])            # doctest: +SKIP
+    >>> session.say("a red ball moving left over a plain meadow")           # doctest: +SKIP
+    >>> made = session.next_block()                                         # doctest: +SKIP
+    """
+
+    def __init__(
+        self, job: Job, backbone: VideoModel, name: str = "live", words: Sequence[str] = (), threshold: float | None = None
+    ) -> None:
+        """Prepare; nothing is computed.
+
+        Args:
+            job: a checked job; its prompts are not looked at.
+            backbone: what the job loads.
+            name: the prompt's id, by which its noise is drawn.
+            words: settings that make the job out of run.py's defaults, for the command that replays the session.
+            threshold: least likeness of a text for automatic smooth transitions and recalls; None takes the method's own two.
+
+        Raises:
+            ValueError: as `refuse` does.
+        """
+        refuse(job)
+        self.job, self.backbone, self.name, self.words = job, backbone, name, tuple(words)
+        settings: Routing = getattr(job.policy, "routing", None) or Routing(causal=True)
+        self._named = settings
+        self._thresholds = settings if threshold is None else replace(settings, threshold_smooth=threshold, threshold_recall=threshold)
+        self._embed = partial(features, backbone.text)
+        repeat = job.config.noise.repeat_initial
+        self._rollout = begin(backbone, job.policy, [name], job.config.seed, repeat_initial_noise=repeat)
+        self._stream = backbone.codec.stream()
+        self.scenes: list[Scene] = []
+        self.pending: Scene | None = None
+        self._hash = hashlib.sha256()
+        self._trace: list[str] = []
+        self._film = tempfile.TemporaryFile(prefix="echo-live-")  # noqa: SIM115 - open as long as the session is
+        self._shapes: list[tuple[int, ...]] = []
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks there are."""
+        return len(self._shapes)
+
+    @property
+    def latents_sha256(self) -> str:
+        """Hash of all latents so far, as a run's record has it."""
+        return self._hash.hexdigest()
+
+    @property
+    def pool(self) -> range:
+        """Scenes that can be recalled by what is said now: those that have begun, as far back as the policy remembers."""
+        if not can_recall(self.job):
+            return range(0)
+        return range(oldest(len(self.scenes), self._named), len(self.scenes))
+
+    def say(self, text: str, transition: Transition | str | None = None, recalls: int | None = None) -> Scene:
+        """The scene that begins with the next block; it takes the place of one that was said since the last block.
+
+        Args:
+            text: what it shows.
+            transition: how it is entered; None is found out from the texts. The first scene is entered from nothing.
+            recalls: the scene that a recall brings back; None takes the one whose text is most alike.
+
+        Raises:
+            ValueError: in one line; what was said before stands.
+        """
+        text = " ".join(text.split())
+        if not text:
+            raise ValueError("nothing was said: a prompt is a sentence")
+        named = None if transition is None else _transition(transition)
+        self.backbone.text.check([text])
+        start = self._enter(text, named, recalls)
+        scene = Scene(len(self.scenes), text, start, transition is None and recalls is None)
+        rows = self.backbone.text.encode([text]).to(self.backbone.device, self.backbone.dtype)
+        self._rollout.switch(rows, start.transition, start.recalls, start.jump)
+        self.pending = scene
+        return scene
+
+    def _enter(self, text: str, transition: Transition | None, recalls: int | None) -> SceneStart:
+        if recalls is not None:
+            transition = transition or Transition.recall
+            if transition is not Transition.recall:
+                raise ValueError(f"scene {recalls} is named and {transition} recalls none; nearest is recall")
+        if transition is Transition.recall and not can_recall(self.job):
+            raise ValueError(f"method={self.job.config.method.name}: keeps no ended scene to recall; nearest is smooth or hard here")
+        if not self.scenes:
+            if transition is Transition.recall:
+                raise ValueError("recall: nothing has been shown yet; nearest is a first scene without a transition")
+            return SceneStart(0)
+        texts, starts = [*(scene.text for scene in self.scenes), text], [scene.start for scene in self.scenes]
+        if transition is None:
+            transition, recalls = automatic(texts, starts, self._thresholds, self._embed)
+            if transition is Transition.recall and not can_recall(self.job):
+                transition, recalls = Transition.hard, None
+        if getattr(self.job.policy, "routing", None) is None:
+            return SceneStart(self.blocks, transition)
+        return SceneStart(self.blocks, *enter(texts, len(self.scenes), transition, self._named, self._embed, recalls))
+
+    def next_block(self) -> Made:
+        """Make one block.
+
+        Raises:
+            Refused: the memory does not take the scene that was said; the next call goes on with the running one.
+            ValueError: there is no scene yet, or the policy cannot make so long a video.
+        """
+        if self.pending is None and not self.scenes:
+            raise ValueError("no scene yet: say a first prompt")
+        self.job.policy.check(self.backbone.geometry, self.blocks + 1)
+        begun = time.perf_counter()
+        said, self.pending = self.pending, None
+        try:
+            block = self._rollout.next()
+        except ValueError as error:
+            if said is None:
+                raise
+            raise Refused(f"scene {said.number} is not begun: {error}") from error
+        if said is not None:
+            self.scenes.append(replace(said, start=replace(said.start, block=block.index)))
+        shot = developed(block, [0], self._stream)
+        (content,), (frames,) = shot.content(), shot.frames()
+        self._hash.update(content)
+        self._trace.append(json.dumps(shot.plan))
+        self._film.seek(0, 2)  # whoever read it may have stopped anywhere
+        self._film.write(np.ascontiguousarray(frames).tobytes())
+        self._shapes.append(frames.shape)
+        return Made(block.index, block.scene, frames, block.plan, 1e3 * (time.perf_counter() - begun))
+
+    def follow(self, prompt: Prompt) -> Iterator[Made]:
+        """The blocks of a script, after which the session goes on with whatever is said.
+
+        Raises:
+            ValueError: before the first block if the session has begun, has another name, or the script cannot be run.
+        """
+        if self.blocks or prompt.id != self.name:
+            raise ValueError(f"script {prompt.id!r}: followed from the beginning of a session of its own id, not of {self.name!r}")
+        self.backbone.text.check(prompt.scenes)
+        script = script_of(prompt, self.job.policy, self._embed)
+        for text, start, length in zip(prompt.scenes, script.starts, script.lengths(), strict=True):
+            self.say(text, start.transition, start.recalls)
+            for _ in range(length):
+                yield self.next_block()
+
+    def script(self) -> Prompt:
+        """The session so far as a prompt. Raises ValueError before the first block."""
+        if not self.blocks:
+            raise ValueError("nothing to save: no block has been made")
+        ends = [*(scene.start.block for scene in self.scenes[1:]), self.blocks]
+        entered = [scene.start.transition for scene in self.scenes]
+        recalls = tuple(scene.start.recalls for scene in self.scenes)
+        return Prompt(
+            self.name, tuple(scene.text for scene in self.scenes),
+            tuple((end - scene.start.block) * BLOCK_S for scene, end in zip(self.scenes, ends, strict=True)),
+            tuple("" if transition is None else TAG[transition] for transition in entered),
+            TagMeaning.enter, () if set(recalls) == {None} else recalls,
+        )  # fmt: skip
+
+    def film(self) -> Iterator[Frames]:
+        """All frames so far, block by block, from the file where they wait."""
+        self._film.seek(0)
+        for shape in self._shapes:
+            yield np.frombuffer(self._film.read(int(np.prod(shape))), np.uint8).reshape(shape)
+
+    def save(self, folder: Path) -> Saved:
+        """Write video, script, trace and facts; the session can go on.
+
+        Raises:
+            ValueError: before the first block.
+            OSError: if the folder cannot be written.
+        """
+        prompt, video = self.script(), self.job.config.video
+        folder.mkdir(parents=True, exist_ok=True)
+        script = folder / f"{self.name}.jsonl"
+        command = self.command(script)
+        saved = Saved(
+            folder / f"{self.name}.mp4", script, folder / f"{self.name}.trace.jsonl", folder / "session.json", command, self.latents_sha256
+        )
+        with VideoWriter(saved.video, fps=FPS, height_px=video.height_px, crf=video.crf) as writer:
+            for frames in self.film():
+                writer.write(frames)
+        write_atomic(script, (json.dumps(record(prompt), ensure_ascii=False) + "\n").encode())
+        write_atomic(saved.trace, "".join(line + "\n" for line in self._trace).encode())
+        scenes = [{"text": one.text, "routed": one.routed, "jump": one.start.jump, "block": one.start.block} for one in self.scenes]
+        facts = {"v": 1, "command": command, "latents_sha256": saved.latents_sha256, "blocks": self.blocks, "scenes": scenes}
+        write_atomic(saved.facts, (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())
+        return saved
+
+    def command(self, script: Path) -> str:
+        """The command that makes the same latents and the same video as a normal run, given in the repository's folder."""
+        given = str(script.absolute())
+        if not re.fullmatch(r"[\w./-]+", given):
+            given = "'" + given.replace("'", "\\'") + "'"
+        fixed = ["task.name=live", f"task.prompt_set={given}", "prompts=1", "batch=1", "eval=none"]
+        return shlex.join(["python", "run.py", *self.words, *fixed])
+
+    def close(self) -> None:
+        """Let the frames go."""
+        self._film.close()
+
+
+def record(prompt: Prompt) -> dict[str, Any]:
+    """A prompt as a line of a prompt set, scenes that recall none as null."""
+    said = {"id": prompt.id, "scenes": list(prompt.scenes), "durations": list(prompt.durations_s), "tags": list(prompt.tags)}
+    meaning = {} if prompt.tag_meaning is None else {"tag_meaning": prompt.tag_meaning.value}
+    return said | meaning | ({"recalls": list(prompt.recalls)} if prompt.recalls else {}) | {"version": 1}
+
+
+def _transition(word: str) -> Transition:
+    if word not in Transition.__members__:
+        near = difflib.get_close_matches(word, Transition.__members__, 1, 0)[0]
+        raise ValueError(f"transition {word!r}: nearest is {near!r} of {', '.join(Transition.__members__)}")
+    return Transition(word)

@@ -1,0 +1,341 @@
+"""A run's memory, told before it starts from geometry and policy alone, and what it really took beside it.
+
+The cache is counted to the byte: the policy says how many frames its store holds, its plans, walked over the prompt's script,
+say how many memories it keeps by name. Weights are counted from the sizes. What a pass or a decoding holds at once is an
+estimate by formula (`jobs.memory.parts`). Two phases follow one another, since the text encoder is freed before the network
+is loaded; the larger is the run's peak. Gigabytes are of 1000^3 bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from baselines.deep_forcing import DeepForcing
+from echo.backbone.sizes import CELL_PX, WanConfig
+from echo.cache.plan import Plan, Step
+from echo.cache.policy import Policy
+from echo.geometry import Geometry
+from echo.memory.settings import Fusion
+from echo.policy import Echo
+from echo.scene import Script, Transition
+from jobs.memory.parts import BYTES, FLOAT, CodecMemory, TaehvMemory, TextMemory, frame_bytes, network_parameters, pass_bytes, states
+
+if TYPE_CHECKING:
+    import torch
+
+GB = 1000**3
+PLACE = 8
+"""Bytes of a token's place, where a memory keeps its tokens' places."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a run's memory depends on.
+
+    text_on_device: whether the encoder shares the network's device. codec: None where nothing is decoded. capacity: frames that
+    the store holds, where that is not the policy's own figure.
+    """
+
+    network: WanConfig
+    geometry: Geometry
+    policy: Policy
+    script: Script
+    batch: int = 1
+    dtype: str = "bfloat16"
+    window: str = "shared"
+    text: TextMemory = field(default_factory=TextMemory)
+    text_dtype: str = "bfloat16"
+    text_on_device: bool = True
+    codec: CodecMemory | TaehvMemory | None = field(default_factory=CodecMemory)
+    codec_dtype: str = "bfloat16"
+    capacity: int | None = None
+
+    @property
+    def store_frames(self) -> int:
+        """Latent frames that the store has room for."""
+        return self.policy.capacity(self.geometry) if self.capacity is None else self.capacity
+
+    @property
+    def frame_px(self) -> tuple[int, int]:
+        """Height and width of the video."""
+        return self.geometry.latent_height * CELL_PX, self.geometry.latent_width * CELL_PX
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The most that a rollout of a script asks of the cache at any time, in frames; all from plans, without a model.
+
+    stored: frames in the store, the running block among them. named: memories kept by name. context: past frames attended to.
+    candidates: frames that a selection chooses from. recache: frames of a recache's pass. chosen: frames' worth of tokens of a
+    selection; copied: the same, of selections whose candidates are memories too, so that a shared window keeps copies. placed: the same,
+    of tokens that keep their own row and column.
+    """
+
+    stored: int
+    named: int
+    context: int
+    candidates: int
+    recache: int
+    chosen: int
+    copied: int
+    placed: int
+
+
+def walk(policy: Policy, geometry: Geometry, script: Script) -> Walk:
+    """Plan every block of a script and look at what the plans keep."""
+    starts = {start.block: scene for scene, start in enumerate(script.starts)}
+    scene, stored, named = 0, set[int | str](), set[str]()
+    most = dict.fromkeys((f.name for f in dataclasses.fields(Walk)), 0)
+    for block in range(script.blocks):
+        scene = starts.get(block, scene)
+        step = Step(block, script.starts[: scene + 1], geometry)
+        recache = policy.recache(step) if block in starts and block else None
+        plan = policy.plan(step)
+        stored = stored & plan.keep | set(range(plan.first_frame, plan.first_frame + len(plan.queries)))
+        named |= {name for name in plan.keep if isinstance(name, str) and _exists(name, policy, step, plan)}
+        found = {
+            "stored": len(stored),
+            "named": len(named),
+            "context": max(len(plan.context), len(recache.context) if recache else 0),
+            "recache": len(recache.queries) if recache else 0,
+        }
+        if (selection := plan.selection) is not None:
+            copies = any(isinstance(source, str) for source in selection.candidates)
+            found |= {"candidates": len(selection.candidates), "chosen": selection.frames}
+            found |= {"copied": selection.frames if copies else 0, "placed": selection.frames if selection.own_spatial else 0}
+        most = {name: max(value, found.get(name, 0)) for name, value in most.items()}
+        stored, named = stored & plan.keep, named & plan.keep
+    return Walk(**most)
+
+
+def _exists(name: str, policy: Policy, step: Step, plan: Plan) -> bool:
+    """Whether a memory that a plan would keep is there by the end of its block; plans also name what does not exist yet."""
+    if (ended := re.fullmatch(r"srf(\d+)", name)) is not None:
+        return int(ended[1]) < step.scene and isinstance(policy, Echo) and policy.recall_frame.fusion is not Fusion.none
+    return plan.selection is not None or any(slot.source == name for slot in plan.context)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bytes by part, and the two phases that they add up to; `as_json` is what a record keeps."""
+
+    setup: Setup
+    walk: Walk
+    weights: int
+    states: int
+    store: int
+    window: int
+    chosen: int
+    named: int
+    statistics: int
+    passes: int
+    text: int
+    text_work: int
+    codec: int
+    codec_cache: int
+    codec_work: int
+
+    @property
+    def cache(self) -> int:
+        """All that grows out of the past: store, window and what was chosen for it, named memories, the policy's statistics."""
+        return self.store + self.window + self.chosen + self.named + self.statistics
+
+    @property
+    def text_phase(self) -> int:
+        """While prompts are encoded, before the network is loaded; nothing on the network's device if the encoder is elsewhere."""
+        return self.text + self.text_work if self.setup.text_on_device else 0
+
+    @property
+    def rollout_phase(self) -> int:
+        """While blocks are made and decoded; a pass and a decoding never run at once."""
+        return self.weights + self.states + self.cache + self.codec + self.codec_cache + max(self.passes, self.codec_work)
+
+    @property
+    def peak(self) -> int:
+        return max(self.text_phase, self.rollout_phase)
+
+    def as_json(self) -> dict[str, Any]:
+        """Bytes by name, phases and peak, frames counted."""
+        parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("setup", "walk")}
+        totals = {name: getattr(self, name) for name in ("cache", "text_phase", "rollout_phase", "peak")}
+        return {"bytes": parts | totals, "capacity_frames": self.setup.store_frames, **dataclasses.asdict(self.walk)}
+
+    def line(self, total_bytes: int | None = None) -> str:
+        """The forecast for people, in one line; total_bytes: what the device has."""
+        setup = self.setup
+        layers = "one layer's" if setup.window == "shared" else f"{setup.geometry.layers} layers'"
+        memories = f", {self.walk.named} memories" if self.walk.named else ""
+        where = "freed before the rollout" if setup.text_on_device else "on the CPU"
+        room = "" if total_bytes is None else f" of {gb(total_bytes)} GB"
+        return (
+            f"memory: weights {gb(self.weights)} GB, text {gb(self.text)} GB ({where}), cache {gb(self.cache)} GB "
+            f"({setup.store_frames} frames, {layers} window{memories}), passes {gb(self.passes)} GB, "
+            f"codec {gb(self.codec + self.codec_cache + self.codec_work)} GB; peak {gb(self.peak)} GB{room}"
+        )
+
+    def advice(self, total_bytes: int) -> list[str]:
+        """What to change if the device is too small, the largest saving first, as far as is needed; empty where the run fits.
+
+        The last line says so where all of it together is not enough.
+        """
+        best, lines = self, list[str]()
+        while best.peak > total_bytes:
+            cheaper = {words: forecast(setup) for words, setup in _cheaper(best.setup)}
+            words = min(cheaper, key=lambda name: cheaper[name].peak, default="")
+            if not words or cheaper[words].peak >= best.peak:
+                return [*lines, f"still {gb(best.peak)} GB, and the device has {gb(total_bytes)} GB; nearest is a larger device"]
+            saved = best.peak - cheaper[words].peak
+            best = cheaper[words]
+            lines.append(f"{words} saves {gb(saved)} GB, peak {gb(best.peak)} GB")
+        return lines
+
+
+def _cheaper(setup: Setup) -> Iterator[tuple[str, Setup]]:
+    """Every single change that may save memory, in the words of the command line."""
+    if setup.window == "resident":
+        yield "backbone.parts.window=shared", dataclasses.replace(setup, window="shared")
+    if setup.dtype == "float32":
+        yield "backbone.dtype=bfloat16", dataclasses.replace(setup, dtype="bfloat16")
+    if setup.text_on_device:
+        yield "backbone.parts.text_device=cpu", dataclasses.replace(setup, text_on_device=False)
+        if setup.text_dtype == "float32":
+            yield "backbone.parts.text_dtype=bfloat16", dataclasses.replace(setup, text_dtype="bfloat16")
+    if setup.codec_dtype == "float32":
+        yield "backbone.parts.codec_dtype=bfloat16", dataclasses.replace(setup, codec_dtype="bfloat16")
+    if isinstance(setup.codec, CodecMemory):
+        yield "backbone.parts.decoder=taehv", dataclasses.replace(setup, codec=TaehvMemory())
+    if setup.batch > 1:
+        yield f"batch={setup.batch // 2}", dataclasses.replace(setup, batch=setup.batch // 2)
+
+
+def forecast(setup: Setup) -> Forecast:
+    """A run's memory in bytes. Raises ValueError for a type whose size is not known."""
+    for name in (setup.dtype, setup.text_dtype, setup.codec_dtype):
+        if name not in BYTES:
+            raise ValueError(f"dtype {name!r}: one of {', '.join(BYTES)}")
+    network, geometry, batch, item = setup.network, setup.geometry, setup.batch, BYTES[setup.dtype]
+    most, frame = walk(setup.policy, geometry, setup.script), frame_bytes(geometry, batch, item)
+    layers = 1 if setup.window == "shared" else geometry.layers
+    codec, codec_item, frame_px = setup.codec, BYTES[setup.codec_dtype], setup.frame_px
+    queries = max(geometry.frames_per_block, most.recache)
+    return Forecast(
+        setup=setup,
+        walk=most,
+        weights=network_parameters(network) * item,
+        states=states(network, geometry, batch, item),
+        store=setup.store_frames * frame,
+        window=geometry.window_frames * frame_bytes(geometry, batch, item, layers),
+        chosen=_chosen(setup, most, frame),
+        named=most.named * (frame + _places(setup.policy, geometry, batch)),
+        statistics=statistics(setup.policy, geometry, batch, item),
+        passes=pass_bytes(network, geometry, batch, item, context=most.context, candidates=most.candidates, queries=queries),
+        text=setup.text.parameters * BYTES[setup.text_dtype],
+        text_work=setup.text.work(network.text_len, BYTES[setup.text_dtype]),
+        codec=codec.parameters * codec_item if codec else 0,
+        codec_cache=batch * codec.cache(*frame_px, codec_item) if codec else 0,
+        codec_work=batch * codec.work(*frame_px, codec_item) if codec else 0,
+    )
+
+
+def _chosen(setup: Setup, most: Walk, frame: int) -> int:
+    """Bytes of a block's choice, which a shared window lays down again in every pass: tokens' places, or copies of them."""
+    if setup.window != "shared":
+        return 0
+    g = setup.geometry
+    places = g.layers * setup.batch * g.tokens_per_frame * PLACE
+    return (most.copied * frame if most.copied else most.chosen * places) + most.placed * places
+
+
+def _places(policy: Policy, geometry: Geometry, batch: int) -> int:
+    """Bytes of the places of one named memory: only chosen tokens have some."""
+    return geometry.layers * batch * geometry.tokens_per_frame * PLACE if isinstance(policy, DeepForcing) else 0
+
+
+def statistics(policy: Policy, geometry: Geometry, batch: int, item: int) -> int:
+    """Bytes that a policy keeps beside frames: sums and weights of Echo, the last queries and counts of Deep-Forcing."""
+    width, tokens = geometry.heads * geometry.head_dim, geometry.tokens_per_frame
+    if isinstance(policy, Echo):
+        sums = width + width // 2 * 4  # queries, magnitudes twice, and a complex centre; all by pairs but the first
+        old = max(policy.fading(transition).old_recent for transition in Transition) + 1  # the recall frame stands before them
+        return geometry.layers * batch * (sums * FLOAT + 2 * old * tokens * FLOAT)
+    if isinstance(policy, DeepForcing) and policy.budget_frames:
+        past = policy.recent_frames - geometry.frames_per_block
+        return geometry.layers * batch * tokens * (past * width * item + policy.compressed_frames * PLACE)
+    return 0
+
+
+def gb(size: float) -> str:
+    """Bytes as gigabytes of 1000^3, two digits."""
+    return f"{size / GB:.2f}"
+
+
+class Meter:
+    """What a run really takes, from `start` on.
+
+    On CUDA: the most that torch had allocated at once, weights that were there before included. On a processor: how much the
+    process's resident memory grew at most (Linux), so it starts before anything is built.
+    """
+
+    def __init__(self, device: torch.device | str) -> None:
+        import torch
+
+        self.device = torch.device(device)
+        self._base = 0
+
+    @property
+    def what(self) -> str:
+        """What `peak` is, for records."""
+        return "cuda max allocated" if self.device.type == "cuda" else "growth of resident memory, libraries in it"
+
+    def start(self) -> None:
+        """From here on."""
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            return
+        reset_peak()
+        self._base = resident("VmRSS")
+
+    def again(self) -> None:
+        """Forget the fullest moment so far; what there was at `start` stays what growth is counted from."""
+        if self.device.type == "cuda":
+            self.start()
+        else:
+            reset_peak()
+
+    def peak(self) -> int:
+        """Bytes at the fullest moment so far."""
+        if self.device.type == "cuda":
+            import torch
+
+            return torch.cuda.max_memory_allocated(self.device)
+        return max(0, resident("VmHWM") - self._base)
+
+    def beside(self, computed: int) -> dict[str, Any]:
+        """Measured beside computed, for a record."""
+        measured = self.peak()
+        return {"measured_bytes": measured, "measured": self.what, "computed_bytes": computed, "ratio": round(measured / computed, 3)}
+
+
+def resident(name: str) -> int:
+    """A line of this process's memory, bytes: VmRSS now, VmHWM at most (Linux); 0 where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
+
+
+def reset_peak() -> None:
+    """Let the highest resident memory count from now on, where the system allows it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return

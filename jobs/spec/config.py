@@ -1,0 +1,319 @@
+"""The typed configuration of a run, checked before any work starts; nothing here imports torch.
+
+Every field says in its metadata what it may change: pixels, scores, or nothing. `jobs.spec.identity` builds the names of
+runs from these declarations, so a new field cannot slip past a stored result unnoticed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+ROOT = Path(__file__).resolve().parents[2]
+RANDOM = "random"
+"""Stands for a file where weights are drawn and not read."""
+T = TypeVar("T")
+
+
+def pixels() -> Any:
+    """A field whose value can change a pixel."""
+    return field(metadata={"enters": "pixels"})
+
+
+def pixels_file() -> Any:
+    """A path whose file's content can change a pixel."""
+    return field(metadata={"enters": "pixels_file"})
+
+
+def scores() -> Any:
+    """A field whose value can change a score, never a pixel."""
+    return field(metadata={"enters": "scores"})
+
+
+def scores_file() -> Any:
+    """A path whose file's content can change a score, never a pixel."""
+    return field(metadata={"enters": "scores_file"})
+
+
+def later_pixels(default: Any) -> Any:
+    """A field that came later and can change a pixel: at its default it adds nothing to a run's name, so that older runs keep theirs."""
+    return field(default=default, metadata={"enters": "pixels", "silent": True})
+
+
+def later_scores(default: Any) -> Any:
+    """As `later_pixels`, of a score."""
+    return field(default=default, metadata={"enters": "scores", "silent": True})
+
+
+def later_inert(default: Any, reason: str) -> Any:
+    """As `inert`, of a field that configs written before may lack."""
+    return field(default=default, metadata={"enters": "nothing", "reason": reason})
+
+
+def inert(reason: str) -> Any:
+    """A field that changes neither pixels nor scores, and why."""
+    return field(metadata={"enters": "nothing", "reason": reason})
+
+
+@dataclass(frozen=True)
+class PartsConfig:
+    """What a backbone of Wan2.1's make needs beside its network: the other parts, sizes, and where and how they are computed."""
+
+    text: str = pixels_file()
+    tokenizer: str = pixels_file()
+    codec: str = pixels_file()
+    decoder: Literal["wan", "taehv"] = pixels()
+    text_dtype: Literal["float32", "bfloat16"] = pixels()
+    text_device: Literal["auto", "cpu", "cuda"] = pixels()
+    codec_dtype: Literal["float32", "bfloat16"] = pixels()
+    height_px: int = pixels()
+    width_px: int = pixels()
+    window_frames: int = pixels()
+    device: Literal["auto", "cpu", "cuda"] = pixels()
+    kernel: Literal["auto", "sdpa", "cudnn", "flash", "flash3"] = pixels()
+    compile: Literal["none", "blocks", "graphs"] = pixels()  # a fused sum may round differently
+    window: Literal["shared", "resident"] = inert("bit for bit the same")
+    text_cache: str = inert("entries are named by their content")
+
+    def __post_init__(self) -> None:
+        for name in ("height_px", "width_px"):
+            value = getattr(self, name)
+            if value % 16 or value < 32:
+                near = max(32, round(value / 16) * 16)
+                rule = "a multiple of 16 and at least 32 (8 px a latent cell, 2 cells a token)"
+                raise ValueError(f"backbone.parts.{name}={value}: {rule}; nearest is {near}")
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """A set of weights and how they are computed."""
+
+    name: str = inert("the content of the weights enters")
+    label: str = inert("for people")
+    weights: str = pixels_file()
+    dtype: Literal["float32", "bfloat16"] = pixels()
+    threads: int = pixels()  # reductions are split by thread, and a sum's last bit depends on the split
+    batch: int = inert("default of the run's batch")
+    prompts: int | None = inert("default of the run's prompts")
+    lora: str | None = field(default=None, metadata={"enters": "pixels_file"})
+    prompt_folder: str = later_inert("data/prompts", "each unit carries the content of its prompt")
+    parts: PartsConfig | None = later_pixels(None)
+
+    def __post_init__(self) -> None:
+        _at_least("backbone.threads", self.threads, 1)
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """A named preset: the policy and the settings that differ from the policy's defaults."""
+
+    name: str = inert("policy and settings enter")
+    policy: str = pixels()
+    settings: Mapping[str, Any] = pixels()
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """A prompt set and the protocol that scores it."""
+
+    name: str = scores()
+    label: str = inert("for people")
+    prompt_set: str = inert("each unit carries the content of its prompt")
+
+
+@dataclass(frozen=True)
+class VbenchConfig:
+    """What VBench's networks are asked, and how; `eval.vbench.kit.Wish` checks the words."""
+
+    dimensions: str = scores()
+    text: str = scores()
+    clip_features: str = scores()
+    clip_dtype: str = scores()
+    device: Literal["auto", "cpu", "cuda"] = scores()
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """The scorer of finished videos."""
+
+    name: str = inert("scorer and weights enter")
+    label: str = inert("for people")
+    scorer: Literal["embedded", "vbench"] | None = scores()
+    weights: str | None = scores_file()
+    vbench: VbenchConfig | None = later_scores(None)
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """How blocks get their noise; the same for all methods that are compared."""
+
+    repeat_initial: bool = pixels()
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """How frames are stored: for people, and for `eval=vbench`, which reads the file and says this in its scores' name."""
+
+    height_px: int = inert("the file is for watching")
+    crf: int = inert("the file is for watching")
+
+    def __post_init__(self) -> None:
+        _at_least("video.height_px", self.height_px, 16)
+        if not 0 <= self.crf <= 51:
+            raise ValueError(f"video.crf={self.crf}: H.264 takes 0 (lossless) to 51")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that one run needs; built from the composed YAML by `build`."""
+
+    backbone: BackboneConfig = pixels()
+    method: MethodConfig = pixels()
+    task: TaskConfig = scores()
+    eval: EvalConfig = scores()
+    noise: NoiseConfig = pixels()
+    video: VideoConfig = inert("the file is for watching")
+    seed: int = pixels()
+    batch: int = pixels()  # a batched matrix product may round differently from a single one
+    duration_scale: float = pixels()
+    prompts: int | None = inert("how many units, not what they are")
+    shard: str | None = inert("where a unit is computed, not what it is")
+    store: str = inert("a place")
+    max_workers: int | None = inert("how many processes, one run each")
+    max_tries: int = inert("which units are tried again")
+    checkpoints: str = later_inert("checkpoints", "a place; the content of files enters")
+    weights: Literal["trained", "random"] = later_pixels("trained")
+    geometry: Literal["native", "tiny"] = later_pixels("native")
+    experiment: str | None = later_inert(None, "where the run was asked for; tables and trackers group by it")
+    tracker: Literal["none", "jsonl", "wandb"] = later_inert("none", "told of results, never asked for any")
+    allow_dirty: bool = later_inert(False, "whether code that no commit names may make a table of the paper")
+
+    def __post_init__(self) -> None:
+        _at_least("seed", self.seed, 0)
+        _at_least("batch", self.batch, 1)
+        _at_least("max_tries", self.max_tries, 1)
+        for name in ("prompts", "max_workers"):
+            value = getattr(self, name)
+            if value is not None:
+                _at_least(name, value, 1)
+        if self.duration_scale <= 0:
+            raise ValueError(f"duration_scale={self.duration_scale}: durations are multiplied by it, so it is above 0")
+        if self.shard is not None:
+            parse_shard(self.shard)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`"i/n"` as (i, n) with 1 <= i <= n.
+
+    Raises:
+        ValueError: if the text has another form.
+    """
+    part, slash, whole = text.partition("/")
+    if slash and part.isdecimal() and whole.isdecimal() and 1 <= int(part) <= int(whole):
+        return int(part), int(whole)
+    raise ValueError(f"shard={text}: a shard is i/n with 1 <= i <= n, for example 1/4")
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """A phrase that names the nearest of the valid choices, or all when none is near."""
+    known = sorted(choices)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"nearest is {close[0]}" if close else "valid: " + ", ".join(known)
+
+
+def build(kind: type[T], given: Mapping[str, Any], where: str = "") -> T:
+    """A config dataclass from plain values, every key and type checked; a field with a default may be left out.
+
+    Args:
+        kind: the dataclass.
+        given: plain values by field name.
+        where: path of `given` in the whole config with a trailing dot, for messages.
+
+    Raises:
+        ValueError: one line that names the key or value, the rule, and the nearest valid choice.
+    """
+    hints = typing.get_type_hints(kind)
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    names = [f.name for f in fields]
+    for key in given:
+        if key not in names:
+            raise ValueError(f"unknown key {where}{key}: {nearest(key, names)}")
+    for f in fields:
+        if f.name not in given and f.default is f.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{where}{f.name} is missing: {kind.__name__} needs it")
+    return kind(**{name: _value(hints[name], given[name], f"{where}{name}") for name in names if name in given})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}={value}: a group of settings is expected here")
+        return build(typing.cast(type, hint), value, where + ".")
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        if value in choices:
+            return value
+        raise ValueError(f"{where}={value}: {nearest(str(value), map(str, choices))}")
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        (inner,) = (h for h in typing.get_args(hint) if h is not type(None))
+        return _value(inner, value, where)
+    if origin is not None:
+        return dict(value)
+    return _scalar(hint, value, where)
+
+
+def _scalar(hint: type, value: Any, where: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}={value}: a finite number is expected here, for example 1.0")
+    if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    noun = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
+    raise ValueError(f"{where}={value}: {noun} is expected here")
+
+
+def _finite(tree: Mapping[str, Any], where: str) -> None:
+    """Refuse numbers that have no name: a run is named by the content of its settings."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            _finite(value, f"{where}{key}.")
+        elif isinstance(value, float):
+            _scalar(float, value, where + str(key))
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name}={value}: it is at least {least}")
+
+
+def from_plain(plain: Mapping[str, Any]) -> RunConfig:
+    """The run config from a composed and resolved YAML tree.
+
+    A method's YAML is flat (`name`, `policy`, then the policy's fields), so that `method.drift_gate_lambda=2` reads well.
+
+    Raises:
+        ValueError: one line for the first wrong key or value.
+    """
+    tree = {key: value for key, value in plain.items() if key not in ("hydra", "table")}  # how an experiment is shown changes no run
+    method = tree.get("method")
+    if isinstance(method, Mapping):
+        settings = {key: value for key, value in method.items() if key not in ("name", "policy")}
+        _finite(settings, "method.")
+        tree["method"] = {"settings": settings} | {k: method[k] for k in ("name", "policy") if k in method}
+    return build(RunConfig, tree)
+
+
+def located(path: str) -> Path:
+    """A path of the config as an absolute one; relative paths count from the repository."""
+    return ROOT / path

@@ -1,0 +1,100 @@
+"""Names by content: a run, a unit and a way of scoring are hashes of what can change them.
+
+The fields of `jobs.spec.config` declare what they may change; raise an epoch here when the code of that path changes results
+for an unchanged config. The commit is provenance, not identity: most commits change no pixel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from echo.scene import Prompt
+from eval.store.naming import digest
+from eval.store.origin import file_digest
+from jobs.spec.config import RANDOM, MethodConfig, RunConfig, located
+
+PIXEL_EPOCH = 2
+SCORE_EPOCH = 2
+KERNEL = "sdpa cpu"  # attention kernel and device of the embedded backbones; the others choose theirs
+ENTERS = ("pixels", "pixels_file", "scores", "scores_file", "nothing")
+
+
+def leaves(config: Any, where: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Every field of a config tree as (path, what it enters, value).
+
+    Raises:
+        ValueError: if a field does not declare what it enters.
+    """
+    yield from ((path, field.metadata["enters"], value) for path, field, value in _walk(config, where))
+
+
+def _walk(config: Any, where: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+    for field in dataclasses.fields(config):
+        if field.metadata.get("enters") not in ENTERS:
+            raise ValueError(f"{type(config).__name__}.{field.name} must declare one of {', '.join(ENTERS)}")
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _walk(value, f"{where}{field.name}.")
+        else:
+            yield f"{where}{field.name}", field, value
+
+
+def _entering(config: RunConfig, kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for path, field, value in _walk(config):
+        if field.metadata.get("silent") and value == field.default:
+            continue
+        if field.metadata["enters"] == kind:
+            found[path] = value
+        elif field.metadata["enters"] == f"{kind}_file":
+            found[path] = value if value in (None, RANDOM) else file_digest(located(value))
+    return found
+
+
+def run_key(config: RunConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What can change a pixel of a run, apart from the prompt.
+
+    Args:
+        config: the checked config.
+        settings: every setting of the policy, defaults included, so that a changed default is another run.
+    """
+    key = _entering(config, "pixels")
+    assert MethodConfig.__dataclass_fields__["settings"].metadata["enters"] == "pixels"
+    key["method.settings"] = json.loads(json.dumps(settings))
+    parts = config.backbone.parts
+    kernel = KERNEL if parts is None else f"{parts.kernel} {parts.device}"
+    return {"epoch": PIXEL_EPOCH, "kernel": kernel, "pixels": key}
+
+
+def unit_key(run_id: str, prompt: Prompt, group: Sequence[Prompt] | None) -> dict[str, Any]:
+    """What can change a pixel of one video.
+
+    Args:
+        run_id: name of the run.
+        prompt: the prompt.
+        group: the whole prompt set if prompts share batches, since it decides which do; else None.
+    """
+    members = None if group is None else digest([p.content() for p in group])
+    return {"run": run_id, "prompt": prompt.content(), "group": members}
+
+
+def scores_key(config: RunConfig) -> dict[str, Any] | None:
+    """What can change a score of a finished video; None when the config scores nothing."""
+    if config.eval.scorer is None:
+        return None
+    if config.eval.scorer != "vbench":
+        return {"epoch": SCORE_EPOCH, "scores": _entering(config, "scores")}
+    from jobs.work.score import identity
+
+    plain = dataclasses.replace(config, eval=dataclasses.replace(config.eval, weights=None))
+    networks = identity(config)  # not a digest of the whole folder: only networks that have something to do count
+    read = {"eval.weights": networks, "video": dataclasses.asdict(config.video)}  # the file is what is scored
+    return {"epoch": SCORE_EPOCH, "scores": _entering(plain, "scores") | read}
+
+
+def shard_of(index: int, whole: int) -> int:
+    """The shard (1..whole) that computes the prompt at an index of its set, so that any first n prompts are spread evenly."""
+    return index % whole + 1

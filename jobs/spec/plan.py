@@ -1,0 +1,234 @@
+"""What a checked config asks for: the policy, the prompts and their order, without torch.
+
+    python -m jobs.spec.plan experiment=table1 [store=DIR] [fps=N] [launcher.target_minutes=60] [KEY=VALUE ...]
+
+says what a sweep will take before anything runs: videos that are missing, GPU-hours by what the store has measured or by the FPS
+given (pixel frames a second, scoring included), disk, and jobs on a cluster. KEY=VALUE are those of run.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from echo.backbone.headers import layers_of, misfit, read_header, shapes_of
+from echo.cache.policy import Policy, build, find
+from echo.geometry import Geometry
+from echo.routing import script_of
+from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_blocks
+from eval.protocol import scopes
+from eval.store.naming import digest
+from eval.store.records import RENDER
+from jobs.spec import backbones, identity
+from jobs.spec.config import ROOT, RunConfig, from_plain, located, parse_shard
+from jobs.work import score
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be made: a policy on a backbone over prompts, with one seed."""
+
+    config: RunConfig
+    policy: Policy
+    prompt_set: tuple[Prompt, ...]  # the whole set, so that batches never depend on how much of it is asked
+
+    @cached_property
+    def run_key(self) -> dict[str, Any]:
+        """What can change a pixel of any unit of this run."""
+        settings = dataclasses.asdict(self.policy)
+        del settings["label"]  # for people
+        return identity.run_key(self.config, settings)
+
+    @cached_property
+    def run_id(self) -> str:
+        """Name of the run by content."""
+        return digest(self.run_key)
+
+    @cached_property
+    def scores_key(self) -> dict[str, Any] | None:
+        """What can change a score of a finished video; None when nothing is scored."""
+        return identity.scores_key(self.config)
+
+    @property
+    def scores_id(self) -> str | None:
+        """Name of the way of scoring by content."""
+        return None if self.scores_key is None else digest(self.scores_key)
+
+    def unit_id(self, prompt: Prompt) -> str:
+        """Name of one video by content."""
+        group = self.prompt_set if self.config.batch > 1 else None
+        return digest(identity.unit_key(self.run_id, prompt, group))
+
+    @property
+    def asked(self) -> tuple[Prompt, ...]:
+        """The prompts that the command asks for, whatever its shard."""
+        return self.prompt_set[: self.config.prompts]
+
+    @property
+    def mine(self) -> tuple[Prompt, ...]:
+        """The prompts of this shard."""
+        if self.config.shard is None:
+            return self.asked
+        part, whole = parse_shard(self.config.shard)
+        return tuple(p for index, p in enumerate(self.asked) if identity.shard_of(index, whole) == part)
+
+    @property
+    def title(self) -> str:
+        """Short name for people."""
+        return f"{self.config.method.name} {self.config.task.name} seed={self.config.seed}"
+
+
+def prepare(plain: Mapping[str, Any]) -> Job:
+    """Check a composed config to the end, so that nothing can be refused after work has started.
+
+    Args:
+        plain: the composed and resolved config as plain values.
+
+    Raises:
+        ValueError: one line naming the value, the rule and the nearest valid choice.
+    """
+    config = score.with_random(backbones.resolved(from_plain(plain)))
+    policy = _policy(config)
+    if config.backbone.parts is not None:
+        backbones.check(config)
+    files = {"task.prompt_set": config.task.prompt_set} | ({} if config.eval.scorer == "vbench" else {"eval.weights": config.eval.weights})
+    if config.backbone.parts is None:
+        files = {"backbone.weights": config.backbone.weights, "backbone.lora": config.backbone.lora} | files
+    for name, path in files.items():
+        if path is not None and not located(path).is_file():
+            raise ValueError(f"{name}={path}: no such file; {_nearest_file(name, path)}")
+    if config.eval.scorer is not None:
+        scopes(config.task.name)
+    whole = load_prompts(located(config.task.prompt_set))
+    if config.prompts is not None and config.prompts > len(whole):
+        raise ValueError(f"prompts={config.prompts}: the set {config.task.name} has {len(whole)}; nearest is {len(whole)}")
+    prompts = tuple(_scaled(prompt, config.duration_scale) for prompt in whole)
+    geometry = _geometry(config, policy, prompts[: config.prompts])
+    for blocks in {sum(scene_blocks(prompt.durations_s, policy.durations)) for prompt in prompts[: config.prompts]}:
+        try:
+            policy.check(geometry, blocks)
+        except ValueError as error:
+            raise ValueError(f"method={config.method.name}: {error}") from error
+    for prompt in prompts[: config.prompts]:
+        _can_recall(prompt, policy)
+    if config.eval.scorer == "vbench":
+        score.check(config, prompts[: config.prompts])
+    return Job(config, policy, prompts)
+
+
+def _geometry(config: RunConfig, policy: Policy, prompts: Sequence[Prompt]) -> Geometry:
+    """Sizes of the backbone, whose files are looked at on the way; rendered rows are checked against them. Raises ValueError."""
+    if config.backbone.parts is not None:
+        if config.method.policy == RENDER:
+            rule = f"renders the embedded world, backbone={config.backbone.name} is of another; nearest is backbone=tiny"
+            raise ValueError(f"method={config.method.name}: {rule}")
+        return backbones.geometry(config)
+    header = _header(located(config.backbone.weights))
+    if config.backbone.lora is not None:
+        wrong = misfit(shapes_of(read_header(located(config.backbone.lora))), layers_of(header))
+        if wrong is not None:
+            raise ValueError(f"backbone.lora={config.backbone.lora}: {wrong}; {_nearest_file('backbone.lora', config.backbone.lora)}")
+    geometry = Geometry(**json.loads(header["__metadata__"]["sizes"])["geometry"])
+    if config.method.policy == RENDER:
+        _can_be_rendered(config, policy, prompts, header, geometry)
+    return geometry
+
+
+def _can_recall(prompt: Prompt, policy: Policy) -> None:
+    """Refuse a prompt that names a scene to recall which the policy's pool will not hold. Raises ValueError."""
+    if prompt.recalls:
+        try:
+            script_of(prompt, policy, lambda texts: [[1.0]] * len(texts))  # how like texts are changes a jump, not what is refused
+        except ValueError as error:
+            raise ValueError(f"prompt {prompt.id!r}: {error}") from None
+
+
+def _header(weights: Path) -> dict[str, Any]:
+    """Header of a backbone's file, which has its sizes."""
+    header = read_header(weights)
+    if "sizes" not in header.get("__metadata__", {}):
+        raise ValueError(f"backbone.weights={weights}: no sizes in its header; it is not a backbone of this project")
+    return header
+
+
+def _can_be_rendered(config: RunConfig, policy: Policy, prompts: Sequence[Prompt], header: Mapping[str, Any], geometry: Geometry) -> None:
+    """Refuse rendered rows beside a backbone whose frames are not the world's, and prompts of other words. Raises ValueError."""
+    from data.world.film import Render
+    from data.world.render import SIZE
+
+    patch = header.get("codec.basis", {}).get("shape", [0])[0]
+    side = geometry.latent_height * math.isqrt(patch // (PIXEL_FRAMES_PER_LATENT * 3))
+    if side != SIZE:
+        made = f"makes frames of {side} px" if side else "has no codec of the embedded world"
+        raise ValueError(
+            f"method={config.method.name}: renders the embedded world, {SIZE}x{SIZE} px, but backbone={config.backbone.name} {made}; "
+            "nearest is backbone=tiny"
+        )
+    assert isinstance(policy, Render)
+    for prompt in prompts:
+        policy.check_prompt(prompt)
+
+
+def _nearest_file(name: str, path: str) -> str:
+    """A phrase that names the nearest file of the repository that could stand there."""
+    kinds = {
+        "backbone.weights": "data/weights/*/model.safetensors", "backbone.lora": "data/weights/*/lora.safetensors",
+        "eval.weights": "data/weights/scorer/*.safetensors",
+    }  # fmt: skip
+    there = {file.relative_to(ROOT).as_posix() for file in ROOT.glob(kinds.get(name, "data/prompts/**/*.jsonl"))}
+    if name == "backbone.weights":
+        there = {file for file in there if not file.startswith("data/weights/scorer/")}
+    close = difflib.get_close_matches(path, sorted(there), n=1, cutoff=0)
+    return f"nearest is {close[0]}" if close else "none is shipped"
+
+
+def _groups_are_groups(config: RunConfig) -> None:
+    """Refuse a single value where a policy has a group of settings. Raises ValueError."""
+    groups = {}
+    for field in dataclasses.fields(_kind(config.method.policy)):
+        default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+        if dataclasses.is_dataclass(default):
+            groups[field.name] = dataclasses.fields(default)[0].name, getattr(default, dataclasses.fields(default)[0].name)
+    for key, value in config.method.settings.items():
+        if key in groups and not isinstance(value, Mapping):
+            inner, example = groups[key]
+            raise ValueError(f"method.{key}={value}: a group of settings is expected, for example method.{key}.{inner}={example}")
+
+
+def _kind(name: str) -> type[Policy]:
+    """The class of a policy, or of the renderer, which stands for one in calibration rows."""
+    if name != RENDER:
+        return find(name)
+    from data.world.film import Render  # numpy, which a refusal should not wait for
+
+    return Render
+
+
+def _policy(config: RunConfig) -> Policy:
+    try:
+        _groups_are_groups(config)
+        return build(_kind(config.method.policy), config.method.policy, config.method.settings)
+    except ValueError as error:
+        raise ValueError(f"method={config.method.name}: {error}") from error
+
+
+def _scaled(prompt: Prompt, factor: float) -> Prompt:
+    if factor == 1:
+        return prompt
+    return dataclasses.replace(prompt, durations_s=tuple(d * factor for d in prompt.durations_s))
+
+
+if __name__ == "__main__":
+    import sys
+
+    from eval.arguments import answer
+    from jobs.watch.forecast import command_line
+
+    sys.exit(answer(command_line, sys.argv[1:]))

@@ -1,0 +1,228 @@
+"""Writing to a run store: atomically, once, and never into what another attempt wrote. `eval.store.records` reads it.
+
+A kill at any moment loses the unit under way and nothing else, because sidecars are renamed into place before the
+record that names them is appended, and every attempt appends to a file of its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from echo.files import sync_folder, write_atomic
+from echo.scene import Prompt
+from eval.store.naming import canonical, prompt_digest
+from eval.store.records import VERSION, Run
+from jobs.spec.plan import Job
+from jobs.store.claims import Claims
+from jobs.work import tracking
+
+ERROR_CHARACTERS = 4000
+T = TypeVar("T")
+
+
+def new_attempt() -> str:
+    """A name that sorts by time and is never given twice."""
+    return f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+
+
+class RunFolder:
+    """The folder of one run."""
+
+    def __init__(self, job: Job) -> None:
+        """place: the folder below the store's runs; a run's name alone is the same for all tasks."""
+        config = job.config
+        self.job = job
+        self.place = "/".join((config.backbone.name, config.task.name, config.method.name, f"seed={config.seed}", job.run_id))
+        self.path = Path(config.store) / "runs" / self.place
+        self.reader = Run(self.path)
+
+    def describe(self) -> None:
+        """Write run.json, unless it stands, and what this command asks for, unless it is the last wish already."""
+        job, config = self.job, self.job.config
+        if not (self.path / "run.json").exists():
+            spec = {
+                "v": 1,
+                "run": job.run_id,
+                "key": job.run_key,
+                "backbone": {"name": config.backbone.name, "label": config.backbone.label},
+                "method": {"name": config.method.name, "label": job.policy.label or config.method.name},
+                "seed": config.seed,
+            }
+            write_atomic(self.path / "run.json", json.dumps(spec, indent=1, sort_keys=True, allow_nan=False).encode())
+        content = canonical({"v": 1} | self.wish()).encode()
+        stand = sorted((self.path / "asked").glob("*.json"))
+        if not stand or stand[-1].read_bytes() != content:
+            write_atomic(self.path / "asked" / f"{new_attempt()}.json", content)
+
+    def wish(self) -> dict[str, Any]:
+        """What this command asks for: which units, scored how, under which names for people."""
+        job, config = self.job, self.job.config
+        return {
+            "scores": job.scores_id,
+            "scorer": {"name": config.eval.name, "label": config.eval.label, "key": job.scores_key},
+            "task": {"name": config.task.name, "label": config.task.label},
+            "units": {prompt.id: job.unit_id(prompt) for prompt in job.asked},
+            "prompts": {prompt.id: prompt_digest(prompt, config.duration_scale) for prompt in job.asked},
+        }
+
+    @property
+    def piece(self) -> tuple[str, str | None, str | None, int]:
+        """What of the run is asked for: shards of a run, and other numbers of its prompts, share its folder."""
+        return self.place, self.job.scores_id, self.job.config.shard, len(self.job.asked)
+
+    def missing(self) -> tuple[Prompt, ...]:
+        """The prompts of this job's shard that have no finished unit and are to be tried."""
+        settled = self.reader.settled(self.job.scores_id)
+        limit = self.job.config.max_tries
+        return tuple(
+            prompt
+            for prompt in self.job.mine
+            if (unit := self.job.unit_id(prompt)) not in settled.done and settled.failures.get(unit, 0) < limit
+        )
+
+    def unfinished(self) -> tuple[Prompt, ...]:
+        """The prompts of this job's shard that have no finished unit."""
+        done = self.reader.settled(self.job.scores_id).done
+        return tuple(prompt for prompt in self.job.mine if self.job.unit_id(prompt) not in done)
+
+    def side(self, prompt: Prompt, ending: str) -> Path:
+        """Where a unit's file stands, for example its video."""
+        safe = "".join(c if c.isalnum() or c in "-." else "-" for c in prompt.id)
+        return self.path / "units" / f"{safe}-{self.job.unit_id(prompt)[:8]}{ending}"
+
+
+def write_sweep(store: Path, jobs: Sequence[Job], experiment: str | None) -> list[str]:
+    """Keep what a command asked for, so that its tables can be made again; jobs that score nothing ask for no table.
+
+    Args:
+        store: the run store.
+        jobs: the command's jobs in this store.
+        experiment: the named experiment that they came from.
+
+    Returns:
+        The tables' names: `<task>`, or `<experiment>-<task>`.
+    """
+    found: dict[str, list[Job]] = {}
+    for job in jobs:
+        if job.scores_id is not None:
+            found.setdefault(job.config.task.name, []).append(job)
+    names = []
+    for task, members in found.items():
+        names.append(f"{experiment}-{task}" if experiment else task)
+        wishes = [{"path": folder.place} | folder.wish() for folder in map(RunFolder, members)]
+        content = {"v": 1, "experiment": experiment, "task": task, "runs": wishes}
+        write_atomic(store / "sweeps" / f"{names[-1]}.json", json.dumps(content, indent=1, allow_nan=False).encode())
+    return names
+
+
+class Attempt:
+    """One start of a job: its provenance, and the records that it alone appends to."""
+
+    def __init__(
+        self, folder: RunFolder, name: str, provenance: Mapping[str, Any], tell: Callable[[str], object] = tracking.complain
+    ) -> None:
+        self.folder = folder
+        self.name = name
+        self.claims = Claims(folder.path, name)
+        self._place = {"host": provenance.get("host"), "device": (provenance.get("gpu") or {}).get("name") or provenance.get("cpu")}
+        write_atomic(folder.path / "attempts" / f"{name}.json", json.dumps(provenance, indent=1, sort_keys=True).encode())
+        path = folder.path / "records" / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
+        sync_folder(path.parent)
+        job, config = folder.job, folder.job.config
+        start = tracking.Start(
+            f"{job.run_id}-{name}", job.title, config.experiment, "attempt", tracking.folder_of(config.store), dict(provenance),
+            (config.method.name, config.task.name, config.backbone.name),
+        )  # fmt: skip
+        self._tracker = tracking.Guarded(config.tracker, start, tell)
+
+    def __enter__(self) -> Attempt:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the file, the tracker and the units; the records have been safe since they were written."""
+        self.claims.release_all()
+        os.close(self._handle)
+        self._tracker.close()
+
+    def hopeful_first(self, groups: Iterable[tuple[T, Sequence[Prompt]]]) -> list[tuple[T, Sequence[Prompt]]]:
+        """Batches in the order in which to try them: what was begun before and never ended comes last, so that it stops no other."""
+        starts, unit = self.claims.starts(), self.folder.job.unit_id
+        return sorted(groups, key=lambda row: max(starts.get(unit(prompt), 0) for prompt in row[1]))
+
+    def take(self, prompts: Sequence[Prompt], left: Callable[[Sequence[Prompt]], Sequence[Prompt]] | None = None) -> list[Prompt]:
+        """Those of some prompts that nobody else is at and that are still to be done; they are this attempt's now.
+
+        left: which of some prompts are to be done, asked when the claims stand; what has no finished unit by default.
+        """
+        unit = self.folder.job.unit_id
+        own = [prompt for prompt in prompts if self.claims.take(unit(prompt))]
+        still = (self.folder.missing() if left is None else left(own)) if own else ()
+        self.release([prompt for prompt in own if prompt not in still])
+        return [prompt for prompt in own if prompt in still]
+
+    def holds(self, prompt: Prompt) -> bool:
+        """Whether a prompt was taken and not let go."""
+        return self.claims.holds(self.folder.job.unit_id(prompt))
+
+    def release(self, prompts: Sequence[Prompt]) -> None:
+        """Let prompts go that were taken."""
+        self.claims.release(map(self.folder.job.unit_id, prompts))
+
+    def filmed(self, prompt: Prompt, facts: Mapping[str, Any]) -> None:
+        """Record a video that is there and has no scores yet; see `ok`."""
+        if not self.claims.lost(self.folder.job.unit_id(prompt)):
+            self._append(prompt, "ok", {"scores": None, "metrics": {}, "flags": [], **facts})
+
+    def ok(self, prompt: Prompt, metrics: Mapping[str, float | None], facts: Mapping[str, Any]) -> None:
+        """Record a finished unit; call it after all files of the unit are in place.
+
+        Args:
+            prompt: the unit's prompt.
+            metrics: score by name; one that is not finite is stored as null and flagged.
+            facts: `latents_sha256`, durations, speeds and names of files.
+        """
+        finite = {name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()}
+        flags = sorted(name for name, value in finite.items() if value is None)
+        if self.claims.lost(self.folder.job.unit_id(prompt)):
+            return  # this process stood still for so long that another has taken over
+        self._append(prompt, "ok", {"metrics": finite, "flags": flags, **facts})
+        video = (facts.get("files") or {}).get("video")
+        self._tracker.unit(finite | dict(facts), prompt.id, None if video is None else self.folder.path / "units" / video)
+
+    def error(self, prompt: Prompt, message: str, trace: str) -> None:
+        """Record a unit that failed, its traceback beside the records."""
+        name = f"{self.folder.job.unit_id(prompt)}-{self.name}.txt"
+        write_atomic(self.folder.path / "errors" / name, trace.encode())
+        self._append(prompt, "error", {"metrics": {}, "err": message[:ERROR_CHARACTERS], "trace": f"errors/{name}"})
+
+    def _append(self, prompt: Prompt, status: str, rest: Mapping[str, Any]) -> None:
+        job = self.folder.job
+        record = {
+            "v": VERSION,
+            "unit": job.unit_id(prompt),
+            "run": job.run_id,
+            "scores": job.scores_id,
+            "attempt": self.name,
+            "prompt": prompt.id,
+            "seed": job.config.seed,
+            "status": status,
+            "t": round(time.time(), 3),
+            **self._place,
+            **rest,
+        }
+        content = canonical(record).encode() + b"\n"
+        written = os.write(self._handle, content)
+        if written < len(content):  # the disk is full: no later record may be glued to this one
+            os.ftruncate(self._handle, os.fstat(self._handle).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder.path / "records" / f"{self.name}.jsonl"))
+        os.fsync(self._handle)

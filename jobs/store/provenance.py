@@ -1,0 +1,172 @@
+"""Where and with what an attempt was made. It names nothing and decides nothing; it is kept for whoever asks."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import re
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from eval.store.origin import ROOT, file_digest, git
+
+PACKAGES = (
+    "torch", "numpy", "scipy", "einops", "safetensors", "hydra-core", "omegaconf", "submitit", "tqdm", "matplotlib",
+    "av", "opencv-python-headless", "pillow", "imageio", "decord", "torchvision", "triton", "flash-attn-3",
+    "diffusers", "transformers", "tokenizers", "huggingface-hub", "ftfy", "regex", "peft", "accelerate",
+    "vbench", "openai-clip", "open-clip-torch", "pyiqa", "timm", "dreamsim", "easydict", "pyyaml", "requests", "setuptools",
+    "pyarrow", "wandb", "jinja2", "markupsafe", "gradio",
+)  # fmt: skip
+"""All that this project asks for, and what those bring that computes."""
+DRIVER = Path("/proc/driver/nvidia/version")
+CODE = ("run.py", "echo", "baselines", "data", "eval", "jobs", "conf", "pyproject.toml")
+"""Where a change can change a result; notes, documents and tests beside them cannot."""
+SLURM = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "JOB_NAME", "JOB_PARTITION", "JOB_ACCOUNT", "NODELIST", "CLUSTER_NAME")
+"""What SLURM tells its jobs in variables of these names behind `SLURM_`."""
+
+
+def describe(argv: Sequence[str], config: Mapping[str, Any]) -> dict[str, Any]:
+    """All that is worth knowing about this process.
+
+    Args:
+        argv: the user's command line, not the worker's.
+        config: the full config as plain values.
+    """
+    return {
+        "v": 1,
+        "argv": list(argv),
+        "config": dict(config),
+        "code": commit(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "host": socket.gethostname(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu(),
+        "gpu": gpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "slurm": slurm(),
+        "pid": os.getpid(),
+    }
+
+
+def slurm() -> dict[str, str] | None:
+    """Ids of the SLURM job that this process belongs to, how often it was requeued and where it runs; None outside a job."""
+    found = {name.lower(): os.environ[f"SLURM_{name}"] for name in SLURM if f"SLURM_{name}" in os.environ}
+    return found if "job_id" in found else None
+
+
+def commit() -> dict[str, str | None]:
+    """The commit of the code and a hash of what differs from it, new files of the code included, None where nothing does.
+
+    Both None where git names no commit, as outside a clone; the hash is "unknown" where it names one and does not say what differs.
+    """
+    head = git("rev-parse", "HEAD")
+    if not head:
+        return {"commit": None, "dirty": None}
+    differs, fresh = git("diff", "HEAD"), git("ls-files", "--others", "--exclude-standard", "--", *CODE)
+    if differs is None or fresh is None:
+        return {"commit": head, "dirty": "unknown"}
+    content = hashlib.blake2b(differs.encode(), digest_size=10)
+    for name in fresh.splitlines():
+        with contextlib.suppress(OSError):  # gone in the meantime
+            content.update(f"{name} {file_digest(ROOT / name)}\n".encode())
+    changed = content.digest() != hashlib.blake2b(digest_size=10).digest()
+    return {"commit": head, "dirty": content.hexdigest() if changed else None}
+
+
+def changes() -> list[str] | None:
+    """Files of the code that differ from the commit, or that are no part of it, which a run may import as well; empty outside a clone.
+
+    None in a clone where git does not answer: it is not installed, say, or the clone belongs to somebody else.
+    """
+    said = git("status", "--porcelain", "--untracked-files=all", "--", *CODE)
+    if said is None:
+        return None if (ROOT / ".git").exists() else []
+    lines = said.splitlines()
+    return [line[2:].strip() + (", new" if line.startswith("??") else "") for line in lines]
+
+
+def refuse_dirty(experiment: str | None, allowed: bool) -> None:
+    """Refuse a table of the paper from code that no commit names.
+
+    Args:
+        experiment: what is run; only `table...` is refused.
+        allowed: `allow_dirty`.
+
+    Raises:
+        ValueError: one line that names the experiment and the first changed files, or that git does not answer.
+    """
+    if allowed or not (experiment or "").startswith("table"):
+        return
+    found = changes()
+    if found is None:
+        raise ValueError(
+            f"experiment={experiment}: git does not say whether the code differs from its commit, and a table of the paper names one; "
+            f"make `git status` work in {ROOT}, or allow_dirty=true"
+        )
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise ValueError(
+            f"experiment={experiment}: the code differs from its commit ({'; '.join(found[:3])}{more}), and a table of the paper names "
+            "one; commit the changes, or allow_dirty=true"
+        )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def gpu() -> dict[str, Any] | None:
+    """The first graphics card that torch sees, with its driver and the versions of CUDA and cuDNN; None where there is none.
+
+    Torch is not imported on a machine without NVIDIA's driver, unless it is there already.
+    """
+    if not DRIVER.exists() and "torch" not in sys.modules:
+        return None
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "name": properties.name,
+        "count": torch.cuda.device_count(),
+        "memory_bytes": properties.total_memory,
+        "capability": f"{properties.major}.{properties.minor}",
+        "driver": driver(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+
+
+def driver() -> str | None:
+    """Version of NVIDIA's driver as the kernel tells it, None without one."""
+    try:
+        found = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", DRIVER.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    return found[1] if found else None
+
+
+def gpu_name() -> str:
+    """The first card's name; empty without one."""
+    found = gpu()
+    return "" if found is None else str(found["name"])
+
+
+def cpu() -> str:
+    """The processor's name, as the system gives it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()

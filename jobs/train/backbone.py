@@ -1,0 +1,361 @@
+"""Train the tiny backbone on the small world: `python -m jobs.train.backbone`. Resumes by itself; same seed, same data."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._dynamo
+from torch import nn
+
+from data.world import render
+from data.world.words import VOCABULARY
+from echo.backbone import load
+from echo.backbone.codec import CHANNELS, SIDE, PatchCodec
+from echo.backbone.text import WordEncoder
+from echo.backbone.wan import WanConfig, WanModel
+from echo.geometry import PATCH, Geometry
+from eval.store.origin import commit
+from jobs.store.provenance import cpu
+from jobs.train import processes
+from jobs.train.data import BLOCK_FRAMES, FRAMES_PER_STEP, fit_codec, make_batch
+from jobs.train.teacher_forcing import loss_of
+
+ROOT = Path(__file__).resolve().parents[2]
+TEACHER = ROOT / "results" / "training" / "teacher"
+CURVE = ROOT / "docs" / "data" / "training.jsonl"
+MIB_LIMIT = 12
+TRAINED_BY = (
+    "data/world", "echo/backbone", "echo/sampler.py", "echo/cache", "baselines", "jobs/train", "eval/world/encoder.py",
+    "eval/world/calibrate.py", "eval/measures/quality.py", "eval/world/places.py", "eval/world/readings.py",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the trained weights depend on.
+
+    plan: "0:6200,800:4800" means: planned for 6,200 steps at first and, from step 800 on, for 4,800. Learning rate and clips
+    follow the share that is done of the plan in force, so the whole plan is what makes the run again.
+    """
+
+    seed: int = 0
+    plan: str = "0:6200,800:4800,1600:3800"
+    frames_per_step: int = FRAMES_PER_STEP
+    dim: int = 192
+    heads: int = 6
+    layers: int = 6
+    ffn_dim: int = 768
+    freq_dim: int = 128
+    text_dim: int = 64
+    text_len: int = 8
+    learning_rate: float = 2e-3
+    warm_up: int = 100
+    ema: float = 0.999
+    weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a plan that does not read or does not start at 0 and rise."""
+        starts = [start for start, _ in self.plans()]
+        if starts[0] != 0 or starts != sorted(set(starts)):
+            raise ValueError(f"plan {self.plan!r}: its first part starts at step 0 and the others later and later; nearest: 0:{self.steps}")
+
+    def plans(self) -> list[tuple[int, int]]:
+        """(first step, steps planned in all) of each part of the plan. Raises ValueError where it does not read."""
+        try:
+            return [(int(start), int(steps)) for start, _, steps in (part.partition(":") for part in self.plan.split(","))]
+        except ValueError:
+            raise ValueError(f"plan {self.plan!r}: parts START:STEPS between commas, as in 0:3800") from None
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.plans()[-1][1]
+
+    def steps_at(self, step: int) -> int:
+        """Steps of the plan in force at `step`."""
+        return [steps for start, steps in self.plans() if start <= step][-1]
+
+    def wan(self) -> WanConfig:
+        """Sizes of the backbone."""
+        return WanConfig(self.dim, self.ffn_dim, self.heads, self.layers, self.freq_dim, self.text_dim, self.text_len, CHANNELS, CHANNELS)
+
+
+class Trainer:
+    """Backbone, word vectors, their moving averages and the optimizer, at some step."""
+
+    def __init__(self, settings: Settings, folder: Path, device: torch.device, share: tuple[int, int] = (0, 1)) -> None:
+        """share: (which, of how many) processes this is; each computes a part of every step, and gradients are added up."""
+        self.settings = settings
+        self.share = share
+        self.folder = folder
+        self.device = device
+        torch.manual_seed(settings.seed)
+        self.model = WanModel(settings.wan())
+        self.text = WordEncoder(VOCABULARY, settings.text_dim, settings.text_len)
+        _initialise(self.model)
+        self.codec: PatchCodec = fit_codec()
+        self.modules = nn.ModuleDict({"model": self.model, "text": self.text}).to(device)
+        named = list(self.modules.named_parameters())
+        self.parameters = [parameter for _, parameter in named]
+        self.average = [parameter.detach().clone() for parameter in self.parameters]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+                {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=settings.learning_rate,
+            betas=(0.9, 0.95),
+        )
+        self.step = 0
+        self.clips = 0
+        self.seconds = 0.0
+        self.loss = float("nan")
+
+    def train_step(self) -> tuple[float, int]:
+        """One step; its loss and how many blocks its clips had."""
+        settings = self.settings
+        batch = make_batch(self.codec, settings.seed, self.step, settings.steps_at(self.step), settings.frames_per_step, self.share)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * _rate(self.step, settings)
+        loss = loss_of(self.model, self.text, batch, self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        loss = processes.add_up(loss.detach(), self.parameters, self.share[1])
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        decay = min(settings.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+        self.step += 1
+        self.clips += batch.size
+        return float(loss), len(batch.gaps)
+
+    def save(self) -> None:
+        """Write the checkpoint so that a kill leaves the old one or the new one, never half of one."""
+        state = {
+            "settings": asdict(self.settings), "version": render.VERSION, "step": self.step, "clips": self.clips,
+            "seconds": self.seconds, "loss": self.loss, "modules": self.modules.state_dict(),
+            "average": self.average, "optimizer": self.optimizer.state_dict(),
+        }  # fmt: skip
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / "checkpoint.part"
+        torch.save(state, part)
+        os.replace(part, self.folder / "checkpoint.pt")
+
+    def resume(self, replan: int | None = None) -> None:
+        """Go on from the checkpoint in the folder, if there is one.
+
+        replan: from there on so many steps in all, written down in the plan. Raises ValueError if the checkpoint was made with
+        other settings or on another version of the world.
+        """
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return
+        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        theirs, ours = state["settings"] | {"version": state["version"]}, asdict(self.settings) | {"version": render.VERSION}
+        fixed = ours.keys() - ({"plan"} if replan else set())
+        differing = [f"{name} {theirs.get(name)} (now {ours[name]})" for name in sorted(fixed) if theirs.get(name) != ours[name]]
+        if differing:
+            raise ValueError(f"checkpoint {path} was made with {', '.join(differing)}; use the same or another --folder")
+        self.modules.load_state_dict(state["modules"])
+        torch._foreach_copy_(self.average, state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.clips, self.seconds, self.loss = (state[name] for name in ("step", "clips", "seconds", "loss"))
+        if replan:
+            known = [f"{start}:{steps}" for start, steps in Settings(plan=theirs["plan"]).plans() if start < self.step]
+            last = "" if Settings(plan=",".join(known)).steps == replan else f",{self.step}:{replan}"
+            self.settings = replace(self.settings, plan=",".join(known) + last)
+
+    def averaged(self) -> tuple[WanModel, WordEncoder]:
+        """Copies of backbone and word vectors with the averaged weights, as they are shipped."""
+        names = [name for name, _ in self.modules.named_parameters()]
+        weights = dict(zip(names, self.average, strict=True))
+        modules = copy.deepcopy(self.modules)
+        modules.load_state_dict(self.modules.state_dict() | weights)
+        model, text = modules["model"], modules["text"]
+        assert isinstance(model, WanModel) and isinstance(text, WordEncoder)
+        return model.cpu(), text.cpu()
+
+
+def _initialise(model: nn.Module) -> None:
+    """Wan's starting point: Xavier for linear layers, no biases, a silent head."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+            if name == "head.head":
+                nn.init.zeros_(module.weight)
+
+
+def _rate(step: int, settings: Settings) -> float:
+    """Share of the learning rate at `step`: linear warm-up, then a cosine down to 2 %."""
+    if step < settings.warm_up:
+        return (step + 1) / settings.warm_up
+    done = (step - settings.warm_up) / max(1, settings.steps_at(step) - settings.warm_up)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def train(trainer: Trainer, save_every: int, until: int | None = None, keep_every: int = 0) -> None:
+    """Run to the last step, or only to `until`; checkpoint every `save_every` steps and log every ten as a line of JSON.
+
+    keep_every: weights of every so many steps stay in folders of their own (0: none).
+    """
+    recent: list[tuple[float, int]] = []
+    log = trainer.folder / "log.jsonl"
+    mark = time.monotonic()
+    last = min(until or trainer.settings.steps, trainer.settings.steps)
+    while trainer.step < last:
+        recent.append(trainer.train_step())
+        trainer.seconds += time.monotonic() - mark
+        mark = time.monotonic()
+        if trainer.step % 10 == 0:
+            trainer.loss = _smooth(trainer.loss, [loss for loss, _ in recent])
+            record = {"step": trainer.step, "loss": round(trainer.loss, 5), "seconds": round(trainer.seconds, 1)}
+            for blocks in sorted({blocks for _, blocks in recent}):
+                mine = [loss for loss, length in recent if length == blocks]
+                record[f"loss_{blocks}_blocks"] = round(sum(mine) / len(mine), 5)
+            if trainer.share[0] == 0:
+                with log.open("a") as file:
+                    file.write(json.dumps(record | {"clips": trainer.clips}) + "\n")
+            recent.clear()
+        if trainer.share[0] == 0 and (trainer.step % save_every == 0 or trainer.step == last):
+            trainer.save()
+        if trainer.share[0] == 0 and keep_every and trainer.step % keep_every == 0:
+            export(trainer, trainer.folder / f"step-{trainer.step}")
+
+
+def _smooth(before: float, losses: Iterable[float]) -> float:
+    """Running mean over about a hundred steps."""
+    for loss in losses:
+        before = loss if math.isnan(before) else 0.99 * before + 0.01 * loss
+    return before
+
+
+def export(trainer: Trainer, folder: Path) -> None:
+    """Write model.safetensors and provenance.json of the averaged weights; raise ValueError above 12 MiB."""
+    model, text = trainer.averaged()
+    sizes = model.config
+    side = render.SIZE // (SIDE * PATCH[1])
+    geometry = Geometry(sizes.layers, sizes.heads, sizes.head_dim, side, side, sizes.in_channels)
+    mib = 2 * sum(parameter.numel() for parameter in model.parameters()) / 2**20
+    if mib > MIB_LIMIT:
+        raise ValueError(f"weights take {mib:.1f} MiB; at most {MIB_LIMIT} MiB are shipped, so choose a smaller --dim")
+    load.save(folder / "model.safetensors", model, text, trainer.codec, geometry)
+    record = {
+        "data_version": render.VERSION, "settings": asdict(trainer.settings), "steps_done": trainer.step,
+        "loss": round(trainer.loss, 5), "seen_clips": trainer.clips, "wall_time_s": round(trainer.seconds),
+        **describe(trainer.device), "commit": started_at(trainer.folder), "mib": round(mib, 2),
+    }  # fmt: skip
+    (folder / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def describe(device: torch.device) -> dict[str, str]:
+    """Where and on which code something is trained, for the file beside its weights."""
+    return {"device": str(device), "hardware": _hardware(device), "torch": torch.__version__, "commit": commit(TRAINED_BY)}
+
+
+def _hardware(device: torch.device) -> str:
+    """A line about the machine."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{cpu()}, {torch.get_num_threads()} thread(s)"
+
+
+def started_at(folder: Path) -> str:
+    """The commit on which the training in `folder` was started."""
+    note = folder / "commit.txt"
+    if not note.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        note.write_text(commit(TRAINED_BY) + "\n")
+    return note.read_text().strip()
+
+
+def _settings_of(folder: Path) -> Settings:
+    """Settings of the checkpoint in `folder`; ValueError if there is none."""
+    path = folder / "checkpoint.pt"
+    if not path.exists():
+        raise ValueError(f"no checkpoint in {folder}; train first, without --export")
+    return Settings(**torch.load(path, map_location="cpu", weights_only=True)["settings"])
+
+
+def main() -> None:
+    """Read the command line, train what is left to train, and write the weights."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, default in asdict(Settings()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    parser.add_argument("--folder", type=Path, default=Path("results/training"), help="checkpoint and log")
+    parser.add_argument("--output", type=Path, default=TEACHER, help="where the weights go")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--save-every", type=int, default=200)
+    parser.add_argument("--keep-every", type=int, default=0, metavar="STEPS", help="also keep weights for a curve over training")
+    parser.add_argument("--compile", action="store_true", help="fuse small operations (needs a C++ compiler; 20 %% faster)")
+    parser.add_argument("--replan", type=int, metavar="STEPS", help="from the checkpoint on, so many steps in all; the plan says so")
+    parser.add_argument("--until", type=int, metavar="STEP", help="stop there, without weights, and compare the log with --against")
+    parser.add_argument("--against", type=Path, default=CURVE, help="log of the training that --until is compared with")
+    parser.add_argument("--export", action="store_true", help="only write the weights of the last checkpoint")
+    parser.add_argument("--processes", type=int, default=1, help="share each step among so many processes (gloo)")
+    given = parser.parse_args()
+    settings = Settings(**{name: getattr(given, name) for name in asdict(Settings())})
+    if given.export:
+        settings = _settings_of(given.folder)
+    else:
+        least = BLOCK_FRAMES * 20 * given.processes
+        if settings.frames_per_step < least:
+            parser.error(f"--frames-per-step {settings.frames_per_step}: {given.processes} processes share at least {least} frames")
+        processes.start(_run, (settings, given), given.processes)
+    if given.until:
+        sys.exit(compare(given.folder / "log.jsonl", given.against, given.until))
+    if (given.folder / "checkpoint.pt").exists():
+        settings = _settings_of(given.folder)
+    trainer = Trainer(settings, given.folder, torch.device("cpu"))
+    trainer.resume()
+    export(trainer, given.output)
+
+
+def curve(log: Path, until: int) -> dict[int, float]:
+    """Smoothed loss by step, from a training log, up to and with step `until`."""
+    lines = (json.loads(line) for line in log.read_text().splitlines())
+    return {line["step"]: line["loss"] for line in lines if line["step"] <= until}
+
+
+def compare(ours: Path, theirs: Path, until: int) -> int:
+    """Say how far two loss curves part; 0 if both have all points and they part by no more than 1 % anywhere."""
+    mine, known = curve(ours, until), curve(theirs, until)
+    if not mine or mine.keys() != known.keys():
+        missing = sorted(mine.keys() ^ known.keys())
+        print(f"{ours} and {theirs} do not have the same steps up to {until}: {missing[:5] or 'none at all'}")
+        return 1
+    parted = {step: abs(mine[step] / known[step] - 1) for step in sorted(mine)}
+    worst = max(parted, key=lambda step: math.inf if math.isnan(parted[step]) else parted[step])
+    mean = sum(parted.values()) / len(parted)
+    print(f"{len(parted)} points to step {until}: largest difference {100 * parted[worst]:.3f} % (step {worst}), mean {100 * mean:.3f} %")
+    return 0 if all(share <= 0.01 for share in parted.values()) else 1
+
+
+def _run(rank: int, count: int, settings: Settings, given: argparse.Namespace) -> None:
+    """Train in one of `count` processes."""
+    torch.set_num_threads(given.threads)
+    trainer = Trainer(settings, given.folder, torch.device(given.device), (rank, count))
+    trainer.resume(given.replan)
+    started_at(given.folder)
+    if given.compile:
+        # One compilation for each layer and clip length.
+        torch._dynamo.config.recompile_limit = 64
+        for block in trainer.model.blocks:
+            block.compile(dynamic=False)
+    train(trainer, given.save_every, given.until, given.keep_every)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""Train the embedded scorer's encoder on the small world: `python -m jobs.train.scorer`, minutes on one core."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as fn
+
+from data.world import render
+from data.world.render import PERIOD, Truth, draw
+from data.world.words import KINDS, VOCABULARY, sentence
+from echo.backbone.codec import FRAMES, PatchCodec
+from eval.world.calibrate import fit_quality, hidden_share, measure_anchors, motion_accuracy
+from eval.world.encoder import ANGLES, CELLS, LANDMARKS, SHOWN, VISIBLE, FrameEncoder, Seen
+from eval.world.scorer import EmbeddedScorer
+from jobs.train.backbone import describe
+from jobs.train.data import fit_codec
+
+SHIPPED = Path(__file__).resolve().parents[2] / "data" / "weights" / "scorer"
+CLIPS = 64
+PICKED = 2
+"""Frames of each clip in a batch."""
+CODED = 0.6
+"""Share of the clips in a batch that go through the codec."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Frames [N, 3, 48, 48] in 0..255 and what is true of them.
+
+    words: kind -> class index [N]. landmarks [N, 16]: 0 none, else 1 + colour, for each cell of the coarse grid, -100
+    where less than half of it can be seen. hue [N]. angles [N, 4]: of the pattern's shift, in the order of ANGLES.
+    shown [N, 4]: 1 where the pattern shows the angle. centres [N, 2]: the subject's (x, y) in pixels. sentences: N texts.
+    """
+
+    frames: Tensor
+    words: dict[str, Tensor]
+    landmarks: Tensor
+    hue: Tensor
+    angles: Tensor
+    shown: Tensor
+    centres: Tensor
+    sentences: list[str]
+
+
+def examples(codec: PatchCodec, seed: int, step: int, clips: int = CLIPS, coded: float = CODED, rough: bool = True) -> Examples:
+    """The batch of `step`: a share `coded` of the clips through the codec, noisy latents included, then all roughened.
+
+    rough: whether latents get noise, and frames noise, blur and exposure; without, frames are as the world or the codec
+    gives them.
+    """
+    rng = np.random.default_rng([seed, step])
+    truths = []
+    for index in range(clips):
+        truth = draw((seed, step, index), 96, easy=rng.uniform() < 0.15, before=12)
+        start = int(rng.integers(0, 92))
+        truths.append(dataclasses.replace(truth, centres=truth.centres[start : start + FRAMES]))
+    shown = render.render(truths)
+    hidden = hidden_share(shown, truths)
+    videos = torch.from_numpy(shown)
+    through = torch.from_numpy(rng.uniform(size=clips) < coded)
+    latents = codec.encode(videos[through])
+    spread = torch.from_numpy(rng.uniform(0, 0.35 * rough, size=(len(latents), 1, 1, 1, 1)).astype(np.float32))
+    videos[through] = codec.decode(latents + spread * torch.from_numpy(rng.standard_normal(latents.shape, dtype=np.float32)))
+    order = np.arange(clips).repeat(PICKED)
+    times = rng.integers(0, FRAMES, size=len(order))
+    frames = videos[order, torch.from_numpy(times)].permute(0, 3, 1, 2).float()
+    labels = _labelled([truths[index] for index in order], times, frames, rng)
+    labels.landmarks[torch.from_numpy(hidden[order, times] > 0.5) & (labels.landmarks > 0)] = -100
+    return dataclasses.replace(labels, frames=_roughen(frames, rng)) if rough else labels
+
+
+def _roughen(frames: Tensor, rng: np.random.Generator) -> Tensor:
+    """Blur, exposure, contrast and noise, each of a drawn strength."""
+    size = (len(frames), 1, 1, 1)
+    blur, gain, offset, noise = (
+        torch.from_numpy(rng.uniform(low, high, size=size).astype(np.float32)) for low, high in ((0, 0.7), (0.9, 1.1), (-8, 8), (0, 10))
+    )
+    frames = frames + blur * (fn.avg_pool2d(fn.pad(frames, (1, 1, 1, 1), "replicate"), 3, 1) - frames)
+    grain = torch.from_numpy(rng.standard_normal(frames.shape, dtype=np.float32))
+    return (frames * gain + offset + noise * grain).clamp(0, 255)
+
+
+def _labelled(truths: list[Truth], times: NDArray[np.int64], frames: Tensor, rng: np.random.Generator) -> Examples:
+    """The truths as tensors beside their frames."""
+    words = {kind: torch.tensor([KINDS[kind].index(getattr(truth.words, kind)) for truth in truths]) for kind in VISIBLE}
+    landmarks = torch.zeros(len(truths), CELLS, dtype=torch.int64)
+    for row, truth in zip(landmarks, truths, strict=True):
+        for mark in truth.place.landmarks:
+            row[mark.row // PERIOD * 4 + mark.column // PERIOD] = 1 + LANDMARKS.index(mark.colour)
+    down, right = (torch.tensor([truth.place.phase for truth in truths]) * (2 * torch.pi / PERIOD)).T
+    centres = np.stack([truth.centres[time] for truth, time in zip(truths, times, strict=True)])
+    return Examples(
+        frames, words, landmarks, torch.tensor([truth.place.hue for truth in truths]),
+        torch.stack([down, right, down + right, down - right], dim=1),
+        torch.tensor([[float(angle in SHOWN[truth.words.pattern]) for angle in ANGLES] for truth in truths]),
+        torch.from_numpy(centres.astype(np.float32)),
+        [sentence(truth.words, int(rng.integers(0, 1 << 30))) for truth in truths],
+    )  # fmt: skip
+
+
+def losses(encoder: FrameEncoder, heat: Tensor, batch: Examples) -> dict[str, Tensor]:
+    """What training minimises, term by term; `heat` is the logarithm of the scale of cosines with text."""
+    seen: Seen = encoder(batch.frames)
+    found = {kind: fn.cross_entropy(seen.words[kind], labels, label_smoothing=0.01) for kind, labels in batch.words.items()}
+    # Few of the sixteen cells hold anything, so their mean alone would be too quiet to be heard.
+    found["landmarks"] = 4 * fn.cross_entropy(seen.cells.flatten(0, 1), batch.landmarks.flatten())
+    circle = torch.cat([batch.angles.cos(), batch.angles.sin()], dim=1)
+    shift = (seen.surface[:, 1:] - circle).square() * batch.shown.repeat(1, 2)
+    found["surface"] = fn.mse_loss(seen.surface[:, 0], batch.hue) + shift.sum(1).mean() / 2
+    turn = batch.centres * (2 * torch.pi / render.SIZE)
+    found["where"] = 10 * fn.mse_loss(seen.centre, torch.cat([turn.cos(), turn.sin()], dim=1))
+    text = encoder.text(encoder.words.rows(batch.sentences))
+    cosines = heat.exp().clamp(max=50) * seen.features.joint @ text.T
+    same = torch.ones_like(cosines, dtype=torch.bool)
+    for labels in batch.words.values():
+        same &= labels[:, None] == labels[None, :]
+    # Frames whose visible words agree are each other's positives: no frame tells one motion from another.
+    target = same / same.sum(1, keepdim=True)
+    found["text"] = 0.25 * (fn.cross_entropy(cosines, target) + fn.cross_entropy(cosines.T, target))
+    return found
+
+
+@torch.inference_mode()
+def accuracies(encoder: FrameEncoder, batches: list[Examples]) -> dict[str, float]:
+    """Shares of right answers (words, landmark cells that hold one and that hold none, angles to 1.5 px, sentence picked
+    among a batch's) and mean errors of hue and of the subject's centre in pixels."""
+    found: dict[str, list[float]] = {}
+    for batch in batches:
+        seen: Seen = encoder(batch.frames)
+        for kind, labels in batch.words.items():
+            found.setdefault(kind, []).append((seen.words[kind].argmax(1) == labels).float().mean().item())
+        right = seen.cells.argmax(2) == batch.landmarks
+        found.setdefault("landmark", []).append(right[batch.landmarks > 0].float().mean().item())
+        found.setdefault("empty_cell", []).append(right[batch.landmarks == 0].float().mean().item())
+        turned = torch.atan2(seen.surface[:, 5:], seen.surface[:, 1:5]) - batch.angles
+        near = turned.cos() > 0.5**0.5
+        found.setdefault("phase", []).append(near[batch.shown > 0].float().mean().item())
+        found.setdefault("hue_error", []).append((seen.surface[:, 0] - batch.hue).abs().mean().item())
+        centre = torch.atan2(seen.centre[:, 2:], seen.centre[:, :2]) * (render.SIZE / (2 * torch.pi))
+        off = (centre - batch.centres + render.SIZE / 2) % render.SIZE - render.SIZE / 2
+        found.setdefault("centre_error_px", []).append(off.norm(dim=1).mean().item())
+        picked = (seen.features.joint @ encoder.text(encoder.words.rows(batch.sentences)).T).argmax(1)
+        agree = torch.stack([labels[picked] == labels for labels in batch.words.values()]).all(0)
+        found.setdefault(f"sentence_of_{len(batch.sentences)}", []).append(agree.float().mean().item())
+    return {name: round(sum(values) / len(values), 4) for name, values in found.items()}
+
+
+def train(seed: int, steps: int, log: Path) -> tuple[FrameEncoder, float]:
+    """Train from nothing; the encoder and the last loss."""
+    torch.manual_seed(seed)
+    codec, encoder = fit_codec(), FrameEncoder(VOCABULARY)
+    heat = torch.nn.Parameter(torch.tensor(2.5))
+    optimizer = torch.optim.AdamW([*encoder.parameters(), heat], lr=3e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    plan = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
+    loss = torch.tensor(float("nan"))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    with log.open("w") as file:
+        for step in range(steps):
+            terms = losses(encoder, heat, examples(codec, seed, step, CLIPS))
+            loss = torch.stack(list(terms.values())).sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            plan.step()
+            if step % 20 == 0:
+                told = {name: round(float(term.detach()), 4) for name, term in terms.items()}
+                file.write(json.dumps({"step": step, "seconds": round(time.monotonic() - start), **told}) + "\n")
+                file.flush()
+    return encoder.eval(), float(loss.detach())
+
+
+def main() -> None:
+    """Train, measure on clips never trained on, and write model.safetensors and provenance.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--output", type=Path, default=SHIPPED)
+    parser.add_argument("--log", type=Path, default=Path("results/training/scorer.jsonl"))
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    start = time.monotonic()
+    about = describe(torch.device("cpu"))
+    encoder, loss = train(given.seed, given.steps, given.log)
+    seconds = round(time.monotonic() - start)
+    # What is measured is what is shipped: half precision.
+    encoder = FrameEncoder.load(encoder.save())
+    codec = fit_codec()
+    given.output.mkdir(parents=True, exist_ok=True)
+    scorer = EmbeddedScorer(encoder, fit_quality(codec, 1600))
+    scorer.save(given.output / "model.safetensors")
+    record = {
+        "data_version": render.VERSION, "seed": given.seed, "steps": given.steps, "loss": round(loss, 4),
+        "seen_clips": given.steps * CLIPS, "wall_time_s": seconds,
+        "accuracy": measured(encoder, codec, given.seed + 1), "quality_d95": round(scorer.quality.d95, 3),
+        "anchors": measure_anchors(encoder, codec, 12), **about,
+    }  # fmt: skip
+    (given.output / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def measured(encoder: FrameEncoder, codec: PatchCodec, seed: int, batches: int = 12) -> dict[str, dict[str, float]]:
+    """Accuracies on clips never trained on: as rendered, through the codec, and as rough as in training."""
+    kinds = {"renders": (0.0, False), "through_codec": (1.0, False), "roughened": (CODED, True)}
+    found = {}
+    for name, (coded, rough) in kinds.items():
+        unseen = [examples(codec, seed, step, coded=coded, rough=rough) for step in range(batches)]
+        found[name] = accuracies(encoder, unseen)
+    for name, through in (("renders", None), ("through_codec", codec)):
+        found[name]["motion"] = round(motion_accuracy(encoder, through, 384), 4)
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,347 @@
+"""Train a backbone on its own few-step rollouts: `python -m jobs.train.self_rollout`. Distribution matching, as in Self-Forcing.
+
+The generator rolls out as at inference: cache, policy and four steps, its own blocks as past. One of the four steps of each
+block, drawn at random, carries a gradient: the difference of two scores of its x0, that of the teacher (frozen, trained on
+the world) and that of a critic (trained along, on what the generator makes). Self-Forcing, arXiv 2506.08009, section 3;
+distribution matching, arXiv 2405.14867, equation 3. The score of a clip is taken block by block, each given the clean blocks before it,
+so teacher and critic are causal networks of the generator's own kind and one forward scores all blocks.
+
+With `--kind long` the same on long rollouts that are carried on from iteration to iteration under a sink
+and a short window, and only low-rank additions to the weights are learned: LongLive, arXiv 2509.22622, section 3.2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from baselines.presets import make_policy
+from data.world import render
+from data.world.words import sentence
+from echo.backbone import load, lora
+from echo.backbone.load import Backbone, BackboneFile
+from echo.sampler import renoise, shifted
+from eval.store.origin import file_digest
+from jobs.train import processes
+from jobs.train.backbone import ROOT, describe, started_at
+from jobs.train.data import BLOCK_FRAMES, shown_words
+from jobs.train.streams import Network, Stream, trainable
+from jobs.train.teacher_forcing import CopiesAttention, precision
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the trained weights depend on, beside the teacher and the number of processes.
+
+    blocks_per_step: blocks of all rows whose loss one iteration sees. guidance: weight of classifier-free guidance in the
+    teacher's score. low_rank: rank of the learned additions, 0 for all weights. horizon: most blocks of a rollout that is carried on
+    from iteration to iteration, its own length drawn up to there (0: an iteration begins and ends its rollouts). new: blocks that
+    an iteration adds to such a rollout. critic_first: iterations in which only the critic learns, where the generator does not start
+    as the teacher. streams: batches of them that take turns, so that early and late blocks are learned together.
+    """
+
+    seed: int = 0
+    steps: int = 400
+    policy: str = "self_forcing"
+    blocks_per_step: int = 56
+    guidance: float = 2.0
+    learning_rate: float = 2e-4
+    critic_rate: float = 4e-4
+    critic_steps: int = 2
+    critic_first: int = 0
+    warm_up: int = 20
+    ema: float = 0.99
+    low_rank: int = 0
+    horizon: int = 0
+    new: int = 2
+    streams: int = 4
+
+
+KINDS = {
+    "short": Settings(),
+    "long": Settings(
+        policy="longlive", low_rank=32, horizon=84, blocks_per_step=24, steps=240, learning_rate=5e-4, critic_first=30
+    ),
+}  # fmt: skip
+"""How the shipped weights were made: `tiny` in whole rollouts of up to the window, `tiny_long` in long ones."""
+
+
+def flows(network: Network, rows: Tensor, clean: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
+    """Flow of the last blocks of clips, each block given the clean blocks before it.
+
+    rows: words [B, L]. clean [B, (K - 1) * 3, C, h, w]: the clips without their last block. noisy [B, M * 3, C, h, w]: their last M
+    blocks at noise levels sigma [B, M]. Returns [B, M * 3, C, h, w].
+    """
+    known, made = clean.shape[1], noisy.shape[1]
+    blocks = known // BLOCK_FRAMES + 1
+    gaps = [range(block) for block in range(blocks)]
+    attend = CopiesAttention(
+        gaps, noisy.shape[3] // 2, noisy.shape[4] // 2, network.model.config.head_dim, noisy.device,
+        copies=1, first=blocks - made // BLOCK_FRAMES,
+    )  # fmt: skip
+    time = torch.cat([torch.zeros(len(noisy), known, device=noisy.device), sigma.repeat_interleave(BLOCK_FRAMES, 1) * 1000], 1)
+    text = network.states(rows)
+    with precision(noisy.device):
+        flow = network.model(torch.cat([clean, noisy], 1), network.model.time_states(time), text, attend)
+    return flow[:, known:].float()
+
+
+def matching_gradient(x0: Tensor, real: Tensor, fake: Tensor) -> Tensor:
+    """(fake - real) / mean |x0 - real|: descent direction of KL(generated | real), DMD2's equations 3 and 8.
+
+    x0, real, fake [B, M * 3, C, h, w]: the sample and what teacher and critic take it for; the mean is over each block.
+    """
+
+    def blocks(x: Tensor) -> Tensor:
+        return x.unflatten(1, (-1, BLOCK_FRAMES))
+
+    scale = blocks(x0 - real).abs().mean(dim=(2, 3, 4, 5), keepdim=True).clamp(min=1e-3)
+    return (blocks(fake - real) / scale).flatten(1, 2)
+
+
+class SelfRollout:
+    """Generator, critic and teacher at some iteration."""
+
+    def __init__(
+        self, settings: Settings, teacher: Backbone, folder: Path, start: Backbone | None = None, share: tuple[int, int] = (0, 1)
+    ) -> None:
+        """start: what the generator starts from; the teacher if None. share: (which, of how many) processes this is."""
+        self.share = share
+        self.settings, self.folder, self.base = settings, folder, start or teacher
+        self.policy = make_policy({"method": settings.policy})
+        self.teacher = Network(teacher.model.float(), teacher.text)
+        self.student = trainable(self.base)
+        self.additions: dict[str, lora.LowRank] = {}
+        if settings.low_rank:
+            self.student.text.requires_grad_(False)
+            self.additions = lora.attach(self.student.model, settings.low_rank, settings.seed)
+        self.critic = trainable(teacher)
+        self.average = [p.detach().clone() for p in self.student.parameters()]
+        self.optimizers = {
+            name: torch.optim.AdamW(network.parameters(), lr=rate, betas=(0.0, 0.99), weight_decay=0.0)
+            for name, network, rate in (
+                ("student", self.student, settings.learning_rate),
+                ("critic", self.critic, settings.critic_rate),
+            )
+        }
+        self.step = 0
+        self.processes = share[1]
+        self.clips = 0
+        self.seconds = 0.0
+        self.streams: dict[int, tuple[Stream, int]] = {}
+
+    def iterate(self) -> dict[str, float]:
+        """One iteration; what it measured: size of the matching gradient and the critic's loss."""
+        settings = self.settings
+        rng = np.random.default_rng([settings.seed, 2, self.step])
+        noise = np.random.default_rng([settings.seed, 3, self.step, self.share[0]])
+        generator = torch.Generator().manual_seed(int(noise.integers(0, 1 << 62)))
+        stream, new = self._stream(rng, generator)
+        rows = self.student.text.rows(stream.sentences)
+        text = self.student.states(rows)
+        made = torch.cat([stream.block(self.student, text, int(rng.integers(0, 4))) for _ in range(new)], dim=1)
+        horizon = self.base.geometry.window_frames // BLOCK_FRAMES
+        clean = torch.cat(stream.latents[-horizon:], dim=1)[:, :-BLOCK_FRAMES]
+        pull = self._update_student(rows, clean, made, generator)
+        losses = [self._update_critic(rows, clean, made.detach(), generator) for _ in range(settings.critic_steps)]
+        self.step += 1
+        return {"pull": pull, "critic": sum(losses) / max(1, len(losses))}
+
+    def _stream(self, rng: np.random.Generator, generator: torch.Generator) -> tuple[Stream, int]:
+        """The rollouts to carry on and by how many blocks; new ones where they are too long or carry nothing over."""
+        settings = self.settings
+        new = settings.new if settings.horizon else int(rng.choice((1, 3, 7), p=(0.25, 0.3, 0.45)))
+        turn = self.step % settings.streams if settings.horizon else 0
+        stream, length = self.streams.get(turn, (None, 0))
+        if stream is None or len(stream.latents) + new > length:
+            size = max(self.share[1], settings.blocks_per_step // new)
+            sentences = [sentence(shown_words(rng), int(rng.integers(0, 1 << 30))) for _ in range(size)]
+            which, count = self.share
+            mine = sentences[size * which // count : size * (which + 1) // count]
+            stream = Stream(self.base.geometry, self.policy, mine, generator)
+            length = int(rng.integers(min(7, settings.horizon), settings.horizon + 1)) if settings.horizon else 0
+            self.streams[turn] = stream, length
+            self.clips += size
+        stream.generator = generator
+        return stream, new
+
+    def _update_student(self, rows: Tensor, clean: Tensor, made: Tensor, generator: torch.Generator) -> float:
+        noisy, sigma, level, _ = _noised(made.detach(), generator)
+        with torch.no_grad():
+            silent = torch.full_like(rows, -1)
+            both = [torch.cat([part, part]) for part in (clean, noisy, sigma)]
+            told, untold = flows(self.teacher, torch.cat([rows, silent]), *both).chunk(2)
+            real = noisy - level * (untold + self.settings.guidance * (told - untold))
+            fake = noisy - level * flows(self.critic, rows, clean, noisy, sigma)
+            gradient = matching_gradient(made.detach(), real, fake)
+        if self.step >= self.settings.critic_first:
+            loss = 0.5 * (made - (made - gradient).detach()).square().mean()
+            self._descend("student", loss, self.student)
+        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.student.parameters()], 1 - decay)
+        return float(gradient.abs().mean())
+
+    def _update_critic(self, rows: Tensor, clean: Tensor, made: Tensor, generator: torch.Generator) -> float:
+        noisy, sigma, _, noise = _noised(made, generator)
+        loss = (flows(self.critic, rows, clean, noisy, sigma) - (noise - made)).square().mean()
+        self._descend("critic", loss, self.critic)
+        return float(loss.detach())
+
+    def _descend(self, name: str, loss: Tensor, network: Network) -> None:
+        optimizer = self.optimizers[name]
+        rate = self.settings.learning_rate if name == "student" else self.settings.critic_rate
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (self.step + 1) / self.settings.warm_up)
+        optimizer.zero_grad(set_to_none=True)
+        (loss / self.share[1]).backward()
+        processes.add_up(loss.detach(), network.parameters(), self.share[1])
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+
+    def save(self) -> None:
+        """Write the checkpoint so that a kill leaves the old one or the new one.
+
+        Rollouts that are carried on are not in it: a long training that was stopped begins new ones and is another run.
+        """
+        state = {
+            "settings": asdict(self.settings), "step": self.step, "clips": self.clips, "seconds": self.seconds, "average": self.average,
+            "processes": self.processes,
+            "student": [p.detach() for p in self.student.parameters()], "critic": [p.detach() for p in self.critic.parameters()],
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+        }  # fmt: skip
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / "checkpoint.part"
+        torch.save(state, part)
+        os.replace(part, self.folder / "checkpoint.pt")
+
+    def resume(self) -> None:
+        """Go on from the checkpoint in the folder, if there is one; ValueError if its settings (steps apart) are others."""
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        theirs, ours = state["settings"], asdict(self.settings)
+        differing = [f"{name} {theirs[name]} (now {ours[name]})" for name in sorted(ours) if name != "steps" and ours[name] != theirs[name]]
+        if differing:
+            raise ValueError(f"checkpoint {path} was made with {', '.join(differing)}; use the same or another --folder")
+        with torch.no_grad():
+            for name, network in (("student", self.student), ("critic", self.critic)):
+                torch._foreach_copy_(list[Tensor](network.parameters()), state[name])
+        torch._foreach_copy_(self.average, state["average"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.step, self.clips, self.seconds = state["step"], state["clips"], state["seconds"]
+        if self.step < self.settings.steps and state["processes"] != self.processes:
+            known = state["processes"]
+            raise ValueError(f"--processes {self.processes}: noise is keyed by process and {path} was made by {known}; nearest: {known}")
+        self.processes = state["processes"]
+
+    def export(self, output: Path, origins: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write the averaged weights: a whole backbone, or the low-rank additions to the one that it started from.
+
+        origins: what is known of teacher and start, for the record beside the weights.
+        """
+        output.mkdir(parents=True, exist_ok=True)
+        with torch.no_grad():
+            held: list[Tensor] = list(self.student.parameters())
+            now = [p.detach().clone() for p in held]
+            torch._foreach_copy_(held, self.average)
+            if self.additions:
+                tensors = {name: value.to(torch.bfloat16) for name, value in lora.tensors_of(self.additions).items()}
+                save_file(tensors, output / "lora.safetensors")
+            else:
+                base = self.base
+                load.save(output / "model.safetensors", self.student.model, self.student.text, base.codec, base.geometry)
+            torch._foreach_copy_(held, now)
+        record = {
+            "data_version": render.VERSION, "settings": asdict(self.settings), "steps_done": self.step, "rollouts": self.clips,
+            # What it starts from has seen the teacher's clips, so the first of the two counts.
+            "seen_clips": self.clips + next((known.get("seen_clips", 0) for known in origins.values()), 0),
+            "processes": self.processes, "wall_time_s": round(self.seconds),
+            **describe(torch.device("cpu")), "commit": started_at(self.folder), **origins,
+        }  # fmt: skip
+        (output / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _noised(x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x0 [B, M * 3, C, h, w] at a drawn noise level for each block: noisy, levels [B, M], the same broadcast, noise."""
+    blocks = x0.shape[1] // BLOCK_FRAMES
+    uniform = 0.02 + 0.96 * torch.rand(len(x0), blocks, generator=generator)
+    sigma = shifted(uniform)
+    level = sigma.repeat_interleave(BLOCK_FRAMES, dim=1)[..., None, None, None]
+    noise = torch.randn(x0.shape, generator=generator)
+    return renoise(x0, noise, level), sigma, level, noise
+
+
+def train(run: SelfRollout, save_every: int) -> None:
+    """Run to the last iteration; log every tenth as a line of JSON."""
+    mark, recent = time.monotonic(), []
+    while run.step < run.settings.steps:
+        recent.append(run.iterate())
+        run.seconds += time.monotonic() - mark
+        mark = time.monotonic()
+        if run.step % 10 == 0 and run.share[0] == 0:
+            means = {name: round(sum(found[name] for found in recent[-10:]) / len(recent[-10:]), 5) for name in recent[0]}
+            run.folder.mkdir(parents=True, exist_ok=True)
+            record = {"step": run.step, "seconds": round(run.seconds, 1), "clips": run.clips}
+            with (run.folder / "log.jsonl").open("a") as file:
+                file.write(json.dumps(record | means) + "\n")
+        if run.share[0] == 0 and (run.step % save_every == 0 or run.step == run.settings.steps):
+            run.save()
+
+
+def main() -> None:
+    """Read the command line, train what is left to train, and write the weights."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kind", choices=KINDS, default="short", help="settings of `tiny` or of `tiny_long`; single ones can be set below")
+    for name, default in asdict(Settings()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default))
+    parser.add_argument("--teacher", required=True, help="weights that train_tiny wrote")
+    parser.add_argument("--start", help="weights that the generator starts from; the teacher's if not given")
+    parser.add_argument("--folder", type=Path, required=True, help="checkpoint and log")
+    parser.add_argument("--output", type=Path, required=True, help="where the weights go")
+    parser.add_argument("--save-every", type=int, default=50)
+    parser.add_argument("--processes", type=int, default=1, help="share each iteration among so many processes (gloo)")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    settings = replace(KINDS[given.kind], **{name: getattr(given, name) for name in asdict(Settings()) if getattr(given, name) is not None})
+    processes.start(_run, (settings, given), given.processes)
+    run = _resumed((0, 1), settings, given)
+    origins = {role: _known(path) for role, path in (("start", given.start), ("teacher", given.teacher)) if path}
+    run.export(given.output, origins)
+
+
+def _known(weights: str) -> dict[str, Any]:
+    """Content hash of weights, and the record beside them if there is one."""
+    path = ROOT / weights
+    record = path.with_name("provenance.json")
+    return {"weights": file_digest(path)} | (json.loads(record.read_text()) if record.exists() else {})
+
+
+def _resumed(share: tuple[int, int], settings: Settings, given: argparse.Namespace) -> SelfRollout:
+    torch.set_num_threads(1)
+    start = load.load(BackboneFile(given.start)) if given.start else None
+    run = SelfRollout(settings, load.load(BackboneFile(given.teacher)), given.folder, start, share)
+    run.resume()
+    return run
+
+
+def _run(rank: int, count: int, settings: Settings, given: argparse.Namespace) -> None:
+    """Train in one of `count` processes."""
+    started_at(given.folder)
+    train(_resumed((rank, count), settings, given), given.save_every)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,315 @@
+"""What of a store is done, under way, failed or missing.
+
+    python -m jobs.watch.status [store=DIR] [experiment=NAME] [task=NAME,NAME] [method=NAME,NAME] [--failed]
+
+prints a grid, a line for each method and task and a column for each seed, and the time that is left. A cell is `done/asked`, then what
+is running (r) and what has failed (f). It tells of what the last command asked of each run, or of one experiment alone. --failed adds the
+last lines of each traceback, the videos that killed processes were at, and the last words of jobs that died. Exit status 1 while anything
+is missing. All of it is read from the store; no scheduler is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeVar
+
+from eval.arguments import nearest, parse
+from eval.store.compacted import record_files, scored
+from eval.store.records import Asked, Run, runs, sweeps
+from jobs.store.claims import Claims
+
+T = TypeVar("T")
+TAIL = 4
+"""Lines of a traceback that are shown."""
+SEEDS = 12
+"""Columns that a terminal has room for; of more seeds a line tells the sum."""
+SAMPLE = 64
+"""Finished units, the newest, that say how long one takes."""
+KEYS = {"store": "results", "experiment": "", "task": "", "method": ""}
+
+
+@dataclass
+class Cell:
+    """Units of one seed of a line, counted. done + running + failed + missing = asked."""
+
+    asked: int = 0
+    done: int = 0
+    running: int = 0
+    failed: int = 0
+
+    @property
+    def missing(self) -> int:
+        """Neither there nor under way, failed ones left out."""
+        return self.asked - self.done - self.running - self.failed
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return " ".join([f"{self.done}/{self.asked}", *(f"{n}{c}" for n, c in ((self.running, "r"), (self.failed, "f")) if n)])
+
+    def add(self, other: Cell) -> None:
+        """Take in another cell's units."""
+        for name in ("asked", "done", "running", "failed"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass
+class Line:
+    """A method on a backbone over a task."""
+
+    backbone: str
+    task: str
+    method: str
+    cells: dict[int, Cell] = field(default_factory=dict)
+    runs: list[Run] = field(default_factory=list)
+    workers: set[str] = field(default_factory=set)  # living processes that are at its units
+
+    @property
+    def total(self) -> Cell:
+        """Of all seeds."""
+        whole = Cell()
+        for cell in self.cells.values():
+            whole.add(cell)
+        return whole
+
+    @cached_property
+    def unit_s(self) -> list[float]:
+        """Seconds that its newest finished units took, whatever their seed; by the last record of each."""
+        files = sorted((name, run.path / "records" / name) for run in self.runs for name in record_files(run.path))
+        found: dict[str, float] = {}
+        for _, path in reversed(files):
+            if len(found) >= SAMPLE:
+                break
+            found = _seconds(path) | found
+        return list(found.values())
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why something is missing: what it is, and the last lines of what was said."""
+
+    what: str
+    tail: tuple[str, ...]
+
+
+def wishes(store: Path, experiment: str) -> list[tuple[Run, Asked]]:
+    """The last wish of every run of the newest version of the pixels, or all that an experiment's last commands asked for.
+
+    Raises:
+        ValueError: in one line, where there is none.
+    """
+    if experiment:
+        own = [sweep for sweep in sweeps(store) if sweep.experiment == experiment]
+        if not own:
+            there = sorted({sweep.experiment for sweep in sweeps(store) if sweep.experiment})
+            near = f"nearest is {nearest(experiment, there)} of {', '.join(there)}" if there else "it has none at all"
+            raise ValueError(f"experiment={experiment}: store {store} was never asked for it; {near}")
+        return [(Run(path), asked) for sweep in own for path, asked in sweep.wishes]
+    found = [(run, asked[-1]) for run in runs(store) if (asked := run.asked())]
+    newest = max((run.spec["key"]["epoch"] for run, _ in found), default=0)
+    return [(run, asked) for run, asked in found if run.spec["key"]["epoch"] == newest]
+
+
+def look(run: Run, asked: Asked) -> tuple[Cell, dict[str, int], set[str], set[str]]:
+    """Where the units of a wish stand; tries of those that failed, by unit; those that are missing; who is at the others."""
+    units = set(asked.units.values())
+    if asked.scores is None:
+        settled = run.settled(None)
+        done, failures = units & settled.done.keys(), settled.failures
+    else:
+        found = scored(run, asked.scores)
+        done, failures = units & set(found.units), found.failures
+    open_units = units - done
+    running = held(run, open_units) if open_units else {}
+    failed = {unit: count for unit, count in failures.items() if unit in open_units - running.keys()}
+    missing = open_units - running.keys() - failed.keys()
+    return Cell(len(units), len(done), len(running), len(failed)), failed, missing, set(running.values())
+
+
+def held(run: Run, units: Iterable[str]) -> dict[str, str]:
+    """The units that a living process is at, each with words that name it."""
+    return _claimed(run, lambda claims: claims.holders(units))
+
+
+def abandoned(run: Run, units: Iterable[str]) -> dict[str, tuple[int, str]]:
+    """The units that processes were at when they died: how often, and words that name the last process."""
+    return _claimed(run, lambda claims: claims.abandoned(units))
+
+
+def _claimed(run: Run, question: Callable[[Claims], dict[str, T]]) -> dict[str, T]:
+    """What a run's claims answer; nothing where there are none."""
+    if not (run.path / "claims").is_dir():
+        return {}
+    try:
+        return question(Claims(run.path, "status"))
+    except OSError:  # a store that can be read only: nobody works there
+        return {}
+
+
+def _seconds(path: Path) -> dict[str, float]:
+    """Seconds that the finished units of a file of records took, by unit."""
+    found = {}
+    for line in path.read_bytes().splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and record.get("status") == "ok" and "dur_s" in record:
+            found[str(record["unit"])] = float(record["dur_s"])
+    return found
+
+
+def gather(store: Path, given: Mapping[str, str]) -> tuple[list[Line], list[Failure]]:
+    """The grid's lines and all failures of a store. Raises ValueError: one line."""
+    tasks, methods = (set(filter(None, given[key].split(","))) for key in ("task", "method"))
+    every = wishes(store, given["experiment"])
+    for key, names, column in (("task", tasks, 1), ("method", methods, 2)):
+        known = sorted({_place(run)[column] for run, _ in every})
+        for name in names - set(known):
+            raise ValueError(f"{key}={name}: store {store} has no run of it; nearest is {nearest(name, known or ['none'])}")
+    found: dict[tuple[str, str, str], Line] = {}
+    failures: list[Failure] = []
+    for run, asked in every:
+        backbone, task, method = place = _place(run)
+        if (tasks and task not in tasks) or (methods and method not in methods):
+            continue
+        line = found.setdefault(place, Line(*place))
+        there = (run.path / "run.json").exists()
+        cell, failed, missing, workers = look(run, asked) if there else (Cell(len(asked.units)), {}, set(), set())
+        seed = int(run.path.parent.name.removeprefix("seed="))
+        line.cells.setdefault(seed, Cell()).add(cell)
+        line.runs.append(run)
+        line.workers |= workers
+        if cell.done < cell.asked and there:
+            title = f"{method} {task} seed={seed}"
+            failures += _failures(run, asked, failed, missing, title)
+            if missing and not cell.running:
+                failures += _last_words(run, title)
+    return [found[place] for place in sorted(found)], failures
+
+
+def _place(run: Run) -> tuple[str, str, str]:
+    """Backbone, task and method of a run."""
+    return run.path.parts[-5], run.path.parts[-4], run.path.parts[-3]
+
+
+def _failures(run: Run, asked: Asked, failed: Mapping[str, int], missing: set[str], title: str) -> Iterator[Failure]:
+    last: dict[str, dict[str, Any]] = {}
+    if failed:
+        last = {record["unit"]: record for record in run.records() if record["status"] == "error"}
+    for prompt, unit in asked.units.items():
+        if unit in failed:
+            record = last[unit]
+            tail = _tail(run.path / record["trace"]) or tuple(record["err"].splitlines()[-TAIL:])
+            yield Failure(f"{title}: {prompt} failed ({failed[unit]} tries)", tail)
+    begun = abandoned(run, missing) if missing else {}
+    for prompt, unit in asked.units.items():
+        if unit in begun:
+            times, who = begun[unit]
+            yield Failure(f"{title}: {prompt} was begun and not ended", (f"{times} times, at last by {who}, which has died",))
+
+
+def _last_words(run: Run, title: str) -> Iterator[Failure]:
+    logs = sorted((run.path / "attempts").glob("*.log"))
+    words = _tail(logs[-1]) if logs else ()
+    if words:
+        yield Failure(f"{title}: its last process said", words)
+
+
+def _tail(path: Path) -> tuple[str, ...]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ()
+    return tuple([line.rstrip() for line in text.splitlines() if line.strip()][-TAIL:])
+
+
+def grid(lines: Sequence[Line]) -> list[str]:
+    """The table for people."""
+    seeds = sorted({seed for line in lines for seed in line.cells})
+    several = len({line.backbone for line in lines}) > 1
+    wide = len(seeds) > SEEDS
+    names = [f"{len(seeds)} seeds", "of which not complete"] if wide else [f"seed={seed}" for seed in seeds]
+    head = ["task", "method", *(["backbone"] if several else []), *names, "left"]
+    rows = [head]
+    for line in lines:
+        cells = _narrow(line) if wide else [line.cells[seed].text if seed in line.cells else "-" for seed in seeds]
+        rows.append([line.task, line.method, *([line.backbone] if several else []), *cells, _left(line, lines)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    return ["  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def _narrow(line: Line) -> list[str]:
+    """All seeds of a line in two cells: the sum, and which are not complete."""
+    rest = [seed for seed, cell in sorted(line.cells.items()) if cell.done < cell.asked]
+    shown = ",".join(map(str, rest[:SEEDS]))
+    return [line.total.text, f"{shown} and {len(rest) - SEEDS} more" if len(rest) > SEEDS else shown]
+
+
+def seconds_left(line: Line, lines: Sequence[Line]) -> float | None:
+    """Of one process at a time, by the line's own finished units, else by those of its task and backbone; None where nothing is known."""
+    open_units = line.total.asked - line.total.done
+    like = line.unit_s or [s for other in lines if (other.task, other.backbone) == (line.task, line.backbone) for s in other.unit_s]
+    return 0.0 if not open_units else open_units * median(like) if like else None
+
+
+def _left(line: Line, lines: Sequence[Line]) -> str:
+    seconds = seconds_left(line, lines)
+    return "?" if seconds is None else _time(seconds) if seconds else ""
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+
+
+def summary(lines: Sequence[Line]) -> str:
+    """All counts and the time left, in a line."""
+    whole = Cell()
+    for line in lines:
+        whole.add(line.total)
+    told = f"{whole.done} of {whole.asked} videos done, {whole.running} running, {whole.failed} failed, {whole.missing} missing"
+    left = [seconds_left(line, lines) for line in lines]
+    if whole.done == whole.asked:
+        return told
+    if None in left:
+        return f"{told}; time left: unknown, nothing of some line is done yet"
+    work_s, hands = sum(filter(None, left)), len({worker for line in lines for worker in line.workers})
+    return f"{told}; time left: {_time(work_s)} of one process" + (f", {_time(work_s / hands)} of the {hands} at work" if hands > 1 else "")
+
+
+def command(words: Sequence[str]) -> tuple[list[str], bool]:
+    """The lines to show, and whether all is done. Raises ValueError: one line."""
+    given, flags = parse(words, KEYS, ("--failed",))
+    store = Path(given["store"])
+    if not (store / "runs").is_dir():
+        raise ValueError(f"store={store}: no run store; it has no folder runs")
+    lines, failures = gather(store, given)
+    if not lines:
+        raise ValueError(f"store={store}: no runs; nothing was asked of it")
+    told = [*grid(lines), "", summary(lines)]
+    for failure in failures if flags else ():
+        told += ["", failure.what, *(f"    {line}" for line in failure.tail)]
+    if failures and not flags:
+        told.append("python -m jobs.watch.status --failed says why" + (f" (store={store})" if given["store"] != KEYS["store"] else ""))
+    return told, all(line.total.done == line.total.asked for line in lines)
+
+
+def main(words: Sequence[str]) -> int:
+    """Command line; see the module's docstring. Exit status 1 for a mistake or while anything is missing."""
+    try:
+        told, complete = command(words)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write("\n".join(told) + "\n")
+    return 0 if complete else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

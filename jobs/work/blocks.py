@@ -1,0 +1,71 @@
+"""Blocks of video as they are made: rolled out by a backbone, or rendered for a calibration row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from data.world.film import BLOCK_FRAMES, Render
+from echo.scene import Prompt
+from jobs.spec.plan import Job
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from echo.backbone.interface import Stream, VideoModel
+    from echo.rollout import Block
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One block of each wanted prompt.
+
+    content: the bytes that a hash of the video is made of, latents or frames. frames: develops uint8 [T, H, W, 3] of each, once and
+    in order, since a codec may remember what came before.
+    plan: the block's line of the trace.
+    """
+
+    index: int
+    scene: int
+    content: Callable[[], list[bytes]]
+    frames: Callable[[], Sequence[NDArray[np.uint8]]]
+    plan: Mapping[str, Any]
+
+
+def shots(job: Job, backbone: VideoModel | None, group: Sequence[Prompt], wanted: Sequence[Prompt]) -> Iterator[Shot]:
+    """All blocks of a batch; `backbone` may be None where the policy renders."""
+    if isinstance(job.policy, Render):
+        return _rendered(job.policy, wanted, job.config.seed)
+    assert backbone is not None
+    return _rolled(job, backbone, group, [group.index(prompt) for prompt in wanted])
+
+
+def _rolled(job: Job, backbone: VideoModel, group: Sequence[Prompt], rows: list[int]) -> Iterator[Shot]:
+    from echo.generate import generate
+
+    stream = backbone.codec.stream()
+    for block in generate(backbone, job.policy, group, job.config.seed, repeat_initial_noise=job.config.noise.repeat_initial):
+        yield developed(block, rows, stream)
+
+
+def developed(block: Block, rows: list[int], stream: Stream) -> Shot:
+    """The shot of a rollout's block, of the batch's `rows`; `stream` decodes its frames when they are asked for."""
+    kept = block.latents[rows].float().cpu()  # a device has finished the block when it is here
+    return Shot(
+        block.index,
+        block.scene,
+        lambda: [row.contiguous().numpy().tobytes() for row in kept],
+        lambda: list(stream.decode(block.latents)[rows].cpu().numpy()),
+        block.plan.as_json(),
+    )
+
+
+def _rendered(policy: Render, wanted: Sequence[Prompt], seed: int) -> Iterator[Shot]:
+    films = [policy.film(prompt, seed) for prompt in wanted]
+    scenes = [scene for scene, blocks in enumerate(policy.lengths(wanted[0])) for _ in range(blocks)]
+    for index, scene in enumerate(scenes):
+        part = [film[index * BLOCK_FRAMES : (index + 1) * BLOCK_FRAMES] for film in films]
+        plan = {"block": index, "scene": scene, "keys": [], "queries": []}
+        yield Shot(index, scene, lambda part=part: [frames.tobytes() for frames in part], lambda part=part: part, plan)  # type: ignore[misc]

@@ -1,0 +1,156 @@
+"""Takes orders for jobs, and does each in a fresh process.
+
+    echo '{"config": {...}, "attempt": "<name>", "argv": [...], "log": "<file>"}' | python -m jobs.work.child
+
+reads orders from standard input, a JSON object a line, and reports on standard output likewise; the report that ends a job
+has its status: 0 all is well, 1 a unit failed, 2 the order is refused, 5 the store cannot be written, 3 all else failed, or the
+signal that killed it, negative. Each job is a fresh process, forked from this one, which has imported the libraries and computed
+nothing. When standard input closes, whoever gave the orders has gone, and the worker leaves at once, with its job.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections import deque
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+from jobs.spec.plan import prepare
+from jobs.store import provenance, unwritable
+from jobs.work.worker import Report, work
+
+CONTEXT: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+"""Forking is only safe where no library has started threads of its own by being imported."""
+LOADED = ("torch", "cv2", "echo.generate", "echo.backbone.load", "eval.world.scorer")
+"""Imported once for all jobs: seconds for each otherwise."""
+
+
+def main() -> int:
+    """Take orders until there are no more, each in a process of its own: nothing that a job leaves in memory reaches the next."""
+    reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints goes to the log, never between the reports
+
+    def report(event: dict[str, Any]) -> None:
+        try:
+            reports.write(json.dumps(event) + "\n")
+            reports.flush()
+        except BrokenPipeError:  # whoever listened has gone, as when the orders end; no video is to blame
+            os._exit(4)
+
+    _ignore_warnings()
+    for name in LOADED:
+        importlib.import_module(name)
+    status, orders = 0, _Orders()
+    while status != unwritable.STATUS:
+        status = _apart(orders.next(), orders, report)
+        report({"status": status})
+    return status
+
+
+class _Orders:
+    """Orders as lines of standard input. The end of them is the end of this process and of its job, whatever they are doing."""
+
+    def __init__(self) -> None:
+        self._open, self._lines = b"", deque[bytes]()
+        self.job: multiprocessing.process.BaseProcess | None = None
+
+    def next(self) -> dict[str, Any]:
+        """The next order, once it is there."""
+        while not self._lines:
+            self.read()
+        order: dict[str, Any] = json.loads(self._lines.popleft())
+        return order
+
+    def read(self) -> None:
+        """What has come on standard input; waits for it."""
+        more = os.read(0, 1 << 16)
+        if not more:
+            if self.job is not None:
+                self.job.kill()
+            os._exit(4)
+        *whole, self._open = (self._open + more).split(b"\n")
+        self._lines.extend(whole)
+
+
+def _apart(order: dict[str, Any], orders: _Orders, report: Report) -> int:
+    """One job in a process of its own; its status, or the signal that killed it as a negative number."""
+    told, tell = CONTEXT.Pipe(duplex=False)
+    orders.job = job = CONTEXT.Process(target=_job, args=(order, tell))
+    job.start()
+    tell.close()
+    while True:
+        ready = connection.wait([0, told])
+        if 0 in ready:
+            orders.read()
+        if told in ready:
+            try:
+                report(told.recv())
+            except (EOFError, OSError):  # it has ended, well or in the middle of a word
+                break
+    job.join()
+    orders.job = None
+    return int(job.exitcode or 0)
+
+
+def _job(order: dict[str, Any], tell: connection.Connection) -> None:
+    """What the process of a job does; its exit status tells how it went."""
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    _ignore_warnings()
+
+    def report(event: dict[str, Any]) -> None:
+        try:
+            tell.send(event)
+        except OSError:
+            os._exit(4)
+
+    sys.exit(_obey(order, report))
+
+
+def _ignore_warnings() -> None:
+    """SLURM's signals to a whole job: it ends by its first process, and the time until then is for the unit under way."""
+    if "SLURM_JOB_ID" in os.environ:
+        for warning in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(warning, signal.SIG_IGN)
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(4)
+
+
+def _obey(order: dict[str, Any], report: Report) -> int:
+    """One job; its status."""
+    with open(order["log"], "a", encoding="utf-8") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+    try:
+        job = prepare(order["config"])
+        provenance.refuse_dirty(job.config.experiment, job.config.allow_dirty)  # the code may have changed while the job waited
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    try:
+        texts = json.loads(Path(order["texts"]).read_bytes()) if "texts" in order else ()
+        return 1 if work(job, order["attempt"], order["argv"], order["config"], report, texts) else 0
+    except Exception as error:
+        traceback.print_exc()
+        if isinstance(error, OSError) and unwritable.of_store(error):
+            sys.stderr.write(f"{unwritable.refusal(job.config.store, error)}\n")
+            return unwritable.STATUS
+        return 3
+    finally:
+        sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

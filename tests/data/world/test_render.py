@@ -1,0 +1,161 @@
+"""The world: same seed same clip, and truths that agree with the pixels by a second path."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import astuple
+
+import numpy as np
+import pytest
+
+from data.world.render import (
+    LANDMARK,
+    LANDMARK_RGB,
+    PERIOD,
+    SIZE,
+    SUBJECT_RGB,
+    background,
+    clip,
+    displacement,
+    draw,
+    draw_place,
+    draw_words,
+    render,
+)
+from data.world.words import COLOURS, KINDS, MOTIONS, PLACES, RETURNS, SHAPES, TEMPLATES, VOCABULARY, Words, held_out, parse, sentence
+from jobs.train.data import shown_words
+
+
+def words_of(**said: str) -> Words:
+    """Ordinary words, some replaced."""
+    usual = {"colour": "red", "shape": "ball", "motion": "right", "place": "meadow", "pattern": "plain"}
+    return Words(**(usual | said))
+
+
+def circular_mean(weights: np.ndarray) -> float:
+    """Centre of mass of `weights` on a circle as wide as the frame."""
+    angle = 2 * np.pi * np.arange(SIZE) / SIZE
+    return float(np.angle((weights * np.exp(1j * angle)).sum()) * SIZE / (2 * np.pi)) % SIZE
+
+
+def distance(a: float, b: float) -> float:
+    """Distance on a circle as wide as the frame."""
+    return abs((a - b + SIZE / 2) % SIZE - SIZE / 2)
+
+
+def test_same_seed_same_clip_and_other_seed_another() -> None:
+    frames, truth = clip(5, 24)
+    again, same = clip(5, 24)
+    other, _ = clip(6, 24)
+    assert np.array_equal(frames, again) and truth.words == same.words and truth.place == same.place
+    assert not np.array_equal(frames, other)
+    assert frames.shape == (24, SIZE, SIZE, 3) and frames.dtype == np.uint8
+
+
+def test_clip_in_a_batch_is_the_clip_alone() -> None:
+    truths = [draw((1, index), 16) for index in range(5)]
+    assert np.array_equal(render(truths)[3], render([truths[3]])[0])
+
+
+def test_longer_clip_starts_as_the_shorter_one() -> None:
+    assert np.array_equal(clip(9, 40)[0][:12], clip(9, 12)[0])
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != "triangle"])
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_centre_agrees_with_pixels(shape: str, motion: str) -> None:
+    frames, truth = clip(3, 48, easy=True, words=words_of(shape=shape, motion=motion))
+    empty = background("meadow", "plain", truth.place)
+    for index in range(0, 48, 5):
+        change = np.abs(frames[index] - empty).sum(-1)
+        x, y = circular_mean(change.sum(0)), circular_mean(change.sum(1))
+        assert distance(x, truth.centres[index, 0]) < 0.35 and distance(y, truth.centres[index, 1]) < 0.35
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_colour_agrees_with_pixels(colour: str) -> None:
+    frames, truth = clip(4, 4, words=words_of(colour=colour, shape="box"))
+    x, y = (int(round(value)) % SIZE for value in truth.centres[0])
+    nearest = min(SUBJECT_RGB, key=lambda name: np.abs(np.array(SUBJECT_RGB[name]) - frames[0, y, x]).sum())
+    assert nearest == colour
+
+
+def test_subject_is_a_third_of_the_frame() -> None:
+    for seed in range(12):
+        frames, truth = clip(seed, 1, easy=True, words=words_of(pattern="plain", shape=SHAPES[seed % 4]))
+        changed = np.abs(frames[0] - background("meadow", "plain", truth.place)).sum(-1) > 60
+        assert SIZE / 3 <= changed.any(0).sum() <= SIZE / 2
+
+
+def test_landmarks_hue_and_phase_agree_with_pixels() -> None:
+    for seed in range(20):
+        place = draw_place(np.random.default_rng(seed))
+        scene = background("dusk", "striped", place)
+        assert len(place.landmarks) == 3
+        for mark in place.landmarks:
+            square = scene[mark.row : mark.row + LANDMARK, mark.column : mark.column + LANDMARK]
+            assert (square == LANDMARK_RGB[mark.colour]).all()
+        bare = background("dusk", "striped", draw_place(np.random.default_rng(seed), easy=True))
+        wave = np.fft.fft(bare[0, :, 1])[SIZE // PERIOD]
+        shift = -np.angle(wave) * PERIOD / (2 * np.pi) % PERIOD
+        assert distance(4 * shift, 4 * place.phase[1]) < 0.2
+        plain = background("dusk", "plain", draw_place(np.random.default_rng(seed), easy=True))
+        assert plain[0, 0, 0] - plain[0, 0, 2] == pytest.approx(128 - 106 + 24 * place.hue, abs=1e-3)
+
+
+def test_easy_places_differ_only_by_landmarks() -> None:
+    hard, easy = (draw_place(np.random.default_rng(8), easy) for easy in (False, True))
+    assert easy.landmarks == () and (hard.hue, hard.phase) == (easy.hue, easy.phase)
+
+
+def test_history_ends_where_the_motion_begins() -> None:
+    words = words_of(motion="up")
+    truth = draw(2, 36, words=words, before=12)
+    steps = np.diff(truth.centres[12:], axis=0)
+    moved = (steps + SIZE / 2) % SIZE - SIZE / 2
+    assert np.allclose(moved, np.diff(displacement("up", np.arange(24.0)), axis=0))
+
+
+def test_every_29th_combination_is_held_out_and_training_never_draws_one() -> None:
+    every = [Words(*words) for words in itertools.product(*KINDS.values())]
+    held = [words for words in every if held_out(words)]
+    assert len(every) == 2880 and [every.index(words) for words in held] == list(range(0, 2880, 29))
+    for kind, known in KINDS.items():
+        share = [sum(getattr(words, kind) == word for words in held) / len(held) * len(known) for word in known]
+        assert max(share) < 1.25 and min(share) > 0.85, f"{kind}: {share}"
+    shown = [shown_words(np.random.default_rng(seed)) for seed in range(3000)]
+    assert not any(held_out(words) for words in shown)
+    assert any(held_out(draw_words(np.random.default_rng(seed))) for seed in range(3000))
+
+
+def test_every_sentence_says_its_words() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(600):
+        words = Words(*(str(rng.choice(known)) for known in KINDS.values()))
+        choice = int(rng.integers(0, 1 << 30))
+        assert parse(sentence(words, choice)) == words
+        assert parse(sentence(words, choice, RETURNS)) == words
+
+
+def test_templates_are_all_used() -> None:
+    assert len({sentence(words_of(), choice) for choice in range(len(TEMPLATES))}) == len(TEMPLATES)
+
+
+def test_unknown_word_is_named_with_its_nearest() -> None:
+    with pytest.raises(ValueError, match=r"'dessert'.*desert"):
+        parse("A red ball moves left over a plain dessert.")
+
+
+def test_missing_and_doubled_kinds_are_refused() -> None:
+    with pytest.raises(ValueError, match="no pattern"):
+        parse("A red ball moves left over a meadow.")
+    with pytest.raises(ValueError, match="red and blue"):
+        parse("A red blue ball moves left over a plain meadow.")
+    with pytest.raises(ValueError, match="nearest: meadow"):
+        words_of(place="meadows")
+
+
+def test_vocabulary_is_disjoint_and_complete() -> None:
+    assert len(set(VOCABULARY.concepts)) == sum(len(known) for known in KINDS.values())
+    assert not set(PLACES) & set(COLOURS)
+    assert len(astuple(words_of())) == len(KINDS)

@@ -1,0 +1,143 @@
+"""Contact sheets from a real store of short videos."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from eval.figures import mosaic
+from eval.figures import stills as sheet
+from eval.figures.mosaic import Strip, marks, native, stills
+from jobs.spec.config import ROOT
+from tests.helpers.toy import TEXTS, overrides
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two methods, two prompts, two scenes of 3 s."""
+    folder = tmp_path_factory.mktemp("sheet")
+    words = [sys.executable, "run.py", *overrides(folder, 2), "method=self_forcing,infinity_rope", "-m"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / "store"
+
+
+def test_rows_videos_and_borders(store: Path) -> None:
+    rows = sheet.arrange(sheet.rows_of(store, "hard", 0), ())
+    assert [row.label for row in rows] == ["Infinity-RoPE", "Self-Forcing"]
+    shot = rows[0].videos["toy-000"]
+    assert shot.borders == [3.0] and shot.duration_s == 6.0
+    frames = stills(shot.path, 1.0)
+    assert frames.shape[0] == 6 and frames.dtype == np.uint8 and frames.shape[3] == 3
+    assert sheet.sentences(rows, "toy-000") == TEXTS
+
+
+def test_a_sheet_is_drawn(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sheet.main(["task=hard", f"store={store}", "every_s=1", "prompt=toy-001"]) == 0
+    path = Path(capsys.readouterr().out.split(" (")[0])
+    assert path.name == "hard-toy-001-seed0.png" and path.stat().st_size > 2000
+
+
+def test_one_command_makes_the_sheets_of_all_tasks(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sheet.main(["task=all", f"store={store}", "method=self_forcing", "--output", str(tmp_path)]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["hard.png"] and "hard.png (" in capsys.readouterr().out
+    image = cv2.imread(str(tmp_path / "hard.png"))
+    assert image.shape[1] <= mosaic.WIDTH, "twelve columns by default"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["task=hard", "prompt=toy-009"], "prompt 'toy-009' lacks a video"),
+        (["task=recall"], "no videos of task 'recall'"),
+        (["task=hard", "sed=1"], "sed=1: not understood; nearest is seed="),
+        (["task=hard", "method=echo"], "method=echo: no videos of it at seed 0; nearest is"),
+        (["task=hard,hard", "--output", "x.png"], "--output=x.png: one file for several tasks"),
+        ([], "(no task=)"),
+        (["task=hard", "seed=x"], "seed=x: a whole number of 0 or more, for example seed=0"),
+        (["task=hard", "every_s=0"], "every_s=0: seconds between stills"),
+        (["task=hard", "every_s=100"], "every_s=100: toy-000"),
+        (["task=hard", "every_s=often"], "every_s=often: seconds between stills"),
+        (["hard"], "hard: not understood"),
+    ],
+)
+def test_refusals(store: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sheet.main([*words, f"store={store}"]) == 2
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1
+
+
+def fake(store: Path, preset: str, run: str, attempt: str, settings: dict[str, object], weights: str, epoch: int = 1) -> None:
+    """A run of one video, its files empty but for what a sheet reads before it draws."""
+    policy = "render" if preset.startswith("render") else "echo"
+    pixels = {"backbone.weights": weights, "seed": 0, "method.policy": policy, "method.settings": settings}
+    spec = {"seed": 0, "method": {"name": preset, "label": "Echo"}, "key": {"epoch": epoch, "pixels": pixels}}
+    record = {"unit": "u", "prompt": "p", "status": "ok", "latents_sha256": "0", "scores": None, "metrics": {}, "t": 0}
+    files = {"run.json": spec, "records/a.jsonl": record | {"files": {"video": f"{run}.mp4", "trace": "t"}}, "units/t": {"scene": 0}}
+    for name, content in (files | {f"attempts/{attempt}.json": {}}).items():
+        path = store / "runs" / "tiny" / "hard" / preset / "seed=0" / run / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def test_newest_run_of_each_preset_and_settings_has_a_row(tmp_path: Path) -> None:
+    fake(tmp_path, "echo", "a", "2", {"drift_gate_lambda": 3.0}, "new")
+    fake(tmp_path, "echo", "b", "1", {"drift_gate_lambda": 3.0}, "old")
+    fake(tmp_path, "echo", "c", "1", {"drift_gate_lambda": 1.0}, "new")
+    fake(tmp_path, "echo_paper", "d", "1", {"drift_gate_lambda": 3.0}, "new")
+    rows = sheet.arrange(sheet.rows_of(tmp_path, "hard", 0), ())
+    assert {row.label: row.videos["p"].path.stem for row in rows} == {
+        "Echo\necho\ndrift_gate_lambda=3.0": "a",
+        "Echo\necho\ndrift_gate_lambda=1.0": "c",
+        "Echo\necho_paper": "d",
+    }
+
+
+def test_runs_of_an_older_version_of_the_code_are_left_out(tmp_path: Path) -> None:
+    """Whatever their settings: their frames may have another size."""
+    fake(tmp_path, "echo", "a", "2", {}, "w", epoch=2)
+    fake(tmp_path, "echo", "b", "1", {"gone": 1}, "w", epoch=1)
+    fake(tmp_path, "memrope", "c", "1", {}, "w", epoch=1)
+    assert [row.videos["p"].path.stem for row in sheet.rows_of(tmp_path, "hard", 0)] == ["a"]
+
+
+def test_frames_of_several_sizes_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sheet, "stills", lambda path, every: np.zeros((2, *((48, 48) if path.stem == "a" else (24, 40)), 3), np.uint8))
+    rows = [sheet.Row(name, name, videos={"p": sheet.Shot(Path(name), [], 6.0)}) for name in ("a", "b")]
+    with pytest.raises(ValueError, match=r"^hard: frames of several sizes \(a 48x48 px, b 40x24 px\)"):
+        sheet.sheet(rows, "p", None, "hard", tmp_path / "s.png")
+
+
+def test_rendered_rows_stand_last_and_named_ones_in_their_order(tmp_path: Path) -> None:
+    for preset in ("render_truth", "oracle", "echo", "self_forcing"):
+        fake(tmp_path, preset, preset, "1", {}, "w")
+    rows = sheet.rows_of(tmp_path, "hard", 0)
+    assert [row.preset for row in sheet.arrange(rows, ())] == ["echo", "self_forcing", "oracle", "render_truth"]
+    assert [row.preset for row in sheet.arrange(rows, ("render_truth", "self_forcing", "echo"))] == ["self_forcing", "echo", "render_truth"]
+
+
+def test_enlarged_frames_are_made_small_again() -> None:
+    small = np.random.default_rng(0).integers(0, 256, size=(48, 48, 3)).astype(np.uint8)
+    assert (native(small.repeat(5, axis=0).repeat(5, axis=1)) == small).all() and (native(small) == small).all()
+    assert native(np.zeros((490, 840, 3), np.uint8)).shape == (96, 165, 3)
+
+
+def test_stills_lie_pixel_by_pixel_on_the_sheet(tmp_path: Path) -> None:
+    """Frames of one colour each are found again, whole, in their places; a scene begins before the third still of the first row."""
+    colours = [[(25 * (4 * row + column + 1), 250, 10) for column in range(4)] for row in range(2)]
+    frames = [np.stack([np.full((48, 48, 3), colour, np.uint8) for colour in row]) for row in colours]
+    strips = [Strip("One", frames[0], marks([5.0], 2.5)), Strip("Two", frames[1], apart=True)]
+    mosaic.draw(strips, [1.25, 3.75, 6.25, 8.75], [(0, "a red ball"), (2, "a blue ring")], "title", tmp_path / "s.png")
+    image = cv2.imread(str(tmp_path / "s.png"))[..., ::-1]
+    for colour in colours[0] + colours[1]:
+        found = np.argwhere((image == colour).all(axis=2))
+        assert len(found) == mosaic.TILE**2 and (found.max(axis=0) - found.min(axis=0) + 1 == mosaic.TILE).all(), colour
+    red = np.argwhere((image == mosaic.MARK).all(axis=2))
+    third = np.argwhere((image == colours[0][2]).all(axis=2))
+    assert len(red) == mosaic.TILE * (mosaic.GAP - 1) and third[:, 1].min() - mosaic.GAP <= red[:, 1].min() < third[:, 1].min()

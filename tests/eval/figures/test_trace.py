@@ -1,0 +1,65 @@
+"""The trace's command line: one JSON line a block, a picture, clear refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from matplotlib import image
+
+from eval.figures import trace
+
+
+def lines(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, object]]:
+    assert trace.main(list(words)) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_one_line_a_block(capsys: pytest.CaptureFixture[str]) -> None:
+    traced = lines(capsys, "method=self_forcing", "task=hard")
+    assert len(traced) == 80 and [line["block"] for line in traced] == list(range(80))
+    assert list(traced[7]) == ["block", "scene", "keys", "queries"]
+    assert traced[7]["keys"] == [[f"f{f}", f] for f in range(3, 24)] and traced[7]["queries"] == [21, 22, 23]
+    assert [line["scene"] for line in traced].count(1) == 14
+
+
+def test_blocks_cut_short_and_run_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(lines(capsys, "method=infinity_rope", "task=smooth", "blocks=5")) == 5
+    longer = lines(capsys, "method=infinity_rope", "task=smooth", "blocks=90")
+    assert len(longer) == 90 and longer[-1]["scene"] == 5
+
+
+def test_settings_reach_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    short = lines(capsys, "method=infinity_rope", "task=long60", "blocks=9", "method.window_frames=6", "method.sink_frames=1")
+    assert short[-1]["keys"] == [["f0", 0], ["f22", 1], ["f23", 2], ["f24", 3], ["f25", 4], ["f26", 5]]
+
+
+def test_the_picture_has_every_kind_in_its_colour(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "trace.png"
+    lines(capsys, "method=infinity_rope", "task=hard", "--png", str(path))
+    pixels = {tuple(round(255 * float(c)) for c in pixel) for pixel in image.imread(path)[..., :3].reshape(-1, 3)}
+    for kind in (trace.Kind.RECENT, trace.Kind.CURRENT):
+        colour = trace.COLOURS[kind].removeprefix("#")
+        assert tuple(int(colour[i : i + 2], 16) for i in (0, 2, 4)) in pixels
+    sink = trace.COLOURS[trace.Kind.SINK].removeprefix("#")
+    assert tuple(int(sink[i : i + 2], 16) for i in (0, 2, 4)) not in pixels
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["method=infinity_rop", "task=hard"], "nearest is 'infinity_rope'"),
+        (["method=self_forcing", "task=hards"], "nearest is 'hard'"),
+        (["method=self_forcing"], "task= is missing"),
+        (["method=self_forcing", "task=hard", "blocks=0"], "nearest is 1"),
+        (["method=self_forcing", "task=hard", "block=9"], "'block=9': give method=NAME"),
+        (["method=self_forcing", "task=hard", "blocks=342"], "longest is 341 blocks"),
+        (["method=self_forcing", "task=hard", "method.max_positions=9"], "nearest is 'max_position'"),
+        (["method=self_forcing", "task=hard", "prompt=x"], "no prompt 'x'"),
+    ],
+)
+def test_refusals(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        trace.main(words)
+    assert message in capsys.readouterr().err

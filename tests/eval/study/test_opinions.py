@@ -1,0 +1,135 @@
+"""Tables 4 and 5: what a file of ratings must hold, means and intervals, agreement, and the table in all forms."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from eval.stats import agreement
+from eval.study import opinions
+from eval.tables import command
+from tests.helpers.stores import put
+
+HEAD = "rater,task,video,method,criterion,rating"
+
+
+def lines(points, criterion="text_alignment", task="long60", method="echo"):
+    """Ratings [raters, videos] as lines of a file."""
+    return [
+        f"r{rater},{task},v{video},{method},{criterion},{int(value)}" for rater, row in enumerate(points) for video, value in enumerate(row)
+    ]
+
+
+@pytest.fixture
+def ratings(tmp_path):
+    """A file of two methods; the second gets a point less, the strictest rater too."""
+    points = np.array([[4, 3, 5], [3, 3, 4], [4, 4, 5], [2, 3, 3]])
+    content = [HEAD, *lines(points), *lines(points - 1, method="self_forcing"), *lines(points[:3], "video_quality")]
+    path = tmp_path / "ratings.csv"
+    path.write_text("\n".join(content) + "\n", encoding="utf-8")
+    return path
+
+
+def test_table_of_ratings(ratings, tmp_path, capsys):
+    assert command.main(["table4", f"ratings={ratings}", f"store={tmp_path}", "compare=published"]) == 0
+    told = capsys.readouterr().out
+    for part in ("4 raters", "3 prompts with 1 seed each", "clustered by rater and by video", "1 (worst) to 5 (best)", "alpha"):
+        assert part in told, part
+    rows = list(csv.DictReader((tmp_path / "tables" / "table4.csv").open(encoding="utf-8")))
+    assert [row["preset"] for row in rows] == ["echo", "echo", "self_forcing"] and rows[1]["text_alignment"] == "3.5200"
+    assert float(rows[0]["text_alignment"]) == pytest.approx(43 / 12, abs=1e-4) and rows[0]["text_alignment_n"] == "12"
+    assert (rows[2]["text_alignment_gap"], rows[2]["text_alignment_gap_ci95"]) == ("-1.0000", "0.0000")
+    text = (tmp_path / "tables" / "table4.md").read_text(encoding="utf-8")
+    assert "†" in text.split("`echo`")[1].splitlines()[0], "one rater lacks in video quality"
+    behind = json.loads((tmp_path / "tables" / "table4.meta.json").read_text(encoding="utf-8"))
+    assert behind["columns"][0]["unit"].startswith("points") and set(behind["agreement"]) == {"text_alignment", "video_quality"}
+    assert (tmp_path / "tables" / "table4.tex").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda text: text.replace("criterion,", "", 1), "no column criterion; the first line names rater,task"),
+        (lambda text: text.replace(",4\n", ",7\n", 1), "line 2: rating 7: a whole number from 1 (worst) to 5 (best)"),
+        (lambda text: text + text.splitlines()[1] + "\n", "r0 rated this in line 2; each rates a video once"),
+        (lambda text: text.replace("long60", "lang60", 1), "task lang60: nearest is long60"),
+        (lambda text: text.replace("r0,", ",", 1), "line 2: rater is empty"),
+        (lambda text: text.replace("r1,", "Ren\xe9,", 1).encode("latin-1"), "line 5: byte 0xe9 is not UTF-8; save the file as UTF-8"),
+        (lambda text: text.encode("utf-16"), "line 1: byte 0xff is not UTF-8"),
+        (lambda text: text.replace("\n", "\n\n\n", 1).replace(",4\n", ",7\n", 1), "line 4: rating 7: a whole number"),
+        (lambda text: text.replace("\n", "\n\n", 2) + text.splitlines()[1] + "\n", "rated this in line 3; each rates a video once"),
+        (lambda text: text.replace(",4\n", ",4,good\n", 1), "line 2: 7 values for 6 columns; a value with a comma in it"),
+        (lambda text: text.replace("rating\n", "rating,rating\n", 1), "column rating is there twice"),
+        (lambda text: text.replace("r1,", '"r1,', 1) + "x" * 140_000, "field larger than field limit"),
+        (lambda text: text.replace("long60", "hard"), "no rating of long60 or long120"),
+    ],
+)
+def test_wrong_files_are_refused_in_one_line(ratings, tmp_path, capsys, change, part):
+    content = change(ratings.read_text(encoding="utf-8"))
+    ratings.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert command.main(["table4", f"ratings={ratings}", f"store={tmp_path}"]) == 1
+    told = capsys.readouterr().err
+    assert part in told and told.count("\n") == 1 and not (tmp_path / "tables").exists()
+
+
+def test_ratings_must_be_given(tmp_path, capsys):
+    cases = ((["table5"], "give ratings=FILE.csv"), (["ratings=x.csv"], "nearest is table4"), (["table4", "ratings=x"], "No such"))
+    for words, part in cases:
+        assert command.main([*words, f"store={tmp_path}"]) == 1
+        assert part in capsys.readouterr().err
+
+
+def test_interval_is_that_of_the_wider_side():
+    """Where videos alone differ it is the t interval of their means, where raters alone differ it is that of theirs."""
+    from scipy import stats
+
+    effects = np.random.default_rng(1).normal(3, 0.7, 12)
+    for side in (0, 1):
+        values = {(f"r{r}", f"v{v}"): float(effects[(r, v)[side]]) for r in range(12) for v in range(12)}
+        found = agreement.two_way(values)
+        expected = stats.t.ppf(0.975, 11) * effects.std(ddof=1) / np.sqrt(12)
+        assert found.half_width == pytest.approx(expected, rel=0.02) and found.mean == pytest.approx(effects.mean())
+    assert agreement.two_way({}) is None and agreement.two_way({("a", "v"): 1.0, ("b", "v"): 2.0}).half_width is None
+
+
+def test_agreement_on_the_example_of_its_author():
+    """Krippendorff's "Computing Krippendorff's Alpha-Reliability" (2011): four observers, twelve units, ratings missing; 0.815."""
+    observers = ("12332141 2...", "12332241 25.3", ".3332342 251.", "12332441 251.")
+    columns = zip(*(line.replace(" ", "") for line in observers))
+    units = {(f"u{index}", "x"): [int(sign) for sign in column if sign != "."] for index, column in enumerate(columns)}
+    found = agreement.krippendorff(units, (1, 2, 3, 4, 5))
+    assert found.alpha == pytest.approx(0.815, abs=5e-4) and found.units == 11
+    assert found.low < found.alpha < found.high <= 1
+
+
+def test_agreement_at_its_ends():
+    perfect = agreement.krippendorff({(f"u{i}", "x"): [i % 5 + 1] * 3 for i in range(10)}, (1, 2, 3, 4, 5))
+    assert (perfect.alpha, perfect.low, perfect.high) == (1, 1, 1)
+    chance = agreement.krippendorff(
+        {(f"u{i}", "x"): [int(x) for x in np.random.default_rng(i).integers(1, 6, 4)] for i in range(300)}, (1, 2, 3, 4, 5)
+    )
+    assert abs(chance.alpha) < 0.06 and chance.low < 0 < chance.high
+    assert agreement.krippendorff({("u", "x"): [3]}, (1, 2, 3, 4, 5)) is None
+    assert np.isnan(agreement.krippendorff({("u", "x"): [3, 3]}, (1, 2, 3, 4, 5)).alpha)
+
+
+def test_simulated_raters_follow_the_scores(tmp_path, capsys):
+    for preset, shift in (("echo", 5.0), ("self_forcing", 0.0)):
+        values = {f"p{i}": dict.fromkeys(("proxy.text_alignment", "proxy.imaging_quality"), 80 + shift + i) for i in range(6)}
+        put(tmp_path, "recall", preset, values)
+    assert command.main(["table5", "ratings=simulated", f"store={tmp_path}"]) == 0
+    assert "18 simulated raters, no people (noise on the scores of: embedded)" in capsys.readouterr().out
+    rows = {row["preset"]: row for row in csv.DictReader((tmp_path / "tables" / "table5.csv").open(encoding="utf-8"))}
+    assert float(rows["self_forcing"]["text_alignment_gap"]) < -0.5 and float(rows["self_forcing"]["text_alignment_gap_p"]) < 0.05
+    assert opinions.read(tmp_path / "tables" / "table5-ratings-simulated.csv")
+    assert command.main(["table4", "ratings=simulated", f"store={tmp_path}"]) == 1
+    assert "run.py experiment=table1 -m" in capsys.readouterr().err
+
+
+def test_blank_lines_say_nothing(ratings):
+    whole = opinions.read(ratings)
+    ratings.write_text(ratings.read_text(encoding="utf-8").replace("\n", "\r\n\r\n") + "\n\n", encoding="utf-8")
+    assert opinions.read(ratings) == whole

@@ -1,0 +1,131 @@
+"""The embedded scorer: shipped weights tell the world's places and subjects apart; scopes reach the right frames."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.world.render import Truth, clip, draw_place, render
+from data.world.words import Words, sentence
+from echo.clock import scene_spans
+from eval.measures.formulas import consistency, pair_consistency
+from eval.protocol import TASKS
+from eval.world.scorer import EmbeddedScorer
+
+WEIGHTS = Path(__file__).resolve().parents[3] / "data" / "weights" / "scorer" / "model.safetensors"
+NAMES = {
+    "temporal_flickering", "proxy.subject_consistency", "proxy.background_consistency", "proxy.text_alignment",
+    "proxy.motion_smoothness", "proxy.dynamic_degree", "proxy.imaging_quality",
+}  # fmt: skip
+SWITCHED = {"world.leakage", "world.half_life_blocks"}
+"""Told of every video whose sentences name one place after another."""
+LOOKS = (("meadow", "plain"), ("ocean", "striped"), ("dusk", "dotted"))
+A, B, C = (Words("red", "ball", "left", place, pattern) for place, pattern in LOOKS)
+
+
+@pytest.fixture(scope="module")
+def scorer() -> EmbeddedScorer:
+    torch.set_num_threads(1)
+    return EmbeddedScorer.load(WEIGHTS)
+
+
+def scene(words: Words, place_seed: int, frames: int = 24) -> np.ndarray:
+    """A clip of `words` in the place of `place_seed`."""
+    truth = clip(0, frames, words=words)[1]
+    place = draw_place(np.random.default_rng(place_seed))
+    return render([Truth(words, place, truth.radius, truth.centres)])[0]
+
+
+def video(places: list[tuple[Words, int]]) -> tuple[np.ndarray, list[str], list[tuple[int, int]]]:
+    """Scenes end to end, their sentences and their segments."""
+    frames = np.concatenate([scene(words, seed) for words, seed in places])
+    return frames, [sentence(words, 5) for words, _ in places], scene_spans((2,) * len(places), 4)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_names_and_range(scorer: EmbeddedScorer, task: str) -> None:
+    frames, texts, spans = video([(A, 1), (B, 2), (C, 3)] * 2)
+    scores = scorer.score(frames, texts, spans, task)
+    assert set(scores.metrics) == NAMES | SWITCHED | ({"world.recall_fidelity"} if task == "recall" else set())
+    assert all(-100 <= value <= 100 for value in scores.metrics.values())
+    assert [segment["start"] for segment in scores.per_segment] == [start for start, _ in spans]
+
+
+def test_scopes_reach_the_right_frames(scorer: EmbeddedScorer) -> None:
+    frames, texts, spans = video([(A, 1), (B, 2), (C, 3), (A, 4), (B, 5), (C, 6)])
+    features = scorer.encoder.frames(torch.from_numpy(frames)).features
+    place, subject = features.place.numpy(), features.subject.numpy()
+    recall = scorer.score(frames, texts, spans, "recall").metrics
+    pairs = [pair_consistency(place[spans[a][0] : spans[a][1]], place[spans[a + 3][0] : spans[a + 3][1]]) for a in range(3)]
+    assert recall["proxy.background_consistency"] == pytest.approx(100 * np.mean(pairs), abs=1e-4)
+    hard = scorer.score(frames, texts, spans, "hard").metrics
+    inside = [consistency(place[start:end]) for start, end in spans]
+    assert hard["proxy.background_consistency"] == pytest.approx(100 * np.mean(inside), abs=1e-4)
+    assert hard["proxy.subject_consistency"] == pytest.approx(100 * consistency(subject), abs=1e-4)
+    smooth = scorer.score(frames, texts, spans, "smooth").metrics
+    assert smooth["proxy.background_consistency"] == pytest.approx(100 * consistency(place), abs=1e-4)
+
+
+def test_text_alignment_is_the_mean_over_scenes_and_hears_the_words(scorer: EmbeddedScorer) -> None:
+    frames, texts, spans = video([(A, 1), (B, 2), (C, 3)] * 2)
+    right = scorer.score(frames, texts, spans, "recall")
+    assert right.metrics["proxy.text_alignment"] == pytest.approx(np.mean([s["proxy.text_alignment"] for s in right.per_segment]), abs=1e-3)
+    wrong = scorer.score(frames, texts[1:] + texts[:1], spans, "recall")
+    assert right.metrics["proxy.text_alignment"] > wrong.metrics["proxy.text_alignment"] + 10
+
+
+def test_same_place_beats_another_of_the_same_words_beats_other_words(scorer: EmbeddedScorer) -> None:
+    def recall(seeds: tuple[int, ...], late: tuple[Words, ...] = (A, B, C)) -> float:
+        places = list(zip((A, B, C), (1, 2, 3))) + list(zip(late, seeds))
+        frames, texts, spans = video(places)
+        return scorer.score(frames, texts, spans, "recall").metrics["proxy.background_consistency"]
+
+    same, alike, other = recall((1, 2, 3)), recall((11, 12, 13)), recall((2, 3, 1), (B, C, A))
+    assert same > alike + 3 > other + 6
+
+
+def test_blocks_tell_what_their_scene_says(scorer: EmbeddedScorer) -> None:
+    frames, texts, spans = video([(A, 1), (B, 2), (C, 3)])
+    right = scorer.score(frames, texts, spans, "hard").per_block
+    assert len(right) == len(frames) // 12
+    for number, block in enumerate(right):
+        assert min(block[kind] for kind in ("colour", "shape", "place", "pattern")) > 0.8
+        assert (block["place_right"], block["subject_right"]) == (1, 1) and 60 < block["quality"] <= 100
+        # One block of a scene is too short to tell a motion.
+        assert block["motion_right"] == (None if number % 2 == 0 else 1)
+    wrong = scorer.score(frames, [texts[0]] * 3, spans, "hard")
+    assert [block["place_right"] for block in wrong.per_block] == [1, 1, 0, 0, 0, 0]
+    assert not SWITCHED & set(wrong.metrics)
+    vague = scorer.score(frames, ["a red ball"] * 3, spans, "hard").per_block[0]
+    assert vague["place_right"] is None and vague["motion_right"] is None and "place" not in vague
+
+
+def test_saved_scorer_is_the_same_and_small(scorer: EmbeddedScorer, tmp_path: Path) -> None:
+    scorer.save(tmp_path / "scorer.safetensors")
+    again = EmbeddedScorer.load(tmp_path / "scorer.safetensors")
+    frames, texts, spans = video([(A, 1)])
+    assert again.score(frames, texts, spans, "long60") == scorer.score(frames, texts, spans, "long60")
+    assert WEIGHTS.stat().st_size <= 1.5 * 2**20
+
+
+def test_unreadable_input_is_refused(scorer: EmbeddedScorer) -> None:
+    frames, texts, spans = video([(A, 1)])
+    with pytest.raises(ValueError, match="float64"):
+        scorer.score(frames.astype(float), texts, spans, "long60")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="do not cover"):
+        scorer.score(frames, texts, [(0, 12)], "long60")
+    with pytest.raises(ValueError, match="2 sentences for 1 segments"):
+        scorer.score(frames, texts * 2, spans, "long60")
+    with pytest.raises(ValueError, match="jobs.train.scorer"):
+        EmbeddedScorer.load("nowhere.safetensors")
+
+
+def test_a_minute_is_scored_in_seconds(scorer: EmbeddedScorer) -> None:
+    frames = np.tile(scene(A, 1, 24), (40, 1, 1, 1))
+    start = time.process_time()
+    scorer.score(frames, [sentence(A, 0)], [(0, 960)], "long60")
+    assert time.process_time() - start < 10

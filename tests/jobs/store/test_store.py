@@ -1,0 +1,139 @@
+"""The run store: atomic, append-only, resumed by reading."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from echo.files import write_atomic
+from eval.store.naming import digest
+from eval.store.records import Run
+from jobs.spec.plan import prepare
+from jobs.store.folder import Attempt, RunFolder, new_attempt
+from tests.helpers.toy import changed
+
+
+@pytest.fixture
+def job(plain, tmp_path):
+    return prepare(changed(plain, "store", str(tmp_path)))
+
+
+def ok(attempt, prompt, latents="a", **metrics):
+    attempt.ok(prompt, metrics, {"latents_sha256": latents})
+
+
+def test_fresh_run_misses_everything(job):
+    assert RunFolder(job).missing() == job.asked
+
+
+def test_resume_reads_what_other_attempts_wrote(job):
+    folder = RunFolder(job)
+    ok(Attempt(folder, new_attempt(), {}), job.asked[1])
+    ok(Attempt(folder, new_attempt(), {}), job.asked[0])
+    assert folder.missing() == job.asked[2:]
+
+
+def test_torn_tail_is_passed_over_and_never_glued_to(job):
+    folder = RunFolder(job)
+    first = Attempt(folder, new_attempt(), {})
+    ok(first, job.asked[0])
+    path = next((folder.path / "records").iterdir())
+    with path.open("ab") as file:
+        file.write(b'{"v":1,"unit":"torn')
+    ok(Attempt(folder, new_attempt(), {}), job.asked[1])
+    assert folder.missing() == job.asked[2:] and len(Run(folder.path).records()) == 2
+
+
+def test_first_ok_wins_and_a_different_second_is_told(job):
+    folder, scores = RunFolder(job), job.scores_id
+    ok(Attempt(folder, new_attempt(), {}), job.asked[0], x=1.0)
+    ok(Attempt(folder, new_attempt(), {}), job.asked[0], x=1.0)
+    assert not folder.reader.settled(scores).conflicts
+    ok(Attempt(folder, new_attempt(), {}), job.asked[0], x=2.0)
+    ok(Attempt(folder, new_attempt(), {}), job.asked[0], latents="b", x=1.0)
+    settled = folder.reader.settled(scores)
+    (record,) = settled.done.values()
+    assert record["metrics"] == {"x": 1.0}
+    assert len(settled.conflicts) == 2 and "other scores" in settled.conflicts[0] and "other latents" in settled.conflicts[1]
+
+
+def test_errors_are_records_and_are_tried_three_times(job, plain):
+    folder = RunFolder(job)
+    for tries in range(3):
+        assert job.asked[0] in folder.missing()
+        Attempt(folder, new_attempt(), {}).error(job.asked[0], f"ValueError: {tries}", "the whole trace")
+    assert job.asked[0] not in folder.missing() and job.asked[0] in folder.unfinished()
+    record = folder.reader.records()[-1]
+    assert record["status"] == "error" and (folder.path / record["trace"]).read_text(encoding="utf-8") == "the whole trace"
+
+
+def test_errors_are_left_alone_after_as_many_tries_as_asked(plain, tmp_path):
+    job = prepare(changed(changed(plain, "store", str(tmp_path)), "max_tries", 1))
+    folder = RunFolder(job)
+    Attempt(folder, new_attempt(), {}).error(job.asked[0], "x", "y")
+    assert folder.missing() == job.asked[1:]
+
+
+def test_an_ok_after_an_error_settles_it(job):
+    folder = RunFolder(job)
+    Attempt(folder, new_attempt(), {}).error(job.asked[0], "x", "y")
+    ok(Attempt(folder, new_attempt(), {}), job.asked[0])
+    assert not folder.reader.settled(job.scores_id).failures and job.asked[0] not in folder.unfinished()
+
+
+def test_other_scorer_asks_for_other_records(plain, tmp_path):
+    """A video counts for a way of scoring only with that way's scores; without scores, any video counts."""
+    weights = str(tmp_path / "scorer")
+    write_atomic(tmp_path / "scorer", b"scorer")
+    base = changed(plain, "store", str(tmp_path / "store"))
+    scored = prepare(changed(changed(base, "eval.scorer", "embedded"), "eval.weights", weights))
+    ok(Attempt(RunFolder(scored), new_attempt(), {}), scored.asked[0], x=1.0)
+    assert RunFolder(prepare(base)).missing() == scored.asked[1:]
+    write_atomic(tmp_path / "scorer", b"another")
+    other = prepare(changed(changed(base, "eval.scorer", "embedded"), "eval.weights", weights))
+    assert other.run_id == scored.run_id and RunFolder(other).missing() == scored.asked
+
+
+def test_numbers_that_are_not_finite_are_null_and_flagged(job):
+    folder = RunFolder(job)
+    ok(Attempt(folder, new_attempt(), {}), job.asked[0], good=1.0, bad=float("nan"))
+    record = folder.reader.records()[0]
+    assert record["metrics"] == {"good": 1.0, "bad": None} and record["flags"] == ["bad"]
+
+
+def test_run_is_described_once_and_wishes_only_when_they_change(job, plain):
+    folder = RunFolder(job)
+    folder.describe()
+    before = os.stat(folder.path / "run.json")
+    folder.describe()
+    assert os.stat(folder.path / "run.json") == before and len(folder.reader.asked()) == 1
+    RunFolder(prepare(changed(changed(plain, "store", job.config.store), "prompts", 2))).describe()
+    assert [len(wish.units) for wish in folder.reader.asked()] == [3, 2]
+
+
+def test_run_names_what_it_is_made_of(job):
+    folder = RunFolder(job)
+    folder.describe()
+    spec = json.loads((folder.path / "run.json").read_text(encoding="utf-8"))
+    assert digest(spec["key"]) == spec["run"] == folder.path.name
+
+
+def test_attempts_never_share_a_file(job):
+    folder, name = RunFolder(job), new_attempt()
+    Attempt(folder, name, {})
+    with pytest.raises(FileExistsError):
+        Attempt(folder, name, {})
+
+
+def test_atomic_write_leaves_no_part_behind(tmp_path, monkeypatch):
+    write_atomic(tmp_path / "a", b"old")
+
+    def fail(*_):
+        raise OSError("disk")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError):
+        write_atomic(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"old"

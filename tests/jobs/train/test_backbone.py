@@ -1,0 +1,138 @@
+"""The backbone's training: a kill changes nothing, other settings are refused, what is exported loads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from echo.backbone.load import BackboneFile, load
+from jobs.train.backbone import Settings, Trainer, compare, export, train
+from jobs.train.data import make_batch
+from jobs.train.teacher_forcing import loss_of
+
+SMALL = Settings(plan="0:4", frames_per_step=45, dim=24, heads=2, layers=1, ffn_dim=32, freq_dim=16, text_dim=8, warm_up=2)
+ROOT = Path(__file__).resolve().parents[3]
+CPU = torch.device("cpu")
+
+
+def test_killed_and_resumed_is_the_same_as_uninterrupted(tmp_path: Path) -> None:
+    whole = Trainer(SMALL, tmp_path / "whole", CPU)
+    train_all(whole)
+    first = Trainer(SMALL, tmp_path / "killed", CPU)
+    for _ in range(2):
+        first.train_step()
+    first.save()
+    second = Trainer(SMALL, tmp_path / "killed", CPU)
+    second.resume()
+    assert second.step == 2
+    train_all(second)
+    assert second.clips == whole.clips
+    for ours, theirs in zip(second.average, whole.average, strict=True):
+        assert torch.equal(ours, theirs)
+    assert not torch.equal(first.average[0], whole.average[0])
+
+
+def train_all(trainer: Trainer) -> None:
+    trainer.folder.mkdir(parents=True, exist_ok=True)
+    train(trainer, save_every=2)
+
+
+def test_other_settings_do_not_resume(tmp_path: Path) -> None:
+    trainer = Trainer(SMALL, tmp_path, CPU)
+    trainer.save()
+    with pytest.raises(ValueError, match=r"seed 0 \(now 1\)"):
+        Trainer(dataclasses.replace(SMALL, seed=1), tmp_path, CPU).resume()
+
+
+def test_steps_can_be_planned_anew_and_it_shows(tmp_path: Path) -> None:
+    trainer = Trainer(SMALL, tmp_path, CPU)
+    trainer.train_step()
+    trainer.save()
+    with pytest.raises(ValueError, match=r"plan 0:4 \(now 0:3\)"):
+        Trainer(dataclasses.replace(SMALL, plan="0:3"), tmp_path, CPU).resume()
+    shorter = Trainer(SMALL, tmp_path, CPU)
+    shorter.resume(replan=3)
+    assert shorter.settings.plan == "0:4,1:3" and shorter.step == 1 and shorter.settings.steps == 3
+    assert [shorter.settings.steps_at(step) for step in (0, 1, 2)] == [4, 3, 3]
+    for plan, rule in (("1:4", "starts at step 0"), ("0:4,0:3", "later and later"), ("0-4", "START:STEPS")):
+        with pytest.raises(ValueError, match=rule):
+            Settings(plan=plan)
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_shares_of_a_step_add_up_to_it(tmp_path: Path, step: int) -> None:
+    settings = dataclasses.replace(SMALL, frames_per_step=180)
+
+    def learned(share: tuple[int, int]) -> tuple[float, torch.Tensor]:
+        trainer = Trainer(settings, tmp_path, CPU, share)
+        with torch.no_grad():
+            trainer.model.head.head.weight.add_(0.01)  # as created it answers zero, and nothing below it learns
+        batch = make_batch(trainer.codec, 0, step, 4, 180, share)
+        loss = loss_of(trainer.model, trainer.text, batch, CPU)
+        loss.backward()
+        return float(loss.detach()), torch.cat([p.grad.flatten() for p in trainer.parameters if p.grad is not None])
+
+    whole, parts = learned((0, 1)), [learned((which, 2)) for which in range(2)]
+    assert sum(loss for loss, _ in parts) == pytest.approx(whole[0], rel=1e-3)
+    gradient = parts[0][1] + parts[1][1]
+    difference = (gradient - whole[1]).norm() / whole[1].norm()
+    assert difference < 0.02, f"relative difference of gradients {difference:.1e} (bf16 products)"
+    assert (parts[0][1] - whole[1]).norm() / whole[1].norm() > 0.2
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
+    sizes = "--plan 0:3 --frames-per-step 180 --dim 24 --heads 2 --layers 1 --ffn-dim 32 --freq-dim 16 --text-dim 8 --warm-up 2"
+    losses = []
+    for count in (1, 2):
+        folder = tmp_path / str(count)
+        places = ["--folder", folder, "--output", folder]
+        command = [sys.executable, "-m", "jobs.train.backbone", *sizes.split(), *places, "--processes", str(count)]
+        subprocess.run(command, check=True, cwd=ROOT)
+        losses.append(torch.load(folder / "checkpoint.pt", weights_only=True))
+    for one, two in zip(losses[0]["average"], losses[1]["average"], strict=True):
+        difference = (one - two).abs()
+        assert difference.max() < 2e-3, f"max {difference.max():.1e}, mean {difference.mean():.1e}"
+    assert losses[0]["clips"] == losses[1]["clips"]
+
+
+def test_weights_are_kept_along_the_way(tmp_path: Path) -> None:
+    trainer = Trainer(SMALL, tmp_path, CPU)
+    train(trainer, save_every=4, keep_every=2)
+    kept = [json.loads((tmp_path / f"step-{step}" / "provenance.json").read_text())["steps_done"] for step in (2, 4)]
+    assert kept == [2, 4] and sorted(path.name for path in tmp_path.glob("step-*")) == ["step-2", "step-4"]
+    early, late = (load(BackboneFile(str(tmp_path / f"step-{step}" / "model.safetensors"))).model for step in (2, 4))
+    assert not torch.equal(early.patch_embedding.weight, late.patch_embedding.weight)
+
+
+def test_export_loads_and_says_where_it_comes_from(tmp_path: Path) -> None:
+    trainer = Trainer(SMALL, tmp_path / "run", CPU)
+    trainer.train_step()
+    export(trainer, tmp_path / "out")
+    backbone = load(BackboneFile(str(tmp_path / "out" / "model.safetensors")))
+    sentence = ["a red ball moves left over a plain meadow"]
+    assert backbone.text.encode(sentence).shape == (1, 8, 8)
+    assert backbone.geometry.head_dim == 12 and backbone.geometry.grid_height == 4
+    record = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert record["steps_done"] == 1 and record["settings"]["dim"] == 24
+    assert {"data_version", "loss", "hardware", "wall_time_s", "commit"} <= record.keys()
+
+
+def test_loss_curves_are_compared_point_by_point(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def log(name: str, losses: dict[int, float]) -> Path:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps({"step": step, "loss": loss}) + "\n" for step, loss in losses.items()))
+        return path
+
+    shipped = log("shipped", {10: 2.0, 20: 1.0, 30: 0.5})
+    for name, losses, status in (
+        ("same", {10: 2.0, 20: 1.0, 30: 9.0}, 0), ("near", {10: 2.0, 20: 1.009}, 0), ("far", {10: 2.0, 20: 1.011}, 1),
+        ("broken", {10: float("nan"), 20: 1.0}, 1), ("short", {10: 2.0}, 1), ("empty", {}, 1),
+    ):  # fmt: skip
+        assert compare(log(name, losses), shipped, 20) == status, f"{name}: {capsys.readouterr().out}"

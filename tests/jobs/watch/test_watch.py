@@ -1,0 +1,81 @@
+"""The two benchmarks of the engine: they measure real rollouts, and their arithmetic is right."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from jobs.bench import endurance, overhead
+
+
+def test_summary_compares_first_and_last_tenth() -> None:
+    flat = endurance.summary([2.0] * 100, [50.0] * 100)
+    assert flat["time_ratio"] == 1 and flat["growth_mib"] == 0 and flat["blocks"] == 100
+    growing = endurance.summary([1.0 + 0.01 * i for i in range(100)], [50.0 + i for i in range(100)])
+    assert growing["time_ratio"] == pytest.approx((1 + 0.945) / 1.045, abs=1e-3) and growing["growth_mib"] == 90
+
+
+def test_endurance_runs_a_real_rollout(capsys: pytest.CaptureFixture[str]) -> None:
+    endurance.main(["--blocks", "12"])
+    result = json.loads(capsys.readouterr().out)
+    assert result["blocks"] == 12 and result["block_cpu_ms_first_tenth"] > 0 and result["resident_mib_last_tenth"] > 100
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--blocks", "3"], "nearest is 10"),
+        (["--method", "eco"], "nearest is 'echo"),
+        (["--method", "self_forcing"], "longest is 341 blocks"),
+    ],
+)
+def test_endurance_refuses(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        endurance.main(words)
+    assert message in capsys.readouterr().err
+
+
+def test_steady_is_the_quietest_pair() -> None:
+    assert overhead.steady([9.0, 2.0, 4.0, 30.0, 1.0]) == 3.0
+
+
+class Work(TorchDispatchMode):
+    """Counts what is computed, the same on every machine: elements of all results, and of products those that are added up, too."""
+
+    done = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.done += sum(part.numel() for part in tree_leaves(out) if isinstance(part, torch.Tensor))
+        if "mm" in str(func):
+            left, right = [part for part in args if isinstance(part, torch.Tensor)][-2:]
+            self.done += left.numel() * right.shape[-1]
+        return out
+
+
+@pytest.mark.parametrize("clock", ["processor", "work"])
+def test_overhead_measures_policies_against_self_forcing(
+    clock: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the clock, and by a clock that counts the work: times of a busy machine cannot be compared."""
+    overhead.reference.cache_clear()
+    with Work() if clock == "work" else nullcontext() as work:
+        if work is not None:
+            monkeypatch.setattr(overhead, "time", SimpleNamespace(process_time=lambda: work.done / 1e9))
+        overhead.main(["--methods", "echo", "longlive", "--blocks", "4"])
+    overhead.reference.cache_clear()
+    echo, longlive, machine = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert echo["window_frames"] == 21 and longlive["window_frames"] == 12
+    assert all(row[f"{name}_ms"] > 0 for row in (echo, longlive) for name in ("own_work", "self_forcing", "whole_block"))
+    if work is not None:
+        assert echo["own_work_ms"] > echo["self_forcing_ms"], "choosing tokens costs something"
+        assert echo["whole_block_ms"] > 3 * echo["self_forcing_ms"] and longlive["recache_percent"] > 10
+    assert echo["recache_percent"] is None and longlive["recache_percent"] is not None
+    assert machine["geometry"] == "tiny" and machine["threads"] == 1
