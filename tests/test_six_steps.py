@@ -37,7 +37,7 @@ def test_a_policy_from_the_readme(copy: Path) -> None:
     before = {path: path.read_bytes() for path in copy.rglob("*.py")}
     (copy / "baselines" / "ends.py").write_text(fenced("python"), encoding="utf-8")
     (copy / "conf" / "method" / "ends.yaml").write_text(fenced("yaml"), encoding="utf-8")
-    rows = copy / "tests" / "policies.py"
+    rows = copy / "tests" / "helpers" / "policies.py"
     rows.write_text(
         rows.read_text(encoding="utf-8").replace('    ("echo", {}),\n', '    ("echo", {}),\n    ("ends", {}),\n'), encoding="utf-8"
     )
