@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from echo.cache import policy as policies
 from echo.cache.policy import Policy
+from echo.files import ROOT
+from echo.refusals import nearest
 
-ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 
 
@@ -19,7 +18,7 @@ def preset(group: str, name: str) -> dict[str, Any]:
     """One YAML of a config group upon those that its defaults name. Raises ValueError that names the nearest choice."""
     known = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     if name not in known:
-        raise ValueError(f"unknown {group} {name!r}; nearest is {difflib.get_close_matches(name, known, 1, 0)[0]!r} of {', '.join(known)}")
+        raise ValueError(f"unknown {group} {name!r}; nearest is {nearest(name, known)!r} of {', '.join(known)}")
     content = OmegaConf.load(CONF / group / f"{name}.yaml")
     assert isinstance(content, DictConfig)
     bases = [base for base in content.pop("defaults", []) if isinstance(base, str) and base != "_self_"]  # others are of other groups

@@ -14,12 +14,13 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from data.hub import TABLE, Checkpoints, Table, Wanted, check
 from echo.backbone.extras import need
+from echo.files import ROOT
+from echo.refusals import nearest
 
 FLAGS = ("--list", "--dry-run", "--verify")
 PARTIAL = ".partial"
@@ -27,7 +28,6 @@ PARTIAL = ".partial"
 LOCK = ".download.lock"
 """File among the checkpoints that one download at a time holds."""
 UNITS = {"GB": 1e9, "MB": 1e6}
-ROOT = Path(__file__).resolve().parent.parent
 """Where a relative folder of checkpoints begins, as for a run, wherever the command stands."""
 
 
@@ -56,7 +56,7 @@ def parse(words: Sequence[str], table: Table) -> Order:
             places[key] = value
         elif word not in FLAGS:
             forms = [*(f"{kind}={name}" for kind, group in table.groups.items() for name in group), "checkpoints=DIR", "mirror=DIR", *FLAGS]
-            raise ValueError(f"{word}: not understood; nearest is {get_close_matches(word, forms, 1, 0)[0]} of {', '.join(forms)}")
+            raise ValueError(f"{word}: not understood; nearest is {nearest(word, forms)} of {', '.join(forms)}")
     flags = frozenset(word for word in words if word in FLAGS)
     if not names and "--list" not in flags:
         first = next(f"{kind}={name}" for kind, group in table.groups.items() for name in group)
@@ -209,8 +209,8 @@ def _resolved(wanted: Wanted, endpoint: str | None) -> Wanted:
         raise _unreachable(wanted, endpoint, error) from error
     siblings = {entry.rfilename: entry for entry in info.siblings or ()}
     if wanted.file not in siblings:
-        near = get_close_matches(wanted.file, siblings, 1, 0)
-        raise ValueError(f"{wanted.origin}: the repository has no such file; nearest is {near[0] if near else 'none, it is empty'}")
+        near = nearest(wanted.file, siblings) if siblings else "none, it is empty"
+        raise ValueError(f"{wanted.origin}: the repository has no such file; nearest is {near}")
     entry = siblings[wanted.file]
     lfs = entry.lfs.sha256 if entry.lfs else None
     if wanted.sha256 and lfs and wanted.sha256 != lfs:

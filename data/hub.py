@@ -8,11 +8,13 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+
+from echo.files import write_atomic
+from echo.refusals import nearest
 
 TABLE = Path(__file__).resolve().parent / "hub.yaml"
 MANIFEST = "manifest.json"
@@ -66,8 +68,7 @@ class Table:
         found: dict[str, Wanted] = {}
         for name in names:
             if name not in self.groups[kind]:
-                near = get_close_matches(name, self.groups[kind], 1, 0)[0]
-                raise ValueError(f"{kind}={name}: one of {', '.join(self.groups[kind])}; nearest is {near}")
+                raise ValueError(f"{kind}={name}: one of {', '.join(self.groups[kind])}; nearest is {nearest(name, self.groups[kind])}")
             for source in self.groups[kind][name]:
                 found |= {wanted.target: wanted for wanted in self.sources[source]}
         return list(found.values())
@@ -131,9 +132,7 @@ class Checkpoints:
             "checked_against": wanted.known_by if wanted.sha256 else EARLIER,
             "changed_ns": stat.st_mtime_ns,
         }
-        part = self.folder / f"{MANIFEST}.part"
-        part.write_text(json.dumps(dict(sorted(self.rows.items())), indent=1) + "\n", encoding="utf-8")
-        os.replace(part, self.folder / MANIFEST)
+        write_atomic(self.folder / MANIFEST, (json.dumps(dict(sorted(self.rows.items())), indent=1) + "\n").encode())
 
 
 def check(path: Path, wanted: Wanted) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data.build_prompts import SETS
+from echo.files import write_atomic
 from echo.routing import words as content_words
 
 ATS = tuple("inside on in at beneath along beside under above among near behind across atop".split())
@@ -293,7 +293,4 @@ def _shape_faults(task: str, story: Story) -> Iterator[str]:
 
 def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write records as JSONL at once, so that a kill leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text("".join(f"{json.dumps(one)}\n" for one in records), encoding="utf-8")
-    beside.replace(path)
+    write_atomic(path, "".join(f"{json.dumps(one)}\n" for one in records).encode())

@@ -1,25 +1,45 @@
-"""Files that are there whole or not at all."""
+"""Files: where the repository stands, files that are there whole or not at all, and names by content."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import os
 import secrets
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The repository's folder; relative paths of a config count from it."""
+LARGE_BYTES = 2**28
+"""From this size on, a file's digest is kept in a hidden file next to it."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` at the end; where the block raises, `path` stays as it was.
+
+    What is written survives a crash of the machine once the block has ended.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)  # half a file would keep a full disk full
+    sync_folder(path.parent)
 
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Put a file in place whole or not at all, and keep it across a crash of the machine."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)  # half a file would keep a full disk full
-    sync_folder(path.parent)
+    with replacing(path) as part:
+        part.write_bytes(content)
 
 
 def sync_folder(folder: Path) -> None:
@@ -29,3 +49,48 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces; NaN and infinity are refused.
+
+    Raises:
+        ValueError: if a number is not finite.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def digest(value: Any) -> str:
+    """80 bits of BLAKE2b over canonical JSON, as 20 hex digits."""
+    return hashlib.blake2b(canonical(value).encode(), digest_size=10).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """128 bits of BLAKE2b over a file's bytes, as 32 hex digits; one read per process and version of the file.
+
+    Of a folder: over the names and digests of all its files, hidden ones left out. The digest of a file of gigabytes is kept
+    in a hidden file next to it, where the folder can be written to, so that not every process of a sweep reads it whole.
+    """
+    if path.is_dir():
+        files = {file.relative_to(path): file for file in sorted(path.rglob("*")) if file.is_file()}
+        shown = {name: file for name, file in files.items() if not any(part.startswith(".") for part in name.parts)}
+        content = "".join(f"{name.as_posix()}\0{file_digest(file)}\n" for name, file in shown.items())
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+    stat = path.stat()
+    return _file_digest(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=256)
+def _file_digest(path: Path, mtime_ns: int, size_bytes: int) -> str:
+    version, note = f"{mtime_ns} {size_bytes} ", path.with_name(f".{path.name}.blake2b")
+    if size_bytes >= LARGE_BYTES:
+        with contextlib.suppress(OSError):
+            kept = note.read_text(encoding="ascii")
+            if kept.startswith(version) and len(kept) == len(version) + 32:
+                return kept.removeprefix(version)
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    if size_bytes >= LARGE_BYTES:
+        with contextlib.suppress(OSError):
+            note.write_text(version + content, encoding="ascii")
+    return content

@@ -1,9 +1,34 @@
-"""One clear line for a setting outside its range."""
+"""The one voice in which a wrong value is refused: the value, the rule, the nearest valid choice, in one line."""
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Iterable
 from typing import Any
+
+
+def nearest(word: object, choices: Iterable[object]) -> str:
+    """The choice most like a word; "none" where there is nothing to choose from."""
+    return next(iter(difflib.get_close_matches(str(word), [str(choice) for choice in choices], 1, 0)), "none")
+
+
+def nearest_of(word: object, choices: Iterable[object]) -> str:
+    """A phrase that names the choice most like a word, and all choices in their order."""
+    names = [str(choice) for choice in choices]
+    return f"nearest is {nearest(word, names)} of {', '.join(names)}"
+
+
+def similar(word: str, choices: Iterable[str], count: int = 1) -> list[str]:
+    """Up to `count` choices that are like a word, the most alike first; empty where none is."""
+    return difflib.get_close_matches(word, list(choices), count, 0.5)
+
+
+def suggestion(word: str, choices: Iterable[str]) -> str:
+    """A phrase that names the choice most like a word, or all choices where none is like it."""
+    known = sorted(choices)
+    close = similar(word, known)
+    return f"nearest is {close[0]}" if close else "valid: " + ", ".join(known)
 
 
 def within(name: str, value: float, low: float, high: float) -> None:
@@ -11,8 +36,8 @@ def within(name: str, value: float, low: float, high: float) -> None:
     if low <= value <= high and math.isfinite(value):
         return
     rule = f"{low} or more" if high == math.inf else f"within {low}..{high}"
-    nearest = low if not math.isfinite(value) and high == math.inf else min(max(low, value), high)
-    raise ValueError(f"{name} {value}: {rule}; nearest is {nearest}")
+    closest = low if not math.isfinite(value) and high == math.inf else min(max(low, value), high)
+    raise ValueError(f"{name} {value}: {rule}; nearest is {closest}")
 
 
 def positive(settings: Any, *names: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 from collections.abc import Sequence
@@ -11,6 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from echo.files import digest
+from echo.refusals import nearest
 
 FPS = 16
 FRAMES_PER_BLOCK = 3
@@ -92,6 +94,17 @@ class Prompt:
         return (None, *(TAGS[tag] for tag in tags))
 
 
+def prompt_digest(prompt: Prompt, duration_scale: float = 1.0) -> str:
+    """Name by content of a prompt as it stands in its set.
+
+    Args:
+        prompt: the prompt, its durations already scaled.
+        duration_scale: what they were multiplied by.
+    """
+    durations = [round(duration / duration_scale, 6) for duration in prompt.durations_s]
+    return digest(prompt.content() | {"durations_s": durations})
+
+
 def parse_prompt(line: str, where: str) -> Prompt:
     """One JSON record. Raises ValueError that names `where` and the offending key."""
     try:
@@ -102,8 +115,7 @@ def parse_prompt(line: str, where: str) -> Prompt:
         raise ValueError(f"{where}: a prompt is a JSON object, not {type(record).__name__}")
     known = {"id", "scenes", "durations", "tags", "tag_meaning", "recalls", "version", "subtitles"}  # the last two say nothing to a run
     for key in record.keys() - known:
-        nearest = difflib.get_close_matches(key, known, 1, 0)
-        raise ValueError(f"{where}: unknown key {key!r}; nearest is {nearest[0]!r}")
+        raise ValueError(f"{where}: unknown key {key!r}; nearest is {nearest(key, known)!r}")
     for key in ("id", "scenes", "durations"):
         if key not in record:
             raise ValueError(f"{where}: key {key!r} is missing")

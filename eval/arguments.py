@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from echo.refusals import nearest_of
 
 
 class Partly(ValueError):
@@ -13,11 +14,6 @@ class Partly(ValueError):
     def __init__(self, lines: Sequence[str], failures: Sequence[str]) -> None:
         super().__init__("\n".join(failures))
         self.lines = tuple(lines)
-
-
-def nearest(word: str, choices: Sequence[str]) -> str:
-    """The choice most like a word."""
-    return difflib.get_close_matches(word, choices, 1, 0)[0]
 
 
 def parse(words: Sequence[str], known: Mapping[str, str], names: Sequence[str] = ()) -> tuple[dict[str, str], list[str]]:
@@ -43,7 +39,7 @@ def parse(words: Sequence[str], known: Mapping[str, str], names: Sequence[str] =
             bare.append(word)
         else:
             forms = [*names, *(f"{k} VALUE" if k.startswith("--") else f"{k}=" for k in known)]
-            raise ValueError(f"{word}: not understood; nearest is {nearest(word, forms)} of {', '.join(forms)}")
+            raise ValueError(f"{word}: not understood; {nearest_of(word, forms)}")
     return given, bare
 
 

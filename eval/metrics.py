@@ -6,10 +6,10 @@ A dimension may be measured by several definitions, told by how a metric's name 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from echo.refusals import nearest_of
 from eval.protocol import TASKS, Scope
 from eval.tables.grid import Column
 
@@ -76,8 +76,7 @@ def check(rules: Sequence[str]) -> None:
     """Refuse, by a ValueError in one line, a definition that there is not."""
     for rule in rules:
         if rule not in RULES:
-            near = difflib.get_close_matches(rule, RULES, 1, 0)[0]
-            raise ValueError(f"rule={rule}: no such definition; nearest is {near} of {', '.join(RULES)}")
+            raise ValueError(f"rule={rule}: no such definition; {nearest_of(rule, RULES)}")
 
 
 def columns(task: str, names: Iterable[str], rules: Sequence[str] = (), wanted: Sequence[str] = ()) -> tuple[Column, ...]:

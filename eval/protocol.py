@@ -6,10 +6,11 @@ segment, so that there is nothing to choose.
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
+
+from echo.refusals import nearest
 
 
 class Scope(StrEnum):
@@ -51,8 +52,7 @@ RECALL_PAIRS: Final = ((4, 1), (5, 2), (6, 3))
 def scopes(task: str) -> dict[str, Scope]:
     """Scopes of `task`; ValueError naming the nearest task if there is none of that name."""
     if task not in TASKS:
-        near = get_close_matches(task, TASKS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"task {task!r} has no protocol; one of {', '.join(TASKS)}; nearest: {near}")
+        raise ValueError(f"task {task!r} has no protocol; one of {', '.join(TASKS)}; nearest: {nearest(task, TASKS)}")
     return dict(TASKS[task])
 
 

@@ -10,10 +10,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from echo.files import ROOT
 from eval.protocol import TASKS
 from jobs.launch import sweep as command
 from jobs.spec import identity
-from jobs.spec.config import ROOT, from_plain
+from jobs.spec.config import from_plain
 from jobs.spec.plan import prepare
 from tests.helpers.toy import write_backbone, write_prompts
 

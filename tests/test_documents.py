@@ -15,7 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from echo.cache.policy import names as policies
-from jobs.spec.config import ROOT, from_plain
+from echo.files import ROOT
+from jobs.spec.config import from_plain
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 INSTALL = "python3.11 -m venv .venv && .venv/bin/pip install -q -e "

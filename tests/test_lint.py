@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.spec.config import ROOT
+from echo.files import ROOT
 
 ROOMS = ("echo", "baselines", "data", "eval", "jobs")
 """Lowest first: a room imports itself and those below."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from difflib import get_close_matches
 
 from echo.backbone.words import Vocabulary
+from echo.refusals import nearest
 
 COLOURS = ("red", "green", "blue", "yellow", "white")
 SHAPES = ("ball", "box", "triangle", "ring")
@@ -61,8 +61,7 @@ class Words:
         """Raise ValueError for a word outside its kind, naming the nearest that is in it."""
         for (kind, known), word in zip(KINDS.items(), astuple(self), strict=True):
             if word not in known:
-                near = get_close_matches(word, known, n=1, cutoff=0.0)[0]
-                raise ValueError(f"{kind} {word!r} is none of {', '.join(known)}; nearest: {near}")
+                raise ValueError(f"{kind} {word!r} is none of {', '.join(known)}; nearest: {nearest(word, known)}")
 
 
 def held_out(words: Words) -> bool:

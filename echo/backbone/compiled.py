@@ -6,7 +6,6 @@ weights alone and share one graph; another number of frames (a recache) or of pr
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import os
 import shutil
@@ -14,6 +13,7 @@ import shutil
 import torch
 
 from echo.backbone.wan import Block, WanModel
+from echo.refusals import nearest
 
 MODES = ("none", "blocks", "graphs")
 """none: as it is. blocks: what stands before and behind self-attention is compiled. graphs: the same, replayed from CUDA graphs."""
@@ -45,8 +45,7 @@ def speed_up(model: WanModel, mode: str) -> WanModel:
 def check(mode: str, device: str) -> None:
     """Raises ValueError where `speed_up` would, for a network on `device` ("cpu", "cuda")."""
     if mode not in MODES:
-        nearest = difflib.get_close_matches(mode, MODES, 1, 0)[0]
-        raise ValueError(f"compile {mode!r}: one of {', '.join(MODES)}; nearest is {nearest!r}")
+        raise ValueError(f"compile {mode!r}: one of {', '.join(MODES)}; nearest is {nearest(mode, MODES)!r}")
     if mode == "graphs" and device != "cuda":
         raise ValueError(f"compile 'graphs': CUDA graphs need a CUDA device, the network is on {device!r}; nearest is 'blocks'")
     if mode != "none" and not compiler(device):

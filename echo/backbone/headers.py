@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+from echo.refusals import nearest
 
 LONGEST_BYTES = 2**27
 """A longer header is none."""
@@ -51,8 +52,7 @@ def misfit(additions: Mapping[str, Shape], layers: Mapping[str, Shape]) -> str |
         if key not in (layer + DOWN, layer + UP):
             return f"{key}: low-rank additions are named <layer>{DOWN} and <layer>{UP}"
         if layer not in layers:
-            near = get_close_matches(layer, layers, 1, 0)
-            return f"{key}: the network has no such linear layer, nearest is {near[0] if near else 'none'}"
+            return f"{key}: the network has no such linear layer, nearest is {nearest(layer, layers)}"
         partner = layer + (UP if key.endswith(DOWN) else DOWN)
         if partner not in additions:
             return f"{key}: low-rank additions come in pairs, {partner} is missing"

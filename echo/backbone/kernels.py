@@ -9,11 +9,12 @@ Torch is imported where it is used: a config is checked without it.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from echo.refusals import nearest
 
 if TYPE_CHECKING:
     import torch
@@ -36,8 +37,7 @@ def resolve(name: str, device: str | torch.device, dtype: str = "bfloat16") -> s
     Raises ValueError for an unknown name and for a kernel that this kind of device, type or installation lacks.
     """
     if name not in NAMES:
-        nearest = difflib.get_close_matches(name, NAMES, 1, 0)[0]
-        raise ValueError(f"kernel {name!r}: one of {', '.join(NAMES)}; nearest is {nearest!r}")
+        raise ValueError(f"kernel {name!r}: one of {', '.join(NAMES)}; nearest is {nearest(name, NAMES)!r}")
     if name == "auto":
         return "sdpa" if _lack("flash3", str(device), dtype) else "flash3"
     lack = _lack(name, str(device), dtype)

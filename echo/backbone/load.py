@@ -19,10 +19,10 @@ from echo.backbone.codec import PatchCodec
 from echo.backbone.packed import Network, pack
 from echo.backbone.text import WordEncoder
 from echo.backbone.wan import WanConfig, WanModel
+from echo.files import ROOT, replacing
 from echo.geometry import Geometry
 from echo.sampler import Schedule, schedule
 
-ROOT = Path(__file__).resolve().parents[2]
 """Relative weight paths start at the project, wherever the command runs."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -89,10 +89,8 @@ def save(
     tensors |= {f"text.{name}": value for name, value in text.save().items()}
     tensors |= {f"codec.{name}": value for name, value in codec.save().items()}
     sizes = {"model": dataclasses.asdict(model.config), "geometry": dataclasses.asdict(geometry)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, part, metadata={"sizes": json.dumps(sizes)})
-    part.replace(path)
+    with replacing(path) as part:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, part, metadata={"sizes": json.dumps(sizes)})
 
 
 def load(config: BackboneConfig, device: torch.device | str = "cpu") -> Backbone:

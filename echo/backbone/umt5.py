@@ -31,6 +31,7 @@ from echo.backbone.headers import Shape
 from echo.backbone.layout import Layout, module_shapes, open_layout
 from echo.backbone.load import DTYPES
 from echo.backbone.sizes import RANDOM_TEXT, TextSizes
+from echo.files import replacing
 
 TEXT_LEN = 512
 """Tokens that Wan's networks were trained with, the end token among them."""
@@ -224,10 +225,8 @@ class Umt5Text:
         return rows if rows.shape == (len(entry.tokens), self.text_dim) and rows.dtype == self.dtype else None
 
     def _keep(self, entry: _Entry, rows: Tensor) -> None:
-        entry.path.parent.mkdir(parents=True, exist_ok=True)
-        part = entry.path.with_suffix(f".{os.getpid()}.part")
-        save_file({"rows": rows.contiguous()}, part, metadata={"text": entry.text, "encoder": self._identity})
-        part.replace(entry.path)
+        with replacing(entry.path) as part:
+            save_file({"rows": rows.contiguous()}, part, metadata={"text": entry.text, "encoder": self._identity})
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import json
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from echo.backbone.headers import Shape, read_header, shapes_of
+from echo.refusals import nearest
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")
 INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "bool")
@@ -84,8 +84,7 @@ def _nearest(path: Path) -> str:
     if not path.parent.is_dir():
         return ""
     names = sorted(entry.name for entry in path.parent.iterdir() if entry.suffix in SUFFIXES or entry.is_dir())
-    near = get_close_matches(path.name, names, 1, 0)
-    return f", nearest there is {near[0]}" if near else ""
+    return f", nearest there is {nearest(path.name, names)}" if names else ""
 
 
 def _foreign(path: Path, expected: str) -> ValueError:

@@ -6,8 +6,9 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
+
+from echo.refusals import similar
 
 _WORD = re.compile(r"[a-z]+")
 
@@ -60,7 +61,7 @@ class Vocabulary:
         return [self.concepts[row] for row in self.rows_of(sentence)]
 
     def _unknown(self, word: str, sentence: str) -> str:
-        near = get_close_matches(word, [*self.rows, *self.silent], n=3, cutoff=0.5)
+        near = similar(word, [*self.rows, *self.silent], count=3)
         nearest = f"nearest known: {', '.join(near)}" if near else f"known, for example: {', '.join(self.concepts[:6])}"
         return f"unknown word {word!r} in {sentence!r}: the text encoder only knows its own vocabulary; {nearest}"
 

@@ -7,7 +7,6 @@ policies that need more than a plan have a `Memory` beside it: hooks on the devi
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import math
 import pkgutil
@@ -22,7 +21,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from echo.cache.plan import Plan, Step
 from echo.geometry import Geometry
-from echo.refusals import within
+from echo.refusals import nearest, within
 from echo.scene import DurationRule, Script, TagMeaning
 
 if TYPE_CHECKING:
@@ -132,8 +131,8 @@ def names() -> list[str]:
 def find(name: str) -> type[Policy]:
     """The policy class of module `baselines.<name>` (`echo.policy` for "echo"). Raises ValueError for an unknown name."""
     if name not in names():
-        nearest = difflib.get_close_matches(name, names(), 1, 0)[0]
-        raise ValueError(f"unknown policy {name!r}; nearest is {nearest!r} of {', '.join(names())}")
+        near = nearest(name, names())
+        raise ValueError(f"unknown policy {name!r}; nearest is {near!r} of {', '.join(names())}")
     module = importlib.import_module("echo.policy" if name == "echo" else f"baselines.{name}")
     classes = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Policy) and c.__module__ == module.__name__]
     if len(classes) != 1:
@@ -155,8 +154,8 @@ def _rule(message: str) -> str:
     """OmegaConf's words for a bad value, and the nearest valid one where it lists them."""
     listed = re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", message)
     if listed:
-        nearest = difflib.get_close_matches(listed[1], listed[2].split(", "), 1, 0)[0]
-        return f"{listed[1]!r} is none of {listed[2]}; nearest is {nearest!r}"
+        near = nearest(listed[1], listed[2].split(", "))
+        return f"{listed[1]!r} is none of {listed[2]}; nearest is {near!r}"
     return "a group of settings is expected here" if "is not a subclass of" in message else message
 
 
@@ -175,8 +174,8 @@ def build(kind: type[Policy], name: str, settings: Mapping[str, Any]) -> Policy:
         for part in filter(None, parent.split(".")):
             owner = OmegaConf.get_type(OmegaConf.structured(owner)[part])
         known = [field.name for field in dataclasses.fields(owner)]
-        nearest = difflib.get_close_matches(key, known, 1, 0)[0]
-        raise ValueError(f"unknown setting {error.full_key or error.key!r} of policy {name}; nearest is {nearest!r}") from None
+        near = nearest(key, known)
+        raise ValueError(f"unknown setting {error.full_key or error.key!r} of policy {name}; nearest is {near!r}") from None
     except MissingMandatoryValue as error:
         raise ValueError(f"policy {name}: {str(error).splitlines()[0]}") from None
     except OmegaConfBaseException as error:

@@ -8,7 +8,6 @@ file says which policy, how many blocks a scene has, and how scenes follow each 
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import sys
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from echo.cache.plan import Plan
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
 from echo.noise import Noise
+from echo.refusals import nearest
 from echo.rollout import Rollout
 from echo.scene import Transition
 
@@ -91,8 +91,7 @@ def check(case: Case) -> None:
     modes = case.entry.get("modes", [])
     for mode in modes:
         if mode not in MODES:
-            nearest = difflib.get_close_matches(mode, MODES, 1, 0)[0]
-            raise ValueError(f"case {case.name}: unknown mode {mode!r}; nearest is {nearest!r}")
+            raise ValueError(f"case {case.name}: unknown mode {mode!r}; nearest is {nearest(mode, MODES)!r}")
     recalls = [scene for scene, mode in enumerate(modes[: len(case.entry["blocks"]) - 1], 1) if mode == "recall"]
     unsaid = [scene for scene in recalls if str(scene) not in case.entry.get("recall_targets", {})]
     if unsaid or len(recalls) > len(case.entry.get("recall_jumps", [])):

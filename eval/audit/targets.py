@@ -24,11 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from baselines.presets import CONF, ROOT, make_policy, preset
+from baselines.presets import CONF, make_policy, preset
 from data.world.words import KINDS, Words, held_out, sentence
+from echo.files import ROOT
 from echo.scene import BLOCK_S, Prompt
 from eval.measures.formulas import Frames
-from eval.store.origin import digest, origin
+from eval.store.origin import digest_if_there, origin
 from eval.world.places import SHIPPED
 from eval.world.readings import BLOCK, MOTION_WINDOW, Readings, motion_of, read, right, right_pairs
 
@@ -274,8 +275,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = missed(last)
     if given.output:
         content = origin("eval.audit.targets", sys.argv[1:] if argv is None else argv) | {
-            "seed": given.seed, "wall_time_s": round(time.monotonic() - start), "scorer": digest(given.scorer),
-            "weights": {name: {"seen_clips": clips[name], "digest": digest(ROOT / name.partition(" + ")[0])} for name in names},
+            "seed": given.seed, "wall_time_s": round(time.monotonic() - start), "scorer": digest_if_there(given.scorer),
+            "weights": {name: {"seen_clips": clips[name], "digest": digest_if_there(ROOT / name.partition(" + ")[0])} for name in names},
             "missed": lines, "results": records,
         }  # fmt: skip
         given.output.parent.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from data.world.render import PERIOD, SIZE, Truth, draw, render
 from data.world.words import KINDS
 from eval.measures.formulas import Frames
 from eval.protocol import recalled
-from eval.store.origin import digest, origin
+from eval.store.origin import digest_if_there, origin
 from eval.world.calibrate import SEED, film, hidden_share, recall_script, staying
 from eval.world.places import SHIPPED, anchors, tell
 from eval.world.readings import MOTION_WINDOW, Readings, motion_of, read, said, wrapped
@@ -239,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     unspoilt = agreement([read(scorer.encoder, clip) for clip in subjects.renders], subjects.truths, subjects.hidden)
     found = curves(scorer, subjects)
     content = origin("eval.audit.validate", sys.argv[1:] if argv is None else argv) | {
-        "scorer": digest(given.scorer), "clips": given.clips, "films": given.films, "wall_time_s": round(time.monotonic() - start),
+        "scorer": digest_if_there(given.scorer), "clips": given.clips, "films": given.films, "wall_time_s": round(time.monotonic() - start),
         "anchors": levels, "renders_without_codec": unspoilt, "curves": found,
     }  # fmt: skip
     given.output.parent.mkdir(parents=True, exist_ok=True)

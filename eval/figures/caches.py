@@ -12,8 +12,8 @@ from baselines.presets import preset
 from echo.cache.plan import Kind, Plan
 from echo.cache.policy import plans
 from echo.geometry import Geometry
+from echo.refusals import nearest
 from echo.routing import script_of
-from eval.arguments import nearest
 from eval.figures import output, stills, style
 from eval.figures.output import Order
 from eval.figures.recorded.backbones import Loader, policy, prompt_of

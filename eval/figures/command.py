@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from eval.arguments import nearest, parse
+from echo.refusals import nearest
+from eval.arguments import parse
 from eval.figures.output import Order
 from eval.figures.recorded.backbones import Loader, embedded
 

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from echo.refusals import nearest_of
 from echo.scene import BLOCK_S, FPS
-from eval.arguments import answer, nearest, parse
+from eval.arguments import answer, parse
 from eval.figures import style
 from eval.stats.curves import Curve, curve
 from eval.store.selection import Row, left_out, pick, rows, tasks
@@ -188,7 +189,7 @@ def _command(words: Sequence[str]) -> list[str]:
     if not there:
         raise ValueError(f"store={store}: no run store; it has no runs")
     if task not in there:
-        raise ValueError(f"task={task}: store {store} has no runs of it; nearest is {nearest(task, there)} of {', '.join(there)}")
+        raise ValueError(f"task={task}: store {store} has no runs of it; {nearest_of(task, there)}")
     window = int(given["window"]) if given["window"].isdecimal() else 0
     if window % 2 == 0:
         raise ValueError(f"window={given['window']}: an odd number of blocks, for example window=9")

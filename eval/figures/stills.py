@@ -18,15 +18,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from echo.files import ROOT
+from echo.refusals import nearest_of
 from echo.scene import BLOCK_S, FPS, load_prompts
-from eval.arguments import nearest, parse
+from eval.arguments import parse
 from eval.figures.mosaic import Section, Strip, draw, marks, stills
 from eval.store.records import Run, flat, runs
 from eval.store.selection import WEIGHTS, tasks
 
 KEYS = {"task": "", "store": "results", "method": "", "prompt": "", "seed": "0", "every_s": "", "--output": ""}
 COLUMNS = 12
-ROOT = Path(__file__).resolve().parents[2]
 USUAL = "tiny"
 LAST = ("oracle", "render_truth", "render_other", "render_shuffled")
 """Presets that stand below the others, in this order."""
@@ -208,7 +209,7 @@ def _known(methods: Sequence[str], found: Mapping[str, Sequence[Row]], seed: int
     every = sorted(set().union(*there.values()))
     for name in methods:
         if name not in every:
-            raise ValueError(f"method={name}: no videos of it at seed {seed}; nearest is {nearest(name, every)} of {', '.join(every)}")
+            raise ValueError(f"method={name}: no videos of it at seed {seed}; {nearest_of(name, every)}")
     for task, presets in there.items():
         if methods and not presets & set(methods):
             raise ValueError(f"task={task}: no videos of {', '.join(methods)} at seed {seed}; there are {', '.join(sorted(presets))}")

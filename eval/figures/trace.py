@@ -14,9 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baselines.presets import ROOT, make_policy, preset, prompt_set
+from baselines.presets import make_policy, preset, prompt_set
 from echo.cache.plan import Kind, Plan
 from echo.cache.policy import plans
+from echo.files import ROOT
 from echo.geometry import Geometry
 from echo.routing import script_of
 from echo.scene import Prompt, load_prompts

@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eval.arguments import nearest, parse
+from echo.refusals import nearest_of
+from eval.arguments import parse
 from eval.pages import literal, render
 from eval.report.cells import parts
 from eval.report.folder import WAYS, Folder
@@ -58,7 +59,7 @@ def chosen(store: Path, experiment: str, tasks: Sequence[str]) -> dict[str, list
 def _known(key: str, values: Sequence[str], there: set[str], store: Path) -> None:
     for value in filter(None, values):
         if value not in there:
-            tail = f"nearest is {nearest(value, sorted(there))} of {', '.join(sorted(there))}" if there else "it has none at all"
+            tail = nearest_of(value, sorted(there)) if there else "it has none at all"
             raise ValueError(f"{key}{value}: store {store} has no runs of it; {tail}")
 
 
@@ -162,7 +163,7 @@ def _command(words: Sequence[str]) -> list[str]:
     given, _ = parse(words, KEYS)
     store, ways = Path(given["store"]), given["videos"]
     if ways not in WAYS:
-        raise ValueError(f"videos={ways}: nearest is {nearest(ways, WAYS)} of {', '.join(WAYS)}")
+        raise ValueError(f"videos={ways}: {nearest_of(ways, WAYS)}")
     groups = chosen(store, given["experiment"], [task for task in given["task"].split(",") if task])
     out = Path(given["--output"]) if given["--output"] else store / "report" / (given["experiment"] or "all")
     counts = write(groups, store, out, ways, "" if given["experiment"] else f"All runs of {store.resolve().name}")

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from baselines.presets import ROOT
-from echo.scene import Prompt, load_prompts
+from echo.files import ROOT
+from echo.scene import Prompt, load_prompts, prompt_digest
 from eval.store import selection
-from eval.store.naming import prompt_digest
 from eval.store.records import Run
 from eval.store.units import Unit
 from eval.tables.blocks import Block, Entry, Source

@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from eval.arguments import nearest
+from echo.files import replacing
+from echo.refusals import nearest
 from eval.study.opinions import POINTS
 from eval.study.order import order_of
 from eval.study.page import VERSION
@@ -251,13 +252,10 @@ def lines_of(counts: Sequence[Answers], key: Key) -> Iterator[tuple[str | int, .
 
 def write_ratings(path: Path, rows: Sequence[Sequence[str | int]]) -> None:
     """Write the ratings as CSV, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(rows)
-    beside.replace(path)
 
 
 def tables_of(groups: Mapping[str, Mapping[str, Any]]) -> list[str]:

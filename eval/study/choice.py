@@ -13,12 +13,12 @@ import av
 import numpy as np
 from omegaconf import OmegaConf
 
+from echo.files import ROOT
+from echo.refusals import nearest
 from echo.scene import BLOCK_S, load_prompts
-from eval.arguments import nearest
 from eval.store.selection import Row, Unit, Video, pick, rows
 from eval.study.opinions import TASKS
 
-ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = {"table4": "table1", "table5": "table2"}
 """Table of people's opinions -> the experiment whose rows stand in it unless others are named."""
 RENDERED = ("render_truth", "render_other", "render_shuffled")

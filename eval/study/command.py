@@ -18,7 +18,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.arguments import nearest, parse
+from echo.refusals import nearest
+from eval.arguments import parse
 from eval.store.selection import left_out
 from eval.study import opinions
 from eval.study.answers import KEEPABLE, RULES, counted, gather, key_beside, lines_of, read_key, tables_of, told, write_ratings

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from echo.refusals import nearest
 from eval import metrics
-from eval.arguments import nearest
 from eval.stats.agreement import Agreement, krippendorff, paired, two_way
 from eval.stats.statistics import detectable, holm, ranks
 from eval.tables.blocks import Entry, gather, sources

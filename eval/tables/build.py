@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from baselines.presets import CONF
+from echo.refusals import nearest
 from eval import metrics
 from eval.stats.statistics import Difference, detectable, difference, estimate, holm, prime, ranks
 from eval.store.units import Unit, Values
@@ -48,8 +48,7 @@ def look_of(experiment: str | None, rules: Sequence[str] = ()) -> Look:
     metrics.check(list(rules) + list(said.get("rules", ())))
     for dimension in said.get("columns", ()):
         if dimension not in metrics.LONG:
-            near = difflib.get_close_matches(dimension, metrics.LONG, 1, 0)[0]
-            raise ValueError(f"{path.name}: table.columns: {dimension}: no such dimension; nearest is {near}")
+            raise ValueError(f"{path.name}: table.columns: {dimension}: no such dimension; nearest is {nearest(dimension, metrics.LONG)}")
     return Look(said.get("title", ""), tuple(said.get("columns", ())), (*rules, *said.get("rules", ())))
 
 

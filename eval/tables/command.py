@@ -16,13 +16,13 @@ usual ones (`eval.metrics.RULES`). Tables 4 and 5 are of ratings by people (`eva
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from echo.refusals import nearest_of
 from eval.arguments import answer, parse
 from eval.study import opinions
 from eval.tables import speed
@@ -180,8 +180,7 @@ def _of_store(store: Path, names: Sequence[str], given: Mapping[str, str], wante
 def _known(key: str, value: str, there: Iterable[str], store: Path) -> None:
     choices = sorted(there)
     if value not in choices:
-        near = difflib.get_close_matches(value, choices, 1, 0)
-        tail = f"nearest is {near[0]} of {', '.join(choices)}" if near else f"the store has no {key.rstrip('=')} at all"
+        tail = nearest_of(value, choices) if choices else f"the store has no {key.rstrip('=')} at all"
         raise ValueError(f"{key}{value}: store {store} has no scores of it; {tail}")
 
 

@@ -29,13 +29,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from echo.files import write_atomic
+from echo.refusals import nearest
 from echo.scene import Prompt, load_prompts
 from eval.arguments import Partly, answer, parse
 from eval.protocol import TASKS, scopes
@@ -199,7 +199,7 @@ def prompt_of(file: Path, prompts: Sequence[Prompt]) -> Prompt | None:
         return None
     fitting = [prompt for prompt in prompts if file.stem == prompt.id or file.stem.startswith(f"{prompt.id}-")]
     if not fitting:
-        near = get_close_matches(file.stem, [prompt.id for prompt in prompts], 1, 0)[0]
+        near = nearest(file.stem, [prompt.id for prompt in prompts])
         raise ValueError(f"{file}: no prompt has this id; its name is a prompt's id, or that and -<anything>; nearest is {near}")
     return max(fitting, key=lambda prompt: len(prompt.id))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echo.backbone.extras import version_of
-from eval.store.origin import file_digest
+from echo.files import file_digest
+from echo.refusals import nearest
 from eval.vbench.measure import RULE, Layout, Metric
 from eval.vbench.networks import interface, packages
 from eval.vbench.records import Key, Record, RecordStore, Units
@@ -72,8 +72,7 @@ class Wish:
         ):
             for value in values:
                 if value not in choices:
-                    near = get_close_matches(value, choices, 1, 0)[0]
-                    raise ValueError(f"{name}={value}: one of {', '.join(choices)}; nearest is {near}")
+                    raise ValueError(f"{name}={value}: one of {', '.join(choices)}; nearest is {nearest(value, choices)}")
         if not self.dimensions:
             raise ValueError(f"dimensions=: at least one of {', '.join(DIMENSIONS)}")
 

@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from echo.files import ROOT
 from eval.vbench.kit import Kit
 from eval.vbench.networks import packages
 from eval.vbench.networks.interface import FILES, VOCABULARY
@@ -116,7 +117,7 @@ def evaluate(asked: Asked) -> Answers:
     content = {"videos": str(cache / "videos"), "prompts": named, "dimensions": asked.dimensions, "device": asked.device}
     job.write_text(json.dumps(content | {"setup": str(asked.setup.resolve()) if asked.setup else None}), encoding="utf-8")
     environment = os.environ | {"VBENCH_CACHE_DIR": str(cache), "TORCH_HOME": str(cache / "torch")}
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     with (cache / "log").open("w", encoding="utf-8") as log:
         command = [sys.executable, "-m", "eval.vbench.package", str(job)]
         ended = subprocess.run(command, cwd=cache, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)

@@ -12,19 +12,19 @@ import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from echo.files import ROOT
 from eval.measures.formulas import consistency, is_dynamic, pair_consistency, sampling_step
 from eval.protocol import Scope, recalled, scopes
 from eval.vbench.measure import Span, clips, middles
 from eval.vbench.records import Record
 
-DATA = Path(__file__).resolve().parents[2] / "data" / "vbench_long"
+DATA = ROOT / "data" / "vbench_long"
 LONG_TASKS: Final = ("long60", "long120")
 """Videos of one scene, which VBench-Long is for."""
 RECORD: Final = MappingProxyType(

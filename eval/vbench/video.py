@@ -12,7 +12,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.store.origin import file_digest
+from echo.files import file_digest
 
 ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 CHUNK = 64

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from data.world.render import LANDMARK, PERIOD, SIZE
 from data.world.words import KINDS
+from echo.files import ROOT
 from eval.world.readings import BLOCK, Floats, Readings, blocks_of, wrapped
 
-SHIPPED = Path(__file__).resolve().parents[2] / "data" / "weights" / "scorer" / "provenance.json"
+SHIPPED = ROOT / "data" / "weights" / "scorer" / "provenance.json"
 COVERED_PX = 12.0
 """A landmark whose middle is nearer than this to the subject's may be covered."""
 SETTLE_BLOCKS = 3

@@ -34,8 +34,10 @@ from echo.backbone import sizes
 from echo.backbone.extras import need
 from echo.backbone.interface import VideoModel
 from echo.backbone.real import Parts, RealBackbone
+from echo.files import ROOT
+from echo.refusals import nearest
 from echo.scene import Script
-from eval.arguments import answer, nearest, parse
+from eval.arguments import answer, parse
 from jobs.bench import flops
 from jobs.bench.measure import LEAST_BLOCKS, Rig, measure, setup_of
 from jobs.bench.parity import gap, latents
@@ -43,7 +45,7 @@ from jobs.launch.sweep import plain_of
 from jobs.memory.forecast import Meter, forecast, gb
 from jobs.memory.parts import codec_sizes
 from jobs.spec import backbones
-from jobs.spec.config import ROOT, RunConfig, from_plain
+from jobs.spec.config import RunConfig, from_plain
 from jobs.spec.mistakes import explain
 from jobs.store import provenance
 from jobs.work.progress import say

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from echo.files import write_atomic
+from echo.files import ROOT, write_atomic
 from echo.scene import Prompt, scene_blocks
 from jobs.spec import backbones
-from jobs.spec.config import ROOT
 from jobs.spec.plan import Job
 from jobs.store import unwritable
 from jobs.store.claims import Claims

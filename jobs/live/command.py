@@ -22,9 +22,9 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from echo.refusals import nearest
 from echo.routing import Router, Routing
 from echo.scene import Prompt, load_prompts
-from eval.arguments import nearest
 from jobs.live.desk import loopback
 from jobs.live.session import refuse
 from jobs.spec import backbones

@@ -5,7 +5,6 @@ No page, no clock: calls alone. One thread makes all of them, since a model is n
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -26,6 +25,7 @@ from echo.backbone.interface import features
 from echo.cache.plan import Plan
 from echo.files import write_atomic
 from echo.generate import begin
+from echo.refusals import nearest
 from echo.routing import Router, Routing, automatic, enter, oldest, script_of
 from echo.scene import BLOCK_S, FPS, TAGS, Prompt, SceneStart, TagMeaning, Transition
 from jobs.spec.plan import Job
@@ -308,6 +308,5 @@ def record(prompt: Prompt) -> dict[str, Any]:
 
 def _transition(word: str) -> Transition:
     if word not in Transition.__members__:
-        near = difflib.get_close_matches(word, Transition.__members__, 1, 0)[0]
-        raise ValueError(f"transition {word!r}: nearest is {near!r} of {', '.join(Transition.__members__)}")
+        raise ValueError(f"transition {word!r}: nearest is {nearest(word, Transition)!r} of {', '.join(Transition)}")
     return Transition(word)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from echo.backbone import extras, sizes
 from echo.cache.policy import held_frames, plans
+from echo.files import file_digest
 from echo.geometry import Geometry
 from echo.routing import Feature, Routing, script_of
-from eval.store.origin import file_digest
 from jobs.spec.config import RANDOM, PartsConfig, RunConfig, located
 
 if TYPE_CHECKING:

@@ -7,16 +7,17 @@ runs from these declarations, so a new field cannot slip past a stored result un
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-ROOT = Path(__file__).resolve().parents[2]
+from echo.files import ROOT
+from echo.refusals import suggestion
+
 RANDOM = "random"
 """Stands for a file where weights are drawn and not read."""
 T = TypeVar("T")
@@ -221,13 +222,6 @@ def parse_shard(text: str) -> tuple[int, int]:
     raise ValueError(f"shard={text}: a shard is i/n with 1 <= i <= n, for example 1/4")
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
-    """A phrase that names the nearest of the valid choices, or all when none is near."""
-    known = sorted(choices)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"nearest is {close[0]}" if close else "valid: " + ", ".join(known)
-
-
 def build(kind: type[T], given: Mapping[str, Any], where: str = "") -> T:
     """A config dataclass from plain values, every key and type checked; a field with a default may be left out.
 
@@ -244,7 +238,7 @@ def build(kind: type[T], given: Mapping[str, Any], where: str = "") -> T:
     names = [f.name for f in fields]
     for key in given:
         if key not in names:
-            raise ValueError(f"unknown key {where}{key}: {nearest(key, names)}")
+            raise ValueError(f"unknown key {where}{key}: {suggestion(key, names)}")
     for f in fields:
         if f.name not in given and f.default is f.default_factory is dataclasses.MISSING:
             raise ValueError(f"{where}{f.name} is missing: {kind.__name__} needs it")
@@ -261,7 +255,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         choices = typing.get_args(hint)
         if value in choices:
             return value
-        raise ValueError(f"{where}={value}: {nearest(str(value), map(str, choices))}")
+        raise ValueError(f"{where}={value}: {suggestion(str(value), map(str, choices))}")
     if origin in (types.UnionType, typing.Union):
         if value is None:
             return None

@@ -11,9 +11,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from echo.files import digest, file_digest
 from echo.scene import Prompt
-from eval.store.naming import digest
-from eval.store.origin import file_digest
 from jobs.spec.config import RANDOM, MethodConfig, RunConfig, located
 
 PIXEL_EPOCH = 2

@@ -12,7 +12,8 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from jobs.spec.config import ROOT, nearest
+from echo.files import ROOT
+from echo.refusals import suggestion
 
 CONF = ROOT / "conf"
 LAUNCHER = "hydra.launcher."
@@ -51,7 +52,7 @@ def _mistake(override: Override, multirun: bool) -> str | None:
         return f"{written}: asks for several runs; add -m"
     if key == "hydra/launcher":
         options, value = sorted(path.stem for path in (CONF / key).glob("*.yaml")), written.partition("=")[2]
-        return None if value in options else f"{written}: no such launcher; {nearest(value, options)}"
+        return None if value in options else f"{written}: no such launcher; {suggestion(value, options)}"
     if key.startswith(LAUNCHER):
         return _launcher(key.removeprefix(LAUNCHER))
     if key.startswith(("hydra.", "hydra/", "method.")):
@@ -60,13 +61,13 @@ def _mistake(override: Override, multirun: bool) -> str | None:
         options = sorted(path.stem for path in (CONF / key).glob("*.yaml"))
         for value in _values(override):
             if value not in (*options, "null", "None"):
-                return f"{key}={value}: no such {key}; {nearest(value, options)}"
+                return f"{key}={value}: no such {key}; {suggestion(value, options)}"
         return None
     known = list(_keys(_defaults()))
     if key in _launcher_keys():
         return f"unknown key {key}: nearest is launcher.{key}"
     if key not in known:
-        return f"unknown key {key}: {nearest(key, known)}"
+        return f"unknown key {key}: {suggestion(key, known)}"
     return None
 
 
@@ -79,7 +80,7 @@ def _launcher(name: str) -> str | None:
     known = _launcher_keys()
     if name.partition(".")[0] in known:
         return f"launcher.{name}: is a setting of jobs on a cluster; add hydra/launcher=slurm"
-    return f"unknown key launcher.{name}: {nearest(name, known)}"
+    return f"unknown key launcher.{name}: {suggestion(name, known)}"
 
 
 def _values(override: Override) -> list[str]:

@@ -9,7 +9,6 @@ given (pixel frames a second, scoring included), disk, and jobs on a cluster. KE
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -20,14 +19,15 @@ from typing import Any
 
 from echo.backbone.headers import layers_of, misfit, read_header, shapes_of
 from echo.cache.policy import Policy, build, find
+from echo.files import ROOT, digest
 from echo.geometry import Geometry
+from echo.refusals import nearest
 from echo.routing import script_of
 from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_blocks
 from eval.protocol import scopes
-from eval.store.naming import digest
 from eval.store.records import RENDER
 from jobs.spec import backbones, identity
-from jobs.spec.config import ROOT, RunConfig, from_plain, located, parse_shard
+from jobs.spec.config import RunConfig, from_plain, located, parse_shard
 from jobs.work import score
 
 
@@ -185,8 +185,7 @@ def _nearest_file(name: str, path: str) -> str:
     there = {file.relative_to(ROOT).as_posix() for file in ROOT.glob(kinds.get(name, "data/prompts/**/*.jsonl"))}
     if name == "backbone.weights":
         there = {file for file in there if not file.startswith("data/weights/scorer/")}
-    close = difflib.get_close_matches(path, sorted(there), n=1, cutoff=0)
-    return f"nearest is {close[0]}" if close else "none is shipped"
+    return f"nearest is {nearest(path, there)}" if there else "none is shipped"
 
 
 def _groups_are_groups(config: RunConfig) -> None:

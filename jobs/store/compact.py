@@ -10,14 +10,13 @@ deleted at any time. Who makes tables while more records are written gets those 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echo.files import write_atomic
+from echo.files import replacing, write_atomic
 from eval.arguments import answer, parse
 from eval.store.compacted import METRIC, VERSION, index_of, record_files
 from eval.store.records import VERSION as RECORDS
@@ -97,16 +96,8 @@ def _group(store: Path, name: str, members: Sequence[Run], old: Mapping[str, Any
         start += len(part)
         parts.append(part)
     joined = pa.concat_tables(parts, promote_options="default")
-    (store / "compact").mkdir(exist_ok=True)
-    beside = store / "compact" / f".{target}"
-    try:
-        pq.write_table(joined, beside, compression="zstd", row_group_size=2**18)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.rename(store / "compact" / target)
-    except OSError:
-        beside.unlink(missing_ok=True)  # half a file would keep a full disk full
-        raise
+    with replacing(store / "compact" / target) as part_file:
+        pq.write_table(joined, part_file, compression="zstd", row_group_size=2**18)
     return read, start, index
 
 

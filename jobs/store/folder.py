@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from echo.files import sync_folder, write_atomic
-from echo.scene import Prompt
-from eval.store.naming import canonical, prompt_digest
+from echo.files import canonical, sync_folder, write_atomic
+from echo.scene import Prompt, prompt_digest
 from eval.store.records import VERSION, Run
 from jobs.spec.plan import Job
 from jobs.store.claims import Claims

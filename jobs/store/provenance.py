@@ -14,7 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from eval.store.origin import ROOT, file_digest, git
+from echo.files import ROOT, file_digest
+from eval.store.origin import git
 
 PACKAGES = (
     "torch", "numpy", "scipy", "einops", "safetensors", "hydra-core", "omegaconf", "submitit", "tqdm", "matplotlib",

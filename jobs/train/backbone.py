@@ -6,7 +6,6 @@ import argparse
 import copy
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Iterable
@@ -24,6 +23,7 @@ from echo.backbone import load
 from echo.backbone.codec import CHANNELS, SIDE, PatchCodec
 from echo.backbone.text import WordEncoder
 from echo.backbone.wan import WanConfig, WanModel
+from echo.files import ROOT, replacing
 from echo.geometry import PATCH, Geometry
 from eval.store.origin import commit
 from jobs.store.provenance import cpu
@@ -31,7 +31,6 @@ from jobs.train import processes
 from jobs.train.data import BLOCK_FRAMES, FRAMES_PER_STEP, fit_codec, make_batch
 from jobs.train.teacher_forcing import loss_of
 
-ROOT = Path(__file__).resolve().parents[2]
 TEACHER = ROOT / "results" / "training" / "teacher"
 CURVE = ROOT / "docs" / "data" / "training.jsonl"
 MIB_LIMIT = 12
@@ -147,10 +146,8 @@ class Trainer:
             "seconds": self.seconds, "loss": self.loss, "modules": self.modules.state_dict(),
             "average": self.average, "optimizer": self.optimizer.state_dict(),
         }  # fmt: skip
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / "checkpoint.part"
-        torch.save(state, part)
-        os.replace(part, self.folder / "checkpoint.pt")
+        with replacing(self.folder / "checkpoint.pt") as part:
+            torch.save(state, part)
 
     def resume(self, replan: int | None = None) -> None:
         """Go on from the checkpoint in the folder, if there is one.

@@ -19,13 +19,14 @@ from data.world import render
 from data.world.render import PERIOD, Truth, draw
 from data.world.words import KINDS, VOCABULARY, sentence
 from echo.backbone.codec import FRAMES, PatchCodec
+from echo.files import ROOT
 from eval.world.calibrate import fit_quality, hidden_share, measure_anchors, motion_accuracy
 from eval.world.encoder import ANGLES, CELLS, LANDMARKS, SHOWN, VISIBLE, FrameEncoder, Seen
 from eval.world.scorer import EmbeddedScorer
 from jobs.train.backbone import describe
 from jobs.train.data import fit_codec
 
-SHIPPED = Path(__file__).resolve().parents[2] / "data" / "weights" / "scorer"
+SHIPPED = ROOT / "data" / "weights" / "scorer"
 CLIPS = 64
 PICKED = 2
 """Frames of each clip in a batch."""

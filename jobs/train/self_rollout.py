@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -31,10 +30,10 @@ from data.world import render
 from data.world.words import sentence
 from echo.backbone import load, lora
 from echo.backbone.load import Backbone, BackboneFile
+from echo.files import ROOT, file_digest, replacing
 from echo.sampler import renoise, shifted
-from eval.store.origin import file_digest
 from jobs.train import processes
-from jobs.train.backbone import ROOT, describe, started_at
+from jobs.train.backbone import describe, started_at
 from jobs.train.data import BLOCK_FRAMES, shown_words
 from jobs.train.streams import Network, Stream, trainable
 from jobs.train.teacher_forcing import CopiesAttention, precision
@@ -220,10 +219,8 @@ class SelfRollout:
             "student": [p.detach() for p in self.student.parameters()], "critic": [p.detach() for p in self.critic.parameters()],
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
         }  # fmt: skip
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / "checkpoint.part"
-        torch.save(state, part)
-        os.replace(part, self.folder / "checkpoint.pt")
+        with replacing(self.folder / "checkpoint.pt") as part:
+            torch.save(state, part)
 
     def resume(self) -> None:
         """Go on from the checkpoint in the folder, if there is one; ValueError if its settings (steps apart) are others."""

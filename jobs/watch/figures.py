@@ -19,11 +19,12 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from baselines.presets import preset
+from echo.files import ROOT
 from eval.figures import command
 from eval.figures.recorded.backbones import embedded
 from jobs.launch.sweep import plain_of
 from jobs.spec import backbones
-from jobs.spec.config import ROOT, from_plain
+from jobs.spec.config import from_plain
 from jobs.spec.mistakes import explain
 
 if TYPE_CHECKING:

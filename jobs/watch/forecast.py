@@ -18,10 +18,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from echo.files import ROOT
+from echo.refusals import suggestion
 from eval.store.records import RENDER, Run
 from jobs.launch import sweep
 from jobs.launch.slurm import split
-from jobs.spec.config import ROOT, nearest
 from jobs.spec.plan import Job, prepare
 from jobs.store.folder import RunFolder
 from jobs.watch.suite import BLOCK_S
@@ -296,11 +297,11 @@ def _launcher(words: Sequence[str]) -> dict[str, Any]:
         if key == "launcher" and value != "null":
             path = CONF / "launcher" / f"{value}.yaml"
             if not path.is_file():
-                raise ValueError(f"{word}: no such launcher; {nearest(value, (file.stem for file in path.parent.glob('*.yaml')))}")
+                raise ValueError(f"{word}: no such launcher; {suggestion(value, (file.stem for file in path.parent.glob('*.yaml')))}")
             preset: Any = OmegaConf.to_container(OmegaConf.load(path))
             found |= {name: value for name, value in preset.items() if name in LAUNCHER}
         elif key.startswith("launcher.") and name not in known:
-            raise ValueError(f"{word}: unknown; {nearest(key, (f'launcher.{other}' for other in known))}")
+            raise ValueError(f"{word}: unknown; {suggestion(key, (f'launcher.{other}' for other in known))}")
         elif key.startswith("launcher.") and name in LAUNCHER:
             found[name] = None if value == "null" else _positive(key, value) if name == "target_minutes" else int(_positive(key, value))
     return found

@@ -19,7 +19,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
-from eval.arguments import nearest, parse
+from echo.refusals import nearest, nearest_of
+from eval.arguments import parse
 from eval.store.compacted import record_files, scored
 from eval.store.records import Asked, Run, runs, sweeps
 from jobs.store.claims import Claims
@@ -108,7 +109,7 @@ def wishes(store: Path, experiment: str) -> list[tuple[Run, Asked]]:
         own = [sweep for sweep in sweeps(store) if sweep.experiment == experiment]
         if not own:
             there = sorted({sweep.experiment for sweep in sweeps(store) if sweep.experiment})
-            near = f"nearest is {nearest(experiment, there)} of {', '.join(there)}" if there else "it has none at all"
+            near = nearest_of(experiment, there) if there else "it has none at all"
             raise ValueError(f"experiment={experiment}: store {store} was never asked for it; {near}")
         return [(Run(path), asked) for sweep in own for path, asked in sweep.wishes]
     found = [(run, asked[-1]) for run in runs(store) if (asked := run.asked())]

@@ -10,7 +10,6 @@ store=DIR, max_workers=1 or backbone=tiny. Before the work starts it says how ma
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import sys
 import time
@@ -26,10 +25,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data.world.film import Render
+from echo.files import ROOT
+from echo.refusals import nearest_of
 from eval.figures import sweeps
 from eval.store.records import runs
 from jobs.launch import local, sweep
-from jobs.spec.config import ROOT
 from jobs.spec.plan import Job
 from jobs.store.folder import RunFolder
 from jobs.work import score
@@ -163,8 +163,7 @@ def _given(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
     only = next((word.removeprefix("only=") for word in reversed(words) if word.startswith("only=")), ",".join(TABLES))
     for experiment in only.split(","):
         if experiment not in TABLES:
-            near = difflib.get_close_matches(experiment, TABLES, 1, 0)[0]
-            raise ValueError(f"only={experiment}: no such table; nearest is {near} of {', '.join(TABLES)}")
+            raise ValueError(f"only={experiment}: no such table; {nearest_of(experiment, TABLES)}")
     settings = [word for word in words if "=" in word and not word.startswith("only=")]
     for word in settings:
         if word.partition("=")[0] in ("prompts", "seed", "experiment", "task", "method"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.world.film import Render
-from eval.store.origin import file_digest
+from echo.files import file_digest
 from jobs.spec import backbones
 from jobs.spec.config import located
 from jobs.spec.plan import Job

@@ -22,11 +22,11 @@ import av
 import numpy as np
 import pytest
 
+from echo.files import ROOT
 from echo.scene import BLOCK_S
 from eval.world.readings import motion_of, read, right_pairs, said
 from eval.world.scorer import EmbeddedScorer
 from jobs.live.player import KEPT
-from jobs.spec.config import ROOT
 from tests.browser.conftest import console_errors, until
 from tests.helpers.interrupts import hear_interrupts
 

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from echo.files import ROOT
 from eval.report import build
-from jobs.spec.config import ROOT
 from tests.browser.conftest import console_errors, settled, until, until_true
 from tests.helpers import reports
 from tests.helpers.toy import overrides

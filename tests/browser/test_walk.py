@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.spec.config import ROOT
+from echo.files import ROOT
 from tests.browser.conftest import console_errors, settled, until_true
 from tests.helpers.notebooks import cpu_s, overdue
 

@@ -16,12 +16,12 @@ import pytest
 from data.build_shots import ASKS, Log, load_bases, main, parse_answer, strays
 from data.chat import Endpoint, text_of
 from data.story import PLACES, Story, scenes_of
+from echo.files import ROOT
 from echo.scene import Transition, load_prompts
 from tests.data.test_stories import ACTS, SAMPLES, SUBJECT
 from tests.data.test_stories import PLACES as WHERE
 
 KEY = "sk-secret-key"
-ROOT = Path(__file__).resolve().parents[2]
 Reply = tuple[int, dict[str, str], Any]
 """Status, extra headers, body."""
 

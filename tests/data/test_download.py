@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from baselines.presets import preset
-from data.download import LOCK, ROOT, main, parse
+from data.download import LOCK, main, parse
 from data.hub import COMMIT, MANIFEST, Table
+from echo.files import ROOT
 
 COMMIT_1, COMMIT_2 = "1" * 40, "2" * 40
 NETWORK, ENCODER, BRANCH, SMALL = (bytes(range(256)) * count for count in (4000, 900, 700, 3))

@@ -6,8 +6,8 @@ import pytest
 
 from data import published
 from data.published import Side, claims, numbers, ours, unmapped
+from echo.files import ROOT
 from eval.protocol import TASKS
-from jobs.spec.config import ROOT
 
 
 def value(table: str, task: str, method: str, metric: str) -> float:

@@ -10,8 +10,7 @@ import numpy as np
 
 from echo.cache.policy import make, plans
 from echo.geometry import Geometry
-from echo.scene import Prompt, SceneStart, Script, Transition
-from eval.store.naming import prompt_digest
+from echo.scene import Prompt, SceneStart, Script, Transition, prompt_digest
 from jobs.work.video import VideoWriter
 from tests.helpers.stores import put, write
 

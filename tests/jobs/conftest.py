@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from jobs.spec.config import ROOT
+from echo.files import ROOT
 from tests.helpers.toy import overrides
 
 

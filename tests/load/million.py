@@ -20,11 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from echo.files import ROOT, digest
 from eval.arguments import answer, parse
 from eval.protocol import TASKS
-from eval.store.naming import digest
 from eval.store.origin import origin
-from jobs.spec.config import ROOT
 from jobs.store.compact import fold
 
 METHODS = tuple(f"method{index}" for index in range(9)) + ("echo",)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from echo.files import ROOT
 from eval.figures.command import orders
-from jobs.spec.config import ROOT
 from tests.helpers.notebooks import METADATA, NOTEBOOK_KB, NOTEBOOKS, PICTURE_KB, cleaned, faults, main, overdue, read, write
 from tests.test_documents import broken_links, commands
 from tests.test_documents import faults as misunderstood

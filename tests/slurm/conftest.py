@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from echo.files import ROOT
 from eval.store.records import runs
-from jobs.spec.config import ROOT
 from tests.slurm import sweeps
 
 SANDBOX = Path(__file__).with_name("sandbox.sh")

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from echo.files import ROOT
 from eval.store.records import runs
-from jobs.spec.config import ROOT
 from tests.helpers.interrupts import hear_interrupts
 
 UNITS = 12

@@ -11,8 +11,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from echo.files import ROOT
 from jobs.launch.slurm import job, split
-from jobs.spec.config import ROOT
 from jobs.spec.plan import prepare
 from jobs.store.folder import RunFolder
 from tests.helpers.toy import changed, overrides

@@ -13,7 +13,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from jobs.spec.config import ROOT
+from echo.files import ROOT
 from jobs.spec.plan import prepare
 from jobs.store.folder import RunFolder
 from tests.helpers.toy import changed, overrides

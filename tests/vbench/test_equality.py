@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from echo.files import ROOT
 from eval.vbench import package
 from eval.vbench.networks import images, interface, packages
-from jobs.spec.config import ROOT
 from tests.vbench.compared import our_radii, ours, theirs
 
 INSTALLED = not packages.missing(packages.PACKAGE)

@@ -29,8 +29,8 @@ from echo.memory import compression
 from echo.memory.state import EchoMemory
 from echo.policy import Echo
 from echo.recording import Recorder
+from echo.refusals import nearest
 from echo.scene import Prompt
-from eval.arguments import nearest
 
 RULES = {
     "calibrated": "calibrated centre",

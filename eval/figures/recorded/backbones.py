@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from baselines.presets import ROOT, make_policy, preset, prompt_set
+from baselines.presets import make_policy, preset, prompt_set
 from echo.cache.policy import Policy
+from echo.files import ROOT
+from echo.refusals import nearest
 from echo.scene import Prompt, load_prompts
-from eval.arguments import nearest
 
 if TYPE_CHECKING:
     from echo.backbone.interface import VideoModel

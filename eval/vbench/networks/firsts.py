@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from echo.files import file_digest
 from eval.measures.formulas import Frames, Vectors
-from eval.store.origin import file_digest
 from eval.vbench.networks import images
 from eval.vbench.networks.packages import need
 from eval.vbench.networks.weights import answer, choose_size, digest, drawn, fill, read, ready, renamed

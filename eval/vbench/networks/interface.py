@@ -9,12 +9,12 @@ drawn) and `dtype` ("fp32", "fp16", "bf16"); whose code runs is told in `eval.vb
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from echo.refusals import nearest
 from eval.measures.formulas import Vectors
 
 LEAST_SIDE_PX: Final = 128
@@ -68,7 +68,7 @@ VOCABULARY: Final = "bpe_simple_vocab_16e6.txt.gz"
 def network_class(name: str) -> Any:
     """The class of a network, imported now. Raises ValueError for an unknown name, or naming the package that is missing."""
     if name not in CLASSES:
-        raise ValueError(f"network {name!r}: one of {', '.join(CLASSES)}; nearest is {get_close_matches(name, CLASSES, 1, 0)[0]}")
+        raise ValueError(f"network {name!r}: one of {', '.join(CLASSES)}; nearest is {nearest(name, CLASSES)}")
     module, cls = CLASSES[name]
     return getattr(import_module(module), cls)
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from echo.files import replacing
 from eval.measures.formulas import Vectors
 from eval.vbench.networks.interface import FILES
 
@@ -133,9 +134,8 @@ def _is_script(path: Path) -> bool:
 
 def keep(path: Path, content: Mapping[str, Any]) -> None:
     """Write tensors by name, or a dictionary of them, as a file of torch's; it appears when it is whole."""
-    part = path.with_name(f"{path.name}.part")
-    torch.save(dict(content), part)
-    part.replace(path)
+    with replacing(path) as part:
+        torch.save(dict(content), part)
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, what: str, path: Path) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from echo.files import digest
 from echo.scene import Prompt, scene_blocks
-from eval.store.naming import digest
 from jobs.spec import identity
 from jobs.spec.config import parse_shard
 from jobs.spec.plan import Job

@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from echo.files import write_atomic
+from echo.files import ROOT, write_atomic
 from jobs.launch import local
 from jobs.launch.slurm import queue as slurm_queue
 from jobs.launch.slurm import split
 from jobs.launch.slurm import wait as slurm_wait
 from jobs.launch.slurm.job import Part, Work, untried
 from jobs.launch.slurm.split import Piece
-from jobs.spec.config import ROOT, build
+from jobs.spec.config import build
 from jobs.spec.plan import Job
 from jobs.store.folder import RunFolder
 from jobs.work.progress import say

@@ -9,12 +9,12 @@ import pytest
 from scipy import stats
 
 from data.published import Claim, Side, claims
+from echo.files import ROOT
 from eval.claims import ordering, verdicts
 from eval.claims import variants as reasons
 from eval.claims.verdicts import AGREE, DISAGREE, MISSING, UNSURE, Count, count, find, judge
 from eval.stats.statistics import Estimate
 from eval.store.selection import rows
-from jobs.spec.config import ROOT
 from tests.helpers.stores import put
 
 PROMPTS = 8

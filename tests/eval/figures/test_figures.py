@@ -16,13 +16,13 @@ import torch
 
 from baselines.presets import make_policy
 from echo.backbone.load import BackboneFile, load
+from echo.files import ROOT
 from echo.generate import generate
 from echo.recording import Recorder
 from echo.scene import Prompt
 from eval.figures import caches, command, fig3, output
 from eval.figures.output import Order
 from eval.figures.recorded import recall_frames
-from jobs.spec.config import ROOT
 from jobs.work.video import VideoWriter
 from tests.helpers.stores import put
 from tests.helpers.toy import TEXTS, write_backbone

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
+from echo.files import ROOT
 from eval.figures import mosaic
 from eval.figures import stills as sheet
 from eval.figures.mosaic import Strip, marks, native, stills
-from jobs.spec.config import ROOT
 from tests.helpers.toy import TEXTS, overrides
 
 

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from baselines.presets import ROOT, make_policy, prompt_set
+from baselines.presets import make_policy, prompt_set
 from echo.cache.plan import Kind
 from echo.cache.policy import plans
+from echo.files import ROOT
 from echo.geometry import Geometry
 from echo.routing import script_of
 from echo.scene import load_prompts

@@ -8,8 +8,8 @@ import tomllib
 
 import pytest
 
+from echo.files import ROOT
 from eval.pages import FOLDER, literal, render, source
-from jobs.spec.config import ROOT
 
 
 def test_data_cannot_leave_its_script():

@@ -12,9 +12,9 @@ from urllib.parse import unquote
 
 import pytest
 
+from echo.files import ROOT
 from eval.report import build
 from eval.tables import command
-from jobs.spec.config import ROOT
 from tests.helpers import reports
 from tests.helpers.stores import put
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import av
 import pytest
 
+from echo.files import ROOT
 from eval.study import command as study
 from eval.study import opinions
 from eval.study.order import order_of, shuffled, stirred
 from eval.study.page import strip
 from eval.tables import command as tables
-from jobs.spec.config import ROOT
 from tests.helpers import studies
 
 CRITERIA = list(opinions.CRITERIA)

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from echo.files import ROOT
 from eval import metrics
 from eval.tables import command as tables
 from eval.tables.grid import Column
 from eval.tables.latex import document
-from jobs.spec.config import ROOT
 from tests.helpers.stores import put, write
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))

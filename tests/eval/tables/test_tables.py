@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from echo.files import ROOT
 from echo.scene import Prompt
 from eval import metrics
 from eval.protocol import TASKS
@@ -20,7 +21,7 @@ from eval.tables.build import grid_of
 from eval.tables.grid import Cell, Row
 from eval.tables.latex import as_latex, document, escape
 from eval.tables.text import as_markdown, as_text
-from jobs.spec.config import ROOT, BackboneConfig, EvalConfig, MethodConfig, NoiseConfig, RunConfig, TaskConfig, VideoConfig
+from jobs.spec.config import BackboneConfig, EvalConfig, MethodConfig, NoiseConfig, RunConfig, TaskConfig, VideoConfig
 from jobs.spec.plan import Job
 from jobs.store.folder import Attempt, RunFolder, new_attempt, write_sweep
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from baselines.presets import ROOT
+from echo.files import ROOT
 from eval.arguments import answer
 from eval.vbench import video
 from eval.vbench.folder import command

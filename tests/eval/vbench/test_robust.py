@@ -20,8 +20,7 @@ import numpy as np
 import pytest
 import yaml
 
-from baselines.presets import ROOT
-from echo.files import write_atomic
+from echo.files import ROOT, write_atomic
 from eval.vbench import video
 from eval.vbench.kit import FIRSTS_OF, NEEDS, Kit, Wish
 from eval.vbench.measure import Layout

@@ -14,12 +14,12 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from echo.files import ROOT
 from jobs.launch.slurm import job as slurm_job
 from jobs.launch.slurm import queue as slurm_queue
 from jobs.launch.slurm import split, wait
 from jobs.launch.slurm import submit as slurm
 from jobs.launch.slurm.split import Measure, Piece
-from jobs.spec.config import ROOT
 from jobs.spec.mistakes import explain
 from jobs.spec.plan import prepare
 from jobs.store.folder import Attempt, RunFolder, new_attempt

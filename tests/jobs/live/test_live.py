@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from echo.backbone.interface import features
+from echo.files import ROOT
 from echo.routing import Routing, automatic, script_of
 from echo.scene import Prompt, SceneStart, TagMeaning, Transition, load_prompts, parse_prompt
 from eval.figures.trace import COLOURS, shipped_backbone
@@ -23,7 +24,6 @@ from jobs.live.desk import about, answers, visitor
 from jobs.live.player import Player
 from jobs.live.session import Refused, Session, can_recall, record
 from jobs.live.view import legend, picture, strip, thumbnail
-from jobs.spec.config import ROOT
 from jobs.spec.plan import prepare
 from jobs.store.folder import RunFolder
 from jobs.watch.forecast import composed

@@ -9,7 +9,9 @@ import sys
 
 import pytest
 
-from jobs.spec.config import ROOT, from_plain, nearest, parse_shard
+from echo.files import ROOT
+from echo.refusals import suggestion
+from jobs.spec.config import from_plain, parse_shard
 from jobs.spec.plan import prepare
 from tests.helpers.toy import changed, overrides
 
@@ -121,8 +123,8 @@ def test_shards():
 
 
 def test_nearest_or_all():
-    assert nearest("eco", ["echo", "other"]) == "nearest is echo"
-    assert nearest("zzz", ["b", "a"]) == "valid: a, b"
+    assert suggestion("eco", ["echo", "other"]) == "nearest is echo"
+    assert suggestion("zzz", ["b", "a"]) == "valid: a, b"
 
 
 @pytest.mark.parametrize(

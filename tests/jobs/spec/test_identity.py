@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
+from echo import files
 from echo.cache.policy import make
-from echo.scene import Prompt
-from eval.store import naming, origin
+from echo.scene import Prompt, prompt_digest
 from eval.tables.build import DEFAULTS
 from jobs.spec import identity
 from jobs.spec.config import (
@@ -119,17 +119,17 @@ def test_content_of_a_folder_enters_without_what_is_hidden(job, tmp_path):
 
 
 def test_digest_of_a_large_file_is_kept_beside_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(origin, "LARGE_BYTES", 4)
+    monkeypatch.setattr(files, "LARGE_BYTES", 4)
     path = tmp_path / "weights"
     path.write_bytes(b"large")
-    found = origin.file_digest(path)
+    found = files.file_digest(path)
     note = tmp_path / ".weights.blake2b"
     assert note.read_text(encoding="ascii").endswith(found)
     note.write_text(note.read_text(encoding="ascii").replace(found, "0" * 32), encoding="ascii")
-    origin._file_digest.cache_clear()
-    assert origin.file_digest(path) == "0" * 32, "another process reads the note, not the file"
+    files._file_digest.cache_clear()
+    assert files.file_digest(path) == "0" * 32, "another process reads the note, not the file"
     path.write_bytes(b"other bytes")
-    assert origin.file_digest(path) not in (found, "0" * 32), "a note of another version of the file counts for nothing"
+    assert files.file_digest(path) not in (found, "0" * 32), "a note of another version of the file counts for nothing"
 
 
 def test_undeclared_field_is_caught():
@@ -165,7 +165,7 @@ def test_prompt_content_enters_the_unit(job, field):
 
 def test_a_prompt_has_one_name_at_every_scale():
     scaled = dataclasses.replace(PROMPTS[0], durations_s=tuple(d * 0.1 for d in PROMPTS[0].durations_s))
-    assert naming.prompt_digest(scaled, 0.1) == naming.prompt_digest(PROMPTS[0], 1.0) != naming.prompt_digest(scaled, 1.0)
+    assert prompt_digest(scaled, 0.1) == prompt_digest(PROMPTS[0], 1.0) != prompt_digest(scaled, 1.0)
 
 
 def test_defaults_of_tables_are_those_of_the_config(job, plain):
@@ -204,9 +204,9 @@ def test_shard_of_a_job(job):
 
 def test_names_do_not_move():
     """Names are the keys of stored results: a change here throws every stored result away, so it must be meant."""
-    assert naming.digest({"b": 1, "a": [1.5, None, "ü"]}) == "36991a64fd5c0ab8cf97"
+    assert files.digest({"b": 1, "a": [1.5, None, "ü"]}) == "36991a64fd5c0ab8cf97"
 
 
 def test_numbers_that_are_not_finite_are_refused():
     with pytest.raises(ValueError):
-        naming.canonical({"x": float("nan")})
+        files.canonical({"x": float("nan")})

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
+from echo.files import ROOT
 from jobs.launch import local
-from jobs.spec.config import ROOT
 from jobs.spec.plan import prepare
 from jobs.store import claims
 from jobs.store.claims import STALE_S, Claims

@@ -11,11 +11,11 @@ import sys
 
 import pytest
 
+from echo.files import ROOT
 from eval.arguments import answer
 from eval.store import compacted
 from eval.store.records import Run
 from eval.tables import command
-from jobs.spec.config import ROOT
 from jobs.store import compact
 from tests.helpers.stores import put
 from tests.load import million

@@ -9,13 +9,12 @@ import tomllib
 
 import pytest
 
+from echo.files import ROOT
 from eval.store import origin
 from eval.vbench.networks.packages import DREAMSIM, INSTALL
 from jobs.launch import sweep
 from jobs.store import provenance
 from jobs.work import child
-
-ROOT = origin.ROOT
 
 
 @pytest.fixture

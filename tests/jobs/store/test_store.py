@@ -7,8 +7,7 @@ import os
 
 import pytest
 
-from echo.files import write_atomic
-from eval.store.naming import digest
+from echo.files import digest, write_atomic
 from eval.store.records import Run
 from jobs.spec.plan import prepare
 from jobs.store.folder import Attempt, RunFolder, new_attempt

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from echo.backbone.load import BackboneFile, load
+from echo.files import ROOT
 from jobs.train.backbone import Settings, Trainer, compare, export, train
 from jobs.train.data import make_batch
 from jobs.train.teacher_forcing import loss_of
 
 SMALL = Settings(plan="0:4", frames_per_step=45, dim=24, heads=2, layers=1, ffn_dim=32, freq_dim=16, text_dim=8, warm_up=2)
-ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
 
 

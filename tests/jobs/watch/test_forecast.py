@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from echo.files import ROOT
 from jobs.launch.slurm import split
-from jobs.spec.config import ROOT
 from jobs.spec.plan import prepare
 from jobs.store.folder import Attempt, RunFolder, new_attempt
 from jobs.watch import forecast

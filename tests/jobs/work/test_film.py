@@ -12,10 +12,10 @@ from data.world.film import Render, Way, truths
 from data.world.render import SIZE
 from data.world.words import parse
 from echo.cache.plan import Step
+from echo.files import ROOT
 from echo.geometry import Geometry
 from echo.scene import Prompt, SceneStart, load_prompts, scene_blocks
 from eval.store.records import runs
-from jobs.spec.config import ROOT
 from jobs.spec.plan import prepare
 from jobs.store.folder import new_attempt
 from jobs.work.worker import work

@@ -13,11 +13,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from echo.backbone.sizes import SIZES
+from echo.files import ROOT
 from echo.scene import load_prompts
 from eval.store.records import runs
 from jobs.launch import sweep
 from jobs.spec import backbones
-from jobs.spec.config import ROOT
 from jobs.spec.plan import prepare
 from tests.helpers.toy import write_prompts
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from echo.files import ROOT
 from eval.store.records import runs
 from jobs.launch import local
-from jobs.spec.config import ROOT
 from jobs.spec.plan import prepare
 from jobs.store.folder import new_attempt
 from jobs.work.worker import work

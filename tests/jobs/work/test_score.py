@@ -8,12 +8,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from echo.files import ROOT
 from echo.scene import scene_blocks
 from eval.store.records import runs
 from eval.vbench.borders import borders
 from eval.vbench.video import Facts
 from jobs.launch import local
-from jobs.spec.config import ROOT
 from jobs.spec.plan import prepare
 from jobs.store.claims import Claims
 from jobs.store.folder import RunFolder, new_attempt

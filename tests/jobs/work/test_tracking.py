@@ -13,8 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from echo.files import ROOT
 from eval.store.records import Run
-from jobs.spec.config import ROOT
 from jobs.spec.plan import prepare
 from jobs.store.folder import new_attempt
 from jobs.work import tracking
