@@ -3,41 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable
-from typing import TypeVar
 
 import pytest
 
-T = TypeVar("T")
-SIZE = (1280, 900)
-PATIENCE_S = 60.0
-"""For what a page does by and by: long on purpose, since nobody waits longer than it takes."""
-
-
-def console_errors(driver) -> list[str]:
-    """What the page has written to its console as an error since the last call, uncaught exceptions and missing files among it."""
-    return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
-
-
-def until(what: Callable[[], T], told: Callable[[], object] | str = "", seconds: float = PATIENCE_S) -> T:
-    """What is there at last. told: what was waited for, in case it never comes."""
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end, f"waited {seconds} s in vain: {told() if callable(told) else told}"
-        time.sleep(0.05)
-    return found
-
-
-def until_true(driver, script: str):
-    """Wait for a script's answer to be true; the answer."""
-    return until(lambda: driver.execute_script(script), f"never true: {script}")
-
-
-def settled(driver) -> None:
-    """Wait for two frames: by then a page has heard of scrolling, and its observers of what is in sight."""
-    frames = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 0)));"
-    driver.execute_async_script(frames)
+from tests.helpers.browsing import PATIENCE_S, SIZE, console_errors
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,9 @@ from echo.scene import BLOCK_S
 from eval.world.readings import motion_of, read, right_pairs, said
 from eval.world.scorer import EmbeddedScorer
 from jobs.live.player import KEPT
-from tests.browser.conftest import console_errors, until
+from tests.helpers.browsing import console_errors
 from tests.helpers.interrupts import hear_interrupts
+from tests.helpers.waiting import until
 
 pytestmark = pytest.mark.slow
 FIRST, CUT, BACK = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from eval.pages import render
-from tests.browser.conftest import console_errors, until
+from tests.helpers.browsing import console_errors
+from tests.helpers.waiting import until
 
 pytestmark = pytest.mark.slow
 

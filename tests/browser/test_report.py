@@ -13,9 +13,10 @@ import pytest
 
 from echo.files import ROOT
 from eval.report import build
-from tests.browser.conftest import console_errors, settled, until, until_true
 from tests.helpers import reports
+from tests.helpers.browsing import console_errors, settled, until_true
 from tests.helpers.toy import overrides
+from tests.helpers.waiting import until
 
 pytestmark = pytest.mark.slow
 

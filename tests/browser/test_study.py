@@ -17,8 +17,9 @@ from eval.study import command as study
 from eval.study import opinions
 from eval.study.order import order_of
 from eval.tables import command as tables
-from tests.browser.conftest import console_errors, until
 from tests.helpers import studies
+from tests.helpers.browsing import console_errors
+from tests.helpers.waiting import until
 
 pytestmark = pytest.mark.slow
 CRITERIA = list(opinions.CRITERIA)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from echo.files import ROOT
-from tests.browser.conftest import console_errors, settled, until_true
+from tests.helpers.browsing import console_errors, settled, until_true
 from tests.helpers.notebooks import cpu_s, overdue
 
 pytestmark = pytest.mark.slow

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from baselines.presets import preset
 from echo.backbone.wan import WanConfig, WanModel
-from echo.cache import policy as policies
-from echo.cache.policy import Policy
 from echo.geometry import Geometry
 
 torch.set_num_threads(1)
@@ -32,16 +28,3 @@ def model() -> WanModel:
 def texts() -> Tensor:
     """Text rows of eight scenes, [8, 6, 16]."""
     return torch.randn(8, 6, 16, generator=torch.Generator().manual_seed(3))
-
-
-def make(name: str, **changes: object) -> Policy:
-    """A preset with changed settings; nested ones with a double underscore."""
-    dotted = [f"{key.replace('__', '.')}={value}" for key, value in changes.items()]
-    settings = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(preset("method", name)), OmegaConf.from_dotlist(dotted)))
-    return policies.make(settings["policy"], {key: value for key, value in settings.items() if key not in ("name", "policy")})
-
-
-def report(ours: Tensor, other: Tensor) -> str:
-    """Largest and mean difference, for messages of failed comparisons."""
-    difference = (ours - other).abs()
-    return f"max {difference.max():.3g}, mean {difference.mean():.3g}"

@@ -7,7 +7,7 @@ import pytest
 from echo import routing
 from echo.routing import Feature, RecallJump, Router, Routing
 from echo.scene import Prompt, TagMeaning, Transition
-from tests.echo.conftest import make
+from tests.helpers.policies import make
 
 A = "a red ball rolls left across a striped meadow with tall poppies"
 B = "a red ball rests inside a dotted cavern full of crystals"

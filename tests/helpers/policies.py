@@ -1,6 +1,19 @@
-"""The shared list: every policy's preset of conf/method, some with settings that stress them. A new policy adds one row."""
+"""The shared list: every policy's preset of conf/method, some with settings that stress them. A new policy adds one row.
+
+And how tests make policies and ask them for single plans.
+"""
 
 from __future__ import annotations
+
+import pytest
+from omegaconf import OmegaConf
+
+from baselines.presets import preset
+from echo.cache import policy as policies
+from echo.cache.plan import Plan, Step
+from echo.cache.policy import Policy
+from echo.geometry import Geometry
+from echo.scene import SceneStart, Script, Transition
 
 PRESETS: list[tuple[str, dict[str, object]]] = [
     ("echo", {}),
@@ -67,3 +80,40 @@ PRESETS: list[tuple[str, dict[str, object]]] = [
     ("longlive_echo_decay_90", {}),
     ("longlive_echo_decay_80", {}),
 ]
+
+S, HARD, RECALL = Transition.smooth, Transition.hard, Transition.recall
+SCRIPTS = {
+    "long": Script((SceneStart(0),), 60),
+    "smooth": Script((SceneStart(0), SceneStart(13, S), SceneStart(27, S), SceneStart(30, S)), 45),
+    "hard": Script((SceneStart(0), SceneStart(1, HARD, None, 45), SceneStart(14, HARD, None, 45)), 30),
+    "recall": Script((SceneStart(0), SceneStart(13, HARD, None, 45), SceneStart(27, RECALL, 0, 3), SceneStart(30, RECALL, 1, 30)), 50),
+    "mixed": Script((SceneStart(0), SceneStart(2, S), SceneStart(5, RECALL, 0, 6), SceneStart(14, S), SceneStart(25, HARD, None, 45)), 40),
+}
+GEOMETRIES = [Geometry(2, 2, 16, 2, 3), Geometry(1, 1, 8, 1, 1, frames_per_block=3, window_frames=21)]
+
+
+def rows() -> list[object]:
+    return [
+        pytest.param(name, changes, id=name + "".join(f"-{key}={value}" for key, value in changes.items())) for name, changes in PRESETS
+    ]
+
+
+def make(name: str, **changes: object) -> Policy:
+    """A preset with changed settings; nested ones with a double underscore."""
+    dotted = [f"{key.replace('__', '.')}={value}" for key, value in changes.items()]
+    settings = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(preset("method", name)), OmegaConf.from_dotlist(dotted)))
+    return policies.make(settings["policy"], {key: value for key, value in settings.items() if key not in ("name", "policy")})
+
+
+def at(name: str, block: int, *starts: SceneStart, **changes: object) -> Plan:
+    return make(name, **changes).plan(Step(block, (SceneStart(0), *starts), GEOMETRIES[0]))
+
+
+def vector(plan: Plan) -> str:
+    """`source@position` for every key, frames as bare numbers."""
+    sources = [(source[1:] if source[1:].isdigit() else source, position) for source, position in plan.key_positions()]
+    return " ".join(f"{source}@{position}" for source, position in sources)
+
+
+def recache(name: str, block: int, **changes: object) -> Plan | None:
+    return make(name, **changes).recache(Step(block, (SceneStart(0), SceneStart(block, HARD)), GEOMETRIES[0]))

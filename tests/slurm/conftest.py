@@ -12,7 +12,8 @@ import pytest
 
 from echo.files import ROOT
 from eval.store.records import runs
-from tests.slurm import sweeps
+from tests.helpers import slurm as sweeps
+from tests.helpers.waiting import until
 
 SANDBOX = Path(__file__).with_name("sandbox.sh")
 MOST = 4
@@ -71,5 +72,5 @@ def cancelled(cluster):
     """Leaves no job behind."""
     yield
     sweeps.slurm("scancel", "--full", "--user=root")
-    sweeps.until(lambda: not sweeps.slurm("squeue", "-h"), 120)
+    until(lambda: not sweeps.slurm("squeue", "-h"), "an empty queue")
     sweeps.slurm("scontrol", "update", "nodename=node[1-2]", "state=resume", check=False)

@@ -22,9 +22,10 @@ import time
 import pytest
 
 from eval.store.records import runs
-from tests.slurm import sweeps
+from tests.helpers import slurm as sweeps
+from tests.helpers.slurm import Maker, attempts, closed, finish, held, records, restarts, running, slurm, start
+from tests.helpers.waiting import until
 from tests.slurm.conftest import MOST
-from tests.slurm.sweeps import Maker, attempts, closed, finish, held, records, restarts, running, slurm, start, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster", "cancelled")]
 
@@ -123,7 +124,7 @@ def test_a_node_set_down(tmp_path, whole):
     with held(tmp_path) as working:
         node = slurm("squeue", "-h", "-r", "-j", working[0].job, "-o", "%N")
         slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-        until(lambda: slurm("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i"), 60)
+        until(lambda: slurm("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i"), "a pending job")
     finish(command)
     whole(tmp_path)
     until(lambda: restarts(tmp_path))

@@ -88,7 +88,7 @@ def main(target):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         word_pieces(folder / "cache")
-        from tests.vbench import made
+        from tests.helpers import vbench_files as made
 
         files, paths = made.write(folder / "weights", "true"), made.videos(folder / "videos")
         mine = ours(files, paths, made.PROMPTS, folder / "records")

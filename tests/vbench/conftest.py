@@ -11,6 +11,6 @@ def files(tmp_path_factory):
     """Random weights in published files, by network."""
     assert not packages.missing(packages.PACKAGE), packages.missing(packages.PACKAGE)
     word_pieces(tmp_path_factory.mktemp("cache") / "pieces")
-    from tests.vbench import made
+    from tests.helpers import vbench_files as made
 
     return made.write(tmp_path_factory.mktemp("weights"), "tiny")

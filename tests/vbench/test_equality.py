@@ -19,7 +19,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="session")
 def both(files, tmp_path_factory):
-    from tests.vbench import made
+    from tests.helpers import vbench_files as made
 
     paths = made.videos(tmp_path_factory.mktemp("videos"))
     with ThreadPoolExecutor() as pool:  # the package has a process of its own
@@ -73,7 +73,7 @@ SLIPS = {
 @needs_package
 @pytest.mark.parametrize("dimension", SLIPS)
 def test_a_small_slip_is_seen(dimension, both, files, tmp_path, monkeypatch):
-    from tests.vbench import made
+    from tests.helpers import vbench_files as made
 
     (place, slip), (_, answers, paths) = SLIPS[dimension], both
     module = torch.Tensor if place.startswith("torch") else images
@@ -94,7 +94,7 @@ def test_one_update_less_of_raft_is_seen(both, files, monkeypatch):
 @needs_package
 def test_a_folder_is_scored_by_both_with_one_command(files, tmp_path):
     from eval.vbench.folder import command
-    from tests.vbench import made
+    from tests.helpers import vbench_files as made
     from tests.vbench.compared import HERE
 
     videos, weights = made.videos(tmp_path / "videos"), tmp_path / "weights"

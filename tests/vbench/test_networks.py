@@ -115,7 +115,7 @@ def test_sentences_are_cut_as_openai_and_viclip_cut_them(files):
 def test_text_features_are_openais(files):
     import clip
 
-    from tests.vbench.made import PROMPTS
+    from tests.helpers.vbench_files import PROMPTS
 
     model, _ = clip.load(str(files["clip_b32"]), device="cpu")
     with torch.no_grad():

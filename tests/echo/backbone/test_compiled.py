@@ -18,7 +18,8 @@ from echo.geometry import Geometry
 from echo.noise import keyed_noise
 from echo.rollout import Rollout
 from echo.scene import Transition
-from tests.echo.conftest import make, report
+from tests.helpers.compare import report
+from tests.helpers.policies import make
 
 
 @pytest.mark.slow

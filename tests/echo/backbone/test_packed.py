@@ -12,7 +12,8 @@ from echo.geometry import Geometry
 from echo.noise import keyed_noise
 from echo.rollout import Rollout
 from echo.scene import Transition
-from tests.echo.conftest import make, report
+from tests.helpers.compare import report
+from tests.helpers.policies import make
 
 SIZES = Geometry(layers=2, heads=4, head_dim=12, grid_height=2, grid_width=3)
 

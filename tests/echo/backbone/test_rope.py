@@ -7,7 +7,7 @@ import math
 import torch
 
 from echo.backbone import rope
-from tests.echo.conftest import report
+from tests.helpers.compare import report
 
 
 def test_split_is_wan_s() -> None:

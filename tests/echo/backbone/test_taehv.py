@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from echo.backbone.taehv import TaehvCodec, TaehvDecoder, check
-from tests.echo.conftest import report
+from tests.helpers.compare import report
 
 PUBLISHED = {
     "decoder.1.weight": (256, 16, 3, 3), "decoder.1.bias": (256,), "decoder.3.conv.0.weight": (256, 512, 3, 3),

@@ -17,7 +17,7 @@ from echo.backbone import umt5
 from echo.backbone.extras import need
 from echo.backbone.load import DTYPES
 from echo.backbone.umt5 import Umt5Text
-from tests.echo.conftest import report
+from tests.helpers.compare import report
 
 TEXTS = [
     "A  lanky ferry mechanic\t<slowly> tightens a valve &amp;amp; waits.\n",

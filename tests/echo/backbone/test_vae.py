@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from echo.backbone.extras import need
 from echo.backbone.vae import CHANNELS, LATENT_MEAN, LATENT_STD, WanCodec, check
-from tests.echo.conftest import report
+from tests.helpers.compare import report
 
 BASE = 4
 

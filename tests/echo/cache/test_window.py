@@ -20,7 +20,8 @@ from echo.noise import keyed_noise, stream_seed
 from echo.rollout import Rollout
 from echo.sampler import schedule
 from echo.scene import Transition
-from tests.echo.conftest import make, report
+from tests.helpers.compare import report
+from tests.helpers.policies import make
 
 ANSWER = Slot(2, 0, Kind.ANCHOR), Slot("gem", 1, Kind.RECALLED), Slot(COMPRESSED, 2, Kind.COMPRESSED), Slot(0, 9, Kind.RECENT)
 

@@ -11,7 +11,7 @@ from echo.backbone.rope import temporal_frequencies
 from echo.memory import compression, decay, recall
 from echo.memory.anchors import Rolling, anchors, insertion
 from echo.memory.settings import DecayMap, RecallFrame, RecallPart
-from tests.echo.conftest import report
+from tests.helpers.compare import report
 
 B, T, S, H, D = 2, 5, 6, 3, 16
 OFFSETS = (1, 2, 4, 8, 16)

@@ -21,7 +21,7 @@ from echo.memory.state import EchoMemory
 from echo.noise import keyed_noise
 from echo.policy import Echo
 from echo.rollout import Rollout
-from tests.echo.conftest import make
+from tests.helpers.policies import make
 
 GEOMETRIES = [Geometry(2, 2, 16, 2, 3), Geometry(1, 3, 8, 1, 2), Geometry(1, 1, 32, 3, 2)]
 

@@ -20,8 +20,8 @@ from echo.noise import keyed_noise
 from echo.rollout import Rollout
 from echo.sampler import schedule
 from echo.scene import SceneStart, Script, Transition
-from tests.echo.conftest import make, report
-from tests.echo.test_policies import GEOMETRIES, SCRIPTS, rows
+from tests.helpers.compare import report
+from tests.helpers.policies import GEOMETRIES, SCRIPTS, make, rows
 
 S, HARD, RECALL = Transition.smooth, Transition.hard, Transition.recall
 CHAIN = (SceneStart(0), SceneStart(4, HARD, None, 45), SceneStart(8, RECALL, 0, 4), *(SceneStart(4 * s, S) for s in range(3, 22)))

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from jobs.store.folder import new_attempt
 from jobs.work.worker import work
 from tests.helpers.interrupts import hear_interrupts
 from tests.helpers.toy import changed, overrides, write_prompts
+from tests.helpers.waiting import until
 
 COUNT = 4
 SCENE_S = 9.0
@@ -101,13 +101,6 @@ def alive(process: int) -> bool:
         return False
 
 
-def wait_for(condition) -> None:
-    end = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(toy, tmp_path_factory):
     """Hashes of all units of a multirun that nobody disturbed."""
@@ -124,12 +117,12 @@ def test_killed_three_times_and_resumed(toy, tmp_path, uninterrupted):
     for kill in range(3):
         before = len(records(store))
         process = start(toy, store, "seed=0,1", "-m", "max_workers=1", wait_while=wait_while)
-        wait_for(lambda seen=before, command=process: len(records(store)) > seen or command.poll() is not None)
+        until(lambda seen=before, command=process: len(records(store)) > seen or command.poll() is not None)
         assert process.poll() is None, process.communicate()
         workers = children(process.pid)
         workers += [job for worker in workers for job in children(worker)]
         os.kill(workers[0] if kill == 2 else process.pid, signal.SIGKILL)
-        wait_for(lambda pids=tuple(workers): not any(map(alive, pids)))
+        until(lambda pids=tuple(workers): not any(map(alive, pids)))
         wait_while.unlink()
         process.communicate(timeout=LIMIT_S)
         assert process.returncode == (1 if kill == 2 else -signal.SIGKILL)
@@ -219,7 +212,7 @@ def test_dead_job_hides_nothing(toy, tmp_path):
     """A job whose process dies is named with its last words; the other job's videos are all there."""
     store, wait_while = tmp_path / "store", tmp_path / "wait"
     process = start(toy, store, "seed=0,1", "-m", "max_workers=1", wait_while=wait_while)
-    wait_for(lambda: len(records(store)) >= 1)
+    until(lambda: len(records(store)) >= 1)
     os.kill(children(process.pid)[0], signal.SIGKILL)
     wait_while.unlink()
     _, told = process.communicate(timeout=LIMIT_S)
@@ -232,12 +225,12 @@ def test_every_job_is_a_fresh_process_of_a_worker_that_outlives_it(toy, tmp_path
     """The first of two jobs is killed: it alone is the loss, and the next comes from the same worker."""
     store, wait_while = tmp_path / "store", tmp_path / "wait"
     process = start(toy, store, "seed=0,1", "-m", "max_workers=1", wait_while=wait_while)
-    wait_for(lambda: len(records(store)) >= 1)
+    until(lambda: len(records(store)) >= 1)
     (worker,) = children(process.pid)
     (job,) = children(worker)
     assert [attempt["pid"] for attempt in attempts(store)] == [job] != [worker]
     os.kill(job, signal.SIGKILL)
-    wait_for(lambda: any(record["seed"] == 1 for record in records(store)))
+    until(lambda: any(record["seed"] == 1 for record in records(store)))
     assert children(process.pid) == [worker] and job not in children(worker)
     wait_while.unlink()
     _, told = process.communicate(timeout=LIMIT_S)
@@ -253,7 +246,7 @@ def attempts(store: Path) -> list[dict]:
 def test_interrupt_ends_the_workers(toy, tmp_path):
     store = tmp_path / "store"
     process = start(toy, store, "seed=0,1,2,3", "-m", "max_workers=1", wait_while=tmp_path / "wait")
-    wait_for(lambda: len(records(store)) >= 1)
+    until(lambda: len(records(store)) >= 1)
     workers = children(process.pid)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=LIMIT_S)

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 from echo.files import ROOT
 from eval.store.records import runs
 from tests.helpers.interrupts import hear_interrupts
+from tests.helpers.waiting import until
 
 UNITS = 12
 PROMPTS = 6
@@ -49,14 +49,6 @@ def finish(command: subprocess.Popen[str], status: int = 0, limit_s: float = 300
 def slurm(*command: str, check: bool = True) -> str:
     """What a command of SLURM prints."""
     return subprocess.run(command, capture_output=True, text=True, check=check, timeout=60).stdout.strip()
-
-
-def until(condition, limit_s: float = 120) -> None:
-    """Waits for something to become true."""
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def records(store: Path) -> list[dict]:

@@ -128,7 +128,7 @@ def _write_others(files, size, generator):
     amt = build_from_cfg({"name": "networks.AMT-S.Model", "params": {"corr_radius": 3, "corr_lvls": 4, "num_flows": 3}})
     torch.save({"state_dict": amt.state_dict()}, files["amt"])
     if size == "tiny":
-        exec((Path(__file__).parent / "small_viclip.py").read_text(encoding="utf-8"), {"__name__": "setup"})
+        exec((Path(__file__).parents[1] / "vbench" / "small_viclip.py").read_text(encoding="utf-8"), {"__name__": "setup"})
     shapes = {name: value.shape for name, value in viclip.ViCLIP(pretrain=None).state_dict().items()}
     torch.save({"model": {name: draw(tuple(shape), name, generator) for name, shape in shapes.items()}}, files["viclip"])
 

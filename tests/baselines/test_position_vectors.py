@@ -15,7 +15,7 @@ from echo.cache.policy import plans
 from echo.geometry import Geometry
 from echo.scene import SceneStart, Script, Transition
 from eval.figures import trace
-from tests.echo.conftest import make
+from tests.helpers.policies import make
 
 Keys = list[tuple[str, int | None]]
 SIZES = Geometry(1, 1, 6, 1, 1)
