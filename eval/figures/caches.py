@@ -14,7 +14,7 @@ from echo.cache.policy import plans
 from echo.geometry import Geometry
 from echo.refusals import nearest
 from echo.routing import script_of
-from eval.figures import output, stills, style
+from eval.figures import output, sheets, style
 from eval.figures.output import Order
 from eval.figures.recorded.backbones import Loader, policy, prompt_of
 from eval.figures.trace import COLOURS, embed
@@ -103,7 +103,7 @@ def _stored(store: Path, task: str, seed: int, prompt: str) -> dict[str, list[An
     if task not in tasks(store):
         return {}
     found = {}
-    for row in stills.rows_of(store, task, seed):
+    for row in sheets.rows_of(store, task, seed):
         if prompt in row.videos and not row.calibration:
             video = row.videos[prompt].path
             trace = video.with_name(video.name.removesuffix(video.suffix) + ".trace.jsonl")

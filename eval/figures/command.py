@@ -26,7 +26,7 @@ from eval.figures.recorded.backbones import Loader, embedded
 
 MODULES = {
     "fig3": "fig3", "fig4": "fig4", "fig5": "sheets", "fig6": "sheets", "fig7": "sheets", "fig8": "sheets", "fig9": "sheets",
-    "fig10": "fig10", "fig11": "sheets", "cache": "caches", "lambda": "curves", "budget": "curves",
+    "fig10": "fig10", "fig11": "sheets", "cache": "caches", "lambda": "sweeps", "budget": "sweeps",
 }  # fmt: skip
 """Figure -> module of `eval.figures` with KEYS and `make`."""
 COMMON = {"store": "results", "--output": ""}
@@ -55,7 +55,7 @@ def orders(words: Sequence[str]) -> dict[str, Order]:
     for name in names:
         values = {key: given[key] if key in said else default for key, default in own[name].items()}
         shown = [name, *(word for word in words if word.partition("=")[0] in own[name] or word.startswith("store="))]
-        found[name] = Order(values | {"store": given["store"]}, folder, tuple(shown))
+        found[name] = Order(values | {"store": given["store"]}, folder, tuple(shown), "eval.figures.command")
     return found
 
 

@@ -118,11 +118,6 @@ class _Layout:
         return self.below + LINE + MARGIN
 
 
-def draw(strips: Sequence[Strip], times_s: Sequence[float], texts: Sequence[tuple[int, str]], title: str, out: Path) -> None:
-    """Write a sheet of one section as a PNG of 256 colours to `out`; the other arguments as of `Section`."""
-    style.save(compose([Section(strips, times_s, texts, title)]), out, dpi=DPI)
-
-
 def compose(sections: Sequence[Section]) -> Any:
     """The figure of a sheet, a section below the other, at `DPI`."""
     placed, top = list[_Layout](), 0

@@ -29,7 +29,7 @@ class Order:
     given: Mapping[str, str]
     folder: Path
     words: tuple[str, ...] = ()
-    module: str = "eval.figures.command"
+    module: str = "figures"
 
     def number(self, key: str, least: int = 0) -> int:
         """A whole number. Raises ValueError in one line."""

@@ -1,16 +1,39 @@
-"""Figs 5 to 9 and 11: contact sheets from a store; methods downwards, time to the right, a section for each prompt or task."""
+"""Contact sheets from a store: methods downwards, time to the right, scene borders marked, prompts above; Figs 5 to 9 and 11 too.
+
+    python -m eval.figures.sheets task=recall [store=results] [method=NAME,NAME] [prompt=ID] [seed=0] [every_s=S] [--output FILE.png]
+    python -m eval.figures.sheets task=all --output docs
+
+Shows the newest run, by its last start, of every preset and its settings (newer weights take the place of older ones), or of the
+presets named; rendered rows stand apart at the end. Without prompt=ID the first prompt that all of them have. `every_s` is a twelfth
+of the video by default. With task=all, or several, the output is a folder, which gets a sheet for each task of the store.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from eval.figures import mosaic, output, stills, style
+from echo.files import ROOT
+from echo.refusals import nearest_of
+from echo.scene import BLOCK_S, FPS, load_prompts
+from eval.arguments import parse
+from eval.figures import mosaic, output, style
+from eval.figures.mosaic import Section, Strip, marks, stills
 from eval.figures.output import Order
 from eval.figures.recorded.backbones import Loader
-from eval.store.selection import tasks
+from eval.store.records import Run, flat, runs
+from eval.store.selection import WEIGHTS, tasks
 
+OPTIONS = {"task": "", "store": "results", "method": "", "prompt": "", "seed": "0", "every_s": "", "--output": ""}
+COLUMNS = 12
+USUAL = "tiny"
+LAST = ("oracle", "render_truth", "render_other", "render_shuffled")
+"""Presets that stand below the others, in this order."""
 KEYS = {"seed": "0", "prompt": "", "every_s": "", "task": "", "method": "", "prompts": "1"}
 CUTS = "self_forcing_recache,infinity_rope,longlive,echo,longlive_echo"
 LONG = "self_forcing,infinity_rope,deep_forcing_official,rolling_sink,echo"
@@ -32,18 +55,147 @@ TITLES = {
 }
 
 
+@dataclass(frozen=True)
+class Shot:
+    """A video, the seconds at which its scenes begin (the first left out) and how long it is."""
+
+    path: Path
+    borders: list[float]
+    duration_s: float
+
+
+@dataclass
+class Row:
+    """A method's videos of one task and seed by prompt id; `prompt_set` is the file that their prompts came from."""
+
+    label: str
+    preset: str = ""
+    backbone: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    videos: dict[str, Shot] = field(default_factory=dict)
+    prompt_set: str = ""
+    calibration: bool = False
+
+
+def rows_of(store: Path, task: str, seed: int) -> list[Row]:
+    """The newest run of every preset and its settings that has videos, of the newest version of the code alone.
+
+    Raises:
+        ValueError: in one line, where there is none.
+    """
+    there = [(*_row(run), run.spec["key"]["epoch"]) for run in runs(store) if run.path.parts[-4] == task and run.spec["seed"] == seed]
+    there = sorted((one for one in there if one[0].videos), key=lambda one: one[1])
+    newest = {(row.backbone, row.preset, repr(sorted(row.settings.items()))): row for row, _, epoch in there if epoch == there[-1][2]}
+    if not newest:
+        raise ValueError(f"{store}: no videos of task {task!r} at seed {seed}; make some with python run.py task={task} seed={seed}")
+    return list(newest.values())
+
+
+def arrange(rows: Sequence[Row], methods: Sequence[str]) -> list[Row]:
+    """The rows of the presets named, in that order, else all by name; labels that tell them apart.
+
+    Rendered rows stand last, and once: they are the same beside any backbone.
+    """
+    there = sorted({row.preset for row in rows})
+    order = list(methods) or [name for name in there if name not in LAST] + [name for name in LAST if name in there]
+    usual = {row.preset for row in rows if row.backbone == USUAL}
+    found = [row for row in rows if row.preset in order and not (row.calibration and row.backbone != USUAL and row.preset in usual)]
+    found.sort(key=lambda row: (row.calibration, order.index(row.preset), row.backbone))
+    return [replace(row, label=_label(row, found)) for row in found]
+
+
+def _row(run: Run) -> tuple[Row, str]:
+    """What a run has to show, and the name of its last start."""
+    settings = dict(flat(run.spec["key"]["pixels"]))
+    for key in WEIGHTS:  # a run of older weights gives way to one of newer
+        settings.pop(key, None)
+    starts = sorted((run.path / "attempts").glob("*.json"))
+    config = json.loads(starts[-1].read_text(encoding="utf-8")).get("config", {}) if starts else {}
+    row = Row(run.spec["method"]["label"], run.spec["method"]["name"], run.path.parts[-5], settings, calibration=run.calibration)
+    row.prompt_set = str(config.get("task", {}).get("prompt_set", ""))
+    for record in run.settled(None).done.values():
+        row.videos[record["prompt"]] = Shot(run.path / "units" / record["files"]["video"], *_times(run, record))
+    return row, starts[-1].stem if starts else ""
+
+
+def _label(row: Row, rows: Sequence[Row]) -> str:
+    """The method's label, with what tells it from another row of the same: its backbone, its preset, the settings that differ."""
+    twins = [other for other in rows if other.label == row.label]
+    words = [row.preset] if len({other.preset for other in twins}) > 1 else []
+    like = [other for other in twins if other.preset == row.preset and other.backbone == row.backbone]
+    differ = [key for key in row.settings if len({repr(other.settings.get(key)) for other in like}) > 1]
+    words += [f"{key.removeprefix('method.settings.')}={row.settings[key]}" for key in differ]
+    words += [f"on {row.backbone}"] if row.backbone != USUAL and len({other.backbone for other in rows}) > 1 else []
+    return "\n".join([row.label, *words])
+
+
+def _times(run: Run, record: dict[str, Any]) -> tuple[list[float], float]:
+    """Seconds at which scenes begin, the first left out, and the length of the video, read off the unit's trace."""
+    lines = (run.path / "units" / record["files"]["trace"]).read_text(encoding="utf-8").splitlines()
+    scenes = [json.loads(line)["scene"] for line in lines]
+    return [BLOCK_S * block for block in range(1, len(scenes)) if scenes[block] != scenes[block - 1]], BLOCK_S * len(scenes)
+
+
+def shared_prompt(rows: Sequence[Row], wanted: str) -> str:
+    """The wanted prompt, or the first that every row has. Raises ValueError where a row lacks it."""
+    common = sorted(set.intersection(*(set(row.videos) for row in rows)))
+    if not wanted:
+        if not common:
+            raise ValueError("no prompt has a video of every method; name one with prompt=ID or the methods with method=NAME,NAME")
+        return common[0]
+    if wanted not in common:
+        raise ValueError(f"prompt {wanted!r} lacks a video of some method; the prompts that all have are {', '.join(common[:8])}")
+    return wanted
+
+
+def sentences(rows: Sequence[Row], prompt: str) -> tuple[str, ...]:
+    """The scenes of a prompt, from the prompt set that its runs name; none if that is no longer there."""
+    for row in rows:
+        path = ROOT / row.prompt_set
+        if row.prompt_set and path.is_file():
+            return next((one.scenes for one in load_prompts(path) if one.id == prompt), ())
+    return ()
+
+
+def section(rows: Sequence[Row], prompt: str, every_s: float | None, title: str) -> Section:
+    """One prompt's stills of all rows. Raises ValueError if videos are shorter than the time between stills, or of several sizes."""
+    shots = [row.videos[prompt] for row in rows]
+    every = every_s or max(shot.duration_s for shot in shots) / COLUMNS
+    strips = [Strip(row.label, stills(shot.path, every), marks(shot.borders, every), row.calibration) for row, shot in zip(rows, shots)]
+    sizes = {f"{strip.frames.shape[2]}x{strip.frames.shape[1]}": row.preset for strip, row in zip(strips, rows)}
+    if len(sizes) > 1:
+        told = ", ".join(f"{preset} {size} px" for size, preset in sizes.items())
+        raise ValueError(f"{title}: frames of several sizes ({told}); name rows of one size with method=NAME,NAME")
+    columns = max(len(strip.frames) for strip in strips)
+    starts = [0, *sorted(marks(shots[0].borders, every))]
+    texts = [(start, text) for start, text in zip(starts, sentences(rows, prompt)) if start < columns]
+    title += "; red: a scene begins" if any(strip.cuts for strip in strips) else ""
+    return Section(strips, [(column + 0.5) * every for column in range(columns)], texts, title)
+
+
+def every_of(text: str) -> float | None:
+    """Seconds between stills, None for the default. Raises ValueError in one line."""
+    try:
+        value = float(text) if text else None
+    except ValueError:
+        value = 0.0
+    if value is not None and not 1 / FPS <= value < math.inf:
+        raise ValueError(f"every_s={text}: seconds between stills, {1 / FPS} (one frame) or more, for example every_s=4")
+    return value
+
+
 def make(name: str, order: Order, load: Loader) -> list[Path]:
     """Draw from the store; the files. Raises ValueError in one line, with the command that makes what is missing."""
     given = order.given
-    store, seed, every_s = Path(given["store"]), order.number("seed"), stills.every_of(given["every_s"])
+    store, seed, every_s = Path(given["store"]), order.number("seed"), every_of(given["every_s"])
     wanted = [task for task in given["task"].split(",") if task]
     rows = _rows(store, wanted, order, seed)
-    sections, numbers = list[mosaic.Section](), list[dict[str, Any]]()
+    sections, numbers = list[Section](), list[dict[str, Any]]()
     for task in wanted:
         for prompt in _prompts(rows[task], order, task):
-            world = "; embedded world" if all(row.backbone.startswith(stills.USUAL) for row in rows[task]) else ""
+            world = "; embedded world" if all(row.backbone.startswith(USUAL) for row in rows[task]) else ""
             title = f"{TITLES.get(task, task)}: {prompt}, seed {seed}{world}"
-            sections.append(stills.section(rows[task], prompt, every_s, title))
+            sections.append(section(rows[task], prompt, every_s, title))
             numbers.append(_described(rows[task], task, prompt, sections[-1]))
     figure = mosaic.compose(sections)
     paths = [order.folder / f"{name}{ending}" for ending in (".pdf", ".png", ".json")]
@@ -54,51 +206,51 @@ def make(name: str, order: Order, load: Loader) -> list[Path]:
     return paths
 
 
-def command(order: Order, wanted: Sequence[str], methods: Sequence[str]) -> str:
+def run_command(order: Order, wanted: Sequence[str], methods: Sequence[str]) -> str:
     """The run that makes rows of these methods."""
     words = f"method={','.join(methods)} task={','.join(wanted)}"
     return f"python run.py {words} {' '.join(f'{key}={order.given[key]}' for key in ('seed', 'prompts', 'store'))} -m"
 
 
-def _rows(store: Path, wanted: Sequence[str], order: Order, seed: int) -> dict[str, list[stills.Row]]:
+def _rows(store: Path, wanted: Sequence[str], order: Order, seed: int) -> dict[str, list[Row]]:
     """Rows of each task, in the order of the methods. Raises ValueError that names all that is missing and one command for it."""
     there = tasks(store)
-    found: dict[str, list[stills.Row]] = {}
+    found: dict[str, list[Row]] = {}
     lacking: dict[str, list[str]] = {}
     for task in wanted:
         rows = _there(store, task, seed) if task in there else []
         presets = {row.preset for row in rows}
         if missing := [name for name in order.names if name not in presets]:
             lacking[task] = missing
-        found[task] = stills.arrange(rows, order.names) if rows else []
+        found[task] = arrange(rows, order.names) if rows else []
     if lacking:
         methods = [name for name in order.names if any(name in missing for missing in lacking.values())]
         told = "; ".join(f"{task} lacks {', '.join(missing)}" for task, missing in lacking.items())
-        raise ValueError(f"store={store}: {told}; `{command(order, list(lacking), methods)}` makes them")
+        raise ValueError(f"store={store}: {told}; `{run_command(order, list(lacking), methods)}` makes them")
     return found
 
 
-def _there(store: Path, task: str, seed: int) -> list[stills.Row]:
+def _there(store: Path, task: str, seed: int) -> list[Row]:
     try:
-        return stills.rows_of(store, task, seed)
+        return rows_of(store, task, seed)
     except ValueError:  # no videos at this seed: every method is missing
         return []
 
 
-def _prompts(rows: Sequence[stills.Row], order: Order, task: str) -> list[str]:
+def _prompts(rows: Sequence[Row], order: Order, task: str) -> list[str]:
     """The prompts named, or the first that all rows have. Raises ValueError in one line."""
     common = sorted(set.intersection(*(set(row.videos) for row in rows)))
     named = [name for name in order.given["prompt"].split(",") if name]
     if named:
-        return [stills.shared_prompt(rows, name) for name in named]
+        return [shared_prompt(rows, name) for name in named]
     count = order.number("prompts", 1)
     if len(common) < count:
         told = f"task {task} has {len(common)} prompts with a video of every method, prompts={count} are asked for"
-        raise ValueError(f"{told}; `{command(order, [task], order.names)}` makes them")
+        raise ValueError(f"{told}; `{run_command(order, [task], order.names)}` makes them")
     return common[:count]
 
 
-def _described(rows: Sequence[stills.Row], task: str, prompt: str, section: mosaic.Section) -> dict[str, Any]:
+def _described(rows: Sequence[Row], task: str, prompt: str, section: Section) -> dict[str, Any]:
     """What a section shows: rows, their videos, times of stills and scene borders."""
     shown = [
         {"label": row.label, "preset": row.preset, "backbone": row.backbone, "video": row.videos[prompt].path.as_posix()} for row in rows
@@ -106,8 +258,71 @@ def _described(rows: Sequence[stills.Row], task: str, prompt: str, section: mosa
     return {
         "task": task,
         "prompt": prompt,
-        "scenes": list(stills.sentences(rows, prompt)),
+        "scenes": list(sentences(rows, prompt)),
         "rows": shown,
         "borders_s": rows[0].videos[prompt].borders,
         "stills_s": section.times_s,
     }
+
+
+def _tasks(text: str, store: Path) -> list[str]:
+    """The tasks asked for. Raises ValueError for none."""
+    there = tasks(store)
+    if not text:
+        raise ValueError("(no task=): give a task, for example task=recall, or task=all")
+    if text != "all":
+        return text.split(",")
+    if not there:
+        raise ValueError(f"store={store}: no runs")
+    return there
+
+
+def _command(words: Sequence[str]) -> list[str]:
+    given, _ = parse(words, OPTIONS)
+    store, names = Path(given["store"]), _tasks(given["task"], Path(given["store"]))
+    if not given["seed"].isdecimal():
+        raise ValueError(f"seed={given['seed']}: a whole number of 0 or more, for example seed=0")
+    seed, every_s = int(given["seed"]), every_of(given["every_s"])
+    target, several = given["--output"], given["task"] == "all" or len(names) > 1
+    if several and Path(target).suffix:
+        raise ValueError(f"--output={target}: one file for several tasks; give a folder, for example --output docs")
+    methods = [name for name in given["method"].split(",") if name]
+    found = {task: rows_of(store, task, seed) for task in names}
+    _known(methods, found, seed)
+    written = []
+    for task, rows in found.items():
+        shown = arrange(rows, [name for name in methods if any(row.preset == name for row in rows)])
+        prompt = shared_prompt(shown, given["prompt"])
+        own = store / "sheets" / f"{task}-{prompt}-seed{seed}.png"
+        out = own if not target else Path(target) / f"{task}.png" if several else Path(target)
+        one = section(shown, prompt, every_s, f"{task}, prompt {prompt}, seed {seed}")
+        style.save(mosaic.compose([one]), out, dpi=mosaic.DPI)
+        written.append(f"{out} ({out.stat().st_size // 1000} kB)")
+    return written
+
+
+def _known(methods: Sequence[str], found: Mapping[str, Sequence[Row]], seed: int) -> None:
+    """Raise ValueError for a preset that no task has, or a task that has none of those named."""
+    there = {task: {row.preset for row in rows} for task, rows in found.items()}
+    every = sorted(set().union(*there.values()))
+    for name in methods:
+        if name not in every:
+            raise ValueError(f"method={name}: no videos of it at seed {seed}; {nearest_of(name, every)}")
+    for task, presets in there.items():
+        if methods and not presets & set(methods):
+            raise ValueError(f"task={task}: no videos of {', '.join(methods)} at seed {seed}; there are {', '.join(sorted(presets))}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    try:
+        written = _command(sys.argv[1:] if argv is None else argv)
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    print("\n".join(written))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eval.arguments import parse
-from eval.figures import style
+from eval.figures import output, style
+from eval.figures.output import Order
+from eval.figures.recorded.backbones import Loader
 from eval.tables.blocks import Block, Entry, gather, sources
 from eval.tables.build import grid_of
 from eval.tables.grid import Cell, Column, Grid, Row
@@ -30,6 +32,8 @@ PANELS = {
     "long": ("text_alignment", "subject_consistency", "background_consistency", "imaging_quality", "motion_smoothness", "dynamic_degree"),
 }
 """Scores drawn of each kind of task, as far as they were measured."""
+COLUMNS = ("task", "metric", "value", "preset", "mean", "ci95", "videos", "gap", "gap_ci95", "gap_p")
+KEYS: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -70,17 +74,19 @@ def _sweep(block: Block, blocks: Sequence[Block], setting: str) -> Sweep:
     return Sweep(block.task["name"], grid, tuple(values), tuple(row for row in grid.rows if row.calibration))
 
 
-def write_csv(path: Path, sweeps: Sequence[Sweep]) -> None:
-    """A line for each task, score and value; calibration rows have no value."""
+def lines(sweeps: Sequence[Sweep]) -> Iterator[tuple[str | int, ...]]:
+    """A line for each task, score and value, as `COLUMNS`; calibration rows have no value."""
+    for sweep in sweeps:
+        named = [*sweep.values, *((None, row) for row in sweep.calibration)]
+        for place, column in sweep.panels:
+            for value, row in named:
+                yield sweep.task, column.metric, "" if value is None else f"{value:g}", row.preset, *_numbers(row.cells[place])
+
+
+def _write_csv(path: Path, sweeps: Sequence[Sweep]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["task", "metric", "value", "preset", "mean", "ci95", "videos", "gap", "gap_ci95", "gap_p"])
-        for sweep in sweeps:
-            named = [*sweep.values, *((None, row) for row in sweep.calibration)]
-            for place, column in sweep.panels:
-                for value, row in named:
-                    known = "" if value is None else f"{value:g}"
-                    writer.writerow([sweep.task, column.metric, known, row.preset, *_numbers(row.cells[place])])
+        writer.writerows([COLUMNS, *lines(sweeps)])
 
 
 def _numbers(cell: Cell) -> list[str | int]:
@@ -131,18 +137,46 @@ def _panel(axis: Any, sweep: Sweep, place: int) -> None:
             axis.axhline(estimate.mean, color=style.MUTED, lw=0.8, ls=LINES.get(row.preset, OTHER_LINE))
 
 
-def make(store: Path, name: str, out: Path) -> list[Path]:
-    """Draw a sweep; the files that were written. Raises ValueError as `sweeps_of` does, and where nothing is scored."""
-    found = sweeps_of(store, name)
-    if not any(sweep.panels for sweep in found):
-        raise ValueError(f"store={store}: this sweep has no scores; it is drawn from videos that were made with eval=embedded")
+def make(name: str, order: Order, load: Loader) -> list[Path]:
+    """Draw a sweep as a figure; the files. Raises ValueError as `write` does."""
+    order.folder.mkdir(parents=True, exist_ok=True)
+    sweeps = scored_sweeps(Path(order.given["store"]), name)
+    paths = [order.folder / f"{name}{ending}" for ending in (".pdf", ".png", ".json")]
+    _save(sweeps, name, paths[0], paths[1])
+    rows = [{column: _number(value) for column, value in zip(COLUMNS, line)} for line in lines(sweeps)]
+    output.write_json(paths[2], name, order, {"rows": rows})
+    return paths
+
+
+def _number(text: str | int) -> float | str | None:
+    try:
+        return float(text) if text != "" else None
+    except ValueError:
+        return str(text)
+
+
+def write(store: Path, name: str, out: Path) -> list[Path]:
+    """Write `sweep_<name>.csv`, `.pdf` and `.png` into a folder; the files. Raises ValueError as `scored_sweeps` does."""
+    sweeps = scored_sweeps(store, name)
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"sweep_{name}{ending}" for ending in (".csv", ".pdf", ".png")]
-    write_csv(files[0], found)
-    figure = draw(found, name)
-    figure.savefig(files[1], metadata={"CreationDate": None})  # the same bytes from the same store
-    style.save(figure, files[2])
+    _write_csv(files[0], sweeps)
+    _save(sweeps, name, files[1], files[2])
     return files
+
+
+def scored_sweeps(store: Path, name: str) -> list[Sweep]:
+    """As `sweeps_of`; also raises ValueError where nothing is scored."""
+    sweeps = sweeps_of(store, name)
+    if not any(sweep.panels for sweep in sweeps):
+        raise ValueError(f"store={store}: this sweep has no scores; it is drawn from videos that were made with eval=embedded")
+    return sweeps
+
+
+def _save(sweeps: Sequence[Sweep], name: str, pdf: Path, png: Path) -> None:
+    figure = draw(sweeps, name)
+    figure.savefig(pdf, metadata={"CreationDate": None})  # the same bytes from the same store
+    style.save(figure, png)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -151,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given, names = parse(sys.argv[1:] if argv is None else argv, {"store": "results", "out": ""}, tuple(SETTINGS))
         store = Path(given["store"])
         for name in names or list(SETTINGS):
-            for path in make(store, name, Path(given["out"] or store / "tables")):
+            for path in write(store, name, Path(given["out"] or store / "tables")):
                 print(path)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")

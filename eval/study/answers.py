@@ -1,4 +1,4 @@
-"""Answers of raters: read, checked, un-blinded with the key, and written as ratings that `eval.study.opinions` reads."""
+"""Answers of raters: read, checked, un-blinded with the key, and written as ratings that `eval.tables.opinions` reads."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any
 
 from echo.files import replacing
 from echo.refusals import nearest
-from eval.study.opinions import POINTS
 from eval.study.order import order_of
 from eval.study.page import VERSION
+from eval.tables.opinions import POINTS
 
 RULES = {
     "damaged": "the file is not one that this study's page wrote",
@@ -260,6 +260,6 @@ def write_ratings(path: Path, rows: Sequence[Sequence[str | int]]) -> None:
 
 def tables_of(groups: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The tables that a study's ratings fill."""
-    from eval.study.opinions import TASKS
+    from eval.tables.opinions import TASKS
 
     return [table for table, tasks in TASKS.items() if any(group["task"] in tasks for group in groups.values())]

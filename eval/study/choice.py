@@ -17,7 +17,7 @@ from echo.files import ROOT
 from echo.refusals import nearest
 from echo.scene import BLOCK_S, load_prompts
 from eval.store.selection import Row, Unit, Video, pick, rows
-from eval.study.opinions import TASKS
+from eval.tables.opinions import TASKS
 
 EXPERIMENTS = {"table4": "table1", "table5": "table2"}
 """Table of people's opinions -> the experiment whose rows stand in it unless others are named."""

@@ -21,10 +21,10 @@ from pathlib import Path
 from echo.refusals import nearest
 from eval.arguments import parse
 from eval.store.selection import left_out
-from eval.study import opinions
 from eval.study.answers import KEEPABLE, RULES, counted, gather, key_beside, lines_of, read_key, tables_of, told, write_ratings
 from eval.study.choice import Choice, Wanted, choose, settings
 from eval.study.page import focus, free, write
+from eval.tables import opinions
 
 KINDS = [task for tasks in opinions.TASKS.values() for task in tasks]
 BUILD = {

@@ -23,7 +23,7 @@ from av.bitstream import BitStreamFilterContext
 from eval import pages
 from eval.store.selection import Row
 from eval.study.choice import Choice, Group, Wanted
-from eval.study.opinions import CRITERIA, POINTS
+from eval.tables.opinions import CRITERIA, POINTS
 
 VERSION = 1
 """Of keys and of answers."""

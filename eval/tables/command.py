@@ -10,7 +10,7 @@ one table. Without NAME this makes all of them; a table of some tasks alone is n
 tells of gets one table of all that was ever asked of it. Each table is `.tex`, `.csv`, `.md` and `.meta.json`.
 
 compare=published puts the paper's printed numbers below the rows that they belong to. rule= names definitions that come before the
-usual ones (`eval.metrics.RULES`). Tables 4 and 5 are of ratings by people (`eval.study.opinions`), the last form is of what
+usual ones (`eval.metrics.RULES`). Tables 4 and 5 are of ratings by people (`eval.tables.opinions`), the last form is of what
 `python -m jobs.bench.command` measured (`eval.tables.speed`).
 """
 
@@ -24,8 +24,7 @@ from pathlib import Path
 
 from echo.refusals import nearest_of
 from eval.arguments import answer, parse
-from eval.study import opinions
-from eval.tables import speed
+from eval.tables import opinions, speed
 from eval.tables.blocks import Source, gather, sources
 from eval.tables.build import Look, grid_of, look_of, merged
 from eval.tables.grid import Grid
@@ -144,7 +143,7 @@ def _command(words: Sequence[str]) -> list[str]:
 
 def _opinions(name: str, ratings: str, store: Path, wanted: Wanted) -> list[str]:
     """A table of ratings by people."""
-    grids, behind = opinions.table(name, ratings, store)
+    grids, behind = opinions.table(name, ratings)
     if wanted.compare:
         grids = [published(grid, name) for grid in grids]
     return [*(as_text(grid, wanted.styled) for grid in grids), "", *save(store / "tables", name, grids, behind)]

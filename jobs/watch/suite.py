@@ -136,7 +136,7 @@ def _figures(store: Path, experiments: Sequence[str]) -> int:
         name = experiment.removeprefix("sweep_")
         if experiment.startswith("sweep_") and name in sweeps.SETTINGS:
             try:
-                for path in sweeps.make(store, name, store / "tables"):
+                for path in sweeps.write(store, name, store / "tables"):
                     say(f"figure: {path}")
             except ValueError as error:
                 sys.stderr.write(f"no figure of {experiment}: {error}\n")

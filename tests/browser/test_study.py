@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from eval.study import command as study
-from eval.study import opinions
 from eval.study.order import order_of
 from eval.tables import command as tables
+from eval.tables import opinions
 from tests.helpers import studies
 from tests.helpers.browsing import console_errors
 from tests.helpers.waiting import until

@@ -114,7 +114,7 @@ def test_a_verdict_is_told_by_colours():
 def test_fig3_is_written_with_its_numbers(backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(fig3, "prompts_of", lambda *_: [Prompt(f"toy-{n}", TEXTS[:1], (12.0,), ("",)) for n in range(2)])
     given = fig3.KEYS | {"blocks": "13", "layer": "1", "block": "7", "batch": "1"}
-    paths = fig3.make("fig3", Order(given, tmp_path, ("fig3",)), lambda _: backbone)
+    paths = fig3.make("fig3", Order(given, tmp_path, ("fig3",), "eval.figures.command"), lambda _: backbone)
     assert [path.name for path in paths] == ["fig3.pdf", "fig3.png", "fig3.json"] and all(path.stat().st_size > 3000 for path in paths)
     found = json.loads(paths[2].read_text(encoding="utf-8"))
     assert found["command"] == "python -m eval.figures.command fig3" and found["settings"]["blocks"] == "13" and len(found["commit"]) >= 7

@@ -35,13 +35,13 @@ def test_points_are_in_the_order_of_the_value(store):
 
 
 def test_files_hold_the_numbers_and_come_again(store, tmp_path):
-    files = sweeps.make(store, "lambda", tmp_path / "one")
+    files = sweeps.write(store, "lambda", tmp_path / "one")
     assert [path.suffix for path in files] == [".csv", ".pdf", ".png"] and all(path.stat().st_size > 400 for path in files)
     rows = list(csv.DictReader(files[0].open(encoding="utf-8")))
     row = next(row for row in rows if (row["task"], row["metric"], row["value"]) == ("recall", "proxy.text_alignment", "1"))
     assert (float(row["mean"]), float(row["gap"]), float(row["gap_ci95"]), row["videos"]) == (81.0, -2.0, 0.0, "3")
     assert float(row["ci95"]) > 1 and [row["value"] for row in rows if row["preset"] == "render_truth"] == [""] * 4
-    again = sweeps.make(store, "lambda", tmp_path / "two")
+    again = sweeps.write(store, "lambda", tmp_path / "two")
     assert [path.read_bytes() for path in files] == [path.read_bytes() for path in again]
 
 

@@ -15,10 +15,10 @@ import pytest
 
 from echo.files import ROOT
 from eval.study import command as study
-from eval.study import opinions
 from eval.study.order import order_of, shuffled, stirred
 from eval.study.page import strip
 from eval.tables import command as tables
+from eval.tables import opinions
 from tests.helpers import studies
 
 CRITERIA = list(opinions.CRITERIA)

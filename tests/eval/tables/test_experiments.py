@@ -19,6 +19,7 @@ from eval import metrics
 from eval.tables import command as tables
 from eval.tables.grid import Column
 from eval.tables.latex import document
+from tests.helpers import raters
 from tests.helpers.stores import put, write
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
@@ -62,7 +63,8 @@ def whole(tmp_path_factory):
     store = tmp_path_factory.mktemp("whole")
     fill(store, EXPERIMENTS, lost=("infinity_rope",))
     assert tables.main([f"store={store}", "compare=published"]) == 0
-    assert tables.main(["table4", "table5", "ratings=simulated", f"store={store}"]) == 0
+    for name in ("table4", "table5"):
+        raters.write(name, store)
     return store / "tables"
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from eval.figures import stills
+from eval.figures import sheets
 from eval.store.records import VERSION, UnknownVersion
 from jobs.launch import sweep
 from jobs.spec.plan import prepare
@@ -62,7 +62,7 @@ def test_other_files_of_a_newer_version_are_refused_too(folder, capsys):
         folder.reader.asked()
     path = folder.path / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"v": 9}), encoding="utf-8")
-    assert stills.main([f"store={folder.job.config.store}", "task=hard"]) == 2
+    assert sheets.main([f"store={folder.job.config.store}", "task=hard"]) == 2
     told = capsys.readouterr()
     assert f"{path}: schema version 9" in told.err and told.err.count("\n") == 1 and not told.out
 

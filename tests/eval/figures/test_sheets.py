@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from echo.files import ROOT
-from eval.figures import mosaic
-from eval.figures import stills as sheet
+from eval.figures import mosaic, sheets, style
 from eval.figures.mosaic import Strip, marks, native, stills
 from tests.helpers.toy import TEXTS, overrides
 
@@ -29,23 +28,23 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_rows_videos_and_borders(store: Path) -> None:
-    rows = sheet.arrange(sheet.rows_of(store, "hard", 0), ())
+    rows = sheets.arrange(sheets.rows_of(store, "hard", 0), ())
     assert [row.label for row in rows] == ["Infinity-RoPE", "Self-Forcing"]
     shot = rows[0].videos["toy-000"]
     assert shot.borders == [3.0] and shot.duration_s == 6.0
     frames = stills(shot.path, 1.0)
     assert frames.shape[0] == 6 and frames.dtype == np.uint8 and frames.shape[3] == 3
-    assert sheet.sentences(rows, "toy-000") == TEXTS
+    assert sheets.sentences(rows, "toy-000") == TEXTS
 
 
 def test_a_sheet_is_drawn(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sheet.main(["task=hard", f"store={store}", "every_s=1", "prompt=toy-001"]) == 0
+    assert sheets.main(["task=hard", f"store={store}", "every_s=1", "prompt=toy-001"]) == 0
     path = Path(capsys.readouterr().out.split(" (")[0])
     assert path.name == "hard-toy-001-seed0.png" and path.stat().st_size > 2000
 
 
 def test_one_command_makes_the_sheets_of_all_tasks(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sheet.main(["task=all", f"store={store}", "method=self_forcing", "--output", str(tmp_path)]) == 0
+    assert sheets.main(["task=all", f"store={store}", "method=self_forcing", "--output", str(tmp_path)]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["hard.png"] and "hard.png (" in capsys.readouterr().out
     image = cv2.imread(str(tmp_path / "hard.png"))
     assert image.shape[1] <= mosaic.WIDTH, "twelve columns by default"
@@ -68,7 +67,7 @@ def test_one_command_makes_the_sheets_of_all_tasks(store: Path, tmp_path: Path, 
     ],
 )
 def test_refusals(store: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sheet.main([*words, f"store={store}"]) == 2
+    assert sheets.main([*words, f"store={store}"]) == 2
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1
 
@@ -91,7 +90,7 @@ def test_newest_run_of_each_preset_and_settings_has_a_row(tmp_path: Path) -> Non
     fake(tmp_path, "echo", "b", "1", {"drift_gate_lambda": 3.0}, "old")
     fake(tmp_path, "echo", "c", "1", {"drift_gate_lambda": 1.0}, "new")
     fake(tmp_path, "echo_paper", "d", "1", {"drift_gate_lambda": 3.0}, "new")
-    rows = sheet.arrange(sheet.rows_of(tmp_path, "hard", 0), ())
+    rows = sheets.arrange(sheets.rows_of(tmp_path, "hard", 0), ())
     assert {row.label: row.videos["p"].path.stem for row in rows} == {
         "Echo\necho\ndrift_gate_lambda=3.0": "a",
         "Echo\necho\ndrift_gate_lambda=1.0": "c",
@@ -104,22 +103,26 @@ def test_runs_of_an_older_version_of_the_code_are_left_out(tmp_path: Path) -> No
     fake(tmp_path, "echo", "a", "2", {}, "w", epoch=2)
     fake(tmp_path, "echo", "b", "1", {"gone": 1}, "w", epoch=1)
     fake(tmp_path, "memrope", "c", "1", {}, "w", epoch=1)
-    assert [row.videos["p"].path.stem for row in sheet.rows_of(tmp_path, "hard", 0)] == ["a"]
+    assert [row.videos["p"].path.stem for row in sheets.rows_of(tmp_path, "hard", 0)] == ["a"]
 
 
-def test_frames_of_several_sizes_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sheet, "stills", lambda path, every: np.zeros((2, *((48, 48) if path.stem == "a" else (24, 40)), 3), np.uint8))
-    rows = [sheet.Row(name, name, videos={"p": sheet.Shot(Path(name), [], 6.0)}) for name in ("a", "b")]
+def test_frames_of_several_sizes_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sheets, "stills", lambda path, every: np.zeros((2, *((48, 48) if path.stem == "a" else (24, 40)), 3), np.uint8))
+    rows = [sheets.Row(name, name, videos={"p": sheets.Shot(Path(name), [], 6.0)}) for name in ("a", "b")]
     with pytest.raises(ValueError, match=r"^hard: frames of several sizes \(a 48x48 px, b 40x24 px\)"):
-        sheet.sheet(rows, "p", None, "hard", tmp_path / "s.png")
+        sheets.section(rows, "p", None, "hard")
 
 
 def test_rendered_rows_stand_last_and_named_ones_in_their_order(tmp_path: Path) -> None:
     for preset in ("render_truth", "oracle", "echo", "self_forcing"):
         fake(tmp_path, preset, preset, "1", {}, "w")
-    rows = sheet.rows_of(tmp_path, "hard", 0)
-    assert [row.preset for row in sheet.arrange(rows, ())] == ["echo", "self_forcing", "oracle", "render_truth"]
-    assert [row.preset for row in sheet.arrange(rows, ("render_truth", "self_forcing", "echo"))] == ["self_forcing", "echo", "render_truth"]
+    rows = sheets.rows_of(tmp_path, "hard", 0)
+    assert [row.preset for row in sheets.arrange(rows, ())] == ["echo", "self_forcing", "oracle", "render_truth"]
+    assert [row.preset for row in sheets.arrange(rows, ("render_truth", "self_forcing", "echo"))] == [
+        "self_forcing",
+        "echo",
+        "render_truth",
+    ]
 
 
 def test_enlarged_frames_are_made_small_again() -> None:
@@ -133,7 +136,8 @@ def test_stills_lie_pixel_by_pixel_on_the_sheet(tmp_path: Path) -> None:
     colours = [[(25 * (4 * row + column + 1), 250, 10) for column in range(4)] for row in range(2)]
     frames = [np.stack([np.full((48, 48, 3), colour, np.uint8) for colour in row]) for row in colours]
     strips = [Strip("One", frames[0], marks([5.0], 2.5)), Strip("Two", frames[1], apart=True)]
-    mosaic.draw(strips, [1.25, 3.75, 6.25, 8.75], [(0, "a red ball"), (2, "a blue ring")], "title", tmp_path / "s.png")
+    section = mosaic.Section(strips, [1.25, 3.75, 6.25, 8.75], [(0, "a red ball"), (2, "a blue ring")], "title")
+    style.save(mosaic.compose([section]), tmp_path / "s.png", dpi=mosaic.DPI)
     image = cv2.imread(str(tmp_path / "s.png"))[..., ::-1]
     for colour in colours[0] + colours[1]:
         found = np.argwhere((image == colour).all(axis=2))

@@ -4,7 +4,6 @@
 
 A line is one rating: `rater,task,video,method,criterion,rating`. `video` names what all methods were shown for (its prompt), so
 that ratings of two methods can be paired; `seed` and `backbone` may be further columns. Ratings are whole, 1 (worst) to 5 (best).
-`ratings=simulated` fills the table from the store's scores with made-up raters, to try the path and to see the file's form.
 """
 
 from __future__ import annotations
@@ -18,13 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from echo.refusals import nearest
-from eval import metrics
 from eval.stats.agreement import Agreement, krippendorff, paired, two_way
 from eval.stats.statistics import detectable, holm, ranks
-from eval.tables.blocks import Entry, gather, sources
 from eval.tables.build import REFERENCES
 from eval.tables.grid import DECIMALS, Cell, Column, Gap, Grid, Row
 from eval.tables.meta import columns as told_columns
@@ -36,9 +31,6 @@ CRITERIA = ("text_alignment", "subject_consistency", "motion_smoothness", "video
 """Of the paper's user study, in its order; others of a file stand behind."""
 NEEDED = ("rater", "task", "video", "method", "criterion", "rating")
 POINTS = (1, 2, 3, 4, 5)
-SIMULATED = "simulated"
-RATERS, VIDEOS = 18, 6
-"""Of the paper's study, each kind of video; simulated raters are as many."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +79,7 @@ def _text(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"ratings={path}: {error.strerror}; ratings={SIMULATED} makes an example from a store's scores") from None
+        raise ValueError(f"ratings={path}: {error.strerror}; give a file whose first line is {','.join(NEEDED)}") from None
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -112,20 +104,20 @@ def _rating(path: Path, number: int, row: Mapping[str | None, Any], columns: int
     return Rating(points=int(values.pop("rating")), **values)
 
 
-def table(name: str, ratings: str, store: Path) -> tuple[list[Grid], dict[str, Any]]:
+def table(name: str, ratings: str, scorer: str = "") -> tuple[list[Grid], dict[str, Any]]:
     """A table and what stands behind it.
 
     Args:
         name: one of `TABLES`.
-        ratings: a file, or "simulated".
-        store: where simulated ratings get their scores and are written to.
+        ratings: path of a file of ratings.
+        scorer: label of the scorer whose scores the ratings were simulated from; "" for ratings by people.
 
     Raises:
         ValueError: as `read` does, and where there are no ratings of this table.
     """
     if not ratings:
-        raise ValueError(f"{name}: people's ratings; give ratings=FILE.csv with {','.join(NEEDED)}, or ratings={SIMULATED} to try it")
-    path, scorer = simulate(name, store) if ratings == SIMULATED else (Path(ratings), "")
+        raise ValueError(f"{name}: people's ratings; give ratings=FILE.csv with {','.join(NEEDED)}")
+    path = Path(ratings)
     every = read(path)
     own = [rating for rating in every if rating.task in TASKS[name]]
     if not own:
@@ -238,50 +230,3 @@ def _agreed(agreements: Mapping[str, Agreement | None]) -> str:
     ]
     scale = "Krippendorff's alpha, ordinal; 1 is perfect, 0 chance; 95 % interval over videos"
     return f"Agreement between raters ({scale}): {', '.join(words)}."
-
-
-def simulate(name: str, store: Path) -> tuple[Path, str]:
-    """Write made-up ratings of a store's videos, better scores getting more points; the file, and the scorer's label.
-
-    Raises:
-        ValueError: where the store has no scores of the table's tasks.
-    """
-    wanted = "table1" if name == "table4" else "table2"
-    found = [source for source in sources(store) if source.task in TASKS[name]] if (store / "runs").is_dir() else []
-    found = [source for source in found if source.experiment == wanted] or found
-    if not found:
-        raise ValueError(f"ratings={SIMULATED}: store {store} has no scores of {wanted}; nearest is python run.py experiment={wanted} -m")
-    generator = np.random.default_rng(0)
-    strict = generator.normal(0, 0.4, RATERS)
-    lines, scorers = [], dict[str, None]()
-    for source in found:
-        block, *_ = gather(source.wishes)
-        scorers[block.scorer["label"]] = None
-        entries = [entry for entry in block.entries.values() if not entry.calibration]
-        units = sorted(set.intersection(*(set(entry.metrics) for entry in entries)))
-        first = min((seed for _, seed in units), default=0)
-        units = [unit for unit in units if unit[1] == first][:VIDEOS]
-        for criterion in CRITERIA:
-            points = _points(entries, units, source.task, criterion)
-            for entry, shown in zip(entries, points):
-                noise = strict[:, None] + generator.normal(0, 0.6, (RATERS, len(units)))
-                rated = np.clip(np.rint(shown[None] + noise), 1, 5).astype(int)
-                for rater, row in enumerate(rated):
-                    for (prompt, seed), rating in zip(units, row):
-                        lines.append([f"simulated-{rater:02d}", source.task, prompt, seed, entry.section, entry.preset, criterion, rating])
-    path = store / "tables" / f"{name}-ratings-simulated.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["rater", "task", "video", "seed", "backbone", "method", "criterion", "rating"])
-        writer.writerows(lines)
-    return path, " and ".join(scorers)
-
-
-def _points(entries: Sequence[Entry], units: Sequence[tuple[str, int]], task: str, criterion: str) -> np.ndarray[Any, Any]:
-    """Points that a rater without strictness or noise would give, [methods, videos]: 3.3, and 0.7 for each spread above the mean."""
-    names = set().union(*(entry.metrics.names for entry in entries))
-    dimension = "imaging_quality" if criterion == "video_quality" else criterion
-    metric = next(column.metric for column in metrics.columns(task, names) if column.dimension == dimension)
-    scores = np.array([[entry.metrics[unit].get(metric) or 0.0 for unit in units] for entry in entries], dtype=float)
-    return np.asarray(3.3 + 0.7 * (scores - scores.mean()) / (scores.std() or 1.0))
