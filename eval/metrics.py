@@ -1,75 +1,224 @@
-"""Which number of the store a column shows, by which definition, and what a reader must know of it.
+"""The registry of metrics: all that tables, figures and pages know of a metric stands in its entry here, and nowhere else.
 
-A dimension may be measured by several definitions, told by how a metric's name ends: `subject_consistency.vbench_long` is not
-`subject_consistency.vbench`. A column shows one of them, the same in every row, and says which.
+A scorer writes a number under a name of its metric and of its definition. `subject_consistency.vbench_long` is not
+`subject_consistency.vbench`, and `proxy.subject_consistency` is neither. A column of a table shows one definition, the same in
+every row, and says which. No torch, no frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
 
 from echo.refusals import nearest_of
-from eval.protocol import TASKS, Scope
-from eval.tables.grid import Column
 
-LONG = (
-    "aesthetic_quality",
-    "background_consistency",
-    "imaging_quality",
-    "subject_consistency",
-    "motion_smoothness",
-    "temporal_flickering",
-    "dynamic_degree",
-    "text_alignment",
-)
-"""Columns of the paper's Table 1, then the dimension that only Table 2 has."""
-INTERACTIVE = (
-    "text_alignment",
-    "subject_consistency",
-    "background_consistency",
-    "aesthetic_quality",
-    "imaging_quality",
-    "motion_smoothness",
-    "temporal_flickering",
-    "dynamic_degree",
-)
-"""Columns of the paper's Table 2, then the dimensions that only Table 1 has."""
-WORLD = ("recall_fidelity", "leakage", "half_life_blocks")
-"""Columns that only the embedded world has; they stand first, where anything was measured."""
-ORDER = {"long60": LONG, "long120": LONG, "smooth": INTERACTIVE, "hard": INTERACTIVE, "recall": INTERACTIVE}
-CONSISTENCY = ("subject_consistency", "background_consistency")
+PERCENT = "percent, 0 to 100"
+COSINE = "100 x cosine"
+TASKS: Final = ("long60", "long120", "smooth", "hard", "recall")
+"""Tasks that have a protocol, in the paper's order."""
 
 
-@dataclass(frozen=True)
-class Rule:
-    """A definition: what it is of, and in words; `cuts`: it says itself over which stretches it goes."""
+class Scope(StrEnum):
+    """The stretch of video that one score is made of."""
 
-    words: str
-    cuts: bool = False
+    whole = "whole"
+    """All frames at once."""
+    segments = "segments"
+    """Each scene by itself, then the mean over scenes."""
+    pairs = "pairs"
+    """Each recalled scene against the scene that it recalls, then the mean over pairs."""
 
 
-RULES = {
-    "vbench_long": Rule(
-        "VBench-Long: mean over clips of 2 s; subject and background consistency are half the clips' own, half that between clips, "
-        "mapped by VBench-Long's table",
-        cuts=True,
-    ),
-    "vbench": Rule("VBench's plain formulas"),
-    "pair_mean": Rule("consistency of a pair: mean cosine across it"),
-    "pair_joined": Rule("consistency of a pair: VBench's plain formula on the two scenes joined end to end"),
-    "clip_b32": Rule("text alignment: 100 x cosine of CLIP ViT-B/32"),
-    "clip_l14": Rule("text alignment: 100 x cosine of CLIP ViT-L/14"),
-    "viclip": Rule("text alignment: 100 x cosine of ViCLIP"),
-    "vbench_text_alignment": Rule("text alignment: mean of CLIP's and ViCLIP's cosine x 100, as in VBench's competitions"),
-}
-"""By how the metric's name ends, in the order in which a table's caption tells them."""
-TEXT = ("clip_b32", "clip_l14", "viclip", "vbench_text_alignment")
-SCOPES = {
+WHOLE: Final = dict.fromkeys(TASKS, Scope.whole)
+SCOPES: Final = {
     Scope.segments: "scene by scene",
     Scope.pairs: "on each recalled scene with the one that it recalls (4-1, 5-2, 6-3)",
     Scope.whole: "over the whole video",
 }
+"""Stretches in words, in the order in which a table's caption names them."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A way to measure a metric; its name is part of the metric's name in the store.
+
+    words: what it is, for a caption; "" for one that nobody can ask for. unit: its own, if it is not the metric's.
+    note: said below a table that shows it. cuts: it says itself over which stretches it goes. embedded: it is of the embedded
+    scorer and stands before the metric, as in `proxy.dynamic_degree`; the others stand behind, as in `dynamic_degree.vbench`.
+    """
+
+    words: str = ""
+    unit: str = ""
+    note: str = ""
+    cuts: bool = False
+    embedded: bool = False
+
+
+DEFINITIONS: Final[Mapping[str, Definition]] = {
+    "vbench_long": Definition(
+        "VBench-Long: mean over clips of 2 s; subject and background consistency are half the clips' own, half that between clips, "
+        "mapped by VBench-Long's table",
+        cuts=True,
+    ),
+    "vbench": Definition("VBench's plain formulas"),
+    "pair_mean": Definition("consistency of a pair: mean cosine across it"),
+    "pair_joined": Definition("consistency of a pair: VBench's plain formula on the two scenes joined end to end"),
+    "clip_b32": Definition("text alignment: 100 x cosine of CLIP ViT-B/32", COSINE),
+    "clip_l14": Definition("text alignment: 100 x cosine of CLIP ViT-L/14", COSINE),
+    "viclip": Definition("text alignment: 100 x cosine of ViCLIP", COSINE),
+    "vbench_text_alignment": Definition("text alignment: mean of CLIP's and ViCLIP's cosine x 100, as in VBench's competitions", COSINE),
+    "proxy": Definition(note="proxy: the dimension's idea measured by another scorer; not a VBench number.", embedded=True),
+    "world": Definition(note="world: read against the truth of the embedded world; no other benchmark has it.", embedded=True),
+    "opinion": Definition(unit="points, 1 (worst) to 5 (best)"),
+}
+"""By name, in the order in which a caption names them."""
+RULES: Final = {name: definition for name, definition in DEFINITIONS.items() if definition.words}
+"""Definitions that `rule=` can ask for."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """All that is known of a metric.
+
+    name: in stores, configs and published data. label: in words, as a table's head has it. meaning: what it measures.
+    unit: of its numbers, where the definition has none of its own. lower: whether less is better.
+    scopes: over which stretch of a video each task's protocol scores it; empty for one that no protocol has.
+    long, interactive: its place among the columns of tasks of one scene, and of several; 0 for none.
+    definitions: those that a column looks for, the usual one first; by default VBench's, as the task has them.
+    leads: it stands before the other columns, and only where it was measured.
+    sweeps: kinds of task ("long", "interactive") whose figure of a swept setting has a panel of it.
+    question: what raters are asked, for a criterion of the user study. note: said below a table that shows it.
+    """
+
+    name: str
+    label: str
+    meaning: str = ""
+    unit: str = PERCENT
+    lower: bool = False
+    scopes: Mapping[str, Scope] = field(default_factory=dict)
+    long: int = 0
+    interactive: int = 0
+    definitions: tuple[str, ...] = ()
+    leads: bool = False
+    sweeps: tuple[str, ...] = ()
+    question: str = ""
+    note: str = ""
+
+
+BOTH = ("long", "interactive")
+
+# fmt: off
+METRICS: Final = (
+    Metric("temporal_flickering", "temporal flickering", "one minus the mean difference of neighbouring frames",
+           scopes=WHOLE, long=6, interactive=7),
+    Metric("motion_smoothness", "motion smoothness", "how well a frame is predicted from those before and after it",
+           scopes=WHOLE, long=5, interactive=6, sweeps=("long",),
+           question="Does everything move evenly and believably, without jumps, stutter or a standstill that no text asks for?"),
+    Metric("imaging_quality", "imaging quality", "low-level quality of frames: noise, blur, exposure",
+           scopes=WHOLE, long=3, interactive=5, sweeps=BOTH),
+    Metric("aesthetic_quality", "aesthetic quality", "beauty of frames", scopes=WHOLE, long=1, interactive=4),
+    Metric("dynamic_degree", "dynamic degree", "whether enough moves", scopes=WHOLE, long=7, interactive=8, sweeps=("long",)),
+    Metric("text_alignment", "text alignment", "whether each scene shows what its sentence says",
+           scopes=dict.fromkeys(TASKS, Scope.segments), long=8, interactive=1, sweeps=BOTH,
+           definitions=("clip_b32", "clip_l14", "viclip", "vbench_text_alignment"),
+           question="Does each scene show what its text says: the subject, the place and what happens?"),
+    Metric("subject_consistency", "subject consistency", "whether the subject stays itself",
+           scopes=WHOLE | {"recall": Scope.pairs}, long=4, interactive=2, sweeps=BOTH,
+           question="Does the subject stay itself, in shape, colour and detail, from the first frame to the last?"),
+    Metric("background_consistency", "background consistency", "whether the place stays itself",
+           scopes=WHOLE | {"hard": Scope.segments, "recall": Scope.pairs}, long=2, interactive=3, sweeps=BOTH),
+    Metric("recall_fidelity", "recall fidelity", "how much of what no prompt says came back with a place",
+           definitions=("world",), leads=True, sweeps=("interactive",)),
+    Metric("leakage", "leakage", "how much of the place just left is still there, over the first 4.5 s after a switch",
+           lower=True, definitions=("world",), leads=True, sweeps=("interactive",)),
+    Metric("half_life_blocks", "half life blocks", "blocks after a switch until half of the old place is gone",
+           unit="blocks of 0.75 s", lower=True, definitions=("world",), leads=True,
+           note="half life blocks: censored at the scene's length; where the old place never fades to a half, that length counts, so "
+                "13 (a scene of 10 s) says at least 13, and means with such videos are too low."),
+    Metric("fastest_px", "fastest px", "mean length of the fastest 5 % of a scene's optical flow", unit="pixels"),
+    Metric("video_quality", "video quality", "quality of the picture as raters see it",
+           question="All in all, how good is the picture: clear, clean, natural in colour, and as good at the end as at the start?"),
+)
+# fmt: on
+"""Every metric: VBench's dimensions in the order in which scorers compute them, those of the embedded world, and the others."""
+KNOWN: Final = {metric.name: metric for metric in METRICS}
+READINGS: Final = {
+    "place_right": ("place right, % of videos", 100.0),
+    "subject_right": ("subject right, % of videos", 100.0),
+    "quality": ("image quality", 1.0),
+}
+"""What the embedded scorer reads of each block: its label, and the factor that makes it 0..100."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric and which definition of it, "" where there is but one; any other name than a registered one stands for itself."""
+
+    dimension: str
+    kind: str
+
+    @classmethod
+    def named(cls, metric: str) -> Column:
+        """The column of a name in the store."""
+        first, _, rest = metric.partition(".")
+        return cls(rest, first) if rest and first in DEFINITIONS else cls(first, rest)
+
+    @property
+    def about(self) -> Metric:
+        """What the registry says of it."""
+        return KNOWN.get(self.dimension) or Metric(self.dimension, self.dimension.replace("_", " "))
+
+    @property
+    def definition(self) -> Definition:
+        """What is known of the definition."""
+        return DEFINITIONS.get(self.kind, Definition())
+
+    @property
+    def metric(self) -> str:
+        """Name in the store."""
+        if not self.kind:
+            return self.dimension
+        return f"{self.kind}.{self.dimension}" if self.definition.embedded else f"{self.dimension}.{self.kind}"
+
+    @property
+    def lower(self) -> bool:
+        """Whether less is better."""
+        return self.about.lower
+
+    @property
+    def unit(self) -> str:
+        """Of its numbers."""
+        return self.definition.unit or self.about.unit
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The header, a line for each word."""
+        return (*self.about.label.split(), *((f"({self.kind.replace('_', ' ')})",) if self.kind else ()), *(("↓",) if self.lower else ()))
+
+
+def kind_of(task: str) -> str:
+    """ "long" for a task of one scene, else "interactive"."""
+    return "long" if task.startswith("long") else "interactive"
+
+
+def dimensions(kind: str) -> tuple[str, ...]:
+    """Names of the columns of a kind of task, in the paper's order."""
+    places = {metric.name: metric.long if kind == "long" else metric.interactive for metric in METRICS}
+    return tuple(sorted(filter(places.get, places), key=places.__getitem__))
+
+
+def criteria() -> dict[str, str]:
+    """Metrics that raters are asked for, in the order of the paper's user study, and the question of each."""
+    asked = sorted((metric for metric in METRICS if metric.question), key=lambda metric: metric.interactive or len(METRICS))
+    return {metric.name: metric.question for metric in asked}
+
+
+def panels(task: str) -> tuple[str, ...]:
+    """Metrics that a figure of a swept setting shows of a task, in the order of the columns."""
+    leading = [metric.name for metric in METRICS if metric.leads]
+    return tuple(name for name in (*leading, *dimensions("interactive")) if kind_of(task) in KNOWN[name].sweeps)
 
 
 def check(rules: Sequence[str]) -> None:
@@ -84,55 +233,52 @@ def columns(task: str, names: Iterable[str], rules: Sequence[str] = (), wanted: 
 
     Args:
         task: its task.
-        names: metrics that any row has.
+        names: metrics that any row has, by their names in the store.
         rules: definitions that come before the usual ones.
-        wanted: dimensions and their order; the task's own by default. Those of the embedded world stand before them.
+        wanted: dimensions and their order; the task's own by default. Those that lead stand before them.
     """
-    there = set(names)
-    world = [Column(dimension, "world") for dimension in WORLD if f"world.{dimension}" in there]
-    usual = wanted or ORDER.get(task, INTERACTIVE)
-    return (*world, *(_column(task, dimension, there, rules) for dimension in usual))
+    measured = set(names)
+    every = [Column(metric.name, kind) for metric in METRICS if metric.leads for kind in metric.definitions]
+    leading = [column for column in every if column.metric in measured]
+    return (*leading, *(_column(task, dimension, measured, rules) for dimension in wanted or dimensions(kind_of(task))))
 
 
-def _column(task: str, dimension: str, there: set[str], rules: Sequence[str]) -> Column:
+def _column(task: str, dimension: str, measured: set[str], rules: Sequence[str]) -> Column:
     """The first definition that was measured; the dimension alone where none was."""
-    if dimension == "text_alignment":
-        usual: tuple[str, ...] = TEXT
-    else:
-        paired = TASKS.get(task, {}).get(dimension) is Scope.pairs
-        plain = ("vbench_long", "vbench") if task.startswith("long") else ("vbench", "vbench_long")
-        usual = ("pair_mean", "pair_joined", *plain) if paired else plain
+    usual = KNOWN[dimension].definitions
+    if not usual:
+        plain = ("vbench_long", "vbench") if kind_of(task) == "long" else ("vbench", "vbench_long")
+        usual = ("pair_mean", "pair_joined", *plain) if KNOWN[dimension].scopes.get(task) is Scope.pairs else plain
     candidates = (Column(dimension, kind) for kind in (*rules, *usual, "", "proxy"))
-    return next((column for column in candidates if column.metric in there), Column(dimension, ""))
+    return next((column for column in candidates if column.metric in measured), Column(dimension, ""))
 
 
 def rule_of(task: str, shown: Sequence[Column]) -> str:
     """How the columns of a task are scored, in words: stretches first, definitions then."""
-    scopes = TASKS.get(task)
     kinds = {column.kind for column in shown}
-    told = [rule.words for kind, rule in RULES.items() if kind in kinds]
-    if scopes is None:
-        return "; ".join(told)
+    words = [rule.words for kind, rule in RULES.items() if kind in kinds]
+    if task not in TASKS:
+        return "; ".join(words)
     stretches: list[str] = []
-    for scope, words in SCOPES.items():
-        here = [
-            column.dimension.replace("_", " ")
-            for column in shown
-            if scopes.get(column.dimension) is scope and not (column.kind in RULES and RULES[column.kind].cuts)
-        ]
-        if here and scope is Scope.whole:
-            stretches.append(f"{'all else' if stretches else 'all'} {words}")
-        elif here:
-            stretches.append(f"{' and '.join(here)} {words}")
-    if any(scopes.get(column.dimension) is Scope.pairs and column.kind == "proxy" for column in shown):
-        told.append(RULES["pair_mean"].words)
-    return "; ".join([", ".join(stretches), *told] if stretches else told)
+    for scope, where in SCOPES.items():
+        labels = [c.about.label for c in shown if c.about.scopes.get(task) is scope and not c.definition.cuts]
+        if labels and scope is Scope.whole:
+            stretches.append(f"{'all else' if stretches else 'all'} {where}")
+        elif labels:
+            stretches.append(f"{' and '.join(labels)} {where}")
+    if any(column.about.scopes.get(task) is Scope.pairs and column.kind == "proxy" for column in shown):
+        words.append(RULES["pair_mean"].words)
+    return "; ".join([", ".join(stretches), *words] if stretches else words)
 
 
-def unit(column: Column) -> str:
-    """Of a column's numbers."""
-    if column.kind == "opinion":
-        return "points, 1 (worst) to 5 (best)"
-    if column.dimension == "half_life_blocks":
-        return "blocks of 0.75 s"
-    return "100 x cosine" if column.kind in TEXT else "percent, 0 to 100"
+def notes(shown: Sequence[Column]) -> list[str]:
+    """What a reader must know of columns, each line once: of their definitions, then of the metrics."""
+    of_definitions = [definition.note for kind, definition in DEFINITIONS.items() if any(column.kind == kind for column in shown)]
+    return [note for note in (*of_definitions, *dict.fromkeys(column.about.note for column in shown)) if note]
+
+
+def described(metric: str) -> dict[str, str]:
+    """A metric of the store for a page: its label, its unit, what it measures, and which of "higher" and "lower" is better."""
+    column = Column.named(metric)
+    label = " ".join(word for word in column.words if word != "↓")
+    return {"label": label, "unit": column.unit, "meaning": column.about.meaning, "better": "lower" if column.lower else "higher"}

@@ -1,47 +1,20 @@
 """The segmented protocol: over which stretch of a video each dimension of each task is scored. No torch, no frames.
 
 Source: appendix A.2 of the Echo-Forcing paper for the three interactive tasks. Long videos of one scene have a single
-segment, so that there is nothing to choose.
+segment, so that there is nothing to choose. Which stretch it is stands with each metric (`eval.metrics`).
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
 from echo.refusals import nearest
-
-
-class Scope(StrEnum):
-    """The stretch of video that one score is made of."""
-
-    whole = "whole"
-    """All frames at once."""
-    segments = "segments"
-    """Each scene by itself, then the mean over scenes."""
-    pairs = "pairs"
-    """Each recalled scene against the scene that it recalls, then the mean over pairs."""
-
-
-WHOLE_QUALITY: Final = {
-    "temporal_flickering": Scope.whole,
-    "motion_smoothness": Scope.whole,
-    "imaging_quality": Scope.whole,
-    "aesthetic_quality": Scope.whole,
-    "dynamic_degree": Scope.whole,
-    "text_alignment": Scope.segments,
-}
-_CONTINUOUS: Final = WHOLE_QUALITY | {"subject_consistency": Scope.whole, "background_consistency": Scope.whole}
+from eval import metrics
+from eval.metrics import METRICS, Scope
 
 TASKS: Final = MappingProxyType(
-    {
-        "long60": _CONTINUOUS,
-        "long120": _CONTINUOUS,
-        "smooth": _CONTINUOUS,
-        "hard": WHOLE_QUALITY | {"subject_consistency": Scope.whole, "background_consistency": Scope.segments},
-        "recall": WHOLE_QUALITY | {"subject_consistency": Scope.pairs, "background_consistency": Scope.pairs},
-    }
+    {task: {metric.name: metric.scopes[task] for metric in METRICS if task in metric.scopes} for task in metrics.TASKS}
 )
 """Task -> dimension -> scope."""
 

@@ -24,16 +24,13 @@ from echo.refusals import nearest_of
 from echo.scene import BLOCK_S, FPS
 from eval.arguments import answer, parse
 from eval.figures import style
+from eval.metrics import READINGS
 from eval.stats.curves import Curve, curve
 from eval.store.selection import Row, left_out, pick, rows, tasks
 
 KEYS = {"store": "results", "task": "long120", "method": "", "window": "9", "--output": "", "--data": ""}
-MEASURES = {
-    "place_right": ("place right, % of videos", 100.0),
-    "subject_right": ("subject right, % of videos", 100.0),
-    "quality": ("image quality", 1.0),
-}
-"""Field of a block's reading -> what the panel says, and the factor that makes it 0..100."""
+FIRST = next(iter(READINGS))
+"""The reading by which rows are ordered and counted."""
 TRUTH = "render_truth"
 USUAL = "tiny"
 TOLD_S = (5.0, 15.0, 30.0, 60.0, 120.0)
@@ -56,7 +53,7 @@ class Drift:
     @property
     def rank(self) -> tuple[float, float]:
         """Mean of the first measure over the last quarter and over all blocks, -1 where there is none."""
-        mean = self.curves["place_right"].mean
+        mean = self.curves[FIRST].mean
         parts = mean[-max(1, len(mean) // 4) :], mean
         end, whole = (-1.0 if np.isnan(part).all() else float(np.nanmean(part)) for part in parts)
         return end, whole
@@ -67,7 +64,7 @@ def drifts(found: Sequence[Row], window: int) -> tuple[list[Drift], list[str]]:
     kept, without = [], []
     for row in found:
         series = readings(row)
-        if not series["place_right"]:
+        if not series[FIRST]:
             without.append(row.name)
             continue
         kept.append(Drift(row, {name: curve(values, window) for name, values in series.items()}))
@@ -77,10 +74,10 @@ def drifts(found: Sequence[Row], window: int) -> tuple[list[Drift], list[str]]:
 
 def readings(row: Row) -> dict[str, dict[tuple[str, int], list[float | None]]]:
     """By measure and video, a value for each block, 0..100; videos whose scores have no readings are left out."""
-    found: dict[str, dict[tuple[str, int], list[float | None]]] = {name: {} for name in MEASURES}
+    found: dict[str, dict[tuple[str, int], list[float | None]]] = {name: {} for name in READINGS}
     for unit, video in row.videos.items():
         blocks = _blocks(video.file("scores"))
-        for name, (_, factor) in MEASURES.items() if blocks else ():
+        for name, (_, factor) in READINGS.items() if blocks else ():
             found[name][unit] = [None if block.get(name) is None else factor * float(block[name]) for block in blocks]
     return found
 
@@ -104,7 +101,7 @@ def as_json(found: Sequence[Drift], task: str, window: int) -> dict[str, Any]:
     """Everything that the figure shows, in plain values; null where nothing was measured."""
     lines = []
     for drift in found:
-        first = drift.curves["place_right"]
+        first = drift.curves[FIRST]
         size = {"videos": first.videos, "prompts": first.prompts, "seeds": first.seeds}
         curves = {name: {"mean": _plain(one.mean), "half_width": _plain(one.half_width)} for name, one in drift.curves.items()}
         lines.append({"row": drift.row.name, "label": drift.row.label, **size, **curves})
@@ -121,18 +118,18 @@ def draw(found: Sequence[Drift], task: str, window: int, out: Path) -> None:
     policies = [drift for drift in found if not drift.row.calibration] or list(found)
     truth = next((drift for drift in found if drift.row.preset == TRUTH), None)
     size = (9.6, 1.05 + 1.12 * len(policies))
-    figure, axes = plots.subplots(len(policies), len(MEASURES), figsize=size, squeeze=False, sharex=True, sharey="col")
+    figure, axes = plots.subplots(len(policies), len(READINGS), figsize=size, squeeze=False, sharex=True, sharey="col")
     for line, drift in zip(axes, policies):
-        for axis, name in zip(line, MEASURES):
+        for axis, name in zip(line, READINGS):
             _panel(axis, drift, [other for other in policies if other is not drift], truth, name)
             for border in borders(found):
                 axis.axvline(border, color=style.OTHERS, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
         line[0].set_ylabel(drift.label, rotation=0, ha="right", va="center", color=style.INK, labelpad=10)
-    for axis, (words, _) in zip(axes[0], MEASURES.values()):
+    for axis, (words, _) in zip(axes[0], READINGS.values()):
         axis.set_title(words)
     for axis in axes[-1]:
         axis.set_xlabel("seconds")
-    first = [drift.curves["place_right"] for drift in policies]
+    first = [drift.curves[FIRST] for drift in policies]
     prompts, seeds = (_range([getattr(one, name) for one in first]) for name in ("prompts", "seeds"))
     ceiling = "; dashed: the rendered truth" if truth else ""
     title = f"{task}: {prompts} prompts x {seeds} seeds, embedded world"
@@ -172,7 +169,7 @@ def _times(one: Curve) -> NDArray[np.float64]:
 
 def summary(found: Sequence[Drift]) -> list[str]:
     """A line for each row: every measure at some seconds that the videos have."""
-    length = max(len(drift.curves["place_right"].mean) for drift in found)
+    length = max(len(drift.curves[FIRST].mean) for drift in found)
     blocks = {second: round(second / BLOCK_S) - 1 for second in TOLD_S if round(second / BLOCK_S) <= length}
     lines = []
     for drift in found:

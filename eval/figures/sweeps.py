@@ -14,24 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval import metrics
 from eval.arguments import parse
 from eval.figures import output, style
 from eval.figures.output import Order
 from eval.figures.recorded.backbones import Loader
+from eval.metrics import Column
 from eval.tables.blocks import Block, Entry, gather, sources
 from eval.tables.build import grid_of
-from eval.tables.grid import Cell, Column, Grid, Row
+from eval.tables.grid import Cell, Grid, Row
 
 SETTINGS = {"lambda": "method.settings.drift_gate_lambda", "budget": "method.settings.anchors"}
 AXES = {"lambda": "drift gate's λ", "budget": "anchors (of 15; the rest is compressed)"}
 LINES = {"render_truth": "-", "render_other": ":", "render_shuffled": "--"}
 """How rendered rows that have a line of their own are drawn; which rows are rendered, the grid says."""
 OTHER_LINE = "-."
-PANELS = {
-    "recall": ("recall_fidelity", "leakage", "text_alignment", "subject_consistency", "background_consistency", "imaging_quality"),
-    "long": ("text_alignment", "subject_consistency", "background_consistency", "imaging_quality", "motion_smoothness", "dynamic_degree"),
-}
-"""Scores drawn of each kind of task, as far as they were measured."""
 COLUMNS = ("task", "metric", "value", "preset", "mean", "ci95", "videos", "gap", "gap_ci95", "gap_p")
 KEYS: dict[str, str] = {}
 
@@ -48,9 +45,8 @@ class Sweep:
     @property
     def panels(self) -> list[tuple[int, Column]]:
         """Columns to be drawn and their places, the same for every task of a kind."""
-        wanted = PANELS["recall" if self.task in ("recall", "hard", "smooth") else "long"]
         there = {column.dimension: (place, column) for place, column in enumerate(self.grid.columns)}
-        found = [there[name] for name in wanted if name in there]
+        found = [there[name] for name in metrics.panels(self.task) if name in there]
         return [(place, column) for place, column in found if any(row.cells[place].estimate for _, row in self.values)]
 
 

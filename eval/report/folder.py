@@ -17,7 +17,7 @@ from urllib.parse import quote
 from echo.cache.plan import Kind
 from echo.cache.policy import Policy
 from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
-from eval.figures.drift import MEASURES
+from eval.metrics import READINGS
 from eval.pages import literal
 from eval.report.cells import Cell, attempts
 from eval.report.memory_strips import WINDOW, Kept, kept, policy_of, read
@@ -185,7 +185,7 @@ def _scores(path: Path | None) -> dict[str, Any]:
     blocks = [block for block in content.get("per_block") or [] if isinstance(block, dict)]
     drift = {
         name: [None if block.get(name) is None else round(factor * float(block[name]), 2) for block in blocks]
-        for name, (_, factor) in MEASURES.items()
+        for name, (_, factor) in READINGS.items()
         if any(block.get(name) is not None for block in blocks)
     }
     return {"segments": content.get("segments") or [], "per_segment": content.get("per_segment") or [], "drift": drift}

@@ -10,13 +10,14 @@ from typing import Any
 from echo.cache.plan import Kind
 from echo.scene import BLOCK_S, FPS, Prompt, TagMeaning
 from eval.figures import style
-from eval.figures.drift import MEASURES, drifts
+from eval.figures.drift import FIRST, drifts
 from eval.figures.trace import COLOURS
+from eval.metrics import READINGS, Column
 from eval.report.cells import ABSENT, DONE, GONE, Method, Part
 from eval.report.cells import Cell as Video
 from eval.report.folder import BLOCK_FRAMES, LETTERS, Folder
 from eval.store.records import Run
-from eval.tables.grid import CERTAIN, FEWER, Cell, Column, Grid, Row
+from eval.tables.grid import CERTAIN, FEWER, Cell, Grid, Row
 
 WINDOW = 9
 """Blocks of the moving mean of drift curves, as of `eval.figures.drift`."""
@@ -51,7 +52,7 @@ def table(grid: Grid) -> dict[str, Any]:
     measured = [any(row.cells[place].estimate is not None for row in grid.rows) for place in range(len(grid.columns))]
     gap = any(cell.estimate is None for row in grid.rows for cell, there in zip(row.cells, measured) if there)
     notes = [note for note in grid.notes if gap or not note.startswith("-:")]
-    empty = [" ".join(column.dimension.split("_")) for column, there in zip(grid.columns, measured) if not there]
+    empty = [column.about.label for column, there in zip(grid.columns, measured) if not there]
     return {
         "title": grid.title,
         "caption": grid.caption,
@@ -162,7 +163,7 @@ def drift(part: Part) -> list[dict[str, Any]]:
     lines = []
     for one in sorted(found, key=lambda one: rows[id(one.row)]):
         curves = {name: {"mean": _plain(curve.mean), "half": _plain(curve.half_width)} for name, curve in one.curves.items()}
-        first = one.curves["place_right"]
+        first = one.curves[FIRST]
         lines.append({"method": rows[id(one.row)], "videos": first.videos, "prompts": first.prompts, "curves": curves})
     return lines
 
@@ -225,6 +226,6 @@ def _start(start: dict[str, Any]) -> dict[str, Any]:
 def constants() -> dict[str, Any]:
     """What the page's script must know beside the parts: sizes, colours, kinds, measures."""
     used = {LETTERS[kind]: {"name": NAMES[kind], "colour": COLOURS[kind]} for kind in Kind}
-    measures = {name: words for name, (words, _) in MEASURES.items()}
+    measures = {name: words for name, (words, _) in READINGS.items()}
     return {"fps": FPS, "block_frames": BLOCK_FRAMES, "block_s": BLOCK_S, "kinds": used, "measures": measures,
             "series": list(style.SERIES), "window": WINDOW}  # fmt: skip

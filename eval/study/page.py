@@ -20,7 +20,7 @@ from typing import Any
 import av
 from av.bitstream import BitStreamFilterContext
 
-from eval import pages
+from eval import metrics, pages
 from eval.store.selection import Row
 from eval.study.choice import Choice, Group, Wanted
 from eval.tables.opinions import CRITERIA, POINTS
@@ -28,13 +28,6 @@ from eval.tables.opinions import CRITERIA, POINTS
 VERSION = 1
 """Of keys and of answers."""
 ENDS = ("worst", "best")
-ASKED = {
-    "text_alignment": "Does each scene show what its text says: the subject, the place and what happens?",
-    "subject_consistency": "Does the subject stay itself, in shape, colour and detail, from the first frame to the last?",
-    "motion_smoothness": "Does everything move evenly and believably, without jumps, stutter or a standstill that no text asks for?",
-    "video_quality": "All in all, how good is the picture: clear, clean, natural in colour, and as good at the end as at the start?",
-}
-"""What each of `opinions.CRITERIA` means, after the paper's appendix A.3."""
 FOCUS = {
     "long": ("Long video", "One scene from beginning to end. Watch whether the end still holds what the beginning showed."),
     "smooth": ("Smooth transition", "What happens changes from scene to scene. Watch whether one scene passes evenly into the next."),
@@ -176,7 +169,9 @@ def _shown(choices: Sequence[Choice], placed: Mapping[str, Placed]) -> dict[str,
         name, look = focus(choice.task)
         own = [_one(key, placed[key]) for key in sorted(placed) if placed[key].group.task == choice.task]
         tasks.append({"id": choice.task, "name": name, "focus": look, "groups": own})
-    criteria = [{"id": name, "name": name.replace("_", " ").capitalize(), "asked": ASKED[name]} for name in CRITERIA]
+    criteria = [
+        {"id": name, "name": name.replace("_", " ").capitalize(), "asked": question} for name, question in metrics.criteria().items()
+    ]
     return {"v": VERSION, "points": list(POINTS), "ends": list(ENDS), "criteria": criteria, "tasks": tasks}
 
 

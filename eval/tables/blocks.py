@@ -8,10 +8,11 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+from eval.metrics import Column
 from eval.store.compacted import scored
 from eval.store.records import Asked, Run, flat, runs, sweeps
 from eval.store.units import Scores, Unit, Values
-from eval.tables.grid import CALIBRATION, Column
+from eval.tables.grid import CALIBRATION
 
 Wishes = tuple[Run, Sequence[Asked]]
 """A run and all that was asked of it under one way of scoring, oldest first."""

@@ -13,10 +13,11 @@ from omegaconf import OmegaConf
 from baselines.presets import CONF
 from echo.refusals import nearest
 from eval import metrics
+from eval.metrics import Column
 from eval.stats.statistics import Difference, detectable, difference, estimate, holm, prime, ranks
 from eval.store.units import Unit, Values
 from eval.tables.blocks import Block, Entry, agree
-from eval.tables.grid import DECIMALS, Cell, Column, Gap, Grid, Row
+from eval.tables.grid import DECIMALS, Cell, Gap, Grid, Row
 
 REFERENCES = ("echo", "longlive_echo")
 """Presets that the other rows are compared with; without any of them it is the first row."""
@@ -47,8 +48,8 @@ def look_of(experiment: str | None, rules: Sequence[str] = ()) -> Look:
     said = content.get("table", {}) if isinstance(content, dict) else {}
     metrics.check(list(rules) + list(said.get("rules", ())))
     for dimension in said.get("columns", ()):
-        if dimension not in metrics.LONG:
-            raise ValueError(f"{path.name}: table.columns: {dimension}: no such dimension; nearest is {nearest(dimension, metrics.LONG)}")
+        if dimension not in (known := metrics.dimensions("long")):
+            raise ValueError(f"{path.name}: table.columns: {dimension}: no such dimension; nearest is {nearest(dimension, known)}")
     return Look(said.get("title", ""), tuple(said.get("columns", ())), (*rules, *said.get("rules", ())))
 
 

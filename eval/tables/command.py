@@ -24,6 +24,7 @@ from pathlib import Path
 
 from echo.refusals import nearest_of
 from eval.arguments import answer, parse
+from eval.metrics import TASKS
 from eval.tables import opinions, speed
 from eval.tables.blocks import Source, gather, sources
 from eval.tables.build import Look, grid_of, look_of, merged
@@ -92,7 +93,7 @@ def save(folder: Path, name: str, grids: Sequence[Grid], behind: Mapping[str, ob
 
 def in_order(group: Sequence[Source]) -> list[Source]:
     """Tasks in the order of the paper, others behind."""
-    order = ("long60", "long120", "smooth", "hard", "recall")
+    order = list(TASKS)
     return sorted(group, key=lambda source: (order.index(source.task) if source.task in order else len(order), source.name))
 
 

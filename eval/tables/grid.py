@@ -4,44 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from eval import metrics
+from eval.metrics import Column
 from eval.stats.statistics import ALPHA, POWER, Estimate
 
 DECIMALS = 2
 FEWER = "†"
 CERTAIN = "*"
-LOWER = ("leakage", "half_life_blocks")
-"""Dimensions of which less is better."""
 CALIBRATION = "calibration"
-PREFIXES = ("proxy", "world")
-
-
-@dataclass(frozen=True)
-class Column:
-    """A dimension and which definition of it.
-
-    kind: "proxy" if the number is not VBench's, "world" if only the embedded world has such a score, else the definition's name as
-    it ends a metric's (`eval.metrics.RULES`), or "" where there is but one.
-    """
-
-    dimension: str
-    kind: str
-
-    @property
-    def metric(self) -> str:
-        """Name in the store."""
-        if not self.kind:
-            return self.dimension
-        return f"{self.kind}.{self.dimension}" if self.kind in PREFIXES else f"{self.dimension}.{self.kind}"
-
-    @property
-    def lower(self) -> bool:
-        """Whether less is better."""
-        return self.dimension in LOWER
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The header, a line for each word."""
-        return (*self.dimension.split("_"), *((f"({self.kind.replace('_', ' ')})",) if self.kind else ()), *(("↓",) if self.lower else ()))
 
 
 @dataclass(frozen=True)
@@ -195,16 +165,7 @@ class Grid:
     def notes(self) -> tuple[str, ...]:
         """Explanations that this table needs."""
         cells = [cell for row in self.rows for cell in row.cells]
-        found = []
-        if any(column.kind == "proxy" for column in self.columns):
-            found.append("proxy: the dimension's idea measured by another scorer; not a VBench number.")
-        if any(column.kind == "world" for column in self.columns):
-            found.append("world: read against the truth of the embedded world; no other benchmark has it.")
-        if any(column.dimension == "half_life_blocks" for column in self.columns):
-            found.append(
-                "half life blocks: censored at the scene's length; where the old place never fades to a half, that length counts, so "
-                "13 (a scene of 10 s) says at least 13, and means with such videos are too low."
-            )
+        found = metrics.notes(self.columns)
         if len(self.backbones) > 1:
             found.append("Backbones are ranked each by itself.")
         if any(row.calibration for row in self.rows):
@@ -278,7 +239,7 @@ class Grid:
             sizes = [gap.detectable for gap in gaps if gap is not None and gap.detectable]
             if sizes:
                 low, high = (f"{size:.{DECIMALS}f}" for size in (min(sizes), max(sizes)))
-                found.append(" ".join(column.dimension.split("_")) + (f" {low} to {high}" if low != high else f" {low}"))
+                found.append(column.about.label + (f" {low} to {high}" if low != high else f" {low}"))
         if not found:
             return ""
         where = f" ({self.title})" if named else ""

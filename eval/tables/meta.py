@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval import metrics
+from eval.metrics import RULES, Column
 from eval.stats.statistics import ALPHA, LEVEL, POWER, RESAMPLES
 from eval.store.records import flat
 from eval.tables.blocks import Block, Entry
-from eval.tables.grid import Column, Grid, Row
+from eval.tables.grid import Grid, Row
 
 STATISTICS = {
     "mean": "over videos",
@@ -74,9 +74,9 @@ def columns(shown: Iterable[Column]) -> list[dict[str, Any]]:
         {
             "dimension": column.dimension,
             "metric": column.metric,
-            "unit": metrics.unit(column),
+            "unit": column.unit,
             "best": "lowest" if column.lower else "highest",
-            "definition": metrics.RULES[column.kind].words if column.kind in metrics.RULES else column.kind or "one definition only",
+            "definition": RULES[column.kind].words if column.kind in RULES else column.kind or "one definition only",
         }
         for column in shown
     ]

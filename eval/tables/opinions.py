@@ -18,16 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from echo.refusals import nearest
+from eval import metrics
+from eval.metrics import Column
 from eval.stats.agreement import Agreement, krippendorff, paired, two_way
 from eval.stats.statistics import detectable, holm, ranks
 from eval.tables.build import REFERENCES
-from eval.tables.grid import DECIMALS, Cell, Column, Gap, Grid, Row
+from eval.tables.grid import DECIMALS, Cell, Gap, Grid, Row
 from eval.tables.meta import columns as told_columns
 
 TABLES = ("table4", "table5")
 TITLES = {"table4": "User study, long video (Table 4)", "table5": "User study, interactive video (Table 5)"}
 TASKS = {"table4": ("long60", "long120", "long"), "table5": ("smooth", "hard", "recall", "interactive")}
-CRITERIA = ("text_alignment", "subject_consistency", "motion_smoothness", "video_quality")
+CRITERIA = tuple(metrics.criteria())
 """Of the paper's user study, in its order; others of a file stand behind."""
 NEEDED = ("rater", "task", "video", "method", "criterion", "rating")
 POINTS = (1, 2, 3, 4, 5)

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from data.published import Number, numbers, ours
+from eval.metrics import Column
 from eval.stats.statistics import Estimate
-from eval.tables.grid import Cell, Column, Grid, Row
+from eval.tables.grid import Cell, Grid, Row
 
 PAPER = "Echo-Forcing, arXiv 2605.16003"
 PEOPLE = {"Echo-Forcing": "echo"}
@@ -35,7 +36,7 @@ def published(grid: Grid, experiment: str | None) -> Grid:
         return dataclasses.replace(grid, remarks=(*grid.remarks, f"As published: {PAPER} has no number of these rows."))
     places = dict.fromkeys(f"Table {number.table}, {number.source}" for number in used)
     note = f"As published: {PAPER} ({'; '.join(places)}); no interval is told, not ranked with ours."
-    if any(column.kind in ("proxy", "world") for column in grid.columns):
+    if any(column.definition.embedded for column in grid.columns):
         note += " They are VBench's scores of a model of 1.3 billion parameters on other prompts: compare orders of rows, not values."
     rest = dict.fromkeys(number.method for number in wanted if number not in used)
     if rest:

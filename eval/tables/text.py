@@ -6,7 +6,8 @@ import csv
 import io
 from collections.abc import Sequence
 
-from eval.tables.grid import CERTAIN, FEWER, Cell, Column, Grid, Row
+from eval.metrics import Column
+from eval.tables.grid import CERTAIN, FEWER, Cell, Grid, Row
 
 
 def as_text(grid: Grid, styled: bool) -> str:

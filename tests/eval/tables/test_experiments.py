@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 
 from echo.files import ROOT
 from eval import metrics
+from eval.metrics import Column
 from eval.tables import command as tables
-from eval.tables.grid import Column
 from eval.tables.latex import document
 from tests.helpers import raters
 from tests.helpers.stores import put, write
@@ -173,7 +173,7 @@ def test_definitions_are_never_mixed(tmp_path, capsys):
 
 
 def test_rule_of_each_task_is_the_protocol():
-    columns = metrics.columns("recall", [f"proxy.{name}" for name in metrics.LONG])
+    columns = metrics.columns("recall", [f"proxy.{name}" for name in metrics.dimensions("long")])
     assert [column.metric for column in columns][:2] == ["proxy.text_alignment", "proxy.subject_consistency"]
     told = metrics.rule_of("recall", columns)
     assert "text alignment scene by scene" in told and "subject consistency and background consistency on each recalled scene" in told

@@ -86,13 +86,14 @@ def test_rows_columns_and_numbers(write):
     assert [float(row["text_alignment"]) for row in rows] == [82.0, 81.0]
     assert rows[0]["text_alignment_metric"] == "proxy.text_alignment" and rows[0]["temporal_flickering_metric"] == "temporal_flickering"
     assert rows[0]["aesthetic_quality"] == "" and rows[0]["aesthetic_quality_n"] == "0"
-    dimensions = [name for name in rows[0] if name in metrics.INTERACTIVE]
-    assert dimensions == list(metrics.INTERACTIVE) and set(metrics.LONG) == set(metrics.INTERACTIVE) and len(metrics.LONG) == 8
+    dimensions = [name for name in rows[0] if name in metrics.dimensions("interactive")]
+    assert dimensions == list(metrics.dimensions("interactive")) and len(dimensions) == 8
 
 
 def test_columns_are_the_protocol():
     for task, dimensions in TASKS.items():
-        assert set(metrics.ORDER[task]) == set(dimensions) and len(metrics.ORDER[task]) == len(dimensions)
+        shown = metrics.dimensions(metrics.kind_of(task))
+        assert set(shown) == set(dimensions) and len(shown) == len(dimensions) == 8
 
 
 def test_seeds_are_averaged_in_one_row(write):
