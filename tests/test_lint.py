@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from echo.files import ROOT
+from eval import metrics
 
 ROOMS = ("echo", "baselines", "data", "eval", "jobs")
 """Lowest first: a room imports itself and those below."""
@@ -21,6 +22,7 @@ LOOP = ("echo/rollout.py", "echo/cache/", "echo/memory/", "echo/backbone/wan.py"
 POLICIES = re.compile(r"echo/policy\.py|baselines/(?!__init__)\w+\.py")
 SIZES = (1560, 4680, 32760)
 """Tokens of a frame, a block and a window at 480p: only a geometry may know them."""
+METRICS = tuple(metric.name for metric in metrics.METRICS)
 
 Rule = Callable[[str, str, ast.Module], Iterator[str]]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -114,6 +116,18 @@ def upward_imports(path: str, text: str, tree: ast.Module) -> Iterator[str]:
                 yield f"line {node.lineno} imports upwards: {name}"
 
 
+def written_metrics(path: str, text: str, tree: ast.Module) -> Iterator[str]:
+    """Names of metrics stand in the registry, and with the scorers that compute them and the audits of these."""
+    if path == "eval/metrics.py" or path.startswith(("eval/world/", "eval/vbench/", "eval/audit/")):
+        return
+    documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documents:
+            parts = set(re.split(r"\W+", node.value))
+            named = [name for name in METRICS if name in parts and ("_" in name or re.fullmatch(r"[\w.]+", node.value))]
+            yield from (f"line {node.lineno} names the metric {name}; eval.metrics knows which have its property" for name in named)
+
+
 def unfinished(path: str, text: str, tree: ast.Module) -> Iterator[str]:
     for number, line in enumerate(text.splitlines(), 1):
         if re.search(r"\b(TODO|FIXME|XXX)\b", line):
@@ -138,6 +152,9 @@ RULES: tuple[tuple[Rule, str, str], ...] = (
     (upward_imports, "echo/x.py", "from jobs import store\n"),
     (upward_imports, "eval/x.py", "def f() -> None:\n    import jobs.store.folder\n"),
     (upward_imports, "jobs/x.py", "from tests.helpers.toy import overrides\n"),
+    (written_metrics, "eval/tables/x.py", 'PANELS = ("leakage",)\n'),
+    (written_metrics, "jobs/x.py", 'a = f"{1} subject_consistency+imaging_quality"\n'),
+    (written_metrics, "eval/report/x.py", 'a["world.recall_fidelity"]\n'),
     (unfinished, "jobs/x.py", "a = 1  # TODO later\n"),
 )
 """Each rule with a place and a text that break it."""

@@ -130,7 +130,7 @@ def _fill(folder: Folder, groups: Mapping[str, Sequence[Source]], store: Path, t
         "report.html",
         title=title or (tables[0]["title"] if tables else "Videos"),
         store=str(store), counts=counts, tables=tables, lacks=missing, lines=lines, commits=commits, made_by=commit(CODE)[:12],
-        data={"parts": indexes, **constants()},
+        data={"parts": indexes, "metrics": folder.metrics, **constants()},
     )  # fmt: skip
     folder.write("index.html", page)
     folder.write(MARK, literal({"v": 1, "tables": list(groups), **counts}) + "\n")

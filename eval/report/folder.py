@@ -17,11 +17,12 @@ from urllib.parse import quote
 from echo.cache.plan import Kind
 from echo.cache.policy import Policy
 from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
-from eval.metrics import READINGS
+from eval.metrics import READINGS, described
 from eval.pages import literal
 from eval.report.cells import Cell, attempts
 from eval.report.memory_strips import WINDOW, Kept, kept, policy_of, read
 from eval.store.records import Run
+from eval.world.places import scene_scores
 
 BLOCK_FRAMES = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT
 """Video frames of a block."""
@@ -29,6 +30,8 @@ WAYS = ("link", "copy", "relative")
 """How videos come into the folder: hard links (copies where the disk differs), copies, or not at all: the page names those of the store."""
 LETTERS = {kind: chr(ord("a") + index) for index, kind in enumerate(Kind)}
 """A letter for each kind of memory."""
+SPAN = ("start", "end")
+"""First frame of a scene and the one behind its last, beside its scores."""
 FACTS = ("fps", "fps_dit", "block_ms", "generate_s", "score_s", "host", "device", "latents_sha256", "attempt")
 """Fields of a record that a cell tells."""
 
@@ -51,6 +54,7 @@ class Folder:
     ways: str = "link"
     bytes: int = 0
     lengths: dict[str, int] = field(default_factory=dict)  # frames of the videos by the name of their cell
+    metrics: dict[str, dict[str, str]] = field(default_factory=dict)  # of all cells: what a page says of them, by their names
     _videos: dict[Path, str] = field(default_factory=dict)
     _shapes: dict[Path, Shape] = field(default_factory=dict)
     _traces: dict[tuple[str, str], tuple[str, Kept]] = field(default_factory=dict)
@@ -142,6 +146,8 @@ class Folder:
             "facts": {key: cell.record[key] for key in FACTS if cell.record.get(key) is not None},
             **_scores(cell.side("scores")),
         }
+        measured = dict.fromkeys([*content["metrics"], *(key for row in content["per_segment"] for key in row if key not in SPAN)])
+        self.metrics |= {metric: described(metric) for metric in measured}
         self.data(name, content)
         return name
 
@@ -188,7 +194,8 @@ def _scores(path: Path | None) -> dict[str, Any]:
         for name, (_, factor) in READINGS.items()
         if any(block.get(name) is not None for block in blocks)
     }
-    return {"segments": content.get("segments") or [], "per_segment": content.get("per_segment") or [], "drift": drift}
+    scenes = [scene_scores(row) for row in content.get("per_segment") or []]
+    return {"segments": content.get("segments") or [], "per_segment": scenes, "drift": drift}
 
 
 def _shape(path: Path) -> Shape | None:

@@ -23,6 +23,8 @@ from eval.vbench.rules import FIRSTS, RECORD, TEXTS
 from eval.vbench.video import DECODER, LEAST_SIDE, Facts, Frames
 
 DIMENSIONS: Final = (*RECORD, "text_alignment")
+ANY_SIZE: Final = ("subject_consistency", "background_consistency", "imaging_quality")
+"""Some that frames of any size have; RAFT and AMT need large ones."""
 FIRSTS_OF: Final = MappingProxyType(
     {
         "dinov2_dreamsim": {"subject_consistency": "dinov2", "background_consistency": "dreamsim"},

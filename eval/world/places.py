@@ -21,6 +21,8 @@ from echo.files import ROOT
 from eval.world.readings import BLOCK, Floats, Readings, blocks_of, wrapped
 
 SHIPPED = ROOT / "data" / "weights" / "scorer" / "provenance.json"
+FIDELITY, LEAKAGE, HALF_LIFE = "recall_fidelity", "leakage", "half_life_blocks"
+"""Metrics that are computed here, without the definition that the store puts before them."""
 COVERED_PX = 12.0
 """A landmark whose middle is nearer than this to the subject's may be covered."""
 SETTLE_BLOCKS = 3
@@ -228,11 +230,24 @@ def tell(
         curve = leak_curve(readings, spans[scene - 1], spans[scene], words[scene], known)
         per_segment[scene]["leakage"] = [None if share is None else round(share, 4) for share in curve]
         curves.append(curve)
-    metrics = {"world.recall_fidelity": 100 * float(np.mean(fidelities))} if fidelities else {}
+    metrics = {f"world.{FIDELITY}": 100 * float(np.mean(fidelities))} if fidelities else {}
     leak, half = mean_leak(curves), half_life(curves)
     if leak is not None and half is not None:
-        metrics |= {"world.leakage": 100 * leak, "world.half_life_blocks": half}
+        metrics |= {f"world.{LEAKAGE}": 100 * leak, f"world.{HALF_LIFE}": half}
     return Told(metrics, per_segment)
+
+
+def scene_scores(scene: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a scene's entry in a scores file, by their names in the store.
+
+    scene: as `tell` and the scorer write it. A scene that returns to a place has its recall fidelity, one that leaves a place
+    its mean leakage, 0..100, so that the scores of a video are the means over its scenes; all other numbers stay as they are.
+    """
+    numbers = {name: float(value) for name, value in scene.items() if isinstance(value, (int, float))}
+    recall, leak = scene.get("recall"), mean_leak([scene.get("leakage") or []])
+    if isinstance(recall, Mapping) and "fidelity" in recall:
+        numbers[f"world.{FIDELITY}"] = float(recall["fidelity"])
+    return numbers if leak is None else numbers | {f"world.{LEAKAGE}": round(100 * leak, 2)}
 
 
 def anchors(path: Path = SHIPPED) -> dict[str, tuple[float, float]]:

@@ -70,13 +70,14 @@ def identity(config: RunConfig) -> dict[str, Any]:
 
 def check(config: RunConfig, prompts: Sequence[Prompt]) -> None:
     """Refuse, before any work, what is missing or cannot be scored. Raises ValueError: one line."""
+    from eval.vbench.kit import ANY_SIZE
     from eval.vbench.rules import LONG_TASKS
 
     if config.eval.weights is None:
         raise ValueError("eval.weights=null: eval=vbench needs a folder of weights; nearest is checkpoints/vbench, or weights=random")
     asked, parts = kit(config), config.backbone.parts
     if parts is not None and min(parts.height_px, parts.width_px) < asked.wish.least_side:
-        size, others = f"{parts.width_px}x{parts.height_px} px", "subject_consistency+background_consistency+imaging_quality"
+        size, others = f"{parts.width_px}x{parts.height_px} px", "+".join(ANY_SIZE)
         rule = f"RAFT and AMT need sides of at least {asked.wish.least_side} px"
         raise ValueError(f"eval=vbench: the videos are {size}, {rule}; nearest is eval.vbench.dimensions={others}")
     if config.task.name == "recall":

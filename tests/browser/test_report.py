@@ -256,7 +256,8 @@ def test_a_link_opens_a_cell(browser, folder):
     scores = browser.execute_script(
         "return [...document.querySelectorAll('.segments tr')].map(row => [...row.cells].map(cell => cell.innerText))"
     )
-    assert scores == [["Scene", "Seconds", "imaging quality (proxy)"], ["1", "0.0–6.8", "91.25"], ["2", "6.8–13.5", "92.25"]]
+    heads = ["Scene", "Seconds", "imaging quality (proxy)", "recall fidelity (world)", "leakage (world) ↓"]
+    assert scores == [heads, ["1", "0.0–6.8", "91.25", "-", "-"], ["2", "6.8–13.5", "92.25", "75.50", "25.00"]]
     assert browser.execute_script("return document.querySelectorAll('.detail svg.chart').length") == 3
     link = browser.find_element("css selector", ".permalink").get_attribute("href")
     browser.find_element("css selector", ".facts a").send_keys(Keys.ENTER)

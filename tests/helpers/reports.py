@@ -95,6 +95,7 @@ def fill(run: Path, names: Sequence[str], preset: str, source: Path) -> None:
         path = run / "units" / f"{name}.json"
         blocks = [{"place_right": int(b % 5 > 0), "subject_right": 1, "quality": 80.0 + b} for b in range(BLOCKS)]
         scenes = [{"start": 108 * i, "end": 108 * i + 108, "proxy.imaging_quality": 91.25 + i} for i in range(2)]
+        scenes[1] |= {"recall": {"fidelity": 75.5, "hue": 60.0}, "leakage": [0.5, None, 0.0, 0.25]}
         write(
             path,
             json.loads(path.read_text(encoding="utf-8")) | {"segments": [[0, 108], [108, 216]], "per_segment": scenes, "per_block": blocks},

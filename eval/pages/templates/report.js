@@ -18,6 +18,9 @@ const report = (() => {
     node.append(...children);
     return node;
   };
+  const metric = (name) => DATA.metrics[name] || { label: name.replace(/[._]/g, " "), unit: "", meaning: "", better: "higher" };
+  const headed = (name) => metric(name).label + (metric(name).better === "lower" ? " \u2193" : "");
+  const hint = (name) => [name, metric(name).meaning, metric(name).unit].filter(Boolean).join("; ");
   const colour = (plain) => `light-dark(${plain}, color-mix(in oklab, ${plain} 68%, white))`;
   const seconds = (frame) => (frame / fps).toFixed(2);
   const swatch = (kind, faded) => make("span", { class: faded ? "swatch faded" : "swatch", style: `--c:${DATA.kinds[kind].colour}` });
@@ -233,17 +236,17 @@ const report = (() => {
   };
   const segmentsOf = (data, prompt) => {
     const names = [...new Set(data.per_segment.flatMap((segment) => Object.keys(segment)))].filter((name) => name !== "start" && name !== "end");
-    const head = make("tr", {}, make("th", { text: "Scene" }), make("th", { class: "n", text: "Seconds" }), ...names.map((name) => make("th", { class: "n", title: name, text: name.replace(/^(proxy|world)[.](.*)$/, "$2 ($1)").replace(/[._]/g, " ") })));
+    const head = make("tr", {}, make("th", { text: "Scene" }), make("th", { class: "n", text: "Seconds" }), ...names.map((name) => make("th", { class: "n", title: hint(name), text: headed(name) })));
     const body = data.per_segment.map((segment, index) => make("tr", { title: prompt.texts[index] || "" }, make("th", { text: String(index + 1) }),
       make("td", { class: "n", text: `${(segment.start / fps).toFixed(1)}\u2013${(segment.end / fps).toFixed(1)}` }),
       ...names.map((name) => make("td", { class: "n", text: typeof segment[name] === "number" ? segment[name].toFixed(2) : "-" }))));
     return make("div", { class: "wide scroll segments", tabindex: "0", role: "region", "aria-label": "Scores by scene" }, make("h5", { text: "Scores by scene" }), make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
   };
   const factsOf = (data) => {
-    const list = (words, pairs) => make("div", {}, make("h5", { text: words }), make("dl", {}, ...pairs.flatMap(([name, value]) => [make("dt", { text: name.replace(/[._]/g, " ") }), make("dd", {}, value)])));
-    const scores = Object.entries(data.metrics).map(([name, value]) => [name, value === null ? "-" : value.toFixed(2)]);
+    const list = (words, pairs) => make("div", {}, make("h5", { text: words }), make("dl", {}, ...pairs.flatMap(([name, value, title]) => [make("dt", { text: name, title: title || "" }), make("dd", {}, value)])));
+    const scores = Object.entries(data.metrics).map(([name, value]) => [headed(name), value === null ? "-" : value.toFixed(2), hint(name)]);
     const told = ["attempt", "host", "device", "fps", "block_ms", "generate_s", "latents_sha256"].filter((name) => data.facts[name] !== undefined);
-    const from = [["run", make("a", { href: `#run-${data.run}`, class: "mono", text: data.run })], ...told.map((name) => [name, make("span", { class: "mono", text: String(data.facts[name]) })])];
+    const from = [["run", make("a", { href: `#run-${data.run}`, class: "mono", text: data.run })], ...told.map((name) => [name.replace(/_/g, " "), make("span", { class: "mono", text: String(data.facts[name]) })])];
     return make("div", { class: "wide facts" }, ...(scores.length ? [list("Scores of the video", scores)] : []), list("Where it comes from", from));
   };
   const driftOf = (data) => {

@@ -106,6 +106,11 @@ def test_a_cell_has_scores_drift_borders_and_what_was_kept(folder):
     _, value = taken(out / f"{part['cells'][0][0][0]}.js")
     assert value["borders"] == [0, 9] and value["segments"] == [[0, 108], [108, 216]] and value["lead"] == 0
     assert [row["proxy.imaging_quality"] for row in value["per_segment"]] == [91.25, 92.25]
+    first, second = value["per_segment"]
+    assert (second["world.recall_fidelity"], second["world.leakage"]) == (75.5, 25.0) and "world.leakage" not in first
+    assert (
+        data(out)["metrics"]["world.leakage"]["label"] == "leakage (world)" and data(out)["metrics"]["world.leakage"]["better"] == "lower"
+    )
     assert value["drift"]["quality"] == [80.0 + b for b in range(18)] and value["drift"]["place_right"][5:7] == [0.0, 100.0]
     _, trace = taken(out / f"{value['trace']}.js")
     assert trace["certain"] and [list(map(list, zip(*pair))) for pair in zip(trace["sources"], trace["positions"])] == [

@@ -22,6 +22,7 @@ from eval.world.places import (
     leak_curve,
     look,
     mean_leak,
+    scene_scores,
     settled,
     switches,
     tell,
@@ -195,6 +196,9 @@ def test_told_of_a_whole_video() -> None:
     assert told.metrics["world.recall_fidelity"] == pytest.approx(90)
     assert len(told.per_segment[1]["leakage"]) == 4 and "leakage" not in told.per_segment[0]
     assert told.per_segment[2]["recall"]["hue"] == 60
+    scenes = [scene_scores(row) for row in told.per_segment]
+    for name in ("world.recall_fidelity", "world.leakage"):
+        assert np.mean([scene[name] for scene in scenes if name in scene]) == pytest.approx(told.metrics[name], abs=0.01)
     still = tell(films, [MEADOW] * 3, [(0, 48), (48, 96), (96, 144)], [])
     assert still.metrics == {} and still.per_segment == [{}, {}, {}]
 

@@ -1,0 +1,132 @@
+"""The registry of metrics: an entry there, and nothing else, brings a metric into every table, file and page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from echo.files import ROOT
+from eval import metrics
+from eval.metrics import Column
+from eval.world.places import scene_scores
+from tests.helpers import reports
+
+ENTRIES = """METRICS: Final = (
+    Metric("colour_memory", "memory of colours", "how many colours came back", unit="marks, 0 to 20", lower=True,
+           definitions=("world",), leads=True, note="memory of colours: a colour counts once."),
+    Metric("rhythm", "beat of motion", "whether motion keeps its beat", scopes=dict.fromkeys(TASKS, Scope.segments), long=9, interactive=9),
+"""
+SCORES = {"world.colour_memory": 12.0, "proxy.rhythm": 64.0}
+
+
+def with_scores(store: Path) -> Path:
+    """The store with two more numbers of each video and scene."""
+    for path in store.glob("runs/*/*/*/*/*/records/*.jsonl"):
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for index, record in enumerate(records):
+            record["metrics"] |= {name: value + index for name, value in SCORES.items()}
+        path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    for path in store.glob("runs/*/*/*/*/*/units/p??.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for scene in content["per_segment"]:
+            scene |= SCORES
+        path.write_text(json.dumps(content), encoding="utf-8")
+    return store
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A store, and the tables and the report that a copy of the tree makes of it, two entries being added to its registry alone."""
+    tree, store = tmp_path_factory.mktemp("tree"), with_scores(reports.store(tmp_path_factory.mktemp("store")))
+    for room in ("echo", "baselines", "data", "eval", "conf"):
+        shutil.copytree(ROOT / room, tree / room, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    registry = tree / "eval" / "metrics.py"
+    text = registry.read_text(encoding="utf-8")
+    assert text.count("METRICS: Final = (\n") == 1
+    registry.write_text(text.replace("METRICS: Final = (\n", ENTRIES), encoding="utf-8")
+    said = []
+    for module, words in (("eval.tables.command", []), ("eval.report.build", ["--output", str(store / "report")])):
+        done = subprocess.run(
+            [sys.executable, "-m", module, f"store={store}", *words],
+            cwd=tree, env=os.environ | {"PYTHONPATH": str(tree)}, capture_output=True, text=True, check=True, timeout=300,
+        )  # fmt: skip
+        said.append(done.stdout)
+    return store, said[0]
+
+
+def test_a_new_metric_is_in_every_form_of_a_table(made):
+    store, terminal = made
+    tables = store / "tables"
+    heads = [line.split() for line in terminal.splitlines()[2:7]]
+    assert any("memory" in line for line in heads) and any("beat" in line for line in heads) and "13.00 ± " in terminal
+    markdown = (tables / "smooth.md").read_text(encoding="utf-8")
+    assert "| n | memory of colours (world) ↓ | text alignment |" in markdown and "| beat of motion (proxy) |" in markdown
+    assert "memory of colours: a colour counts once." in markdown and "lower where ↓ stands" in markdown
+    assert "Rule: text alignment and beat of motion scene by scene, all else over the whole video" in markdown
+    latex = (tables / "smooth.tex").read_text(encoding="utf-8")
+    assert r"\shortstack{memory \\ of \\ colours \\ (world) \\ $\downarrow$}" in latex and r"beat \\ of \\ motion" in latex
+    row = next(csv.DictReader((tables / "smooth.csv").open(encoding="utf-8")))
+    assert (row["colour_memory"], row["colour_memory_metric"], row["rhythm"]) == ("13.0000", "world.colour_memory", "65.0000")
+    behind = json.loads((tables / "smooth.meta.json").read_text(encoding="utf-8"))["blocks"][0]["columns"]
+    assert behind[0] == {
+        "dimension": "colour_memory", "metric": "world.colour_memory", "unit": "marks, 0 to 20", "best": "lowest", "definition": "world",
+    }  # fmt: skip
+
+
+def test_a_new_metric_is_in_the_report(made):
+    store, _ = made
+    page = (store / "report" / "index.html").read_text(encoding="utf-8")
+    known = json.loads(re.search(r"const DATA = (.*);</script>", page)[1])["metrics"]
+    assert known["world.colour_memory"] == {
+        "label": "memory of colours (world)", "unit": "marks, 0 to 20", "meaning": "how many colours came back", "better": "lower",
+    }  # fmt: skip
+    assert known["proxy.rhythm"]["label"] == "beat of motion (proxy)" and "memory of colours ↓" in re.sub(r"<br>.*?</th>", "", page)
+    cell = next((store / "report" / "cells").rglob("*.js")).read_text(encoding="utf-8")
+    assert '"world.colour_memory":12.0' in cell.replace(": ", ":") and '"proxy.rhythm":64.0' in cell.replace(": ", ":")
+
+
+def test_a_metric_that_is_not_registered_has_no_column(made):
+    store, _ = made
+    done = subprocess.run(
+        [sys.executable, "-m", "eval.tables.command", f"store={store}"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "colours" not in done.stdout and "imaging" in done.stdout
+
+
+def test_names_in_the_store_are_read_as_they_are_written():
+    for name in ("proxy.text_alignment", "world.leakage", "subject_consistency.vbench_long", "temporal_flickering", "odd.name"):
+        assert Column.named(name).metric == name
+    assert Column.named("world.leakage").words == ("leakage", "(world)", "↓") and Column.named("odd").words == ("odd",)
+    assert metrics.described("text_alignment.viclip")["unit"] == "100 x cosine"
+
+
+def test_entries_agree_with_each_other():
+    names = [metric.name for metric in metrics.METRICS]
+    assert len(names) == len(set(names)) == len(metrics.KNOWN)
+    for metric in metrics.METRICS:
+        assert set(metric.scopes) in (set(), set(metrics.TASKS)) and set(metric.definitions) <= set(metrics.DEFINITIONS), metric.name
+        assert bool(metric.scopes) == bool(metric.long) == bool(metric.interactive), f"{metric.name}: what a protocol scores has a column"
+    for kind in ("long", "interactive"):
+        places = [getattr(metric, kind) for metric in metrics.METRICS if getattr(metric, kind)]
+        assert sorted(places) == list(range(1, len(places) + 1)), f"one metric for each place of {kind}"
+    assert list(metrics.criteria()) == ["text_alignment", "subject_consistency", "motion_smoothness", "video_quality"]
+
+
+def test_scores_of_a_scene_are_numbers():
+    scene = {"start": 0, "end": 96, "recall": {"fidelity": 75.5, "hue": 60.0}, "leakage": [0.5, None, 0.25, *[0] * 9], "fastest_px": None}
+    assert scene_scores(scene) == {"start": 0, "end": 96, "world.recall_fidelity": 75.5, "world.leakage": 15.0}
+    assert scene_scores({"start": 0, "leakage": [None], "recall": None}) == {"start": 0}
+
+
+def test_pages_have_no_lists_of_metrics():
+    for path in (ROOT / "eval" / "pages" / "templates").iterdir():
+        words = set(re.split(r"\W+", path.read_text(encoding="utf-8")))
+        assert not words & (set(metrics.KNOWN) | {"proxy"}), path.name
