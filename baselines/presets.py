@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from echo.cache import policy as policies
+from baselines import registry
 from echo.cache.policy import Policy
 from echo.files import ROOT
 from echo.refusals import nearest
@@ -39,4 +39,4 @@ def make_policy(options: dict[str, Any]) -> Policy:
     dotted = [f"{key.removeprefix('method.')}={value}" for key, value in options.items() if key.startswith("method.")]
     merged = OmegaConf.to_container(OmegaConf.merge(settings, OmegaConf.from_dotlist(dotted)))
     assert isinstance(merged, dict)
-    return policies.make(merged["policy"], {str(k): v for k, v in merged.items() if k not in ("name", "policy")})
+    return registry.make(merged["policy"], {str(k): v for k, v in merged.items() if k not in ("name", "policy")})

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from echo.cache.policy import names as policies
+from baselines.registry import names as policies
 from echo.files import ROOT
 from jobs.spec.config import from_plain
 

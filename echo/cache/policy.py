@@ -1,4 +1,4 @@
-"""The interface of cache policies, and how a name becomes one.
+"""The interface of cache policies.
 
 A policy is a frozen dataclass of settings. `plan` is a pure function from a step to integers: no torch, no state. Only
 policies that need more than a plan have a `Memory` beside it: hooks on the device, called by the window and the rollout.
@@ -6,22 +6,15 @@ policies that need more than a plan have a `Memory` beside it: hooks on the devi
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import math
-import pkgutil
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from typing import TYPE_CHECKING
 
 from echo.cache.plan import Plan, Step
 from echo.geometry import Geometry
-from echo.refusals import nearest, within
+from echo.refusals import within
 from echo.scene import DurationRule, Script, TagMeaning
 
 if TYPE_CHECKING:
@@ -120,67 +113,3 @@ def held_frames(plans: Iterable[Plan]) -> int:
         most = max(most, len(held))
         held = {frame for frame in held if frame in plan.keep}
     return most
-
-
-def names() -> list[str]:
-    """Every policy that can be named: Echo and the modules of `baselines`."""
-    package = importlib.import_module("baselines")
-    return ["echo", *sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "presets")]
-
-
-def find(name: str) -> type[Policy]:
-    """The policy class of module `baselines.<name>` (`echo.policy` for "echo"). Raises ValueError for an unknown name."""
-    if name not in names():
-        near = nearest(name, names())
-        raise ValueError(f"unknown policy {name!r}; nearest is {near!r} of {', '.join(names())}")
-    module = importlib.import_module("echo.policy" if name == "echo" else f"baselines.{name}")
-    classes = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Policy) and c.__module__ == module.__name__]
-    if len(classes) != 1:
-        raise ValueError(f"{module.__name__}: a policy module defines exactly one Policy, not {len(classes)}")
-    return classes[0]
-
-
-def _schema(kind: type[Policy]) -> DictConfig:
-    """Typed settings of a policy class; OmegaConf takes frozen dataclasses for read-only nodes, also nested ones."""
-    schema = OmegaConf.structured(kind)
-    OmegaConf.set_readonly(schema, False)
-    for key in schema:
-        if isinstance(schema._get_node(key), DictConfig):
-            OmegaConf.set_readonly(schema[key], False)
-    return schema
-
-
-def _rule(message: str) -> str:
-    """OmegaConf's words for a bad value, and the nearest valid one where it lists them."""
-    listed = re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", message)
-    if listed:
-        near = nearest(listed[1], listed[2].split(", "))
-        return f"{listed[1]!r} is none of {listed[2]}; nearest is {near!r}"
-    return "a group of settings is expected here" if "is not a subclass of" in message else message
-
-
-def make(name: str, settings: Mapping[str, Any]) -> Policy:
-    """A policy from its settings. Raises ValueError that names an unknown key or a bad value and the nearest valid one."""
-    return build(find(name), name, settings)
-
-
-def build(kind: type[Policy], name: str, settings: Mapping[str, Any]) -> Policy:
-    """As `make`, of a class that is already found."""
-    try:
-        policy = OmegaConf.to_object(OmegaConf.merge(_schema(kind), OmegaConf.create(dict(settings))))
-    except ConfigKeyError as error:
-        parent, key = (str(error.full_key or error.key).rpartition(".")[i] for i in (0, 2))
-        owner: Any = kind
-        for part in filter(None, parent.split(".")):
-            owner = OmegaConf.get_type(OmegaConf.structured(owner)[part])
-        known = [field.name for field in dataclasses.fields(owner)]
-        near = nearest(key, known)
-        raise ValueError(f"unknown setting {error.full_key or error.key!r} of policy {name}; nearest is {near!r}") from None
-    except MissingMandatoryValue as error:
-        raise ValueError(f"policy {name}: {str(error).splitlines()[0]}") from None
-    except OmegaConfBaseException as error:
-        raise ValueError(f"policy {name}, {error.full_key or 'settings'}: {_rule(str(error).splitlines()[0])}") from None
-    assert isinstance(policy, Policy)
-    values = {field.name: getattr(policy, field.name) for field in dataclasses.fields(policy)}
-    tuples: dict[str, Any] = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-    return dataclasses.replace(policy, **tuples)

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from baselines import registry
 from baselines.presets import preset
 from echo.backbone.wan import WanConfig, WanModel
-from echo.cache import policy as policies
 from echo.cache.plan import Plan
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
@@ -123,7 +123,7 @@ def make_policy(case: Case) -> Policy:
             settings["pool_frames"] = case.geometry.frames_per_block * value
         else:
             settings[OVERRIDES.get(key, key)] = value
-    return policies.make(kind, settings)
+    return registry.make(kind, settings)
 
 
 def recorded_noise(case: Case) -> Noise:

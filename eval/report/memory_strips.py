@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from echo.cache import policy as policies
+from baselines import registry
 from echo.cache.plan import COMPRESSED, Kind, Plan, Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
@@ -58,7 +58,7 @@ def policy_of(pixels: Mapping[str, Any]) -> Policy | None:
     """The policy that a run had, by `key.pixels` of its run.json; None where this code has no such policy or setting."""
     settings = pixels.get("method.settings")
     try:
-        return policies.make(str(pixels.get("method.policy")), settings if isinstance(settings, Mapping) else {})
+        return registry.make(str(pixels.get("method.policy")), settings if isinstance(settings, Mapping) else {})
     except ValueError:
         return None
 

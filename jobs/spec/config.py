@@ -6,21 +6,16 @@ runs from these declarations, so a new field cannot slip past a stored result un
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from echo.files import ROOT
-from echo.refusals import suggestion
+from echo.settings import build
 
 RANDOM = "random"
 """Stands for a file where weights are drawn and not read."""
-T = TypeVar("T")
 
 
 def pixels() -> Any:
@@ -222,70 +217,6 @@ def parse_shard(text: str) -> tuple[int, int]:
     raise ValueError(f"shard={text}: a shard is i/n with 1 <= i <= n, for example 1/4")
 
 
-def build(kind: type[T], given: Mapping[str, Any], where: str = "") -> T:
-    """A config dataclass from plain values, every key and type checked; a field with a default may be left out.
-
-    Args:
-        kind: the dataclass.
-        given: plain values by field name.
-        where: path of `given` in the whole config with a trailing dot, for messages.
-
-    Raises:
-        ValueError: one line that names the key or value, the rule, and the nearest valid choice.
-    """
-    hints = typing.get_type_hints(kind)
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
-    names = [f.name for f in fields]
-    for key in given:
-        if key not in names:
-            raise ValueError(f"unknown key {where}{key}: {suggestion(key, names)}")
-    for f in fields:
-        if f.name not in given and f.default is f.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{where}{f.name} is missing: {kind.__name__} needs it")
-    return kind(**{name: _value(hints[name], given[name], f"{where}{name}") for name in names if name in given})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where}={value}: a group of settings is expected here")
-        return build(typing.cast(type, hint), value, where + ".")
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        choices = typing.get_args(hint)
-        if value in choices:
-            return value
-        raise ValueError(f"{where}={value}: {suggestion(str(value), map(str, choices))}")
-    if origin in (types.UnionType, typing.Union):
-        if value is None:
-            return None
-        (inner,) = (h for h in typing.get_args(hint) if h is not type(None))
-        return _value(inner, value, where)
-    if origin is not None:
-        return dict(value)
-    return _scalar(hint, value, where)
-
-
-def _scalar(hint: type, value: Any, where: str) -> Any:
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where}={value}: a finite number is expected here, for example 1.0")
-    if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        return value
-    noun = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
-    raise ValueError(f"{where}={value}: {noun} is expected here")
-
-
-def _finite(tree: Mapping[str, Any], where: str) -> None:
-    """Refuse numbers that have no name: a run is named by the content of its settings."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            _finite(value, f"{where}{key}.")
-        elif isinstance(value, float):
-            _scalar(float, value, where + str(key))
-
-
 def _at_least(name: str, value: int, least: int) -> None:
     if value < least:
         raise ValueError(f"{name}={value}: it is at least {least}")
@@ -303,7 +234,6 @@ def from_plain(plain: Mapping[str, Any]) -> RunConfig:
     method = tree.get("method")
     if isinstance(method, Mapping):
         settings = {key: value for key, value in method.items() if key not in ("name", "policy")}
-        _finite(settings, "method.")
         tree["method"] = {"settings": settings} | {k: method[k] for k in ("name", "policy") if k in method}
     return build(RunConfig, tree)
 

@@ -17,13 +17,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from baselines.registry import find
 from echo.backbone.headers import layers_of, misfit, read_header, shapes_of
-from echo.cache.policy import Policy, build, find
+from echo.cache.policy import Policy
 from echo.files import ROOT, digest
 from echo.geometry import Geometry
 from echo.refusals import nearest
 from echo.routing import script_of
 from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_blocks
+from echo.settings import build
 from eval.protocol import scopes
 from eval.store.records import RENDER
 from jobs.spec import backbones, identity
@@ -188,19 +190,6 @@ def _nearest_file(name: str, path: str) -> str:
     return f"nearest is {nearest(path, there)}" if there else "none is shipped"
 
 
-def _groups_are_groups(config: RunConfig) -> None:
-    """Refuse a single value where a policy has a group of settings. Raises ValueError."""
-    groups = {}
-    for field in dataclasses.fields(_kind(config.method.policy)):
-        default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-        if dataclasses.is_dataclass(default):
-            groups[field.name] = dataclasses.fields(default)[0].name, getattr(default, dataclasses.fields(default)[0].name)
-    for key, value in config.method.settings.items():
-        if key in groups and not isinstance(value, Mapping):
-            inner, example = groups[key]
-            raise ValueError(f"method.{key}={value}: a group of settings is expected, for example method.{key}.{inner}={example}")
-
-
 def _kind(name: str) -> type[Policy]:
     """The class of a policy, or of the renderer, which stands for one in calibration rows."""
     if name != RENDER:
@@ -212,8 +201,7 @@ def _kind(name: str) -> type[Policy]:
 
 def _policy(config: RunConfig) -> Policy:
     try:
-        _groups_are_groups(config)
-        return build(_kind(config.method.policy), config.method.policy, config.method.settings)
+        return build(_kind(config.method.policy), config.method.settings, "method.", of=f"policy {config.method.policy}")
     except ValueError as error:
         raise ValueError(f"method={config.method.name}: {error}") from error
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
+from baselines import registry
 from baselines.presets import preset
-from echo.cache import policy as policies
 from echo.cache.plan import Plan, Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
@@ -102,7 +102,7 @@ def make(name: str, **changes: object) -> Policy:
     """A preset with changed settings; nested ones with a double underscore."""
     dotted = [f"{key.replace('__', '.')}={value}" for key, value in changes.items()]
     settings = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(preset("method", name)), OmegaConf.from_dotlist(dotted)))
-    return policies.make(settings["policy"], {key: value for key, value in settings.items() if key not in ("name", "policy")})
+    return registry.make(settings["policy"], {key: value for key, value in settings.items() if key not in ("name", "policy")})
 
 
 def at(name: str, block: int, *starts: SceneStart, **changes: object) -> Plan:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from echo.cache.policy import make, plans
+from baselines.registry import make
+from echo.cache.policy import plans
 from echo.geometry import Geometry
 from echo.scene import Prompt, SceneStart, Script, Transition, prompt_digest
 from jobs.work.video import VideoWriter

@@ -7,7 +7,6 @@ what is on its way already.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import secrets
 import shlex
@@ -19,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from echo.files import ROOT, write_atomic
+from echo.settings import build
 from jobs.launch import local
 from jobs.launch.slurm import queue as slurm_queue
 from jobs.launch.slurm import split
 from jobs.launch.slurm import wait as slurm_wait
 from jobs.launch.slurm.job import Part, Work, untried
 from jobs.launch.slurm.split import Piece
-from jobs.spec.config import build
 from jobs.spec.plan import Job
 from jobs.store.folder import RunFolder
 from jobs.work.progress import say
@@ -89,8 +88,7 @@ def settings(given: Mapping[str, Any]) -> Settings:
         raise ValueError(f"launcher.extra={extra}: names and values are expected, for example launcher.extra={{reservation:NAME}}")
     if not isinstance(lines, Sequence) or isinstance(lines, str) or not all(isinstance(line, str) for line in lines):
         raise ValueError(f"launcher.setup={lines}: a list of lines of shell is expected, for example launcher.setup=['module load cuda']")
-    found = build(Settings, {key: value for key, value in given.items() if key != "setup"} | {"setup": {}, "extra": extra}, "launcher.")
-    return dataclasses.replace(found, setup=tuple(lines))
+    return build(Settings, {**given, "setup": lines, "extra": extra}, "launcher.")
 
 
 class Launch:

@@ -36,8 +36,8 @@ def write(tmp_path, monkeypatch):
     store = tmp_path / "store"
 
     def run(method="echo", settings=None, seed=0, prompts=PROMPTS, asked=None, shift=0.0, task="recall", names=None, lost=(), **more):
+        from baselines.registry import make
         from data.world.film import Render
-        from echo.cache.policy import make
 
         kind = "echo" if method.startswith(("echo", "longlive_echo")) else method
         rendered, backbone = method.startswith("render"), more.pop("backbone", "tiny")

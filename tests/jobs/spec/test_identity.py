@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
+from baselines.registry import make
 from echo import files
-from echo.cache.policy import make
 from echo.scene import Prompt, prompt_digest
 from eval.tables.build import DEFAULTS
 from jobs.spec import identity
