@@ -17,7 +17,7 @@ from echo.backbone.extras import version_of
 from echo.files import file_digest
 from echo.refusals import nearest
 from eval.vbench.measure import RULE, Layout, Metric
-from eval.vbench.networks import interface, packages
+from eval.vbench.networks import catalogue, interface, packages
 from eval.vbench.records import Key, Record, RecordStore, Units
 from eval.vbench.rules import FIRSTS, RECORD, TEXTS
 from eval.vbench.video import DECODER, LEAST_SIDE, Facts, Frames
@@ -153,7 +153,7 @@ class Random:
 
     def make(self, name: str, dtype: str, device: str) -> Any:
         """Draw them."""
-        return interface.random(name, self.size, self.seed, dtype=dtype, device=device)
+        return catalogue.random(name, self.size, self.seed, dtype=dtype, device=device)
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Files:
         """Read it."""
         path = self._path(name)
         assert path is not None
-        return interface.load(name, path, dtype=dtype, device=device)
+        return catalogue.load(name, path, dtype=dtype, device=device)
 
     def _path(self, name: str) -> Path | None:
         for file in interface.FILES[name]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.vbench import package
-from eval.vbench.networks import interface, packages
+from eval.vbench.networks import catalogue, interface, packages
 
 HERE = Path(__file__).parent
 
@@ -39,7 +39,7 @@ class Written:
         return f"random {name}"
 
     def make(self, name, dtype, device):
-        return interface.load(name, self.files[name], dtype=dtype, device=device)
+        return catalogue.load(name, self.files[name], dtype=dtype, device=device)
 
 
 def ours(files, paths, prompts, folder, dimensions=tuple(package.NETWORKS)):
@@ -72,7 +72,7 @@ def our_radii(file, paths):
     """RAFT's radii of each video, from frames that another decoder read."""
     import cv2
 
-    raft, found = interface.load("raft", file), []
+    raft, found = catalogue.load("raft", file), []
     for path in paths:
         video, frames = cv2.VideoCapture(str(path)), []
         step = max(1, round(video.get(cv2.CAP_PROP_FPS) / 8))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from eval.vbench import package
-from eval.vbench.networks import interface, packages
+from eval.vbench.networks import catalogue, packages
 from eval.vbench.networks.weights import answer, digest, fill, read
 
 INSTALLED = not packages.missing(packages.PACKAGE)
@@ -33,7 +33,7 @@ CALLS = {
 @needs_package
 @pytest.mark.parametrize("name", CALLS)
 def test_an_answer_does_not_depend_on_its_batch(name, files, frames):
-    net = interface.load(name, files[name])
+    net = catalogue.load(name, files[name])
     together = CALLS[name](net, frames)
     span = len(frames) - len(together) + 1
     alone = np.concatenate([CALLS[name](net, frames[start : start + span]) for start in range(len(together))])
@@ -48,20 +48,20 @@ def test_another_networks_file_is_refused_by_name(name, files, tmp_path):
     others = {"dino": "clip_b32", "clip_b32": "clip_l14", "clip_l14": "clip_b32"}
     wrong = files[others.get(name, "dino")]
     with pytest.raises(ValueError, match=f"^{wrong} is not ") as refused:
-        interface.load(name, wrong)
+        catalogue.load(name, wrong)
     assert "\n" not in str(refused.value)
     broken = tmp_path / "half.pth"
     broken.write_bytes(files[name].read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"half\.pth is not a weights file .* away with it, and fetch it again"):
-        interface.load(name, broken)
+        catalogue.load(name, broken)
     with pytest.raises(ValueError, match=r"no weights at .*gone\.pth; `python -m data\.download eval=vbench`"):
-        interface.load(name, tmp_path / "gone.pth")
+        catalogue.load(name, tmp_path / "gone.pth")
 
 
 @needs_package
 @pytest.mark.parametrize("name", ["raft", "amt"])
 def test_small_frames_are_refused(name, files):
-    net = interface.load(name, files[name])
+    net = catalogue.load(name, files[name])
     small = np.zeros((3, 120, 256, 3), np.uint8)
     with pytest.raises(ValueError, match="frames of 256x120 px; it answers NaN for a side under 128 px"):
         CALLS[name](net, small)
@@ -120,7 +120,7 @@ def test_text_features_are_openais(files):
     model, _ = clip.load(str(files["clip_b32"]), device="cpu")
     with torch.no_grad():
         theirs = torch.nn.functional.normalize(model.encode_text(clip.tokenize(list(PROMPTS), truncate=True)), dim=-1).numpy()
-    mine = interface.load("clip_b32", files["clip_b32"]).text(PROMPTS)
+    mine = catalogue.load("clip_b32", files["clip_b32"]).text(PROMPTS)
     apart = np.abs(mine.features - theirs)
     assert apart.max() < 1e-5, f"largest {apart.max():.1e}, mean {apart.mean():.1e}"
 
@@ -181,7 +181,7 @@ def test_missing_packages_and_unknown_networks_are_named():
     with pytest.raises(ValueError, match=r"RAFT needs nosuchpackage: pip install -e '\.\[vbench\]' && pip"):
         packages.need("nosuchpackage.flow", asked="RAFT")
     with pytest.raises(ValueError, match="network 'clip': one of dino, clip_b32, .* nearest is viclip"):
-        interface.network_class("clip")
+        catalogue.network_class("clip")
 
 
 def test_the_package_is_asked_for_what_it_can_answer(tmp_path):

@@ -2,52 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from eval.measures.formulas import Vectors
-from eval.vbench.networks.weights import answer, choose_size, digest, drawn, fill, read, ready
+from eval.vbench.networks.network import Network
+from eval.vbench.networks.weights import answer
 
 
-class Aesthetic:
-    """Quality of frames, about 0..10, from what "clip_l14" says of them."""
+class Aesthetic(Network):
+    """Quality of frames, about 0..10, from what "clip_l14" says of them.
+
+    The published file, `sa_0_4_vit_l_14_linear.pth`, has 4 KB, rightly. The head runs in fp32 whatever is asked for, as VBench runs
+    it on half-precision features.
+    """
 
     name = "aesthetic"
-
-    def __init__(self, head: nn.Module, identity: str, dtype: str) -> None:
-        self.head: Any = head
-        self.identity = identity
-        self.dtype = dtype
+    what = "LAION's aesthetic head"
+    tiny, true = 32, 768
+    fp32_only = True
 
     @classmethod
-    def load(cls, path: Path, *, dtype: str = "fp32", device: str = "cpu") -> Aesthetic:
-        """From `sa_0_4_vit_l_14_linear.pth` (4 KB, rightly). Raises ValueError for a file that is another or none.
-
-        The head runs in fp32 whatever `dtype` says, as VBench runs it on half-precision features.
-        """
-        identity, tensors = f"sha256 {digest(path)}", read(path)
+    def size_of(cls, tensors: Mapping[str, Tensor], path: Path) -> int:
         rows = tensors.get("weight")
-        width = rows.shape[1] if rows is not None and rows.ndim == 2 else 768
-        with drawn(0):
-            head = nn.Linear(width, 1)
-        fill(head, tensors, what="LAION's aesthetic head", path=path)
-        return cls(ready(head, "fp32", device), identity, "fp32")
+        return rows.shape[1] if rows is not None and rows.ndim == 2 else cls.true
 
     @classmethod
-    def random(cls, size: str = "tiny", seed: int = 0, *, dtype: str = "fp32", device: str = "cpu") -> Aesthetic:
-        """For features of a random "clip_l14" of the same size. Raises ValueError for a size that is not tiny or true."""
-        with drawn(seed):
-            head = nn.Linear(32 if choose_size(size) else 768, 1)
-        return cls(ready(head, "fp32", device), f"random {size} seed {seed}", "fp32")
+    def build(cls, size: int) -> nn.Module:
+        return nn.Linear(size, 1)
 
     @torch.inference_mode()
     def quality(self, features: Vectors) -> Vectors:
         """Quality [T] of unit features [T, D]. Raises ValueError for features of another width, and for NaN."""
-        wanted = self.head.weight.shape[1]
+        wanted = self.weight.shape[1]
         if features.ndim != 2 or features.shape[1] != wanted:
             raise ValueError(f"features {list(features.shape)}: the aesthetic head takes [T, {wanted}], those of its own CLIP ViT-L/14")
-        found = self.head(torch.from_numpy(features).to(self.head.weight.device, torch.float32))
-        return answer(found.squeeze(-1), self.name)
+        scores = self.network(torch.from_numpy(features).to(self.device, torch.float32))
+        return answer(scores.squeeze(-1), self.name)

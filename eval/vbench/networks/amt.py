@@ -2,48 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import nn
 
 from eval.measures.formulas import Frames, Vectors
 from eval.vbench.networks import images
+from eval.vbench.networks.network import Network
 from eval.vbench.networks.packages import need
-from eval.vbench.networks.weights import answer, choose_size, digest, drawn, fill, read, ready
+from eval.vbench.networks.weights import answer
 
 DIVISOR_PX: Final = 16
 _SETTINGS: Final = {"corr_radius": 3, "corr_lvls": 4, "num_flows": 3}
 """Those of the package's AMT-S.yaml."""
 
 
-class Amt:
-    """Motion smoothness."""
+class Amt(Network):
+    """Motion smoothness, from `amt-s.pth`; there is one size, 12 MB."""
 
     name = "amt"
-
-    def __init__(self, network: nn.Module, identity: str, dtype: str) -> None:
-        self.network: Any = network
-        self.identity = identity
-        self.dtype = dtype
+    what = "AMT-S"
+    inside = "state_dict"
 
     @classmethod
-    def load(cls, path: Path, *, dtype: str = "fp32", device: str = "cpu") -> Amt:
-        """From `amt-s.pth`. Raises ValueError naming the file, if it is not there, not readable or another network's."""
-        identity, tensors = f"sha256 {digest(path)}", read(path, inside="state_dict")
-        with drawn(0):
-            network = _network()
-        fill(network, tensors, what="AMT-S", path=path)
-        return cls(ready(network, dtype, device), identity, dtype)
-
-    @classmethod
-    def random(cls, size: str = "tiny", seed: int = 0, *, dtype: str = "fp32", device: str = "cpu") -> Amt:
-        """With random weights; there is one size, 12 MB. Raises ValueError for a size that is not tiny or true."""
-        choose_size(size)
-        with drawn(seed):
-            network = _network()
-        return cls(ready(network, dtype, device), f"random {size} seed {seed}", dtype)
+    def build(cls, size: None) -> nn.Module:
+        network: nn.Module = need("vbench.third_party.amt.networks.AMT-S", asked="AMT-S").Model(**_SETTINGS)
+        return network
 
     @torch.inference_mode()
     def error(self, first: Frames, middle: Frames, last: Frames) -> Vectors:
@@ -55,7 +40,7 @@ class Amt:
         if not first.shape == middle.shape == last.shape:
             raise ValueError(f"triples of {list(first.shape)}, {list(middle.shape)}, {list(last.shape)}: they are of one shape")
         images.big_enough(middle, "AMT-S")
-        device, dtype = next(self.network.parameters()).device, next(self.network.parameters()).dtype
+        device, dtype = self.device, self.weight.dtype
         ends = [images.padded(images.planes(part, device) / 255.0, DIVISOR_PX).to(dtype) for part in (first, last)]
         half = torch.full((len(middle), 1, 1, 1), 0.5, device=device, dtype=dtype)
         predicted = self.network(*ends, half, scale_factor=1, eval=True)["imgt_pred"].float()
@@ -66,9 +51,3 @@ class Amt:
         whole = (predicted[..., top : top + height, left : left + width] * 255.0).clamp(0, 255).trunc()
         difference = (whole - images.planes(middle, device)).abs().flatten(1).double().mean(1)
         return answer(difference / 255.0, self.name)
-
-
-def _network() -> nn.Module:
-    arch = need("vbench.third_party.amt.networks.AMT-S", asked="AMT-S")
-    network: nn.Module = arch.Model(**_SETTINGS)
-    return network

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,16 @@ from torch.nn import functional as F
 
 from eval.measures.formulas import Frames, Vectors
 from eval.vbench.networks import images
-from eval.vbench.networks.interface import Text
+from eval.vbench.networks.interface import HEAD_CHANNELS, Text
+from eval.vbench.networks.network import Network
 from eval.vbench.networks.packages import need
 from eval.vbench.networks.vocabulary import SIZE, Tokenizer, find
-from eval.vbench.networks.weights import answer, choose_size, digest, drawn, fill, read, ready, renamed
+from eval.vbench.networks.weights import answer
 
-HEAD: Final = 64
-"""Channels of an attention head, in every CLIP of OpenAI's: their number follows from the width."""
 CONTEXT: Final = 77
+"""Tokens of a sentence."""
+Sizes = tuple[int, int, int, int, int]
+"""Width and blocks of the image side, width and blocks of the text side, joint width."""
 
 _NOT_WEIGHTS: Final = ("input_resolution", "context_length", "vocab_size")
 _PLAIN: Final = {
@@ -44,125 +46,99 @@ _IN_BLOCK: Final = {
     "mlp.c_fc": "mlp.fc1",
     "mlp.c_proj": "mlp.fc2",
 }
-_BLOCK: Final = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)[._](weight|bias)")
+BLOCK: Final = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)[._](weight|bias)")
 
 
-class Clip:
-    """A CLIP; `ClipB32` and `ClipL14` say which."""
+class Clip(Network):
+    """A CLIP from OpenAI's TorchScript archive, or a file of its tensors by the same names; `ClipB32` and `ClipL14` say which."""
 
-    name = "clip"
     patch_px = 0
-    true_size: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
-    """Width and blocks of the image side, width and blocks of the text side, joint width."""
-
-    def __init__(self, network: nn.Module, identity: str, dtype: str, vocabulary: Path | None) -> None:
-        self.network: Any = network
-        self.identity = identity
-        self.dtype = dtype
-        self._vocabulary = vocabulary
+    tiny: Sizes = (64, 1, 64, 1, 32)
 
     @classmethod
-    def load(cls, path: Path, *, dtype: str = "fp32", device: str = "cpu") -> Clip:
-        """From OpenAI's TorchScript archive, or a file of its tensors by the same names.
-
-        Raises ValueError naming the file, if it is not there, not readable or another network's.
-        """
-        identity, tensors = f"sha256 {digest(path)}", read(path)
-        what = f"OpenAI's CLIP with patches of {cls.patch_px} px"
-        config = cls._config(tensors, what, path)
-        with drawn(0):
-            network = need("transformers", asked=cls.name).CLIPModel(config)
-        fill(network, renamed(tensors, _names), what=what, path=path)
-        return cls(ready(network, dtype, device), identity, dtype, path.parent)
-
-    @classmethod
-    def random(cls, size: str = "tiny", seed: int = 0, *, dtype: str = "fp32", device: str = "cpu") -> Clip:
-        """With random weights; size "true" as published, "tiny" a block each side. Raises ValueError for another size."""
-        sizes = (64, 1, 64, 1, 32) if choose_size(size) else cls.true_size
-        with drawn(seed):
-            network = need("transformers", asked=cls.name).CLIPModel(_config(cls.patch_px, sizes))
-        return cls(ready(network, dtype, device), f"random {size} seed {seed}", dtype, None)
-
-    @classmethod
-    def _config(cls, tensors: Mapping[str, Tensor], what: str, path: Path) -> Any:
-        """The sizes that a file's tensors have."""
+    def size_of(cls, tensors: Mapping[str, Tensor], path: Path) -> Sizes:
         first = tensors.get("visual.conv1.weight")
         joint, words = tensors.get("text_projection"), tensors.get("token_embedding.weight")
         if first is None or joint is None or words is None:
-            raise ValueError(f"{path} is not {what}: it lacks its first layer, its words or its projection")
+            raise ValueError(f"{path} is not {cls.what}: it lacks its first layer, its words or its projection")
         if first.shape[-1] != cls.patch_px or len(words) != SIZE:
-            raise ValueError(f"{path} is not {what}: its patches are of {first.shape[-1]} px, its words {len(words)} of {SIZE}")
+            raise ValueError(f"{path} is not {cls.what}: its patches are of {first.shape[-1]} px, its words {len(words)} of {SIZE}")
         ends = [name.startswith("visual.") for name in tensors if name.endswith("ln_1.weight")]
-        blocks = (sum(ends), len(ends) - sum(ends))
-        return _config(cls.patch_px, (first.shape[0], blocks[0], joint.shape[0], blocks[1], joint.shape[1]))
+        return first.shape[0], sum(ends), joint.shape[0], len(ends) - sum(ends), joint.shape[1]
+
+    @classmethod
+    def build(cls, size: Sizes) -> nn.Module:
+        transformers = need("transformers", asked=cls.name)
+        width, blocks, text_width, text_blocks, joint = size
+        text = side(text_width, text_blocks, joint) | {"vocab_size": SIZE, "max_position_embeddings": CONTEXT}
+        image = side(width, blocks, joint) | {"patch_size": cls.patch_px, "image_size": images.SIDE_PX}
+        config = transformers.CLIPConfig(text_config=text, vision_config=image, projection_dim=joint)
+        network: nn.Module = transformers.CLIPModel(config)
+        return network
+
+    @classmethod
+    def names(cls, old: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
+        norm, _, kind = old.rpartition(".")
+        block = BLOCK.fullmatch(old)
+        if old in _NOT_WEIGHTS:
+            return
+        if old in _PLAIN:
+            yield _PLAIN[old], value
+        elif old in _TRANSPOSED:
+            yield _TRANSPOSED[old], value.T
+        elif norm in _NORMS:
+            yield f"{_NORMS[norm]}.{kind}", value
+        elif block is not None:
+            yield from block_names("vision_model" if block[1] else "text_model", block, value)
+        else:
+            yield old, value
 
     @torch.inference_mode()
     def images(self, frames: Frames) -> Vectors:
         """Unit features [T, D] of frames, resized in floats as for background and aesthetic. Raises ValueError for NaN."""
-        return self._features(images.for_clip(frames, self.network.device))
+        return self._features(images.for_clip(frames, self.device))
 
     @torch.inference_mode()
     def images_bytes(self, frames: Frames) -> Vectors:
         """Unit features [T, D] of frames, resized in bytes as for VBench's clip score. Raises ValueError for NaN."""
-        return self._features(images.for_clip_in_bytes(frames, self.network.device))
+        return self._features(images.for_clip_in_bytes(frames, self.device))
 
     def _features(self, pixels: Tensor) -> Vectors:
-        found = self.network.get_image_features(pixel_values=pixels.to(self.network.dtype)).pooler_output
-        return answer(F.normalize(found.float(), dim=-1), self.name)
+        features = self.network.get_image_features(pixel_values=pixels.to(self.network.dtype)).pooler_output
+        return answer(F.normalize(features.float(), dim=-1), self.name)
 
     @torch.inference_mode()
     def text(self, prompts: Sequence[str]) -> Text:
         """Unit features of sentences, cut at 77 tokens. Raises ValueError where the word pieces are not to be found."""
-        tokens, cut = Tokenizer(find(self._vocabulary))(prompts, CONTEXT)
-        found = self.network.get_text_features(input_ids=tokens.to(self.network.device)).pooler_output
-        return Text(answer(F.normalize(found.float(), dim=-1), self.name), cut)
+        tokens, cut = Tokenizer(find(self.folder))(prompts, CONTEXT)
+        features = self.network.get_text_features(input_ids=tokens.to(self.device)).pooler_output
+        return Text(answer(F.normalize(features.float(), dim=-1), self.name), cut)
 
 
 class ClipB32(Clip):
     """ViT-B/32: background consistency and text alignment."""
 
     name = "clip_b32"
+    what = "OpenAI's CLIP with patches of 32 px"
     patch_px = 32
-    true_size = (768, 12, 512, 12, 512)
+    true: Sizes = (768, 12, 512, 12, 512)
 
 
 class ClipL14(Clip):
     """ViT-L/14: what the aesthetic head sees."""
 
     name = "clip_l14"
+    what = "OpenAI's CLIP with patches of 14 px"
     patch_px = 14
-    true_size = (1024, 24, 768, 12, 768)
+    true: Sizes = (1024, 24, 768, 12, 768)
 
 
-def _config(patch_px: int, sizes: tuple[int, int, int, int, int]) -> Any:
-    transformers = need("transformers", asked="CLIP")
-    width, blocks, text_width, text_blocks, joint = sizes
-
-    def side(width: int, blocks: int) -> dict[str, Any]:
-        numbers = {"hidden_size": width, "num_hidden_layers": blocks, "num_attention_heads": max(1, width // HEAD)}
-        return numbers | {"intermediate_size": 4 * width, "hidden_act": "quick_gelu", "projection_dim": joint}
-
-    text = side(text_width, text_blocks) | {"vocab_size": SIZE, "max_position_embeddings": CONTEXT}
-    image = side(width, blocks) | {"patch_size": patch_px, "image_size": images.SIDE_PX}
-    return transformers.CLIPConfig(text_config=text, vision_config=image, projection_dim=joint)
-
-
-def _names(old: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """OpenAI's name of a tensor to transformers'; one that is unknown stays, to be complained of."""
-    norm, _, kind = old.rpartition(".")
-    block = _BLOCK.fullmatch(old)
-    if old in _NOT_WEIGHTS:
-        return
-    if old in _PLAIN:
-        yield _PLAIN[old], value
-    elif old in _TRANSPOSED:
-        yield _TRANSPOSED[old], value.T
-    elif norm in _NORMS:
-        yield f"{_NORMS[norm]}.{kind}", value
-    elif block is not None:
-        yield from block_names("vision_model" if block[1] else "text_model", block, value)
-    else:
-        yield old, value
+def side(width: int, blocks: int, joint: int) -> dict[str, int | str]:
+    """Settings that both sides of a CLIP have, by transformers' names. joint: width of the features that the sides share."""
+    return {
+        "hidden_size": width, "num_hidden_layers": blocks, "num_attention_heads": max(1, width // HEAD_CHANNELS),
+        "intermediate_size": 4 * width, "hidden_act": "quick_gelu", "projection_dim": joint,
+    }  # fmt: skip
 
 
 def block_names(model: str, block: re.Match[str], value: Tensor) -> Iterator[tuple[str, Tensor]]:

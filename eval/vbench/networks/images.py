@@ -1,6 +1,6 @@
 """What VBench does to frames before its networks see them, in torch alone; it says `Resize` and `CenterCrop` of torchvision.
 
-Frames come in as uint8 [T, H, W, 3]; all sizes are in pixels; nothing is antialiased. Source: VBench 0.1.5, `vbench/utils.py`
+Frames come in as uint8 [T, H, W, 3]; all sizes are in pixels; nothing but `resized` antialiases. Source: VBench 0.1.5, `vbench/utils.py`
 and the modules of the dimensions; its choices, odd ones included (values left outside 0..255 in one path, rounded in another),
 are the metric's definition.
 """
@@ -33,6 +33,14 @@ def big_enough(frames: Frames, asked: str) -> None:
     height, width = frames.shape[1:3]
     if min(height, width) < LEAST_SIDE_PX:
         raise ValueError(f"{asked}: frames of {width}x{height} px; it answers NaN for a side under {LEAST_SIDE_PX} px, so it is not asked")
+
+
+def resized(frames: Frames, size: tuple[int, int], device: torch.device) -> Tensor:
+    """Frames [T, H, W, 3] as floats [T, 3, h, w] in 0..255, bicubic, antialiased, overshoot beyond 0..255 kept.
+
+    VBench-Long's transforms name no antialiasing, so they have torchvision's default for tensors, which is to antialias.
+    """
+    return F.interpolate(planes(frames, device).float(), size=size, mode="bicubic", align_corners=False, antialias=True)
 
 
 def shorter_side(images: Tensor, side: int, mode: str) -> Tensor:

@@ -2,49 +2,36 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from eval.measures.formulas import Frames, Vectors
 from eval.vbench.networks import images
+from eval.vbench.networks.network import Network
 from eval.vbench.networks.packages import need
-from eval.vbench.networks.weights import answer, choose_size, digest, drawn, fill, read, ready
+from eval.vbench.networks.weights import answer
 
 
-class Musiq:
-    """Imaging quality of single frames, 0..100."""
+class Musiq(Network):
+    """Imaging quality of single frames, 0..100, from `musiq_spaq_ckpt-358bb6af.pth`; there is one size, 108 MB.
+
+    The MUSIQ of KonIQ has the same shapes: only the sum that its published name carries tells it apart.
+    """
 
     name = "musiq"
-
-    def __init__(self, network: nn.Module, identity: str, dtype: str) -> None:
-        self.network: Any = network
-        self.identity = identity
-        self.dtype = dtype
+    what = "a MUSIQ that answers one number (SPAQ's)"
+    inside = "params"
 
     @classmethod
-    def load(cls, path: Path, *, dtype: str = "fp32", device: str = "cpu") -> Musiq:
-        """From `musiq_spaq_ckpt-358bb6af.pth`.
-
-        Raises ValueError naming the file, if it is not there, not readable or another network's. The MUSIQ of KonIQ has the
-        same shapes: only the sum that its published name carries tells it apart.
-        """
-        identity, tensors = f"sha256 {digest(path)}", read(path, inside="params")
-        with drawn(0):
-            network = _network()
-        plain = {name.removeprefix("module."): value for name, value in tensors.items()}
-        fill(network, plain, what="a MUSIQ that answers one number (SPAQ's)", path=path)
-        return cls(ready(network, dtype, device), identity, dtype)
+    def build(cls, size: None) -> nn.Module:
+        network: nn.Module = need("pyiqa.archs.musiq_arch", asked="MUSIQ").MUSIQ(pretrained=False)
+        return network
 
     @classmethod
-    def random(cls, size: str = "tiny", seed: int = 0, *, dtype: str = "fp32", device: str = "cpu") -> Musiq:
-        """With random weights; there is one size, 108 MB. Raises ValueError for a size that is not tiny or true."""
-        choose_size(size)
-        with drawn(seed):
-            network = _network()
-        return cls(ready(network, dtype, device), f"random {size} seed {seed}", dtype)
+    def names(cls, old: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
+        yield old.removeprefix("module."), value
 
     @torch.inference_mode()
     def quality(self, frames: Frames) -> Vectors:
@@ -52,9 +39,3 @@ class Musiq:
         weight = self.network.conv_root.weight
         pixels = images.for_quality(frames, weight.device).to(weight.dtype)
         return answer(self.network(pixels).reshape(len(frames)), self.name)
-
-
-def _network() -> nn.Module:
-    arch = need("pyiqa.archs.musiq_arch", asked="MUSIQ")
-    network: nn.Module = arch.MUSIQ(pretrained=False)
-    return network

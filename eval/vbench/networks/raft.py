@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from eval.measures.formulas import Frames, Vectors
 from eval.vbench.networks import images
+from eval.vbench.networks.network import Network
 from eval.vbench.networks.packages import need
-from eval.vbench.networks.weights import Tensors, answer, choose_size, digest, drawn, fill, read, ready, renamed
+from eval.vbench.networks.weights import Tensors, answer
 
 UPDATES: Final = 20
 DIVISOR_PX: Final = 8
@@ -56,35 +56,25 @@ _TWICE: Final = re.compile(r"layer\d\.\d\.norm3\.")
 """The authors' files hold these a second time, as `downsample.1`."""
 
 
-class Raft:
-    """Dynamic degree: optical flow between sampled frames."""
+class Raft(Network):
+    """Dynamic degree: optical flow between sampled frames; there is one size, 21 MB.
+
+    From `raft-things.pth` or `raft_large_C_T_V1-22a6c225.pth`, which are the same training.
+    """
 
     name = "raft"
-
-    def __init__(self, network: nn.Module, identity: str, dtype: str) -> None:
-        self.network: Any = network
-        self.identity = identity
-        self.dtype = dtype
+    what = "RAFT (large)"
 
     @classmethod
-    def load(cls, path: Path, *, dtype: str = "fp32", device: str = "cpu") -> Raft:
-        """From `raft-things.pth` or `raft_large_C_T_V1-22a6c225.pth`, which are the same training.
-
-        Raises ValueError naming the file, if it is not there, not readable or another network's, RAFT-small among them.
-        """
-        identity, tensors = f"sha256 {digest(path)}", read(path)
-        with drawn(0):
-            network = _network()
-        fill(network, renamed(tensors, _names), what="RAFT (large)", path=path)
-        return cls(ready(network, dtype, device), identity, dtype)
+    def build(cls, size: None) -> nn.Module:
+        flow = need("torchvision.models.optical_flow", asked="RAFT")
+        network: nn.Module = flow.raft_large(weights=None, progress=False)
+        return network
 
     @classmethod
-    def random(cls, size: str = "tiny", seed: int = 0, *, dtype: str = "fp32", device: str = "cpu") -> Raft:
-        """With random weights; there is one size, 21 MB. Raises ValueError for a size that is not tiny or true."""
-        choose_size(size)
-        with drawn(seed):
-            network = _network()
-        return cls(ready(network, dtype, device), f"random {size} seed {seed}", dtype)
+    def names(cls, old: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
+        if not _TWICE.search(old):
+            yield _substituted(old, _RENAMES), value
 
     @torch.inference_mode()
     def radius(self, first: Frames, second: Frames) -> Vectors:
@@ -96,35 +86,22 @@ class Raft:
         if first.shape != second.shape:
             raise ValueError(f"pairs of {list(first.shape)} and {list(second.shape)}: flow is between frames of one shape")
         images.big_enough(first, "RAFT")
-        device, dtype = next(self.network.parameters()).device, next(self.network.parameters()).dtype
+        device, dtype = self.device, self.weight.dtype
         pair = [2 * (images.padded(images.planes(part, device).float(), DIVISOR_PX) / 255.0) - 1.0 for part in (first, second)]
         flow = self.network(pair[0].to(dtype), pair[1].to(dtype), num_flow_updates=UPDATES)[-1].float()
         lengths = flow.square().sum(1).sqrt().flatten(1)
-        kept = int(lengths.shape[1] * FASTEST)
-        return answer(lengths.topk(kept, dim=1).values.mean(1), self.name)
+        fastest = int(lengths.shape[1] * FASTEST)
+        return answer(lengths.topk(fastest, dim=1).values.mean(1), self.name)
 
 
 def authors_names(tensors: Mapping[str, Tensor]) -> Tensors:
     """Weights by the authors' names, as VBench reads them, from torchvision's or theirs."""
-    found: Tensors = {}
-    for name, value in tensors.items():
-        for pattern, replacement in _BACK:
-            name = re.sub(pattern, replacement, name)
-        found[name] = value
-        if "downsample.1." in name:
-            found[name.replace("downsample.1.", "norm3.")] = value
-    return {f"module.{name.removeprefix('module.')}": value for name, value in found.items()}
+    theirs = {_substituted(name, _BACK): value for name, value in tensors.items()}
+    theirs |= {name.replace("downsample.1.", "norm3."): value for name, value in theirs.items() if "downsample.1." in name}
+    return {f"module.{name.removeprefix('module.')}": value for name, value in theirs.items()}
 
 
-def _network() -> nn.Module:
-    flow = need("torchvision.models.optical_flow", asked="RAFT")
-    network: nn.Module = flow.raft_large(weights=None, progress=False)
-    return network
-
-
-def _names(old: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
-    if _TWICE.search(old):
-        return
-    for pattern, replacement in _RENAMES:
-        old = re.sub(pattern, replacement, old)
-    yield old, value
+def _substituted(name: str, rules: Sequence[tuple[str, str]]) -> str:
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name

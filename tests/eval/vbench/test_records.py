@@ -358,7 +358,7 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
 
 
 def test_what_was_measured_of_a_minute_at_480p_holds():
-    """`python -m eval.vbench.cost` on this machine; its lines are kept with the documents."""
+    """`python -m tests.load.vbench_cost` on this machine; its lines are kept with the documents."""
     rows = [json.loads(line) for line in (ROOT / "docs" / "data" / "vbench_cost.jsonl").read_text(encoding="utf-8").splitlines()]
     minute = next(row for row in rows if row["networks"] == "tiny")
     assert (minute["frames"], minute["height_px"], minute["width_px"]) == (960, 480, 832)

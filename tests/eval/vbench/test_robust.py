@@ -25,7 +25,8 @@ from eval.vbench import video
 from eval.vbench.kit import FIRSTS_OF, NEEDS, Kit, Wish
 from eval.vbench.measure import Layout
 from eval.vbench.networks import packages
-from eval.vbench.networks.interface import CLASSES, FILES
+from eval.vbench.networks.catalogue import CLASSES
+from eval.vbench.networks.interface import FILES
 from eval.vbench.records import Key, Record, RecordStore
 from eval.vbench.rules import PAIR_RULES, TEXTS, Measured, mapped, score
 from eval.vbench.video import Facts, chunks, inspect
@@ -136,7 +137,7 @@ def test_every_key_of_a_video_names_what_decodes(tmp_path, monkeypatch):
 
 def test_versions_are_told_in_one_place():
     """Every package whose module a network's file asks for is among that network's needs, and no network tells versions of its own."""
-    asks = {"dino": "dino", "clip": "clip_b32", "musiq": "musiq", "raft": "raft", "amt": "amt", "viclip": "viclip", "firsts": "dreamsim"}
+    asks = {"dino": "dino", "clip": "clip_b32", "musiq": "musiq", "raft": "raft", "amt": "amt", "viclip": "viclip", "dreamsim": "dreamsim"}
     for file, network in asks.items():
         text = (ROOT / "eval" / "vbench" / "networks" / f"{file}.py").read_text(encoding="utf-8")
         wanted = {name.partition(".")[0] for name in re.findall(r'need\("([\w.-]+)"', text)}
@@ -182,7 +183,7 @@ def test_a_dreamsim_that_does_not_import_is_told_with_its_own_line(monkeypatch):
 def test_dreamsims_archive_is_unpacked_whole_or_not_at_all(tmp_path, monkeypatch):
     """A kill in the middle leaves nothing that the next start takes for the ensemble; a damaged archive is refused by name."""
     pytest.importorskip("torch")
-    from eval.vbench.networks.firsts import Dreamsim
+    from eval.vbench.networks.dreamsim import Dreamsim
 
     path = tmp_path / "dreamsim_ensemble_checkpoint.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -246,7 +247,7 @@ def test_a_damaged_part_is_measured_again(tmp_path):
 
 
 def test_the_cost_lines_name_what_stood_in():
-    from eval.vbench.cost import SINGLE_SIZE
+    from tests.load.vbench_cost import SINGLE_SIZE
 
     rows = [json.loads(line) for line in (ROOT / "docs" / "data" / "vbench_cost.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {row["networks"]: row["stand_ins"] for row in rows} == {"tiny": list(SINGLE_SIZE), "true": []}
@@ -258,7 +259,7 @@ def test_the_command_of_the_equality_tests_needs_no_plugin_of_ours():
     line = re.search(r'"\$python" (-m pytest tests/vbench .*)', text)
     assert line is not None
     words = shlex.split(line[1])
-    command = [sys.executable, *words[:2], "-p", "no:xdist", "--co", "tests/vbench/test_firsts.py", *words[3:]]
+    command = [sys.executable, *words[:2], "-p", "no:xdist", "--co", "tests/vbench/test_dino.py", *words[3:]]
     found = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     assert found.returncode == 0, found.stdout[-300:] + found.stderr[-300:]
 

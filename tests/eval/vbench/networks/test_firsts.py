@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from eval.vbench.networks.firsts import Dinov2, Dreamsim, positions
+from eval.vbench.networks.dino import Dinov2, positions
+from eval.vbench.networks.dreamsim import Dreamsim
 
 WIDTH, BLOCKS, PATCH = 64, 2, 14
 
@@ -69,7 +70,7 @@ def test_dinov2_by_another_way(tmp_path):
     apart = np.abs(Dinov2.load(tmp_path / "dinov2_vitb14_pretrain.pth").images(frames) - plain(tensors, frames))
     assert apart.max() < 1e-5, f"max {apart.max():.3g}, mean {apart.mean():.3g}"
     fitted = F.interpolate(tensors["pos_embed"][:, 1:].reshape(1, 37, 37, WIDTH).permute(0, 3, 1, 2), size=(16, 16), mode="bicubic")
-    table = positions(tensors["pos_embed"], 16)[:, 1:].transpose(1, 2).reshape(1, WIDTH, 16, 16)
+    table = positions(tensors["pos_embed"], 16, 16)[:, 1:].transpose(1, 2).reshape(1, WIDTH, 16, 16)
     assert (table - fitted).abs().max() > 1e-3, "transformers' own rule gives another table"
 
 

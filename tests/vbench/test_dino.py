@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from eval.vbench.kit import NEEDS
-from eval.vbench.networks import interface, packages
+from eval.vbench.networks import catalogue, packages
 
 needs_timm = pytest.mark.skipif(
     bool(packages.missing(packages.NATIVE)), reason="timm is not installed; tests/vbench/run makes a place for it"
@@ -26,17 +26,17 @@ def published(width, blocks):
 @needs_timm
 def test_dinov2_is_timms(tmp_path):
     from eval.vbench.networks import images
-    from eval.vbench.networks.firsts import positions
+    from eval.vbench.networks.dino import positions
 
     tensors = published(128, 2)
     torch.save(tensors, tmp_path / "dinov2.pth")
-    mine = interface.load("dinov2", tmp_path / "dinov2.pth")
+    mine = catalogue.load("dinov2", tmp_path / "dinov2.pth")
     frames = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), dtype=np.uint8)
     theirs = packages.need("timm.models.vision_transformer", asked="the test").VisionTransformer(
         img_size=224, patch_size=14, embed_dim=128, depth=2, num_heads=2, init_values=1e-5, num_classes=0, global_pool="token"
     )
     plain = {name: value for name, value in tensors.items() if name != "mask_token"}
-    theirs.load_state_dict(plain | {"pos_embed": positions(tensors["pos_embed"], 16)}, strict=True)
+    theirs.load_state_dict(plain | {"pos_embed": positions(tensors["pos_embed"], 16, 16)}, strict=True)
     pixels = images.middle(images.planes(frames, torch.device("cpu")).float(), 224)
     with torch.no_grad():
         seen = theirs.eval()(images.normalised(pixels, images.IMAGENET_MEAN, images.IMAGENET_STD))

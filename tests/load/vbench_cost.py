@@ -1,4 +1,4 @@
-"""What scoring a long video takes: `python -m eval.vbench.cost [seconds=60] [height_px=480] [width_px=832] [networks=tiny|true]`.
+"""What scoring a long video takes: `python -m tests.load.vbench_cost [seconds=60] [height_px=480] [width_px=832] [networks=tiny|true]`.
 
 Makes a video, scores it by all dimensions and both definitions in this process, and tells the greatest resident memory since the
 process began, how often each frame was decoded, and the time. networks=tiny: random weights and few layers; RAFT, AMT and MUSIQ

@@ -1,0 +1,44 @@
+"""The networks of VBench's dimensions by name, each imported when it is first asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from echo.refusals import nearest
+
+CLASSES: Final = MappingProxyType(
+    {
+        "dino": ("eval.vbench.networks.dino", "Dino"),
+        "clip_b32": ("eval.vbench.networks.clip", "ClipB32"),
+        "clip_l14": ("eval.vbench.networks.clip", "ClipL14"),
+        "aesthetic": ("eval.vbench.networks.aesthetic", "Aesthetic"),
+        "musiq": ("eval.vbench.networks.musiq", "Musiq"),
+        "raft": ("eval.vbench.networks.raft", "Raft"),
+        "amt": ("eval.vbench.networks.amt", "Amt"),
+        "viclip": ("eval.vbench.networks.viclip", "Viclip"),
+        "dinov2": ("eval.vbench.networks.dino", "Dinov2"),
+        "dreamsim": ("eval.vbench.networks.dreamsim", "Dreamsim"),
+    }
+)
+"""Name -> module and class; each has `load(path, *, dtype="fp32", device="cpu")` and `random(size="tiny", seed=0, *, ...)`."""
+
+
+def network_class(name: str) -> Any:
+    """The class of a network, imported now. Raises ValueError for an unknown name, or naming the package that is missing."""
+    if name not in CLASSES:
+        raise ValueError(f"network {name!r}: one of {', '.join(CLASSES)}; nearest is {nearest(name, CLASSES)}")
+    module, cls = CLASSES[name]
+    return getattr(import_module(module), cls)
+
+
+def load(name: str, path: str | Path, *, dtype: str = "fp32", device: str = "cpu") -> Any:
+    """The network of a published weights file. Raises ValueError, before it computes anything, for a file of another network."""
+    return network_class(name).load(Path(path), dtype=dtype, device=device)
+
+
+def random(name: str, size: str = "tiny", seed: int = 0, *, dtype: str = "fp32", device: str = "cpu") -> Any:
+    """The network with random weights. size: "true" as published, "tiny" for tests; RAFT, MUSIQ and AMT have one size only."""
+    return network_class(name).random(size, seed, dtype=dtype, device=device)

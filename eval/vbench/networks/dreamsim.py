@@ -1,0 +1,83 @@
+"""DreamSim's ensemble through its package: what VBench-Long compares the backgrounds of clips' first frames with.
+
+Source: VBench at 45e79ec, `vbench2_beta_long/background_consistency.py`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, Final, Self
+
+import torch
+from torch.nn import functional as F
+
+from echo.files import file_digest
+from eval.measures.formulas import Frames, Vectors
+from eval.vbench.networks import images
+from eval.vbench.networks.network import Network
+from eval.vbench.networks.packages import need
+from eval.vbench.networks.weights import answer
+
+ADAPTERS: Final = "ensemble_lora"
+"""Folder in DreamSim's archive."""
+
+
+class Dreamsim(Network):
+    """Background from clip to clip: DreamSim's ensemble."""
+
+    name = "dreamsim"
+
+    def __init__(self, network: Any, identity: str, dtype: str, device: str) -> None:
+        super().__init__(network, identity, dtype)
+        self._device = torch.device(device)
+
+    @classmethod
+    def load(cls, path: Path, *, dtype: str = "fp32", device: str = "cpu") -> Self:
+        """From `dreamsim_ensemble_checkpoint.zip`, which is unpacked beside itself once.
+
+        Raises ValueError naming the file, if it is not there or not that archive, or the package with its line.
+        """
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"{path}: no such archive of DreamSim; `python -m data.download eval=vbench` fetches it")
+        folder = path.with_name(f".{path.stem}")  # hidden, so that a folder of weights keeps its digest
+        if not (folder / ADAPTERS).is_dir():
+            _unpack(path, folder)
+        network, _ = need("dreamsim", asked="DreamSim").dreamsim(pretrained=True, device=device, cache_dir=str(folder))
+        return cls(network, f"blake2b {file_digest(path)}", dtype, device)
+
+    @classmethod
+    def random(cls, size: str = "tiny", seed: int = 0, *, dtype: str = "fp32", device: str = "cpu") -> Self:
+        """There is none: the package has no ensemble without its weights. Raises ValueError."""
+        raise ValueError("DreamSim has no random weights; nearest is clip_features=dino_clip")
+
+    @torch.inference_mode()
+    def images(self, frames: Frames) -> Vectors:
+        """Unit features [T, D] of frames [T, H, W, 3], each resized to 224x224 px. Raises ValueError for NaN."""
+        seen = images.resized(frames, (images.SIDE_PX, images.SIDE_PX), self._device) / 255.0
+        alone = len(seen) == 1  # the package squeezes a batch of one away
+        features = self.network.embed(torch.cat((seen, seen)) if alone else seen)[: len(seen)]
+        return answer(F.normalize(features.float(), dim=-1), self.name)
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    """Unpack an archive beside `folder`, which gets its name when all is there: a kill leaves no half ensemble, two processes do no harm.
+
+    Raises ValueError naming the archive where it is damaged or holds no ensemble.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as place:
+        whole = Path(place) / "whole"
+        try:
+            with zipfile.ZipFile(path) as archive:
+                archive.extractall(whole)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise ValueError(f"{path}: damaged ({error}); away with it, `python -m data.download eval=vbench` fetches it") from None
+        if not (whole / ADAPTERS).is_dir():
+            raise ValueError(f"{path} is not DreamSim's ensemble: no folder {ADAPTERS} in it")
+        try:
+            whole.rename(folder)
+        except OSError:  # another process was faster
+            if not (folder / ADAPTERS).is_dir():
+                raise ValueError(f"{folder}: is in the way of what {path.name} holds; away with it") from None
