@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from data.hub import TABLE, Checkpoints, Table, Wanted, check
+from data.hub import TABLE, Checkpoints, HubFile, Table, check
 from echo.backbone.extras import need
 from echo.files import ROOT
 from echo.refusals import nearest
@@ -131,7 +131,7 @@ def _carry_out(order: Order, table: Table) -> None:
     _tidied(order.checkpoints / PARTIAL, files)
 
 
-def _tidied(partial: Path, files: Sequence[Wanted]) -> None:
+def _tidied(partial: Path, files: Sequence[HubFile]) -> None:
     """Remove what is begun of files that are there now, and empty folders; what another command has begun stays."""
     for wanted in files:
         (partial / wanted.target).unlink(missing_ok=True)
@@ -141,7 +141,7 @@ def _tidied(partial: Path, files: Sequence[Wanted]) -> None:
             folder.rmdir()
 
 
-def _checked(path: Path, wanted: Wanted) -> str:
+def _checked(path: Path, wanted: HubFile) -> str:
     """The sha256 of a fetched file. Raises ValueError for a wrong one, which goes, so that the next command begins anew."""
     try:
         return check(path, wanted)
@@ -171,13 +171,13 @@ def _size(count: int | None) -> str:
     return f"{count / UNITS[unit]:.2f} {unit}" if unit else f"{count} bytes"
 
 
-def _total(files: Sequence[Wanted]) -> str:
+def _total(files: Sequence[HubFile]) -> str:
     unknown = sum(wanted.size_bytes is None for wanted in files)
     known = sum(wanted.size_bytes or 0 for wanted in files)
     return f"{len(files)} file{'' if len(files) == 1 else 's'}, {_size(known)}" + (f" and {unknown} of unknown size" if unknown else "")
 
 
-def _announce(files: Sequence[Wanted], there: set[str], order: Order) -> None:
+def _announce(files: Sequence[HubFile], there: set[str], order: Order) -> None:
     """The total, before anything is fetched. Raises ValueError where the disk is too small."""
     absent = [wanted for wanted in files if wanted.target not in there]
     parts = (order.checkpoints / PARTIAL / wanted.target for wanted in absent)
@@ -198,7 +198,7 @@ def _announce(files: Sequence[Wanted], there: set[str], order: Order) -> None:
         raise ValueError(f"{_size(needed)} are needed, {disk} has {_size(free)} free; nearest is checkpoints=DIR on a larger disk")
 
 
-def _resolved(wanted: Wanted, endpoint: str | None) -> Wanted:
+def _resolved(wanted: HubFile, endpoint: str | None) -> HubFile:
     """A file of a branch with the branch's commit now, and the size and sha256 that the hub tells."""
     if wanted.pinned:
         return wanted
@@ -222,7 +222,7 @@ def _resolved(wanted: Wanted, endpoint: str | None) -> Wanted:
     return replace(wanted, revision=info.sha, size_bytes=size, sha256=wanted.sha256 or lfs, known_by=known_by)
 
 
-def _unreachable(wanted: Wanted, endpoint: str | None, error: Exception) -> ValueError:
+def _unreachable(wanted: HubFile, endpoint: str | None, error: Exception) -> ValueError:
     """One line for whatever the hub's client raised."""
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     where = endpoint or os.environ.get("HF_ENDPOINT", "https://huggingface.co")
@@ -230,7 +230,7 @@ def _unreachable(wanted: Wanted, endpoint: str | None, error: Exception) -> Valu
     return ValueError(f"{wanted.origin}: not fetched from {where} ({type(error).__name__}: {reason[:200]}); {rest}")
 
 
-def _fetch(wanted: Wanted, order: Order) -> Path:
+def _fetch(wanted: HubFile, order: Order) -> Path:
     """Bring one file below the folder of unfinished files, going on where an earlier command stopped."""
     part = order.checkpoints / PARTIAL / wanted.target
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -247,7 +247,7 @@ def _fetch(wanted: Wanted, order: Order) -> Path:
     return part
 
 
-def _from_hub(wanted: Wanted, part: Path, endpoint: str | None) -> None:
+def _from_hub(wanted: HubFile, part: Path, endpoint: str | None) -> None:
     """A file of the hub, from where an earlier command stopped.
 
     The client finds the file and reads it, with its retries; its own `hf_hub_download` throws away what is begun when a process ends
@@ -266,7 +266,7 @@ def _from_hub(wanted: Wanted, part: Path, endpoint: str | None) -> None:
         client.http_get(seen.location, write, resume_size=begun, headers=headers, expected_size=seen.size)
 
 
-def _found(wanted: Wanted, mirror: Path) -> Path:
+def _found(wanted: HubFile, mirror: Path) -> Path:
     """The file in a folder: laid out as here, as `hf download --local-dir` does, or as the hub's cache. Raises ValueError."""
     tail = Path(wanted.file)
     places = [mirror / wanted.source / tail, mirror / tail, mirror / tail.name]

@@ -23,7 +23,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class HubFile:
     """One file of the table.
 
     source: the folder below the checkpoints. repo, revision: where on the hub; repo None: at `url`, which names the revision.
@@ -61,11 +61,11 @@ class Table:
     def __init__(self, path: Path = TABLE) -> None:
         content: Any = OmegaConf.to_container(OmegaConf.load(path))
         self.groups: dict[str, dict[str, list[str]]] = content["groups"]
-        self.sources: dict[str, list[Wanted]] = {name: _wanted(name, source) for name, source in content["sources"].items()}
+        self.sources: dict[str, list[HubFile]] = {name: _wanted(name, source) for name, source in content["sources"].items()}
 
-    def files(self, kind: str, names: Iterable[str]) -> list[Wanted]:
+    def files(self, kind: str, names: Iterable[str]) -> list[HubFile]:
         """The files of some names of a group, each once. Raises ValueError for a name that the group lacks."""
-        found: dict[str, Wanted] = {}
+        found: dict[str, HubFile] = {}
         for name in names:
             if name not in self.groups[kind]:
                 raise ValueError(f"{kind}={name}: one of {', '.join(self.groups[kind])}; nearest is {nearest(name, self.groups[kind])}")
@@ -74,9 +74,9 @@ class Table:
         return list(found.values())
 
 
-def _wanted(name: str, source: Mapping[str, Any]) -> list[Wanted]:
+def _wanted(name: str, source: Mapping[str, Any]) -> list[HubFile]:
     where: dict[str, Any] = {key: source.get(key) for key in ("repo", "url", "license")} | {"revision": str(source.get("revision", ""))}
-    return [Wanted(source=name, file=file, size_bytes=row["size"], sha256=row["sha256"], **where) for file, row in source["files"].items()]
+    return [HubFile(source=name, file=file, size_bytes=row["size"], sha256=row["sha256"], **where) for file, row in source["files"].items()]
 
 
 class Checkpoints:
@@ -87,7 +87,7 @@ class Checkpoints:
         path = folder / MANIFEST
         self.rows: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
-    def pinned(self, wanted: Wanted) -> Wanted:
+    def pinned(self, wanted: HubFile) -> HubFile:
         """The file with what an earlier download learned: the commit of a branch, size and sha256 where the table has none."""
         row = self.rows.get(wanted.target)
         if row is None:
@@ -96,7 +96,7 @@ class Checkpoints:
             return wanted
         return replace(wanted, revision=row["revision"], size_bytes=row["size_bytes"], sha256=row["sha256"], known_by=EARLIER)
 
-    def there(self, wanted: Wanted, *, again: bool = False) -> bool:
+    def there(self, wanted: HubFile, *, again: bool = False) -> bool:
         """Whether the file lies in its place and is the right one; one unknown to the manifest is hashed and written down.
 
         Args:
@@ -115,7 +115,7 @@ class Checkpoints:
             self.keep(wanted, check(path, wanted), path)
         return True
 
-    def keep(self, wanted: Wanted, sha256: str, path: Path) -> None:
+    def keep(self, wanted: HubFile, sha256: str, path: Path) -> None:
         """Move a checked file into its place and write it down."""
         target = self.folder / wanted.target
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ class Checkpoints:
         write_atomic(self.folder / MANIFEST, (json.dumps(dict(sorted(self.rows.items())), indent=1) + "\n").encode())
 
 
-def check(path: Path, wanted: Wanted) -> str:
+def check(path: Path, wanted: HubFile) -> str:
     """The sha256 of a file that is the wanted one.
 
     Raises:

@@ -75,7 +75,7 @@ FLOWING = (
 
 
 @dataclass(frozen=True)
-class Place:
+class StoryPlace:
     """Where a scene plays: a preposition, and the words from "the" on."""
 
     at: str
@@ -87,7 +87,7 @@ class Story:
     """The parts of one story; a long one has `text` only, and only a smooth one has `light`."""
 
     subject: str = ""
-    places: tuple[Place, ...] = ()
+    places: tuple[StoryPlace, ...] = ()
     actions: tuple[str, ...] = ()
     light: str = ""
     text: str = ""
@@ -131,11 +131,11 @@ def _list(name: str, value: Any, count: int) -> list[Any]:
     return value
 
 
-def _place(raw: Any) -> Place:
+def _place(raw: Any) -> StoryPlace:
     if not isinstance(raw, Mapping) or set(raw) != {"at", "what"}:
         raise ValueError(f"a place has exactly the keys at and what, not {raw!r}")
     at = "on" if raw["at"] is True else raw["at"]  # YAML reads a bare on as true
-    return Place(_text("at", at), _text("what", raw["what"]))
+    return StoryPlace(_text("at", at), _text("what", raw["what"]))
 
 
 def scenes_of(task: str, story: Story, index: int) -> tuple[str, ...]:

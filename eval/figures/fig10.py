@@ -8,7 +8,7 @@ from typing import Any
 from eval.figures import output, style
 from eval.figures.output import Order
 from eval.figures.recorded.backbones import Loader, policy, prompt_of
-from eval.figures.recorded.recall_frames import Film, film
+from eval.figures.recorded.recall_frames import RecordedFilm, film
 
 KEYS = {"backbone": "tiny", "method": "echo_recall_5", "task": "recall", "prompt": "", "seed": "0", "scenes": "3", "layer": "mean"}
 
@@ -22,7 +22,7 @@ def make(name: str, order: Order, load: Loader) -> list[Path]:
     return output.write(draw(found, layer, order), name, order, numbers(found, layer))
 
 
-def layer_of(order: Order, found: Film) -> int | None:
+def layer_of(order: Order, found: RecordedFilm) -> int | None:
     """The layer that is drawn; None for the mean over all. Raises ValueError for one that there is not."""
     layers = found.geometry.layers
     if order.given["layer"] == "mean":
@@ -33,7 +33,7 @@ def layer_of(order: Order, found: Film) -> int | None:
     return layer
 
 
-def numbers(found: Film, layer: int | None) -> dict[str, Any]:
+def numbers(found: RecordedFilm, layer: int | None) -> dict[str, Any]:
     """Weights by scene and candidate, of the layer or the mean over layers, and how far they are from even."""
     scenes = []
     for source in found.sources:
@@ -49,7 +49,7 @@ def numbers(found: Film, layer: int | None) -> dict[str, Any]:
     return {"prompt": found.prompt, "starts": found.starts, "scenes": scenes}
 
 
-def draw(found: Film, layer: int | None, order: Order) -> Any:
+def draw(found: RecordedFilm, layer: int | None, order: Order) -> Any:
     """A row for each scene: its middle frame, then a pair for each candidate, the frame and where it is weighed."""
     plots = style.pyplot()
     many = max(len(source.frames) for source in found.sources)

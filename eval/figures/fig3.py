@@ -17,7 +17,7 @@ from eval.figures import output, style
 from eval.figures.mosaic import native
 from eval.figures.output import Order
 from eval.figures.recorded import attention, recall_at_k
-from eval.figures.recorded.attention import AHEAD, CONTROLS, KINDS, RULES, Truth
+from eval.figures.recorded.attention import AHEAD, CONTROLS, KINDS, RULES, LaterAttention
 from eval.figures.recorded.backbones import Loader, policy, prompts_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def measure(order: Order, backbone: VideoModel) -> tuple[Shown, dict[str, Any]]:
             )  # fmt: skip
             shown = shown or _shown(run, order, backbone)
             for kind, each in found.items():
-                each.append(recall_at_k.compare([run], order.number("every", 1), Truth(kind, AHEAD[kind], given["recent"])))
+                each.append(recall_at_k.compare([run], order.number("every", 1), LaterAttention(kind, AHEAD[kind], given["recent"])))
     assert shown is not None
     return shown, {"shown": shown.title} | {"truth": {kind: summary(recall_at_k.join(each)) for kind, each in found.items()}}
 
@@ -78,7 +78,7 @@ def _checked(order: Order, geometry: Geometry, rules: Echo) -> list[int]:
     """The layers to record. Raises ValueError in one line for what cannot be shown, before anything is rolled out."""
     given, blocks, block = order.given, order.number("blocks", 1), order.number("block")
     for kind in (given["truth"], *KINDS):
-        Truth(kind, recent=given["recent"], ahead=AHEAD.get(kind, 1))
+        LaterAttention(kind, recent=given["recent"], ahead=AHEAD.get(kind, 1))
     words = given["layers"].split(",") if given["layers"] else [str(layer) for layer in range(geometry.layers)]
     layers = [int(word) for word in words if word.isdecimal() and int(word) < geometry.layers]
     if len(layers) < len(words):
@@ -95,9 +95,9 @@ def _checked(order: Order, geometry: Geometry, rules: Echo) -> list[int]:
     return layers
 
 
-def _shown(run: attention.Run, order: Order, backbone: VideoModel) -> Shown:
+def _shown(run: attention.RecordedRun, order: Order, backbone: VideoModel) -> Shown:
     kind, layer, block = order.given["truth"], order.number("layer"), order.number("block")
-    moment = attention.judge(run, layer, block, Truth(kind, AHEAD[kind], order.given["recent"]))
+    moment = attention.judge(run, layer, block, LaterAttention(kind, AHEAD[kind], order.given["recent"]))
     grid = (run.geometry.grid_height, run.geometry.grid_width)
     values = {"truth": moment.later.mean(1)[0]} | {name: moment.scores[name][0] for name in RULES}
     stream, pictures = backbone.codec.stream(), []

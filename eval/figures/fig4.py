@@ -14,7 +14,7 @@ from echo.memory import recall
 from eval.figures import output, style
 from eval.figures.output import Order
 from eval.figures.recorded.backbones import Loader, policy, prompt_of, prompts_of
-from eval.figures.recorded.recall_frames import Fade, Film, film
+from eval.figures.recorded.recall_frames import Fade, RecordedFilm, film
 
 if TYPE_CHECKING:
     from echo.backbone.interface import VideoModel
@@ -39,12 +39,12 @@ def make(name: str, order: Order, load: Loader) -> list[Path]:
     return output.write(draw(films[0], likeness, faded, order.world), name, order, numbers(films[0], likeness, faded))
 
 
-def _faded(order: Order, backbone: VideoModel, method: str, switch: str) -> Film:
+def _faded(order: Order, backbone: VideoModel, method: str, switch: str) -> RecordedFilm:
     prompt = prompt_of(switch, order.given["backbone"], order.given["prompt"])
     return film(backbone, policy(method), prompt, order.number("seed"), 2)
 
 
-def numbers(one: Film, likeness: Mapping[str, Any], faded: Mapping[tuple[str, str], Film]) -> dict[str, Any]:
+def numbers(one: RecordedFilm, likeness: Mapping[str, Any], faded: Mapping[tuple[str, str], RecordedFilm]) -> dict[str, Any]:
     """What the panels show: weights by candidate, likeness to the scene by way, weights of the old memory block by block."""
     fades = []
     for (method, switch), found in faded.items():
@@ -61,13 +61,13 @@ def numbers(one: Film, likeness: Mapping[str, Any], faded: Mapping[tuple[str, st
     return {"source": {"prompt": one.prompt, "frames": source.frames, "weights": weights, "likeness": likeness}, "fades": fades}
 
 
-def _only(found: Film) -> Fade:
+def _only(found: RecordedFilm) -> Fade:
     if not found.fades:
         raise ValueError(f"{found.prompt}: no memory of the old scene fades under this method; nearest is method=echo")
     return found.fades[0]
 
 
-def ways(one: Film) -> dict[str, torch.Tensor]:
+def ways(one: RecordedFilm) -> dict[str, torch.Tensor]:
     """Weights [M, h, w] of the first scene's candidates by way of keeping a frame, the mean over layers."""
     alpha = one.sources[0].alpha
     first = torch.zeros_like(alpha)
@@ -76,7 +76,7 @@ def ways(one: Film) -> dict[str, torch.Tensor]:
     return {way: torch.from_numpy(one.grid(found[way].mean(0))) for way in WAYS}
 
 
-def draw(one: Film, likeness: Mapping[str, Any], faded: Mapping[tuple[str, str], Film], world: str) -> Any:
+def draw(one: RecordedFilm, likeness: Mapping[str, Any], faded: Mapping[tuple[str, str], RecordedFilm], world: str) -> Any:
     """The figure: recall source above, fading below."""
     plots = style.pyplot()
     rows = len(faded)
@@ -93,7 +93,7 @@ def _bare(axis: Any) -> None:
     axis.spines[:].set_visible(False)
 
 
-def _sources(panel: Any, one: Film, likeness: Mapping[str, Any], world: str) -> None:
+def _sources(panel: Any, one: RecordedFilm, likeness: Mapping[str, Any], world: str) -> None:
     source, weights = one.sources[0], ways(one)
     many = len(source.frames)
     axes = panel.subplots(1 + len(WAYS), many + 1, width_ratios=[1] * many + [2.4], squeeze=False)
@@ -124,7 +124,7 @@ def _sources(panel: Any, one: Film, likeness: Mapping[str, Any], world: str) -> 
     panel.suptitle(title, fontsize=8.5, color=style.MUTED, x=0.01, ha="left")
 
 
-def _fades(panel: Any, faded: Mapping[tuple[str, str], Film]) -> None:
+def _fades(panel: Any, faded: Mapping[tuple[str, str], RecordedFilm]) -> None:
     blocks = max(len(_only(found).weights) for found in faded.values())
     axes = panel.subplots(len(faded), blocks + 3, width_ratios=[1, 1, *[1.5] * blocks, 2.6], squeeze=False)
     for line, ((method, switch), found) in zip(axes, faded.items()):
@@ -137,7 +137,7 @@ def _fades(panel: Any, faded: Mapping[tuple[str, str], Film]) -> None:
     panel.suptitle(title, fontsize=8.5, color=style.MUTED, x=0.01, ha="left")
 
 
-def _fade_row(line: Sequence[Any], method: str, switch: str, found: Film, blocks: int) -> None:
+def _fade_row(line: Sequence[Any], method: str, switch: str, found: RecordedFilm, blocks: int) -> None:
     fade, size = _only(found), found.geometry.frames_per_block
     for axis in line[:-1]:
         _bare(axis)

@@ -41,7 +41,7 @@ from eval.arguments import Partly, answer, parse
 from eval.protocol import TASKS, scopes
 from eval.stats.statistics import estimate
 from eval.vbench.borders import borders
-from eval.vbench.kit import DIMENSIONS, Files, Kit, Random, Source, Wish, listed
+from eval.vbench.kit import DIMENSIONS, Files, Kit, NetworkSource, Random, Wish, listed
 from eval.vbench.measure import Span
 from eval.vbench.records import RecordStore
 from eval.vbench.rules import LONG_TASKS
@@ -66,7 +66,7 @@ NAMED = 3
 
 
 @dataclass(frozen=True)
-class Clip:
+class FolderVideo:
     """A video of the folder, and what it should show. prompt: None where nobody says; borders: what says where scenes are."""
 
     facts: Facts
@@ -111,7 +111,9 @@ def command(words: Sequence[str]) -> list[str]:
     return lines
 
 
-def scored(clips: Sequence[Clip], task: str, scorer: VideoScorer, output: Path) -> tuple[dict[str, tuple[Clip, Outcome]], dict[str, str]]:
+def scored(
+    clips: Sequence[FolderVideo], task: str, scorer: VideoScorer, output: Path
+) -> tuple[dict[str, tuple[FolderVideo, Outcome]], dict[str, str]]:
     """Outcomes by name, each written as soon as it is there, and why videos failed, in a line each; one that fails stops no other."""
     outcomes, failures = {}, {}
     for number, clip in enumerate(clips, 1):
@@ -161,12 +163,12 @@ def wish_of(options: Mapping[str, str]) -> Wish:
     return Wish(dimensions, listed(options["text"]), firsts, options["clip_dtype"], device)
 
 
-def source_of(word: str) -> Source:
+def source_of(word: str) -> NetworkSource:
     """Where networks come from: `random`, or a folder of weights."""
     return Random() if word == "random" else Files(Path(word).expanduser())
 
 
-def found(path: Path, prompts: Sequence[Prompt], task: str, scorer: VideoScorer, shard: str) -> Iterator[Clip]:
+def found(path: Path, prompts: Sequence[Prompt], task: str, scorer: VideoScorer, shard: str) -> Iterator[FolderVideo]:
     """The videos of a shard in the order of their names, all looked at before any work.
 
     Raises ValueError that names the first of those that cannot be scored, and how many they are.
@@ -183,7 +185,7 @@ def found(path: Path, prompts: Sequence[Prompt], task: str, scorer: VideoScorer,
             facts = scorer.inspect(file)
             prompt = prompt_of(file, prompts)
             spans, by = borders(facts, prompt.durations_s if prompt else None)
-            clips.append(Clip(facts, prompt, tuple(spans), file.stem.removeprefix(prompt.id) if prompt else "", by))
+            clips.append(FolderVideo(facts, prompt, tuple(spans), file.stem.removeprefix(prompt.id) if prompt else "", by))
             check(facts, task, spans, prompt.scenes if prompt else ())
         except ValueError as error:
             complaints.append(str(error))
@@ -214,7 +216,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def summary(
-    outcomes: Mapping[str, tuple[Clip, Outcome]],
+    outcomes: Mapping[str, tuple[FolderVideo, Outcome]],
     task: str,
     scorer: VideoScorer,
     output: Path,
@@ -262,7 +264,7 @@ def summary(
     return [*lines, f"{len(outcomes)} videos, task={task}; mean ± 95 % interval over prompts; {output / name}"]
 
 
-def _cut_by(outcomes: Mapping[str, tuple[Clip, Outcome]]) -> list[str]:
+def _cut_by(outcomes: Mapping[str, tuple[FolderVideo, Outcome]]) -> list[str]:
     return sorted({network for _, outcome in outcomes.values() for network in outcome.cut})
 
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from echo.backbone.extras import version_of
 from echo.files import file_digest
 from echo.refusals import nearest
-from eval.vbench.measure import RULE, Layout, Metric
+from eval.vbench.measure import RULE, FrameLayout, Metric
 from eval.vbench.networks import catalogue, interface, packages
-from eval.vbench.records import Key, Record, RecordStore, Units
+from eval.vbench.records import Record, RecordKey, RecordStore, Units
 from eval.vbench.rules import FIRSTS, RECORD, TEXTS
 from eval.vbench.video import DECODER, LEAST_SIDE, Facts, Frames
 
@@ -118,7 +118,7 @@ def network_of(metric: str) -> str:
     return "clip_b32" if metric == "clip_b32_bytes" else metric
 
 
-class Source(Protocol):
+class NetworkSource(Protocol):
     """Where networks come from."""
 
     def check(self, names: Sequence[str], *, text: bool) -> None:
@@ -196,7 +196,7 @@ class Kit:
     """Networks as metrics; each is made when it is first asked, and stays."""
 
     wish: Wish
-    source: Source
+    source: NetworkSource
     _made: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def check(self, *, long: bool, text: bool) -> None:
@@ -216,7 +216,7 @@ class Kit:
         made_by = {name: self._identity(name) for name in sorted(named)}
         return {"rule": RULE, "firsts": self.wish.firsts, "decoder": dict(DECODER), "networks": made_by}
 
-    def metrics(self, layout: Layout) -> list[Metric]:
+    def metrics(self, layout: FrameLayout) -> list[Metric]:
         """What a video is asked, in the order of `RECORD`, then texts, then first frames of clips."""
         found = []
         for dimension in self.wish.dimensions:
@@ -245,7 +245,7 @@ class Kit:
         seen = records["clip_l14"]
         network = f"{self.source.identity('clip_l14')} {self.source.identity('aesthetic')}"
         versions = {**DECODER, **self._versions("clip_l14")}
-        key = Key(facts.digest, "aesthetic", network, RULE, self._dtype("clip_l14"), versions)
+        key = RecordKey(facts.digest, "aesthetic", network, RULE, self._dtype("clip_l14"), versions)
         found = store.read(key)
         if found is None:
             found = Record(seen.units, np.asarray(self._network("aesthetic").quality(seen.values)))
@@ -267,7 +267,7 @@ class Kit:
     def _sentence(self, name: str, sentence: str, store: RecordStore) -> Record:
         digest = hashlib.blake2b(sentence.encode(), digest_size=16).hexdigest()
         versions = self._versions(name) | {"ftfy": version("ftfy")}
-        key = Key("text", name, self.source.identity(name), RULE, self._dtype(name), versions, {"sentence": digest})
+        key = RecordKey("text", name, self.source.identity(name), RULE, self._dtype(name), versions, {"sentence": digest})
         found = store.read(key)
         if found is None:
             said = self._network(name).text([sentence])
@@ -277,7 +277,7 @@ class Kit:
             store.keep(key, found)
         return found
 
-    def _said(self, metric: str, layout: Layout) -> Metric:
+    def _said(self, metric: str, layout: FrameLayout) -> Metric:
         if metric == "viclip":
             return self._metric("viclip", layout.texts(), lambda net, f: np.stack([net.video(eight) for eight in f]))
         if metric == "clip_b32_bytes":

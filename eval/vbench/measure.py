@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from eval.measures.formulas import sampling_step
 from eval.vbench import video
-from eval.vbench.records import Key, Record, RecordStore, Units, units_digest
+from eval.vbench.records import Record, RecordKey, RecordStore, Units, units_digest
 from eval.vbench.video import Facts, Frames
 
 Span = tuple[int, int]
@@ -44,10 +44,10 @@ class Metric:
     versions: Mapping[str, str] = field(default_factory=dict)
     rest: Mapping[str, str] = field(default_factory=dict)
 
-    def key(self, facts: Facts) -> Key:
+    def key(self, facts: Facts) -> RecordKey:
         """Name of its record of a video."""
         rest = {"units": units_digest(self.units), "chunk": str(video.CHUNK), "batch": str(self.batch), **self.rest}
-        return Key(facts.digest, self.name, self.network, RULE, self.dtype, {**video.DECODER, **self.versions}, rest)
+        return RecordKey(facts.digest, self.name, self.network, RULE, self.dtype, {**video.DECODER, **self.versions}, rest)
 
 
 def clips(frames: int, fps: float) -> list[Span]:
@@ -76,7 +76,7 @@ def middles(span: Span, count: int = TEXT_FRAMES) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Layout:
+class FrameLayout:
     """Which frames of a video belong together. long: also for VBench-Long's clips. spans: of the segments that have a text."""
 
     frames: int
@@ -131,7 +131,7 @@ class _Work:
     """A metric under way."""
 
     metric: Metric
-    key: Key
+    key: RecordKey
     parts: dict[int, Record]
     ask: Callable[[Frames], NDArray[Any]] | None = None
 

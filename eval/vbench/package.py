@@ -64,7 +64,7 @@ CLONE: Final = "git clone https://github.com/facebookresearch/dino"
 
 
 @dataclass(frozen=True)
-class Asked:
+class PackageJob:
     """What the package is asked.
 
     Attributes:
@@ -89,7 +89,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answers:
+class PackageScores:
     """What the package said. scores: dimension -> one number in 0..1 for each video, in their order; radii_px: RAFT's of each pair."""
 
     scores: dict[str, list[float]]
@@ -97,7 +97,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Difference:
+class BackendDifference:
     """Of one dimension over the videos: largest and mean absolute difference, in 0..1, and the video where it is largest."""
 
     largest: float
@@ -105,7 +105,7 @@ class Difference:
     video: Path
 
 
-def evaluate(asked: Asked) -> Answers:
+def evaluate(asked: PackageJob) -> PackageScores:
     """The package's scores of some videos.
 
     Raises ValueError, before the package starts, for whatever is missing or unknown, and with the end of its log if it fails.
@@ -127,10 +127,10 @@ def evaluate(asked: Asked) -> Answers:
     found = {dimension: json.loads((cache / f"{dimension}.json").read_text(encoding="utf-8")) for dimension in asked.dimensions}
     order = list(named)
     scores = {dimension: [float(answer["scores"][name]) for name in order] for dimension, answer in found.items()}
-    return Answers(scores, found.get("dynamic_degree", {}).get("radii_px", []))
+    return PackageScores(scores, found.get("dynamic_degree", {}).get("radii_px", []))
 
 
-def check(asked: Asked) -> None:
+def check(asked: PackageJob) -> None:
     """Raise ValueError for what the package cannot be asked, naming the nearest valid choice, or for what is not there."""
     unknown = [dimension for dimension in asked.dimensions if dimension not in NETWORKS]
     if unknown or not asked.dimensions:
@@ -148,7 +148,7 @@ def check(asked: Asked) -> None:
     packages.check(packages.PACKAGE, asked="backend=vbench_package")
 
 
-class Clip(Protocol):
+class Scorable(Protocol):
     """A video to be scored, as `eval.vbench.folder` has it."""
 
     @property
@@ -162,7 +162,7 @@ class Clip(Protocol):
         ...
 
 
-def beside(clips: Sequence[Clip], task: str, scorer: VideoScorer) -> list[str]:
+def beside(clips: Sequence[Scorable], task: str, scorer: VideoScorer) -> list[str]:
     """Score videos whole by our path and by the package, from the same files: lines with the largest difference of each dimension.
 
     The package knows no scenes, so whatever the task is, a video is one scene here; text is compared where each has one sentence.
@@ -179,7 +179,7 @@ def beside(clips: Sequence[Clip], task: str, scorer: VideoScorer) -> list[str]:
     code = next((path.parent for path in sorted(folder.rglob("hubconf.py"))), folder / "dino")
     prompts = tuple(clip.texts[0] if said else "" for clip in clips)
     cache = scorer.store.folder.parent / "vbench_package"
-    asked = Asked(tuple(clip.facts.path for clip in clips), prompts, tuple(names), files, cache, code, wish.device)
+    asked = PackageJob(tuple(clip.facts.path for clip in clips), prompts, tuple(names), files, cache, code, wish.device)
     check(asked)
     ours = _ours(VideoScorer(Kit(wish, source), scorer.store), asked, [clip.facts for clip in clips])
     found = lines(differences(ours, evaluate(asked).scores, asked.videos))
@@ -196,7 +196,7 @@ def located(folder: Path) -> dict[str, Path | None]:
     return {name: next((path for file in FILES[name] for path in sorted(folder.rglob(file))), None) for name in PLACES}
 
 
-def _ours(scorer: VideoScorer, asked: Asked, facts: Sequence[Facts]) -> dict[str, list[float]]:
+def _ours(scorer: VideoScorer, asked: PackageJob, facts: Sequence[Facts]) -> dict[str, list[float]]:
     """Scores in 0..1 by the package's names of dimensions, each video as one scene."""
     found: dict[str, list[float]] = {dimension: [] for dimension in asked.dimensions}
     for fact, prompt in zip(facts, asked.prompts):
@@ -210,22 +210,22 @@ def _ours(scorer: VideoScorer, asked: Asked, facts: Sequence[Facts]) -> dict[str
 
 def differences(
     ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]], videos: Sequence[Path]
-) -> dict[str, Difference]:
+) -> dict[str, BackendDifference]:
     """How far two backends are apart, by dimension, of those that both have; scores 0..1 of the same videos in the same order."""
     found = {}
     for dimension in (name for name in theirs if name in ours):
         apart = np.abs(np.asarray(ours[dimension], np.float64) - np.asarray(theirs[dimension], np.float64))
         worst = int(np.argmax(apart))
-        found[dimension] = Difference(float(apart[worst]), float(apart.mean()), videos[worst])
+        found[dimension] = BackendDifference(float(apart[worst]), float(apart.mean()), videos[worst])
     return found
 
 
-def lines(found: Mapping[str, Difference]) -> list[str]:
+def lines(found: Mapping[str, BackendDifference]) -> list[str]:
     """Differences for people, one line a dimension."""
     return [f"{name:<24} largest {row.largest:.1e}  mean {row.mean:.1e}  ({row.video.name})" for name, row in found.items()]
 
 
-def _prepare(asked: Asked) -> Path:
+def _prepare(asked: PackageJob) -> Path:
     """A cache for just these videos and weights: links where the package can read the published file, else the same tensors for it."""
     files = {name: asked.files[name].resolve() for dimension in asked.dimensions for name in NETWORKS[dimension]}
     parts = [*files.values(), *(video.resolve() for video in asked.videos), *([asked.setup.resolve()] if asked.setup else [])]
@@ -260,7 +260,7 @@ def _put(name: str, path: Path, place: Path) -> None:
     keep(place, {"state_dict": tensors} if name == "amt" else authors_names(tensors))
 
 
-def _links(asked: Asked, cache: Path) -> list[Path]:
+def _links(asked: PackageJob, cache: Path) -> list[Path]:
     """Links to the videos under names in which the package finds no prompt of its own and no order but theirs."""
     places = [cache / "videos" / f"{number:06d}.mp4" for number in range(len(asked.videos))]
     for place, video in zip(places, asked.videos):

@@ -39,7 +39,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Key:
+class RecordKey:
     """Everything that can change a record's values. source: digest of a video's or a sentence's bytes; rest: what else enters."""
 
     source: str
@@ -76,15 +76,15 @@ class RecordStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def read(self, key: Key) -> Record | None:
+    def read(self, key: RecordKey) -> Record | None:
         """The whole record, or None. Raises ValueError where the file of that name holds another one."""
         return _read(self._path(key), key)
 
-    def keep(self, key: Key, record: Record) -> None:
+    def keep(self, key: RecordKey, record: Record) -> None:
         """Put a whole record in place."""
         _write(self._path(key), key, record)
 
-    def parts(self, key: Key) -> dict[int, Record]:
+    def parts(self, key: RecordKey) -> dict[int, Record]:
         """Chunks that are there of a record under way, by the first frame of their chunk; a damaged one is not there."""
         found = {}
         for path in sorted(self._parts(key).glob("*.safetensors")):
@@ -94,18 +94,18 @@ class RecordStore:
                 found[int(path.stem)] = record
         return found
 
-    def keep_part(self, key: Key, start: int, record: Record) -> None:
+    def keep_part(self, key: RecordKey, start: int, record: Record) -> None:
         """Put a chunk in place."""
         _write(self._parts(key) / f"{start:08d}.safetensors", key, record)
 
-    def join(self, key: Key, parts: Sequence[Record]) -> Record:
+    def join(self, key: RecordKey, parts: Sequence[Record]) -> Record:
         """The whole record of all its chunks, in place of them."""
         whole = Record(np.concatenate([part.units for part in parts]), np.concatenate([part.values for part in parts]))
         self.keep(key, whole)
         self.forget_parts(key)
         return whole
 
-    def forget_parts(self, key: Key) -> None:
+    def forget_parts(self, key: RecordKey) -> None:
         """Take the chunks away."""
         shutil.rmtree(self._parts(key), ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -120,14 +120,14 @@ class RecordStore:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
-    def _path(self, key: Key) -> Path:
+    def _path(self, key: RecordKey) -> Path:
         return self.folder / key.source / f"{key.name}.safetensors"
 
-    def _parts(self, key: Key) -> Path:
+    def _parts(self, key: RecordKey) -> Path:
         return self.folder / key.source / ".parts" / key.name
 
 
-def _read(path: Path, key: Key) -> Record | None:
+def _read(path: Path, key: RecordKey) -> Record | None:
     if not path.is_file():
         return None
     try:
@@ -139,6 +139,6 @@ def _read(path: Path, key: Key) -> Record | None:
         raise Damaged(f"{path}: damaged ({str(error).partition(chr(10))[0]}); away with it, and it is measured again") from None
 
 
-def _write(path: Path, key: Key, record: Record) -> None:
+def _write(path: Path, key: RecordKey, record: Record) -> None:
     tensors = {"units": np.ascontiguousarray(record.units), "values": np.ascontiguousarray(record.values)}
     write_atomic(path, save(tensors, metadata={"key": key.text}))

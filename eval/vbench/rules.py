@@ -90,7 +90,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Scores:
+class VideoScores:
     """Scores of one video, 0..100; None where a rule has no value, for example VBench-Long's of a single clip.
 
     metrics: `<dimension>.<rule>` -> score. per_segment, per_clip: what they are made of, likewise, with first and last frame.
@@ -103,7 +103,9 @@ class Scores:
     drift: dict[str, float] = field(default_factory=dict)
 
 
-def score(measured: Measured, task: str, spans: Sequence[Span], texts: Mapping[str, NDArray[Any]], kinds: Sequence[str] = ()) -> Scores:
+def score(
+    measured: Measured, task: str, spans: Sequence[Span], texts: Mapping[str, NDArray[Any]], kinds: Sequence[str] = ()
+) -> VideoScores:
     """All scores that the records allow.
 
     Args:
@@ -131,7 +133,7 @@ def score(measured: Measured, task: str, spans: Sequence[Span], texts: Mapping[s
     per_segment = [_row(measured, dimensions, span) for span in spans]
     for index, row in enumerate(per_segment):
         row |= {f"text_alignment.{kind}": 100 * float(values[index]) for kind, values in cosines.items()}
-    return Scores(metrics, per_segment, per_clip, _drift(measured, dimensions))
+    return VideoScores(metrics, per_segment, per_clip, _drift(measured, dimensions))
 
 
 def over(measured: Measured, dimension: str, span: Span, *, clip: bool = False) -> float:

@@ -12,9 +12,9 @@ import numpy as np
 
 from eval.protocol import recalled, scopes
 from eval.vbench.kit import Kit
-from eval.vbench.measure import Layout, Span, measure, middles
+from eval.vbench.measure import FrameLayout, Span, measure, middles
 from eval.vbench.records import RecordStore
-from eval.vbench.rules import LONG_TASKS, Measured, Scores, score
+from eval.vbench.rules import LONG_TASKS, Measured, VideoScores, score
 from eval.vbench.video import Facts, inspect
 
 TOLERANCE_S = 1.0
@@ -25,7 +25,7 @@ TOLERANCE_S = 1.0
 class Outcome:
     """A video's scores, and what they were made from. texts: compared with; cut: network -> tokens of each that did not fit."""
 
-    scores: Scores
+    scores: VideoScores
     facts: Facts
     spans: tuple[Span, ...]
     texts: tuple[str, ...]
@@ -78,7 +78,7 @@ class VideoScorer:
         check(facts, task, spans, texts if "text_alignment" in self.kit.wish.dimensions else ())
         long = task in LONG_TASKS
         compared = tuple(spans) if texts and self.kit.wish.metrics_of_text else ()
-        layout = Layout(facts.frames, facts.fps, long, compared)
+        layout = FrameLayout(facts.frames, facts.fps, long, compared)
         records = measure(facts, self.kit.metrics(layout), self.store, told)
         records |= self.kit.derived(facts, records, self.store)
         features, cut = self.kit.texts(texts, self.store) if compared else ({}, {})

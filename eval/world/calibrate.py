@@ -28,7 +28,7 @@ SEED = 7_000_003
 
 
 @dataclass(frozen=True)
-class Film:
+class RecallFilm:
     """A video of the world with what was said of it: frames uint8 [T, 48, 48, 3], a sentence and a span for each scene."""
 
     frames: Frames
@@ -61,17 +61,17 @@ def recall_script(index: int, again: bool = True, blocks: int = SCENE_BLOCKS) ->
     return truths
 
 
-def film(truths: Sequence[Truth], codec: PatchCodec | None = None, told: Sequence[Words] | None = None) -> Film:
+def film(truths: Sequence[Truth], codec: PatchCodec | None = None, told: Sequence[Words] | None = None) -> RecallFilm:
     """Scenes end to end, through the codec if there is one, with sentences of what they show or of `told`."""
     frames = np.concatenate([render([truth]) for truth in truths], axis=1)
     if codec is not None:
         frames = codec.decode(codec.encode(torch.from_numpy(frames))).numpy()
     texts = tuple(sentence(words, number) for number, words in enumerate(told or [truth.words for truth in truths]))
     spans = scene_spans([len(truth.centres) // BLOCK for truth in truths], PatchCodec.first_frames)
-    return Film(frames[0], texts, spans, tuple(truths))
+    return RecallFilm(frames[0], texts, spans, tuple(truths))
 
 
-def world_metrics(encoder: FrameEncoder, shown: Film) -> dict[str, float]:
+def world_metrics(encoder: FrameEncoder, shown: RecallFilm) -> dict[str, float]:
     """The `world.` scores of a film of six scenes."""
     words = [said(text) for text in shown.texts]
     return tell(read(encoder, shown.frames), words, shown.spans, recalled(len(shown.spans))).metrics

@@ -43,7 +43,7 @@ _SHOWN = np.array([[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1], [1, 1, 0, 0]], dtyp
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """A place over some frames.
 
     cells [16, 4]: probability of a landmark of each colour. seen [16]: share of the frames in which nothing covered the
@@ -57,7 +57,7 @@ class Look:
     words: dict[str, Floats]
 
 
-def look(readings: Readings) -> Look:
+def look(readings: Readings) -> Appearance:
     """The place in `readings`, whatever the subject covers meanwhile: hue by the median, the rest by means.
 
     A cell counts in those frames in which the subject is away from its landmark, or in all if it never is.
@@ -67,7 +67,7 @@ def look(readings: Readings) -> Look:
     weight = np.where(seen > 0, free, 1.0)[..., None]
     cells = (weight * readings.cells[..., 1:]).sum(0) / weight.sum(0)
     words = {kind: readings.words[kind].mean(0) for kind in ("place", "pattern")}
-    return Look(cells, seen, float(np.median(readings.hue)), readings.turns.mean(0), words)
+    return Appearance(cells, seen, float(np.median(readings.hue)), readings.turns.mean(0), words)
 
 
 def _free(centres: Floats) -> Floats:
@@ -96,14 +96,14 @@ def hue_agreement(first: float, again: float) -> float:
     return max(0.0, 1.0 - abs(first - again) / HUE_REACH)
 
 
-def shift_agreement(first: Look, again: Look) -> float:
+def shift_agreement(first: Appearance, again: Appearance) -> float:
     """Mean cosine (negative ones as 0) between the shifts that the first place's pattern shows; 1 for the same shift."""
     shown = first.words["pattern"] @ _SHOWN
     cosine = np.cos(np.angle(first.turns) - np.angle(again.turns))
     return float((shown * np.clip(cosine, 0, None)).sum() / max(shown.sum(), 1e-9))
 
 
-def fidelity(first: Look, again: Look, left: Look) -> dict[str, float]:
+def fidelity(first: Appearance, again: Appearance, left: Appearance) -> dict[str, float]:
     """How much of what sets the place `first` apart from the scene just left came back in `again`, 0..1.
 
     The whole as "fidelity", and its parts. Landmarks count half; hue and shift a quarter each, and less the more alike they
@@ -121,7 +121,7 @@ def fidelity(first: Look, again: Look, left: Look) -> dict[str, float]:
     return {"fidelity": whole, **parts}
 
 
-def _shift_left(first: Look, left: Look) -> float:
+def _shift_left(first: Appearance, left: Appearance) -> float:
     """Agreement of shifts with the scene just left, as far as its pattern shows the same angles."""
     shown = first.words["pattern"] @ _SHOWN
     both = shown * (left.words["pattern"] @ _SHOWN)
@@ -143,7 +143,7 @@ def switches(words: Sequence[Mapping[str, str]]) -> list[int]:
     return [scene for scene in range(1, len(words)) if None not in place(words[scene]) and place(words[scene]) != place(words[scene - 1])]
 
 
-def leakage(old: Look, new: Mapping[str, str], known: Look | None, block: Readings) -> float | None:
+def leakage(old: Appearance, new: Mapping[str, str], known: Appearance | None, block: Readings) -> float | None:
     """Share of the place `old` that is left in a block after the switch, 0..1; None where nothing can tell.
 
     new: what the sentence says now. known: the new place as it was shown before, if it was. The mean of up to three shares:

@@ -32,7 +32,7 @@ SAMPLED = 3
 
 
 @dataclass(frozen=True)
-class Scores:
+class EmbeddedScores:
     """Scores of one video, 0..100 as papers print them.
 
     metrics: name in the store -> score. per_segment: for each scene what the scores are made of. per_block: for each block
@@ -92,7 +92,7 @@ class EmbeddedScorer:
             why = str(error).partition("\n")[0]
             raise ValueError(f"{path} holds no embedded scorer of this version ({why}); `python -m jobs.train.scorer` makes one") from error
 
-    def score(self, frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span], task: str) -> Scores:
+    def score(self, frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span], task: str) -> EmbeddedScores:
         """Scores of one video.
 
         frames: uint8 [T, 48, 48, 3] at 16 fps. scene_texts: a sentence for each scene. segments: [start, end) of each
@@ -110,7 +110,7 @@ class EmbeddedScorer:
         words = [said(text) for text in scene_texts]
         told = tell(measured.readings, words, segments, recalled(len(segments)) if task == "recall" else [])
         per_segment = [vbench | world for vbench, world in zip(_per_segment(measured), told.per_segment, strict=True)]
-        return Scores(produced | told.metrics, per_segment, _per_block(measured, words))
+        return EmbeddedScores(produced | told.metrics, per_segment, _per_block(measured, words))
 
     def _measure(self, frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span]) -> _Measured:
         seen = self.encoder.frames(torch.from_numpy(np.ascontiguousarray(frames)))

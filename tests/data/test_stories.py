@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data.stories import FOLDER, SETS, build, faults_of_set, load_stories, structure_faults, write
-from data.story import ACTIONS, FLOWING, MOVING, STATIC, Place, Story, faults_of, grammar, parse_story, scenes_of, token_bound
+from data.story import ACTIONS, FLOWING, MOVING, STATIC, Story, StoryPlace, faults_of, grammar, parse_story, scenes_of, token_bound
 from echo.routing import Feature, Routing, enter
 from echo.scene import Transition, load_prompts, scene_blocks
 
@@ -34,9 +34,9 @@ ACTS = (
 )
 SUBJECT = "a lanky ferry mechanic with a grey braid, a soot-stained orange boiler suit and steel-toed boots"
 SAMPLES = {
-    "recall": Story(SUBJECT, tuple(Place("inside", what) for what in PLACES[:3]), ACTS),
-    "hard": Story(SUBJECT, tuple(Place("inside", what) for what in PLACES), ACTS),
-    "smooth": Story(SUBJECT, (Place("inside", PLACES[0]),), ACTS, light="a soft red glow"),
+    "recall": Story(SUBJECT, tuple(StoryPlace("inside", what) for what in PLACES[:3]), ACTS),
+    "hard": Story(SUBJECT, tuple(StoryPlace("inside", what) for what in PLACES), ACTS),
+    "smooth": Story(SUBJECT, (StoryPlace("inside", PLACES[0]),), ACTS, light="a soft red glow"),
     "long": Story(text=" ".join(["A lanky ferry mechanic with a grey braid walks along a pier."] * 4)),
 }
 
@@ -163,10 +163,10 @@ def altered(task: str, **changes) -> Story:
         ("hard", altered("hard", actions=("turns to look straight into the camera with a smile", *ACTS[1:])), "names the camera"),
         ("hard", altered("hard", actions=(ACTS[1], *ACTS[1:])), "too much alike"),
         ("recall", altered("recall", actions=(*ACTS[:3], f"{ACTS[0]} again", *ACTS[4:])), "too much alike"),
-        ("hard", altered("hard", places=(Place("inside", PLACES[1]), *SAMPLES["hard"].places[1:])), "the background changes"),
-        ("recall", altered("recall", places=(Place("in", f"{PLACES[1]}, wet"), *SAMPLES["recall"].places[1:])), "the background changes"),
-        ("hard", altered("hard", places=(Place("over", PLACES[0]), *SAMPLES["hard"].places[1:])), "'over' is one of inside"),
-        ("hard", altered("hard", places=(Place("in", PLACES[0][4:]), *SAMPLES["hard"].places[1:])), "begins with 'the'"),
+        ("hard", altered("hard", places=(StoryPlace("inside", PLACES[1]), *SAMPLES["hard"].places[1:])), "the background changes"),
+        ("recall", altered("recall", places=(StoryPlace("in", f"{PLACES[1]}, wet"), *SAMPLES["recall"].places[1:])), "background changes"),
+        ("hard", altered("hard", places=(StoryPlace("over", PLACES[0]), *SAMPLES["hard"].places[1:])), "'over' is one of inside"),
+        ("hard", altered("hard", places=(StoryPlace("in", PLACES[0][4:]), *SAMPLES["hard"].places[1:])), "begins with 'the'"),
         ("smooth", altered("smooth", light="sun"), "has 1 words"),
         ("long", Story(text="A short walk"), "has 3 words"),
         ("long", Story(text="incomprehensibilities " * 60), "tokens"),

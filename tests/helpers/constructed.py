@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from eval.vbench.kit import Kit, Wish
-from eval.vbench.networks.interface import Text
+from eval.vbench.networks.interface import TextFeatures
 from eval.vbench.records import RecordStore
 from eval.vbench.scorer import VideoScorer
 
@@ -74,9 +74,9 @@ class StandIn:
     def video(self, frames: np.ndarray) -> np.ndarray:
         return self._features(frames, SAID).mean(0)
 
-    def text(self, prompts: list[str]) -> Text:
+    def text(self, prompts: list[str]) -> TextFeatures:
         said = [int(prompt.split()[1]) for prompt in prompts]
-        return Text(np.eye(LEVELS, dtype=np.float32)[said], tuple(max(0, len(prompt.split()) - 5) for prompt in prompts))
+        return TextFeatures(np.eye(LEVELS, dtype=np.float32)[said], tuple(max(0, len(prompt.split()) - 5) for prompt in prompts))
 
     def quality(self, seen: np.ndarray) -> np.ndarray:
         if self.name == "aesthetic":

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from eval.arguments import answer, parse
 from eval.vbench import video
-from eval.vbench.kit import DIMENSIONS, Kit, Random, Source, Wish
+from eval.vbench.kit import DIMENSIONS, Kit, NetworkSource, Random, Wish
 from eval.vbench.networks import packages
 from eval.vbench.records import RecordStore
 from eval.vbench.scorer import VideoScorer
@@ -89,7 +89,7 @@ def film(path: Path, frames: int, height: int, width: int) -> None:
         container.mux(stream.encode(None))
 
 
-def measured(seconds: float, height: int, width: int, source: Source) -> dict[str, Any]:
+def measured(seconds: float, height: int, width: int, source: NetworkSource) -> dict[str, Any]:
     """Score such a video once, then once more from its records; sizes in bytes, times in seconds."""
     lacking = packages.missing(("clip", "ftfy"))
     dimensions = tuple(dimension for dimension in DIMENSIONS if dimension != "text_alignment" or not lacking)
@@ -143,7 +143,7 @@ def command(words: Sequence[str]) -> list[str]:
     import torch
 
     torch.set_num_threads(1)
-    source: Source = Random("true") if options["networks"] == "true" else Small(Random())
+    source: NetworkSource = Random("true") if options["networks"] == "true" else Small(Random())
     stand_ins = [] if options["networks"] == "true" else list(SINGLE_SIZE)
     told = {"networks": options["networks"], "stand_ins": stand_ins, "machine": f"{platform.machine()}, one thread"}
     found = told | measured(seconds, height, width, source)

@@ -64,7 +64,7 @@ def ours(files, paths, prompts, folder, dimensions=tuple(package.NETWORKS)):
 def theirs(files, paths, prompts, folder, size):
     """The package's answers."""
     setup = HERE / "small_viclip.py" if size == "tiny" else None
-    asked = package.Asked(tuple(paths), tuple(prompts), tuple(package.NETWORKS), files, folder, HERE / "dino_code", setup=setup)
+    asked = package.PackageJob(tuple(paths), tuple(prompts), tuple(package.NETWORKS), files, folder, HERE / "dino_code", setup=setup)
     return package.evaluate(asked)
 
 

@@ -189,19 +189,19 @@ def test_the_package_is_asked_for_what_it_can_answer(tmp_path):
     video.write_bytes(b"")
     rest = {"files": {}, "cache": tmp_path}
     with pytest.raises(ValueError, match=r"dimensions \['beauty'\]: the vbench package is asked for some of subject_consistency"):
-        package.check(package.Asked((video,), ("",), ("beauty",), **rest))
+        package.check(package.PackageJob((video,), ("",), ("beauty",), **rest))
     with pytest.raises(ValueError, match="1 videos and 0 prompts"):
-        package.check(package.Asked((video,), (), ("temporal_flickering",), **rest))
+        package.check(package.PackageJob((video,), (), ("temporal_flickering",), **rest))
     with pytest.raises(ValueError, match=r"a\.avi: the vbench package reads files that end in \.mp4"):
-        package.check(package.Asked((tmp_path / "a.avi",), ("",), ("temporal_flickering",), **rest))
+        package.check(package.PackageJob((tmp_path / "a.avi",), ("",), ("temporal_flickering",), **rest))
     with pytest.raises(ValueError, match="no weights of aesthetic, clip_l14 for the vbench package"):
-        package.check(package.Asked((video,), ("",), ("aesthetic_quality",), **rest))
+        package.check(package.PackageJob((video,), ("",), ("aesthetic_quality",), **rest))
     weights = tmp_path / "dino.pth"
     weights.write_bytes(b"")
     with pytest.raises(
         ValueError, match=r"dino_code=None: .* `git clone https://github\.com/facebookresearch/dino checkpoints/vbench/dino` fetches it"
     ):
-        package.check(package.Asked((video,), ("",), ("subject_consistency",), {"dino": weights}, tmp_path))
+        package.check(package.PackageJob((video,), ("",), ("subject_consistency",), {"dino": weights}, tmp_path))
 
 
 @needs_package
@@ -209,7 +209,7 @@ def test_a_package_that_fails_says_why_and_where_its_log_is(tmp_path):
     video, setup = tmp_path / "a.mp4", tmp_path / "setup.py"
     video.write_bytes(b"")
     setup.write_text("raise RuntimeError('no flicker today')\n", encoding="utf-8")
-    asked = package.Asked((video,), ("",), ("temporal_flickering",), {}, tmp_path / "cache", setup=setup)
+    asked = package.PackageJob((video,), ("",), ("temporal_flickering",), {}, tmp_path / "cache", setup=setup)
     with pytest.raises(ValueError, match=r"the vbench package ended with 1: RuntimeError: no flicker today; its log is .*/log$"):
         package.evaluate(asked)
 
@@ -217,5 +217,5 @@ def test_a_package_that_fails_says_why_and_where_its_log_is(tmp_path):
 def test_differences_tell_where_they_are_largest(tmp_path):
     videos = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
     found = package.differences({"x": [0.1, 0.5], "y": [0.0, 0.0]}, {"x": [0.1, 0.25]}, videos)
-    assert list(found) == ["x"] and found["x"] == package.Difference(0.25, 0.125, videos[1])
+    assert list(found) == ["x"] and found["x"] == package.BackendDifference(0.25, 0.125, videos[1])
     assert package.lines(found) == ["x                        largest 2.5e-01  mean 1.2e-01  (b.mp4)"]

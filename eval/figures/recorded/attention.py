@@ -61,7 +61,7 @@ AHEAD = {"time": 5, "window": 2, "slot": 5}
 
 
 @dataclass(frozen=True)
-class Truth:
+class LaterAttention:
     """What the truth is made of. kind: of `KINDS`. ahead: blocks behind the choosing one whose queries count. recent: of `RECENT`.
 
     Raises ValueError for a kind or `recent` that there is not, or a window that has lost all candidates.
@@ -81,7 +81,7 @@ class Truth:
 
 
 @dataclass
-class Run:
+class RecordedRun:
     """A recorded rollout of one scene. policy: the settings that the rules are made with. latents: [B, F, C, H, W], all blocks."""
 
     recorder: Recorder
@@ -121,7 +121,7 @@ class Run:
 def record(
     backbone: VideoModel, policy: Policy, prompts: Sequence[Prompt], *, seed: int = 0, blocks: int = 40,
     layers: Sequence[int] | None = None, rules: Echo | None = None,
-) -> Run:  # fmt: skip
+) -> RecordedRun:  # fmt: skip
     """Roll out some prompts in one batch and record their first scene.
 
     Args:
@@ -145,7 +145,7 @@ def record(
     recorder = Recorder(layers)
     rollout = generate(backbone, policy, prompts, seed, watch=recorder.watch)
     made = [block.latents.cpu() for _, block in zip(range(blocks), rollout)]  # the count first: no block is made beyond it
-    return Run(recorder, settings, tuple(prompt.id for prompt in prompts), seed, torch.cat(made, 1))
+    return RecordedRun(recorder, settings, tuple(prompt.id for prompt in prompts), seed, torch.cat(made, 1))
 
 
 def first_choice(policy: Echo, geometry: Geometry) -> int:
@@ -153,7 +153,7 @@ def first_choice(policy: Echo, geometry: Geometry) -> int:
     return -(-max(policy.candidate_frames + policy.recent, policy.calibration_frames) // geometry.frames_per_block)
 
 
-def candidates(run: Run, block: int) -> range:
+def candidates(run: RecordedRun, block: int) -> range:
     """Latent frames that a choice before `block` is made of. Raises ValueError before there are enough, and behind the recording."""
     first, last = first_choice(run.policy, run.geometry), run.blocks - 1
     if not first <= block <= last:
@@ -162,9 +162,9 @@ def candidates(run: Run, block: int) -> range:
     return range(newest - run.policy.candidate_frames, newest)
 
 
-def moments(run: Run, every: int = 4, truth: Truth | None = None) -> list[int]:
+def moments(run: RecordedRun, every: int = 4, truth: LaterAttention | None = None) -> list[int]:
     """Blocks whose choice can be judged, each `every`-th: with a full history before and all later queries recorded."""
-    return list(range(first_choice(run.policy, run.geometry), run.blocks - (truth or Truth()).ahead, every))
+    return list(range(first_choice(run.policy, run.geometry), run.blocks - (truth or LaterAttention()).ahead, every))
 
 
 def attention_paid(q: Tensor, own: Tensor, past: Tensor, indices: Sequence[int], first: int, geometry: Geometry) -> Tensor:
@@ -189,7 +189,7 @@ def attention_paid(q: Tensor, own: Tensor, past: Tensor, indices: Sequence[int],
     return total.unflatten(-1, past.shape[1:3]) / tokens
 
 
-def seen_by(run: Run, block: int, asking: int, kind: str) -> tuple[list[int], list[int], int]:
+def seen_by(run: RecordedRun, block: int, asking: int, kind: str) -> tuple[list[int], list[int], int]:
     """What the queries of block `asking` see of the past of a choice made before `block`: frames, their RoPE indices, the block's own.
 
     RoPE knows distances alone, so that the oldest candidate of `time` and `window` stands at 0.
@@ -204,7 +204,7 @@ def seen_by(run: Run, block: int, asking: int, kind: str) -> tuple[list[int], li
     return list(range(first, now)), list(range(first - wanted[0], now - wanted[0])), now - wanted[0]
 
 
-def later_attention(run: Run, layer: int, block: int, truth: Truth) -> Tensor:
+def later_attention(run: RecordedRun, layer: int, block: int, truth: LaterAttention) -> Tensor:
     """Attention that blocks b .. b + ahead pay to the candidates, the mean over their passes, [A, B, H, T, S]; b's first pass left out."""
     recorder, wanted, ages = run.recorder, candidates(run, block), []
     for asking in range(block, block + truth.ahead + 1):
@@ -244,9 +244,9 @@ class Moment:
         return self.truth[1:].mean(0)
 
 
-def judge(run: Run, layer: int, block: int, truth: Truth | None = None) -> Moment:
+def judge(run: RecordedRun, layer: int, block: int, truth: LaterAttention | None = None) -> Moment:
     """All rules' scores of one choice, and the truth. Raises ValueError for a block that cannot be judged."""
-    truth = truth or Truth()
+    truth = truth or LaterAttention()
     if block + truth.ahead >= run.blocks:
         raise ValueError(
             f"block={block}: {truth.ahead} blocks behind it are asked, {run.blocks} are recorded; nearest is {run.blocks - 1 - truth.ahead}"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from echo.memory import compression
-from eval.figures.recorded.attention import Moment, Run, Truth, first_choice, judge, moments
+from eval.figures.recorded.attention import LaterAttention, Moment, RecordedRun, first_choice, judge, moments
 
 
 def recall(score: Tensor, truth: Tensor, keep: int) -> Tensor:
@@ -73,9 +73,9 @@ def measures(moment: Moment, counts: Sequence[int]) -> dict[str, dict[str, Tenso
     return found
 
 
-def compare(runs: Iterable[Run], every: int = 4, truth: Truth | None = None) -> Comparison:
+def compare(runs: Iterable[RecordedRun], every: int = 4, truth: LaterAttention | None = None) -> Comparison:
     """Every rule on all choices of some runs, prompt by prompt. Raises ValueError where no choice can be judged."""
-    truth, rows = truth or Truth(), list[dict[str, Any]]()
+    truth, rows = truth or LaterAttention(), list[dict[str, Any]]()
     keep, tokens, counts = 0, 0, list[int]()
     prompts, facts = list[tuple[str, int]](), list[dict[str, float]]()
     for run in runs:

@@ -32,7 +32,7 @@ Images = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Source:
+class RecallSource:
     """What one scene leaves behind. frames: its candidates, counted from the video's first latent frame.
 
     alpha: weights of eq. (8) [L, M, S]. shares: what of each candidate is in the recall frame, the blend with the first one included,
@@ -59,13 +59,13 @@ class Fade:
 
 
 @dataclass(frozen=True)
-class Film:
+class RecordedFilm:
     """A rollout. frames: uint8 [F, H, W, 3], one for each latent frame. starts: first block of each scene, and the end."""
 
     prompt: str
     frames: Images
     starts: tuple[int, ...]
-    sources: list[Source]
+    sources: list[RecallSource]
     fades: list[Fade]
     geometry: Geometry
 
@@ -79,7 +79,7 @@ class Film:
         return values.double().unflatten(-1, (self.geometry.grid_height, self.geometry.grid_width)).numpy()
 
 
-def film(backbone: VideoModel, policy: Policy, prompt: Prompt, seed: int, scenes: int) -> Film:
+def film(backbone: VideoModel, policy: Policy, prompt: Prompt, seed: int, scenes: int) -> RecordedFilm:
     """Roll out the first scenes of a prompt and read the memory at every switch.
 
     Raises:
@@ -94,7 +94,7 @@ def film(backbone: VideoModel, policy: Policy, prompt: Prompt, seed: int, scenes
     script, found = check(backbone, policy, prompt), list[Rollout]()
     starts = (*(start.block for start in script.starts), script.blocks)[: scenes + 1]
     stream, pictures = backbone.codec.stream(), list[Images]()
-    sources, fades = list[Source](), dict[int, list[Tensor]]()
+    sources, fades = list[RecallSource](), dict[int, list[Tensor]]()
     with torch.inference_mode():
         for block in generate(backbone, policy, [prompt], seed, watch=found.append):
             memory = found[0].memory
@@ -107,7 +107,7 @@ def film(backbone: VideoModel, policy: Policy, prompt: Prompt, seed: int, scenes
                 sources.append(_source(memory, policy, script, block.scene, starts))
             if block.index + 1 == starts[-1]:
                 break
-    return Film(prompt.id, np.stack(pictures), starts, sources, _fades(fades, script, policy), backbone.geometry)
+    return RecordedFilm(prompt.id, np.stack(pictures), starts, sources, _fades(fades, script, policy), backbone.geometry)
 
 
 def _fade(memory: EchoMemory, policy: Echo, script: Script, block: Block, found: dict[int, list[Tensor]]) -> None:
@@ -134,7 +134,7 @@ def _fades(found: dict[int, list[Tensor]], script: Script, policy: Echo) -> list
     return made
 
 
-def _source(memory: EchoMemory, policy: Echo, script: Script, scene: int, starts: Sequence[int]) -> Source:
+def _source(memory: EchoMemory, policy: Echo, script: Script, scene: int, starts: Sequence[int]) -> RecallSource:
     """The weights that the switch after this block fuses with, and what single frames would have kept."""
     size = memory.geometry.frames_per_block
     first, end = starts[scene] * size, starts[scene + 1] * size
@@ -156,4 +156,4 @@ def _source(memory: EchoMemory, policy: Echo, script: Script, scene: int, starts
             near = fn.cosine_similarity(all_keys.flatten(-2).float(), kept.flatten(-2).float().unsqueeze(1), dim=-1)
             likeness[name].append(float(near.mean()))
     means = {name: sum(values) / len(values) for name, values in likeness.items()}
-    return Source(scene, tuple(frames), torch.stack(alphas).cpu(), torch.stack(shares).cpu(), means)
+    return RecallSource(scene, tuple(frames), torch.stack(alphas).cpu(), torch.stack(shares).cpu(), means)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from eval.measures.formulas import Vectors
-from eval.vbench.networks.network import Network
+from eval.vbench.networks.network import VBenchNetwork
 from eval.vbench.networks.weights import answer
 
 
-class Aesthetic(Network):
+class Aesthetic(VBenchNetwork):
     """Quality of frames, about 0..10, from what "clip_l14" says of them.
 
     The published file, `sa_0_4_vit_l_14_linear.pth`, has 4 KB, rightly. The head runs in fp32 whatever is asked for, as VBench runs

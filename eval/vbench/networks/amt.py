@@ -9,7 +9,7 @@ from torch import nn
 
 from eval.measures.formulas import Frames, Vectors
 from eval.vbench.networks import images
-from eval.vbench.networks.network import Network
+from eval.vbench.networks.network import VBenchNetwork
 from eval.vbench.networks.packages import need
 from eval.vbench.networks.weights import answer
 
@@ -18,7 +18,7 @@ _SETTINGS: Final = {"corr_radius": 3, "corr_lvls": 4, "num_flows": 3}
 """Those of the package's AMT-S.yaml."""
 
 
-class Amt(Network):
+class Amt(VBenchNetwork):
     """Motion smoothness, from `amt-s.pth`; there is one size, 12 MB."""
 
     name = "amt"

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from eval.measures.formulas import Frames, Vectors
 from eval.vbench.networks import images
-from eval.vbench.networks.interface import HEAD_CHANNELS, Text
-from eval.vbench.networks.network import Network
+from eval.vbench.networks.interface import HEAD_CHANNELS, TextFeatures
+from eval.vbench.networks.network import VBenchNetwork
 from eval.vbench.networks.packages import need
 from eval.vbench.networks.vocabulary import SIZE, Tokenizer, find
 from eval.vbench.networks.weights import answer
@@ -49,7 +49,7 @@ _IN_BLOCK: Final = {
 BLOCK: Final = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)[._](weight|bias)")
 
 
-class Clip(Network):
+class Clip(VBenchNetwork):
     """A CLIP from OpenAI's TorchScript archive, or a file of its tensors by the same names; `ClipB32` and `ClipL14` say which."""
 
     patch_px = 0
@@ -108,11 +108,11 @@ class Clip(Network):
         return answer(F.normalize(features.float(), dim=-1), self.name)
 
     @torch.inference_mode()
-    def text(self, prompts: Sequence[str]) -> Text:
+    def text(self, prompts: Sequence[str]) -> TextFeatures:
         """Unit features of sentences, cut at 77 tokens. Raises ValueError where the word pieces are not to be found."""
         tokens, cut = Tokenizer(find(self.folder))(prompts, CONTEXT)
         features = self.network.get_text_features(input_ids=tokens.to(self.device)).pooler_output
-        return Text(answer(F.normalize(features.float(), dim=-1), self.name), cut)
+        return TextFeatures(answer(F.normalize(features.float(), dim=-1), self.name), cut)
 
 
 class ClipB32(Clip):

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from eval.measures.formulas import Frames, Vectors
 from eval.vbench.networks import images
 from eval.vbench.networks.interface import HEAD_CHANNELS
-from eval.vbench.networks.network import Network
+from eval.vbench.networks.network import VBenchNetwork
 from eval.vbench.networks.packages import need
 from eval.vbench.networks.weights import answer
 
@@ -51,7 +51,7 @@ def positions(table: Tensor, rows: int, columns: int) -> Tensor:
     return torch.cat((table[:, :1], stretched.flatten(2).transpose(1, 2)), 1)
 
 
-class Dino(Network):
+class Dino(VBenchNetwork):
     """Subject consistency: the class token of DINO v1, from `dino_vitbase16_pretrain.pth`."""
 
     name = "dino"

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from echo.files import file_digest
 from eval.measures.formulas import Frames, Vectors
 from eval.vbench.networks import images
-from eval.vbench.networks.network import Network
+from eval.vbench.networks.network import VBenchNetwork
 from eval.vbench.networks.packages import need
 from eval.vbench.networks.weights import answer
 
@@ -25,7 +25,7 @@ ADAPTERS: Final = "ensemble_lora"
 """Folder in DreamSim's archive."""
 
 
-class Dreamsim(Network):
+class Dreamsim(VBenchNetwork):
     """Background from clip to clip: DreamSim's ensemble."""
 
     name = "dreamsim"

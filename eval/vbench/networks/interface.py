@@ -21,7 +21,7 @@ HEAD_CHANNELS: Final = 64
 
 
 @dataclass(frozen=True)
-class Text:
+class TextFeatures:
     """Sentences as a network sees them: unit features [B, D], and for each how many tokens did not fit and were cut."""
 
     features: Vectors

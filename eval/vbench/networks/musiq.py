@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from eval.measures.formulas import Frames, Vectors
 from eval.vbench.networks import images
-from eval.vbench.networks.network import Network
+from eval.vbench.networks.network import VBenchNetwork
 from eval.vbench.networks.packages import need
 from eval.vbench.networks.weights import answer
 
 
-class Musiq(Network):
+class Musiq(VBenchNetwork):
     """Imaging quality of single frames, 0..100, from `musiq_spaq_ckpt-358bb6af.pth`; there is one size, 108 MB.
 
     The MUSIQ of KonIQ has the same shapes: only the sum that its published name carries tells it apart.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from eval.vbench.networks.weights import choose_size, digest, drawn, fill, read, ready, renamed
 
 
-class Network:
+class VBenchNetwork:
     """A network for answers only; see `eval.vbench.networks.interface` for what each of them answers."""
 
     name = ""

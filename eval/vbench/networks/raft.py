@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from eval.measures.formulas import Frames, Vectors
 from eval.vbench.networks import images
-from eval.vbench.networks.network import Network
+from eval.vbench.networks.network import VBenchNetwork
 from eval.vbench.networks.packages import need
 from eval.vbench.networks.weights import Tensors, answer
 
@@ -56,7 +56,7 @@ _TWICE: Final = re.compile(r"layer\d\.\d\.norm3\.")
 """The authors' files hold these a second time, as `downsample.1`."""
 
 
-class Raft(Network):
+class Raft(VBenchNetwork):
     """Dynamic degree: optical flow between sampled frames; there is one size, 21 MB.
 
     From `raft-things.pth` or `raft_large_C_T_V1-22a6c225.pth`, which are the same training.

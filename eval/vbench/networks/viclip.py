@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from eval.measures.formulas import Frames, Vectors
 from eval.vbench.networks import images
 from eval.vbench.networks.clip import BLOCK, block_names, side
-from eval.vbench.networks.interface import HEAD_CHANNELS, Text
-from eval.vbench.networks.network import Network
+from eval.vbench.networks.interface import HEAD_CHANNELS, TextFeatures
+from eval.vbench.networks.network import VBenchNetwork
 from eval.vbench.networks.packages import need
 from eval.vbench.networks.vocabulary import SIZE, Tokenizer, find
 from eval.vbench.networks.weights import answer
@@ -36,7 +36,7 @@ Sizes = tuple[int, int, int, int, int, int]
 """Width, blocks and patch of the video side, width and blocks of the text side, joint width."""
 
 
-class Viclip(Network):
+class Viclip(VBenchNetwork):
     """Overall consistency: eight frames of a video against its sentence; from `ViClip-InternVid-10M-FLT.pth`, 1.7 GB."""
 
     name = "viclip"
@@ -102,8 +102,8 @@ class Viclip(Network):
         return answer(F.normalize(features.float(), dim=-1), self.name)[0]
 
     @torch.inference_mode()
-    def text(self, prompts: Sequence[str]) -> Text:
+    def text(self, prompts: Sequence[str]) -> TextFeatures:
         """Unit features of sentences, cut at 32 tokens. Raises ValueError where the word pieces are not to be found."""
         tokens, cut = Tokenizer(find(self.folder))(prompts, CONTEXT)
         features = self.network["text"](input_ids=tokens.to(self.device)).text_embeds
-        return Text(answer(F.normalize(features.float(), dim=-1), self.name), cut)
+        return TextFeatures(answer(F.normalize(features.float(), dim=-1), self.name), cut)

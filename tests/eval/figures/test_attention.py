@@ -16,7 +16,7 @@ from echo.generate import generate
 from echo.recording import Recorder
 from echo.scene import load_prompts
 from eval.figures.recorded import attention, recall_at_k
-from eval.figures.recorded.attention import Truth
+from eval.figures.recorded.attention import LaterAttention
 from tests.helpers.toy import TEXTS, write_backbone, write_prompts
 
 BLOCKS, SIZE, TOKENS, HEADS, DIM = 14, 3, 4, 2, 16
@@ -70,7 +70,7 @@ def by_hand(run, layer, block, asking, where, own_first):
 @pytest.mark.parametrize(("kind", "ahead"), [("time", 2), ("window", 2), ("slot", 1)])
 def test_truth_is_full_attention_by_hand(run, kind, ahead):
     layer, block = 1, 9
-    found = attention.later_attention(run, layer, block, Truth(kind, ahead))
+    found = attention.later_attention(run, layer, block, LaterAttention(kind, ahead))
     for age in {0, ahead}:
         now = (block + age) * SIZE
         if kind == "slot":
@@ -109,7 +109,7 @@ def test_truth_is_what_a_sliding_window_really_pays(toy):
     for block in generate(backbone, policy, prompts, 0, watch=spy.watch):
         if block.index == BLOCKS - 1:
             break
-    found = attention.later_attention(run, 0, 9, Truth("window", 2))
+    found = attention.later_attention(run, 0, 9, LaterAttention("window", 2))
     for age in (1, 2):
         real = [spy.paid.get((9 + age, frame)) for frame in attention.candidates(run, 9)]
         assert [len(one) for one in real if one] == [5] * (15 - 3 * age)
@@ -119,7 +119,7 @@ def test_truth_is_what_a_sliding_window_really_pays(toy):
 
 
 def test_scores_are_the_equations(run):
-    moment = attention.judge(run, 1, 10, Truth(ahead=1))
+    moment = attention.judge(run, 1, 10, LaterAttention(ahead=1))
     clean = np.concatenate([run.recorder.queries(1, block)[-1][0].numpy() for block in range(7)]).astype(np.float64)
     q = clean[..., 0::2] + 1j * clean[..., 1::2]
     centre, magnitude = q.mean(0), np.abs(q).mean(0)
@@ -157,7 +157,7 @@ def test_shares_of_channels_sum_to_one(run):
 def test_the_gated_rule_is_the_method(run):
     for layer in (0, 1):
         for block in (7, 11):
-            moment = attention.judge(run, layer, block, Truth(ahead=1))
+            moment = attention.judge(run, layer, block, LaterAttention(ahead=1))
             best = moment.scores["gate"].flatten(1).topk(moment.keep).indices.sort(-1).values
             assert torch.equal(best, run.recorder.selected[layer, block]), "the rollout's own selection"
 
@@ -174,12 +174,12 @@ def test_recall_is_of_sets(run):
 
 
 def test_comparison_by_prompt(run):
-    found = recall_at_k.compare([run], 2, Truth(ahead=2))
+    found = recall_at_k.compare([run], 2, LaterAttention(ahead=2))
     assert found.prompts == [("toy-000", 0), ("toy-001", 0)] and (found.keep, found.tokens) == (12, 72)
-    blocks = attention.moments(run, 2, Truth(ahead=2))
+    blocks = attention.moments(run, 2, LaterAttention(ahead=2))
     assert blocks == [7, 9, 11]
     each = [
-        float(recall_at_k.measures(attention.judge(run, layer, b, Truth(ahead=2)), [1])["gate"]["recall"][1])
+        float(recall_at_k.measures(attention.judge(run, layer, b, LaterAttention(ahead=2)), [1])["gate"]["recall"][1])
         for layer in (0, 1)
         for b in blocks
     ]
@@ -190,12 +190,15 @@ def test_comparison_by_prompt(run):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda run: attention.judge(run, 0, 6, Truth(ahead=1)), "block=6: choices are made at blocks 7..13; nearest is 7"),
+        (lambda run: attention.judge(run, 0, 6, LaterAttention(ahead=1)), "block=6: choices are made at blocks 7..13; nearest is 7"),
         (lambda run: attention.judge(run, 0, 9), "block=9: 5 blocks behind it are asked, 14 are recorded; nearest is 8"),
-        (lambda run: Truth("tme"), "truth=tme: one of time, window, slot; nearest is time"),
-        (lambda run: Truth(recent="old"), "recent=old: one of clean, first"),
-        (lambda run: Truth("window", 5), "ahead=5: 1..4 blocks with truth=window; nearest is 4"),
-        (lambda run: recall_at_k.compare([run], 4, Truth(ahead=7)), "blocks=14: no choice has all its later queries; nearest is 15"),
+        (lambda run: LaterAttention("tme"), "truth=tme: one of time, window, slot; nearest is time"),
+        (lambda run: LaterAttention(recent="old"), "recent=old: one of clean, first"),
+        (lambda run: LaterAttention("window", 5), "ahead=5: 1..4 blocks with truth=window; nearest is 4"),
+        (
+            lambda run: recall_at_k.compare([run], 4, LaterAttention(ahead=7)),
+            "blocks=14: no choice has all its later queries; nearest is 15",
+        ),
         (lambda run: run.recorder.queries(2, 0), "layer 2, block 0: not recorded; layers [0, 1]"),
     ],
 )

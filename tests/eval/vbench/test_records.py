@@ -17,7 +17,7 @@ from echo.files import ROOT
 from eval.arguments import answer
 from eval.vbench import video
 from eval.vbench.folder import command
-from eval.vbench.records import Key, Record, RecordStore
+from eval.vbench.records import Record, RecordKey, RecordStore
 from eval.vbench.scorer import VideoScorer
 from eval.vbench.video import chunks, inspect
 from tests.helpers.constructed import SAID, SPANS, SUBJECT, TEXTS, StandIn, StandIns, film, scorer, write
@@ -129,15 +129,15 @@ def test_a_metric_that_fails_costs_the_others_nothing(path, tmp_path):
 
 
 def test_whatever_can_change_a_value_is_in_the_name(tmp_path, monkeypatch):
-    base = Key("video", "dino", "weights", 1, "fp32 cpu", {"torch": "2"}, {"units": "u"})
+    base = RecordKey("video", "dino", "weights", 1, "fp32 cpu", {"torch": "2"}, {"units": "u"})
     others = [
-        Key("other", "dino", "weights", 1, "fp32 cpu", {"torch": "2"}, {"units": "u"}),
-        Key("video", "musiq", "weights", 1, "fp32 cpu", {"torch": "2"}, {"units": "u"}),
-        Key("video", "dino", "other", 1, "fp32 cpu", {"torch": "2"}, {"units": "u"}),
-        Key("video", "dino", "weights", 2, "fp32 cpu", {"torch": "2"}, {"units": "u"}),
-        Key("video", "dino", "weights", 1, "fp16 cuda", {"torch": "2"}, {"units": "u"}),
-        Key("video", "dino", "weights", 1, "fp32 cpu", {"torch": "3"}, {"units": "u"}),
-        Key("video", "dino", "weights", 1, "fp32 cpu", {"torch": "2"}, {"units": "v"}),
+        RecordKey("other", "dino", "weights", 1, "fp32 cpu", {"torch": "2"}, {"units": "u"}),
+        RecordKey("video", "musiq", "weights", 1, "fp32 cpu", {"torch": "2"}, {"units": "u"}),
+        RecordKey("video", "dino", "other", 1, "fp32 cpu", {"torch": "2"}, {"units": "u"}),
+        RecordKey("video", "dino", "weights", 2, "fp32 cpu", {"torch": "2"}, {"units": "u"}),
+        RecordKey("video", "dino", "weights", 1, "fp16 cuda", {"torch": "2"}, {"units": "u"}),
+        RecordKey("video", "dino", "weights", 1, "fp32 cpu", {"torch": "3"}, {"units": "u"}),
+        RecordKey("video", "dino", "weights", 1, "fp32 cpu", {"torch": "2"}, {"units": "v"}),
     ]
     store = RecordStore(tmp_path)
     store.keep(base, Record(np.zeros((1, 1), np.int64), np.ones(1)))

@@ -23,16 +23,16 @@ import yaml
 from echo.files import ROOT, write_atomic
 from eval.vbench import video
 from eval.vbench.kit import FIRSTS_OF, NEEDS, Kit, Wish
-from eval.vbench.measure import Layout
+from eval.vbench.measure import FrameLayout
 from eval.vbench.networks import packages
 from eval.vbench.networks.catalogue import CLASSES
 from eval.vbench.networks.interface import FILES
-from eval.vbench.records import Key, Record, RecordStore
+from eval.vbench.records import Record, RecordKey, RecordStore
 from eval.vbench.rules import PAIR_RULES, TEXTS, Measured, mapped, score
 from eval.vbench.video import Facts, chunks, inspect
 from tests.helpers.constructed import FPS, StandIn, StandIns, film, scorer, write
 
-KEY = Key("video", "dino", "weights", 1, "fp32 cpu", {"torch": "2"}, {"units": "u"})
+KEY = RecordKey("video", "dino", "weights", 1, "fp32 cpu", {"torch": "2"}, {"units": "u"})
 
 
 def test_equal_frames_have_a_clip_to_clip_score():
@@ -117,12 +117,12 @@ def test_a_trimmed_file_is_no_truncated_one(tmp_path, hidden):
 def test_every_key_of_a_video_names_what_decodes(tmp_path, monkeypatch):
     facts = Facts(tmp_path / "v.mp4", "digest", 64, 16.0, 128, 128)
     kit = Kit(Wish(kinds=("vbench_text_alignment",)), StandIns())
-    metrics = kit.metrics(Layout(64, 16.0, True, ((0, 64),)))
+    metrics = kit.metrics(FrameLayout(64, 16.0, True, ((0, 64),)))
     assert {metric.name for metric in metrics} >= {"difference", "dino", "raft", "subject_firsts", "viclip"}
     assert all(metric.key(facts).versions["av"] == av.__version__ for metric in metrics)
     keys = {metric.key(facts).name for metric in metrics}
     identity = kit.identity(long=True, text=True)
-    derived: list[Key] = []
+    derived: list[RecordKey] = []
     store = RecordStore(tmp_path)
     monkeypatch.setattr(store, "read", derived.append)
     monkeypatch.setattr(store, "keep", lambda key, record: None)

@@ -13,7 +13,7 @@ from echo.clock import scene_spans
 from eval.measures.formulas import consistency, is_dynamic, sampling_step
 from eval.protocol import TASKS
 from eval.vbench.kit import Kit, Wish
-from eval.vbench.measure import Layout, clips, measure, middles
+from eval.vbench.measure import FrameLayout, clips, measure, middles
 from eval.vbench.records import Record, RecordStore
 from eval.vbench.rules import PAIR_RULES, Measured, fused, mapped, published
 from eval.vbench.scorer import VideoScorer, spans_of
@@ -235,7 +235,7 @@ def test_clips_by_another_way(frames, fps):
 def test_layouts_hold_what_the_plain_rules_ask_for(fps):
     """Lists as VBench builds them, of the whole video and of every clip as if it were a file of its own."""
     frames = 157
-    layout = Layout(frames, fps, long=True)
+    layout = FrameLayout(frames, fps, long=True)
     parts = [(0, frames, fps), *((start, end, int(fps)) for start, end in clips(frames, fps))]
     pairs, triples = set(), set()
     for start, end, rate in parts:
@@ -245,7 +245,7 @@ def test_layouts_hold_what_the_plain_rules_ask_for(fps):
         triples |= {(a, a + 1, b) for a, b in zip(even[:-1], even[1:])}
     assert set(map(tuple, layout.sampled().tolist())) == pairs and len(layout.sampled()) == len(pairs)
     assert set(map(tuple, layout.triples().tolist())) == triples and len(layout.triples()) == len(triples)
-    assert len(Layout(frames, fps, long=False).triples()) == (frames - 1) // 2
+    assert len(FrameLayout(frames, fps, long=False).triples()) == (frames - 1) // 2
 
 
 def test_middles_by_another_way():
@@ -273,7 +273,7 @@ def test_records_do_not_depend_on_chunks(tmp_path, monkeypatch):
     shown = levels("recall")[:150]
     facts = inspect(write(tmp_path / "video.mp4", film(shown)))
     kit = Kit(Wish(kinds=KINDS), StandIns())
-    metrics = kit.metrics(Layout(facts.frames, facts.fps, True, ((0, 70), (70, 150))))
+    metrics = kit.metrics(FrameLayout(facts.frames, facts.fps, True, ((0, 70), (70, 150))))
     found = measure(facts, metrics, RecordStore(tmp_path / "a"))
     monkeypatch.setattr("eval.vbench.video.chunks.__defaults__", (7,))
     again = measure(facts, metrics, RecordStore(tmp_path / "b"))
@@ -307,7 +307,7 @@ SIDE_PX = 128
 
 def test_a_span_takes_all_that_lies_within_it_and_nothing_else():
     """Pairs and triples by their first and last frames; one that was not measured is named."""
-    layout = Layout(40, 16.0, long=False)
+    layout = FrameLayout(40, 16.0, long=False)
     values = {"difference": layout.neighbours(), "amt": layout.triples(), "raft": layout.sampled()}
     records = {name: Record(units, units[:, 0].astype(np.float64)) for name, units in values.items()}
     measured = Measured(40, 16.0, SIDE_PX, SIDE_PX, records)

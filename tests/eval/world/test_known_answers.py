@@ -16,7 +16,7 @@ import torch
 
 from data.world.render import Landmark, Truth, draw_place, render
 from eval.measures.formulas import Frames
-from eval.world.calibrate import Film, film, recall_script
+from eval.world.calibrate import RecallFilm, film, recall_script
 from eval.world.scorer import EmbeddedScorer
 
 WEIGHTS = Path(__file__).resolve().parents[3] / "data" / "weights" / "scorer" / "model.safetensors"
@@ -37,7 +37,7 @@ def scorer() -> EmbeddedScorer:
     return EmbeddedScorer.load(WEIGHTS)
 
 
-def scored(scorer: EmbeddedScorer, films: list[Film]) -> Scores:
+def scored(scorer: EmbeddedScorer, films: list[RecallFilm]) -> Scores:
     """Means over films of all metrics, and of the share of blocks with the motion that is said."""
     found: dict[str, list[float]] = {}
     for shown in films:
@@ -49,16 +49,16 @@ def scored(scorer: EmbeddedScorer, films: list[Film]) -> Scores:
 
 
 @pytest.fixture(scope="module")
-def true_films() -> list[Film]:
+def true_films() -> list[RecallFilm]:
     return [film(recall_script(index, blocks=6)) for index in FILMS]
 
 
 @pytest.fixture(scope="module")
-def truth(scorer: EmbeddedScorer, true_films: list[Film]) -> Scores:
+def truth(scorer: EmbeddedScorer, true_films: list[RecallFilm]) -> Scores:
     return scored(scorer, true_films)
 
 
-def late(change: Callable[[Truth, int], Truth]) -> list[Film]:
+def late(change: Callable[[Truth, int], Truth]) -> list[RecallFilm]:
     """The films with a change to each of their last three scenes; the sentences stay."""
     films = []
     for index in FILMS:
@@ -68,7 +68,7 @@ def late(change: Callable[[Truth, int], Truth]) -> list[Film]:
     return films
 
 
-def pixels(films: list[Film], change: Callable[[Frames, Film], np.ndarray]) -> list[Film]:
+def pixels(films: list[RecallFilm], change: Callable[[Frames, RecallFilm], np.ndarray]) -> list[RecallFilm]:
     """The films with a change to their frames."""
     return [dataclasses.replace(shown, frames=np.clip(np.rint(change(shown.frames, shown)), 0, 255).astype(np.uint8)) for shown in films]
 
@@ -141,7 +141,7 @@ def test_hue_shifted_at_recall(scorer: EmbeddedScorer, truth: Scores) -> None:
 
 
 def test_old_place_stays_for_three_blocks(scorer: EmbeddedScorer, truth: Scores) -> None:
-    def linger(shown: Film) -> Film:
+    def linger(shown: RecallFilm) -> RecallFilm:
         frames = shown.frames.copy()
         for (start, _), before, scene in zip(shown.spans[1:], shown.truths, shown.truths[1:], strict=False):
             words = dataclasses.replace(scene.words, place=before.words.place, pattern=before.words.pattern)
@@ -157,8 +157,8 @@ def test_old_place_stays_for_three_blocks(scorer: EmbeddedScorer, truth: Scores)
     assert moved(truth, now) == must, difference(truth, now)
 
 
-def test_saturation_blown_up(scorer: EmbeddedScorer, truth: Scores, true_films: list[Film]) -> None:
-    def blown(frames: Frames, shown: Film) -> np.ndarray:
+def test_saturation_blown_up(scorer: EmbeddedScorer, truth: Scores, true_films: list[RecallFilm]) -> None:
+    def blown(frames: Frames, shown: RecallFilm) -> np.ndarray:
         grey = frames.mean(-1, keepdims=True)
         return grey + 2.0 * (frames - grey)
 
@@ -169,23 +169,23 @@ def test_saturation_blown_up(scorer: EmbeddedScorer, truth: Scores, true_films: 
     assert not moved(truth, now) & (steady | {"world.leakage"}), difference(truth, now)
 
 
-def test_noise(scorer: EmbeddedScorer, truth: Scores, true_films: list[Film]) -> None:
+def test_noise(scorer: EmbeddedScorer, truth: Scores, true_films: list[RecallFilm]) -> None:
     rng = np.random.default_rng(0)
     now = scored(scorer, pixels(true_films, lambda frames, shown: frames + 12 * rng.standard_normal(frames.shape)))
     # Fresh noise in each frame flickers and cannot be predicted from its neighbours.
     check(truth, now, set(), {"proxy.imaging_quality", "temporal_flickering", "proxy.motion_smoothness"})
 
 
-def test_frames_shuffled_within_scenes(scorer: EmbeddedScorer, truth: Scores, true_films: list[Film]) -> None:
-    def shuffled(frames: Frames, shown: Film) -> np.ndarray:
+def test_frames_shuffled_within_scenes(scorer: EmbeddedScorer, truth: Scores, true_films: list[RecallFilm]) -> None:
+    def shuffled(frames: Frames, shown: RecallFilm) -> np.ndarray:
         rng = np.random.default_rng(1)
         return np.concatenate([frames[rng.permutation(np.arange(*span))] for span in shown.spans])
 
     check(truth, scored(scorer, pixels(true_films, shuffled)), set(), {"proxy.motion_smoothness", "temporal_flickering", "motion_right"})
 
 
-def test_motion_frozen(scorer: EmbeddedScorer, truth: Scores, true_films: list[Film]) -> None:
-    def frozen(frames: Frames, shown: Film) -> np.ndarray:
+def test_motion_frozen(scorer: EmbeddedScorer, truth: Scores, true_films: list[RecallFilm]) -> None:
+    def frozen(frames: Frames, shown: RecallFilm) -> np.ndarray:
         return np.concatenate([frames[[start] * (end - start)] for start, end in shown.spans])
 
     now = scored(scorer, pixels(true_films, frozen))
@@ -195,7 +195,7 @@ def test_motion_frozen(scorer: EmbeddedScorer, truth: Scores, true_films: list[F
     assert not moved(truth, now) & rest, difference(truth, now)
 
 
-def test_half_of_a_video_frozen_is_half_dynamic(scorer: EmbeddedScorer, true_films: list[Film]) -> None:
+def test_half_of_a_video_frozen_is_half_dynamic(scorer: EmbeddedScorer, true_films: list[RecallFilm]) -> None:
     # 408 of 432 frames in stretches of 32, half of them still.
     frames = true_films[0].frames[:384].copy()
     frames[192:] = frames[192]
