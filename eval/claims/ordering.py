@@ -19,7 +19,7 @@ from data.published import claims, note, ours, unmapped
 from eval.arguments import answer, parse
 from eval.claims import variants, verdicts
 from eval.claims.variants import Effect, Trial
-from eval.claims.verdicts import AGREE, DISAGREE, MARKS, MISSING, Finding, Rows, count, signed
+from eval.claims.verdicts import AGREE, DISAGREE, MARKS, MISSING, Finding, Rows, count, judge, signed
 from eval.store.selection import left_out, rows, tasks
 
 TABLES = ("table1", "table2", "table3", "table6", "table7", "table8", "table9a", "table9b")
@@ -32,24 +32,21 @@ LEGEND = (
     "differ, one is decided by chance."
 )
 
-Group = tuple[str, str]
-"""Table of the paper and our task."""
 
-
-def groups(findings: Iterable[Finding]) -> dict[Group, list[Finding]]:
-    """Findings by table and task, in the order of their first appearance."""
-    found: dict[Group, list[Finding]] = {}
+def by_table(findings: Iterable[Finding]) -> dict[tuple[str, str], list[Finding]]:
+    """Findings by table of the paper and our task, in the order of the tables."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
-        found.setdefault((finding.claim.table, finding.task), []).append(finding)
-    return {key: found[key] for key in sorted(found, key=lambda key: TABLES.index(f"table{key[0]}"))}
+        groups.setdefault((finding.claim.table, finding.task), []).append(finding)
+    return {key: groups[key] for key in sorted(groups, key=lambda key: TABLES.index(f"table{key[0]}"))}
 
 
 def by_metric(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
     """Findings by metric, in the order of their first appearance."""
-    found: dict[str, list[Finding]] = {}
+    groups: dict[str, list[Finding]] = {}
     for finding in findings:
-        found.setdefault(finding.metric, []).append(finding)
-    return found
+        groups.setdefault(finding.metric, []).append(finding)
+    return groups
 
 
 def lacking(findings: Iterable[Finding]) -> list[str]:
@@ -67,7 +64,7 @@ def own(findings: Iterable[Finding]) -> list[Finding]:
 def as_json(findings: Sequence[Finding], trials: Sequence[Trial], effects: Sequence[Effect], there: Rows) -> dict[str, Any]:
     """Everything, in plain values."""
     tables = []
-    for (table, task), members in groups(findings).items():
+    for (table, task), members in by_table(findings).items():
         columns = {metric: count(column).as_json() for metric, column in by_metric(members).items()}
         pairs = [finding.as_json() for finding in members]
         counts = {"count": count(members).as_json(), "count_own": count(own(members)).as_json()}
@@ -87,13 +84,13 @@ def as_json(findings: Sequence[Finding], trials: Sequence[Trial], effects: Seque
 def as_markdown(findings: Sequence[Finding], trials: Sequence[Trial], effects: Sequence[Effect]) -> str:
     """A table for each table and task of the paper, then what the variants say."""
     lines = [_total(findings), "", LEGEND, ""]
-    for (table, task), members in groups(findings).items():
+    for (table, task), members in by_table(findings).items():
         lines += [f"### Table {table}, `{task}`", "", f"{count(members).text}.", ""]
         if any(finding.verdict != MISSING for finding in members):
             lines += [*_pairs(members), ""]
-        lines += [f"Note: {text}." for text in _notes(members)] + [""] * bool(_notes(members))
+        lines += _notes(members)
         lines += [f"Lacking: {'; '.join(lacking(members))}.", ""] if lacking(members) else []
-    lines += _tried(trials) + _changed(effects)
+    lines += _tried([trial for trial in trials if trial.finding.verdict == DISAGREE]) + _changed(effects)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -101,98 +98,95 @@ def _total(findings: Sequence[Finding]) -> str:
     return f"All pairs: {count(findings).text}. Pairs with the paper's own method: {count(own(findings)).text}."
 
 
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _head(words: Sequence[str], numbers: Sequence[str]) -> list[str]:
+    """Head and rule of a Markdown table, words to the left and numbers to the right."""
+    return [_line(*words, *numbers), "|" + "---|" * len(words) + "---:|" * len(numbers)]
+
+
 def _short(name: str) -> str:
-    """A row's name as printed: its backbone is told where it is not the usual one."""
+    """A row's name as printed, its backbone behind it where it is not the usual one."""
     backbone, _, preset = name.partition("/")
     return preset if backbone == verdicts.STAND_IN else f"{preset} ({backbone})"
 
 
+def _pair(finding: Finding) -> str:
+    return f"{_short(finding.first)} − {_short(finding.second)}"
+
+
 def _pairs(members: Sequence[Finding]) -> list[str]:
     columns = by_metric(members)
-    lines = ["| first − second | " + " | ".join(f"`{metric}`" for metric in columns) + " |", "|---|" + "---:|" * len(columns)]
-    pairs = dict.fromkeys((finding.first, finding.second) for finding in members)
-    cells = {(f.first, f.second, f.metric): _cell(f) for f in members}
-    for first, second in pairs:
-        found = [cells.get((first, second, metric), "") for metric in columns]
-        lines.append(f"| {_short(first)} − {_short(second)} | " + " | ".join(found) + " |")
-    shares = [f"{found.agree} ✓ {found.disagree} ✗ {found.unsure} ?" for found in map(count, columns.values())]
-    return [*lines, "| *count* | " + " | ".join(shares) + " |"]
+    cells: dict[str, dict[str, str]] = {}
+    for finding in members:
+        cells.setdefault(_pair(finding), {})[finding.metric] = ", ".join(_cell(finding))
+    body = [_line(pair, *(by.get(metric, "") for metric in columns)) for pair, by in cells.items()]
+    shares = [f"{each.agree} ✓ {each.disagree} ✗ {each.unsure} ?" for each in map(count, columns.values())]
+    return [*_head(["first − second"], [f"`{metric}`" for metric in columns]), *body, _line("*count*", *shares)]
 
 
-def _cell(finding: Finding) -> str:
+def _cell(finding: Finding) -> tuple[str, str]:
+    """What the paper says and what the store does."""
     claim = finding.claim
     paper = (">" if claim.sign > 0 else "<") if claim.difference is None else f"{claim.difference:+.2f}"
     mark = MARKS[finding.verdict] + ("\\*" if finding.verdict != MISSING and finding.why else "")
     text = " ".join(part for part in (signed(finding.difference), mark) if part)
-    return f"{paper}, **{text}**" if finding.verdict in (AGREE, DISAGREE) else f"{paper}, {text}"
+    return paper, f"**{text}**" if finding.verdict in (AGREE, DISAGREE) else text
 
 
 def _notes(members: Iterable[Finding]) -> list[str]:
-    found: dict[str, None] = {}
+    """What our names stand for where that needs a word, and an empty line behind; nothing where nothing does."""
+    lines: dict[str, None] = {}
     for finding in members:
         for side in (finding.claim.first, finding.claim.second):
             said = note("method", side.method, finding.claim.table)
             if said and finding.verdict != MISSING:
-                found[f"`{ours('method', side.method, finding.claim.table)}` stands for “{side.method}”: {said}"] = None
-    return list(found)
+                lines[f"Note: `{ours('method', side.method, finding.claim.table)}` stands for “{side.method}”: {said}."] = None
+    return [*lines, ""] if lines else []
 
 
 def _tried(trials: Sequence[Trial]) -> list[str]:
     """Disagreements again, a column for each variant that the store has."""
-    shown = [trial for trial in trials if trial.finding.verdict == DISAGREE]
-    if not shown:
-        return []
-    swaps = list(dict.fromkeys(trial.reason for trial in shown))
-    found: dict[int, tuple[Finding, dict[str, str]]] = {}
-    for trial in shown:
-        _, cells = found.setdefault(id(trial.finding), (trial.finding, {}))
+    swaps = list(dict.fromkeys(trial.reason for trial in trials))
+    rows: dict[int, tuple[Finding, dict[str, str]]] = {}
+    for trial in trials:
         few = "" if trial.unswapped == trial.finding.verdict else FEW
+        _, cells = rows.setdefault(id(trial.finding), (trial.finding, {}))
         cells[trial.reason.variant] = f"{signed(trial.difference)} {MARKS[trial.verdict]}{few}"
-    lines = ["### Disagreements with one row swapped for a variant", "", "| table, task | pair | metric | paper | as it is |"]
-    lines[-1] += "".join(f" `{swap.variant}` |" for swap in swaps)
-    lines.append("|---|---|---|---:|---:|" + "---:|" * len(swaps))
-    for finding, cells in found.values():
-        head, _, rest = _cell(finding).partition(", ")
-        pair = " − ".join(map(_short, (finding.first, finding.second)))
-        line = f"| {finding.claim.table}, {finding.task} | {pair} | `{finding.metric}` | {head} | {rest} |"
-        lines.append(line + "".join(f" {cells.get(swap.variant, '')} |" for swap in swaps))
-    told = [f"{FEW}: over the videos that the variant has, the rows as they are do not disagree either.", ""]
-    return [
-        *lines,
-        "",
-        *(told if any(FEW in cell for _, cells in found.values() for cell in cells.values()) else []),
-        *_explained(swaps),
-        "",
-    ]
+    lines = ["### Disagreements with one row swapped for a variant", ""]
+    lines += _head(["table, task", "pair", "metric"], ["paper", "as it is", *(f"`{swap.variant}`" for swap in swaps)])
+    for finding, cells in rows.values():
+        place = (f"{finding.claim.table}, {finding.task}", _pair(finding), f"`{finding.metric}`")
+        lines.append(_line(*place, *_cell(finding), *(cells.get(swap.variant, "") for swap in swaps)))
+    few = f"{FEW}: over the videos that the variant has, the rows as they are do not disagree either."
+    marked = any(FEW in cell for _, cells in rows.values() for cell in cells.values())
+    return [*lines, "", *([few, ""] if marked else []), *_explained(swaps), ""] if trials else []
 
 
 def _changed(effects: Sequence[Effect]) -> list[str]:
-    if not effects:
-        return []
     columns = sorted({metric for effect in effects for metric in effect.by_metric})
-    lines = ["### What a variant changes by itself (variant minus base)", "", "| task | variant | base |"]
-    lines[-1] += "".join(f" `{metric}` |" for metric in columns)
-    lines.append("|---|---|---|" + "---:|" * len(columns))
+    lines = ["### What a variant changes by itself (variant minus base)", ""]
+    lines += _head(["task", "variant", "base"], [f"`{metric}`" for metric in columns])
     for effect in effects:
-        cells = []
-        for metric in columns:
-            difference = effect.by_metric.get(metric)
-            decided = difference is not None and difference.half_width is not None and abs(difference.mean) > difference.half_width
-            cells.append(f"**{signed(difference)}**" if decided else signed(difference))
-        names = [f"`{effect.reason.variant}`", f"`{effect.reason.base}`"]
+        cells = [signed(effect.by_metric.get(metric)) for metric in columns]
+        decided = [judge(1, effect.by_metric.get(metric)) in (AGREE, DISAGREE) for metric in columns]
         where = effect.task if effect.backbone == verdicts.STAND_IN else f"{effect.task}, {effect.backbone}"
-        lines.append(f"| {where} | {' | '.join(names)} | " + " | ".join(cells) + " |")
-    return [*lines, "", "Bold: the interval does not hold zero.", "", *_explained(dict.fromkeys(effect.reason for effect in effects))]
+        names = (where, f"`{effect.reason.variant}`", f"`{effect.reason.base}`")
+        lines.append(_line(*names, *(f"**{cell}**" if sure else cell for cell, sure in zip(cells, decided))))
+    bold = "Bold: the interval does not hold zero."
+    return [*lines, "", bold, "", *_explained(dict.fromkeys(effect.reason for effect in effects))] if effects else []
 
 
-def _explained(found: Iterable[variants.Reason]) -> list[str]:
-    return [f"- `{reason.variant}` for `{reason.base}`: {reason.text}." for reason in found]
+def _explained(reasons: Iterable[variants.Reason]) -> list[str]:
+    return [f"- `{reason.variant}` for `{reason.base}`: {reason.text}." for reason in reasons]
 
 
 def summary(findings: Sequence[Finding]) -> list[str]:
     """Lines for a terminal."""
     lines = []
-    for (table, task), members in groups(findings).items():
+    for (table, task), members in by_table(findings).items():
         lines.append(f"table {table} {task}: {count(members).text}")
         for metric, column in by_metric(members).items():
             lines.append(f"  {metric}: {count(column).text}")

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from eval.claims.verdicts import DISAGREE, UNSURE, Finding, Rows, compare, judge, numbers
 from eval.stats.statistics import Estimate, estimate
-from eval.store.selection import Row, differences, metrics
+from eval.store.selection import differences, metrics
 
 
 @dataclass(frozen=True)
@@ -56,19 +57,10 @@ class Trial:
 
     def as_json(self) -> dict[str, Any]:
         """All of it, in plain values."""
-        return {
-            "table": self.finding.claim.table,
-            "task": self.finding.task,
-            "metric": self.finding.metric,
-            "first": self.finding.first,
-            "second": self.finding.second,
-            "verdict": self.finding.verdict,
-            "swapped": self.reason.base,
-            "for": self.reason.variant,
-            "difference": numbers(self.difference),
-            "verdict_then": self.verdict,
-            "verdict_unswapped_same_videos": self.unswapped,
-        }
+        pair = {name: getattr(self.finding, name) for name in ("task", "metric", "first", "second", "verdict")}
+        swap = {"swapped": self.reason.base, "for": self.reason.variant, "difference": numbers(self.difference)}
+        verdicts = {"verdict_then": self.verdict, "verdict_unswapped_same_videos": self.unswapped}
+        return {"table": self.finding.claim.table} | pair | swap | verdicts
 
 
 @dataclass(frozen=True)
@@ -82,48 +74,40 @@ class Effect:
 
     def as_json(self) -> dict[str, Any]:
         """All of it, in plain values."""
-        found = {metric: numbers(difference) for metric, difference in self.by_metric.items()}
-        return {"task": self.task, "backbone": self.backbone, "base": self.reason.base, "variant": self.reason.variant, "by_metric": found}
+        by_metric = {metric: numbers(difference) for metric, difference in self.by_metric.items()}
+        names = {"task": self.task, "backbone": self.backbone, "base": self.reason.base, "variant": self.reason.variant}
+        return names | {"by_metric": by_metric}
 
 
 def effects(rows: Rows, reasons: Sequence[Reason] = REASONS) -> list[Effect]:
     """Variant minus base, paired, wherever the store has both on a task and backbone; every metric that both have."""
-    found = []
+    changed = []
     for task in sorted(rows):
-        there = {row.name: row for row in rows[task]}
-        for backbone in sorted({row.backbone for row in rows[task]}):
-            for reason in reasons:
-                pair = _both(there, backbone, reason)
-                if pair is not None:
-                    shared = sorted(metrics(pair[0]) & metrics(pair[1]))
-                    by_metric = {metric: d for metric in shared if (d := compare(pair[1], pair[0], metric)) is not None}
-                    found.append(Effect(task, backbone, reason, by_metric))
-    return found
-
-
-def _both(there: dict[str, Row], backbone: str, reason: Reason) -> tuple[Row, Row] | None:
-    base, variant = there.get(f"{backbone}/{reason.base}"), there.get(f"{backbone}/{reason.variant}")
-    return None if base is None or variant is None else (base, variant)
+        named = {row.name: row for row in rows[task]}
+        for backbone, reason in product(sorted({row.backbone for row in rows[task]}), reasons):
+            base, variant = (named.get(f"{backbone}/{preset}") for preset in (reason.base, reason.variant))
+            if base and variant:
+                shared = sorted(metrics(base) & metrics(variant))
+                by_metric = {metric: d for metric in shared if (d := compare(variant, base, metric)) is not None}
+                changed.append(Effect(task, backbone, reason, by_metric))
+    return changed
 
 
 def trials(findings: Iterable[Finding], rows: Rows, reasons: Sequence[Reason] = REASONS) -> list[Trial]:
     """Every finding that disagrees or is undecided, again with each variant of either row that the store has."""
-    found = []
-    for finding in findings:
-        if finding.verdict not in (DISAGREE, UNSURE):
+    tried = []
+    for finding, reason in product([one for one in findings if one.verdict in (DISAGREE, UNSURE)], reasons):
+        named, pair = {row.name: row for row in rows[finding.task]}, (finding.first, finding.second)
+        first, second = swapped = tuple(_swapped(name, reason) for name in pair)
+        if swapped == pair or first == second or not all(name in named for name in swapped):
             continue
-        there = {row.name: row for row in rows[finding.task]}
-        for reason in reasons:
-            names = [_swapped(name, reason) for name in (finding.first, finding.second)]
-            if names == [finding.first, finding.second] or not all(name in there for name in names) or names[0] == names[1]:
-                continue
-            swapped = differences(there[names[0]], there[names[1]], finding.metric)
-            as_it_is = differences(there[finding.first], there[finding.second], finding.metric)
-            difference = estimate(swapped)
-            if difference is not None:
-                unswapped = judge(finding.claim.sign, estimate({unit: as_it_is[unit] for unit in swapped.keys() & as_it_is.keys()}))
-                found.append(Trial(finding, reason, difference, judge(finding.claim.sign, difference), unswapped))
-    return found
+        with_variant = differences(named[first], named[second], finding.metric)
+        as_it_is = differences(named[finding.first], named[finding.second], finding.metric)
+        difference = estimate(with_variant)
+        if difference is not None:
+            unswapped = judge(finding.claim.sign, estimate({unit: as_it_is[unit] for unit in with_variant.keys() & as_it_is.keys()}))
+            tried.append(Trial(finding, reason, difference, judge(finding.claim.sign, difference), unswapped))
+    return tried
 
 
 def _swapped(name: str, reason: Reason) -> str:

@@ -12,7 +12,6 @@ from eval.stats.statistics import Estimate, estimate
 from eval.store.selection import Row, differences
 
 AGREE, DISAGREE, UNSURE, MISSING = "agree", "disagree", "can't tell", "missing"
-VERDICTS = (AGREE, DISAGREE, UNSURE, MISSING)
 MARKS = {AGREE: "✓", DISAGREE: "✗", UNSURE: "?", MISSING: "–"}
 STAND_IN = "tiny"
 """The backbone on which both rows are looked for where the store lacks one on its own."""
@@ -97,46 +96,33 @@ def judge(sign: int, difference: Estimate | None) -> str:
 
 def find(claims: Iterable[Claim], rows: Rows) -> list[Finding]:
     """What the store says to every claim whose task, metric and rows have a counterpart here; the others are left out."""
-    found = []
+    findings = []
     for claim in claims:
         task, metric = ours("task", claim.task, claim.table), ours("metric", claim.metric, claim.table)
-        if task is None or metric is None:
-            continue
-        first, second = wanted(claim.first, claim.table), wanted(claim.second, claim.table)
-        if first is not None and second is not None:
-            found.append(_finding(claim, task, metric, first, second, rows.get(task, ())))
-    return found
+        if task and metric and (first := _ours(claim.first, claim.table)) and (second := _ours(claim.second, claim.table)):
+            findings.append(_finding(claim, task, metric, (first, second), {row.name: row for row in rows.get(task, ())}))
+    return findings
 
 
-def wanted(side: Side, table: str) -> str | None:
+def _ours(side: Side, table: str) -> str | None:
     """`backbone/preset` that stands for a row of the paper; None if there is no counterpart."""
     backbone, preset = ours("backbone", side.backbone, table), ours("method", side.method, table)
     return None if backbone is None or preset is None else f"{backbone}/{preset}"
 
 
-def _finding(claim: Claim, task: str, metric: str, first: str, second: str, rows: Sequence[Row]) -> Finding:
-    there = {row.name: row for row in rows}
-    pair, why = (first, second), ""
-    if not all(name in there for name in pair):
-        for others in ((_stand_in(first), _stand_in(second)), (_plain(first), _plain(second))):
-            if all(name in there for name in others) and not why:
-                pair, why = others, f"on {STAND_IN}"
-    lacking = [name for name in dict.fromkeys(pair) if name not in there]
-    if lacking:
-        return Finding(claim, task, *pair, metric, None, MISSING, f"no {' and no '.join(lacking)} on {task}", tuple(lacking))
-    difference = compare(there[pair[0]], there[pair[1]], metric)
-    if difference is None:
+def _finding(claim: Claim, task: str, metric: str, named: tuple[str, str], rows: Mapping[str, Row]) -> Finding:
+    """A pair that the store lacks may stand on the stand-in, where Echo's ablations of the long-tuned backbone are those of Echo."""
+    others = tuple(f"{STAND_IN}/{name.partition('/')[2]}" for name in named)
+    plain = tuple(name.replace("/longlive_echo", "/echo") for name in others)
+    pair = next((pair for pair in (named, others, plain) if all(name in rows for name in pair)), named)
+    why = "" if pair == named else f"on {STAND_IN}"
+    lacks = tuple(name for name in dict.fromkeys(pair) if name not in rows)
+    difference = None if lacks else compare(rows[pair[0]], rows[pair[1]], metric)
+    if lacks:
+        why = f"no {' and no '.join(lacks)} on {task}"
+    elif difference is None:
         why = f"no shared videos with {metric} of {pair[0]} and {pair[1]} on {task}"
-    return Finding(claim, task, *pair, metric, difference, judge(claim.sign, difference), why)
-
-
-def _stand_in(name: str) -> str:
-    return f"{STAND_IN}/{name.partition('/')[2]}"
-
-
-def _plain(name: str) -> str:
-    """Echo's ablation on the stand-in for the same one on the long-tuned backbone."""
-    return _stand_in(name).replace("/longlive_echo", "/echo")
+    return Finding(claim, task, pair[0], pair[1], metric, difference, judge(claim.sign, difference), why, lacks)
 
 
 def compare(first: Row, second: Row, metric: str) -> Estimate | None:
@@ -146,8 +132,8 @@ def compare(first: Row, second: Row, metric: str) -> Estimate | None:
 
 def count(findings: Iterable[Finding]) -> Count:
     """Verdicts counted."""
-    found = Counter(finding.verdict for finding in findings)
-    return Count(*(found[verdict] for verdict in VERDICTS))
+    counter = Counter(finding.verdict for finding in findings)
+    return Count(*(counter[verdict] for verdict in MARKS))
 
 
 def numbers(difference: Estimate | None) -> dict[str, Any] | None:
