@@ -21,6 +21,7 @@ from eval.claims import variants, verdicts
 from eval.claims.variants import Effect, Trial
 from eval.claims.verdicts import AGREE, DISAGREE, MARKS, MISSING, Finding, Rows, count, judge, signed
 from eval.store.selection import left_out, rows, tasks
+from eval.tables.text import markdown, markdown_head
 
 TABLES = ("table1", "table2", "table3", "table6", "table7", "table8", "table9a", "table9b")
 KEYS = {"store": "results", "--output": "", "--markdown": ""}
@@ -98,15 +99,6 @@ def _total(findings: Sequence[Finding]) -> str:
     return f"All pairs: {count(findings).text}. Pairs with the paper's own method: {count(own(findings)).text}."
 
 
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _head(words: Sequence[str], numbers: Sequence[str]) -> list[str]:
-    """Head and rule of a Markdown table, words to the left and numbers to the right."""
-    return [_line(*words, *numbers), "|" + "---|" * len(words) + "---:|" * len(numbers)]
-
-
 def _short(name: str) -> str:
     """A row's name as printed, its backbone behind it where it is not the usual one."""
     backbone, _, preset = name.partition("/")
@@ -122,9 +114,9 @@ def _pairs(members: Sequence[Finding]) -> list[str]:
     cells: dict[str, dict[str, str]] = {}
     for finding in members:
         cells.setdefault(_pair(finding), {})[finding.metric] = ", ".join(_cell(finding))
-    body = [_line(pair, *(by.get(metric, "") for metric in columns)) for pair, by in cells.items()]
+    body = [markdown([pair, *(by.get(metric, "") for metric in columns)]) for pair, by in cells.items()]
     shares = [f"{each.agree} ✓ {each.disagree} ✗ {each.unsure} ?" for each in map(count, columns.values())]
-    return [*_head(["first − second"], [f"`{metric}`" for metric in columns]), *body, _line("*count*", *shares)]
+    return [*markdown_head(["first − second"], [f"`{metric}`" for metric in columns]), *body, markdown(["*count*", *shares])]
 
 
 def _cell(finding: Finding) -> tuple[str, str]:
@@ -156,10 +148,10 @@ def _tried(trials: Sequence[Trial]) -> list[str]:
         _, cells = rows.setdefault(id(trial.finding), (trial.finding, {}))
         cells[trial.reason.variant] = f"{signed(trial.difference)} {MARKS[trial.verdict]}{few}"
     lines = ["### Disagreements with one row swapped for a variant", ""]
-    lines += _head(["table, task", "pair", "metric"], ["paper", "as it is", *(f"`{swap.variant}`" for swap in swaps)])
+    lines += markdown_head(["table, task", "pair", "metric"], ["paper", "as it is", *(f"`{swap.variant}`" for swap in swaps)])
     for finding, cells in rows.values():
         place = (f"{finding.claim.table}, {finding.task}", _pair(finding), f"`{finding.metric}`")
-        lines.append(_line(*place, *_cell(finding), *(cells.get(swap.variant, "") for swap in swaps)))
+        lines.append(markdown([*place, *_cell(finding), *(cells.get(swap.variant, "") for swap in swaps)]))
     few = f"{FEW}: over the videos that the variant has, the rows as they are do not disagree either."
     marked = any(FEW in cell for _, cells in rows.values() for cell in cells.values())
     return [*lines, "", *([few, ""] if marked else []), *_explained(swaps), ""] if trials else []
@@ -168,13 +160,13 @@ def _tried(trials: Sequence[Trial]) -> list[str]:
 def _changed(effects: Sequence[Effect]) -> list[str]:
     columns = sorted({metric for effect in effects for metric in effect.by_metric})
     lines = ["### What a variant changes by itself (variant minus base)", ""]
-    lines += _head(["task", "variant", "base"], [f"`{metric}`" for metric in columns])
+    lines += markdown_head(["task", "variant", "base"], [f"`{metric}`" for metric in columns])
     for effect in effects:
         cells = [signed(effect.by_metric.get(metric)) for metric in columns]
         decided = [judge(1, effect.by_metric.get(metric)) in (AGREE, DISAGREE) for metric in columns]
         where = effect.task if effect.backbone == verdicts.STAND_IN else f"{effect.task}, {effect.backbone}"
         names = (where, f"`{effect.reason.variant}`", f"`{effect.reason.base}`")
-        lines.append(_line(*names, *(f"**{cell}**" if sure else cell for cell, sure in zip(cells, decided))))
+        lines.append(markdown([*names, *(f"**{cell}**" if sure else cell for cell, sure in zip(cells, decided))]))
     bold = "Bold: the interval does not hold zero."
     return [*lines, "", bold, "", *_explained(dict.fromkeys(effect.reason for effect in effects))] if effects else []
 

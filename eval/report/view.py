@@ -17,7 +17,8 @@ from eval.report.cells import ABSENT, DONE, GONE, Method, Part
 from eval.report.cells import Cell as Video
 from eval.report.folder import BLOCK_FRAMES, LETTERS, Folder
 from eval.store.records import Run
-from eval.tables.grid import CERTAIN, FEWER, Cell, Grid, Row
+from eval.tables.captions import Panel, panels
+from eval.tables.grid import Grid, Row, sections
 
 WINDOW = 9
 """Blocks of the moving mean of drift curves, as of `eval.figures.drift`."""
@@ -51,17 +52,16 @@ def table(grid: Grid) -> dict[str, Any]:
     """A grid as the template prints it: the texts are those of every other form of the table; columns without a number are told below."""
     measured = [any(row.cells[place].estimate is not None for row in grid.rows) for place in range(len(grid.columns))]
     gap = any(cell.estimate is None for row in grid.rows for cell, there in zip(row.cells, measured) if there)
-    notes = [note for note in grid.notes if gap or not note.startswith("-:")]
+    means, *differences = panels(grid)
+    notes = [note for note in means.notes if gap or not note.startswith("-:")]
     empty = [column.about.label for column, there in zip(grid.columns, measured) if not there]
     return {
         "title": grid.title,
-        "caption": grid.caption,
+        "caption": means.caption,
         "heads": [_head(column) for column, there in zip(grid.columns, measured) if there],
-        "sections": _sections(grid.rows, measured, gaps=False),
+        "sections": _sections(means, measured),
         "notes": [*notes, *([f"Columns left out, as no row has a number: {', '.join(empty)}."] if empty else [])],
-        "gap_caption": grid.gap_caption if grid.compared else "",
-        "gap_sections": _sections(grid.compared, measured, gaps=True),
-        "gap_notes": grid.gap_notes,
+        "differences": [{"caption": panel.caption, "sections": _sections(panel, measured), "notes": panel.notes} for panel in differences],
     }
 
 
@@ -70,11 +70,11 @@ def _head(column: Column) -> dict[str, str]:
     return {"words": " ".join(words), "kind": column.kind.replace("_", " "), "metric": column.metric}
 
 
-def _sections(rows: Sequence[Row], measured: Sequence[bool], gaps: bool) -> list[dict[str, Any]]:
-    headings = list(dict.fromkeys(row.heading for row in rows))
+def _sections(panel: Panel, measured: Sequence[bool]) -> list[dict[str, Any]]:
+    parts = sections(panel.rows)
     return [
-        {"heading": heading if len(headings) > 1 else "", "rows": [_line(row, measured, gaps) for row in rows if row.heading == heading]}
-        for heading in headings
+        {"heading": heading if len(parts) > 1 else "", "rows": [_line(row, measured, panel.gaps) for row in rows]}
+        for heading, rows in parts.items()
     ]
 
 
@@ -84,18 +84,8 @@ def _line(row: Row, measured: Sequence[bool], gaps: bool) -> dict[str, Any]:
         "name": row.name,
         "count": row.count,
         "calibration": row.calibration,
-        "cells": [_gap(cell) if gaps else _value(cell) for cell, there in zip(row.cells, measured) if there],
+        "cells": [cell.printed(gaps)._asdict() for cell, there in zip(row.cells, measured) if there],
     }
-
-
-def _value(cell: Cell) -> dict[str, Any]:
-    mean, half = cell.text
-    return {"mean": mean, "half": half, "mark": FEWER if cell.fewer else "", "rank": cell.rank if cell.rank in (1, 2) else 0}
-
-
-def _gap(cell: Cell) -> dict[str, Any]:
-    mean, half = cell.gap_text
-    return {"mean": mean, "half": half, "mark": CERTAIN if cell.gap and cell.gap.certain else "", "rank": 0}
 
 
 def index(part: Part, title: str, folder: Folder) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from eval.tables.grid import CERTAIN, FEWER, Cell, Grid, Row
+from eval.tables.captions import Panel, panels
+from eval.tables.grid import CERTAIN, FEWER, NOTHING, Cell, Grid, sections
 
 PACKAGES = ("booktabs", "graphicx")
 SPECIAL = {
@@ -30,12 +31,8 @@ def as_latex(grids: Sequence[Grid]) -> str:
 
     Captions tell what the numbers are; notes stand below the rows. A table is as wide as the line.
     """
-    tables = ["% " + "".join(rf"\usepackage{{{package}}}" for package in PACKAGES)]
-    for grid in grids:
-        tables.append(_table(grid, grid.rows, grid.caption, grid.notes, _label(grid), gaps=False))
-        if grid.compared:
-            tables.append(_table(grid, grid.compared, grid.gap_caption, grid.gap_notes, f"{_label(grid)}-differences", gaps=True))
-    return "\n".join(tables)
+    head = "% " + "".join(rf"\usepackage{{{package}}}" for package in PACKAGES)
+    return "\n".join([head, *(_table(grid, panel) for grid in grids for panel in panels(grid))])
 
 
 def document(fragments: Sequence[str]) -> str:
@@ -45,30 +42,29 @@ def document(fragments: Sequence[str]) -> str:
     return "\n".join((head, "\n\\clearpage\n".join(fragments), r"\end{document}", ""))
 
 
-def _table(grid: Grid, rows: Sequence[Row], caption: str, notes: Sequence[str], label: str, gaps: bool) -> str:
+def _table(grid: Grid, panel: Panel) -> str:
     heads = " & ".join(r"\shortstack{" + r" \\ ".join(escape(word) for word in column.words) + "}" for column in grid.columns)
     lines = [
         r"\begin{table}[p]",
         r"\centering",
-        r"\caption{" + escape(caption) + r"}\smallskip",
-        r"\label{tab:" + label + "}",
+        r"\caption{" + escape(panel.caption) + r"}\smallskip",
+        r"\label{tab:" + _label(grid) + "-differences" * panel.gaps + "}",
         r"\resizebox{\linewidth}{!}{%",
         r"\begin{tabular}{llr" + "r" * len(grid.columns) + "}",
         r"\toprule",
         rf"Method & Preset & n & {heads} \\",
     ]
-    heading, several = None, len({row.heading for row in rows}) > 1
-    for row in rows:
-        if row.heading != heading:
-            lines.append(r"\midrule")
-            if several:
-                lines.append(rf"\multicolumn{{{3 + len(grid.columns)}}}{{l}}{{\textit{{{escape(row.heading)}}}}} \\")
-        heading = row.heading
-        cells = " & ".join(_gap(cell) if gaps else _cell(cell) for cell in row.cells)
-        lines.append(rf"{escape(row.label)} & \texttt{{{escape(row.name)}}} & {row.count.replace('-', '--')} & {cells} \\")
+    parts = sections(panel.rows)
+    for heading, rows in parts.items():
+        lines.append(r"\midrule")
+        if len(parts) > 1:
+            lines.append(rf"\multicolumn{{{3 + len(grid.columns)}}}{{l}}{{\textit{{{escape(heading)}}}}} \\")
+        for row in rows:
+            cells = " & ".join(_cell(cell, panel.gaps) for cell in row.cells)
+            lines.append(rf"{escape(row.label)} & \texttt{{{escape(row.name)}}} & {row.count.replace('-', '--')} & {cells} \\")
     lines += [r"\bottomrule", r"\end{tabular}}"]
-    if notes:
-        lines += [r"\par\smallskip", r"\parbox{\linewidth}{\footnotesize " + r"\par ".join(escape(note) for note in notes) + "}"]
+    if panel.notes:
+        lines += [r"\par\smallskip", r"\parbox{\linewidth}{\footnotesize " + r"\par ".join(escape(note) for note in panel.notes) + "}"]
     return "\n".join([*lines, r"\end{table}", ""])
 
 
@@ -78,19 +74,12 @@ def _label(grid: Grid) -> str:
     return "-".join(re.findall(r"[A-Za-z0-9.]+", words))
 
 
-def _cell(cell: Cell) -> str:
-    mean, half = cell.text
-    if cell.estimate is None:
+def _cell(cell: Cell, gaps: bool) -> str:
+    mean, half, mark, rank = cell.printed(gaps)
+    if mean == NOTHING:
         return "--"
-    mean = {1: rf"\textbf{{{mean}}}", 2: rf"\underline{{{mean}}}"}.get(cell.rank or 0, mean)
-    return mean + (rf" $\pm$ {half}" if half else "") + (r"$^\dagger$" if cell.fewer else "")
-
-
-def _gap(cell: Cell) -> str:
-    mean, half = cell.gap_text
-    if cell.gap is None:
-        return "--"
-    return f"${mean}$" + (rf" $\pm$ {half}" if half else "") + (r"$^*$" if cell.gap.certain else "")
+    mean = f"${mean}$" if gaps else (mean, rf"\textbf{{{mean}}}", rf"\underline{{{mean}}}")[rank]
+    return mean + (rf" $\pm$ {half}" if half else "") + escape(mark)
 
 
 def escape(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from eval.metrics import RULES, Column
 from eval.stats.statistics import ALPHA, LEVEL, POWER, RESAMPLES
 from eval.store.records import flat
+from eval.tables import captions
 from eval.tables.blocks import Block, Entry
 from eval.tables.grid import Grid, Row
 
@@ -51,8 +52,8 @@ def _block(grid: Grid, block: Block) -> dict[str, Any]:
     asked = set().union(*(entry.asked for entry in block.entries.values()))
     return {
         "task": grid.task,
-        "caption": grid.caption,
-        "notes": list(grid.notes),
+        "caption": captions.caption(grid),
+        "notes": captions.notes(grid),
         "rule": grid.rule,
         "scorer": block.scorer,
         "settings": grid.settings,

@@ -22,6 +22,7 @@ from eval import metrics
 from eval.metrics import Column
 from eval.stats.agreement import Agreement, krippendorff, paired, two_way
 from eval.stats.statistics import detectable, holm, ranks
+from eval.tables import captions
 from eval.tables.build import REFERENCES
 from eval.tables.grid import DECIMALS, Cell, Gap, Grid, Row
 from eval.tables.meta import columns as told_columns
@@ -130,8 +131,8 @@ def table(name: str, ratings: str, scorer: str = "") -> tuple[list[Grid], dict[s
         "v": 1,
         "table": name,
         "title": TITLES[name],
-        "caption": grid.caption,
-        "notes": list(grid.notes),
+        "caption": captions.caption(grid),
+        "notes": captions.notes(grid),
         "ratings": {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "simulated": bool(scorer)},
         "columns": told_columns(grid.columns),
         "agreement": {criterion: _plain(found) for criterion, found in agreements.items() if found},

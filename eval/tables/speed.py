@@ -19,15 +19,16 @@ from typing import Any
 
 from data.published import Speed, speeds
 from eval.arguments import parse
+from eval.tables.grid import NOTHING
 from eval.tables.latex import escape
+from eval.tables.text import markdown, markdown_head, spaced
 
 FOLDER = Path("results") / "bench"
 KINDS = ("smooth", "hard", "recall")
-NONE = "-"
 
 
 @dataclass(frozen=True)
-class Row:
+class Measured:
     """One method: all measured values by column, None where nothing was measured; `published` from the same method elsewhere."""
 
     method: str
@@ -38,25 +39,29 @@ class Row:
 
 
 COLUMNS = (
-    ("block_ms", "block, ms", 1),
-    ("block_ms_p95", "p95", 1),
-    ("first_pass_ms", "first pass, ms", 1),
-    ("clean_pass_ms", "clean pass, ms", 1),
-    ("fps_dit", "FPS, DiT", 2),
-    ("fps_end_to_end", "FPS, end to end", 2),
-    ("first_frames_ms", "first frames, ms", 0),
-    ("gap_ms", "gap, ms", 1),
-    ("gap_ms_p95", "gap p95", 1),
-    ("overhead_percent", "overhead, %", 2),
-    *((f"{kind}_ms", f"behind {kind}, ms", 1) for kind in KINDS),
-    ("recache_ms", "recache, ms", 1),
-    ("codec_ms", "codec, ms a block", 1),
-    ("memory_gb", "memory, GB", None),
-    ("computed_gb", "computed, GB", None),
-    ("tflops", "TFLOP/s", 2),
-    ("percent_of_peak", "% of peak", 1),
+    ("block_ms", "block, ms", 1, "block_ms.median"),
+    ("block_ms_p95", "p95", 1, "block_ms.p95"),
+    ("first_pass_ms", "first pass, ms", 1, "pass_ms.denoise_1.median"),
+    ("clean_pass_ms", "clean pass, ms", 1, "pass_ms.clean.median"),
+    ("fps_dit", "FPS, DiT", 2, "fps_dit"),
+    ("fps_end_to_end", "FPS, end to end", 2, "fps_end_to_end"),
+    ("first_frames_ms", "first frames, ms", 0, "stream.first_frames_ms"),
+    ("gap_ms", "gap, ms", 1, "stream.gap_ms.median"),
+    ("gap_ms_p95", "gap p95", 1, "stream.gap_ms.p95"),
+    ("overhead_percent", "overhead, %", 2, "overhead.percent"),
+    *((f"{kind}_ms", f"behind {kind}, ms", 1, f"switch_ms.{kind}.median") for kind in KINDS),
+    ("recache_ms", "recache, ms", 1, "switch_ms.recache.median"),
+    ("codec_ms", "codec, ms a block", 1, "codec_ms.median"),
+    ("memory_gb", "memory, GB", None, "memory.measured_bytes"),
+    ("computed_gb", "computed, GB", None, "memory.computed_bytes"),
+    ("tflops", "TFLOP/s", 2, "tflops"),
+    ("percent_of_peak", "% of peak", 1, "percent_of_peak"),
 )
-"""(key, heading, decimals) of what is measured; None: three digits, wherever the point is."""
+"""(key, heading, decimals, place in the file) of what is measured; None: three digits, wherever the point is; bytes become GB."""
+PRINTED = (
+    "block_ms", "block_ms_p95", "fps_dit", "fps_end_to_end", "overhead_percent", "hard_ms", "recache_ms", "memory_gb", "percent_of_peak",
+)  # fmt: skip
+"""Columns that a page in LaTeX has room for."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -82,35 +87,23 @@ def newest(folder: Path = FOLDER) -> Path:
     )
 
 
-def rows_of(bench: Mapping[str, Any]) -> list[Row]:
+def rows_of(bench: Mapping[str, Any]) -> list[Measured]:
     """A row for each measured method."""
     return [_row(measured) for measured in bench["methods"]]
 
 
-def _row(m: Mapping[str, Any]) -> Row:
-    def median(value: Mapping[str, Any] | None) -> float | None:
-        return None if value is None else value["median"]
+def _row(measured: Mapping[str, Any]) -> Measured:
+    values = {key: _value(measured, place) for key, _, _, place in COLUMNS}
+    published = tuple(speed for speed in speeds() if speed.ours == measured["method"] and speed.fps is not None)
+    return Measured(measured["method"], measured["label"] or measured["method"], values, published, tuple(measured["notes"]))
 
-    values: dict[str, float | None] = {
-        "block_ms": m["block_ms"]["median"],
-        "block_ms_p95": m["block_ms"]["p95"],
-        "first_pass_ms": median(m["pass_ms"].get("denoise_1")),
-        "clean_pass_ms": median(m["pass_ms"].get("clean")),
-        "fps_dit": m["fps_dit"],
-        "fps_end_to_end": m["fps_end_to_end"],
-        "first_frames_ms": m["stream"]["first_frames_ms"],
-        "gap_ms": m["stream"]["gap_ms"]["median"],
-        "gap_ms_p95": m["stream"]["gap_ms"]["p95"],
-        "overhead_percent": m["overhead"]["percent"],
-        "recache_ms": median(m["switch_ms"].get("recache")),
-        "codec_ms": median(m["codec_ms"]),
-        "memory_gb": m["memory"]["measured_bytes"] / 1e9,
-        "computed_gb": m["memory"]["computed_bytes"] / 1e9,
-        "tflops": m["tflops"],
-        "percent_of_peak": m["percent_of_peak"],
-    } | {f"{kind}_ms": median(m["switch_ms"].get(kind)) for kind in KINDS}
-    published = tuple(speed for speed in speeds() if speed.ours == m["method"] and speed.fps is not None)
-    return Row(m["method"], m["label"] or m["method"], values, published, tuple(m["notes"]))
+
+def _value(measured: Mapping[str, Any], place: str) -> float | None:
+    """The number at a dotted place; None where the method has no such thing."""
+    value: Any = measured
+    for key in place.split("."):
+        value = None if value is None else value.get(key)
+    return value / 1e9 if place.endswith("_bytes") else value
 
 
 def caption(bench: Mapping[str, Any]) -> list[str]:
@@ -136,38 +129,30 @@ def caption(bench: Mapping[str, Any]) -> list[str]:
 
 def _text(value: float | None, decimals: int | None) -> str:
     if value is None:
-        return NONE
+        return NOTHING
     return f"{value:.3g}" if decimals is None else f"{value:.{decimals}f}"
 
 
-def _published(row: Row) -> str:
+def _texts(row: Measured, columns: Iterable[tuple[str, str, int | None, str]]) -> list[str]:
+    return [_text(row.values[key], decimals) for key, _, decimals, _ in columns]
+
+
+def _published(row: Measured) -> str:
     """FPS that others print for the method, each with its hardware."""
-    return "; ".join(f"{speed.fps:g} ({speed.hardware})" for speed in row.published) or NONE
+    return "; ".join(f"{speed.fps:g} ({speed.hardware})" for speed in row.published) or NOTHING
 
 
 def as_markdown(bench: Mapping[str, Any]) -> str:
     """Both tables, a caption above, notes below."""
     rows = rows_of(bench)
-    heads = ["method", "preset", *(head for _, head, _ in COLUMNS), "published FPS"]
-    body = [
-        [row.label, f"`{row.method}`", *(_text(row.values[key], places) for key, _, places in COLUMNS), _published(row)] for row in rows
-    ]  # fmt: skip
-    lines = [*_spaced(caption(bench)), *_grid(heads, body, 2), ""]
-    lines += _spaced(f"{row.label}: {note}." for row in rows for note in row.notes)
-    lines += _spaced(f"`{method}` was not measured: {error}" for method, error in bench.get("failed", {}).items())
+    lines = [*spaced(caption(bench)), *markdown_head(["method", "preset"], [*(head for _, head, *_ in COLUMNS), "published FPS"])]
+    lines += [markdown([row.label, f"`{row.method}`", *_texts(row, COLUMNS), _published(row)]) for row in rows]
+    lines += ["", *spaced(f"{row.label}: {note}." for row in rows for note in row.notes)]
+    lines += spaced(f"`{method}` was not measured: {error}" for method, error in bench.get("failed", {}).items())
     lines += ["Published, by their authors and on their machines; frames of 832x480, decoding not included unless the remark says so:", ""]
-    said = [[s.method, _text(s.fps, 2), s.block_ms or NONE, s.hardware, s.remark, s.source] for s in speeds()]
-    return "\n".join([*lines, *_grid(["method", "FPS", "block, ms", "hardware", "remark", "source"], said, 1), ""])
-
-
-def _spaced(lines: Iterable[str]) -> list[str]:
-    return [part for line in lines for part in (line, "")]
-
-
-def _grid(heads: Sequence[str], body: Sequence[Sequence[str]], words: int) -> list[str]:
-    """A Markdown table whose first `words` columns are words."""
-    rule = "|" + "---|" * words + "---:|" * (len(heads) - words)
-    return [f"| {' | '.join(heads)} |", rule, *(f"| {' | '.join(line)} |" for line in body)]
+    lines += markdown_head(["method"], ["FPS", "block, ms", "hardware", "remark", "source"])
+    lines += [markdown([s.method, _text(s.fps, 2), s.block_ms or NOTHING, s.hardware, s.remark, s.source]) for s in speeds()]
+    return "\n".join([*lines, ""])
 
 
 def as_csv(bench: Mapping[str, Any]) -> str:
@@ -190,18 +175,7 @@ def as_csv(bench: Mapping[str, Any]) -> str:
 
 def as_latex(bench: Mapping[str, Any]) -> str:
     """For booktabs: speeds and memory, published FPS in the last column."""
-    keys = (
-        "block_ms",
-        "block_ms_p95",
-        "fps_dit",
-        "fps_end_to_end",
-        "overhead_percent",
-        "hard_ms",
-        "recache_ms",
-        "memory_gb",
-        "percent_of_peak",
-    )
-    shown = [column for column in COLUMNS if column[0] in keys]
+    shown = [column for column in COLUMNS if column[0] in PRINTED]
     lines = [
         r"\begin{table}[t]",
         r"\centering",
@@ -209,11 +183,11 @@ def as_latex(bench: Mapping[str, Any]) -> str:
         r"\label{tab:speed}",
         r"\begin{tabular}{ll" + "r" * len(shown) + "l}",
         r"\toprule",
-        "Method & Preset & " + " & ".join(escape(head) for _, head, _ in shown) + r" & published FPS \\",
+        "Method & Preset & " + " & ".join(escape(head) for _, head, *_ in shown) + r" & published FPS \\",
         r"\midrule",
     ]
     for row in rows_of(bench):
-        cells = ["--" if row.values[key] is None else _text(row.values[key], places) for key, _, places in shown]
+        cells = ["--" if text == NOTHING else text for text in _texts(row, shown)]
         published = escape(_published(row)) if row.published else "--"
         lines.append(rf"{escape(row.label)} & \texttt{{{escape(row.method)}}} & {' & '.join(cells)} & {published} \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])

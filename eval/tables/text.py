@@ -4,90 +4,87 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from eval.metrics import Column
-from eval.tables.grid import CERTAIN, FEWER, Cell, Grid, Row
+from eval.tables.captions import Panel, panels
+from eval.tables.grid import Cell, Grid, sections
 
 
 def as_text(grid: Grid, styled: bool) -> str:
     """For a terminal; `styled` makes the best bold and the second underlined."""
-    lines = [grid.caption, "", *_text_rows(grid, grid.rows, styled, gaps=False), *grid.notes]
-    if grid.compared:
-        lines += ["", grid.gap_caption, "", *_text_rows(grid, grid.compared, False, gaps=True), *grid.gap_notes]
-    return "\n".join(lines)
+    parts = [[panel.caption, "", *_text_rows(grid.columns, panel, styled), *panel.notes] for panel in panels(grid)]
+    return "\n\n".join("\n".join(part) for part in parts)
 
 
-def _text_rows(grid: Grid, rows: Sequence[Row], styled: bool, gaps: bool) -> list[str]:
-    tall = max(len(column.words) for column in grid.columns)
-    heads = [["method"] + [""] * (tall - 1), ["n"] + [""] * (tall - 1)]
-    heads += [list(column.words) + [""] * (tall - len(column.words)) for column in grid.columns]
-    body = [[row.name, row.count, *(_gap(cell) if gaps else _plain(cell) for cell in row.cells)] for row in rows]
-    widths = [max(len(text) for text in (*head, *(line[i] for line in body))) for i, head in enumerate(heads)]
-    lines = []
-    for level in range(tall):
-        lines.append("  ".join(_pad(head[level], width, i) for i, (head, width) in enumerate(zip(heads, widths))).rstrip())
-    section = None
-    for row, texts in zip(rows, body):
-        if row.heading != section:
-            lines.append("  ".join("-" * width for width in widths))
-        section = row.heading
-        marks = [None, None, *(None if gaps else cell.rank for cell in row.cells)]
-        padded = [_pad(text, width, i) for i, (text, width) in enumerate(zip(texts, widths))]
-        lines.append("  ".join(_ansi(text, mark) if styled else text for text, mark in zip(padded, marks)).rstrip())
+def _text_rows(columns: Sequence[Column], panel: Panel, styled: bool) -> list[str]:
+    tall = max(len(column.words) for column in columns)
+    heads = [[*words, *[""] * (tall - len(words))] for words in (("method",), ("n",), *(column.words for column in columns))]
+    body = [[row.name, row.count, *(plain(cell, panel.gaps) for cell in row.cells)] for row in panel.rows]
+    widths = [max(map(len, (*head, *(texts[index] for texts in body)))) for index, head in enumerate(heads)]
+
+    def line(texts: Iterable[str], ranks: Iterable[int]) -> str:
+        padded = [text.rjust(width) if index else text.ljust(width) for index, (text, width) in enumerate(zip(texts, widths))]
+        return "  ".join(_ansi(text, rank) for text, rank in zip(padded, ranks)).rstrip()
+
+    lines, texts = [line(level, [0] * len(heads)) for level in zip(*heads)], iter(body)
+    for rows in sections(panel.rows).values():
+        lines.append("  ".join("-" * width for width in widths))
+        for row in rows:
+            lines.append(line(next(texts), [0, 0, *(cell.printed(panel.gaps).rank * styled for cell in row.cells)]))
     return lines
 
 
-def _pad(text: str, width: int, column: int) -> str:
-    return text.ljust(width) if column == 0 else text.rjust(width)
+def plain(cell: Cell, gaps: bool) -> str:
+    """A number with its interval and mark; `gaps`: the difference."""
+    mean, half, mark, _ = cell.printed(gaps)
+    return mean + (f" ± {half}" if half else "") + mark
 
 
-def _plain(cell: Cell) -> str:
-    mean, half = cell.text
-    return mean + (f" ± {half}" if half else "") + (FEWER if cell.fewer else "")
-
-
-def _gap(cell: Cell) -> str:
-    mean, half = cell.gap_text
-    return mean + (f" ± {half}" if half else "") + (CERTAIN if cell.gap and cell.gap.certain else "")
-
-
-def _ansi(text: str, rank: int | None) -> str:
-    code = {1: "1", 2: "4"}.get(rank or 0)
+def _ansi(text: str, rank: int) -> str:
     body = text.lstrip()
-    return text if code is None else text[: len(text) - len(body)] + f"\x1b[{code}m{body}\x1b[0m"
+    return f"{text[: len(text) - len(body)]}\x1b[{(1, 4)[rank - 1]}m{body}\x1b[0m" if rank else text
 
 
 def as_markdown(grids: Sequence[Grid]) -> str:
     """All tables of a task, best in bold, second underlined; a line that names it begins each section where there are several."""
-    return "\n".join(_markdown(grid) for grid in grids)
+    return "\n".join(
+        line
+        for grid in grids
+        for panel in panels(grid)
+        for line in (*spaced([panel.caption]), *_markdown_rows(grid.columns, panel), "", *spaced(panel.notes))
+    )
 
 
-def _markdown(grid: Grid) -> str:
-    notes = [line for note in grid.notes for line in (note, "")]
-    lines = [grid.caption, "", *_markdown_rows(grid, grid.rows, gaps=False), "", *notes]
-    if grid.compared:
-        lines += [grid.gap_caption, "", *_markdown_rows(grid, grid.compared, gaps=True), ""]
-        lines += [line for note in grid.gap_notes for line in (note, "")]
-    return "\n".join(lines)
+def spaced(lines: Iterable[str]) -> list[str]:
+    """Lines with an empty one behind each."""
+    return [part for line in lines for part in (line, "")]
 
 
-def _markdown_rows(grid: Grid, rows: Sequence[Row], gaps: bool) -> list[str]:
-    lines = ["| method | preset | n | " + " | ".join(" ".join(column.words) for column in grid.columns) + " |"]
-    lines.append("|---|---|---:|" + "---:|" * len(grid.columns))
-    sections = list(dict.fromkeys(row.heading for row in rows))
-    for section in sections:
-        if len(sections) > 1:
-            lines.append(f"| *{section}* |" + " |" * (2 + len(grid.columns)))
-        for row in (row for row in rows if row.heading == section):
-            texts = [_gap(cell) if gaps else _marked(cell) for cell in row.cells]
-            lines.append(f"| {row.label} | `{row.name}` | {row.count} | " + " | ".join(texts) + " |")
+def markdown(cells: Iterable[str]) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def markdown_head(words: Sequence[str], numbers: Sequence[str]) -> list[str]:
+    """Head and rule of a Markdown table, words to the left and numbers to the right."""
+    return [markdown([*words, *numbers]), "|" + "---|" * len(words) + "---:|" * len(numbers)]
+
+
+def _markdown_rows(columns: Sequence[Column], panel: Panel) -> list[str]:
+    lines = markdown_head(["method", "preset"], ["n", *(" ".join(column.words) for column in columns)])
+    parts = sections(panel.rows)
+    for heading, rows in parts.items():
+        if len(parts) > 1:
+            lines.append(f"| *{heading}* |" + " |" * (2 + len(columns)))
+        for row in rows:
+            lines.append(markdown([row.label, f"`{row.name}`", row.count, *(_marked(cell, panel.gaps) for cell in row.cells)]))
     return lines
 
 
-def _marked(cell: Cell) -> str:
-    text = _plain(cell)
-    return {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(cell.rank or 0, text)
+def _marked(cell: Cell, gaps: bool) -> str:
+    text = plain(cell, gaps)
+    return (text, f"**{text}**", f"<u>{text}</u>")[cell.printed(gaps).rank]
 
 
 def as_csv(grids: Sequence[Grid]) -> str:

@@ -1,0 +1,128 @@
+"""What a table says of itself: captions above its rows and above its differences, and the notes below them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eval import metrics
+from eval.stats.statistics import ALPHA, POWER
+from eval.tables.grid import CERTAIN, DECIMALS, FEWER, Grid, Row, sections
+
+RENDERED = (
+    "Calibration rows are rendered, not generated, and neither ranked nor compared: the ground truth (ceiling); an "
+    "independent render of the same words (what text alone can do, so chance for recall fidelity); the ground truth with its "
+    "frames in random order (floor; each scene then shows every place, which leakage tells and recall fidelity does not)."
+)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A part of a printed table: means of all rows, or, where `gaps` is true, differences of the rows that have a reference."""
+
+    caption: str
+    rows: Sequence[Row]
+    notes: Sequence[str]
+    gaps: bool = False
+
+
+def panels(grid: Grid) -> list[Panel]:
+    """All that every form of a table prints, in order."""
+    compared = _compared(grid)
+    means = Panel(caption(grid), grid.rows, notes(grid))
+    return [means, Panel(_gap_caption(grid, compared), compared, _gap_notes(grid, compared), gaps=True)] if compared else [means]
+
+
+def caption(grid: Grid) -> str:
+    """What the numbers are and where they come from, in sentences: backbone, scorer, rule, prompts, seeds, interval."""
+    backbones = " and ".join(label + (f" (weights {weights})" if weights != "-" else "") for label, weights in grid.backbones)
+    noun = "Backbone" if len(grid.backbones) == 1 else "Backbones"
+    better = "higher is better" + (", lower where ↓ stands" if any(column.lower for column in grid.columns) else "")
+    return (
+        f"{grid.title}. {noun} {backbones}; {grid.scorer}. "
+        f"{f'Settings: {grid.settings}. ' if grid.settings else ''}{f'Rule: {grid.rule}. ' if grid.rule else ''}"
+        f"{grid.interval or f'Mean ± 95 % interval, bootstrap clustered by prompt over {_size(grid)}'}; {better}."
+    )
+
+
+def _size(grid: Grid) -> str:
+    """Of how many prompts and seeds a number is made."""
+    parts = grid.parts or (grid,)
+    if len({(part.prompts, part.seeds) for part in parts}) == 1:
+        return f"{_count(grid.prompts, 'prompt')}{' a task' if grid.parts else ''} with {_count(grid.seeds, 'seed')} each"
+    return ", ".join(f"{_count(p.prompts, 'prompt')} with {_count(p.seeds, 'seed')} each ({p.title})" for p in parts)
+
+
+def notes(grid: Grid) -> list[str]:
+    """Explanations that the table needs."""
+    cells = [cell for row in grid.rows for cell in row.cells]
+    ties = any(_tied([[cell.rank for cell in row.cells] for row in rows]) for rows in sections(grid.rows).values())
+    asked = "asked for" if grid.parts else f"the {grid.videos} videos asked for"
+    needed = {
+        "Backbones are ranked each by itself.": len(grid.backbones) > 1,
+        RENDERED: any(row.calibration for row in grid.rows),
+        "Ties: rows of a backbone that print the same share bold (best) or the underline (second).": ties,
+        "-: not measured.": any(cell.estimate is None for cell in cells),
+        f"{FEWER}: fewer prompts or seeds than {asked}; not ranked.": any(cell.fewer for cell in cells),
+    }
+    return [*metrics.notes(grid.columns), *(note for note, wanted in needed.items() if wanted), *grid.remarks, _failures(grid)]
+
+
+def _tied(ranks: Sequence[Sequence[int | None]]) -> bool:
+    return any(column.count(place) > 1 for column in zip(*ranks) for place in (1, 2))
+
+
+def _failures(grid: Grid) -> str:
+    """How many videos failed, are made and not scored, or are not there, always said."""
+    own = [row for row in grid.rows if not row.source]
+    failed, unscored, absent = (sum(getattr(row, name) for row in own) for name in ("failed", "unscored", "absent"))
+    asked = sum(part.videos * sum(not row.source for row in part.rows) for part in grid.parts or (grid,))
+    where = [(f"{row.block}: " if row.block else "") + f"{row.name} {row.failed}" for row in own if row.failed]
+    line = f"Failed runs: {failed} of {asked} videos" + (f" ({', '.join(where)})" if where else "")
+    line += f"; {unscored} more are made, not scored" if unscored else ""
+    return line + (f"; {absent} more are not made." if absent else ".")
+
+
+def _compared(grid: Grid) -> list[Row]:
+    return [row for row in grid.rows if row.reference]
+
+
+def _gap_caption(grid: Grid, compared: Sequence[Row]) -> str:
+    """What the differences are, in sentences that stand by themselves."""
+    names = dict.fromkeys(row.reference for row in compared)
+    rule = f" Rule: {grid.rule}." if grid.rule else ""
+    return (
+        f"{grid.title}: difference to {' and '.join(names)} {grid.pairing}; "
+        f"{CERTAIN}: p < {ALPHA} after Holm's correction over the rows of a column. "
+        f"Backbone {' and '.join(label for label, _ in grid.backbones)}; {grid.scorer}; {_size(grid)}.{rule}"
+    )
+
+
+def _gap_notes(grid: Grid, compared: Sequence[Row]) -> list[str]:
+    """Explanations that the differences need: what could have been seen, and which of them are of another backbone's row."""
+    detectable = [line for part in grid.parts or (grid,) if (line := _detectable(part, bool(grid.parts)))]
+    others = [
+        f"{row.name} ({row.section}) is compared with {row.reference} on another backbone ({row.reference_section}): its difference "
+        "is the method's and the backbone's together."
+        for row in compared
+        if row.reference_section != row.section
+    ]
+    return [*detectable, *dict.fromkeys(others)]
+
+
+def _detectable(grid: Grid, named: bool) -> str:
+    """Range over the rows of what each column could tell; empty where nothing is compared or nothing is spread."""
+    ranges = []
+    for index, column in enumerate(grid.columns):
+        gaps = [row.cells[index].gap for row in _compared(grid)]
+        sizes = [gap.detectable for gap in gaps if gap is not None and gap.detectable]
+        if sizes:
+            ends = dict.fromkeys(f"{size:.{DECIMALS}f}" for size in (min(sizes), max(sizes)))
+            ranges.append(f"{column.about.label} {' to '.join(ends)}")
+    where = f" ({grid.title})" if named else ""
+    line = f"Detectable with {POWER:.0%} power{where}, at Holm's first step, in the row with least and in that with most spread: "
+    return f"{line}{', '.join(ranges)}.".replace("%", " %") if ranges else ""
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
