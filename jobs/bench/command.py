@@ -24,9 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from baselines.presets import make_policy, preset
@@ -34,20 +31,20 @@ from echo.backbone import sizes
 from echo.backbone.extras import need
 from echo.backbone.interface import VideoModel
 from echo.backbone.real import Parts, RealBackbone
-from echo.files import ROOT
 from echo.refusals import nearest
 from echo.scene import Script
 from eval.arguments import answer, parse
 from jobs.bench import flops
 from jobs.bench.measure import LEAST_BLOCKS, Rig, measure, setup_of
 from jobs.bench.parity import gap, latents
-from jobs.launch.sweep import plain_of
-from jobs.memory.forecast import Meter, forecast, gb
+from jobs.memory.forecast import forecast, gb
+from jobs.memory.measured import Meter
 from jobs.memory.parts import codec_sizes
-from jobs.spec import backbones
-from jobs.spec.config import RunConfig, from_plain
-from jobs.spec.mistakes import explain
+from jobs.spec import backbones, compose
+from jobs.spec.config import RunConfig
+from jobs.spec.mistakes import explained
 from jobs.store import provenance
+from jobs.work.models import parts_to_load
 from jobs.work.progress import say
 
 METHODS = "self_forcing,longlive,infinity_rope,deep_forcing_official,rolling_sink,echo"
@@ -93,14 +90,9 @@ def config_of(values: Mapping[str, str]) -> RunConfig:
     ]  # fmt: skip
     parts = {name: values[name] for name in ("device", "kernel", "compile", "window", "decoder", "codec_dtype") if values[name]}
     words += [f"backbone.parts.{name}={value}" for name, value in parts.items()]
-    try:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            plain = plain_of(compose("config", words))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(explain(error, words)) from None
-    config = backbones.resolved(from_plain(plain))
-    backbones.check(config)
-    return config
+    with explained(words):
+        plain = compose.one(words)
+    return backbones.checked(plain)
 
 
 def text_rows(parts: Parts, batch: int) -> Tensor:
@@ -124,7 +116,7 @@ def speed(values: Mapping[str, str], methods: Sequence[str], tell: Callable[[str
         make_policy({"method": method})  # refused now rather than after the first one's minutes
     begun = time.monotonic()
     config = config_of(values)
-    parts = backbones.parts(config)
+    parts = parts_to_load(config)
     if parts.decoder == "wan":
         need("diffusers.models.autoencoders.autoencoder_kl_wan")  # what a library takes of a process's memory is no run's
     whole = Meter(parts.device)
@@ -195,7 +187,7 @@ def _head(what: str, values: Mapping[str, str], config: RunConfig, backbone: Vid
 def parity(values: Mapping[str, str]) -> dict[str, Any]:
     """bf16 against fp32, and each way of compiling that this device has against eager, over the same noise; one network at a time."""
     config = config_of({**values, "compile": "none", "dtype": "float32"})
-    parts, blocks, method = backbones.parts(config), min(8, int(values["blocks"])), values["method"].split(",")[-1]
+    parts, blocks, method = parts_to_load(config), min(8, int(values["blocks"])), values["method"].split(",")[-1]
     policy, card = make_policy({"method": method}), parts.device == "cuda"
     eager, modes = ("bfloat16", ["blocks", "graphs"]) if card else ("float32", ["blocks"])
     ways = [("float32", "none"), ("bfloat16", "none"), *((eager, mode) for mode in modes)]
@@ -212,7 +204,7 @@ def parity(values: Mapping[str, str]) -> dict[str, Any]:
 def one_block(values: Mapping[str, str]) -> dict[str, Any]:
     """The first block of a rollout at true size; memory is of what a first block touches: its frames in the store, no past."""
     config = config_of(values)
-    parts, method = backbones.parts(config), values["method"].split(",")[-1]
+    parts, method = parts_to_load(config), values["method"].split(",")[-1]
     policy, begun, meter = make_policy({"method": method}), time.perf_counter(), Meter(parts.device)
     torch.set_num_threads(int(values["threads"]))
     meter.start()
@@ -238,7 +230,7 @@ def one_block(values: Mapping[str, str]) -> dict[str, Any]:
         "gflops": round(work.total / 1e9 / block_s, 1),
         "finite": bool(torch.isfinite(block.latents).all()),
         "latents_std": round(float(block.latents.float().std()), 4),
-        "memory": meter.beside(computed.rollout_phase),
+        "memory": meter.compared(computed.rollout_phase),
         "forecast": computed.as_json(),
         "note": "the codec is not loaded; the store is made whole, as for a video without end, and holds the block's own frames",
     }

@@ -32,7 +32,8 @@ from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT, SceneStart, Sc
 from jobs.bench import flops
 from jobs.bench.overhead import AttentionOnly
 from jobs.bench.stopwatch import Stopwatch, TimedNetwork
-from jobs.memory.forecast import Meter, Setup, forecast
+from jobs.memory.forecast import Setup, forecast
+from jobs.memory.measured import Meter
 
 FRAMES = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT
 """Pixel frames of a block, a video's first one aside."""
@@ -184,7 +185,7 @@ def measure(rig: Rig, method: str) -> dict[str, Any]:
     result |= _speeds(rig, rollout, stream, budget, block_s, first_ms, notes)
     result["switch_ms"] = _switches(rig, rollout, warm, budget, notes)
     found = forecast(setup_of(rig, policy, Script(tuple(rig.starts), rollout.block)))
-    result["memory"] = meter.beside(found.rollout_phase) | {"forecast": found.as_json()["bytes"]}
+    result["memory"] = meter.compared(found.rollout_phase) | {"forecast": found.as_json()["bytes"]}
     result["tflop_a_block"] = round(statistics.fmean(_work(rig, frames) for frames in lengths) / 1e12, 6)
     result["tflops"] = round(1e3 * result["tflop_a_block"] / steady["block_ms"]["median"], 3)
     del rollout, stream

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from eval.store.records import UnknownVersion
 from jobs.launch import local
-from jobs.spec import backbones
+from jobs.memory.job import foretell as foretell_memory
+from jobs.spec.compose import plain_of
+from jobs.spec.mistakes import REFUSALS, explain
 from jobs.spec.plan import Job, prepare
 from jobs.store import provenance, unwritable
 from jobs.store.folder import RunFolder, write_sweep
-from jobs.work import tracking
+from jobs.work import models, tracking
 from jobs.work.progress import say
 
 PLUGINS = Path(__file__).with_name("plugins")
@@ -46,7 +46,7 @@ def single(config: DictConfig) -> None:
 def _here(jobs: Sequence[Job], plain: Sequence[dict[str, Any]]) -> list[str]:
     """Make what is missing on this machine."""
     try:
-        backbones.cards([job.config for job in jobs])
+        models.cards([job.config for job in jobs])
     except ValueError as error:
         raise SystemExit(str(error)) from error
     return local.run(jobs, plain, jobs[0].config.max_workers)
@@ -78,7 +78,7 @@ def carry_out(
         for config in {job.config.experiment: job.config for job in jobs}.values():
             provenance.refuse_dirty(config.experiment, config.allow_dirty)
         if make is _here:
-            backbones.cards([job.config for job in jobs])  # before a folder is made
+            models.cards([job.config for job in jobs])  # before a folder is made
     except ValueError as error:
         raise SystemExit(str(error)) from error
     for store in dict.fromkeys(job.config.store for job in jobs):
@@ -87,7 +87,7 @@ def carry_out(
         except OSError as error:
             raise SystemExit(unwritable.refusal(store, error)) from error
     foretell(jobs)
-    for line in backbones.foretell([job for job in jobs if RunFolder(job).missing()]):
+    for line in foretell_memory([job for job in jobs if RunFolder(job).missing()]):
         say(line)
     for store in dict.fromkeys(job.config.store for job in jobs):
         _keep_sweeps(store, jobs, experiments)  # before, so that status knows of it meanwhile, and tables if this process dies
@@ -104,14 +104,6 @@ def carry_out(
         sys.stderr.write(line + "\n")
     if lacks:
         raise SystemExit(1)
-
-
-def plain_of(config: DictConfig) -> dict[str, Any]:
-    """A composed config as plain values, without Hydra's own."""
-    bare = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    plain = OmegaConf.to_container(bare, resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
 
 
 def _experiment(config: DictConfig) -> str | None:
@@ -185,9 +177,7 @@ def guarded(main: Callable[[], None]) -> int:
     except UnknownVersion as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    except (HydraException, OmegaConfBaseException) as error:
-        from jobs.spec.mistakes import explain
-
+    except REFUSALS as error:
         sys.stderr.write(explain(error, sys.argv[1:]) + "\n")
         forget(_given_store() / "hydra")
         return 1

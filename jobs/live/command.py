@@ -19,18 +19,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
 from echo.refusals import nearest
 from echo.routing import Router, Routing
 from echo.scene import Prompt, load_prompts
 from jobs.live.desk import loopback
 from jobs.live.session import refuse
-from jobs.spec import backbones
+from jobs.spec.compose import sweep
+from jobs.spec.mistakes import REFUSALS, explain
 from jobs.spec.plan import Job, prepare
 from jobs.store import unwritable
-from jobs.watch.forecast import composed
+from jobs.work import models
 from jobs.work.progress import say
 
 OWN = {"host": "127.0.0.1", "port": "", "id": "", "save": "", "script": "", "threshold": ""}
@@ -67,7 +65,7 @@ def order(words: Sequence[str]) -> Order:
     own, given = _parted(words)
     job, extra = _job(given)
     refuse(job)
-    backbones.cards([job.config])
+    models.cards([job.config])
     first = _first(own)
     name = own["id"] or (first.id if first else "live")
     if not NAME.fullmatch(name):
@@ -117,10 +115,8 @@ def _job(given: Sequence[str]) -> tuple[Job, list[str]]:
 def _plain(given: Sequence[str]) -> dict[str, object]:
     rest = [f"++{word}" if word.startswith("method.") else word for word in given]
     try:
-        found = composed([*rest, "eval=none", "prompts=1"])
-    except (HydraException, OmegaConfBaseException) as error:
-        from jobs.spec.mistakes import explain
-
+        found = sweep([*rest, "eval=none", "prompts=1"])
+    except REFUSALS as error:
         line = explain(error, rest)
         unknown = re.match(r"unknown key (\w+):", line)
         if unknown and (near := nearest(unknown[1], list(OWN)))[:2] == unknown[1][:2]:

@@ -1,4 +1,4 @@
-"""A run's memory, told before it starts from geometry and policy alone, and what it really took beside it.
+"""A run's memory, computed before it starts from geometry and policy alone; `jobs.memory.measured` says what it really took.
 
 The cache is counted to the byte: the policy says how many frames its store holds, its plans, walked over the prompt's script,
 say how many memories it keeps by name. Weights are counted from the sizes. What a pass or a decoding holds at once is an
@@ -12,8 +12,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from baselines.deep_forcing import DeepForcing
 from echo.backbone.sizes import CELL_PX, WanConfig
@@ -24,9 +23,6 @@ from echo.memory.settings import Fusion
 from echo.policy import Echo
 from echo.scene import Script, Transition
 from jobs.memory.parts import BYTES, FLOAT, CodecMemory, TaehvMemory, TextMemory, frame_bytes, network_parameters, pass_bytes, states
-
-if TYPE_CHECKING:
-    import torch
 
 GB = 1000**3
 PLACE = 8
@@ -272,70 +268,3 @@ def statistics(policy: Policy, geometry: Geometry, batch: int, item: int) -> int
 def gb(size: float) -> str:
     """Bytes as gigabytes of 1000^3, two digits."""
     return f"{size / GB:.2f}"
-
-
-class Meter:
-    """What a run really takes, from `start` on.
-
-    On CUDA: the most that torch had allocated at once, weights that were there before included. On a processor: how much the
-    process's resident memory grew at most (Linux), so it starts before anything is built.
-    """
-
-    def __init__(self, device: torch.device | str) -> None:
-        import torch
-
-        self.device = torch.device(device)
-        self._base = 0
-
-    @property
-    def what(self) -> str:
-        """What `peak` is, for records."""
-        return "cuda max allocated" if self.device.type == "cuda" else "growth of resident memory, libraries in it"
-
-    def start(self) -> None:
-        """From here on."""
-        if self.device.type == "cuda":
-            import torch
-
-            torch.cuda.synchronize(self.device)
-            torch.cuda.reset_peak_memory_stats(self.device)
-            return
-        reset_peak()
-        self._base = resident("VmRSS")
-
-    def again(self) -> None:
-        """Forget the fullest moment so far; what there was at `start` stays what growth is counted from."""
-        if self.device.type == "cuda":
-            self.start()
-        else:
-            reset_peak()
-
-    def peak(self) -> int:
-        """Bytes at the fullest moment so far."""
-        if self.device.type == "cuda":
-            import torch
-
-            return torch.cuda.max_memory_allocated(self.device)
-        return max(0, resident("VmHWM") - self._base)
-
-    def beside(self, computed: int) -> dict[str, Any]:
-        """Measured beside computed, for a record."""
-        measured = self.peak()
-        return {"measured_bytes": measured, "measured": self.what, "computed_bytes": computed, "ratio": round(measured / computed, 3)}
-
-
-def resident(name: str) -> int:
-    """A line of this process's memory, bytes: VmRSS now, VmHWM at most (Linux); 0 where the system does not tell."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
-
-
-def reset_peak() -> None:
-    """Let the highest resident memory count from now on, where the system allows it."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return

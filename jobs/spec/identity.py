@@ -13,6 +13,7 @@ from typing import Any
 
 from echo.files import digest, file_digest
 from echo.scene import Prompt
+from jobs.spec import scoring
 from jobs.spec.config import RANDOM, MethodConfig, RunConfig, located
 
 PIXEL_EPOCH = 2
@@ -84,12 +85,10 @@ def scores_key(config: RunConfig) -> dict[str, Any] | None:
     """What can change a score of a finished video; None when the config scores nothing."""
     if config.eval.scorer is None:
         return None
-    if config.eval.scorer != "vbench":
+    if config.eval.scorer != scoring.SCORER:
         return {"epoch": SCORE_EPOCH, "scores": _entering(config, "scores")}
-    from jobs.work.score import identity
-
     plain = dataclasses.replace(config, eval=dataclasses.replace(config.eval, weights=None))
-    networks = identity(config)  # not a digest of the whole folder: only networks that have something to do count
+    networks = scoring.content(config)  # not a digest of the whole folder: only networks that have something to do count
     read = {"eval.weights": networks, "video": dataclasses.asdict(config.video)}  # the file is what is scored
     return {"epoch": SCORE_EPOCH, "scores": _entering(plain, "scores") | read}
 

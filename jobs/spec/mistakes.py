@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from echo.files import ROOT
 from echo.refusals import suggestion
+from jobs.spec.compose import CONF, defaults, plain_file
 
-CONF = ROOT / "conf"
+REFUSALS = (HydraException, OmegaConfBaseException)
+"""What Hydra raises for a command line that it does not understand."""
 LAUNCHER = "hydra.launcher."
+
+
+@contextmanager
+def explained(words: Sequence[str]) -> Iterator[None]:
+    """Hydra's errors over these words as a ValueError of one line."""
+    try:
+        yield
+    except REFUSALS as error:
+        raise ValueError(explain(error, words)) from error
 
 
 def explain(error: Exception, words: Sequence[str]) -> str:
@@ -63,7 +73,7 @@ def _mistake(override: Override, multirun: bool) -> str | None:
             if value not in (*options, "null", "None"):
                 return f"{key}={value}: no such {key}; {suggestion(value, options)}"
         return None
-    known = list(_keys(_defaults()))
+    known = list(_keys(defaults()))
     if key in _launcher_keys():
         return f"unknown key {key}: nearest is launcher.{key}"
     if key not in known:
@@ -72,7 +82,7 @@ def _mistake(override: Override, multirun: bool) -> str | None:
 
 
 def _launcher_keys() -> list[str]:
-    return [str(key) for key in OmegaConf.load(CONF / "hydra" / "launcher" / "slurm.yaml") if key != "_target_"]
+    return [key for key in plain_file(CONF / "hydra" / "launcher" / "slurm.yaml") if key != "_target_"]
 
 
 def _launcher(name: str) -> str | None:
@@ -91,11 +101,6 @@ def _values(override: Override) -> list[str]:
     return [str(override.value())]
 
 
-def _defaults() -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config")
-
-
 def _keys(config: Any, where: str = "") -> Iterator[str]:
     for key in config:
         path = f"{where}{key}"
@@ -104,7 +109,7 @@ def _keys(config: Any, where: str = "") -> Iterator[str]:
         if isinstance(node, DictConfig):
             yield from _keys(node, path + ".")
     if not where:
-        yield from (path.name for path in Path(CONF).iterdir() if path.is_dir() and path.name != "hydra")
+        yield from (path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
 
 
 def _first(error: BaseException) -> str:

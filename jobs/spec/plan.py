@@ -1,10 +1,4 @@
-"""What a checked config asks for: the policy, the prompts and their order, without torch.
-
-    python -m jobs.spec.plan experiment=table1 [store=DIR] [fps=N] [launcher.target_minutes=60] [KEY=VALUE ...]
-
-says what a sweep will take before anything runs: videos that are missing, GPU-hours by what the store has measured or by the FPS
-given (pixel frames a second, scoring included), disk, and jobs on a cluster. KEY=VALUE are those of run.py.
-"""
+"""What a checked config asks for: the policy, the prompts and their order, without torch."""
 
 from __future__ import annotations
 
@@ -20,6 +14,7 @@ from typing import Any
 from baselines.registry import find
 from echo.backbone.headers import layers_of, misfit, read_header, shapes_of
 from echo.cache.policy import Policy
+from echo.clock import scene_spans
 from echo.files import ROOT, digest
 from echo.geometry import Geometry
 from echo.refusals import nearest
@@ -28,9 +23,8 @@ from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_bloc
 from echo.settings import build
 from eval.protocol import scopes
 from eval.store.records import RENDER
-from jobs.spec import backbones, identity
+from jobs.spec import backbones, identity, scoring
 from jobs.spec.config import RunConfig, from_plain, located, parse_shard
-from jobs.work import score
 
 
 @dataclass(frozen=True)
@@ -81,6 +75,15 @@ class Job:
         part, whole = parse_shard(self.config.shard)
         return tuple(p for index, p in enumerate(self.asked) if identity.shard_of(index, whole) == part)
 
+    def blocks(self, *prompts: Prompt) -> int:
+        """Blocks of the videos of some prompts."""
+        return sum(sum(scene_blocks(prompt.durations_s, self.policy.durations)) for prompt in prompts)
+
+    def spans(self, prompt: Prompt) -> list[tuple[int, int]]:
+        """Pixel frames of a prompt's scenes in its MP4: Wan's codecs make one frame of the first latent frame, the embedded one four."""
+        lengths = scene_blocks(prompt.durations_s, self.policy.durations)
+        return scene_spans(lengths, PIXEL_FRAMES_PER_LATENT if self.config.backbone.parts is None else 1)
+
     @property
     def title(self) -> str:
         """Short name for people."""
@@ -96,11 +99,13 @@ def prepare(plain: Mapping[str, Any]) -> Job:
     Raises:
         ValueError: one line naming the value, the rule and the nearest valid choice.
     """
-    config = score.with_random(backbones.resolved(from_plain(plain)))
+    config = scoring.resolved(backbones.resolved(from_plain(plain)))
     policy = _policy(config)
     if config.backbone.parts is not None:
         backbones.check(config)
-    files = {"task.prompt_set": config.task.prompt_set} | ({} if config.eval.scorer == "vbench" else {"eval.weights": config.eval.weights})
+    files = {"task.prompt_set": config.task.prompt_set} | (
+        {} if config.eval.scorer == scoring.SCORER else {"eval.weights": config.eval.weights}
+    )
     if config.backbone.parts is None:
         files = {"backbone.weights": config.backbone.weights, "backbone.lora": config.backbone.lora} | files
     for name, path in files.items():
@@ -120,8 +125,8 @@ def prepare(plain: Mapping[str, Any]) -> Job:
             raise ValueError(f"method={config.method.name}: {error}") from error
     for prompt in prompts[: config.prompts]:
         _can_recall(prompt, policy)
-    if config.eval.scorer == "vbench":
-        score.check(config, prompts[: config.prompts])
+    if config.eval.scorer == scoring.SCORER:
+        scoring.check(config, prompts[: config.prompts])
     return Job(config, policy, prompts)
 
 
@@ -210,12 +215,3 @@ def _scaled(prompt: Prompt, factor: float) -> Prompt:
     if factor == 1:
         return prompt
     return dataclasses.replace(prompt, durations_s=tuple(d * factor for d in prompt.durations_s))
-
-
-if __name__ == "__main__":
-    import sys
-
-    from eval.arguments import answer
-    from jobs.watch.forecast import command_line
-
-    sys.exit(answer(command_line, sys.argv[1:]))

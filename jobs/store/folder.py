@@ -21,7 +21,6 @@ from echo.scene import Prompt, prompt_digest
 from eval.store.records import VERSION, Run
 from jobs.spec.plan import Job
 from jobs.store.claims import Claims
-from jobs.work import tracking
 
 ERROR_CHARACTERS = 4000
 T = TypeVar("T")
@@ -125,9 +124,7 @@ def write_sweep(store: Path, jobs: Sequence[Job], experiment: str | None) -> lis
 class Attempt:
     """One start of a job: its provenance, and the records that it alone appends to."""
 
-    def __init__(
-        self, folder: RunFolder, name: str, provenance: Mapping[str, Any], tell: Callable[[str], object] = tracking.complain
-    ) -> None:
+    def __init__(self, folder: RunFolder, name: str, provenance: Mapping[str, Any]) -> None:
         self.folder = folder
         self.name = name
         self.claims = Claims(folder.path, name)
@@ -137,21 +134,14 @@ class Attempt:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
         sync_folder(path.parent)
-        job, config = folder.job, folder.job.config
-        start = tracking.Start(
-            f"{job.run_id}-{name}", job.title, config.experiment, "attempt", tracking.folder_of(config.store), dict(provenance),
-            (config.method.name, config.task.name, config.backbone.name),
-        )  # fmt: skip
-        self._tracker = tracking.Guarded(config.tracker, start, tell)
 
     def __enter__(self) -> Attempt:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the file, the tracker and the units; the records have been safe since they were written."""
+        """Let go of the file and the units; the records have been safe since they were written."""
         self.claims.release_all()
         os.close(self._handle)
-        self._tracker.close()
 
     def hopeful_first(self, groups: Iterable[tuple[T, Sequence[Prompt]]]) -> list[tuple[T, Sequence[Prompt]]]:
         """Batches in the order in which to try them: what was begun before and never ended comes last, so that it stops no other."""
@@ -182,8 +172,8 @@ class Attempt:
         if not self.claims.lost(self.folder.job.unit_id(prompt)):
             self._append(prompt, "ok", {"scores": None, "metrics": {}, "flags": [], **facts})
 
-    def ok(self, prompt: Prompt, metrics: Mapping[str, float | None], facts: Mapping[str, Any]) -> None:
-        """Record a finished unit; call it after all files of the unit are in place.
+    def ok(self, prompt: Prompt, metrics: Mapping[str, float | None], facts: Mapping[str, Any]) -> bool:
+        """Record a finished unit, whether it is still this attempt's; call it after all files of the unit are in place.
 
         Args:
             prompt: the unit's prompt.
@@ -193,10 +183,9 @@ class Attempt:
         finite = {name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()}
         flags = sorted(name for name, value in finite.items() if value is None)
         if self.claims.lost(self.folder.job.unit_id(prompt)):
-            return  # this process stood still for so long that another has taken over
+            return False  # this process stood still for so long that another has taken over
         self._append(prompt, "ok", {"metrics": finite, "flags": flags, **facts})
-        video = (facts.get("files") or {}).get("video")
-        self._tracker.unit(finite | dict(facts), prompt.id, None if video is None else self.folder.path / "units" / video)
+        return True
 
     def error(self, prompt: Prompt, message: str, trace: str) -> None:
         """Record a unit that failed, its traceback beside the records."""

@@ -14,18 +14,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
 from baselines.presets import preset
-from echo.files import ROOT
 from eval.figures import command
 from eval.figures.recorded.backbones import embedded
-from jobs.launch.sweep import plain_of
-from jobs.spec import backbones
-from jobs.spec.config import from_plain
-from jobs.spec.mistakes import explain
+from jobs.spec import backbones, compose
+from jobs.spec.mistakes import explained
+from jobs.work import models
 
 if TYPE_CHECKING:
     from echo.backbone.interface import VideoModel
@@ -39,15 +33,12 @@ def load(words: Sequence[str], name: str) -> VideoModel:
     if not preset("backbone", name).get("parts"):
         return embedded(name)
     chosen = [f"backbone={name}", *words]
-    try:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            config = backbones.resolved(from_plain(plain_of(compose("config", chosen))))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(explain(error, chosen)) from None
-    backbones.check(config)
+    with explained(chosen):
+        plain = compose.one(chosen)
+    parts = models.parts_to_load(backbones.checked(plain))
     from echo.backbone.real import RealBackbone
 
-    return RealBackbone(backbones.parts(config))
+    return RealBackbone(parts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,6 @@ is missing. All of it is read from the store; no scheduler is asked.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,17 +20,16 @@ from typing import Any, TypeVar
 
 from echo.refusals import nearest, nearest_of
 from eval.arguments import parse
-from eval.store.compacted import record_files, scored
+from eval.store.compacted import scored
 from eval.store.records import Asked, Run, runs, sweeps
 from jobs.store.claims import Claims
+from jobs.store.speeds import newest_units
 
 T = TypeVar("T")
 TAIL = 4
 """Lines of a traceback that are shown."""
 SEEDS = 12
 """Columns that a terminal has room for; of more seeds a line tells the sum."""
-SAMPLE = 64
-"""Finished units, the newest, that say how long one takes."""
 KEYS = {"store": "results", "experiment": "", "task": "", "method": ""}
 
 
@@ -82,13 +80,7 @@ class Line:
     @cached_property
     def unit_s(self) -> list[float]:
         """Seconds that its newest finished units took, whatever their seed; by the last record of each."""
-        files = sorted((name, run.path / "records" / name) for run in self.runs for name in record_files(run.path))
-        found: dict[str, float] = {}
-        for _, path in reversed(files):
-            if len(found) >= SAMPLE:
-                break
-            found = _seconds(path) | found
-        return list(found.values())
+        return [unit.seconds for unit in newest_units(run.path for run in self.runs)]
 
 
 @dataclass(frozen=True)
@@ -151,19 +143,6 @@ def _claimed(run: Run, question: Callable[[Claims], dict[str, T]]) -> dict[str, 
         return question(Claims(run.path, "status"))
     except OSError:  # a store that can be read only: nobody works there
         return {}
-
-
-def _seconds(path: Path) -> dict[str, float]:
-    """Seconds that the finished units of a file of records took, by unit."""
-    found = {}
-    for line in path.read_bytes().splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and record.get("status") == "ok" and "dur_s" in record:
-            found[str(record["unit"])] = float(record["dur_s"])
-    return found
 
 
 def gather(store: Path, given: Mapping[str, str]) -> tuple[list[Line], list[Failure]]:

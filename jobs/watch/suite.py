@@ -10,37 +10,22 @@ store=DIR, max_workers=1 or backbone=tiny. Before the work starts it says how ma
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from data.world.film import Render
-from echo.files import ROOT
 from echo.refusals import nearest_of
 from eval.figures import sweeps
-from eval.store.records import runs
-from jobs.launch import local, sweep
-from jobs.spec.plan import Job
-from jobs.store.folder import RunFolder
-from jobs.work import score
+from jobs.launch import sweep
+from jobs.spec import compose
+from jobs.spec.mistakes import REFUSALS, explain
+from jobs.watch.forecast import briefly, duration
 from jobs.work.progress import say
 
-CONF = ROOT / "conf"
 TABLES = ("table1", "table2", "table3", "table6", "table7", "table8", "table9a", "table9b", "bounds", "sweep_lambda", "sweep_budget")
-BLOCK_S = {False: 0.037, True: 0.011}
-"""Seconds of one core for a block, generated and rendered, scores included, where a store tells of none yet (an AMD EPYC of 2025)."""
-START_S = 6.0
-"""Seconds until a worker works."""
 
 
 @dataclass(frozen=True)
@@ -61,72 +46,15 @@ SIZES = {
 }
 
 
-def composed(size: Size, experiments: Sequence[str], settings: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows(size: Size, experiments: Sequence[str], settings: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every run as (experiment, plain config), one seed after the other, so that the first seed's are whole first."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        words = [f"prompts={size.prompts}", *size.settings, *settings]
-        found = [pair for experiment in experiments for pair in _rows(size, experiment, words)]
+    words = [f"prompts={size.prompts}", *size.settings, *settings]
     for seed in size.seeds:
-        yield from ((experiment, plain | {"seed": seed}) for experiment, plain in found)
-
-
-def _rows(size: Size, experiment: str, words: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """An experiment's runs, whatever its seeds. A method is composed once, its tasks are put in: groups know nothing of each other."""
-    params = OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml").hydra.sweeper.params
-    axes = {str(key): [part.strip() for part in str(value).split(",")] for key, value in params.items() if key != "seed"}
-    tasks = [task for task in axes.pop("task") if task in size.tasks.get(experiment, (task,))]
-    groups = {task: _composed((f"task={task}", *words))["task"] for task in tasks}
-    for values in itertools.product(*axes.values()):
-        chosen = (f"{key}={value}" for key, value in zip(axes, values))
-        plain = _composed((*chosen, *words)) if tasks else {}
-        yield from ((experiment, plain | {"task": groups[task]}) for task in tasks)
-
-
-@lru_cache(maxsize=1024)
-def _composed(words: tuple[str, ...]) -> dict[str, Any]:
-    return sweep.plain_of(compose("config", list(words)))
-
-
-def measured(store: Path) -> dict[bool, float]:
-    """Mean seconds of a block in a store, scores included, by whether it was rendered; kinds of which it has none are left out."""
-    totals: dict[bool, list[float]] = {}
-    for run in runs(store):
-        rendered = run.calibration
-        for record in run.records():
-            if record["status"] == "ok":
-                total = totals.setdefault(rendered, [0.0, 0.0])
-                total[0] += record["dur_s"]
-                total[1] += record["blocks"]
-    return {rendered: seconds / blocks for rendered, (seconds, blocks) in totals.items() if blocks}
-
-
-def forecast(jobs: Sequence[Job]) -> str:
-    """How much is missing and how long it will take, in a line."""
-    folders = {folder.path: folder for folder in map(RunFolder, jobs)}
-    seconds = measured(Path(jobs[0].config.store))
-    videos, blocks, whole, unscored, work_s = 0, 0, 0, 0, 0.0
-    for folder in folders.values():
-        missing = folder.missing()
-        made = score.unscored(folder, missing)
-        unscored, missing = unscored + len(made), tuple(prompt for prompt in missing if prompt.id not in made)
-        count = local.blocks_of(folder.job, missing)
-        rendered = isinstance(folder.job.policy, Render)
-        videos, blocks, whole = videos + len(missing), blocks + count, whole + len(folder.job.mine)
-        work_s += count * seconds.get(rendered, BLOCK_S[rendered])
-    rest = f"; {unscored} more {'is' if unscored == 1 else 'are'} made, not scored" if unscored else ""
-    if not videos:
-        return f"all {whole} videos are there" + rest.replace(" more", "")
-    places = jobs[0].config.max_workers or max(1, local.cores() // jobs[0].config.backbone.threads)
-    source = "as measured in this store" if False in seconds else "by this project's own measure, none being in this store yet"
-    rate = 1e3 * seconds.get(False, BLOCK_S[False])
-    return (
-        f"{videos} of {whole} videos are missing, {blocks} blocks; {rate:.0f} ms a generated block {source}, {places} at a time: "
-        f"about {_time(work_s / places + START_S)}{rest}"
-    )
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{max(1, round(seconds / 60))} min"
+        for experiment in experiments:
+            axes = {key: [part.strip() for part in str(value).split(",")] for key, value in compose.swept(experiment).items()}
+            axes["task"] = [task for task in axes["task"] if task in size.tasks.get(experiment, (task,))]
+            axes["seed"] = [str(seed)]
+            yield from ((experiment, plain) for plain in compose.product(axes, words, task_apart=True))
 
 
 def _figures(store: Path, experiments: Sequence[str]) -> int:
@@ -147,7 +75,7 @@ def _figures(store: Path, experiments: Sequence[str]) -> int:
 def _carry_out(plain: Sequence[dict[str, Any]], names: Sequence[str]) -> int:
     """Runs and tables; 1 if a video is missing in the end. Raises SystemExit, as it comes, for a refusal before any work."""
     try:
-        sweep.carry_out(plain, names, lambda jobs: say(forecast(jobs)))
+        sweep.carry_out(plain, names, lambda jobs: say(briefly(jobs)))
     except SystemExit as end:
         if end.code != 1:
             raise
@@ -176,15 +104,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     words, start = list(sys.argv[1:] if argv is None else argv), time.monotonic()
     try:
         size, experiments, settings = _given(words)
-        rows = list(composed(SIZES[size], experiments, settings))
-        if not rows:
+        every = list(rows(SIZES[size], experiments, settings))
+        if not every:
             raise ValueError(f"only={','.join(experiments)}: not among the tables of {size}; nearest is python -m jobs.watch.suite night")
-        names, plain = [name for name, _ in rows], [config for _, config in rows]
+        names, plain = [name for name, _ in every], [config for _, config in every]
         status = _carry_out(plain, names)
         status = max(status, _figures(Path(plain[0]["store"]), names))
-    except (HydraException, OmegaConfBaseException) as error:
-        from jobs.spec.mistakes import explain
-
+    except REFUSALS as error:
         sys.stderr.write(explain(error, [word for word in words if "=" in word and not word.startswith("only=")]) + "\n")
         return 1
     except (ValueError, OSError) as error:
@@ -193,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on\n")
         return 130
-    say(f"{size}: {_time(time.monotonic() - start)}")
+    say(f"{size}: {duration(time.monotonic() - start)}")
     return status
 
 

@@ -1,11 +1,8 @@
-"""Takes orders for jobs, and does each in a fresh process.
+"""Takes orders for jobs, and does each in a fresh process: `python -m jobs.work.child`.
 
-    echo '{"config": {...}, "attempt": "<name>", "argv": [...], "log": "<file>"}' | python -m jobs.work.child
-
-reads orders from standard input, a JSON object a line, and reports on standard output likewise; the report that ends a job
-has its status: 0 all is well, 1 a unit failed, 2 the order is refused, 5 the store cannot be written, 3 all else failed, or the
-signal that killed it, negative. Each job is a fresh process, forked from this one, which has imported the libraries and computed
-nothing. When standard input closes, whoever gave the orders has gone, and the worker leaves at once, with its job.
+Orders come on standard input and events leave on standard output, a line each (`jobs.work.events`). Each job is a fresh process, forked
+from this one, which has imported the libraries and computed nothing. When standard input closes, whoever gave the orders has gone, and
+the worker leaves at once, with its job.
 """
 
 from __future__ import annotations
@@ -25,7 +22,9 @@ from typing import Any
 
 from jobs.spec.plan import prepare
 from jobs.store import provenance, unwritable
-from jobs.work.worker import Report, work
+from jobs.work import events
+from jobs.work.events import Event, JobEnded, JobOrder, Report
+from jobs.work.worker import work
 
 CONTEXT: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
 """Forking is only safe where no library has started threads of its own by being imported."""
@@ -35,12 +34,12 @@ LOADED = ("torch", "cv2", "echo.generate", "echo.backbone.load", "eval.world.sco
 
 def main() -> int:
     """Take orders until there are no more, each in a process of its own: nothing that a job leaves in memory reaches the next."""
-    reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    reports = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints goes to the log, never between the reports
 
-    def report(event: dict[str, Any]) -> None:
+    def report(event: Event) -> None:
         try:
-            reports.write(json.dumps(event) + "\n")
+            reports.write(events.line(event))
             reports.flush()
         except BrokenPipeError:  # whoever listened has gone, as when the orders end; no video is to blame
             os._exit(4)
@@ -51,7 +50,7 @@ def main() -> int:
     status, orders = 0, _Orders()
     while status != unwritable.STATUS:
         status = _apart(orders.next(), orders, report)
-        report({"status": status})
+        report(JobEnded(status=status))
     return status
 
 
@@ -62,12 +61,11 @@ class _Orders:
         self._open, self._lines = b"", deque[bytes]()
         self.job: multiprocessing.process.BaseProcess | None = None
 
-    def next(self) -> dict[str, Any]:
-        """The next order, once it is there."""
+    def next(self) -> JobOrder:
+        """The next order, once it is there. Raises ValueError for a line that is none."""
         while not self._lines:
             self.read()
-        order: dict[str, Any] = json.loads(self._lines.popleft())
-        return order
+        return events.order(self._lines.popleft())
 
     def read(self) -> None:
         """What has come on standard input; waits for it."""
@@ -80,19 +78,19 @@ class _Orders:
         self._lines.extend(whole)
 
 
-def _apart(order: dict[str, Any], orders: _Orders, report: Report) -> int:
+def _apart(order: JobOrder, orders: _Orders, report: Report) -> int:
     """One job in a process of its own; its status, or the signal that killed it as a negative number."""
-    told, tell = CONTEXT.Pipe(duplex=False)
+    heard, tell = CONTEXT.Pipe(duplex=False)
     orders.job = job = CONTEXT.Process(target=_job, args=(order, tell))
     job.start()
     tell.close()
     while True:
-        ready = connection.wait([0, told])
+        ready = connection.wait([0, heard])
         if 0 in ready:
             orders.read()
-        if told in ready:
+        if heard in ready:
             try:
-                report(told.recv())
+                report(heard.recv())
             except (EOFError, OSError):  # it has ended, well or in the middle of a word
                 break
     job.join()
@@ -100,12 +98,12 @@ def _apart(order: dict[str, Any], orders: _Orders, report: Report) -> int:
     return int(job.exitcode or 0)
 
 
-def _job(order: dict[str, Any], tell: connection.Connection) -> None:
+def _job(order: JobOrder, tell: connection.Connection) -> None:
     """What the process of a job does; its exit status tells how it went."""
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     _ignore_warnings()
 
-    def report(event: dict[str, Any]) -> None:
+    def report(event: Event) -> None:
         try:
             tell.send(event)
         except OSError:
@@ -128,20 +126,20 @@ def _leave_with_parent() -> None:
         os._exit(4)
 
 
-def _obey(order: dict[str, Any], report: Report) -> int:
+def _obey(order: JobOrder, report: Report) -> int:
     """One job; its status."""
-    with open(order["log"], "a", encoding="utf-8") as log:
+    with open(order.log, "a", encoding="utf-8") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
     try:
-        job = prepare(order["config"])
+        job = prepare(order.config)
         provenance.refuse_dirty(job.config.experiment, job.config.allow_dirty)  # the code may have changed while the job waited
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     try:
-        texts = json.loads(Path(order["texts"]).read_bytes()) if "texts" in order else ()
-        return 1 if work(job, order["attempt"], order["argv"], order["config"], report, texts) else 0
+        texts = () if order.texts is None else json.loads(Path(order.texts).read_bytes())
+        return 1 if work(job, order.attempt, order.argv, order.config, report, texts) else 0
     except Exception as error:
         traceback.print_exc()
         if isinstance(error, OSError) and unwritable.of_store(error):

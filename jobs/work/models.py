@@ -1,7 +1,9 @@
-"""What a process has loaded stands on a shelf until it is let go; files are told apart by their content."""
+"""Networks that a process loads and keeps until it lets them go; files are told apart by their content."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING
 from data.world.film import Render
 from echo.files import file_digest
 from jobs.spec import backbones
-from jobs.spec.config import located
+from jobs.spec.config import RANDOM, RunConfig, located
 from jobs.spec.plan import Job
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ Content = tuple[Path | None, str | None]
 
 
 def load(job: Job) -> tuple[VideoModel | None, EmbeddedScorer | None]:
-    """What a job needs, from the shelf where this process has loaded it before; a rendered row needs no backbone."""
+    """Backbone and scorer of a job, kept from an earlier job of this process where they are the same; a rendered row needs no backbone."""
     import torch
 
     torch.set_num_threads(job.config.backbone.threads)
@@ -35,7 +37,7 @@ def load(job: Job) -> tuple[VideoModel | None, EmbeddedScorer | None]:
         path = located(job.config.eval.weights)
         scorer = _scorer(path, file_digest(path))
     if job.config.backbone.parts is not None:
-        backbone = _real(backbones.parts(job.config))
+        backbone = _real(parts_to_load(job.config))
     elif not isinstance(job.policy, Render):
         files = [None if path is None else located(path) for path in (job.config.backbone.weights, job.config.backbone.lora)]
         backbone = _backbone(job.config.backbone.dtype, *((path, path and file_digest(path)) for path in files))
@@ -66,3 +68,45 @@ def _scorer(path: Path, digest: str) -> EmbeddedScorer:
 def release() -> None:
     """Let a large backbone go."""
     _real.cache_clear()
+
+
+def parts_to_load(config: RunConfig) -> Parts:
+    """What the loader needs, from a resolved config."""
+    from echo.backbone.real import Parts
+
+    parts = backbones.parts_of(config)
+
+    def place(path: str | None) -> Path | None:
+        return None if path in (None, RANDOM) else located(path)
+
+    text, tokenizer = place(parts.text), place(parts.tokenizer)
+    read = [place(path) for path in (config.backbone.weights, config.backbone.lora, parts.codec)]
+    return Parts(
+        size=config.geometry, geometry=backbones.geometry(config), weights=place(config.backbone.weights), lora=place(config.backbone.lora),
+        text=text, tokenizer=tokenizer, codec=place(parts.codec), decoder=parts.decoder, dtype=config.backbone.dtype,
+        text_dtype=parts.text_dtype, codec_dtype=parts.codec_dtype, device=parts.device, text_device=parts.text_device,
+        kernel=parts.kernel, compile=parts.compile, window=parts.window, text_cache=Path(parts.text_cache),
+        content=tuple(None if path is None else file_digest(path) for path in read),
+        text_identity=RANDOM if text is None or tokenizer is None else f"{file_digest(text)} {file_digest(tokenizer)}",
+    )  # fmt: skip
+
+
+def cards(configs: Sequence[RunConfig]) -> list[str]:
+    """The graphics cards of this machine, as CUDA_VISIBLE_DEVICES names them, where a run wants one; else none.
+
+    Raises ValueError where one is wanted and there is none.
+    """
+    every = [(config, config.backbone.parts) for config in configs]
+    wanting = [config for config, parts in every if parts is not None and "cuda" in (parts.device, parts.text_device)]
+    if not wanting:
+        return []
+    import torch
+
+    count = torch.cuda.device_count()
+    if not count:
+        raise ValueError(
+            f"backbone={wanting[0].backbone.name}: device=cuda, and torch sees no CUDA card here; nearest is backbone.parts.device=cpu "
+            "(hours a video), or weights=random geometry=tiny to try the whole path"
+        )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[:count] if visible else [str(index) for index in range(count)]

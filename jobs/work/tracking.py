@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import math
 import netrc
 import os
 import ssl
@@ -26,6 +27,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from eval.store.records import flat
+from jobs.spec.plan import Job
 
 VIDEOS = 3
 """Of an attempt; the others are in the store."""
@@ -40,8 +42,8 @@ Tell = Callable[[str], object]
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a tracker is told of an attempt, or of a table, when it begins.
+class TrackedRun:
+    """What a tracker hears of an attempt, or of a table, when it begins.
 
     group: the experiment, else None. folder: where it may write. config: the full one as plain values.
     """
@@ -74,7 +76,7 @@ class Tracker(Protocol):
 class Lines:
     """JSON lines in a file of its own."""
 
-    def __init__(self, start: Start, tell: Tell) -> None:
+    def __init__(self, start: TrackedRun, tell: Tell) -> None:
         start.folder.mkdir(parents=True, exist_ok=True)
         self._file = (start.folder / f"{start.id}.jsonl").open("a", encoding="utf-8", buffering=1)
         self._write("start", {"name": start.name, "group": start.group, "tags": start.tags, "config": start.config})
@@ -106,7 +108,7 @@ class Wandb:
     A server that does not answer is asked once: the run is written offline and a line says so.
     """
 
-    def __init__(self, start: Start, tell: Tell) -> None:
+    def __init__(self, start: TrackedRun, tell: Tell) -> None:
         import wandb
 
         start.folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +128,7 @@ class Wandb:
         )
         self._run = self._opened(start, "offline")
 
-    def _opened(self, start: Start, how: Any) -> Any:
+    def _opened(self, start: TrackedRun, how: Any) -> Any:
         # a sweep may open many in one process, and each is a run of its own
         return self._wandb.init(
             id=start.id, name=start.name, group=start.group, job_type=start.kind, tags=list(start.tags), config=dict(start.config),
@@ -185,7 +187,7 @@ def unreachable() -> str | None:
     return None
 
 
-KINDS: dict[str, Callable[[Start, Tell], Tracker]] = {"jsonl": Lines, "wandb": Wandb}
+KINDS: dict[str, Callable[[TrackedRun, Tell], Tracker]] = {"jsonl": Lines, "wandb": Wandb}
 """By `tracker=`; `none` has none."""
 
 
@@ -194,10 +196,10 @@ def complain(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
-class Guarded:
+class GuardedTracker:
     """A tracker whose first failure is told in a line and is its end; what it holds up for too long is left behind."""
 
-    def __init__(self, kind: str, start: Start, tell: Tell = complain) -> None:
+    def __init__(self, kind: str, start: TrackedRun, tell: Tell = complain) -> None:
         self._kind, self._tell, self._count, self._videos = kind, tell, 0, 0
         self._inner: Tracker | None = None
         if kind != "none":
@@ -240,7 +242,7 @@ def _first(error: BaseException) -> str:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _within(limit_s: float, call: Callable[[], T]) -> T:
@@ -264,6 +266,14 @@ def _within(limit_s: float, call: Callable[[], T]) -> T:
     return found[0]
 
 
+def of_attempt(job: Job, attempt: str, provenance: Mapping[str, Any], tell: Tell = complain) -> GuardedTracker:
+    """The tracker of one start of a job."""
+    config = job.config
+    tags = (config.method.name, config.task.name, config.backbone.name)
+    run = TrackedRun(f"{job.run_id}-{attempt}", job.title, config.experiment, "attempt", folder_of(config.store), dict(provenance), tags)
+    return GuardedTracker(config.tracker, run, tell)
+
+
 def folder_of(store: str | Path) -> Path:
     """Where trackers write."""
     return Path(store).absolute() / "tracking"
@@ -282,7 +292,9 @@ def tables(kind: str, store: Path, names: Sequence[str], group: str | None) -> N
     if kind == "none" or not found:
         return
     title = group or found[0][0]
-    tracker = Guarded(kind, Start(f"table-{title}-{time.time_ns():020d}", f"tables of {title}", group, "table", folder_of(store)))
+    tracker = GuardedTracker(
+        kind, TrackedRun(f"table-{title}-{time.time_ns():020d}", f"tables of {title}", group, "table", folder_of(store))
+    )
     for name, path in found:
         columns, *rows = _csv(path)
         tracker.table(name, columns, rows)

@@ -7,9 +7,9 @@ import shlex
 from functools import cache
 
 from jobs.live import command as live
+from jobs.spec.compose import sweep as composed
 from jobs.spec.plan import prepare
 from jobs.store.folder import RunFolder
-from jobs.watch.forecast import composed
 from jobs.work.worker import work
 
 A, B, C = "a red ball left meadow", "a red ball up striped desert", "a red ball over a plain meadow"

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from echo.files import digest
-from echo.scene import Prompt, scene_blocks
+from echo.scene import Prompt
 from jobs.spec import identity
 from jobs.spec.config import parse_shard
 from jobs.spec.plan import Job
 from jobs.store.folder import RunFolder
+from jobs.store.speeds import block_s
 
 UNMEASURED_UNITS = 16
 """Units of a job while this store knows no speed of its backbone."""
-FILES = 8
-"""Of records that a speed is read from, the newest of a backbone and method."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +55,6 @@ def wanted(job: Job) -> str:
     return digest([job.run_id, job.scores_id, [job.unit_id(prompt) for prompt in job.asked]])
 
 
-def blocks_of(job: Job, prompt: Prompt) -> int:
-    """Blocks of one video."""
-    return sum(scene_blocks(prompt.durations_s, job.policy.durations))
-
-
 def measure(jobs: Sequence[Job], units_per_job: int | None, target_minutes: float) -> Measure:
     """How long jobs are to be.
 
@@ -78,7 +69,7 @@ def measure(jobs: Sequence[Job], units_per_job: int | None, target_minutes: floa
     for job in jobs:
         key = job.config.store, job.config.backbone.name, job.config.method.name
         if key not in speeds:
-            speeds[key] = seconds_per_block(*key) or seconds_per_block(*key[:2], "*")
+            speeds[key] = block_s(*key)
     if not all(speeds.values()):
         unknown = ", ".join(sorted({key[1] for key, speed in speeds.items() if not speed}))
         line = f"at most {UNMEASURED_UNITS} a job: this store has no speed of backbone {unknown} yet (launcher.units_per_job=N chooses)"
@@ -87,24 +78,9 @@ def measure(jobs: Sequence[Job], units_per_job: int | None, target_minutes: floa
     def cost(job: Job, prompt: Prompt) -> float:
         speed = speeds[job.config.store, job.config.backbone.name, job.config.method.name]
         assert speed is not None
-        return speed * blocks_of(job, prompt)
+        return speed * job.blocks(prompt)
 
     return Measure(cost, 60 * target_minutes, f"jobs of {target_minutes:g} minutes, by the speeds measured in this store")
-
-
-def seconds_per_block(store: str, backbone: str, method: str) -> float | None:
-    """Median seconds that a block took, scoring included, by the newest records of a backbone and method; None without any."""
-    files = sorted(Path(store).glob(f"runs/{backbone}/*/{method}/seed=*/*/records/*.jsonl"), key=lambda path: path.name)
-    found: dict[tuple[str, str], float] = {}  # the last record of a unit counts: where scoring is apart, an earlier one has none of it
-    for path in files[-FILES:]:
-        for line in path.read_bytes().splitlines():
-            try:
-                record = json.loads(line)
-                if record["status"] == "ok":
-                    found[path.parts[-6], record["unit"]] = record["dur_s"] / record["blocks"]
-            except (ValueError, KeyError, TypeError, ZeroDivisionError):  # torn, or of another version
-                continue
-    return statistics.median(found.values()) if found else None
 
 
 def cut(folder: RunFolder, config: Mapping[str, Any], todo: Sequence[Prompt], measure: Measure) -> list[tuple[Piece, float]]:

@@ -102,11 +102,11 @@ class Watching(TimedNetwork):
 def test_compiled_code_meets_every_size_of_a_pass_before_it_is_timed(monkeypatch):
     """A recache from a full window is a pass of its own size, which another method's policy may never ask for."""
     from echo.backbone.real import RealBackbone
-    from jobs.spec import backbones
+    from jobs.work.models import parts_to_load
 
     monkeypatch.setattr(measure, "TimedNetwork", Watching)
     monkeypatch.setattr(Watching, "frames", set())
-    parts = backbones.parts(command.config_of(values(decoder="taehv", dtype="float32")))
+    parts = parts_to_load(command.config_of(values(decoder="taehv", dtype="float32")))
     backbone = RealBackbone(parts)
     backbone.codec = types.SimpleNamespace(stream=lambda: types.SimpleNamespace(decode=lambda latents: latents))
     rig = measure.Rig(backbone, parts.network, command.text_rows(parts, 1), 3, 0.0, 1, command.memory_fields(parts))
@@ -251,9 +251,9 @@ def test_parity_of_types():
 
     from echo.backbone.real import RealBackbone
     from jobs.bench.parity import gap, latents
-    from jobs.spec import backbones
+    from jobs.work.models import parts_to_load
 
-    parts = backbones.parts(command.config_of({**given, "dtype": "float32"}))
+    parts = parts_to_load(command.config_of({**given, "dtype": "float32"}))
     policy, rows = make_policy({"method": "echo"}), command.text_rows(parts, 1)
     one, same, lower = (latents(RealBackbone(replace(parts, dtype=dtype)), policy, rows, 2) for dtype in ("float32", "float32", "bfloat16"))
     assert max(gap(one, same)["max"]) == 0

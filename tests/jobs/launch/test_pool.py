@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 from echo.backbone import lora
 from echo.backbone.load import BackboneFile, load
 from eval.store.records import runs
-from jobs.launch import local
+from jobs.launch import local, pool
 from jobs.spec.plan import prepare
 from jobs.store.folder import new_attempt
 from jobs.work import models, worker
+from jobs.work.progress import Progress
 from tests.helpers.toy import changed, write_backbone
 
 FAKE = """
@@ -28,7 +29,7 @@ for line in sys.stdin:
     open(order["config"]["done"], "a").write(order["config"]["name"] + " " + str(os.getpid()) + "\\n")
     what = order["config"]["what"]
     torn = what in ("tear", "die in mid-write")
-    sys.stdout.write('{"blocks": 1, "pro' if torn else '{"status": 0}\\n')
+    sys.stdout.write('{"kind": "blocksmade", "cou' if torn else '{"kind": "jobended", "status": 0}\\n')
     sys.stdout.write("\\n" if what == "tear" else "")
     sys.stdout.flush()
     if what == "leave":
@@ -39,10 +40,10 @@ for line in sys.stdin:
 """A worker that does as it is told and writes down what it did."""
 
 
-class Patient(local._Pool):
+class Patient(pool.Pool):
     """Goes on after a job only when a worker that leaves has left, so that its end is in the queue and not yet heard."""
 
-    def _ended(self, worker: local.Worker, status: int) -> None:
+    def _ended(self, worker: pool.Worker, status: int) -> None:
         leaves = worker.folder is not None and worker.folder.path.name == "leave"
         super()._ended(worker, status)
         if leaves:
@@ -52,7 +53,7 @@ class Patient(local._Pool):
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     """Lets a pool of one place do named things; returns who did what, as (thing, process), and why jobs died, by thing."""
-    monkeypatch.setattr(local, "COMMAND", (sys.executable, "-c", FAKE))
+    monkeypatch.setattr(pool, "COMMAND", (sys.executable, "-c", FAKE))
 
     def do(*things: str) -> tuple[list[tuple[str, str]], dict[str, str]]:
         backbone = SimpleNamespace(threads=1)
@@ -61,9 +62,9 @@ def work(tmp_path, monkeypatch):
             job = SimpleNamespace(title=thing, config=SimpleNamespace(backbone=backbone))
             folder = SimpleNamespace(path=tmp_path / thing, job=job)
             waiting.append((folder, {"what": thing, "name": thing.replace(" ", "_"), "done": str(tmp_path / "done")}))
-        pool = Patient(local.Progress(1, 1), 1)
+        patient = Patient(Progress(1, 1), 1)
         deaths: list[dict[Path, str]] = []
-        thread = threading.Thread(target=lambda: deaths.append(pool.work(waiting)), daemon=True)
+        thread = threading.Thread(target=lambda: deaths.append(patient.work(waiting)), daemon=True)
         thread.start()
         thread.join(300)
         assert deaths, "it hangs"
@@ -107,8 +108,8 @@ def test_one_worker_for_other_weights_and_additions_draws_what_each_alone_would(
         return [changed(changed(base, "backbone.weights", str(path)), "backbone.lora", added) for path, added in given]
 
     processes = []
-    start = local._Pool._start
-    monkeypatch.setattr(local._Pool, "_start", lambda *given: processes.append(given) or start(*given))
+    start = pool.Pool._start
+    monkeypatch.setattr(pool.Pool, "_start", lambda *given: processes.append(given) or start(*given))
     together, alone = configs(tmp_path / "together"), configs(tmp_path / "alone")
     assert local.run([prepare(config) for config in together], together, 1) == [] and len(processes) == 1
     for config in alone:

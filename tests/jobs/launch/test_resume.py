@@ -16,8 +16,10 @@ import pytest
 from echo.files import ROOT
 from eval.store.records import runs
 from jobs.launch import local
+from jobs.launch.pool import COMMAND
 from jobs.spec.plan import prepare
 from jobs.store.folder import new_attempt
+from jobs.work import events
 from jobs.work.worker import work
 from tests.helpers.interrupts import hear_interrupts
 from tests.helpers.toy import changed, overrides, write_prompts
@@ -138,9 +140,9 @@ def test_killed_three_times_and_resumed(toy, tmp_path, uninterrupted):
 def test_nobody_listens_any_more(plain, tmp_path):
     """A killed command closes both pipes, in either order; the worker leaves, and no video counts as failed."""
     config = plain | {"store": str(tmp_path)}
-    worker = subprocess.Popen(local.COMMAND, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    worker = subprocess.Popen(COMMAND, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     worker.stdout.close()
-    worker.stdin.write(json.dumps({"config": config, "attempt": new_attempt(), "argv": [], "log": str(tmp_path / "log")}) + "\n")
+    worker.stdin.write(events.line(events.JobOrder(config=config, attempt=new_attempt(), argv=[], log=str(tmp_path / "log"))))
     worker.stdin.flush()
     assert worker.wait(LIMIT_S) == 4, (tmp_path / "log").read_text(encoding="utf-8")
     worker.stdin.close()

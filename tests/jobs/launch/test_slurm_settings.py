@@ -74,7 +74,7 @@ def test_a_job_is_as_long_as_was_asked_by_what_the_store_has_measured(many):
     assert "no speed of backbone tiny yet" in split.measure([folder.job], None, 10).line
     attempt = Attempt(folder, new_attempt(), {})
     for prompt, seconds in zip(folder.job.asked, (20.0, 30.0, 400.0)):
-        attempt.ok(prompt, {}, {"latents_sha256": "", "blocks": split.blocks_of(folder.job, prompt), "dur_s": seconds})
+        attempt.ok(prompt, {}, {"latents_sha256": "", "blocks": folder.job.blocks(prompt), "dur_s": seconds})
     measure = split.measure([folder.job], None, 2.6)
     costs = [cost for _, cost in split.cut(folder, config, folder.missing(), measure)]
     assert len(costs) == 4 and sum(costs) == pytest.approx(20 * 30) and max(costs) == pytest.approx(150), "five of 30 s each"

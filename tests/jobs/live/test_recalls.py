@@ -9,8 +9,8 @@ import pytest
 from echo.routing import script_of
 from echo.scene import Prompt, SceneStart, TagMeaning, Transition, parse_prompt
 from jobs.live.session import record
+from jobs.spec.compose import sweep as composed
 from jobs.spec.plan import prepare
-from jobs.watch.forecast import composed
 from tests.helpers.live import A, B, C
 from tests.helpers.policies import make
 

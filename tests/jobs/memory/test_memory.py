@@ -16,7 +16,8 @@ from echo.cache.plan import Step
 from echo.cache.policy import held_frames
 from echo.rollout import Rollout
 from echo.scene import SceneStart, Script, Transition
-from jobs.memory.forecast import GB, Meter, Setup, forecast, reset_peak, resident, walk
+from jobs.memory.forecast import GB, Setup, forecast, walk
+from jobs.memory.measured import Meter, reset_peak, resident
 from jobs.memory.parts import CodecMemory, TaehvMemory, TextMemory, codec_sizes, frame_bytes, network_parameters, text_sizes
 from tests.helpers.policies import PRESETS
 
@@ -300,4 +301,4 @@ def test_meter_sees_what_a_process_takes():
     reset_peak()
     meter.again()
     assert 60 * 2**20 < first < 80 * 2**20 and meter.peak() < 20 * 2**20
-    assert meter.beside(first)["measured"].startswith("growth of resident memory")
+    assert meter.compared(first)["measured"].startswith("growth of resident memory")

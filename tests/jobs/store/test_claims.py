@@ -18,6 +18,7 @@ from jobs.store import claims
 from jobs.store.claims import STALE_S, Claims
 from jobs.store.folder import RunFolder, new_attempt
 from jobs.work import worker
+from jobs.work.events import UnitEnded
 from tests.helpers.toy import changed
 
 PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -183,7 +184,7 @@ def test_what_was_begun_and_never_ended_comes_last(plain, tmp_path):
     assert process.returncode == 0
     told = []
     assert worker.work(folder.job, new_attempt(), [], config, told.append) == 0
-    assert [event["prompt"] for event in told if "prompt" in event] == [prompt.id for prompt in (*folder.job.asked[1:], first)]
+    assert [event.prompt for event in told if isinstance(event, UnitEnded)] == [prompt.id for prompt in (*folder.job.asked[1:], first)]
 
 
 def test_a_second_command_waits_for_the_first_and_takes_over_when_it_dies(plain, tmp_path, monkeypatch, capfd):

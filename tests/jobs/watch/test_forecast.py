@@ -10,10 +10,11 @@ import pytest
 
 from echo.files import ROOT
 from jobs.launch.slurm import split
+from jobs.spec.compose import sweep as composed
 from jobs.spec.plan import prepare
 from jobs.store.folder import Attempt, RunFolder, new_attempt
 from jobs.watch import forecast
-from jobs.watch.forecast import command_line, composed, loads
+from jobs.watch.forecast import command_line, loads
 from tests.helpers.toy import overrides
 
 
@@ -179,5 +180,5 @@ def test_command_line_works_and_needs_no_torch(words):
     code = "import sys; from jobs.watch.forecast import command_line; print(command_line(sys.argv[1:])); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, *words, "fps=4"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "in all: 4 runs" in done.stdout, done.stderr
-    done = subprocess.run([sys.executable, "-m", "jobs.spec.plan", "fps=x"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "jobs.watch.forecast", "fps=x"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr == "fps=x: a number above 0 is expected, for example fps=20\n"

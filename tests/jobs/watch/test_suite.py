@@ -9,9 +9,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from jobs.launch import sweep as command
+from jobs.spec.compose import CONF
 from jobs.spec.plan import prepare
 from jobs.store.folder import RunFolder
-from jobs.watch import suite
+from jobs.watch import forecast, suite
 from tests.helpers.toy import write_backbone, write_prompts
 
 
@@ -34,11 +35,11 @@ def test_every_row_of_every_experiment_is_there_once(size, words):
     chosen = suite.SIZES[size]
     found = [
         (experiment, plain["method"]["name"], plain["task"]["name"], plain["seed"])
-        for experiment, plain in suite.composed(chosen, suite.TABLES, words)
+        for experiment, plain in suite.rows(chosen, suite.TABLES, words)
     ]
     expected = set()
     for experiment in suite.TABLES:
-        params = OmegaConf.load(suite.CONF / "experiment" / f"{experiment}.yaml").hydra.sweeper.params
+        params = OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml").hydra.sweeper.params
         asked = [task for task in params.task.split(",") if task in chosen.tasks.get(experiment, (task,))]
         expected |= set(itertools.product([experiment], params.method.split(","), asked, chosen.seeds))
     assert len(found) == len(set(found)) and set(found) == expected
@@ -46,7 +47,7 @@ def test_every_row_of_every_experiment_is_there_once(size, words):
 
 
 def test_shared_units_are_one_run_and_backbones_are_the_rows_own(words):
-    rows = list(suite.composed(suite.Size(2, (0,), {}), ("table2", "table3", "table6"), words))
+    rows = list(suite.rows(suite.Size(2, (0,), {}), ("table2", "table3", "table6"), words))
     names = {plain["method"]["name"]: plain["backbone"]["name"] for _, plain in rows}
     assert {name for name, backbone in names.items() if backbone == "tiny_long"} == {"longlive", "longlive_flush", "longlive_echo"}
     paths = [RunFolder(prepare(plain)).path for _, plain in rows if plain["task"]["name"] == "long60"]
@@ -63,9 +64,9 @@ def test_says_what_is_missing_makes_it_and_goes_on(words, monkeypatch, capsys):
     assert suite.main([*command, "max_workers=1"]) == 0
     assert "all 6 videos are there" in capsys.readouterr().out
     monkeypatch.setitem(suite.SIZES, "quick", suite.Size(2, (0,), {}))
-    (experiment, plain), *_ = rows = list(suite.composed(suite.SIZES["quick"], ("table3",), words))
-    assert experiment == "table3" and "6 of 12 videos" in suite.forecast([prepare(plain) for _, plain in rows])
-    assert "as measured in this store" in suite.forecast([prepare(plain) for _, plain in rows])
+    (experiment, plain), *_ = rows = list(suite.rows(suite.SIZES["quick"], ("table3",), words))
+    assert experiment == "table3" and "6 of 12 videos" in forecast.briefly([prepare(plain) for _, plain in rows])
+    assert "as measured in this store" in forecast.briefly([prepare(plain) for _, plain in rows])
 
 
 def test_a_failed_unit_leaves_its_status_and_all_else(words, monkeypatch, capsys):

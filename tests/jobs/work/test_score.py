@@ -14,11 +14,13 @@ from eval.store.records import runs
 from eval.vbench.borders import borders
 from eval.vbench.video import Facts
 from jobs.launch import local
+from jobs.spec import scoring
 from jobs.spec.plan import prepare
 from jobs.store.claims import Claims
 from jobs.store.folder import RunFolder, new_attempt
-from jobs.watch import suite
+from jobs.watch.forecast import briefly
 from jobs.work import models, score
+from jobs.work.events import BlocksMade, Elsewhere, Note, UnitEnded
 from jobs.work.worker import work
 from tests.helpers.toy import changed, overrides
 
@@ -39,7 +41,11 @@ def config(tmp_path, toy):
 
 
 def told(events):
-    return [event["prompt"] for event in events if "prompt" in event and event["status"] == "ok"]
+    return [event.prompt for event in events if isinstance(event, UnitEnded) and event.error is None]
+
+
+def blocks(events) -> int:
+    return sum(event.count for event in events if isinstance(event, BlocksMade))
 
 
 def test_videos_are_scored_from_their_files_and_made_once(config, tmp_path, monkeypatch):
@@ -47,7 +53,7 @@ def test_videos_are_scored_from_their_files_and_made_once(config, tmp_path, monk
     assert work(job, new_attempt(), [], config, events.append) == 0
     (run,) = runs(tmp_path)
     filmed, scored = [[r for r in run.records() if (r["scores"] is None) is unscored] for unscored in (True, False)]
-    assert len(filmed) == len(scored) == len(told(events)) == 2 and sum(event.get("blocks", 0) for event in events) == 8
+    assert len(filmed) == len(scored) == len(told(events)) == 2 and blocks(events) == 8
     names = {"subject_consistency", "background_consistency", "temporal_flickering", "aesthetic_quality"}
     assert {name.removesuffix(".vbench") for name in scored[0]["metrics"]} == names and not scored[0]["flags"]
     assert scored[0]["latents_sha256"] == filmed[0]["latents_sha256"] and set(filmed[0]) <= set(scored[0])
@@ -88,13 +94,13 @@ def test_a_start_that_ends_before_the_scores_costs_no_video(config, tmp_path, mo
     assert [record["scores"] for record in run.records()] == [None, None] and len(films) == 2
     job = prepare(config)
     assert local.lacks(RunFolder(job), None) == [f"{job.title}: 2 of 2 videos are made, not scored; the same command goes on"]
-    assert suite.forecast([job]) == "all 2 videos are there; 2 are made, not scored"
+    assert briefly([job]) == "all 2 videos are there; 2 are made, not scored"
     damaged = sorted(films)[0]
     content = damaged.read_bytes()
     damaged.write_bytes(content[: len(content) // 2])
     events = []
     assert work(prepare(config), new_attempt(), [], config, events.append) == 1
-    errors = [event["error"] for event in events if event.get("status") == "error"]
+    errors = [event.error for event in events if isinstance(event, UnitEnded) and event.error is not None]
     assert len(errors) == 1 and damaged.name in errors[0] and len(told(events)) == 1
     (line,) = local.lacks(RunFolder(job), None)
     assert " is made, not scored: that failed (1 of 3 tries" in line
@@ -104,11 +110,11 @@ def test_a_start_that_ends_before_the_scores_costs_no_video(config, tmp_path, mo
     assert sum(record["scores"] is None for record in run.records()) == 2, "made once each"
 
 
-def films_only(config, monkeypatch, seen=lambda attempt: None):
+def films_only(config, monkeypatch, seen=lambda recorder: None):
     """A start that ends when all videos are there."""
 
-    def killed(attempt, *_: object) -> None:
-        seen(attempt)
+    def killed(recorder, *_: object) -> None:
+        seen(recorder)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -120,13 +126,13 @@ def films_only(config, monkeypatch, seen=lambda attempt: None):
 def test_two_commands_score_no_video_twice(config, monkeypatch):
     job, kept, events = prepare(config), [], []
     folder, (first, second) = RunFolder(job), job.asked
-    films_only(config, monkeypatch, lambda attempt: kept.extend(map(attempt.holds, job.asked)))
+    films_only(config, monkeypatch, lambda recorder: kept.extend(map(recorder.attempt.holds, job.asked)))
     assert kept == [True, True], "who made a video scores it"
     assert not list((folder.path / "claims").iterdir()), "and lets go of it, however it ends"
     other = Claims(folder.path, "another command")
     assert other.take(job.unit_id(first))
     assert work(job, new_attempt(), [], config, events.append) == 0
-    assert told(events) == [second.id] and [event["elsewhere"] for event in events if "elsewhere" in event] == [[first.id]]
+    assert told(events) == [second.id] and [event.prompts for event in events if isinstance(event, Elsewhere)] == [[first.id]]
     other.release([job.unit_id(first)])
     assert work(job, new_attempt(), [], config, events.append) == 0 and told(events) == [second.id, first.id]
     assert [record["prompt"] for record in folder.reader.records() if record["scores"]] == [second.id, first.id]
@@ -144,7 +150,7 @@ def test_videos_that_another_command_has_made_meanwhile_are_only_scored(config, 
     assert work(job, new_attempt(), [], config, events.append) == 0
     scores = [record["scores"] for record in RunFolder(job).reader.records()]
     assert scores == [None, None, job.scores_id, job.scores_id] and len(told(events)) == 2
-    assert sum(event.get("blocks", 0) for event in events) == 8 and not any("elsewhere" in event for event in events)
+    assert blocks(events) == 8 and not any(isinstance(event, Elsewhere) for event in events)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +175,7 @@ def test_what_cannot_be_scored_is_refused_in_one_line(words, part):
 def test_wan_videos_are_cut_where_wan_puts_scenes(tmp_path):
     """60 s: the first latent frame is one pixel frame, so 957 frames and odd borders."""
     job = prepare(composed([*TINY, "eval=vbench", SOME]))
-    spans = score.spans(job, job.asked[0])
+    spans = job.spans(job.asked[0])
     assert spans[0] == (0, 153) and spans[-1][1] == 957 and len(spans) == 6
     facts, lengths = Facts(tmp_path / "x.mp4", "", 957, 16.0, 480, 832), scene_blocks(job.asked[0].durations_s, job.policy.durations)
     assert borders(facts, job.asked[0].durations_s)[0][0] == (0, 160)
@@ -185,7 +191,7 @@ def test_the_scores_are_named_by_what_ran(toy, random):
     words = [*(TINY if random in TINY else overrides(toy, 2, 1.5)), "eval=vbench", SOME, "video.height_px=144", random]
     asked, other = (prepare(composed([*words, f"eval.vbench.clip_features={name}"])) for name in ("dinov2_dreamsim", "dino_clip"))
     assert asked.scores_key["scores"]["eval.vbench.clip_features"] == asked.scores_key["scores"]["eval.weights"]["firsts"] == "dino_clip"
-    assert asked.scores_id == other.scores_id and score.kit(asked.config).wish.firsts == "dino_clip"
+    assert asked.scores_id == other.scores_id and scoring.kit(asked.config).wish.firsts == "dino_clip"
     assert asked.config.eval.label.endswith("random weights")
 
 
@@ -195,6 +201,6 @@ def test_a_run_says_how_far_its_scoring_is(config, monkeypatch):
     monkeypatch.setattr(score, "_now", lambda: next(clock))
     events = []
     assert work(prepare(config), new_attempt(), [], config, events.append) == 0
-    notes = [event["note"] for event in events if "note" in event]
+    notes = [event.line for event in events if isinstance(event, Note)]
     title = prepare(config).title
     assert notes == [f"{title}: 2 videos to be scored", f"{title}: scoring 2/2 videos, frame 0 of 48"]

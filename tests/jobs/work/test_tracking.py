@@ -18,7 +18,8 @@ from eval.store.records import Run
 from jobs.spec.plan import prepare
 from jobs.store.folder import new_attempt
 from jobs.work import tracking
-from jobs.work.tracking import Guarded, Start
+from jobs.work.events import Note
+from jobs.work.tracking import GuardedTracker, TrackedRun
 from jobs.work.worker import work
 from tests.helpers.toy import changed
 
@@ -29,11 +30,11 @@ def make(plain, store, tracker):
     job, told = prepare(config), []
     assert work(job, new_attempt(), [], config, told.append) == 0
     (path,) = store.glob("runs/*/*/*/*/*")
-    return [event["note"] for event in told if "note" in event], Run(path).records()
+    return [event.line for event in told if isinstance(event, Note)], Run(path).records()
 
 
 def start(tmp_path, **more):
-    return Start("id", "name", "group", "attempt", tmp_path, **more)
+    return TrackedRun("id", "name", "group", "attempt", tmp_path, **more)
 
 
 def test_by_default_nothing_is_written_and_nothing_imported(plain, tmp_path):
@@ -101,7 +102,7 @@ def test_a_tracker_that_hangs_is_left_behind(monkeypatch, tmp_path, where):
     monkeypatch.setitem(tracking.KINDS, "jsonl", Slow)
     monkeypatch.setattr(tracking, "PATIENCE_S", 0.1)
     told, begin = [], time.monotonic()
-    tracker = Guarded("jsonl", start(tmp_path), told.append)
+    tracker = GuardedTracker("jsonl", start(tmp_path), told.append)
     tracker.unit({"x": 1}, "p0", tmp_path / "0.mp4")
     tracker.table("t", ["a"], [["b"]])
     tracker.close()
@@ -109,7 +110,7 @@ def test_a_tracker_that_hangs_is_left_behind(monkeypatch, tmp_path, where):
 
 
 def test_only_the_first_videos_and_only_numbers_are_told(tmp_path):
-    tracker = Guarded("jsonl", start(tmp_path))
+    tracker = GuardedTracker("jsonl", start(tmp_path))
     for index in range(5):
         tracker.unit({"x": 1, "flag": True, "word": "y", "none": None, "deep": {"z": 2.5}}, f"p{index}", tmp_path / f"{index}.mp4")
     tracker.close()
@@ -137,7 +138,7 @@ def test_unknown_tracker_is_refused_with_the_nearest(plain):
 def test_without_the_package_the_line_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", None)
     told = []
-    Guarded("wandb", start(tmp_path), told.append)
+    GuardedTracker("wandb", start(tmp_path), told.append)
     assert 'pip install "echo-harness[wandb]"' in told[0] and "\n" not in told[0]
 
 
@@ -203,8 +204,8 @@ def test_wandb_without_a_run_of_its_server_writes_offline_at_once(monkeypatch, t
     code = (  # the library itself would ask for as long as it may, here for 300 s, and the time until then is to be short
         "import pathlib, sys, time, wandb; from jobs.work import tracking; tracking.PATIENCE_S = 1200.0;"
         f"tracking.REACH_S = {60.0 if there else tracking.REACH_S}; begin = time.monotonic();"
-        "start = tracking.Start('run-attempt', 'echo hard seed=0', 'compare', 'attempt', pathlib.Path(sys.argv[1]));"
-        "tracker = tracking.Guarded('wandb', start); tracker.unit({'x': 1}, 'p', None); tracker.close();"
+        "start = tracking.TrackedRun('run-attempt', 'echo hard seed=0', 'compare', 'attempt', pathlib.Path(sys.argv[1]));"
+        "tracker = tracking.GuardedTracker('wandb', start); tracker.unit({'x': 1}, 'p', None); tracker.close();"
         "sys.exit(int(time.monotonic() - begin > 150))"
     )
     if not there:
@@ -224,8 +225,8 @@ def test_wandb_writes_offline(monkeypatch, tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"film")
     code = (
         "import pathlib, sys; from jobs.work import tracking; tracking.PATIENCE_S = 1200.0; store, told = pathlib.Path(sys.argv[1]), [];"
-        "start = tracking.Start('run-attempt', 'echo hard seed=0', 'compare', 'attempt', tracking.folder_of(store), {'seed': 0});"
-        "tracker = tracking.Guarded('wandb', start, told.append);"
+        "start = tracking.TrackedRun('run-attempt', 'echo hard seed=0', 'compare', 'attempt', tracking.folder_of(store), {'seed': 0});"
+        "tracker = tracking.GuardedTracker('wandb', start, told.append);"
         "[tracker.unit({'x': step}, f'p{step}', store / 'a.mp4') for step in range(5)]; tracker.close();"
         "tracking.tables('wandb', store, ['compare-hard'], 'compare'); assert not told, told"
     )

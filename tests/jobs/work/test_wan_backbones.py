@@ -10,15 +10,17 @@ from pathlib import Path
 
 import av
 import pytest
-from hydra import compose, initialize_config_dir
 
 from echo.backbone.sizes import SIZES
 from echo.files import ROOT
 from echo.scene import load_prompts
 from eval.store.records import runs
-from jobs.launch import sweep
+from jobs.launch import local
+from jobs.memory.job import card_bytes, forecast_of, foretell
 from jobs.spec import backbones
+from jobs.spec.compose import one
 from jobs.spec.plan import prepare
+from jobs.work import models
 from tests.helpers.toy import write_prompts
 
 COMMAND = "backbone=self_forcing weights=random geometry=tiny method=echo task=hard seed=0 prompts=1 eval=none"
@@ -33,8 +35,7 @@ def run(*words: str) -> str:
 
 
 def planned(*words: str):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return prepare(sweep.plain_of(compose("config", list(words))))
+    return prepare(one(words))
 
 
 def only_record(store: Path) -> tuple[dict, Path]:
@@ -149,7 +150,9 @@ def test_files_of_the_true_formats_make_the_video_that_their_own_libraries_make(
     from jobs.work.blocks import shots
 
     job = planned(*TINY, *places(files), "method=self_forcing", "seed=5", f"store={tmp_path}")
-    made = [(shot.content()[0], shot.frames()[0]) for shot in shots(job, RealBackbone(backbones.parts(job.config)), job.asked, job.asked)]
+    made = [
+        (shot.content()[0], shot.frames()[0]) for shot in shots(job, RealBackbone(models.parts_to_load(job.config)), job.asked, job.asked)
+    ]
     latents, frames = by_hand(files)
     ours = np.concatenate([np.frombuffer(content, np.float32).reshape(1, 3, 16, 8, 12) for content, _ in made], 1)
     difference = np.abs(ours - latents.numpy())
@@ -195,18 +198,18 @@ def test_the_encoder_is_loaded_once_for_a_sweep(files, tmp_path):
     words = [*TINY, *places(files), f"store={tmp_path}"]
     jobs = [planned(*words, f"method={name}") for name in ("self_forcing", "echo")]
     recall = planned(*TINY, "weights=random", "task=recall", f"store={tmp_path}")
-    asked = backbones.texts([*jobs, recall])
+    asked = local.texts_of([*jobs, recall])
     assert len(asked) > len({text for job in (jobs[0], recall) for prompt in job.asked for text in prompt.scenes})
-    first = RealBackbone(backbones.parts(recall.config))
+    first = RealBackbone(models.parts_to_load(recall.config))
     first.text.prepare(asked)
     first.text.release()
-    later = RealBackbone(backbones.parts(recall.config))
+    later = RealBackbone(models.parts_to_load(recall.config))
     assert check(later, recall.policy, recall.asked[0]).blocks == 80 and (first.text.loads, later.text.loads) == (1, 0)
 
 
 @pytest.mark.parametrize("preset", GENERATED)
 def test_memory_of_every_method_can_be_told(preset, tmp_path):
-    forecast = backbones.forecast(planned(*TINY, "weights=random", f"method={preset}", "task=recall", f"store={tmp_path}"))
+    forecast = forecast_of(planned(*TINY, "weights=random", f"method={preset}", "task=recall", f"store={tmp_path}"))
     assert forecast.peak > forecast.cache > 0 and "\n" not in forecast.line()
 
 
@@ -217,7 +220,7 @@ def test_frames_of_another_size_are_asked_for(tmp_path):
 
 def test_parts_with_a_file_that_was_replaced_are_others(files, tmp_path):
     def parts():
-        return backbones.parts(planned(*TINY, *places(files), f"store={tmp_path}").config)
+        return models.parts_to_load(planned(*TINY, *places(files), f"store={tmp_path}").config)
 
     weights, first = files / "dmd.pt", parts()
     kept = weights.read_bytes()
@@ -226,7 +229,7 @@ def test_parts_with_a_file_that_was_replaced_are_others(files, tmp_path):
         weights.write_bytes(kept + b"\0")
         job = planned(*TINY, *[word for word in places(files) if "backbone.weights" not in word], "weights=random", f"store={tmp_path}")
         changed = dataclasses.replace(job.config, backbone=dataclasses.replace(job.config.backbone, weights=str(weights)))
-        assert backbones.parts(changed).content[0] != first.content[0] is not None
+        assert models.parts_to_load(changed).content[0] != first.content[0] is not None
     finally:
         weights.write_bytes(kept)
 
@@ -236,12 +239,12 @@ def test_the_card_is_asked_by_its_own_tool(monkeypatch, tmp_path):
     tool.write_text("#!/bin/sh\necho 81559\necho 24564\n", encoding="utf-8")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    assert backbones.card_bytes() == 24564 * 2**20
+    assert card_bytes() == 24564 * 2**20
     job = planned("backbone=self_forcing", "weights=random", "method=echo", "task=recall", "prompts=1", "backbone.parts.window=resident")
-    line, *advice = backbones.foretell([job])
+    line, *advice = foretell([job])
     assert "of 25.76 GB" in line and not advice
     tool.write_text("#!/bin/sh\necho 20480\n", encoding="utf-8")
-    assert backbones.foretell([job])[1].startswith("backbone.parts.window=shared saves 5.84 GB")
+    assert foretell([job])[1].startswith("backbone.parts.window=shared saves 5.84 GB")
 
 
 def test_packages_that_are_not_there_are_told_before_any_work(monkeypatch):
@@ -260,14 +263,14 @@ def test_a_card_that_is_not_there_is_told(monkeypatch):
     job = planned("backbone=self_forcing", "weights=random")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match="device=cuda, and torch sees no CUDA card"):
-        backbones.cards([job.config])
+        models.cards([job.config])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert backbones.cards([job.config]) == ["0", "1"]
+    assert models.cards([job.config]) == ["0", "1"]
     text_only = planned(*TINY, "weights=random", "backbone.parts.text_device=cuda")
-    assert backbones.cards([text_only.config]) == ["0", "1"]
+    assert models.cards([text_only.config]) == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert backbones.cards([job.config]) == ["3", "5"]
+    assert models.cards([job.config]) == ["3", "5"]
 
 
 def test_a_run_is_named_by_what_really_runs(tmp_path):

@@ -1,0 +1,74 @@
+"""Memory of a job on a backbone with parts: computed before anything is loaded, measured since."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from echo.backbone import sizes
+from echo.cache.policy import held_frames, plans
+from echo.routing import Feature, Routing, script_of
+from jobs.memory.forecast import Forecast, Setup, forecast, gb
+from jobs.memory.measured import Meter
+from jobs.memory.parts import codec_sizes, text_sizes
+from jobs.spec import backbones
+from jobs.spec.plan import Job
+
+
+class JobMemory:
+    """Memory of a job, computed before and measured since; made before anything is loaded."""
+
+    def __init__(self, job: Job) -> None:
+        self.computed = forecast_of(job)
+        self._meter = Meter(backbones.parts_of(job.config).device)
+        self._meter.start()
+
+    def facts(self) -> dict[str, Any]:
+        """For a record."""
+        return self._meter.compared(self.computed.peak)
+
+    def line(self) -> str:
+        """For people."""
+        facts = self.facts()
+        return f"memory: {gb(facts['measured_bytes'])} GB measured ({facts['measured']}), {gb(facts['computed_bytes'])} GB computed"
+
+
+def forecast_of(job: Job) -> Forecast:
+    """Memory of a job, by its longest prompt."""
+    config, parts = job.config, backbones.parts_of(job.config)
+    policy = job.policy
+    routing: Routing | None = getattr(policy, "routing", None)
+    if routing is not None:  # which scene is recalled changes no size, and the encoder is not loaded for it
+        policy = dataclasses.replace(policy, routing=dataclasses.replace(routing, feature=Feature.idf))  # type: ignore[call-arg]
+    script = max((script_of(prompt, policy) for prompt in job.asked), key=lambda script: (script.blocks, len(script.starts)))
+    geometry = backbones.geometry(config)
+    return forecast(
+        Setup(
+            sizes.SIZES[config.geometry].network, geometry, policy, script, config.batch, config.backbone.dtype, parts.window,
+            text=text_sizes(config.geometry, config.weights == "random"), text_dtype=parts.text_dtype,
+            text_on_device=parts.text_device == parts.device, codec=codec_sizes(parts.decoder, config.geometry),
+            codec_dtype=parts.codec_dtype, capacity=held_frames(plans(policy, script, geometry)),
+        )
+    )  # fmt: skip
+
+
+def foretell(jobs: Sequence[Job]) -> list[str]:
+    """What the most demanding of some jobs will take of memory, and what to change where the card has less."""
+    forecasts = {id(job): forecast_of(job) for job in {job.run_id: job for job in jobs if job.config.backbone.parts is not None}.values()}
+    if not forecasts:
+        return []
+    job = max((job for job in jobs if id(job) in forecasts), key=lambda job: forecasts[id(job)].peak)
+    most, total = forecasts[id(job)], card_bytes() if backbones.parts_of(job.config).device == "cuda" else None
+    return [f"{job.title}: {most.line(total)}", *([] if total is None else most.advice(total))]
+
+
+def card_bytes() -> int | None:
+    """Memory of the smallest card of this machine, by its driver's own tool: this process opens no card. None where it is silent."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return min((int(word) for word in said if word.isdecimal()), default=0) * 2**20 or None

@@ -1,0 +1,109 @@
+"""Hydra composes configs here and nowhere else: settings of run.py to plain values, of one run or of all runs of a sweep.
+
+The launchers below `jobs.launch.plugins` get theirs from Hydra itself. Hydra's errors come out as they are; `jobs.spec.mistakes.explained`
+makes one line of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from echo.files import ROOT
+
+CONF = ROOT / "conf"
+Axes = dict[str, list[str]]
+"""Values of each setting that is swept, in the order of the command."""
+
+
+def defaults() -> DictConfig:
+    """The config of a command line without words, its interpolations open."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config")
+
+
+def one(words: Sequence[str]) -> dict[str, Any]:
+    """The config that settings of run.py stand for, as plain values."""
+    (plain,) = product({}, words)
+    return plain
+
+
+def plain_of(config: DictConfig) -> dict[str, Any]:
+    """A composed config as plain values, without Hydra's own."""
+    bare = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    plain = OmegaConf.to_container(bare, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def plain_file(path: Path) -> dict[str, Any]:
+    """A file of `conf/` by itself, its interpolations open."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(path))
+    return dict(content)
+
+
+def swept(experiment: str) -> dict[str, str]:
+    """What an experiment's file sweeps: values between commas by setting; nothing where there is no such file."""
+    file = CONF / "experiment" / f"{experiment}.yaml"
+    return dict(plain_file(file).get("hydra", {}).get("sweeper", {}).get("params", {})) if file.is_file() else {}
+
+
+def sweep(words: Sequence[str]) -> list[dict[str, Any]]:
+    """The config of every run that `python run.py WORDS -m` stands for, in Hydra's order, by which jobs are packed."""
+    experiment = next((word.partition("=")[2] for word in reversed(words) if word.startswith("experiment=")), None)
+    axes: Axes = {}
+    fixed: list[str] = []
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # it knows the groups, for glob(...)
+        for word in (*(f"{key}={value}" for key, value in swept(experiment or "").items()), *words):
+            (override,) = parser.parse_overrides([word])  # parse_override does not pass the groups on
+            axes.pop(override.key_or_group, None)
+            if override.is_sweep_override():
+                axes[override.key_or_group] = [str(value) for value in override.sweep_string_iterator()]
+            elif word in words:
+                fixed.append(word)
+            else:  # an experiment's only value, which the command line may replace
+                axes[override.key_or_group] = [word.partition("=")[2]]
+    return [plain | {"experiment": experiment} for plain in product(axes, fixed)]
+
+
+def product(axes: Mapping[str, Sequence[str]], fixed: Sequence[str], task_apart: bool = False) -> list[dict[str, Any]]:
+    """The config of every combination of swept values; each but for its seed is composed once.
+
+    Args:
+        axes: values of each setting that is swept.
+        fixed: settings of all runs.
+        task_apart: compose tasks by themselves, which is faster: no method then may choose a backbone with prompts of its own.
+
+    Raises:
+        ValueError: for a seed that is no whole number.
+    """
+    rows = []
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for values in itertools.product(*axes.values()):
+            pairs = dict(zip(axes, values))
+            put: dict[str, Any] = {"seed": _whole(pairs.pop("seed"))} if "seed" in pairs else {}
+            if task_apart and "task" in pairs:
+                put["task"] = _composed((*fixed, f"task={pairs.pop('task')}"))["task"]
+            chosen = (f"{'++' if key.startswith('method.') else ''}{key}={value}" for key, value in pairs.items())
+            rows.append(_composed((*fixed, *chosen)) | put)
+    return rows
+
+
+@lru_cache(maxsize=1024)
+def _composed(words: tuple[str, ...]) -> dict[str, Any]:
+    return plain_of(compose("config", list(words)))
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"seed={text}: a whole number of 0 or more, for example seed=0")
+    return int(text)

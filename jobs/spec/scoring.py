@@ -1,0 +1,90 @@
+"""What `eval=vbench` asks of VBench's networks: words checked, files looked at, the content that names the scores. Nothing is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from echo.scene import Prompt
+from eval.protocol import recalled
+from jobs.spec.config import RANDOM, RunConfig, VbenchConfig, located
+
+if TYPE_CHECKING:
+    from eval.vbench.kit import Kit, Wish
+
+SCORER = "vbench"
+
+
+def wish(config: RunConfig) -> Wish:
+    """What the config asks for. Raises ValueError for an unknown word, naming the setting."""
+    from eval.vbench.kit import DIMENSIONS, Wish, listed
+
+    vbench, parts = _vbench(config), config.backbone.parts
+    dimensions = DIMENSIONS if vbench.dimensions == "all" else listed(vbench.dimensions)
+    device = vbench.device if vbench.device != "auto" else "cpu" if parts is None else parts.device
+    try:
+        return Wish(dimensions, listed(vbench.text), vbench.clip_features, vbench.clip_dtype, device)
+    except ValueError as error:
+        raise ValueError(f"eval.vbench.{error}") from None
+
+
+def _vbench(config: RunConfig) -> VbenchConfig:
+    if config.eval.vbench is None:
+        raise ValueError("eval.vbench is missing: eval.scorer=vbench needs its settings; nearest is eval=vbench")
+    return config.eval.vbench
+
+
+def kit(config: RunConfig) -> Kit:
+    """The networks that a config asks for, none of them loaded."""
+    from eval.vbench.kit import Files, Kit, Random
+
+    assert config.eval.weights is not None
+    return Kit(wish(config), Random() if config.eval.weights == RANDOM else Files(located(config.eval.weights)))
+
+
+def content(config: RunConfig) -> dict[str, Any]:
+    """Weights, numbers and versions of the networks that have something to do: what a score's name is made of."""
+    from eval.vbench.rules import LONG_TASKS
+
+    return kit(config).identity(long=config.task.name in LONG_TASKS, text=True)
+
+
+def check(config: RunConfig, prompts: Sequence[Prompt]) -> None:
+    """Refuse, before any work, what is missing or cannot be scored. Raises ValueError: one line."""
+    from eval.vbench.kit import ANY_SIZE
+    from eval.vbench.rules import LONG_TASKS
+
+    if config.eval.weights is None:
+        raise ValueError("eval.weights=null: eval=vbench needs a folder of weights; nearest is checkpoints/vbench, or weights=random")
+    asked, parts = kit(config), config.backbone.parts
+    if parts is not None and min(parts.height_px, parts.width_px) < asked.wish.least_side:
+        size, others = f"{parts.width_px}x{parts.height_px} px", "+".join(ANY_SIZE)
+        rule = f"RAFT and AMT need sides of at least {asked.wish.least_side} px"
+        raise ValueError(f"eval=vbench: the videos are {size}, {rule}; nearest is eval.vbench.dimensions={others}")
+    if config.task.name == "recall":
+        for prompt in prompts:
+            try:
+                recalled(len(prompt.scenes))
+            except ValueError as error:
+                raise ValueError(f"prompt {prompt.id!r}: {error}") from None
+    asked.check(long=config.task.name in LONG_TASKS, text=True)
+
+
+def resolved(config: RunConfig) -> RunConfig:
+    """The config as it runs where networks are drawn: all of them are, and clips are compared by those that can be.
+
+    So scores are named by what ran. Raises ValueError where other weights of the scorer are asked for beside `weights=random`.
+    """
+    own = config.eval.weights
+    if config.eval.scorer != SCORER or RANDOM not in (own, config.weights):
+        return config
+    if own not in (None, RANDOM) and Path(own) != Path(config.checkpoints) / "vbench":
+        rest = "nearest is eval.weights=random, or weights=trained"
+        raise ValueError(f"eval.weights={own}: weights=random draws the scorer's networks too; {rest}")
+    vbench = _vbench(config)
+    if vbench.clip_features == "dinov2_dreamsim":  # the default, and DreamSim has no random weights
+        vbench = dataclasses.replace(vbench, clip_features="dino_clip")
+    asked = dataclasses.replace(config.eval, weights=RANDOM, vbench=vbench, label=f"{config.eval.label}, random weights")
+    return dataclasses.replace(config, eval=asked)

@@ -1,0 +1,95 @@
+"""How long videos took and how large their files are, by the newest records of a store: what forecasts and cuts into jobs count on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+from eval.store.records import Run
+
+SAMPLE = 64
+"""Finished videos, the newest, that say how long one takes."""
+
+
+class _Record(msgspec.Struct):
+    unit: str
+    status: str
+    dur_s: float
+    blocks: int
+    files: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class UnitCost:
+    """What a finished video took: seconds, scoring included, and the bytes of its record; `size` counts its files too."""
+
+    run: Path
+    seconds: float
+    blocks: int
+    record_bytes: int
+    files: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        paths = [self.run / "units" / name for name in self.files]
+        return self.record_bytes + sum(path.stat().st_size for path in paths if path.exists())
+
+
+def newest_units(runs: Iterable[Path]) -> list[UnitCost]:
+    """The newest finished videos of some run folders, 64 or somewhat more; the last record of a video counts.
+
+    Where scoring is apart, an earlier record has none of it. A line that is torn, or of another version, is passed over.
+    """
+    files = sorted((path for run in runs for path in run.glob("records/*.jsonl")), key=lambda path: path.name)
+    units: dict[tuple[Path, str], UnitCost] = {}
+    for path in reversed(files):
+        if len(units) >= SAMPLE:
+            break
+        run, of_file = path.parents[1], dict[tuple[Path, str], UnitCost]()
+        for line in path.read_bytes().splitlines(keepends=True):
+            try:
+                record = msgspec.json.decode(line, type=_Record)
+            except msgspec.MsgspecError:
+                continue
+            if record.status == "ok":
+                of_file[run, record.unit] = UnitCost(run, record.dur_s, record.blocks, len(line), tuple(record.files.values()))
+        units = of_file | units
+    return list(units.values())
+
+
+def runs_of(store: str, backbone: str, method: str) -> list[Path]:
+    """Run folders of a backbone and method, whatever the task and seed."""
+    return list(Path(store).glob(f"runs/{backbone}/*/{method}/seed=*/*"))
+
+
+def block_s(store: str, backbone: str, method: str, alike: bool = True) -> float | None:
+    """Median seconds of a block of a method, scoring included; None where nothing is known.
+
+    alike: whether the backbone's other methods count where this one has none yet; those that render and generate nothing never do.
+    """
+    own = _median_block_s(runs_of(store, backbone, method))
+    if own is not None or not alike:
+        return own
+    others: dict[str, list[Path]] = {}
+    for run in runs_of(store, backbone, "*"):
+        if (run / "run.json").exists() and not Run(run).calibration:
+            others.setdefault(run.parents[1].name, []).append(run)
+    speeds = [speed for runs in others.values() if (speed := _median_block_s(runs)) is not None]
+    return median(speeds) if speeds else None
+
+
+def _median_block_s(runs: Iterable[Path]) -> float | None:
+    speeds = [unit.seconds / unit.blocks for unit in newest_units(runs) if unit.blocks]
+    return median(speeds) if speeds else None
+
+
+def block_bytes(store: str, backbone: str, method: str) -> float | None:
+    """Bytes of disk that a block of a method takes; None where the store has none yet."""
+    units = newest_units(runs_of(store, backbone, method))[:SAMPLE]
+    blocks = sum(unit.blocks for unit in units)
+    return sum(unit.size for unit in units) / blocks if blocks else None
