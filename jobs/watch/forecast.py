@@ -2,7 +2,8 @@
 
     python -m jobs.watch.forecast experiment=table1 [store=DIR] [fps=N] [launcher.target_minutes=60] [KEY=VALUE ...]
 
-Hours are of what the store has measured or of the FPS given (pixel frames a second, scoring included). KEY=VALUE are those of run.py.
+Hours are of what the store has measured or of the FPS given (pixel frames a second, scoring included). KEY=VALUE are those of run.py,
+for example weights=random task=recall seed=0,1,2,3.
 """
 
 from __future__ import annotations

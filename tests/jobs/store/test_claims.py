@@ -161,16 +161,16 @@ def test_who_stood_still_for_too_long_records_nothing(plain, tmp_path, monkeypat
     config = changed(plain, "store", str(tmp_path)) | {"prompts": 1}
     folder = RunFolder(prepare(config))
     unit = folder.job.unit_id(folder.job.asked[0])
-    finish = worker._finish
+    finish = worker._Maker._finish
 
     def late(*given):
         (folder.path / "claims" / f"{unit}.2").write_text("{}")
         return finish(*given)
 
-    monkeypatch.setattr(worker, "_finish", late)
+    monkeypatch.setattr(worker._Maker, "_finish", late)
     assert worker.work(folder.job, new_attempt(), [], config, lambda event: None) == 0
     assert not folder.reader.records()
-    monkeypatch.setattr(worker, "_finish", finish)
+    monkeypatch.setattr(worker._Maker, "_finish", finish)
     os.utime(folder.path / "claims" / f"{unit}.2", (0, 0))
     assert worker.work(folder.job, new_attempt(), [], config, lambda event: None) == 0 and not folder.missing()
 

@@ -80,7 +80,7 @@ def test_a_failed_unit_leaves_its_status_and_all_else(words, monkeypatch, capsys
     def carry_out(*given):
         raise SystemExit(1)
 
-    monkeypatch.setattr(suite.sweeps, "make", make)
+    monkeypatch.setattr(suite.sweeps, "write", make)
     monkeypatch.setattr(command, "carry_out", carry_out)
     given = ["quick", "only=sweep_lambda,sweep_budget", *words]
     assert suite.main(given) == 1
