@@ -22,7 +22,7 @@ PACKAGES = (
     "av", "opencv-python-headless", "pillow", "imageio", "decord", "torchvision", "triton", "flash-attn-3",
     "diffusers", "transformers", "tokenizers", "huggingface-hub", "ftfy", "regex", "peft", "accelerate",
     "vbench", "openai-clip", "open-clip-torch", "pyiqa", "timm", "dreamsim", "easydict", "pyyaml", "requests", "setuptools",
-    "pyarrow", "wandb", "jinja2", "markupsafe", "gradio",
+    "pyarrow", "wandb", "jinja2", "markupsafe", "gradio", "msgspec",
 )  # fmt: skip
 """All that this project asks for, and what those bring that computes."""
 DRIVER = Path("/proc/driver/nvidia/version")

@@ -15,6 +15,7 @@ from eval.vbench.networks.packages import DREAMSIM, INSTALL
 from jobs.launch import sweep
 from jobs.store import provenance
 from jobs.work import child
+from jobs.work.events import JobOrder
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_commands_and_workers_refuse_it_before_any_work(clone, plain, tmp_path):
         sweep.carry_out([config], ["table2"])
     assert not (tmp_path / "store").exists()
     told = []
-    order = {"config": config | {"experiment": "table2"}, "attempt": "a", "argv": [], "log": "/dev/null"}
+    order = JobOrder(config=config | {"experiment": "table2"}, attempt="a", argv=[], log="/dev/null")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(child.os, "dup2", lambda *_: None)  # the test's own streams stay
         assert child._obey(order, told.append) == 2
