@@ -16,13 +16,12 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from echo.refusals import nearest
 from echo.routing import Router, Routing
 from echo.scene import Prompt, load_prompts
-from jobs.live.desk import loopback
+from jobs.live.order import LiveOrder, loopback
 from jobs.live.session import refuse
 from jobs.spec.compose import sweep
 from jobs.spec.mistakes import REFUSALS, explain
@@ -45,22 +44,7 @@ THRESHOLD = 0.7
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-@dataclass(frozen=True)
-class Order:
-    """What a command line asks for, checked. words: settings of run.py that make the job."""
-
-    job: Job
-    words: tuple[str, ...]
-    name: str
-    host: str
-    port: int | None
-    save: Path
-    first: Prompt | None
-    threshold: float | None
-    notes: tuple[str, ...]
-
-
-def order(words: Sequence[str]) -> Order:
+def order(words: Sequence[str]) -> LiveOrder:
     """Check a command line to the end; no model is loaded. Raises ValueError: one line with the nearest valid choice."""
     own, given = _parted(words)
     job, extra = _job(given)
@@ -81,7 +65,7 @@ def order(words: Sequence[str]) -> Order:
         [] if loopback(host) else [f"warning: host={host} is no loopback: whoever reaches this machine steers the session, no password"]
     )
     kept = tuple(word for word in given if not word.startswith(("task=", "task.")))
-    return Order(
+    return LiveOrder(
         job, (*kept, *extra), name, host, _port(own["port"], host), save, first, _threshold(own["threshold"], job), (*extra, *open_to)
     )
 
@@ -178,7 +162,7 @@ def main(words: Sequence[str]) -> int:
             raise ValueError("a live session needs gradio: pip install -e '.[live]'")
         for note in asked.notes:
             sys.stderr.write(f"{note if ':' in note else f'added for a live session: {note}'}\n")
-        from jobs.live.page import serve
+        from jobs.live.page import serve  # gradio takes seconds to import
 
         with serve(asked) as url:
             say(f"live session of {asked.job.title.partition(' ')[0]} on {asked.job.config.backbone.name}: {url}   (Ctrl-C ends it)")

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from echo.scene import Prompt
+from jobs.live.order import LiveOrder, loopback
 from jobs.live.player import Player
 from jobs.live.session import Scene, Session, can_recall
 from jobs.live.view import entered, legend
 from jobs.work import models
-
-if TYPE_CHECKING:
-    from jobs.live.command import Order
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 IDEAS = 24
 """Prompts of the task's set whose scenes are offered as ideas."""
 
 
-def session(asked: Order) -> Session:
+def session(asked: LiveOrder) -> Session:
     """Load what an order needs and open its session; called in the thread that computes."""
     backbone, _ = models.load(asked.job)
     assert backbone is not None
     return Session(asked.job, backbone, asked.name, asked.words, asked.threshold)
 
 
-def about(asked: Order) -> dict[str, Any]:
+def about(asked: LiveOrder) -> dict[str, Any]:
     """What does not change on the page."""
     config = asked.job.config
     method = asked.job.policy.label or config.method.name
@@ -39,7 +36,7 @@ def about(asked: Order) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def answers(player: Player, asked: Order) -> list[Answer]:
+def answers(player: Player, asked: LiveOrder) -> list[Answer]:
     """What the page may ask, by name; each takes and gives plain values, and an error is a line under `error`."""
 
     def know(data: dict[str, Any]) -> dict[str, Any]:
@@ -84,14 +81,6 @@ def _told(call: Answer) -> Answer:
 
     told.__name__ = call.__name__
     return told
-
-
-def loopback(host: str) -> bool:
-    """Whether a name or an address is this machine's own, as nobody else reaches it."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def visitor(host: str) -> Callable[[Any], str | None]:

@@ -10,22 +10,19 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
 
 import gradio
 
 from eval.pages import source
 from jobs.live.desk import answers, session, visitor
+from jobs.live.order import LiveOrder
 from jobs.live.player import Player
-
-if TYPE_CHECKING:
-    from jobs.live.command import Order
 
 FONTS, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
 """The system's own: gradio's default ones come from the network."""
 
 
-def page(player: Player, asked: Order) -> gradio.Blocks:
+def page(player: Player, asked: LiveOrder) -> gradio.Blocks:
     """The page, not yet served."""
     with gradio.Blocks(title="Live session", analytics_enabled=False, fill_width=True) as blocks:
         gradio.HTML(
@@ -36,7 +33,7 @@ def page(player: Player, asked: Order) -> gradio.Blocks:
 
 
 @contextmanager
-def serve(asked: Order) -> Iterator[str]:
+def serve(asked: LiveOrder) -> Iterator[str]:
     """Serve the page and run the session; gives the address.
 
     Raises:
