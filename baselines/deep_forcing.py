@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from echo.cache.plan import COMPRESSED, Kind, Plan, Selection, Slot, Step
+from echo.cache.kinds import COMPRESSED, Kind, MemoryName, Source, chosen
+from echo.cache.plan import Plan, Selection, Slot, Step
 from echo.cache.policy import Memory, Policy
 from echo.geometry import Geometry
 from echo.refusals import within
@@ -35,8 +36,8 @@ class DeepForcing(Policy):
     max_position: int = 1024
 
     @property
-    def compressed_frames(self) -> int:
-        return max(0, self.budget_frames - self.sink_frames - self.recent_frames)
+    def chosen(self) -> tuple[MemoryName, ...]:
+        return tuple(map(chosen, range(self.budget_frames - self.sink_frames - self.recent_frames)))
 
     def rebuilt(self, step: Step) -> int | None:
         """First frame of the block at which the cache was last rebuilt; None while it fills or where nothing is compressed."""
@@ -49,37 +50,38 @@ class DeepForcing(Policy):
 
     def plan(self, step: Step) -> Plan:
         first, size, window = step.first_frame, step.geometry.frames_per_block, step.geometry.window_frames
-        rebuilt, filling = self.rebuilt(step), first + size <= window
-        if filling:
-            start, oldest = 0, self.sink_frames
-        elif rebuilt is None:
-            start, oldest = first - window, first - (window - size - self.sink_frames)
-        else:
+        rebuilt, start, oldest = self.rebuilt(step), 0, self.sink_frames
+        if rebuilt is not None:
             start, oldest = rebuilt - self.budget_frames, rebuilt - (self.recent_frames - size)
+        elif first + size > window:
+            start, oldest = first - window, first - (window - size - self.sink_frames)
         context = [Slot(f, start + f, Kind.SINK) for f in range(min(self.sink_frames, first))]
         selection = None
         if rebuilt is not None:
-            now = rebuilt == first
-            for rank in range(self.compressed_frames):
-                position = oldest - self.compressed_frames + rank if self.unify_positions else None
-                context.append(Slot(COMPRESSED if now else f"top{rank}", position, Kind.COMPRESSED))
-            if now:
-                selection = Selection(self.candidates(step), self.compressed_frames, own_spatial=True)
+            now, first_position = rebuilt == first, oldest - len(self.chosen)
+            for rank, name in enumerate(self.chosen):
+                context.append(Slot(COMPRESSED if now else name, first_position + rank if self.unify_positions else None, name.kind))
+            selection = Selection(self.candidates(step), len(self.chosen), own_spatial=True) if now else None
         context += [Slot(f, f, Kind.RECENT) for f in range(oldest, first)]
         held = range(oldest if self.budget_frames else max(0, first + 2 * size - window + self.sink_frames), first + size)
-        keep = frozenset((*range(self.sink_frames), *(f"top{rank}" for rank in range(self.compressed_frames)), *held))
+        keep = frozenset((*range(self.sink_frames), *(self.chosen if rebuilt is not None else ()), *held))
         return Plan(step.block, step.scene, first, tuple(context), step.positions(first), keep, selection)
 
-    def candidates(self, step: Step) -> tuple[int | str, ...]:
+    def candidates(self, step: Step) -> tuple[Source, ...]:
         """All of the cache but the sink and the recent frames: the last choice, then what came since."""
         past = self.recent_frames - step.geometry.frames_per_block
         last = self.rebuilt(Step(step.block - 1, step.starts, step.geometry))
         if last is None:
             return tuple(range(self.sink_frames, step.first_frame - past))
-        return (*(f"top{rank}" for rank in range(self.compressed_frames)), *range(last - past, step.first_frame - past))
+        return (*self.chosen, *range(last - past, step.first_frame - past))
 
     def capacity(self, geometry: Geometry) -> int:
         return geometry.window_frames if self.budget_frames else max(geometry.context_frames, self.sink_frames + geometry.frames_per_block)
+
+    def memory_bytes(self, geometry: Geometry, batch: int, item: int) -> int:
+        """The last queries, and how often each chosen token was chosen, 8 bytes each."""
+        past = (self.recent_frames - geometry.frames_per_block) * geometry.heads * geometry.head_dim * item + len(self.chosen) * 8
+        return geometry.layers * batch * geometry.tokens_per_frame * past if self.budget_frames else 0
 
     def memory(self, geometry: Geometry, store: FrameStore) -> Memory:
         return Participation(self, geometry, store) if self.budget_frames else Memory()
@@ -91,9 +93,8 @@ class DeepForcing(Policy):
         if self.budget_frames:
             within("reuse_limit", self.reuse_limit, 1, float("inf"))
             within("recent_frames (the block's included)", self.recent_frames, size + 1, 2 * size)
-            within(
-                "budget_frames (sink, one chosen, recent at least)", self.budget_frames, self.sink_frames + self.recent_frames + 1, window
-            )
+            least = self.sink_frames + self.recent_frames + 1
+            within("budget_frames (sink, one chosen, recent at least)", self.budget_frames, least, window)
 
 
 class Participation(Memory):
@@ -112,9 +113,8 @@ class Participation(Memory):
     def select(self, layer: int, plan: Plan, q: Tensor) -> Tensor:
         from echo.memory.compression import top_tokens
 
-        assert plan.selection is not None
         past = self.past[layer]
-        assert past is not None
+        assert plan.selection is not None and past is not None
         participation = self._turned(q, plan.first_frame).sum(1) + self._turned(*past).sum(1)
         places = self.store.places(layer, plan.selection.candidates)
         keys = self.store.sources(layer, plan.selection.candidates)[0].flatten(1, 2)
@@ -128,9 +128,9 @@ class Participation(Memory):
         assert plan.selection is not None
         candidates = self.store.places(layer, plan.selection.candidates)
         self.uses[layer] = self._counts(layer, candidates).gather(1, index) + 1
-        size = self.geometry.tokens_per_frame
-        for rank, parts in enumerate(zip(k.split(size, 1), v.split(size, 1), places.split(size, 1), strict=True)):
-            self.store.remember(f"top{rank}", layer, Named(*parts))
+        frames = (part.split(self.geometry.tokens_per_frame, 1) for part in (k, v, places))
+        for name, parts in zip(self.policy.chosen, zip(*frames, strict=True), strict=True):
+            self.store.remember(name, layer, Named(*parts))
 
     def _counts(self, layer: int, places: Tensor) -> Tensor:
         """Uses of each candidate, [B, N]; frames that are new among them have none."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from echo.cache.plan import Kind, Plan, Slot, Step
+from echo.cache.kinds import Kind, MemoryName, Source
+from echo.cache.plan import Plan, Slot, Step
 from echo.cache.policy import Memory, Policy
 from echo.geometry import Geometry
 from echo.refusals import within
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from echo.cache.store import FrameStore
 
-MEANS = ("long", "short")
+MEANS = MemoryName("long"), MemoryName("short")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class MemRope(Policy):
 
     def plan(self, step: Step) -> Plan:
         first, size = step.first_frame, step.geometry.frames_per_block
-        entries: list[tuple[int | str, Kind]] = [(f, Kind.SINK) for f in range(min(self.sink_frames, first))]
+        entries: list[tuple[Source, Kind]] = [(f, Kind.SINK) for f in range(min(self.sink_frames, first))]
         if self.evicted(step):
             entries += [(name, Kind.SUMMARY) for name in MEANS]
             entries += [(f, Kind.RECENT) for f in range(first - self.recent_frames(step.geometry), first)]
@@ -53,7 +54,8 @@ class MemRope(Policy):
         context = tuple(Slot(source, index, kind) for index, (source, kind) in enumerate(entries))
         after = first + size
         held = self.recent_frames(step.geometry) + size
-        keep = frozenset((*range(self.sink_frames), *MEANS, *range(max(0, after - held), after)))
+        means = MEANS if self.evicted(step) else ()
+        keep = frozenset((*range(self.sink_frames), *means, *range(max(0, after - held), after)))
         return Plan(step.block, step.scene, first, context, step.positions(len(entries)), keep)
 
     def capacity(self, geometry: Geometry) -> int:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from echo.cache.plan import Kind, Plan, Slot, Step
+from echo.cache.kinds import Kind, Source
+from echo.cache.plan import Plan, Slot, Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
 from echo.memory.anchors import Rolling, anchors
@@ -62,11 +63,11 @@ class Oracle(Policy):
         end = next(ends, step.block)
         return list(range(begun * size, min(end * size, begun * size + self.memory_frames)))
 
-    def keep(self, step: Step) -> frozenset[int | str]:
+    def keep(self, step: Step) -> frozenset[Source]:
         """First frames of the last showings, and the newest frames."""
         size = step.geometry.frames_per_block
         after = step.first_frame + size
-        kept: set[int | str] = {*range(max(0, after - step.geometry.context_frames), after)}
+        kept: set[Source] = {*range(max(0, after - step.geometry.context_frames), after)}
         last = range(max(0, step.scene - self.routing.pool_scenes), step.scene + 1)
         for scene in {*last, _head(step.starts, step.scene), self.showing(step)}:
             first = step.starts[scene].block * size

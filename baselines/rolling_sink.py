@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from echo.cache.plan import Kind, Plan, Slot, Step
+from echo.cache.kinds import Kind
+from echo.cache.plan import Plan, Slot, Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
 from echo.refusals import within

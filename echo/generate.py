@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from echo.backbone.interface import VideoModel, features, latent_shape
-from echo.cache.policy import Policy, held_frames, plans
+from echo.cache.policy import Policy, held_frames, plans, script_of
 from echo.noise import keyed_noise
 from echo.rollout import Block, Rollout
-from echo.routing import script_of
 from echo.scene import Prompt, Script
 
 

@@ -1,8 +1,18 @@
-"""The sizes of a rollout. Nothing else in the project knows how many tokens a latent frame has."""
+"""The sizes of a rollout, and time arithmetic between latent and pixel frames.
+
+Nothing else in the project knows how many tokens a latent frame has. A codec makes `first_frames` pixel frames of a video's very first
+latent frame (Wan's causal codec 1, the embedded one 4) and `PIXEL_FRAMES_PER_LATENT` of every later one. Frames and blocks are counted
+from 0; a span is half open, [start, end).
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from echo.refusals import within
+from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
 
 PATCH = (1, 2, 2)
 """Latent cells that one token covers: (frames, rows, columns)."""
@@ -53,3 +63,59 @@ class Geometry:
     @property
     def latent_width(self) -> int:
         return self.grid_width * PATCH[2]
+
+
+def pixel_frames(latent_frames: int, first_frames: int) -> int:
+    """Pixel frames of a video's first `latent_frames` latent frames: Wan's 4 n - 3, the embedded world's 4 n, 0 of none.
+
+    Raises ValueError for fewer than no frames, or a first latent frame of none or of more than a later one has.
+
+    >>> pixel_frames(21, 1), pixel_frames(21, 4)
+    (81, 84)
+    """
+    within("first_frames", first_frames, 1, PIXEL_FRAMES_PER_LATENT)
+    within("latent_frames", latent_frames, 0, math.inf)
+    return first_frames + (latent_frames - 1) * PIXEL_FRAMES_PER_LATENT if latent_frames else 0
+
+
+def latent_frame(pixel_frame: int, first_frames: int) -> int:
+    """The latent frame that a pixel frame is decoded from. Raises ValueError for a pixel frame before the first.
+
+    >>> [latent_frame(pixel, 1) for pixel in (0, 1, 4, 5)]
+    [0, 1, 1, 2]
+    """
+    within("first_frames", first_frames, 1, PIXEL_FRAMES_PER_LATENT)
+    within("pixel_frame", pixel_frame, 0, math.inf)
+    return (pixel_frame - first_frames) // PIXEL_FRAMES_PER_LATENT + 1 if pixel_frame >= first_frames else 0
+
+
+def block_of(pixel_frame: int, first_frames: int, frames_per_block: int = FRAMES_PER_BLOCK) -> int:
+    """The block that a pixel frame is made in. Raises as `latent_frame` does."""
+    return latent_frame(pixel_frame, first_frames) // frames_per_block
+
+
+def span(first_block: int, end_block: int, first_frames: int, frames_per_block: int = FRAMES_PER_BLOCK) -> tuple[int, int]:
+    """Pixel frames [start, end) of the blocks [first_block, end_block); a block of Wan's first frames is shorter than the others.
+
+    Raises ValueError where the range of blocks is empty or begins before the video.
+
+    >>> span(0, 1, 1), span(1, 3, 1)
+    ((0, 9), (9, 33))
+    """
+    if not 0 <= first_block < end_block:
+        raise ValueError(f"blocks {first_block}..{end_block}: at least one block, from 0 on; nearest is 0..1")
+    return tuple(pixel_frames(block * frames_per_block, first_frames) for block in (first_block, end_block))  # type: ignore[return-value]
+
+
+def scene_spans(scene_blocks: Sequence[int], first_frames: int, frames_per_block: int = FRAMES_PER_BLOCK) -> list[tuple[int, int]]:
+    """Pixel frames [start, end) of each scene, from the blocks that it really took; they leave no gap.
+
+    Raises ValueError for a scene without blocks.
+    """
+    spans, begun = [], 0
+    for scene, blocks in enumerate(scene_blocks, 1):
+        if blocks < 1:
+            raise ValueError(f"scene {scene} has {blocks} blocks; at least 1 is needed")
+        spans.append(span(begun, begun + blocks, first_frames, frames_per_block))
+        begun += blocks
+    return spans

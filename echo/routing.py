@@ -11,13 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from echo.refusals import within
-from echo.scene import Prompt, SceneStart, Script, Transition, scene_blocks
-
-if TYPE_CHECKING:
-    from echo.cache.policy import Policy
+from echo.scene import SceneStart, Transition
 
 Vector = Sequence[float]
 Embed = Callable[[list[str]], list[list[float]]]
@@ -199,25 +195,3 @@ def automatic(texts: Sequence[str], starts: Sequence[SceneStart], settings: Rout
     if best is not None and similarity[best] > running:
         return (Transition.recall, best) if similarity[best] >= settings.threshold_recall else (Transition.hard, None)
     return (Transition.smooth if running >= settings.threshold_smooth else Transition.hard), None
-
-
-def script_of(prompt: Prompt, policy: Policy, embed: Embed | None = None) -> Script:
-    """Scene starts of a prompt under a policy's preset; a policy without a router takes the tags and no jump.
-
-    Raises ValueError for a scene that names another to recall and is not entered by a recall, or names one outside the pool.
-    """
-    lengths = scene_blocks(prompt.durations_s, policy.durations)
-    settings: Routing | None = getattr(policy, "routing", None)
-    starts, block = [], 0
-    named = prompt.recalls or (None,) * len(prompt.scenes)
-    for scene, tagged in enumerate(prompt.transitions(policy.tags)):
-        if named[scene] is not None and tagged is not Transition.recall:
-            raise ValueError(f"scene {scene} recalls scene {named[scene]}, but its tag says {tagged}; nearest is '@'")
-        if scene == 0 or tagged is None:
-            starts.append(SceneStart(block))
-        elif settings is None:
-            starts.append(SceneStart(block, tagged))
-        else:
-            starts.append(SceneStart(block, *enter(prompt.scenes, scene, tagged, settings, embed, named[scene])))
-        block += lengths[scene]
-    return Script(tuple(starts), block)

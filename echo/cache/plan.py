@@ -6,43 +6,27 @@ Frame = latent frame. `f@p`: the key of source f carried at temporal RoPE index 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
+from echo.cache.kinds import Kind, Source
 from echo.geometry import Geometry
 from echo.scene import SceneStart, Transition
-
-
-class Kind(StrEnum):
-    """The kinds of memory, as drawings colour them."""
-
-    SINK = "sink"
-    ANCHOR = "anchor"
-    COMPRESSED = "compressed"
-    SUMMARY = "summary"
-    RECENT = "recent"
-    OLD = "old"
-    RECALLED = "recalled"
-    CURRENT = "current"
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
     """One frame's worth of context tokens.
 
-    `source` is a latent frame number, the name of a stored memory ("srf0"), or "cmp": filled by the plan's selection.
+    `source` is a latent frame's number, a stored memory's name, or `COMPRESSED`: filled by the plan's selection.
     `position` None: its tokens come from several frames and keep each its own temporal index.
     """
 
-    source: int | str
+    source: Source
     position: int | None
     kind: Kind
 
     def label(self) -> str:
-        return f"f{self.source}" if isinstance(self.source, int) else self.source
-
-
-COMPRESSED = "cmp"
+        return f"f{self.source}" if isinstance(self.source, int) else str(self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +37,7 @@ class Selection:
     takes the raster place of its rank.
     """
 
-    candidates: tuple[int | str, ...]
+    candidates: tuple[Source, ...]
     frames: int
     own_spatial: bool = False
 
@@ -72,7 +56,7 @@ class Plan:
     first_frame: int
     context: tuple[Slot, ...]
     queries: tuple[int, ...]
-    keep: frozenset[int | str]
+    keep: frozenset[Source]
     selection: Selection | None = None
     faded: int = 0
     unseen: int = 0

@@ -6,16 +6,18 @@ policies that need more than a plan have a `Memory` beside it: hooks on the devi
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from echo.cache.plan import Plan, Step
 from echo.geometry import Geometry
 from echo.refusals import within
-from echo.scene import DurationRule, Script, TagMeaning
+from echo.routing import Embed, Routing, enter
+from echo.scene import DurationRule, Prompt, SceneStart, Script, TagMeaning, Transition, scene_blocks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,6 +87,26 @@ class Policy(ABC):
         """Device side for one rollout."""
         return Memory()
 
+    def memory_bytes(self, geometry: Geometry, batch: int, item: int) -> int:
+        """Bytes that the device side keeps beside the store's frames and memories; `item`: of a number of the network's type."""
+        return 0
+
+    @property
+    def routed_by(self) -> Routing | None:
+        """Settings of the router by which scenes are entered, where a policy has a field `routing`; None: by their tags, without a jump."""
+        return getattr(self, "routing", None)
+
+    def routed(self, **changes: object) -> Self:
+        """The same policy with other settings of its router, if it has one."""
+        if self.routed_by is None:
+            return self
+        return dataclasses.replace(self, routing=dataclasses.replace(self.routed_by, **changes))  # type: ignore[arg-type, call-arg]
+
+    @property
+    def recalls(self) -> bool:
+        """Whether an ended scene can be taken back by its number."""
+        return self.routed_by is not None
+
     def check(self, geometry: Geometry, blocks: int) -> None:
         """Refuse a rollout that this policy cannot run. Raises ValueError."""
         within("max_position", self.max_position, 0, math.inf)
@@ -95,6 +117,28 @@ class Policy(ABC):
                 f"{blocks} blocks ({last} latent frames): {self.label or type(self).__name__} keeps absolute RoPE indices and its "
                 f"table ends at {self.max_position}; longest is {whole} blocks"
             )
+
+
+def script_of(prompt: Prompt, policy: Policy, embed: Embed | None = None) -> Script:
+    """Scene starts of a prompt under a policy's preset; a policy without a router takes the tags and no jump.
+
+    Raises ValueError for a scene that names another to recall and is not entered by a recall, or names one outside the pool.
+    """
+    lengths = scene_blocks(prompt.durations_s, policy.durations)
+    settings = policy.routed_by
+    starts, block = [], 0
+    named = prompt.recalls or (None,) * len(prompt.scenes)
+    for scene, tagged in enumerate(prompt.transitions(policy.tags)):
+        if named[scene] is not None and tagged is not Transition.recall:
+            raise ValueError(f"scene {scene} recalls scene {named[scene]}, but its tag says {tagged}; nearest is '@'")
+        if scene == 0 or tagged is None:
+            starts.append(SceneStart(block))
+        elif settings is None:
+            starts.append(SceneStart(block, tagged))
+        else:
+            starts.append(SceneStart(block, *enter(prompt.scenes, scene, tagged, settings, embed, named[scene])))
+        block += lengths[scene]
+    return Script(tuple(starts), block)
 
 
 def plans(policy: Policy, script: Script, geometry: Geometry, blocks: int | None = None) -> Iterator[Plan]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from echo.backbone.rope import integers
+from echo.cache.kinds import MemoryName, Source
 from echo.geometry import Geometry
 
 
@@ -34,7 +35,7 @@ class FrameStore:
         shape = (geometry.layers, batch, capacity, geometry.tokens_per_frame, geometry.heads, geometry.head_dim)
         self.k = torch.zeros(shape, dtype=dtype, device=device)
         self.v = torch.zeros(shape, dtype=dtype, device=device)
-        self._named: dict[str, dict[int, Named]] = {}
+        self._named: dict[MemoryName, dict[int, Named]] = {}
         self._slot: dict[int, int] = {}
         self._free = list(range(capacity))
         self._index: dict[tuple[int, ...], Tensor] = {}
@@ -51,7 +52,7 @@ class FrameStore:
             assert self._free, f"the store is full: {sorted(self._slot)} and now {frame}"
             self._slot[frame] = self._free.pop()
 
-    def turn_over(self, frames: Iterable[int], keep: frozenset[int | str]) -> None:
+    def turn_over(self, frames: Iterable[int], keep: frozenset[Source]) -> None:
         """Give new frames the slots of frames outside `keep`.
 
         What these held stays there, for readers with an index made before, until `write` lays the new over it; memories stay.
@@ -59,13 +60,13 @@ class FrameStore:
         self._release_frames(keep)
         self.admit(frames)
 
-    def release(self, keep: frozenset[int | str]) -> None:
+    def release(self, keep: frozenset[Source]) -> None:
         """Forget all frames and memories outside `keep`."""
         self._release_frames(keep)
         for name in [name for name in self._named if name not in keep]:
             del self._named[name]
 
-    def _release_frames(self, keep: frozenset[int | str]) -> None:
+    def _release_frames(self, keep: frozenset[Source]) -> None:
         for frame in [frame for frame in self._slot if frame not in keep]:
             self._free.append(self._slot.pop(frame))
         self._index.clear()
@@ -93,9 +94,9 @@ class FrameStore:
         every = places[..., None, None].expand(-1, -1, *self.k.shape[-2:])
         return self.k[layer].flatten(1, 2).gather(1, every), self.v[layer].flatten(1, 2).gather(1, every)
 
-    def sources(self, layer: int, sources: Sequence[int | str]) -> tuple[Tensor, Tensor]:
+    def sources(self, layer: int, sources: Sequence[Source]) -> tuple[Tensor, Tensor]:
         """Keys and values of memories, then frames, [B, T, S, H, D] each."""
-        names = [source for source in sources if isinstance(source, str)]
+        names = [source for source in sources if isinstance(source, MemoryName)]
         k, v = self.frames(layer, [source for source in sources if isinstance(source, int)])
         if not names:
             return k, v
@@ -103,20 +104,20 @@ class FrameStore:
         named_k, named_v = torch.stack([state.k for state in states], 1), torch.stack([state.v for state in states], 1)
         return torch.cat([named_k, k], 1), torch.cat([named_v, v], 1)
 
-    def places(self, layer: int, sources: Sequence[int | str]) -> Tensor:
+    def places(self, layer: int, sources: Sequence[Source]) -> Tensor:
         """Place of every token of memories and frames, [B, T * S]: frame * tokens_per_frame + raster place."""
         rows = []
         for source in sources:
-            own = self.named(layer, source).places if isinstance(source, str) else source * len(self._raster) + self._raster
-            assert own is not None, f"memory {source!r} is of no frame: its tokens have no place of their own"
+            own = self.named(layer, source).places if isinstance(source, MemoryName) else source * len(self._raster) + self._raster
+            assert own is not None, f"memory {source} is of no frame: its tokens have no place of their own"
             rows.append(own.expand(self.batch, -1))
         return torch.cat(rows, 1)
 
-    def keys(self, layer: int, source: int | str) -> Tensor:
+    def keys(self, layer: int, source: Source) -> Tensor:
         """Keys of one frame or memory, [B, S, H, D]."""
-        return self.named(layer, source).k if isinstance(source, str) else self.k[layer][:, self._slot[source]]
+        return self.named(layer, source).k if isinstance(source, MemoryName) else self.k[layer][:, self._slot[source]]
 
-    def named(self, layer: int, name: str) -> Named:
+    def named(self, layer: int, name: MemoryName) -> Named:
         """A memory of one layer."""
         return self._named[name][layer]
 
@@ -124,10 +125,10 @@ class FrameStore:
         """Whether a latent frame is kept."""
         return frame in self._slot
 
-    def knows(self, name: str) -> bool:
+    def knows(self, name: MemoryName) -> bool:
         """Whether a memory of this name is kept."""
         return name in self._named
 
-    def remember(self, name: str, layer: int, state: Named) -> None:
+    def remember(self, name: MemoryName, layer: int, state: Named) -> None:
         """Keep a frame's worth of keys and values under a name, in place of what the name held."""
         self._named.setdefault(name, {})[layer] = state

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from echo.backbone import kernels, rope
-from echo.cache.plan import COMPRESSED, Plan, Selection
+from echo.cache.kinds import COMPRESSED, MemoryName
+from echo.cache.plan import Plan, Selection
 from echo.cache.policy import Memory
 from echo.cache.store import FrameStore
 from echo.geometry import Geometry
@@ -87,7 +88,7 @@ class Window:
         stand_in = next((frame for frame in frames if frame is not None), None)
         held = [frame if frame is not None else stand_in for frame in frames if stand_in is not None]
         self._frames = self.store.index([frame for frame in held if frame is not None]) if held else None
-        names = [(i, slot.source) for i, slot in enumerate(plan.context) if isinstance(slot.source, str)]
+        names = [(i, slot.source) for i, slot in enumerate(plan.context) if isinstance(slot.source, MemoryName)]
         self._named = [(i, name) for i, name in names if name != COMPRESSED]
         self._selected = next((i for i, name in names if name == COMPRESSED), 0)
         self._chosen: list[Chosen | None] = [None] * self.geometry.layers

@@ -1,11 +1,16 @@
-"""Settings of Echo-Forcing's memories, checked at birth. No torch."""
+"""Settings of Echo-Forcing, checked at birth: what both its plans and its memory on the device read. No torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from echo.cache.kinds import Source, recall_of
+from echo.cache.plan import Step
+from echo.memory.anchors import Rolling
 from echo.refusals import positive, within
+from echo.routing import Routing
+from echo.scene import Transition
 
 
 class CompressedPosition(StrEnum):
@@ -117,3 +122,63 @@ class Fading:
     def fixed(self) -> bool:
         """The same rate everywhere: no discrepancy is needed."""
         return self.rho_min == self.rho_max
+
+
+@dataclass(frozen=True, kw_only=True)
+class EchoSettings:
+    """Settings of the method; counts are of latent frames unless named otherwise.
+
+    anchors, pool_frames, rolling: 3.1.1. compressed, recent, candidate_frames, offsets, drift_gate_lambda, amplitude,
+    drift_gate: 3.1.2. recall_frame: 3.2. smooth, hard, recall: what is kept of the old scene and how it fades, 3.3.
+    encoding: C.5. routing: appendix B.
+    """
+
+    anchors: int = 12
+    pool_frames: int = 12
+    rolling: Rolling = Rolling.ping_pong
+    compressed: int = 3
+    recent: int = 3
+    candidate_frames: int = 18
+    calibration_frames: int = 21
+    offsets: tuple[int, ...] = (1, 2, 4, 8, 16)
+    drift_gate_lambda: float = 3.0
+    amplitude: bool = True
+    drift_gate: bool = True
+    compressed_position: CompressedPosition = CompressedPosition.slot
+    encoding: Encoding = Encoding.relative
+    recall_frame: RecallFrame = field(default_factory=RecallFrame)
+    smooth_source: ChainSource = ChainSource.chain_head
+    smooth: Fading = field(default_factory=lambda: Fading(old_recent=2, rho_min=0.80, rho_max=0.95, blocks=5))
+    hard: Fading = field(default_factory=lambda: Fading(weight=0.8, rho_min=1.0, rho_max=1.0, blocks=1))
+    recall: Fading = field(default_factory=lambda: Fading(rho_min=0.55, rho_max=0.90, blocks=5))
+    routing: Routing = field(default_factory=Routing)
+
+    def __post_init__(self) -> None:
+        positive(self, "anchors", "recent", "candidate_frames")
+        within("pool_frames", self.pool_frames, self.anchors, float("inf"))
+        within("compressed", self.compressed, 0, self.candidate_frames)
+        within("drift_gate_lambda", self.drift_gate_lambda, 0, float("inf"))
+        if not self.offsets or min(self.offsets) < 0:
+            raise ValueError(f"offsets {list(self.offsets)}: one or more frames ahead, none negative; nearest is [1]")
+
+    def fading(self, transition: Transition) -> Fading:
+        """How old memory fades after a transition."""
+        return {Transition.smooth: self.smooth, Transition.hard: self.hard, Transition.recall: self.recall}[transition]
+
+    def old_memory(self, step: Step) -> tuple[Source, ...]:
+        """What still stands of another scene at the front of the window, in slot order."""
+        start = step.start
+        if start.transition is None:
+            return ()
+        fading = self.fading(start.transition)
+        if step.block_in_scene >= fading.blocks:
+            return ()
+        recent = range(step.scene_frame - fading.old_recent, step.scene_frame)
+        if self.recall_frame.fusion is Fusion.none:
+            return tuple(recent)
+        source = step.scene - 1
+        if start.transition is Transition.recall and start.recalls is not None:
+            source = start.recalls
+        elif start.transition is Transition.smooth and self.smooth_source is ChainSource.chain_head:
+            source = step.chain_head
+        return (recall_of(source), *recent)

@@ -6,22 +6,19 @@ Shapes: B batch, N tokens of a block, S tokens of a frame, H heads, D head_dim, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from echo.backbone.rope import integers, temporal_frequencies
+from echo.cache.kinds import recall_of
 from echo.cache.plan import Plan, Step
 from echo.cache.policy import Memory
 from echo.cache.store import FrameStore, Named
 from echo.geometry import Geometry
 from echo.memory import compression, decay, recall
-from echo.memory.settings import Discrepancy, Fusion
+from echo.memory.settings import Discrepancy, EchoSettings, Fusion
 from echo.scene import Transition
-
-if TYPE_CHECKING:
-    from echo.policy import Echo
 
 
 @dataclass
@@ -37,7 +34,7 @@ class LayerStatistics:
 class EchoMemory(Memory):
     """State of one rollout. Counters are host integers and shared by all layers; only sums and weights are tensors."""
 
-    def __init__(self, policy: Echo, geometry: Geometry, store: FrameStore) -> None:
+    def __init__(self, policy: EchoSettings, geometry: Geometry, store: FrameStore) -> None:
         self.policy, self.geometry, self.store = policy, geometry, store
         omega = temporal_frequencies(geometry.head_dim).to(store.device)
         self.omega_C, self.phase_C = omega, compression.offset_phase(omega, policy.offsets)
@@ -88,7 +85,7 @@ class EchoMemory(Memory):
             k, v = self.store.frames(layer, frames)
             weights = self.candidate_weights(layer, k)
             base = self.policy.recall_frame.base_weight
-            self.store.remember(f"srf{step.scene - 1}", layer, Named(recall.fuse(k, weights, base), recall.fuse(v, weights, base)))
+            self.store.remember(recall_of(step.scene - 1), layer, Named(recall.fuse(k, weights, base), recall.fuse(v, weights, base)))
 
     def candidate_weights(self, layer: int, keys_BMSHD: Tensor) -> Tensor:
         """alpha of eq. (8) as the settings have it, [B, M, S], by the mean query of the scene so far."""

@@ -143,7 +143,7 @@ def recorded_noise(case: Case) -> Noise:
 
 def scene_starts(case: Case) -> dict[int, tuple[int, Transition | None, int | None, int]]:
     """Block at which each scene begins: (scene, how it is entered, scene it recalls, jump)."""
-    routing = getattr(make_policy(case), "routing", None)
+    routing = make_policy(case).routed_by
     modes = [MODES[mode] for mode in case.entry.get("modes", ["smooth"] * len(case.entry["blocks"]))]
     if "rope_cut" in case.entry:  # says whether switches cut, whatever the modes are called
         modes = [Transition.hard if case.entry["rope_cut"] else Transition.smooth] * len(modes)

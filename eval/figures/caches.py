@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from baselines.presets import preset
-from echo.cache.plan import Kind, Plan
-from echo.cache.policy import plans
+from echo.cache.kinds import Kind
+from echo.cache.plan import Plan
+from echo.cache.policy import plans, script_of
 from echo.geometry import Geometry
 from echo.refusals import nearest
-from echo.routing import script_of
 from eval.figures import output, sheets, style
 from eval.figures.output import Order
 from eval.figures.recorded.backbones import Loader, policy, prompt_of
-from eval.figures.trace import COLOURS, embed
+from eval.figures.trace import embed
 from eval.store.selection import tasks
 
 KEYS = {
@@ -29,10 +29,6 @@ PAPER = {
     "deep_forcing_table": "S12 C9", "echo": "A12 C3 R6", "echo_paper": "A12 C3 R6",
 }  # fmt: skip
 """As appendix C.6 writes them; its R holds the block's own three frames."""
-LETTERS = {
-    Kind.SINK: "S", Kind.ANCHOR: "A", Kind.COMPRESSED: "C", Kind.SUMMARY: "M", Kind.RECENT: "R", Kind.OLD: "O", Kind.RECALLED: "E",
-    Kind.CURRENT: "+",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ def distribution(plan: Plan) -> str:
             parts[-1] = kind, parts[-1][1] + 1
         else:
             parts.append((kind, 1))
-    return " ".join(f"{LETTERS[kind]}{count}" for kind, count in parts)
+    return " ".join(f"{kind.letter}{count}" for kind, count in parts)
 
 
 def make(name: str, order: Order, load: Loader) -> list[Path]:
@@ -123,7 +119,7 @@ def draw(found: Sequence[Cache], title: str) -> Any:
         _strip(axis, one, tallest)
     axes[-1][0].set_xlabel("block (0.75 s)")
     used = [kind for kind in Kind if any(kind in plan.kinds() for one in found for plan in one.plans)]
-    handles = [Patch(color=COLOURS[kind], label=f"{LETTERS[kind]}  {kind.value}") for kind in used]
+    handles = [Patch(color=kind.colour, label=f"{kind.letter}  {kind.value}") for kind in used]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=7.5, handlelength=1, columnspacing=1.4)
     figure.suptitle(
         f"Frames that each block attends to, slot by slot from below; {title}", fontsize=8.5, color=style.MUTED, x=0.01, ha="left"
@@ -139,7 +135,7 @@ def _strip(axis: Any, one: Cache, tallest: int) -> None:
     for column, plan in enumerate(one.plans):
         for slot, kind in enumerate(plan.kinds()):
             grid[slot][column] = kinds.index(kind)
-    colours = ListedColormap([COLOURS[kind] for kind in kinds])
+    colours = ListedColormap([kind.colour for kind in kinds])
     axis.imshow(grid, origin="lower", aspect="auto", interpolation="none", cmap=colours, vmin=-0.5, vmax=len(kinds) - 0.5,
                 extent=(-0.5, len(one.plans) - 0.5, 0, tallest))  # fmt: skip
     for before, after in zip(one.plans[:-1], one.plans[1:]):

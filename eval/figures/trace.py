@@ -15,23 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baselines.presets import make_policy, preset, prompt_set
-from echo.cache.plan import Kind, Plan
-from echo.cache.policy import plans
+from echo.cache.kinds import Kind
+from echo.cache.plan import Plan
+from echo.cache.policy import plans, script_of
 from echo.files import ROOT
 from echo.geometry import Geometry
-from echo.routing import script_of
 from echo.scene import Prompt, load_prompts
 
 if TYPE_CHECKING:
     from echo.backbone.load import Backbone
 
 USAGE = "method=NAME task=TASK [blocks=N] [prompt=ID] [method.SETTING=VALUE ...]"
-
-COLOURS = {
-    Kind.SINK: "#8c564b", Kind.ANCHOR: "#1f77b4", Kind.COMPRESSED: "#9467bd", Kind.SUMMARY: "#17becf", Kind.RECENT: "#2ca02c",
-    Kind.OLD: "#c7a76c", Kind.RECALLED: "#d62728", Kind.CURRENT: "#c8c8c8",
-}  # fmt: skip
-"""One colour for each kind of memory, in every picture of the project."""
 
 
 def draw(traced: Sequence[Plan], path: Path, title: str) -> None:
@@ -50,14 +44,14 @@ def draw(traced: Sequence[Plan], path: Path, title: str) -> None:
         for slot, kind in enumerate(plan.kinds()):
             grid[slot][column] = kinds.index(kind)
     figure, axis = pyplot.subplots(figsize=(max(4.0, 0.11 * len(traced) + 2.2), 0.12 * height + 1.3), layout="constrained")
-    colours = ListedColormap([COLOURS[kind] for kind in kinds])
+    colours = ListedColormap([kind.colour for kind in kinds])
     axis.imshow(grid, origin="lower", aspect="auto", interpolation="none", cmap=colours, vmin=-0.5, vmax=len(kinds) - 0.5,
                 extent=(traced[0].block - 0.5, traced[-1].block + 0.5, -0.5, height - 0.5))  # fmt: skip
     for before, after in zip(traced[:-1], traced[1:], strict=True):
         if before.scene != after.scene:
             axis.axvline(after.block - 0.5, color="black", linewidth=0.8)
     used = [kind for kind in kinds if any(kind in plan.kinds() for plan in traced)]
-    axis.legend(handles=[Patch(color=COLOURS[k], label=k.value) for k in used], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    axis.legend(handles=[Patch(color=k.colour, label=k.value) for k in used], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     axis.set(xlabel="block (0.75 s)", ylabel="window slot (latent frames)", title=title)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)

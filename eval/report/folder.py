@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from echo.cache.plan import Kind
 from echo.cache.policy import Policy
 from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
 from eval.metrics import READINGS, described
@@ -28,8 +27,6 @@ BLOCK_FRAMES = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT
 """Video frames of a block."""
 WAYS = ("link", "copy", "relative")
 """How videos come into the folder: hard links (copies where the disk differs), copies, or not at all: the page names those of the store."""
-LETTERS = {kind: chr(ord("a") + index) for index, kind in enumerate(Kind)}
-"""A letter for each kind of memory."""
 SPAN = ("start", "end")
 """First frame of a scene and the one behind its last, beside its scores."""
 FACTS = ("fps", "fps_dit", "block_ms", "generate_s", "score_s", "host", "device", "latents_sha256", "attempt")
@@ -173,7 +170,7 @@ def strip(found: Kept) -> dict[str, Any]:
     return {
         "certain": found.certain,
         "scenes": [block.scene for block in blocks],
-        "kinds": ["".join(LETTERS[kind] for kind in block.kinds) for block in blocks],
+        "kinds": ["".join(kind.letter for kind in block.kinds) for block in blocks],
         "sources": [[source for source, _ in block.keys] for block in blocks],
         "positions": [[position for _, position in block.keys] for block in blocks],
         "faded": [block.faded for block in blocks],

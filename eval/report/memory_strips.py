@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from baselines import registry
-from echo.cache.plan import COMPRESSED, Kind, Plan, Step
+from echo.cache.kinds import Kind, kind_of
+from echo.cache.plan import Plan, Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
 from echo.scene import SceneStart, Transition
@@ -22,8 +23,6 @@ Line = Mapping[str, Any]
 """A line of a trace; see `eval.figures.trace`."""
 WINDOW = 21
 """Frames of a window where the run does not say otherwise."""
-NAMED = {COMPRESSED: Kind.COMPRESSED, "top": Kind.COMPRESSED, "srf": Kind.RECALLED}
-"""Kind of a memory by the letters that its name begins with; any other is a summary."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def _guessed(line: Line) -> Block:
             frame = int(source[1:])
             kinds.append(Kind.CURRENT if frame >= first else Kind.RECENT if frame >= oldest else Kind.ANCHOR)
         else:
-            kinds.append(NAMED.get(source.rstrip("0123456789"), Kind.SUMMARY))
+            kinds.append(kind_of(source))
     return Block(line["scene"], keys, tuple(kinds), 0)
 
 

@@ -7,32 +7,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from echo.cache.plan import Kind
+from echo.cache.kinds import Kind
 from echo.scene import BLOCK_S, FPS, Prompt, TagMeaning
 from eval.figures import style
 from eval.figures.drift import FIRST, drifts
-from eval.figures.trace import COLOURS
 from eval.metrics import READINGS, Column
 from eval.report.cells import ABSENT, DONE, GONE, Method, Part
 from eval.report.cells import Cell as Video
-from eval.report.folder import BLOCK_FRAMES, LETTERS, Folder
+from eval.report.folder import BLOCK_FRAMES, Folder
 from eval.store.records import Run
 from eval.tables.captions import Panel, panels
 from eval.tables.grid import Grid, Row, sections
 
 WINDOW = 9
 """Blocks of the moving mean of drift curves, as of `eval.figures.drift`."""
-NAMES = {
-    Kind.SINK: "sink",
-    Kind.ANCHOR: "anchors",
-    Kind.COMPRESSED: "compressed",
-    Kind.SUMMARY: "summary",
-    Kind.RECENT: "recent",
-    Kind.OLD: "old scene",
-    Kind.RECALLED: "recalled",
-    Kind.CURRENT: "this block",
-}
-"""Kinds of memory as people call them."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +203,7 @@ def _start(start: dict[str, Any]) -> dict[str, Any]:
 
 def constants() -> dict[str, Any]:
     """What the page's script must know beside the parts: sizes, colours, kinds, measures."""
-    used = {LETTERS[kind]: {"name": NAMES[kind], "colour": COLOURS[kind]} for kind in Kind}
+    used = {kind.letter: {"name": kind.words, "colour": kind.colour} for kind in Kind}
     measures = {name: words for name, (words, _) in READINGS.items()}
     return {"fps": FPS, "block_frames": BLOCK_FRAMES, "block_s": BLOCK_S, "kinds": used, "measures": measures,
             "series": list(style.SERIES), "window": WINDOW}  # fmt: skip

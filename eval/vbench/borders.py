@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
-from echo.clock import scene_spans
+from echo.geometry import scene_spans
 from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
 from eval.vbench.measure import Span
 from eval.vbench.scorer import spans_of

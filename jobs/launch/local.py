@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from echo.cache.policy import script_of
 from echo.files import write_atomic
-from echo.routing import script_of
 from echo.scene import Prompt
 from jobs.launch.pool import Pool
 from jobs.spec import backbones

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from echo.refusals import nearest
-from echo.routing import Router, Routing
+from echo.routing import Router
 from echo.scene import Prompt, load_prompts
 from jobs.live.order import LiveOrder, loopback
 from jobs.live.session import refuse
@@ -89,7 +89,7 @@ def _parted(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 def _job(given: Sequence[str]) -> tuple[Job, list[str]]:
     """The job, and what a session has to add to the settings so that nobody is overruled and nothing is foreseen."""
     job = prepare(_plain(given))
-    routing: Routing | None = getattr(job.policy, "routing", None)
+    routing = job.policy.routed_by
     extra = [] if routing is None or routing.causal else ["method.routing.causal=true"]
     extra += [] if routing is None or routing.router is Router.tags else ["method.routing.router=tags"]
     extra = [word for word in extra if not any(one.startswith(word.partition("=")[0] + "=") for one in given)]

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 from echo.scene import Prompt
 from jobs.live.order import LiveOrder, loopback
 from jobs.live.player import Player
-from jobs.live.session import Scene, Session, can_recall
+from jobs.live.session import Scene, Session
 from jobs.live.view import entered, legend
 from jobs.work import models
 
@@ -32,7 +32,7 @@ def about(asked: LiveOrder) -> dict[str, Any]:
     method = asked.job.policy.label or config.method.name
     return {
         "method": method, "backbone": config.backbone.label, "seed": config.seed, "id": asked.name, "legend": legend(),
-        "recalls": can_recall(asked.job), "ideas": stories(asked.job.prompt_set[:IDEAS]),
+        "recalls": asked.job.policy.recalls, "ideas": stories(asked.job.prompt_set[:IDEAS]),
     }  # fmt: skip
 
 

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from data.world.film import Render
 from echo.backbone.interface import features
 from echo.cache.plan import Plan
+from echo.cache.policy import script_of
 from echo.files import write_atomic
 from echo.generate import begin
 from echo.refusals import nearest
-from echo.routing import Router, Routing, automatic, enter, oldest, script_of
+from echo.routing import Router, Routing, automatic, enter, oldest
 from echo.scene import BLOCK_S, FPS, TAGS, Prompt, SceneStart, TagMeaning, Transition
 from jobs.spec.plan import Job
 from jobs.work.blocks import developed
@@ -86,17 +87,11 @@ def refuse(job: Job) -> None:
     policy, name = job.policy, job.config.method.name
     if isinstance(policy, Render):
         raise ValueError(f"method={name}: renders a film whose script is known beforehand; nearest that is live is method=oracle")
-    routing: Routing | None = getattr(policy, "routing", None)
+    routing = policy.routed_by
     if routing is not None and not routing.causal:
         raise ValueError(f"method={name}: its router reads scenes that nobody has said yet; nearest is method.routing.causal=true")
     if routing is not None and routing.router is not Router.tags:
         raise ValueError(f"method={name}: its router overrules whoever names a transition; nearest is method.routing.router=tags")
-
-
-def can_recall(job: Job) -> bool:
-    """Whether the policy takes an ended scene back by its number."""
-    remembered = getattr(getattr(job.policy, "recall_frame", None), "fusion", None)
-    return getattr(job.policy, "routing", None) is not None and remembered != "none"
 
 
 class Session:
@@ -124,7 +119,7 @@ class Session:
         """
         refuse(job)
         self.job, self.backbone, self.name, self.words = job, backbone, name, tuple(words)
-        settings: Routing = getattr(job.policy, "routing", None) or Routing(causal=True)
+        settings = job.policy.routed_by or Routing(causal=True)
         self._named = settings
         self._thresholds = settings if threshold is None else replace(settings, threshold_smooth=threshold, threshold_recall=threshold)
         self._embed = partial(features, backbone.text)
@@ -151,7 +146,7 @@ class Session:
     @property
     def pool(self) -> range:
         """Scenes that can be recalled by what is said now: those that have begun, as far back as the policy remembers."""
-        if not can_recall(self.job):
+        if not self.job.policy.recalls:
             return range(0)
         return range(oldest(len(self.scenes), self._named), len(self.scenes))
 
@@ -183,7 +178,7 @@ class Session:
             transition = transition or Transition.recall
             if transition is not Transition.recall:
                 raise ValueError(f"scene {recalls} is named and {transition} recalls none; nearest is recall")
-        if transition is Transition.recall and not can_recall(self.job):
+        if transition is Transition.recall and not self.job.policy.recalls:
             raise ValueError(f"method={self.job.config.method.name}: keeps no ended scene to recall; nearest is smooth or hard here")
         if not self.scenes:
             if transition is Transition.recall:
@@ -192,9 +187,9 @@ class Session:
         texts, starts = [*(scene.text for scene in self.scenes), text], [scene.start for scene in self.scenes]
         if transition is None:
             transition, recalls = automatic(texts, starts, self._thresholds, self._embed)
-            if transition is Transition.recall and not can_recall(self.job):
+            if transition is Transition.recall and not self.job.policy.recalls:
                 transition, recalls = Transition.hard, None
-        if getattr(self.job.policy, "routing", None) is None:
+        if self.job.policy.routed_by is None:
             return SceneStart(self.blocks, transition)
         return SceneStart(self.blocks, *enter(texts, len(self.scenes), transition, self._named, self._embed, recalls))
 

@@ -11,19 +11,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from echo.cache.plan import Kind, Plan
-from eval.figures.trace import COLOURS
+from echo.cache.kinds import Kind
+from echo.cache.plan import Plan
 from jobs.live.session import Made, Scene
 
 SMALL_PX = 128
 """Frames up to this height go to the page without loss, and are enlarged there pixel by pixel."""
 THUMB_PX = 96
 QUALITY = 88
-NAMES = {
-    Kind.SINK: "sink", Kind.ANCHOR: "anchors", Kind.COMPRESSED: "compressed", Kind.SUMMARY: "summary", Kind.RECENT: "recent",
-    Kind.OLD: "of the scene before", Kind.RECALLED: "recalled", Kind.CURRENT: "this block",
-}  # fmt: skip
-"""Kinds of memory in words."""
 
 
 def picture(image_HWC: NDArray[np.uint8]) -> str:
@@ -53,7 +48,7 @@ def strip(plan: Plan) -> list[list[Any]]:
 
 def legend() -> list[list[str]]:
     """[kind, its name, its colour], as pictures of traces have them."""
-    return [[kind.value, NAMES[kind], COLOURS[kind]] for kind in Kind]
+    return [[kind.value, kind.words, kind.colour] for kind in Kind]
 
 
 def entered(scene: Scene) -> str:

@@ -9,20 +9,17 @@ is loaded; the larger is the run's peak. Gigabytes are of 1000^3 bytes.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from baselines.deep_forcing import DeepForcing
 from echo.backbone.sizes import CELL_PX, WanConfig
-from echo.cache.plan import Plan, Step
+from echo.cache.kinds import MemoryName, Source
+from echo.cache.plan import Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
-from echo.memory.settings import Fusion
-from echo.policy import Echo
-from echo.scene import Script, Transition
-from jobs.memory.parts import BYTES, FLOAT, CodecMemory, TaehvMemory, TextMemory, frame_bytes, network_parameters, pass_bytes, states
+from echo.scene import Script
+from jobs.memory.parts import BYTES, CodecMemory, TaehvMemory, TextMemory, frame_bytes, network_parameters, pass_bytes, states
 
 GB = 1000**3
 PLACE = 8
@@ -66,7 +63,8 @@ class Setup:
 class Walk:
     """The most that a rollout of a script asks of the cache at any time, in frames; all from plans, without a model.
 
-    stored: frames in the store, the running block among them. named: memories kept by name. context: past frames attended to.
+    stored: frames in the store, the running block among them. named: memories kept by name; named_placed: those that keep
+    their tokens' places. context: past frames attended to.
     candidates: frames that a selection chooses from. recache: frames of a recache's pass. chosen: frames' worth of tokens of a
     selection; copied: the same, of selections whose candidates are memories too, so that a shared window keeps copies. placed: the same,
     of tokens that keep their own row and column.
@@ -74,6 +72,7 @@ class Walk:
 
     stored: int
     named: int
+    named_placed: int
     context: int
     candidates: int
     recache: int
@@ -85,7 +84,7 @@ class Walk:
 def walk(policy: Policy, geometry: Geometry, script: Script) -> Walk:
     """Plan every block of a script and look at what the plans keep."""
     starts = {start.block: scene for scene, start in enumerate(script.starts)}
-    scene, stored, named = 0, set[int | str](), set[str]()
+    scene, stored, named = 0, set[Source](), set[MemoryName]()
     most = dict.fromkeys((f.name for f in dataclasses.fields(Walk)), 0)
     for block in range(script.blocks):
         scene = starts.get(block, scene)
@@ -93,27 +92,21 @@ def walk(policy: Policy, geometry: Geometry, script: Script) -> Walk:
         recache = policy.recache(step) if block in starts and block else None
         plan = policy.plan(step)
         stored = stored & plan.keep | set(range(plan.first_frame, plan.first_frame + len(plan.queries)))
-        named |= {name for name in plan.keep if isinstance(name, str) and _exists(name, policy, step, plan)}
+        named |= {name for name in plan.keep if isinstance(name, MemoryName)}
         found = {
             "stored": len(stored),
             "named": len(named),
+            "named_placed": sum(name.placed for name in named),
             "context": max(len(plan.context), len(recache.context) if recache else 0),
             "recache": len(recache.queries) if recache else 0,
         }
         if (selection := plan.selection) is not None:
-            copies = any(isinstance(source, str) for source in selection.candidates)
+            copies = any(isinstance(source, MemoryName) for source in selection.candidates)
             found |= {"candidates": len(selection.candidates), "chosen": selection.frames}
             found |= {"copied": selection.frames if copies else 0, "placed": selection.frames if selection.own_spatial else 0}
         most = {name: max(value, found.get(name, 0)) for name, value in most.items()}
         stored, named = stored & plan.keep, named & plan.keep
     return Walk(**most)
-
-
-def _exists(name: str, policy: Policy, step: Step, plan: Plan) -> bool:
-    """Whether a memory that a plan would keep is there by the end of its block; plans also name what does not exist yet."""
-    if (ended := re.fullmatch(r"srf(\d+)", name)) is not None:
-        return int(ended[1]) < step.scene and isinstance(policy, Echo) and policy.recall_frame.fusion is not Fusion.none
-    return plan.selection is not None or any(slot.source == name for slot in plan.context)
 
 
 @dataclass(frozen=True)
@@ -227,8 +220,8 @@ def forecast(setup: Setup) -> Forecast:
         store=setup.store_frames * frame,
         window=geometry.window_frames * frame_bytes(geometry, batch, item, layers),
         chosen=_chosen(setup, most, frame),
-        named=most.named * (frame + _places(setup.policy, geometry, batch)),
-        statistics=statistics(setup.policy, geometry, batch, item),
+        named=most.named * frame + most.named_placed * geometry.layers * batch * geometry.tokens_per_frame * PLACE,
+        statistics=setup.policy.memory_bytes(geometry, batch, item),
         passes=pass_bytes(network, geometry, batch, item, context=most.context, candidates=most.candidates, queries=queries),
         text=setup.text.parameters * BYTES[setup.text_dtype],
         text_work=setup.text.work(network.text_len, BYTES[setup.text_dtype]),
@@ -245,24 +238,6 @@ def _chosen(setup: Setup, most: Walk, frame: int) -> int:
     g = setup.geometry
     places = g.layers * setup.batch * g.tokens_per_frame * PLACE
     return (most.copied * frame if most.copied else most.chosen * places) + most.placed * places
-
-
-def _places(policy: Policy, geometry: Geometry, batch: int) -> int:
-    """Bytes of the places of one named memory: only chosen tokens have some."""
-    return geometry.layers * batch * geometry.tokens_per_frame * PLACE if isinstance(policy, DeepForcing) else 0
-
-
-def statistics(policy: Policy, geometry: Geometry, batch: int, item: int) -> int:
-    """Bytes that a policy keeps beside frames: sums and weights of Echo, the last queries and counts of Deep-Forcing."""
-    width, tokens = geometry.heads * geometry.head_dim, geometry.tokens_per_frame
-    if isinstance(policy, Echo):
-        sums = width + width // 2 * 4  # queries, magnitudes twice, and a complex centre; all by pairs but the first
-        old = max(policy.fading(transition).old_recent for transition in Transition) + 1  # the recall frame stands before them
-        return geometry.layers * batch * (sums * FLOAT + 2 * old * tokens * FLOAT)
-    if isinstance(policy, DeepForcing) and policy.budget_frames:
-        past = policy.recent_frames - geometry.frames_per_block
-        return geometry.layers * batch * tokens * (past * width * item + policy.compressed_frames * PLACE)
-    return 0
 
 
 def gb(size: float) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 from collections.abc import Sequence
 from typing import Any
 
 from echo.backbone import sizes
-from echo.cache.policy import held_frames, plans
-from echo.routing import Feature, Routing, script_of
+from echo.cache.policy import held_frames, plans, script_of
+from echo.routing import Feature
 from jobs.memory.forecast import Forecast, Setup, forecast, gb
 from jobs.memory.measured import Meter
 from jobs.memory.parts import codec_sizes, text_sizes
@@ -38,10 +37,7 @@ class JobMemory:
 def forecast_of(job: Job) -> Forecast:
     """Memory of a job, by its longest prompt."""
     config, parts = job.config, backbones.parts_of(job.config)
-    policy = job.policy
-    routing: Routing | None = getattr(policy, "routing", None)
-    if routing is not None:  # which scene is recalled changes no size, and the encoder is not loaded for it
-        policy = dataclasses.replace(policy, routing=dataclasses.replace(routing, feature=Feature.idf))  # type: ignore[call-arg]
+    policy = job.policy.routed(feature=Feature.idf)  # which scene is recalled changes no size, and the encoder is not loaded for it
     script = max((script_of(prompt, policy) for prompt in job.asked), key=lambda script: (script.blocks, len(script.starts)))
     geometry = backbones.geometry(config)
     return forecast(

@@ -13,12 +13,10 @@ from typing import Any
 
 from baselines.registry import find
 from echo.backbone.headers import layers_of, misfit, read_header, shapes_of
-from echo.cache.policy import Policy
-from echo.clock import scene_spans
+from echo.cache.policy import Policy, script_of
 from echo.files import ROOT, digest
-from echo.geometry import Geometry
+from echo.geometry import Geometry, scene_spans
 from echo.refusals import nearest
-from echo.routing import script_of
 from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_blocks
 from echo.settings import build
 from eval.protocol import scopes

@@ -100,7 +100,7 @@ class Stream:
         own = rope.frame_table(plan.queries, g.grid_height, g.grid_width, g.head_dim).to(device)
         if not plan.context:
             return CachedAttention(None, None, own)
-        past = [self.cache[int(slot.source)] for slot in plan.context]
+        past = [self.cache[slot.source] for slot in plan.context if isinstance(slot.source, int)]
         places = [int(slot.position or 0) for slot in plan.context]
         turn = rope.frame_table(places, g.grid_height, g.grid_width, g.head_dim).to(device)
         keys, values = (torch.cat(parts, dim=2) for parts in zip(*past, strict=True))

@@ -6,8 +6,9 @@ import pytest
 
 from baselines.memrope import MemRope
 from baselines.presets import CONF
-from echo.cache.plan import Kind, Step
-from echo.routing import script_of
+from echo.cache.kinds import Kind, chosen
+from echo.cache.plan import Step
+from echo.cache.policy import script_of
 from echo.scene import SceneStart, load_prompts
 from tests.helpers.policies import GEOMETRIES, HARD, RECALL, S, at, make, recache, vector
 
@@ -66,7 +67,7 @@ def test_deep_forcing_compresses_every_other_block() -> None:
     sink = " ".join(f"{f}@{f + 5}" for f in range(10))
     assert vector(second) == sink + " top0@None top1@None 20@20 21@21 22@22 23@23 24@24 25@25 26@26"
     third = at("deep_forcing_official", 9)
-    assert third.selection is not None and third.selection.candidates == ("top0", "top1", 20, 21, 22, 23, 24, 25)
+    assert third.selection is not None and third.selection.candidates == (chosen(0), chosen(1), 20, 21, 22, 23, 24, 25)
     assert [len(at("deep_forcing_official", b).context) + 3 for b in range(5, 12)] == [18, 21, 16, 19, 16, 19, 16]
     assert [slot.position for slot in at("deep_forcing_official", 15).context[:10]] == list(range(29, 39))
     unified = at("deep_forcing_official", 9, unify_positions=True)

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from baselines.infinity_rope import InfinityRope
-from baselines.memrope import MemRope
+from baselines.memrope import MEANS, MemRope
 from baselines.oracle import Oracle
 from baselines.presets import CONF
 from echo.backbone.wan import WanConfig, WanModel
-from echo.cache.plan import COMPRESSED, Plan, Step
+from echo.cache.kinds import COMPRESSED, MemoryName, chosen, recall_of
+from echo.cache.plan import Plan, Step
 from echo.cache.policy import Policy, held_frames, plans
 from echo.geometry import Geometry
 from echo.memory.settings import Encoding, Fusion
@@ -32,12 +33,12 @@ def test_every_preset_has_a_row() -> None:
     assert {name for name, _ in PRESETS} == {path.stem for path in Path(CONF / "method").glob("*.yaml")} - rendered
 
 
-def made_by_hooks(policy: Policy, plan: Plan, script: Script) -> set[str]:
+def made_by_hooks(policy: Policy, plan: Plan, script: Script) -> set[MemoryName]:
     """Named memories that the device side makes before the block."""
     begins = plan.block in [start.block for start in script.starts[1:]]
     if isinstance(policy, Echo):
-        return {f"srf{plan.scene - 1}"} if begins and policy.recall_frame.fusion is not Fusion.none else set()
-    return {"long", "short"} if isinstance(policy, MemRope) and 3 * plan.block >= policy.window_frames else set()
+        return {recall_of(plan.scene - 1)} if begins and policy.recall_frame.fusion is not Fusion.none else set()
+    return set(MEANS) if isinstance(policy, MemRope) and 3 * plan.block >= policy.window_frames else set()
 
 
 @pytest.mark.parametrize("story", SCRIPTS)
@@ -58,7 +59,7 @@ def test_plans_keep_their_promises(name: str, changes: dict[str, object], story:
             wanted = {slot.source for slot in plan.context} - {COMPRESSED}
             if plan.selection:
                 wanted |= set(plan.selection.candidates)
-                held |= {f"top{rank}" for rank in range(plan.selection.frames)}
+                held |= {chosen(rank) for rank in range(plan.selection.frames)}
             recache = policy.recache(Step(plan.block, script.starts[: plan.scene + 1], sizes)) if plan.block else None
             if recache is not None and plan.block in [start.block for start in script.starts]:
                 again = set(range(recache.first_frame + recache.unseen, first))

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from echo.backbone.wan import WanModel
-from echo.cache.plan import COMPRESSED, Kind, Step
+from echo.cache.kinds import COMPRESSED, Kind, MemoryName, recall_of
+from echo.cache.plan import Step
 from echo.geometry import Geometry
 from echo.noise import keyed_noise
 from echo.policy import Echo
@@ -27,7 +28,7 @@ def test_echo_fills_then_rolls() -> None:
 
 def test_echo_counts_from_the_scene() -> None:
     first, later = at("echo", 9), at("echo", 22, SceneStart(13, HARD, None, 45))
-    assert [[f"f{int(s[1:]) - 39}" if s != COMPRESSED else s, p] for s, p in later.key_positions()] == first.key_positions()
+    assert [[f"f{int(s[1:]) - 39}" if s != str(COMPRESSED) else s, p] for s, p in later.key_positions()] == first.key_positions()
 
 
 def test_echo_enters_scenes_with_old_memory() -> None:
@@ -52,7 +53,7 @@ def test_a_smooth_chain_carries_its_first_scene() -> None:
 
 def test_compressed_tokens_at_the_current_time() -> None:
     plan = at("echo_paper", 9)
-    assert [p for s, p in plan.key_positions() if s == COMPRESSED] == [18, 18, 18] and plan.queries == (18, 19, 20)
+    assert [p for s, p in plan.key_positions() if s == str(COMPRESSED)] == [18, 18, 18] and plan.queries == (18, 19, 20)
     assert plan.selection is not None and plan.selection.own_spatial
 
 
@@ -67,8 +68,8 @@ def test_a_long_smooth_chain_keeps_its_head() -> None:
     assert isinstance(policy, Echo)
     starts = (SceneStart(0), *(SceneStart(2 * i, S) for i in range(1, 80)))
     plan = policy.plan(Step(158, starts, GEOMETRIES[0]))
-    assert plan.key_positions()[0] == ["srf0", 0] and "srf0" in plan.keep and "srf1" not in plan.keep
-    assert len([name for name in plan.keep if isinstance(name, str)]) == 65
+    assert plan.key_positions()[0] == ["srf0", 0] and recall_of(0) in plan.keep and recall_of(1) not in plan.keep
+    assert len([name for name in plan.keep if isinstance(name, MemoryName)]) == 65
 
 
 def test_a_recall_out_of_the_pool_is_refused(model: WanModel, geometry: Geometry, texts: torch.Tensor) -> None:

@@ -11,7 +11,8 @@ from torch.nn import functional as fn
 
 from echo.backbone import rope
 from echo.backbone.wan import WanModel
-from echo.cache.plan import COMPRESSED, Kind, Plan, Selection, Slot
+from echo.cache.kinds import COMPRESSED, Kind, MemoryName
+from echo.cache.plan import Plan, Selection, Slot
 from echo.cache.policy import Memory
 from echo.cache.store import FrameStore, Named
 from echo.cache.window import Pass, Window
@@ -23,7 +24,7 @@ from echo.scene import Transition
 from tests.helpers.compare import report
 from tests.helpers.policies import make
 
-ANSWER = Slot(2, 0, Kind.ANCHOR), Slot("gem", 1, Kind.RECALLED), Slot(COMPRESSED, 2, Kind.COMPRESSED), Slot(0, 9, Kind.RECENT)
+ANSWER = Slot(2, 0, Kind.ANCHOR), Slot(MemoryName("gem"), 1, Kind.RECALLED), Slot(COMPRESSED, 2, Kind.COMPRESSED), Slot(0, 9, Kind.RECENT)
 
 
 class Fixed(Memory):
@@ -50,7 +51,7 @@ def test_window_equals_attention_written_out(geometry: Geometry, own_spatial: bo
     for layer in range(2):
         store.write(layer, [0, 1, 2], past_k, past_v)
     for layer in range(2):
-        store.remember("gem", layer, Named(gem[0], gem[1]))
+        store.remember(MemoryName("gem"), layer, Named(gem[0], gem[1]))
     store.admit([3, 4, 5])
     index = torch.tensor([[0, 2, 5, 7, 8, 11], [1, 3, 4, 6, 9, 10]])
     fade = torch.rand(2, tokens, generator=rng)

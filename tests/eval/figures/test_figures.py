@@ -16,6 +16,7 @@ import torch
 
 from baselines.presets import make_policy
 from echo.backbone.load import BackboneFile, load
+from echo.cache.kinds import recall_of
 from echo.files import ROOT
 from echo.generate import generate
 from echo.recording import Recorder
@@ -80,7 +81,7 @@ def test_fading_weights_by_hand(backbone, method, tag):
     srf = None
     for block in generate(backbone, policy, [prompt(tag)], 0, watch=watch):
         if block.index == 12:  # the recall frame is in the store from here on
-            srf = [store["k"].named(layer, "srf0").k[0].double().numpy() for layer in (0, 1)]
+            srf = [store["k"].named(layer, recall_of(0)).k[0].double().numpy() for layer in (0, 1)]
             break
     low, high = (0.8, 0.95) if tag == "" else (0.55, 0.9)
     for layer in (0, 1):

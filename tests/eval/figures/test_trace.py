@@ -40,9 +40,9 @@ def test_the_picture_has_every_kind_in_its_colour(tmp_path: Path, capsys: pytest
     lines(capsys, "method=infinity_rope", "task=hard", "--png", str(path))
     pixels = {tuple(round(255 * float(c)) for c in pixel) for pixel in image.imread(path)[..., :3].reshape(-1, 3)}
     for kind in (trace.Kind.RECENT, trace.Kind.CURRENT):
-        colour = trace.COLOURS[kind].removeprefix("#")
+        colour = kind.colour.removeprefix("#")
         assert tuple(int(colour[i : i + 2], 16) for i in (0, 2, 4)) in pixels
-    sink = trace.COLOURS[trace.Kind.SINK].removeprefix("#")
+    sink = trace.Kind.SINK.colour.removeprefix("#")
     assert tuple(int(sink[i : i + 2], 16) for i in (0, 2, 4)) not in pixels
 
 

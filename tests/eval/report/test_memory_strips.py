@@ -7,11 +7,10 @@ import json
 import pytest
 
 from baselines.presets import make_policy, prompt_set
-from echo.cache.plan import Kind
-from echo.cache.policy import plans
+from echo.cache.kinds import Kind
+from echo.cache.policy import plans, script_of
 from echo.files import ROOT
 from echo.geometry import Geometry
-from echo.routing import script_of
 from echo.scene import load_prompts
 from eval.report import memory_strips
 

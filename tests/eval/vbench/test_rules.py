@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from echo.clock import scene_spans
+from echo.geometry import scene_spans
 from eval.measures.formulas import consistency, is_dynamic, sampling_step
 from eval.protocol import TASKS
 from eval.vbench.kit import Kit, Wish

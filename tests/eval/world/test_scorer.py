@@ -11,7 +11,7 @@ import torch
 
 from data.world.render import Truth, clip, draw_place, render
 from data.world.words import Words, sentence
-from echo.clock import scene_spans
+from echo.geometry import scene_spans
 from eval.measures.formulas import consistency, pair_consistency
 from eval.protocol import TASKS
 from eval.world.scorer import EmbeddedScorer

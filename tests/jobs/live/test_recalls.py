@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from echo.routing import script_of
+from echo.cache.policy import script_of
 from echo.scene import Prompt, SceneStart, TagMeaning, Transition, parse_prompt
 from jobs.live.session import record
 from jobs.spec.compose import sweep as composed

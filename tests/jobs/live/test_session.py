@@ -13,7 +13,7 @@ from echo.routing import Routing, automatic
 from echo.scene import SceneStart, TagMeaning, Transition, load_prompts
 from eval.figures.trace import shipped_backbone
 from jobs.live import command as live
-from jobs.live.session import Refused, Session, can_recall
+from jobs.live.session import Refused, Session
 from jobs.work import models
 from tests.helpers.live import A, B, C, film, replayed
 
@@ -48,7 +48,7 @@ def test_the_last_word_before_a_block_counts(opened):
 @pytest.mark.parametrize("method", ["echo", "echo_official", "oracle", "self_forcing_recache"])
 def test_the_script_makes_the_same_bytes_as_a_normal_run(opened, tmp_path, method):
     session = opened(method)
-    recalls = can_recall(session.job)
+    recalls = session.job.policy.recalls
     for text, transition, recalled, blocks in [
         (A, None, None, 9),
         (B, "hard", None, 2),
@@ -118,7 +118,7 @@ def test_a_method_without_a_pool_says_so(opened):
     film(session, 1)
     with pytest.raises(ValueError, match="method=self_forcing: keeps no ended scene to recall; nearest is smooth or hard"):
         session.say(B, recalls=0)
-    assert not session.pool and not can_recall(opened("echo_recall_none").job)
+    assert not session.pool and not opened("echo_recall_none").job.policy.recalls
     session.say(B)
     assert session.pending is not None and session.pending.start.recalls is None
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from echo.clock import block_of, latent_frame, pixel_frames, scene_spans, span
+from echo.geometry import block_of, latent_frame, pixel_frames, scene_spans, span
 from echo.scene import DurationRule, scene_blocks
 
 MILLION = 1_000_000
