@@ -1,7 +1,8 @@
-"""Policies by the names of conf/method, without Hydra: what `eval.figures.trace`, `eval.audit.replay` and the benchmarks read."""
+"""Presets by name: the files of conf/method, and the ablations of conf/ablations.yaml, each a base and a change."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,12 +15,30 @@ from echo.refusals import nearest
 CONF = ROOT / "conf"
 
 
+@cache
+def ablations() -> dict[str, dict[str, Any]]:
+    """What would stand in the file of each ablation, by the name BASE_CHANGE: base, name, label and change."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(CONF / "ablations.yaml"))
+    files = {}
+    for base in content["bases"]:
+        start = preset("method", base)["label"].replace("Echo-Forcing", "Echo")
+        for change, settings in content["changes"].items():
+            own = {"defaults": [base, "_self_"], "name": f"{base}_{change}", "label": f"{start}, {settings['label']}"}
+            files[f"{base}_{change}"] = settings | own
+    return files
+
+
+def choices(group: str) -> list[str]:
+    """All values of a config group, by name."""
+    return sorted([*(path.stem for path in (CONF / group).glob("*.yaml")), *(ablations() if group == "method" else ())])
+
+
 def preset(group: str, name: str) -> dict[str, Any]:
-    """One YAML of a config group upon those that its defaults name. Raises ValueError that names the nearest choice."""
-    known = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-    if name not in known:
+    """One choice of a config group upon those that its defaults name. Raises ValueError that names the nearest choice."""
+    path = CONF / group / f"{name}.yaml"
+    if not path.is_file() and name not in (known := choices(group)):
         raise ValueError(f"unknown {group} {name!r}; nearest is {nearest(name, known)!r} of {', '.join(known)}")
-    content = OmegaConf.load(CONF / group / f"{name}.yaml")
+    content = OmegaConf.load(path) if path.is_file() else OmegaConf.create(ablations()[name])
     assert isinstance(content, DictConfig)
     bases = [base for base in content.pop("defaults", []) if isinstance(base, str) and base != "_self_"]  # others are of other groups
     merged = OmegaConf.to_container(OmegaConf.merge(*(preset(group, base) for base in bases), content))

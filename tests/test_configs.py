@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from baselines.presets import choices, preset
 from echo.files import ROOT
 from eval.protocol import TASKS
 from jobs.launch import sweep as command
@@ -39,15 +41,41 @@ def composed(words: list[str]) -> dict:
         return OmegaConf.to_container(compose("config", words), resolve=True)
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name in GROUPS], ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_every_choice_composes_and_passes_the_check(path, toy):
-    plain = composed([f"{path.parent.name}={path.stem}"])
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in GROUPS for name in choices(group)])
+def test_every_choice_composes_and_passes_the_check(group, name):
+    plain = composed([f"{group}={name}"])
     config = from_plain(plain)
-    assert getattr(config, path.parent.name).name == path.stem, "a file's name is the value that people type"
+    assert getattr(config, group).name == name, "a file's name is the value that people type"
     for _, enters, _ in identity.leaves(config):
         assert enters in identity.ENTERS
-    if path.parent.name == "method":
-        prepare(composed([f"method={path.stem}", "eval=none", *toy]))
+    if group == "method":
+        assert plain["method"] == preset("method", name), "Hydra's way and the way without it"
+
+
+def test_names_of_runs_are_those_of_older_stores():
+    """A preset's run, on its own backbone, seed 0: recorded when its presets were files of their own."""
+    recorded = json.loads((ROOT / "tests" / "golden" / "run_ids.json").read_text(encoding="utf-8"))
+    bases = {name: composed([f"method={name}", "prompts=1"]) for name in ("echo", "longlive")}
+    found = {}
+    for name in choices("method"):
+        plain = bases["longlive" if name.startswith("longlive") else "echo"]
+        found[name] = prepare(plain | {"method": preset("method", name)}).run_id
+    assert {name for name in recorded if found.get(name) != recorded[name]} == set()
+    assert set(found) == set(recorded), "a new preset adds its name here"
+
+
+def test_an_ablation_is_its_base_and_its_change():
+    """Whatever changes in the base is in the ablation, but for what that changes; its name and its label tell both."""
+    content = OmegaConf.to_container(OmegaConf.load(CONF / "ablations.yaml"))
+    before_of = {base: preset("method", base) for base in content["bases"]}
+    for base, change in itertools.product(content["bases"], content["changes"]):
+        before, after = before_of[base], preset("method", f"{base}_{change}")
+        own = dict(content["changes"][change])
+        assert after["label"] == f"{before['label'].replace('Echo-Forcing', 'Echo')}, {own.pop('label')}"
+        kept = set(before) - set(own) - {"name", "label"}
+        assert {key: after[key] for key in kept} == {key: before[key] for key in kept} and set(after) == set(before) | set(own)
+        for key, value in own.items():
+            assert after[key] == ({**before[key], **value} if isinstance(value, dict) else value)
 
 
 @pytest.mark.parametrize("name", ["longlive", "longlive_flush", "longlive_echo", "longlive_echo_recall_none"])

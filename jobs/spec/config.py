@@ -6,6 +6,7 @@ runs from these declarations, so a new field cannot slip past a stored result un
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from echo.settings import build
 
 RANDOM = "random"
 """Stands for a file where weights are drawn and not read."""
+
+sys.path.insert(0, str(Path(__file__).with_name("plugins")))  # whoever composes a configuration finds the ablations among its methods
 
 
 def pixels() -> Any:

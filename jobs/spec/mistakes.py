@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from baselines.presets import choices
 from echo.refusals import suggestion
 from jobs.spec.compose import CONF, defaults, plain_file
 
@@ -68,7 +69,7 @@ def _mistake(override: Override, multirun: bool) -> str | None:
     if key.startswith(("hydra.", "hydra/", "method.")):
         return None
     if (CONF / key).is_dir():
-        options = sorted(path.stem for path in (CONF / key).glob("*.yaml"))
+        options = choices(key)
         for value in _values(override):
             if value not in (*options, "null", "None"):
                 return f"{key}={value}: no such {key}; {suggestion(value, options)}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from baselines.presets import choices
 from data import published
 from data.published import Side, claims, numbers, ours, unmapped
-from echo.files import ROOT
 from eval.protocol import TASKS
 
 
@@ -59,7 +59,7 @@ def test_every_name_is_mapped_or_listed_with_a_reason():
 
 
 def test_our_names_exist():
-    presets = {path.stem for path in (ROOT / "conf" / "method").glob("*.yaml")}
+    presets = choices("method")
     for claim in claims():
         for side in (claim.first, claim.second):
             preset = ours("method", side.method, claim.table)

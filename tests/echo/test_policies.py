@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from baselines.infinity_rope import InfinityRope
 from baselines.memrope import MEANS, MemRope
 from baselines.oracle import Oracle
-from baselines.presets import CONF
+from baselines.presets import CONF, ablations, choices
 from echo.backbone.wan import WanConfig, WanModel
 from echo.cache.kinds import COMPRESSED, MemoryName, chosen, recall_of
 from echo.cache.plan import Plan, Step
@@ -29,8 +29,11 @@ from tests.helpers.policies import GEOMETRIES, HARD, PRESETS, RECALL, SCRIPTS, S
 
 
 def test_every_preset_has_a_row() -> None:
+    """Every method, and every ablation of echo itself; those of other bases where their tables show them."""
     rendered = {"render_truth", "render_other", "render_shuffled"}  # no policies: tests/data/world/test_film.py
-    assert {name for name, _ in PRESETS} == {path.stem for path in Path(CONF / "method").glob("*.yaml")} - rendered
+    rows, known = {name for name, _ in PRESETS}, set(choices("method"))
+    changes = OmegaConf.load(CONF / "ablations.yaml").changes
+    assert known >= rows >= (known - set(ablations()) | {f"echo_{change}" for change in changes}) - rendered
 
 
 def made_by_hooks(policy: Policy, plan: Plan, script: Script) -> set[MemoryName]:

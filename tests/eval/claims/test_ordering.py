@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from baselines.presets import choices
+from baselines.presets import preset as preset_of
 from data.published import Claim, Side, claims
 from echo.files import ROOT
 from eval.claims import ordering, verdicts
@@ -146,13 +148,13 @@ def test_variant_of_too_few_videos_is_marked(tmp_path):
 
 
 def test_variants_exist_and_the_experiment_runs_nothing_that_is_not_read():
-    presets = {path.stem for path in (ROOT / "conf" / "method").glob("*.yaml")}
+    presets = set(choices("method"))
     pairs = {(r.base, r.variant) for r in reasons.REASONS}
     assert {name for pair in pairs for name in pair} <= presets and len(pairs) == len(reasons.REASONS)
     text = (ROOT / "conf" / "experiment" / "reasons.yaml").read_text(encoding="utf-8")
     methods = next(line for line in text.splitlines() if "method:" in line).split(":")[1].strip().split(",")
     variants = {variant for base, variant in pairs if variant in methods and base in methods}
-    rendered = {name for name in methods if "policy: render" in (ROOT / "conf" / "method" / f"{name}.yaml").read_text(encoding="utf-8")}
+    rendered = {name for name in methods if preset_of("method", name)["policy"] == "render"}
     assert set(methods) - rendered == variants | {base for base, variant in pairs if variant in variants}
     assert {"echo_recall_fused", "echo_decay_paper", "echo_pool_18", "self_forcing", "longlive_keep"} <= variants
 

@@ -21,10 +21,11 @@ from jobs.spec import backbones
 from jobs.spec.compose import one
 from jobs.spec.plan import prepare
 from jobs.work import models
+from tests.helpers.policies import PRESETS
 from tests.helpers.toy import write_prompts
 
 COMMAND = "backbone=self_forcing weights=random geometry=tiny method=echo task=hard seed=0 prompts=1 eval=none"
-GENERATED = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml") if not path.stem.startswith("render_"))
+GENERATED = sorted({name for name, _ in PRESETS})
 TINY = ["backbone=self_forcing", "geometry=tiny", "task=hard", "prompts=1"]
 
 
