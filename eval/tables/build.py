@@ -14,8 +14,8 @@ from baselines.presets import CONF
 from echo.refusals import nearest
 from eval import metrics
 from eval.metrics import Column
-from eval.stats.statistics import Difference, detectable, difference, estimate, holm, prime, ranks
-from eval.store.units import Unit, Values
+from eval.stats.statistics import Difference, Estimate, detectable, difference, estimate, holm, prime, ranks
+from eval.store.units import Values
 from eval.tables.blocks import Block, Entry, agree
 from eval.tables.grid import DECIMALS, Cell, Gap, Grid, Row
 
@@ -69,11 +69,9 @@ def grid_of(block: Block, blocks: Sequence[Block], ordered: bool = True, look: L
     columns = metrics.columns(task, names, look.rules, look.dimensions)
     references = _references(entries)
     prime(_all_values(entries, references, columns))
-    table = [[_cell(entry, column, asked) for column in columns] for entry in entries]
-    for index, column in enumerate(columns):
-        for line, place, gap in zip(table, _places(entries, table, index, column), _gaps(entries, references, column)):
-            line[index] = dataclasses.replace(line[index], rank=place, gap=gap)
-    rows = [_row(entry, block, cells) for entry, cells in zip(entries, table)]
+    parts = [None if entry.calibration else entry.section for entry in entries]
+    cells = [_column(entries, references, parts, column, len(asked)) for column in columns]
+    rows = [_row(entry, block, cells) for entry, cells in zip(entries, zip(*cells))]
     told = {id(entry): (row.name, row.section) for entry, row in zip(entries, rows)}
     pairs = [told.get(id(other), ("", "")) for other in references]
     backbones = {entry.section: entry.weights for entry in entries if not entry.calibration}
@@ -156,27 +154,37 @@ def _references(entries: Sequence[Entry]) -> list[Entry | None]:
     return [None if other is entry else other for entry, other in zip(entries, found)]
 
 
-def _places(entries: Sequence[Entry], table: Sequence[Sequence[Cell]], index: int, column: Column) -> list[int | None]:
-    """Ranks of one column, each backbone by itself; calibration rows and a backbone's only row have none."""
-    places: list[int | None] = [None] * len(entries)
-    for section in {entry.section for entry in entries if not entry.calibration}:
-        rows = [row for row, entry in enumerate(entries) if entry.section == section]
-        means = [_ranked(table[row][index]) for row in rows]
-        found = ranks([mean if mean is None or not column.lower else -mean for mean in means], DECIMALS)
-        if sum(place is not None for place in found) > 1:
-            for row, place in zip(rows, found):
-                places[row] = place
-    return places
+def _column(
+    entries: Sequence[Entry], references: Sequence[Entry | None], parts: Sequence[str | None], column: Column, asked: int
+) -> list[Cell]:
+    values = [entry.values(column) for entry in entries]
+    gaps = [None if other is None else difference(own, other.values(column)) for own, other in zip(values, references)]
+    return marked([estimate(own) for own in values], gaps, parts, asked, column.lower)
 
 
-def _gaps(entries: Sequence[Entry], references: Sequence[Entry | None], column: Column) -> list[Gap | None]:
-    """Differences of one column to the rows' references, the p values corrected over all of them."""
-    found: list[Difference | None] = [
-        None if other is None else difference(entry.values(column), other.values(column)) for entry, other in zip(entries, references)
-    ]
-    chances = holm([None if one is None else one.p for one in found])
-    tests = sum(one is not None and one.p is not None for one in found)
-    return [None if one is None else Gap(one.estimate, p, detectable(one.estimate, tests)) for one, p in zip(found, chances)]
+def marked(
+    means: Sequence[Estimate | None], gaps: Sequence[Difference | None], parts: Sequence[str | None], asked: int, lower: bool = False
+) -> list[Cell]:
+    """The cells of a column, with their places and differences.
+
+    Args:
+        means: of each row.
+        gaps: differences of the rows to their references; their p values are corrected over all of them.
+        parts: the part of the table that a row is ranked in; None for rows that are not ranked, nor is a part's only one.
+        asked: videos that a full mean is of; others are marked and not ranked.
+        lower: whether less is better.
+    """
+    full = [None if mean is None or mean.videos < asked else -mean.mean if lower else mean.mean for mean in means]
+    places: list[int | None] = [None] * len(means)
+    for part in set(parts) - {None}:
+        rows = [row for row, name in enumerate(parts) if name == part and full[row] is not None]
+        for row, place in zip(rows, ranks([full[row] for row in rows], DECIMALS) if len(rows) > 1 else ()):
+            places[row] = place
+    chances = holm([None if gap is None else gap.p for gap in gaps])
+    tests = sum(p is not None for p in chances)
+    corrected = [None if gap is None else Gap(gap.estimate, p, detectable(gap.estimate, tests)) for gap, p in zip(gaps, chances)]
+    few = [mean is not None and mean.videos < asked for mean in means]
+    return [Cell(*cell) for cell in zip(means, few, places, corrected)]
 
 
 def _row_order(block: Block) -> Any:
@@ -228,12 +236,3 @@ def _row(entry: Entry, block: Block, cells: Sequence[Cell]) -> Row:
     absent = len(entry.asked) - len(entry.metrics) - failed - unscored
     row = Row(method["label"], method["name"], ", ".join(words), len(entry.metrics), tuple(cells), entry.section, weights)
     return dataclasses.replace(row, failed=failed, absent=absent, unscored=unscored, runs=tuple(run.path.name for run in entry.runs))
-
-
-def _cell(entry: Entry, column: Column, asked: set[Unit]) -> Cell:
-    found = estimate(entry.values(column))
-    return Cell(found, found is not None and found.videos < len(asked), None)
-
-
-def _ranked(cell: Cell) -> float | None:
-    return None if cell.estimate is None or cell.fewer else cell.estimate.mean

@@ -49,8 +49,8 @@ def _size(grid: Grid) -> str:
     """Of how many prompts and seeds a number is made."""
     parts = grid.parts or (grid,)
     if len({(part.prompts, part.seeds) for part in parts}) == 1:
-        return f"{_count(grid.prompts, 'prompt')}{' a task' if grid.parts else ''} with {_count(grid.seeds, 'seed')} each"
-    return ", ".join(f"{_count(p.prompts, 'prompt')} with {_count(p.seeds, 'seed')} each ({p.title})" for p in parts)
+        return f"{number(grid.prompts, 'prompt')}{' a task' if grid.parts else ''} with {number(grid.seeds, 'seed')} each"
+    return ", ".join(f"{number(p.prompts, 'prompt')} with {number(p.seeds, 'seed')} each ({p.title})" for p in parts)
 
 
 def notes(grid: Grid) -> list[str]:
@@ -124,5 +124,6 @@ def _detectable(grid: Grid, named: bool) -> str:
     return f"{line}{', '.join(ranges)}.".replace("%", " %") if ranges else ""
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def number(count: int, noun: str) -> str:
+    """A count with its noun, for example "1 seed"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

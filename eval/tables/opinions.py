@@ -12,8 +12,8 @@ import csv
 import hashlib
 import io
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,9 @@ from echo.refusals import nearest
 from eval import metrics
 from eval.metrics import Column
 from eval.stats.agreement import Agreement, krippendorff, paired, two_way
-from eval.stats.statistics import detectable, holm, ranks
 from eval.tables import captions
-from eval.tables.build import REFERENCES
-from eval.tables.grid import DECIMALS, Cell, Gap, Grid, Row
+from eval.tables.build import REFERENCES, marked
+from eval.tables.grid import Grid, Row
 from eval.tables.meta import columns as told_columns
 
 TABLES = ("table4", "table5")
@@ -66,16 +65,17 @@ def read(path: Path) -> list[Rating]:
         twice = [name for index, name in enumerate(names) if name in names[:index]]
         if twice:
             raise ValueError(f"ratings={path}: column {twice[0] or 'without a name'} is there twice; each is named once")
-        found = [(reader.line_num, _rating(path, reader.line_num, row, len(names))) for row in reader]  # blank lines count, and say nothing
+        ratings = [
+            (reader.line_num, _rating(path, reader.line_num, row, len(names))) for row in reader
+        ]  # blank lines count, and say nothing
     except csv.Error as error:
         raise ValueError(f"ratings={path}, line {reader.line_num}: {error}; lines of {','.join(NEEDED)} are taken") from None
-    seen: dict[Rating, int] = {}
-    for number, one in found:
-        key = Rating(one.rater, one.task, one.video, one.method, one.criterion, 0, one.seed, one.backbone)
-        if key in seen:
-            raise ValueError(f"ratings={path}, line {number}: {one.rater} rated this in line {seen[key]}; each rates a video once")
-        seen[key] = number
-    return [one for _, one in found]
+    lines: dict[Rating, int] = {}
+    for number, rating in ratings:
+        first = lines.setdefault(replace(rating, points=0), number)
+        if first != number:
+            raise ValueError(f"ratings={path}, line {number}: {rating.rater} rated this in line {first}; each rates a video once")
+    return [rating for _, rating in ratings]
 
 
 def _text(path: Path) -> str:
@@ -159,66 +159,47 @@ def agreement(ratings: Sequence[Rating], criterion: str) -> Agreement | None:
 def grid_of(name: str, ratings: Sequence[Rating], agreements: Mapping[str, Agreement | None], scorer: str = "") -> Grid:
     """Rows are methods in the order of the file, columns are criteria; `scorer` is whose scores simulated ratings are of."""
     columns = tuple(Column(criterion, "opinion") for criterion in criteria(ratings))
-    methods = list(dict.fromkeys((rating.backbone, rating.method) for rating in ratings))
-    backbones = list(dict.fromkeys(backbone for backbone, _ in methods))
-    methods.sort(key=lambda pair: backbones.index(pair[0]))
-    reference = next((pair for pair in methods if pair[1] in REFERENCES), methods[0])
-    given = {(rating.backbone, rating.method, rating.criterion): dict[tuple[str, str], float]() for rating in ratings}
-    for rating in ratings:
-        given[rating.backbone, rating.method, rating.criterion][rating.rater, rating.shown] = rating.points
-    raters, shown = {rating.rater for rating in ratings}, {rating.shown for rating in ratings}
-    asked = len({(rating.rater, rating.shown) for rating in ratings})
-    cells = [_column([given.get((*pair, column.dimension), {}) for pair in methods], methods, reference, asked) for column in columns]
-    rows = []
-    for index, (backbone, method) in enumerate(methods):
-        rated = len({key for column in columns for key in given.get((backbone, method, column.dimension), {})})
-        against = ("", "") if (backbone, method) == reference else (reference[1], reference[0])
-        row = tuple(column[index] for column in cells)
-        one = Row(method, method, "", rated, row, backbone, reference=against[0], reference_section=against[1], unscored=asked - rated)
-        rows.append(one)
+    raters, shown, seeds = ({getattr(rating, key) for rating in ratings} for key in ("rater", "shown", "seed"))
+    prompts = len({(rating.task, rating.video) for rating in ratings})
     people = f"{len(raters)} simulated raters, no people (noise on the scores of: {scorer})" if scorer else f"{len(raters)} raters"
-    seeds, videos = {rating.seed for rating in ratings}, {(rating.task, rating.video) for rating in ratings}
-    spread = f"clustered by rater and by video: {len(raters)} raters, {len(videos)} prompts with {len(seeds)} seeds each".replace(
-        "1 seeds", "1 seed"
-    )
+    size = f"{len(raters)} raters, {prompts} prompts with {captions.number(len(seeds), 'seed')} each"
+    asked = len({(rating.rater, rating.shown) for rating in ratings})
     return Grid(
         task="-".join(dict.fromkeys(rating.task for rating in ratings)),
         title=TITLES[name],
-        backbones=tuple((backbone or "not told by the ratings", "-") for backbone in backbones),
+        backbones=tuple((backbone or "not told by the ratings", "-") for backbone in dict.fromkeys(rating.backbone for rating in ratings)),
         scorer=people,
         settings="",
         prompts=len(shown),
         seeds=len(seeds),
         videos=asked,
         columns=columns,
-        rows=tuple(rows),
+        rows=tuple(_rows(ratings, columns, asked)),
         rule="each rater gives each video 1 (worst) to 5 (best) points in each criterion",
-        interval=f"Mean opinion ± 95 % interval, {spread}",
-        pairing=f"of the same rater for the same prompt, paired, with its 95 % interval, {spread}",
+        interval=f"Mean opinion ± 95 % interval, clustered by rater and by video: {size}",
+        pairing=f"of the same rater for the same prompt, paired, with its 95 % interval, clustered by rater and by video: {size}",
         remarks=(_agreed(agreements),),
     )
 
 
-def _column(
-    given: Sequence[Mapping[tuple[str, str], float]], methods: Sequence[tuple[str, str]], reference: tuple[str, str], asked: int
-) -> list[Cell]:
-    """One criterion of all methods: means, places within a backbone, differences."""
-    means = [two_way(values) for values in given]
-    gaps = [None if pair == reference else paired(values, given[methods.index(reference)]) for pair, values in zip(methods, given)]
-    chances = holm([None if gap is None else gap.p for gap in gaps])
-    tests = sum(gap is not None and gap.p is not None for gap in gaps)
-    places: list[int | None] = [None] * len(methods)
-    for backbone in {pair[0] for pair in methods}:
-        rows = [index for index, pair in enumerate(methods) if pair[0] == backbone]
-        if len(rows) > 1:
-            found = ranks([one.mean if (one := means[row]) is not None and one.videos == asked else None for row in rows], DECIMALS)
-            for row, place in zip(rows, found):
-                places[row] = place
+def _rows(ratings: Sequence[Rating], columns: Sequence[Column], asked: int) -> Iterator[Row]:
+    """A row for each method, those of one backbone together."""
+    backbones = list(dict.fromkeys(rating.backbone for rating in ratings))
+    methods = sorted(dict.fromkeys((rating.backbone, rating.method) for rating in ratings), key=lambda pair: backbones.index(pair[0]))
+    place = next((index for index, (_, method) in enumerate(methods) if method in REFERENCES), 0)
+    points = {(pair, column.dimension): dict[tuple[str, str], float]() for pair in methods for column in columns}
+    for rating in ratings:
+        points[(rating.backbone, rating.method), rating.criterion][rating.rater, rating.shown] = rating.points
     cells = []
-    for mean, gap, p, place in zip(means, gaps, chances, places):
-        told = None if gap is None else Gap(gap.estimate, p, detectable(gap.estimate, tests))
-        cells.append(Cell(mean, mean is not None and mean.videos < asked, place, told))
-    return cells
+    for column in columns:
+        own = [points[pair, column.dimension] for pair in methods]
+        gaps = [None if index == place else paired(values, own[place]) for index, values in enumerate(own)]
+        cells.append(marked([two_way(values) for values in own], gaps, [backbone for backbone, _ in methods], asked))
+    for index, (backbone, method) in enumerate(methods):
+        rated = len({key for column in columns for key in points[(backbone, method), column.dimension]})
+        section, reference = ("", "") if index == place else methods[place]
+        row = Row(method, method, "", rated, tuple(column[index] for column in cells), backbone, unscored=asked - rated)
+        yield replace(row, reference=reference, reference_section=section)
 
 
 def _plain(found: Agreement) -> dict[str, float | None]:
