@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from data.prompt_sets import PromptLine, entered, write_set
 from data.world.words import COLOURS, MOTIONS, PATTERNS, PLACES, RETURNS, SHAPES, TEMPLATES, Words, sentence
+from echo.scene import Prompt
 
 VERSION = 1
 """Goes up with every change that alters a prompt."""
@@ -75,37 +75,27 @@ SETS: dict[str, tuple[Callable[[np.random.Generator], Drawn], float, tuple[str, 
 """Set -> how a prompt is drawn, seconds of a scene, how each scene is entered."""
 
 
-def build(name: str) -> list[dict[str, Any]]:
-    """The records of one set; no two say the same."""
+def build(name: str) -> list[Prompt]:
+    """The prompts of one set; no two say the same."""
     draw, duration_s, tags = SETS[name]
     rng = np.random.default_rng([VERSION, sorted(SETS).index(name)])
-    records: list[dict[str, Any]] = []
+    prompts: list[Prompt] = []
     seen: set[tuple[Words, ...]] = set()
-    while len(records) < COUNT:
+    while len(prompts) < COUNT:
         words, templates = draw(rng)
         choices = [int(choice) for choice in rng.integers(0, 1 << 30, size=len(words))]
         if tuple(words) in seen:
             continue
         seen.add(tuple(words))
-        records.append(
-            {
-                "id": f"{name}-{len(records):03d}",
-                "scenes": [sentence(*said) for said in zip(words, choices, templates, strict=True)],
-                "durations": [duration_s] * len(words),
-                "tags": list(tags),
-                "tag_meaning": "enter",
-                "version": VERSION,
-            }
-        )
-    return records
+        scenes = (sentence(*scene) for scene in zip(words, choices, templates, strict=True))
+        prompts.append(entered(f"{name}-{len(prompts):03d}", scenes, duration_s, tags))
+    return prompts
 
 
 def write(folder: Path) -> None:
     """Write all sets as JSONL into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name in SETS:
-        lines = [json.dumps(record) for record in build(name)]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_set(folder / f"{name}.jsonl", (PromptLine(prompt, VERSION) for prompt in build(name)))
 
 
 if __name__ == "__main__":

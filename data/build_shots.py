@@ -24,7 +24,8 @@ from typing import Any, TextIO
 
 from data.chat import Chat, Endpoint, Local, Message, model_name, text_of
 from data.importers import DURATION_S, check_duration, numbered_lines, refuse_tags, tidy
-from data.story import ATS, KEYS, Story, faults_of, parse_story, record, write_records
+from data.prompt_sets import PromptLine, write_set
+from data.story import ATS, KEYS, Story, faults_of, parse_story, prompt_of
 from echo.routing import words as content_words
 from echo.scene import load_prompts
 
@@ -224,7 +225,7 @@ def build(
             how = f"refused {tries} times"
         else:
             done[base.index], taken[story.subject or story.text] = story, base.index
-        write_records(output, [record(output.stem, task, done[index], index, duration_s, VERSION) for index in sorted(done)])
+        write_set(output, (PromptLine(prompt_of(output.stem, task, done[index], index, duration_s), VERSION) for index in sorted(done)))
         yield f"[{base.index + 1}/{len(bases)}] {base.id}: {how}"
     lacking = [base.id for base in bases if base.index not in done]
     if lacking:

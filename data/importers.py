@@ -18,11 +18,10 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from data.story import write_records
+from data.prompt_sets import PromptLine, write_set
 from echo.scene import BLOCK_S, Prompt, TagMeaning, parse_prompt
 
 TAG = re.compile(r"\[(\d+(?:\.\d+)?) *s([#@]?)\]")
@@ -40,9 +39,9 @@ DURATION_S = 60.0
 
 @dataclass
 class Imported:
-    """Records of a prompt set, and how often something was seen that is worth saying."""
+    """Lines of a prompt set, and how often something was seen that is worth saying."""
 
-    records: list[dict[str, Any]] = field(default_factory=list)
+    lines: list[PromptLine] = field(default_factory=list)
     seen: Counter[str] = field(default_factory=Counter)
 
 
@@ -53,6 +52,10 @@ class Options:
     meaning: TagMeaning | None = None
     duration_s: float | None = None
     name: str = ""
+
+    def id(self, index: int) -> str:
+        """Of the prompt that stands at a place of the set."""
+        return f"{self.name}-{index:03d}"
 
 
 def numbered_lines(path: Path) -> list[tuple[int, str]]:
@@ -116,8 +119,8 @@ def parse_scene(raw: str, where: str) -> tuple[str, float | None, str, int]:
     return text, None if seconds is None else float(seconds), mark, len(tags)
 
 
-def parse_released(line: str, where: str, duration_s: float | None, seen: Counter[str]) -> dict[str, Any]:
-    """Scenes, durations, tags and subtitles of one line of the released format.
+def parse_released(line: str, where: str, index: int, options: Options, seen: Counter[str]) -> PromptLine:
+    """A line of the released format, whose tags name the transition to the next scene unless told otherwise.
 
     Raises:
         ValueError: for a wrong tag, a `;` inside a scene, an untagged scene among several without a duration.
@@ -132,29 +135,25 @@ def parse_released(line: str, where: str, duration_s: float | None, seen: Counte
     if not pieces:
         raise ValueError(f"{where}: no scene before ';'")
     scenes = [parse_scene(piece, f"{where}, scene {number}") for number, piece in enumerate(pieces, 1)]
-    for number, (_, seconds, _, tags) in enumerate(scenes, 1):
-        if seconds is None and len(scenes) > 1 and duration_s is None:
+    for number, (_, seconds, _, count) in enumerate(scenes, 1):
+        if seconds is None and len(scenes) > 1 and options.duration_s is None:
             raise ValueError(f"{where}, scene {number}: no tag; nearest is '[10s]' at its end, or --duration 10 for all scenes without one")
-        seen["scenes with several tags: the first counts"] += tags > 1
+        seen["scenes with several tags: the first counts"] += count > 1
         seen["scenes without a tag"] += seconds is None
     seen["empty scenes dropped"] += body.count("|") + 1 - len(pieces)
-    usual = DURATION_S if duration_s is None else duration_s
-    durations = [usual if seconds is None else seconds for _, seconds, _, _ in scenes]
-    found: dict[str, Any] = {"scenes": [text for text, *_ in scenes], "durations": durations, "tags": [tag for _, _, tag, _ in scenes]}
-    subtitles = [tidy(piece, where) for piece in rest.split("|") if piece.strip()]
-    if subtitles:
-        found["subtitles"] = subtitles
-        seen["lines whose subtitles are not one a scene"] += len(subtitles) != len(scenes)
-    return found
+    usual_s = DURATION_S if options.duration_s is None else options.duration_s
+    durations_s = tuple(usual_s if seconds is None else seconds for _, seconds, _, _ in scenes)
+    subtitles = tuple(tidy(piece, where) for piece in rest.split("|") if piece.strip())
+    seen["lines whose subtitles are not one a scene"] += len(subtitles) not in (0, len(scenes))
+    texts, tags = tuple(text for text, *_ in scenes), tuple(tag for _, _, tag, _ in scenes)
+    return PromptLine(Prompt(options.id(index), texts, durations_s, tags, options.meaning or TagMeaning.to_next), None, subtitles)
 
 
 def from_released(path: Path, options: Options) -> Imported:
-    """All lines of a file of the released format; its tags name the transition to the next scene unless told otherwise."""
+    """All lines of a file of the released format."""
     imported = Imported()
-    for number, line in numbered_lines(path):
-        found = parse_released(line, f"{path}:{number}", options.duration_s, imported.seen)
-        meaning = options.meaning or TagMeaning.to_next
-        imported.records.append({"id": f"{options.name}-{len(imported.records):03d}", **found, "tag_meaning": meaning.value})
+    for index, (number, line) in enumerate(numbered_lines(path)):
+        imported.lines.append(parse_released(line, f"{path}:{number}", index, options, imported.seen))
     return imported
 
 
@@ -162,17 +161,16 @@ def from_lines(path: Path, options: Options) -> Imported:
     """One scene a line; no sign of a line has a meaning, but one with a tag is refused, since it is of the released format."""
     imported = Imported()
     seconds = DURATION_S if options.duration_s is None else options.duration_s
-    for number, line in numbered_lines(path):
+    for index, (number, line) in enumerate(numbered_lines(path)):
         where = f"{path}:{number}"
         tag = TAG.search(line)
         if tag is not None:
             raise ValueError(f"{where}: holds the tag {tag[0]!r}; nearest is --format released")
         text = tidy(line, where)
+        if not text:
+            raise ValueError(f"{where}: holds nothing but signs that take no room; nearest is to remove it")
         refuse_tags(text, where, (TAGLIKE,))
-        imported.records.append({
-            "id": f"{options.name}-{len(imported.records):03d}", "scenes": [text],
-            "durations": [seconds], "tags": [""], "tag_meaning": (options.meaning or TagMeaning.enter).value,
-        })  # fmt: skip
+        imported.lines.append(PromptLine(Prompt(options.id(index), (text,), (seconds,), ("",), options.meaning or TagMeaning.enter)))
     return imported
 
 
@@ -181,20 +179,15 @@ def from_jsonl(path: Path, options: Options) -> Imported:
     if options.duration_s is not None:
         raise ValueError("--duration: a JSONL record says its own durations; nearest is to leave it out")
     imported = Imported()
-    for number, line in numbered_lines(path):
+    for index, (number, line) in enumerate(numbered_lines(path)):
         where = f"{path}:{number}"
-        prompt, raw = parse_prompt(line, where), json.loads(line)
-        scenes = [tidy(scene, f"{where}, scene {index}") for index, scene in enumerate(prompt.scenes, 1)]
-        for index, scene in enumerate(scenes, 1):
-            refuse_tags(scene, f"{where}, scene {index}", (TAGLIKE,))
-        meaning = prompt.tag_meaning or options.meaning
-        imported.records.append(
-            {"id": f"{options.name}-{len(imported.records):03d}" if options.name else prompt.id, "scenes": scenes}
-            | {"durations": list(prompt.durations_s), "tags": list(prompt.tags)}
-            | ({} if meaning is None else {"tag_meaning": meaning.value})
-            | ({"recalls": list(prompt.recalls)} if prompt.recalls else {})
-            | {key: raw[key] for key in ("version", "subtitles") if key in raw}
-        )
+        prompt, record = parse_prompt(line, where), json.loads(line)
+        scenes = tuple(tidy(scene, f"{where}, scene {scene_number}") for scene_number, scene in enumerate(prompt.scenes, 1))
+        for scene_number, scene in enumerate(scenes, 1):
+            refuse_tags(scene, f"{where}, scene {scene_number}", (TAGLIKE,))
+        name = options.id(index) if options.name else prompt.id
+        prompt = replace(prompt, id=name, scenes=scenes, tag_meaning=prompt.tag_meaning or options.meaning)
+        imported.lines.append(PromptLine(prompt, record.get("version"), tuple(record.get("subtitles", ()))))
     return imported
 
 
@@ -202,7 +195,7 @@ FORMATS: dict[str, Callable[[Path, Options], Imported]] = {"released": from_rele
 
 
 def read(path: Path, form: str, options: Options = Options(), first: int | None = None) -> Imported:
-    """The records of a file, each one a prompt that runs take.
+    """The prompts of a file.
 
     Args:
         path: the file.
@@ -214,19 +207,16 @@ def read(path: Path, form: str, options: Options = Options(), first: int | None 
         ValueError: in one line with the file's line.
     """
     if not options.name and form != "jsonl":
-        options = Options(options.meaning, options.duration_s, re.sub(r"[^A-Za-z0-9.-]+", "-", path.stem).strip("-") or "prompt")
+        options = replace(options, name=re.sub(r"[^A-Za-z0-9.-]+", "-", path.stem).strip("-") or "prompt")
     imported = FORMATS[form](path, options)
-    if not imported.records:
+    if not imported.lines:
         raise ValueError(f"{path}: no prompts")
-    if first is not None and not 1 <= first <= len(imported.records):
-        count = len(imported.records)
+    if first is not None and not 1 <= first <= len(imported.lines):
+        count = len(imported.lines)
         raise ValueError(f"--first {first}: {path} has {count} prompts; nearest is {min(max(first, 1), count)}")
-    imported.records = imported.records[:first]
-    texts, ids = Counter[tuple[str, ...]](), Counter[str]()
-    for record in imported.records:
-        parse_prompt(json.dumps(record), str(path))
-        texts[tuple(record["scenes"])] += 1
-        ids[record["id"]] += 1
+    imported.lines = imported.lines[:first]
+    texts = Counter(line.prompt.scenes for line in imported.lines)
+    ids = Counter(line.prompt.id for line in imported.lines)
     imported.seen["prompts that say what an earlier one says"] += sum(texts.values()) - len(texts)
     doubled = next((name for name, count in ids.items() if count > 1), None)
     if doubled is not None:
@@ -236,10 +226,10 @@ def read(path: Path, form: str, options: Options = Options(), first: int | None 
 
 def summary(imported: Imported, output: Path) -> list[str]:
     """What was written, and what was seen on the way."""
-    prompts = [parse_prompt(json.dumps(record), str(output)) for record in imported.records]
+    prompts = [line.prompt for line in imported.lines]
     scenes = Counter(len(prompt.scenes) for prompt in prompts)
     lengths = Counter(sum(prompt.durations_s) for prompt in prompts)
-    subtitles = sum(len(record.get("subtitles", ())) for record in imported.records)
+    subtitles = sum(len(line.subtitles) for line in imported.lines)
     lines = [
         f"{output}: {len(prompts)} prompts; scenes {_counted(scenes)}; seconds {_counted(lengths)}; "
         f"tags mean {_meaning(prompts)}; {subtitles} subtitles kept"
@@ -247,7 +237,7 @@ def summary(imported: Imported, output: Path) -> list[str]:
     return lines + [f"note: {count} {what}" for what, count in imported.seen.items() if count]
 
 
-def _counted(counts: Counter[Any]) -> str:
+def _counted(counts: Counter[int] | Counter[float]) -> str:
     """`6` where all are alike, else `1 (x2), 6 (x3)`."""
     if len(counts) == 1:
         return f"{next(iter(counts)):g}"
@@ -290,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         imported = read(given.file, given.format, _options(given), given.first)
-        write_records(given.output, imported.records)
+        write_set(given.output, imported.lines)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

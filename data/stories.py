@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
 from data.build_prompts import SETS as WORLD_SETS
-from data.story import ALIKE, TOKENS, Story, bare, faults_of, moves, overlap, parse_story, record, write_records
-from echo.scene import parse_prompt
+from data.prompt_sets import PromptLine, write_set
+from data.story import ALIKE, TOKENS, Story, bare, faults_of, moves, overlap, parse_story, prompt_of
+from echo.scene import Prompt
 
 VERSION = 1
 """Goes up with every change that alters a prompt."""
@@ -47,54 +46,55 @@ def load_stories(task: str, path: Path) -> list[Story]:
     return stories
 
 
-def build(name: str, stories: Sequence[Story]) -> list[dict[str, Any]]:
-    """The records of one set."""
+def build(name: str, stories: Sequence[Story]) -> list[Prompt]:
+    """The prompts of one set."""
     task, count = SETS[name]
     duration_s = WORLD_SETS[name][1]
-    return [record(name, task, story, index, duration_s, VERSION) for index, story in enumerate(stories[:count])]
+    return [prompt_of(name, task, story, index, duration_s) for index, story in enumerate(stories[:count])]
 
 
-def faults_of_set(name: str, stories: Sequence[Story], records: Sequence[Mapping[str, Any]]) -> list[str]:
+def faults_of_set(name: str, stories: Sequence[Story], prompts: Sequence[Prompt]) -> list[str]:
     """What a set breaks of what it promises, one sentence each.
 
     Args:
         name: one of SETS.
         stories: the parts.
-        records: what was made of them.
+        prompts: what was made of them.
     """
     task, count = SETS[name]
-    found = [] if len(records) == count else [f"{name} has {len(records)} prompts; {count} are promised"]
+    faults = [] if len(prompts) == count else [f"{name} has {len(prompts)} prompts; {count} are promised"]
     for index, story in enumerate(stories[:count]):
-        found += [f"{name} story {index}: {fault}" for fault in faults_of(task, story, index)]
-    found += _doubled(name, records)
-    moving = [all(moves(scene) for scene in one["scenes"]) for one in records]
-    still = [not any(moves(scene) for scene in one["scenes"]) for one in records]
-    if sum(moving) != len(records) // 2 or sum(still) != len(records) - len(records) // 2:
-        found.append(f"{name}: the camera moves in {sum(moving)} and stands still in {sum(still)} of {len(records)} prompts; half each")
-    for one in records:
-        parse_prompt(json.dumps(one), f"{name} {one['id']}")
+        faults += [f"{name} story {index}: {fault}" for fault in faults_of(task, story, index)]
+    faults += _doubled(name, prompts)
+    moving = [all(moves(scene) for scene in prompt.scenes) for prompt in prompts]
+    still = [not any(moves(scene) for scene in prompt.scenes) for prompt in prompts]
+    if sum(moving) != len(prompts) // 2 or sum(still) != len(prompts) - len(prompts) // 2:
+        faults.append(f"{name}: the camera moves in {sum(moving)} and stands still in {sum(still)} of {len(prompts)} prompts; half each")
+    for prompt in prompts:
         # A token is at least a byte, and the text's start and end are two: no tokenizer makes more of it than this.
-        longest = max(len(scene.encode()) for scene in one["scenes"]) + 2
+        longest = max(len(scene.encode()) for scene in prompt.scenes) + 2
         if longest > TOKENS:
-            found.append(f"{one['id']}: {longest - 2} bytes in a scene; {TOKENS - 2} at most, so that every tokenizer stays below {TOKENS}")
+            faults.append(
+                f"{prompt.id}: {longest - 2} bytes in a scene; {TOKENS - 2} at most, so that every tokenizer stays below {TOKENS}"
+            )
     if task != "long":
-        found += _alike(name, "subjects", [bare(story.subject) for story in stories[:count]], SUBJECTS_ALIKE)
-        for story, one in zip(stories, records):
-            found += [f"{one['id']}: {fault}" for fault in structure_faults(task, story, one["scenes"])]
+        faults += _alike(name, "subjects", [bare(story.subject) for story in stories[:count]], SUBJECTS_ALIKE)
+        for story, prompt in zip(stories, prompts):
+            faults += [f"{prompt.id}: {fault}" for fault in structure_faults(task, story, prompt.scenes)]
     if task == "recall":
-        found += _alike(name, "places", [place.what for story in stories[:count] for place in story.places], PLACES_ALIKE)
-    return found
+        faults += _alike(name, "places", [place.what for story in stories[:count] for place in story.places], PLACES_ALIKE)
+    return faults
 
 
-def _doubled(name: str, records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _doubled(name: str, prompts: Sequence[Prompt]) -> Iterator[str]:
     """Ids and stories that stand twice; whatever the camera, since a camera makes no other story."""
     for kind in ("id", "story"):
-        first: dict[Any, str] = {}
-        for one in records:
-            key = one["id"] if kind == "id" else tuple(scene.partition(". ")[2] for scene in one["scenes"])
+        first: dict[tuple[str, ...], str] = {}
+        for prompt in prompts:
+            key = (prompt.id,) if kind == "id" else tuple(scene.partition(". ")[2] for scene in prompt.scenes)
             if key in first:
-                yield f"{name}: {kind} of {one['id']} stands twice, first in {first[key]}"
-            first.setdefault(key, one["id"])
+                yield f"{name}: {kind} of {prompt.id} stands twice, first in {first[key]}"
+            first.setdefault(key, prompt.id)
 
 
 def _alike(name: str, kind: str, texts: Sequence[str], limit: float) -> Iterator[str]:
@@ -126,8 +126,8 @@ def structure_faults(task: str, story: Story, scenes: Sequence[str]) -> Iterator
         yield from (f"scene {number} keeps the background of the one before" for number in alike)
 
 
-def make(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The records of all sets from the YAML files of a folder, checked.
+def make(folder: Path) -> dict[str, list[Prompt]]:
+    """The prompts of all sets from the YAML files of a folder, checked.
 
     Raises:
         ValueError: with every fault that was found, one a line.
@@ -143,14 +143,14 @@ def make(folder: Path) -> dict[str, list[dict[str, Any]]]:
 def write(folder: Path, stories: Path = FOLDER / "stories") -> list[str]:
     """Write all sets as JSONL into `folder`; one line a set about what was written. Raises ValueError as `make` does."""
     lines = []
-    for name, records in make(stories).items():
-        write_records(folder / f"{name}.jsonl", records)
-        scenes = [scene for one in records for scene in one["scenes"]]
+    for name, prompts in make(stories).items():
+        write_set(folder / f"{name}.jsonl", (PromptLine(prompt, VERSION) for prompt in prompts))
+        scenes = [scene for prompt in prompts for scene in prompt.scenes]
         words = [len(scene.split()) for scene in scenes]
         longest = max(len(scene.encode()) for scene in scenes)
         mean = sum(words) / len(words)
         lines.append(
-            f"{name}: {len(records)} prompts, {len(scenes)} scenes of {min(words)} to {max(words)} words "
+            f"{name}: {len(prompts)} prompts, {len(scenes)} scenes of {min(words)} to {max(words)} words "
             f"(mean {mean:.1f}), {longest} bytes at most"
         )
     return lines

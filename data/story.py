@@ -7,16 +7,15 @@ or a place is said in the same words whenever it comes back.
 from __future__ import annotations
 
 import itertools
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from data.build_prompts import SETS
-from echo.files import write_atomic
+from data.prompt_sets import entered
 from echo.routing import words as content_words
+from echo.scene import Prompt
 
 ATS = tuple("inside on in at beneath along beside under above among near behind across atop".split())
 """How a place may be entered."""
@@ -192,14 +191,9 @@ def moves(scene: str) -> bool:
     return any(phrase in scene for phrase in (*MOVING, *itertools.chain.from_iterable(FLOWING)))
 
 
-def record(name: str, task: str, story: Story, index: int, duration_s: float, version: int) -> dict[str, Any]:
-    """A story as a line of a prompt set: the tags say how each scene is entered."""
-    scenes = scenes_of(task, story, index)
-    tags = SETS["long60" if task == "long" else task][2]
-    return {
-        "id": f"{name}-{index:03d}", "scenes": list(scenes), "durations": [duration_s] * len(scenes),
-        "tags": list(tags), "tag_meaning": "enter", "version": version,
-    }  # fmt: skip
+def prompt_of(name: str, task: str, story: Story, index: int, duration_s: float) -> Prompt:
+    """A story as a prompt of a set."""
+    return entered(f"{name}-{index:03d}", scenes_of(task, story, index), duration_s, SETS["long60" if task == "long" else task][2])
 
 
 def overlap(one: str, other: str) -> float:
@@ -289,8 +283,3 @@ def _shape_faults(task: str, story: Story) -> Iterator[str]:
         limit = REPEATED if task == "recall" and later - number == len(story.places) else 0.99
         if overlap(first, second) > limit:
             yield f"actions {first!r} and {second!r} are too much alike"
-
-
-def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write records as JSONL at once, so that a kill leaves the old file or the new one."""
-    write_atomic(path, "".join(f"{json.dumps(one)}\n" for one in records).encode())

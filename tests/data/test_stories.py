@@ -204,7 +204,7 @@ def test_the_check_of_a_set_bites():
     for fault in ("3 prompts; 64", "stands twice", "subjects 0 and 1 are too much alike", "places 0 and 3 are too much alike"):
         assert fault in said, said
     records = build("recall", three)
-    still = [{**one, "scenes": records[0]["scenes"]} for one in records]
+    still = [dataclasses.replace(one, scenes=records[0].scenes) for one in records]
     assert "the camera moves in 0 and stands still in 3 of 3" in "\n".join(faults_of_set("recall", three, still))
 
 
