@@ -127,7 +127,7 @@ def _carry_out(order: Order, table: Table) -> None:
             path = _fetch(wanted, order)
             kept.keep(wanted, _checked(path, wanted), path)
         row = kept.rows[wanted.target]
-        print(f"{'fetched' if fetched else 'there'}  {wanted.target}  {_size(row['size_bytes'])}  sha256 {row['sha256'][:12]}", flush=True)
+        print(f"{'fetched' if fetched else 'there'}  {wanted.target}  {_size(row.size_bytes)}  sha256 {row.sha256[:12]}", flush=True)
     _tidied(order.checkpoints / PARTIAL, files)
 
 

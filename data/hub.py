@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from omegaconf import OmegaConf
 
 from echo.files import write_atomic
@@ -75,8 +76,22 @@ class Table:
 
 
 def _wanted(name: str, source: Mapping[str, Any]) -> list[HubFile]:
-    where: dict[str, Any] = {key: source.get(key) for key in ("repo", "url", "license")} | {"revision": str(source.get("revision", ""))}
-    return [HubFile(source=name, file=file, size_bytes=row["size"], sha256=row["sha256"], **where) for file, row in source["files"].items()]
+    repo, url, rights = (source.get(key) for key in ("repo", "url", "license"))
+    revision = str(source.get("revision", ""))
+    return [HubFile(name, file, repo, revision, url, rights, row["size"], row["sha256"]) for file, row in source["files"].items()]
+
+
+class FetchedFile(msgspec.Struct):
+    """A line of the manifest: what a file is, where it came from, what its sha256 was checked against, and when it last changed."""
+
+    repo: str | None
+    revision: str
+    file: str
+    license: str | None
+    size_bytes: int
+    sha256: str
+    checked_against: str
+    changed_ns: int
 
 
 class Checkpoints:
@@ -85,16 +100,14 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         path = folder / MANIFEST
-        self.rows: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        self.rows = msgspec.json.decode(path.read_bytes(), type=dict[str, FetchedFile]) if path.is_file() else {}
 
     def pinned(self, wanted: HubFile) -> HubFile:
         """The file with what an earlier download learned: the commit of a branch, size and sha256 where the table has none."""
         row = self.rows.get(wanted.target)
-        if row is None:
+        if row is None or wanted.sha256 is not None:
             return wanted
-        if wanted.sha256 is not None:
-            return wanted
-        return replace(wanted, revision=row["revision"], size_bytes=row["size_bytes"], sha256=row["sha256"], known_by=EARLIER)
+        return replace(wanted, revision=row.revision, size_bytes=row.size_bytes, sha256=row.sha256, known_by=EARLIER)
 
     def there(self, wanted: HubFile, *, again: bool = False) -> bool:
         """Whether the file lies in its place and is the right one; one unknown to the manifest is hashed and written down.
@@ -108,10 +121,9 @@ class Checkpoints:
         path = self.folder / wanted.target
         if not path.is_file():
             return False
-        stat, row = path.stat(), self.rows.get(wanted.target, {})
-        unchanged = (row.get("size_bytes"), row.get("changed_ns")) == (stat.st_size, stat.st_mtime_ns)
-        same = wanted.sha256 in (None, row.get("sha256"))
-        if again or not unchanged or not same:
+        stat, row = path.stat(), self.rows.get(wanted.target)
+        known = row is not None and (row.size_bytes, row.changed_ns) == (stat.st_size, stat.st_mtime_ns)
+        if again or row is None or not known or wanted.sha256 not in (None, row.sha256):
             self.keep(wanted, check(path, wanted), path)
         return True
 
@@ -122,17 +134,12 @@ class Checkpoints:
         if path != target:
             os.replace(path, target)
         stat = target.stat()
-        self.rows[wanted.target] = {
-            "repo": wanted.repo or wanted.url,
-            "revision": wanted.revision,
-            "file": wanted.file,
-            "license": wanted.license,
-            "size_bytes": stat.st_size,
-            "sha256": sha256,
-            "checked_against": wanted.known_by if wanted.sha256 else EARLIER,
-            "changed_ns": stat.st_mtime_ns,
-        }
-        write_atomic(self.folder / MANIFEST, (json.dumps(dict(sorted(self.rows.items())), indent=1) + "\n").encode())
+        self.rows[wanted.target] = FetchedFile(
+            wanted.repo or wanted.url, wanted.revision, wanted.file, wanted.license, stat.st_size, sha256,
+            wanted.known_by if wanted.sha256 else EARLIER, stat.st_mtime_ns,
+        )  # fmt: skip
+        rows = msgspec.to_builtins(dict(sorted(self.rows.items())))
+        write_atomic(self.folder / MANIFEST, (json.dumps(rows, indent=1) + "\n").encode())
 
 
 def check(path: Path, wanted: HubFile) -> str:
