@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from eval.figures import output, style
 from eval.figures.output import Order
 from eval.figures.recorded.backbones import Loader, policy, prompt_of
-from eval.figures.recorded.recall_frames import RecordedFilm, film
+from eval.figures.recorded.recall_frames import RecallSource, RecordedFilm, film
 
 KEYS = {"backbone": "tiny", "method": "echo_recall_5", "task": "recall", "prompt": "", "seed": "0", "scenes": "3", "layer": "mean"}
 
@@ -17,14 +22,14 @@ def make(name: str, order: Order, load: Loader) -> list[Path]:
     """Roll out, read the memory, draw; the files. Raises ValueError in one line for what cannot be recorded."""
     given = order.given
     prompt = prompt_of(given["task"], given["backbone"], given["prompt"])
-    found = film(load(given["backbone"]), policy(given["method"]), prompt, order.number("seed"), order.number("scenes", 1))
-    layer = layer_of(order, found)
-    return output.write(draw(found, layer, order), name, order, numbers(found, layer))
+    recorded = film(load(given["backbone"]), policy(given["method"]), prompt, order.number("seed"), order.number("scenes", 1))
+    layer = layer_of(order, recorded)
+    return output.write(draw(recorded, layer, order), name, order, numbers(recorded, layer))
 
 
-def layer_of(order: Order, found: RecordedFilm) -> int | None:
+def layer_of(order: Order, recorded: RecordedFilm) -> int | None:
     """The layer that is drawn; None for the mean over all. Raises ValueError for one that there is not."""
-    layers = found.geometry.layers
+    layers = recorded.geometry.layers
     if order.given["layer"] == "mean":
         return None
     layer = order.number("layer")
@@ -33,52 +38,65 @@ def layer_of(order: Order, found: RecordedFilm) -> int | None:
     return layer
 
 
-def numbers(found: RecordedFilm, layer: int | None) -> dict[str, Any]:
-    """Weights by scene and candidate, of the layer or the mean over layers, and how far they are from even."""
-    scenes = []
-    for source in found.sources:
-        alpha = source.alpha.mean(0) if layer is None else source.alpha[layer]
-        even = 1 / len(source.frames)
-        spread = source.alpha.std(1, correction=0).mean()
-        scenes.append(
-            {
-                "scene": source.scene, "frames": source.frames, "alpha": found.grid(alpha), "share": source.shares.mean((0, 2)),
-                "largest_by_layer": source.alpha.amax(1).mean(1), "even": even, "spread_over_candidates": float(spread),
-            }
-        )  # fmt: skip
-    return {"prompt": found.prompt, "starts": found.starts, "scenes": scenes}
+@dataclass(frozen=True)
+class SceneWeights:
+    """Weights of one scene's candidates: `alpha` as maps, `share` of each in the recall frame, and how far they are from even."""
+
+    scene: int
+    frames: tuple[int, ...]
+    alpha: NDArray[np.float64]
+    share: Tensor
+    largest_by_layer: Tensor
+    even: float
+    spread_over_candidates: float
 
 
-def draw(found: RecordedFilm, layer: int | None, order: Order) -> Any:
+@dataclass(frozen=True)
+class Numbers:
+    """All numbers of the figure. starts: first block of each scene, and the end."""
+
+    prompt: str
+    starts: tuple[int, ...]
+    scenes: list[SceneWeights]
+
+
+def numbers(recorded: RecordedFilm, layer: int | None) -> Numbers:
+    """Weights by scene and candidate, of the layer or the mean over layers."""
+    scenes = [
+        SceneWeights(
+            source.scene, source.frames, recorded.grid(_weights(source, layer)), source.shares.mean((0, 2)),
+            source.alpha.amax(1).mean(1), 1 / len(source.frames), float(source.alpha.std(1, correction=0).mean()),
+        )
+        for source in recorded.sources
+    ]  # fmt: skip
+    return Numbers(recorded.prompt, recorded.starts, scenes)
+
+
+def _weights(source: RecallSource, layer: int | None) -> Tensor:
+    return source.alpha.mean(0) if layer is None else source.alpha[layer]
+
+
+def draw(recorded: RecordedFilm, layer: int | None, order: Order) -> Any:
     """A row for each scene: its middle frame, then a pair for each candidate, the frame and where it is weighed."""
     plots = style.pyplot()
-    many = max(len(source.frames) for source in found.sources)
-    figure, axes = plots.subplots(
-        len(found.sources),
-        1 + many,
-        figsize=(1.35 * (1 + many) + 0.9, 1.62 * len(found.sources) + 0.75),
-        squeeze=False,
-        layout="constrained",
-    )
-    values = [found.grid(source.alpha.mean(0) if layer is None else source.alpha[layer]) for source in found.sources]
+    many = max(len(source.frames) for source in recorded.sources)
+    size = (1.35 * (1 + many) + 0.9, 1.62 * len(recorded.sources) + 0.75)
+    figure, axes = plots.subplots(len(recorded.sources), 1 + many, figsize=size, squeeze=False, layout="constrained")
+    values = [recorded.grid(_weights(source, layer)) for source in recorded.sources]
     high = max(float(one.max()) for one in values)
     shown = None
-    for line, source, alpha in zip(axes, found.sources, values):
-        for axis in line:
-            axis.set(xticks=[], yticks=[])
-            axis.grid(False)
-            axis.spines[:].set_visible(False)
-        line[0].imshow(found.middle(source.scene))
+    for line, source, alpha in zip(axes, recorded.sources, values):
+        style.bare(*line)
+        line[0].imshow(recorded.middle(source.scene))
         line[0].set_ylabel(f"scene {source.scene + 1}", rotation=0, ha="right", va="center", color=style.INK)
         for axis, frame, weights in zip(line[1:], source.frames, alpha):
             shown = axis.imshow(weights, cmap="Blues", vmin=0, vmax=high)
             inset = axis.inset_axes((0.0, 1.03, 0.4, 0.4))
-            inset.imshow(found.frames[frame])
+            inset.imshow(recorded.frames[frame])
             inset.set(xticks=[], yticks=[])
             inset.spines[:].set_visible(False)
-            axis.set_title(
-                f"its frame {frame - found.starts[source.scene] * found.geometry.frames_per_block}", fontsize=8, fontweight="normal"
-            )
+            own = frame - recorded.starts[source.scene] * recorded.geometry.frames_per_block
+            axis.set_title(f"its frame {own}", fontsize=8, fontweight="normal")
         for axis in line[1 + len(source.frames) :]:
             axis.set_visible(False)
     assert shown is not None
@@ -86,9 +104,7 @@ def draw(found: RecordedFilm, layer: int | None, order: Order) -> Any:
     bar.ax.set_yticklabels(["0", f"{1 / many:.2f}\neven", f"{high:.2f}"])
     bar.outline.set_visible(False)
     bar.ax.grid(False)
-    which = f"mean over {found.geometry.layers} layers" if layer is None else f"layer {layer + 1} of {found.geometry.layers}"
-    figure.suptitle(
-        f"{order.world}; {found.prompt} under {order.given['method']}: weight of each candidate frame in the scene's recall frame, {which}",
-        fontsize=8.5, color=style.MUTED, x=0.01, ha="left",
-    )  # fmt: skip
+    which = f"mean over {recorded.geometry.layers} layers" if layer is None else f"layer {layer + 1} of {recorded.geometry.layers}"
+    what = f"{recorded.prompt} under {order.given['method']}: weight of each candidate frame in the scene's recall frame, {which}"
+    figure.suptitle(f"{order.world}; {what}", fontsize=8.5, color=style.MUTED, x=0.01, ha="left")
     return figure

@@ -15,7 +15,7 @@ from echo.geometry import Geometry
 from echo.policy import Echo
 from eval.figures import output, style
 from eval.figures.mosaic import native
-from eval.figures.output import Order
+from eval.figures.output import Mean, Order, PairedGap, gap, means
 from eval.figures.recorded import attention, recall_at_k
 from eval.figures.recorded.attention import AHEAD, CONTROLS, KINDS, RULES, LaterAttention
 from eval.figures.recorded.backbones import Loader, policy, prompts_of
@@ -46,13 +46,46 @@ class Shown:
     first_frame: int
 
 
+@dataclass(frozen=True)
+class RuleSummary:
+    """What a rule keeps, means over prompts; fields as of `recall_at_k.RuleMeasures`, and the recall less that of the gate."""
+
+    recall: Mean
+    mass: Mean
+    by_head: Mean
+    recall_less_gate: PairedGap
+    by_age: list[Mean]
+    by_layer: list[Mean]
+    curve: list[Mean]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All rules under one reading of the truth. keep: of so many tokens. chance: recall of tokens kept at random. counts: of the curve."""
+
+    keep: int
+    tokens: int
+    chance: float
+    counts: list[int]
+    rules: dict[str, RuleSummary]
+    facts: dict[str, Mean]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """All numbers of the figure. shown: the choice that is drawn. truth: by reading of the truth."""
+
+    shown: str
+    truth: dict[str, Summary]
+
+
 def make(name: str, order: Order, load: Loader) -> list[Path]:
     """Record, compare, draw; the files. Raises ValueError in one line for what cannot be recorded."""
     shown, numbers = measure(order, load(order.given["backbone"]))
     return output.write(draw(shown, numbers), name, order, numbers)
 
 
-def measure(order: Order, backbone: VideoModel) -> tuple[Shown, dict[str, Any]]:
+def measure(order: Order, backbone: VideoModel) -> tuple[Shown, Numbers]:
     """The choice that is shown, and the numbers over all prompts."""
     import torch
 
@@ -60,7 +93,7 @@ def measure(order: Order, backbone: VideoModel) -> tuple[Shown, dict[str, Any]]:
     assert isinstance(rules, Echo)
     layers = _checked(order, backbone.geometry, chosen if isinstance(chosen, Echo) else rules)
     prompts, batch = prompts_of(given["task"], given["backbone"], order.number("prompts", 1)), order.number("batch", 1)
-    shown, found = None, {kind: list[recall_at_k.Comparison]() for kind in KINDS}
+    shown, compared = None, {kind: list[recall_at_k.Comparison]() for kind in KINDS}
     with torch.inference_mode():
         for start in tqdm(range(0, len(prompts), batch), unit="batch", desc="fig3", disable=None):
             run = attention.record(
@@ -68,10 +101,10 @@ def measure(order: Order, backbone: VideoModel) -> tuple[Shown, dict[str, Any]]:
                 layers=layers, rules=None if isinstance(chosen, Echo) else rules,
             )  # fmt: skip
             shown = shown or _shown(run, order, backbone)
-            for kind, each in found.items():
+            for kind, each in compared.items():
                 each.append(recall_at_k.compare([run], order.number("every", 1), LaterAttention(kind, AHEAD[kind], given["recent"])))
     assert shown is not None
-    return shown, {"shown": shown.title} | {"truth": {kind: summary(recall_at_k.join(each)) for kind, each in found.items()}}
+    return shown, Numbers(shown.title, {kind: summary(recall_at_k.join(each)) for kind, each in compared.items()})
 
 
 def _checked(order: Order, geometry: Geometry, rules: Echo) -> list[int]:
@@ -114,19 +147,18 @@ def _shown(run: attention.RecordedRun, order: Order, backbone: VideoModel) -> Sh
     )  # fmt: skip
 
 
-def summary(found: recall_at_k.Comparison) -> dict[str, Any]:
+def summary(compared: recall_at_k.Comparison) -> Summary:
     """Means with intervals over prompts by rule, and the facts."""
-    units, reference = found.prompts, found.recall["gate"]
-    rules: dict[str, Any] = {}
+    units, reference = compared.prompts, dict(zip(compared.prompts, compared.recall["gate"]))
+    rules = {}
     for name in (*RULES, *CONTROLS):
-        single = ("recall", "mass", "by_head")
-        rules[name] = dict(zip(single, output.told(units, [getattr(found, what)[name] for what in single])))
-        rules[name]["recall_less_gate"] = output.gap(dict(zip(units, found.recall[name])), dict(zip(units, reference)))
-        for what in ("by_age", "by_layer", "curve"):
-            rules[name][what] = output.told(units, list(zip(*getattr(found, what)[name])))
-    facts = dict(zip(found.facts, output.told(units, list(found.facts.values()))))
-    size = {"keep": found.keep, "tokens": found.tokens, "chance": found.keep / found.tokens, "counts": found.counts}
-    return size | {"rules": rules, "facts": facts}
+        measured = compared.rules[name]
+        recall, mass, by_head = means(units, list(zip(*((one.recall, one.mass, one.by_head) for one in measured))))
+        less_gate = gap(dict(zip(units, compared.recall[name])), reference)
+        lists = (means(units, list(zip(*(getattr(one, what) for one in measured)))) for what in ("by_age", "by_layer", "curve"))
+        rules[name] = RuleSummary(recall, mass, by_head, less_gate, *lists)
+    facts = dict(zip(compared.facts, means(units, list(compared.facts.values()))))
+    return Summary(compared.keep, compared.tokens, compared.keep / compared.tokens, compared.counts, rules, facts)
 
 
 def strip(values_THW: Pixels, gap: float = np.nan) -> Pixels:
@@ -149,7 +181,7 @@ def _best(values: Pixels, keep: int) -> NDArray[np.bool_]:
     return mask.reshape(values.shape)
 
 
-def draw(shown: Shown, numbers: Mapping[str, Any]) -> Any:
+def draw(shown: Shown, numbers: Numbers) -> Any:
     """The figure: strips of one choice above, recall over all choices below."""
     plots = style.pyplot()
     rows = len(RULES) + 2
@@ -157,10 +189,9 @@ def draw(shown: Shown, numbers: Mapping[str, Any]) -> Any:
     upper, lower = figure.subfigures(2, 1, height_ratios=[0.34 * rows + 0.7, 3.4])
     _strips(upper, shown)
     axes = lower.subplots(1, 3, width_ratios=[1, 1, 1.15])
-    keep = numbers["truth"]["time"]["keep"]
-    _curves(axes[0], numbers["truth"]["time"])
-    _ages(axes[1], numbers["truth"]["time"])
-    _kinds(axes[2], numbers["truth"], keep)
+    _curves(axes[0], numbers.truth["time"])
+    _ages(axes[1], numbers.truth["time"])
+    _kinds(axes[2], numbers.truth)
     return figure
 
 
@@ -170,10 +201,7 @@ def _strips(panel: Any, shown: Shown) -> None:
     labels = {"pictures": "history", "truth": "later attention"} | RULES
     axes = panel.subplots(len(names), 2, squeeze=False)
     for (left, right), name in zip(axes, names):
-        for axis in (left, right):
-            axis.set(xticks=[], yticks=[])
-            axis.grid(False)
-            axis.spines[:].set_visible(False)
+        style.bare(left, right)
         if name == "pictures":
             gap = np.full((*shown.frames.shape[1:2], max(1, shown.frames.shape[2] // 5), 3), 255, dtype=np.uint8)
             tiles = np.concatenate([np.concatenate([frame, gap], 1) for frame in shown.frames], 1)[:, : -gap.shape[1]]
@@ -202,40 +230,39 @@ def _legend(axis: Any) -> None:
     axis.legend(handles=handles, loc="center left", ncols=3, fontsize=7, handlelength=1, columnspacing=1, borderpad=0)
 
 
-def _points(told: Sequence[Mapping[str, Any]]) -> tuple[Pixels, Pixels]:
+def _points(told: Sequence[Mean]) -> tuple[Pixels, Pixels]:
     """Means and half widths in percent; no width where it is unknown."""
-    mean = np.array([100 * one["mean"] for one in told], dtype=np.float64)
-    return mean, np.array([100 * (one["half_width"] or 0.0) for one in told], dtype=np.float64)
+    mean = np.array([100 * one.mean for one in told], dtype=np.float64)
+    return mean, np.array([100 * (one.half_width or 0.0) for one in told], dtype=np.float64)
 
 
-def _curves(axis: Any, truth: Mapping[str, Any]) -> None:
-    counts = truth["counts"]
+def _curves(axis: Any, truth: Summary) -> None:
     for name, label in RULES.items():
-        mean, half = _points(truth["rules"][name]["curve"])
-        axis.plot(counts, mean, color=COLOURS[name], linewidth=WIDTHS[name], label=label)
-        axis.fill_between(counts, mean - half, mean + half, color=COLOURS[name], alpha=0.15, linewidth=0)
-    axis.plot([0, truth["tokens"]], [0, 100], color=style.MUTED, linewidth=0.8, linestyle=(0, (2, 2)), label="chance")
-    axis.axvline(truth["keep"], color=style.OTHERS, linewidth=0.8, zorder=0)
-    axis.set(title="recall@K, %", xlabel="K tokens", xlim=(0, truth["tokens"]), ylim=(0, 102))
+        mean, half = _points(truth.rules[name].curve)
+        axis.plot(truth.counts, mean, color=COLOURS[name], linewidth=WIDTHS[name], label=label)
+        axis.fill_between(truth.counts, mean - half, mean + half, color=COLOURS[name], alpha=0.15, linewidth=0)
+    axis.plot([0, truth.tokens], [0, 100], color=style.MUTED, linewidth=0.8, linestyle=(0, (2, 2)), label="chance")
+    axis.axvline(truth.keep, color=style.OTHERS, linewidth=0.8, zorder=0)
+    axis.set(title="recall@K, %", xlabel="K tokens", xlim=(0, truth.tokens), ylim=(0, 102))
     axis.legend(fontsize=6.5, loc="lower right", handlelength=2.6, borderpad=0.2, labelspacing=0.25)
 
 
-def _ages(axis: Any, truth: Mapping[str, Any]) -> None:
+def _ages(axis: Any, truth: Summary) -> None:
     for name in RULES:
-        mean, half = _points(truth["rules"][name]["by_age"])
+        mean, half = _points(truth.rules[name].by_age)
         axis.errorbar(range(len(mean)), mean, half, color=COLOURS[name], linewidth=WIDTHS[name], capsize=1.5, elinewidth=0.8)
-    axis.axhline(100 * truth["chance"], color=style.MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
-    axis.set(title=f"recall@{truth['keep']} by who asks, %", xlabel="blocks behind the choice", ylim=(0, 102))
+    axis.axhline(100 * truth.chance, color=style.MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+    axis.set(title=f"recall@{truth.keep} by who asks, %", xlabel="blocks behind the choice", ylim=(0, 102))
 
 
-def _kinds(axis: Any, truths: Mapping[str, Any], keep: int) -> None:
+def _kinds(axis: Any, truths: Mapping[str, Summary]) -> None:
     for column, kind in enumerate(KINDS):
         for place, name in enumerate(RULES):
-            mean, half = _points([truths[kind]["rules"][name]["recall"]])
+            mean, half = _points([truths[kind].rules[name].recall])
             x = column + 0.13 * (place - (len(RULES) - 1) / 2)
             axis.errorbar([x], mean, half, color=COLOURS[name], fmt="o", ms=4, capsize=2, elinewidth=1)
-    axis.axhline(100 * truths["time"]["chance"], color=style.MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
-    axis.set(title=f"recall@{keep} by where history stands, %", ylim=(0, 102))
+    axis.axhline(100 * truths["time"].chance, color=style.MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+    axis.set(title=f"recall@{truths['time'].keep} by where history stands, %", ylim=(0, 102))
     axis.set_xticks(
         range(len(KINDS)),
         [label.replace(" in ", "\nin ").replace(" of ", "\nof ").replace("compressed ", "compressed\n") for label in KINDS.values()],

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from echo.memory import recall
 from eval.figures import output, style
-from eval.figures.output import Order
+from eval.figures.output import Mean, Order
 from eval.figures.recorded.backbones import Loader, policy, prompt_of, prompts_of
 from eval.figures.recorded.recall_frames import Fade, RecordedFilm, film
 
@@ -34,8 +36,8 @@ def make(name: str, order: Order, load: Loader) -> list[Path]:
     films = [film(backbone, source, prompt, seed, 3) for prompt in tqdm(prompts, desc=name, unit="prompt", disable=None)]
     faded = {(method, switch): _faded(order, backbone, method, switch) for method in order.names for switch in SWITCHES}
     units = [(one.prompt, seed) for one in films]
-    means = [[float(np.mean([scene.likeness[way] for scene in one.sources])) for one in films] for way in WAYS]
-    likeness = dict(zip(WAYS, output.told(units, means)))
+    rows = [[float(np.mean([scene.likeness[way] for scene in one.sources])) for one in films] for way in WAYS]
+    likeness = dict(zip(WAYS, output.means(units, rows)))
     return output.write(draw(films[0], likeness, faded, order.world), name, order, numbers(films[0], likeness, faded))
 
 
@@ -44,21 +46,47 @@ def _faded(order: Order, backbone: VideoModel, method: str, switch: str) -> Reco
     return film(backbone, policy(method), prompt, order.number("seed"), 2)
 
 
-def numbers(one: RecordedFilm, likeness: Mapping[str, Any], faded: Mapping[tuple[str, str], RecordedFilm]) -> dict[str, Any]:
-    """What the panels show: weights by candidate, likeness to the scene by way, weights of the old memory block by block."""
+@dataclass(frozen=True)
+class FadeNumbers:
+    """The weights of an old scene's memory, block by block: as maps, and their mean, lowest and highest."""
+
+    method: str
+    switch: str
+    prompt: str
+    sources: tuple[str, ...]
+    weights: NDArray[np.float64]
+    mean: torch.Tensor
+    lowest: torch.Tensor
+    highest: torch.Tensor
+
+
+@dataclass(frozen=True)
+class SourceNumbers:
+    """What a recall frame is fused from: weights by way and candidate, and each way's likeness to the scene."""
+
+    prompt: str
+    frames: tuple[int, ...]
+    weights: dict[str, torch.Tensor]
+    likeness: Mapping[str, Mean]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """All numbers of the figure."""
+
+    source: SourceNumbers
+    fades: list[FadeNumbers]
+
+
+def numbers(one: RecordedFilm, likeness: Mapping[str, Mean], faded: Mapping[tuple[str, str], RecordedFilm]) -> Numbers:
+    """What the panels show."""
     fades = []
-    for (method, switch), found in faded.items():
-        fade = _only(found)
-        mean = fade.weights.mean(1)
-        fades.append(
-            {
-                "method": method, "switch": switch, "prompt": found.prompt, "sources": fade.sources, "weights": found.grid(mean),
-                "mean": fade.weights.mean((1, 2, 3)), "lowest": fade.weights.amin((1, 2, 3)), "highest": fade.weights.amax((1, 2, 3)),
-            }
-        )  # fmt: skip
-    source = one.sources[0]
-    weights = {way: found.tolist() for way, found in ways(one).items()}
-    return {"source": {"prompt": one.prompt, "frames": source.frames, "weights": weights, "likeness": likeness}, "fades": fades}
+    for (method, switch), recorded in faded.items():
+        fade, over = _only(recorded), (1, 2, 3)
+        weights = recorded.grid(fade.weights.mean(1))
+        low, high = fade.weights.amin(over), fade.weights.amax(over)
+        fades.append(FadeNumbers(method, switch, recorded.prompt, fade.sources, weights, fade.weights.mean(over), low, high))
+    return Numbers(SourceNumbers(one.prompt, one.sources[0].frames, ways(one), likeness), fades)
 
 
 def _only(found: RecordedFilm) -> Fade:
@@ -76,7 +104,7 @@ def ways(one: RecordedFilm) -> dict[str, torch.Tensor]:
     return {way: torch.from_numpy(one.grid(found[way].mean(0))) for way in WAYS}
 
 
-def draw(one: RecordedFilm, likeness: Mapping[str, Any], faded: Mapping[tuple[str, str], RecordedFilm], world: str) -> Any:
+def draw(one: RecordedFilm, likeness: Mapping[str, Mean], faded: Mapping[tuple[str, str], RecordedFilm], world: str) -> Any:
     """The figure: recall source above, fading below."""
     plots = style.pyplot()
     rows = len(faded)
@@ -87,25 +115,19 @@ def draw(one: RecordedFilm, likeness: Mapping[str, Any], faded: Mapping[tuple[st
     return figure
 
 
-def _bare(axis: Any) -> None:
-    axis.set(xticks=[], yticks=[])
-    axis.grid(False)
-    axis.spines[:].set_visible(False)
-
-
-def _sources(panel: Any, one: RecordedFilm, likeness: Mapping[str, Any], world: str) -> None:
+def _sources(panel: Any, one: RecordedFilm, likeness: Mapping[str, Mean], world: str) -> None:
     source, weights = one.sources[0], ways(one)
     many = len(source.frames)
     axes = panel.subplots(1 + len(WAYS), many + 1, width_ratios=[1] * many + [2.4], squeeze=False)
     first = one.starts[source.scene] * one.geometry.frames_per_block
     for axis, frame in zip(axes[0], source.frames):
-        _bare(axis)
+        style.bare(axis)
         axis.imshow(one.frames[frame])
         axis.set_title(f"frame {frame - first}", fontsize=8, fontweight="normal")
     axes[0][0].set_ylabel("candidates", rotation=0, ha="right", va="center", color=style.INK)
     for line, (way, label) in zip(axes[1:], WAYS.items()):
         for axis, values in zip(line, weights[way]):
-            _bare(axis)
+            style.bare(axis)
             axis.imshow(values, cmap="Blues", vmin=0, vmax=1 if way != "fused" else max(0.5, float(weights["fused"].max())))
             axis.text(
                 0.5, -0.04, f"{float(values.mean()):.2f}", transform=axis.transAxes, ha="center", va="top", fontsize=7, color=style.MUTED
@@ -116,8 +138,8 @@ def _sources(panel: Any, one: RecordedFilm, likeness: Mapping[str, Any], world: 
     right = panel.add_subplot(axes[0][0].get_gridspec()[:, -1])
     for place, (way, label) in enumerate(WAYS.items()):
         told = likeness[way]
-        right.errorbar([told["mean"]], [-place], xerr=[told["half_width"] or 0], fmt="o", ms=5, color=style.SERIES[0], capsize=2)
-        right.annotate(label, (told["mean"], -place), (0, 7), textcoords="offset points", ha="center", fontsize=7.5)
+        right.errorbar([told.mean], [-place], xerr=[told.half_width or 0], fmt="o", ms=5, color=style.SERIES[0], capsize=2)
+        right.annotate(label, (told.mean, -place), (0, 7), textcoords="offset points", ha="center", fontsize=7.5)
     right.set(yticks=[], ylim=(-len(WAYS) + 0.5, 0.6), title="likeness to the scene", xlabel="mean cosine of keys with the scene's frames")
     right.margins(x=0.35)
     title = f"(a) recall source. {world}; {one.prompt}, first scene; weight of each frame at each place, mean over layers"
@@ -139,8 +161,7 @@ def _fades(panel: Any, faded: Mapping[tuple[str, str], RecordedFilm]) -> None:
 
 def _fade_row(line: Sequence[Any], method: str, switch: str, found: RecordedFilm, blocks: int) -> None:
     fade, size = _only(found), found.geometry.frames_per_block
-    for axis in line[:-1]:
-        _bare(axis)
+    style.bare(*line[:-1])
     line[0].imshow(found.frames[fade.block * size - 1])
     line[1].imshow(found.frames[fade.block * size + size - 1])
     line[0].set_ylabel(f"{switch}\n{method}", rotation=0, ha="right", va="center", color=style.INK, fontsize=8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class Order:
         return [name for name in self.given["method"].split(",") if name]
 
 
-def write(figure: Any, name: str, order: Order, numbers: Mapping[str, Any]) -> list[Path]:
+def write(figure: Any, name: str, order: Order, numbers: object) -> list[Path]:
     """Write `<name>.pdf`, `.png` and `.json` and close the figure; the files."""
     order.folder.mkdir(parents=True, exist_ok=True)
     paths = [order.folder / f"{name}{ending}" for ending in (".pdf", ".png", ".json")]
@@ -65,7 +65,7 @@ def write(figure: Any, name: str, order: Order, numbers: Mapping[str, Any]) -> l
     return paths
 
 
-def write_json(path: Path, name: str, order: Order, numbers: Mapping[str, Any]) -> None:
+def write_json(path: Path, name: str, order: Order, numbers: object) -> None:
     """The numbers behind a figure; what is not finite becomes null."""
     made = {"v": 1, "figure": name, **origin(order.module, order.words), "settings": dict(order.given)}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,9 @@ def write_json(path: Path, name: str, order: Order, numbers: Mapping[str, Any]) 
 
 
 def plain(value: Any) -> Any:
-    """Numbers, texts, lists and objects alone, rounded."""
+    """Numbers, texts, lists and objects alone, rounded; records by the names of their fields."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
     if hasattr(value, "tolist"):
@@ -101,16 +103,34 @@ def _folded(content: str) -> str:
     return "\n".join(lines)
 
 
-def told(units: Sequence[Unit], rows: Sequence[Sequence[float]]) -> list[dict[str, float | int | None]]:
-    """Of each row of numbers, a number for each unit, the mean with the half width of its 95 % interval over prompts."""
+@dataclass(frozen=True)
+class Mean:
+    """A mean over prompts with the half width of its 95 % interval, None for a single prompt."""
+
+    mean: float
+    half_width: float | None
+    prompts: int
+
+
+@dataclass(frozen=True)
+class PairedGap:
+    """A paired difference: mean, half width of its 95 % interval, p."""
+
+    mean: float
+    half_width: float | None
+    p: float | None
+
+
+def means(units: Sequence[Unit], rows: Sequence[Sequence[float]]) -> list[Mean]:
+    """The mean of each row of numbers, a number for each unit."""
     values = [Values.of(dict(zip(units, row, strict=True))) for row in rows]
     prime(values)
-    found = [estimate(one) for one in values]
-    return [{"mean": one.mean, "half_width": one.half_width, "prompts": one.prompts} for one in found if one is not None]
+    estimates = [estimate(one) for one in values]
+    return [Mean(one.mean, one.half_width, one.prompts) for one in estimates if one is not None]
 
 
-def gap(values: Mapping[Unit, float], reference: Mapping[Unit, float]) -> dict[str, float | None]:
-    """The paired difference to a reference: mean, half width, p."""
-    found = difference(values, reference)
-    assert found is not None
-    return {"mean": found.estimate.mean, "half_width": found.estimate.half_width, "p": found.p}
+def gap(values: Mapping[Unit, float], reference: Mapping[Unit, float]) -> PairedGap:
+    """The paired difference to a reference."""
+    paired = difference(values, reference)
+    assert paired is not None
+    return PairedGap(paired.estimate.mean, paired.estimate.half_width, paired.p)

@@ -5,14 +5,13 @@ Text is always drawn in ink, never in a series' colour. A series has its colour 
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 INK = "#1d1d1b"
 MUTED = "#6b6a66"
@@ -67,6 +66,14 @@ def pyplot() -> Any:
     return plots
 
 
+def bare(*axes: Any) -> None:
+    """Take ticks, grid and frame off axes that show pictures."""
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+        axis.spines[:].set_visible(False)
+
+
 def save(figure: Any, path: Path, dpi: int = DPI) -> None:
     """Write a figure as a PNG of 256 colours and close it; the folder is made."""
     figure.set_dpi(dpi)
@@ -82,17 +89,10 @@ def write_png(path: Path, image_HWC: NDArray[np.uint8]) -> None:
     """
     height, width, _ = image_HWC.shape
     palette, index = _palette(image_HWC.reshape(-1, 3))
-    rows = np.zeros((height, width + 1), dtype=np.uint8)  # a row begins with its filter: none, the best for palettes
-    rows[:, 1:] = index.reshape(height, width)
-    chunks = (
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
-        (b"PLTE", palette.tobytes()),
-        (b"IDAT", zlib.compress(rows.tobytes(), 9)),
-        (b"IEND", b""),
-    )
+    image = Image.frombytes("P", (width, height), index.tobytes())
+    image.putpalette(palette.tobytes())
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(whole))
+    image.save(path, optimize=True)
 
 
 def _palette(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -113,9 +113,9 @@ def _palette(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.u
 
 
 def _nearest(colours: NDArray[np.uint8], palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    found = np.empty(len(colours), dtype=np.uint8)
+    closest = np.empty(len(colours), dtype=np.uint8)
     wide = palette.astype(np.float32)
     for start in range(0, len(colours), 1 << 14):
         part = colours[start : start + (1 << 14)].astype(np.float32)
-        found[start : start + len(part)] = ((wide**2).sum(1) - 2 * part @ wide.T).argmin(1)
-    return found
+        closest[start : start + len(part)] = ((wide**2).sum(1) - 2 * part @ wide.T).argmin(1)
+    return closest

@@ -33,27 +33,38 @@ def _best(values: Tensor, keep: int) -> Tensor:
     return mask.scatter_(1, compression.top_tokens(flat, keep), True).reshape(values.shape)
 
 
+@dataclass(frozen=True)
+class RuleMeasures:
+    """Means of one rule on one prompt, over layers and choices.
+
+    recall, mass: of tokens kept for all heads together, as the method does, against the attention of all heads. by_head: recall where
+    every head keeps its own. by_age: [A], recall against the attention of the block that is so many after the choice. by_layer:
+    recall. curve: recall at each of the comparison's `counts` of tokens.
+    """
+
+    recall: float
+    mass: float
+    by_head: float
+    by_age: list[float]
+    by_layer: list[float]
+    curve: list[float]
+
+
 @dataclass
 class Comparison:
-    """Means over layers and choices of every prompt; a value of each by rule is a list over prompts.
-
-    prompts: id and seed. recall, mass: of tokens kept for all heads together, as the method does, against the attention of all heads.
-    by_head: recall where every head keeps its own. by_age: [A], recall against the attention of the block
-    that is so many behind. by_layer: recall.
-    curve: recall at each of `counts` tokens. facts: as a moment's, by prompt.
-    """
+    """Every rule on some prompts. prompts: id and seed. rules: by rule, a value for each prompt. facts: as a moment's, by prompt."""
 
     prompts: list[tuple[str, int]]
     keep: int
     tokens: int
     counts: list[int]
-    recall: dict[str, list[float]]
-    mass: dict[str, list[float]]
-    by_head: dict[str, list[float]]
-    by_age: dict[str, list[list[float]]]
-    by_layer: dict[str, list[list[float]]]
-    curve: dict[str, list[list[float]]]
+    rules: dict[str, list[RuleMeasures]]
     facts: dict[str, list[float]]
+
+    @property
+    def recall(self) -> dict[str, list[float]]:
+        """Recall by rule, a value for each prompt."""
+        return {name: [one.recall for one in measured] for name, measured in self.rules.items()}
 
 
 def measures(moment: Moment, counts: Sequence[int]) -> dict[str, dict[str, Tensor]]:
@@ -75,9 +86,8 @@ def measures(moment: Moment, counts: Sequence[int]) -> dict[str, dict[str, Tenso
 
 def compare(runs: Iterable[RecordedRun], every: int = 4, truth: LaterAttention | None = None) -> Comparison:
     """Every rule on all choices of some runs, prompt by prompt. Raises ValueError where no choice can be judged."""
-    truth, rows = truth or LaterAttention(), list[dict[str, Any]]()
-    keep, tokens, counts = 0, 0, list[int]()
-    prompts, facts = list[tuple[str, int]](), list[dict[str, float]]()
+    truth = truth or LaterAttention()
+    compared = Comparison([], 0, 0, [], {}, {})
     for run in runs:
         blocks = moments(run, every, truth)
         if not blocks:
@@ -85,18 +95,14 @@ def compare(runs: Iterable[RecordedRun], every: int = 4, truth: LaterAttention |
             raise ValueError(f"blocks={run.blocks}: no choice has all its later queries; nearest is {least}")
         layers = []
         for layer in run.recorder.layers:
-            found = [judge(run, layer, block, truth) for block in blocks]
-            tokens = found[0].later.shape[-1] * found[0].later.shape[-2]
-            keep, counts = found[0].keep, counts_of(found[0].keep, tokens)
-            layers.append([measures(moment, counts) | {"": dict(moment.facts)} for moment in found])
-        means = [_mean(each) for each in layers]
-        for index in range(len(run.prompts)):
-            rows.append(_of_prompt(means, index))
-            facts.append(rows[-1].pop(""))
-        prompts += [(prompt, run.seed) for prompt in run.prompts]
-    gathered: dict[str, Any] = {what: {name: [row[name][what] for row in rows] for name in rows[0]} for what in rows[0]["gate"]}
-    by_fact = {what: [one[what] for one in facts] for what in facts[0]}
-    return Comparison(prompts=prompts, keep=keep, tokens=tokens, counts=counts, facts=by_fact, **gathered)
+            judged = [judge(run, layer, block, truth) for block in blocks]
+            compared.tokens = judged[0].later.shape[-1] * judged[0].later.shape[-2]
+            compared.keep, compared.counts = judged[0].keep, counts_of(judged[0].keep, compared.tokens)
+            layers.append(_mean([measures(moment, compared.counts) | {"": dict(moment.facts)} for moment in judged]))
+        for index, prompt in enumerate(run.prompts):
+            compared.prompts.append((prompt, run.seed))
+            _add_prompt(compared, layers, index)
+    return compared
 
 
 def _mean(each: Sequence[Mapping[str, Mapping[str, Tensor]]]) -> dict[str, dict[str, Tensor]]:
@@ -104,14 +110,16 @@ def _mean(each: Sequence[Mapping[str, Mapping[str, Tensor]]]) -> dict[str, dict[
     return {name: {what: torch.stack([one[name][what] for one in each]).mean(0) for what in first} for name, first in each[0].items()}
 
 
-def _of_prompt(per_layer: Sequence[Mapping[str, Mapping[str, Tensor]]], index: int) -> dict[str, Any]:
-    """One prompt's means over layers by rule and measure, and its recall layer by layer; under "" its facts."""
-    row: dict[str, Any] = {}
-    for name, first in per_layer[0].items():
-        row[name] = {what: torch.stack([one[name][what][index] for one in per_layer]).mean(0).tolist() for what in first}
+def _add_prompt(compared: Comparison, layers: Sequence[Mapping[str, Mapping[str, Tensor]]], index: int) -> None:
+    """Take in one prompt's means over layers by rule and measure, and its recall layer by layer; under "" are its facts."""
+    for name, first in layers[0].items():
+        means: Mapping[str, Any] = {what: torch.stack([one[name][what][index] for one in layers]).mean(0).tolist() for what in first}
         if name:
-            row[name]["by_layer"] = [float(one[name]["recall"][index]) for one in per_layer]
-    return row
+            by_layer = [float(one[name]["recall"][index]) for one in layers]
+            compared.rules.setdefault(name, []).append(RuleMeasures(**means, by_layer=by_layer))
+        else:
+            for what, mean in means.items():
+                compared.facts.setdefault(what, []).append(mean)
 
 
 def counts_of(keep: int, tokens: int) -> list[int]:
@@ -119,10 +127,9 @@ def counts_of(keep: int, tokens: int) -> list[int]:
     return sorted({max(1, keep * i // 8) for i in range(1, 9)} | {keep + (tokens - keep) * i // 6 for i in range(1, 7)})
 
 
-def join(found: Sequence[Comparison]) -> Comparison:
+def join(comparisons: Sequence[Comparison]) -> Comparison:
     """Comparisons of other prompts, made alike, as one."""
-    first = found[0]
-    joined: dict[str, Any] = {"prompts": [prompt for one in found for prompt in one.prompts]}
-    for what in ("recall", "mass", "by_head", "by_age", "by_layer", "curve", "facts"):
-        joined[what] = {name: [value for one in found for value in getattr(one, what)[name]] for name in getattr(first, what)}
-    return Comparison(keep=first.keep, tokens=first.tokens, counts=first.counts, **joined)
+    first = comparisons[0]
+    rules = {name: [measured for one in comparisons for measured in one.rules[name]] for name in first.rules}
+    facts = {name: [fact for one in comparisons for fact in one.facts[name]] for name in first.facts}
+    return Comparison([prompt for one in comparisons for prompt in one.prompts], first.keep, first.tokens, first.counts, rules, facts)

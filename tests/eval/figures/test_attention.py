@@ -183,8 +183,8 @@ def test_comparison_by_prompt(run):
         for layer in (0, 1)
         for b in blocks
     ]
-    assert found.recall["gate"][1] == pytest.approx(np.mean(each)) and found.curve["gate"][1][-1] == 1.0
-    assert len(found.by_age["gate"][0]) == 3 and len(found.by_layer["gate"][0]) == 2 and set(found.facts) >= {"gate", "spread"}
+    assert found.recall["gate"][1] == pytest.approx(np.mean(each)) and found.rules["gate"][1].curve[-1] == 1.0
+    assert len(found.rules["gate"][0].by_age) == 3 and len(found.rules["gate"][0].by_layer) == 2 and set(found.facts) >= {"gate", "spread"}
 
 
 @pytest.mark.parametrize(
