@@ -180,7 +180,7 @@ def foreign_imports(tree: ast.Module) -> set[str]:
 def test_what_is_imported_is_installed_and_the_other_way_round():
     """Packages under another name, or that come with another package by its own pin, are listed here."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [project["optional-dependencies"][name] for name in ("parquet", "wandb", "live")]
+    extras = [project["optional-dependencies"][name] for name in ("wandb", "live")]
     declared = {re.split(r"[=<>~!]", line)[0] for line in sum(extras, project["dependencies"])}
     names = {"hydra-core": "hydra", "opencv-python-headless": "cv2"}
     imported = set().union(*(foreign_imports(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES))

@@ -20,7 +20,8 @@ from eval.arguments import answer, parse
 from eval.claims import variants, verdicts
 from eval.claims.variants import Effect, Trial
 from eval.claims.verdicts import AGREE, DISAGREE, MARKS, MISSING, Finding, Rows, count, judge, signed
-from eval.store.selection import left_out, rows, tasks
+from eval.store.runs import tasks
+from eval.store.selection import left_out, rows
 from eval.tables.text import markdown, markdown_head
 
 TABLES = ("table1", "table2", "table3", "table6", "table7", "table8", "table9a", "table9b")

@@ -18,7 +18,7 @@ from eval.figures import output, sheets, style
 from eval.figures.output import Order
 from eval.figures.recorded.backbones import Loader, policy, prompt_of
 from eval.figures.trace import embed
-from eval.store.selection import tasks
+from eval.store.runs import tasks
 
 KEYS = {
     "task": "recall", "prompt": "", "seed": "0",

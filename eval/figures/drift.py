@@ -26,7 +26,8 @@ from eval.arguments import answer, parse
 from eval.figures import style
 from eval.metrics import READINGS
 from eval.stats.curves import Curve, curve
-from eval.store.selection import Row, left_out, pick, rows, tasks
+from eval.store.runs import scores_of, tasks
+from eval.store.selection import Row, left_out, pick, rows
 
 KEYS = {"store": "results", "task": "long120", "method": "", "window": "9", "--output": "", "--data": ""}
 FIRST = next(iter(READINGS))
@@ -76,24 +77,16 @@ def readings(row: Row) -> dict[str, dict[tuple[str, int], list[float | None]]]:
     """By measure and video, a value for each block, 0..100; videos whose scores have no readings are left out."""
     found: dict[str, dict[tuple[str, int], list[float | None]]] = {name: {} for name in READINGS}
     for unit, video in row.videos.items():
-        blocks = _blocks(video.file("scores"))
+        blocks = scores_of(video.file("scores")).per_block
         for name, (_, factor) in READINGS.items() if blocks else ():
-            found[name][unit] = [None if block.get(name) is None else factor * float(block[name]) for block in blocks]
+            found[name][unit] = [None if (value := block.get(name)) is None else factor * value for block in blocks]
     return found
-
-
-def _content(path: Path | None) -> dict[str, Any]:
-    return {} if path is None or not path.exists() else dict(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _blocks(path: Path | None) -> list[dict[str, Any]]:
-    return list(_content(path).get("per_block") or [])
 
 
 def borders(found: Sequence[Drift]) -> list[float]:
     """Seconds at which scenes begin, the first left out, of the first row's first video."""
     videos = found[0].row.videos
-    spans = _content(videos[min(videos)].file("scores")).get("segments") or []
+    spans = scores_of(videos[min(videos)].file("scores")).segments
     return [start / FPS for start, _ in spans[1:]]
 
 

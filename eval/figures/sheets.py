@@ -3,14 +3,13 @@
     python -m eval.figures.sheets task=recall [store=results] [method=NAME,NAME] [prompt=ID] [seed=0] [every_s=S] [--output FILE.png]
     python -m eval.figures.sheets task=all --output docs
 
-Shows the newest run, by its last start, of every preset and its settings (newer weights take the place of older ones), or of the
-presets named; rendered rows stand apart at the end. Without prompt=ID the first prompt that all of them have. `every_s` is a twelfth
-of the video by default. With task=all, or several, the output is a folder, which gets a sheet for each task of the store.
+Shows every preset and its settings, or the presets named, of the newest rows that may be compared (`eval.store.rows`); rendered rows
+stand apart at the end. Without prompt=ID the first prompt that all of them have. `every_s` is a twelfth of the video by default. With
+task=all, or several, the output is a folder, which gets a sheet for each task of the store.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,8 +25,8 @@ from eval.figures import mosaic, output, style
 from eval.figures.mosaic import Section, Strip, marks, stills
 from eval.figures.output import Order
 from eval.figures.recorded.backbones import Loader
-from eval.store.records import Run, flat, runs
-from eval.store.selection import WEIGHTS, tasks
+from eval.store.rows import Entry, gather, parts_of
+from eval.store.runs import scenes_of, tasks
 
 OPTIONS = {"task": "", "store": "results", "method": "", "prompt": "", "seed": "0", "every_s": "", "--output": ""}
 COLUMNS = 12
@@ -78,17 +77,16 @@ class Row:
 
 
 def rows_of(store: Path, task: str, seed: int) -> list[Row]:
-    """The newest run of every preset and its settings that has videos, of the newest version of the code alone.
+    """Every preset and its settings that have videos, of the newest rows that may be compared (`eval.store.rows`).
 
     Raises:
         ValueError: in one line, where there is none.
     """
-    there = [(*_row(run), run.spec["key"]["epoch"]) for run in runs(store) if run.path.parts[-4] == task and run.spec["seed"] == seed]
-    there = sorted((one for one in there if one[0].videos), key=lambda one: one[1])
-    newest = {(row.backbone, row.preset, repr(sorted(row.settings.items()))): row for row, _, epoch in there if epoch == there[-1][2]}
-    if not newest:
+    groups = gather(part for part in parts_of(store, task, scored=False) if part[0].place.seed == seed)
+    rows = [row for row in map(_row, groups[0].entries.values()) if row.videos] if groups else []
+    if not rows:
         raise ValueError(f"{store}: no videos of task {task!r} at seed {seed}; make some with python run.py task={task} seed={seed}")
-    return list(newest.values())
+    return rows
 
 
 def arrange(rows: Sequence[Row], methods: Sequence[str]) -> list[Row]:
@@ -104,18 +102,15 @@ def arrange(rows: Sequence[Row], methods: Sequence[str]) -> list[Row]:
     return [replace(row, label=_label(row, found)) for row in found]
 
 
-def _row(run: Run) -> tuple[Row, str]:
-    """What a run has to show, and the name of its last start."""
-    settings = dict(flat(run.spec["key"]["pixels"]))
-    for key in WEIGHTS:  # a run of older weights gives way to one of newer
-        settings.pop(key, None)
-    starts = sorted((run.path / "attempts").glob("*.json"))
-    config = json.loads(starts[-1].read_text(encoding="utf-8")).get("config", {}) if starts else {}
-    row = Row(run.spec["method"]["label"], run.spec["method"]["name"], run.path.parts[-5], settings, calibration=run.calibration)
-    row.prompt_set = str(config.get("task", {}).get("prompt_set", ""))
-    for record in run.settled(None).done.values():
-        row.videos[record["prompt"]] = Shot(run.path / "units" / record["files"]["video"], *_times(run, record))
-    return row, starts[-1].stem if starts else ""
+def _row(entry: Entry) -> Row:
+    """What a row of the store has to show of one seed."""
+    prompt_set = next((start.prompt_set for run in entry.runs for start in reversed(run.attempts().values()) if start.prompt_set), "")
+    row = Row(entry.label, entry.preset, entry.backbone, entry.settings, {}, prompt_set, entry.calibration)
+    for (prompt, _), video in entry.videos.iterrows():
+        scenes = scenes_of(Path(video["trace"]))
+        borders = [BLOCK_S * block for block in range(1, len(scenes)) if scenes[block] != scenes[block - 1]]
+        row.videos[prompt] = Shot(Path(video["video"]), borders, BLOCK_S * len(scenes))
+    return row
 
 
 def _label(row: Row, rows: Sequence[Row]) -> str:
@@ -127,13 +122,6 @@ def _label(row: Row, rows: Sequence[Row]) -> str:
     words += [f"{key.removeprefix('method.settings.')}={row.settings[key]}" for key in differ]
     words += [f"on {row.backbone}"] if row.backbone != USUAL and len({other.backbone for other in rows}) > 1 else []
     return "\n".join([row.label, *words])
-
-
-def _times(run: Run, record: dict[str, Any]) -> tuple[list[float], float]:
-    """Seconds at which scenes begin, the first left out, and the length of the video, read off the unit's trace."""
-    lines = (run.path / "units" / record["files"]["trace"]).read_text(encoding="utf-8").splitlines()
-    scenes = [json.loads(line)["scene"] for line in lines]
-    return [BLOCK_S * block for block in range(1, len(scenes)) if scenes[block] != scenes[block - 1]], BLOCK_S * len(scenes)
 
 
 def shared_prompt(rows: Sequence[Row], wanted: str) -> str:

@@ -67,7 +67,7 @@ def _sweep(block: Block, blocks: Sequence[Block], setting: str) -> Sweep:
     entries: dict[str, Entry] = {entry.preset: entry for entry in block.entries.values()}
     rows = [row for row in grid.rows if not row.calibration]
     values = sorted(((float(entries[row.preset].settings[setting]), row) for row in rows), key=lambda pair: pair[0])
-    return Sweep(block.task["name"], grid, tuple(values), tuple(row for row in grid.rows if row.calibration))
+    return Sweep(block.task.name, grid, tuple(values), tuple(row for row in grid.rows if row.calibration))
 
 
 def lines(sweeps: Sequence[Sweep]) -> Iterator[tuple[str | int, ...]]:

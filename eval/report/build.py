@@ -13,9 +13,10 @@ import secrets
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from echo.refusals import nearest_of
 from eval.arguments import parse
@@ -24,7 +25,8 @@ from eval.report.cells import parts
 from eval.report.folder import WAYS, Folder
 from eval.report.view import Lack, constants, drift, index, lacks, provenance, table
 from eval.store.origin import commit
-from eval.store.records import Asked, runs, sweeps
+from eval.store.records import Scorer
+from eval.store.runs import Asked, runs, sweeps
 from eval.tables.blocks import Source, sources
 from eval.tables.build import look_of
 from eval.tables.command import combined, grouped, in_order, made_of, save
@@ -69,8 +71,9 @@ def _unscored(store: Path) -> list[Source]:
     for run in runs(store):
         asked = run.asked()
         if asked and all(wish.scores is None for wish in asked):
-            plain = [replace(wish, scorer=wish.scorer | {"key": {}}) for wish in asked]  # what scores nothing has no key
-            found.setdefault(asked[-1].task["name"], []).append((run, plain))
+            nobody = Scorer(asked[-1].scorer.name, asked[-1].scorer.label)  # what scores nothing has no key
+            plain = [msgspec.structs.replace(wish, scorer=nobody) for wish in asked]
+            found.setdefault(asked[-1].task.name, []).append((run, plain))
     return [Source(f"{task}-unscored", task, None, tuple(wishes), ordered=False) for task, wishes in sorted(found.items())]
 
 
@@ -151,11 +154,10 @@ def _never(groups: Mapping[str, Sequence[Source]], store: Path) -> list[Lack]:
     shown = {source.name for group in groups.values() for source in group}
     found = []
     for sweep in sweeps(store):
-        for path, wish in sweep.wishes:
-            if sweep.name in shown and not (path / "run.json").exists():
-                backbone, _, preset, seed = path.parts[-5:-1]
-                seeds = (int(seed.removeprefix("seed=")),)
-                found.append(Lack(sweep.name, f"{backbone}/{preset}", tuple(wish.units), seeds, "run not begun"))
+        for run, wish in sweep.wishes:
+            if sweep.name in shown and not run.exists:
+                row, seeds = f"{run.place.backbone}/{run.place.method}", (run.place.seed,)
+                found.append(Lack(sweep.name, row, tuple(wish.units), seeds, "run not begun"))
     return found
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from echo.files import ROOT
 from echo.scene import Prompt, load_prompts, prompt_digest
 from eval.store import selection
-from eval.store.records import Run
+from eval.store.records import UnitRecord
+from eval.store.runs import Run
 from eval.store.units import Unit
 from eval.tables.blocks import Block, Entry, Source
 from eval.tables.grid import Grid, Row
@@ -32,7 +31,7 @@ class Cell:
     prompt: str
     seed: int
     status: str
-    record: Mapping[str, Any] | None = None
+    record: UnitRecord | None = None
     scores: str = ""
     note: str = ""
     trace: str = ""
@@ -45,8 +44,7 @@ class Cell:
 
     def side(self, kind: str) -> Path | None:
         """Path of a file beside the video, for example its trace; None if the record names none."""
-        name = None if self.record is None else (self.record.get("files") or {}).get(kind)
-        return None if name is None else self.run.path / "units" / name
+        return None if self.record is None else self.run.side(self.record, kind)
 
     @property
     def key(self) -> str:
@@ -67,10 +65,10 @@ class Method:
 
     def drifting(self) -> selection.Row:
         """As `eval.figures.drift` reads it: the videos that have scores."""
-        found = selection.Row(str(self.entry.run.spec["backbone"]["name"]), self.row.preset, self.row.label, {}, {}, self.row.calibration)
+        found = selection.Row(self.entry.run.spec.backbone.name, self.row.preset, self.row.label, {}, {}, self.row.calibration)
         for unit, cell in self.cells.items():
             if cell.status == DONE and cell.record is not None:
-                found.videos[unit] = selection.Video(cell.record, cell.run.path / "units", "")
+                found.videos[unit] = selection.Video(cell.run, cell.record, "")
         return found
 
 
@@ -103,7 +101,7 @@ def parts(source: Source, made: Sequence[Made]) -> Iterator[Part]:
         methods: list[Method] = []
         for row in one.grid.rows:
             entry = entries[row.runs]
-            first = f"{entry.run.spec['backbone']['name']}/{row.preset}"
+            first = f"{entry.run.spec.backbone.name}/{row.preset}"
             like = sum(method.name.partition("~")[0] == first for method in methods)
             methods.append(Method(f"{first}~{like + 1}" if like else first, row, entry, _cells(source, entry)))
         yield Part(name, one.grid, one.block, methods, _texts(one.block))
@@ -120,12 +118,12 @@ def _cells(source: Source, entry: Entry) -> dict[Unit, Cell]:
         scores = asked[-1].scores  # None where a video alone was asked for
         done, made, errors = run.settled(scores).done, run.settled(None).done, _errors(run, scores)
         for prompt, unit in units.items():
-            place = (run, prompt, int(run.spec["seed"]))
+            place = (run, prompt, run.spec.seed)
             record, error = done.get(unit), errors.get(unit)
             if record is not None:
                 cell = Cell(*place, DONE, record, scores or "")
             elif error is not None:
-                cell = Cell(*place, FAILED, made.get(unit), scores or "", str(error.get("err", "")), str(error.get("trace", "")))
+                cell = Cell(*place, FAILED, made.get(unit), scores or "", error.err, error.trace)
             elif unit in made:
                 cell = Cell(*place, UNSCORED, made[unit], scores or "")
             else:
@@ -134,21 +132,9 @@ def _cells(source: Source, entry: Entry) -> dict[Unit, Cell]:
     return found
 
 
-def _errors(run: Run, scores: str | None) -> dict[str, Mapping[str, Any]]:
+def _errors(run: Run, scores: str | None) -> dict[str, UnitRecord]:
     """The last error of each unit."""
-    return {record["unit"]: record for record in run.records() if record["status"] != "ok" and record["scores"] == scores}
-
-
-def attempts(run: Run) -> list[dict[str, Any]]:
-    """Provenance of every start of a run, oldest first, its name among it; a damaged file says its name alone."""
-    found = []
-    for path in sorted((run.path / "attempts").glob("*.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            content = {}
-        found.append((content if isinstance(content, dict) else {}) | {"name": path.stem})
-    return found
+    return {record.unit: record for record in run.records() if not record.ok and record.scores == scores}
 
 
 def _texts(block: Block) -> dict[str, Prompt]:
@@ -166,8 +152,4 @@ def _texts(block: Block) -> dict[str, Prompt]:
 
 
 def _prompt_set(run: Run) -> str:
-    for attempt in reversed(attempts(run)):
-        name = attempt.get("config", {}).get("task", {}).get("prompt_set")
-        if name:
-            return str(name)
-    return ""
+    return next((start.prompt_set for start in reversed(run.attempts().values()) if start.prompt_set), "")

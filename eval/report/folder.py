@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
+
 from echo.cache.policy import Policy
 from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
 from eval.metrics import READINGS, described
 from eval.pages import literal
-from eval.report.cells import Cell, attempts
+from eval.report.cells import Cell
 from eval.report.memory_strips import WINDOW, Kept, kept, policy_of, read
-from eval.store.records import Run
+from eval.store.records import Provenance
+from eval.store.runs import Run
 from eval.world.places import scene_scores
 
 BLOCK_FRAMES = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT
@@ -116,7 +119,7 @@ class Folder:
 
     def _policy(self, run: Run) -> tuple[Policy | None, str, int]:
         if run.path not in self._policies:
-            pixels = run.spec["key"]["pixels"]
+            pixels = run.spec.key.pixels
             settings = json.dumps([pixels.get("method.policy"), pixels.get("method.settings")], sort_keys=True)
             self._policies[run.path] = policy_of(pixels), settings, int(pixels.get("backbone.parts.window_frames") or WINDOW)
         return self._policies[run.path]
@@ -128,7 +131,7 @@ class Folder:
             return name
         path, trace, shape = cell.video, self.trace(cell), self.shape(cell)
         assert path is not None and cell.record is not None
-        blocks = len(trace[1].blocks) if trace else int(cell.record.get("blocks") or 0)
+        blocks = len(trace[1].blocks) if trace else cell.record.blocks
         frames = shape.frames if shape and shape.frames else blocks * BLOCK_FRAMES
         self.lengths[name] = frames
         content: dict[str, Any] = {
@@ -139,8 +142,8 @@ class Folder:
             "borders": list(trace[1].borders) if trace else [0],
             "blocks": blocks,
             "run": cell.run.path.name,
-            "metrics": dict(cell.record.get("metrics") or {}),
-            "facts": {key: cell.record[key] for key in FACTS if cell.record.get(key) is not None},
+            "metrics": cell.record.metrics,
+            "facts": {key: value for key in FACTS if (value := getattr(cell.record, key)) is not None},
             **_scores(cell.side("scores")),
         }
         measured = dict.fromkeys([*content["metrics"], *(key for row in content["per_segment"] for key in row if key not in SPAN)])
@@ -148,10 +151,11 @@ class Folder:
         self.data(name, content)
         return name
 
-    def provenance(self, run: Run) -> tuple[str, list[dict[str, Any]]]:
+    def provenance(self, run: Run) -> tuple[str, dict[str, Provenance]]:
         """Write what a run is and how it was started; the name of the file, and the starts."""
-        name, starts = f"runs/{run.path.name[:12]}.json", attempts(run)
-        self.write(name, json.dumps({"run": run.spec, "attempts": starts}, indent=1) + "\n")
+        name, starts = f"runs/{run.path.name[:12]}.json", run.attempts()
+        told = [msgspec.to_builtins(facts) | {"name": start} for start, facts in starts.items()]
+        self.write(name, json.dumps({"run": msgspec.to_builtins(run.spec), "attempts": told}, indent=1) + "\n")
         return name, starts
 
     def traceback(self, cell: Cell) -> str:

@@ -15,7 +15,8 @@ from eval.metrics import READINGS, Column
 from eval.report.cells import ABSENT, DONE, GONE, Method, Part
 from eval.report.cells import Cell as Video
 from eval.report.folder import BLOCK_FRAMES, Folder
-from eval.store.records import Run
+from eval.store.records import Provenance
+from eval.store.runs import Run
 from eval.tables.captions import Panel, panels
 from eval.tables.grid import Grid, Row, sections
 
@@ -161,7 +162,7 @@ def lacks(part: Part, title: str, folder: Folder) -> Iterator[Lack]:
             elif cell.status != DONE:
                 yield Lack(title, label, (prompt,), (seed,), cell.status, cell.note, folder.traceback(cell))
             if cell.record is not None and cell.video is None:
-                yield Lack(title, label, (prompt,), (seed,), GONE, str((cell.record.get("files") or {}).get("video", "")))
+                yield Lack(title, label, (prompt,), (seed,), GONE, cell.record.files.get("video", ""))
         for prompts in dict.fromkeys(map(tuple, absent.values())):
             seeds = tuple(seed for seed, there in sorted(absent.items()) if tuple(there) == prompts)
             yield Lack(title, label, prompts, seeds, ABSENT)
@@ -177,27 +178,26 @@ def provenance(parts: Sequence[Part], folder: Folder) -> list[dict[str, Any]]:
     lines = []
     for run, method, task in runs.values():
         name, starts = folder.provenance(run)
-        for start in starts or [{"name": "?"}]:
-            lines.append({"run": run.path.name, "file": name, "method": method.row.label, "backbone": run.spec["backbone"]["name"],
-                          "task": task, "seed": run.spec["seed"], **_start(start)})  # fmt: skip
+        for start, facts in (starts or {"?": Provenance()}).items():
+            lines.append({"run": run.path.name, "file": name, "method": method.row.label, "backbone": run.spec.backbone.name,
+                          "task": task, "seed": run.spec.seed, **_start(start, facts)})  # fmt: skip
     return lines
 
 
-def _start(start: dict[str, Any]) -> dict[str, Any]:
+def _start(name: str, facts: Provenance) -> dict[str, Any]:
     """What a reader wants to know of an attempt first; the rest is in its file."""
-    code, packages, slurm = start.get("code") or {}, start.get("packages") or {}, start.get("slurm") or {}
-    nanoseconds = start["name"].partition("-")[0]
+    nanoseconds = name.partition("-")[0]
     began = int(nanoseconds) / 1e9 if nanoseconds.isdecimal() and len(nanoseconds) == 20 else 0.0
     return {
-        "attempt": start["name"],
+        "attempt": name,
         "began": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(began)) if began > 1e9 else "",
-        "commit": code.get("commit") or "",
-        "dirty": code.get("dirty") or "",
-        "host": start.get("host") or "",
-        "device": (start.get("gpu") or {}).get("name") or start.get("cpu") or "",
-        "job": slurm.get("job_id", ""),
-        "versions": ", ".join(f"{key} {value}" for key, value in {"python": start.get("python"), **packages}.items() if value),
-        "command": " ".join(map(str, start.get("argv") or [])),
+        "commit": facts.code.commit or "",
+        "dirty": facts.code.dirty or "",
+        "host": facts.host or "",
+        "device": facts.device or "",
+        "job": (facts.slurm or {}).get("job_id", ""),
+        "versions": ", ".join(f"{key} {value}" for key, value in {"python": facts.python, **facts.packages}.items() if value),
+        "command": " ".join(facts.argv),
     }
 
 

@@ -1,182 +1,237 @@
-"""Reading a run store: runs, what was asked of them, and their records. No torch; nothing is ever written here.
+"""What a run store holds, file by file, as typed records; `eval.store.runs` reads a store, `jobs.store.folder` writes it.
 
 <store>/runs/<backbone>/<task>/<method>/seed=<n>/<run id>/
-    run.json              what the run is, written once
-    asked/<ns>.json       the prompts that a command wanted, and the unit that stands for each
-    attempts/<id>.json    one for each start: commit, versions, host, command line (and .log)
-    records/<id>.jsonl    appended to by one attempt alone
+    run.json              `Spec`: what the run is, written once
+    asked/<ns>.json       `AskedFile`: the prompts that a command wanted, and the unit that stands for each
+    attempts/<id>.json    `Provenance`, one for each start: commit, versions, host, command line (and .log)
+    records/<id>.jsonl    `UnitRecord`, one a line, appended to by one attempt alone
     errors/               tracebacks
-    units/                videos, traces, scores of segments
+    units/                videos, traces, scores of segments (`ScoresFile`)
 <store>/sweeps/<table>.json
-    the runs, prompts and scores that a command asked for; the last command of that name counts
-<store>/compact/
-    records as Parquet (`eval.store.compacted`), made anew from the above at any time
+    `SweepFile`: the runs, prompts and scores that a command asked for; the last command of that name counts
+
+Every file is checked when it is read: versions up to `VERSION` are read and brought up to it, of a newer one the file is refused.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, TypeVar
 
-VERSION = 2
-"""Of what is written; whatever is read of an older version is brought up to it, of a newer one refused."""
+import msgspec
+
+VERSION: Final = 2
+"""Of records; whatever is read of an older version is brought up to it, of a newer one refused."""
 RENDER = "render"
 """The policy of runs that are rendered, not generated: calibration rows of every table, sheet and figure."""
+Version = Literal[1, 2]
+Content = TypeVar("Content", bound=msgspec.Struct)
+Line = TypeVar("Line", bound="Outcome")
 
 
 class UnknownVersion(ValueError):
     """A file of a store that a newer version of this project wrote; one line for people."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """One wish: these prompts, scored this way."""
+class DamagedFile(ValueError):
+    """A file of a store that is not what its place says it is; one line for people."""
+
+
+class Titled(msgspec.Struct, frozen=True):
+    """A name of the configuration and its label for people."""
 
     name: str
+    label: str
+
+
+class RunKey(msgspec.Struct, frozen=True):
+    """All that can change a pixel of a run, apart from the prompt: its name is the digest of this. pixels: settings by dotted path."""
+
+    epoch: int
+    kernel: str
+    pixels: dict[str, Any]
+
+
+class Spec(msgspec.Struct, frozen=True):
+    """The content of run.json."""
+
+    run: str
+    key: RunKey
+    backbone: Titled
+    method: Titled
+    seed: int
+    v: Version = 1
+
+
+class Scorer(msgspec.Struct, frozen=True):
+    """Who scores; key: all that can change a score, empty or None where nothing is scored."""
+
+    name: str
+    label: str
+    key: dict[str, Any] | None = None
+
+
+class AskedFile(msgspec.Struct, kw_only=True):
+    """These prompts, scored this way. scores: id of the way of scoring, None where videos alone are asked for.
+
+    units: the unit that stands for each prompt id. prompts: digest of each prompt as it stands in its set.
+    """
+
     scores: str | None
-    scorer: dict[str, Any]
-    task: dict[str, str]
-    units: dict[str, str]  # prompt id -> unit id
-    prompts: dict[str, str] = field(default_factory=dict)  # prompt id -> digest of the prompt as it stands in its set
+    scorer: Scorer
+    task: Titled
+    units: dict[str, str]
+    prompts: dict[str, str] = {}
+    v: Version = 1
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """All that one command asked for of one task, which is what its table shows."""
+class SweepEntry(AskedFile, kw_only=True):
+    """A wish of a sweep. path: of its run, from the folder `runs` on."""
 
-    name: str
+    path: str
+
+
+class SweepFile(msgspec.Struct):
+    """The content of a file of `sweeps`."""
+
     experiment: str | None
     task: str
-    wishes: tuple[tuple[Path, Asked], ...]  # run folder and what was wanted of it, in the order of the command
+    runs: list[SweepEntry]
+    v: Version = 1
 
 
-@dataclass
-class Settled:
-    """What the records of a run say in the end."""
+class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """What settles a unit: a record, as far as tables ask. metrics: null for a number that is not finite."""
 
-    done: dict[str, dict[str, Any]] = field(default_factory=dict)  # unit id -> first ok record
-    failures: dict[str, int] = field(default_factory=dict)  # unit id -> error records, units that are done left out
-    conflicts: list[str] = field(default_factory=list)  # units computed twice with different outcomes
-    made: set[str] = field(default_factory=set)  # unit ids of videos that are there, however scored
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run folder."""
-
-    path: Path
-
-    @cached_property
-    def spec(self) -> dict[str, Any]:
-        """The content of run.json."""
-        return _known(json.loads((self.path / "run.json").read_text(encoding="utf-8")), self.path / "run.json")
+    unit: str
+    scores: str | None
+    attempt: str
+    prompt: str
+    seed: int
+    status: Literal["ok", "error"]
+    t: float
+    metrics: dict[str, float | None]
+    v: Version = 1
+    latents_sha256: str = ""
 
     @property
-    def calibration(self) -> bool:
-        """Whether it was rendered: said by its policy, whatever the preset is called."""
-        return bool(self.spec["key"]["pixels"].get("method.policy") == RENDER)
-
-    def asked(self) -> list[Asked]:
-        """All wishes, oldest first."""
-        return [
-            Asked(path.stem, **{k: v for k, v in _known(json.loads(path.read_text(encoding="utf-8")), path).items() if k != "v"})
-            for path in sorted((self.path / "asked").glob("*.json"))
-        ]
-
-    def records(self) -> list[dict[str, Any]]:
-        """All whole records in the order of their time; a line torn by a crash is passed over.
-
-        Raises:
-            UnknownVersion: for a record that a newer version of this project wrote; its meaning is not guessed at.
-        """
-        found = []
-        for path in sorted((self.path / "records").glob("*.jsonl")):
-            for line in path.read_bytes().splitlines(keepends=True):
-                record = _parse(line)
-                if record is not None:
-                    found.append((record["t"], path.name, upgraded(record, path)))
-        return [record for _, _, record in sorted(found, key=lambda row: row[:2])]
-
-    def settled(self, scores: str | None) -> Settled:
-        """Which units are done under a way of scoring; the first ok record of a unit counts.
-
-        Args:
-            scores: id of the way of scoring; None accepts a video however it was scored.
-        """
-        result = Settled()
-        latents: dict[str, str] = {}
-        for record in self.records():
-            unit, ok = record["unit"], record["status"] == "ok"
-            if ok and latents.setdefault(unit, record["latents_sha256"]) != record["latents_sha256"]:
-                result.conflicts.append(f"{record['prompt']} seed={record['seed']}: other latents in attempt {record['attempt']}")
-            if ok:
-                result.made.add(unit)
-            if scores is not None and record["scores"] != scores:
-                continue
-            if not ok:
-                result.failures[unit] = result.failures.get(unit, 0) + 1
-            elif unit not in result.done:
-                result.done[unit] = record
-            elif result.done[unit]["metrics"] != record["metrics"]:
-                result.conflicts.append(f"{record['prompt']} seed={record['seed']}: other scores in attempt {record['attempt']}")
-        for unit in result.done:
-            result.failures.pop(unit, None)
-        return result
+    def ok(self) -> bool:
+        """Whether the video is there."""
+        return self.status == "ok"
 
 
-def runs(store: Path) -> Iterator[Run]:
-    """All runs of a store, in the order of their paths."""
-    for path in sorted(store.glob("runs/*/*/*/seed=*/*/run.json")):
-        yield Run(path.parent)
+class UnitRecord(Outcome, kw_only=True, omit_defaults=True):
+    """What one attempt says of one unit: a finished video (and its scores), or an error.
+
+    flags: metrics that are not finite. files: names of side files by kind. fps: pixel frames a second, all work included; fps_dit:
+    without the codec. err, trace: of an error, the path of its traceback from the run's folder on.
+    """
+
+    run: str = ""
+    host: str | None = None
+    device: str | None = None
+    flags: list[str] = []
+    blocks: int = 0
+    files: dict[str, str] = {}
+    fps: float | None = None
+    fps_dit: float | None = None
+    block_ms: float | None = None
+    block_ms_p95: float | None = None
+    switch_block_ms: float | None = None
+    generate_s: float | None = None
+    decode_s: float | None = None
+    score_s: float | None = None
+    dur_s: float | None = None
+    process_peak_mb: float | None = None
+    memory: dict[str, Any] | None = None
+    tokens_cut: dict[str, list[int]] | None = None
+    err: str = ""
+    trace: str = ""
 
 
-def flat(tree: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested settings by dotted path."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{where}{key}.")
-        else:
-            yield where + key, value
+class CodeState(msgspec.Struct, frozen=True):
+    """commit: None where git names none. dirty: hash of what differs from it, None where nothing does."""
+
+    commit: str | None = None
+    dirty: str | None = None
 
 
-def sweeps(store: Path) -> Iterator[Sweep]:
-    """The last sweep of every name, in the order of their names."""
-    for path in sorted(store.glob("sweeps/*.json")):
-        content = _known(json.loads(path.read_text(encoding="utf-8")), path)
-        for before, wish in zip(content["runs"], content["runs"][1:]):
-            if wish.get("prompts") == before.get("prompts"):  # one copy for all runs of a large sweep
-                wish["prompts"] = before.get("prompts", {})
-        wishes = [(store / "runs" / wish.pop("path"), Asked(path.stem, **wish)) for wish in content["runs"]]
-        yield Sweep(path.stem, content["experiment"], content["task"], tuple(wishes))
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and with what an attempt was made. config: the full config. gpu: the first card. slurm: ids of the job."""
+
+    argv: list[str] = []
+    config: dict[str, Any] = {}
+    code: CodeState = CodeState()
+    python: str = ""
+    packages: dict[str, str | None] = {}
+    host: str | None = None
+    machine: str = ""
+    cpu: str | None = None
+    gpu: dict[str, Any] | None = None
+    cores: int | None = None
+    slurm: dict[str, str] | None = None
+    pid: int | None = None
+    v: Version = 1
+
+    @property
+    def device(self) -> str | None:
+        """The card's name, else the processor's."""
+        return (self.gpu or {}).get("name") or self.cpu
+
+    @property
+    def prompt_set(self) -> str:
+        """The file that its prompts came from; empty if it does not say."""
+        return str((self.config.get("task") or {}).get("prompt_set") or "")
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
-    if not line.endswith(b"\n"):
-        return None
+class ScoresFile(msgspec.Struct, kw_only=True):
+    """A side file with the scores of one video. segments: [start, end) in pixel frames. per_block: readings, one mapping a block."""
+
+    segments: list[tuple[int, int]] = []
+    metrics: dict[str, float | None] = {}
+    per_segment: list[dict[str, Any]] = []
+    per_block: list[dict[str, float | None]] = []
+    v: Version = 1
+
+
+class TraceLine(msgspec.Struct):
+    """What a line of a trace says of its block, as far as a store's readers ask."""
+
+    scene: int
+
+
+class _Versioned(msgspec.Struct):
+    v: Any = 1
+
+
+@lru_cache(maxsize=256)
+def decoder(kind: type[Content]) -> msgspec.json.Decoder[Content]:
+    """The decoder of a kind of content, made once."""
+    return msgspec.json.Decoder(kind)
+
+
+def decoded(content: bytes, kind: type[Content], path: Path) -> Content:
+    """The content of a file.
+
+    Raises:
+        UnknownVersion: if a newer version of this project wrote it; its meaning is not guessed at.
+        DamagedFile: if it is not of this kind.
+    """
     try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and "unit" in record else None
+        return decoder(kind).decode(content)
+    except msgspec.ValidationError as error:
+        version = decoder(_Versioned).decode(content).v if content.lstrip()[:1] == b"{" else 1
+        if version not in range(1, VERSION + 1):
+            raise UnknownVersion(
+                f"{path}: schema version {version} is not known here, versions 1 to {VERSION} are; "
+                "a newer version of this project wrote it: update this one, or give another store=DIR"
+            ) from None
+        raise DamagedFile(f"{path}: no {kind.__name__.lower()}: {error}") from None
+    except msgspec.DecodeError as error:
+        raise DamagedFile(f"{path}: not JSON: {error}") from None
 
 
-def upgraded(record: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A record as this version writes it. Version 1 did not say where a unit was computed. Raises UnknownVersion."""
-    if _known(record, path).get("v") == VERSION:
-        return record
-    return {"host": None, "device": None} | record | {"v": VERSION}
-
-
-def _known(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The content of a file, if its version is one that is read; files without any are of the first. Raises UnknownVersion."""
-    version = content.get("v", 1)
-    if version not in range(1, VERSION + 1):
-        raise UnknownVersion(
-            f"{path}: schema version {version} is not known here, versions 1 to {VERSION} are; "
-            "a newer version of this project wrote it: update this one, or give another store=DIR"
-        )
-    return content
+def encoded(content: msgspec.Struct) -> bytes:
+    """Content as it is written: JSON in one line, keys sorted."""
+    return msgspec.json.encode(content, order="sorted")

@@ -7,12 +7,13 @@ one preset the newest, which are those that the last table shows. What was left 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.store.records import Asked, Run, flat, runs
+from eval.store.records import UnitRecord
+from eval.store.runs import Asked, Run, flat, runs
 
 WEIGHTS = ("backbone.weights", "backbone.lora")
 """Settings that name the content of a backbone's files."""
@@ -23,16 +24,15 @@ Unit = tuple[str, int]
 
 @dataclass(frozen=True)
 class Video:
-    """A finished unit. record: its line in the store. folder: where its files lie. digest: the content of its prompt."""
+    """A finished unit. record: its line in the store. digest: the content of its prompt."""
 
-    record: Mapping[str, Any]
-    folder: Path
+    run: Run
+    record: UnitRecord
     digest: str
 
     def file(self, kind: str) -> Path | None:
         """Path of a side file, for example its scores; None if the record names none."""
-        name = self.record["files"].get(kind)
-        return None if name is None else self.folder / name
+        return self.run.side(self.record, kind)
 
 
 @dataclass
@@ -71,7 +71,7 @@ class _Part:
 
     @property
     def pixels(self) -> dict[str, Any]:
-        return dict(flat(self.run.spec["key"]["pixels"]))
+        return dict(flat(self.run.spec.key.pixels))
 
     @property
     def weights(self) -> tuple[Any, ...]:
@@ -80,7 +80,7 @@ class _Part:
 
     @property
     def backbone(self) -> str:
-        return str(self.run.spec["backbone"]["name"])
+        return self.run.spec.backbone.name
 
 
 def rows(store: Path, task: str, scored: bool = True) -> list[Row]:
@@ -94,12 +94,12 @@ def rows(store: Path, task: str, scored: bool = True) -> list[Row]:
     Returns:
         An empty list where the store has none.
     """
-    parts = [part for run in runs(store) if run.path.parts[-4] == task for part in _parts(run, scored)]
+    parts = [part for run in runs(store, f"*/{task}/*/seed=*/*") for part in _parts(run, scored)]
     if not parts:
         return []
     newest = max(parts, key=lambda part: part.newest)
-    epoch = newest.run.spec["key"]["epoch"]
-    parts = [p for p in parts if p.run.spec["key"]["epoch"] == epoch and (not scored or p.wishes[-1].scores == newest.wishes[-1].scores)]
+    epoch = newest.run.spec.key.epoch
+    parts = [p for p in parts if p.run.spec.key.epoch == epoch and (not scored or p.wishes[-1].scores == newest.wishes[-1].scores)]
     weights = {part.backbone: part.weights for part in sorted(parts, key=lambda part: part.newest) if any(part.weights)}
     found: dict[tuple[str, str, str], Row] = {}
     for part in parts:
@@ -139,8 +139,8 @@ def _add(found: dict[tuple[str, str, str], Row], part: _Part, scored: bool) -> N
     spec, pixels = part.run.spec, part.pixels
     method = {key: value for key, value in pixels.items() if key.startswith("method.")}
     beside = {key: value for key, value in pixels.items() if key not in method and key not in ("seed", *WEIGHTS)}
-    key = (f"{part.backbone}/{spec['method']['name']}", repr(sorted(method.items())), repr(sorted(beside.items())))
-    row = found.setdefault(key, Row(part.backbone, spec["method"]["name"], spec["method"]["label"], method, beside, part.run.calibration))
+    key = (f"{part.backbone}/{spec.method.name}", repr(sorted(method.items())), repr(sorted(beside.items())))
+    row = found.setdefault(key, Row(part.backbone, spec.method.name, spec.method.label, method, beside, part.run.calibration))
     row.newest = max(row.newest, part.newest)
     units: dict[str, str] = {}
     digests: dict[str, str] = {}
@@ -150,7 +150,7 @@ def _add(found: dict[tuple[str, str, str], Row], part: _Part, scored: bool) -> N
     done = part.run.settled(part.wishes[-1].scores if scored else None).done
     for prompt, unit in units.items():
         if unit in done:
-            row.videos[prompt, spec["seed"]] = Video(done[unit], part.run.path / "units", digests.get(prompt, ""))
+            row.videos[prompt, spec.seed] = Video(part.run, done[unit], digests.get(prompt, ""))
 
 
 def _alike(found: Sequence[Row]) -> list[Row]:
@@ -168,18 +168,18 @@ def _alike(found: Sequence[Row]) -> list[Row]:
 
 def differences(first: Row, second: Row, metric: str) -> dict[Unit, float]:
     """First minus second by unit, over the videos of the same prompt (by content) and seed that both have the metric of."""
-    found = {}
+    found: dict[Unit, float] = {}
     for unit in sorted(first.videos.keys() & second.videos.keys()):
         some, other = first.videos[unit], second.videos[unit]
-        pair = some.record["metrics"].get(metric), other.record["metrics"].get(metric)
-        if some.digest == other.digest and None not in pair:
-            found[unit] = float(pair[0]) - float(pair[1])
+        one, two = some.record.metrics.get(metric), other.record.metrics.get(metric)
+        if some.digest == other.digest and one is not None and two is not None:
+            found[unit] = one - two
     return found
 
 
 def metrics(row: Row) -> set[str]:
     """Names of all metrics that some video of a row has."""
-    return {name for video in row.videos.values() for name, value in video.record["metrics"].items() if value is not None}
+    return {name for video in row.videos.values() for name, value in video.record.metrics.items() if value is not None}
 
 
 def pick(found: Iterable[Row], names: Sequence[str]) -> list[Row]:
@@ -196,8 +196,3 @@ def pick(found: Iterable[Row], names: Sequence[str]) -> list[Row]:
         if name not in presets:
             raise ValueError(f"method={name}: no videos of it here; there are {', '.join(presets) or 'none'}")
     return [row for name in names for row in there if row.preset == name]
-
-
-def tasks(store: Path) -> list[str]:
-    """Tasks that a store has runs of."""
-    return sorted({run.path.parts[-4] for run in runs(store)})

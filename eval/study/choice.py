@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from omegaconf import OmegaConf
 from echo.files import ROOT
 from echo.refusals import nearest
 from echo.scene import BLOCK_S, load_prompts
+from eval.store.runs import scenes_of
 from eval.store.selection import Row, Unit, Video, pick, rows
 from eval.tables.opinions import TASKS
 
@@ -166,7 +166,7 @@ def _group(task: str, unit: Unit, shown: Sequence[Row]) -> Group | str:
 def _file(video: Video) -> Path:
     path = video.file("video")
     if path is None or not path.is_file():
-        raise ValueError(f"{path or video.folder}: the store's record names this video and it is not there; run its command again")
+        raise ValueError(f"{path or video.run.units}: the store's record names this video and it is not there; run its command again")
     return path
 
 
@@ -184,9 +184,7 @@ def _scenes(task: str, prompt: str, videos: dict[str, Video]) -> tuple[tuple[flo
     """Texts of the prompt and the seconds at which they begin, off the first video that still knows both."""
     reason = "no attempt names its prompt set"
     for video in videos.values():
-        attempt = video.folder.parent / "attempts" / f"{video.record['attempt']}.json"
-        config = json.loads(attempt.read_text(encoding="utf-8")).get("config", {}) if attempt.is_file() else {}
-        name = str(config.get("task", {}).get("prompt_set", ""))
+        name = video.run.attempt(video.record.attempt).prompt_set
         if not name or not (ROOT / name).is_file():
             reason = f"its prompt set {name} is gone" if name else reason
             continue
@@ -200,9 +198,7 @@ def _scenes(task: str, prompt: str, videos: dict[str, Video]) -> tuple[tuple[flo
 
 def _starts(video: Video) -> list[float]:
     """Seconds at which scenes begin, off the trace."""
-    path = video.file("trace")
-    lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.is_file() else []
-    scenes = [json.loads(line)["scene"] for line in lines]
+    scenes = scenes_of(video.file("trace"))
     return [BLOCK_S * block for block in range(len(scenes)) if block == 0 or scenes[block] != scenes[block - 1]]
 
 

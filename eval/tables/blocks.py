@@ -10,7 +10,8 @@ from typing import Any
 
 from eval.metrics import Column
 from eval.store.compacted import scored
-from eval.store.records import Asked, Run, flat, runs, sweeps
+from eval.store.records import Scorer, Titled
+from eval.store.runs import Asked, Run, flat, runs, sweeps
 from eval.store.units import Scores, Unit, Values
 from eval.tables.grid import CALIBRATION
 
@@ -45,7 +46,7 @@ class Entry:
 
     @property
     def preset(self) -> str:
-        return str(self.run.spec["method"]["name"])
+        return self.run.spec.method.name
 
     @property
     def calibration(self) -> bool:
@@ -55,7 +56,7 @@ class Entry:
     @property
     def section(self) -> str:
         """Label of its backbone, or that it has none."""
-        return CALIBRATION if self.calibration else str(self.run.spec["backbone"]["label"])
+        return CALIBRATION if self.calibration else self.run.spec.backbone.label
 
     def values(self, column: Column) -> Values:
         """What was measured of a dimension."""
@@ -66,8 +67,8 @@ class Entry:
 class Block:
     """Rows that may be compared: same task, way of scoring and texts of the prompts; of each backbone one version."""
 
-    task: dict[str, str]
-    scorer: dict[str, Any]
+    task: Titled
+    scorer: Scorer
     newest: str = ""
     weights: dict[str, str] = field(default_factory=dict)  # name of a backbone -> digest of its weights
     conflicts: list[str] = field(default_factory=list)
@@ -79,17 +80,17 @@ def sources(store: Path) -> list[Source]:
     """Every table that a store can make, in the order of their names."""
     found: dict[str, Source] = {}
     for sweep in sweeps(store):
-        there = [(Run(path), [wish]) for path, wish in sweep.wishes if (path / "run.json").exists()]
+        there = [(run, [wish]) for run, wish in sweep.wishes if run.exists]
         if there:
             found[sweep.name] = Source(sweep.name, sweep.task, sweep.experiment, tuple(there))
     told = {source.task for source in found.values()}
     rest: dict[str, list[Wishes]] = {}
     for run in runs(store):
-        if run.path.parts[-4] in told:
+        if run.place.task in told:
             continue
         for wishes in _by_scores(run.asked()):
-            if wishes[-1].task["name"] not in told:
-                rest.setdefault(wishes[-1].task["name"], []).append((run, wishes))
+            if wishes[-1].task.name not in told:
+                rest.setdefault(wishes[-1].task.name, []).append((run, wishes))
     found |= {task: Source(task, task, None, tuple(wishes), ordered=False) for task, wishes in rest.items()}
     return [found[name] for name in sorted(found)]
 
@@ -99,14 +100,14 @@ def gather(wishes: Iterable[Wishes]) -> list[Block]:
     blocks: dict[tuple[Any, ...], list[Block]] = {}
     for run, asked in wishes:
         spec, last = run.spec, asked[-1]
-        settings = dict(sorted(flat(spec["key"]["pixels"])))
+        settings = dict(sorted(flat(spec.key.pixels)))
         files = settings.pop("backbone.weights"), settings.pop("backbone.lora", None)
-        weights, name = "+".join(digest[:8] for digest in files if digest), spec["backbone"]["name"]
+        weights, name = "+".join(digest[:8] for digest in files if digest), spec.backbone.name
         settings.pop("seed")
         prompts: dict[str, str] = {}
         for wish in asked:
             prompts |= wish.prompts
-        like = blocks.setdefault((last.task["name"], spec["key"]["epoch"], last.scores), [])
+        like = blocks.setdefault((last.task.name, spec.key.epoch, last.scores), [])
         fitting = (b for b in like if agree(b.prompts, prompts) and b.weights.get(name, weights) == weights)
         block = next(fitting, None)
         if block is None:
@@ -115,8 +116,8 @@ def gather(wishes: Iterable[Wishes]) -> list[Block]:
         block.prompts |= prompts
         block.weights[name] = weights
         block.newest = max(block.newest, last.name)
-        entry = block.entries.setdefault((name, spec["method"]["name"], repr(settings)), Entry(run, settings, weights))
-        block.conflicts += [f"{spec['method']['name']} {line}" for line in _fill(entry, run, spec["seed"], asked)]
+        entry = block.entries.setdefault((name, spec.method.name, repr(settings)), Entry(run, settings, weights))
+        block.conflicts += [f"{spec.method.name} {line}" for line in _fill(entry, run, spec.seed, asked)]
     return sorted((block for like in blocks.values() for block in like), key=lambda block: block.newest, reverse=True)
 
 

@@ -64,7 +64,7 @@ def grid_of(block: Block, blocks: Sequence[Block], ordered: bool = True, look: L
     """
     entries = _in_sections([block.entries[key] for key in (block.entries if ordered else sorted(block.entries, key=_row_order(block)))])
     asked = set().union(*(entry.asked for entry in entries))
-    task, look = block.task["name"], look or Look()
+    task, look = block.task.name, look or Look()
     names = set().union(*(entry.metrics.names for entry in entries))
     columns = metrics.columns(task, names, look.rules, look.dimensions)
     references = _references(entries)
@@ -77,7 +77,7 @@ def grid_of(block: Block, blocks: Sequence[Block], ordered: bool = True, look: L
     backbones = {entry.section: entry.weights for entry in entries if not entry.calibration}
     return Grid(
         task=task,
-        title=block.task["label"],
+        title=block.task.label,
         backbones=tuple((backbones or {"none": "-"}).items()),
         scorer=_scorer(block),
         settings=_common(block, blocks),
@@ -208,21 +208,21 @@ def _common(block: Block, blocks: Sequence[Block]) -> str:
 
 def _scorer(block: Block) -> str:
     """The scorer's label and, where it is made of several networks, which they are; random ones are never passed over."""
-    weights = block.scorer.get("key", {}).get("scores", {}).get("eval.weights")
+    weights = ((block.scorer.key or {}).get("scores") or {}).get("eval.weights")
     if not isinstance(weights, Mapping):
-        return str(block.scorer["label"])
+        return block.scorer.label
     networks = weights.get("networks", {})
-    words = [block.scorer["label"], f"networks {hashlib.blake2b(repr(sorted(networks.items())).encode(), digest_size=4).hexdigest()}"]
+    words = [block.scorer.label, f"networks {hashlib.blake2b(repr(sorted(networks.items())).encode(), digest_size=4).hexdigest()}"]
     if any(str(identity).lstrip("['").startswith("random") for identity in networks.values()):
         words.append("RANDOM WEIGHTS, these numbers say nothing")
-    if block.task["name"].startswith("long") and weights.get("firsts"):
+    if block.task.name.startswith("long") and weights.get("firsts"):
         words.append(f"clips compared by {weights['firsts'].replace('_', ' and ')}")
     return ", ".join(words)
 
 
 def _row(entry: Entry, block: Block, cells: Sequence[Cell]) -> Row:
     """A row's variant: settings of its method that differ between rows of its preset, other settings that differ between any rows."""
-    method = entry.run.spec["method"]
+    method = entry.run.spec.method
     every = [other.settings for other in block.entries.values()]
     like = [other.settings for other in block.entries.values() if other.preset == entry.preset]
     words = []
@@ -234,5 +234,5 @@ def _row(entry: Entry, block: Block, cells: Sequence[Cell]) -> Row:
     failed = sum(unit not in entry.metrics for unit in entry.failed)
     unscored = sum(unit not in entry.metrics for unit in entry.unscored - entry.failed)
     absent = len(entry.asked) - len(entry.metrics) - failed - unscored
-    row = Row(method["label"], method["name"], ", ".join(words), len(entry.metrics), tuple(cells), entry.section, weights)
+    row = Row(method.label, method.name, ", ".join(words), len(entry.metrics), tuple(cells), entry.section, weights)
     return dataclasses.replace(row, failed=failed, absent=absent, unscored=unscored, runs=tuple(run.path.name for run in entry.runs))

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from eval.metrics import RULES, Column
 from eval.stats.statistics import ALPHA, LEVEL, POWER, RESAMPLES
-from eval.store.records import flat
+from eval.store.runs import flat
 from eval.tables import captions
 from eval.tables.blocks import Block, Entry
 from eval.tables.grid import Grid, Row
@@ -55,7 +57,7 @@ def _block(grid: Grid, block: Block) -> dict[str, Any]:
         "caption": captions.caption(grid),
         "notes": captions.notes(grid),
         "rule": grid.rule,
-        "scorer": block.scorer,
+        "scorer": msgspec.to_builtins(block.scorer),
         "settings": grid.settings,
         "backbones": {entry.section: _backbone(entry) for entry in block.entries.values() if not entry.calibration},
         "prompts": dict(sorted(block.prompts.items())),
@@ -92,7 +94,7 @@ def _row(row: Row) -> dict[str, Any]:
 
 def _backbone(entry: Entry) -> dict[str, Any]:
     """Everything that names the network: digests of its files, precision and the like."""
-    pixels = entry.run.spec["key"]["pixels"]
+    pixels = entry.run.spec.key.pixels
     return {key.removeprefix("backbone."): value for key, value in flat(pixels) if key.startswith("backbone.")}
 
 

@@ -23,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -180,7 +181,7 @@ def _head(what: str, values: Mapping[str, str], config: RunConfig, backbone: Vid
         "device": parts.device,
         "device_name": provenance.gpu_name() if parts.device == "cuda" else provenance.cpu(),
         **{name: used[name] for name in ("dtype", "kernel", "compile", "window", "decoder", "codec_dtype", "threads", "batch")},
-        "provenance": facts,
+        "provenance": msgspec.to_builtins(facts),
     }
 
 

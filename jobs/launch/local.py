@@ -160,5 +160,5 @@ def lacks(folder: RunFolder, death: str | None = None) -> list[str]:
 
 def _last_error(folder: RunFolder, prompt: Prompt) -> str:
     unit = folder.job.unit_id(prompt)
-    errors = [r for r in folder.reader.records() if r["unit"] == unit and r["status"] == "error"]
-    return f"{errors[-1]['err'].splitlines()[0]} (see {folder.path / errors[-1]['trace']})"
+    errors = [record for record in folder.reader.records() if record.unit == unit and not record.ok]
+    return f"{errors[-1].err.splitlines()[0]} (see {folder.path / errors[-1].trace})"

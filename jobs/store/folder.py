@@ -1,4 +1,4 @@
-"""Writing to a run store: atomically, once, and never into what another attempt wrote. `eval.store.records` reads it.
+"""Writing to a run store: atomically, once, and never into what another attempt wrote. `eval.store.runs` reads it.
 
 A kill at any moment loses the unit under way and nothing else, because sidecars are renamed into place before the
 record that names them is appended, and every attempt appends to a file of its own.
@@ -7,18 +7,20 @@ record that names them is appended, and every attempt appends to a file of its o
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from echo.files import canonical, sync_folder, write_atomic
+import msgspec
+
+from echo.files import sync_folder, write_atomic
 from echo.scene import Prompt, prompt_digest
-from eval.store.records import VERSION, Run
+from eval.store.records import VERSION, AskedFile, Provenance, RunKey, Scorer, Spec, SweepEntry, SweepFile, Titled, UnitRecord, encoded
+from eval.store.runs import Run, RunPlace
 from jobs.spec.plan import Job
 from jobs.store.claims import Claims
 
@@ -35,41 +37,36 @@ class RunFolder:
     """The folder of one run."""
 
     def __init__(self, job: Job) -> None:
-        """place: the folder below the store's runs; a run's name alone is the same for all tasks."""
         config = job.config
         self.job = job
-        self.place = "/".join((config.backbone.name, config.task.name, config.method.name, f"seed={config.seed}", job.run_id))
-        self.path = Path(config.store) / "runs" / self.place
-        self.reader = Run(self.path)
+        place = RunPlace(config.backbone.name, config.task.name, config.method.name, config.seed, job.run_id)
+        self.reader = Run(Path(config.store), place)
+        self.place = str(place)
+        self.path = self.reader.path
 
     def describe(self) -> None:
         """Write run.json, unless it stands, and what this command asks for, unless it is the last wish already."""
         job, config = self.job, self.job.config
-        if not (self.path / "run.json").exists():
-            spec = {
-                "v": 1,
-                "run": job.run_id,
-                "key": job.run_key,
-                "backbone": {"name": config.backbone.name, "label": config.backbone.label},
-                "method": {"name": config.method.name, "label": job.policy.label or config.method.name},
-                "seed": config.seed,
-            }
-            write_atomic(self.path / "run.json", json.dumps(spec, indent=1, sort_keys=True, allow_nan=False).encode())
-        content = canonical({"v": 1} | self.wish()).encode()
+        if not self.reader.exists:
+            backbone = Titled(config.backbone.name, config.backbone.label)
+            method = Titled(config.method.name, job.policy.label or config.method.name)
+            spec = Spec(job.run_id, RunKey(**job.run_key), backbone, method, config.seed)
+            write_atomic(self.path / "run.json", msgspec.json.format(encoded(spec), indent=1))
+        content = encoded(self.wish())
         stand = sorted((self.path / "asked").glob("*.json"))
         if not stand or stand[-1].read_bytes() != content:
             write_atomic(self.path / "asked" / f"{new_attempt()}.json", content)
 
-    def wish(self) -> dict[str, Any]:
+    def wish(self) -> AskedFile:
         """What this command asks for: which units, scored how, under which names for people."""
         job, config = self.job, self.job.config
-        return {
-            "scores": job.scores_id,
-            "scorer": {"name": config.eval.name, "label": config.eval.label, "key": job.scores_key},
-            "task": {"name": config.task.name, "label": config.task.label},
-            "units": {prompt.id: job.unit_id(prompt) for prompt in job.asked},
-            "prompts": {prompt.id: prompt_digest(prompt, config.duration_scale) for prompt in job.asked},
-        }
+        return AskedFile(
+            scores=job.scores_id,
+            scorer=Scorer(config.eval.name, config.eval.label, job.scores_key),
+            task=Titled(config.task.name, config.task.label),
+            units={prompt.id: job.unit_id(prompt) for prompt in job.asked},
+            prompts={prompt.id: prompt_digest(prompt, config.duration_scale) for prompt in job.asked},
+        )
 
     @property
     def piece(self) -> tuple[str, str | None, str | None, int]:
@@ -115,21 +112,21 @@ def write_sweep(store: Path, jobs: Sequence[Job], experiment: str | None) -> lis
     names = []
     for task, members in found.items():
         names.append(f"{experiment}-{task}" if experiment else task)
-        wishes = [{"path": folder.place} | folder.wish() for folder in map(RunFolder, members)]
-        content = {"v": 1, "experiment": experiment, "task": task, "runs": wishes}
-        write_atomic(store / "sweeps" / f"{names[-1]}.json", json.dumps(content, indent=1, allow_nan=False).encode())
+        wishes = [SweepEntry(path=folder.place, **msgspec.structs.asdict(folder.wish())) for folder in map(RunFolder, members)]
+        content = msgspec.json.encode(SweepFile(experiment, task, wishes))
+        write_atomic(store / "sweeps" / f"{names[-1]}.json", msgspec.json.format(content, indent=1))
     return names
 
 
 class Attempt:
     """One start of a job: its provenance, and the records that it alone appends to."""
 
-    def __init__(self, folder: RunFolder, name: str, provenance: Mapping[str, Any]) -> None:
+    def __init__(self, folder: RunFolder, name: str, provenance: Provenance) -> None:
         self.folder = folder
         self.name = name
         self.claims = Claims(folder.path, name)
-        self._place = {"host": provenance.get("host"), "device": (provenance.get("gpu") or {}).get("name") or provenance.get("cpu")}
-        write_atomic(folder.path / "attempts" / f"{name}.json", json.dumps(provenance, indent=1, sort_keys=True).encode())
+        self._provenance = provenance
+        write_atomic(folder.path / "attempts" / f"{name}.json", msgspec.json.format(encoded(provenance), indent=1))
         path = folder.path / "records" / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
@@ -170,7 +167,7 @@ class Attempt:
     def filmed(self, prompt: Prompt, facts: Mapping[str, Any]) -> None:
         """Record a video that is there and has no scores yet; see `ok`."""
         if not self.claims.lost(self.folder.job.unit_id(prompt)):
-            self._append(prompt, "ok", {"scores": None, "metrics": {}, "flags": [], **facts})
+            self._append(prompt, "ok", {**facts, "scores": None})
 
     def ok(self, prompt: Prompt, metrics: Mapping[str, float | None], facts: Mapping[str, Any]) -> bool:
         """Record a finished unit, whether it is still this attempt's; call it after all files of the unit are in place.
@@ -191,24 +188,14 @@ class Attempt:
         """Record a unit that failed, its traceback beside the records."""
         name = f"{self.folder.job.unit_id(prompt)}-{self.name}.txt"
         write_atomic(self.folder.path / "errors" / name, trace.encode())
-        self._append(prompt, "error", {"metrics": {}, "err": message[:ERROR_CHARACTERS], "trace": f"errors/{name}"})
+        self._append(prompt, "error", {"err": message[:ERROR_CHARACTERS], "trace": f"errors/{name}"})
 
-    def _append(self, prompt: Prompt, status: str, rest: Mapping[str, Any]) -> None:
+    def _append(self, prompt: Prompt, status: Literal["ok", "error"], rest: Mapping[str, Any]) -> None:
         job = self.folder.job
-        record = {
-            "v": VERSION,
-            "unit": job.unit_id(prompt),
-            "run": job.run_id,
-            "scores": job.scores_id,
-            "attempt": self.name,
-            "prompt": prompt.id,
-            "seed": job.config.seed,
-            "status": status,
-            "t": round(time.time(), 3),
-            **self._place,
-            **rest,
-        }
-        content = canonical(record).encode() + b"\n"
+        own: dict[str, Any] = {"unit": job.unit_id(prompt), "run": job.run_id, "prompt": prompt.id, "seed": job.config.seed}
+        start = {"attempt": self.name, "host": self._provenance.host, "device": self._provenance.device, "scores": job.scores_id}
+        record = UnitRecord(**{"metrics": {}, **own, **start, **rest}, status=status, t=round(time.time(), 3), v=VERSION)
+        content = encoded(record) + b"\n"
         written = os.write(self._handle, content)
         if written < len(content):  # the disk is full: no later record may be glued to this one
             os.ftruncate(self._handle, os.fstat(self._handle).st_size - written)

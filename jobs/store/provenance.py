@@ -16,13 +16,14 @@ from typing import Any
 
 from echo.files import ROOT, file_digest
 from eval.store.origin import git
+from eval.store.records import CodeState, Provenance
 
 PACKAGES = (
     "torch", "numpy", "scipy", "einops", "safetensors", "hydra-core", "omegaconf", "submitit", "tqdm", "matplotlib",
     "av", "opencv-python-headless", "pillow", "imageio", "decord", "torchvision", "triton", "flash-attn-3",
     "diffusers", "transformers", "tokenizers", "huggingface-hub", "ftfy", "regex", "peft", "accelerate",
     "vbench", "openai-clip", "open-clip-torch", "pyiqa", "timm", "dreamsim", "easydict", "pyyaml", "requests", "setuptools",
-    "pyarrow", "wandb", "jinja2", "markupsafe", "gradio", "msgspec",
+    "msgspec", "pandas", "wandb", "jinja2", "markupsafe", "gradio",
 )  # fmt: skip
 """All that this project asks for, and what those bring that computes."""
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -32,28 +33,27 @@ SLURM = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "JOB_NAME",
 """What SLURM tells its jobs in variables of these names behind `SLURM_`."""
 
 
-def describe(argv: Sequence[str], config: Mapping[str, Any]) -> dict[str, Any]:
+def describe(argv: Sequence[str], config: Mapping[str, Any]) -> Provenance:
     """All that is worth knowing about this process.
 
     Args:
         argv: the user's command line, not the worker's.
         config: the full config as plain values.
     """
-    return {
-        "v": 1,
-        "argv": list(argv),
-        "config": dict(config),
-        "code": commit(),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "host": socket.gethostname(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "cpu": cpu(),
-        "gpu": gpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "slurm": slurm(),
-        "pid": os.getpid(),
-    }
+    return Provenance(
+        argv=list(argv),
+        config=dict(config),
+        code=commit(),
+        python=platform.python_version(),
+        packages={name: _version(name) for name in PACKAGES},
+        host=socket.gethostname(),
+        machine=f"{platform.system()} {platform.machine()}",
+        cpu=cpu(),
+        gpu=gpu(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        slurm=slurm(),
+        pid=os.getpid(),
+    )
 
 
 def slurm() -> dict[str, str] | None:
@@ -62,23 +62,23 @@ def slurm() -> dict[str, str] | None:
     return found if "job_id" in found else None
 
 
-def commit() -> dict[str, str | None]:
+def commit() -> CodeState:
     """The commit of the code and a hash of what differs from it, new files of the code included, None where nothing does.
 
     Both None where git names no commit, as outside a clone; the hash is "unknown" where it names one and does not say what differs.
     """
     head = git("rev-parse", "HEAD")
     if not head:
-        return {"commit": None, "dirty": None}
+        return CodeState()
     differs, fresh = git("diff", "HEAD"), git("ls-files", "--others", "--exclude-standard", "--", *CODE)
     if differs is None or fresh is None:
-        return {"commit": head, "dirty": "unknown"}
+        return CodeState(head, "unknown")
     content = hashlib.blake2b(differs.encode(), digest_size=10)
     for name in fresh.splitlines():
         with contextlib.suppress(OSError):  # gone in the meantime
             content.update(f"{name} {file_digest(ROOT / name)}\n".encode())
     changed = content.digest() != hashlib.blake2b(digest_size=10).digest()
-    return {"commit": head, "dirty": content.hexdigest() if changed else None}
+    return CodeState(head, content.hexdigest() if changed else None)
 
 
 def changes() -> list[str] | None:

@@ -9,25 +9,18 @@ from statistics import median
 
 import msgspec
 
-from eval.store.records import Run
+from eval.store.records import UnitRecord, decoder
+from eval.store.runs import Run, runs
 
 SAMPLE = 64
 """Finished videos, the newest, that say how long one takes."""
-
-
-class _Record(msgspec.Struct):
-    unit: str
-    status: str
-    dur_s: float
-    blocks: int
-    files: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
 class UnitCost:
     """What a finished video took: seconds, scoring included, and the bytes of its record; `size` counts its files too."""
 
-    run: Path
+    run: Run
     seconds: float
     blocks: int
     record_bytes: int
@@ -36,35 +29,30 @@ class UnitCost:
     @property
     def size(self) -> int:
         """Bytes on disk."""
-        paths = [self.run / "units" / name for name in self.files]
+        paths = [self.run.units / name for name in self.files]
         return self.record_bytes + sum(path.stat().st_size for path in paths if path.exists())
 
 
-def newest_units(runs: Iterable[Path]) -> list[UnitCost]:
-    """The newest finished videos of some run folders, 64 or somewhat more; the last record of a video counts.
+def newest_units(found: Iterable[Run]) -> list[UnitCost]:
+    """The newest finished videos of some runs, 64 or somewhat more; the last record of a video counts.
 
     Where scoring is apart, an earlier record has none of it. A line that is torn, or of another version, is passed over.
     """
-    files = sorted((path for run in runs for path in run.glob("records/*.jsonl")), key=lambda path: path.name)
-    units: dict[tuple[Path, str], UnitCost] = {}
-    for path in reversed(files):
+    files = sorted(((Path(path), run) for run in found for path in run.record_files()), key=lambda pair: pair[0].name)
+    units: dict[tuple[Run, str], UnitCost] = {}
+    for path, run in reversed(files):
         if len(units) >= SAMPLE:
             break
-        run, of_file = path.parents[1], dict[tuple[Path, str], UnitCost]()
+        of_file = dict[tuple[Run, str], UnitCost]()
         for line in path.read_bytes().splitlines(keepends=True):
             try:
-                record = msgspec.json.decode(line, type=_Record)
+                record = decoder(UnitRecord).decode(line)
             except msgspec.MsgspecError:
                 continue
-            if record.status == "ok":
+            if record.ok and record.dur_s is not None:
                 of_file[run, record.unit] = UnitCost(run, record.dur_s, record.blocks, len(line), tuple(record.files.values()))
         units = of_file | units
     return list(units.values())
-
-
-def runs_of(store: str, backbone: str, method: str) -> list[Path]:
-    """Run folders of a backbone and method, whatever the task and seed."""
-    return list(Path(store).glob(f"runs/{backbone}/*/{method}/seed=*/*"))
 
 
 def block_s(store: str, backbone: str, method: str, alike: bool = True) -> float | None:
@@ -72,24 +60,29 @@ def block_s(store: str, backbone: str, method: str, alike: bool = True) -> float
 
     alike: whether the backbone's other methods count where this one has none yet; those that render and generate nothing never do.
     """
-    own = _median_block_s(runs_of(store, backbone, method))
+    own = _median_block_s(_runs_of(store, backbone, method))
     if own is not None or not alike:
         return own
-    others: dict[str, list[Path]] = {}
-    for run in runs_of(store, backbone, "*"):
-        if (run / "run.json").exists() and not Run(run).calibration:
-            others.setdefault(run.parents[1].name, []).append(run)
-    speeds = [speed for runs in others.values() if (speed := _median_block_s(runs)) is not None]
-    return median(speeds) if speeds else None
-
-
-def _median_block_s(runs: Iterable[Path]) -> float | None:
-    speeds = [unit.seconds / unit.blocks for unit in newest_units(runs) if unit.blocks]
+    others: dict[str, list[Run]] = {}
+    for run in _runs_of(store, backbone, "*"):
+        if not run.calibration:
+            others.setdefault(run.place.method, []).append(run)
+    speeds = [speed for like in others.values() if (speed := _median_block_s(like)) is not None]
     return median(speeds) if speeds else None
 
 
 def block_bytes(store: str, backbone: str, method: str) -> float | None:
     """Bytes of disk that a block of a method takes; None where the store has none yet."""
-    units = newest_units(runs_of(store, backbone, method))[:SAMPLE]
+    units = newest_units(_runs_of(store, backbone, method))[:SAMPLE]
     blocks = sum(unit.blocks for unit in units)
     return sum(unit.size for unit in units) / blocks if blocks else None
+
+
+def _runs_of(store: str, backbone: str, method: str) -> Iterable[Run]:
+    """Runs of a backbone and method, whatever the task and seed."""
+    return runs(Path(store), f"{backbone}/*/{method}/seed=*/*")
+
+
+def _median_block_s(found: Iterable[Run]) -> float | None:
+    speeds = [unit.seconds / unit.blocks for unit in newest_units(found) if unit.blocks]
+    return median(speeds) if speeds else None

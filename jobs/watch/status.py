@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from echo.refusals import nearest, nearest_of
 from eval.arguments import parse
 from eval.store.compacted import scored
-from eval.store.records import Asked, Run, runs, sweeps
+from eval.store.runs import Asked, Run, runs, sweeps
 from jobs.store.claims import Claims
 from jobs.store.speeds import newest_units
 
@@ -80,7 +80,7 @@ class Line:
     @cached_property
     def unit_s(self) -> list[float]:
         """Seconds that its newest finished units took, whatever their seed; by the last record of each."""
-        return [unit.seconds for unit in newest_units(run.path for run in self.runs)]
+        return [unit.seconds for unit in newest_units(self.runs)]
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,10 @@ def wishes(store: Path, experiment: str) -> list[tuple[Run, Asked]]:
             there = sorted({sweep.experiment for sweep in sweeps(store) if sweep.experiment})
             near = nearest_of(experiment, there) if there else "it has none at all"
             raise ValueError(f"experiment={experiment}: store {store} was never asked for it; {near}")
-        return [(Run(path), asked) for sweep in own for path, asked in sweep.wishes]
+        return [wish for sweep in own for wish in sweep.wishes]
     found = [(run, asked[-1]) for run in runs(store) if (asked := run.asked())]
-    newest = max((run.spec["key"]["epoch"] for run, _ in found), default=0)
-    return [(run, asked) for run, asked in found if run.spec["key"]["epoch"] == newest]
+    newest = max((run.spec.key.epoch for run, _ in found), default=0)
+    return [(run, asked) for run, asked in found if run.spec.key.epoch == newest]
 
 
 def look(run: Run, asked: Asked) -> tuple[Cell, dict[str, int], set[str], set[str]]:
@@ -160,9 +160,9 @@ def gather(store: Path, given: Mapping[str, str]) -> tuple[list[Line], list[Fail
         if (tasks and task not in tasks) or (methods and method not in methods):
             continue
         line = found.setdefault(place, Line(*place))
-        there = (run.path / "run.json").exists()
+        there = run.exists
         cell, failed, missing, workers = look(run, asked) if there else (Cell(len(asked.units)), {}, set(), set())
-        seed = int(run.path.parent.name.removeprefix("seed="))
+        seed = run.place.seed
         line.cells.setdefault(seed, Cell()).add(cell)
         line.runs.append(run)
         line.workers |= workers
@@ -176,17 +176,15 @@ def gather(store: Path, given: Mapping[str, str]) -> tuple[list[Line], list[Fail
 
 def _place(run: Run) -> tuple[str, str, str]:
     """Backbone, task and method of a run."""
-    return run.path.parts[-5], run.path.parts[-4], run.path.parts[-3]
+    return run.place.backbone, run.place.task, run.place.method
 
 
 def _failures(run: Run, asked: Asked, failed: Mapping[str, int], missing: set[str], title: str) -> Iterator[Failure]:
-    last: dict[str, dict[str, Any]] = {}
-    if failed:
-        last = {record["unit"]: record for record in run.records() if record["status"] == "error"}
+    last = {record.unit: record for record in run.records() if not record.ok} if failed else {}
     for prompt, unit in asked.units.items():
         if unit in failed:
             record = last[unit]
-            tail = _tail(run.path / record["trace"]) or tuple(record["err"].splitlines()[-TAIL:])
+            tail = _tail(run.path / record.trace) or tuple(record.err.splitlines()[-TAIL:])
             yield Failure(f"{title}: {prompt} failed ({failed[unit]} tries)", tail)
     begun = abandoned(run, missing) if missing else {}
     for prompt, unit in asked.units.items():

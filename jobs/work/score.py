@@ -13,8 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from echo.files import write_atomic
 from echo.scene import Prompt
+from eval.store.records import UnitRecord
 from jobs.spec import scoring
 from jobs.spec.config import RunConfig
 from jobs.store.folder import RunFolder
@@ -30,27 +33,21 @@ OWN = ("v", "unit", "run", "scores", "attempt", "prompt", "seed", "status", "t",
 """What every record says anew."""
 
 
-def filmed(folder: RunFolder, prompts: Sequence[Prompt]) -> dict[str, dict[str, Any]]:
+def filmed(folder: RunFolder, prompts: Sequence[Prompt]) -> dict[str, UnitRecord]:
     """Records of videos that are there, by prompt id, however they were scored; those encoded otherwise than asked left out."""
-    last = {record["unit"]: record for record in folder.reader.records() if record["status"] == "ok"}
+    last = {record.unit: record for record in folder.reader.records() if record.ok}
     found = {prompt.id: last[unit] for prompt in prompts if (unit := folder.job.unit_id(prompt)) in last}
     wanted = dataclasses.asdict(folder.job.config.video)
     return {
         name: record
         for name, record in found.items()
-        if (folder.path / "units" / record["files"]["video"]).is_file() and _encoding(folder, record["attempt"]) == wanted
+        if (folder.reader.units / record.files["video"]).is_file() and folder.reader.attempt(record.attempt).config.get("video") == wanted
     }
 
 
 def unscored(folder: RunFolder, missing: Sequence[Prompt]) -> set[str]:
     """Ids of those of some unfinished prompts that need no more than a score; none where scores are made with the video."""
     return set(filmed(folder, missing)) if folder.job.config.eval.scorer == scoring.SCORER else set()
-
-
-def _encoding(folder: RunFolder, attempt: str) -> dict[str, Any]:
-    """Settings of the video that an attempt made or, not making it, found as it wanted it; none where it left no word."""
-    path = folder.path / "attempts" / f"{attempt}.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))["config"]["video"]) if path.is_file() else {}
 
 
 class ScoringNotes:
@@ -127,7 +124,7 @@ def score(recorder: JobRecorder, prompts: Sequence[Prompt]) -> int:
         if record is None:  # who was making it when this attempt came by has given up since
             recorder.report(Elsewhere(prompts=[prompt.id]))
         else:
-            blocks = 0 if made else int(record["blocks"])  # this attempt counted its own before
+            blocks = 0 if made else record.blocks  # this attempt counted its own before
             recorder.report(BlocksMade(count=blocks))
             try:
                 recorder.done(prompt, *_scores(recorder, prompt, record, scorer, notes))
@@ -139,18 +136,18 @@ def score(recorder: JobRecorder, prompts: Sequence[Prompt]) -> int:
 
 
 def _scores(
-    recorder: JobRecorder, prompt: Prompt, record: Mapping[str, Any], scorer: VideoScorer, notes: ScoringNotes
+    recorder: JobRecorder, prompt: Prompt, record: UnitRecord, scorer: VideoScorer, notes: ScoringNotes
 ) -> tuple[Mapping[str, float | None], dict[str, Any]]:  # fmt: skip
     """Score one video; its metrics, and what its new record says else."""
     folder, job = recorder.folder, recorder.job
     start = time.perf_counter()
-    facts = scorer.inspect(folder.path / "units" / record["files"]["video"])
+    facts = scorer.inspect(folder.reader.units / record.files["video"])
     notes.video(facts.frames)
     outcome = scorer.score(facts, job.config.task.name, job.spans(prompt), prompt.scenes, notes.frames_done)
     path = folder.side(prompt, f".{job.config.eval.name}-{(job.scores_id or '')[:8]}.json")
     write_atomic(path, json.dumps(outcome.content() | {"scores": job.scores_id}).encode())
-    rest = {key: value for key, value in record.items() if key not in OWN}
-    rest["files"] = {**record["files"], "scores": path.name}
+    rest = {key: value for key, value in msgspec.to_builtins(record).items() if key not in OWN}
+    rest["files"] = {**record.files, "scores": path.name}
     score_s = round(time.perf_counter() - start, 3)
-    spent = {"score_s": score_s, "dur_s": round(record.get("generate_s", 0.0) + score_s, 3)}  # what the next forecast counts on
+    spent = {"score_s": score_s, "dur_s": round((record.generate_s or 0.0) + score_s, 3)}  # what the next forecast counts on
     return outcome.scores.metrics, rest | {"tokens_cut": outcome.cut} | spent

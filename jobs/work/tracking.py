@@ -26,7 +26,10 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from eval.store.records import flat
+import msgspec
+
+from eval.store.records import Provenance
+from eval.store.runs import flat
 from jobs.spec.plan import Job
 
 VIDEOS = 3
@@ -266,11 +269,13 @@ def _within(limit_s: float, call: Callable[[], T]) -> T:
     return found[0]
 
 
-def of_attempt(job: Job, attempt: str, provenance: Mapping[str, Any], tell: Tell = complain) -> GuardedTracker:
+def of_attempt(job: Job, attempt: str, provenance: Provenance, tell: Tell = complain) -> GuardedTracker:
     """The tracker of one start of a job."""
     config = job.config
     tags = (config.method.name, config.task.name, config.backbone.name)
-    run = TrackedRun(f"{job.run_id}-{attempt}", job.title, config.experiment, "attempt", folder_of(config.store), dict(provenance), tags)
+    run = TrackedRun(
+        f"{job.run_id}-{attempt}", job.title, config.experiment, "attempt", folder_of(config.store), msgspec.to_builtins(provenance), tags
+    )
     return GuardedTracker(config.tracker, run, tell)
 
 

@@ -36,7 +36,7 @@ def simulate(name: str, store: Path) -> tuple[Path, str]:
     lines, scorers = [], dict[str, None]()
     for source in there:
         block, *_ = gather(source.wishes)
-        scorers[block.scorer["label"]] = None
+        scorers[block.scorer.label] = None
         entries = [entry for entry in block.entries.values() if not entry.calibration]
         units = sorted(set.intersection(*(set(entry.metrics) for entry in entries)))
         first_seed = min((seed for _, seed in units), default=0)

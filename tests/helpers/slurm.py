@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from echo.files import ROOT
-from eval.store.records import runs
+from eval.store.runs import runs
 from tests.helpers.interrupts import hear_interrupts
 from tests.helpers.waiting import until
 
@@ -61,7 +61,7 @@ def attempts(store: Path) -> dict[str, dict]:
 
 
 def latents(store: Path) -> dict[tuple[str, int], str]:
-    return {(r["prompt"], r["seed"]): r["latents_sha256"] for r in records(store) if r["status"] == "ok"}
+    return {(r.prompt, r.seed): r.latents_sha256 for r in records(store) if r.status == "ok"}
 
 
 def tables(store: Path) -> dict[str, str]:
@@ -119,7 +119,7 @@ def held(store: Path) -> Iterator[list[Maker]]:
     _signal(living.values(), signal.SIGSTOP)
     try:
         until(lambda: all(maker.state() in "TZ" for maker in living.values()))
-        made = Counter(record["attempt"] for record in records(store))
+        made = Counter(record.attempt for record in records(store))
         working = [maker for name, maker in living.items() if made[name] < PROMPTS]
         assert working, "too late to disturb anything"
         yield working

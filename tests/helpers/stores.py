@@ -6,6 +6,13 @@ import json
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from echo.files import write_atomic
+from eval.store.records import AskedFile, Provenance, RunKey, Scorer, ScoresFile, Spec, Titled, UnitRecord, encoded
+from eval.store.runs import Run, RunPlace
 
 
 def put(
@@ -30,40 +37,46 @@ def put(
 
     policy: its name; "render" where the preset's begins so.
     """
-    pixels = {"seed": seed, "method.settings": dict(settings or {}), "duration_scale": 1.0, **(beside or {})}
+    pixels: dict[str, Any] = {"seed": seed, "method.settings": dict(settings or {}), "duration_scale": 1.0, **(beside or {})}
     if policy or preset.startswith("render"):
         pixels["method.policy"] = policy or "render"
     if weights is not None:
         pixels["backbone.weights"] = weights
-    key = {"epoch": epoch, "kernel": "sdpa cpu", "pixels": pixels}
     name = f"{zlib.crc32(repr((epoch, sorted(pixels.items()), scores)).encode()):08x}"
-    folder = store / "runs" / backbone / task / preset / f"seed={seed}" / name
-    spec = {"v": 1, "run": name, "key": key, "seed": seed, "backbone": {"name": backbone, "label": backbone}}
-    spec["method"] = {"name": preset, "label": preset.replace("_", " ").title()}
-    wish = {
-        "scores": scores,
-        "scorer": {"name": "embedded", "label": "embedded", "key": {}},
-        "task": {"name": task, "label": task},
-        "units": {prompt: f"u-{prompt}" for prompt in values},
-        "prompts": {prompt: f"d-{prompt}{'-edited' if edited else ''}" for prompt in values},
-    }
-    lines = []
+    run = Run(store, RunPlace(backbone, task, preset, seed, name))
+    method = Titled(preset, preset.replace("_", " ").title())
+    keep(run.path / "run.json", Spec(name, RunKey(epoch, "sdpa cpu", pixels), Titled(backbone, backbone), method, seed))
+    wish = AskedFile(
+        scores=scores,
+        scorer=Scorer("embedded", "embedded", {}),
+        task=Titled(task, task),
+        units={prompt: f"u-{prompt}" for prompt in values},
+        prompts={prompt: f"d-{prompt}{'-edited' if edited else ''}" for prompt in values},
+    )
+    keep(run.path / "asked" / f"{at:020d}-0.json", wish)
+    keep(run.path / "attempts" / f"{at:020d}-0.json", Provenance())
     for prompt, numbers in values.items():
         files = {"video": f"{prompt}.mp4", "trace": f"{prompt}.trace.jsonl"}
         if scores is not None:
             files["scores"] = f"{prompt}.json"
-            content: dict[str, object] = {"v": 1, "metrics": dict(numbers)}
-            if per_block is not None:
-                content["per_block"] = per_block[prompt]
-            write(folder / "units" / files["scores"], content)
-        record = {"unit": f"u-{prompt}", "prompt": prompt, "seed": seed, "status": "ok", "scores": scores, "attempt": "a", "t": at}
-        lines.append(json.dumps(record | {"metrics": dict(numbers), "latents_sha256": "0", "files": files}))
-    write(folder / "run.json", spec)
-    write(folder / "asked" / f"{at:020d}-0.json", wish)
-    write(folder / "attempts" / f"{at:020d}-0.json", {})
-    (folder / "records").mkdir(parents=True, exist_ok=True)
-    (folder / "records" / "a.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    return folder
+            blocks = [] if per_block is None else per_block[prompt]
+            keep(run.units / files["scores"], ScoresFile(metrics=dict(numbers), per_block=blocks))
+        told = {"scores": scores, "t": at, "metrics": dict(numbers), "files": files}
+        append(run, UnitRecord(unit=f"u-{prompt}", attempt="a", prompt=prompt, seed=seed, status="ok", latents_sha256="0", **told))
+    return run.path
+
+
+def keep(path: Path, content: msgspec.Struct) -> None:
+    """A file of a store as the product writes it."""
+    write_atomic(path, encoded(content))
+
+
+def append(run: Run, *records: UnitRecord) -> None:
+    """Records of a run, as the attempt that they name writes them."""
+    (run.path / "records").mkdir(parents=True, exist_ok=True)
+    for record in records:
+        with (run.path / "records" / f"{record.attempt}.jsonl").open("ab") as file:
+            file.write(encoded(record) + b"\n")
 
 
 def write(path: Path, content: object) -> None:

@@ -1,10 +1,9 @@
 """How long the tables of a million videos take, from a store of made-up records.
 
-    python -m tests.load.million [records=1000000] [prompts=250] [store=DIR] [lines=true] [--output FILE.json]
+    python -m tests.load.million [records=1000000] [prompts=250] [store=DIR] [--output FILE.json]
 
-writes ten methods x five tasks x as many seeds as it takes, folds the records (`jobs.store.compact`) and makes all tables in a fresh
-process, whose seconds and peak memory are told. lines=true does it from the JSON lines too and compares the tables, byte by byte.
-A store that is given is kept and used again; else it is taken away in the end.
+writes ten methods x five tasks x as many seeds as it takes and makes all tables in a fresh process, whose seconds and peak memory are
+told. A store that is given is kept and used again; else it is taken away in the end.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from echo.files import ROOT, digest
 from eval.arguments import answer, parse
 from eval.protocol import TASKS
 from eval.store.origin import origin
-from jobs.store.compact import fold
 
 METHODS = tuple(f"method{index}" for index in range(9)) + ("echo",)
 METRICS = (
@@ -32,7 +30,7 @@ METRICS = (
     "subject_consistency", "background_consistency", "motion_smoothness", "temporal_flickering", "dynamic_degree",
 )  # fmt: skip
 SCORES = digest("made up")
-KEYS = {"records": "1000000", "prompts": "250", "store": "", "lines": "false", "--output": ""}
+KEYS = {"records": "1000000", "prompts": "250", "store": "", "--output": ""}
 CHILD = """
 import json, resource, sys, time
 from pathlib import Path
@@ -97,27 +95,12 @@ def tables_of(store: Path) -> tuple[dict[str, float], dict[str, bytes]]:
     return json.loads(done.stdout), {path.name: path.read_bytes() for path in sorted((store / "tables").iterdir())}
 
 
-def measure(store: Path, records: int, prompts: int, lines: bool) -> dict[str, Any]:
-    """Write, unless it is there, fold and make tables.
-
-    Raises:
-        ValueError: if the tables are others from the JSON lines.
-    """
+def measure(store: Path, records: int, prompts: int) -> dict[str, Any]:
+    """Write, unless it is there, and make tables."""
     start = time.monotonic()
     count = sum(1 for _ in store.glob("runs/*/*/*/*/*/run.json")) * prompts or write(store, records, prompts)
     found: dict[str, Any] = {"records": count, "prompts": prompts, "write_s": round(time.monotonic() - start, 1)}
-    shutil.rmtree(store / "compact", ignore_errors=True)
-    made = None
-    if lines:
-        found["from_lines"], made = tables_of(store)
-    for name in ("fold", "fold_again"):
-        start = time.monotonic()
-        fold(store)
-        found[f"{name}_s"] = round(time.monotonic() - start, 1)
-    found["parquet_mb"] = round(sum(path.stat().st_size for path in (store / "compact").iterdir()) / 1e6, 1)
-    found["from_parquet"], again = tables_of(store)
-    if made is not None and made != again:
-        raise ValueError(f"store={store}: {', '.join(name for name in again if again[name] != made.get(name))}: other bytes from Parquet")
+    found["tables"], _ = tables_of(store)
     return found
 
 
@@ -126,11 +109,9 @@ def _command(words: Sequence[str]) -> list[str]:
     for name in ("records", "prompts"):
         if not given[name].isdecimal() or int(given[name]) < 2:
             raise ValueError(f"{name}={given[name]}: a whole number, at least 2")
-    if given["lines"] not in ("true", "false"):
-        raise ValueError(f"lines={given['lines']}: nearest is lines=true")
     store = Path(given["store"] or tempfile.mkdtemp())
     try:
-        found = measure(store.absolute(), int(given["records"]), int(given["prompts"]), given["lines"] == "true")
+        found = measure(store.absolute(), int(given["records"]), int(given["prompts"]))
     finally:
         if not given["store"]:
             shutil.rmtree(store)

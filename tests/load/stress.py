@@ -24,7 +24,7 @@ from typing import Any
 from tqdm import tqdm
 
 from echo.files import ROOT
-from eval.store.records import runs
+from eval.store.runs import runs
 from jobs.store.claims import Claims
 
 SWEEP = ("method=echo,infinity_rope", "task=hard", "seed=0,1,2", "prompts=8", "duration_scale=0.1", "max_workers=2")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from echo.files import ROOT
-from eval.store.records import runs
+from eval.store.runs import runs
 from tests.helpers import slurm as sweeps
 from tests.helpers.waiting import until
 
@@ -58,11 +58,11 @@ def whole(undisturbed):
         lines = [line for run in runs(store) for file in (run.path / "records").iterdir() for line in file.read_bytes().splitlines()]
         records = [record for run in runs(store) for record in run.records()]
         assert len(records) == len(lines), "a torn record"
-        counts = Counter(record["unit"] for record in records if record["status"] == "ok")
+        counts = Counter(record.unit for record in records if record.status == "ok")
         assert len(counts) == sweeps.UNITS and set(counts.values()) == {1}
         assert (sweeps.tables(store), sweeps.latents(store)) == undisturbed
         for run in runs(store):
-            assert all((run.path / "units" / name).exists() for r in run.records() if r["status"] == "ok" for name in r["files"].values())
+            assert all((run.path / "units" / name).exists() for r in run.records() if r.status == "ok" for name in r.files.values())
 
     return check
 

@@ -71,4 +71,4 @@ def test_a_full_disk_and_a_read_only_store_lose_nothing(plain, small_disk):
     (path,) = store.glob("runs/*/*/*/*/*")
     records = RunFolder(prepare(changed(plain, "store", str(store)))).reader.records()
     lines = [line for file in (path / "records").iterdir() for line in file.read_bytes().splitlines()]
-    assert len(records) == len(lines) == 3 and {record["status"] for record in records} == {"ok"}
+    assert len(records) == len(lines) == 3 and {record.status for record in records} == {"ok"}

@@ -23,15 +23,16 @@ pytestmark = pytest.mark.slow
 KILLS = 100
 WRITER = """
 import json, sys, time
+from eval.store.records import Provenance
 from jobs.spec.plan import prepare
 from jobs.store.folder import Attempt, RunFolder, new_attempt
 folder = RunFolder(prepare(json.loads(sys.argv[1])))
-with Attempt(folder, new_attempt(), {}) as attempt:
+with Attempt(folder, new_attempt(), Provenance()) as attempt:
     for prompt in folder.missing():
         own = attempt.take([prompt])
         for one in own:
             time.sleep(0.02)
-            attempt.ok(one, {"x": 1.0}, {"latents_sha256": one.id, "pad": "y" * 8000})
+            attempt.ok(one, {"x": 1.0}, {"latents_sha256": one.id, "files": {"video": "y" * 8000}})
         attempt.release(own)
 """
 """What a worker does around a video, without the video."""
@@ -59,6 +60,6 @@ def test_a_hundred_kills(tmp_path):
         lines = [line for path in (folder.path / "records").iterdir() for line in path.read_bytes().splitlines()]
         records = folder.reader.records()
         assert len(records) == len(lines), "torn"
-        assert set(Counter(record["unit"] for record in records).values()) == {1}, "double"
+        assert set(Counter(record.unit for record in records).values()) == {1}, "double"
         assert len(records) == 150, "lost"
     sys.stderr.write(f"{kills} kills, {stores} stores, {150 * stores} records\n")

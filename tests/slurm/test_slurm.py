@@ -21,7 +21,7 @@ import time
 
 import pytest
 
-from eval.store.records import runs
+from eval.store.runs import runs
 from tests.helpers import slurm as sweeps
 from tests.helpers.slurm import Maker, attempts, closed, finish, held, records, restarts, running, slurm, start
 from tests.helpers.waiting import until
@@ -158,7 +158,7 @@ def test_two_jobs_at_the_same_videos(tmp_path, whole):
         until(lambda: len(records(tmp_path)) > before)
     assert "submitted job" in finish(command)
     whole(tmp_path)
-    made = {record["attempt"] for record in records(tmp_path)}
+    made = {record.attempt for record in records(tmp_path)}
     kept = attempts(tmp_path)
     assert len({kept[attempt]["slurm"]["job_id"] for attempt in made}) == 2, "each made some"
 

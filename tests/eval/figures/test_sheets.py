@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -14,6 +14,7 @@ import pytest
 from echo.files import ROOT
 from eval.figures import mosaic, sheets, style
 from eval.figures.mosaic import Strip, marks, native, stills
+from tests.helpers.stores import put, write
 from tests.helpers.toy import TEXTS, overrides
 
 
@@ -72,38 +73,33 @@ def test_refusals(store: Path, words: list[str], message: str, capsys: pytest.Ca
     assert message in told and told.count("\n") == 1
 
 
-def fake(store: Path, preset: str, run: str, attempt: str, settings: dict[str, object], weights: str, epoch: int = 1) -> None:
-    """A run of one video, its files empty but for what a sheet reads before it draws."""
-    policy = "render" if preset.startswith("render") else "echo"
-    pixels = {"backbone.weights": weights, "seed": 0, "method.policy": policy, "method.settings": settings}
-    spec = {"seed": 0, "method": {"name": preset, "label": "Echo"}, "key": {"epoch": epoch, "pixels": pixels}}
-    record = {"unit": "u", "prompt": "p", "status": "ok", "latents_sha256": "0", "scores": None, "metrics": {}, "t": 0}
-    files = {"run.json": spec, "records/a.jsonl": record | {"files": {"video": f"{run}.mp4", "trace": "t"}}, "units/t": {"scene": 0}}
-    for name, content in (files | {f"attempts/{attempt}.json": {}}).items():
-        path = store / "runs" / "tiny" / "hard" / preset / "seed=0" / run / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+def fake(store: Path, preset: str, at: int, settings: dict[str, object], weights: str, epoch: int = 1) -> str:
+    """A run of one video, its files empty but for what a sheet reads before it draws; the run's name."""
+    run = put(store, "hard", preset, {"p": {}}, scores=None, at=at, settings=settings, weights=weights, epoch=epoch)
+    write(run / "units" / "p.trace.jsonl", {"scene": 0})
+    return run.name
+
+
+def names(rows: Sequence[sheets.Row]) -> dict[str, str]:
+    """Of the run that each row's video is of, by label."""
+    return {row.label: row.videos["p"].path.parent.parent.name for row in rows}
 
 
 def test_newest_run_of_each_preset_and_settings_has_a_row(tmp_path: Path) -> None:
-    fake(tmp_path, "echo", "a", "2", {"drift_gate_lambda": 3.0}, "new")
-    fake(tmp_path, "echo", "b", "1", {"drift_gate_lambda": 3.0}, "old")
-    fake(tmp_path, "echo", "c", "1", {"drift_gate_lambda": 1.0}, "new")
-    fake(tmp_path, "echo_paper", "d", "1", {"drift_gate_lambda": 3.0}, "new")
+    newest = fake(tmp_path, "echo", 2, {"drift_gate_lambda": 3.0}, "new")
+    fake(tmp_path, "echo", 1, {"drift_gate_lambda": 3.0}, "old")
+    other = fake(tmp_path, "echo", 1, {"drift_gate_lambda": 1.0}, "new")
+    paper = fake(tmp_path, "echo_paper", 1, {"drift_gate_lambda": 3.0}, "new")
     rows = sheets.arrange(sheets.rows_of(tmp_path, "hard", 0), ())
-    assert {row.label: row.videos["p"].path.stem for row in rows} == {
-        "Echo\necho\ndrift_gate_lambda=3.0": "a",
-        "Echo\necho\ndrift_gate_lambda=1.0": "c",
-        "Echo\necho_paper": "d",
-    }
+    assert names(rows) == {"Echo\ndrift_gate_lambda=3.0": newest, "Echo\ndrift_gate_lambda=1.0": other, "Echo Paper": paper}
 
 
 def test_runs_of_an_older_version_of_the_code_are_left_out(tmp_path: Path) -> None:
     """Whatever their settings: their frames may have another size."""
-    fake(tmp_path, "echo", "a", "2", {}, "w", epoch=2)
-    fake(tmp_path, "echo", "b", "1", {"gone": 1}, "w", epoch=1)
-    fake(tmp_path, "memrope", "c", "1", {}, "w", epoch=1)
-    assert [row.videos["p"].path.stem for row in sheets.rows_of(tmp_path, "hard", 0)] == ["a"]
+    newest = fake(tmp_path, "echo", 2, {}, "w", epoch=2)
+    fake(tmp_path, "echo", 1, {"gone": 1}, "w", epoch=1)
+    fake(tmp_path, "memrope", 1, {}, "w", epoch=1)
+    assert names(sheets.rows_of(tmp_path, "hard", 0)) == {"Echo": newest}
 
 
 def test_frames_of_several_sizes_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +111,7 @@ def test_frames_of_several_sizes_are_refused_in_one_line(monkeypatch: pytest.Mon
 
 def test_rendered_rows_stand_last_and_named_ones_in_their_order(tmp_path: Path) -> None:
     for preset in ("render_truth", "oracle", "echo", "self_forcing"):
-        fake(tmp_path, preset, preset, "1", {}, "w")
+        fake(tmp_path, preset, 1, {}, "w")
     rows = sheets.rows_of(tmp_path, "hard", 0)
     assert [row.preset for row in sheets.arrange(rows, ())] == ["echo", "self_forcing", "oracle", "render_truth"]
     assert [row.preset for row in sheets.arrange(rows, ("render_truth", "self_forcing", "echo"))] == [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eval.store.records import runs
-from eval.store.selection import differences, left_out, metrics, pick, rows, tasks
+from eval.store.runs import runs, tasks
+from eval.store.selection import differences, left_out, metrics, pick, rows
 from tests.helpers.stores import put
 
 
@@ -14,7 +14,7 @@ def one(value: float) -> dict:
 
 
 def names(found):
-    return {row.name: row.videos["p0", 0].record["metrics"]["m"] for row in found}
+    return {row.name: row.videos["p0", 0].record.metrics["m"] for row in found}
 
 
 def test_newest_weights_and_scores_count(tmp_path):
@@ -67,7 +67,7 @@ def test_rendered_rows_are_told_by_their_policy(tmp_path):
     """Not by their names, and so neither by where in the package one asks."""
     put(tmp_path, "hard", "ceiling", one(1), weights=None, policy="render"), put(tmp_path, "hard", "render_free", one(2), policy="echo")
     assert {row.preset: row.calibration for row in rows(tmp_path, "hard")} == {"ceiling": True, "render_free": False}
-    assert {run.path.parts[-3]: run.calibration for run in runs(tmp_path)} == {"ceiling": True, "render_free": False}
+    assert {run.place.method: run.calibration for run in runs(tmp_path)} == {"ceiling": True, "render_free": False}
 
 
 def test_videos_without_scores_are_seen_on_demand(tmp_path):

@@ -52,7 +52,7 @@ def one(store: Path, task: str, preset: str, names: tuple[str, ...], failing: bo
     if failing:
         path = folder / "records" / "a.jsonl"
         first, *rest = path.read_text(encoding="utf-8").splitlines()
-        error = {key: value for key, value in json.loads(first).items() if key != "metrics"} | {"status": "error"}
+        error = json.loads(first) | {"status": "error", "metrics": {}}
         path.write_text("\n".join([json.dumps(error), *rest]) + "\n", encoding="utf-8")
     return folder
 

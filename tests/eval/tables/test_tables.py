@@ -15,6 +15,7 @@ from echo.files import ROOT
 from echo.scene import Prompt
 from eval import metrics
 from eval.protocol import TASKS
+from eval.store.records import Provenance
 from eval.tables import command
 from eval.tables.blocks import gather, sources
 from eval.tables.build import grid_of
@@ -63,7 +64,7 @@ def write(tmp_path, monkeypatch):
         asked = [dataclasses.replace(p, durations_s=tuple(d * scale for d in p.durations_s)) for p in asked or prompts]
         folder = RunFolder(Job(config, policy, tuple(asked)))
         folder.describe()
-        attempt = Attempt(folder, new_attempt(), {})
+        attempt = Attempt(folder, new_attempt(), Provenance())
         for index, prompt in enumerate(prompts):
             if prompt not in lost:
                 metrics = dict.fromkeys(names or ("proxy.text_alignment", "temporal_flickering"), 80 + shift + index + seed / 10)
@@ -131,7 +132,7 @@ def test_a_video_without_scores_is_told_as_one(write):
     """Of three videos asked for one is scored, one is there and has no scores, one is not there."""
     write("self_forcing")
     folder = write("echo", lost=PROMPTS[1:])
-    Attempt(folder, new_attempt(), {}).filmed(PROMPTS[1], {"latents_sha256": "0"})
+    Attempt(folder, new_attempt(), Provenance()).filmed(PROMPTS[1], {"latents_sha256": "0"})
     command.make(write.store)
     text = (write.store / "tables" / "recall.md").read_text(encoding="utf-8")
     assert "Failed runs: 0 of 6 videos; 1 more are made, not scored; 1 more are not made." in text

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from echo.backbone import lora
 from echo.backbone.load import BackboneFile, load
-from eval.store.records import runs
+from eval.store.runs import runs
 from jobs.launch import local, pool
 from jobs.spec.plan import prepare
 from jobs.store.folder import new_attempt
@@ -120,4 +120,4 @@ def test_one_worker_for_other_weights_and_additions_draws_what_each_alone_would(
 
 
 def hashes(run) -> list[str]:
-    return [record["latents_sha256"] for record in run.records() if record["status"] == "ok"]
+    return [record.latents_sha256 for record in run.records() if record.status == "ok"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from echo.files import ROOT
-from eval.store.records import runs
+from eval.store.runs import runs
 from jobs.launch import local
 from jobs.launch.pool import COMMAND
 from jobs.spec.plan import prepare
@@ -89,7 +89,7 @@ def records(store: Path) -> list[dict]:
 
 def latents(store: Path) -> dict[tuple[str, int], str]:
     """Hash of each video's latents by (prompt, seed)."""
-    return {(r["prompt"], r["seed"]): r["latents_sha256"] for r in records(store) if r["status"] == "ok"}
+    return {(r.prompt, r.seed): r.latents_sha256 for r in records(store) if r.status == "ok"}
 
 
 def children(process: int) -> list[int]:
@@ -130,11 +130,11 @@ def test_killed_three_times_and_resumed(toy, tmp_path, uninterrupted):
         assert process.returncode == (1 if kill == 2 else -signal.SIGKILL)
         assert len(latents(store)) < 2 * COUNT, "the kill came too late to prove anything"
     finish(toy, store, "seed=0,1", "-m")
-    units = Counter(record["unit"] for record in records(store))
+    units = Counter(record.unit for record in records(store))
     assert set(units.values()) == {1} and len(units) == 2 * COUNT
     assert latents(store) == uninterrupted
     for run in runs(store):
-        assert all((run.path / "units" / name).exists() for record in run.records() for name in record["files"].values())
+        assert all((run.path / "units" / name).exists() for record in run.records() for name in record.files.values())
 
 
 def test_nobody_listens_any_more(plain, tmp_path):
@@ -146,7 +146,7 @@ def test_nobody_listens_any_more(plain, tmp_path):
     worker.stdin.flush()
     assert worker.wait(LIMIT_S) == 4, (tmp_path / "log").read_text(encoding="utf-8")
     worker.stdin.close()
-    assert not [record for record in records(tmp_path) if record["status"] != "ok"], "the job may have made some before its worker spoke"
+    assert not [record for record in records(tmp_path) if record.status != "ok"], "the job may have made some before its worker spoke"
 
 
 def test_shards_meet_in_one_store(toy, tmp_path, uninterrupted):
@@ -190,7 +190,7 @@ def test_one_bad_prompt_is_told_and_the_others_go_on(toy, tmp_path):
     prompts.write_text("\n".join([lines[0], json.dumps(bad), lines[2]]) + "\n", encoding="utf-8")
     told = finish(toy, tmp_path / "store", f"task.prompt_set={prompts}", "prompts=3", status=1)
     assert "toy-001 failed (1 of 3 tries)" in told and "'bal'" in told and "Traceback" not in told
-    assert sorted(r["prompt"] for r in records(tmp_path / "store") if r["status"] == "ok") == ["toy-000", "toy-002"]
+    assert sorted(r.prompt for r in records(tmp_path / "store") if r.status == "ok") == ["toy-000", "toy-002"]
 
 
 def test_unreadable_prompt_takes_nothing_from_its_batch(plain, tmp_path):
@@ -220,7 +220,7 @@ def test_dead_job_hides_nothing(toy, tmp_path):
     _, told = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1
     assert "seed=0: its process was killed by signal 9" in told and "videos are missing; the same command goes on" in told
-    assert sum(record["seed"] == 1 for record in records(store)) == COUNT
+    assert sum(record.seed == 1 for record in records(store)) == COUNT
 
 
 def test_every_job_is_a_fresh_process_of_a_worker_that_outlives_it(toy, tmp_path):
@@ -232,13 +232,13 @@ def test_every_job_is_a_fresh_process_of_a_worker_that_outlives_it(toy, tmp_path
     (job,) = children(worker)
     assert [attempt["pid"] for attempt in attempts(store)] == [job] != [worker]
     os.kill(job, signal.SIGKILL)
-    until(lambda: any(record["seed"] == 1 for record in records(store)))
+    until(lambda: any(record.seed == 1 for record in records(store)))
     assert children(process.pid) == [worker] and job not in children(worker)
     wait_while.unlink()
     _, told = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1 and "seed=0: its process was killed by signal 9" in told
     assert len({attempt["pid"] for attempt in attempts(store)}) == len(attempts(store)) >= 2
-    assert sum(record["seed"] == 1 for record in records(store)) == COUNT
+    assert sum(record.seed == 1 for record in records(store)) == COUNT
 
 
 def attempts(store: Path) -> list[dict]:

@@ -11,6 +11,7 @@ import pytest
 
 from echo.files import ROOT
 from eval.store import origin
+from eval.store.records import CodeState, encoded
 from eval.vbench.networks.packages import DREAMSIM, INSTALL
 from jobs.launch import sweep
 from jobs.store import provenance
@@ -36,7 +37,7 @@ def clone(tmp_path, monkeypatch):
 def test_every_attempt_says_where_it_ran(monkeypatch):
     for name, value in {"JOB_ID": "71", "ARRAY_JOB_ID": "70", "ARRAY_TASK_ID": "1", "RESTART_COUNT": "2", "NODELIST": "n3"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    found = json.loads(json.dumps(provenance.describe(["run.py", "seed=0"], {"seed": 0})))
+    found = json.loads(encoded(provenance.describe(["run.py", "seed=0"], {"seed": 0})))
     assert found["slurm"] | {"job_id": "71", "array_job_id": "70", "array_task_id": "1", "restart_count": "2"} == found["slurm"]
     assert found["slurm"]["nodelist"] == "n3" and found["argv"] == ["run.py", "seed=0"] and found["config"] == {"seed": 0}
     assert set(found["code"]) == {"commit", "dirty"} and found["host"] and found["packages"]["torch"] and "gpu" in found
@@ -59,17 +60,17 @@ def test_outside_a_job_there_are_no_ids(monkeypatch):
 
 def test_hash_of_what_differs_tells_changes_apart(clone):
     clean = provenance.commit()
-    assert clean["commit"] and clean["dirty"] is None and not provenance.changes()
+    assert clean.commit and clean.dirty is None and not provenance.changes()
     (clone / "kept").mkdir()
     (clone / "kept" / "x.py").write_text("ignored", encoding="utf-8")
     assert provenance.commit() == clean
     hashes = set()
     for content in ("a = 2\n", "a = 3\n"):
         (clone / "eval" / "a.py").write_text(content, encoding="utf-8")
-        hashes.add(provenance.commit()["dirty"])
+        hashes.add(provenance.commit().dirty)
     for content in ("b = 2\n", "b = 3\n"):  # a new file is no part of git's diff
         (clone / "eval" / "b.py").write_text(content, encoding="utf-8")
-        hashes.add(provenance.commit()["dirty"])
+        hashes.add(provenance.commit().dirty)
     assert len(hashes) == 4 and None not in hashes
 
 
@@ -89,13 +90,13 @@ def test_a_table_of_the_paper_is_refused_from_changed_code_alone(clone):
 
 def test_a_git_that_fails_is_no_clean_tree(clone):
     """As on a node where git is missing, or finds that the clone belongs to somebody else."""
-    head = provenance.commit()["commit"]
+    head = provenance.commit().commit
     (clone / ".git" / "index").write_bytes(b"torn")
-    assert provenance.commit() == {"commit": head, "dirty": "unknown"} and origin.commit(["eval"]) == f"{head}-changed"
+    assert provenance.commit() == CodeState(head, "unknown") and origin.commit(["eval"]) == f"{head}-changed"
     with pytest.raises(ValueError, match=r"^experiment=table1: git does not say .*make `git status` work in .*clone, or allow_dirty=true$"):
         provenance.refuse_dirty("table1", False)
     (clone / ".git").rename(clone / "git")
-    assert provenance.commit() == {"commit": None, "dirty": None} and origin.commit(["eval"]) == "unknown"
+    assert provenance.commit() == CodeState() and origin.commit(["eval"]) == "unknown"
     provenance.refuse_dirty("table1", False)  # no clone: nothing to differ from
 
 

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from echo.files import digest, write_atomic
-from eval.store.records import Run
+from eval.store.records import Provenance
 from jobs.spec.plan import prepare
 from jobs.store.folder import Attempt, RunFolder, new_attempt
 from tests.helpers.toy import changed
@@ -29,32 +29,32 @@ def test_fresh_run_misses_everything(job):
 
 def test_resume_reads_what_other_attempts_wrote(job):
     folder = RunFolder(job)
-    ok(Attempt(folder, new_attempt(), {}), job.asked[1])
-    ok(Attempt(folder, new_attempt(), {}), job.asked[0])
+    ok(Attempt(folder, new_attempt(), Provenance()), job.asked[1])
+    ok(Attempt(folder, new_attempt(), Provenance()), job.asked[0])
     assert folder.missing() == job.asked[2:]
 
 
 def test_torn_tail_is_passed_over_and_never_glued_to(job):
     folder = RunFolder(job)
-    first = Attempt(folder, new_attempt(), {})
+    first = Attempt(folder, new_attempt(), Provenance())
     ok(first, job.asked[0])
     path = next((folder.path / "records").iterdir())
     with path.open("ab") as file:
         file.write(b'{"v":1,"unit":"torn')
-    ok(Attempt(folder, new_attempt(), {}), job.asked[1])
-    assert folder.missing() == job.asked[2:] and len(Run(folder.path).records()) == 2
+    ok(Attempt(folder, new_attempt(), Provenance()), job.asked[1])
+    assert folder.missing() == job.asked[2:] and len(folder.reader.records()) == 2
 
 
 def test_first_ok_wins_and_a_different_second_is_told(job):
     folder, scores = RunFolder(job), job.scores_id
-    ok(Attempt(folder, new_attempt(), {}), job.asked[0], x=1.0)
-    ok(Attempt(folder, new_attempt(), {}), job.asked[0], x=1.0)
+    ok(Attempt(folder, new_attempt(), Provenance()), job.asked[0], x=1.0)
+    ok(Attempt(folder, new_attempt(), Provenance()), job.asked[0], x=1.0)
     assert not folder.reader.settled(scores).conflicts
-    ok(Attempt(folder, new_attempt(), {}), job.asked[0], x=2.0)
-    ok(Attempt(folder, new_attempt(), {}), job.asked[0], latents="b", x=1.0)
+    ok(Attempt(folder, new_attempt(), Provenance()), job.asked[0], x=2.0)
+    ok(Attempt(folder, new_attempt(), Provenance()), job.asked[0], latents="b", x=1.0)
     settled = folder.reader.settled(scores)
     (record,) = settled.done.values()
-    assert record["metrics"] == {"x": 1.0}
+    assert record.metrics == {"x": 1.0}
     assert len(settled.conflicts) == 2 and "other scores" in settled.conflicts[0] and "other latents" in settled.conflicts[1]
 
 
@@ -62,23 +62,23 @@ def test_errors_are_records_and_are_tried_three_times(job, plain):
     folder = RunFolder(job)
     for tries in range(3):
         assert job.asked[0] in folder.missing()
-        Attempt(folder, new_attempt(), {}).error(job.asked[0], f"ValueError: {tries}", "the whole trace")
+        Attempt(folder, new_attempt(), Provenance()).error(job.asked[0], f"ValueError: {tries}", "the whole trace")
     assert job.asked[0] not in folder.missing() and job.asked[0] in folder.unfinished()
     record = folder.reader.records()[-1]
-    assert record["status"] == "error" and (folder.path / record["trace"]).read_text(encoding="utf-8") == "the whole trace"
+    assert record.status == "error" and (folder.path / record.trace).read_text(encoding="utf-8") == "the whole trace"
 
 
 def test_errors_are_left_alone_after_as_many_tries_as_asked(plain, tmp_path):
     job = prepare(changed(changed(plain, "store", str(tmp_path)), "max_tries", 1))
     folder = RunFolder(job)
-    Attempt(folder, new_attempt(), {}).error(job.asked[0], "x", "y")
+    Attempt(folder, new_attempt(), Provenance()).error(job.asked[0], "x", "y")
     assert folder.missing() == job.asked[1:]
 
 
 def test_an_ok_after_an_error_settles_it(job):
     folder = RunFolder(job)
-    Attempt(folder, new_attempt(), {}).error(job.asked[0], "x", "y")
-    ok(Attempt(folder, new_attempt(), {}), job.asked[0])
+    Attempt(folder, new_attempt(), Provenance()).error(job.asked[0], "x", "y")
+    ok(Attempt(folder, new_attempt(), Provenance()), job.asked[0])
     assert not folder.reader.settled(job.scores_id).failures and job.asked[0] not in folder.unfinished()
 
 
@@ -88,7 +88,7 @@ def test_other_scorer_asks_for_other_records(plain, tmp_path):
     write_atomic(tmp_path / "scorer", b"scorer")
     base = changed(plain, "store", str(tmp_path / "store"))
     scored = prepare(changed(changed(base, "eval.scorer", "embedded"), "eval.weights", weights))
-    ok(Attempt(RunFolder(scored), new_attempt(), {}), scored.asked[0], x=1.0)
+    ok(Attempt(RunFolder(scored), new_attempt(), Provenance()), scored.asked[0], x=1.0)
     assert RunFolder(prepare(base)).missing() == scored.asked[1:]
     write_atomic(tmp_path / "scorer", b"another")
     other = prepare(changed(changed(base, "eval.scorer", "embedded"), "eval.weights", weights))
@@ -97,9 +97,9 @@ def test_other_scorer_asks_for_other_records(plain, tmp_path):
 
 def test_numbers_that_are_not_finite_are_null_and_flagged(job):
     folder = RunFolder(job)
-    ok(Attempt(folder, new_attempt(), {}), job.asked[0], good=1.0, bad=float("nan"))
+    ok(Attempt(folder, new_attempt(), Provenance()), job.asked[0], good=1.0, bad=float("nan"))
     record = folder.reader.records()[0]
-    assert record["metrics"] == {"good": 1.0, "bad": None} and record["flags"] == ["bad"]
+    assert record.metrics == {"good": 1.0, "bad": None} and record.flags == ["bad"]
 
 
 def test_run_is_described_once_and_wishes_only_when_they_change(job, plain):
@@ -121,9 +121,9 @@ def test_run_names_what_it_is_made_of(job):
 
 def test_attempts_never_share_a_file(job):
     folder, name = RunFolder(job), new_attempt()
-    Attempt(folder, name, {})
+    Attempt(folder, name, Provenance())
     with pytest.raises(FileExistsError):
-        Attempt(folder, name, {})
+        Attempt(folder, name, Provenance())
 
 
 def test_atomic_write_leaves_no_part_behind(tmp_path, monkeypatch):

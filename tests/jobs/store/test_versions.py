@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 
+import msgspec
 import pytest
 
 from eval.figures import sheets
-from eval.store.records import VERSION, UnknownVersion
+from eval.store.records import VERSION, Provenance, UnknownVersion
+from eval.store.runs import Run
 from jobs.launch import sweep
 from jobs.spec.plan import prepare
 from jobs.store.folder import Attempt, RunFolder, new_attempt
@@ -21,7 +23,7 @@ def folder(plain, tmp_path):
     job = prepare(changed(plain, "store", str(tmp_path)))
     folder = RunFolder(job)
     folder.describe()
-    with Attempt(folder, new_attempt(), {"host": "node7", "cpu": "chip", "gpu": {"name": "card"}}) as attempt:
+    with Attempt(folder, new_attempt(), Provenance(host="node7", cpu="chip", gpu={"name": "card"})) as attempt:
         attempt.ok(job.asked[0], {"x": 1.0}, {"latents_sha256": "a"})
     return folder
 
@@ -36,14 +38,14 @@ def rewrite(folder, **changes):
 
 def test_what_is_written_is_the_newest_version(folder):
     (record,) = folder.reader.records()
-    assert record["v"] == VERSION == 2 and (record["host"], record["device"]) == ("node7", "card")
+    assert record.v == VERSION == 2 and (record.host, record.device) == ("node7", "card")
 
 
 def test_an_older_record_counts_as_done_and_is_brought_up_to_date(folder):
     before = folder.reader.records()
     rewrite(folder, v=1, host="gone", device="gone")
     (record,) = folder.reader.records()
-    assert record == before[0] | {"host": None, "device": None} and folder.missing() == folder.job.asked[1:]
+    assert record == msgspec.structs.replace(before[0], host=None, device=None) and folder.missing() == folder.job.asked[1:]
 
 
 @pytest.mark.parametrize("version", [3, 0, "two"])
@@ -62,9 +64,11 @@ def test_other_files_of_a_newer_version_are_refused_too(folder, capsys):
         folder.reader.asked()
     path = folder.path / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"v": 9}), encoding="utf-8")
+    with pytest.raises(UnknownVersion, match=r"run\.json: schema version 9"):
+        _ = Run(folder.reader.store, folder.reader.place).spec
     assert sheets.main([f"store={folder.job.config.store}", "task=hard"]) == 2
     told = capsys.readouterr()
-    assert f"{path}: schema version 9" in told.err and told.err.count("\n") == 1 and not told.out
+    assert "schema version 9" in told.err and told.err.count("\n") == 1 and not told.out
 
 
 def test_a_command_on_such_a_store_ends_in_a_line_before_any_work(folder, plain, monkeypatch, capsys):

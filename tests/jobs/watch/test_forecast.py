@@ -10,6 +10,7 @@ import pytest
 
 from baselines.presets import choices
 from echo.files import ROOT
+from eval.store.records import Provenance
 from jobs.launch.slurm import split
 from jobs.spec.compose import sweep as composed
 from jobs.spec.plan import prepare
@@ -30,7 +31,7 @@ def finish(words, dur_s, count=1):
     """Put finished videos into the first run, with files of 1000 bytes each."""
     folder = RunFolder(prepare(composed(words)[0]))
     folder.describe()
-    with Attempt(folder, new_attempt(), {}) as attempt:
+    with Attempt(folder, new_attempt(), Provenance()) as attempt:
         for prompt in folder.job.asked[:count]:
             folder.side(prompt, ".mp4").parent.mkdir(exist_ok=True)
             folder.side(prompt, ".mp4").write_bytes(b"0" * 1000)

@@ -6,9 +6,11 @@ import json
 import os
 import re
 
+import msgspec
 import pytest
 
 from echo.files import write_atomic
+from eval.store.records import Provenance, SweepEntry, SweepFile, encoded
 from jobs.launch import sweep
 from jobs.spec.plan import prepare
 from jobs.store.claims import Claims
@@ -27,7 +29,7 @@ def run(plain, tmp_path):
         folder = RunFolder(job)
         folder.describe()
         if done or failed:
-            with Attempt(folder, new_attempt(), {}) as attempt:
+            with Attempt(folder, new_attempt(), Provenance()) as attempt:
                 for prompt in job.asked[:done]:
                     attempt.ok(prompt, {}, {"latents_sha256": "a", "dur_s": 60.0, "blocks": 8})
                 for prompt in job.asked[done : done + failed]:
@@ -79,14 +81,14 @@ def test_other_seeds_that_are_done_say_how_long_it_takes(run, capsys):
 
 def test_an_attempt_that_has_just_begun_hides_no_speed(run, capsys):
     folder = run(done=1)
-    with Attempt(folder, new_attempt(), {}):
+    with Attempt(folder, new_attempt(), Provenance()):
         assert told(run, capsys, code=1)[1].endswith("1/3     2 min")
 
 
 def test_a_unit_that_was_scored_later_counts_once_and_whole(run, capsys):
     folder = run()
     first, second, _ = folder.job.asked
-    with Attempt(folder, new_attempt(), {}) as attempt:
+    with Attempt(folder, new_attempt(), Provenance()) as attempt:
         for seconds in (60.0, 600.0):
             for prompt in (first, second):
                 attempt.ok(prompt, {}, {"latents_sha256": "a", "dur_s": seconds, "blocks": 8})
@@ -115,7 +117,7 @@ def test_a_claim_of_a_dead_process_is_no_work(run, capsys):
     assert any(" done, 0 running, 0 failed, 2 missing" in line for line in lines)
     assert lines[-2] == f"echo hard seed=0: {folder.job.asked[1].id} was begun and not ended"
     assert re.fullmatch(rf"    1 times, at last by process {2**22 + 1} on \S+, which has died", lines[-1])
-    with Attempt(folder, new_attempt(), {}) as attempt:  # made by another process; what the dead one left says nothing any more
+    with Attempt(folder, new_attempt(), Provenance()) as attempt:  # made by another process; what the dead one left says nothing any more
         attempt.ok(folder.job.asked[1], {}, {"latents_sha256": "a", "dur_s": 1.0, "blocks": 8})
     assert path.exists() and "begun" not in "".join(told(run, capsys, "--failed", code=1))
 
@@ -136,10 +138,8 @@ def test_failures_end_with_what_was_said(run, capsys):
 def test_an_experiment_is_what_its_command_asked_for(run, capsys):
     first, second = run(done=3), run(seed=1)
     for folder, name in ((first, "table2"), (second, "table3")):
-        content = {"v": 1, "experiment": name, "task": "hard", "runs": [{"path": folder.path.relative_to(run.store / "runs").as_posix()}]}
-        content["runs"][0] |= folder.wish()
-        (run.store / "sweeps").mkdir(exist_ok=True)
-        (run.store / "sweeps" / f"{name}-hard.json").write_text(json.dumps(content), encoding="utf-8")
+        wish = SweepEntry(path=folder.place, **msgspec.structs.asdict(folder.wish()))
+        write_atomic(run.store / "sweeps" / f"{name}-hard.json", encoded(SweepFile(name, "hard", [wish])))
     assert write_sweep(run.store, [first.job], "table2") == [], "what scores nothing makes no table"
     assert told(run, capsys, "experiment=table2", code=0)[-1].startswith("3 of 3")
     assert told(run, capsys, "experiment=table3", code=1)[-1].startswith("0 of 3")

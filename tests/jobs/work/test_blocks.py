@@ -8,7 +8,7 @@ import pytest
 
 from echo.files import ROOT
 from echo.scene import scene_blocks
-from eval.store.records import runs
+from eval.store.runs import runs
 from jobs.spec.plan import prepare
 from jobs.store.folder import new_attempt
 from jobs.work.worker import work
@@ -31,11 +31,11 @@ def test_a_row_is_a_run_like_any_other(config):
     assert work(job, new_attempt(), [], config, lambda event: None) == 0
     (run,) = runs(ROOT / config["store"])
     records = run.records()
-    assert [record["status"] for record in records] == ["ok", "ok"] and records[0]["blocks"] == 4
-    assert len({record["latents_sha256"] for record in records}) == 2
-    trace = (run.path / "units" / records[0]["files"]["trace"]).read_text(encoding="utf-8").splitlines()
+    assert [record.status for record in records] == ["ok", "ok"] and records[0].blocks == 4
+    assert len({record.latents_sha256 for record in records}) == 2
+    trace = (run.path / "units" / records[0].files["trace"]).read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["scene"] for line in trace] == [0, 0, 1, 1]
-    assert (run.path / "units" / records[0]["files"]["video"]).stat().st_size > 1000
+    assert (run.path / "units" / records[0].files["video"]).stat().st_size > 1000
     assert work(job, new_attempt(), [], config, lambda event: None) == 0 and len(run.records()) == 2
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from echo.files import ROOT
 from echo.scene import scene_blocks
-from eval.store.records import runs
+from eval.store.runs import runs
 from eval.vbench.borders import borders
 from eval.vbench.video import Facts
 from jobs.launch import local
@@ -52,15 +53,16 @@ def test_videos_are_scored_from_their_files_and_made_once(config, tmp_path, monk
     job, events = prepare(config), []
     assert work(job, new_attempt(), [], config, events.append) == 0
     (run,) = runs(tmp_path)
-    filmed, scored = [[r for r in run.records() if (r["scores"] is None) is unscored] for unscored in (True, False)]
+    filmed, scored = [[r for r in run.records() if (r.scores is None) is unscored] for unscored in (True, False)]
     assert len(filmed) == len(scored) == len(told(events)) == 2 and blocks(events) == 8
     names = {"subject_consistency", "background_consistency", "temporal_flickering", "aesthetic_quality"}
-    assert {name.removesuffix(".vbench") for name in scored[0]["metrics"]} == names and not scored[0]["flags"]
-    assert scored[0]["latents_sha256"] == filmed[0]["latents_sha256"] and set(filmed[0]) <= set(scored[0])
-    assert all(record["dur_s"] == round(record["generate_s"] + record["score_s"], 3) for record in scored), "what a video took in all"
-    content = json.loads((run.path / "units" / scored[0]["files"]["scores"]).read_text(encoding="utf-8"))
+    assert {name.removesuffix(".vbench") for name in scored[0].metrics} == names and not scored[0].flags
+    told_of = [{name for name, value in msgspec.structs.asdict(one).items() if value} for one in (filmed[0], scored[0])]
+    assert scored[0].latents_sha256 == filmed[0].latents_sha256 and told_of[0] <= told_of[1]
+    assert all(record.dur_s == round(record.generate_s + record.score_s, 3) for record in scored), "what a video took in all"
+    content = json.loads((run.path / "units" / scored[0].files["scores"]).read_text(encoding="utf-8"))
     assert content["segments"] == [[0, 24], [24, 48]] and content["frames"] == 48 and content["height"] == 144
-    assert content["metrics"] == scored[0]["metrics"]
+    assert content["metrics"] == scored[0].metrics
 
     def never(*_: object) -> None:
         raise AssertionError("nothing is to be made")
@@ -73,7 +75,7 @@ def test_videos_are_scored_from_their_files_and_made_once(config, tmp_path, monk
     other = changed(config, "eval.vbench.dimensions", "temporal_flickering")  # other scores of videos that are there
     assert prepare(other).scores_id != job.scores_id and prepare(other).run_id == job.run_id
     assert work(prepare(other), new_attempt(), [], other, events.append) == 0
-    assert {name for record in run.records()[4:] for name in record["metrics"]} == {"temporal_flickering.vbench"}
+    assert {name for record in run.records()[4:] for name in record.metrics} == {"temporal_flickering.vbench"}
 
 
 def test_a_start_that_ends_before_the_scores_costs_no_video(config, tmp_path, monkeypatch):
@@ -91,7 +93,7 @@ def test_a_start_that_ends_before_the_scores_costs_no_video(config, tmp_path, mo
     monkeypatch.undo()
     (run,) = runs(tmp_path)
     films = {path: path.stat().st_mtime_ns for path in run.path.glob("units/*.mp4")}
-    assert [record["scores"] for record in run.records()] == [None, None] and len(films) == 2
+    assert [record.scores for record in run.records()] == [None, None] and len(films) == 2
     job = prepare(config)
     assert local.lacks(RunFolder(job), None) == [f"{job.title}: 2 of 2 videos are made, not scored; the same command goes on"]
     assert briefly([job]) == "all 2 videos are there; 2 are made, not scored"
@@ -107,7 +109,7 @@ def test_a_start_that_ends_before_the_scores_costs_no_video(config, tmp_path, mo
     damaged.write_bytes(content)
     assert work(prepare(config), new_attempt(), [], config, events.append) == 0
     assert len(told(events)) == 2 and {p.stat().st_mtime_ns for p in films if p != damaged} == {t for p, t in films.items() if p != damaged}
-    assert sum(record["scores"] is None for record in run.records()) == 2, "made once each"
+    assert sum(record.scores is None for record in run.records()) == 2, "made once each"
 
 
 def films_only(config, monkeypatch, seen=lambda recorder: None):
@@ -135,7 +137,7 @@ def test_two_commands_score_no_video_twice(config, monkeypatch):
     assert told(events) == [second.id] and [event.prompts for event in events if isinstance(event, Elsewhere)] == [[first.id]]
     other.release([job.unit_id(first)])
     assert work(job, new_attempt(), [], config, events.append) == 0 and told(events) == [second.id, first.id]
-    assert [record["prompt"] for record in folder.reader.records() if record["scores"]] == [second.id, first.id]
+    assert [record.prompt for record in folder.reader.records() if record.scores] == [second.id, first.id]
 
 
 def test_videos_that_another_command_has_made_meanwhile_are_only_scored(config, monkeypatch):
@@ -148,7 +150,7 @@ def test_videos_that_another_command_has_made_meanwhile_are_only_scored(config, 
 
     monkeypatch.setattr(models, "load", late)
     assert work(job, new_attempt(), [], config, events.append) == 0
-    scores = [record["scores"] for record in RunFolder(job).reader.records()]
+    scores = [record.scores for record in RunFolder(job).reader.records()]
     assert scores == [None, None, job.scores_id, job.scores_id] and len(told(events)) == 2
     assert blocks(events) == 8 and not any(isinstance(event, Elsewhere) for event in events)
 

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from echo.files import ROOT
-from eval.store.records import Run
+from eval.store.runs import runs
 from jobs.spec.plan import prepare
 from jobs.store.folder import new_attempt
 from jobs.work import tracking
@@ -29,8 +29,8 @@ def make(plain, store, tracker):
     config = plain | {"store": str(store), "tracker": tracker, "experiment": "compare"}
     job, told = prepare(config), []
     assert work(job, new_attempt(), [], config, told.append) == 0
-    (path,) = store.glob("runs/*/*/*/*/*")
-    return [event.line for event in told if isinstance(event, Note)], Run(path).records()
+    (run,) = runs(store)
+    return [event.line for event in told if isinstance(event, Note)], run.records()
 
 
 def start(tmp_path, **more):
@@ -40,7 +40,7 @@ def start(tmp_path, **more):
 def test_by_default_nothing_is_written_and_nothing_imported(plain, tmp_path):
     make(plain, tmp_path, "none")
     assert not (tmp_path / "tracking").exists()
-    code = "import sys, jobs.work.worker, jobs.launch.sweep; sys.exit('wandb' in sys.modules or 'pyarrow' in sys.modules)"
+    code = "import sys, jobs.work.worker, jobs.launch.sweep; sys.exit('wandb' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
@@ -48,11 +48,11 @@ def test_lines_have_what_the_records_have(plain, tmp_path):
     notes, records = make(plain, tmp_path, "jsonl")
     (path,) = (tmp_path / "tracking").iterdir()
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert not notes and path.stem == f"{records[0]['run']}-{records[0]['attempt']}"
+    assert not notes and path.stem == f"{records[0].run}-{records[0].attempt}"
     assert [line["kind"] for line in lines] == ["start", *["unit", "video"] * 3, "end"]
     assert lines[0]["group"] == "compare" and lines[0]["config"]["config"]["seed"] == 0
     for step, (line, record) in enumerate(zip(lines[1::2], records), 1):
-        assert line["step"] == step and {key: record[key] for key in ("fps", "blocks", "dur_s")}.items() <= line["values"].items()
+        assert line["step"] == step and {key: getattr(record, key) for key in ("fps", "blocks", "dur_s")}.items() <= line["values"].items()
 
 
 class Broken:

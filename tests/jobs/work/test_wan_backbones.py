@@ -14,7 +14,7 @@ import pytest
 from echo.backbone.sizes import SIZES
 from echo.files import ROOT
 from echo.scene import load_prompts
-from eval.store.records import runs
+from eval.store.runs import runs
 from jobs.launch import local
 from jobs.memory.job import card_bytes, forecast_of, foretell
 from jobs.spec import backbones
@@ -42,7 +42,7 @@ def planned(*words: str):
 def only_record(store: Path) -> tuple[dict, Path]:
     (found,) = runs(store)
     (record,) = found.records()
-    assert record["status"] == "ok", record
+    assert record.status == "ok", record
     return record, found.path / "units"
 
 
@@ -55,13 +55,13 @@ def frames_of(path: Path) -> list:
 def test_the_documented_command_goes_from_prompt_to_video(tmp_path):
     said = run(*COMMAND.split(), f"store={tmp_path}")
     record, units = only_record(tmp_path)
-    assert record["blocks"] == 80 and record["metrics"] == {}
-    frames = frames_of(units / record["files"]["video"])
+    assert record.blocks == 80 and record.metrics == {}
+    frames = frames_of(units / record.files["video"])
     assert len(frames) == 80 * 12 - 3, "the first latent frame is one pixel frame, every other is four"
     assert frames[0].shape[1] * SIZES["tiny"].height_px == frames[0].shape[0] * SIZES["tiny"].width_px
-    trace = [json.loads(line) for line in (units / record["files"]["trace"]).read_text(encoding="utf-8").splitlines()]
+    trace = [json.loads(line) for line in (units / record.files["trace"]).read_text(encoding="utf-8").splitlines()]
     assert len(trace) == 80 and any("srf" in str(line) for line in trace), "the old scene is remembered at a cut"
-    assert "GB" in said and record["memory"]["measured_bytes"] > 0 and record["memory"]["computed_bytes"] > 0
+    assert "GB" in said and record.memory["measured_bytes"] > 0 and record.memory["computed_bytes"] > 0
     assert len(list((tmp_path / "text").rglob("*.safetensors"))) == 6
     before = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*.mp4"))
     run(*COMMAND.split(), f"store={tmp_path}")

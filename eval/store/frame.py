@@ -1,0 +1,117 @@
+"""A run store as pandas tables, in three lines of a notebook:
+
+    from eval.store import frame
+    videos = frame.videos("results")
+    videos[videos.task == "recall"].groupby("preset")["world.recall_fidelity"].mean()
+
+Which runs are in them is the rule of `eval.store.rows`: of each task the newest rows that may be compared, as its table shows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from eval.store.columns import table
+from eval.store.records import ScoresFile
+from eval.store.rows import Comparable, Entry, gather, parts_of
+from eval.store.runs import scenes_of, scores_of, tasks
+
+CATEGORIES = ("task", "backbone", "preset", "label", "policy", "settings", "scorer", "status", "text", "run", "attempt")
+"""Columns of few different texts, of the dtype `category`."""
+
+
+def videos(store: str | Path, *, scored: bool = True, every: bool = False) -> pd.DataFrame:
+    """All videos that were asked for, a row each.
+
+    Args:
+        store: the run store.
+        scored: whether only what was asked to be scored counts; else videos count however they were scored.
+        every: whether older versions of the code, weights, ways of scoring and texts of prompts are wanted too.
+
+    Returns:
+        task, backbone, preset, label, policy, settings (of the method, in words), scorer: category.
+        prompt: str. seed, epoch (version of the code that makes pixels), group (0 for the newest rows that may be compared): int64.
+        calibration: bool, whether it was rendered and not generated. status: category, "done", "failed" (tried, only errors came of it),
+        "unscored" (it is there, without these scores) or "missing". text (digest of the prompt), run, attempt: category.
+        A column for each metric of the store: float64, NaN where there is no number.
+        unit: str. video, trace, scores_file: str, paths. latents_sha256, host, device: str. blocks, fps, fps_dit (pixel frames a
+        second, all included and without the codec), block_ms, block_ms_p95, switch_block_ms, generate_s, decode_s, score_s, dur_s,
+        process_peak_mb: float64. All of these NaN where nothing is done.
+    """
+    found = []
+    for task in tasks(Path(store)):
+        groups = gather(parts_of(Path(store), task, scored))
+        for number, group in enumerate(groups if every else groups[:1]):
+            found += [_videos(group, entry).assign(group=number) for entry in group.entries.values()]
+    whole = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=[*CATEGORIES, "prompt", "seed"])
+    return whole.astype(dict.fromkeys(CATEGORIES, "category"))
+
+
+def _videos(group: Comparable, entry: Entry) -> pd.DataFrame:
+    rows = table(entry.parts, facts=True)[0].reset_index()
+    settings = ", ".join(
+        f"{key.removeprefix('method.settings.')}={value}" for key, value in entry.settings.items() if key.startswith("method.settings.")
+    )
+    names = {
+        "task": group.task.name,
+        "backbone": entry.backbone,
+        "preset": entry.preset,
+        "label": entry.label,
+        "policy": str(entry.settings.get("method.policy", "")),
+        "settings": settings,
+        "scorer": group.scorer.label,
+        "epoch": entry.run.spec.key.epoch,
+        "calibration": entry.calibration,
+    }
+    for place, (name, value) in enumerate(names.items()):
+        rows.insert(place, name, value)
+    return rows.astype({"prompt": "str", "status": "str", "text": "str", "run": "str", "attempt": "str"})
+
+
+def segments(store: str | Path) -> pd.DataFrame:
+    """All scenes of the videos that are scored, a row each: task, backbone, preset, prompt, seed, `scene` (int64, from 0), then what its
+    scorer says of a scene: `start`, `end` (pixel frames) and its metrics, float64."""
+    return _sides(videos(store), lambda side: side.per_segment, "scene")
+
+
+def blocks(store: str | Path) -> pd.DataFrame:
+    """All blocks of the videos that are scored, a row each: task, backbone, preset, prompt, seed, `block` (int64, from 0), `scene` (that
+    it is of, by the trace), then what the embedded scorer reads off a block, for example `place_right` and `quality`, float64."""
+    there = videos(store)
+    found = _sides(there, lambda side: side.per_block, "block")
+    scenes = {path: scenes_of(Path(path)) for path in there["trace"].dropna()}
+    traced = there.set_index(KEYS)["trace"].to_dict()
+    at = zip(found[KEYS].itertuples(index=False, name=None), found["block"])
+    found.insert(len(KEYS) + 1, "scene", [(scenes.get(traced.get(key), []) + [-1] * (block + 1))[block] for key, block in at])
+    return found
+
+
+KEYS = ["task", "backbone", "preset", "settings", "prompt", "seed"]
+"""Columns that name a video."""
+
+
+def readings(entry: Entry) -> pd.DataFrame:
+    """Blocks of a row's videos that are scored: index prompt, seed and block, a float64 for each thing that is read off a block."""
+    parts = {
+        unit: pd.DataFrame(lines).astype("float64")
+        for unit, path in entry.videos["scores_file"].dropna().items()
+        if (lines := scores_of(Path(path)).per_block)
+    }
+    return pd.concat(parts, names=["prompt", "seed", "block"]) if parts else pd.DataFrame()
+
+
+def _sides(there: pd.DataFrame, lines_of: Callable[[ScoresFile], list[dict[str, float | None]]], number: str) -> pd.DataFrame:
+    """Lines of the scores files of some videos, each with the names of its video and its number."""
+    found = list(_lines(there, lines_of, number))
+    return pd.DataFrame(found) if found else pd.DataFrame(columns=[*KEYS, number])
+
+
+def _lines(
+    there: pd.DataFrame, lines_of: Callable[[ScoresFile], list[dict[str, float | None]]], number: str
+) -> Iterator[dict[str, object]]:
+    for *names, path in there[[*KEYS, "scores_file"]].dropna().itertuples(index=False, name=None):
+        for place, line in enumerate(lines_of(scores_of(Path(path)))):
+            yield dict(zip(KEYS, names)) | {number: place} | line

@@ -1,0 +1,286 @@
+"""The one rule that says which runs make a row, and which rows may be compared; tables, figures, reports and studies follow it.
+
+A row is a preset on a backbone with all settings that enter its pixels, over its seeds. Rows may be compared that are of one task, one
+version of the code, one way of scoring, one text of each prompt and, of each backbone, one version of its weights. Runs are taken from
+the one that was asked for last to the oldest, so that the first group of rows is of the newest of all these; what contradicts it stands
+in a group of its own. A table of a command is made of what the last command of its name asked for; any other reader, of all that was
+asked of a task, and shows of the newest group one row a preset (`newest`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pandas as pd
+
+from eval.store.columns import Wishes, table
+from eval.store.records import Scorer, Titled
+from eval.store.runs import Asked, Run, flat, runs, sweeps, tasks
+
+WEIGHTS = ("backbone.weights", "backbone.lora")
+"""Settings that name the content of a backbone's files."""
+CALIBRATION = "calibration"
+"""What stands in the place of a backbone where videos were rendered."""
+Unit = tuple[str, int]
+"""A prompt's id and a seed."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one table is made of."""
+
+    name: str
+    task: str
+    experiment: str | None
+    wishes: tuple[Wishes, ...]
+    ordered: bool = True  # rows in the order of the command; else by name
+
+
+@dataclass
+class Entry:
+    """A row. settings: all that enter its pixels but its seed and weights. weights: what names them, empty for none. parts: its runs.
+
+    newest: name of its last wish. older: rows of the same preset and backbone with other settings, which gave way to it, newest first.
+    """
+
+    run: Run
+    settings: dict[str, Any]
+    weights: str = ""
+    parts: list[Wishes] = field(default_factory=list)
+    newest: str = ""
+    older: list[Entry] = field(default_factory=list)
+
+    @property
+    def preset(self) -> str:
+        """Its preset."""
+        return self.run.spec.method.name
+
+    @property
+    def label(self) -> str:
+        """Of its method, for people."""
+        return self.run.spec.method.label
+
+    @property
+    def backbone(self) -> str:
+        """Name of its backbone."""
+        return self.run.spec.backbone.name
+
+    @property
+    def name(self) -> str:
+        """Backbone and preset, for example `tiny/echo`."""
+        return f"{self.backbone}/{self.preset}"
+
+    @property
+    def calibration(self) -> bool:
+        """Whether it was rendered."""
+        return self.run.calibration
+
+    @property
+    def section(self) -> str:
+        """Label of its backbone, or that it has none."""
+        return CALIBRATION if self.calibration else self.run.spec.backbone.label
+
+    @property
+    def runs(self) -> list[Run]:
+        """Its runs, one a seed where nothing was made twice."""
+        return [run for run, _ in self.parts]
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        """Settings that are not its method's."""
+        return {key: value for key, value in self.settings.items() if not key.startswith("method.")}
+
+    @cached_property
+    def _table(self) -> tuple[pd.DataFrame, list[str]]:
+        return table(self.parts)
+
+    @property
+    def asked(self) -> pd.DataFrame:
+        """All videos that were asked for and what became of them, with their metrics: `eval.store.columns.table`."""
+        return self._table[0]
+
+    @property
+    def conflicts(self) -> list[str]:
+        """Units that were computed twice with different outcomes."""
+        return self._table[1]
+
+    @cached_property
+    def videos(self) -> pd.DataFrame:
+        """The videos that are done, with paths, hashes and speeds: `eval.store.columns.table`."""
+        found, _ = table(self.parts, facts=True)
+        return found[found["status"] == "done"]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of metrics that some video has, be it without a number."""
+        return [str(name) for name, kind in self.asked.dtypes.items() if kind == "float64"]
+
+    def count(self, status: str) -> int:
+        """How many videos have come to a status."""
+        return int((self.asked["status"] == status).sum())
+
+    def values(self, metric: str) -> pd.Series:
+        """What was measured, by prompt and seed; videos without a number are left out."""
+        asked = self.asked
+        return asked[metric].dropna() if metric in self.metrics else pd.Series([], asked.index[:0], dtype="float64")
+
+
+@dataclass
+class Comparable:
+    """Rows that may be compared, by backbone, preset and settings.
+
+    newest: name of the last wish of any. weights: of each backbone. prompts: digest of each prompt's content by its id.
+    """
+
+    task: Titled
+    scorer: Scorer
+    newest: str = ""
+    weights: dict[str, str] = field(default_factory=dict)
+    prompts: dict[str, str] = field(default_factory=dict)
+    entries: dict[tuple[str, str, str], Entry] = field(default_factory=dict)
+
+    @property
+    def conflicts(self) -> list[str]:
+        """Units that were computed twice with different outcomes, with their presets."""
+        return [f"{entry.preset} {line}" for entry in self.entries.values() for line in entry.conflicts]
+
+    def takes(self, backbone: str, weights: str, prompts: Mapping[str, str]) -> bool:
+        """Whether a run contradicts none of its rows."""
+        return (not weights or self.weights.get(backbone, weights) == weights) and agree(self.prompts, prompts)
+
+
+def sources(store: Path) -> list[Source]:
+    """Every table that a store can make, in the order of their names."""
+    found: dict[str, Source] = {}
+    for sweep in sweeps(store):
+        there = [(run, [wish]) for run, wish in sweep.wishes if run.exists]
+        if there:
+            found[sweep.name] = Source(sweep.name, sweep.task, sweep.experiment, tuple(there))
+    swept = {source.task for source in found.values()}
+    for task in tasks(store):
+        if task not in swept:
+            parts = tuple(parts_of(store, task))
+            found |= {task: Source(task, task, None, parts, ordered=False)} if parts else {}
+    return [found[name] for name in sorted(found)]
+
+
+def parts_of(store: Path, task: str, scored: bool = True) -> list[Wishes]:
+    """All that was ever asked of a task's runs, by run and way of scoring; scored=False: however videos were scored, or not at all."""
+    found: list[Wishes] = []
+    for run in runs(store, f"*/{task}/*/seed=*/*"):
+        by_scores: dict[str | None, list[Asked]] = {}
+        for wish in run.asked():
+            if not scored:
+                by_scores.setdefault(None, []).append(msgspec.structs.replace(wish, scores=None))
+            elif wish.scores is not None:
+                by_scores.setdefault(wish.scores, []).append(wish)
+        found += [(run, wishes) for wishes in by_scores.values()]
+    return found
+
+
+def gather(parts: Iterable[Wishes]) -> list[Comparable]:
+    """Runs in rows, and these in groups that may be compared, the group that was asked for last first; each in the order of the runs."""
+    every = list(parts)
+    like: dict[tuple[Any, ...], list[Comparable]] = {}
+    group_of: dict[int, Comparable] = {}
+    for place in sorted(range(len(every)), key=lambda place: every[place][1][-1].name, reverse=True):
+        run, asked = every[place]
+        backbone, weights, last = run.spec.backbone.name, _weights(run), asked[-1]
+        prompts = dict[str, str]()
+        for wish in asked:
+            prompts |= wish.prompts
+        groups = like.setdefault((last.task.name, run.spec.key.epoch, last.scores), [])
+        group = next((group for group in groups if group.takes(backbone, weights, prompts)), None)
+        if group is None:
+            group = Comparable(last.task, last.scorer, last.name)
+            groups.append(group)
+        group.prompts |= prompts
+        group.weights |= {backbone: weights} if weights else {}
+        group_of[place] = group
+    for place, (run, asked) in enumerate(every):
+        settings = {key: value for key, value in sorted(flat(run.spec.key.pixels)) if key not in ("seed", *WEIGHTS)}
+        key = (run.spec.backbone.name, run.spec.method.name, repr(settings))
+        entry = group_of[place].entries.setdefault(key, Entry(run, settings, _weights(run)))
+        entry.parts.append((run, asked))
+        entry.newest = max(entry.newest, asked[-1].name)
+    return sorted((group for groups in like.values() for group in groups), key=lambda group: group.newest, reverse=True)
+
+
+def _weights(run: Run) -> str:
+    """What names the files of a run's backbone; empty for none."""
+    return "+".join(str(digest)[:8] for digest in map(run.spec.key.pixels.get, WEIGHTS) if digest)
+
+
+def agree(some: Mapping[str, str], others: Mapping[str, str]) -> bool:
+    """Whether no prompt has one text here and another there; an edited prompt set is never mixed with the old one."""
+    return some == others or all(others.get(prompt, content) == content for prompt, content in some.items())
+
+
+def newest(store: Path, task: str, scored: bool = True) -> list[Entry]:
+    """Rows of a task with at least one video, one a preset and backbone, whatever commands made them, in the order of their names.
+
+    Of the newest group of rows: those whose settings beside the method's contradict those of most videos nowhere, and of several
+    settings of one preset the newest.
+
+    Args:
+        store: the run store.
+        task: name of the task.
+        scored: whether videos without scores stay out; else videos count however they were scored.
+
+    Returns:
+        An empty list where the store has none.
+    """
+    groups = gather(parts_of(store, task, scored))
+    there = [entry for entry in groups[0].entries.values() if entry.count("done")] if groups else []
+    best: dict[str, Entry] = {}
+    for entry in sorted(_alike(there), key=lambda entry: (entry.newest, entry.count("done")), reverse=True):
+        first = best.setdefault(entry.name, entry)
+        if first is not entry:
+            first.older.append(entry)
+    return [best[name] for name in sorted(best)]
+
+
+def _alike(entries: Sequence[Entry]) -> list[Entry]:
+    """Rows whose settings beside the method's contradict those of most videos nowhere; rendered rows have no say in it."""
+    count: dict[str, int] = {}
+    for entry in entries:
+        if not entry.calibration:
+            count[repr(entry.beside)] = count.get(repr(entry.beside), 0) + entry.count("done")
+    if not count:
+        return list(entries)
+    most = max(count, key=count.__getitem__)
+    chosen = next(entry.beside for entry in entries if repr(entry.beside) == most)
+    return [entry for entry in entries if all(chosen.get(key, value) == value for key, value in entry.beside.items())]
+
+
+def left_out(found: Iterable[Entry]) -> list[str]:
+    """A line for each row that gave way to newer settings of its preset: what it had otherwise, and how many videos it has."""
+    lines = []
+    for entry in found:
+        for other in entry.older:
+            old, new = other.settings, entry.settings
+            keys = [key for key in old if old[key] != new.get(key, old[key])] or [key for key in old if key not in new]
+            words = ", ".join(f"{key.removeprefix('method.settings.')}={old[key]}" for key in keys)
+            lines.append(f"left out, as {entry.name} has newer settings: {words or 'fewer settings'} ({other.count('done')} videos)")
+    return lines
+
+
+def pick(found: Iterable[Entry], names: Sequence[str]) -> list[Entry]:
+    """Rows of the presets named, in the order of the names; all rows if none is named.
+
+    Raises:
+        ValueError: in one line, for a preset that no row has.
+    """
+    there = list(found)
+    if not names:
+        return there
+    presets = sorted({entry.preset for entry in there})
+    for name in names:
+        if name not in presets:
+            raise ValueError(f"method={name}: no videos of it here; there are {', '.join(presets) or 'none'}")
+    return [entry for name in names for entry in there if entry.preset == name]

@@ -1,0 +1,254 @@
+"""Reading a run store: runs, what was asked of them, and their records. No torch; nothing is ever written here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, NamedTuple
+
+import msgspec
+
+from eval.store.records import (
+    RENDER,
+    VERSION,
+    AskedFile,
+    Content,
+    DamagedFile,
+    Line,
+    Provenance,
+    ScoresFile,
+    Spec,
+    SweepFile,
+    TraceLine,
+    UnitRecord,
+    decoded,
+    decoder,
+)  # fmt: skip
+
+
+class Asked(AskedFile, kw_only=True):
+    """A wish as a store has it. name: of its file, which sorts by time; of a sweep's wishes the sweep's."""
+
+    name: str
+
+    @classmethod
+    def of(cls, wish: AskedFile, name: str) -> Asked:
+        """A wish with its name."""
+        return cls(scores=wish.scores, scorer=wish.scorer, task=wish.task, units=wish.units, prompts=wish.prompts, name=name)
+
+
+class RunPlace(NamedTuple):
+    """Where a run stands in a store."""
+
+    backbone: str
+    task: str
+    method: str
+    seed: int
+    run: str
+
+    def __str__(self) -> str:
+        """Its folder, from the folder `runs` on."""
+        return f"{self.backbone}/{self.task}/{self.method}/seed={self.seed}/{self.run}"
+
+    @classmethod
+    def of(cls, path: str | Path) -> RunPlace:
+        """The place of a run's folder, by the last five parts of its path."""
+        backbone, task, method, seed, run = str(path).split("/")[-5:]
+        return cls(backbone, task, method, int(seed.removeprefix("seed=")), run)
+
+
+@dataclass
+class Settled(Generic[Line]):
+    """What the records of a run say in the end."""
+
+    done: dict[str, Line] = field(default_factory=dict)  # unit id -> first ok record
+    failures: dict[str, int] = field(default_factory=dict)  # unit id -> error records, units that are done left out
+    conflicts: list[str] = field(default_factory=list)  # units computed twice with different outcomes
+    made: set[str] = field(default_factory=set)  # unit ids of videos that are there, however scored
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a store."""
+
+    store: Path
+    place: RunPlace
+
+    @cached_property
+    def path(self) -> Path:
+        """Its folder."""
+        return self.store / "runs" / str(self.place)
+
+    @cached_property
+    def units(self) -> Path:
+        """The folder of its videos, traces and scores."""
+        return self.path / "units"
+
+    @property
+    def exists(self) -> bool:
+        """Whether it was begun."""
+        return (self.path / "run.json").exists()
+
+    @cached_property
+    def spec(self) -> Spec:
+        """What it is."""
+        return decoded((self.path / "run.json").read_bytes(), Spec, self.path / "run.json")
+
+    @property
+    def calibration(self) -> bool:
+        """Whether it was rendered: said by its policy, whatever the preset is called."""
+        return bool(self.spec.key.pixels.get("method.policy") == RENDER)
+
+    def asked(self) -> list[Asked]:
+        """All wishes, oldest first."""
+        paths = sorted((self.path / "asked").glob("*.json"))
+        return [Asked.of(decoded(path.read_bytes(), AskedFile, path), path.stem) for path in paths]
+
+    def attempts(self) -> dict[str, Provenance]:
+        """Provenance of every start by its name, oldest first; a damaged file says nothing."""
+        return {path.stem: self.attempt(path.stem) for path in sorted((self.path / "attempts").glob("*.json"))}
+
+    def attempt(self, name: str) -> Provenance:
+        """Provenance of a start; an empty one where its file is gone or damaged."""
+        path = self.path / "attempts" / f"{name}.json"
+        try:
+            return decoded(path.read_bytes(), Provenance, path)
+        except (OSError, DamagedFile):
+            return Provenance()
+
+    def side(self, record: UnitRecord, kind: str) -> Path | None:
+        """Path of a file of a unit, for example its "scores"; None if the record names none."""
+        name = record.files.get(kind)
+        return None if name is None else self.units / name
+
+    def record_files(self) -> list[str]:
+        """Paths of its files of records, in the order of their names."""
+        try:
+            return sorted(entry.path for entry in os.scandir(f"{self.path}/records") if entry.name.endswith(".jsonl"))
+        except FileNotFoundError:
+            return []
+
+    def records(self) -> list[UnitRecord]:
+        """All whole records in the order of their time; a line torn by a crash is passed over.
+
+        Raises:
+            UnknownVersion: for a record that a newer version of this project wrote.
+            DamagedFile: for one that is none.
+        """
+        return self.lines(UnitRecord)
+
+    def lines(self, kind: type[Line]) -> list[Line]:
+        """All whole records, as far as a kind of them says; see `records`."""
+        found = []
+        for path in self.record_files():
+            with open(path, "rb") as file:
+                found += lines_of(file.read(), kind, Path(path))
+        for record in found:
+            record.v = VERSION
+        return sorted(found, key=lambda record: record.t)
+
+    def settled(self, scores: str | None) -> Settled[UnitRecord]:
+        """Which units are done under a way of scoring; None accepts a video however it was scored."""
+        return settle(self.records(), scores)
+
+
+def settle(records: Iterable[Line], scores: str | None) -> Settled[Line]:
+    """What the records of a run, in the order of time, say in the end: the first ok record of a unit counts.
+
+    Args:
+        scores: id of the way of scoring; None accepts a video however it was scored.
+    """
+    result = Settled[Line]()
+    latents: dict[str, str] = {}
+    for record in records:
+        unit, ok = record.unit, record.status == "ok"
+        if ok and latents.setdefault(unit, record.latents_sha256) != record.latents_sha256:
+            result.conflicts.append(f"{record.prompt} seed={record.seed}: other latents in attempt {record.attempt}")
+        if ok:
+            result.made.add(unit)
+        if scores is not None and record.scores != scores:
+            continue
+        if not ok:
+            result.failures[unit] = result.failures.get(unit, 0) + 1
+        elif unit not in result.done:
+            result.done[unit] = record
+        elif result.done[unit].metrics != record.metrics:
+            result.conflicts.append(f"{record.prompt} seed={record.seed}: other scores in attempt {record.attempt}")
+    for unit in result.done:
+        result.failures.pop(unit, None)
+    return result
+
+
+def lines_of(content: bytes, kind: type[Content], path: Path) -> list[Content]:
+    """The whole lines of a file of records; a line torn by a crash is passed over. Raises as `decoded` does."""
+    content = content[: content.rfind(b"\n") + 1]
+    try:
+        return decoder(kind).decode_lines(content)
+    except msgspec.DecodeError:
+        return [decoded(line, kind, path) for line in content.splitlines() if _whole(line)]
+
+
+def _whole(line: bytes) -> bool:
+    """Whether a line is a record at all."""
+    try:
+        content = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return False
+    return isinstance(content, dict) and "unit" in content
+
+
+def runs(store: Path, pattern: str = "*/*/*/seed=*/*") -> Iterator[Run]:
+    """Runs of a store, in the order of their paths; all of them, or those whose place fits a pattern."""
+    for path in sorted(store.glob(f"runs/{pattern}/run.json")):
+        yield Run(store, RunPlace.of(path.parent))
+
+
+def tasks(store: Path) -> list[str]:
+    """Tasks that a store has runs of."""
+    folders = {(path.parent.name, path.name) for path in store.glob("runs/*/*")}
+    return sorted({task for backbone, task in folders if next(runs(store, f"{backbone}/{task}/*/seed=*/*"), None)})
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All that one command asked for of one task, which is what its table shows; wishes in the order of the command."""
+
+    name: str
+    experiment: str | None
+    task: str
+    wishes: tuple[tuple[Run, Asked], ...]
+
+
+def sweeps(store: Path) -> Iterator[Sweep]:
+    """The last sweep of every name, in the order of their names."""
+    for path in sorted(store.glob("sweeps/*.json")):
+        content = decoded(path.read_bytes(), SweepFile, path)
+        for before, wish in zip(content.runs, content.runs[1:]):
+            if wish.prompts == before.prompts:  # one copy for all runs of a large sweep
+                wish.prompts = before.prompts
+        wishes = [(Run(store, RunPlace.of(wish.path)), Asked.of(wish, path.stem)) for wish in content.runs]
+        yield Sweep(path.stem, content.experiment, content.task, tuple(wishes))
+
+
+def scores_of(path: Path | None) -> ScoresFile:
+    """The content of a file of scores; empty where there is none."""
+    return ScoresFile() if path is None or not path.is_file() else decoded(path.read_bytes(), ScoresFile, path)
+
+
+def scenes_of(path: Path | None) -> list[int]:
+    """The scene of each block off a video's trace; empty where there is none."""
+    if path is None or not path.is_file():
+        return []
+    return [decoded(line, TraceLine, path).scene for line in path.read_bytes().splitlines() if line]
+
+
+def flat(tree: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested settings by dotted path."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{where}{key}.")
+        else:
+            yield where + key, value
