@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch._dynamo
@@ -23,25 +22,19 @@ from echo.backbone import load
 from echo.backbone.codec import CHANNELS, SIDE, PatchCodec
 from echo.backbone.text import WordEncoder
 from echo.backbone.wan import WanConfig, WanModel
-from echo.files import ROOT, replacing
+from echo.files import ROOT
 from echo.geometry import PATCH, Geometry
-from eval.store.origin import commit
-from jobs.store.provenance import cpu
-from jobs.train import processes
+from jobs.train import checkpoint, processes
 from jobs.train.data import BLOCK_FRAMES, FRAMES_PER_STEP, fit_codec, make_batch
 from jobs.train.teacher_forcing import loss_of
 
 TEACHER = ROOT / "results" / "training" / "teacher"
 CURVE = ROOT / "docs" / "data" / "training.jsonl"
 MIB_LIMIT = 12
-TRAINED_BY = (
-    "data/world", "echo/backbone", "echo/sampler.py", "echo/cache", "baselines", "jobs/train", "eval/world/encoder.py",
-    "eval/world/calibrate.py", "eval/measures/quality.py", "eval/world/places.py", "eval/world/readings.py",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Settings:
+class BackboneTraining:
     """Everything that the trained weights depend on.
 
     plan: "0:6200,800:4800" means: planned for 6,200 steps at first and, from step 800 on, for 4,800. Learning rate and clips
@@ -93,7 +86,7 @@ class Settings:
 class Trainer:
     """Backbone, word vectors, their moving averages and the optimizer, at some step."""
 
-    def __init__(self, settings: Settings, folder: Path, device: torch.device, share: tuple[int, int] = (0, 1)) -> None:
+    def __init__(self, settings: BackboneTraining, folder: Path, device: torch.device, share: tuple[int, int] = (0, 1)) -> None:
         """share: (which, of how many) processes this is; each computes a part of every step, and gradients are added up."""
         self.settings = settings
         self.share = share
@@ -133,21 +126,19 @@ class Trainer:
         loss = processes.add_up(loss.detach(), self.parameters, self.share[1])
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
-        decay = min(settings.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+        checkpoint.follow(self.average, self.parameters, self.step, settings.ema)
         self.step += 1
         self.clips += batch.size
         return float(loss), len(batch.gaps)
 
     def save(self) -> None:
-        """Write the checkpoint so that a kill leaves the old one or the new one, never half of one."""
+        """Write the checkpoint."""
         state = {
             "settings": asdict(self.settings), "version": render.VERSION, "step": self.step, "clips": self.clips,
             "seconds": self.seconds, "loss": self.loss, "modules": self.modules.state_dict(),
             "average": self.average, "optimizer": self.optimizer.state_dict(),
         }  # fmt: skip
-        with replacing(self.folder / "checkpoint.pt") as part:
-            torch.save(state, part)
+        checkpoint.save(self.folder, state)
 
     def resume(self, replan: int | None = None) -> None:
         """Go on from the checkpoint in the folder, if there is one.
@@ -155,22 +146,20 @@ class Trainer:
         replan: from there on so many steps in all, written down in the plan. Raises ValueError if the checkpoint was made with
         other settings or on another version of the world.
         """
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
+        fixed = asdict(self.settings) | {"version": render.VERSION}
+        if replan:
+            del fixed["plan"]
+        state = checkpoint.resume(self.folder, fixed, self.device)
+        if state is None:
             return
-        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-        theirs, ours = state["settings"] | {"version": state["version"]}, asdict(self.settings) | {"version": render.VERSION}
-        fixed = ours.keys() - ({"plan"} if replan else set())
-        differing = [f"{name} {theirs.get(name)} (now {ours[name]})" for name in sorted(fixed) if theirs.get(name) != ours[name]]
-        if differing:
-            raise ValueError(f"checkpoint {path} was made with {', '.join(differing)}; use the same or another --folder")
         self.modules.load_state_dict(state["modules"])
         torch._foreach_copy_(self.average, state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.clips, self.seconds, self.loss = (state[name] for name in ("step", "clips", "seconds", "loss"))
         if replan:
-            known = [f"{start}:{steps}" for start, steps in Settings(plan=theirs["plan"]).plans() if start < self.step]
-            last = "" if Settings(plan=",".join(known)).steps == replan else f",{self.step}:{replan}"
+            plans = BackboneTraining(plan=state["settings"]["plan"]).plans()
+            known = [f"{start}:{steps}" for start, steps in plans if start < self.step]
+            last = "" if BackboneTraining(plan=",".join(known)).steps == replan else f",{self.step}:{replan}"
             self.settings = replace(self.settings, plan=",".join(known) + last)
 
     def averaged(self) -> tuple[WanModel, WordEncoder]:
@@ -194,7 +183,7 @@ def _initialise(model: nn.Module) -> None:
                 nn.init.zeros_(module.weight)
 
 
-def _rate(step: int, settings: Settings) -> float:
+def _rate(step: int, settings: BackboneTraining) -> float:
     """Share of the learning rate at `step`: linear warm-up, then a cosine down to 2 %."""
     if step < settings.warm_up:
         return (step + 1) / settings.warm_up
@@ -208,7 +197,6 @@ def train(trainer: Trainer, save_every: int, until: int | None = None, keep_ever
     keep_every: weights of every so many steps stay in folders of their own (0: none).
     """
     recent: list[tuple[float, int]] = []
-    log = trainer.folder / "log.jsonl"
     mark = time.monotonic()
     last = min(until or trainer.settings.steps, trainer.settings.steps)
     while trainer.step < last:
@@ -222,8 +210,7 @@ def train(trainer: Trainer, save_every: int, until: int | None = None, keep_ever
                 mine = [loss for loss, length in recent if length == blocks]
                 record[f"loss_{blocks}_blocks"] = round(sum(mine) / len(mine), 5)
             if trainer.share[0] == 0:
-                with log.open("a") as file:
-                    file.write(json.dumps(record | {"clips": trainer.clips}) + "\n")
+                checkpoint.log(trainer.folder, record | {"clips": trainer.clips})
             recent.clear()
         if trainer.share[0] == 0 and (trainer.step % save_every == 0 or trainer.step == last):
             trainer.save()
@@ -248,47 +235,26 @@ def export(trainer: Trainer, folder: Path) -> None:
     if mib > MIB_LIMIT:
         raise ValueError(f"weights take {mib:.1f} MiB; at most {MIB_LIMIT} MiB are shipped, so choose a smaller --dim")
     load.save(folder / "model.safetensors", model, text, trainer.codec, geometry)
-    record = {
-        "data_version": render.VERSION, "settings": asdict(trainer.settings), "steps_done": trainer.step,
+    facts = {
+        "settings": asdict(trainer.settings), "steps_done": trainer.step,
         "loss": round(trainer.loss, 5), "seen_clips": trainer.clips, "wall_time_s": round(trainer.seconds),
-        **describe(trainer.device), "commit": started_at(trainer.folder), "mib": round(mib, 2),
+        **checkpoint.describe(trainer.device), "commit": checkpoint.started_at(trainer.folder), "mib": round(mib, 2),
     }  # fmt: skip
-    (folder / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
+    checkpoint.write_record(folder, facts)
 
 
-def describe(device: torch.device) -> dict[str, str]:
-    """Where and on which code something is trained, for the file beside its weights."""
-    return {"device": str(device), "hardware": _hardware(device), "torch": torch.__version__, "commit": commit(TRAINED_BY)}
-
-
-def _hardware(device: torch.device) -> str:
-    """A line about the machine."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{cpu()}, {torch.get_num_threads()} thread(s)"
-
-
-def started_at(folder: Path) -> str:
-    """The commit on which the training in `folder` was started."""
-    note = folder / "commit.txt"
-    if not note.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        note.write_text(commit(TRAINED_BY) + "\n")
-    return note.read_text().strip()
-
-
-def _settings_of(folder: Path) -> Settings:
+def _settings_of(folder: Path) -> BackboneTraining:
     """Settings of the checkpoint in `folder`; ValueError if there is none."""
-    path = folder / "checkpoint.pt"
+    path = checkpoint.place(folder)
     if not path.exists():
         raise ValueError(f"no checkpoint in {folder}; train first, without --export")
-    return Settings(**torch.load(path, map_location="cpu", weights_only=True)["settings"])
+    return BackboneTraining(**torch.load(path, map_location="cpu", weights_only=True)["settings"])
 
 
 def main() -> None:
     """Read the command line, train what is left to train, and write the weights."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in asdict(Settings()).items():
+    for name, default in asdict(BackboneTraining()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     parser.add_argument("--folder", type=Path, default=Path("results/training"), help="checkpoint and log")
     parser.add_argument("--output", type=Path, default=TEACHER, help="where the weights go")
@@ -303,7 +269,7 @@ def main() -> None:
     parser.add_argument("--export", action="store_true", help="only write the weights of the last checkpoint")
     parser.add_argument("--processes", type=int, default=1, help="share each step among so many processes (gloo)")
     given = parser.parse_args()
-    settings = Settings(**{name: getattr(given, name) for name in asdict(Settings())})
+    settings = BackboneTraining(**{name: getattr(given, name) for name in asdict(BackboneTraining())})
     if given.export:
         settings = _settings_of(given.folder)
     else:
@@ -313,7 +279,7 @@ def main() -> None:
         processes.start(_run, (settings, given), given.processes)
     if given.until:
         sys.exit(compare(given.folder / "log.jsonl", given.against, given.until))
-    if (given.folder / "checkpoint.pt").exists():
+    if checkpoint.place(given.folder).exists():
         settings = _settings_of(given.folder)
     trainer = Trainer(settings, given.folder, torch.device("cpu"))
     trainer.resume()
@@ -340,12 +306,12 @@ def compare(ours: Path, theirs: Path, until: int) -> int:
     return 0 if all(share <= 0.01 for share in parted.values()) else 1
 
 
-def _run(rank: int, count: int, settings: Settings, given: argparse.Namespace) -> None:
+def _run(rank: int, count: int, settings: BackboneTraining, given: argparse.Namespace) -> None:
     """Train in one of `count` processes."""
     torch.set_num_threads(given.threads)
     trainer = Trainer(settings, given.folder, torch.device(given.device), (rank, count))
     trainer.resume(given.replan)
-    started_at(given.folder)
+    checkpoint.started_at(given.folder)
     if given.compile:
         # One compilation for each layer and clip length.
         torch._dynamo.config.recompile_limit = 64

@@ -23,7 +23,7 @@ from echo.files import ROOT
 from eval.world.calibrate import fit_quality, hidden_share, measure_anchors, motion_accuracy
 from eval.world.encoder import ANGLES, CELLS, LANDMARKS, SHOWN, VISIBLE, FrameEncoder, Seen
 from eval.world.scorer import EmbeddedScorer
-from jobs.train.backbone import describe
+from jobs.train.checkpoint import describe, write_record
 from jobs.train.data import fit_codec
 
 SHIPPED = ROOT / "data" / "weights" / "scorer"
@@ -191,7 +191,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     start = time.monotonic()
-    about = describe(torch.device("cpu"))
+    about = describe()
     encoder, loss = train(given.seed, given.steps, given.log)
     seconds = round(time.monotonic() - start)
     # What is measured is what is shipped: half precision.
@@ -200,13 +200,13 @@ def main() -> None:
     given.output.mkdir(parents=True, exist_ok=True)
     scorer = EmbeddedScorer(encoder, fit_quality(codec, 1600))
     scorer.save(given.output / "model.safetensors")
-    record = {
-        "data_version": render.VERSION, "seed": given.seed, "steps": given.steps, "loss": round(loss, 4),
+    facts = {
+        "seed": given.seed, "steps": given.steps, "loss": round(loss, 4),
         "seen_clips": given.steps * CLIPS, "wall_time_s": seconds,
         "accuracy": measured(encoder, codec, given.seed + 1), "quality_d95": round(scorer.quality.d95, 3),
         "anchors": measure_anchors(encoder, codec, 12), **about,
     }  # fmt: skip
-    (given.output / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_record(given.output, facts)
 
 
 def measured(encoder: FrameEncoder, codec: PatchCodec, seed: int, batches: int = 12) -> dict[str, dict[str, float]]:

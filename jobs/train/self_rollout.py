@@ -26,21 +26,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from baselines.presets import make_policy
-from data.world import render
 from data.world.words import sentence
 from echo.backbone import load, lora
 from echo.backbone.load import Backbone, BackboneFile
-from echo.files import ROOT, file_digest, replacing
+from echo.files import ROOT, file_digest
 from echo.sampler import renoise, shifted
-from jobs.train import processes
-from jobs.train.backbone import describe, started_at
+from jobs.train import checkpoint, processes
 from jobs.train.data import BLOCK_FRAMES, shown_words
 from jobs.train.streams import Network, Stream, trainable
 from jobs.train.teacher_forcing import CopiesAttention, precision
 
 
 @dataclass(frozen=True)
-class Settings:
+class RolloutTraining:
     """Everything that the trained weights depend on, beside the teacher and the number of processes.
 
     blocks_per_step: blocks of all rows whose loss one iteration sees. guidance: weight of classifier-free guidance in the
@@ -68,8 +66,8 @@ class Settings:
 
 
 KINDS = {
-    "short": Settings(),
-    "long": Settings(
+    "short": RolloutTraining(),
+    "long": RolloutTraining(
         policy="longlive", low_rank=32, horizon=84, blocks_per_step=24, steps=240, learning_rate=5e-4, critic_first=30
     ),
 }  # fmt: skip
@@ -113,7 +111,7 @@ class SelfRollout:
     """Generator, critic and teacher at some iteration."""
 
     def __init__(
-        self, settings: Settings, teacher: Backbone, folder: Path, start: Backbone | None = None, share: tuple[int, int] = (0, 1)
+        self, settings: RolloutTraining, teacher: Backbone, folder: Path, start: Backbone | None = None, share: tuple[int, int] = (0, 1)
     ) -> None:
         """start: what the generator starts from; the teacher if None. share: (which, of how many) processes this is."""
         self.share = share
@@ -187,8 +185,7 @@ class SelfRollout:
         if self.step >= self.settings.critic_first:
             loss = 0.5 * (made - (made - gradient).detach()).square().mean()
             self._descend("student", loss, self.student)
-        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self.average, [p.detach() for p in self.student.parameters()], 1 - decay)
+        checkpoint.follow(self.average, self.student.parameters(), self.step, self.settings.ema)
         return float(gradient.abs().mean())
 
     def _update_critic(self, rows: Tensor, clean: Tensor, made: Tensor, generator: torch.Generator) -> float:
@@ -209,7 +206,7 @@ class SelfRollout:
         optimizer.step()
 
     def save(self) -> None:
-        """Write the checkpoint so that a kill leaves the old one or the new one.
+        """Write the checkpoint.
 
         Rollouts that are carried on are not in it: a long training that was stopped begins new ones and is another run.
         """
@@ -219,19 +216,13 @@ class SelfRollout:
             "student": [p.detach() for p in self.student.parameters()], "critic": [p.detach() for p in self.critic.parameters()],
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
         }  # fmt: skip
-        with replacing(self.folder / "checkpoint.pt") as part:
-            torch.save(state, part)
+        checkpoint.save(self.folder, state)
 
     def resume(self) -> None:
         """Go on from the checkpoint in the folder, if there is one; ValueError if its settings (steps apart) are others."""
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
+        state = checkpoint.resume(self.folder, {name: value for name, value in asdict(self.settings).items() if name != "steps"})
+        if state is None:
             return
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-        theirs, ours = state["settings"], asdict(self.settings)
-        differing = [f"{name} {theirs[name]} (now {ours[name]})" for name in sorted(ours) if name != "steps" and ours[name] != theirs[name]]
-        if differing:
-            raise ValueError(f"checkpoint {path} was made with {', '.join(differing)}; use the same or another --folder")
         with torch.no_grad():
             for name, network in (("student", self.student), ("critic", self.critic)):
                 torch._foreach_copy_(list[Tensor](network.parameters()), state[name])
@@ -240,7 +231,7 @@ class SelfRollout:
             optimizer.load_state_dict(state["optimizers"][name])
         self.step, self.clips, self.seconds = state["step"], state["clips"], state["seconds"]
         if self.step < self.settings.steps and state["processes"] != self.processes:
-            known = state["processes"]
+            known, path = state["processes"], checkpoint.place(self.folder)
             raise ValueError(f"--processes {self.processes}: noise is keyed by process and {path} was made by {known}; nearest: {known}")
         self.processes = state["processes"]
 
@@ -261,14 +252,14 @@ class SelfRollout:
                 base = self.base
                 load.save(output / "model.safetensors", self.student.model, self.student.text, base.codec, base.geometry)
             torch._foreach_copy_(held, now)
-        record = {
-            "data_version": render.VERSION, "settings": asdict(self.settings), "steps_done": self.step, "rollouts": self.clips,
+        facts = {
+            "settings": asdict(self.settings), "steps_done": self.step, "rollouts": self.clips,
             # What it starts from has seen the teacher's clips, so the first of the two counts.
             "seen_clips": self.clips + next((known.get("seen_clips", 0) for known in origins.values()), 0),
             "processes": self.processes, "wall_time_s": round(self.seconds),
-            **describe(torch.device("cpu")), "commit": started_at(self.folder), **origins,
+            **checkpoint.describe(), "commit": checkpoint.started_at(self.folder), **origins,
         }  # fmt: skip
-        (output / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
+        checkpoint.write_record(output, facts)
 
 
 def _noised(x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -289,11 +280,9 @@ def train(run: SelfRollout, save_every: int) -> None:
         run.seconds += time.monotonic() - mark
         mark = time.monotonic()
         if run.step % 10 == 0 and run.share[0] == 0:
-            means = {name: round(sum(found[name] for found in recent[-10:]) / len(recent[-10:]), 5) for name in recent[0]}
-            run.folder.mkdir(parents=True, exist_ok=True)
+            means = {name: round(sum(losses[name] for losses in recent[-10:]) / len(recent[-10:]), 5) for name in recent[0]}
             record = {"step": run.step, "seconds": round(run.seconds, 1), "clips": run.clips}
-            with (run.folder / "log.jsonl").open("a") as file:
-                file.write(json.dumps(record | means) + "\n")
+            checkpoint.log(run.folder, record | means)
         if run.share[0] == 0 and (run.step % save_every == 0 or run.step == run.settings.steps):
             run.save()
 
@@ -302,7 +291,7 @@ def main() -> None:
     """Read the command line, train what is left to train, and write the weights."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kind", choices=KINDS, default="short", help="settings of `tiny` or of `tiny_long`; single ones can be set below")
-    for name, default in asdict(Settings()).items():
+    for name, default in asdict(RolloutTraining()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default))
     parser.add_argument("--teacher", required=True, help="weights that train_tiny wrote")
     parser.add_argument("--start", help="weights that the generator starts from; the teacher's if not given")
@@ -312,7 +301,9 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="share each iteration among so many processes (gloo)")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    settings = replace(KINDS[given.kind], **{name: getattr(given, name) for name in asdict(Settings()) if getattr(given, name) is not None})
+    settings = replace(
+        KINDS[given.kind], **{name: getattr(given, name) for name in asdict(RolloutTraining()) if getattr(given, name) is not None}
+    )
     processes.start(_run, (settings, given), given.processes)
     run = _resumed((0, 1), settings, given)
     origins = {role: _known(path) for role, path in (("start", given.start), ("teacher", given.teacher)) if path}
@@ -326,7 +317,7 @@ def _known(weights: str) -> dict[str, Any]:
     return {"weights": file_digest(path)} | (json.loads(record.read_text()) if record.exists() else {})
 
 
-def _resumed(share: tuple[int, int], settings: Settings, given: argparse.Namespace) -> SelfRollout:
+def _resumed(share: tuple[int, int], settings: RolloutTraining, given: argparse.Namespace) -> SelfRollout:
     torch.set_num_threads(1)
     start = load.load(BackboneFile(given.start)) if given.start else None
     run = SelfRollout(settings, load.load(BackboneFile(given.teacher)), given.folder, start, share)
@@ -334,9 +325,9 @@ def _resumed(share: tuple[int, int], settings: Settings, given: argparse.Namespa
     return run
 
 
-def _run(rank: int, count: int, settings: Settings, given: argparse.Namespace) -> None:
+def _run(rank: int, count: int, settings: RolloutTraining, given: argparse.Namespace) -> None:
     """Train in one of `count` processes."""
-    started_at(given.folder)
+    checkpoint.started_at(given.folder)
     train(_resumed((rank, count), settings, given), given.save_every)
 
 

@@ -13,11 +13,11 @@ import torch
 
 from echo.backbone.load import BackboneFile, load
 from echo.files import ROOT
-from jobs.train.backbone import Settings, Trainer, compare, export, train
+from jobs.train.backbone import BackboneTraining, Trainer, compare, export, train
 from jobs.train.data import make_batch
 from jobs.train.teacher_forcing import loss_of
 
-SMALL = Settings(plan="0:4", frames_per_step=45, dim=24, heads=2, layers=1, ffn_dim=32, freq_dim=16, text_dim=8, warm_up=2)
+SMALL = BackboneTraining(plan="0:4", frames_per_step=45, dim=24, heads=2, layers=1, ffn_dim=32, freq_dim=16, text_dim=8, warm_up=2)
 CPU = torch.device("cpu")
 
 
@@ -62,7 +62,7 @@ def test_steps_can_be_planned_anew_and_it_shows(tmp_path: Path) -> None:
     assert [shorter.settings.steps_at(step) for step in (0, 1, 2)] == [4, 3, 3]
     for plan, rule in (("1:4", "starts at step 0"), ("0:4,0:3", "later and later"), ("0-4", "START:STEPS")):
         with pytest.raises(ValueError, match=rule):
-            Settings(plan=plan)
+            BackboneTraining(plan=plan)
 
 
 @pytest.mark.parametrize("step", range(4))

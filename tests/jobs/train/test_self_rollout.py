@@ -13,11 +13,11 @@ from baselines.presets import make_policy
 from echo.backbone.load import Backbone, BackboneFile, load
 from echo.rollout import Rollout
 from jobs.train import self_rollout, streams
-from jobs.train.self_rollout import SelfRollout, Settings, flows, matching_gradient
+from jobs.train.self_rollout import RolloutTraining, SelfRollout, flows, matching_gradient
 from jobs.train.streams import Stream, trainable
 from tests.helpers.toy import TEXTS, write_backbone
 
-SMALL = Settings(steps=4, blocks_per_step=7, warm_up=2, ema=0.5)
+SMALL = RolloutTraining(steps=4, blocks_per_step=7, warm_up=2, ema=0.5)
 
 
 @pytest.fixture
