@@ -28,7 +28,7 @@ from eval.measures.formulas import Frames
 from eval.protocol import recalled
 from eval.store.origin import digest_if_there, origin
 from eval.world.calibrate import SEED, film, hidden_share, recall_script, staying
-from eval.world.places import SHIPPED, anchors, tell
+from eval.world.places import SHIPPED, anchors, place_scores
 from eval.world.readings import MOTION_WINDOW, Readings, motion_of, read, said, wrapped
 
 SCENE_BLOCKS = 6
@@ -163,7 +163,7 @@ def _scores(scorer: Any, subjects: Subjects, spoil: Spoil, strength: float) -> d
         for index, shown in enumerate(films):
             frames = spoil(shown.frames, strength, np.random.default_rng([SEED, 1, index]))
             words = [said(text) for text in shown.texts]
-            metrics = tell(read(scorer.encoder, frames), words, shown.spans, recalled(len(shown.spans))).metrics
+            metrics = place_scores(read(scorer.encoder, frames), words, shown.spans, recalled(len(shown.spans))).metrics
             for name in ("recall_fidelity", "leakage"):
                 told.setdefault(f"{name}, {case}", []).append(metrics[f"world.{name}"])
     wanted = ("recall_fidelity, returned", "recall_fidelity, another", "leakage, returned", "leakage, stayed")

@@ -98,8 +98,8 @@ class VideoScores:
     """
 
     metrics: dict[str, float | None]
-    per_segment: list[dict[str, Any]] = field(default_factory=list)
-    per_clip: list[dict[str, Any]] = field(default_factory=list)
+    per_segment: list[dict[str, float]] = field(default_factory=list)
+    per_clip: list[dict[str, float]] = field(default_factory=list)
     drift: dict[str, float] = field(default_factory=dict)
 
 
@@ -208,9 +208,9 @@ def _cosines(measured: Measured, kind: str, spans: Sequence[Span], texts: Mappin
     return np.mean(np.array(found), 0)
 
 
-def _row(measured: Measured, dimensions: Sequence[str], span: Span) -> dict[str, Any]:
+def _row(measured: Measured, dimensions: Sequence[str], span: Span) -> dict[str, float]:
     """A span's scores by dimension, those left out for which it has too few frames or begins off the grid."""
-    row: dict[str, Any] = {"start": span[0], "end": span[1]}
+    row: dict[str, float] = {"start": span[0], "end": span[1]}
     for dimension in dimensions:
         try:
             row[dimension] = 100 * over(measured, dimension, span, clip=True)
@@ -219,7 +219,7 @@ def _row(measured: Measured, dimensions: Sequence[str], span: Span) -> dict[str,
     return row
 
 
-def _long(measured: Measured, dimension: str, per_clip: Sequence[Mapping[str, Any]]) -> float | None:
+def _long(measured: Measured, dimension: str, per_clip: Sequence[Mapping[str, float]]) -> float | None:
     """VBench-Long's mean over clips; None where clips have no value or there is no second clip to compare with."""
     inside = [row[dimension] / 100 for row in per_clip if dimension in row]
     if not inside or len(inside) < len(per_clip):

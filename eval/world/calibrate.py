@@ -18,7 +18,6 @@ from eval.measures.formulas import Frames
 from eval.measures.quality import Quality, statistics
 from eval.protocol import recalled
 from eval.world.encoder import FrameEncoder
-from eval.world.places import tell
 from eval.world.readings import BLOCK, MOTION_WINDOW, motion_of, read, said
 
 SCENE_BLOCKS = 13
@@ -74,7 +73,7 @@ def film(truths: Sequence[Truth], codec: PatchCodec | None = None, told: Sequenc
 def world_metrics(encoder: FrameEncoder, shown: RecallFilm) -> dict[str, float]:
     """The `world.` scores of a film of six scenes."""
     words = [said(text) for text in shown.texts]
-    return tell(read(encoder, shown.frames), words, shown.spans, recalled(len(shown.spans))).metrics
+    return place_scores(read(encoder, shown.frames), words, shown.spans, recalled(len(shown.spans))).metrics
 
 
 def measure_anchors(encoder: FrameEncoder, codec: PatchCodec, films: int) -> dict[str, tuple[float, float]]:

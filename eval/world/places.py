@@ -175,7 +175,7 @@ def leak_curve(
 
 def mean_leak(curves: Sequence[Sequence[float | None]]) -> float | None:
     """Mean over the switches of the mean over their first six blocks; None without any."""
-    means = [np.mean(told) for curve in curves if (told := [share for share in curve[:LEAK_BLOCKS] if share is not None])]
+    means = [np.mean(shares) for curve in curves if (shares := [share for share in curve[:LEAK_BLOCKS] if share is not None])]
     return float(np.mean(means)) if means else None
 
 
@@ -188,9 +188,9 @@ def half_life(curves: Sequence[Sequence[float | None]]) -> float | None:
     length = min((len(curve) for curve in curves), default=0)
     mean = []
     for block in range(length):
-        told = [share for curve in curves if (share := curve[block]) is not None]
-        if told:
-            mean.append((block + 0.5, float(np.mean(told))))
+        shares = [share for curve in curves if (share := curve[block]) is not None]
+        if shares:
+            mean.append((block + 0.5, float(np.mean(shares))))
     before = (0.0, 1.0)
     for at, share in mean:
         if share <= 0.5:
@@ -199,24 +199,28 @@ def half_life(curves: Sequence[Sequence[float | None]]) -> float | None:
     return float(length) if mean else None
 
 
+SceneScores = dict[str, float | None | dict[str, float] | list[float | None]]
+"""What the scores of one scene are made of, by name."""
+
+
 @dataclass(frozen=True)
-class Told:
-    """What identity says of one video: metrics by their names in the store, and for each scene what they are made of."""
+class PlaceScores:
+    """What its places say of one video: metrics by their names in the store, and for each scene what they are made of."""
 
     metrics: dict[str, float]
-    per_segment: list[dict[str, Any]]
+    per_segment: list[SceneScores]
 
 
-def tell(
+def place_scores(
     readings: Readings, words: Sequence[Mapping[str, str]], spans: Sequence[tuple[int, int]], pairs: Sequence[tuple[int, int]]
-) -> Told:
+) -> PlaceScores:
     """Recall fidelity and leakage of a video, 0..100, and the half-life of leakage in blocks.
 
     words: what each scene's sentence says. spans: frames [start, end) of each scene. pairs: (recalled, first showing) of
     scenes; recall fidelity is their mean and is only told if there are any. Leakage is only told if a scene is said to be
     in another place than the one before it.
     """
-    per_segment: list[dict[str, Any]] = [{} for _ in spans]
+    per_segment: list[SceneScores] = [{} for _ in spans]
     fidelities = []
     for late, early in pairs:
         first_look, again, left = (look(readings.span(*settled(*spans[scene]))) for scene in (early, late, late - 1))
@@ -234,13 +238,13 @@ def tell(
     leak, half = mean_leak(curves), half_life(curves)
     if leak is not None and half is not None:
         metrics |= {f"world.{LEAKAGE}": 100 * leak, f"world.{HALF_LIFE}": half}
-    return Told(metrics, per_segment)
+    return PlaceScores(metrics, per_segment)
 
 
 def scene_scores(scene: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a scene's entry in a scores file, by their names in the store.
 
-    scene: as `tell` and the scorer write it. A scene that returns to a place has its recall fidelity, one that leaves a place
+    scene: as `place_scores` and the scorer write it. A scene that returns to a place has its recall fidelity, one that leaves a place
     its mean leakage, 0..100, so that the scores of a video are the means over its scenes; all other numbers stay as they are.
     """
     numbers = {name: float(value) for name, value in scene.items() if isinstance(value, (int, float))}

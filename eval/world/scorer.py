@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from eval.measures.formulas import Frames, Vectors, consistency, dynamic_share, 
 from eval.measures.quality import Quality
 from eval.protocol import Scope, recalled, scopes
 from eval.world.encoder import SIZE, FrameEncoder
-from eval.world.places import tell
+from eval.world.places import SceneScores, place_scores
 from eval.world.readings import LEAST, MOTION_WINDOW, Readings, blocks_of, motion_of, probabilities, readings_of, right_pairs, said
 
 Span = tuple[int, int]
@@ -42,8 +41,8 @@ class EmbeddedScores:
     """
 
     metrics: dict[str, float]
-    per_segment: list[dict[str, Any]]
-    per_block: list[dict[str, Any]]
+    per_segment: list[SceneScores]
+    per_block: list[dict[str, float | None]]
 
 
 @dataclass(frozen=True)
@@ -108,9 +107,9 @@ class EmbeddedScorer:
                 name = dimension if dimension == "temporal_flickering" else f"proxy.{dimension}"
                 produced[name] = 100.0 * _SCORED[dimension](measured, scope)
         words = [said(text) for text in scene_texts]
-        told = tell(measured.readings, words, segments, recalled(len(segments)) if task == "recall" else [])
-        per_segment = [vbench | world for vbench, world in zip(_per_segment(measured), told.per_segment, strict=True)]
-        return EmbeddedScores(produced | told.metrics, per_segment, _per_block(measured, words))
+        places = place_scores(measured.readings, words, segments, recalled(len(segments)) if task == "recall" else [])
+        per_segment = [vbench | world for vbench, world in zip(_per_segment(measured), places.per_segment, strict=True)]
+        return EmbeddedScores(produced | places.metrics, per_segment, _per_block(measured, words))
 
     def _measure(self, frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span]) -> _Measured:
         seen = self.encoder.frames(torch.from_numpy(np.ascontiguousarray(frames)))
@@ -192,12 +191,12 @@ _SCORED: dict[str, Callable[[_Measured, Scope], float]] = {
 }
 
 
-def _per_segment(measured: _Measured) -> list[dict[str, Any]]:
+def _per_segment(measured: _Measured) -> list[SceneScores]:
     """What a reader needs to see why a score is what it is; cosines and shares x100, motion in pixels."""
-    found = []
+    rows: list[SceneScores] = []
     for (start, end), cosine in zip(measured.spans, measured.to_text, strict=True):
         pairs = measured.fastest_px[-(-start // measured.step) : (end - 1) // measured.step]
-        found.append(
+        rows.append(
             {
                 "start": start,
                 "end": end,
@@ -209,21 +208,21 @@ def _per_segment(measured: _Measured) -> list[dict[str, Any]]:
                 "fastest_px": round(float(pairs.mean()), 4) if len(pairs) else None,
             }
         )
-    return found
+    return rows
 
 
-def _per_block(measured: _Measured, words: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+def _per_block(measured: _Measured, words: Sequence[Mapping[str, str]]) -> list[dict[str, float | None]]:
     """What each block of 12 frames shows of what its scene says; see `Scores`."""
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, float | None]] = []
     for (begin, finish), scene in zip(measured.spans, words, strict=True):
         for start, end in blocks_of(begin, finish):
             here = measured.readings.span(start, end)
             shown = probabilities(here, scene)
             path = measured.readings.centres[max(begin, end - MOTION_WINDOW) : end]
             moves = int(motion_of(path) == scene["motion"]) if "motion" in scene and len(path) >= LEAST else None
-            found.append(
+            rows.append(
                 {kind: round(value, 4) for kind, value in shown.items()}
                 | right_pairs(here, scene)
                 | {"motion_right": moves, "quality": round(float(measured.quality[start:end].mean()), 2)}
             )
-    return found
+    return rows

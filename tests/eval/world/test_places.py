@@ -22,10 +22,10 @@ from eval.world.places import (
     leak_curve,
     look,
     mean_leak,
+    place_scores,
     scene_scores,
     settled,
     switches,
-    tell,
 )  # fmt: skip
 from eval.world.readings import Readings
 
@@ -192,14 +192,14 @@ def test_switches_are_where_the_place_is_said_to_change() -> None:
 
 def test_told_of_a_whole_video() -> None:
     films = joined(readings(48), readings(48, "ocean", "checked", ELSEWHERE, 1.0), readings(48, hue=0.2))
-    told = tell(films, [MEADOW, OCEAN, MEADOW], [(0, 48), (48, 96), (96, 144)], [(2, 0)])
+    told = place_scores(films, [MEADOW, OCEAN, MEADOW], [(0, 48), (48, 96), (96, 144)], [(2, 0)])
     assert told.metrics["world.recall_fidelity"] == pytest.approx(90)
     assert len(told.per_segment[1]["leakage"]) == 4 and "leakage" not in told.per_segment[0]
     assert told.per_segment[2]["recall"]["hue"] == 60
     scenes = [scene_scores(row) for row in told.per_segment]
     for name in ("world.recall_fidelity", "world.leakage"):
         assert np.mean([scene[name] for scene in scenes if name in scene]) == pytest.approx(told.metrics[name], abs=0.01)
-    still = tell(films, [MEADOW] * 3, [(0, 48), (48, 96), (96, 144)], [])
+    still = place_scores(films, [MEADOW] * 3, [(0, 48), (48, 96), (96, 144)], [])
     assert still.metrics == {} and still.per_segment == [{}, {}, {}]
 
 
