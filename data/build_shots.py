@@ -116,13 +116,13 @@ def strays(task: str, story: Story, base: str) -> bool:
 
 def faults_in(task: str, story: Story, base: Base, taken: Mapping[str, int]) -> list[str]:
     """Everything that is wrong with a story: its own faults, a strayed subject, a subject or text that another story has."""
-    found = faults_of(task, story, base.index)
+    faults = faults_of(task, story, base.index)
     if strays(task, story, base.text):
-        found.append(f"the story has nothing of the base prompt {base.text!r}")
+        faults.append(f"the story has nothing of the base prompt {base.text!r}")
     other = taken.get(story.subject or story.text)
     if other is not None and other != base.index:
-        found.append(f"story {other} of this set has the same {'subject' if story.subject else 'text'}; make another")
-    return found
+        faults.append(f"story {other} of this set has the same {'subject' if story.subject else 'text'}; make another")
+    return faults
 
 
 class Log:

@@ -235,7 +235,7 @@ def _fetch(wanted: HubFile, order: Order) -> Path:
     part = order.checkpoints / PARTIAL / wanted.target
     part.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(order.mirror, Path):
-        _copy(_found(wanted, order.mirror), part)
+        _copy(_in_folder(wanted, order.mirror), part)
         return part
     try:
         if wanted.repo is None:
@@ -266,7 +266,7 @@ def _from_hub(wanted: HubFile, part: Path, endpoint: str | None) -> None:
         client.http_get(seen.location, write, resume_size=begun, headers=headers, expected_size=seen.size)
 
 
-def _found(wanted: HubFile, mirror: Path) -> Path:
+def _in_folder(wanted: HubFile, mirror: Path) -> Path:
     """The file in a folder: laid out as here, as `hf download --local-dir` does, or as the hub's cache. Raises ValueError."""
     tail = Path(wanted.file)
     places = [mirror / wanted.source / tail, mirror / tail, mirror / tail.name]

@@ -66,13 +66,13 @@ class Table:
 
     def files(self, kind: str, names: Iterable[str]) -> list[HubFile]:
         """The files of some names of a group, each once. Raises ValueError for a name that the group lacks."""
-        found: dict[str, HubFile] = {}
+        files: dict[str, HubFile] = {}
         for name in names:
             if name not in self.groups[kind]:
                 raise ValueError(f"{kind}={name}: one of {', '.join(self.groups[kind])}; nearest is {nearest(name, self.groups[kind])}")
             for source in self.groups[kind][name]:
-                found |= {wanted.target: wanted for wanted in self.sources[source]}
-        return list(found.values())
+                files |= {wanted.target: wanted for wanted in self.sources[source]}
+        return list(files.values())
 
 
 def _wanted(name: str, source: Mapping[str, Any]) -> list[HubFile]:

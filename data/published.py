@@ -114,10 +114,10 @@ def ours(kind: str, paper: str, table: str) -> str | None:
         KeyError: for a name that the table of names lacks.
     """
     names = _names()
-    found = names.get((kind, table, paper)) or names.get((kind, "", paper))
-    if found is None:
+    names_here = names.get((kind, table, paper)) or names.get((kind, "", paper))
+    if names_here is None:
         raise KeyError(f"{kind} {paper!r} of Table {table} is not in published_names.csv")
-    return found[0] or None
+    return names_here[0] or None
 
 
 def note(kind: str, paper: str, table: str) -> str:
@@ -136,8 +136,8 @@ def claims() -> list[Claim]:
     columns: dict[tuple[str, str, str], dict[Side, Number]] = {}
     for number in numbers():
         columns.setdefault((number.table, number.task, number.metric), {})[Side(number.backbone, number.method)] = number
-    found = [claim for (table, task, metric), column in columns.items() for claim in _pairs(table, task, metric, column)]
-    return found + [_told(row) for row in _rows("published_claims.csv")]
+    ranked = [claim for (table, task, metric), column in columns.items() for claim in _pairs(table, task, metric, column)]
+    return ranked + [_told(row) for row in _rows("published_claims.csv")]
 
 
 def _pairs(table: str, task: str, metric: str, column: Mapping[Side, Number]) -> Iterable[Claim]:

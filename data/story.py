@@ -125,8 +125,8 @@ def _text(name: str, value: Any) -> str:
 
 def _list(name: str, value: Any, count: int) -> list[Any]:
     if not isinstance(value, list) or len(value) != count:
-        given = f"{len(value)}" if isinstance(value, list) else type(value).__name__
-        raise ValueError(f"{name} is a list of exactly {count}, not {given}")
+        got = f"{len(value)}" if isinstance(value, list) else type(value).__name__
+        raise ValueError(f"{name} is a list of exactly {count}, not {got}")
     return value
 
 
@@ -212,16 +212,16 @@ def token_bound(text: str) -> int:
 
 def faults_of(task: str, story: Story, index: int = 0) -> list[str]:
     """What is wrong with a story, one sentence each, in words that an author or a model can act on."""
-    found = [fault for name, text in _parts(task, story) for fault in _part_faults(name, text)]
-    found += _shape_faults(task, story)
+    faults = [fault for name, text in _parts(task, story) for fault in _part_faults(name, text)]
+    faults += _shape_faults(task, story)
     for number, scene in enumerate(scenes_of(task, story, index), 1):
         count, bound = len(scene.split()), token_bound(scene)
         if not LIMITS["scene"][0] <= count <= LIMITS["scene"][1]:
-            found.append(f"scene {number} has {count} words when told; {LIMITS['scene'][0]} to {LIMITS['scene'][1]}")
+            faults.append(f"scene {number} has {count} words when told; {LIMITS['scene'][0]} to {LIMITS['scene'][1]}")
         if bound > TOKENS:
-            found.append(f"scene {number} may need {bound} tokens; {TOKENS} at most")
-        found += [f"scene {number} when told: {slip}" for slip in grammar(scene)]
-    return found
+            faults.append(f"scene {number} may need {bound} tokens; {TOKENS} at most")
+        faults += [f"scene {number} when told: {slip}" for slip in grammar(scene)]
+    return faults
 
 
 def _parts(task: str, story: Story) -> Iterator[tuple[str, str]]:

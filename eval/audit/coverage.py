@@ -78,8 +78,8 @@ def opinion_coverage(raters: int, videos: int, runs: int) -> float:
     for _ in range(runs):
         strict, good = generator.normal(0, 0.5, (raters, 1)), generator.normal(0, 0.5, (1, videos))
         ratings = strict + good + generator.normal(0, 0.8, (raters, videos))
-        found = two_way({(f"r{r}", f"v{v}"): float(ratings[r, v]) for r in range(raters) for v in range(videos)})
-        hits += found is not None and found.half_width is not None and abs(found.mean) <= found.half_width
+        mean = two_way({(f"r{r}", f"v{v}"): float(ratings[r, v]) for r in range(raters) for v in range(videos)})
+        hits += mean is not None and mean.half_width is not None and abs(mean.mean) <= mean.half_width
     return hits / runs
 
 

@@ -89,10 +89,10 @@ def numbers(one: RecordedFilm, likeness: Mapping[str, Mean], faded: Mapping[tupl
     return Numbers(SourceNumbers(one.prompt, one.sources[0].frames, ways(one), likeness), fades)
 
 
-def _only(found: RecordedFilm) -> Fade:
-    if not found.fades:
-        raise ValueError(f"{found.prompt}: no memory of the old scene fades under this method; nearest is method=echo")
-    return found.fades[0]
+def _only(recorded: RecordedFilm) -> Fade:
+    if not recorded.fades:
+        raise ValueError(f"{recorded.prompt}: no memory of the old scene fades under this method; nearest is method=echo")
+    return recorded.fades[0]
 
 
 def ways(one: RecordedFilm) -> dict[str, torch.Tensor]:
@@ -100,8 +100,8 @@ def ways(one: RecordedFilm) -> dict[str, torch.Tensor]:
     alpha = one.sources[0].alpha
     first = torch.zeros_like(alpha)
     first[:, 0] = 1
-    found = {"first": first, "crucial": recall.crucial(alpha), "fused": alpha}
-    return {way: torch.from_numpy(one.grid(found[way].mean(0))) for way in WAYS}
+    alphas = {"first": first, "crucial": recall.crucial(alpha), "fused": alpha}
+    return {way: torch.from_numpy(one.grid(alphas[way].mean(0))) for way in WAYS}
 
 
 def draw(one: RecordedFilm, likeness: Mapping[str, Mean], faded: Mapping[tuple[str, str], RecordedFilm], world: str) -> Any:
@@ -147,10 +147,10 @@ def _sources(panel: Any, one: RecordedFilm, likeness: Mapping[str, Mean], world:
 
 
 def _fades(panel: Any, faded: Mapping[tuple[str, str], RecordedFilm]) -> None:
-    blocks = max(len(_only(found).weights) for found in faded.values())
+    blocks = max(len(_only(recorded).weights) for recorded in faded.values())
     axes = panel.subplots(len(faded), blocks + 3, width_ratios=[1, 1, *[1.5] * blocks, 2.6], squeeze=False)
-    for line, ((method, switch), found) in zip(axes, faded.items()):
-        _fade_row(line, method, switch, found, blocks)
+    for line, ((method, switch), recorded) in zip(axes, faded.items()):
+        _fade_row(line, method, switch, recorded, blocks)
     for axis, title in zip(axes[0], ("old scene", "new scene", *(f"block {number + 1}" for number in range(blocks)))):
         axis.set_title(title, fontsize=8, fontweight="normal")
     axes[0][-1].set_title("mean, lowest, highest", fontsize=8, fontweight="normal")
@@ -159,13 +159,13 @@ def _fades(panel: Any, faded: Mapping[tuple[str, str], RecordedFilm]) -> None:
     panel.suptitle(title, fontsize=8.5, color=style.MUTED, x=0.01, ha="left")
 
 
-def _fade_row(line: Sequence[Any], method: str, switch: str, found: RecordedFilm, blocks: int) -> None:
-    fade, size = _only(found), found.geometry.frames_per_block
+def _fade_row(line: Sequence[Any], method: str, switch: str, recorded: RecordedFilm, blocks: int) -> None:
+    fade, size = _only(recorded), recorded.geometry.frames_per_block
     style.bare(*line[:-1])
-    line[0].imshow(found.frames[fade.block * size - 1])
-    line[1].imshow(found.frames[fade.block * size + size - 1])
+    line[0].imshow(recorded.frames[fade.block * size - 1])
+    line[1].imshow(recorded.frames[fade.block * size + size - 1])
     line[0].set_ylabel(f"{switch}\n{method}", rotation=0, ha="right", va="center", color=style.INK, fontsize=8)
-    for axis, weights in zip(line[2:], found.grid(fade.weights.mean(1))):
+    for axis, weights in zip(line[2:], recorded.grid(fade.weights.mean(1))):
         gap = np.full((weights.shape[1], 1), np.nan)
         axis.imshow(np.concatenate([part for one in weights for part in (one, gap)][:-1], 1), cmap="Purples", vmin=0, vmax=1)
         axis.set_xlabel(f"{float(weights.mean()):.2f}", fontsize=7, labelpad=2)

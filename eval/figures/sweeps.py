@@ -46,20 +46,20 @@ class Sweep:
     def panels(self) -> list[tuple[int, Column]]:
         """Columns to be drawn and their places, the same for every task of a kind."""
         there = {column.dimension: (place, column) for place, column in enumerate(self.grid.columns)}
-        found = [there[name] for name in metrics.panels(self.task) if name in there]
-        return [(place, column) for place, column in found if any(row.cells[place].estimate for _, row in self.values)]
+        panels = [there[name] for name in metrics.panels(self.task) if name in there]
+        return [(place, column) for place, column in panels if any(row.cells[place].estimate for _, row in self.values)]
 
 
 def sweeps_of(store: Path, name: str) -> list[Sweep]:
     """What a store has of a sweep, a task each. Raises ValueError that names the command where there is nothing."""
-    found = []
+    sweeps = []
     for source in sources(store):
         if source.experiment == f"sweep_{name}":
             block, *_ = blocks = gather(source.wishes)
-            found.append(_sweep(block, blocks, SETTINGS[name]))
-    if not found:
+            sweeps.append(_sweep(block, blocks, SETTINGS[name]))
+    if not sweeps:
         raise ValueError(f"store={store}: nothing of this sweep; `python run.py experiment=sweep_{name} store={store} -m` makes it")
-    return found
+    return sweeps
 
 
 def _sweep(block: Block, blocks: Sequence[Block], setting: str) -> Sweep:

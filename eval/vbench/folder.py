@@ -98,7 +98,7 @@ def command(words: Sequence[str]) -> list[str]:
     task = task_of(options["task"], prompts)
     wish = wish_of(options)
     scorer = VideoScorer(Kit(wish, source_of(options["weights"])), RecordStore(Path(options["records"])))
-    clips = list(found(Path(files[0]), prompts, task, scorer, options["shard"]))
+    clips = list(videos_of(Path(files[0]), prompts, task, scorer, options["shard"]))
     scorer.kit.check(long=task in LONG_TASKS, text=bool(prompts))
     if options["backend"] == "vbench_package":
         from eval.vbench.package import beside
@@ -168,7 +168,7 @@ def source_of(word: str) -> NetworkSource:
     return Random() if word == "random" else Files(Path(word).expanduser())
 
 
-def found(path: Path, prompts: Sequence[Prompt], task: str, scorer: VideoScorer, shard: str) -> Iterator[FolderVideo]:
+def videos_of(path: Path, prompts: Sequence[Prompt], task: str, scorer: VideoScorer, shard: str) -> Iterator[FolderVideo]:
     """The videos of a shard in the order of their names, all looked at before any work.
 
     Raises ValueError that names the first of those that cannot be scored, and how many they are.

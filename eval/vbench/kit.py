@@ -85,13 +85,13 @@ class Wish:
 
     def wanted(self, *, long: bool, text: bool) -> tuple[str, ...]:
         """Names of all networks that have something to do."""
-        found = [RECORD[dimension] for dimension in self.dimensions if dimension not in ("text_alignment", "temporal_flickering")]
-        if "aesthetic" in found:
-            found.append("clip_l14")
+        networks = [RECORD[dimension] for dimension in self.dimensions if dimension not in ("text_alignment", "temporal_flickering")]
+        if "aesthetic" in networks:
+            networks.append("clip_l14")
         if long:
-            found += [self.firsts_of(dimension) for dimension in FIRSTS if dimension in self.dimensions]
-        found += [network_of(metric) for metric in self.metrics_of_text] if text else []
-        return tuple(dict.fromkeys(found))
+            networks += [self.firsts_of(dimension) for dimension in FIRSTS if dimension in self.dimensions]
+        networks += [network_of(metric) for metric in self.metrics_of_text] if text else []
+        return tuple(dict.fromkeys(networks))
 
     @property
     def metrics_of_text(self) -> tuple[str, ...]:
@@ -185,9 +185,9 @@ class Files:
 
     def _path(self, name: str) -> Path | None:
         for file in interface.FILES[name]:
-            found = sorted(self.folder.rglob(file))
-            if found:
-                return found[0]
+            paths = sorted(self.folder.rglob(file))
+            if paths:
+                return paths[0]
         return None
 
 
@@ -205,10 +205,10 @@ class Kit:
         if "dreamsim" in named and (absent := packages.missing(NEEDS["dreamsim"])):
             line = packages.DREAMSIM if set(absent) <= _NAMED_THERE else f"{packages.INSTALL} && {packages.DREAMSIM}"
             raise ValueError(f"clip_features={self.wish.firsts} needs {', '.join(absent)}: {line}; nearest is clip_features=dino_clip")
-        said = text and bool(self.wish.metrics_of_text)
-        modules = [module for name in named for module in NEEDS.get(name, ())] + ["ftfy"] * said
+        with_text = text and bool(self.wish.metrics_of_text)
+        modules = [module for name in named for module in NEEDS.get(name, ())] + ["ftfy"] * with_text
         packages.check(tuple(dict.fromkeys(modules)))
-        self.source.check(named, text=said)
+        self.source.check(named, text=with_text)
 
     def identity(self, *, long: bool, text: bool) -> dict[str, Any]:
         """All that can change a score: what is measured, by which weights, in which numbers, by which versions."""
@@ -218,41 +218,41 @@ class Kit:
 
     def metrics(self, layout: FrameLayout) -> list[Metric]:
         """What a video is asked, in the order of `RECORD`, then texts, then first frames of clips."""
-        found = []
+        metrics = []
         for dimension in self.wish.dimensions:
             if dimension == "temporal_flickering":
-                found.append(Metric("difference", layout.neighbours(), 64, lambda: difference, dtype="float64"))
+                metrics.append(Metric("difference", layout.neighbours(), 64, lambda: difference, dtype="float64"))
             elif dimension == "motion_smoothness":
-                found.append(self._metric("amt", layout.triples(), lambda net, f: net.error(f[:, 0], f[:, 1], f[:, 2])))
+                metrics.append(self._metric("amt", layout.triples(), lambda net, f: net.error(f[:, 0], f[:, 1], f[:, 2])))
             elif dimension == "dynamic_degree":
-                found.append(self._metric("raft", layout.sampled(), lambda net, f: net.radius(f[:, 0], f[:, 1])))
+                metrics.append(self._metric("raft", layout.sampled(), lambda net, f: net.radius(f[:, 0], f[:, 1])))
             elif dimension == "imaging_quality":
-                found.append(self._metric("musiq", layout.single(), lambda net, f: net.quality(f[:, 0])))
+                metrics.append(self._metric("musiq", layout.single(), lambda net, f: net.quality(f[:, 0])))
             elif dimension == "aesthetic_quality":
-                found.append(self._images("clip_l14", layout.single()))
+                metrics.append(self._images("clip_l14", layout.single()))
             elif dimension in FIRSTS:
-                found.append(self._images(RECORD[dimension], layout.single()))
-        found += [self._said(metric, layout) for metric in self.wish.metrics_of_text] if layout.spans else []
+                metrics.append(self._images(RECORD[dimension], layout.single()))
+        metrics += [self._said(metric, layout) for metric in self.wish.metrics_of_text] if layout.spans else []
         for dimension in FIRSTS if layout.long else ():
             if dimension in self.wish.dimensions:
-                found.append(self._images(self.wish.firsts_of(dimension), layout.firsts(), FIRSTS[dimension]))
-        return list({metric.name: metric for metric in found}.values())
+                metrics.append(self._images(self.wish.firsts_of(dimension), layout.firsts(), FIRSTS[dimension]))
+        return list({metric.name: metric for metric in metrics}.values())
 
     def derived(self, facts: Facts, records: Mapping[str, Record], store: RecordStore) -> dict[str, Record]:
         """Records that are made of records: the aesthetic head reads the features of CLIP L/14."""
         if "aesthetic_quality" not in self.wish.dimensions:
             return {}
-        seen = records["clip_l14"]
+        features = records["clip_l14"]
         network = f"{self.source.identity('clip_l14')} {self.source.identity('aesthetic')}"
         versions = {**DECODER, **self._versions("clip_l14")}
         key = RecordKey(facts.digest, "aesthetic", network, RULE, self._dtype("clip_l14"), versions)
-        found = store.read(key)
-        if found is None:
-            found = Record(seen.units, np.asarray(self._network("aesthetic").quality(seen.values)))
-            if not np.isfinite(found.values).all():
+        record = store.read(key)
+        if record is None:
+            record = Record(features.units, np.asarray(self._network("aesthetic").quality(features.values)))
+            if not np.isfinite(record.values).all():
                 raise ValueError(f"{facts.name}: aesthetic is no number; nothing of it was kept")
-            store.keep(key, found)
-        return {"aesthetic": found}
+            store.keep(key, record)
+        return {"aesthetic": record}
 
     def texts(self, sentences: Sequence[str], store: RecordStore) -> tuple[dict[str, NDArray[Any]], dict[str, list[int]]]:
         """Features [sentences, D] by the record that they are compared with, and by network how many tokens of each were cut."""
@@ -268,14 +268,14 @@ class Kit:
         digest = hashlib.blake2b(sentence.encode(), digest_size=16).hexdigest()
         versions = self._versions(name) | {"ftfy": version("ftfy")}
         key = RecordKey("text", name, self.source.identity(name), RULE, self._dtype(name), versions, {"sentence": digest})
-        found = store.read(key)
-        if found is None:
-            said = self._network(name).text([sentence])
-            found = Record(np.array([said.tokens_cut], np.int64), np.asarray(said.features))
-            if not np.isfinite(found.values).all():
+        record = store.read(key)
+        if record is None:
+            text = self._network(name).text([sentence])
+            record = Record(np.array([text.tokens_cut], np.int64), np.asarray(text.features))
+            if not np.isfinite(record.values).all():
                 raise ValueError(f"text {sentence[:60]!r}: {name} answers no numbers; nothing of it was kept")
-            store.keep(key, found)
-        return found
+            store.keep(key, record)
+        return record
 
     def _said(self, metric: str, layout: FrameLayout) -> Metric:
         if metric == "viclip":
@@ -289,8 +289,8 @@ class Kit:
 
     def _metric(self, network: str, units: Units, ask: Callable[[Any, Frames], NDArray[Any]], name: str | None = None) -> Metric:
         def ready() -> Callable[[Frames], NDArray[Any]]:
-            made = self._network(network)
-            return lambda frames: ask(made, frames)
+            network_itself = self._network(network)
+            return lambda frames: ask(network_itself, frames)
 
         identity, batch, rest = self.source.identity(network), BATCH.get(network, 32), {"network": network}
         return Metric(name or network, units, batch, ready, identity, self._dtype(network), self._versions(network), rest)

@@ -59,8 +59,8 @@ def clips(frames: int, fps: float) -> list[Span]:
     length = int(fps) * CLIP_S
     if not 0 < length <= frames:
         return [(0, frames)]
-    found = [(start, start + length) for start in range(0, frames - length + 1, length)]
-    return found if found[-1][1] == frames else [*found, (frames - length, frames)]
+    spans = [(start, start + length) for start in range(0, frames - length + 1, length)]
+    return spans if spans[-1][1] == frames else [*spans, (frames - length, frames)]
 
 
 def middles(span: Span, count: int = TEXT_FRAMES) -> list[int]:
@@ -142,7 +142,7 @@ class _Work:
 
 
 def measure(
-    facts: Facts, metrics: Sequence[Metric], store: RecordStore, told: Callable[[int], object] = lambda frames: None
+    facts: Facts, metrics: Sequence[Metric], store: RecordStore, progress: Callable[[int], object] = lambda frames: None
 ) -> dict[str, Record]:
     """Records of a video by metric: those that are there, and the others measured in one pass over its frames.
 
@@ -151,22 +151,22 @@ def measure(
     Raises ValueError that names the video for a damaged file, and video, metric and frame for an answer that is no number.
     """
     with store.alone(facts.digest):
-        found = {metric.name: store.read(metric.key(facts)) for metric in metrics}
+        records = {metric.name: store.read(metric.key(facts)) for metric in metrics}
         works = []
         for metric in metrics:
             key = metric.key(facts)
-            if found[metric.name] is None:
+            if records[metric.name] is None:
                 works.append(_Work(metric, key, store.parts(key)))
             else:
                 store.forget_parts(key)  # a kill between the whole record and the end of its chunks
         if works:
-            _pass(facts, works, store, told)
+            _pass(facts, works, store, progress)
         for work in works:
-            found[work.metric.name] = store.join(work.key, [work.parts[start] for start in sorted(work.parts)])
-    return {name: record for name, record in found.items() if record is not None}
+            records[work.metric.name] = store.join(work.key, [work.parts[start] for start in sorted(work.parts)])
+    return {name: record for name, record in records.items() if record is not None}
 
 
-def _pass(facts: Facts, works: Sequence[_Work], store: RecordStore, told: Callable[[int], object]) -> None:
+def _pass(facts: Facts, works: Sequence[_Work], store: RecordStore, progress: Callable[[int], object]) -> None:
     """Decode the video once; chunks that are kept already are not asked about again."""
     held: dict[int, Frames] = {}
     for start, frames in video.chunks(facts):
@@ -180,18 +180,18 @@ def _pass(facts: Facts, works: Sequence[_Work], store: RecordStore, told: Callab
             store.keep_part(work.key, start, part)
             work.parts[start] = part
         held = {index: held[index].copy() for index in _still(works, end)}  # a view would keep its whole chunk
-        told(len(frames))
+        progress(len(frames))
     for work in works:
         work.parts = {start: part for start, part in work.parts.items() if len(part.units)} or work.parts
 
 
 def _still(works: Sequence[_Work], end: int) -> set[int]:
     """Frames before `end` that belong to units which end later."""
-    found: set[int] = set()
+    frames: set[int] = set()
     for work in works:
         later = work.metric.units[work.metric.units[:, -1] >= end]
-        found.update(later[later < end].tolist())
-    return found
+        frames.update(later[later < end].tolist())
+    return frames
 
 
 def _answers(facts: Facts, work: _Work, units: Units, held: Mapping[int, Frames]) -> NDArray[Any]:
@@ -200,7 +200,7 @@ def _answers(facts: Facts, work: _Work, units: Units, held: Mapping[int, Frames]
         return np.empty(0, np.float32)
     if work.ask is None:
         work.ask = work.metric.ask()
-    found = []
+    answers = []
     for begin in range(0, len(units), work.metric.batch):
         rows = units[begin : begin + work.metric.batch]
         try:
@@ -212,5 +212,5 @@ def _answers(facts: Facts, work: _Work, units: Units, held: Mapping[int, Frames]
         wrong = np.nonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))[0]
         if len(wrong):
             raise ValueError(f"{facts.name}: {work.metric.name} of frame {int(rows[wrong[0]][0])} is no number; nothing of it was kept")
-        found.append(values)
-    return np.concatenate(found)
+        answers.append(values)
+    return np.concatenate(answers)

@@ -105,46 +105,46 @@ class BackendDifference:
     video: Path
 
 
-def evaluate(asked: PackageJob) -> PackageScores:
+def evaluate(job: PackageJob) -> PackageScores:
     """The package's scores of some videos.
 
     Raises ValueError, before the package starts, for whatever is missing or unknown, and with the end of its log if it fails.
     """
-    check(asked)
-    cache = _prepare(asked)
-    job = cache / "job.json"
-    named = {video.name: prompt for video, prompt in zip(_links(asked, cache), asked.prompts)}
-    content = {"videos": str(cache / "videos"), "prompts": named, "dimensions": asked.dimensions, "device": asked.device}
-    job.write_text(json.dumps(content | {"setup": str(asked.setup.resolve()) if asked.setup else None}), encoding="utf-8")
+    check(job)
+    cache = _prepare(job)
+    job_file = cache / "job.json"
+    named = {video.name: prompt for video, prompt in zip(_links(job, cache), job.prompts)}
+    content = {"videos": str(cache / "videos"), "prompts": named, "dimensions": job.dimensions, "device": job.device}
+    job_file.write_text(json.dumps(content | {"setup": str(job.setup.resolve()) if job.setup else None}), encoding="utf-8")
     environment = os.environ | {"VBENCH_CACHE_DIR": str(cache), "TORCH_HOME": str(cache / "torch")}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     with (cache / "log").open("w", encoding="utf-8") as log:
-        command = [sys.executable, "-m", "eval.vbench.package", str(job)]
+        command = [sys.executable, "-m", "eval.vbench.package", str(job_file)]
         ended = subprocess.run(command, cwd=cache, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
     if ended.returncode:
         last = ((cache / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no word"])[-1]
         raise ValueError(f"the vbench package ended with {ended.returncode}: {last[:200]}; its log is {cache / 'log'}")
-    found = {dimension: json.loads((cache / f"{dimension}.json").read_text(encoding="utf-8")) for dimension in asked.dimensions}
+    answers = {dimension: json.loads((cache / f"{dimension}.json").read_text(encoding="utf-8")) for dimension in job.dimensions}
     order = list(named)
-    scores = {dimension: [float(answer["scores"][name]) for name in order] for dimension, answer in found.items()}
-    return PackageScores(scores, found.get("dynamic_degree", {}).get("radii_px", []))
+    scores = {dimension: [float(answer["scores"][name]) for name in order] for dimension, answer in answers.items()}
+    return PackageScores(scores, answers.get("dynamic_degree", {}).get("radii_px", []))
 
 
-def check(asked: PackageJob) -> None:
+def check(job: PackageJob) -> None:
     """Raise ValueError for what the package cannot be asked, naming the nearest valid choice, or for what is not there."""
-    unknown = [dimension for dimension in asked.dimensions if dimension not in NETWORKS]
-    if unknown or not asked.dimensions:
+    unknown = [dimension for dimension in job.dimensions if dimension not in NETWORKS]
+    if unknown or not job.dimensions:
         raise ValueError(f"dimensions {unknown or 'none'}: the vbench package is asked for some of {', '.join(NETWORKS)}")
-    if not asked.videos or len(asked.prompts) != len(asked.videos):
-        raise ValueError(f"{len(asked.videos)} videos and {len(asked.prompts)} prompts: at least one video, and a prompt for each")
-    if others := [video for video in asked.videos if video.suffix != ".mp4" or not video.is_file()]:
+    if not job.videos or len(job.prompts) != len(job.videos):
+        raise ValueError(f"{len(job.videos)} videos and {len(job.prompts)} prompts: at least one video, and a prompt for each")
+    if others := [video for video in job.videos if video.suffix != ".mp4" or not video.is_file()]:
         raise ValueError(f"{others[0]}: the vbench package reads files that end in .mp4")
-    wanted = {name for dimension in asked.dimensions for name in NETWORKS[dimension]}
-    if absent := sorted(name for name in wanted if name not in asked.files or not asked.files[name].is_file()):
+    wanted = {name for dimension in job.dimensions for name in NETWORKS[dimension]}
+    if absent := sorted(name for name in wanted if name not in job.files or not job.files[name].is_file()):
         raise ValueError(f"no weights of {', '.join(absent)} for the vbench package; `python -m data.download eval=vbench` fetches them")
-    if "dino" in wanted and (asked.dino_code is None or not (asked.dino_code / "hubconf.py").is_file()):
-        place = asked.dino_code or "checkpoints/vbench/dino"
-        raise ValueError(f"dino_code={asked.dino_code}: subject consistency runs DINO's own code; `{CLONE} {place}` fetches it")
+    if "dino" in wanted and (job.dino_code is None or not (job.dino_code / "hubconf.py").is_file()):
+        place = job.dino_code or "checkpoints/vbench/dino"
+        raise ValueError(f"dino_code={job.dino_code}: subject consistency runs DINO's own code; `{CLONE} {place}` fetches it")
     packages.check(packages.PACKAGE, asked="backend=vbench_package")
 
 
@@ -173,20 +173,22 @@ def beside(clips: Sequence[Scorable], task: str, scorer: VideoScorer) -> list[st
     folder = getattr(source, "folder", None)
     if folder is None:
         raise ValueError("backend=vbench_package: both read published files, so weights= is a folder; nearest is checkpoints/vbench")
-    said = all(len(clip.texts) == 1 for clip in clips)
-    names = ["overall_consistency" if name == "text_alignment" else name for name in wish.dimensions if name != "text_alignment" or said]
+    with_text = all(len(clip.texts) == 1 for clip in clips)
+    names = [
+        "overall_consistency" if name == "text_alignment" else name for name in wish.dimensions if name != "text_alignment" or with_text
+    ]
     files = {name: path for name, path in located(folder).items() if path is not None}
     code = next((path.parent for path in sorted(folder.rglob("hubconf.py"))), folder / "dino")
-    prompts = tuple(clip.texts[0] if said else "" for clip in clips)
+    prompts = tuple(clip.texts[0] if with_text else "" for clip in clips)
     cache = scorer.store.folder.parent / "vbench_package"
-    asked = PackageJob(tuple(clip.facts.path for clip in clips), prompts, tuple(names), files, cache, code, wish.device)
-    check(asked)
-    ours = _ours(VideoScorer(Kit(wish, source), scorer.store), asked, [clip.facts for clip in clips])
-    found = lines(differences(ours, evaluate(asked).scores, asked.videos))
-    if not said and "text_alignment" in wish.dimensions:
-        found.append("text_alignment: left out, for a video has not just one scene with a sentence")
+    job = PackageJob(tuple(clip.facts.path for clip in clips), prompts, tuple(names), files, cache, code, wish.device)
+    check(job)
+    ours = _ours(VideoScorer(Kit(wish, source), scorer.store), job, [clip.facts for clip in clips])
+    report = lines(differences(ours, evaluate(job).scores, job.videos))
+    if not with_text and "text_alignment" in wish.dimensions:
+        report.append("text_alignment: left out, for a video has not just one scene with a sentence")
     return [
-        *found,
+        *report,
         f"{len(clips)} videos, each as one scene, whatever task={task} says; scores in 0..1; the package's answers are in {cache}",
     ]
 
@@ -196,49 +198,49 @@ def located(folder: Path) -> dict[str, Path | None]:
     return {name: next((path for file in FILES[name] for path in sorted(folder.rglob(file))), None) for name in PLACES}
 
 
-def _ours(scorer: VideoScorer, asked: PackageJob, facts: Sequence[Facts]) -> dict[str, list[float]]:
+def _ours(scorer: VideoScorer, job: PackageJob, facts: Sequence[Facts]) -> dict[str, list[float]]:
     """Scores in 0..1 by the package's names of dimensions, each video as one scene."""
-    found: dict[str, list[float]] = {dimension: [] for dimension in asked.dimensions}
-    for fact, prompt in zip(facts, asked.prompts):
-        texts = [prompt] if "overall_consistency" in found else []
+    scores_by_dimension: dict[str, list[float]] = {dimension: [] for dimension in job.dimensions}
+    for fact, prompt in zip(facts, job.prompts):
+        texts = [prompt] if "overall_consistency" in scores_by_dimension else []
         metrics = scorer.score(fact, "smooth", [(0, fact.frames)], texts).scores.metrics
-        for dimension, scores in found.items():
+        for dimension, scores in scores_by_dimension.items():
             value = metrics["text_alignment.viclip" if dimension == "overall_consistency" else f"{dimension}.vbench"]
             scores.append(float("nan") if value is None else value / 100)
-    return found
+    return scores_by_dimension
 
 
 def differences(
     ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]], videos: Sequence[Path]
 ) -> dict[str, BackendDifference]:
     """How far two backends are apart, by dimension, of those that both have; scores 0..1 of the same videos in the same order."""
-    found = {}
+    differences = {}
     for dimension in (name for name in theirs if name in ours):
         apart = np.abs(np.asarray(ours[dimension], np.float64) - np.asarray(theirs[dimension], np.float64))
         worst = int(np.argmax(apart))
-        found[dimension] = BackendDifference(float(apart[worst]), float(apart.mean()), videos[worst])
-    return found
+        differences[dimension] = BackendDifference(float(apart[worst]), float(apart.mean()), videos[worst])
+    return differences
 
 
-def lines(found: Mapping[str, BackendDifference]) -> list[str]:
+def lines(differences: Mapping[str, BackendDifference]) -> list[str]:
     """Differences for people, one line a dimension."""
-    return [f"{name:<24} largest {row.largest:.1e}  mean {row.mean:.1e}  ({row.video.name})" for name, row in found.items()]
+    return [f"{name:<24} largest {row.largest:.1e}  mean {row.mean:.1e}  ({row.video.name})" for name, row in differences.items()]
 
 
-def _prepare(asked: PackageJob) -> Path:
+def _prepare(job: PackageJob) -> Path:
     """A cache for just these videos and weights: links where the package can read the published file, else the same tensors for it."""
-    files = {name: asked.files[name].resolve() for dimension in asked.dimensions for name in NETWORKS[dimension]}
-    parts = [*files.values(), *(video.resolve() for video in asked.videos), *([asked.setup.resolve()] if asked.setup else [])]
+    files = {name: job.files[name].resolve() for dimension in job.dimensions for name in NETWORKS[dimension]}
+    parts = [*files.values(), *(video.resolve() for video in job.videos), *([job.setup.resolve()] if job.setup else [])]
     known = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in parts]
-    known += [*asked.prompts, str(asked.dino_code), asked.device, json.dumps(packages.versions(*VERSIONS))]
-    cache = asked.cache.resolve() / hashlib.sha256("\n".join(known).encode()).hexdigest()[:16]
+    known += [*job.prompts, str(job.dino_code), job.device, json.dumps(packages.versions(*VERSIONS))]
+    cache = job.cache.resolve() / hashlib.sha256("\n".join(known).encode()).hexdigest()[:16]
     for name, path in files.items():
         place = cache / PLACES[name]
         if not place.exists():
             place.parent.mkdir(parents=True, exist_ok=True)
             _put(name, path, place)
-    if "dino" in files and asked.dino_code is not None:
-        _link(asked.dino_code.resolve(), cache / DINO_CODE)
+    if "dino" in files and job.dino_code is not None:
+        _link(job.dino_code.resolve(), cache / DINO_CODE)
         _link(files["dino"], cache / "dino_model" / Path(PLACES["dino"]).name)
     if "viclip" in files:
         from eval.vbench.networks.vocabulary import find
@@ -260,10 +262,10 @@ def _put(name: str, path: Path, place: Path) -> None:
     keep(place, {"state_dict": tensors} if name == "amt" else authors_names(tensors))
 
 
-def _links(asked: PackageJob, cache: Path) -> list[Path]:
+def _links(job: PackageJob, cache: Path) -> list[Path]:
     """Links to the videos under names in which the package finds no prompt of its own and no order but theirs."""
-    places = [cache / "videos" / f"{number:06d}.mp4" for number in range(len(asked.videos))]
-    for place, video in zip(places, asked.videos):
+    places = [cache / "videos" / f"{number:06d}.mp4" for number in range(len(job.videos))]
+    for place, video in zip(places, job.videos):
         _link(video.resolve(), place)
     return places
 
@@ -292,27 +294,27 @@ def _main(job_path: Path) -> None:
             continue
         radii.clear()
         bench.evaluate(job["videos"], dimension, prompt_list=job["prompts"], dimension_list=[dimension], local=True, mode="custom_input")
-        said = json.loads((job_path.parent / "out" / f"{dimension}_eval_results.json").read_text(encoding="utf-8"))[dimension]
+        result = json.loads((job_path.parent / "out" / f"{dimension}_eval_results.json").read_text(encoding="utf-8"))[dimension]
         scale = 100.0 if dimension == "imaging_quality" else 1.0
-        names = [Path(row["video_path"]).name for row in said[1]]
-        scores = {name: float(row["video_results"]) / scale for name, row in zip(names, said[1])}
+        names = [Path(row["video_path"]).name for row in result[1]]
+        scores = {name: float(row["video_results"]) / scale for name, row in zip(names, result[1])}
         rows = [radii[names.index(name)] for name in job["prompts"]] if radii else []
         part = job_path.parent / f"{dimension}.json.part"
-        part.write_text(json.dumps({"scores": scores, "radii_px": rows, "said": said[0]}), encoding="utf-8")
+        part.write_text(json.dumps({"scores": scores, "radii_px": rows, "said": result[0]}), encoding="utf-8")
         part.replace(job_path.parent / f"{dimension}.json")
 
 
 def _watch_radii() -> list[list[float]]:
     """A list that gets, of each video that dynamic degree looks at, the numbers that its yes or no is made of."""
-    degree, seen = packages.need("vbench.dynamic_degree", asked="dynamic degree").DynamicDegree, list[list[float]]()
+    degree, radii = packages.need("vbench.dynamic_degree", asked="dynamic degree").DynamicDegree, list[list[float]]()
     judge = degree.check_move
 
     def watched(self: Any, score_list: list[float]) -> bool:
-        seen.append([float(score) for score in score_list])
+        radii.append([float(score) for score in score_list])
         return bool(judge(self, score_list))
 
     degree.check_move = watched
-    return seen
+    return radii
 
 
 if __name__ == "__main__":

@@ -86,13 +86,13 @@ class RecordStore:
 
     def parts(self, key: RecordKey) -> dict[int, Record]:
         """Chunks that are there of a record under way, by the first frame of their chunk; a damaged one is not there."""
-        found = {}
+        records = {}
         for path in sorted(self._parts(key).glob("*.safetensors")):
             with contextlib.suppress(Damaged):
                 record = _read(path, key)
                 assert record is not None
-                found[int(path.stem)] = record
-        return found
+                records[int(path.stem)] = record
+        return records
 
     def keep_part(self, key: RecordKey, start: int, record: Record) -> None:
         """Put a chunk in place."""

@@ -194,18 +194,18 @@ PAIR_RULES: Final[Mapping[str, Callable[[NDArray[Any], NDArray[Any]], float]]] =
 
 def _cosines(measured: Measured, kind: str, spans: Sequence[Span], texts: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
     """Of each segment with its own text: the mean over its eight frames, or of the eight together where they have one feature."""
-    found = []
+    cosines = []
     for metric in TEXTS[kind]:
-        said = texts[metric].astype(np.float64)
-        said = said / np.linalg.norm(said, axis=1, keepdims=True)
-        shown = measured.features(metric)
+        sentences = texts[metric].astype(np.float64)
+        sentences = sentences / np.linalg.norm(sentences, axis=1, keepdims=True)
+        features = measured.features(metric)
         if measured.records[metric].units.shape[1] == 1:
-            rows = [shown[middles(span)] for span in spans]
+            rows = [features[middles(span)] for span in spans]
         else:
             at = {tuple(unit): index for index, unit in enumerate(measured.records[metric].units.tolist())}
-            rows = [shown[[at[tuple(middles(span))]]] for span in spans]
-        found.append([float((row @ text).mean()) for row, text in zip(rows, said, strict=True)])
-    return np.mean(np.array(found), 0)
+            rows = [features[[at[tuple(middles(span))]]] for span in spans]
+        cosines.append([float((row @ text).mean()) for row, text in zip(rows, sentences, strict=True)])
+    return np.mean(np.array(cosines), 0)
 
 
 def _row(measured: Measured, dimensions: Sequence[str], span: Span) -> dict[str, float]:

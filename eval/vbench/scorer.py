@@ -62,7 +62,12 @@ class VideoScorer:
         return inspect(path, least_side=self.kit.wish.least_side)
 
     def score(
-        self, facts: Facts, task: str, spans: Sequence[Span], texts: Sequence[str] = (), told: Callable[[int], object] = lambda frames: None
+        self,
+        facts: Facts,
+        task: str,
+        spans: Sequence[Span],
+        texts: Sequence[str] = (),
+        progress: Callable[[int], object] = lambda frames: None,
     ) -> Outcome:
         """Scores of one video.
 
@@ -79,7 +84,7 @@ class VideoScorer:
         long = task in LONG_TASKS
         compared = tuple(spans) if texts and self.kit.wish.metrics_of_text else ()
         layout = FrameLayout(facts.frames, facts.fps, long, compared)
-        records = measure(facts, self.kit.metrics(layout), self.store, told)
+        records = measure(facts, self.kit.metrics(layout), self.store, progress)
         records |= self.kit.derived(facts, records, self.store)
         features, cut = self.kit.texts(texts, self.store) if compared else ({}, {})
         measured = Measured(facts.frames, facts.fps, facts.height, facts.width, records)

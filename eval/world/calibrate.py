@@ -18,6 +18,7 @@ from eval.measures.formulas import Frames
 from eval.measures.quality import Quality, statistics
 from eval.protocol import recalled
 from eval.world.encoder import FrameEncoder
+from eval.world.places import place_scores
 from eval.world.readings import BLOCK, MOTION_WINDOW, motion_of, read, said
 
 SCENE_BLOCKS = 13
@@ -82,18 +83,18 @@ def measure_anchors(encoder: FrameEncoder, codec: PatchCodec, films: int) -> dic
     Recall fidelity: places drawn anew from the same words, and the same places. Leakage and its half-life: a film that
     never leaves its first place whatever is said, and clean cuts between the places.
     """
-    found: dict[str, list[tuple[float, float]]] = {}
+    results: dict[str, list[tuple[float, float]]] = {}
     for index in range(films):
         truths = recall_script(index)
         best = world_metrics(encoder, film(truths, codec))
         other = world_metrics(encoder, film(recall_script(index, again=False), codec))
         stays = world_metrics(encoder, film(staying(truths), codec, [truth.words for truth in truths]))
-        found.setdefault("recall_fidelity", []).append((other["world.recall_fidelity"], best["world.recall_fidelity"]))
+        results.setdefault("recall_fidelity", []).append((other["world.recall_fidelity"], best["world.recall_fidelity"]))
         for name in ("leakage", "half_life_blocks"):
-            found.setdefault(name, []).append((stays[f"world.{name}"], best[f"world.{name}"]))
+            results.setdefault(name, []).append((stays[f"world.{name}"], best[f"world.{name}"]))
     return {
         name: (round(float(np.mean([a for a, _ in pairs])), 2), round(float(np.mean([b for _, b in pairs])), 2))
-        for name, pairs in found.items()
+        for name, pairs in results.items()
     }
 
 

@@ -74,8 +74,8 @@ def read(encoder: FrameEncoder, frames: Frames) -> Readings:
 def said(text: str) -> dict[str, str]:
     """Kind -> word, for each kind of which `text` says exactly one; ValueError names a word that the world does not know."""
     concepts = VOCABULARY.concepts_of(text)
-    found = {kind: [word for word in concepts if word in known] for kind, known in KINDS.items()}
-    return {kind: words[0] for kind, words in found.items() if len(words) == 1}
+    words_of = {kind: [word for word in concepts if word in known] for kind, known in KINDS.items()}
+    return {kind: words[0] for kind, words in words_of.items() if len(words) == 1}
 
 
 def wrapped(distance: Floats) -> Floats:
@@ -138,8 +138,8 @@ def right(readings: Readings, words: Mapping[str, str]) -> dict[str, bool]:
 
 def right_pairs(readings: Readings, words: Mapping[str, str]) -> dict[str, int | None]:
     """Whether place (colour and pattern) and subject (shape and colour) are what was said: 1, 0, or None if it was not said."""
-    found = right(readings, words)
+    rights = right(readings, words)
     pairs = {"place_right": ("place", "pattern"), "subject_right": ("shape", "colour")}
     return {
-        name: int(all(found[kind] for kind in kinds)) if all(kind in found for kind in kinds) else None for name, kinds in pairs.items()
+        name: int(all(rights[kind] for kind in kinds)) if all(kind in rights for kind in kinds) else None for name, kinds in pairs.items()
     }

@@ -2,7 +2,7 @@
 
     run = record(backbone, policy, prompts, seed=0, blocks=40)
     moment = judge(run, layer=3, block=20)            # one choice: scores of every rule, and the truth
-    found = kept.compare([run])                       # recall@K of every rule by prompt (`eval.figures.recorded.recall_at_k`)
+    compared = recall_at_k.compare([run])             # recall@K of every rule by prompt
 
 A choice is made before block b out of the 18 frames that end 3 frames before it. The rules are the project's own equations
 (`echo.memory.compression`). The truth is softmax attention that the queries of blocks b + 1 .. b + ahead pay to those frames' clean
@@ -114,8 +114,8 @@ class RecordedRun:
                     memory.observe(each, recorder.plans[block], recorder.queries(each, block)[-1], k, k)
                 memory.scene_frames += geometry.frames_per_block
             self._statistics = memory
-        found = self._statistics.layers[layer]
-        return found.centre_BHC, found.magnitude_BHC
+        statistics = self._statistics.layers[layer]
+        return statistics.centre_BHC, statistics.magnitude_BHC
 
 
 def record(

@@ -40,15 +40,15 @@ def policy(name: str) -> Policy:
 
 def prompts_of(task: str, backbone: str, count: int) -> list[Prompt]:
     """The first prompts of a task. Raises ValueError for more than it has."""
-    found = load_prompts(ROOT / prompt_set(task, backbone))
-    if count > len(found):
-        raise ValueError(f"prompts={count}: task {task} has {len(found)}; nearest is {len(found)}")
-    return list(found[:count])
+    prompts = load_prompts(ROOT / prompt_set(task, backbone))
+    if count > len(prompts):
+        raise ValueError(f"prompts={count}: task {task} has {len(prompts)}; nearest is {len(prompts)}")
+    return list(prompts[:count])
 
 
 def prompt_of(task: str, backbone: str, wanted: str) -> Prompt:
     """A task's prompt by its id, the first by default. Raises ValueError for an id that there is not."""
-    found = {prompt.id: prompt for prompt in load_prompts(ROOT / prompt_set(task, backbone))}
-    if wanted and wanted not in found:
-        raise ValueError(f"prompt={wanted}: task {task} has none of this id; nearest is {nearest(wanted, list(found))}")
-    return found[wanted or next(iter(found))]
+    prompts = {prompt.id: prompt for prompt in load_prompts(ROOT / prompt_set(task, backbone))}
+    if wanted and wanted not in prompts:
+        raise ValueError(f"prompt={wanted}: task {task} has none of this id; nearest is {nearest(wanted, list(prompts))}")
+    return prompts[wanted or next(iter(prompts))]

@@ -71,17 +71,17 @@ def measures(moment: Moment, counts: Sequence[int]) -> dict[str, dict[str, Tenso
     """By rule: `recall`, `mass`, `by_head` [B], `by_age` [B, A], `curve` [B, counts] of one choice."""
     keep, all_heads = moment.keep, moment.later.mean(1).flatten(1)
     per_head, ages = moment.later.flatten(2), moment.truth.mean(2).flatten(2)
-    found = {}
+    by_rule = {}
     for name, score_BTS in moment.scores.items():
         score, heads = score_BTS.flatten(1), moment.by_head[name].flatten(2).transpose(0, 1)
-        found[name] = {
+        by_rule[name] = {
             "recall": recall(score, all_heads, keep),
             "mass": caught(score, all_heads, keep),
             "by_head": recall(heads, per_head, keep).mean(1),
             "by_age": recall(score.expand_as(ages), ages, keep).T,
             "curve": torch.stack([recall(score, all_heads, count) for count in counts], 1),
         }
-    return found
+    return by_rule
 
 
 def compare(runs: Iterable[RecordedRun], every: int = 4, truth: LaterAttention | None = None) -> Comparison:

@@ -91,13 +91,13 @@ def film(backbone: VideoModel, policy: Policy, prompt: Prompt, seed: int, scenes
         raise ValueError(
             f"scenes={scenes}: prompt {prompt.id} has {len(prompt.scenes)}; nearest is {min(max(1, scenes), len(prompt.scenes))}"
         )
-    script, found = check(backbone, policy, prompt), list[Rollout]()
+    script, rollouts = check(backbone, policy, prompt), list[Rollout]()
     starts = (*(start.block for start in script.starts), script.blocks)[: scenes + 1]
     stream, pictures = backbone.codec.stream(), list[Images]()
     sources, fades = list[RecallSource](), dict[int, list[Tensor]]()
     with torch.inference_mode():
-        for block in generate(backbone, policy, [prompt], seed, watch=found.append):
-            memory = found[0].memory
+        for block in generate(backbone, policy, [prompt], seed, watch=rollouts.append):
+            memory = rollouts[0].memory
             assert isinstance(memory, EchoMemory)
             size = len(block.plan.queries)
             decoded = stream.decode(block.latents)[0].cpu().numpy()
@@ -110,27 +110,27 @@ def film(backbone: VideoModel, policy: Policy, prompt: Prompt, seed: int, scenes
     return RecordedFilm(prompt.id, np.stack(pictures), starts, sources, _fades(fades, script, policy), backbone.geometry)
 
 
-def _fade(memory: EchoMemory, policy: Echo, script: Script, block: Block, found: dict[int, list[Tensor]]) -> None:
+def _fade(memory: EchoMemory, policy: Echo, script: Script, block: Block, weights_by_scene: dict[int, list[Tensor]]) -> None:
     """Note the weights that the block attended with; the memory now has those of the next one."""
     start, tokens = script.starts[block.scene], memory.geometry.tokens_per_frame
     if not block.plan.faded or start.transition is None:
         return
     if block.index == start.block:
         shape = (memory.geometry.layers, block.plan.faded, tokens)
-        found[block.scene] = [torch.full(shape, policy.fading(start.transition).weight)]
+        weights_by_scene[block.scene] = [torch.full(shape, policy.fading(start.transition).weight)]
     after = torch.stack([one[0] for one in memory.fade if one is not None])
-    found[block.scene].append(after.float().cpu().unflatten(1, (block.plan.faded, tokens)))
+    weights_by_scene[block.scene].append(after.float().cpu().unflatten(1, (block.plan.faded, tokens)))
 
 
-def _fades(found: dict[int, list[Tensor]], script: Script, policy: Echo) -> list[Fade]:
+def _fades(weights_by_scene: dict[int, list[Tensor]], script: Script, policy: Echo) -> list[Fade]:
     made = []
-    for scene, weights in found.items():
+    for scene, weights in weights_by_scene.items():
         start = script.starts[scene]
         assert start.transition is not None
-        kept = weights[: policy.fading(start.transition).blocks]  # what stands behind the last block is dropped, never attended with
-        recent = kept[0].shape[1] - 1
+        attended = weights[: policy.fading(start.transition).blocks]  # what stands behind the last block is dropped, never attended with
+        recent = attended[0].shape[1] - 1
         names = ("recall frame", *(f"{back} before" for back in range(recent, 0, -1)))
-        made.append(Fade(scene, start.transition, start.block, names, torch.stack(kept)))
+        made.append(Fade(scene, start.transition, start.block, names, torch.stack(attended)))
     return made
 
 
@@ -152,8 +152,8 @@ def _source(memory: EchoMemory, policy: Echo, script: Script, scene: int, starts
             "first": recall.fuse(keys, alpha, 1.0), "crucial": recall.fuse(keys, recall.crucial(alpha), 0.0),
             "fused": recall.fuse(keys, alpha, 0.0), "kept": recall.fuse(keys, alpha, base),
         }  # fmt: skip
-        for name, kept in ways.items():
-            near = fn.cosine_similarity(all_keys.flatten(-2).float(), kept.flatten(-2).float().unsqueeze(1), dim=-1)
+        for name, fused in ways.items():
+            near = fn.cosine_similarity(all_keys.flatten(-2).float(), fused.flatten(-2).float().unsqueeze(1), dim=-1)
             likeness[name].append(float(near.mean()))
     means = {name: sum(values) / len(values) for name, values in likeness.items()}
     return RecallSource(scene, tuple(frames), torch.stack(alphas).cpu(), torch.stack(shares).cpu(), means)

@@ -22,19 +22,19 @@ END: Final = "<|endoftext|>"
 _MERGES: Final = SIZE - 2 * 256 - 2
 
 
-def find(beside: Path | None = None) -> Path:
-    """The file of word pieces: in the folder `beside` or one near it, else in an installed `clip` package (which is not imported).
+def find(near: Path | None = None) -> Path:
+    """The file of word pieces: in the folder `near` or one around it, else in an installed `clip` package (which is not imported).
 
     Raises ValueError naming the file and where it was looked for.
     """
     spec = find_spec("clip")
-    around = (beside, *beside.absolute().parents[:2]) if beside else ()
-    folders = [place for near in around for place in (near, *(path.parent for path in sorted(near.glob(f"*/{VOCABULARY}"))))]
+    around = (near, *near.absolute().parents[:2]) if near else ()
+    folders = [place for parent in around for place in (parent, *(path.parent for path in sorted(parent.glob(f"*/{VOCABULARY}"))))]
     folders += [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
     for folder in folders:
         if (folder / VOCABULARY).is_file():
             return folder / VOCABULARY
-    where = f"not in {beside} and " if beside else ""
+    where = f"not in {near} and " if near else ""
     raise ValueError(f"text needs {VOCABULARY}: {where}no installed clip package has it: {INSTALL}")
 
 
@@ -56,8 +56,8 @@ class Tokenizer:
         rows = [self._tokenizer(clean(prompt)).input_ids for prompt in prompts]
         tokens = torch.zeros(len(rows), context, dtype=torch.long)
         for row, ids in zip(tokens, rows):
-            kept = ids if len(ids) <= context else [*ids[: context - 1], ids[-1]]
-            row[: len(kept)] = torch.tensor(kept)
+            fitting = ids if len(ids) <= context else [*ids[: context - 1], ids[-1]]
+            row[: len(fitting)] = torch.tensor(fitting)
         return tokens, tuple(max(0, len(ids) - context) for ids in rows)
 
 

@@ -80,12 +80,12 @@ def digest(path: Path) -> str:
     if not path.is_file():
         raise ValueError(f"no weights at {path}; `python -m data.download eval=vbench` fetches them")
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     published = any(path.name in names for names in FILES.values())
     named = NAMED_AFTER.search(path.name) if published else None
-    if named and not found.startswith(named[1]):
-        raise ValueError(f"{path}: its name says that its sha256 starts with {named[1]}, but it starts with {found[:8]}: not that file")
-    return found
+    if named and not sha256.startswith(named[1]):
+        raise ValueError(f"{path}: its name says that its sha256 starts with {named[1]}, but it starts with {sha256[:8]}: not that file")
+    return sha256
 
 
 def read(path: Path, *, inside: str = "") -> Tensors:
@@ -110,10 +110,10 @@ def read(path: Path, *, inside: str = "") -> Tensors:
         raise ValueError(f"{path} is not a weights file that torch can read ({why}); away with it, and fetch it again") from error
     if inside and isinstance(content, Mapping) and isinstance(content.get(inside), Mapping):
         content = content[inside]
-    found = {str(name): value for name, value in content.items() if isinstance(value, Tensor)} if isinstance(content, Mapping) else {}
-    if not found:
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)} if isinstance(content, Mapping) else {}
+    if not tensors:
         raise ValueError(f"{path} holds no tensors by name; away with it, and fetch it again")
-    return found
+    return tensors
 
 
 def _content(path: Path) -> Any:
