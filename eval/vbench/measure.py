@@ -146,7 +146,7 @@ def measure(
 ) -> dict[str, Record]:
     """Records of a video by metric: those that are there, and the others measured in one pass over its frames.
 
-    told: is told of frames that are done with.
+    progress: is told of frames that are done with.
 
     Raises ValueError that names the video for a damaged file, and video, metric and frame for an answer that is no number.
     """

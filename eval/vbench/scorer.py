@@ -76,7 +76,7 @@ class VideoScorer:
             task: a key of `eval.protocol.TASKS`.
             spans: pixel frames of the segments, the whole video long.
             texts: a sentence for each segment, or none at all, which leaves text alignment out.
-            told: is told of frames that are done with.
+            progress: is told of frames that are done with.
 
         Raises ValueError, naming the video, for what cannot be scored.
         """
