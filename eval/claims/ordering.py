@@ -201,7 +201,7 @@ def _command(words: Sequence[str]) -> list[str]:
     wanted = [claim for claim in claims() if not names or f"table{claim.table}" in names]
     findings = verdicts.find(wanted, there)
     _write(given, findings, variants.trials(findings, there), variants.effects(there), there)
-    return [*summary(findings), *(f"{task}: {line}" for task, found in there.items() for line in left_out(found))]
+    return [*summary(findings), *(f"{task}: {line}" for task, task_rows in there.items() for line in left_out(task_rows))]
 
 
 def _write(given: Mapping[str, str], findings: Sequence[Finding], trials: Sequence[Trial], effects: Sequence[Effect], there: Rows) -> None:

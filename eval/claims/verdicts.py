@@ -22,7 +22,7 @@ Rows = Mapping[str, Sequence[Row]]
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim of the paper beside what the store says.
+    """A claim of the paper and what the store says of it.
 
     task, first, second, metric: our names, rows with their backbones. difference: first minus second; None where the store has
     none. why: what the store lacks, or what stands in for what; empty if nothing. lacks: rows that are not in the store.

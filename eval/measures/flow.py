@@ -20,8 +20,8 @@ ITERATIONS = 2
 def flow_between(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> Flow:
     """Where each pixel of grey frame `before` [H, W] has gone in `after`: (x, y) in pixels, float32 [H, W, 2]."""
     start = np.zeros((*before.shape, 2), dtype=np.float32)
-    found = cv2.calcOpticalFlowFarneback(before, after, start, 0.5, LEVELS, WINDOW_PX, ITERATIONS, 5, 1.1, 0)
-    return np.asarray(found, dtype=np.float32)
+    flow = cv2.calcOpticalFlowFarneback(before, after, start, 0.5, LEVELS, WINDOW_PX, ITERATIONS, 5, 1.1, 0)
+    return np.asarray(flow, dtype=np.float32)
 
 
 def middle_frame(before: NDArray[np.uint8], after: NDArray[np.uint8], flow: Flow) -> NDArray[np.float32]:

@@ -13,11 +13,11 @@ from scipy import stats
 from eval.stats.statistics import LEVEL, Difference, Estimate, tested
 
 RESAMPLES = 2000
-Given = tuple[str, str]
+Rated = tuple[str, str]
 """Rater and video."""
 
 
-def two_way(values: Mapping[Given, float]) -> Estimate | None:
+def two_way(values: Mapping[Rated, float]) -> Estimate | None:
     """Mean of ratings and its 95 % interval, clustered by rater and by video.
 
     Raters differ in strictness and videos in quality, so that neither the ratings of a rater nor those of a video are independent.
@@ -47,17 +47,17 @@ def two_way(values: Mapping[Given, float]) -> Estimate | None:
     return Estimate(mean, half, len(values), len(videos), len(raters), freedom)
 
 
-def _variance(values: Mapping[Given, float], mean: float, side: int, clusters: int) -> float:
+def _variance(values: Mapping[Rated, float], mean: float, side: int, clusters: int) -> float:
     sums: dict[str, float] = {}
     for key, value in values.items():
         sums[key[side]] = sums.get(key[side], 0.0) + value - mean
     return clusters / (clusters - 1) * math.fsum(total**2 for total in sums.values()) / len(values) ** 2
 
 
-def paired(values: Mapping[Given, float], reference: Mapping[Given, float]) -> Difference | None:
+def paired(values: Mapping[Rated, float], reference: Mapping[Rated, float]) -> Difference | None:
     """What a rater gives to one method's video more than to the other's, over raters and videos that have both; None if there is none."""
-    found = two_way({key: value - reference[key] for key, value in values.items() if key in reference})
-    return None if found is None else tested(found)
+    mean = two_way({key: value - reference[key] for key, value in values.items() if key in reference})
+    return None if mean is None else tested(mean)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from eval.stats.statistics import half_width
@@ -42,27 +43,12 @@ def curve(series: Series, window: int) -> Curve:
         raise ValueError("a curve needs a video")
     if window < 1 or window % 2 == 0:
         raise ValueError(f"window={window}: an odd number of blocks, nearest is {max(1, window + 1)}")
-    length = max(len(values) for values in series.values())
-    prompts = sorted({prompt for prompt, _ in series})
-    sums, counts = np.zeros((len(prompts), length)), np.zeros((len(prompts), length))
-    for (prompt, _), values in sorted(series.items()):
-        known = np.array([value is not None for value in values] + [False] * (length - len(values)))
-        filled = np.array([value or 0.0 for value in values] + [0.0] * (length - len(values)))
-        here = _moving(known.astype(float), window)
-        with np.errstate(invalid="ignore"):
-            smooth = np.where(here > 0, _moving(filled, window) / here, 0.0)
-        sums[prompts.index(prompt)] += smooth
-        counts[prompts.index(prompt)] += here > 0
-    there = counts.sum(axis=0) > 0
-    mean, half = np.full(length, np.nan), np.full(length, np.nan)
-    mean[there] = sums.sum(axis=0)[there] / counts.sum(axis=0)[there]
-    half[there] = half_width(sums[:, there], counts[:, there], RESAMPLES)
-    return Curve(mean, half, len(series), len(prompts), len({seed for _, seed in series}))
-
-
-def _moving(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Sum over a centred window, which is cut off at both ends."""
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    index, half = np.arange(len(values)), window // 2
-    summed: NDArray[np.float64] = total[np.minimum(index + half + 1, len(values))] - total[np.maximum(index - half, 0)]
-    return summed
+    index = range(max(map(len, series.values())))
+    videos = pd.DataFrame({unit: pd.Series(values, range(len(values)), dtype=float) for unit, values in sorted(series.items())}, index)
+    prompts = videos.rolling(window, center=True, min_periods=1).mean().T.groupby(level=0)
+    sums, counts = prompts.sum().to_numpy(), prompts.count().to_numpy().astype(float)
+    known = counts.sum(axis=0) > 0
+    mean, half = np.full(len(index), np.nan), np.full(len(index), np.nan)
+    mean[known] = sums.sum(axis=0)[known] / counts.sum(axis=0)[known]
+    half[known] = half_width(sums[:, known], counts[:, known], RESAMPLES)
+    return Curve(mean, half, len(series), len(sums), len({seed for _, seed in series}))

@@ -52,12 +52,12 @@ def estimate(values: Mapping[Unit, float] | Values) -> Estimate | None:
     Returns:
         None if there is no value.
     """
-    given = values if isinstance(values, Values) else Values.of(values)
-    if not len(given):
+    scores = values if isinstance(values, Values) else Values.of(values)
+    if not len(scores):
         return None
-    half, freedom = _half(given), float(effective(given.frame.counts)) - 1
-    mean = math.fsum(given.sums) / len(given)
-    return Estimate(mean, None if math.isnan(half) else half, len(given), len(given.sums), given.frame.seeds, freedom)
+    half, freedom = _half(scores), float(effective(scores.frame.counts)) - 1
+    mean = math.fsum(scores.sums) / len(scores)
+    return Estimate(mean, None if math.isnan(half) else half, len(scores), len(scores.sums), scores.frame.seeds, freedom)
 
 
 def effective(counts: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -142,26 +142,26 @@ def difference(values: Mapping[Unit, float] | Values, reference: Mapping[Unit, f
     Returns:
         None if no video is in both.
     """
-    own, other = (given if isinstance(given, Values) else Values.of(given) for given in (values, reference))
-    found = estimate(own.less(other))
-    return None if found is None else tested(found)
+    own, other = (scores if isinstance(scores, Values) else Values.of(scores) for scores in (values, reference))
+    mean = estimate(own.less(other))
+    return None if mean is None else tested(mean)
 
 
-def tested(found: Estimate) -> Difference:
+def tested(mean: Estimate) -> Difference:
     """A mean of differences with the p value of the t statistic that its interval has."""
-    if found.half_width is None:
-        return Difference(found, None)
-    if found.half_width == 0:
-        return Difference(found, 1.0 if found.mean == 0 else 0.0)
-    statistic = abs(found.mean) / found.half_width * stats.t.ppf((1 + LEVEL) / 2, found.freedom)
-    return Difference(found, float(2 * stats.t.sf(statistic, found.freedom)))
+    if mean.half_width is None:
+        return Difference(mean, None)
+    if mean.half_width == 0:
+        return Difference(mean, 1.0 if mean.mean == 0 else 0.0)
+    statistic = abs(mean.mean) / mean.half_width * stats.t.ppf((1 + LEVEL) / 2, mean.freedom)
+    return Difference(mean, float(2 * stats.t.sf(statistic, mean.freedom)))
 
 
-def detectable(found: Estimate, rows: int) -> float | None:
-    """The true difference that would be told apart from none with `POWER`, by the test of `difference` at Holm's first step.
+def detectable(mean: Estimate, rows: int) -> float | None:
+    """The true difference that would be distinguished from none with `POWER`, by the test of `difference` at Holm's first step.
 
     Args:
-        found: a paired difference; its own spread over prompts is taken for the true one.
+        mean: of paired differences; its own spread over prompts is taken for the true one.
         rows: differences that the correction is over; the first step asks for p < ALPHA / rows, so it is the strictest.
 
     Returns:
@@ -169,9 +169,9 @@ def detectable(found: Estimate, rows: int) -> float | None:
 
     The statistic of a true difference d follows a noncentral t with noncentrality d over its standard error.
     """
-    if found.half_width is None:
+    if mean.half_width is None:
         return None
-    return _noncentrality(found.freedom, max(1, rows)) * found.half_width / float(stats.t.ppf((1 + LEVEL) / 2, found.freedom))
+    return _noncentrality(mean.freedom, max(1, rows)) * mean.half_width / float(stats.t.ppf((1 + LEVEL) / 2, mean.freedom))
 
 
 @lru_cache(maxsize=256)

@@ -22,12 +22,12 @@ from eval.tables.grid import DECIMALS, Cell, Gap, Grid, Row
 REFERENCES = ("echo", "longlive_echo")
 """Presets that the other rows are compared with; without any of them it is the first row."""
 DEFAULTS = {"backbone.dtype": "float32", "backbone.threads": 1, "batch": 1, "duration_scale": 1.0, "noise.repeat_initial": False}
-"""Settings of a run beside its method's; other values than these are always told."""
+"""Settings of a run other than its method's; values that differ from these always stand in the caption."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a table shows beside its rows. title: of an experiment. dimensions: its columns; the task's own where there are none.
+    """What a table shows, besides its rows. title: of an experiment. dimensions: its columns; the task's own where there are none.
 
     rules: definitions that come before the usual ones (`eval.metrics.RULES`).
     """
@@ -38,7 +38,7 @@ class Look:
 
 
 def look_of(experiment: str | None, rules: Sequence[str] = ()) -> Look:
-    """What `table:` of `conf/experiment/<name>.yaml` says; rules given here come before its own.
+    """What `table:` of `conf/experiment/<name>.yaml` says; `rules` come before its own.
 
     Raises:
         ValueError: for a dimension or a definition that there is not.
@@ -58,7 +58,7 @@ def grid_of(block: Block, blocks: Sequence[Block], ordered: bool = True, look: L
 
     Args:
         block: its rows.
-        blocks: all blocks of the same table, from which it must be told.
+        blocks: all blocks of the same table, from which the caption must distinguish it.
         ordered: rows in the order in which they were asked for; else by name.
         look: what it shows.
     """
@@ -72,8 +72,8 @@ def grid_of(block: Block, blocks: Sequence[Block], ordered: bool = True, look: L
     parts = [None if entry.calibration else entry.section for entry in entries]
     cells = [_column(entries, references, parts, column, len(asked)) for column in columns]
     rows = [_row(entry, block, cells) for entry, cells in zip(entries, zip(*cells))]
-    told = {id(entry): (row.name, row.section) for entry, row in zip(entries, rows)}
-    pairs = [told.get(id(other), ("", "")) for other in references]
+    names_of = {id(entry): (row.name, row.section) for entry, row in zip(entries, rows)}
+    pairs = [names_of.get(id(other), ("", "")) for other in references]
     backbones = {entry.section: entry.weights for entry in entries if not entry.calibration}
     return Grid(
         task=task,
@@ -97,13 +97,13 @@ def merged(title: str, grids: Sequence[Grid]) -> Grid:
     """
     if len(grids) == 1:
         return dataclasses.replace(grids[0], title=f"{title}: {grids[0].title}" if title else grids[0].title)
-    found: dict[str, Column] = {}
+    shown: dict[str, Column] = {}
     for grid in sorted(grids, key=lambda grid: -len(grid.columns)):
         for column in grid.columns:
-            known = found.setdefault(column.dimension, column)
+            known = shown.setdefault(column.dimension, column)
             if known.kind != column.kind:
-                found[column.dimension] = Column(column.dimension, "")
-    columns = tuple(found.values())
+                shown[column.dimension] = Column(column.dimension, "")
+    columns = tuple(shown.values())
     rules = {grid.rule: [other.title for other in grids if other.rule == grid.rule] for grid in grids}
     return Grid(
         task=" ".join(grid.task for grid in grids),
@@ -150,8 +150,8 @@ def _references(entries: Sequence[Entry]) -> list[Entry | None]:
         if entry.preset in REFERENCES:
             of_section.setdefault(entry.section, entry)
     general = next(iter(of_section.values()), entries[0])
-    found = [None if entry.calibration else of_section.get(entry.section, general) for entry in entries]
-    return [None if other is entry else other for entry, other in zip(entries, found)]
+    others = [None if entry.calibration else of_section.get(entry.section, general) for entry in entries]
+    return [None if other is entry else other for entry, other in zip(entries, others)]
 
 
 def _column(

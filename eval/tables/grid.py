@@ -21,7 +21,7 @@ class Gap:
     """What a cell has more than the reference row's, on the same prompts and seeds.
 
     p: of no difference, after Holm's correction over the rows of the column; None where unknown.
-    detectable: the true difference that would be told apart from none with a power of 80 %; None where unknown.
+    detectable: the true difference that would be distinguished from none with a power of 80 %; None where unknown.
     """
 
     estimate: Estimate
@@ -30,7 +30,7 @@ class Gap:
 
     @property
     def certain(self) -> bool:
-        """Whether the difference is told apart from none."""
+        """Whether the difference is distinguished from none."""
         return self.p is not None and self.p < ALPHA
 
 
@@ -67,7 +67,7 @@ class Printed(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """A preset, told from its like by the settings that differ.
+    """A preset, distinguished from its like by the settings that differ.
 
     section: label of its backbone, or "calibration". reference: name of the row that its differences are to, "" if none.
     reference_section: that row's. failed, unscored, absent: videos asked for that ended in an error, are made and not scored, are not made.

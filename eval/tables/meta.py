@@ -1,4 +1,4 @@
-"""What stands behind a table, for machines: units, definitions, hashes and commits, as `<table>.meta.json` beside it."""
+"""What stands behind a table, for machines: units, definitions, hashes and commits, as `<table>.meta.json`."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def columns(shown: Iterable[Column]) -> list[dict[str, Any]]:
 def _row(row: Row) -> dict[str, Any]:
     if row.source:
         return {"preset": row.preset, "published": row.source}
-    told = ("preset", "variant", "videos", "failed", "absent", "unscored", "reference", "reference_section")
-    return {"backbone": row.section, "weights": row.weights} | {key: getattr(row, key) for key in told} | {"runs": sorted(row.runs)}
+    facts = ("preset", "variant", "videos", "failed", "absent", "unscored", "reference", "reference_section")
+    return {"backbone": row.section, "weights": row.weights} | {key: getattr(row, key) for key in facts} | {"runs": sorted(row.runs)}
 
 
 def _backbone(entry: Entry) -> dict[str, Any]:
@@ -100,11 +100,11 @@ def _backbone(entry: Entry) -> dict[str, Any]:
 
 def commits(entries: Iterable[Entry]) -> dict[str, int]:
     """How many attempts, of those that numbers are of, were made by each commit; "-changed" where the code differed from it."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for path, attempt in {pair for entry in entries for pair in entry.attempts}:
         commit = _commit(f"{path}/attempts/{attempt}.json")
-        found[commit] = found.get(commit, 0) + 1
-    return dict(sorted(found.items()))
+        counts[commit] = counts.get(commit, 0) + 1
+    return dict(sorted(counts.items()))
 
 
 def _commit(path: str) -> str:

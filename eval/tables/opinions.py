@@ -135,7 +135,7 @@ def table(name: str, ratings: str, scorer: str = "") -> tuple[list[Grid], dict[s
         "notes": captions.notes(grid),
         "ratings": {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "simulated": bool(scorer)},
         "columns": told_columns(grid.columns),
-        "agreement": {criterion: _plain(found) for criterion, found in agreements.items() if found},
+        "agreement": {criterion: _plain(alpha) for criterion, alpha in agreements.items() if alpha},
         "statistics": {"interval": "two-way clustered by rater and video", "agreement": "Krippendorff's alpha, ordinal"},
     }
     return [grid], behind
@@ -202,15 +202,15 @@ def _rows(ratings: Sequence[Rating], columns: Sequence[Column], asked: int) -> I
         yield replace(row, reference=reference, reference_section=section)
 
 
-def _plain(found: Agreement) -> dict[str, float | None]:
+def _plain(agreed: Agreement) -> dict[str, float | None]:
     """For JSON, which has no NaN."""
-    return {key: None if math.isnan(value) else value for key, value in vars(found).items()}
+    return {key: None if math.isnan(value) else value for key, value in vars(agreed).items()}
 
 
 def _agreed(agreements: Mapping[str, Agreement | None]) -> str:
     words = [
-        f"{name.replace('_', ' ')} {found.alpha:.2f} [{found.low:.2f}, {found.high:.2f}]" if found else f"{name.replace('_', ' ')} unknown"
-        for name, found in agreements.items()
+        f"{name.replace('_', ' ')} {one.alpha:.2f} [{one.low:.2f}, {one.high:.2f}]" if one else f"{name.replace('_', ' ')} unknown"
+        for name, one in agreements.items()
     ]
     scale = "Krippendorff's alpha, ordinal; 1 is perfect, 0 chance; 95 % interval over videos"
     return f"Agreement between raters ({scale}): {', '.join(words)}."

@@ -57,9 +57,9 @@ def _preset(number: Number) -> str | None:
     return PEOPLE.get(number.method) if number.table in RATED else ours("method", number.method, number.table)
 
 
-def _first(found: Sequence[Number]) -> list[Number]:
+def _first(printed: Sequence[Number]) -> list[Number]:
     """Of several tables that print a row, the first."""
-    return [number for number in found if number.table == found[0].table]
+    return [number for number in printed if number.table == printed[0].table]
 
 
 def _row(row: Row, own: Sequence[Number], columns: Sequence[Column]) -> Row:

@@ -67,14 +67,14 @@ PRINTED = (
 def read(path: Path) -> dict[str, Any]:
     """A bench file. Raises ValueError for a file that is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        bench = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise ValueError(f"bench={path}: no such file; python -m jobs.bench.command backbone=self_forcing makes one") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"bench={path}: not JSON ({error.msg} in line {error.lineno})") from None
-    if not isinstance(found, dict) or found.get("what") != "speed":
+    if not isinstance(bench, dict) or bench.get("what") != "speed":
         raise ValueError(f'bench={path}: not a speed measurement of jobs.bench.command; nearest is a file whose "what" is "speed"')
-    return found
+    return bench
 
 
 def newest(folder: Path = FOLDER) -> Path:
@@ -159,12 +159,12 @@ def as_csv(bench: Mapping[str, Any]) -> str:
     """One table: a line for each measured method, then for each published speed; `kind` tells them apart."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    told = ("backbone", "weights", "geometry", "device", "device_name", "dtype", "kernel", "compile", "window")
-    writer.writerow(["kind", "method", *told, *(key for key, *_ in COLUMNS), "fps", "published_block_ms", "remark", "source"])
+    facts = ("backbone", "weights", "geometry", "device", "device_name", "dtype", "kernel", "compile", "window")
+    writer.writerow(["kind", "method", *facts, *(key for key, *_ in COLUMNS), "fps", "published_block_ms", "remark", "source"])
     for row in rows_of(bench):
         cells = ["" if row.values[key] is None else f"{row.values[key]:.4f}" for key, *_ in COLUMNS]
         writer.writerow(
-            ["measured", row.method, *(bench[name] for name in told), *cells, f"{row.values['fps_dit']:.4f}", "", "", "jobs.bench.command"]
+            ["measured", row.method, *(bench[name] for name in facts), *cells, f"{row.values['fps_dit']:.4f}", "", "", "jobs.bench.command"]
         )
     for s in speeds():
         device = ["", "", "", "", s.hardware, "", "", "", ""]

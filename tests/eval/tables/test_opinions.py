@@ -8,7 +8,6 @@ import json
 import numpy as np
 import pytest
 
-from eval.stats import agreement
 from eval.tables import command, opinions
 from tests.helpers import raters
 from tests.helpers.stores import put
@@ -80,40 +79,6 @@ def test_ratings_must_be_given(tmp_path, capsys):
     for words, part in cases:
         assert command.main([*words, f"store={tmp_path}"]) == 1
         assert part in capsys.readouterr().err
-
-
-def test_interval_is_that_of_the_wider_side():
-    """Where videos alone differ it is the t interval of their means, where raters alone differ it is that of theirs."""
-    from scipy import stats
-
-    effects = np.random.default_rng(1).normal(3, 0.7, 12)
-    for side in (0, 1):
-        values = {(f"r{r}", f"v{v}"): float(effects[(r, v)[side]]) for r in range(12) for v in range(12)}
-        found = agreement.two_way(values)
-        expected = stats.t.ppf(0.975, 11) * effects.std(ddof=1) / np.sqrt(12)
-        assert found.half_width == pytest.approx(expected, rel=0.02) and found.mean == pytest.approx(effects.mean())
-    assert agreement.two_way({}) is None and agreement.two_way({("a", "v"): 1.0, ("b", "v"): 2.0}).half_width is None
-
-
-def test_agreement_on_the_example_of_its_author():
-    """Krippendorff's "Computing Krippendorff's Alpha-Reliability" (2011): four observers, twelve units, ratings missing; 0.815."""
-    observers = ("12332141 2...", "12332241 25.3", ".3332342 251.", "12332441 251.")
-    columns = zip(*(line.replace(" ", "") for line in observers))
-    units = {(f"u{index}", "x"): [int(sign) for sign in column if sign != "."] for index, column in enumerate(columns)}
-    found = agreement.krippendorff(units, (1, 2, 3, 4, 5))
-    assert found.alpha == pytest.approx(0.815, abs=5e-4) and found.units == 11
-    assert found.low < found.alpha < found.high <= 1
-
-
-def test_agreement_at_its_ends():
-    perfect = agreement.krippendorff({(f"u{i}", "x"): [i % 5 + 1] * 3 for i in range(10)}, (1, 2, 3, 4, 5))
-    assert (perfect.alpha, perfect.low, perfect.high) == (1, 1, 1)
-    chance = agreement.krippendorff(
-        {(f"u{i}", "x"): [int(x) for x in np.random.default_rng(i).integers(1, 6, 4)] for i in range(300)}, (1, 2, 3, 4, 5)
-    )
-    assert abs(chance.alpha) < 0.06 and chance.low < 0 < chance.high
-    assert agreement.krippendorff({("u", "x"): [3]}, (1, 2, 3, 4, 5)) is None
-    assert np.isnan(agreement.krippendorff({("u", "x"): [3, 3]}, (1, 2, 3, 4, 5)).alpha)
 
 
 def test_simulated_raters_follow_the_scores(tmp_path):
