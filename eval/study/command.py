@@ -114,7 +114,7 @@ def _collect(words: Sequence[str]) -> tuple[list[str], str]:
     write_ratings(path, rows)
     people, left = len(counts), len(every) - len(counts)
     summary = f"{people} rater{'s' * (people != 1)} counted, {left} file{'s' * (left != 1)} left out, {len(rows)} ratings: {path}"
-    return [*lines, summary, *(f"then: python -m eval.tables.command {table} ratings={path}" for table in tables_of(key.groups))], ""
+    return [*lines, summary, *(f"then: python -m eval.tables.command {table} ratings={path}" for table in tables_of(key))], ""
 
 
 def main(words: Sequence[str]) -> int:

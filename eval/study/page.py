@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import av
+import msgspec
 from av.bitstream import BitStreamFilterContext
 
 from eval import metrics, pages
 from eval.store.selection import Row
 from eval.study.choice import Choice, Group, Wanted
+from eval.study.files import VERSION, KeyGroup, KeyTask, KeyVideo, StudyKey
 from eval.tables.opinions import CRITERIA, POINTS
 
-VERSION = 1
-"""Of keys and of answers."""
 ENDS = ("worst", "best")
 FOCUS = {
     "long": ("Long video", "One scene from beginning to end. Watch whether the end still holds what the beginning showed."),
@@ -59,11 +59,12 @@ class Placed:
     group: Group
     names: dict[str, Row]
 
-    def told(self) -> dict[str, Any]:
+    @property
+    def key(self) -> KeyGroup:
         """As the key has it."""
         group = self.group
-        videos = {name: {"backbone": row.backbone, "method": row.preset, "label": row.label} for name, row in self.names.items()}
-        return {"task": group.task, "prompt": group.prompt, "seed": group.seed, "seconds": group.seconds, "videos": videos}
+        videos = {name: KeyVideo(row.backbone, row.preset, row.label) for name, row in self.names.items()}
+        return KeyGroup(group.task, group.prompt, group.seed, group.seconds, videos)
 
 
 def focus(task: str) -> tuple[str, str]:
@@ -103,7 +104,7 @@ def write(choices: Sequence[Choice], wanted: Wanted, folder: Path, key: Path, co
         study = secrets.token_hex(8)
         page = hashlib.sha256(_page(shown, study, "", contact).encode()).hexdigest()[:12]
         (beside / "index.html").write_text(_page(shown, study, page, contact), encoding="utf-8")
-        content = _key(choices, wanted, placed) | {"study": study, "page": page}
+        content = msgspec.to_builtins(_key(choices, wanted, placed, study, page))
         _same_times(beside)
         key.parent.mkdir(parents=True, exist_ok=True)
         with key.open("x", encoding="utf-8") as file:  # never over another key
@@ -167,19 +168,18 @@ def _shown(choices: Sequence[Choice], placed: Mapping[str, Placed]) -> dict[str,
     tasks = []
     for choice in choices:
         name, look = focus(choice.task)
-        own = [_one(key, placed[key]) for key in sorted(placed) if placed[key].group.task == choice.task]
+        own = []
+        for key in sorted(placed):
+            group, form = placed[key].group, placed[key].group.form
+            if group.task == choice.task:
+                scenes = [{"at": start, "text": text} for start, text in group.scenes]
+                size = {"frames": form.frames, "fps": form.fps, "width": form.width, "height": form.height}
+                own.append({"id": key, "scenes": scenes, "videos": sorted(placed[key].names)} | size)
         tasks.append({"id": choice.task, "name": name, "focus": look, "groups": own})
     criteria = [
         {"id": name, "name": name.replace("_", " ").capitalize(), "asked": question} for name, question in metrics.criteria().items()
     ]
     return {"v": VERSION, "points": list(POINTS), "ends": list(ENDS), "criteria": criteria, "tasks": tasks}
-
-
-def _one(name: str, placed: Placed) -> dict[str, Any]:
-    form = placed.group.form
-    scenes = [{"at": start, "text": text} for start, text in placed.group.scenes]
-    size = {"frames": form.frames, "fps": form.fps, "width": form.width, "height": form.height}
-    return {"id": name, "scenes": scenes, "videos": sorted(placed.names)} | size
 
 
 def _page(shown: Mapping[str, Any], study: str, page: str, contact: str) -> str:
@@ -188,27 +188,21 @@ def _page(shown: Mapping[str, Any], study: str, page: str, contact: str) -> str:
     return pages.render("study.html", data=data, contact=contact, minutes=minutes)
 
 
-def _key(choices: Sequence[Choice], wanted: Wanted, placed: Mapping[str, Placed]) -> dict[str, Any]:
-    tasks = {
-        choice.task: {
-            "methods": [row.name for row in choice.rows],
-            "not in the store": list(choice.absent),
-            "prompts drawn from": choice.candidates,
-        }
-        for choice in choices
-    }
+def _key(choices: Sequence[Choice], wanted: Wanted, placed: Mapping[str, Placed], study: str, page: str) -> StudyKey:
     lot = f"numpy default_rng([draw, crc32(task)]).permutation over sorted (prompt, seed), the first {wanted.groups} prompts of one form"
-    return {
-        "v": VERSION,
-        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "store": str(wanted.store.resolve()),
-        "seeds": list(wanted.seeds),
-        "draw": wanted.draw,
-        "lot": lot,
-        "criteria": list(CRITERIA),
-        "tasks": tasks,
-        "groups": {name: one.told() for name, one in placed.items()},
-    }
+    return StudyKey(
+        v=VERSION,
+        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        store=str(wanted.store.resolve()),
+        seeds=wanted.seeds,
+        draw=wanted.draw,
+        lot=lot,
+        criteria=CRITERIA,
+        tasks={choice.task: KeyTask([row.name for row in choice.rows], list(choice.absent), choice.candidates) for choice in choices},
+        groups={name: one.key for name, one in placed.items()},
+        study=study,
+        page=page,
+    )
 
 
 def _same_times(folder: Path) -> None:

@@ -316,7 +316,7 @@ def broken(key: dict, sent: Path) -> dict[str, str]:
     put(sent / "else.json", {"hello": 1})
     return {
         "short": "missing: 1 of 132 answers are missing, in 1 of 12 groups",
-        "study": "study: answers to study 0000000000000000, own.key.json is of",
+        "study": "study: answers to study 0000000000000000, the key is of",
         "order": "damaged: the order is not the one",
         "seven": "damaged: text_alignment of",
         "true": "got True; a whole number from 1 to 5",
