@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -23,15 +21,10 @@ from echo.backbone.interface import latent_shape
 from echo.backbone.load import Backbone, BackboneFile, load
 from echo.noise import keyed_noise
 from echo.rollout import Rollout
+from jobs.memory.measured import resident
 
 SENTENCE = "A red ball circles over a striped meadow."
 WARM_UP_BLOCKS = 50
-
-
-def resident_mib() -> float:
-    """Resident memory of this process, MiB (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def watch(backbone: Backbone, method: str, blocks: int, bar: bool) -> tuple[list[float], list[float]]:
@@ -46,7 +39,7 @@ def watch(backbone: Backbone, method: str, blocks: int, bar: bool) -> tuple[list
         start = time.process_time()
         rollout.next()
         if index >= 0:
-            block_ms[index], memory_mib[index] = 1e3 * (time.process_time() - start), resident_mib()
+            block_ms[index], memory_mib[index] = 1e3 * (time.process_time() - start), resident("VmRSS") / 2**20
     return block_ms, memory_mib
 
 

@@ -14,23 +14,20 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from baselines.presets import make_policy
-from echo.backbone.interface import VideoModel, latent_shape
-from echo.backbone.packed import Network
+from echo.backbone.interface import VideoModel
 from echo.backbone.sizes import WanConfig
-from echo.cache.plan import Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
-from echo.noise import Noise
 from echo.rollout import Rollout
 from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT, SceneStart, Script, Transition
 from jobs.bench import flops
-from jobs.bench.overhead import AttentionOnly
+from jobs.bench.overhead import Conditions, blocks_ms, steady_from, still_noise
 from jobs.bench.stopwatch import Stopwatch, TimedNetwork
 from jobs.memory.forecast import Setup, forecast
 from jobs.memory.measured import Meter
@@ -38,17 +35,8 @@ from jobs.memory.measured import Meter
 FRAMES = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT
 """Pixel frames of a block, a video's first one aside."""
 LEAST_BLOCKS = 3
-HORIZON = 60
-"""Blocks of plans that are looked at to see when a window is full."""
 SHARES = {"steady": 0.45, "stream": 0.25, "switch": 0.30}
 """How a method's time is divided once its window is full; what a stretch leaves over, the next ones have."""
-
-
-def still_noise(geometry: Geometry, batch: int, dtype: torch.dtype, device: torch.device, draws: int) -> Noise:
-    """One block's noise, drawn once and given every time: drawing is the host's work and the same for every policy."""
-    shape = (draws, batch, *latent_shape(geometry))
-    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device=device, dtype=dtype)
-    return lambda block, draw: drawn[draw]
 
 
 def summary(values_ms: Sequence[float]) -> dict[str, Any]:
@@ -56,20 +44,6 @@ def summary(values_ms: Sequence[float]) -> dict[str, Any]:
     ordered = sorted(values_ms)
     p95 = ordered[min(len(ordered) - 1, -(-95 * len(ordered) // 100) - 1)]
     return {"median": round(statistics.median(ordered), 4), "p95": round(p95, 4), "list": [round(value, 4) for value in values_ms]}
-
-
-def steady_from(policy: Policy, geometry: Geometry) -> tuple[int, list[int]]:
-    """The first block that is like the later ones of a scene without end, and how many frames these attend to, block after block.
-
-    Windows that shrink once they were full, and come and go with each selection, are steady when they repeat themselves.
-    """
-    plans = [policy.plan(Step(block, (SceneStart(0),), geometry)) for block in range(HORIZON)]
-    lengths = [len(plan.context) + geometry.frames_per_block for plan in plans]
-    later = set(lengths[HORIZON // 2 :])
-    odd = max((block for block, length in enumerate(lengths) if length not in later), default=-1)
-    full = next(block for block, length in enumerate(lengths) if block > odd and length == max(later))
-    selects = next((block for block, plan in enumerate(plans) if plan.selection is not None), 0)
-    return max(full, selects) + 1, lengths[HORIZON // 2 :]
 
 
 @dataclass
@@ -218,12 +192,7 @@ def _first(rig: Rig, rollout: Rollout, stream: Any) -> float:
 
 def _steady(rig: Rig, rollout: Rollout, blocks: int) -> dict[str, Any]:
     """Blocks one after the other with nothing in between: each as a whole, and its passes."""
-    marks = [rig.watch.mark()]
-    for _ in range(blocks):
-        rollout.next()
-        marks.append(rig.watch.mark())
-    rig.watch.wait()
-    whole = [rig.watch.ms(start, end) for start, end in zip(marks[:-1], marks[1:])]
+    whole = blocks_ms(rollout, rig.watch, blocks)
     passes = rig.network.taken()
     size = len(passes) // blocks
     rows = [[ms for _, ms in passes[index * size : (index + 1) * size]] for index in range(blocks)]
@@ -302,7 +271,14 @@ def _overhead(rig: Rig, policy: Policy, attended: int) -> dict[str, Any]:
     The two are measured in turns, so that both meet the same machine, and of each the quieter turn counts.
     """
     base, same = make_policy({"method": "self_forcing"}), replace(rig.geometry, window_frames=attended)
-    turns = [(own_work(rig, policy, rig.geometry), own_work(rig, base, same)) for _ in range(2)]
+    backbone = rig.backbone
+    conditions = Conditions(
+        rig.watch, backbone.dtype, backbone.device, rig.batch, backbone.shared_window, backbone.schedule.draws
+    )  # fmt: skip
+    turns = []
+    for _ in range(2):
+        turns.append([conditions.own_work(*pair, 2 * LEAST_BLOCKS + 1)[0] for pair in ((policy, rig.geometry), (base, same))])
+        rig.release()
     own_ms, base_ms = (min(times) for times in zip(*turns))
     whole_ms = reference(rig, attended)
     percent = 100 * (own_ms - base_ms) / whole_ms
@@ -312,30 +288,6 @@ def _overhead(rig: Rig, policy: Policy, attended: int) -> dict[str, Any]:
         "block_ms": round(whole_ms, 4),
         "percent": round(percent, 3),
     }
-
-
-def own_work(rig: Rig, policy: Policy, geometry: Geometry) -> float:
-    """Milliseconds of a steady block without network and attention: the quietest pair of neighbours, as some work every other block."""
-    stand_in = AttentionOnly(geometry, rig.backbone.dtype).to(rig.backbone.device)
-    stand_in.states = stand_in.states.to(rig.backbone.device).repeat(1, rig.batch, 1, 1, 1)
-    noise = still_noise(geometry, rig.batch, rig.backbone.dtype, rig.backbone.device, rig.backbone.schedule.draws)
-    network = cast(Network, stand_in)  # it stands where a network does
-    rollout = Rollout(
-        network, policy, geometry, noise, batch=rig.batch, attention=lambda q, k, v: q, shared_window=rig.backbone.shared_window
-    )  # fmt: skip
-    rollout.switch(torch.zeros(1, 1, 1, device=rig.backbone.device))
-    warm, _ = steady_from(policy, geometry)
-    for _ in range(warm):
-        rollout.next()
-    marks = [rig.watch.mark()]
-    for _ in range(2 * LEAST_BLOCKS + 1):
-        rollout.next()
-        marks.append(rig.watch.mark())
-    rig.watch.wait()
-    times = [rig.watch.ms(start, end) for start, end in zip(marks[:-1], marks[1:])]
-    del rollout, network, stand_in
-    rig.release()
-    return min((a + b) / 2 for a, b in zip(times[:-1], times[1:]))
 
 
 def reference(rig: Rig, attended: int) -> float:

@@ -13,21 +13,25 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from baselines.presets import make_policy
+from echo.backbone.interface import latent_shape
 from echo.backbone.packed import Network, pack
 from echo.backbone.wan import Attend, TextStates, TimeStates, WanConfig, WanModel
+from echo.cache.plan import Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
 from echo.noise import Noise
 from echo.rollout import Rollout
-from echo.scene import Transition
+from echo.scene import SceneStart, Transition
+from jobs.bench.stopwatch import Stopwatch
 from jobs.store.provenance import cpu
 
 METHODS = (
@@ -39,6 +43,11 @@ SIZES = {
     "tiny": (Geometry(6, 6, 32, 4, 4), 768, torch.float32),
     "real": (Geometry(1, 12, 128, 30, 52), 8960, torch.bfloat16),
 }
+
+
+HOST = torch.device("cpu")
+HORIZON = 60
+"""Blocks of plans that are looked at to see when a window is full."""
 
 
 class AttentionOnly(nn.Module):
@@ -66,47 +75,71 @@ class AttentionOnly(nn.Module):
         return latents
 
 
-def zero_noise(geometry: Geometry, dtype: torch.dtype) -> Noise:
-    """No noise at all: its cost is every policy's."""
-    shape = (1, geometry.frames_per_block, geometry.latent_channels, geometry.latent_height, geometry.latent_width)
-    still = torch.zeros(shape, dtype=dtype)
-    return lambda block, draw: still
+def still_noise(geometry: Geometry, batch: int, dtype: torch.dtype, device: torch.device, draws: int) -> Noise:
+    """One block's noise, drawn once and given every time: drawing is the host's work and the same for every policy."""
+    shape = (draws, batch, *latent_shape(geometry))
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device=device, dtype=dtype)
+    return lambda block, draw: drawn[draw]
 
 
-def steady(times: list[float]) -> float:
+def steady_from(policy: Policy, geometry: Geometry) -> tuple[int, list[int]]:
+    """The first block that is like the later ones of a scene without end, and how many frames these attend to, block after block.
+
+    Windows that shrink once they were full, and come and go with each selection, are steady when they repeat themselves.
+    """
+    plans = [policy.plan(Step(block, (SceneStart(0),), geometry)) for block in range(HORIZON)]
+    lengths = [len(plan.context) + geometry.frames_per_block for plan in plans]
+    later = set(lengths[HORIZON // 2 :])
+    odd = max((block for block, length in enumerate(lengths) if length not in later), default=-1)
+    full = next(block for block, length in enumerate(lengths) if block > odd and length == max(later))
+    selects = next((block for block, plan in enumerate(plans) if plan.selection is not None), 0)
+    return max(full, selects) + 1, lengths[HORIZON // 2 :]
+
+
+def steady(times: Sequence[float]) -> float:
     """The quietest pair of neighbouring blocks: caches and clocks only ever add time, and some policies work every other block."""
     return min((a + b) / 2 for a, b in zip(times[:-1], times[1:], strict=True))
 
 
-def block_ms(rollout: Rollout, warm_up: int, blocks: int, switch: bool) -> tuple[float, float]:
-    """Milliseconds of a steady block, and of the first block after a hard switch (0 if `switch` is off)."""
-    rollout.switch(torch.zeros(1, 1, 1))
-    times = []
-    for index in range(warm_up + blocks):
-        start = time.process_time()
+def blocks_ms(rollout: Rollout, watch: Stopwatch, blocks: int) -> list[float]:
+    """Milliseconds of each of the next blocks, nothing in between."""
+    marks = [watch.mark()]
+    for _ in range(blocks):
         rollout.next()
-        if index >= warm_up:
-            times.append(1e3 * (time.process_time() - start))
-    if not switch:
-        return steady(times), 0.0
-    rollout.switch(torch.zeros(1, 1, 1), Transition.hard, None, 45)
-    start = time.process_time()
-    rollout.next()
-    return steady(times), 1e3 * (time.process_time() - start)
+        marks.append(watch.mark())
+    watch.wait()
+    return [watch.ms(start, end) for start, end in zip(marks[:-1], marks[1:])]
 
 
-def own_work(policy: Policy, geometry: Geometry, dtype: torch.dtype, blocks: int) -> tuple[float, float, int]:
-    """Milliseconds of a steady block and of a switch without network and attention; frames attended to at most."""
-    rollout = Rollout(AttentionOnly(geometry, dtype), policy, geometry, zero_noise(geometry, dtype))  # type: ignore[arg-type]
-    longest = 0
+@dataclass(frozen=True)
+class Conditions:
+    """Under which policies' own work is measured."""
 
-    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        nonlocal longest
-        longest = max(longest, k.shape[1] // geometry.tokens_per_frame)
-        return q
+    watch: Stopwatch
+    dtype: torch.dtype
+    device: torch.device
+    batch: int = 1
+    shared_window: bool = False
+    draws: int = 4
 
-    rollout.window.attention = attention  # type: ignore[method-assign]
-    return *block_ms(rollout, geometry.window_frames // geometry.frames_per_block + 2, blocks, switch=True), longest
+    def own_work(self, policy: Policy, geometry: Geometry, blocks: int) -> tuple[float, float]:
+        """Milliseconds of a steady block without network and attention, and of the first block after a hard switch."""
+        stand_in = AttentionOnly(geometry, self.dtype).to(self.device)
+        stand_in.states = stand_in.states.to(self.device).repeat(1, self.batch, 1, 1, 1)
+        noise = still_noise(geometry, self.batch, self.dtype, self.device, self.draws)
+        network = cast(Network, stand_in)  # it stands where a network does
+        rollout = Rollout(
+            network, policy, geometry, noise, batch=self.batch, attention=lambda q, k, v: q, shared_window=self.shared_window
+        )  # fmt: skip
+        text = torch.zeros(1, 1, 1, device=self.device)
+        rollout.switch(text)
+        for _ in range(steady_from(policy, geometry)[0]):
+            rollout.next()
+        own_ms = steady(blocks_ms(rollout, self.watch, blocks))
+        start = self.watch.mark()
+        rollout.switch(text, Transition.hard, None, 45)
+        rollout.next()
+        return own_ms, self.watch.ms(start, self.watch.mark())
 
 
 def network(geometry: Geometry, ffn_dim: int, dtype: torch.dtype) -> Network:
@@ -119,19 +152,18 @@ def network(geometry: Geometry, ffn_dim: int, dtype: torch.dtype) -> Network:
 
 def whole_block(geometry: Geometry, ffn_dim: int, dtype: torch.dtype, blocks: int) -> float:
     """Milliseconds of a Self-Forcing block with network and attention, the window full."""
-    rollout = Rollout(network(geometry, ffn_dim, dtype), make_policy({"method": "self_forcing"}), geometry, zero_noise(geometry, dtype))
-    full = geometry.context_frames // geometry.frames_per_block
+    rollout = processor_rollout(make_policy({"method": "self_forcing"}), geometry, ffn_dim, dtype)
     rollout.window.attention = lambda q, k, v: q  # type: ignore[method-assign] # while the window fills, its products count for nothing
     rollout.switch(torch.zeros(1, 1, 1, dtype=dtype))
-    for _ in range(full):
+    for _ in range(geometry.context_frames // geometry.frames_per_block):
         rollout.next()
     del rollout.window.attention
-    times = []
-    for _ in range(blocks):
-        start = time.process_time()
-        rollout.next()
-        times.append(1e3 * (time.process_time() - start))
-    return steady(times)
+    return steady(blocks_ms(rollout, Stopwatch(HOST), blocks))
+
+
+def processor_rollout(policy: Policy, geometry: Geometry, ffn_dim: int, dtype: torch.dtype) -> Rollout:
+    """A rollout with a network of random weights."""
+    return Rollout(network(geometry, ffn_dim, dtype), policy, geometry, still_noise(geometry, 1, dtype, HOST, 4))
 
 
 def recache_percent(method: str, geometry: Geometry, ffn_dim: int, dtype: torch.dtype) -> float | None:
@@ -139,16 +171,14 @@ def recache_percent(method: str, geometry: Geometry, ffn_dim: int, dtype: torch.
     policy = make_policy({"method": method})
     if not policy.recache_frames(geometry):
         return None
-    rollout = Rollout(network(geometry, ffn_dim, dtype), policy, geometry, zero_noise(geometry, dtype))
-    text, ratios = torch.zeros(1, 1, 1, dtype=dtype), []
+    rollout, watch = processor_rollout(policy, geometry, ffn_dim, dtype), Stopwatch(HOST)
+    text, recached = torch.zeros(1, 1, 1, dtype=dtype), []
     rollout.switch(text)
-    for index in range(24):
-        if index >= 12:
-            rollout.switch(text, Transition.hard)
-        start = time.process_time()
-        rollout.next()
-        ratios.append(1e3 * (time.process_time() - start))
-    return round(100 * (min(ratios[12:]) / min(ratios[8:12]) - 1), 1)
+    usual = blocks_ms(rollout, watch, 12)
+    for _ in range(12):
+        rollout.switch(text, Transition.hard)
+        recached += blocks_ms(rollout, watch, 1)
+    return round(100 * (min(recached) / min(usual[8:]) - 1), 1)
 
 
 @dataclass(frozen=True)
@@ -165,14 +195,21 @@ def reference(size: str, window_frames: int, blocks: int) -> Reference:
     """Measured once for each window."""
     geometry, ffn_dim, dtype = SIZES[size]
     same = replace(geometry, window_frames=window_frames)
-    own_ms, switch_ms, _ = own_work(make_policy({"method": "self_forcing"}), same, dtype, blocks)
-    return Reference(own_ms, switch_ms, whole_block(same, ffn_dim, dtype, 2 if size == "real" else blocks))
+    own = processor(dtype).own_work(make_policy({"method": "self_forcing"}), same, blocks)
+    return Reference(*own, whole_block(same, ffn_dim, dtype, 2 if size == "real" else blocks))
+
+
+def processor(dtype: torch.dtype) -> Conditions:
+    """One thread of this machine's processor."""
+    return Conditions(Stopwatch(HOST), dtype, HOST)
 
 
 def measure(method: str, size: str, blocks: int) -> dict[str, object]:
     """One row."""
     geometry, ffn_dim, dtype = SIZES[size]
-    own_ms, switch_ms, window = own_work(make_policy({"method": method}), geometry, dtype, blocks)
+    policy = make_policy({"method": method})
+    own_ms, switch_ms = processor(dtype).own_work(policy, geometry, blocks)
+    window = max(steady_from(policy, geometry)[1])
     base = reference(size, window, blocks)
     return {
         "method": method,
@@ -195,7 +232,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     try:
-        own_work(make_policy({"method": "self_forcing"}), *SIZES[options.geometry][::2], 2)  # first touches of memory count for nobody
+        geometry, _, dtype = SIZES[options.geometry]
+        processor(dtype).own_work(make_policy({"method": "self_forcing"}), geometry, 2)  # first touches of memory count for nobody
         for method in options.methods:
             print(json.dumps(measure(method, options.geometry, options.blocks)), flush=True)
     except ValueError as error:

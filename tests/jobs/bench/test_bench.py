@@ -16,7 +16,8 @@ from echo.cache.plan import Step
 from echo.rollout import Rollout
 from echo.scene import SceneStart
 from jobs.bench import command, flops, measure
-from jobs.bench.measure import LEAST_BLOCKS, Budget, steady_from, summary
+from jobs.bench.measure import LEAST_BLOCKS, Budget, summary
+from jobs.bench.overhead import steady_from
 from jobs.bench.stopwatch import Stopwatch, TimedNetwork
 from jobs.store import provenance
 from tests.helpers.policies import PRESETS
