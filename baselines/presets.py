@@ -28,17 +28,29 @@ def ablations() -> dict[str, dict[str, Any]]:
     return files
 
 
+def without_file(name: str) -> dict[str, Any] | None:
+    """What would stand in the file of an ablation, or of a policy of another package at its defaults; None for any other name."""
+    if name in ablations():
+        return ablations()[name]
+    return {"name": name.rpartition(":")[2], "policy": name} if ":" in name or name in registry.packaged() else None
+
+
 def choices(group: str) -> list[str]:
-    """All values of a config group, by name."""
-    return sorted([*(path.stem for path in (CONF / group).glob("*.yaml")), *(ablations() if group == "method" else ())])
+    """All values of a config group that have a name, those of packages with policies among them."""
+    files = [path for folder in (CONF, *registry.conf_folders()) for path in (folder / group).glob("*.yaml")]
+    return sorted({*(path.stem for path in files), *((*ablations(), *registry.packaged()) if group == "method" else ())})
 
 
 def preset(group: str, name: str) -> dict[str, Any]:
     """One choice of a config group upon those that its defaults name. Raises ValueError that names the nearest choice."""
     path = CONF / group / f"{name}.yaml"
-    if not path.is_file() and name not in (known := choices(group)):
+    if not path.is_file():
+        path = next((file for folder in registry.conf_folders() if (file := folder / group / path.name).is_file()), path)
+    made = without_file(name) if group == "method" and not path.is_file() else None
+    if made is None and not path.is_file():
+        known = choices(group)
         raise ValueError(f"unknown {group} {name!r}; nearest is {nearest(name, known)!r} of {', '.join(known)}")
-    content = OmegaConf.load(path) if path.is_file() else OmegaConf.create(ablations()[name])
+    content = OmegaConf.load(path) if made is None else OmegaConf.create(made)
     assert isinstance(content, DictConfig)
     bases = [base for base in content.pop("defaults", []) if isinstance(base, str) and base != "_self_"]  # others are of other groups
     merged = OmegaConf.to_container(OmegaConf.merge(*(preset(group, base) for base in bases), content))

@@ -1,43 +1,104 @@
 """Policies by name: Echo-Forcing, the modules of this package, and the policies of other packages.
 
-Another package declares its policies as entry points of the group `echo_harness.policies`, or a config names one outright:
-`method.policy=package.module:Class`. Shipped names come first: no installed package can take them.
+Another package declares its policies as entry points of the group `echo_harness.policies`, and may ship presets in a folder
+`conf/method` of its own; or a config names a class outright: `method.policy=package.module:Class`. Shipped names and
+presets come first: no installed package takes them. `method=package.module:Class` is short for a preset with nothing but the policy.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Mapping
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import baselines
 from echo.cache.policy import Policy
+from echo.files import file_digest
 from echo.policy import Echo
-from echo.refusals import nearest
+from echo.refusals import nearest, nearest_of
 from echo.settings import build
 
+GROUP = "echo_harness.policies"
 NOT_POLICIES = ("presets", "registry")
+OWN = ("echo", "baselines", "data")
+"""Packages of this project with policies, and with the renderer that stands for one."""
 
 
-def names() -> list[str]:
-    """Every policy that can be named: Echo and the modules of this package."""
+def shipped() -> list[str]:
+    """Echo and the modules of this package."""
     return ["echo", *sorted(module.name for module in pkgutil.iter_modules(baselines.__path__) if module.name not in NOT_POLICIES)]
 
 
+def packaged() -> dict[str, metadata.EntryPoint]:
+    """The entry points of other packages by the names of their policies."""
+    return {entry.name: entry for entry in metadata.entry_points(group=GROUP) if entry.name not in shipped()}
+
+
+def names() -> list[str]:
+    """Every policy that can be named alone, without its module."""
+    return [*shipped(), *sorted(packaged())]
+
+
+def conf_folders() -> list[Path]:
+    """Folders `conf` of the packages that declare policies; nothing of them is imported."""
+    specs = [find_spec(module) for module in sorted({entry.module.partition(".")[0] for entry in packaged().values()})]
+    places = [Path(place) / "conf" for spec in specs if spec for place in spec.submodule_search_locations or ()]
+    return [place for place in places if place.is_dir()]
+
+
 def find(name: str) -> type[Policy]:
-    """The class of a policy. Raises ValueError for an unknown name, or a module with none or several policies."""
+    """The class of a policy. Raises ValueError for an unknown name, or a module without the policy that it is said to have."""
     if name == "echo":
         return Echo
-    if name not in names():
-        raise ValueError(f"unknown policy {name!r}; nearest is {nearest(name, names())!r} of {', '.join(names())}")
-    module = importlib.import_module(f"baselines.{name}")
-    classes = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Policy) and c.__module__ == module.__name__]
-    if len(classes) != 1:
-        raise ValueError(f"{module.__name__}: a policy module defines exactly one Policy, not {len(classes)}")
-    return classes[0]
+    if name in shipped():
+        module = f"baselines.{name}"
+        own = [kind for kind in _policies(module, name).values() if kind.__module__ == module]
+        if len(own) != 1:
+            raise ValueError(f"{module}: a policy module defines exactly one Policy, not {len(own)}")
+        return own[0]
+    entry = packaged().get(name)
+    module, colon, kind = (entry.value if entry else name).partition(":")
+    if not colon:
+        tail = "or method.policy=package.module:Class of another package"
+        raise ValueError(f"unknown policy {name!r}; nearest is {nearest(name, names())!r} of {', '.join(names())}, {tail}")
+    kinds = _policies(module, name)
+    if kind not in kinds:
+        raise ValueError(f"policy {name!r}: {module} has no such policy; {nearest_of(kind, kinds) if kinds else 'it has none at all'}")
+    return kinds[kind]
+
+
+def _policies(module: str, name: str) -> dict[str, type[Policy]]:
+    """The policies that can be named in a module."""
+    try:
+        content = vars(importlib.import_module(module))
+    except Exception as error:  # whatever another's code raises becomes one line
+        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ValueError(
+            f"policy {name!r}: {module} cannot be imported ({why}); install its package, or add its folder to PYTHONPATH"
+        ) from error
+    kinds = {key: kind for key, kind in content.items() if isinstance(kind, type) and issubclass(kind, Policy)}
+    return {key: kind for key, kind in kinds.items() if not inspect.isabstract(kind)}
 
 
 def make(name: str, settings: Mapping[str, Any], where: str = "") -> Policy:
     """A policy from its settings. Raises ValueError that names an unknown key or a bad value and the nearest valid one."""
     return build(find(name), settings, where, of=f"policy {name}")
+
+
+def source_of(policy: Policy) -> dict[str, str | None] | None:
+    """What tells another package's policy from its earlier versions: package, version and the content of the file that defines it.
+
+    None for a policy of this project, whose settings say everything.
+    """
+    kind = type(policy)
+    top = kind.__module__.partition(".")[0]
+    if top in OWN:
+        return None
+    package = next(iter(metadata.packages_distributions().get(top, ())), None)
+    version = None if package is None else metadata.version(package)
+    return {"package": package, "version": version, "file": file_digest(Path(inspect.getfile(kind)))}

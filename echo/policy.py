@@ -102,3 +102,8 @@ class Echo(EchoSettings, Policy):
             fading = self.fading(name)
             longest = (geometry.window_frames - 1 - fading.old_recent) // size
             within(f"{name}.blocks (gone before the window is full)", fading.blocks, 1, longest)
+
+
+def settings_of(policy: Policy) -> EchoSettings | None:
+    """The settings of Echo-Forcing's memory and scoring rules; None for a policy that has neither."""
+    return policy if isinstance(policy, EchoSettings) else None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from baselines import registry
 from echo.files import ROOT
 from eval import metrics
 from tests.helpers.rooms import TOPS, House, Source
@@ -20,6 +21,8 @@ LOOP = ("echo/rollout.py", "echo/cache/", "echo/memory/", "echo/backbone/wan.py"
 POLICIES = re.compile(r"echo/policy\.py|baselines/(?!__init__)\w+\.py")
 SIZES = (1560, 4680, 32760)
 """Tokens of a frame, a block and a window at 480p: only a geometry may know them."""
+KINDS = {registry.find(name).__name__ for name in registry.shipped()} | {"Policy", "EchoSettings", "Render"}
+"""Classes of policies, and of the renderer that stands for one."""
 METRICS = tuple(metric.name for metric in metrics.METRICS)
 
 Rule = Callable[[str, str, ast.Module], Iterator[str]]
@@ -115,6 +118,19 @@ def written_metrics(path: str, text: str, tree: ast.Module) -> Iterator[str]:
             yield from (f"line {node.lineno} names the metric {name}; eval.metrics knows which have its property" for name in named)
 
 
+def looked_into_policies(path: str, text: str, tree: ast.Module) -> Iterator[str]:
+    """What anybody but `echo` and `baselines` wants of a policy is asked of its interface, so that another package's policy answers too."""
+    if path.startswith(("echo/", "baselines/")):
+        return
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "getattr", "hasattr")):
+            continue
+        subject, *rest = (ast.unparse(argument) for argument in node.args)
+        kinds = set(re.findall(r"\w+", rest[0])) & KINDS if node.func.id == "isinstance" else set()
+        if kinds or re.search(r"(^|\W|_)policy(\(.*\))?$", subject):
+            yield f"line {node.lineno} looks into a policy: {ast.unparse(node)}"
+
+
 def unfinished(path: str, text: str, tree: ast.Module) -> Iterator[str]:
     for number, line in enumerate(text.splitlines(), 1):
         if re.search(r"\b(TODO|FIXME|XXX)\b", line):
@@ -139,6 +155,10 @@ RULES: tuple[tuple[Rule, str, str], ...] = (
     (written_metrics, "eval/tables/x.py", 'PANELS = ("leakage",)\n'),
     (written_metrics, "jobs/x.py", 'a = f"{1} subject_consistency+imaging_quality"\n'),
     (written_metrics, "eval/report/x.py", 'a["world.recall_fidelity"]\n'),
+    (looked_into_policies, "jobs/x.py", 'a = getattr(job.policy, "routing", None)\n'),
+    (looked_into_policies, "eval/x.py", 'a = hasattr(make_policy({"method": "echo"}), "fading")\n'),
+    (looked_into_policies, "data/x.py", "a = isinstance(policy, int)\n"),
+    (looked_into_policies, "jobs/x.py", "a = isinstance(chosen, (str, DeepForcing))\n"),
     (unfinished, "jobs/x.py", "a = 1  # TODO later\n"),
 )
 """Each rule with a place and a text that break it."""

@@ -36,7 +36,10 @@ class Way(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Render(Policy):
-    """Stands where a cache policy does, so that a calibration row is a run like any other. `world`: version of the renderer."""
+    """Stands where a cache policy does, so that a calibration row is a run like any other; a job says that it is rendered.
+
+    world: version of the renderer.
+    """
 
     way: Way = Way.truth
     world: int = VERSION

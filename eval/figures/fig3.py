@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from echo.geometry import Geometry
-from echo.policy import Echo
+from echo.memory.settings import EchoSettings
+from echo.policy import settings_of
 from eval.figures import output, style
 from eval.figures.mosaic import native
 from eval.figures.output import Mean, Order, PairedGap, gap, means
@@ -89,16 +90,16 @@ def measure(order: Order, backbone: VideoModel) -> tuple[Shown, Numbers]:
     """The choice that is shown, and the numbers over all prompts."""
     import torch
 
-    given, chosen, rules = order.given, policy(order.given["method"]), policy("echo")
-    assert isinstance(rules, Echo)
-    layers = _checked(order, backbone.geometry, chosen if isinstance(chosen, Echo) else rules)
+    given, chosen, rules = order.given, policy(order.given["method"]), settings_of(policy("echo"))
+    assert rules is not None
+    layers = _checked(order, backbone.geometry, settings_of(chosen) or rules)
     prompts, batch = prompts_of(given["task"], given["backbone"], order.number("prompts", 1)), order.number("batch", 1)
     shown, compared = None, {kind: list[recall_at_k.Comparison]() for kind in KINDS}
     with torch.inference_mode():
         for start in tqdm(range(0, len(prompts), batch), unit="batch", desc="fig3", disable=None):
             run = attention.record(
                 backbone, chosen, prompts[start : start + batch], seed=order.number("seed"), blocks=order.number("blocks", 1),
-                layers=layers, rules=None if isinstance(chosen, Echo) else rules,
+                layers=layers, rules=settings_of(chosen) or rules,
             )  # fmt: skip
             shown = shown or _shown(run, order, backbone)
             for kind, each in compared.items():
@@ -107,7 +108,7 @@ def measure(order: Order, backbone: VideoModel) -> tuple[Shown, Numbers]:
     return shown, Numbers(shown.title, {kind: summary(recall_at_k.join(each)) for kind, each in compared.items()})
 
 
-def _checked(order: Order, geometry: Geometry, rules: Echo) -> list[int]:
+def _checked(order: Order, geometry: Geometry, rules: EchoSettings) -> list[int]:
     """The layers to record. Raises ValueError in one line for what cannot be shown, before anything is rolled out."""
     given, blocks, block = order.given, order.number("blocks", 1), order.number("block")
     for kind in (given["truth"], *KINDS):

@@ -55,9 +55,11 @@ def read(text: str) -> list[Line]:
 
 def policy_of(pixels: Mapping[str, Any]) -> Policy | None:
     """The policy that a run had, by `key.pixels` of its run.json; None where this code has no such policy or setting."""
-    settings = pixels.get("method.settings")
+    name, settings = str(pixels.get("method.policy")), pixels.get("method.settings")
+    if name not in registry.names():  # a store is anybody's file: it has nothing imported that is no policy by its entry point
+        return None
     try:
-        return registry.make(str(pixels.get("method.policy")), settings if isinstance(settings, Mapping) else {})
+        return registry.make(name, settings if isinstance(settings, Mapping) else {})
     except ValueError:
         return None
 

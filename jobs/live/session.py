@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.world.film import Render
 from echo.backbone.interface import features
 from echo.cache.plan import Plan
 from echo.cache.policy import script_of
@@ -85,7 +84,7 @@ class Saved:
 def refuse(job: Job) -> None:
     """Refuse what cannot be live: a policy that renders, or a router that looks ahead or listens to nobody. Raises ValueError."""
     policy, name = job.policy, job.config.method.name
-    if isinstance(policy, Render):
+    if job.rendered:
         raise ValueError(f"method={name}: renders a film whose script is known beforehand; nearest that is live is method=oracle")
     routing = policy.routed_by
     if routing is not None and not routing.causal:

@@ -54,16 +54,19 @@ def _entering(config: RunConfig, kind: str) -> dict[str, Any]:
     return found
 
 
-def run_key(config: RunConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
+def run_key(config: RunConfig, settings: Mapping[str, Any], source: Mapping[str, str | None] | None = None) -> dict[str, Any]:
     """What can change a pixel of a run, apart from the prompt.
 
     Args:
         config: the checked config.
         settings: every setting of the policy, defaults included, so that a changed default is another run.
+        source: package, version and file of a policy of another package, so that its changed code is another run.
     """
     key = _entering(config, "pixels")
     assert MethodConfig.__dataclass_fields__["settings"].metadata["enters"] == "pixels"
     key["method.settings"] = json.loads(json.dumps(settings))
+    if source is not None:
+        key["method.source"] = dict(source)
     parts = config.backbone.parts
     kernel = KERNEL if parts is None else f"{parts.kernel} {parts.device}"
     return {"epoch": PIXEL_EPOCH, "kernel": kernel, "pixels": key}

@@ -71,7 +71,7 @@ def _mistake(override: Override, multirun: bool) -> str | None:
     if (CONF / key).is_dir():
         options = choices(key)
         for value in _values(override):
-            if value not in (*options, "null", "None"):
+            if value not in (*options, "null", "None") and ":" not in value:
                 return f"{key}={value}: no such {key}; {suggestion(value, options)}"
         return None
     known = list(_keys(defaults()))

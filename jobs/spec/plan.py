@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from baselines.registry import find
+from baselines.registry import find, source_of
 from echo.backbone.headers import layers_of, misfit, read_header, shapes_of
 from echo.cache.policy import Policy, script_of
 from echo.files import ROOT, digest
@@ -38,7 +38,7 @@ class Job:
         """What can change a pixel of any unit of this run."""
         settings = dataclasses.asdict(self.policy)
         del settings["label"]  # for people
-        return identity.run_key(self.config, settings)
+        return identity.run_key(self.config, settings, source_of(self.policy))
 
     @cached_property
     def run_id(self) -> str:
@@ -81,6 +81,11 @@ class Job:
         """Pixel frames of a prompt's scenes in its MP4: Wan's codecs make one frame of the first latent frame, the embedded one four."""
         lengths = scene_blocks(prompt.durations_s, self.policy.durations)
         return scene_spans(lengths, PIXEL_FRAMES_PER_LATENT if self.config.backbone.parts is None else 1)
+
+    @property
+    def rendered(self) -> bool:
+        """Whether no backbone makes it: the policy is then a `data.world.film.Render`."""
+        return self.config.method.policy == RENDER
 
     @property
     def title(self) -> str:
@@ -176,9 +181,8 @@ def _can_be_rendered(config: RunConfig, policy: Policy, prompts: Sequence[Prompt
             f"method={config.method.name}: renders the embedded world, {SIZE}x{SIZE} px, but backbone={config.backbone.name} {made}; "
             "nearest is backbone=tiny"
         )
-    assert isinstance(policy, Render)
     for prompt in prompts:
-        policy.check_prompt(prompt)
+        cast(Render, policy).check_prompt(prompt)
 
 
 def _nearest_file(name: str, path: str) -> str:

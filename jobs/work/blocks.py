@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from data.world.film import BLOCK_FRAMES, Render
 from echo.scene import Prompt
@@ -36,8 +36,8 @@ class Shot:
 
 def shots(job: Job, backbone: VideoModel | None, group: Sequence[Prompt], wanted: Sequence[Prompt]) -> Iterator[Shot]:
     """All blocks of a batch; `backbone` may be None where the policy renders."""
-    if isinstance(job.policy, Render):
-        return _rendered(job.policy, wanted, job.config.seed)
+    if job.rendered:
+        return _rendered(cast(Render, job.policy), wanted, job.config.seed)
     assert backbone is not None
     return _rolled(job, backbone, group, [group.index(prompt) for prompt in wanted])
 

@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.world.film import Render
 from echo.files import file_digest
 from jobs.spec import backbones
 from jobs.spec.config import RANDOM, RunConfig, located
@@ -38,7 +37,7 @@ def load(job: Job) -> tuple[VideoModel | None, EmbeddedScorer | None]:
         scorer = _scorer(path, file_digest(path))
     if job.config.backbone.parts is not None:
         backbone = _real(parts_to_load(job.config))
-    elif not isinstance(job.policy, Render):
+    elif not job.rendered:
         files = [None if path is None else located(path) for path in (job.config.backbone.weights, job.config.backbone.lora)]
         backbone = _backbone(job.config.backbone.dtype, *((path, path and file_digest(path)) for path in files))
     return backbone, scorer

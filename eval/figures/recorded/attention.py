@@ -26,8 +26,9 @@ from echo.cache.store import FrameStore
 from echo.generate import check, generate
 from echo.geometry import Geometry
 from echo.memory import compression
+from echo.memory.settings import EchoSettings
 from echo.memory.state import EchoMemory
-from echo.policy import Echo
+from echo.policy import settings_of
 from echo.recording import Recorder
 from echo.refusals import nearest
 from echo.scene import Prompt
@@ -85,7 +86,7 @@ class RecordedRun:
     """A recorded rollout of one scene. policy: the settings that the rules are made with. latents: [B, F, C, H, W], all blocks."""
 
     recorder: Recorder
-    policy: Echo
+    policy: EchoSettings
     prompts: tuple[str, ...]
     seed: int
     latents: Tensor
@@ -120,7 +121,7 @@ class RecordedRun:
 
 def record(
     backbone: VideoModel, policy: Policy, prompts: Sequence[Prompt], *, seed: int = 0, blocks: int = 40,
-    layers: Sequence[int] | None = None, rules: Echo | None = None,
+    layers: Sequence[int] | None = None, rules: EchoSettings | None = None,
 ) -> RecordedRun:  # fmt: skip
     """Roll out some prompts in one batch and record their first scene.
 
@@ -136,8 +137,8 @@ def record(
     Raises:
         ValueError: for a first scene that is shorter, or rules without settings.
     """
-    settings = rules or policy
-    if not isinstance(settings, Echo):
+    settings = rules or settings_of(policy)
+    if settings is None:
         raise ValueError(f"policy {type(policy).__name__} has no scoring rules; give rules=, for example those of method=echo")
     for prompt in prompts:
         if (longest := check(backbone, policy, prompt).lengths()[0]) < blocks:
@@ -148,7 +149,7 @@ def record(
     return RecordedRun(recorder, settings, tuple(prompt.id for prompt in prompts), seed, torch.cat(made, 1))
 
 
-def first_choice(policy: Echo, geometry: Geometry) -> int:
+def first_choice(policy: EchoSettings, geometry: Geometry) -> int:
     """The first block before which the candidates and the calibration are complete."""
     return -(-max(policy.candidate_frames + policy.recent, policy.calibration_frames) // geometry.frames_per_block)
 
@@ -275,7 +276,7 @@ def judge(run: RecordedRun, layer: int, block: int, truth: LaterAttention | None
     )  # fmt: skip
 
 
-def channel_shares(policy: Echo, keys: Tensor, centre: Tensor, ages: Tensor) -> Tensor:
+def channel_shares(policy: EchoSettings, keys: Tensor, centre: Tensor, ages: Tensor) -> Tensor:
     """How the phase score's variance over frames is shared out: to each temporal channel, then to all spatial ones, [B, channels + 1].
 
     Shares are covariances with the whole score, so that they sum to 1.
@@ -296,7 +297,7 @@ def _head(part: Tensor, head: int) -> Tensor:
 
 
 def _scores(
-    policy: Echo, gate: Tensor, ages: Tensor, keys: Tensor, centre: Tensor, magnitude: Tensor, recent: Tensor, asked: Tensor
+    policy: EchoSettings, gate: Tensor, ages: Tensor, keys: Tensor, centre: Tensor, magnitude: Tensor, recent: Tensor, asked: Tensor
 ) -> dict[str, Tensor]:
     """Every rule's score [B, T, S], of as many heads as are given."""
     omega = rope.temporal_frequencies(keys.shape[-1])

@@ -21,9 +21,9 @@ from echo.cache.policy import Policy
 from echo.generate import check, generate
 from echo.geometry import Geometry
 from echo.memory import recall
-from echo.memory.settings import Fusion
+from echo.memory.settings import EchoSettings, Fusion
 from echo.memory.state import EchoMemory
-from echo.policy import Echo
+from echo.policy import settings_of
 from echo.rollout import Block, Rollout
 from echo.scene import Prompt, Script, Transition
 from eval.figures.mosaic import native
@@ -85,7 +85,8 @@ def film(backbone: VideoModel, policy: Policy, prompt: Prompt, seed: int, scenes
     Raises:
         ValueError: for a policy without this memory, or without recall frames, or fewer scenes than asked for.
     """
-    if not isinstance(policy, Echo) or policy.recall_frame.fusion is Fusion.none:
+    settings = settings_of(policy)
+    if settings is None or settings.recall_frame.fusion is Fusion.none:
         raise ValueError(f"{policy.label or type(policy).__name__} keeps no recall frames; nearest is method=echo")
     if not 1 <= scenes <= len(prompt.scenes):
         raise ValueError(
@@ -102,49 +103,49 @@ def film(backbone: VideoModel, policy: Policy, prompt: Prompt, seed: int, scenes
             size = len(block.plan.queries)
             decoded = stream.decode(block.latents)[0].cpu().numpy()
             pictures += list(map(native, decoded[-(len(decoded) // size) * size :: len(decoded) // size][-size:]))
-            _fade(memory, policy, script, block, fades)
+            _fade(memory, settings, script, block, fades)
             if block.index + 1 in starts:
-                sources.append(_source(memory, policy, script, block.scene, starts))
+                sources.append(_source(memory, settings, script, block.scene, starts))
             if block.index + 1 == starts[-1]:
                 break
-    return RecordedFilm(prompt.id, np.stack(pictures), starts, sources, _fades(fades, script, policy), backbone.geometry)
+    return RecordedFilm(prompt.id, np.stack(pictures), starts, sources, _fades(fades, script, settings), backbone.geometry)
 
 
-def _fade(memory: EchoMemory, policy: Echo, script: Script, block: Block, weights_by_scene: dict[int, list[Tensor]]) -> None:
+def _fade(memory: EchoMemory, settings: EchoSettings, script: Script, block: Block, weights_by_scene: dict[int, list[Tensor]]) -> None:
     """Note the weights that the block attended with; the memory now has those of the next one."""
     start, tokens = script.starts[block.scene], memory.geometry.tokens_per_frame
     if not block.plan.faded or start.transition is None:
         return
     if block.index == start.block:
         shape = (memory.geometry.layers, block.plan.faded, tokens)
-        weights_by_scene[block.scene] = [torch.full(shape, policy.fading(start.transition).weight)]
+        weights_by_scene[block.scene] = [torch.full(shape, settings.fading(start.transition).weight)]
     after = torch.stack([one[0] for one in memory.fade if one is not None])
     weights_by_scene[block.scene].append(after.float().cpu().unflatten(1, (block.plan.faded, tokens)))
 
 
-def _fades(weights_by_scene: dict[int, list[Tensor]], script: Script, policy: Echo) -> list[Fade]:
+def _fades(weights_by_scene: dict[int, list[Tensor]], script: Script, settings: EchoSettings) -> list[Fade]:
     made = []
     for scene, weights in weights_by_scene.items():
         start = script.starts[scene]
         assert start.transition is not None
-        attended = weights[: policy.fading(start.transition).blocks]  # what stands behind the last block is dropped, never attended with
+        attended = weights[: settings.fading(start.transition).blocks]  # what stands behind the last block is dropped, never attended with
         recent = attended[0].shape[1] - 1
         names = ("recall frame", *(f"{back} before" for back in range(recent, 0, -1)))
         made.append(Fade(scene, start.transition, start.block, names, torch.stack(attended)))
     return made
 
 
-def _source(memory: EchoMemory, policy: Echo, script: Script, scene: int, starts: Sequence[int]) -> RecallSource:
+def _source(memory: EchoMemory, settings: EchoSettings, script: Script, scene: int, starts: Sequence[int]) -> RecallSource:
     """The weights that the switch after this block fuses with, and what single frames would have kept."""
     size = memory.geometry.frames_per_block
     first, end = starts[scene] * size, starts[scene + 1] * size
-    frames = [first + frame for frame in policy.recall_frame.candidates(end - first)]
+    frames = [first + frame for frame in settings.recall_frame.candidates(end - first)]
     held = [frame for frame in range(first, end) if memory.store.holds(frame)]
     alphas, shares, likeness = [], [], {name: list[float]() for name in ("first", "crucial", "fused", "kept")}
     for layer in range(memory.geometry.layers):
         keys, all_keys = (memory.store.frames(layer, some)[0] for some in (frames, held))
         alpha = memory.candidate_weights(layer, keys)
-        base = policy.recall_frame.base_weight
+        base = settings.recall_frame.base_weight
         alphas.append(alpha[0])
         shares.append((1 - base) * alpha[0])
         shares[-1][0] += base

@@ -1,4 +1,7 @@
-"""Ablations as choices of Hydra's group `method`, beside its files; `jobs.spec.config` puts this folder on the path."""
+"""Methods without a file as choices of Hydra's group `method`: ablations, and policies of other packages.
+
+`jobs.spec.config` puts this folder on the path.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from baselines.presets import ablations
+from baselines.presets import ablations, without_file
+from baselines.registry import conf_folders, packaged
 
 
-class Ablations(ConfigSource):
-    """Config `method/BASE_CHANGE` for each of `baselines.presets.ablations`; it holds nothing, since Hydra copies its sources often."""
+class WithoutFile(ConfigSource):
+    """Config `method/NAME` for what `baselines.presets.without_file` knows; it holds nothing, since Hydra copies its sources often."""
 
     @staticmethod
     def scheme() -> str:
@@ -20,8 +24,8 @@ class Ablations(ConfigSource):
         return "ablations"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """The ablation's defaults list, name, label and change."""
-        return ConfigResult(self.provider, self.full_path(), OmegaConf.create(ablations()[_name(config_path)]), {"package": None})
+        """The defaults list, name, label and settings."""
+        return ConfigResult(self.provider, self.full_path(), OmegaConf.create(without_file(_name(config_path))), {"package": None})
 
     def available(self) -> bool:
         """Always."""
@@ -32,22 +36,24 @@ class Ablations(ConfigSource):
         return config_path.strip("/") in ("", "method")
 
     def is_config(self, config_path: str) -> bool:
-        """Whether a path is an ablation."""
-        return config_path.startswith("method/") and _name(config_path) in ablations()
+        """Whether a path is a method without a file."""
+        return config_path.startswith("method/") and without_file(_name(config_path)) is not None
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         """What lies in a group."""
         if config_path.strip("/") == "method" and results_filter != ObjectType.GROUP:
-            return sorted(ablations())
+            return sorted({*ablations(), *packaged()})
         return ["method"] if config_path.strip("/") == "" and results_filter != ObjectType.CONFIG else []
 
 
-class AblationsPath(SearchPathPlugin):
-    """Makes Hydra look there."""
+class PresetsPath(SearchPathPlugin):
+    """Makes Hydra look there, and in the folders `conf` of packages with policies."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Behind the files of `conf/`."""
         search_path.append("ablations", "ablations://")
+        for folder in conf_folders():
+            search_path.append("packages", f"file://{folder}")
 
 
 def _name(config_path: str) -> str:
