@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
@@ -37,8 +38,8 @@ def source(name: str) -> Markup:
 
 
 def literal(value: Any) -> str:
-    """A plain value as a JavaScript literal that cannot end the script around it; ValueError for a number that is not finite."""
-    return str(htmlsafe_json_dumps(value, allow_nan=False, separators=(",", ":")))
+    """A value or a record as a JavaScript literal that cannot end the script around it; ValueError for a number that is not finite."""
+    return str(htmlsafe_json_dumps(msgspec.to_builtins(value), allow_nan=False, separators=(",", ":")))
 
 
 @cache

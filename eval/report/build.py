@@ -13,6 +13,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from eval.arguments import parse
 from eval.pages import literal, render
 from eval.report.cells import parts
 from eval.report.folder import WAYS, Folder
-from eval.report.view import Lack, constants, drift, index, lacks, provenance, table
+from eval.report.view import GridView, Lack, constants, drift, index, lacks, provenance, table
 from eval.store.origin import commit
 from eval.store.records import Scorer
 from eval.store.runs import Asked, runs, sweeps
@@ -36,6 +37,16 @@ KEYS = {"experiment": "", "store": "results", "task": "", "videos": "link", "--o
 MARK = "report.json"
 """The file by which a folder is known to be a report, which may be replaced."""
 CODE = ("echo", "baselines", "data", "eval", "conf")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a report shows: tasks, videos, entries of its list of what is missing; bytes of the videos in its folder."""
+
+    parts: int
+    videos: int
+    lacks: int
+    bytes: int
 
 
 def chosen(store: Path, experiment: str, tasks: Sequence[str]) -> dict[str, list[Source]]:
@@ -77,7 +88,7 @@ def _unscored(store: Path) -> list[Source]:
     return [Source(f"{task}-unscored", task, None, tuple(wishes), ordered=False) for task, wishes in sorted(found.items())]
 
 
-def write(groups: Mapping[str, Sequence[Source]], store: Path, out: Path, ways: str, title: str) -> dict[str, Any]:
+def write(groups: Mapping[str, Sequence[Source]], store: Path, out: Path, ways: str, title: str) -> Counts:
     """Write a report, whole or not at all: an older one stands until the new one does.
 
     Args:
@@ -86,9 +97,6 @@ def write(groups: Mapping[str, Sequence[Source]], store: Path, out: Path, ways: 
         out: the report's folder.
         ways: how videos come in, one of `WAYS`.
         title: of the page; the first table's where it is empty.
-
-    Returns:
-        Counts: videos, lacks, parts; bytes of the videos in the folder.
 
     Raises:
         ValueError: where `out` is something else than a report or an empty folder.
@@ -107,7 +115,7 @@ def write(groups: Mapping[str, Sequence[Source]], store: Path, out: Path, ways: 
     return counts
 
 
-def _fill(folder: Folder, groups: Mapping[str, Sequence[Source]], store: Path, title: str) -> dict[str, Any]:
+def _fill(folder: Folder, groups: Mapping[str, Sequence[Source]], store: Path, title: str) -> Counts:
     tables, indexes, found, missing = [], [], [], list[Lack]()
     for name, group in groups.items():
         look = look_of(group[0].experiment)
@@ -126,27 +134,37 @@ def _fill(folder: Folder, groups: Mapping[str, Sequence[Source]], store: Path, t
             tables.append(_table(folder, name, look.title, scored))
     missing += _never(groups, store)
     lines = provenance(found, folder)
-    counts = {"parts": len(found), "videos": len({c.video for p in found for m in p.methods for c in m.cells.values()} - {None}),
-              "lacks": len(missing), "bytes": folder.bytes}  # fmt: skip
-    commits = sorted({line["commit"][:12] + (" (changed)" if line["dirty"] else "") for line in lines if line["commit"]})
+    videos = {cell.video for part in found for method in part.methods for cell in method.cells.values()} - {None}
+    counts = Counts(len(found), len(videos), len(missing), folder.bytes)
+    commits = sorted({code.commit[:12] + " (changed)" * bool(code.dirty) for line in lines if (code := line.facts.code).commit})
     page = render(
         "report.html",
-        title=title or (tables[0]["title"] if tables else "Videos"),
+        title=title or (tables[0].title if tables else "Videos"),
         store=str(store), counts=counts, tables=tables, lacks=missing, lines=lines, commits=commits, made_by=commit(CODE)[:12],
-        data={"parts": indexes, "metrics": folder.metrics, **constants()},
+        data=msgspec.to_builtins({"parts": indexes, "metrics": folder.metrics, **constants()}),
     )  # fmt: skip
     folder.write("index.html", page)
-    folder.write(MARK, literal({"v": 1, "tables": list(groups), **counts}) + "\n")
+    folder.write(MARK, literal({"v": 1, "tables": list(groups), **asdict(counts)}) + "\n")
     return counts
 
 
-def _table(folder: Folder, name: str, title: str, made: Sequence[Made]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class TableView:
+    """A table on the page. conflicts: videos that were made twice and differ."""
+
+    name: str
+    title: str
+    grids: list[GridView]
+    conflicts: list[str]
+
+
+def _table(folder: Folder, name: str, title: str, made: Sequence[Made]) -> TableView:
     """A table on the page, and in all its forms in the folder `tables`."""
     grids = combined(title, [one.grid for one in made])
     save(folder.root / "tables", name, grids, meta(name, title, made))
     shown = [table(grid) for grid in grids]
     conflicts = [line for one in made for line in one.block.conflicts]
-    return {"name": name, "title": shown[0]["title"] if len(grids) == 1 else title or name, "grids": shown, "conflicts": conflicts}
+    return TableView(name, shown[0].title if len(grids) == 1 else title or name, shown, conflicts)
 
 
 def _never(groups: Mapping[str, Sequence[Source]], store: Path) -> list[Lack]:
@@ -169,9 +187,9 @@ def _command(words: Sequence[str]) -> list[str]:
     groups = chosen(store, given["experiment"], [task for task in given["task"].split(",") if task])
     out = Path(given["--output"]) if given["--output"] else store / "report" / (given["experiment"] or "all")
     counts = write(groups, store, out, ways, "" if given["experiment"] else f"All runs of {store.resolve().name}")
-    megabytes = f", {counts['bytes'] / 1e6:.0f} MB" if counts["bytes"] else ""
-    lines = [f"report: {out / 'index.html'} ({counts['parts']} task{'s' * (counts['parts'] != 1)}, {counts['videos']} videos{megabytes})"]
-    return lines + ([f"failed or missing: {counts['lacks']} entries, listed at its end"] if counts["lacks"] else [])
+    megabytes = f", {counts.bytes / 1e6:.0f} MB" if counts.bytes else ""
+    lines = [f"report: {out / 'index.html'} ({counts.parts} task{'s' * (counts.parts != 1)}, {counts.videos} videos{megabytes})"]
+    return lines + ([f"failed or missing: {counts.lacks} entries, listed at its end"] if counts.lacks else [])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from eval.metrics import READINGS, described
 from eval.pages import literal
 from eval.report.cells import Cell
 from eval.report.memory_strips import WINDOW, Kept, kept, policy_of, read
-from eval.store.records import Provenance
-from eval.store.runs import Run
+from eval.store.records import DamagedFile, Provenance, ScoresFile
+from eval.store.runs import Run, scores_of
 from eval.world.places import scene_scores
 
 BLOCK_FRAMES = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT
@@ -43,6 +43,41 @@ class Shape:
     width: int
     height: int
     frames: int
+
+
+@dataclass(frozen=True)
+class CellData:
+    """What the page loads of a video.
+
+    video: its address. frames: pixel frames. lead: how many fewer the first latent frame makes than the others. trace: the name that
+    loads what was kept. borders: blocks at which scenes begin. segments, per_segment: pixel frames and scores of the scenes. drift: a
+    value a block, by reading.
+    """
+
+    video: str
+    frames: int
+    lead: int
+    trace: str | None
+    borders: list[int]
+    blocks: int
+    run: str
+    metrics: dict[str, float | None]
+    facts: dict[str, float | str]
+    segments: list[tuple[int, int]]
+    per_segment: list[dict[str, float]]
+    drift: dict[str, list[float | None]]
+
+
+@dataclass(frozen=True)
+class StripData:
+    """What was kept, a value a block: scene, kinds as a letter a slot, sources, positions, slots that decay."""
+
+    certain: bool
+    scenes: list[int]
+    kinds: list[str]
+    sources: list[list[str]]
+    positions: list[list[int | None]]
+    faded: list[int]
 
 
 @dataclass
@@ -134,19 +169,22 @@ class Folder:
         blocks = len(trace[1].blocks) if trace else cell.record.blocks
         frames = shape.frames if shape and shape.frames else blocks * BLOCK_FRAMES
         self.lengths[name] = frames
-        content: dict[str, Any] = {
-            "video": self.video(path),
-            "frames": frames,
-            "lead": max(0, blocks * BLOCK_FRAMES - frames),  # a first latent frame that makes fewer frames than the others
-            "trace": trace[0] if trace and any(block.keys for block in trace[1].blocks) else None,
-            "borders": list(trace[1].borders) if trace else [0],
-            "blocks": blocks,
-            "run": cell.run.path.name,
-            "metrics": cell.record.metrics,
-            "facts": {key: value for key in FACTS if (value := getattr(cell.record, key)) is not None},
-            **_scores(cell.side("scores")),
-        }
-        measured = dict.fromkeys([*content["metrics"], *(key for row in content["per_segment"] for key in row if key not in SPAN)])
+        scores = _scores(cell.side("scores"))
+        content = CellData(
+            video=self.video(path),
+            frames=frames,
+            lead=max(0, blocks * BLOCK_FRAMES - frames),
+            trace=trace[0] if trace and any(block.keys for block in trace[1].blocks) else None,
+            borders=list(trace[1].borders) if trace else [0],
+            blocks=blocks,
+            run=cell.run.path.name,
+            metrics=cell.record.metrics,
+            facts={key: value for key in FACTS if (value := getattr(cell.record, key)) is not None},
+            segments=scores.segments,
+            per_segment=[scene_scores(row) for row in scores.per_segment],
+            drift=_drift(scores.per_block),
+        )
+        measured = dict.fromkeys([*content.metrics, *(key for row in content.per_segment for key in row if key not in SPAN)])
         self.metrics |= {metric: described(metric) for metric in measured}
         self.data(name, content)
         return name
@@ -168,35 +206,34 @@ class Folder:
         return quote(name)
 
 
-def strip(found: Kept) -> dict[str, Any]:
-    """What was kept as plain lists, a value a block: scene, kinds as a letter a slot, sources, positions, slots that decay."""
-    blocks = found.blocks
+def strip(memory: Kept) -> StripData:
+    """What was kept, for the page."""
+    blocks = memory.blocks
+    return StripData(
+        memory.certain,
+        [block.scene for block in blocks],
+        ["".join(kind.letter for kind in block.kinds) for block in blocks],
+        [[source for source, _ in block.keys] for block in blocks],
+        [[position for _, position in block.keys] for block in blocks],
+        [block.faded for block in blocks],
+    )
+
+
+def _scores(path: Path | None) -> ScoresFile:
+    """A file of scores; empty where nothing was scored, or the file is damaged."""
+    try:
+        return scores_of(path)
+    except DamagedFile:
+        return ScoresFile()
+
+
+def _drift(blocks: Sequence[Mapping[str, float | None]]) -> dict[str, list[float | None]]:
+    """What drifts, a value a block, by reading."""
     return {
-        "certain": found.certain,
-        "scenes": [block.scene for block in blocks],
-        "kinds": ["".join(kind.letter for kind in block.kinds) for block in blocks],
-        "sources": [[source for source, _ in block.keys] for block in blocks],
-        "positions": [[position for _, position in block.keys] for block in blocks],
-        "faded": [block.faded for block in blocks],
-    }
-
-
-def _scores(path: Path | None) -> dict[str, Any]:
-    """Segments with their scores, and what drifts, a value a block; nothing where nothing was scored."""
-    content: Mapping[str, Any] = {}
-    if path is not None and path.is_file():
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            content = {}
-    blocks = [block for block in content.get("per_block") or [] if isinstance(block, dict)]
-    drift = {
-        name: [None if block.get(name) is None else round(factor * float(block[name]), 2) for block in blocks]
+        name: [None if (value := block.get(name)) is None else round(factor * value, 2) for block in blocks]
         for name, (_, factor) in READINGS.items()
         if any(block.get(name) is not None for block in blocks)
     }
-    scenes = [scene_scores(row) for row in content.get("per_segment") or []]
-    return {"segments": content.get("segments") or [], "per_segment": scenes, "drift": drift}
 
 
 def _shape(path: Path) -> Shape | None:

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from echo.cache.kinds import Kind
-from echo.scene import BLOCK_S, FPS, Prompt, TagMeaning
+from echo.scene import BLOCK_S, FPS, TagMeaning
 from eval.figures import style
 from eval.figures.drift import FIRST, drifts
 from eval.metrics import READINGS, Column
@@ -18,7 +20,7 @@ from eval.report.folder import BLOCK_FRAMES, Folder
 from eval.store.records import Provenance
 from eval.store.runs import Run
 from eval.tables.captions import Panel, panels
-from eval.tables.grid import Grid, Row, sections
+from eval.tables.grid import Grid, Printed, Row, sections
 
 WINDOW = 9
 """Blocks of the moving mean of drift curves, as of `eval.figures.drift`."""
@@ -37,113 +39,198 @@ class Lack:
     where: str = ""
 
 
-def table(grid: Grid) -> dict[str, Any]:
-    """A grid as the template prints it: the texts are those of every other form of the table; columns without a number are told below."""
+@dataclass(frozen=True)
+class Head:
+    """A column's head on the page. kind: of measure. metric: its name in the store."""
+
+    words: str
+    kind: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table on the page."""
+
+    label: str
+    name: str
+    count: str
+    calibration: bool
+    cells: list[Printed]
+
+
+@dataclass(frozen=True)
+class TableSection:
+    """Lines under a heading, "" where a table has one section alone."""
+
+    heading: str
+    rows: list[Line]
+
+
+@dataclass(frozen=True)
+class DifferencesView:
+    """Differences to a row of reference, as the template prints them."""
+
+    caption: str
+    sections: list[TableSection]
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class GridView:
+    """A grid as the template prints it."""
+
+    title: str
+    caption: str
+    heads: list[Head]
+    sections: list[TableSection]
+    notes: list[str]
+    differences: list[DifferencesView]
+
+
+def table(grid: Grid) -> GridView:
+    """A grid on the page: the texts are those of every other form of the table; columns without a number are named below."""
     measured = [any(row.cells[place].estimate is not None for row in grid.rows) for place in range(len(grid.columns))]
     gap = any(cell.estimate is None for row in grid.rows for cell, there in zip(row.cells, measured) if there)
     means, *differences = panels(grid)
     notes = [note for note in means.notes if gap or not note.startswith("-:")]
-    empty = [column.about.label for column, there in zip(grid.columns, measured) if not there]
-    return {
-        "title": grid.title,
-        "caption": means.caption,
-        "heads": [_head(column) for column, there in zip(grid.columns, measured) if there],
-        "sections": _sections(means, measured),
-        "notes": [*notes, *([f"Columns left out, as no row has a number: {', '.join(empty)}."] if empty else [])],
-        "differences": [{"caption": panel.caption, "sections": _sections(panel, measured), "notes": panel.notes} for panel in differences],
-    }
+    if empty := [column.about.label for column, there in zip(grid.columns, measured) if not there]:
+        notes.append(f"Columns left out, as no row has a number: {', '.join(empty)}.")
+    heads = [_head(column) for column, there in zip(grid.columns, measured) if there]
+    below = [DifferencesView(panel.caption, _sections(panel, measured), panel.notes) for panel in differences]
+    return GridView(grid.title, means.caption, heads, _sections(means, measured), notes, below)
 
 
-def _head(column: Column) -> dict[str, str]:
-    words = [word for word in column.words if not word.startswith("(")]
-    return {"words": " ".join(words), "kind": column.kind.replace("_", " "), "metric": column.metric}
+def _head(column: Column) -> Head:
+    words = " ".join(word for word in column.words if not word.startswith("("))
+    return Head(words, column.kind.replace("_", " "), column.metric)
 
 
-def _sections(panel: Panel, measured: Sequence[bool]) -> list[dict[str, Any]]:
+def _sections(panel: Panel, measured: Sequence[bool]) -> list[TableSection]:
     parts = sections(panel.rows)
     return [
-        {"heading": heading if len(parts) > 1 else "", "rows": [_line(row, measured, panel.gaps) for row in rows]}
+        TableSection(heading if len(parts) > 1 else "", [_line(row, measured, panel.gaps) for row in rows])
         for heading, rows in parts.items()
     ]
 
 
-def _line(row: Row, measured: Sequence[bool], gaps: bool) -> dict[str, Any]:
-    return {
-        "label": row.label,
-        "name": row.name,
-        "count": row.count,
-        "calibration": row.calibration,
-        "cells": [cell.printed(gaps)._asdict() for cell, there in zip(row.cells, measured) if there],
-    }
+def _line(row: Row, measured: Sequence[bool], gaps: bool) -> Line:
+    cells = [cell.printed(gaps) for cell, there in zip(row.cells, measured) if there]
+    return Line(row.label, row.name, row.count, row.calibration, cells)
 
 
-def index(part: Part, title: str, folder: Folder) -> dict[str, Any]:
-    """What the page knows of a part before any cell is loaded; writes the cells."""
-    prompts, seeds = part.prompts, part.seeds
-    cells = [[[_entry(method.cells.get((p, s)), folder) for s in seeds] for p in prompts] for method in part.methods]
-    names = [entry if isinstance(entry, str) else (entry or {}).get("data") for rows in cells for row in rows for entry in row]
-    return {
-        "id": part.name,
-        "title": title,
-        "prompts": [{"id": prompt, **_script(part, prompt, folder)} for prompt in prompts],
-        "seeds": seeds,
-        "methods": [_method(method, part.methods, folder) for method in part.methods],
-        "cells": cells,
-        "frames": max((folder.lengths[name] for name in names if name), default=1),
-    }
+class CellState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a cell's video has become, where it is not simply there. data: the name that loads it, if there is a video."""
+
+    status: str
+    note: str
+    data: str | None = None
 
 
-def _entry(cell: Video | None, folder: Folder) -> Any:
-    """The name that loads a cell; of one without a video what became of it; null where nothing was asked for."""
+@dataclass(frozen=True)
+class PromptIndex:
+    """A prompt of a part. borders: blocks at which scenes begin. texts, how: of the scenes and how each is entered, if they are known."""
+
+    id: str
+    borders: list[int]
+    texts: list[str]
+    how: list[str]
+
+
+@dataclass(frozen=True)
+class MethodIndex:
+    """A row of a part. more: what tells it from others of the same label. size: of its videos, in pixels."""
+
+    id: str
+    label: str
+    more: str
+    calibration: bool
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class PartIndex:
+    """What the page knows of a part before any cell is loaded. cells: by method, prompt and seed. frames: of the longest video."""
+
+    id: str
+    title: str
+    prompts: list[PromptIndex]
+    seeds: list[int]
+    methods: list[MethodIndex]
+    cells: list[list[list[str | CellState | None]]]
+    frames: int
+
+
+def index(part: Part, title: str, folder: Folder) -> PartIndex:
+    """The index of a part; writes its cells."""
+    cells = [[[_entry(method.cells.get((p, s)), folder) for s in part.seeds] for p in part.prompts] for method in part.methods]
+    every = [entry for rows in cells for row in rows for entry in row]
+    names = [entry.data if isinstance(entry, CellState) else entry for entry in every]
+    longest = max((folder.lengths[name] for name in names if name), default=1)
+    prompts = [_prompt(part, prompt, folder) for prompt in part.prompts]
+    methods = [_method(method, part.methods, folder) for method in part.methods]
+    return PartIndex(part.name, title, prompts, part.seeds, methods, cells, longest)
+
+
+def _entry(cell: Video | None, folder: Folder) -> str | CellState | None:
+    """The name that loads a cell; what became of one whose video is not there or not scored; None where nothing was asked for."""
     if cell is None:
         return None
     if cell.video is None:
-        return {"status": GONE if cell.record is not None else cell.status, "note": cell.note}
-    return folder.cell(cell) if cell.status == DONE else {"data": folder.cell(cell), "status": cell.status, "note": cell.note}
+        return CellState(GONE if cell.record is not None else cell.status, cell.note)
+    return folder.cell(cell) if cell.status == DONE else CellState(cell.status, cell.note, folder.cell(cell))
 
 
-def _method(method: Method, others: Sequence[Method], folder: Folder) -> dict[str, Any]:
+def _method(method: Method, others: Sequence[Method], folder: Folder) -> MethodIndex:
     row = method.row
-    sections = {other.row.section for other in others if not other.row.calibration}
+    backbones = {other.row.section for other in others if not other.row.calibration}
     twins = [other for other in others if other.row.label == row.label]
-    words = [row.section] if len(sections) > 1 and not row.calibration else []
+    words = [row.section] if len(backbones) > 1 and not row.calibration else []
     words += [row.preset] if len({other.row.preset for other in twins}) > 1 else []
     words += [row.variant] if row.variant else []
     cells = [cell for one in (method, *others) for cell in one.cells.values()]  # a row without videos takes the shape of the others
     shape = next((shape for cell in cells if (shape := folder.shape(cell))), None)
-    return {
-        "id": method.name,
-        "label": row.label,
-        "more": ", ".join(words),
-        "calibration": row.calibration,
-        "size": [shape.width, shape.height] if shape else [16, 9],
-    }
+    return MethodIndex(method.name, row.label, ", ".join(words), row.calibration, (shape.width, shape.height) if shape else (16, 9))
 
 
-def _script(part: Part, prompt: str, folder: Folder) -> dict[str, Any]:
-    """The scenes of a prompt: where they begin by the first trace that there is, how they are entered, and their texts if known."""
-    videos = (cell for method in part.methods for (p, _), cell in method.cells.items() if p == prompt and cell.video)
-    trace = next((found for cell in videos if (found := folder.trace(cell))), None)
-    return {"borders": list(trace[1].borders) if trace else [0], **_words(part.texts.get(prompt))}
+def _prompt(part: Part, name: str, folder: Folder) -> PromptIndex:
+    """Scenes begin where the first trace that there is says so."""
+    videos = (cell for method in part.methods for (prompt, _), cell in method.cells.items() if prompt == name and cell.video)
+    trace = next((trace for cell in videos if (trace := folder.trace(cell))), None)
+    prompt = part.texts.get(name)
+    ways = prompt.transitions(TagMeaning.enter) if prompt else ()
+    how = [str(way.value) if way else "" for way in ways]
+    return PromptIndex(name, list(trace[1].borders) if trace else [0], list(prompt.scenes) if prompt else [], how)
 
 
-def _words(prompt: Prompt | None) -> dict[str, Any]:
-    if prompt is None:
-        return {"texts": [], "how": []}
-    ways = prompt.transitions(TagMeaning.enter)
-    return {"texts": list(prompt.scenes), "how": [str(way.value) if way else "" for way in ways]}
+@dataclass(frozen=True)
+class CurveView:
+    """A curve with the half width of its band, null where nothing was measured."""
+
+    mean: list[float | None]
+    half: list[float | None]
 
 
-def drift(part: Part) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class DriftView:
+    """Curves of a method, by its place in the part, and of how many videos and prompts they are."""
+
+    method: int
+    videos: int
+    prompts: int
+    curves: dict[str, CurveView]
+
+
+def drift(part: Part) -> list[DriftView]:
     """Curves of a part's methods with their bands, as `eval.figures.drift` makes them; empty where no scores have readings of blocks."""
     made = [method.drifting() for method in part.methods]
     rows = {id(row): index for index, row in enumerate(made)}
     found, _ = drifts([row for row in made if row.videos], WINDOW)
     lines = []
     for one in sorted(found, key=lambda one: rows[id(one.row)]):
-        curves = {name: {"mean": _plain(curve.mean), "half": _plain(curve.half_width)} for name, curve in one.curves.items()}
+        curves = {name: CurveView(_plain(curve.mean), _plain(curve.half_width)) for name, curve in one.curves.items()}
         first = one.curves[FIRST]
-        lines.append({"method": rows[id(one.row)], "videos": first.videos, "prompts": first.prompts, "curves": curves})
+        lines.append(DriftView(rows[id(one.row)], first.videos, first.prompts, curves))
     return lines
 
 
@@ -168,7 +255,33 @@ def lacks(part: Part, title: str, folder: Folder) -> Iterator[Lack]:
             yield Lack(title, label, prompts, seeds, ABSENT)
 
 
-def provenance(parts: Sequence[Part], folder: Folder) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class StartLine:
+    """A start of a run: what a reader wants to know of it first; the rest is in its file."""
+
+    run: str
+    file: str
+    method: str
+    backbone: str
+    task: str
+    seed: int
+    attempt: str
+    facts: Provenance
+
+    @property
+    def began(self) -> str:
+        """When, by its name; "" where that does not say."""
+        nanoseconds = self.attempt.partition("-")[0]
+        began = int(nanoseconds) / 1e9 if nanoseconds.isdecimal() and len(nanoseconds) == 20 else 0.0
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(began)) if began > 1e9 else ""
+
+    @property
+    def versions(self) -> str:
+        """Of Python and packages."""
+        return ", ".join(f"{key} {value}" for key, value in {"python": self.facts.python, **self.facts.packages}.items() if value)
+
+
+def provenance(parts: Sequence[Part], folder: Folder) -> list[StartLine]:
     """A line for every start of every run that the report shows."""
     runs: dict[str, tuple[Run, Method, str]] = {}
     for part in parts:
@@ -178,32 +291,14 @@ def provenance(parts: Sequence[Part], folder: Folder) -> list[dict[str, Any]]:
     lines = []
     for run, method, task in runs.values():
         name, starts = folder.provenance(run)
-        for start, facts in (starts or {"?": Provenance()}).items():
-            lines.append({"run": run.path.name, "file": name, "method": method.row.label, "backbone": run.spec.backbone.name,
-                          "task": task, "seed": run.spec.seed, **_start(start, facts)})  # fmt: skip
+        about = (run.path.name, name, method.row.label, run.spec.backbone.name, task, run.spec.seed)
+        lines += [StartLine(*about, start, facts) for start, facts in (starts or {"?": Provenance()}).items()]
     return lines
 
 
-def _start(name: str, facts: Provenance) -> dict[str, Any]:
-    """What a reader wants to know of an attempt first; the rest is in its file."""
-    nanoseconds = name.partition("-")[0]
-    began = int(nanoseconds) / 1e9 if nanoseconds.isdecimal() and len(nanoseconds) == 20 else 0.0
-    return {
-        "attempt": name,
-        "began": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(began)) if began > 1e9 else "",
-        "commit": facts.code.commit or "",
-        "dirty": facts.code.dirty or "",
-        "host": facts.host or "",
-        "device": facts.device or "",
-        "job": (facts.slurm or {}).get("job_id", ""),
-        "versions": ", ".join(f"{key} {value}" for key, value in {"python": facts.python, **facts.packages}.items() if value),
-        "command": " ".join(facts.argv),
-    }
-
-
-def constants() -> dict[str, Any]:
+def constants() -> dict[str, object]:
     """What the page's script must know beside the parts: sizes, colours, kinds, measures."""
-    used = {kind.letter: {"name": kind.words, "colour": kind.colour} for kind in Kind}
+    kinds = {kind.letter: {"name": kind.words, "colour": kind.colour} for kind in Kind}
     measures = {name: words for name, (words, _) in READINGS.items()}
-    return {"fps": FPS, "block_frames": BLOCK_FRAMES, "block_s": BLOCK_S, "kinds": used, "measures": measures,
+    return {"fps": FPS, "block_frames": BLOCK_FRAMES, "block_s": BLOCK_S, "kinds": kinds, "measures": measures,
             "series": list(style.SERIES), "window": WINDOW}  # fmt: skip
