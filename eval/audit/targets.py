@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from baselines.presets import CONF, make_policy, preset
 from data.world.words import KINDS, Words, held_out, sentence
@@ -36,18 +37,14 @@ from eval.world.readings import BLOCK, MOTION_WINDOW, Readings, motion_of, read,
 TARGETS = {(5.0, "place"): 0.97, (5.0, "subject"): 0.90, (5.0, "motion"): 0.85, (60.0, "place"): 0.90, (60.0, "subject"): 0.75}
 """(horizon in seconds, what is read) -> least share of prompts."""
 JUDGED = ("place", "subject", "motion")
-Z = 1.959963984540054
-"""Of a 95 % interval."""
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share of `hits` among `count`, 0..1. Raises ValueError for a count below 1."""
     if count < 1:
         raise ValueError(f"{hits} of {count}: a share needs at least one case")
-    share, scale = hits / count, 1 + Z**2 / count
-    middle = (share + Z**2 / (2 * count)) / scale
-    half = Z / scale * math.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    interval = binomtest(hits, count).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def combinations(count: int) -> list[Words]:

@@ -28,7 +28,7 @@ KINDS = ("smooth", "hard", "recall")
 
 
 @dataclass(frozen=True)
-class Measured:
+class SpeedRow:
     """One method: all measured values by column, None where nothing was measured; `published` from the same method elsewhere."""
 
     method: str
@@ -87,15 +87,15 @@ def newest(folder: Path = FOLDER) -> Path:
     )
 
 
-def rows_of(bench: Mapping[str, Any]) -> list[Measured]:
+def rows_of(bench: Mapping[str, Any]) -> list[SpeedRow]:
     """A row for each measured method."""
     return [_row(measured) for measured in bench["methods"]]
 
 
-def _row(measured: Mapping[str, Any]) -> Measured:
+def _row(measured: Mapping[str, Any]) -> SpeedRow:
     values = {key: _value(measured, place) for key, _, _, place in COLUMNS}
     published = tuple(speed for speed in speeds() if speed.ours == measured["method"] and speed.fps is not None)
-    return Measured(measured["method"], measured["label"] or measured["method"], values, published, tuple(measured["notes"]))
+    return SpeedRow(measured["method"], measured["label"] or measured["method"], values, published, tuple(measured["notes"]))
 
 
 def _value(measured: Mapping[str, Any], place: str) -> float | None:
@@ -133,11 +133,11 @@ def _text(value: float | None, decimals: int | None) -> str:
     return f"{value:.3g}" if decimals is None else f"{value:.{decimals}f}"
 
 
-def _texts(row: Measured, columns: Iterable[tuple[str, str, int | None, str]]) -> list[str]:
+def _texts(row: SpeedRow, columns: Iterable[tuple[str, str, int | None, str]]) -> list[str]:
     return [_text(row.values[key], decimals) for key, _, decimals, _ in columns]
 
 
-def _published(row: Measured) -> str:
+def _published(row: SpeedRow) -> str:
     """FPS that others print for the method, each with its hardware."""
     return "; ".join(f"{speed.fps:g} ({speed.hardware})" for speed in row.published) or NOTHING
 

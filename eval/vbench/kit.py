@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from echo.backbone.extras import version_of
 from echo.files import file_digest
 from echo.refusals import nearest
-from eval.vbench.measure import RULE, FrameLayout, Metric
+from eval.vbench.measure import RULE, FrameLayout, NetworkQuery
 from eval.vbench.networks import catalogue, interface, packages
 from eval.vbench.records import Record, RecordKey, RecordStore, Units
 from eval.vbench.rules import FIRSTS, RECORD, TEXTS
@@ -216,12 +216,12 @@ class Kit:
         made_by = {name: self._identity(name) for name in sorted(named)}
         return {"rule": RULE, "firsts": self.wish.firsts, "decoder": dict(DECODER), "networks": made_by}
 
-    def metrics(self, layout: FrameLayout) -> list[Metric]:
+    def metrics(self, layout: FrameLayout) -> list[NetworkQuery]:
         """What a video is asked, in the order of `RECORD`, then texts, then first frames of clips."""
         metrics = []
         for dimension in self.wish.dimensions:
             if dimension == "temporal_flickering":
-                metrics.append(Metric("difference", layout.neighbours(), 64, lambda: difference, dtype="float64"))
+                metrics.append(NetworkQuery("difference", layout.neighbours(), 64, lambda: difference, dtype="float64"))
             elif dimension == "motion_smoothness":
                 metrics.append(self._metric("amt", layout.triples(), lambda net, f: net.error(f[:, 0], f[:, 1], f[:, 2])))
             elif dimension == "dynamic_degree":
@@ -277,23 +277,23 @@ class Kit:
             store.keep(key, record)
         return record
 
-    def _said(self, metric: str, layout: FrameLayout) -> Metric:
+    def _said(self, metric: str, layout: FrameLayout) -> NetworkQuery:
         if metric == "viclip":
             return self._metric("viclip", layout.texts(), lambda net, f: np.stack([net.video(eight) for eight in f]))
         if metric == "clip_b32_bytes":
             return self._metric("clip_b32", layout.single(), lambda net, f: net.images_bytes(f[:, 0]), metric)
         return self._images(metric, layout.single())
 
-    def _images(self, network: str, units: Units, name: str | None = None) -> Metric:
+    def _images(self, network: str, units: Units, name: str | None = None) -> NetworkQuery:
         return self._metric(network, units, lambda net, f: net.images(f[:, 0]), name)
 
-    def _metric(self, network: str, units: Units, ask: Callable[[Any, Frames], NDArray[Any]], name: str | None = None) -> Metric:
+    def _metric(self, network: str, units: Units, ask: Callable[[Any, Frames], NDArray[Any]], name: str | None = None) -> NetworkQuery:
         def ready() -> Callable[[Frames], NDArray[Any]]:
             network_itself = self._network(network)
             return lambda frames: ask(network_itself, frames)
 
         identity, batch, rest = self.source.identity(network), BATCH.get(network, 32), {"network": network}
-        return Metric(name or network, units, batch, ready, identity, self._dtype(network), self._versions(network), rest)
+        return NetworkQuery(name or network, units, batch, ready, identity, self._dtype(network), self._versions(network), rest)
 
     def _network(self, name: str) -> Any:
         if name not in self._made:

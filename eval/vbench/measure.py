@@ -27,7 +27,7 @@ TEXT_FRAMES = 8
 
 
 @dataclass(frozen=True)
-class Metric:
+class NetworkQuery:
     """What one network is asked of a video.
 
     units: which frames belong together, [N, k]. batch: how many at a time. ask: makes the function that answers frames
@@ -130,7 +130,7 @@ def _ordered(rows: Sequence[Units]) -> Units:
 class _Work:
     """A metric under way."""
 
-    metric: Metric
+    metric: NetworkQuery
     key: RecordKey
     parts: dict[int, Record]
     ask: Callable[[Frames], NDArray[Any]] | None = None
@@ -142,7 +142,7 @@ class _Work:
 
 
 def measure(
-    facts: Facts, metrics: Sequence[Metric], store: RecordStore, progress: Callable[[int], object] = lambda frames: None
+    facts: Facts, metrics: Sequence[NetworkQuery], store: RecordStore, progress: Callable[[int], object] = lambda frames: None
 ) -> dict[str, Record]:
     """Records of a video by metric: those that are there, and the others measured in one pass over its frames.
 

@@ -1,4 +1,4 @@
-"""The targets: intervals against scipy, held-out prompts evenly over words, judgements, and the command on a toy backbone."""
+"""The targets: intervals against their definition, held-out prompts evenly over words, judgements, and the command on a toy backbone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from scipy.stats import binomtest
+from scipy.stats import norm
 
 from data.world.render import draw, render
 from data.world.words import KINDS, VOCABULARY, held_out, parse
@@ -23,9 +23,11 @@ from eval.world.scorer import EmbeddedScorer
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 64), (1, 7), (32, 64), (61, 64), (64, 64)])
-def test_wilson_is_scipys(hits: int, count: int) -> None:
-    theirs = binomtest(hits, count).proportion_ci(0.95, method="wilson")
-    assert wilson(hits, count) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+def test_wilson_is_the_formula(hits: int, count: int) -> None:
+    """A second path: the ends are the shares from which `hits` lies 1.96 standard errors away."""
+    z, share = norm.ppf(0.975), hits / count
+    for end in wilson(hits, count):
+        assert (share - end) ** 2 == pytest.approx(z**2 * end * (1 - end) / count, abs=1e-12)
     with pytest.raises(ValueError, match="at least one"):
         wilson(0, 0)
 
