@@ -31,6 +31,7 @@ from eval.store.runs import Asked, runs, sweeps
 from eval.tables.blocks import Source, sources
 from eval.tables.build import look_of
 from eval.tables.command import combined, grouped, in_order, made_of, save
+from eval.tables.grid import sections
 from eval.tables.meta import Made, meta
 
 KEYS = {"experiment": "", "store": "results", "task": "", "videos": "link", "--output": ""}
@@ -140,7 +141,8 @@ def _fill(folder: Folder, groups: Mapping[str, Sequence[Source]], store: Path, t
     page = render(
         "report.html",
         title=title or (tables[0].title if tables else "Videos"),
-        store=str(store), counts=counts, tables=tables, lacks=missing, lines=lines, commits=commits, made_by=commit(CODE)[:12],
+        store=str(store), counts=counts, tables=tables, sections=sections, lacks=missing, lines=lines, commits=commits,
+        made_by=commit(CODE)[:12],
         data=msgspec.to_builtins({"parts": indexes, "metrics": folder.metrics, **constants()}),
     )  # fmt: skip
     folder.write("index.html", page)

@@ -21,7 +21,7 @@ from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
 from eval.metrics import READINGS, described
 from eval.pages import literal
 from eval.report.cells import Cell
-from eval.report.memory_strips import WINDOW, Kept, kept, policy_of, read
+from eval.report.memory_strips import WINDOW, MemoryStrip, kept, policy_of, read
 from eval.store.records import DamagedFile, Provenance, ScoresFile
 from eval.store.runs import Run, scores_of
 from eval.world.places import scene_scores
@@ -92,7 +92,7 @@ class Folder:
     metrics: dict[str, dict[str, str]] = field(default_factory=dict)  # of all cells: what a page says of them, by their names
     _videos: dict[Path, str] = field(default_factory=dict)
     _shapes: dict[Path, Shape] = field(default_factory=dict)
-    _traces: dict[tuple[str, str], tuple[str, Kept]] = field(default_factory=dict)
+    _traces: dict[tuple[str, str], tuple[str, MemoryStrip]] = field(default_factory=dict)
     _policies: dict[Path, tuple[Policy | None, str, int]] = field(default_factory=dict)
 
     def write(self, name: str, text: str) -> None:
@@ -135,7 +135,7 @@ class Folder:
                 self._shapes[cell.run.path] = found
         return self._shapes.get(cell.run.path)
 
-    def trace(self, cell: Cell) -> tuple[str, Kept] | None:
+    def trace(self, cell: Cell) -> tuple[str, MemoryStrip] | None:
         """Name of the trace's file in the folder, and what was kept; videos of equal traces share one. None where there is no trace."""
         path = cell.side("trace")
         if path is None or not path.is_file():
@@ -206,7 +206,7 @@ class Folder:
         return quote(name)
 
 
-def strip(memory: Kept) -> StripData:
+def strip(memory: MemoryStrip) -> StripData:
     """What was kept, for the page."""
     blocks = memory.blocks
     return StripData(

@@ -2,7 +2,7 @@
 
 A trace names frames and positions and no kinds. The kinds come from the policy's plans, made again from the settings in `run.json`
 (integers alone, no network): a plan counts only where it names the same keys as the trace. Where none does, because the code has
-changed since or the policy is no longer there, kinds are guessed from the names, and `Kept.certain` says so.
+changed since or the policy is no longer there, kinds are guessed from the names, and `MemoryStrip.certain` says so.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WINDOW = 21
 
 
 @dataclass(frozen=True)
-class Block:
+class StripBlock:
     """keys: source and position of each in slot order; `faded`: how many of them, from the front, are a memory that decays."""
 
     scene: int
@@ -36,10 +36,10 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Kept:
+class MemoryStrip:
     """All blocks of a video. certain: whether every kind is of a plan that agrees with the trace."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[StripBlock, ...]
     certain: bool
 
     @property
@@ -64,7 +64,7 @@ def policy_of(pixels: Mapping[str, Any]) -> Policy | None:
         return None
 
 
-def kept(trace: Sequence[Line], policy: Policy | None, window_frames: int = WINDOW) -> Kept:
+def kept(trace: Sequence[Line], policy: Policy | None, window_frames: int = WINDOW) -> MemoryStrip:
     """What was kept in each block of a trace.
 
     Args:
@@ -72,7 +72,7 @@ def kept(trace: Sequence[Line], policy: Policy | None, window_frames: int = WIND
         policy: what made it; None has the kinds guessed.
         window_frames: of the backbone, in latent frames.
     """
-    blocks: list[Block] = []
+    blocks: list[StripBlock] = []
     certain = True
     starts: tuple[SceneStart, ...] = ()
     for scene in _scenes(trace):
@@ -84,7 +84,7 @@ def kept(trace: Sequence[Line], policy: Policy | None, window_frames: int = WIND
             continue
         starts, plans = planned
         blocks += [_block(line, plan) for line, plan in zip(scene, plans)]
-    return Kept(tuple(blocks), certain)
+    return MemoryStrip(tuple(blocks), certain)
 
 
 def _scenes(trace: Sequence[Line]) -> Iterator[list[Line]]:
@@ -134,11 +134,11 @@ def _keys(line: Line) -> tuple[tuple[str, int | None], ...]:
     return tuple((str(source), position) for source, position in line["keys"])
 
 
-def _block(line: Line, plan: Plan) -> Block:
-    return Block(line["scene"], _keys(line), tuple(plan.kinds()), plan.faded)
+def _block(line: Line, plan: Plan) -> StripBlock:
+    return StripBlock(line["scene"], _keys(line), tuple(plan.kinds()), plan.faded)
 
 
-def _guessed(line: Line) -> Block:
+def _guessed(line: Line) -> StripBlock:
     """Kinds by name: the block's own frames, those right before it, all others that the policy has held on to."""
     keys, size = _keys(line), len(line["queries"])
     numbers = {int(source[1:]) for source, _ in keys if _numbered(source)}
@@ -152,7 +152,7 @@ def _guessed(line: Line) -> Block:
             kinds.append(Kind.CURRENT if frame >= first else Kind.RECENT if frame >= oldest else Kind.ANCHOR)
         else:
             kinds.append(kind_of(source))
-    return Block(line["scene"], keys, tuple(kinds), 0)
+    return StripBlock(line["scene"], keys, tuple(kinds), 0)
 
 
 def _numbered(source: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from eval.report.folder import BLOCK_FRAMES, Folder
 from eval.store.records import Provenance
 from eval.store.runs import Run
 from eval.tables.captions import Panel, panels
-from eval.tables.grid import Grid, Printed, Row, sections
+from eval.tables.grid import Grid
 
 WINDOW = 9
 """Blocks of the moving mean of drift curves, as of `eval.figures.drift`."""
@@ -40,83 +40,25 @@ class Lack:
 
 
 @dataclass(frozen=True)
-class Head:
-    """A column's head on the page. kind: of measure. metric: its name in the store."""
-
-    words: str
-    kind: str
-    metric: str
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of a table on the page."""
-
-    label: str
-    name: str
-    count: str
-    calibration: bool
-    cells: list[Printed]
-
-
-@dataclass(frozen=True)
-class TableSection:
-    """Lines under a heading, "" where a table has one section alone."""
-
-    heading: str
-    rows: list[Line]
-
-
-@dataclass(frozen=True)
-class DifferencesView:
-    """Differences to a row of reference, as the template prints them."""
-
-    caption: str
-    sections: list[TableSection]
-    notes: Sequence[str]
-
-
-@dataclass(frozen=True)
 class GridView:
-    """A grid as the template prints it."""
+    """A grid as the template prints it: the columns that have a number, their places, and the panels."""
 
     title: str
-    caption: str
-    heads: list[Head]
-    sections: list[TableSection]
-    notes: list[str]
-    differences: list[DifferencesView]
+    columns: list[Column]
+    places: list[int]
+    means: Panel
+    differences: list[Panel]
 
 
 def table(grid: Grid) -> GridView:
     """A grid on the page: the texts are those of every other form of the table; columns without a number are named below."""
-    measured = [any(row.cells[place].estimate is not None for row in grid.rows) for place in range(len(grid.columns))]
-    gap = any(cell.estimate is None for row in grid.rows for cell, there in zip(row.cells, measured) if there)
+    places = [place for place in range(len(grid.columns)) if any(row.cells[place].estimate is not None for row in grid.rows)]
+    gap = any(row.cells[place].estimate is None for row in grid.rows for place in places)
     means, *differences = panels(grid)
     notes = [note for note in means.notes if gap or not note.startswith("-:")]
-    if empty := [column.about.label for column, there in zip(grid.columns, measured) if not there]:
+    if empty := [column.about.label for place, column in enumerate(grid.columns) if place not in places]:
         notes.append(f"Columns left out, as no row has a number: {', '.join(empty)}.")
-    heads = [_head(column) for column, there in zip(grid.columns, measured) if there]
-    below = [DifferencesView(panel.caption, _sections(panel, measured), panel.notes) for panel in differences]
-    return GridView(grid.title, means.caption, heads, _sections(means, measured), notes, below)
-
-
-def _head(column: Column) -> Head:
-    words = " ".join(word for word in column.words if not word.startswith("("))
-    return Head(words, column.kind.replace("_", " "), column.metric)
-
-
-def _sections(panel: Panel, measured: Sequence[bool]) -> list[TableSection]:
-    parts = sections(panel.rows)
-    return [
-        TableSection(heading if len(parts) > 1 else "", [_line(row, measured, panel.gaps) for row in rows])
-        for heading, rows in parts.items()
-    ]
-
-
-def _line(row: Row, measured: Sequence[bool], gaps: bool) -> Line:
-    cells = [cell.printed(gaps) for cell, there in zip(row.cells, measured) if there]
-    return Line(row.label, row.name, row.count, row.calibration, cells)
+    return GridView(grid.title, [grid.columns[place] for place in places], places, replace(means, notes=notes), differences)
 
 
 class CellState(msgspec.Struct, frozen=True, omit_defaults=True):
