@@ -7,6 +7,8 @@ import shlex
 from functools import cache
 
 from jobs.live import command as live
+from jobs.live.order import LiveOrder
+from jobs.live.session import Made, Session
 from jobs.spec.compose import sweep as composed
 from jobs.spec.plan import prepare
 from jobs.store.folder import RunFolder
@@ -16,16 +18,17 @@ A, B, C = "a red ball left meadow", "a red ball up striped desert", "a red ball 
 
 
 @cache
-def order(*words):
+def order(*words: str) -> LiveOrder:
     """Composed once for all tests."""
     return live.order(words)
 
 
-def film(session, blocks):
+def film(session: Session, blocks: int) -> list[Made]:
+    """The next blocks."""
     return [session.next_block() for _ in range(blocks)]
 
 
-def replayed(command):
+def replayed(command: str) -> tuple[str, bytes, bytes]:
     """Latents hash, bytes of the video and trace of a session's own command, by a worker of run.py's."""
     python, program, *rest = shlex.split(command)
     assert (python, program) == ("python", "run.py")

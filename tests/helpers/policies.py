@@ -5,6 +5,8 @@ And how tests make policies and ask them for single plans.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -104,7 +106,7 @@ def rows() -> list[object]:
 def make(name: str, **changes: object) -> Policy:
     """A preset with changed settings; nested ones with a double underscore."""
     dotted = [f"{key.replace('__', '.')}={value}" for key, value in changes.items()]
-    settings = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(preset("method", name)), OmegaConf.from_dotlist(dotted)))
+    settings: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(preset("method", name)), OmegaConf.from_dotlist(dotted)))
     return registry.make(settings["policy"], {key: value for key, value in settings.items() if key not in ("name", "policy")})
 
 

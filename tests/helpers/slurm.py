@@ -13,8 +13,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from echo.files import ROOT
+from eval.store.records import UnitRecord
 from eval.store.runs import runs
 from tests.helpers.interrupts import hear_interrupts
 from tests.helpers.waiting import until
@@ -35,8 +37,8 @@ def start(store: Path, *more: str) -> subprocess.Popen[str]:
         word.removeprefix("launcher.").partition("=")[0]: word.partition("=")[2] for word in more
     }
     chosen = [f"launcher.{key}={value}" for key, value in given.items()]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(words(store, "hydra/launcher=slurm", *chosen), cwd=ROOT, text=True, preexec_fn=hear_interrupts, **pipes)
+    command, pipe = words(store, "hydra/launcher=slurm", *chosen), subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, text=True, preexec_fn=hear_interrupts, stdout=pipe, stderr=pipe)
 
 
 def finish(command: subprocess.Popen[str], status: int = 0, limit_s: float = 300) -> str:
@@ -51,16 +53,18 @@ def slurm(*command: str, check: bool = True) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=check, timeout=60).stdout.strip()
 
 
-def records(store: Path) -> list[dict]:
+def records(store: Path) -> list[UnitRecord]:
+    """Of all runs of a store."""
     return [record for run in runs(store) for record in run.records()]
 
 
-def attempts(store: Path) -> dict[str, dict]:
+def attempts(store: Path) -> dict[str, dict[str, Any]]:
     """What is kept of each attempt, by its name."""
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in store.glob("runs/*/*/*/*/*/attempts/*.json")}
 
 
-def latents(store: Path) -> dict[tuple[str, int], str]:
+def latents(store: Path) -> dict[tuple[str, int], str | None]:
+    """Hash of each video's latents by prompt and seed."""
     return {(r.prompt, r.seed): r.latents_sha256 for r in records(store) if r.status == "ok"}
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -66,7 +68,7 @@ def store(folder: Path, count: int = 4, lacking: tuple[tuple[str, str, str], ...
         prompt_set.parent.mkdir(parents=True, exist_ok=True)
         prompt_set.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         for method in names:
-            there = {prompt: {} for prompt in every if (task, method, prompt) not in lacking}
+            there: dict[str, dict[str, float]] = {prompt: {} for prompt in every if (task, method, prompt) not in lacking}
             run = put(folder / "store", task, method, there, seed=seed, backbone="tiny_long" if method == "longlive" else "tiny")
             write(run / "attempts" / "a.json", {"config": {"task": {"prompt_set": str(prompt_set)}}})
             for index, prompt in enumerate(every):
@@ -76,7 +78,7 @@ def store(folder: Path, count: int = 4, lacking: tuple[tuple[str, str, str], ...
     return folder / "store"
 
 
-def tasks_of(key: dict) -> dict[str, dict[str, list[str]]]:
+def tasks_of(key: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
     """Task -> group -> videos of a key."""
     found: dict[str, dict[str, list[str]]] = {}
     for name, group in key["groups"].items():
@@ -84,7 +86,7 @@ def tasks_of(key: dict) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def answers(key: dict, rater: str, points, **changes) -> dict:
+def answers(key: dict[str, Any], rater: str, points: Callable[[str, str, str], int], **changes: object) -> dict[str, Any]:
     """What the page would write; `points(group, video, criterion)` gives each rating."""
     groups = {
         name: {

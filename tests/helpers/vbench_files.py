@@ -4,6 +4,7 @@ RAFT, AMT and ViCLIP take their names and shapes from VBench's own classes, CLIP
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import av
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
+Shape = tuple[int, ...]
+Shapes = dict[str, Shape]
 HALF = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias", "conv1.weight", "visual.proj", "text_projection", "mlp.")
 """Tensors that OpenAI's archives hold in half precision."""
 TINY = {"dino": (128, 2), "clip_b32": (128, 2, 64, 1, 64), "clip_l14": (128, 2, 64, 1, 768)}
@@ -18,7 +21,7 @@ TRUE = {"dino": (768, 12), "clip_b32": (768, 12, 512, 12, 512), "clip_l14": (102
 PATCH = {"clip_b32": 32, "clip_l14": 14}
 
 
-def draw(shape, name, generator):
+def draw(shape: Shape, name: str, generator: torch.Generator) -> torch.Tensor:
     """Norms about 1, biases small, matrices by their fan-in with a gain that keeps frames apart."""
     values = torch.randn(shape, generator=generator)
     if name.endswith(("ln_1.weight", "ln_2.weight", "ln_pre.weight", "ln_post.weight", "ln_final.weight", "norm1.weight", "norm2.weight")):
@@ -30,7 +33,7 @@ def draw(shape, name, generator):
     return 1.5 * values / math.sqrt(math.prod(shape[1:]))
 
 
-def block(width, start):
+def block(width: int, start: str) -> Shapes:
     """Names and shapes of one of OpenAI's blocks."""
     rows = {"ln_1.weight": (width,), "ln_1.bias": (width,), "ln_2.weight": (width,), "ln_2.bias": (width,)}
     rows |= {"attn.in_proj_weight": (3 * width, width), "attn.in_proj_bias": (3 * width,)}
@@ -40,7 +43,8 @@ def block(width, start):
     return {f"{start}.{name}": shape for name, shape in rows.items()}
 
 
-def clip_shapes(patch, sizes):
+def clip_shapes(patch: int, sizes: Sequence[int]) -> Shapes:
+    """Names and shapes of OpenAI's CLIP; sizes: width, depth, width and depth of the text's side, and of what both share."""
     width, depth, text_width, text_depth, joint = sizes
     shapes = {"visual.class_embedding": (width,), "visual.positional_embedding": ((224 // patch) ** 2 + 1, width)}
     shapes |= {"visual.conv1.weight": (width, 3, patch, patch), "visual.proj": (width, joint), "text_projection": (text_width, joint)}
@@ -54,7 +58,8 @@ def clip_shapes(patch, sizes):
     return shapes
 
 
-def dino_shapes(sizes):
+def dino_shapes(sizes: Sequence[int]) -> Shapes:
+    """Names and shapes of DINO's vision transformer; sizes: width and depth."""
     width, depth = sizes
     shapes = {"cls_token": (1, 1, width), "pos_embed": (1, 197, width), "norm.weight": (width,), "norm.bias": (width,)}
     shapes |= {"patch_embed.proj.weight": (width, 3, 16, 16), "patch_embed.proj.bias": (width,)}
@@ -68,7 +73,7 @@ def dino_shapes(sizes):
     return shapes
 
 
-def script(tensors, path):
+def script(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     """A TorchScript archive that holds tensors by these names, and computes nothing."""
     torch.jit.save(torch.jit.script(_tree(tensors)), str(path))
 
@@ -78,13 +83,13 @@ class Holder(nn.Module):
         return nothing
 
 
-def _tree(tensors):
-    below = {}
+def _tree(tensors: Mapping[str, torch.Tensor]) -> nn.Module:
+    below: dict[str, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         first, _, rest = name.partition(".")
         below.setdefault(first, {})[rest] = value
     numbered = all(name.isdigit() for name in below)
-    module = nn.ModuleList() if numbered else Holder()
+    module: nn.Module = nn.ModuleList() if numbered else Holder()
     for name, part in below.items():
         if "" in part:
             module.register_parameter(name, nn.Parameter(part[""], requires_grad=False))
@@ -110,7 +115,7 @@ def write(folder: Path, size: str, seed: int = 0) -> dict[str, Path]:
     return files
 
 
-def _write_others(files, size, generator):
+def _write_others(files: Mapping[str, Path], size: str, generator: torch.Generator) -> None:
     from easydict import EasyDict
     from pyiqa.archs.musiq_arch import MUSIQ
     from vbench.third_party.amt.utils.build_utils import build_from_cfg
@@ -156,7 +161,8 @@ def videos(folder: Path) -> list[Path]:
     return paths
 
 
-def picture(height, width, shift, waves):
+def picture(height: int, width: int, shift: float, waves: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    """A texture of sine waves, moved to the side by so many px, [height, width, 3]."""
     rows, columns = np.mgrid[:height, :width].astype(float)
     frequencies, phases, heights = waves
     image = np.full((height, width, 3), 120.0)

@@ -144,8 +144,8 @@ def outcomes(store: Path) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for run in runs(store):
         for record in run.records():
-            if record["status"] == "ok":
-                found.setdefault(record["unit"], (record["latents_sha256"], json.dumps(record["metrics"], sort_keys=True)))
+            if record.status == "ok":
+                found.setdefault(record.unit, (record.latents_sha256, json.dumps(record.metrics, sort_keys=True)))
     return found
 
 
@@ -156,8 +156,8 @@ def compare(store: Path, expected: dict[str, tuple[str, str]]) -> Counter[str]:
     damage["different"] = sum(found[unit] != expected[unit] for unit in found.keys() & expected.keys())
     for run in runs(store):
         records = run.records()
-        damage["double"] += sum(count - 1 for count in Counter(r["unit"] for r in records if r["status"] == "ok").values())
-        damage["lost"] += sum(not (run.path / "units" / name).exists() for r in records for name in r.get("files", {}).values())
+        damage["double"] += sum(count - 1 for count in Counter(r.unit for r in records if r.status == "ok").values())
+        damage["lost"] += sum(not (run.path / "units" / name).exists() for r in records for name in r.files.values())
         lines = sum(len(path.read_bytes().splitlines()) for path in (run.path / "records").glob("*.jsonl"))
         damage["torn"] += lines - len(records)
     return damage
