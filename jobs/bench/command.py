@@ -38,6 +38,7 @@ from eval.arguments import answer, parse
 from jobs.bench import flops
 from jobs.bench.measure import LEAST_BLOCKS, Rig, measure, setup_of
 from jobs.bench.parity import gap, latents
+from jobs.bench.stopwatch import Figures
 from jobs.memory.forecast import forecast, gb
 from jobs.memory.measured import Meter
 from jobs.memory.parts import codec_sizes
@@ -104,14 +105,14 @@ def text_rows(parts: Parts, batch: int) -> Tensor:
     return rows.to(parts.device, dtype)
 
 
-def memory_fields(parts: Parts) -> dict[str, Any]:
+def memory_fields(parts: Parts) -> Figures:
     """Fields of `jobs.memory.forecast.Setup` that say how the parts are computed."""
     return {
         "dtype": parts.dtype, "codec_dtype": parts.codec_dtype, "codec": codec_sizes(parts.decoder, parts.size), "text_on_device": False
     }  # fmt: skip
 
 
-def speed(values: Mapping[str, str], methods: Sequence[str], tell: Callable[[str], None] = say) -> dict[str, Any]:
+def speed(values: Mapping[str, str], methods: Sequence[str], tell: Callable[[str], None] = say) -> Figures:
     """Measure methods one after the other; the JSON's content."""
     for method in methods:
         make_policy({"method": method})  # refused now rather than after the first one's minutes
@@ -129,7 +130,7 @@ def speed(values: Mapping[str, str], methods: Sequence[str], tell: Callable[[str
     rig = Rig(backbone, parts.network, text_rows(parts, batch), blocks, 0.0, batch, memory_fields(parts), whole, compile=parts.compile)
     rig.rehearse(methods)
     head = _head("speed", values, config, backbone)  # code and settings as they are now, whatever is committed meanwhile
-    rows, failed = list[dict[str, Any]](), dict[str, str]()
+    rows, failed = list[Figures](), dict[str, str]()
     for index, method in enumerate(methods):
         rig.method_s = 0.95 * max(0.0, int(values["seconds"]) - (time.monotonic() - begun)) / (len(methods) - index)
         try:
@@ -164,7 +165,7 @@ def _told(row: Mapping[str, Any]) -> str:
     )
 
 
-def _head(what: str, values: Mapping[str, str], config: RunConfig, backbone: VideoModel) -> dict[str, Any]:
+def _head(what: str, values: Mapping[str, str], config: RunConfig, backbone: VideoModel) -> Figures:
     """What was measured, on what, by which code."""
     parts, g = backbones.parts_of(config), backbone.geometry
     used = dict(values) | {"device": parts.device, "kernel": parts.kernel, "codec_dtype": parts.codec_dtype}
@@ -185,7 +186,7 @@ def _head(what: str, values: Mapping[str, str], config: RunConfig, backbone: Vid
     }
 
 
-def parity(values: Mapping[str, str]) -> dict[str, Any]:
+def parity(values: Mapping[str, str]) -> Figures:
     """bf16 against fp32, and each way of compiling that this device has against eager, over the same noise; one network at a time."""
     config = config_of({**values, "compile": "none", "dtype": "float32"})
     parts, blocks, method = parts_to_load(config), min(8, int(values["blocks"])), values["method"].split(",")[-1]
@@ -202,7 +203,7 @@ def parity(values: Mapping[str, str]) -> dict[str, Any]:
     return head | {"method": method, "pairs": pairs}
 
 
-def one_block(values: Mapping[str, str]) -> dict[str, Any]:
+def one_block(values: Mapping[str, str]) -> Figures:
     """The first block of a rollout at true size; memory is of what a first block touches: its frames in the store, no past."""
     config = config_of(values)
     parts, method = parts_to_load(config), values["method"].split(",")[-1]

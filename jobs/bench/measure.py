@@ -28,7 +28,7 @@ from echo.rollout import Rollout
 from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT, SceneStart, Script, Transition
 from jobs.bench import flops
 from jobs.bench.overhead import Conditions, blocks_ms, steady_from, still_noise
-from jobs.bench.stopwatch import Stopwatch, TimedNetwork
+from jobs.bench.stopwatch import Figures, Stopwatch, TimedNetwork
 from jobs.memory.forecast import Setup, forecast
 from jobs.memory.measured import Meter
 
@@ -39,7 +39,7 @@ SHARES = {"steady": 0.45, "stream": 0.25, "switch": 0.30}
 """How a method's time is divided once its window is full; what a stretch leaves over, the next ones have."""
 
 
-def summary(values_ms: Sequence[float]) -> dict[str, Any]:
+def summary(values_ms: Sequence[float]) -> Figures:
     """Median, 95th percentile and the list itself, milliseconds."""
     ordered = sorted(values_ms)
     p95 = ordered[min(len(ordered) - 1, -(-95 * len(ordered) // 100) - 1)]
@@ -56,7 +56,7 @@ class Rig:
     blocks: int
     method_s: float
     batch: int = 1
-    memory: dict[str, Any] = field(default_factory=dict)  # fields of `jobs.memory.forecast.Setup` that say how the parts are computed
+    memory: Figures = field(default_factory=dict)  # fields of `jobs.memory.forecast.Setup` that say how the parts are computed
     meter: Meter | None = None  # started before anything was loaded
     references: dict[int, float] = field(default_factory=dict)
     compile: str = "none"  # how the network was compiled (echo.backbone.compiled)
@@ -136,7 +136,7 @@ class Budget:
         return int(share * self.left() / max(block_s, 1e-9))
 
 
-def measure(rig: Rig, method: str) -> dict[str, Any]:
+def measure(rig: Rig, method: str) -> Figures:
     """Everything about one method, as the JSON has it. Raises ValueError for an unknown method or one that cannot run here."""
     meter = rig.meter or Meter(rig.backbone.device)
     policy, budget = make_policy({"method": method}), Budget(rig.method_s)
@@ -153,7 +153,7 @@ def measure(rig: Rig, method: str) -> dict[str, Any]:
     rig.watch.wait()
     block_s = (time.perf_counter() - start) / max(1, warm - 1)
     rig.network.taken()
-    result: dict[str, Any] = {"method": method, "label": policy.label, "window_frames": attended, "warm_up_blocks": warm}
+    result: Figures = {"method": method, "label": policy.label, "window_frames": attended, "warm_up_blocks": warm}
     steady = _steady(rig, rollout, _count(rig.blocks, budget.fitting(SHARES["steady"], block_s), "steady blocks", notes))
     result |= steady | {"fps_dit": round(1e3 * FRAMES * rig.batch / steady["block_ms"]["median"], 3)}
     result |= _speeds(rig, rollout, stream, budget, block_s, first_ms, notes)
@@ -190,7 +190,7 @@ def _first(rig: Rig, rollout: Rollout, stream: Any) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
-def _steady(rig: Rig, rollout: Rollout, blocks: int) -> dict[str, Any]:
+def _steady(rig: Rig, rollout: Rollout, blocks: int) -> Figures:
     """Blocks one after the other with nothing in between: each as a whole, and its passes."""
     whole = blocks_ms(rollout, rig.watch, blocks)
     passes = rig.network.taken()
@@ -204,7 +204,7 @@ def _steady(rig: Rig, rollout: Rollout, blocks: int) -> dict[str, Any]:
 
 def _speeds(
     rig: Rig, rollout: Rollout, stream: Any, budget: Budget, block_s: float, first_ms: float, notes: list[str]
-) -> dict[str, Any]:  # fmt: skip
+) -> Figures:  # fmt: skip
     """Speeds of blocks that are decoded and brought to the host, by the clock on the wall. block_s: what a block took on it so far."""
     stream.decode(rollout.next().latents).cpu()  # a codec's second latent frame is the first one with a cache
     fitting = budget.fitting(SHARES["stream"] / (1 - SHARES["steady"]), 2 * block_s)
@@ -227,7 +227,7 @@ def _speeds(
     }
 
 
-def _switches(rig: Rig, rollout: Rollout, warm: int, budget: Budget, notes: list[str]) -> dict[str, Any]:
+def _switches(rig: Rig, rollout: Rollout, warm: int, budget: Budget, notes: list[str]) -> Figures:
     """The first block behind each kind of switch from a full window, its text's keys and values and its recache included."""
     start = time.perf_counter()
     rollout.next()
@@ -265,7 +265,7 @@ def setup_of(rig: Rig, policy: Policy, script: Script) -> Setup:
     return Setup(rig.config, rig.geometry, policy, script, rig.batch, window=window, **rig.memory)
 
 
-def _overhead(rig: Rig, policy: Policy, attended: int) -> dict[str, Any]:
+def _overhead(rig: Rig, policy: Policy, attended: int) -> Figures:
     """The policy's own work against that of Self-Forcing at the same window, in percent of Self-Forcing's whole block.
 
     The two are measured in turns, so that both meet the same machine, and of each the quieter turn counts.

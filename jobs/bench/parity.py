@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from echo.cache.policy import Policy, held_frames
 from echo.noise import keyed_noise
 from echo.rollout import Rollout
 from echo.scene import SceneStart
+from jobs.bench.stopwatch import Figures
 
 
 def latents(backbone: VideoModel, policy: Policy, rows_BLT: Tensor, blocks: int) -> list[Tensor]:
@@ -31,7 +31,7 @@ def latents(backbone: VideoModel, policy: Policy, rows_BLT: Tensor, blocks: int)
     return [rollout.next().latents.float().cpu().clone() for _ in range(blocks)]
 
 
-def gap(some: Sequence[Tensor], others: Sequence[Tensor]) -> dict[str, Any]:
+def gap(some: Sequence[Tensor], others: Sequence[Tensor]) -> Figures:
     """Largest and mean difference of each block's latents, and the spread of the first's, against which they are to be read."""
     gaps = [(a - b).abs() for a, b in zip(some, others, strict=True)]
     largest, mean = [float(part.max()) for part in gaps], [float(part.mean()) for part in gaps]

@@ -11,6 +11,9 @@ from torch import Tensor
 from echo.backbone.packed import Network
 from echo.backbone.wan import Attend
 
+Figures = dict[str, Any]
+"""What was measured, as the JSON has it."""
+
 
 class Stopwatch:
     """Moments on a device: events on CUDA, which nobody waits for until a difference is asked; else the host's clock.

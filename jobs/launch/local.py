@@ -10,13 +10,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from echo.cache.policy import script_of
 from echo.files import write_atomic
 from echo.scene import Prompt
 from jobs.launch.pool import Pool
 from jobs.spec import backbones
+from jobs.spec.config import Plain
 from jobs.spec.plan import Job
 from jobs.store.claims import Claims
 from jobs.store.folder import RunFolder, new_attempt
@@ -31,7 +31,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(jobs: Sequence[Job], plain: Sequence[dict[str, Any]], max_workers: int | None, patience_s: float = math.inf) -> list[str]:
+def run(jobs: Sequence[Job], plain: Sequence[Plain], max_workers: int | None, patience_s: float = math.inf) -> list[str]:
     """Make all that is missing of some jobs.
 
     Args:
@@ -58,7 +58,7 @@ def run(jobs: Sequence[Job], plain: Sequence[dict[str, Any]], max_workers: int |
     return list(dict.fromkeys(line for folder in folders for line in lacks(folder, deaths.get(folder.path))))
 
 
-def _pass(jobs: Sequence[Job], named: Sequence[tuple[RunFolder, dict[str, Any]]], max_workers: int | None) -> dict[Path, str]:
+def _pass(jobs: Sequence[Job], named: Sequence[tuple[RunFolder, Plain]], max_workers: int | None) -> dict[Path, str]:
     """Once through all that is missing; why jobs died, by run folder."""
     waiting = [(folder, config, todo) for folder, config in named if (todo := folder.missing())]
     if not waiting:

@@ -15,9 +15,10 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from echo.files import ROOT
+from jobs.spec.config import Plain
 from jobs.store import unwritable
 from jobs.store.folder import RunFolder, new_attempt
 from jobs.work import events
@@ -49,7 +50,7 @@ class Pool:
         self._workers: list[Worker] = []
         self._deaths: dict[Path, str] = {}
 
-    def work(self, waiting: list[tuple[RunFolder, dict[str, Any]]]) -> dict[Path, str]:
+    def work(self, waiting: list[tuple[RunFolder, Plain]]) -> dict[Path, str]:
         """All jobs to their end; returns why a job died, by run folder."""
         waiting = list(waiting)
         try:
@@ -71,7 +72,7 @@ class Pool:
             for worker in self._workers:
                 _dismiss(worker.process)
 
-    def _give(self, folder: RunFolder, config: dict[str, Any]) -> None:
+    def _give(self, folder: RunFolder, config: Plain) -> None:
         """Let a free worker, or a new one, do a job."""
         attempt, threads = new_attempt(), folder.job.config.backbone.threads
         log = folder.path / "attempts" / f"{attempt}.log"

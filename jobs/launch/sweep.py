@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -17,6 +16,7 @@ from eval.store.records import UnknownVersion
 from jobs.launch import local
 from jobs.memory.job import foretell as foretell_memory
 from jobs.spec.compose import plain_of
+from jobs.spec.config import Plain
 from jobs.spec.mistakes import REFUSALS, explain
 from jobs.spec.plan import Job, prepare
 from jobs.store import provenance, unwritable
@@ -25,7 +25,7 @@ from jobs.work import models, tracking
 from jobs.work.progress import say
 
 PLUGINS = Path(__file__).with_name("plugins")
-Make = Callable[[Sequence[Job], Sequence[dict[str, Any]]], list[str] | None]
+Make = Callable[[Sequence[Job], Sequence[Plain]], list[str] | None]
 """Makes what is missing of checked jobs, from their plain configs, and says what it could not; None where nobody waits."""
 
 
@@ -43,7 +43,7 @@ def single(config: DictConfig) -> None:
     run([config])
 
 
-def _here(jobs: Sequence[Job], plain: Sequence[dict[str, Any]]) -> list[str]:
+def here(jobs: Sequence[Job], plain: Sequence[Plain]) -> list[str]:
     """Make what is missing on this machine."""
     try:
         models.cards([job.config for job in jobs])
@@ -52,7 +52,7 @@ def _here(jobs: Sequence[Job], plain: Sequence[dict[str, Any]]) -> list[str]:
     return local.run(jobs, plain, jobs[0].config.max_workers)
 
 
-def run(configs: Sequence[DictConfig], make: Make = _here) -> None:
+def run(configs: Sequence[DictConfig], make: Make = here) -> None:
     """Check every config, then run what is missing of all, then make the tables.
 
     Args:
@@ -66,10 +66,10 @@ def run(configs: Sequence[DictConfig], make: Make = _here) -> None:
 
 
 def carry_out(
-    plain: Sequence[dict[str, Any]],
+    plain: Sequence[Plain],
     experiments: Sequence[str | None],
     foretell: Callable[[Sequence[Job]], None] = lambda jobs: None,
-    make: Make = _here,
+    make: Make = here,
 ) -> None:
     """As `run`, of composed configs; `foretell` is told of the checked jobs before the first starts."""
     plain = [one | {"experiment": experiment} for one, experiment in zip(plain, experiments)]
@@ -77,7 +77,7 @@ def carry_out(
         jobs = [prepare(one) for one in plain]
         for config in {job.config.experiment: job.config for job in jobs}.values():
             provenance.refuse_dirty(config.experiment, config.allow_dirty)
-        if make is _here:
+        if make is here:
             models.cards([job.config for job in jobs])  # before a folder is made
     except ValueError as error:
         raise SystemExit(str(error)) from error

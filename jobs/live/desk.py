@@ -11,10 +11,10 @@ from echo.scene import Prompt
 from jobs.live.order import LiveOrder, loopback
 from jobs.live.player import Player
 from jobs.live.session import Scene, Session
-from jobs.live.view import entered, legend
+from jobs.live.view import Json, entered, legend
 from jobs.work import models
 
-Answer = Callable[[dict[str, Any]], dict[str, Any]]
+Answer = Callable[[Json], Json]
 IDEAS = 24
 """Prompts of the task's set whose scenes are offered as ideas."""
 
@@ -26,7 +26,7 @@ def session(asked: LiveOrder) -> Session:
     return Session(asked.job, backbone, asked.name, asked.words, asked.threshold)
 
 
-def about(asked: LiveOrder) -> dict[str, Any]:
+def about(asked: LiveOrder) -> Json:
     """What does not change on the page."""
     config = asked.job.config
     method = asked.job.policy.label or config.method.name
@@ -39,27 +39,27 @@ def about(asked: LiveOrder) -> dict[str, Any]:
 def answers(player: Player, asked: LiveOrder) -> list[Answer]:
     """What the page may ask, by name; each takes and gives plain values, and an error is a line under `error`."""
 
-    def know(data: dict[str, Any]) -> dict[str, Any]:
+    def know(data: Json) -> Json:
         return about(asked)
 
-    def news(data: dict[str, Any]) -> dict[str, Any]:
+    def news(data: Json) -> Json:
         player.watched(float(data["left"]), float(data["stood"]))
         return player.news(*(int(data[key]) for key in ("epoch", "after", "version", "notes")))
 
-    def say(data: dict[str, Any]) -> dict[str, Any]:
+    def say(data: Json) -> Json:
         recalls = data.get("recalls")
         scene = player.say(str(data["text"]), data.get("transition"), None if recalls is None else int(recalls))
         return {"scene": scene.number, "note": announcement(scene)}
 
-    def pause(data: dict[str, Any]) -> dict[str, Any]:
+    def pause(data: Json) -> Json:
         player.pause(bool(data["paused"]))
         return {}
 
-    def restart(data: dict[str, Any]) -> dict[str, Any]:
+    def restart(data: Json) -> Json:
         player.restart()
         return {}
 
-    def save(data: dict[str, Any]) -> dict[str, Any]:
+    def save(data: Json) -> Json:
         saved = player.save(asked.save / f"{asked.name}-{time.strftime('%Y%m%d-%H%M%S')}")
         files = [
             {"name": path.name, "href": f"gradio_api/file={quote(str(path.resolve()))}", "bytes": path.stat().st_size}
@@ -73,7 +73,7 @@ def answers(player: Player, asked: LiveOrder) -> list[Answer]:
 def _told(call: Answer) -> Answer:
     """The call with its errors as values: gradio would make a status of them that says nothing."""
 
-    def told(data: dict[str, Any]) -> dict[str, Any]:
+    def told(data: Json) -> Json:
         try:
             return call(data)
         except (ValueError, OSError, KeyError, TypeError) as error:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from echo.scene import FPS, Prompt
 from jobs.live.session import Made, Refused, Saved, Scene, Session
-from jobs.live.view import Card, View, thumbnail
+from jobs.live.view import Card, Json, View, thumbnail
 
 T = TypeVar("T")
 KEPT = 8
@@ -116,7 +116,7 @@ class Player:
         self._room_s = min(most, self._room_s + stood_ms / 2e3) if stood_ms > 20 else least + 0.95 * (self._room_s - least)
         self._calls.put((lambda: None, Future()))  # so that the thread looks at the clock again
 
-    def news(self, epoch: int, after: int, version: int, notes: int, wait_s: float = 1.0) -> dict[str, Any]:
+    def news(self, epoch: int, after: int, version: int, notes: int, wait_s: float = 1.0) -> Json:
         """What a page does not know yet; waits for it a while.
 
         Args:

@@ -15,6 +15,8 @@ from echo.cache.kinds import Kind
 from echo.cache.plan import Plan
 from jobs.live.session import Made, Scene
 
+Json = dict[str, Any]
+"""What a page asks and is shown: plain values."""
 SMALL_PX = 128
 """Frames up to this height go to the page without loss, and are enlarged there pixel by pixel."""
 THUMB_PX = 96
@@ -68,7 +70,7 @@ class View:
     window: int
 
     @cached_property
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Json:
         """As JSON takes it; frames stand one below the other in a single picture."""
         frames = self.made.frames_THWC
         count, height, width = frames.shape[:3]
@@ -87,7 +89,7 @@ class Card:
     thumb: str
     version: int
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Json:
         """As JSON takes it."""
         scene = self.scene
         how, jump = entered(scene), scene.start.jump

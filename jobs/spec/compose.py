@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from echo.files import ROOT
+from jobs.spec.config import Plain
 
 CONF = ROOT / "conf"
 Axes = dict[str, list[str]]
@@ -30,13 +31,13 @@ def defaults() -> DictConfig:
         return compose("config")
 
 
-def one(words: Sequence[str]) -> dict[str, Any]:
+def one(words: Sequence[str]) -> Plain:
     """The config that settings of run.py stand for, as plain values."""
     (plain,) = product({}, words)
     return plain
 
 
-def plain_of(config: DictConfig) -> dict[str, Any]:
+def plain_of(config: DictConfig) -> Plain:
     """A composed config as plain values, without Hydra's own."""
     bare = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     plain = OmegaConf.to_container(bare, resolve=True)
@@ -44,7 +45,7 @@ def plain_of(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def plain_file(path: Path) -> dict[str, Any]:
+def plain_file(path: Path) -> Plain:
     """A file of `conf/` by itself, its interpolations open."""
     content: Any = OmegaConf.to_container(OmegaConf.load(path))
     return dict(content)
@@ -56,7 +57,7 @@ def swept(experiment: str) -> dict[str, str]:
     return dict(plain_file(file).get("hydra", {}).get("sweeper", {}).get("params", {})) if file.is_file() else {}
 
 
-def sweep(words: Sequence[str]) -> list[dict[str, Any]]:
+def sweep(words: Sequence[str]) -> list[Plain]:
     """The config of every run that `python run.py WORDS -m` stands for, in Hydra's order, by which jobs are packed."""
     experiment = next((word.partition("=")[2] for word in reversed(words) if word.startswith("experiment=")), None)
     axes: Axes = {}
@@ -75,7 +76,7 @@ def sweep(words: Sequence[str]) -> list[dict[str, Any]]:
     return [plain | {"experiment": experiment} for plain in product(axes, fixed)]
 
 
-def product(axes: Mapping[str, Sequence[str]], fixed: Sequence[str], task_apart: bool = False) -> list[dict[str, Any]]:
+def product(axes: Mapping[str, Sequence[str]], fixed: Sequence[str], task_apart: bool = False) -> list[Plain]:
     """The config of every combination of swept values; each but for its seed is composed once.
 
     Args:
@@ -90,7 +91,7 @@ def product(axes: Mapping[str, Sequence[str]], fixed: Sequence[str], task_apart:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for values in itertools.product(*axes.values()):
             pairs = dict(zip(axes, values))
-            put: dict[str, Any] = {"seed": _whole(pairs.pop("seed"))} if "seed" in pairs else {}
+            put: Plain = {"seed": _whole(pairs.pop("seed"))} if "seed" in pairs else {}
             if task_apart and "task" in pairs:
                 put["task"] = _composed((*fixed, f"task={pairs.pop('task')}"))["task"]
             chosen = (f"{'++' if key.startswith('method.') else ''}{key}={value}" for key, value in pairs.items())
@@ -99,7 +100,7 @@ def product(axes: Mapping[str, Sequence[str]], fixed: Sequence[str], task_apart:
 
 
 @lru_cache(maxsize=1024)
-def _composed(words: tuple[str, ...]) -> dict[str, Any]:
+def _composed(words: tuple[str, ...]) -> Plain:
     return plain_of(compose("config", list(words)))
 
 

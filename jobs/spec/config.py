@@ -15,59 +15,46 @@ from typing import Any, Literal
 from echo.files import ROOT
 from echo.settings import build
 
+Plain = dict[str, Any]
+"""A composed config as plain values: what YAML and the command line give, and what an order and an attempt keep."""
+Key = dict[str, Any]
+"""What a name is the hash of: plain values."""
 RANDOM = "random"
 """Stands for a file where weights are drawn and not read."""
 
 sys.path.insert(0, str(Path(__file__).with_name("plugins")))  # whoever composes a configuration finds the ablations among its methods
 
 
-def pixels() -> Any:
-    """A field whose value can change a pixel."""
-    return field(metadata={"enters": "pixels"})
+def pixels(**later: Any) -> Any:
+    """A field whose value can change a pixel.
+
+    later: `default=`, of a field that came later: at its default it adds nothing to a run's name, so that older runs keep theirs.
+    """
+    return field(metadata={"enters": "pixels", "silent": bool(later)}, **later)
 
 
-def pixels_file() -> Any:
-    """A path whose file's content can change a pixel."""
-    return field(metadata={"enters": "pixels_file"})
+def scores(**later: Any) -> Any:
+    """A field whose value can change a score, never a pixel; `later` as of `pixels`."""
+    return field(metadata={"enters": "scores", "silent": bool(later)}, **later)
 
 
-def scores() -> Any:
-    """A field whose value can change a score, never a pixel."""
-    return field(metadata={"enters": "scores"})
+def file_of(kind: Literal["pixels", "scores"], **default: Any) -> Any:
+    """A path whose file's content can change a pixel, or a score and never a pixel."""
+    return field(metadata={"enters": f"{kind}_file"}, **default)
 
 
-def scores_file() -> Any:
-    """A path whose file's content can change a score, never a pixel."""
-    return field(metadata={"enters": "scores_file"})
-
-
-def later_pixels(default: Any) -> Any:
-    """A field that came later and can change a pixel: at its default it adds nothing to a run's name, so that older runs keep theirs."""
-    return field(default=default, metadata={"enters": "pixels", "silent": True})
-
-
-def later_scores(default: Any) -> Any:
-    """As `later_pixels`, of a score."""
-    return field(default=default, metadata={"enters": "scores", "silent": True})
-
-
-def later_inert(default: Any, reason: str) -> Any:
-    """As `inert`, of a field that configs written before may lack."""
-    return field(default=default, metadata={"enters": "nothing", "reason": reason})
-
-
-def inert(reason: str) -> Any:
-    """A field that changes neither pixels nor scores, and why."""
-    return field(metadata={"enters": "nothing", "reason": reason})
+def inert(reason: str, **later: Any) -> Any:
+    """A field that changes neither pixels nor scores, and why; `default=` of one that configs written before may lack."""
+    return field(metadata={"enters": "nothing", "reason": reason}, **later)
 
 
 @dataclass(frozen=True)
 class PartsConfig:
     """What a backbone of Wan2.1's make needs beside its network: the other parts, sizes, and where and how they are computed."""
 
-    text: str = pixels_file()
-    tokenizer: str = pixels_file()
-    codec: str = pixels_file()
+    text: str = file_of("pixels")
+    tokenizer: str = file_of("pixels")
+    codec: str = file_of("pixels")
     decoder: Literal["wan", "taehv"] = pixels()
     text_dtype: Literal["float32", "bfloat16"] = pixels()
     text_device: Literal["auto", "cpu", "cuda"] = pixels()
@@ -96,14 +83,14 @@ class BackboneConfig:
 
     name: str = inert("the content of the weights enters")
     label: str = inert("for people")
-    weights: str = pixels_file()
+    weights: str = file_of("pixels")
     dtype: Literal["float32", "bfloat16"] = pixels()
     threads: int = pixels()  # reductions are split by thread, and a sum's last bit depends on the split
     batch: int = inert("default of the run's batch")
     prompts: int | None = inert("default of the run's prompts")
-    lora: str | None = field(default=None, metadata={"enters": "pixels_file"})
-    prompt_folder: str = later_inert("data/prompts", "each unit carries the content of its prompt")
-    parts: PartsConfig | None = later_pixels(None)
+    lora: str | None = file_of("pixels", default=None)
+    prompt_folder: str = inert("each unit carries the content of its prompt", default="data/prompts")
+    parts: PartsConfig | None = pixels(default=None)
 
     def __post_init__(self) -> None:
         _at_least("backbone.threads", self.threads, 1)
@@ -145,8 +132,8 @@ class EvalConfig:
     name: str = inert("scorer and weights enter")
     label: str = inert("for people")
     scorer: Literal["embedded", "vbench"] | None = scores()
-    weights: str | None = scores_file()
-    vbench: VbenchConfig | None = later_scores(None)
+    weights: str | None = file_of("scores")
+    vbench: VbenchConfig | None = scores(default=None)
 
 
 @dataclass(frozen=True)
@@ -187,12 +174,12 @@ class RunConfig:
     store: str = inert("a place")
     max_workers: int | None = inert("how many processes, one run each")
     max_tries: int = inert("which units are tried again")
-    checkpoints: str = later_inert("checkpoints", "a place; the content of files enters")
-    weights: Literal["trained", "random"] = later_pixels("trained")
-    geometry: Literal["native", "tiny"] = later_pixels("native")
-    experiment: str | None = later_inert(None, "where the run was asked for; tables and trackers group by it")
-    tracker: Literal["none", "jsonl", "wandb"] = later_inert("none", "told of results, never asked for any")
-    allow_dirty: bool = later_inert(False, "whether code that no commit names may make a table of the paper")
+    checkpoints: str = inert("a place; the content of files enters", default="checkpoints")
+    weights: Literal["trained", "random"] = pixels(default="trained")
+    geometry: Literal["native", "tiny"] = pixels(default="native")
+    experiment: str | None = inert("where the run was asked for; tables and trackers group by it", default=None)
+    tracker: Literal["none", "jsonl", "wandb"] = inert("told of results, never asked for any", default="none")
+    allow_dirty: bool = inert("whether code that no commit names may make a table of the paper", default=False)
 
     def __post_init__(self) -> None:
         _at_least("seed", self.seed, 0)

@@ -14,7 +14,7 @@ from typing import Any
 from echo.files import digest, file_digest
 from echo.scene import Prompt
 from jobs.spec import scoring
-from jobs.spec.config import RANDOM, MethodConfig, RunConfig, located
+from jobs.spec.config import RANDOM, Key, MethodConfig, RunConfig, located
 
 PIXEL_EPOCH = 2
 SCORE_EPOCH = 2
@@ -42,8 +42,8 @@ def _walk(config: Any, where: str = "") -> Iterator[tuple[str, dataclasses.Field
             yield f"{where}{field.name}", field, value
 
 
-def _entering(config: RunConfig, kind: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _entering(config: RunConfig, kind: str) -> Key:
+    found: Key = {}
     for path, field, value in _walk(config):
         if field.metadata.get("silent") and value == field.default:
             continue
@@ -54,7 +54,7 @@ def _entering(config: RunConfig, kind: str) -> dict[str, Any]:
     return found
 
 
-def run_key(config: RunConfig, settings: Mapping[str, Any], source: Mapping[str, str | None] | None = None) -> dict[str, Any]:
+def run_key(config: RunConfig, settings: Mapping[str, Any], source: Mapping[str, str | None] | None = None) -> Key:
     """What can change a pixel of a run, apart from the prompt.
 
     Args:
@@ -72,7 +72,7 @@ def run_key(config: RunConfig, settings: Mapping[str, Any], source: Mapping[str,
     return {"epoch": PIXEL_EPOCH, "kernel": kernel, "pixels": key}
 
 
-def unit_key(run_id: str, prompt: Prompt, group: Sequence[Prompt] | None) -> dict[str, Any]:
+def unit_key(run_id: str, prompt: Prompt, group: Sequence[Prompt] | None) -> Key:
     """What can change a pixel of one video.
 
     Args:
@@ -84,7 +84,7 @@ def unit_key(run_id: str, prompt: Prompt, group: Sequence[Prompt] | None) -> dic
     return {"run": run_id, "prompt": prompt.content(), "group": members}
 
 
-def scores_key(config: RunConfig) -> dict[str, Any] | None:
+def scores_key(config: RunConfig) -> Key | None:
     """What can change a score of a finished video; None when the config scores nothing."""
     if config.eval.scorer is None:
         return None

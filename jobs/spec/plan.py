@@ -22,7 +22,7 @@ from echo.settings import build
 from eval.protocol import scopes
 from eval.store.records import RENDER
 from jobs.spec import backbones, identity, scoring
-from jobs.spec.config import RunConfig, from_plain, located, parse_shard
+from jobs.spec.config import Key, RunConfig, from_plain, located, parse_shard
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Job:
     prompt_set: tuple[Prompt, ...]  # the whole set, so that batches never depend on how much of it is asked
 
     @cached_property
-    def run_key(self) -> dict[str, Any]:
+    def run_key(self) -> Key:
         """What can change a pixel of any unit of this run."""
         settings = dataclasses.asdict(self.policy)
         del settings["label"]  # for people
@@ -46,7 +46,7 @@ class Job:
         return digest(self.run_key)
 
     @cached_property
-    def scores_key(self) -> dict[str, Any] | None:
+    def scores_key(self) -> Key | None:
         """What can change a score of a finished video; None when nothing is scored."""
         return identity.scores_key(self.config)
 
@@ -160,7 +160,7 @@ def _can_recall(prompt: Prompt, policy: Policy) -> None:
             raise ValueError(f"prompt {prompt.id!r}: {error}") from None
 
 
-def _header(weights: Path) -> dict[str, Any]:
+def _header(weights: Path) -> Mapping[str, Any]:
     """Header of a backbone's file, which has its sizes."""
     header = read_header(weights)
     if "sizes" not in header.get("__metadata__", {}):

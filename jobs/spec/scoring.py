@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from echo.scene import Prompt
 from eval.protocol import recalled
-from jobs.spec.config import RANDOM, RunConfig, VbenchConfig, located
+from jobs.spec.config import RANDOM, Key, RunConfig, VbenchConfig, located
 
 if TYPE_CHECKING:
     from eval.vbench.kit import Kit, Wish
@@ -44,7 +44,7 @@ def kit(config: RunConfig) -> Kit:
     return Kit(wish(config), Random() if config.eval.weights == RANDOM else Files(located(config.eval.weights)))
 
 
-def content(config: RunConfig) -> dict[str, Any]:
+def content(config: RunConfig) -> Key:
     """Weights, numbers and versions of the networks that have something to do: what a score's name is made of."""
     from eval.vbench.rules import LONG_TASKS
 

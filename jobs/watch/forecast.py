@@ -20,6 +20,7 @@ from eval.store.records import RENDER
 from jobs.launch import local
 from jobs.launch.slurm import split
 from jobs.spec.compose import CONF, plain_file, sweep
+from jobs.spec.config import Plain
 from jobs.spec.mistakes import explained
 from jobs.spec.plan import Job, prepare
 from jobs.store import speeds
@@ -242,7 +243,7 @@ def command_line(words: Sequence[str]) -> list[str]:
     return list(lines(rows, launcher))
 
 
-def _launcher(words: Sequence[str]) -> dict[str, Any]:
+def _launcher(words: Sequence[str]) -> Plain:
     """What words say of the cluster's jobs: `launcher=NAME` of `conf/launcher`, then `launcher.x=y`. Raises ValueError: one line."""
     known = plain_file(CONF / "hydra" / "launcher" / "slurm.yaml")
     found = {key: value for key, value in known.items() if key in LAUNCHER}

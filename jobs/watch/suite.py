@@ -15,12 +15,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from echo.refusals import nearest_of
 from eval.figures import sweeps
 from jobs.launch import sweep
 from jobs.spec import compose
+from jobs.spec.config import Plain
 from jobs.spec.mistakes import REFUSALS, explain
 from jobs.watch.forecast import briefly, duration
 from jobs.work.progress import say
@@ -46,7 +46,7 @@ SIZES = {
 }
 
 
-def rows(size: Size, experiments: Sequence[str], settings: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows(size: Size, experiments: Sequence[str], settings: Sequence[str]) -> Iterator[tuple[str, Plain]]:
     """Every run as (experiment, plain config), one seed after the other, so that the first seed's are whole first."""
     words = [f"prompts={size.prompts}", *size.settings, *settings]
     for seed in size.seeds:
@@ -72,7 +72,7 @@ def _figures(store: Path, experiments: Sequence[str]) -> int:
     return status
 
 
-def _carry_out(plain: Sequence[dict[str, Any]], names: Sequence[str]) -> int:
+def _carry_out(plain: Sequence[Plain], names: Sequence[str]) -> int:
     """Runs and tables; 1 if a video is missing in the end. Raises SystemExit, as it comes, for a refusal before any work."""
     try:
         sweep.carry_out(plain, names, lambda jobs: say(briefly(jobs)))

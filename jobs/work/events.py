@@ -6,9 +6,11 @@ Both are checked when they are read; a message of another kind or version, or wi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
+
+from jobs.spec.config import Plain
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag=str.lower):
@@ -24,7 +26,7 @@ class JobOrder(Message, frozen=True):
     the job prints. texts: a file of all texts of the sweep, for whoever loads a large text encoder first.
     """
 
-    config: dict[str, Any]
+    config: Plain
     attempt: str
     argv: list[str]
     log: str

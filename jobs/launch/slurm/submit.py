@@ -25,6 +25,7 @@ from jobs.launch.slurm import split
 from jobs.launch.slurm import wait as slurm_wait
 from jobs.launch.slurm.job import Part, Work, untried
 from jobs.launch.slurm.split import Piece
+from jobs.spec.config import Plain
 from jobs.spec.plan import Job
 from jobs.store.folder import RunFolder
 from jobs.work.progress import say
@@ -231,7 +232,7 @@ def run(jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: Setti
     return [line for folder in launch.folders for line in local.lacks(folder)]
 
 
-def frozen(config: Mapping[str, Any], job: Job) -> dict[str, Any]:
+def frozen(config: Mapping[str, Any], job: Job) -> Plain:
     """A config with what `auto` stood for when it was submitted, so that a node names the same run."""
     plain, parts = dict(config), job.config.backbone.parts
     if parts is not None:
@@ -241,9 +242,9 @@ def frozen(config: Mapping[str, Any], job: Job) -> dict[str, Any]:
     return plain
 
 
-def parameters(chosen: Settings, jobs: int) -> dict[str, Any]:
+def parameters(chosen: Settings, jobs: int) -> Plain:
     """The settings in submitit's words, for an array of so many jobs."""
-    given: dict[str, Any] = {
+    given: Plain = {
         "job_name": "echo", "partition": chosen.partition, "account": chosen.account, "qos": chosen.qos, "constraint": chosen.constraint,
         "cpus_per_task": chosen.cpus, "time": chosen.time_minutes, "signal_delay_s": chosen.warn_seconds,
         "array_parallelism": chosen.max_parallel or jobs, "gpus_per_node": chosen.gpus or None, "nodes": 1, "ntasks_per_node": 1,

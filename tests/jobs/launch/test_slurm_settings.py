@@ -73,6 +73,7 @@ def test_short_runs_share_a_job_and_a_run_is_never_twice_in_one(many):
 def test_a_job_is_as_long_as_was_asked_by_what_the_store_has_measured(many):
     folder, config = many
     assert "no speed of backbone tiny yet" in split.measure([folder.job], None, 10).line
+    folder.describe()
     attempt = Attempt(folder, new_attempt(), Provenance())
     for prompt, seconds in zip(folder.job.asked, (20.0, 30.0, 400.0)):
         attempt.ok(prompt, {}, {"latents_sha256": "", "blocks": folder.job.blocks(prompt), "dur_s": seconds})

@@ -1,0 +1,65 @@
+"""Hydra's launchers for `-m`: a whole sweep is handed to `jobs.launch.sweep`, to be made here or on a SLURM cluster.
+
+Hydra accepts launchers from the namespace package `hydra_plugins` alone, hence this folder; `jobs.launch.sweep.guarded` puts it
+on the path. No `__init__.py` may stand in `hydra_plugins` itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+class LocalLauncher(Launcher):
+    """Composes every job of a sweep and runs those that are not complete, each in a process of its own."""
+
+    def __init__(self, **settings: Any) -> None:
+        """Keep the launcher's settings, which are checked before any work."""
+        self._settings = {
+            key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value for key, value in settings.items()
+        }
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what `launch` needs."""
+        self._context, self._config = hydra_context, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run one job for each list of overrides.
+
+        Raises:
+            SystemExit: if a setting or a config is wrong, before any work, or if a unit is missing in the end.
+        """
+        from jobs.launch import sweep
+
+        sweep.forget(Path(self._config.hydra.sweep.dir))
+        make = self._make()
+        loader = self._context.config_loader
+        sweep.run([loader.load_sweep_config(self._config, list(overrides)) for overrides in job_overrides], make)
+        return []
+
+    def _make(self) -> Any:
+        """What makes a sweep, as `jobs.launch.sweep.run` takes it. Raises SystemExit for a setting of jobs on a cluster."""
+        from jobs.launch import sweep
+
+        if self._settings:
+            raise SystemExit(f"launcher: {min(self._settings)} is a resource of jobs on a cluster; add hydra/launcher=slurm")
+        return sweep.here
+
+
+class SlurmLauncher(LocalLauncher):
+    """Composes every job of a sweep and submits what is not complete, many videos a SLURM job."""
+
+    def _make(self) -> Any:
+        from jobs.launch.slurm import submit
+
+        try:
+            chosen = submit.settings(self._settings)
+        except ValueError as error:
+            raise SystemExit(str(error)) from error
+        return lambda jobs, plain: submit.run(jobs, plain, chosen)
