@@ -20,6 +20,8 @@ from typing import Any, Protocol
 from echo.backbone.extras import need
 
 Message = dict[str, str]
+Body = dict[str, Any]
+"""A request or an answer as plain JSON."""
 ASKED = "data.build_shots"
 BUSY = frozenset({408, 409, 425, 429})
 """Statuses, beside 5xx, after which the same request may be answered later."""
@@ -29,10 +31,10 @@ LONGEST_WAIT_S = 60.0
 class Chat(Protocol):
     """A model that answers messages."""
 
-    def request(self, messages: Sequence[Message], seed: int) -> dict[str, Any]:
+    def request(self, messages: Sequence[Message], seed: int) -> Body:
         """The whole request, which a log can hold."""
 
-    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(self, request: Mapping[str, Any]) -> Body:
         """The whole answer. Raises ValueError in one line where none can be had."""
 
 
@@ -88,12 +90,12 @@ class Endpoint:
         self._retries, self._timeout_s, self._wait = retries, timeout_s, wait
         self._opener = urllib.request.build_opener(_Stay)
 
-    def request(self, messages: Sequence[Message], seed: int) -> dict[str, Any]:
+    def request(self, messages: Sequence[Message], seed: int) -> Body:
         """Body of the request."""
         body = {"model": self._model, "messages": [dict(one) for one in messages], "seed": seed, **self._settings}
         return {key: value for key, value in body.items() if value is not None}
 
-    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(self, request: Mapping[str, Any]) -> Body:
         """The server's answer, asked for again while it is busy, the waits doubling from one second or as the server says.
 
         Raises:
@@ -110,7 +112,7 @@ class Endpoint:
             attempt += 1
         raise ValueError(f"{self._url}: no answer after {self._retries + 1} tries, at last: {reason}")
 
-    def _post(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _post(self, request: Mapping[str, Any]) -> Body:
         body = json.dumps(request).encode()
         asked = urllib.request.Request(self._url, body, {"Content-Type": "application/json", "Accept": "application/json"})
         if self._key:
@@ -172,11 +174,11 @@ class Local:
         if self._tokenizer.chat_template is None:
             raise ValueError(f"--local {model}: has no chat template; nearest is its instruct version")
 
-    def request(self, messages: Sequence[Message], seed: int) -> dict[str, Any]:
+    def request(self, messages: Sequence[Message], seed: int) -> Body:
         """Messages and settings of one generation."""
         return {"model": model_name(self._name), "messages": [dict(one) for one in messages], "seed": seed, **self._settings}
 
-    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(self, request: Mapping[str, Any]) -> Body:
         """A generated answer in the form of a chat completion. Raises ValueError where the messages leave no room for it."""
         torch, tokenizer = self._torch, self._tokenizer
         chat = tokenizer.apply_chat_template(request["messages"], add_generation_prompt=True, return_tensors="pt", return_dict=True)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -178,7 +178,17 @@ def replay(case: Case, model: WanModel) -> tuple[Tensor, Selections]:
     return torch.cat(latents, dim=1), selections
 
 
-def compare(case: Case, latents: Tensor, selections: Selections) -> dict[str, Any]:
+Compared = TypedDict(
+    "Compared",
+    {
+        "case": str, "max_abs_diff": float, "mean_abs_diff": float, "first_frame_over_1e-4": int | None, "selection_mismatches": int,
+        "selections": int,
+    },
+)  # fmt: skip
+"""What is printed of a case."""
+
+
+def compare(case: Case, latents: Tensor, selections: Selections) -> Compared:
     """The printed line: largest and mean difference, first frame that is off, how many selections differ."""
     difference = (latents - torch.from_numpy(case.arrays["latents"])).abs()
     per_frame = difference.amax(dim=(0, 2, 3, 4))

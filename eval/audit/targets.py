@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from scipy.stats import binomtest
@@ -81,6 +81,16 @@ def judge(readings: Readings, words: Words) -> dict[str, bool]:
     }  # fmt: skip
 
 
+class HorizonRecord(TypedDict):
+    """Shares of one method at one horizon: what -> share, low, high and, where there is one, target."""
+
+    weights: str
+    method: str
+    seconds: float
+    prompts: int
+    shares: dict[str, dict[str, float]]
+
+
 @dataclass(frozen=True)
 class Horizon:
     """Hits of one method at one horizon: what -> how many of `count` prompts."""
@@ -91,9 +101,9 @@ class Horizon:
     hits: Mapping[str, int]
     count: int
 
-    def record(self) -> dict[str, Any]:
-        """As it is written: shares with their intervals, the target where there is one."""
-        shares = {}
+    def record(self) -> HorizonRecord:
+        """As it is written."""
+        shares: dict[str, dict[str, float]] = {}
         for what, hits in self.hits.items():
             low, high = wilson(hits, self.count)
             shares[what] = {"share": round(hits / self.count, 4), "low": round(low, 4), "high": round(high, 4)}
@@ -177,7 +187,7 @@ def _blocks(seconds: float) -> int:
     return math.floor(seconds / BLOCK_S + 0.5)
 
 
-def curve(records: Sequence[Mapping[str, Any]], clips: Mapping[str, float], path: Path) -> None:
+def curve(records: Sequence[HorizonRecord], clips: Mapping[str, float], path: Path) -> None:
     """Shares over checkpoints, a panel for each horizon, a colour for each of place, subject and motion."""
     from eval.figures import style
 
@@ -259,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     torch.set_num_threads(1)
-    records: list[dict[str, Any]] = []
+    records: list[HorizonRecord] = []
     last: list[Horizon] = []
     start = time.monotonic()
     for weights, lora in given.backbones:

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import cv2
 import numpy as np
@@ -138,19 +138,37 @@ class Subjects:
         }
 
 
-def curves(scorer: Any, subjects: Subjects) -> dict[str, Any]:
+class SpoiltRow(TypedDict):
+    """What is read and scored of videos that were spoilt with one strength."""
+
+    strength: float
+    agreement: dict[str, float]
+    scores: dict[str, float]
+
+
+class SpoiltCurve(TypedDict):
+    """One way to spoil a video: the unit of its strength, and a row for each strength."""
+
+    unit: str
+    rows: list[SpoiltRow]
+
+
+def curves(scorer: Any, subjects: Subjects) -> dict[str, SpoiltCurve]:
     """Agreement and scores under everything in SPOILT, at each strength."""
-    found: dict[str, Any] = {}
+    found: dict[str, SpoiltCurve] = {}
     for name, (spoil, unit, strengths) in SPOILT.items():
-        rows = []
+        rows = list[SpoiltRow]()
         for strength in strengths:
             rng = np.random.default_rng([SEED, int(1000 * strength)])
             clips = [spoil(clip, strength, rng) for clip in subjects.clips]
             readings = [read(scorer.encoder, clip) for clip in clips]
             quality = float(np.mean([scorer.quality.scores(clip[::3]).mean() for clip in clips]))
             rows.append(
-                {"strength": strength, "agreement": agreement(readings, subjects.truths, subjects.hidden)}
-                | {"scores": _scores(scorer, subjects, spoil, strength) | {"imaging_quality": round(quality, 2)}}
+                SpoiltRow(
+                    strength=strength,
+                    agreement=agreement(readings, subjects.truths, subjects.hidden),
+                    scores=_scores(scorer, subjects, spoil, strength) | {"imaging_quality": round(quality, 2)},
+                )
             )
         found[name] = {"unit": unit, "rows": rows}
     return found
@@ -170,7 +188,7 @@ def _scores(scorer: Any, subjects: Subjects, spoil: Spoil, strength: float) -> d
     return {name: round(float(np.mean(told[name])), 2) for name in wanted}
 
 
-def draw_figure(found: Mapping[str, Any], levels: Mapping[str, tuple[float, float]], path: Path) -> None:
+def draw_figure(found: Mapping[str, SpoiltCurve], levels: Mapping[str, tuple[float, float]], path: Path) -> None:
     """Two rows of panels, a column for each way to spoil a video: readings above, scores below."""
     from eval.figures import style
 
@@ -197,7 +215,7 @@ def draw_figure(found: Mapping[str, Any], levels: Mapping[str, tuple[float, floa
     style.save(figure, path)
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(found: Mapping[str, SpoiltCurve]) -> str:
     """Agreement with the truth in percent, a line for each strength."""
     lines = []
     for name, told in found.items():

@@ -30,7 +30,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -240,7 +239,7 @@ def summary(
     videos = [clip.facts for clip, _ in outcomes.values()]
     cut = {name: sum(map(sum, (outcome.cut.get(name, []) for _, outcome in outcomes.values()))) for name in _cut_by(outcomes)}
     text = any(clip.prompt for clip, _ in outcomes.values())
-    content: dict[str, Any] = {
+    content = {
         "v": 1,
         "task": task,
         "videos": {facts.path.name: facts.digest for facts in videos},

@@ -210,7 +210,7 @@ class Kit:
         packages.check(tuple(dict.fromkeys(modules)))
         self.source.check(named, text=with_text)
 
-    def identity(self, *, long: bool, text: bool) -> dict[str, Any]:
+    def identity(self, *, long: bool, text: bool) -> dict[str, object]:
         """All that can change a score: what is measured, by which weights, in which numbers, by which versions."""
         named = self.wish.wanted(long=long, text=text)
         made_by = {name: self._identity(name) for name in sorted(named)}

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
+import msgspec
 import numpy as np
 
 from echo.files import ROOT
@@ -114,8 +115,8 @@ def evaluate(job: PackageJob) -> PackageScores:
     cache = _prepare(job)
     job_file = cache / "job.json"
     named = {video.name: prompt for video, prompt in zip(_links(job, cache), job.prompts)}
-    content = {"videos": str(cache / "videos"), "prompts": named, "dimensions": job.dimensions, "device": job.device}
-    job_file.write_text(json.dumps(content | {"setup": str(job.setup.resolve()) if job.setup else None}), encoding="utf-8")
+    setup = str(job.setup.resolve()) if job.setup else None
+    job_file.write_bytes(msgspec.json.encode(ProcessJob(str(cache / "videos"), named, job.dimensions, job.device, setup)))
     environment = os.environ | {"VBENCH_CACHE_DIR": str(cache), "TORCH_HOME": str(cache / "torch")}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     with (cache / "log").open("w", encoding="utf-8") as log:
@@ -277,28 +278,38 @@ def _link(path: Path, place: Path) -> None:
         place.symlink_to(path)
 
 
+class ProcessJob(msgspec.Struct):
+    """What the package's process is asked: a folder of videos, a prompt for each by its name, and the rest as of `PackageJob`."""
+
+    videos: str
+    prompts: dict[str, str]
+    dimensions: tuple[str, ...]
+    device: str
+    setup: str | None
+
+
 def _main(job_path: Path) -> None:
     """The package's process: ask for one dimension after the other, and write each answer when it is there."""
-    job: dict[str, Any] = json.loads(job_path.read_text(encoding="utf-8"))
+    job = msgspec.json.decode(job_path.read_bytes(), type=ProcessJob)
     vbench, torch = packages.need("vbench", asked="backend=vbench_package"), packages.need("torch", asked="backend=vbench_package")
-    if job["setup"]:
-        source = Path(job["setup"]).read_text(encoding="utf-8")
-        exec(compile(source, job["setup"], "exec"), {"__name__": "setup"})
+    if job.setup:
+        source = Path(job.setup).read_text(encoding="utf-8")
+        exec(compile(source, job.setup, "exec"), {"__name__": "setup"})
     radii = _watch_radii()
     # Background keeps its whole graph otherwise: 55 MB a frame.
     torch.set_grad_enabled(False)
     folder = Path(vbench.__file__).parent
-    bench = vbench.VBench(torch.device(job["device"]), str(folder / "VBench_full_info.json"), str(job_path.parent / "out"))
-    for dimension in job["dimensions"]:
+    bench = vbench.VBench(torch.device(job.device), str(folder / "VBench_full_info.json"), str(job_path.parent / "out"))
+    for dimension in job.dimensions:
         if (job_path.parent / f"{dimension}.json").is_file():
             continue
         radii.clear()
-        bench.evaluate(job["videos"], dimension, prompt_list=job["prompts"], dimension_list=[dimension], local=True, mode="custom_input")
+        bench.evaluate(job.videos, dimension, prompt_list=job.prompts, dimension_list=[dimension], local=True, mode="custom_input")
         result = json.loads((job_path.parent / "out" / f"{dimension}_eval_results.json").read_text(encoding="utf-8"))[dimension]
         scale = 100.0 if dimension == "imaging_quality" else 1.0
         names = [Path(row["video_path"]).name for row in result[1]]
         scores = {name: float(row["video_results"]) / scale for name, row in zip(names, result[1])}
-        rows = [radii[names.index(name)] for name in job["prompts"]] if radii else []
+        rows = [radii[names.index(name)] for name in job.prompts] if radii else []
         part = job_path.parent / f"{dimension}.json.part"
         part.write_text(json.dumps({"scores": scores, "radii_px": rows, "said": result[0]}), encoding="utf-8")
         part.replace(job_path.parent / f"{dimension}.json")

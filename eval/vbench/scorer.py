@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -31,7 +30,7 @@ class Outcome:
     texts: tuple[str, ...]
     cut: dict[str, list[int]]
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, object]:
         """As plain values for a file."""
         return {
             "v": 1,
