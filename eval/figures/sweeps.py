@@ -22,7 +22,7 @@ from eval.figures.recorded.backbones import Loader
 from eval.metrics import Column
 from eval.tables.blocks import Block, Entry, gather, sources
 from eval.tables.build import grid_of
-from eval.tables.grid import Cell, Grid, Row
+from eval.tables.grid import Grid, TableCell, TableRow
 
 SETTINGS = {"lambda": "method.settings.drift_gate_lambda", "budget": "method.settings.anchors"}
 AXES = {"lambda": "drift gate's λ", "budget": "anchors (of 15; the rest is compressed)"}
@@ -39,8 +39,8 @@ class Sweep:
 
     task: str
     grid: Grid
-    values: tuple[tuple[float, Row], ...]
-    calibration: tuple[Row, ...]
+    values: tuple[tuple[float, TableRow], ...]
+    calibration: tuple[TableRow, ...]
 
     @property
     def panels(self) -> list[tuple[int, Column]]:
@@ -85,7 +85,7 @@ def _write_csv(path: Path, sweeps: Sequence[Sweep]) -> None:
         writer.writerows([COLUMNS, *lines(sweeps)])
 
 
-def _numbers(cell: Cell) -> list[str | int]:
+def _numbers(cell: TableCell) -> list[str | int]:
     if cell.estimate is None:
         return ["", "", 0, "", "", ""]
     gap = cell.gap

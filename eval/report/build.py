@@ -32,7 +32,7 @@ from eval.tables.blocks import Source, sources
 from eval.tables.build import look_of
 from eval.tables.command import combined, grouped, in_order, made_of, save
 from eval.tables.grid import sections
-from eval.tables.meta import Made, meta
+from eval.tables.meta import MadeGrid, meta
 
 KEYS = {"experiment": "", "store": "results", "task": "", "videos": "link", "--output": ""}
 MARK = "report.json"
@@ -160,7 +160,7 @@ class TableView:
     conflicts: list[str]
 
 
-def _table(folder: Folder, name: str, title: str, made: Sequence[Made]) -> TableView:
+def _table(folder: Folder, name: str, title: str, made: Sequence[MadeGrid]) -> TableView:
     """A table on the page, and in all its forms in the folder `tables`."""
     grids = combined(title, [one.grid for one in made])
     save(folder.root / "tables", name, grids, meta(name, title, made))

@@ -13,8 +13,8 @@ from eval.store.records import UnitRecord
 from eval.store.runs import Run
 from eval.store.units import Unit
 from eval.tables.blocks import Block, Entry, Source
-from eval.tables.grid import Grid, Row
-from eval.tables.meta import Made
+from eval.tables.grid import Grid, TableRow
+from eval.tables.meta import MadeGrid
 
 DONE, UNSCORED, FAILED, ABSENT, GONE = "done", "made, not scored", "failed", "not made", "video file gone"
 """What has become of a video that was asked for."""
@@ -59,7 +59,7 @@ class Method:
     """A row of a part. name: unique in it and fit for a link, for example `tiny/echo`."""
 
     name: str
-    row: Row
+    row: TableRow
     entry: Entry
     cells: dict[Unit, Cell] = field(default_factory=dict)
 
@@ -93,7 +93,7 @@ class Part:
         return sorted({seed for method in self.methods for _, seed in method.cells})
 
 
-def parts(source: Source, made: Sequence[Made]) -> Iterator[Part]:
+def parts(source: Source, made: Sequence[MadeGrid]) -> Iterator[Part]:
     """The parts of a table's source, one for each of its blocks."""
     for index, one in enumerate(made):
         name = source.name if index == 0 else f"{source.name}-{index + 1}"

@@ -17,7 +17,7 @@ from eval.metrics import Column
 from eval.stats.statistics import Difference, Estimate, detectable, difference, estimate, holm, prime, ranks
 from eval.store.units import Values
 from eval.tables.blocks import Block, Entry, agree
-from eval.tables.grid import DECIMALS, Cell, Gap, Grid, Row
+from eval.tables.grid import DECIMALS, Gap, Grid, TableCell, TableRow
 
 REFERENCES = ("echo", "longlive_echo")
 """Presets that the other rows are compared with; without any of them it is the first row."""
@@ -122,9 +122,9 @@ def merged(title: str, grids: Sequence[Grid]) -> Grid:
     )
 
 
-def _aligned(row: Row, grid: Grid, columns: Sequence[Column]) -> Row:
+def _aligned(row: TableRow, grid: Grid, columns: Sequence[Column]) -> TableRow:
     cells = {column.dimension: cell for column, cell in zip(grid.columns, row.cells)}
-    nothing = Cell(None, False, None)
+    nothing = TableCell(None, False, None)
     return dataclasses.replace(row, block=grid.title, cells=tuple(cells.get(column.dimension, nothing) for column in columns))
 
 
@@ -156,7 +156,7 @@ def _references(entries: Sequence[Entry]) -> list[Entry | None]:
 
 def _column(
     entries: Sequence[Entry], references: Sequence[Entry | None], parts: Sequence[str | None], column: Column, asked: int
-) -> list[Cell]:
+) -> list[TableCell]:
     values = [entry.values(column) for entry in entries]
     gaps = [None if other is None else difference(own, other.values(column)) for own, other in zip(values, references)]
     return marked([estimate(own) for own in values], gaps, parts, asked, column.lower)
@@ -164,7 +164,7 @@ def _column(
 
 def marked(
     means: Sequence[Estimate | None], gaps: Sequence[Difference | None], parts: Sequence[str | None], asked: int, lower: bool = False
-) -> list[Cell]:
+) -> list[TableCell]:
     """The cells of a column, with their places and differences.
 
     Args:
@@ -184,7 +184,7 @@ def marked(
     tests = sum(p is not None for p in chances)
     corrected = [None if gap is None else Gap(gap.estimate, p, detectable(gap.estimate, tests)) for gap, p in zip(gaps, chances)]
     few = [mean is not None and mean.videos < asked for mean in means]
-    return [Cell(*cell) for cell in zip(means, few, places, corrected)]
+    return [TableCell(*cell) for cell in zip(means, few, places, corrected)]
 
 
 def _row_order(block: Block) -> Any:
@@ -220,7 +220,7 @@ def _scorer(block: Block) -> str:
     return ", ".join(words)
 
 
-def _row(entry: Entry, block: Block, cells: Sequence[Cell]) -> Row:
+def _row(entry: Entry, block: Block, cells: Sequence[TableCell]) -> TableRow:
     """A row's variant: settings of its method that differ between rows of its preset, other settings that differ between any rows."""
     method = entry.run.spec.method
     every = [other.settings for other in block.entries.values()]
@@ -234,5 +234,5 @@ def _row(entry: Entry, block: Block, cells: Sequence[Cell]) -> Row:
     failed = sum(unit not in entry.metrics for unit in entry.failed)
     unscored = sum(unit not in entry.metrics for unit in entry.unscored - entry.failed)
     absent = len(entry.asked) - len(entry.metrics) - failed - unscored
-    row = Row(method.label, method.name, ", ".join(words), len(entry.metrics), tuple(cells), entry.section, weights)
+    row = TableRow(method.label, method.name, ", ".join(words), len(entry.metrics), tuple(cells), entry.section, weights)
     return dataclasses.replace(row, failed=failed, absent=absent, unscored=unscored, runs=tuple(run.path.name for run in entry.runs))

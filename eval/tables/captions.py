@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from eval import metrics
 from eval.stats.statistics import ALPHA, POWER
-from eval.tables.grid import CERTAIN, DECIMALS, FEWER, Grid, Row, sections
+from eval.tables.grid import CERTAIN, DECIMALS, FEWER, Grid, TableRow, sections
 
 RENDERED = (
     "Calibration rows are rendered, not generated, and neither ranked nor compared: the ground truth (ceiling); an "
@@ -21,7 +21,7 @@ class Panel:
     """A part of a printed table: means of all rows, or, where `gaps` is true, differences of the rows that have a reference."""
 
     caption: str
-    rows: Sequence[Row]
+    rows: Sequence[TableRow]
     notes: Sequence[str]
     gaps: bool = False
 
@@ -83,11 +83,11 @@ def _failures(grid: Grid) -> str:
     return line + (f"; {absent} more are not made." if absent else ".")
 
 
-def _compared(grid: Grid) -> list[Row]:
+def _compared(grid: Grid) -> list[TableRow]:
     return [row for row in grid.rows if row.reference]
 
 
-def _gap_caption(grid: Grid, compared: Sequence[Row]) -> str:
+def _gap_caption(grid: Grid, compared: Sequence[TableRow]) -> str:
     """What the differences are, in sentences that stand by themselves."""
     names = dict.fromkeys(row.reference for row in compared)
     rule = f" Rule: {grid.rule}." if grid.rule else ""
@@ -98,7 +98,7 @@ def _gap_caption(grid: Grid, compared: Sequence[Row]) -> str:
     )
 
 
-def _gap_notes(grid: Grid, compared: Sequence[Row]) -> list[str]:
+def _gap_notes(grid: Grid, compared: Sequence[TableRow]) -> list[str]:
     """Explanations that the differences need: what could have been seen, and which of them are of another backbone's row."""
     detectable = [line for part in grid.parts or (grid,) if (line := _detectable(part, bool(grid.parts)))]
     others = [

@@ -30,7 +30,7 @@ from eval.tables.blocks import Source, gather, sources
 from eval.tables.build import Look, grid_of, look_of, merged
 from eval.tables.grid import Grid
 from eval.tables.latex import as_latex
-from eval.tables.meta import Made, meta
+from eval.tables.meta import MadeGrid, meta
 from eval.tables.published import published
 from eval.tables.text import as_csv, as_markdown, as_text
 
@@ -38,7 +38,7 @@ OPTIONS = {"store": "results", "task": "", "experiment": "", "compare": "", "rul
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TableOptions:
     """What is asked beside names. compare: whether published numbers stand beside. rules: definitions that come first."""
 
     compare: bool = False
@@ -60,7 +60,7 @@ def make(store: Path, names: Sequence[str] | None = None, styled: bool = False) 
     found = grouped(sources(store))
     owners = {source.name: name for name, group in found.items() for source in group} | {name: name for name in found}
     chosen = list(found) if names is None else list(dict.fromkeys(owners[name] for name in names))
-    return _write(store, {name: found[name] for name in chosen}, Wanted(styled=styled))
+    return _write(store, {name: found[name] for name in chosen}, TableOptions(styled=styled))
 
 
 def grouped(found: Iterable[Source]) -> dict[str, list[Source]]:
@@ -71,7 +71,7 @@ def grouped(found: Iterable[Source]) -> dict[str, list[Source]]:
     return groups
 
 
-def _write(store: Path, groups: Mapping[str, Sequence[Source]], wanted: Wanted) -> list[str]:
+def _write(store: Path, groups: Mapping[str, Sequence[Source]], wanted: TableOptions) -> list[str]:
     lines: list[str] = []
     looks = {name: look_of(group[0].experiment, wanted.rules) for name, group in groups.items()}
     for name, group in groups.items():
@@ -97,11 +97,11 @@ def in_order(group: Sequence[Source]) -> list[Source]:
     return sorted(group, key=lambda source: (order.index(source.task) if source.task in order else len(order), source.name))
 
 
-def made_of(source: Source, look: Look, compare: bool = False) -> list[Made]:
+def made_of(source: Source, look: Look, compare: bool = False) -> list[MadeGrid]:
     """The grids of a source, the newest first, and the block of each; `compare`: with published rows."""
     blocks = gather(source.wishes)
     grids = [grid_of(block, blocks, source.ordered, look) for block in blocks]
-    return [Made(published(grid, source.experiment) if compare else grid, block) for grid, block in zip(grids, blocks)]
+    return [MadeGrid(published(grid, source.experiment) if compare else grid, block) for grid, block in zip(grids, blocks)]
 
 
 def combined(title: str, grids: Sequence[Grid]) -> list[Grid]:
@@ -133,7 +133,7 @@ def _command(words: Sequence[str]) -> list[str]:
     given, _ = parse([word for word in words if "=" in word], OPTIONS)
     if given["compare"] not in ("", "published"):
         raise ValueError(f"compare={given['compare']}: nearest is compare=published, the only numbers to compare with")
-    wanted = Wanted(given["compare"] == "published", tuple(filter(None, given["rule"].split(","))), sys.stdout.isatty())
+    wanted = TableOptions(given["compare"] == "published", tuple(filter(None, given["rule"].split(","))), sys.stdout.isatty())
     people = [name for name in names if name in opinions.TABLES]
     lines = [line for name in people for line in _opinions(name, given["ratings"], Path(given["store"]), wanted)]
     if given["ratings"] and not people:
@@ -142,7 +142,7 @@ def _command(words: Sequence[str]) -> list[str]:
     return lines if people and not rest else lines + _of_store(Path(given["store"]), rest, given, wanted)
 
 
-def _opinions(name: str, ratings: str, store: Path, wanted: Wanted) -> list[str]:
+def _opinions(name: str, ratings: str, store: Path, wanted: TableOptions) -> list[str]:
     """A table of ratings by people."""
     grids, behind = opinions.table(name, ratings)
     if wanted.compare:
@@ -150,7 +150,7 @@ def _opinions(name: str, ratings: str, store: Path, wanted: Wanted) -> list[str]
     return [*(as_text(grid, wanted.styled) for grid in grids), "", *save(store / "tables", name, grids, behind)]
 
 
-def _of_store(store: Path, names: Sequence[str], given: Mapping[str, str], wanted: Wanted) -> list[str]:
+def _of_store(store: Path, names: Sequence[str], given: Mapping[str, str], wanted: TableOptions) -> list[str]:
     if not (store / "runs").is_dir():
         raise ValueError(f"store={store}: no run store; it has no folder runs")
     found = sources(store)

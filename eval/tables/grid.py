@@ -35,7 +35,7 @@ class Gap:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A number of a row; `fewer` marks one of fewer prompts or seeds than were asked for."""
 
     estimate: Estimate | None
@@ -66,7 +66,7 @@ class Printed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A preset, distinguished from its like by the settings that differ.
 
     section: label of its backbone, or "calibration". reference: name of the row that its differences are to, "" if none.
@@ -79,7 +79,7 @@ class Row:
     preset: str
     variant: str
     videos: int
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
     section: str = ""
     weights: str = ""
     reference: str = ""
@@ -131,7 +131,7 @@ class Grid:
     seeds: int
     videos: int  # asked for in each row
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     rule: str = ""
     interval: str = ""
     remarks: tuple[str, ...] = ()
@@ -149,9 +149,9 @@ class Grid:
         return " ".join(label for label, _ in self.backbones)
 
 
-def sections(rows: Iterable[Row]) -> dict[str, list[Row]]:
+def sections(rows: Iterable[TableRow]) -> dict[str, list[TableRow]]:
     """Rows by the heading of their part, in order."""
-    parts: dict[str, list[Row]] = {}
+    parts: dict[str, list[TableRow]] = {}
     for row in rows:
         parts.setdefault(row.heading, []).append(row)
     return parts

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from eval.tables.captions import Panel, panels
-from eval.tables.grid import CERTAIN, FEWER, NOTHING, Cell, Grid, sections
+from eval.tables.grid import CERTAIN, FEWER, NOTHING, Grid, TableCell, sections
 
 PACKAGES = ("booktabs", "graphicx")
 SPECIAL = {
@@ -74,7 +74,7 @@ def _label(grid: Grid) -> str:
     return "-".join(re.findall(r"[A-Za-z0-9.]+", words))
 
 
-def _cell(cell: Cell, gaps: bool) -> str:
+def _cell(cell: TableCell, gaps: bool) -> str:
     mean, half, mark, rank = cell.printed(gaps)
     if mean == NOTHING:
         return "--"

@@ -15,7 +15,7 @@ from eval.stats.statistics import ALPHA, LEVEL, POWER, RESAMPLES
 from eval.store.runs import flat
 from eval.tables import captions
 from eval.tables.blocks import Block, Entry
-from eval.tables.grid import Grid, Row
+from eval.tables.grid import Grid, TableRow
 
 STATISTICS = {
     "mean": "over videos",
@@ -32,14 +32,14 @@ STATISTICS = {
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeGrid:
     """A grid of one task and the block that it is made of."""
 
     grid: Grid
     block: Block
 
 
-def meta(name: str, title: str, made: Sequence[Made]) -> dict[str, Any]:
+def meta(name: str, title: str, made: Sequence[MadeGrid]) -> dict[str, Any]:
     """The content of a table's `.meta.json`, the same from the same store.
 
     Args:
@@ -85,7 +85,7 @@ def columns(shown: Iterable[Column]) -> list[dict[str, Any]]:
     ]
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: TableRow) -> dict[str, Any]:
     if row.source:
         return {"preset": row.preset, "published": row.source}
     facts = ("preset", "variant", "videos", "failed", "absent", "unscored", "reference", "reference_section")

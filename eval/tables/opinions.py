@@ -23,7 +23,7 @@ from eval.metrics import Column
 from eval.stats.agreement import Agreement, krippendorff, paired, two_way
 from eval.tables import captions
 from eval.tables.build import REFERENCES, marked
-from eval.tables.grid import Grid, Row
+from eval.tables.grid import Grid, TableRow
 from eval.tables.meta import columns as told_columns
 
 TABLES = ("table4", "table5")
@@ -182,7 +182,7 @@ def grid_of(name: str, ratings: Sequence[Rating], agreements: Mapping[str, Agree
     )
 
 
-def _rows(ratings: Sequence[Rating], columns: Sequence[Column], asked: int) -> Iterator[Row]:
+def _rows(ratings: Sequence[Rating], columns: Sequence[Column], asked: int) -> Iterator[TableRow]:
     """A row for each method, those of one backbone together."""
     backbones = list(dict.fromkeys(rating.backbone for rating in ratings))
     methods = sorted(dict.fromkeys((rating.backbone, rating.method) for rating in ratings), key=lambda pair: backbones.index(pair[0]))
@@ -198,7 +198,7 @@ def _rows(ratings: Sequence[Rating], columns: Sequence[Column], asked: int) -> I
     for index, (backbone, method) in enumerate(methods):
         rated = len({key for column in columns for key in points[(backbone, method), column.dimension]})
         section, reference = ("", "") if index == place else methods[place]
-        row = Row(method, method, "", rated, tuple(column[index] for column in cells), backbone, unscored=asked - rated)
+        row = TableRow(method, method, "", rated, tuple(column[index] for column in cells), backbone, unscored=asked - rated)
         yield replace(row, reference=reference, reference_section=section)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from data.published import Number, numbers, ours
 from eval.metrics import Column
 from eval.stats.statistics import Estimate
-from eval.tables.grid import Cell, Grid, Row
+from eval.tables.grid import Grid, TableCell, TableRow
 
 PAPER = "Echo-Forcing, arXiv 2605.16003"
 PEOPLE = {"Echo-Forcing": "echo"}
@@ -24,7 +24,7 @@ def published(grid: Grid, experiment: str | None) -> Grid:
         experiment: its name; `table2` takes numbers of Table 2 alone, any other name those of all tables.
     """
     wanted = [n for n in numbers() if _fits(n, grid, experiment)]
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     used: list[Number] = []
     for row in grid.rows:
         rows.append(row)
@@ -62,11 +62,11 @@ def _first(printed: Sequence[Number]) -> list[Number]:
     return [number for number in printed if number.table == printed[0].table]
 
 
-def _row(row: Row, own: Sequence[Number], columns: Sequence[Column]) -> Row:
+def _row(row: TableRow, own: Sequence[Number], columns: Sequence[Column]) -> TableRow:
     by_metric = {number.metric: number for number in own}
     cells = []
     for column in columns:
         number = by_metric.get(column.dimension)
-        cells.append(Cell(None if number is None else Estimate(number.value, None, 0, 0, 0), False, None))
+        cells.append(TableCell(None if number is None else Estimate(number.value, None, 0, 0, 0), False, None))
     label, source = f"{row.label}, as published", f"{PAPER}, Table {own[0].table}, {own[0].source}"
-    return Row(label, row.preset, "as published", 0, tuple(cells), row.section, "", source=source)
+    return TableRow(label, row.preset, "as published", 0, tuple(cells), row.section, "", source=source)

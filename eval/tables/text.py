@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from eval.metrics import Column
 from eval.tables.captions import Panel, panels
-from eval.tables.grid import Cell, Grid, sections
+from eval.tables.grid import Grid, TableCell, sections
 
 
 def as_text(grid: Grid, styled: bool) -> str:
@@ -35,7 +35,7 @@ def _text_rows(columns: Sequence[Column], panel: Panel, styled: bool) -> list[st
     return lines
 
 
-def plain(cell: Cell, gaps: bool) -> str:
+def plain(cell: TableCell, gaps: bool) -> str:
     """A number with its interval and mark; `gaps`: the difference."""
     mean, half, mark, _ = cell.printed(gaps)
     return mean + (f" ± {half}" if half else "") + mark
@@ -82,7 +82,7 @@ def _markdown_rows(columns: Sequence[Column], panel: Panel) -> list[str]:
     return lines
 
 
-def _marked(cell: Cell, gaps: bool) -> str:
+def _marked(cell: TableCell, gaps: bool) -> str:
     text = plain(cell, gaps)
     return (text, f"**{text}**", f"<u>{text}</u>")[cell.printed(gaps).rank]
 
@@ -115,7 +115,7 @@ ENDS = ("", "_ci95", "_n", "_metric", "_gap", "_gap_ci95", "_gap_p", "_detectabl
 """Columns of each dimension."""
 
 
-def _numbers(column: Column, cell: Cell, printed: bool) -> list[str | int]:
+def _numbers(column: Column, cell: TableCell, printed: bool) -> list[str | int]:
     gap = cell.gap
     gaps = ["", "", "", ""]
     if gap is not None:

@@ -19,7 +19,7 @@ from eval.store.records import Provenance
 from eval.tables import command
 from eval.tables.blocks import gather, sources
 from eval.tables.build import grid_of
-from eval.tables.grid import Cell, Row
+from eval.tables.grid import TableCell, TableRow
 from eval.tables.latex import as_latex, document, escape
 from eval.tables.text import as_markdown, as_text
 from jobs.spec.config import BackboneConfig, EvalConfig, MethodConfig, NoiseConfig, RunConfig, TaskConfig, VideoConfig
@@ -290,7 +290,7 @@ def test_single_row_has_no_best(write):
 
 
 def test_row_name_without_variant():
-    assert Row("L", "echo", "", 1, (Cell(None, False, None),)).name == "echo"
+    assert TableRow("L", "echo", "", 1, (TableCell(None, False, None),)).name == "echo"
 
 
 def test_unit_that_came_out_differently_is_told(write):
