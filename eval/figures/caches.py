@@ -17,7 +17,7 @@ from echo.refusals import nearest
 from eval.figures import output, sheets, style
 from eval.figures.output import Order
 from eval.figures.recorded.backbones import Loader, policy, prompt_of
-from eval.figures.trace import embed
+from eval.figures.trace import embed, strip
 from eval.store.runs import tasks
 
 KEYS = {
@@ -66,7 +66,7 @@ def make(name: str, order: Order, load: Loader) -> list[Path]:
         raise ValueError("method=: one policy or several, for example method=echo,longlive")
     geometry = Geometry(layers=1, heads=1, head_dim=6, grid_height=1, grid_width=1)
     stored = _stored(Path(order.given["store"]), task, order.number("seed"), prompt.id)
-    found = []
+    cached = []
     for method in order.names:
         if preset("method", method)["policy"] == "render":
             raise ValueError(f"method={method}: is rendered and keeps no cache; nearest is {nearest(method, list(PAPER))}")
@@ -76,7 +76,7 @@ def make(name: str, order: Order, load: Loader) -> list[Path]:
         planned = list(plans(made, script, geometry))
         trace = stored.get(method)
         same = None if trace is None else [plan.as_json() for plan in planned] == trace
-        found.append(Cache(method, made.label or method, planned, same))
+        cached.append(Cache(method, made.label or method, planned, same))
     numbers = {
         "prompt": prompt.id,
         "methods": [
@@ -88,37 +88,39 @@ def make(name: str, order: Order, load: Loader) -> list[Path]:
                 "frames": [len(plan.kinds()) for plan in one.plans],
                 "blocks": [distribution(plan) for plan in one.plans],
             }
-            for one in found
+            for one in cached
         ],
     }  # fmt: skip
-    return output.write(draw(found, f"{prompt.id}, task {task}"), name, order, numbers)
+    return output.write(draw(cached, f"{prompt.id}, task {task}"), name, order, numbers)
 
 
 def _stored(store: Path, task: str, seed: int, prompt: str) -> dict[str, list[Any]]:
     """Traces of a prompt by preset, of the newest runs; nothing where the store has none."""
     if task not in tasks(store):
         return {}
-    found = {}
+    traces = {}
     for row in sheets.rows_of(store, task, seed):
         if prompt in row.videos and not row.calibration:
             video = row.videos[prompt].path
             trace = video.with_name(video.name.removesuffix(video.suffix) + ".trace.jsonl")
             if trace.is_file():
-                found[row.preset] = [json.loads(line) for line in trace.read_text(encoding="utf-8").splitlines()]
-    return found
+                traces[row.preset] = [json.loads(line) for line in trace.read_text(encoding="utf-8").splitlines()]
+    return traces
 
 
-def draw(found: Sequence[Cache], title: str) -> Any:
+def draw(cached: Sequence[Cache], title: str) -> Any:
     """A row for each method: the strip over blocks, and the full window in letters, beside the paper's."""
     from matplotlib.patches import Patch
 
     plots = style.pyplot()
-    figure, axes = plots.subplots(len(found), 1, figsize=(10.2, 1.02 * len(found) + 0.9), squeeze=False, sharex=True, layout="constrained")
-    tallest = max(len(plan.kinds()) for one in found for plan in one.plans)
-    for (axis,), one in zip(axes, found):
+    figure, axes = plots.subplots(
+        len(cached), 1, figsize=(10.2, 1.02 * len(cached) + 0.9), squeeze=False, sharex=True, layout="constrained"
+    )
+    tallest = max(len(plan.kinds()) for one in cached for plan in one.plans)
+    for (axis,), one in zip(axes, cached):
         _strip(axis, one, tallest)
     axes[-1][0].set_xlabel("block (0.75 s)")
-    used = [kind for kind in Kind if any(kind in plan.kinds() for one in found for plan in one.plans)]
+    used = [kind for kind in Kind if any(kind in plan.kinds() for one in cached for plan in one.plans)]
     handles = [Patch(color=kind.colour, label=f"{kind.letter}  {kind.value}") for kind in used]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=7.5, handlelength=1, columnspacing=1.4)
     figure.suptitle(
@@ -128,19 +130,7 @@ def draw(found: Sequence[Cache], title: str) -> Any:
 
 
 def _strip(axis: Any, one: Cache, tallest: int) -> None:
-    from matplotlib.colors import ListedColormap
-
-    kinds = list(Kind)
-    grid = [[float("nan")] * len(one.plans) for _ in range(tallest)]
-    for column, plan in enumerate(one.plans):
-        for slot, kind in enumerate(plan.kinds()):
-            grid[slot][column] = kinds.index(kind)
-    colours = ListedColormap([kind.colour for kind in kinds])
-    axis.imshow(grid, origin="lower", aspect="auto", interpolation="none", cmap=colours, vmin=-0.5, vmax=len(kinds) - 0.5,
-                extent=(-0.5, len(one.plans) - 0.5, 0, tallest))  # fmt: skip
-    for before, after in zip(one.plans[:-1], one.plans[1:]):
-        if before.scene != after.scene:
-            axis.axvline(after.block - 0.5, color=style.INK, linewidth=0.8)
+    strip(axis, one.plans, tallest, 0, style.INK)
     axis.set(yticks=[0, tallest], ylim=(0, tallest))
     axis.grid(False)
     axis.set_ylabel(one.label, rotation=0, ha="right", va="center", color=style.INK, fontsize=8)

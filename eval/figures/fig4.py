@@ -137,9 +137,9 @@ def _sources(panel: Any, one: RecordedFilm, likeness: Mapping[str, Mean], world:
         axis.set_visible(False)
     right = panel.add_subplot(axes[0][0].get_gridspec()[:, -1])
     for place, (way, label) in enumerate(WAYS.items()):
-        told = likeness[way]
-        right.errorbar([told.mean], [-place], xerr=[told.half_width or 0], fmt="o", ms=5, color=style.SERIES[0], capsize=2)
-        right.annotate(label, (told.mean, -place), (0, 7), textcoords="offset points", ha="center", fontsize=7.5)
+        mean = likeness[way]
+        right.errorbar([mean.mean], [-place], xerr=[mean.half_width or 0], fmt="o", ms=5, color=style.SERIES[0], capsize=2)
+        right.annotate(label, (mean.mean, -place), (0, 7), textcoords="offset points", ha="center", fontsize=7.5)
     right.set(yticks=[], ylim=(-len(WAYS) + 0.5, 0.6), title="likeness to the scene", xlabel="mean cosine of keys with the scene's frames")
     right.margins(x=0.35)
     title = f"(a) recall source. {world}; {one.prompt}, first scene; weight of each frame at each place, mean over layers"

@@ -28,29 +28,43 @@ if TYPE_CHECKING:
 USAGE = "method=NAME task=TASK [blocks=N] [prompt=ID] [method.SETTING=VALUE ...]"
 
 
-def draw(traced: Sequence[Plan], path: Path, title: str) -> None:
-    """Blocks to the right, window slots upwards, coloured by kind of memory; scene borders as lines."""
-    import matplotlib
+def strip(axis: Any, traced: Sequence[Plan], height: int, bottom: float, ink: str) -> None:
+    """Draw plans on an axis: blocks to the right, window slots upwards, coloured by kind of memory; scene borders as lines.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    Args:
+        axis: of matplotlib.
+        traced: plans of blocks that follow each other.
+        height: slots that the strip is high.
+        bottom: where the first slot begins.
+        ink: colour of the borders.
+    """
     from matplotlib.colors import ListedColormap
-    from matplotlib.patches import Patch
 
     kinds = list(Kind)
-    height = max(len(plan.kinds()) for plan in traced)
     grid = [[float("nan")] * len(traced) for _ in range(height)]
     for column, plan in enumerate(traced):
         for slot, kind in enumerate(plan.kinds()):
             grid[slot][column] = kinds.index(kind)
-    figure, axis = pyplot.subplots(figsize=(max(4.0, 0.11 * len(traced) + 2.2), 0.12 * height + 1.3), layout="constrained")
     colours = ListedColormap([kind.colour for kind in kinds])
     axis.imshow(grid, origin="lower", aspect="auto", interpolation="none", cmap=colours, vmin=-0.5, vmax=len(kinds) - 0.5,
-                extent=(traced[0].block - 0.5, traced[-1].block + 0.5, -0.5, height - 0.5))  # fmt: skip
-    for before, after in zip(traced[:-1], traced[1:], strict=True):
+                extent=(traced[0].block - 0.5, traced[-1].block + 0.5, bottom, bottom + height))  # fmt: skip
+    for before, after in zip(traced[:-1], traced[1:]):
         if before.scene != after.scene:
-            axis.axvline(after.block - 0.5, color="black", linewidth=0.8)
-    used = [kind for kind in kinds if any(kind in plan.kinds() for plan in traced)]
+            axis.axvline(after.block - 0.5, color=ink, linewidth=0.8)
+
+
+def draw(traced: Sequence[Plan], path: Path, title: str) -> None:
+    """A strip of one policy as a picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.patches import Patch
+
+    height = max(len(plan.kinds()) for plan in traced)
+    figure, axis = pyplot.subplots(figsize=(max(4.0, 0.11 * len(traced) + 2.2), 0.12 * height + 1.3), layout="constrained")
+    strip(axis, traced, height, -0.5, "black")
+    used = [kind for kind in Kind if any(kind in plan.kinds() for plan in traced)]
     axis.legend(handles=[Patch(color=k.colour, label=k.value) for k in used], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     axis.set(xlabel="block (0.75 s)", ylabel="window slot (latent frames)", title=title)
     path.parent.mkdir(parents=True, exist_ok=True)
