@@ -14,7 +14,7 @@ needs_timm = pytest.mark.skipif(
 
 def published(width, blocks):
     """Random tensors by the names and shapes of `dinov2_vitb14_pretrain.pth`, which is trained at 518 px."""
-    from tests.vbench.made import dino_shapes, draw
+    from tests.helpers.vbench_files import dino_shapes, draw
 
     shapes = dino_shapes((width, blocks)) | {"pos_embed": (1, 1370, width), "mask_token": (1, width)}
     shapes |= {"patch_embed.proj.weight": (width, 3, 14, 14)}
