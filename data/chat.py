@@ -22,7 +22,7 @@ from echo.backbone.extras import need
 Message = dict[str, str]
 Body = dict[str, Any]
 """A request or an answer as plain JSON."""
-ASKED = "data.build_shots"
+ASKED = "a local language model"
 BUSY = frozenset({408, 409, 425, 429})
 """Statuses, beside 5xx, after which the same request may be answered later."""
 LONGEST_WAIT_S = 60.0
