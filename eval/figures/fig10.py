@@ -52,7 +52,7 @@ class SceneWeights:
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Fig10Numbers:
     """All numbers of the figure. starts: first block of each scene, and the end."""
 
     prompt: str
@@ -60,7 +60,7 @@ class Numbers:
     scenes: list[SceneWeights]
 
 
-def numbers(recorded: RecordedFilm, layer: int | None) -> Numbers:
+def numbers(recorded: RecordedFilm, layer: int | None) -> Fig10Numbers:
     """Weights by scene and candidate, of the layer or the mean over layers."""
     scenes = [
         SceneWeights(
@@ -69,7 +69,7 @@ def numbers(recorded: RecordedFilm, layer: int | None) -> Numbers:
         )
         for source in recorded.sources
     ]  # fmt: skip
-    return Numbers(recorded.prompt, recorded.starts, scenes)
+    return Fig10Numbers(recorded.prompt, recorded.starts, scenes)
 
 
 def _weights(source: RecallSource, layer: int | None) -> Tensor:

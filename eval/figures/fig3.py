@@ -73,7 +73,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Fig3Numbers:
     """All numbers of the figure. shown: the choice that is drawn. truth: by reading of the truth."""
 
     shown: str
@@ -86,7 +86,7 @@ def make(name: str, order: Order, load: Loader) -> list[Path]:
     return output.write(draw(shown, numbers), name, order, numbers)
 
 
-def measure(order: Order, backbone: VideoModel) -> tuple[Shown, Numbers]:
+def measure(order: Order, backbone: VideoModel) -> tuple[Shown, Fig3Numbers]:
     """The choice that is shown, and the numbers over all prompts."""
     import torch
 
@@ -105,7 +105,7 @@ def measure(order: Order, backbone: VideoModel) -> tuple[Shown, Numbers]:
             for kind, each in compared.items():
                 each.append(recall_at_k.compare([run], order.number("every", 1), LaterAttention(kind, AHEAD[kind], given["recent"])))
     assert shown is not None
-    return shown, Numbers(shown.title, {kind: summary(recall_at_k.join(each)) for kind, each in compared.items()})
+    return shown, Fig3Numbers(shown.title, {kind: summary(recall_at_k.join(each)) for kind, each in compared.items()})
 
 
 def _checked(order: Order, geometry: Geometry, rules: EchoSettings) -> list[int]:
@@ -182,7 +182,7 @@ def _best(values: Pixels, keep: int) -> NDArray[np.bool_]:
     return mask.reshape(values.shape)
 
 
-def draw(shown: Shown, numbers: Numbers) -> Any:
+def draw(shown: Shown, numbers: Fig3Numbers) -> Any:
     """The figure: strips of one choice above, recall over all choices below."""
     plots = style.pyplot()
     rows = len(RULES) + 2

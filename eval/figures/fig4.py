@@ -71,14 +71,14 @@ class SourceNumbers:
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Fig4Numbers:
     """All numbers of the figure."""
 
     source: SourceNumbers
     fades: list[FadeNumbers]
 
 
-def numbers(one: RecordedFilm, likeness: Mapping[str, Mean], faded: Mapping[tuple[str, str], RecordedFilm]) -> Numbers:
+def numbers(one: RecordedFilm, likeness: Mapping[str, Mean], faded: Mapping[tuple[str, str], RecordedFilm]) -> Fig4Numbers:
     """What the panels show."""
     fades = []
     for (method, switch), recorded in faded.items():
@@ -86,7 +86,7 @@ def numbers(one: RecordedFilm, likeness: Mapping[str, Mean], faded: Mapping[tupl
         weights = recorded.grid(fade.weights.mean(1))
         low, high = fade.weights.amin(over), fade.weights.amax(over)
         fades.append(FadeNumbers(method, switch, recorded.prompt, fade.sources, weights, fade.weights.mean(over), low, high))
-    return Numbers(SourceNumbers(one.prompt, one.sources[0].frames, ways(one), likeness), fades)
+    return Fig4Numbers(SourceNumbers(one.prompt, one.sources[0].frames, ways(one), likeness), fades)
 
 
 def _only(recorded: RecordedFilm) -> Fade:

@@ -44,7 +44,7 @@ from eval.vbench.kit import DIMENSIONS, Files, Kit, NetworkSource, Random, Wish,
 from eval.vbench.measure import Span
 from eval.vbench.records import RecordStore
 from eval.vbench.rules import LONG_TASKS
-from eval.vbench.scorer import Outcome, VideoScorer, check
+from eval.vbench.scorer import ScoredVideo, VideoScorer, check
 from eval.vbench.video import ENDINGS, Facts
 
 OPTIONS = {
@@ -112,7 +112,7 @@ def command(words: Sequence[str]) -> list[str]:
 
 def scored(
     clips: Sequence[FolderVideo], task: str, scorer: VideoScorer, output: Path
-) -> tuple[dict[str, tuple[FolderVideo, Outcome]], dict[str, str]]:
+) -> tuple[dict[str, tuple[FolderVideo, ScoredVideo]], dict[str, str]]:
     """Outcomes by name, each written as soon as it is there, and why videos failed, in a line each; one that fails stops no other."""
     outcomes, failures = {}, {}
     for number, clip in enumerate(clips, 1):
@@ -215,7 +215,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def summary(
-    outcomes: Mapping[str, tuple[FolderVideo, Outcome]],
+    outcomes: Mapping[str, tuple[FolderVideo, ScoredVideo]],
     task: str,
     scorer: VideoScorer,
     output: Path,
@@ -263,7 +263,7 @@ def summary(
     return [*lines, f"{len(outcomes)} videos, task={task}; mean ± 95 % interval over prompts; {output / name}"]
 
 
-def _cut_by(outcomes: Mapping[str, tuple[FolderVideo, Outcome]]) -> list[str]:
+def _cut_by(outcomes: Mapping[str, tuple[FolderVideo, ScoredVideo]]) -> list[str]:
     return sorted({network for _, outcome in outcomes.values() for network in outcome.cut})
 
 

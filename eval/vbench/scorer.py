@@ -21,7 +21,7 @@ TOLERANCE_S = 1.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ScoredVideo:
     """A video's scores, and what they were made from. texts: compared with; cut: network -> tokens of each that did not fit."""
 
     scores: VideoScores
@@ -67,7 +67,7 @@ class VideoScorer:
         spans: Sequence[Span],
         texts: Sequence[str] = (),
         progress: Callable[[int], object] = lambda frames: None,
-    ) -> Outcome:
+    ) -> ScoredVideo:
         """Scores of one video.
 
         Args:
@@ -94,7 +94,7 @@ class VideoScorer:
         wrong = [name for name, value in scores.metrics.items() if value is not None and not np.isfinite(value)]
         if wrong:
             raise ValueError(f"{facts.name}: {', '.join(wrong)} would be no number")
-        return Outcome(scores, facts, tuple(spans), tuple(texts) if compared else (), cut)
+        return ScoredVideo(scores, facts, tuple(spans), tuple(texts) if compared else (), cut)
 
 
 def check(facts: Facts, task: str, spans: Sequence[Span], texts: Sequence[str]) -> None:
