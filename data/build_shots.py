@@ -109,9 +109,9 @@ def parse_answer(task: str, said: str, stopped: str) -> Story:
 
 def strays(task: str, story: Story, base: str) -> bool:
     """Whether a story shares no content word with its base prompt; word starts of four letters count, other alphabets always pass."""
-    told = " ".join((story.subject, story.text, story.light, *story.actions, *(place.what for place in story.places)))
-    asked, answered = ({word[:4] for word in content_words(text)} for text in (base, told))
-    return bool(asked) and not asked & answered
+    story_text = " ".join((story.subject, story.text, story.light, *story.actions, *(place.what for place in story.places)))
+    base_words, story_words = ({word[:4] for word in content_words(text)} for text in (base, story_text))
+    return bool(base_words) and not base_words & story_words
 
 
 def faults_in(task: str, story: Story, base: Base, taken: Mapping[str, int]) -> list[str]:
@@ -187,9 +187,9 @@ def write_story(chat: Chat, task: str, base: Base, log: Log, taken: Mapping[str,
         request = chat.request(messages, seed + 1000 * attempt + base.index)
         start = time.monotonic()
         answer = chat.answer(request)
-        said, stopped = text_of(answer)
+        answer_text, stopped = text_of(answer)
         try:
-            story = parse_answer(task, said, stopped)
+            story = parse_answer(task, answer_text, stopped)
             faults = faults_in(task, story, base, taken)
         except ValueError as error:
             faults = [str(error)]
@@ -197,9 +197,9 @@ def write_story(chat: Chat, task: str, base: Base, log: Log, taken: Mapping[str,
         log.append(entry | {"seconds": round(time.monotonic() - start, 3), "request": request, "answer": answer})
         if not faults:
             return story
-        told = "\n".join(f"- {fault}" for fault in faults)
-        messages += [{"role": "assistant", "content": said}]
-        messages += [{"role": "user", "content": f"This is wrong:\n{told}\nAnswer again with the whole JSON object, mended."}]
+        fault_lines = "\n".join(f"- {fault}" for fault in faults)
+        messages += [{"role": "assistant", "content": answer_text}]
+        messages += [{"role": "user", "content": f"This is wrong:\n{fault_lines}\nAnswer again with the whole JSON object, mended."}]
     return None
 
 

@@ -126,8 +126,8 @@ def missed(found: Sequence[Horizon]) -> list[str]:
             row = best_of(found, seconds)
             share = row.hits[what] / row.count
             if share < target:
-                found_here = f"{100 * share:.1f} % of {row.count} prompts with {row.method}"
-                lines.append(f"missed: {what} at {seconds:g} s: {found_here}, target {100 * target:g} %")
+                share_text = f"{100 * share:.1f} % of {row.count} prompts with {row.method}"
+                lines.append(f"missed: {what} at {seconds:g} s: {share_text}, target {100 * target:g} %")
     return lines
 
 

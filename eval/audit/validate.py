@@ -155,7 +155,7 @@ class SpoiltCurve(TypedDict):
 
 def curves(scorer: Any, subjects: Subjects) -> dict[str, SpoiltCurve]:
     """Agreement and scores under everything in SPOILT, at each strength."""
-    found: dict[str, SpoiltCurve] = {}
+    curves_by_kind: dict[str, SpoiltCurve] = {}
     for name, (spoil, unit, strengths) in SPOILT.items():
         rows = list[SpoiltRow]()
         for strength in strengths:
@@ -170,22 +170,22 @@ def curves(scorer: Any, subjects: Subjects) -> dict[str, SpoiltCurve]:
                     scores=_scores(scorer, subjects, spoil, strength) | {"imaging_quality": round(quality, 2)},
                 )
             )
-        found[name] = {"unit": unit, "rows": rows}
-    return found
+        curves_by_kind[name] = {"unit": unit, "rows": rows}
+    return curves_by_kind
 
 
 def _scores(scorer: Any, subjects: Subjects, spoil: Spoil, strength: float) -> dict[str, float]:
     """Means over the films: fidelity of places that return and that do not, leakage after clean cuts and without any."""
-    told: dict[str, list[float]] = {}
+    values: dict[str, list[float]] = {}
     for case, films in subjects.films.items():
         for index, shown in enumerate(films):
             frames = spoil(shown.frames, strength, np.random.default_rng([SEED, 1, index]))
             words = [said(text) for text in shown.texts]
             metrics = place_scores(read(scorer.encoder, frames), words, shown.spans, recalled(len(shown.spans))).metrics
             for name in ("recall_fidelity", "leakage"):
-                told.setdefault(f"{name}, {case}", []).append(metrics[f"world.{name}"])
+                values.setdefault(f"{name}, {case}", []).append(metrics[f"world.{name}"])
     wanted = ("recall_fidelity, returned", "recall_fidelity, another", "leakage, returned", "leakage, stayed")
-    return {name: round(float(np.mean(told[name])), 2) for name in wanted}
+    return {name: round(float(np.mean(values[name])), 2) for name in wanted}
 
 
 def draw_figure(found: Mapping[str, SpoiltCurve], levels: Mapping[str, tuple[float, float]], path: Path) -> None:

@@ -61,20 +61,20 @@ def recall_script(index: int, again: bool = True, blocks: int = SCENE_BLOCKS) ->
     return truths
 
 
-def film(truths: Sequence[Truth], codec: PatchCodec | None = None, told: Sequence[Words] | None = None) -> RecallFilm:
-    """Scenes end to end, through the codec if there is one, with sentences of what they show or of `told`."""
+def film(truths: Sequence[Truth], codec: PatchCodec | None = None, spoken: Sequence[Words] | None = None) -> RecallFilm:
+    """Scenes end to end, through the codec if there is one, with sentences of what they show or of `spoken`."""
     frames = np.concatenate([render([truth]) for truth in truths], axis=1)
     if codec is not None:
         frames = codec.decode(codec.encode(torch.from_numpy(frames))).numpy()
-    texts = tuple(sentence(words, number) for number, words in enumerate(told or [truth.words for truth in truths]))
+    texts = tuple(sentence(words, number) for number, words in enumerate(spoken or [truth.words for truth in truths]))
     spans = scene_spans([len(truth.centres) // BLOCK for truth in truths], PatchCodec.first_frames)
     return RecallFilm(frames[0], texts, spans, tuple(truths))
 
 
-def world_metrics(encoder: FrameEncoder, shown: RecallFilm) -> dict[str, float]:
+def world_metrics(encoder: FrameEncoder, video: RecallFilm) -> dict[str, float]:
     """The `world.` scores of a film of six scenes."""
-    words = [said(text) for text in shown.texts]
-    return place_scores(read(encoder, shown.frames), words, shown.spans, recalled(len(shown.spans))).metrics
+    words = [said(text) for text in video.texts]
+    return place_scores(read(encoder, video.frames), words, video.spans, recalled(len(video.spans))).metrics
 
 
 def measure_anchors(encoder: FrameEncoder, codec: PatchCodec, films: int) -> dict[str, tuple[float, float]]:
