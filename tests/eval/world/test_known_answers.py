@@ -64,7 +64,7 @@ def late(change: Callable[[Truth, int], Truth]) -> list[RecallFilm]:
     for index in FILMS:
         script = recall_script(index, blocks=6)
         changed = script[:3] + [change(scene, index * 10 + number) for number, scene in enumerate(script[3:])]
-        films.append(film(changed, told=[scene.words for scene in script]))
+        films.append(film(changed, spoken=[scene.words for scene in script]))
     return films
 
 
