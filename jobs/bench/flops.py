@@ -1,4 +1,4 @@
-"""Work of the network in floating point operations, by formula, and what a device could do: pure arithmetic, no torch.
+"""Operations that the network takes, by formula, and what a device could do: pure arithmetic, no torch.
 
 A multiplication and its addition count as two. Counted are the linear layers and the two attention products, as
 `torch.utils.flop_counter` counts them; norms, rotations and the sampler are left out.
@@ -26,7 +26,7 @@ The plain H100 is the SXM one ("NVIDIA H100 80GB HBM3")."""
 
 
 @dataclass(frozen=True)
-class Work:
+class Operations:
     """Operations by what asks for them."""
 
     linear: int = 0
@@ -37,16 +37,16 @@ class Work:
     def total(self) -> int:
         return self.linear + self.self_attention + self.cross_attention
 
-    def __add__(self, other: Work) -> Work:
-        return Work(
+    def __add__(self, other: Operations) -> Operations:
+        return Operations(
             self.linear + other.linear, self.self_attention + other.self_attention, self.cross_attention + other.cross_attention
         )  # fmt: skip
 
-    def __mul__(self, times: int) -> Work:
-        return Work(self.linear * times, self.self_attention * times, self.cross_attention * times)
+    def __mul__(self, times: int) -> Operations:
+        return Operations(self.linear * times, self.self_attention * times, self.cross_attention * times)
 
 
-def one_pass(config: WanConfig, tokens: int, keys: int, *, flow: bool = True) -> Work:
+def one_pass(config: WanConfig, tokens: int, keys: int, *, flow: bool = True) -> Operations:
     """A forward of `tokens` queries over `keys` keys (both of one prompt) under a text of full length.
 
     flow: whether anybody reads the flow; a clean pass and a recache ask nothing of the last layer's self-attention.
@@ -55,14 +55,14 @@ def one_pass(config: WanConfig, tokens: int, keys: int, *, flow: bool = True) ->
     layer = 2 * dim * dim * 6 + 4 * dim * config.ffn_dim  # q, k, v, o; cross q, o; up and down
     ends = 2 * dim * cell * (config.in_channels + config.out_channels)
     asked = config.layers if flow else config.layers - 1
-    return Work(
+    return Operations(
         linear=tokens * (config.layers * layer + ends),
         self_attention=asked * 4 * tokens * keys * dim,
         cross_attention=config.layers * 4 * tokens * config.text_len * dim,
     )
 
 
-def block(config: WanConfig, geometry: Geometry, attended_frames: int, steps: int = 4, batch: int = 1) -> Work:
+def block(config: WanConfig, geometry: Geometry, attended_frames: int, steps: int = 4, batch: int = 1) -> Operations:
     """A block: `steps` denoising passes and a clean one. attended_frames: frames that queries see, the block's own among them."""
     tokens, keys = geometry.block_tokens, attended_frames * geometry.tokens_per_frame
     return (one_pass(config, tokens, keys) * steps + one_pass(config, tokens, keys, flow=False)) * batch

@@ -158,8 +158,8 @@ def measure(rig: Rig, method: str) -> Figures:
     result |= steady | {"fps_dit": round(1e3 * FRAMES * rig.batch / steady["block_ms"]["median"], 3)}
     result |= _speeds(rig, rollout, stream, budget, block_s, first_ms, notes)
     result["switch_ms"] = _switches(rig, rollout, warm, budget, notes)
-    found = forecast(setup_of(rig, policy, Script(tuple(rig.starts), rollout.block)))
-    result["memory"] = meter.compared(found.rollout_phase) | {"forecast": found.as_json()["bytes"]}
+    computed = forecast(setup_of(rig, policy, Script(tuple(rig.starts), rollout.block)))
+    result["memory"] = meter.compared(computed.rollout_phase) | {"forecast": computed.as_json()["bytes"]}
     result["tflop_a_block"] = round(statistics.fmean(_work(rig, frames) for frames in lengths) / 1e12, 6)
     result["tflops"] = round(1e3 * result["tflop_a_block"] / steady["block_ms"]["median"], 3)
     del rollout, stream
@@ -237,7 +237,7 @@ def _switches(rig: Rig, rollout: Rollout, warm: int, budget: Budget, notes: list
     rounds = max(1, min(3, budget.fitting(0.9, 3 * (fill + 1) * block_s)))
     if fill < warm:
         notes.append(f"windows before a switch filled by {fill} blocks instead of {warm}, for lack of time")
-    found: dict[str, list[float]] = {transition.value: [] for transition in Transition}
+    by_kind: dict[str, list[float]] = {transition.value: [] for transition in Transition}
     recaches: list[float] = []
     for _ in range(rounds):
         for transition in Transition:
@@ -245,13 +245,13 @@ def _switches(rig: Rig, rollout: Rollout, warm: int, budget: Budget, notes: list
             begin = rig.watch.mark()
             rig.switch(rollout, transition, recalls_of(transition))
             rollout.next()
-            found[transition.value].append(rig.watch.ms(begin, rig.watch.mark()))
+            by_kind[transition.value].append(rig.watch.ms(begin, rig.watch.mark()))
             kind, ms = rig.network.taken()[0]
             recaches += [ms] if kind == "clean" else []
             for _ in range(fill):
                 rollout.next()
     rig.watch.wait()
-    return {name: summary(values) for name, values in found.items()} | {"recache": summary(recaches) if recaches else None}
+    return {name: summary(values) for name, values in by_kind.items()} | {"recache": summary(recaches) if recaches else None}
 
 
 def recalls_of(transition: Transition) -> int | None:

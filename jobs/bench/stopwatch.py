@@ -81,6 +81,6 @@ class TimedNetwork:
 
     def taken(self) -> list[tuple[str, float]]:
         """Kind and milliseconds of the passes since the last call."""
-        found = [(kind, self._watch.ms(start, end)) for kind, start, end in self.marks]
+        passes = [(kind, self._watch.ms(start, end)) for kind, start, end in self.marks]
         self.marks.clear()
-        return found
+        return passes

@@ -79,12 +79,12 @@ def _pass(jobs: Sequence[Job], named: Sequence[tuple[RunFolder, Plain]], max_wor
 
 def held(folders: Sequence[RunFolder]) -> dict[tuple[Path, str], str]:
     """Units that other living processes are at, by run folder and unit id, each with words that name the process."""
-    found: dict[tuple[Path, str], str] = {}
+    others: dict[tuple[Path, str], str] = {}
     for folder in folders:
         if (folder.path / "claims").is_dir():
             units = [folder.job.unit_id(prompt) for prompt in folder.unfinished()]
-            found |= {(folder.path, unit): who for unit, who in Claims(folder.path, new_attempt()).holders(units).items()}
-    return found
+            others |= {(folder.path, unit): who for unit, who in Claims(folder.path, new_attempt()).holders(units).items()}
+    return others
 
 
 def _others_left_some(folders: Sequence[RunFolder], patience_s: float) -> bool:
@@ -101,9 +101,9 @@ def _others_left_some(folders: Sequence[RunFolder], patience_s: float) -> bool:
     return bool(first.keys() & missing - now.keys())
 
 
-def _made_elsewhere(found: Mapping[tuple[Path, str], str]) -> str:
-    number = "1 video is" if len(found) == 1 else f"{len(found)} videos are"
-    return f"{number} being made by another command ({next(iter(found.values()))})"
+def _made_elsewhere(others: Mapping[tuple[Path, str], str]) -> str:
+    number = "1 video is" if len(others) == 1 else f"{len(others)} videos are"
+    return f"{number} being made by another command ({next(iter(others.values()))})"
 
 
 def _texts(jobs: Sequence[Job]) -> Path | None:

@@ -73,14 +73,14 @@ def answers(player: Player, asked: LiveOrder) -> list[Answer]:
 def _told(call: Answer) -> Answer:
     """The call with its errors as values: gradio would make a status of them that says nothing."""
 
-    def told(data: Json) -> Json:
+    def answered(data: Json) -> Json:
         try:
             return call(data)
         except (ValueError, OSError, KeyError, TypeError) as error:
             return {"error": str(error)}
 
-    told.__name__ = call.__name__
-    return told
+    answered.__name__ = call.__name__
+    return answered
 
 
 def visitor(host: str) -> Callable[[Any], str | None]:

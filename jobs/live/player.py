@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from echo.scene import FPS, Prompt
-from jobs.live.session import Made, Refused, Saved, Scene, Session
+from jobs.live.session import LiveBlock, Refused, Saved, Scene, Session
 from jobs.live.view import Card, Json, View, thumbnail
 
 T = TypeVar("T")
@@ -226,7 +226,7 @@ class Player:
         self._shown_until = max(self._shown_until, view.made_at) + len(made.frames_THWC) / FPS
         self._publish(view)
 
-    def _view(self, made: Made) -> View:
+    def _view(self, made: LiveBlock) -> View:
         assert self._session is not None
         return View(made, time.monotonic(), self._session.backbone.geometry.window_frames)
 

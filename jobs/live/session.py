@@ -54,7 +54,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Made:
+class LiveBlock:
     """One block: uint8 frames [T, H, W, 3], the plan that made it, and the milliseconds that it took, decoding included."""
 
     index: int
@@ -192,7 +192,7 @@ class Session:
             return SceneStart(self.blocks, transition)
         return SceneStart(self.blocks, *enter(texts, len(self.scenes), transition, self._named, self._embed, recalls))
 
-    def next_block(self) -> Made:
+    def next_block(self) -> LiveBlock:
         """Make one block.
 
         Raises:
@@ -212,16 +212,16 @@ class Session:
             raise Refused(f"scene {said.number} is not begun: {error}") from error
         if said is not None:
             self.scenes.append(replace(said, start=replace(said.start, block=block.index)))
-        shot = developed(block, [0], self._stream)
-        (content,), (frames,) = shot.content(), shot.frames()
+        part = developed(block, [0], self._stream)
+        (content,), (frames,) = part.content(), part.frames()
         self._hash.update(content)
-        self._trace.append(json.dumps(shot.plan))
+        self._trace.append(json.dumps(part.plan))
         self._film.seek(0, 2)  # whoever read it may have stopped anywhere
         self._film.write(np.ascontiguousarray(frames).tobytes())
         self._shapes.append(frames.shape)
-        return Made(block.index, block.scene, frames, block.plan, 1e3 * (time.perf_counter() - begun))
+        return LiveBlock(block.index, block.scene, frames, block.plan, 1e3 * (time.perf_counter() - begun))
 
-    def follow(self, prompt: Prompt) -> Iterator[Made]:
+    def follow(self, prompt: Prompt) -> Iterator[LiveBlock]:
         """The blocks of a script, after which the session goes on with whatever is said.
 
         Raises:
@@ -282,10 +282,10 @@ class Session:
 
     def command(self, script: Path) -> str:
         """The command that makes the same latents and the same video as a normal run, given in the repository's folder."""
-        given = str(script.absolute())
-        if not re.fullmatch(r"[\w./-]+", given):
-            given = "'" + given.replace("'", "\\'") + "'"
-        fixed = ["task.name=live", f"task.prompt_set={given}", "prompts=1", "batch=1", "eval=none"]
+        path = str(script.absolute())
+        if not re.fullmatch(r"[\w./-]+", path):
+            path = "'" + path.replace("'", "\\'") + "'"
+        fixed = ["task.name=live", f"task.prompt_set={path}", "prompts=1", "batch=1", "eval=none"]
         return shlex.join(["python", "run.py", *self.words, *fixed])
 
     def close(self) -> None:

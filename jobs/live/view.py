@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from echo.cache.kinds import Kind
 from echo.cache.plan import Plan
-from jobs.live.session import Made, Scene
+from jobs.live.session import LiveBlock, Scene
 
 Json = dict[str, Any]
 """What a page asks and is shown: plain values."""
@@ -65,7 +65,7 @@ def entered(scene: Scene) -> str:
 class View:
     """A block for the page. made_at: on the clock of `time.monotonic`. window: most key frames that a block can have."""
 
-    made: Made
+    made: LiveBlock
     made_at: float
     window: int
 

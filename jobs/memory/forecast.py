@@ -93,7 +93,7 @@ def walk(policy: Policy, geometry: Geometry, script: Script) -> Walk:
         plan = policy.plan(step)
         stored = stored & plan.keep | set(range(plan.first_frame, plan.first_frame + len(plan.queries)))
         named |= {name for name in plan.keep if isinstance(name, MemoryName)}
-        found = {
+        here = {
             "stored": len(stored),
             "named": len(named),
             "named_placed": sum(name.placed for name in named),
@@ -102,9 +102,9 @@ def walk(policy: Policy, geometry: Geometry, script: Script) -> Walk:
         }
         if (selection := plan.selection) is not None:
             copies = any(isinstance(source, MemoryName) for source in selection.candidates)
-            found |= {"candidates": len(selection.candidates), "chosen": selection.frames}
-            found |= {"copied": selection.frames if copies else 0, "placed": selection.frames if selection.own_spatial else 0}
-        most = {name: max(value, found.get(name, 0)) for name, value in most.items()}
+            here |= {"candidates": len(selection.candidates), "chosen": selection.frames}
+            here |= {"copied": selection.frames if copies else 0, "placed": selection.frames if selection.own_spatial else 0}
+        most = {name: max(value, here.get(name, 0)) for name, value in most.items()}
         stored, named = stored & plan.keep, named & plan.keep
     return Walk(**most)
 

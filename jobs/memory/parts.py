@@ -115,8 +115,8 @@ class CodecMemory(sizes.CodecSizes):
         yield Convolution(wide[0], 3 * wide[0], (1, 1, 1), 1, rows, columns, False)
         yield Convolution(wide[0], wide[0], (1, 1, 1), 1, rows, columns, False)
         yield from self._residual(wide[0], wide[0], 1, rows, columns)
-        for level, (given, made) in enumerate(zip(wide[:-1], wide[1:])):
-            inputs = given // 2 if level else given
+        for level, (before, made) in enumerate(zip(wide[:-1], wide[1:])):
+            inputs = before // 2 if level else before
             for _ in range(self.res_blocks + 1):
                 yield from self._residual(inputs, made, frames, rows, columns)
                 inputs = made

@@ -43,15 +43,15 @@ def _walk(config: Any, where: str = "") -> Iterator[tuple[str, dataclasses.Field
 
 
 def _entering(config: RunConfig, kind: str) -> Key:
-    found: Key = {}
+    entering: Key = {}
     for path, field, value in _walk(config):
         if field.metadata.get("silent") and value == field.default:
             continue
         if field.metadata["enters"] == kind:
-            found[path] = value
+            entering[path] = value
         elif field.metadata["enters"] == f"{kind}_file":
-            found[path] = value if value in (None, RANDOM) else file_digest(located(value))
-    return found
+            entering[path] = value if value in (None, RANDOM) else file_digest(located(value))
+    return entering
 
 
 def run_key(config: RunConfig, settings: Mapping[str, Any], source: Mapping[str, str | None] | None = None) -> Key:

@@ -112,14 +112,14 @@ def _labelled(truths: list[Truth], times: NDArray[np.int64], frames: Tensor, rng
 def losses(encoder: FrameEncoder, heat: Tensor, batch: Examples) -> dict[str, Tensor]:
     """What training minimises, term by term; `heat` is the logarithm of the scale of cosines with text."""
     seen: Seen = encoder(batch.frames)
-    found = {kind: fn.cross_entropy(seen.words[kind], labels, label_smoothing=0.01) for kind, labels in batch.words.items()}
+    terms = {kind: fn.cross_entropy(seen.words[kind], labels, label_smoothing=0.01) for kind, labels in batch.words.items()}
     # Few of the sixteen cells hold anything, so their mean alone would be too quiet to be heard.
-    found["landmarks"] = 4 * fn.cross_entropy(seen.cells.flatten(0, 1), batch.landmarks.flatten())
+    terms["landmarks"] = 4 * fn.cross_entropy(seen.cells.flatten(0, 1), batch.landmarks.flatten())
     circle = torch.cat([batch.angles.cos(), batch.angles.sin()], dim=1)
     shift = (seen.surface[:, 1:] - circle).square() * batch.shown.repeat(1, 2)
-    found["surface"] = fn.mse_loss(seen.surface[:, 0], batch.hue) + shift.sum(1).mean() / 2
+    terms["surface"] = fn.mse_loss(seen.surface[:, 0], batch.hue) + shift.sum(1).mean() / 2
     turn = batch.centres * (2 * torch.pi / render.SIZE)
-    found["where"] = 10 * fn.mse_loss(seen.centre, torch.cat([turn.cos(), turn.sin()], dim=1))
+    terms["where"] = 10 * fn.mse_loss(seen.centre, torch.cat([turn.cos(), turn.sin()], dim=1))
     text = encoder.text(encoder.words.rows(batch.sentences))
     cosines = heat.exp().clamp(max=50) * seen.features.joint @ text.T
     same = torch.ones_like(cosines, dtype=torch.bool)
@@ -127,33 +127,33 @@ def losses(encoder: FrameEncoder, heat: Tensor, batch: Examples) -> dict[str, Te
         same &= labels[:, None] == labels[None, :]
     # Frames whose visible words agree are each other's positives: no frame tells one motion from another.
     target = same / same.sum(1, keepdim=True)
-    found["text"] = 0.25 * (fn.cross_entropy(cosines, target) + fn.cross_entropy(cosines.T, target))
-    return found
+    terms["text"] = 0.25 * (fn.cross_entropy(cosines, target) + fn.cross_entropy(cosines.T, target))
+    return terms
 
 
 @torch.inference_mode()
 def accuracies(encoder: FrameEncoder, batches: list[Examples]) -> dict[str, float]:
     """Shares of right answers (words, landmark cells that hold one and that hold none, angles to 1.5 px, sentence picked
     among a batch's) and mean errors of hue and of the subject's centre in pixels."""
-    found: dict[str, list[float]] = {}
+    shares: dict[str, list[float]] = {}
     for batch in batches:
         seen: Seen = encoder(batch.frames)
         for kind, labels in batch.words.items():
-            found.setdefault(kind, []).append((seen.words[kind].argmax(1) == labels).float().mean().item())
+            shares.setdefault(kind, []).append((seen.words[kind].argmax(1) == labels).float().mean().item())
         right = seen.cells.argmax(2) == batch.landmarks
-        found.setdefault("landmark", []).append(right[batch.landmarks > 0].float().mean().item())
-        found.setdefault("empty_cell", []).append(right[batch.landmarks == 0].float().mean().item())
+        shares.setdefault("landmark", []).append(right[batch.landmarks > 0].float().mean().item())
+        shares.setdefault("empty_cell", []).append(right[batch.landmarks == 0].float().mean().item())
         turned = torch.atan2(seen.surface[:, 5:], seen.surface[:, 1:5]) - batch.angles
         near = turned.cos() > 0.5**0.5
-        found.setdefault("phase", []).append(near[batch.shown > 0].float().mean().item())
-        found.setdefault("hue_error", []).append((seen.surface[:, 0] - batch.hue).abs().mean().item())
+        shares.setdefault("phase", []).append(near[batch.shown > 0].float().mean().item())
+        shares.setdefault("hue_error", []).append((seen.surface[:, 0] - batch.hue).abs().mean().item())
         centre = torch.atan2(seen.centre[:, 2:], seen.centre[:, :2]) * (render.SIZE / (2 * torch.pi))
         off = (centre - batch.centres + render.SIZE / 2) % render.SIZE - render.SIZE / 2
-        found.setdefault("centre_error_px", []).append(off.norm(dim=1).mean().item())
+        shares.setdefault("centre_error_px", []).append(off.norm(dim=1).mean().item())
         picked = (seen.features.joint @ encoder.text(encoder.words.rows(batch.sentences)).T).argmax(1)
         agree = torch.stack([labels[picked] == labels for labels in batch.words.values()]).all(0)
-        found.setdefault(f"sentence_of_{len(batch.sentences)}", []).append(agree.float().mean().item())
-    return {name: round(sum(values) / len(values), 4) for name, values in found.items()}
+        shares.setdefault(f"sentence_of_{len(batch.sentences)}", []).append(agree.float().mean().item())
+    return {name: round(sum(values) / len(values), 4) for name, values in shares.items()}
 
 
 def train(seed: int, steps: int, log: Path) -> tuple[FrameEncoder, float]:
@@ -175,8 +175,8 @@ def train(seed: int, steps: int, log: Path) -> tuple[FrameEncoder, float]:
             optimizer.step()
             plan.step()
             if step % 20 == 0:
-                told = {name: round(float(term.detach()), 4) for name, term in terms.items()}
-                file.write(json.dumps({"step": step, "seconds": round(time.monotonic() - start), **told}) + "\n")
+                losses_now = {name: round(float(term.detach()), 4) for name, term in terms.items()}
+                file.write(json.dumps({"step": step, "seconds": round(time.monotonic() - start), **losses_now}) + "\n")
                 file.flush()
     return encoder.eval(), float(loss.detach())
 
@@ -212,13 +212,13 @@ def main() -> None:
 def measured(encoder: FrameEncoder, codec: PatchCodec, seed: int, batches: int = 12) -> dict[str, dict[str, float]]:
     """Accuracies on clips never trained on: as rendered, through the codec, and as rough as in training."""
     kinds = {"renders": (0.0, False), "through_codec": (1.0, False), "roughened": (CODED, True)}
-    found = {}
+    by_kind = {}
     for name, (coded, rough) in kinds.items():
         unseen = [examples(codec, seed, step, coded=coded, rough=rough) for step in range(batches)]
-        found[name] = accuracies(encoder, unseen)
+        by_kind[name] = accuracies(encoder, unseen)
     for name, through in (("renders", None), ("through_codec", codec)):
-        found[name]["motion"] = round(motion_accuracy(encoder, through, 384), 4)
-    return found
+        by_kind[name]["motion"] = round(motion_accuracy(encoder, through, 384), 4)
+    return by_kind
 
 
 if __name__ == "__main__":

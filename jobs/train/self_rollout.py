@@ -33,7 +33,7 @@ from echo.files import ROOT, file_digest
 from echo.sampler import renoise, shifted
 from jobs.train import checkpoint, processes
 from jobs.train.data import BLOCK_FRAMES, shown_words
-from jobs.train.streams import Network, Stream, trainable
+from jobs.train.streams import TrainedNetwork, TrainingStream, trainable
 from jobs.train.teacher_forcing import CopiesAttention, precision
 
 
@@ -74,7 +74,7 @@ KINDS = {
 """How the shipped weights were made: `tiny` in whole rollouts of up to the window, `tiny_long` in long ones."""
 
 
-def flows(network: Network, rows: Tensor, clean: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
+def flows(network: TrainedNetwork, rows: Tensor, clean: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
     """Flow of the last blocks of clips, each block given the clean blocks before it.
 
     rows: words [B, L]. clean [B, (K - 1) * 3, C, h, w]: the clips without their last block. noisy [B, M * 3, C, h, w]: their last M
@@ -117,7 +117,7 @@ class SelfRollout:
         self.share = share
         self.settings, self.folder, self.base = settings, folder, start or teacher
         self.policy = make_policy({"method": settings.policy})
-        self.teacher = Network(teacher.model.float(), teacher.text)
+        self.teacher = TrainedNetwork(teacher.model.float(), teacher.text)
         self.student = trainable(self.base)
         self.additions: dict[str, lora.LowRank] = {}
         if settings.low_rank:
@@ -136,7 +136,7 @@ class SelfRollout:
         self.processes = share[1]
         self.clips = 0
         self.seconds = 0.0
-        self.streams: dict[int, tuple[Stream, int]] = {}
+        self.streams: dict[int, tuple[TrainingStream, int]] = {}
 
     def iterate(self) -> dict[str, float]:
         """One iteration; what it measured: size of the matching gradient and the critic's loss."""
@@ -155,7 +155,7 @@ class SelfRollout:
         self.step += 1
         return {"pull": pull, "critic": sum(losses) / max(1, len(losses))}
 
-    def _stream(self, rng: np.random.Generator, generator: torch.Generator) -> tuple[Stream, int]:
+    def _stream(self, rng: np.random.Generator, generator: torch.Generator) -> tuple[TrainingStream, int]:
         """The rollouts to carry on and by how many blocks; new ones where they are too long or carry nothing over."""
         settings = self.settings
         new = settings.new if settings.horizon else int(rng.choice((1, 3, 7), p=(0.25, 0.3, 0.45)))
@@ -166,7 +166,7 @@ class SelfRollout:
             sentences = [sentence(shown_words(rng), int(rng.integers(0, 1 << 30))) for _ in range(size)]
             which, count = self.share
             mine = sentences[size * which // count : size * (which + 1) // count]
-            stream = Stream(self.base.geometry, self.policy, mine, generator)
+            stream = TrainingStream(self.base.geometry, self.policy, mine, generator)
             length = int(rng.integers(min(7, settings.horizon), settings.horizon + 1)) if settings.horizon else 0
             self.streams[turn] = stream, length
             self.clips += size
@@ -178,8 +178,8 @@ class SelfRollout:
         with torch.no_grad():
             silent = torch.full_like(rows, -1)
             both = [torch.cat([part, part]) for part in (clean, noisy, sigma)]
-            told, untold = flows(self.teacher, torch.cat([rows, silent]), *both).chunk(2)
-            real = noisy - level * (untold + self.settings.guidance * (told - untold))
+            with_text, without_text = flows(self.teacher, torch.cat([rows, silent]), *both).chunk(2)
+            real = noisy - level * (without_text + self.settings.guidance * (with_text - without_text))
             fake = noisy - level * flows(self.critic, rows, clean, noisy, sigma)
             gradient = matching_gradient(made.detach(), real, fake)
         if self.step >= self.settings.critic_first:
@@ -194,7 +194,7 @@ class SelfRollout:
         self._descend("critic", loss, self.critic)
         return float(loss.detach())
 
-    def _descend(self, name: str, loss: Tensor, network: Network) -> None:
+    def _descend(self, name: str, loss: Tensor, network: TrainedNetwork) -> None:
         optimizer = self.optimizers[name]
         rate = self.settings.learning_rate if name == "student" else self.settings.critic_rate
         for group in optimizer.param_groups:

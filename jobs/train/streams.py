@@ -22,7 +22,7 @@ from jobs.train.teacher_forcing import attend_plainly, precision
 
 
 @dataclass
-class Network:
+class TrainedNetwork:
     """A backbone's network and its word vectors, on one device."""
 
     model: WanModel
@@ -56,7 +56,7 @@ class CachedAttention:
         return attend_plainly(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
 
 
-class Stream:
+class TrainingStream:
     """Rollouts of a batch of sentences under a policy's plan, one block at a time, of a network that is being trained."""
 
     def __init__(self, geometry: Geometry, policy: Policy, sentences: list[str], generator: torch.Generator) -> None:
@@ -70,7 +70,7 @@ class Stream:
         shape = (len(self.sentences), g.frames_per_block, g.latent_channels, g.latent_height, g.latent_width)
         return torch.randn(shape, generator=self.generator)
 
-    def block(self, network: Network, text: TextStates, learned: int) -> Tensor:
+    def block(self, network: TrainedNetwork, text: TextStates, learned: int) -> Tensor:
         """Make the next block; x0 [B, frames, C, h, w] of step `learned`, with its gradient.
 
         text: states with gradients. The block that goes on into cache and `latents` has gone through all steps.
@@ -116,7 +116,7 @@ class Stream:
         self.latents.append(x)
 
 
-def trainable(backbone: Backbone) -> Network:
+def trainable(backbone: Backbone) -> TrainedNetwork:
     """A copy of a backbone's network and word vectors, in fp32 and with gradients."""
     model, text = copy.deepcopy(backbone.model).float(), copy.deepcopy(backbone.text).float()
-    return Network(model.requires_grad_(True).train(), text.requires_grad_(True).train())
+    return TrainedNetwork(model.requires_grad_(True).train(), text.requires_grad_(True).train())

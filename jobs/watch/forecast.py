@@ -246,7 +246,7 @@ def command_line(words: Sequence[str]) -> list[str]:
 def _launcher(words: Sequence[str]) -> Plain:
     """What words say of the cluster's jobs: `launcher=NAME` of `conf/launcher`, then `launcher.x=y`. Raises ValueError: one line."""
     known = plain_file(CONF / "hydra" / "launcher" / "slurm.yaml")
-    found = {key: value for key, value in known.items() if key in LAUNCHER}
+    settings = {key: value for key, value in known.items() if key in LAUNCHER}
     for word in sorted(words, key=lambda word: "launcher." in word.partition("=")[0]):
         key, _, value = word.lstrip("+").removeprefix("hydra.").partition("=")
         name = key.removeprefix("launcher.")
@@ -254,12 +254,12 @@ def _launcher(words: Sequence[str]) -> Plain:
             path = CONF / "launcher" / f"{value}.yaml"
             if not path.is_file():
                 raise ValueError(f"{word}: no such launcher; {suggestion(value, (file.stem for file in path.parent.glob('*.yaml')))}")
-            found |= {name: value for name, value in plain_file(path).items() if name in LAUNCHER}
+            settings |= {name: value for name, value in plain_file(path).items() if name in LAUNCHER}
         elif key.startswith("launcher.") and name not in known:
             raise ValueError(f"{word}: unknown; {suggestion(key, (f'launcher.{other}' for other in known))}")
         elif key.startswith("launcher.") and name in LAUNCHER:
-            found[name] = None if value == "null" else _positive(key, value) if name == "target_minutes" else int(_positive(key, value))
-    return found
+            settings[name] = None if value == "null" else _positive(key, value) if name == "target_minutes" else int(_positive(key, value))
+    return settings
 
 
 def _positive(key: str, text: str) -> float:

@@ -29,7 +29,7 @@ TABLES = ("table1", "table2", "table3", "table6", "table7", "table8", "table9a",
 
 
 @dataclass(frozen=True)
-class Size:
+class SuiteSize:
     """How much of everything. tasks: the only tasks of some experiments, none of others. settings: of run.py."""
 
     prompts: int
@@ -39,14 +39,14 @@ class Size:
 
 
 SIZES = {
-    "quick": Size(
+    "quick": SuiteSize(
         8, (0, 1), {**dict.fromkeys(("table1", "sweep_lambda", "sweep_budget"), ("long60",)), "bounds": ()}, ("video.height_px=96",)
     ),
-    "night": Size(32, (0, 1, 2, 3), {}),
+    "night": SuiteSize(32, (0, 1, 2, 3), {}),
 }
 
 
-def rows(size: Size, experiments: Sequence[str], settings: Sequence[str]) -> Iterator[tuple[str, Plain]]:
+def rows(size: SuiteSize, experiments: Sequence[str], settings: Sequence[str]) -> Iterator[tuple[str, Plain]]:
     """Every run as (experiment, plain config), one seed after the other, so that the first seed's are whole first."""
     words = [f"prompts={size.prompts}", *size.settings, *settings]
     for seed in size.seeds:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Shot:
+class MadeBlock:
     """One block of each wanted prompt.
 
     content: the bytes that a hash of the video is made of, latents or frames. frames: develops uint8 [T, H, W, 3] of each, once and
@@ -34,7 +34,7 @@ class Shot:
     plan: Mapping[str, Any]
 
 
-def shots(job: Job, backbone: VideoModel | None, group: Sequence[Prompt], wanted: Sequence[Prompt]) -> Iterator[Shot]:
+def blocks(job: Job, backbone: VideoModel | None, group: Sequence[Prompt], wanted: Sequence[Prompt]) -> Iterator[MadeBlock]:
     """All blocks of a batch; `backbone` may be None where the policy renders."""
     if job.rendered:
         return _rendered(cast(Render, job.policy), wanted, job.config.seed)
@@ -42,7 +42,7 @@ def shots(job: Job, backbone: VideoModel | None, group: Sequence[Prompt], wanted
     return _rolled(job, backbone, group, [group.index(prompt) for prompt in wanted])
 
 
-def _rolled(job: Job, backbone: VideoModel, group: Sequence[Prompt], rows: list[int]) -> Iterator[Shot]:
+def _rolled(job: Job, backbone: VideoModel, group: Sequence[Prompt], rows: list[int]) -> Iterator[MadeBlock]:
     from echo.generate import generate
 
     stream = backbone.codec.stream()
@@ -50,10 +50,10 @@ def _rolled(job: Job, backbone: VideoModel, group: Sequence[Prompt], rows: list[
         yield developed(block, rows, stream)
 
 
-def developed(block: Block, rows: list[int], stream: Stream) -> Shot:
-    """The shot of a rollout's block, of the batch's `rows`; `stream` decodes its frames when they are asked for."""
+def developed(block: Block, rows: list[int], stream: Stream) -> MadeBlock:
+    """What is made of a rollout's block, of the batch's `rows`; `stream` decodes its frames when they are asked for."""
     kept = block.latents[rows].float().cpu()  # a device has finished the block when it is here
-    return Shot(
+    return MadeBlock(
         block.index,
         block.scene,
         lambda: [row.contiguous().numpy().tobytes() for row in kept],
@@ -62,10 +62,10 @@ def developed(block: Block, rows: list[int], stream: Stream) -> Shot:
     )
 
 
-def _rendered(policy: Render, wanted: Sequence[Prompt], seed: int) -> Iterator[Shot]:
+def _rendered(policy: Render, wanted: Sequence[Prompt], seed: int) -> Iterator[MadeBlock]:
     films = [policy.film(prompt, seed) for prompt in wanted]
     scenes = [scene for scene, blocks in enumerate(policy.lengths(wanted[0])) for _ in range(blocks)]
     for index, scene in enumerate(scenes):
         part = [film[index * BLOCK_FRAMES : (index + 1) * BLOCK_FRAMES] for film in films]
         plan = {"block": index, "scene": scene, "keys": [], "queries": []}
-        yield Shot(index, scene, lambda part=part: [frames.tobytes() for frames in part], lambda part=part: part, plan)  # type: ignore[misc]
+        yield MadeBlock(index, scene, lambda part=part: [frames.tobytes() for frames in part], lambda part=part: part, plan)  # type: ignore[misc]

@@ -36,11 +36,11 @@ OWN = ("v", "unit", "run", "scores", "attempt", "prompt", "seed", "status", "t",
 def filmed(folder: RunFolder, prompts: Sequence[Prompt]) -> dict[str, UnitRecord]:
     """Records of videos that are there, by prompt id, however they were scored; those encoded otherwise than asked left out."""
     last = {record.unit: record for record in folder.reader.records() if record.ok}
-    found = {prompt.id: last[unit] for prompt in prompts if (unit := folder.job.unit_id(prompt)) in last}
+    records = {prompt.id: last[unit] for prompt in prompts if (unit := folder.job.unit_id(prompt)) in last}
     wanted = dataclasses.asdict(folder.job.config.video)
     return {
         name: record
-        for name, record in found.items()
+        for name, record in records.items()
         if (folder.reader.units / record.files["video"]).is_file() and folder.reader.attempt(record.attempt).config.get("video") == wanted
     }
 

@@ -160,9 +160,9 @@ class Wandb:
 
 def mode() -> Any:
     """What WANDB_MODE says; else online where there is a key, and offline where wandb would stop to ask for one."""
-    given = os.environ.get("WANDB_MODE")
-    if given:
-        return given
+    chosen = os.environ.get("WANDB_MODE")
+    if chosen:
+        return chosen
     host = urlsplit(server()).hostname or ""
     with contextlib.suppress(OSError, netrc.NetrcParseError):
         if netrc.netrc(os.environ.get("NETRC")).authenticators(host):
@@ -250,12 +250,12 @@ def _number(value: object) -> bool:
 
 def _within(limit_s: float, call: Callable[[], T]) -> T:
     """A call that is waited for so long and no longer. Raises what it raises, and TimeoutError."""
-    found: list[T] = []
+    results: list[T] = []
     raised: list[BaseException] = []
 
     def run() -> None:
         try:
-            found.append(call())
+            results.append(call())
         except BaseException as error:
             raised.append(error)
 
@@ -264,9 +264,9 @@ def _within(limit_s: float, call: Callable[[], T]) -> T:
     thread.join(limit_s)
     if raised:
         raise raised[0]
-    if not found:
+    if not results:
         raise TimeoutError(f"no answer in {limit_s:.0f} s")
-    return found[0]
+    return results[0]
 
 
 def of_attempt(job: Job, attempt: str, provenance: Provenance, tell: Tell = complain) -> GuardedTracker:
@@ -293,14 +293,14 @@ def tables(kind: str, store: Path, names: Sequence[str], group: str | None) -> N
         names: the tables; one that is not there is passed over.
         group: the experiment.
     """
-    found = [(name, path) for name in dict.fromkeys(names) if (path := store / "tables" / f"{name}.csv").is_file()]
-    if kind == "none" or not found:
+    files = [(name, path) for name in dict.fromkeys(names) if (path := store / "tables" / f"{name}.csv").is_file()]
+    if kind == "none" or not files:
         return
-    title = group or found[0][0]
+    title = group or files[0][0]
     tracker = GuardedTracker(
         kind, TrackedRun(f"table-{title}-{time.time_ns():020d}", f"tables of {title}", group, "table", folder_of(store))
     )
-    for name, path in found:
+    for name, path in files:
         columns, *rows = _csv(path)
         tracker.table(name, columns, rows)
     tracker.close()

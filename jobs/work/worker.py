@@ -23,7 +23,7 @@ from jobs.spec.plan import Job
 from jobs.store import provenance
 from jobs.store.folder import Attempt, RunFolder
 from jobs.work import models, score, tracking
-from jobs.work.blocks import shots
+from jobs.work.blocks import blocks
 from jobs.work.events import BlocksMade, Elsewhere, Event, Note, Report, UnitEnded
 from jobs.work.recorder import JobRecorder
 from jobs.work.video import VideoWriter
@@ -200,13 +200,13 @@ class _Maker:
         with ExitStack() as stack:
             films = [Film(self._folder, prompt, stack) for prompt in wanted]
             clock = time.perf_counter()
-            for shot in shots(self._job, self._backbone, group, wanted):
+            for part in blocks(self._job, self._backbone, group, wanted):
                 gaps_ms.append((time.perf_counter() - clock) * 1e3)
-                if shot.scene > len(switches):
-                    switches.append(shot.index)
+                if part.scene > len(switches):
+                    switches.append(part.index)
                 clock = time.perf_counter()
-                for film, content, frames in zip(films, shot.content(), shot.frames(), strict=True):
-                    film.add(content, frames, shot.plan)
+                for film, content, frames in zip(films, part.content(), part.frames(), strict=True):
+                    film.add(content, frames, part.plan)
                 count()
                 decode_s += time.perf_counter() - clock
                 clock = time.perf_counter()

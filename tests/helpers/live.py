@@ -8,7 +8,7 @@ from functools import cache
 
 from jobs.live import command as live
 from jobs.live.order import LiveOrder
-from jobs.live.session import Made, Session
+from jobs.live.session import LiveBlock, Session
 from jobs.spec.compose import sweep as composed
 from jobs.spec.plan import prepare
 from jobs.store.folder import RunFolder
@@ -23,7 +23,7 @@ def order(*words: str) -> LiveOrder:
     return live.order(words)
 
 
-def film(session: Session, blocks: int) -> list[Made]:
+def film(session: Session, blocks: int) -> list[LiveBlock]:
     """The next blocks."""
     return [session.next_block() for _ in range(blocks)]
 

@@ -27,8 +27,8 @@ def plain(tmp_path):
         return OmegaConf.to_container(compose("config", overrides(tmp_path)), resolve=True)
 
 
-def part(config: dict, tmp_path) -> job.Part:
-    return job.Part((split.wanted(prepare(config)),), (config,), ("run.py",), str(tmp_path / "launch"), 60)
+def part(config: dict, tmp_path) -> job.JobPart:
+    return job.JobPart((split.wanted(prepare(config)),), (config,), ("run.py",), str(tmp_path / "launch"), 60)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def small_disk(tmp_path):
 def make(plain: dict, store, expect: str | None) -> None:
     """The run in a process of its own, as a SLURM job does it; what it must say, None for nothing."""
     config = changed(plain, "store", str(store))
-    code = "import json, sys; from jobs.launch.slurm.job import Part; given = json.loads(sys.argv[1]); print(Part(**given).make())"
+    code = "import json, sys; from jobs.launch.slurm.job import JobPart; given = json.loads(sys.argv[1]); print(JobPart(**given).make())"
     told = dataclasses.asdict(part(config, store.parent))
     done = subprocess.run([sys.executable, "-c", code, json.dumps(told)], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (done.returncode == 0) == (expect is None) and (expect or "") in done.stderr, done.stderr

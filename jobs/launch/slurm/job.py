@@ -30,14 +30,14 @@ class Incomplete(Exception):
     """Something is missing at the end of a job, which SLURM is to show as FAILED; a line for each thing."""
 
 
-class Work:
+class SlurmWork:
     """What submitit calls on a node, and what it asks for the same again after a time limit or an eviction."""
 
-    def __call__(self, part: Part) -> str:
+    def __call__(self, part: JobPart) -> str:
         """Do a job; a word for submitit's result file. Raises Incomplete."""
         return part.make()
 
-    def checkpoint(self, part: Part) -> Any:
+    def checkpoint(self, part: JobPart) -> Any:
         """Nothing is carried over: the run store knows how far it got."""
         from submitit.helpers import DelayedSubmission
 
@@ -45,7 +45,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Part:
+class JobPart:
     """One job of a launch.
 
     wanted: what the configs must still stand for, see `split.wanted`. configs: pieces as plain values. argv: the user's command line.

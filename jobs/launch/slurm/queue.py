@@ -24,7 +24,7 @@ class Unreachable(Exception):
 
 
 @dataclass(frozen=True)
-class Entry:
+class QueueEntry:
     """A job in the queue."""
 
     state: str
@@ -57,30 +57,30 @@ def ask(words: Sequence[str]) -> str:
     return done.stdout
 
 
-def queue() -> dict[str, Entry]:
+def queue() -> dict[str, QueueEntry]:
     """The user's jobs that wait, run or end, each task of an array by itself (`<array>_<task>`), hidden ones too. Raises Unreachable."""
-    found = {}
+    entries = {}
     for line in ask(["squeue", "-h", "-a", "-r", "-u", str(os.getuid()), "-o", "%i|%T|%r|%N"]).splitlines():
         name, state, reason, node = line.split("|", 3)
-        found[name] = Entry(state, reason, node)
-    return found
+        entries[name] = QueueEntry(state, reason, node)
+    return entries
 
 
 def most_in_array() -> int:
     """Tasks that one array may have. Raises Unreachable."""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask(["scontrol", "show", "config"]), flags=re.M)
-    return max(1, int(found[1])) if found else 1001
+    limit = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask(["scontrol", "show", "config"]), flags=re.M)
+    return max(1, int(limit[1])) if limit else 1001
 
 
 def ending(name: str) -> tuple[str, str]:
     """State and exit code (`status:signal`) of a job that has ended, as far as SLURM still knows."""
     with contextlib.suppress(Unreachable):
-        told = ask(["sacct", "-n", "-X", "-P", "-o", "State,ExitCode", "-j", name]).splitlines()
-        if told and "|" in told[-1]:
-            state, code = told[-1].split("|", 1)
+        lines = ask(["sacct", "-n", "-X", "-P", "-o", "State,ExitCode", "-j", name]).splitlines()
+        if lines and "|" in lines[-1]:
+            state, code = lines[-1].split("|", 1)
             return state, code
     with contextlib.suppress(Unreachable):
-        told = ask(["scontrol", "-o", "show", "job", name]).splitlines()
-        fields = dict(re.findall(r"(\S+?)=(\S*)", told[0])) if told else {}
+        lines = ask(["scontrol", "-o", "show", "job", name]).splitlines()
+        fields = dict(re.findall(r"(\S+?)=(\S*)", lines[0])) if lines else {}
         return fields.get("JobState", "?"), fields.get("ExitCode", "?")
     return "?", "?"

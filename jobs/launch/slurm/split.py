@@ -104,13 +104,13 @@ def cut(folder: RunFolder, config: Mapping[str, Any], todo: Sequence[Prompt], me
             sums[shard] = sums.get(shard, 0.0) + cost
         if max(sums.values(), default=0.0) <= measure.most + 1e-9 or count >= len(job.asked):
             break
-    found, content = [], wanted(job)
+    pieces, content = [], wanted(job)
     for shard, cost in sorted(sums.items()):
         name = job.config.shard if count == 1 else f"{shard}/{whole * count}"
         units = sum(identity.shard_of(index, whole * count) == shard for index in costs)
         piece = Piece(folder.place, job.title, name, len(job.asked), units, {**config, "shard": name}, content)
-        found.append((piece, cost))
-    return found
+        pieces.append((piece, cost))
+    return pieces
 
 
 def packed(cuts: Sequence[tuple[Job, Piece, float]], most: float) -> list[list[Piece]]:

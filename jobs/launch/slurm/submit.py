@@ -23,7 +23,7 @@ from jobs.launch import local
 from jobs.launch.slurm import queue as slurm_queue
 from jobs.launch.slurm import split
 from jobs.launch.slurm import wait as slurm_wait
-from jobs.launch.slurm.job import Part, Work, untried
+from jobs.launch.slurm.job import JobPart, SlurmWork, untried
 from jobs.launch.slurm.split import Piece
 from jobs.spec.config import Plain
 from jobs.spec.plan import Job
@@ -40,7 +40,7 @@ ALWAYS = (
 
 
 @dataclass(frozen=True)
-class Settings:
+class SlurmSettings:
     """What the launcher is told: `conf/hydra/launcher/slurm.yaml`, `conf/launcher/*.yaml` and `launcher.x=y`."""
 
     partition: str | None
@@ -82,14 +82,14 @@ class Settings:
             )
 
 
-def settings(given: Mapping[str, Any]) -> Settings:
+def settings(values: Mapping[str, Any]) -> SlurmSettings:
     """The launcher's settings from plain values. Raises ValueError: one line that names what is wrong."""
-    lines, extra = given.get("setup") or [], given.get("extra") or {}
+    lines, extra = values.get("setup") or [], values.get("extra") or {}
     if not isinstance(extra, Mapping):
         raise ValueError(f"launcher.extra={extra}: names and values are expected, for example launcher.extra={{reservation:NAME}}")
     if not isinstance(lines, Sequence) or isinstance(lines, str) or not all(isinstance(line, str) for line in lines):
         raise ValueError(f"launcher.setup={lines}: a list of lines of shell is expected, for example launcher.setup=['module load cuda']")
-    return build(Settings, {**given, "setup": lines, "extra": extra}, "launcher.")
+    return build(SlurmSettings, {**values, "setup": lines, "extra": extra}, "launcher.")
 
 
 class Launch:
@@ -98,7 +98,7 @@ class Launch:
     sent: whether the last `submit` submitted anything itself.
     """
 
-    def __init__(self, jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: Settings) -> None:
+    def __init__(self, jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: SlurmSettings) -> None:
         """`jobs` are checked, `plain` the configs that they came from. Raises ValueError where there is no SLURM."""
         self._settings = settings
         stores = sorted({job.config.store for job in jobs})
@@ -154,13 +154,13 @@ class Launch:
             queue = slurm_queue.queue()
         except slurm_queue.Unreachable:
             return {}
-        found: dict[str, Sequence[Piece]] = {}
+        waiting: dict[str, Sequence[Piece]] = {}
         for path in self.store.glob("slurm/*/launch.json"):
             for name, pieces in json.loads(path.read_text(encoding="utf-8"))["jobs"].items():
                 own = [Piece(*piece) for piece in pieces if piece[0] in runs] if name in queue else []
                 if own:
-                    found[name] = own
-        return found
+                    waiting[name] = own
+        return waiting
 
     def _send(self, packs: Sequence[Sequence[Piece]]) -> dict[str, Sequence[Piece]]:
         """Arrays of as many jobs as SLURM takes."""
@@ -190,14 +190,14 @@ class Launch:
         with slurm_queue.clean_environment():
             executor = submitit.SlurmExecutor(folder, max_num_timeout=ENDLESS)
             executor.update_parameters(**parameters(chosen, len(packs)), **({"dependency": f"afterany:{after}"} if after else {}))
-            return [job.job_id for job in executor.map_array(Work(), parts)]
+            return [job.job_id for job in executor.map_array(SlurmWork(), parts)]
 
-    def _part(self, pack: Sequence[Piece], folder: Path) -> Part:
+    def _part(self, pack: Sequence[Piece], folder: Path) -> JobPart:
         configs = tuple({**piece.config, "store": str(self.store)} for piece in pack)
-        return Part(tuple(piece.wanted for piece in pack), configs, tuple(sys.argv), str(folder), self._settings.time_minutes)
+        return JobPart(tuple(piece.wanted for piece in pack), configs, tuple(sys.argv), str(folder), self._settings.time_minutes)
 
 
-def run(jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: Settings) -> list[str] | None:
+def run(jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: SlurmSettings) -> list[str] | None:
     """Make all that is missing of some jobs on SLURM, and again what killed jobs left, as long as that gets further.
 
     Args:
@@ -242,16 +242,16 @@ def frozen(config: Mapping[str, Any], job: Job) -> Plain:
     return plain
 
 
-def parameters(chosen: Settings, jobs: int) -> Plain:
+def parameters(chosen: SlurmSettings, jobs: int) -> Plain:
     """The settings in submitit's words, for an array of so many jobs."""
-    given: Plain = {
+    named: Plain = {
         "job_name": "echo", "partition": chosen.partition, "account": chosen.account, "qos": chosen.qos, "constraint": chosen.constraint,
         "cpus_per_task": chosen.cpus, "time": chosen.time_minutes, "signal_delay_s": chosen.warn_seconds,
         "array_parallelism": chosen.max_parallel or jobs, "gpus_per_node": chosen.gpus or None, "nodes": 1, "ntasks_per_node": 1,
         "mem": None if chosen.memory_gb is None else f"{round(chosen.memory_gb * 1024)}M",
         "additional_parameters": {"requeue": True, **chosen.extra}, "setup": [*ALWAYS, *chosen.setup],
     }  # fmt: skip
-    return {key: value for key, value in given.items() if value is not None}
+    return {key: value for key, value in named.items() if value is not None}
 
 
 def arrays(names: Iterable[str]) -> str:

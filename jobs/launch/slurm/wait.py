@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from jobs.launch.slurm import queue as slurm_queue
-from jobs.launch.slurm.queue import Entry
+from jobs.launch.slurm.queue import QueueEntry
 from jobs.launch.slurm.split import Piece
 from jobs.store.folder import RunFolder
 
@@ -37,12 +37,12 @@ def wait(store: Path, folders: Sequence[RunFolder], jobs: Mapping[str, Sequence[
     units = sum(len(folder.job.mine) for folder in folders)
     begun = said = time.monotonic()
     first: int | None = None
-    absent, told = 0, set[str]()
+    absent, said_once = 0, set[str]()
     while True:
         clock = time.monotonic()
         left = sum(len(folder.unfinished()) for folder in folders)
         first = left if first is None else first
-        living = _living(jobs, told)
+        living = _living(jobs, said_once)
         absent = absent + 1 if living is not None and not living else 0
         if not left or absent > 1:  # a job between two states may be missing from one answer
             break
@@ -56,38 +56,38 @@ def wait(store: Path, folders: Sequence[RunFolder], jobs: Mapping[str, Sequence[
             _say(line)
 
 
-def _living(jobs: Mapping[str, Sequence[Piece]], told: set[str]) -> dict[str, Entry] | None:
+def _living(jobs: Mapping[str, Sequence[Piece]], said_once: set[str]) -> dict[str, QueueEntry] | None:
     """The jobs that are in the queue; None where SLURM does not answer. What people should know is said once."""
     try:
         queue = slurm_queue.queue()
     except slurm_queue.Unreachable as error:
-        if "silent" not in told:
+        if "silent" not in said_once:
             _say(f"SLURM does not answer ({error}); still waiting")
-        told.add("silent")
+        said_once.add("silent")
         return None
-    told.discard("silent")
+    said_once.discard("silent")
     living = {name: queue[name] for name in jobs if name in queue}
     for name in [name for name, entry in living.items() if entry.reason == LAUNCH_FAILED]:
-        _release(name, told)
+        _release(name, said_once)
     waiting = {entry.reason: name for name, entry in living.items() if entry.state == "PENDING" and entry.reason != OWN_LIMIT}
     stuck = {reason: name for reason, name in waiting.items() if any(word in reason for word in STUCK)}
-    for reason in stuck.keys() - told:
-        told.add(reason)
+    for reason in stuck.keys() - said_once:
+        said_once.add(reason)
         _say(f"job {stuck[reason]} waits, and SLURM says why: {reason}")
     return living
 
 
-def _release(name: str, told: set[str]) -> None:
+def _release(name: str, said_once: set[str]) -> None:
     """Let a job go again whose node failed while it was started; SLURM holds it and would do so for ever."""
-    times = sum(f"{name} released {time}" in told for time in range(RELEASES))
+    times = sum(f"{name} released {time}" in said_once for time in range(RELEASES))
     if times < RELEASES:
-        told.add(f"{name} released {times}")
+        said_once.add(f"{name} released {times}")
         _say(f"job {name} could not be started on its node and is held; it is released")
         with contextlib.suppress(slurm_queue.Unreachable):
             slurm_queue.ask(["scontrol", "release", name])
 
 
-def _line(units: int, left: int, first: int, living: Iterable[Entry], passed_s: float) -> str:
+def _line(units: int, left: int, first: int, living: Iterable[QueueEntry], passed_s: float) -> str:
     states = [entry.state for entry in living]
     running = sum(state != "PENDING" for state in states)
     made = first - left

@@ -181,7 +181,7 @@ def test_operations_of_the_true_size():
     geometry = sizes.geometry(native.network, native.height_px, native.width_px, 21)
     work = flops.block(native.network, geometry, 21)
     assert work.self_attention == (4 * 30 + 4 * 30 // 4 - 1) * 4 * 4680 * 32760 * 1536
-    assert 195e12 < work.total < 205e12 and (flops.Work(1, 2, 3) + flops.Work(1, 1, 1)) * 2 == flops.Work(4, 6, 8)
+    assert 195e12 < work.total < 205e12 and (flops.Operations(1, 2, 3) + flops.Operations(1, 1, 1)) * 2 == flops.Operations(4, 6, 8)
 
 
 @pytest.mark.parametrize(

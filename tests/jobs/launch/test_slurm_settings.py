@@ -137,7 +137,7 @@ def launch(plain, tmp_path, monkeypatch):
 
     def submit(*changes: dict, queue: dict = {}) -> list[Piece]:  # noqa: B006
         sent.clear()
-        monkeypatch.setattr(slurm_queue, "queue", lambda: {name: slurm_queue.Entry("RUNNING", "None", "node1") for name in queue})
+        monkeypatch.setattr(slurm_queue, "queue", lambda: {name: slurm_queue.QueueEntry("RUNNING", "None", "node1") for name in queue})
         path = tmp_path / "store" / "slurm" / "earlier" / "launch.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"v": 1, "argv": [], "jobs": queue}))
@@ -175,7 +175,7 @@ def test_the_same_run_in_two_tasks_shares_a_job(launch, plain):
 
 def test_reasons_that_were_asked_for_are_not_told(monkeypatch, capsys):
     states = {"1_1": "JobArrayTaskLimit", "1_2": "Priority", "2": "PartitionTimeLimit", "3": "ReqNodeNotAvail, UnavailableNodes:node1"}
-    monkeypatch.setattr(slurm_queue, "queue", lambda: {name: slurm_queue.Entry("PENDING", why, "") for name, why in states.items()})
+    monkeypatch.setattr(slurm_queue, "queue", lambda: {name: slurm_queue.QueueEntry("PENDING", why, "") for name, why in states.items()})
     told: set[str] = set()
     for _ in range(2):
         assert wait._living(dict.fromkeys(states, ()), told).keys() == states.keys()
@@ -183,8 +183,8 @@ def test_reasons_that_were_asked_for_are_not_told(monkeypatch, capsys):
     assert lines == [f"job {name} waits, and SLURM says why: {states[name]}" for name in ("2", "3")]
 
 
-def part(config: dict, tmp_path) -> slurm_job.Part:
-    return slurm_job.Part((split.wanted(prepare(config)),), (config,), ("run.py",), str(tmp_path / "launch"), 60)
+def part(config: dict, tmp_path) -> slurm_job.JobPart:
+    return slurm_job.JobPart((split.wanted(prepare(config)),), (config,), ("run.py",), str(tmp_path / "launch"), 60)
 
 
 @pytest.mark.parametrize("name", ["weights", "prompts"])

@@ -14,7 +14,7 @@ from echo.backbone.load import Backbone, BackboneFile, load
 from echo.rollout import Rollout
 from jobs.train import self_rollout, streams
 from jobs.train.self_rollout import RolloutTraining, SelfRollout, flows, matching_gradient
-from jobs.train.streams import Stream, trainable
+from jobs.train.streams import TrainingStream, trainable
 from tests.helpers.toy import TEXTS, write_backbone
 
 SMALL = RolloutTraining(steps=4, blocks_per_step=7, warm_up=2, ema=0.5)
@@ -45,7 +45,7 @@ def test_rollout_equals_the_engines(backbone: Backbone, name: str) -> None:
     rollout = Rollout(backbone.model, policy, backbone.geometry, Draws(3), batch=2)
     rollout.switch(backbone.text.encode(TEXTS))
     network = trainable(backbone)
-    stream = Stream(backbone.geometry, policy, list(TEXTS), torch.Generator().manual_seed(3))
+    stream = TrainingStream(backbone.geometry, policy, list(TEXTS), torch.Generator().manual_seed(3))
     text = network.states(network.text.rows(TEXTS))
     for block in range(9):
         kept = stream.block(network, text, learned=block % 4)

@@ -47,7 +47,7 @@ def test_every_row_of_every_experiment_is_there_once(size, words):
 
 
 def test_shared_units_are_one_run_and_backbones_are_the_rows_own(words):
-    rows = list(suite.rows(suite.Size(2, (0,), {}), ("table2", "table3", "table6"), words))
+    rows = list(suite.rows(suite.SuiteSize(2, (0,), {}), ("table2", "table3", "table6"), words))
     names = {plain["method"]["name"]: plain["backbone"]["name"] for _, plain in rows}
     assert {name for name, backbone in names.items() if backbone == "tiny_long"} == {"longlive", "longlive_flush", "longlive_echo"}
     paths = [RunFolder(prepare(plain)).path for _, plain in rows if plain["task"]["name"] == "long60"]
@@ -56,14 +56,14 @@ def test_shared_units_are_one_run_and_backbones_are_the_rows_own(words):
 
 
 def test_says_what_is_missing_makes_it_and_goes_on(words, monkeypatch, capsys):
-    monkeypatch.setitem(suite.SIZES, "quick", suite.Size(1, (0,), {}, ("video.height_px=48",)))
+    monkeypatch.setitem(suite.SIZES, "quick", suite.SuiteSize(1, (0,), {}, ("video.height_px=48",)))
     command = ["quick", "only=table3", *words]
     assert suite.main(command) == 0
     told = capsys.readouterr().out
     assert "6 of 6 videos are missing, 24 blocks; 37 ms a generated block by this project's own measure" in told and "about" in told
     assert suite.main([*command, "max_workers=1"]) == 0
     assert "all 6 videos are there" in capsys.readouterr().out
-    monkeypatch.setitem(suite.SIZES, "quick", suite.Size(2, (0,), {}))
+    monkeypatch.setitem(suite.SIZES, "quick", suite.SuiteSize(2, (0,), {}))
     (experiment, plain), *_ = rows = list(suite.rows(suite.SIZES["quick"], ("table3",), words))
     assert experiment == "table3" and "6 of 12 videos" in forecast.briefly([prepare(plain) for _, plain in rows])
     assert "as measured in this store" in forecast.briefly([prepare(plain) for _, plain in rows])

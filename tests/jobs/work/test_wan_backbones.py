@@ -148,11 +148,11 @@ def test_files_of_the_true_formats_make_the_video_that_their_own_libraries_make(
     import numpy as np
 
     from echo.backbone.real import RealBackbone
-    from jobs.work.blocks import shots
+    from jobs.work.blocks import blocks
 
     job = planned(*TINY, *places(files), "method=self_forcing", "seed=5", f"store={tmp_path}")
     made = [
-        (shot.content()[0], shot.frames()[0]) for shot in shots(job, RealBackbone(models.parts_to_load(job.config)), job.asked, job.asked)
+        (part.content()[0], part.frames()[0]) for part in blocks(job, RealBackbone(models.parts_to_load(job.config)), job.asked, job.asked)
     ]
     latents, frames = by_hand(files)
     ours = np.concatenate([np.frombuffer(content, np.float32).reshape(1, 3, 16, 8, 12) for content, _ in made], 1)
