@@ -20,8 +20,8 @@ from eval.arguments import answer, parse
 from eval.claims import variants, verdicts
 from eval.claims.variants import Effect, Trial
 from eval.claims.verdicts import AGREE, DISAGREE, MARKS, MISSING, Finding, Rows, count, judge, signed
+from eval.store.rows import left_out, newest
 from eval.store.runs import tasks
-from eval.store.selection import left_out, rows
 from eval.tables.text import markdown, markdown_head
 
 TABLES = ("table1", "table2", "table3", "table6", "table7", "table8", "table9a", "table9b")
@@ -75,7 +75,7 @@ def as_json(findings: Sequence[Finding], trials: Sequence[Trial], effects: Seque
         "v": 1,
         "count": count(findings).as_json(),
         "count_own": count(own(findings)).as_json(),
-        "rows": {task: {row.name: len(row.videos) for row in members} for task, members in there.items() if members},
+        "rows": {task: {row.name: row.count("done") for row in members} for task, members in there.items() if members},
         "tables": tables,
         "trials": [trial.as_json() for trial in trials],
         "effects": [effect.as_json() for effect in effects],
@@ -197,7 +197,7 @@ def _command(words: Sequence[str]) -> list[str]:
     store = Path(given["store"])
     if not (store / "runs").is_dir():
         raise ValueError(f"store={store}: no run store; it has no folder runs")
-    there = {task: rows(store, task) for task in tasks(store)}
+    there = {task: newest(store, task, texts=False) for task in tasks(store)}
     wanted = [claim for claim in claims() if not names or f"table{claim.table}" in names]
     findings = verdicts.find(wanted, there)
     _write(given, findings, variants.trials(findings, there), variants.effects(there), there)

@@ -13,7 +13,7 @@ from typing import Any
 
 from eval.claims.verdicts import DISAGREE, UNSURE, Finding, Rows, compare, judge, numbers
 from eval.stats.statistics import Estimate, estimate
-from eval.store.selection import differences, metrics
+from eval.store.rows import differences
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def effects(rows: Rows, reasons: Sequence[Reason] = REASONS) -> list[Effect]:
         for backbone, reason in product(sorted({row.backbone for row in rows[task]}), reasons):
             base, variant = (named.get(f"{backbone}/{preset}") for preset in (reason.base, reason.variant))
             if base and variant:
-                shared = sorted(metrics(base) & metrics(variant))
+                shared = sorted({*base.measured} & {*variant.measured})
                 by_metric = {metric: d for metric in shared if (d := compare(variant, base, metric)) is not None}
                 changed.append(Effect(task, backbone, reason, by_metric))
     return changed
@@ -105,7 +105,7 @@ def trials(findings: Iterable[Finding], rows: Rows, reasons: Sequence[Reason] = 
         as_it_is = differences(named[finding.first], named[finding.second], finding.metric)
         difference = estimate(with_variant)
         if difference is not None:
-            unswapped = judge(finding.claim.sign, estimate({unit: as_it_is[unit] for unit in with_variant.keys() & as_it_is.keys()}))
+            unswapped = judge(finding.claim.sign, estimate(as_it_is[as_it_is.index.isin(with_variant.index)]))
             tried.append(Trial(finding, reason, difference, judge(finding.claim.sign, difference), unswapped))
     return tried
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from data.published import OWN, Claim, Side, ours
 from eval.stats.statistics import Estimate, estimate
-from eval.store.selection import Row, differences
+from eval.store.rows import Entry, differences
 
 AGREE, DISAGREE, UNSURE, MISSING = "agree", "disagree", "can't tell", "missing"
 MARKS = {AGREE: "✓", DISAGREE: "✗", UNSURE: "?", MISSING: "–"}
 STAND_IN = "tiny"
 """The backbone on which both rows are looked for where the store lacks one on its own."""
 
-Rows = Mapping[str, Sequence[Row]]
+Rows = Mapping[str, Sequence[Entry]]
 """Rows by our task."""
 
 
@@ -110,7 +110,7 @@ def _ours(side: Side, table: str) -> str | None:
     return None if backbone is None or preset is None else f"{backbone}/{preset}"
 
 
-def _finding(claim: Claim, task: str, metric: str, named: tuple[str, str], rows: Mapping[str, Row]) -> Finding:
+def _finding(claim: Claim, task: str, metric: str, named: tuple[str, str], rows: Mapping[str, Entry]) -> Finding:
     """A pair that the store lacks may stand on the stand-in, where Echo's ablations of the long-tuned backbone are those of Echo."""
     others = tuple(f"{STAND_IN}/{name.partition('/')[2]}" for name in named)
     plain = tuple(name.replace("/longlive_echo", "/echo") for name in others)
@@ -125,7 +125,7 @@ def _finding(claim: Claim, task: str, metric: str, named: tuple[str, str], rows:
     return Finding(claim, task, pair[0], pair[1], metric, difference, judge(claim.sign, difference), why, lacks)
 
 
-def compare(first: Row, second: Row, metric: str) -> Estimate | None:
+def compare(first: Entry, second: Entry, metric: str) -> Estimate | None:
     """Paired difference, first minus second, over shared prompts and seeds, prompts being the clusters; None without any."""
     return estimate(differences(first, second, metric))
 

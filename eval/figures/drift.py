@@ -26,8 +26,9 @@ from eval.arguments import answer, parse
 from eval.figures import style
 from eval.metrics import READINGS
 from eval.stats.curves import Curve, curve
+from eval.store.frame import readings
+from eval.store.rows import Entry, left_out, newest, pick
 from eval.store.runs import scores_of, tasks
-from eval.store.selection import Row, left_out, pick, rows
 
 KEYS = {"store": "results", "task": "long120", "method": "", "window": "9", "--output": "", "--data": ""}
 FIRST = next(iter(READINGS))
@@ -42,7 +43,7 @@ TOLD_S = (5.0, 15.0, 30.0, 60.0, 120.0)
 class Drift:
     """Curves of one row by measure."""
 
-    row: Row
+    row: Entry
     curves: dict[str, Curve] = field(default_factory=dict)
 
     @property
@@ -60,33 +61,23 @@ class Drift:
         return end, whole
 
 
-def drifts(found: Sequence[Row], window: int) -> tuple[list[Drift], list[str]]:
+def drifts(found: Sequence[Entry], window: int) -> tuple[list[Drift], list[str]]:
     """Curves of all rows whose scores have readings of blocks, the best at the end first, and the names of the others."""
     kept, without = [], []
     for row in found:
-        series = readings(row)
-        if not series[FIRST]:
+        read = readings(row)
+        if read.empty:
             without.append(row.name)
             continue
-        kept.append(Drift(row, {name: curve(values, window) for name, values in series.items()}))
+        values = {name: (factor * read.get(name, np.nan * read.iloc[:, 0])).unstack("block") for name, (_, factor) in READINGS.items()}
+        kept.append(Drift(row, {name: curve(blocks, window) for name, blocks in values.items()}))
     kept.sort(key=lambda drift: drift.row.name)
     return sorted(kept, key=lambda drift: drift.rank, reverse=True), without
 
 
-def readings(row: Row) -> dict[str, dict[tuple[str, int], list[float | None]]]:
-    """By measure and video, a value for each block, 0..100; videos whose scores have no readings are left out."""
-    found: dict[str, dict[tuple[str, int], list[float | None]]] = {name: {} for name in READINGS}
-    for unit, video in row.videos.items():
-        blocks = scores_of(video.file("scores")).per_block
-        for name, (_, factor) in READINGS.items() if blocks else ():
-            found[name][unit] = [None if (value := block.get(name)) is None else factor * value for block in blocks]
-    return found
-
-
 def borders(found: Sequence[Drift]) -> list[float]:
     """Seconds at which scenes begin, the first left out, of the first row's first video."""
-    videos = found[0].row.videos
-    spans = scores_of(videos[min(videos)].file("scores")).segments
+    spans = scores_of(Path(found[0].row.videos["scores_file"].iloc[0])).segments
     return [start / FPS for start, _ in spans[1:]]
 
 
@@ -184,7 +175,7 @@ def _command(words: Sequence[str]) -> list[str]:
     if window % 2 == 0:
         raise ValueError(f"window={given['window']}: an odd number of blocks, for example window=9")
     names = [name for name in given["method"].split(",") if name]
-    picked = pick(rows(store, task), names)
+    picked = pick(newest(store, task), names)
     found, without = drifts(picked, window)
     if not found:
         raise ValueError(f"task={task}: no scores in {store} have readings of blocks; the embedded scorer of now writes them")

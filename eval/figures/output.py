@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 
 from eval.figures import style
-from eval.stats.statistics import difference, estimate, prime
+from eval.stats.statistics import by_unit, difference, estimates
 from eval.store.origin import origin
-from eval.store.units import Unit, Values
+from eval.store.rows import Unit
 
 DPI = 96
 DIGITS = 6
@@ -123,10 +123,8 @@ class PairedGap:
 
 def means(units: Sequence[Unit], rows: Sequence[Sequence[float]]) -> list[Mean]:
     """The mean of each row of numbers, a number for each unit."""
-    values = [Values.of(dict(zip(units, row, strict=True))) for row in rows]
-    prime(values)
-    estimates = [estimate(one) for one in values]
-    return [Mean(one.mean, one.half_width, one.prompts) for one in estimates if one is not None]
+    found = estimates([by_unit(dict(zip(units, row, strict=True))) for row in rows])
+    return [Mean(one.mean, one.half_width, one.prompts) for one in found if one is not None]
 
 
 def gap(values: Mapping[Unit, float], reference: Mapping[Unit, float]) -> PairedGap:

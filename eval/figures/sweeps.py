@@ -20,7 +20,7 @@ from eval.figures import output, style
 from eval.figures.output import Order
 from eval.figures.recorded.backbones import Loader
 from eval.metrics import Column
-from eval.tables.blocks import Block, Entry, gather, sources
+from eval.store.rows import Comparable, Entry, gather, sources
 from eval.tables.build import grid_of
 from eval.tables.grid import Grid, TableCell, TableRow
 
@@ -62,7 +62,7 @@ def sweeps_of(store: Path, name: str) -> list[Sweep]:
     return sweeps
 
 
-def _sweep(block: Block, blocks: Sequence[Block], setting: str) -> Sweep:
+def _sweep(block: Comparable, blocks: Sequence[Comparable], setting: str) -> Sweep:
     grid = grid_of(block, blocks)
     entries: dict[str, Entry] = {entry.preset: entry for entry in block.entries.values()}
     rows = [row for row in grid.rows if not row.calibration]

@@ -27,8 +27,8 @@ from eval.report.folder import WAYS, Folder
 from eval.report.view import GridView, Lack, constants, drift, index, lacks, provenance, table
 from eval.store.origin import commit
 from eval.store.records import Scorer
+from eval.store.rows import Source, sources
 from eval.store.runs import Asked, runs, sweeps
-from eval.tables.blocks import Source, sources
 from eval.tables.build import look_of
 from eval.tables.command import combined, grouped, in_order, made_of, save
 from eval.tables.grid import sections

@@ -8,11 +8,9 @@ from pathlib import Path
 
 from echo.files import ROOT
 from echo.scene import Prompt, load_prompts, prompt_digest
-from eval.store import selection
 from eval.store.records import UnitRecord
+from eval.store.rows import Comparable, Entry, Source, Unit
 from eval.store.runs import Run
-from eval.store.units import Unit
-from eval.tables.blocks import Block, Entry, Source
 from eval.tables.grid import Grid, TableRow
 from eval.tables.meta import MadeGrid
 
@@ -63,14 +61,6 @@ class Method:
     entry: Entry
     cells: dict[Unit, Cell] = field(default_factory=dict)
 
-    def drifting(self) -> selection.Row:
-        """As `eval.figures.drift` reads it: the videos that have scores."""
-        found = selection.Row(self.entry.run.spec.backbone.name, self.row.preset, self.row.label, {}, {}, self.row.calibration)
-        for unit, cell in self.cells.items():
-            if cell.status == DONE and cell.record is not None:
-                found.videos[unit] = selection.Video(cell.run, cell.record, "")
-        return found
-
 
 @dataclass
 class Part:
@@ -78,7 +68,7 @@ class Part:
 
     name: str
     grid: Grid
-    block: Block
+    block: Comparable
     methods: list[Method]
     texts: dict[str, Prompt]
 
@@ -97,21 +87,20 @@ def parts(source: Source, made: Sequence[MadeGrid]) -> Iterator[Part]:
     """The parts of a table's source, one for each of its blocks."""
     for index, one in enumerate(made):
         name = source.name if index == 0 else f"{source.name}-{index + 1}"
-        entries = {tuple(run.path.name for run in entry.runs): entry for entry in one.block.entries.values()}
+        entries = {tuple(run.place.run for run in entry.runs): entry for entry in one.block.entries.values()}
         methods: list[Method] = []
         for row in one.grid.rows:
             entry = entries[row.runs]
-            first = f"{entry.run.spec.backbone.name}/{row.preset}"
+            first = entry.name
             like = sum(method.name.partition("~")[0] == first for method in methods)
-            methods.append(Method(f"{first}~{like + 1}" if like else first, row, entry, _cells(source, entry)))
+            methods.append(Method(f"{first}~{like + 1}" if like else first, row, entry, _cells(entry)))
         yield Part(name, one.grid, one.block, methods, _texts(one.block))
 
 
-def _cells(source: Source, entry: Entry) -> dict[Unit, Cell]:
+def _cells(entry: Entry) -> dict[Unit, Cell]:
     """A cell for each prompt and seed that was asked of a row."""
     found: dict[Unit, Cell] = {}
-    for run in entry.runs:
-        asked = next(wishes for other, wishes in source.wishes if other.path == run.path)
+    for run, asked in entry.parts:
         units: dict[str, str] = {}
         for wish in asked:
             units |= wish.units
@@ -137,7 +126,7 @@ def _errors(run: Run, scores: str | None) -> dict[str, UnitRecord]:
     return {record.unit: record for record in run.records() if not record.ok and record.scores == scores}
 
 
-def _texts(block: Block) -> dict[str, Prompt]:
+def _texts(block: Comparable) -> dict[str, Prompt]:
     """The prompts of a block from the sets that its runs name, those left out that have been edited or are gone."""
     found: dict[str, Prompt] = {}
     for name in sorted({_prompt_set(run) for entry in block.entries.values() for run in entry.runs} - {""}):

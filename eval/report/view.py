@@ -165,14 +165,13 @@ class DriftView:
 
 def drift(part: Part) -> list[DriftView]:
     """Curves of a part's methods with their bands, as `eval.figures.drift` makes them; empty where no scores have readings of blocks."""
-    made = [method.drifting() for method in part.methods]
-    rows = {id(row): index for index, row in enumerate(made)}
-    found, _ = drifts([row for row in made if row.videos], WINDOW)
+    entries = [method.entry for method in part.methods]
+    found, _ = drifts(entries, WINDOW)
     lines = []
-    for one in sorted(found, key=lambda one: rows[id(one.row)]):
+    for one in sorted(found, key=lambda one: entries.index(one.row)):
         curves = {name: CurveView(_plain(curve.mean), _plain(curve.half_width)) for name, curve in one.curves.items()}
         first = one.curves[FIRST]
-        lines.append(DriftView(rows[id(one.row)], first.videos, first.prompts, curves))
+        lines.append(DriftView(entries.index(one.row), first.videos, first.prompts, curves))
     return lines
 
 

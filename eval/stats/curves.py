@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eval.stats.statistics import half_width
-from eval.store.selection import Unit
 
 RESAMPLES = 2000
 """Fewer than of the tables, since there are a hundred blocks and more."""
-Series = Mapping[Unit, Sequence[float | None]]
-"""One value a block by video; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -29,26 +25,25 @@ class Curve:
     seeds: int
 
 
-def curve(series: Series, window: int) -> Curve:
+def curve(values: pd.DataFrame, window: int) -> Curve:
     """Mean over videos of each video's centred moving mean, which is cut off at both ends.
 
     Args:
-        series: values by (prompt id, seed); videos may differ in length.
+        values: [videos, T], a column for each block; index prompt id and seed, ascending. NaN where there is no value; videos may
+            differ in length.
         window: blocks, an odd number.
 
     Raises:
         ValueError: if there is no video or the window is even.
     """
-    if not series:
+    if values.empty:
         raise ValueError("a curve needs a video")
     if window < 1 or window % 2 == 0:
         raise ValueError(f"window={window}: an odd number of blocks, nearest is {max(1, window + 1)}")
-    index = range(max(map(len, series.values())))
-    videos = pd.DataFrame({unit: pd.Series(values, range(len(values)), dtype=float) for unit, values in sorted(series.items())}, index)
-    prompts = videos.rolling(window, center=True, min_periods=1).mean().T.groupby(level=0)
+    prompts = values.T.rolling(window, center=True, min_periods=1).mean().T.groupby(level=0)
     sums, counts = prompts.sum().to_numpy(), prompts.count().to_numpy().astype(float)
     known = counts.sum(axis=0) > 0
-    mean, half = np.full(len(index), np.nan), np.full(len(index), np.nan)
+    mean, half = np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
     mean[known] = sums.sum(axis=0)[known] / counts.sum(axis=0)[known]
     half[known] = half_width(sums[:, known], counts[:, known], RESAMPLES)
-    return Curve(mean, half, len(series), len(sums), len({seed for _, seed in series}))
+    return Curve(mean, half, len(values), len(sums), values.index.get_level_values(1).nunique())

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from eval.store.units import Unit, Values
+from eval.store.rows import Unit
 
 LEVEL = 0.95
 RESAMPLES = 9999
@@ -19,7 +20,6 @@ ALPHA = 0.05
 POWER = 0.8
 TOGETHER = 16
 """Scores whose intervals are computed in one product."""
-HALF = "half_width"
 
 
 @dataclass(frozen=True)
@@ -43,52 +43,67 @@ class Estimate:
             object.__setattr__(self, "freedom", float(self.prompts - 1))
 
 
-def estimate(values: Mapping[Unit, float] | Values) -> Estimate | None:
-    """Mean and 95 % interval of one score, prompts being the clusters.
+def by_unit(values: Mapping[Unit, float] | pd.Series) -> pd.Series:
+    """Scores by prompt id and seed as a series whose index is both, ascending."""
+    if isinstance(values, pd.Series):
+        return values
+    index = pd.MultiIndex.from_tuples(sorted(values)) if values else pd.MultiIndex.from_arrays([[], []])
+    return pd.Series([values[unit] for unit in index], index, dtype="float64")
 
-    Args:
-        values: score by prompt id and seed.
 
-    Returns:
-        None if there is no value.
+def estimate(values: Mapping[Unit, float] | pd.Series) -> Estimate | None:
+    """Mean and 95 % interval of one score by prompt id and seed, prompts being the clusters; None if there is no value."""
+    return estimates([by_unit(values)])[0]
+
+
+def estimates(many: Sequence[pd.Series]) -> list[Estimate | None]:
+    """As `estimate`, of many scores at once, which is faster than one by one. Their index is prompt and seed, ascending.
+
+    Scores are put together in products of one size, whatever their number, so that a sum's last bit does not depend on it.
     """
-    scores = values if isinstance(values, Values) else Values.of(values)
-    if not len(scores):
-        return None
-    half, freedom = _half(scores), float(effective(scores.frame.counts)) - 1
-    mean = math.fsum(scores.sums) / len(scores)
-    return Estimate(mean, None if math.isnan(half) else half, len(scores), len(scores.sums), scores.frame.seeds, freedom)
+    clusters = [_Clusters.of(values) if len(values) else None for values in many]
+    groups: dict[int, list[int]] = {}
+    for place, one in enumerate(clusters):
+        if one is not None:
+            groups.setdefault(len(one.sums), []).append(place)
+    halves = np.full(len(many), np.nan)
+    for size, members in groups.items():
+        for start in range(0, len(members), TOGETHER):
+            sums, counts = np.zeros((size, TOGETHER)), np.ones((size, TOGETHER))
+            some = members[start : start + TOGETHER]
+            for column, place in enumerate(some):
+                one = clusters[place]
+                assert one is not None
+                sums[:, column], counts[:, column] = one.sums, one.counts
+            halves[some] = half_width(sums, counts, RESAMPLES)[: len(some)]
+    return [None if one is None else one.estimate(float(half)) for one, half in zip(clusters, halves)]
+
+
+@dataclass(frozen=True)
+class _Clusters:
+    """What is known of the prompts of a score: sums of their values and how many each has, [prompts]."""
+
+    sums: NDArray[np.float64]
+    counts: NDArray[np.float64]
+    seeds: int
+
+    @classmethod
+    def of(cls, values: pd.Series) -> _Clusters:
+        prompt, seed = (np.asarray(codes, np.int64) for codes in values.index.codes)
+        starts = np.flatnonzero(np.diff(prompt, prepend=-1))
+        counts = np.diff(starts, append=len(prompt)).astype(np.float64)
+        return cls(np.add.reduceat(values.to_numpy(), starts), counts, int(np.count_nonzero(np.bincount(seed))))
+
+    def estimate(self, half: float) -> Estimate:
+        """The mean, with half its interval, NaN where it is unknown."""
+        videos, freedom = int(self.counts.sum()), float(effective(self.counts)) - 1
+        known = None if math.isnan(half) else half
+        return Estimate(math.fsum(self.sums) / videos, known, videos, len(self.sums), self.seeds, freedom)
 
 
 def effective(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """How many clusters of one size tell as much as clusters of these sizes, [clusters, ...] -> [...] (Kish); all, if they are alike."""
     return np.asarray(counts.sum(axis=0) ** 2 / (counts**2).sum(axis=0), dtype=np.float64)
-
-
-def _half(values: Values) -> float:
-    """Half the interval's width, computed before or now."""
-    if HALF not in values.known:
-        prime([values])
-    return values.known[HALF]
-
-
-def prime(many: Iterable[Values]) -> None:
-    """Compute the intervals of many scores at once, which is faster than one by one; `estimate` finds them.
-
-    Scores are put together in products of one size, whatever their number, so that a sum's last bit does not depend on it.
-    """
-    groups: dict[int, list[Values]] = {}
-    for values in many:
-        if len(values) and HALF not in values.known:
-            groups.setdefault(len(values.sums), []).append(values)
-    for clusters, members in groups.items():
-        for start in range(0, len(members), TOGETHER):
-            some = members[start : start + TOGETHER]
-            sums, counts = np.zeros((clusters, TOGETHER)), np.ones((clusters, TOGETHER))
-            for column, values in enumerate(some):
-                sums[:, column], counts[:, column] = values.sums, values.frame.counts
-            for values, half in zip(some, half_width(sums, counts, RESAMPLES)):
-                values.known[HALF] = float(half)
 
 
 def half_width(sums: NDArray[np.float64], counts: NDArray[np.float64], resamples: int) -> NDArray[np.float64]:
@@ -136,15 +151,22 @@ class Difference:
     p: float | None
 
 
-def difference(values: Mapping[Unit, float] | Values, reference: Mapping[Unit, float] | Values) -> Difference | None:
+def less(values: pd.Series, reference: pd.Series) -> pd.Series:
+    """The paired difference, over the prompts and seeds of both."""
+    some, other = values.index, reference.index
+    if all(map(np.array_equal, some.codes, other.codes)) and all(one.equals(two) for one, two in zip(some.levels, other.levels)):
+        return pd.Series(values.to_numpy() - reference.to_numpy(), some)
+    return (values - reference).dropna()
+
+
+def difference(values: Mapping[Unit, float] | pd.Series, reference: Mapping[Unit, float] | pd.Series) -> Difference | None:
     """Paired by prompt and seed, the interval over prompts as in `estimate`; p is of the t statistic that this interval has.
 
     Returns:
         None if no video is in both.
     """
-    own, other = (scores if isinstance(scores, Values) else Values.of(scores) for scores in (values, reference))
-    mean = estimate(own.less(other))
-    return None if mean is None else tested(mean)
+    found = estimate(less(by_unit(values), by_unit(reference)))
+    return None if found is None else tested(found)
 
 
 def tested(mean: Estimate) -> Difference:

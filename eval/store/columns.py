@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -81,32 +82,38 @@ def _plain(run: Run, scores: str) -> Finished | None:
     with open(paths[0], "rb") as file:
         content = file.read()
     try:
-        first = decoder(Outcome).decode(content[: content.index(b"\n")])
-        names = tuple(first.metrics)
-        lines = _typed(names).decode_lines(content)
-    except (msgspec.DecodeError, ValueError):  # torn, an error, or of other metrics
+        names = tuple(decoder(Outcome).decode(content[: content.index(b"\n")]).metrics)
+        lines = _typed(names, scores).decode_lines(content)
+    except (msgspec.DecodeError, ValueError):  # torn, an error, scored otherwise, or of other metrics
         return None
-    units = [line.unit for line in lines]
-    times = [line.t for line in lines]
-    if len(set(units)) < len(units) or times != sorted(times) or any(line.scores != scores or line.status != "ok" for line in lines):
+    units, times = [line.unit for line in lines], [line.t for line in lines]
+    if len(set(units)) < len(units) or times != sorted(times):
         return None
-    numbers = np.array([_values(len(names))(line.metrics) for line in lines], np.float64).reshape(len(lines), len(names))
-    return Finished(units, [line.attempt for line in lines], {name: numbers[:, place] for place, name in enumerate(names)})
+    shape, numbers = (len(lines), len(names)), chain.from_iterable(map(_values(len(names)), [line.metrics for line in lines]))
+    try:
+        array = np.fromiter(numbers, np.float64, len(lines) * len(names)).reshape(shape)
+    except TypeError:  # some are not finite
+        array = np.array([_values(len(names))(line.metrics) for line in lines], np.float64).reshape(shape)
+    attempt = paths[0].rpartition("/")[2].removesuffix(".jsonl")
+    return Finished(units, [attempt] * len(lines), {name: array[:, place] for place, name in enumerate(names)})
 
 
 @lru_cache(maxsize=64)
-def _typed(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
-    """A decoder of outcomes that have these metrics and no other."""
+def _typed(names: tuple[str, ...], scores: str) -> msgspec.json.Decoder[Any]:
+    """A decoder of outcomes that are ok, scored this way, and have these metrics and no other."""
     fields = [(f"m{place}", float | None) for place in range(len(names))]
     renamed = {f"m{place}": name for place, name in enumerate(names)}
     numbers = msgspec.defstruct("Numbers", fields, rename=renamed, forbid_unknown_fields=True, gc=False)
-    kept: list[tuple[str, Any] | tuple[str, Any, Any]] = [(name, str) for name in ("unit", "attempt", "status")]
-    kept += [("scores", str | None), ("t", float), ("metrics", numbers), ("v", Version, 1)]
+    kept: list[tuple[str, Any] | tuple[str, Any, Any]] = [("unit", str), ("t", float), ("metrics", numbers)]
+    kept += [("status", Literal["ok"]), ("scores", Literal[scores]), ("v", Version, 1)]  # type: ignore[valid-type]
     return msgspec.json.Decoder(msgspec.defstruct("Line", kept, gc=False))
 
 
 @lru_cache(maxsize=64)
-def _values(count: int) -> Any:
+def _values(count: int) -> Callable[[Any], tuple[float | None, ...]]:
+    """What takes the numbers of a line's metrics."""
+    if count == 1:
+        return lambda numbers: (numbers.m0,)
     return attrgetter(*(f"m{place}" for place in range(count))) if count else lambda numbers: ()
 
 
@@ -161,6 +168,8 @@ class _Codes:
     def of(self, texts: Iterable[str]) -> NDArray[np.int32]:
         """[texts], the number of each."""
         key = tuple(texts)
+        if len(key) > 1 and len(set(key)) == 1:
+            return self.of(key[:1]).repeat(len(key))
         if key not in self._known:
             self._known[key] = np.array([self.places.setdefault(text, len(self.places)) for text in key], np.int32)
         return self._known[key]
@@ -204,10 +213,9 @@ class _Piece:
 
 
 def _piece(run: Run, wishes: Sequence[Asked], outcome: Finished, codes: Mapping[str, _Codes]) -> _Piece:
-    units, texts = dict[str, str](), dict[str, str]()
-    for wish in wishes:  # the text of a prompt may have changed; the last wish counts
-        units |= wish.units
-        texts |= wish.prompts
+    units, texts = wishes[0].units, wishes[0].prompts
+    for wish in wishes[1:]:  # the text of a prompt may have changed; the last wish counts
+        units, texts = units | wish.units, texts | wish.prompts
     asked = list(units.values())
     whole = asked == outcome.units
     if whole:
@@ -218,8 +226,10 @@ def _piece(run: Run, wishes: Sequence[Asked], outcome: Finished, codes: Mapping[
         rows = np.array([place.get(unit, -1) for unit in asked], np.int64)
         status = np.array([_status(unit, bool(row >= 0), outcome) for unit, row in zip(asked, rows)], np.int8)
         attempts = [outcome.attempts[row] if row >= 0 else "" for row in rows]
-    told = {"prompt": units, "text": [texts.get(prompt, "") for prompt in units], "run": [run.place.run] * len(asked), "attempt": attempts}
-    return _Piece(run, outcome, asked, {name: codes[name].of(words) for name, words in told.items()}, status, rows, whole)
+    told = {"prompt": units, "text": texts.values() if texts.keys() == units.keys() else [texts.get(prompt, "") for prompt in units]}
+    numbers = {name: codes[name].of(words) for name, words in told.items()} | {"attempt": codes["attempt"].of(attempts)}
+    numbers["run"] = codes["run"].of([run.place.run]).repeat(len(asked))
+    return _Piece(run, outcome, asked, numbers, status, rows, whole)
 
 
 def _status(unit: str, done: bool, outcome: Finished) -> int:

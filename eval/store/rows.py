@@ -9,9 +9,9 @@ asked of a task, and shows of the newest group one row a preset (`newest`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import msgspec
 import pandas as pd
 
 from eval.store.columns import Wishes, table
-from eval.store.records import Scorer, Titled
+from eval.store.records import Provenance, Scorer, Titled
 from eval.store.runs import Asked, Run, flat, runs, sweeps, tasks
 
 WEIGHTS = ("backbone.weights", "backbone.lora")
@@ -41,7 +41,7 @@ class Source:
     ordered: bool = True  # rows in the order of the command; else by name
 
 
-@dataclass
+@dataclass(eq=False)
 class Entry:
     """A row. settings: all that enter its pixels but its seed and weights. weights: what names them, empty for none. parts: its runs.
 
@@ -120,6 +120,22 @@ class Entry:
         """Names of metrics that some video has, be it without a number."""
         return [str(name) for name, kind in self.asked.dtypes.items() if kind == "float64"]
 
+    @property
+    def measured(self) -> list[str]:
+        """Names of metrics that some video has a number of."""
+        return [name for name in self.metrics if self.asked[name].notna().any()]
+
+    def start(self, video: pd.Series) -> Provenance:
+        """Where and with what a row of `videos` was made."""
+        return next(run for run in self.runs if run.place.run == video["run"]).attempt(video["attempt"])
+
+    def starts(self) -> Iterator[Provenance]:
+        """Every start that a number is of."""
+        done = self.asked[self.asked["status"] == "done"]
+        runs = {run.place.run: run for run in self.runs}
+        for run, attempt in done[["run", "attempt"]].drop_duplicates().itertuples(index=False):
+            yield runs[run].attempt(attempt)
+
     def count(self, status: str) -> int:
         """How many videos have come to a status."""
         return int((self.asked["status"] == status).sum())
@@ -154,6 +170,11 @@ class Comparable:
         return (not weights or self.weights.get(backbone, weights) == weights) and agree(self.prompts, prompts)
 
 
+def asked_of(entries: Iterable[Entry]) -> pd.MultiIndex:
+    """All prompts and seeds that were asked of any of some rows."""
+    return reduce(lambda some, other: some if some.equals(other) else some.union(other), (entry.asked.index for entry in entries))
+
+
 def sources(store: Path) -> list[Source]:
     """Every table that a store can make, in the order of their names."""
     found: dict[str, Source] = {}
@@ -183,8 +204,18 @@ def parts_of(store: Path, task: str, scored: bool = True) -> list[Wishes]:
     return found
 
 
-def gather(parts: Iterable[Wishes]) -> list[Comparable]:
-    """Runs in rows, and these in groups that may be compared, the group that was asked for last first; each in the order of the runs."""
+def last_asked(store: Path) -> list[tuple[Run, Asked]]:
+    """The last wish of every run of the newest version of the code: what a store is to become."""
+    found = [(run, asked[-1]) for run in runs(store) if (asked := run.asked())]
+    newest_epoch = max((run.spec.key.epoch for run, _ in found), default=0)
+    return [(run, asked) for run, asked in found if run.spec.key.epoch == newest_epoch]
+
+
+def gather(parts: Iterable[Wishes], texts: bool = True) -> list[Comparable]:
+    """Runs in rows, and these in groups that may be compared, the group that was asked for last first; each in the order of the runs.
+
+    texts: whether each prompt must have one text in a group, as means over prompts want it; else see `differences`.
+    """
     every = list(parts)
     like: dict[tuple[Any, ...], list[Comparable]] = {}
     group_of: dict[int, Comparable] = {}
@@ -195,7 +226,7 @@ def gather(parts: Iterable[Wishes]) -> list[Comparable]:
         for wish in asked:
             prompts |= wish.prompts
         groups = like.setdefault((last.task.name, run.spec.key.epoch, last.scores), [])
-        group = next((group for group in groups if group.takes(backbone, weights, prompts)), None)
+        group = next((group for group in groups if group.takes(backbone, weights, prompts if texts else {})), None)
         if group is None:
             group = Comparable(last.task, last.scorer, last.name)
             groups.append(group)
@@ -221,7 +252,7 @@ def agree(some: Mapping[str, str], others: Mapping[str, str]) -> bool:
     return some == others or all(others.get(prompt, content) == content for prompt, content in some.items())
 
 
-def newest(store: Path, task: str, scored: bool = True) -> list[Entry]:
+def newest(store: Path, task: str, scored: bool = True, texts: bool = True) -> list[Entry]:
     """Rows of a task with at least one video, one a preset and backbone, whatever commands made them, in the order of their names.
 
     Of the newest group of rows: those whose settings beside the method's contradict those of most videos nowhere, and of several
@@ -231,11 +262,12 @@ def newest(store: Path, task: str, scored: bool = True) -> list[Entry]:
         store: the run store.
         task: name of the task.
         scored: whether videos without scores stay out; else videos count however they were scored.
+        texts: as of `gather`.
 
     Returns:
         An empty list where the store has none.
     """
-    groups = gather(parts_of(store, task, scored))
+    groups = gather(parts_of(store, task, scored), texts)
     there = [entry for entry in groups[0].entries.values() if entry.count("done")] if groups else []
     best: dict[str, Entry] = {}
     for entry in sorted(_alike(there), key=lambda entry: (entry.newest, entry.count("done")), reverse=True):
@@ -256,6 +288,13 @@ def _alike(entries: Sequence[Entry]) -> list[Entry]:
     most = max(count, key=count.__getitem__)
     chosen = next(entry.beside for entry in entries if repr(entry.beside) == most)
     return [entry for entry in entries if all(chosen.get(key, value) == value for key, value in entry.beside.items())]
+
+
+def differences(first: Entry, second: Entry, metric: str) -> pd.Series:
+    """First minus second by prompt and seed, over the videos of the same text that both have the metric of."""
+    found = (first.values(metric) - second.values(metric)).dropna()
+    some, other = (entry.asked["text"].reindex(found.index).astype("str") for entry in (first, second))
+    return found[some == other]
 
 
 def left_out(found: Iterable[Entry]) -> list[str]:

@@ -90,12 +90,13 @@ class Run:
     @property
     def exists(self) -> bool:
         """Whether it was begun."""
-        return (self.path / "run.json").exists()
+        return os.path.exists(f"{self.path}/run.json")
 
     @cached_property
     def spec(self) -> Spec:
         """What it is."""
-        return decoded((self.path / "run.json").read_bytes(), Spec, self.path / "run.json")
+        path = self.path / "run.json"
+        return decoded(path.read_bytes(), Spec, path)
 
     @property
     def calibration(self) -> bool:

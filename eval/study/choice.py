@@ -10,13 +10,14 @@ from typing import Any
 
 import av
 import numpy as np
+import pandas as pd
 from omegaconf import OmegaConf
 
 from echo.files import ROOT
 from echo.refusals import nearest
 from echo.scene import BLOCK_S, load_prompts
+from eval.store.rows import Entry, Unit, newest, pick
 from eval.store.runs import scenes_of
-from eval.store.selection import Row, Unit, Video, pick, rows
 from eval.tables.opinions import TASKS
 
 EXPERIMENTS = {"table4": "table1", "table5": "table2"}
@@ -48,7 +49,7 @@ class Group:
     seed: int
     scenes: tuple[tuple[float, str], ...]
     form: Form
-    videos: dict[str, Video]
+    videos: dict[str, Path]
 
     @property
     def seconds(self) -> float:
@@ -61,7 +62,7 @@ class Choice:
     """What a task shows. absent: rows of its experiment that the store has no videos of. candidates: prompts drawn from."""
 
     task: str
-    rows: tuple[Row, ...]
+    rows: tuple[Entry, ...]
     absent: tuple[str, ...]
     candidates: int
     groups: tuple[Group, ...]
@@ -93,7 +94,7 @@ def experiment_of(task: str) -> str:
 
 
 def _choose(wanted: Wanted, task: str, names: Sequence[str]) -> Choice:
-    there = [row for row in rows(wanted.store, task, scored=False) if any(seed in wanted.seeds for _, seed in row.videos)]
+    there = [row for row in newest(wanted.store, task, scored=False, texts=False) if _count(row, wanted.seeds)]
     usual = _usual(experiment_of(task))
     lacking = [name for name in names or usual if all(row.preset != name for row in there)]
     if names and lacking:
@@ -105,7 +106,7 @@ def _choose(wanted: Wanted, task: str, names: Sequence[str]) -> Choice:
     common = _common(shown, wanted.seeds)
     prompts = len({prompt for prompt, _ in common})
     if prompts < wanted.groups:
-        few = min((sum(seed in wanted.seeds for _, seed in row.videos), row.preset) for row in shown)[1]
+        few = min((_count(row, wanted.seeds), row.preset) for row in shown)[1]
         told = f"{prompts} prompts have videos of all of {', '.join(row.name for row in shown)} at seed={_seeds(wanted)}"
         raise ValueError(f"task {task}: {told}, groups={wanted.groups} are asked for; {_command(wanted, task, [few])}")
     return Choice(task, tuple(shown), tuple(lacking), prompts, tuple(_draw(wanted, task, shown, common)))
@@ -127,13 +128,18 @@ def _command(wanted: Wanted, task: str, names: Sequence[str]) -> str:
     return f"make them with python run.py {made} -m"
 
 
-def _common(shown: Sequence[Row], seeds: Sequence[int]) -> list[Unit]:
+def _common(shown: Sequence[Entry], seeds: Sequence[int]) -> list[Unit]:
     """Prompts and seeds that all rows have a video of, of the same text."""
-    shared = set.intersection(*(set(row.videos) for row in shown))
-    return sorted(unit for unit in shared if unit[1] in seeds and len({row.videos[unit].digest for row in shown}) == 1)
+    texts = pd.DataFrame({row.name: row.videos["text"].astype("str") for row in shown}).dropna()
+    return sorted(unit for unit in texts.index[texts.nunique(axis=1) == 1] if unit[1] in seeds)
 
 
-def _draw(wanted: Wanted, task: str, shown: Sequence[Row], common: Sequence[Unit]) -> Iterator[Group]:
+def _count(row: Entry, seeds: Sequence[int]) -> int:
+    """Videos that a row has of some seeds."""
+    return int(row.videos.index.isin(seeds, level="seed").sum())
+
+
+def _draw(wanted: Wanted, task: str, shown: Sequence[Entry], common: Sequence[Unit]) -> Iterator[Group]:
     """Groups in the order of the lot; a prompt that is drawn already, or whose videos differ in form, is passed over."""
     order = np.random.default_rng([wanted.draw, zlib.crc32(task.encode())]).permutation(len(common))
     found, odd = set[str](), ""
@@ -150,23 +156,23 @@ def _draw(wanted: Wanted, task: str, shown: Sequence[Row], common: Sequence[Unit
     raise ValueError(f"task {task}: {len(found)} prompts have videos of one form, groups={wanted.groups} are asked for: {odd}; {rule}")
 
 
-def _group(task: str, unit: Unit, shown: Sequence[Row]) -> Group | str:
+def _group(task: str, unit: Unit, shown: Sequence[Entry]) -> Group | str:
     """A group, or how its videos differ."""
-    videos = {row.name: row.videos[unit] for row in shown}
-    forms = {name: _form(_file(video)) for name, video in videos.items()}
+    videos = {row.name: _file(row, unit) for row in shown}
+    forms = {name: _form(path) for name, path in videos.items()}
     first, *rest = forms.items()
     for name, form in rest:
         if form != first[1]:
             return f"{unit[0]} is {first[1]} of {first[0]}, {form} of {name}"
     if first[1].codec != "h264":
-        raise ValueError(f"task {task}: {_file(videos[first[0]])} is {first[1].codec}; browsers play h264 alone everywhere")
-    return Group(task, *unit, _scenes(task, unit[0], videos), first[1], videos)
+        raise ValueError(f"task {task}: {videos[first[0]]} is {first[1].codec}; browsers play h264 alone everywhere")
+    return Group(task, *unit, _scenes(task, unit, shown), first[1], videos)
 
 
-def _file(video: Video) -> Path:
-    path = video.file("video")
-    if path is None or not path.is_file():
-        raise ValueError(f"{path or video.run.units}: the store's record names this video and it is not there; run its command again")
+def _file(row: Entry, unit: Unit) -> Path:
+    path = Path(str(row.videos["video"][unit]))
+    if not path.is_file():
+        raise ValueError(f"{path}: the store's record names this video and it is not there; run its command again")
     return path
 
 
@@ -180,26 +186,22 @@ def _form(path: Path) -> Form:
         raise ValueError(f"{path}: no video can be read ({error})") from None
 
 
-def _scenes(task: str, prompt: str, videos: dict[str, Video]) -> tuple[tuple[float, str], ...]:
+def _scenes(task: str, unit: Unit, shown: Sequence[Entry]) -> tuple[tuple[float, str], ...]:
     """Texts of the prompt and the seconds at which they begin, off the first video that still knows both."""
     reason = "no attempt names its prompt set"
-    for video in videos.values():
-        name = video.run.attempt(video.record.attempt).prompt_set
+    for row in shown:
+        video = row.videos.loc[unit]
+        name = row.start(video).prompt_set
         if not name or not (ROOT / name).is_file():
             reason = f"its prompt set {name} is gone" if name else reason
             continue
-        texts = next((one.scenes for one in load_prompts(ROOT / name) if one.id == prompt), ())
-        starts = _starts(video)
+        texts = next((one.scenes for one in load_prompts(ROOT / name) if one.id == unit[0]), ())
+        scenes = scenes_of(Path(str(video["trace"])))
+        starts = [BLOCK_S * block for block in range(len(scenes)) if block == 0 or scenes[block] != scenes[block - 1]]
         if texts and len(texts) == len(starts):
             return tuple(zip(starts, texts))
         reason = f"{name} has {len(texts)} scenes of it and the video {len(starts)}"
-    raise ValueError(f"task {task}: raters must see the text of {prompt}, but {reason}; put the file back, or make the runs anew")
-
-
-def _starts(video: Video) -> list[float]:
-    """Seconds at which scenes begin, off the trace."""
-    scenes = scenes_of(video.file("trace"))
-    return [BLOCK_S * block for block in range(len(scenes)) if block == 0 or scenes[block] != scenes[block - 1]]
+    raise ValueError(f"task {task}: raters must see the text of {unit[0]}, but {reason}; put the file back, or make the runs anew")
 
 
 def settings(words: str) -> list[str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from echo.refusals import nearest
 from eval.arguments import parse
-from eval.store.selection import left_out
+from eval.store.rows import left_out
 from eval.study.answers import KEEPABLE, RULES, counted, gather, key_beside, lines_of, read_key, tables_of, told, write_ratings
 from eval.study.choice import Choice, Wanted, choose, settings
 from eval.study.page import focus, free, write

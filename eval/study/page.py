@@ -22,7 +22,7 @@ import msgspec
 from av.bitstream import BitStreamFilterContext
 
 from eval import metrics, pages
-from eval.store.selection import Row
+from eval.store.rows import Entry
 from eval.study.choice import Choice, Group, Wanted
 from eval.study.files import VERSION, KeyGroup, KeyTask, KeyVideo, StudyKey
 from eval.tables.opinions import CRITERIA, POINTS
@@ -57,7 +57,7 @@ class Placed:
     """A group on the page; names: the random name of each row's video."""
 
     group: Group
-    names: dict[str, Row]
+    names: dict[str, Entry]
 
     @property
     def key(self) -> KeyGroup:
@@ -129,7 +129,7 @@ def _placed(choices: Sequence[Choice], folder: Path) -> tuple[dict[str, Placed],
             one = placed[secrets.token_hex(8)] = Placed(group, {secrets.token_hex(8): row for row in choice.rows})
             first: dict[str, str] = {}
             for name, row in one.names.items():
-                source = group.videos[row.name].file("video")
+                source = group.videos[row.name]
                 assert source is not None
                 strip(source, folder / f"{name}.mp4")
                 other = first.setdefault(hashlib.sha256((folder / f"{name}.mp4").read_bytes()).hexdigest(), row.name)

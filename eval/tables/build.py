@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,9 @@ from baselines.presets import CONF
 from echo.refusals import nearest
 from eval import metrics
 from eval.metrics import Column
-from eval.stats.statistics import Difference, Estimate, detectable, difference, estimate, holm, prime, ranks
-from eval.store.units import Values
-from eval.tables.blocks import Block, Entry, agree
-from eval.tables.grid import DECIMALS, Gap, Grid, TableCell, TableRow
+from eval.stats.statistics import Difference, Estimate, detectable, estimates, holm, less, ranks, tested
+from eval.store.rows import Comparable, Entry, agree, asked_of
+from eval.tables.grid import DECIMALS, TableCell, Gap, Grid, TableRow
 
 REFERENCES = ("echo", "longlive_echo")
 """Presets that the other rows are compared with; without any of them it is the first row."""
@@ -53,7 +52,7 @@ def look_of(experiment: str | None, rules: Sequence[str] = ()) -> Look:
     return Look(said.get("title", ""), tuple(said.get("columns", ())), (*rules, *said.get("rules", ())))
 
 
-def grid_of(block: Block, blocks: Sequence[Block], ordered: bool = True, look: Look | None = None) -> Grid:
+def grid_of(block: Comparable, blocks: Sequence[Comparable], ordered: bool = True, look: Look | None = None) -> Grid:
     """The table of a block.
 
     Args:
@@ -63,14 +62,12 @@ def grid_of(block: Block, blocks: Sequence[Block], ordered: bool = True, look: L
         look: what it shows.
     """
     entries = _in_sections([block.entries[key] for key in (block.entries if ordered else sorted(block.entries, key=_row_order(block)))])
-    asked = set().union(*(entry.asked for entry in entries))
+    asked = asked_of(entries)
     task, look = block.task.name, look or Look()
-    names = set().union(*(entry.metrics.names for entry in entries))
+    names = set().union(*(entry.metrics for entry in entries))
     columns = metrics.columns(task, names, look.rules, look.dimensions)
     references = _references(entries)
-    prime(_all_values(entries, references, columns))
-    parts = [None if entry.calibration else entry.section for entry in entries]
-    cells = [_column(entries, references, parts, column, len(asked)) for column in columns]
+    cells = _columns(entries, references, columns, len(asked))
     rows = [_row(entry, block, cells) for entry, cells in zip(entries, zip(*cells))]
     names_of = {id(entry): (row.name, row.section) for entry, row in zip(entries, rows)}
     pairs = [names_of.get(id(other), ("", "")) for other in references]
@@ -81,8 +78,8 @@ def grid_of(block: Block, blocks: Sequence[Block], ordered: bool = True, look: L
         backbones=tuple((backbones or {"none": "-"}).items()),
         scorer=_scorer(block),
         settings=_common(block, blocks),
-        prompts=len({prompt for prompt, _ in asked}),
-        seeds=len({seed for _, seed in asked}),
+        prompts=asked.unique("prompt").size,
+        seeds=asked.unique("seed").size,
         videos=len(asked),
         columns=columns,
         rows=tuple(dataclasses.replace(row, reference=name, reference_section=where) for row, (name, where) in zip(rows, pairs)),
@@ -128,15 +125,6 @@ def _aligned(row: TableRow, grid: Grid, columns: Sequence[Column]) -> TableRow:
     return dataclasses.replace(row, block=grid.title, cells=tuple(cells.get(column.dimension, nothing) for column in columns))
 
 
-def _all_values(entries: Sequence[Entry], references: Sequence[Entry | None], columns: Sequence[Column]) -> Iterator[Values]:
-    """Every score and every difference of a table."""
-    for column in columns:
-        for entry, other in zip(entries, references):
-            yield entry.values(column)
-            if other is not None:
-                yield entry.values(column).less(other.values(column))
-
-
 def _in_sections(entries: Sequence[Entry]) -> list[Entry]:
     """Backbones in the order of their first row, calibration last."""
     sections = list(dict.fromkeys(entry.section for entry in entries))
@@ -154,12 +142,19 @@ def _references(entries: Sequence[Entry]) -> list[Entry | None]:
     return [None if other is entry else other for entry, other in zip(entries, others)]
 
 
-def _column(
-    entries: Sequence[Entry], references: Sequence[Entry | None], parts: Sequence[str | None], column: Column, asked: int
-) -> list[TableCell]:
-    values = [entry.values(column) for entry in entries]
-    gaps = [None if other is None else difference(own, other.values(column)) for own, other in zip(values, references)]
-    return marked([estimate(own) for own in values], gaps, parts, asked, column.lower)
+def _columns(entries: Sequence[Entry], references: Sequence[Entry | None], columns: Sequence[Column], asked: int) -> list[list[TableCell]]:
+    """The cells of every column; every mean and every difference is estimated at once."""
+    places = {id(entry): place for place, entry in enumerate(entries)}
+    pairs = [None if other is None else places[id(other)] for other in references]
+    values = [[entry.values(column.metric) for entry in entries] for column in columns]
+    gaps = [[line[place][:0] if other is None else less(line[place], line[other]) for place, other in enumerate(pairs)] for line in values]
+    found = estimates([one for lines in zip(values, gaps) for line in lines for one in line])
+    parts, cells = [None if entry.calibration else entry.section for entry in entries], []
+    for place, column in enumerate(columns):
+        here = found[2 * place * len(entries) : 2 * (place + 1) * len(entries)]
+        differences = [None if gap is None else tested(gap) for gap in here[len(entries) :]]
+        cells.append(marked(here[: len(entries)], differences, parts, asked, column.lower))
+    return cells
 
 
 def marked(
@@ -187,7 +182,7 @@ def marked(
     return [TableCell(*cell) for cell in zip(means, few, places, corrected)]
 
 
-def _row_order(block: Block) -> Any:
+def _row_order(block: Comparable) -> Any:
     def order(key: tuple[str, str, str]) -> tuple[Any, ...]:
         settings = block.entries[key].settings
         return key[1], [(isinstance(v, str), v if isinstance(v, (int, float)) else 0, str(v)) for v in settings.values()]
@@ -195,7 +190,7 @@ def _row_order(block: Block) -> Any:
     return order
 
 
-def _common(block: Block, blocks: Sequence[Block]) -> str:
+def _common(block: Comparable, blocks: Sequence[Comparable]) -> str:
     """What all rows share and a reader would not expect: settings off their defaults, and which texts the prompts have."""
     first, *others = (entry.settings for entry in block.entries.values())
     shared = {key: value for key, value in first.items() if all(key in other and other[key] == value for other in others)}
@@ -206,7 +201,7 @@ def _common(block: Block, blocks: Sequence[Block]) -> str:
     return ", ".join(odd)
 
 
-def _scorer(block: Block) -> str:
+def _scorer(block: Comparable) -> str:
     """The scorer's label and, where it is made of several networks, which they are; random ones are never passed over."""
     weights = ((block.scorer.key or {}).get("scores") or {}).get("eval.weights")
     if not isinstance(weights, Mapping):
@@ -220,7 +215,7 @@ def _scorer(block: Block) -> str:
     return ", ".join(words)
 
 
-def _row(entry: Entry, block: Block, cells: Sequence[TableCell]) -> TableRow:
+def _row(entry: Entry, block: Comparable, cells: Sequence[TableCell]) -> TableRow:
     """A row's variant: settings of its method that differ between rows of its preset, other settings that differ between any rows."""
     method = entry.run.spec.method
     every = [other.settings for other in block.entries.values()]
@@ -231,8 +226,6 @@ def _row(entry: Entry, block: Block, cells: Sequence[TableCell]) -> TableRow:
         if len({repr(other.get(key)) for other in others}) > 1:
             words.append(f"{key.removeprefix('method.settings.')}={value}")
     weights = "" if entry.calibration else entry.weights
-    failed = sum(unit not in entry.metrics for unit in entry.failed)
-    unscored = sum(unit not in entry.metrics for unit in entry.unscored - entry.failed)
-    absent = len(entry.asked) - len(entry.metrics) - failed - unscored
-    row = TableRow(method.label, method.name, ", ".join(words), len(entry.metrics), tuple(cells), entry.section, weights)
-    return dataclasses.replace(row, failed=failed, absent=absent, unscored=unscored, runs=tuple(run.path.name for run in entry.runs))
+    done, failed, unscored, absent = (entry.count(status) for status in ("done", "failed", "unscored", "missing"))
+    row = TableRow(method.label, method.name, ", ".join(words), done, tuple(cells), entry.section, weights)
+    return dataclasses.replace(row, failed=failed, absent=absent, unscored=unscored, runs=tuple(run.place.run for run in entry.runs))

@@ -25,8 +25,8 @@ from pathlib import Path
 from echo.refusals import nearest_of
 from eval.arguments import answer, parse
 from eval.metrics import TASKS
+from eval.store.rows import Source, gather, sources
 from eval.tables import opinions, speed
-from eval.tables.blocks import Source, gather, sources
 from eval.tables.build import Look, grid_of, look_of, merged
 from eval.tables.grid import Grid
 from eval.tables.latex import as_latex

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +12,9 @@ import msgspec
 
 from eval.metrics import RULES, Column
 from eval.stats.statistics import ALPHA, LEVEL, POWER, RESAMPLES
+from eval.store.rows import Comparable, Entry, asked_of
 from eval.store.runs import flat
 from eval.tables import captions
-from eval.tables.blocks import Block, Entry
 from eval.tables.grid import Grid, TableRow
 
 STATISTICS = {
@@ -36,7 +36,7 @@ class MadeGrid:
     """A grid of one task and the block that it is made of."""
 
     grid: Grid
-    block: Block
+    block: Comparable
 
 
 def meta(name: str, title: str, made: Sequence[MadeGrid]) -> dict[str, Any]:
@@ -50,8 +50,7 @@ def meta(name: str, title: str, made: Sequence[MadeGrid]) -> dict[str, Any]:
     return {"v": 1, "table": name, "title": title, "statistics": STATISTICS, "blocks": [_block(one.grid, one.block) for one in made]}
 
 
-def _block(grid: Grid, block: Block) -> dict[str, Any]:
-    asked = set().union(*(entry.asked for entry in block.entries.values()))
+def _block(grid: Grid, block: Comparable) -> dict[str, Any]:
     return {
         "task": grid.task,
         "caption": captions.caption(grid),
@@ -62,7 +61,7 @@ def _block(grid: Grid, block: Block) -> dict[str, Any]:
         "backbones": {entry.section: _backbone(entry) for entry in block.entries.values() if not entry.calibration},
         "prompts": dict(sorted(block.prompts.items())),
         "prompts_digest": digest(sorted(block.prompts.items())),
-        "seeds": sorted({seed for _, seed in asked}),
+        "seeds": sorted(asked_of(block.entries.values()).unique("seed").tolist()),
         "videos_asked": grid.videos,
         "columns": columns(grid.columns),
         "rows": [_row(row) for row in grid.rows],
@@ -100,20 +99,9 @@ def _backbone(entry: Entry) -> dict[str, Any]:
 
 def commits(entries: Iterable[Entry]) -> dict[str, int]:
     """How many attempts, of those that numbers are of, were made by each commit; "-changed" where the code differed from it."""
-    counts: dict[str, int] = {}
-    for path, attempt in {pair for entry in entries for pair in entry.attempts}:
-        commit = _commit(f"{path}/attempts/{attempt}.json")
-        counts[commit] = counts.get(commit, 0) + 1
-    return dict(sorted(counts.items()))
-
-
-def _commit(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8") as file:
-            code = json.load(file).get("code") or {}
-    except (OSError, ValueError):
-        return "unknown"
-    return (code.get("commit") or "unknown") + ("-changed" if code.get("dirty") else "")
+    codes = [start.code for entry in entries for start in entry.starts()]
+    names = [(code.commit or "unknown") + ("-changed" if code.dirty else "") for code in codes]
+    return dict(sorted(Counter(names).items()))
 
 
 def digest(content: object) -> str:

@@ -20,8 +20,9 @@ from typing import TypeVar
 
 from echo.refusals import nearest, nearest_of
 from eval.arguments import parse
-from eval.store.compacted import scored
-from eval.store.runs import Asked, Run, runs, sweeps
+from eval.store.columns import finished
+from eval.store.rows import last_asked
+from eval.store.runs import Asked, Run, sweeps
 from jobs.store.claims import Claims
 from jobs.store.speeds import newest_units
 
@@ -104,20 +105,13 @@ def wishes(store: Path, experiment: str) -> list[tuple[Run, Asked]]:
             near = nearest_of(experiment, there) if there else "it has none at all"
             raise ValueError(f"experiment={experiment}: store {store} was never asked for it; {near}")
         return [wish for sweep in own for wish in sweep.wishes]
-    found = [(run, asked[-1]) for run in runs(store) if (asked := run.asked())]
-    newest = max((run.spec.key.epoch for run, _ in found), default=0)
-    return [(run, asked) for run, asked in found if run.spec.key.epoch == newest]
+    return last_asked(store)
 
 
 def look(run: Run, asked: Asked) -> tuple[Cell, dict[str, int], set[str], set[str]]:
     """Where the units of a wish stand; tries of those that failed, by unit; those that are missing; who is at the others."""
-    units = set(asked.units.values())
-    if asked.scores is None:
-        settled = run.settled(None)
-        done, failures = units & settled.done.keys(), settled.failures
-    else:
-        found = scored(run, asked.scores)
-        done, failures = units & set(found.units), found.failures
+    units, found = set(asked.units.values()), finished(run, asked.scores)
+    done, failures = units & set(found.units), found.failures
     open_units = units - done
     running = held(run, open_units) if open_units else {}
     failed = {unit: count for unit, count in failures.items() if unit in open_units - running.keys()}

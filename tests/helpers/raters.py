@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval import metrics
+from eval.store.rows import Entry, gather, sources
 from eval.tables import opinions
-from eval.tables.blocks import Entry, gather, sources
 from eval.tables.command import save
 from eval.tables.published import published
 
@@ -38,7 +38,7 @@ def simulate(name: str, store: Path) -> tuple[Path, str]:
         block, *_ = gather(source.wishes)
         scorers[block.scorer.label] = None
         entries = [entry for entry in block.entries.values() if not entry.calibration]
-        units = sorted(set.intersection(*(set(entry.metrics) for entry in entries)))
+        units = sorted(set.intersection(*(set(entry.asked.index[entry.asked["status"] == "done"]) for entry in entries)))
         first_seed = min((seed for _, seed in units), default=0)
         units = [unit for unit in units if unit[1] == first_seed][:VIDEOS]
         for criterion in opinions.CRITERIA:
@@ -59,10 +59,10 @@ def simulate(name: str, store: Path) -> tuple[Path, str]:
 
 def _points(entries: Sequence[Entry], units: Sequence[tuple[str, int]], task: str, criterion: str) -> NDArray[np.float64]:
     """Points that a rater without strictness or noise would give, [methods, videos]: 3.3, and 0.7 for each spread above the mean."""
-    names = set().union(*(entry.metrics.names for entry in entries))
+    names = set().union(*(entry.metrics for entry in entries))
     dimension = "imaging_quality" if criterion == "video_quality" else criterion
     metric = next(column.metric for column in metrics.columns(task, names) if column.dimension == dimension)
-    scores = np.array([[entry.metrics[unit].get(metric) or 0.0 for unit in units] for entry in entries], dtype=float)
+    scores = np.array([entry.values(metric).reindex(units).fillna(0.0) for entry in entries], dtype=float)
     return np.asarray(3.3 + 0.7 * (scores - scores.mean()) / (scores.std() or 1.0))
 
 

@@ -16,7 +16,7 @@ from eval.claims import ordering, verdicts
 from eval.claims import variants as reasons
 from eval.claims.verdicts import AGREE, DISAGREE, MISSING, UNSURE, Count, count, find, judge
 from eval.stats.statistics import Estimate
-from eval.store.selection import rows
+from eval.store.rows import newest
 from tests.helpers.stores import put
 
 PROMPTS = 8
@@ -40,7 +40,7 @@ def verdict_of(findings, first, second):
 
 def columns(store, table, task, metric):
     wanted = [c for c in claims() if (c.table, c.task, c.metric) == (table, task, metric)]
-    return find(wanted, {name: rows(store, name) for name in ("long60", "smooth", "hard", "recall")})
+    return find(wanted, {name: newest(store, name) for name in ("long60", "smooth", "hard", "recall")})
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_swapped_row_turns_the_verdict(tmp_path):
     """Echo falls behind; with one setting changed it is ahead; another setting changes nothing."""
     offsets = {"echo": -2.0, "infinity_rope": 0.0, "echo_pool_18": 2.0, "echo_recall_fused": -2.0, "echo_paper": 0.0}
     fill(tmp_path, "recall", offsets, "proxy.text_alignment")
-    there = {"recall": rows(tmp_path, "recall")}
+    there = {"recall": newest(tmp_path, "recall")}
     findings = find([c for c in claims() if c.table == "2" and c.metric == "text_alignment"], there)
     trials = {t.reason.variant: t.verdict for t in reasons.trials(findings, there)}
     assert trials == {"echo_pool_18": AGREE, "echo_recall_fused": DISAGREE, "echo_paper": UNSURE}
@@ -138,7 +138,7 @@ def test_variant_of_too_few_videos_is_marked(tmp_path):
     """Over the first two prompts the unswapped rows are undecided, so a variant of two prompts turns nothing."""
     fill(tmp_path, "recall", {"echo": -0.3, "infinity_rope": 0.0}, "proxy.text_alignment", noise=0.2)
     fill(tmp_path, "recall", {"echo_pool_18": -0.3}, "proxy.text_alignment", noise=0.2, prompts=2)
-    there = {"recall": rows(tmp_path, "recall")}
+    there = {"recall": newest(tmp_path, "recall")}
     findings = find([c for c in claims() if c.table == "2" and c.metric == "text_alignment"], there)
     (trial,) = reasons.trials(findings, there)
     assert (trial.finding.verdict, trial.verdict, trial.unswapped) == (DISAGREE, UNSURE, UNSURE) and trial.difference.prompts == 2

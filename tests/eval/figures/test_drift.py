@@ -6,13 +6,14 @@ import json
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from eval.figures import drift
 from eval.stats import curves, statistics
 from eval.stats.curves import curve
 from eval.stats.statistics import estimate
-from eval.store.selection import rows
+from eval.store.rows import newest
 from tests.helpers.stores import put
 
 BLOCKS = 40
@@ -24,12 +25,18 @@ def values(seed: int, prompts: int = 8, seeds: int = 2, length: int = BLOCKS) ->
     return {(f"p{p}", s): list(level[p] + generator.normal(0, 3, size=length)) for p in range(prompts) for s in range(seeds)}
 
 
+def table(series: dict) -> pd.DataFrame:
+    """Values by prompt and seed as `curve` takes them."""
+    blocks = {unit: pd.Series(blocks, dtype="float64") for unit, blocks in sorted(series.items())}
+    return pd.DataFrame(blocks).T
+
+
 @pytest.mark.parametrize(("draws", "allowed"), [(curves.RESAMPLES, 0.05), (statistics.RESAMPLES, 1e-12)])
 def test_one_block_is_what_the_tables_would_say(monkeypatch, draws, allowed):
     """A second path: `eval.stats.statistics` over the same values of each block; the same interval with as many draws."""
     monkeypatch.setattr(curves, "RESAMPLES", draws)
     series = values(0)
-    found = curve(series, 1)
+    found = curve(table(series), 1)
     for block in (0, 7, BLOCKS - 1):
         one = estimate({unit: blocks[block] for unit, blocks in series.items()})
         assert found.mean[block] == pytest.approx(one.mean)
@@ -39,7 +46,7 @@ def test_one_block_is_what_the_tables_would_say(monkeypatch, draws, allowed):
 
 def test_moving_mean_is_the_plain_one():
     series = values(1)
-    found = curve(series, 5)
+    found = curve(table(series), 5)
     array = np.array(list(series.values()))
     plain = np.array([array[:, max(0, t - 2) : t + 3].mean() for t in range(BLOCKS)])
     error = np.abs(found.mean - plain)
@@ -48,19 +55,19 @@ def test_moving_mean_is_the_plain_one():
 
 def test_what_is_not_known_is_left_out_and_not_zero():
     series = {("a", 0): [1.0, None, None, 4.0], ("b", 0): [3.0, 5.0, None]}
-    found = curve(series, 1)
+    found = curve(table(series), 1)
     assert found.mean[:2].tolist() == [2.0, 5.0] and np.isnan(found.mean[2]) and found.mean[3] == 4.0
     assert np.isnan(found.half_width[2]) and found.half_width[0] > 0
 
 
 def test_one_prompt_leaves_the_band_unknown():
-    assert np.isnan(curve({("a", 0): [1.0, 2.0], ("a", 1): [2.0, 2.0]}, 1).half_width).all()
+    assert np.isnan(curve(table({("a", 0): [1.0, 2.0], ("a", 1): [2.0, 2.0]}), 1).half_width).all()
 
 
 @pytest.mark.parametrize("window", [0, 2])
 def test_even_windows_are_refused(window):
     with pytest.raises(ValueError, match=f"window={window}: an odd number of blocks, nearest is {window + 1}"):
-        curve({("a", 0): [1.0]}, window)
+        curve(table({("a", 0): [1.0]}), window)
 
 
 def fill(store, preset: str, right: float, **more) -> None:
@@ -76,7 +83,7 @@ def test_curves_of_a_store(tmp_path, capsys):
     fill(tmp_path, "self_forcing", 0.25), fill(tmp_path, "echo", 0.75), fill(tmp_path, "render_truth", 1.1, weights=None)
     fill(tmp_path, "longlive", 0.5, backbone="tiny_long")
     put(tmp_path, "long120", "memrope", {"p0": {"m": 1.0}})
-    found, without = drift.drifts(rows(tmp_path, "long120"), 1)
+    found, without = drift.drifts(newest(tmp_path, "long120"), 1)
     assert without == ["tiny/memrope"]
     assert [one.row.preset for one in found] == ["render_truth", "echo", "longlive", "self_forcing"]
     assert {one.label for one in found} >= {"Echo", "Longlive\n(tiny_long)"}

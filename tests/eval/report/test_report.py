@@ -198,11 +198,11 @@ def test_provenance_of_every_run(folder):
 
 def test_drift_is_that_of_the_figure(folder):
     from eval.figures.drift import drifts
-    from eval.store.selection import rows
+    from eval.store.rows import newest
 
     root, out = folder
     _, lines = taken(out / "drift" / "smooth.js")
-    found = {drift.row.preset: drift for drift in drifts(rows(root, "smooth"), 9)[0]}
+    found = {drift.row.preset: drift for drift in drifts(newest(root, "smooth"), 9)[0]}
     (part,) = data(out)["parts"]
     for line in lines:
         curve = found[part["methods"][line["method"]]["id"].removeprefix("tiny/")].curves["quality"]

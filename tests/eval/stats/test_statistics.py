@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from eval.audit.coverage import coverage, normal, opinion_coverage
-from eval.stats.statistics import Estimate, detectable, difference, estimate, holm, ranks
+from eval.stats.statistics import Estimate, by_unit, detectable, difference, estimate, estimates, holm, less, ranks
 
 
 def values_of(array_PS: np.ndarray) -> dict[tuple[str, int], float]:
@@ -109,3 +109,23 @@ def test_detectable_difference_needs_a_spread():
     assert detectable(Estimate(1.0, None, 4, 1, 4), 3) is None and detectable(Estimate(1.0, 0.0, 4, 2, 2), 3) == 0
     few, many = (detectable(Estimate(0.0, 1.0, 8, 8, 1), rows) for rows in (1, 10))
     assert 1.0 < few < many
+
+
+def drawn(seed: int, prompts: int = 7, seeds: int = 4, holes: float = 0.2) -> dict[tuple[str, int], float]:
+    """Scores by prompt and seed, some of which are not there."""
+    rng = np.random.default_rng(seed)
+    units = [(f"p{index}", number) for index in range(prompts) for number in range(seeds)]
+    return {unit: float(rng.normal(50, 10)) for unit in units if rng.random() > holes}
+
+
+def test_estimates_together_are_those_one_by_one():
+    many = [drawn(seed, prompts=5 + seed % 3) for seed in range(40)] + [{}]
+    assert estimates([by_unit(values) for values in many]) == [estimate(values) for values in many]
+
+
+def test_differences_are_over_what_both_have():
+    some, other = drawn(1), drawn(2)
+    shared = {unit: some[unit] - other[unit] for unit in some if unit in other}
+    assert shared and difference(some, other).estimate == estimate(shared) and difference(some, some).estimate.mean == 0
+    assert less(by_unit(some), by_unit(other)).to_dict() == shared and difference({}, {}) is None
+    assert difference({("a", 0): 1.0}, {("b", 0): 1.0}) is None

@@ -16,8 +16,8 @@ from echo.scene import Prompt
 from eval import metrics
 from eval.protocol import TASKS
 from eval.store.records import Provenance
+from eval.store.rows import gather, sources
 from eval.tables import command
-from eval.tables.blocks import gather, sources
 from eval.tables.build import grid_of
 from eval.tables.grid import TableCell, TableRow
 from eval.tables.latex import as_latex, document, escape
