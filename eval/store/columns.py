@@ -105,7 +105,7 @@ def _typed(names: tuple[str, ...], scores: str) -> msgspec.json.Decoder[Any]:
     renamed = {f"m{place}": name for place, name in enumerate(names)}
     numbers = msgspec.defstruct("Numbers", fields, rename=renamed, forbid_unknown_fields=True, gc=False)
     kept: list[tuple[str, Any] | tuple[str, Any, Any]] = [("unit", str), ("t", float), ("metrics", numbers)]
-    kept += [("status", Literal["ok"]), ("scores", Literal[scores]), ("v", Version, 1)]  # type: ignore[valid-type]
+    kept += [("status", Literal["ok"]), ("scores", Literal[scores]), ("v", Version, 1)]
     return msgspec.json.Decoder(msgspec.defstruct("Line", kept, gc=False))
 
 

@@ -16,7 +16,7 @@ from eval import metrics
 from eval.metrics import Column
 from eval.stats.statistics import Difference, Estimate, detectable, estimates, holm, less, ranks, tested
 from eval.store.rows import Comparable, Entry, agree, asked_of
-from eval.tables.grid import DECIMALS, TableCell, Gap, Grid, TableRow
+from eval.tables.grid import DECIMALS, Gap, Grid, TableCell, TableRow
 
 REFERENCES = ("echo", "longlive_echo")
 """Presets that the other rows are compared with; without any of them it is the first row."""

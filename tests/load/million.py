@@ -19,10 +19,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from echo.files import ROOT, digest
 from eval.arguments import answer, parse
 from eval.protocol import TASKS
 from eval.store.origin import origin
+from eval.store.records import (
+    AskedFile,
+    CodeState,
+    Provenance,
+    RunKey,
+    Scorer,
+    Spec,
+    SweepEntry,
+    SweepFile,
+    Titled,
+    UnitRecord,
+    encoded,
+)  # fmt: skip
+from eval.store.runs import Run, RunPlace
 
 METHODS = tuple(f"method{index}" for index in range(9)) + ("echo",)
 METRICS = (
@@ -51,42 +67,40 @@ def write(store: Path, records: int, prompts: int) -> int:
     ids = {f"prompt-{index:04d}": digest(index) for index in range(prompts)}
     rng = random.Random(0)
     for task in TASKS:
-        wishes = []
-        for method in METHODS:
-            wishes += [_run(store, task, method, seed, ids, rng) for seed in range(seeds)]
-        content = {"v": 1, "experiment": None, "task": task, "runs": wishes}
-        (store / "sweeps").mkdir(exist_ok=True)
-        (store / "sweeps" / f"{task}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+        wishes = [_run(store, task, method, seed, ids, rng) for method in METHODS for seed in range(seeds)]
+        _keep(store / "sweeps" / f"{task}.json", SweepFile(None, task, wishes))
     return seeds * len(TASKS) * len(METHODS) * prompts
 
 
-def _run(store: Path, task: str, method: str, seed: int, ids: dict[str, str], rng: random.Random) -> dict[str, Any]:
+def _run(store: Path, task: str, method: str, seed: int, ids: dict[str, str], rng: random.Random) -> SweepEntry:
     """One run of one seed; what a sweep keeps of it."""
     pixels = {"seed": seed, "method.settings": {"name": method}, "backbone.weights": "0" * 32, "duration_scale": 1.0, "task": task}
-    key = {"epoch": 1, "kernel": "sdpa cpu", "pixels": pixels}
-    run = digest(key)
-    folder = store / "runs" / "made_up" / task / method / f"seed={seed}" / run
-    for name in ("records", "asked", "attempts"):
-        (folder / name).mkdir(parents=True)
-    names = {"backbone": {"name": "made_up", "label": "made up"}, "method": {"name": method, "label": method}}
-    (folder / "run.json").write_text(json.dumps({"v": 1, "run": run, "key": key, "seed": seed, **names}), encoding="utf-8")
-    units = {prompt: digest([run, prompt]) for prompt in ids}
-    scorer = {"name": "made_up", "label": "made up", "key": {}}
-    wish = {"scores": SCORES, "scorer": scorer, "task": {"name": task, "label": task}, "units": units, "prompts": ids}
-    (folder / "asked" / f"{seed:020d}-0.json").write_text(json.dumps({"v": 1, **wish}), encoding="utf-8")
+    key = RunKey(1, "sdpa cpu", pixels)
+    run = Run(store, RunPlace("made_up", task, method, seed, digest(msgspec.to_builtins(key))))
+    _keep(run.path / "run.json", Spec(run.place.run, key, Titled("made_up", "made up"), Titled(method, method), seed))
+    units = {prompt: digest([run.place.run, prompt]) for prompt in ids}
+    scorer, wanted = Scorer("made_up", "made up", {}), Titled(task, task)
+    wish = AskedFile(scores=SCORES, scorer=scorer, task=wanted, units=units, prompts=ids)
+    _keep(run.path / "asked" / f"{seed:020d}-0.json", wish)
     attempt, level, lines = f"{seed:020d}-00000000", METHODS.index(method), []
     for time_s, (prompt, unit) in enumerate(units.items()):
-        metrics = {name: round(50 + level + rng.gauss(0, 10), 6) for name in METRICS}
-        files = {"video": f"{prompt}.mp4", "trace": f"{prompt}.trace.jsonl", "scores": f"{prompt}.json"}
-        record = {
-            "v": 2, "unit": unit, "run": run, "scores": SCORES, "attempt": attempt, "prompt": prompt, "seed": seed, "status": "ok",
-            "t": 1.7e9 + time_s, "host": "node", "device": "card", "metrics": metrics, "flags": [], "latents_sha256": unit * 3,
-            "blocks": 80, "files": files, "fps": 20.0, "fps_dit": 21.0, "generate_s": 48.0, "decode_s": 2.0, "score_s": 1.0, "dur_s": 49.0,
-        }  # fmt: skip
-        lines.append(json.dumps(record))
-    (folder / "attempts" / f"{attempt}.json").write_text(json.dumps({"code": {"commit": "made up", "dirty": False}}), encoding="utf-8")
-    (folder / "records" / f"{attempt}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return {"path": folder.relative_to(store / "runs").as_posix(), **wish}
+        metrics: dict[str, float | None] = {name: round(50 + level + rng.gauss(0, 10), 6) for name in METRICS}
+        record = UnitRecord(
+            unit=unit, run=run.place.run, scores=SCORES, attempt=attempt, prompt=prompt, seed=seed, status="ok", t=1.7e9 + time_s, v=2,
+            host="node", device="card", metrics=metrics, latents_sha256=unit * 3, blocks=80, fps=20.0, fps_dit=21.0, generate_s=48.0,
+            files={"video": f"{prompt}.mp4", "trace": f"{prompt}.trace.jsonl", "scores": f"{prompt}.json"}, decode_s=2.0, score_s=1.0,
+            dur_s=49.0,
+        )  # fmt: skip
+        lines.append(encoded(record))
+    _keep(run.path / "attempts" / f"{attempt}.json", Provenance(code=CodeState("made up")))
+    (run.path / "records").mkdir()
+    (run.path / "records" / f"{attempt}.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    return SweepEntry(path=str(run.place), **msgspec.structs.asdict(wish))
+
+
+def _keep(path: Path, content: msgspec.Struct) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded(content))
 
 
 def tables_of(store: Path) -> tuple[dict[str, float], dict[str, bytes]]:
