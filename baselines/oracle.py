@@ -17,7 +17,7 @@ from echo.geometry import Geometry
 from echo.memory.anchors import Rolling, anchors
 from echo.refusals import multiple_of, within
 from echo.routing import Routing
-from echo.scene import SceneStart, Transition
+from echo.scene import Transition, chain_head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Oracle(Policy):
     rolling: Rolling = Rolling.ping_pong
 
     def plan(self, step: Step) -> Plan:
-        geometry, head = step.geometry, _head(step.starts, step.scene)
+        geometry, head = step.geometry, chain_head(step.starts, step.scene)
         begun, size = step.starts[head].block, geometry.frames_per_block
         own, shown = range(begun * size, step.first_frame), self.showing(step)
         remembered = [] if shown == head else self.album(step, shown)
@@ -50,9 +50,9 @@ class Oracle(Policy):
 
     def showing(self, step: Step) -> int:
         """First showing of the running scene: the head of its smooth chain, or what that recalls, or what that recalls in turn."""
-        scene = head = _head(step.starts, step.scene)
+        scene = head = chain_head(step.starts, step.scene)
         while step.starts[scene].transition is Transition.recall and (recalls := step.starts[scene].recalls) is not None:
-            scene = _head(step.starts, recalls)
+            scene = chain_head(step.starts, recalls)
         return scene if scene >= head - self.routing.pool_scenes else head
 
     def album(self, step: Step, scene: int) -> list[int]:
@@ -69,7 +69,7 @@ class Oracle(Policy):
         after = step.first_frame + size
         kept: set[Source] = {*range(max(0, after - step.geometry.context_frames), after)}
         last = range(max(0, step.scene - self.routing.pool_scenes), step.scene + 1)
-        for scene in {*last, _head(step.starts, step.scene), self.showing(step)}:
+        for scene in {*last, chain_head(step.starts, step.scene), self.showing(step)}:
             first = step.starts[scene].block * size
             kept |= {*range(first, min(after, first + self.memory_frames))}
         return frozenset(kept)
@@ -83,10 +83,3 @@ class Oracle(Policy):
         size = geometry.frames_per_block
         within("memory_frames (a block of recent frames beside them)", self.memory_frames, size, geometry.context_frames - size)
         multiple_of(size, memory_frames=self.memory_frames)
-
-
-def _head(starts: tuple[SceneStart, ...], scene: int) -> int:
-    """The scene in which the smooth chain of `scene` began."""
-    while starts[scene].transition is Transition.smooth:
-        scene -= 1
-    return scene

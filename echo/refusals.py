@@ -31,6 +31,13 @@ def suggestion(word: str, choices: Iterable[str]) -> str:
     return f"nearest is {close[0]}" if close else "valid: " + ", ".join(known)
 
 
+def one_of(what: str, value: object, choices: Iterable[object]) -> None:
+    """Raises ValueError for a value that is none of the choices; `what` names the setting and the value."""
+    names = [str(choice) for choice in choices]
+    if str(value) not in names:
+        raise ValueError(f"{what}: one of {', '.join(names)}; nearest is {nearest(value, names)}")
+
+
 def within(name: str, value: float, low: float, high: float) -> None:
     """Raises ValueError for a setting outside low..high or not finite, naming the nearest one inside."""
     if low <= value <= high and math.isfinite(value):

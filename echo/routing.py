@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from echo.refusals import within
-from echo.scene import SceneStart, Transition
+from echo.scene import SceneStart, Transition, chain_head
 
 Vector = Sequence[float]
 Embed = Callable[[list[str]], list[list[float]]]
@@ -187,9 +187,7 @@ def automatic(texts: Sequence[str], starts: Sequence[SceneStart], settings: Rout
     starts: of the scenes shown, one fewer than texts.
     """
     similarity = similarities(texts, len(starts), replace(settings, feature=Feature.prompt, causal=True), embed)
-    head = len(starts) - 1
-    while starts[head].transition is Transition.smooth:
-        head -= 1
+    head = chain_head(starts, len(starts) - 1)
     running, pool = max(similarity[head:]), range(oldest(len(starts), settings), head)
     best = max(pool, key=similarity.__getitem__, default=None)
     if best is not None and similarity[best] > running:

@@ -181,6 +181,13 @@ class SceneStart:
     jump: int = 0
 
 
+def chain_head(starts: Sequence[SceneStart], scene: int) -> int:
+    """The scene in which the smooth chain of `scene` began; itself where it was not entered smoothly."""
+    while starts[scene].transition is Transition.smooth:
+        scene -= 1
+    return scene
+
+
 @dataclass(frozen=True)
 class Script:
     """All scene starts of a rollout and its length. Prompts with equal scripts can share a batch."""

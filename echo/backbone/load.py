@@ -21,6 +21,7 @@ from echo.backbone.text import WordEncoder
 from echo.backbone.wan import WanConfig, WanModel
 from echo.files import ROOT, replacing
 from echo.geometry import Geometry
+from echo.refusals import one_of
 from echo.sampler import Schedule, schedule
 
 """Relative weight paths start at the project, wherever the command runs."""
@@ -96,8 +97,7 @@ def save(
 def load(config: BackboneConfig, device: torch.device | str = "cpu") -> Backbone:
     """Load a backbone. Raises ValueError for a missing or foreign file, additions that do not fit, or an unknown dtype."""
     path = ROOT / config.weights
-    if config.dtype not in DTYPES:
-        raise ValueError(f"dtype {config.dtype!r}: one of {', '.join(DTYPES)}")
+    one_of(f"dtype {config.dtype!r}", config.dtype, DTYPES)
     if not path.is_file():
         raise ValueError(
             f"no weights at {path}; `python -m jobs.train.self_rollout` makes them (docs/embedded.md), the repository ships them"

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from echo.backbone.layout import Layout, fill, module_shapes, open_layout
 from echo.backbone.sizes import SMALL_CODECS, TaehvSizes
 from echo.backbone.vae import same_shape
+from echo.refusals import one_of
 
 LIMIT = 3.0
 """Latents are bent below this size before the first convolution."""
@@ -94,8 +95,7 @@ class TaehvCodec:
     @classmethod
     def random(cls, size: str = "native", *, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu") -> TaehvCodec:
         """A codec with random weights, always the same ones: "tiny" for tests, "native" of the published size."""
-        if size not in SMALL_CODECS:
-            raise ValueError(f"random codec {size!r}: one of {', '.join(SMALL_CODECS)}")
+        one_of(f"random codec {size!r}", size, SMALL_CODECS)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
             decoder = TaehvDecoder(SMALL_CODECS[size])

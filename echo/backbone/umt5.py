@@ -32,6 +32,7 @@ from echo.backbone.layout import Layout, module_shapes, open_layout
 from echo.backbone.load import DTYPES
 from echo.backbone.sizes import RANDOM_TEXT, TextSizes
 from echo.files import replacing
+from echo.refusals import one_of
 
 TEXT_LEN = 512
 """Tokens that Wan's networks were trained with, the end token among them."""
@@ -94,8 +95,7 @@ class Umt5Text:
         text_dim: int, text_len: int = TEXT_LEN,
     ) -> None:  # fmt: skip
         """`build` makes the encoder when it is first needed; `identity` stands for its weights in the names of the rows."""
-        if dtype not in DTYPES:
-            raise ValueError(f"text encoder in {dtype!r}: one of {', '.join(DTYPES)}")
+        one_of(f"text encoder in {dtype!r}", dtype, DTYPES)
         self.text_len, self.text_dim, self.dtype = text_len, text_dim, DTYPES[dtype]
         self._build, self._tokenize, self._identity, self._cache = build, tokenize, identity, cache
         self._device = torch.device(device)
@@ -134,8 +134,7 @@ class Umt5Text:
         "tiny" has two layers of `text_dim` (32). "native" has XXL's widths, so that its rows are as wide as real ones and
         a layer costs what a real one costs, but two layers of 24 and 4096 tokens: 0.8 GB in bfloat16, not 11.
         """
-        if size not in RANDOM_TEXT:
-            raise ValueError(f"random text encoder {size!r}: one of {', '.join(RANDOM_TEXT)}")
+        one_of(f"random text encoder {size!r}", size, RANDOM_TEXT)
         sizes = replace(RANDOM_TEXT[size], width=text_dim or RANDOM_TEXT[size].width)
 
         def build() -> nn.Module:

@@ -18,6 +18,7 @@ from echo.backbone.extras import need
 from echo.backbone.headers import Shape
 from echo.backbone.layout import Layout, fill, module_shapes, open_layout
 from echo.backbone.sizes import CODECS, CodecSizes
+from echo.refusals import one_of
 
 LATENT_MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503,
@@ -80,8 +81,7 @@ class WanCodec:
     @classmethod
     def random(cls, size: str, *, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu") -> WanCodec:
         """A codec with random weights, always the same ones: "tiny" for tests, "native" of the true size."""
-        if size not in CODECS:
-            raise ValueError(f"random codec {size!r}: one of {', '.join(CODECS)}")
+        one_of(f"random codec {size!r}", size, CODECS)
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(0)
             decoder, entry = _parts(CODECS[size], meta=False)

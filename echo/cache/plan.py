@@ -10,7 +10,7 @@ from typing import Any
 
 from echo.cache.kinds import Kind, Source
 from echo.geometry import Geometry
-from echo.scene import SceneStart, Transition
+from echo.scene import SceneStart, chain_head
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +107,7 @@ class Step:
     @property
     def chain_head(self) -> int:
         """First scene of the running chain of smooth transitions; the running scene where it was not entered so."""
-        scene = self.scene
-        while self.starts[scene].transition is Transition.smooth:
-            scene -= 1
-        return scene
+        return chain_head(self.starts, self.scene)
 
     def positions(self, first: int) -> tuple[int, ...]:
         """Consecutive temporal indices of a block from `first` on."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from echo.backbone.extras import version_of
 from echo.files import file_digest
-from echo.refusals import nearest
+from echo.refusals import one_of
 from eval.vbench.measure import RULE, FrameLayout, NetworkQuery
 from eval.vbench.networks import catalogue, interface, packages
 from eval.vbench.records import Record, RecordKey, RecordStore, Units
@@ -73,8 +73,7 @@ class Wish:
             ("clip_dtype", (self.clip_dtype,), ("fp32", "fp16")),
         ):
             for value in values:
-                if value not in choices:
-                    raise ValueError(f"{name}={value}: one of {', '.join(choices)}; nearest is {nearest(value, choices)}")
+                one_of(f"{name}={value}", value, choices)
         if not self.dimensions:
             raise ValueError(f"dimensions=: at least one of {', '.join(DIMENSIONS)}")
 

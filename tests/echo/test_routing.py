@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from echo import routing
+from echo.cache.policy import script_of
 from echo.routing import Feature, RecallJump, Router, Routing
 from echo.scene import Prompt, TagMeaning, Transition
 from tests.helpers.policies import make
@@ -69,11 +70,11 @@ def test_common_words_are_dropped() -> None:
 
 def test_scripts_of_a_story() -> None:
     prompt = Prompt("s", STORY, (10.0,) * 6, ("", "#", "#", "@", "@", "@"), TagMeaning.enter)
-    script = routing.script_of(prompt, make("echo", routing__feature="idf"))
+    script = script_of(prompt, make("echo", routing__feature="idf"))
     assert [s.block for s in script.starts] == [0, 13, 27, 40, 53, 67] and script.blocks == 80
     assert [s.recalls for s in script.starts] == [None, None, None, 0, 1, 2]
     assert [s.jump for s in script.starts[:3]] == [0, 45, 45] and all(0 <= s.jump <= 6 for s in script.starts[3:])
-    plain = routing.script_of(prompt, make("infinity_rope"))
+    plain = script_of(prompt, make("infinity_rope"))
     assert [s.transition for s in plain.starts[1:]] == [Transition.hard] * 2 + [Transition.recall] * 3
     assert all(s.recalls is None and s.jump == 0 for s in plain.starts)
 
@@ -83,7 +84,7 @@ def test_the_threshold_router_ignores_tags() -> None:
         return [[float("meadow" in text), float("cavern" in text), float("desert" in text)] for text in texts]
 
     prompt = Prompt("s", STORY, (10.0,) * 6, ("",) * 6)
-    script = routing.script_of(prompt, make("echo_paper", routing__router=Router.thresholds.value), embed)
+    script = script_of(prompt, make("echo_paper", routing__router=Router.thresholds.value), embed)
     assert [s.transition for s in script.starts[1:]] == [Transition.hard] * 2 + [Transition.recall] * 3
     assert [s.jump for s in script.starts] == [0, 45, 45, 30, 30, 30]
 
@@ -91,4 +92,4 @@ def test_the_threshold_router_ignores_tags() -> None:
 def test_a_feature_that_needs_an_encoder_says_so() -> None:
     prompt = Prompt("s", STORY, (10.0,) * 6, ("", "#", "#", "@", "@", "@"), TagMeaning.enter)
     with pytest.raises(ValueError, match="nearest that does not is 'idf'"):
-        routing.script_of(prompt, make("echo_official"))
+        script_of(prompt, make("echo_official"))

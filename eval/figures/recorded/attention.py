@@ -30,7 +30,7 @@ from echo.memory.settings import EchoSettings
 from echo.memory.state import EchoMemory
 from echo.policy import settings_of
 from echo.recording import Recorder
-from echo.refusals import nearest
+from echo.refusals import one_of
 from echo.scene import Prompt
 
 RULES = {
@@ -74,8 +74,7 @@ class LaterAttention:
 
     def __post_init__(self) -> None:
         for name, value, known in (("truth", self.kind, tuple(KINDS)), ("recent", self.recent, RECENT)):
-            if value not in known:
-                raise ValueError(f"{name}={value}: one of {', '.join(known)}; nearest is {nearest(value, known)}")
+            one_of(f"{name}={value}", value, known)
         most = 4 if self.kind == "window" else 99
         if not 1 <= self.ahead <= most:
             raise ValueError(f"ahead={self.ahead}: 1..{most} blocks with truth={self.kind}; nearest is {min(max(self.ahead, 1), most)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from echo.refusals import nearest
+from echo.refusals import one_of
 
 CLASSES: Final = MappingProxyType(
     {
@@ -28,8 +28,7 @@ CLASSES: Final = MappingProxyType(
 
 def network_class(name: str) -> Any:
     """The class of a network, imported now. Raises ValueError for an unknown name, or naming the package that is missing."""
-    if name not in CLASSES:
-        raise ValueError(f"network {name!r}: one of {', '.join(CLASSES)}; nearest is {nearest(name, CLASSES)}")
+    one_of(f"network {name!r}", name, CLASSES)
     module, cls = CLASSES[name]
     return getattr(import_module(module), cls)
 
