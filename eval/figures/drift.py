@@ -61,18 +61,18 @@ class Drift:
         return end, whole
 
 
-def drifts(found: Sequence[Entry], window: int) -> tuple[list[Drift], list[str]]:
+def drifts(rows: Sequence[Entry], window: int) -> tuple[list[Drift], list[str]]:
     """Curves of all rows whose scores have readings of blocks, the best at the end first, and the names of the others."""
-    kept, without = [], []
-    for row in found:
+    drawn, without = [], []
+    for row in rows:
         read = readings(row)
         if read.empty:
             without.append(row.name)
             continue
         values = {name: (factor * read.get(name, np.nan * read.iloc[:, 0])).unstack("block") for name, (_, factor) in READINGS.items()}
-        kept.append(Drift(row, {name: curve(blocks, window) for name, blocks in values.items()}))
-    kept.sort(key=lambda drift: drift.row.name)
-    return sorted(kept, key=lambda drift: drift.rank, reverse=True), without
+        drawn.append(Drift(row, {name: curve(blocks, window) for name, blocks in values.items()}))
+    drawn.sort(key=lambda drift: drift.row.name)
+    return sorted(drawn, key=lambda drift: drift.rank, reverse=True), without
 
 
 def borders(found: Sequence[Drift]) -> list[float]:
@@ -81,7 +81,7 @@ def borders(found: Sequence[Drift]) -> list[float]:
     return [start / FPS for start, _ in spans[1:]]
 
 
-def as_json(found: Sequence[Drift], task: str, window: int) -> dict[str, Any]:
+def as_json(found: Sequence[Drift], task: str, window: int) -> dict[str, object]:
     """Everything that the figure shows, in plain values; null where nothing was measured."""
     lines = []
     for drift in found:
@@ -158,8 +158,8 @@ def summary(found: Sequence[Drift]) -> list[str]:
     lines = []
     for drift in found:
         for name, one in drift.curves.items():
-            told = [f"{second:g} s {one.mean[block]:.1f} ± {one.half_width[block]:.1f}" for second, block in blocks.items()]
-            lines.append(f"{drift.row.name:36} {name:14} " + "   ".join(told))
+            numbers = [f"{second:g} s {one.mean[block]:.1f} ± {one.half_width[block]:.1f}" for second, block in blocks.items()]
+            lines.append(f"{drift.row.name:36} {name:14} " + "   ".join(numbers))
     return lines
 
 

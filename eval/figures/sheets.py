@@ -15,7 +15,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from echo.files import ROOT
 from echo.refusals import nearest_of
@@ -55,7 +54,7 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class Shot:
+class SheetVideo:
     """A video, the seconds at which its scenes begin (the first left out) and how long it is."""
 
     path: Path
@@ -64,19 +63,19 @@ class Shot:
 
 
 @dataclass
-class Row:
+class SheetRow:
     """A method's videos of one task and seed by prompt id; `prompt_set` is the file that their prompts came from."""
 
     label: str
     preset: str = ""
     backbone: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
-    videos: dict[str, Shot] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
+    videos: dict[str, SheetVideo] = field(default_factory=dict)
     prompt_set: str = ""
     calibration: bool = False
 
 
-def rows_of(store: Path, task: str, seed: int) -> list[Row]:
+def rows_of(store: Path, task: str, seed: int) -> list[SheetRow]:
     """Every preset and its settings that have videos, of the newest rows that may be compared (`eval.store.rows`).
 
     Raises:
@@ -89,31 +88,31 @@ def rows_of(store: Path, task: str, seed: int) -> list[Row]:
     return rows
 
 
-def arrange(rows: Sequence[Row], methods: Sequence[str]) -> list[Row]:
+def arrange(rows: Sequence[SheetRow], methods: Sequence[str]) -> list[SheetRow]:
     """The rows of the presets named, in that order, else all by name; labels that tell them apart.
 
     Rendered rows stand last, and once: they are the same beside any backbone.
     """
-    there = sorted({row.preset for row in rows})
-    order = list(methods) or [name for name in there if name not in LAST] + [name for name in LAST if name in there]
+    presets = sorted({row.preset for row in rows})
+    order = list(methods) or [name for name in presets if name not in LAST] + [name for name in LAST if name in presets]
     usual = {row.preset for row in rows if row.backbone == USUAL}
-    found = [row for row in rows if row.preset in order and not (row.calibration and row.backbone != USUAL and row.preset in usual)]
-    found.sort(key=lambda row: (row.calibration, order.index(row.preset), row.backbone))
-    return [replace(row, label=_label(row, found)) for row in found]
+    chosen = [row for row in rows if row.preset in order and not (row.calibration and row.backbone != USUAL and row.preset in usual)]
+    chosen.sort(key=lambda row: (row.calibration, order.index(row.preset), row.backbone))
+    return [replace(row, label=_label(row, chosen)) for row in chosen]
 
 
-def _row(entry: Entry) -> Row:
+def _row(entry: Entry) -> SheetRow:
     """What a row of the store has to show of one seed."""
     prompt_set = next((start.prompt_set for run in entry.runs for start in reversed(run.attempts().values()) if start.prompt_set), "")
-    row = Row(entry.label, entry.preset, entry.backbone, entry.settings, {}, prompt_set, entry.calibration)
+    row = SheetRow(entry.label, entry.preset, entry.backbone, entry.settings, {}, prompt_set, entry.calibration)
     for (prompt, _), video in entry.videos.iterrows():
         scenes = scenes_of(Path(video["trace"]))
         borders = [BLOCK_S * block for block in range(1, len(scenes)) if scenes[block] != scenes[block - 1]]
-        row.videos[prompt] = Shot(Path(video["video"]), borders, BLOCK_S * len(scenes))
+        row.videos[prompt] = SheetVideo(Path(video["video"]), borders, BLOCK_S * len(scenes))
     return row
 
 
-def _label(row: Row, rows: Sequence[Row]) -> str:
+def _label(row: SheetRow, rows: Sequence[SheetRow]) -> str:
     """The method's label, with what tells it from another row of the same: its backbone, its preset, the settings that differ."""
     twins = [other for other in rows if other.label == row.label]
     words = [row.preset] if len({other.preset for other in twins}) > 1 else []
@@ -124,7 +123,7 @@ def _label(row: Row, rows: Sequence[Row]) -> str:
     return "\n".join([row.label, *words])
 
 
-def shared_prompt(rows: Sequence[Row], wanted: str) -> str:
+def shared_prompt(rows: Sequence[SheetRow], wanted: str) -> str:
     """The wanted prompt, or the first that every row has. Raises ValueError where a row lacks it."""
     common = sorted(set.intersection(*(set(row.videos) for row in rows)))
     if not wanted:
@@ -136,7 +135,7 @@ def shared_prompt(rows: Sequence[Row], wanted: str) -> str:
     return wanted
 
 
-def sentences(rows: Sequence[Row], prompt: str) -> tuple[str, ...]:
+def sentences(rows: Sequence[SheetRow], prompt: str) -> tuple[str, ...]:
     """The scenes of a prompt, from the prompt set that its runs name; none if that is no longer there."""
     for row in rows:
         path = ROOT / row.prompt_set
@@ -145,15 +144,15 @@ def sentences(rows: Sequence[Row], prompt: str) -> tuple[str, ...]:
     return ()
 
 
-def section(rows: Sequence[Row], prompt: str, every_s: float | None, title: str) -> Section:
+def section(rows: Sequence[SheetRow], prompt: str, every_s: float | None, title: str) -> Section:
     """One prompt's stills of all rows. Raises ValueError if videos are shorter than the time between stills, or of several sizes."""
     shots = [row.videos[prompt] for row in rows]
     every = every_s or max(shot.duration_s for shot in shots) / COLUMNS
     strips = [Strip(row.label, stills(shot.path, every), marks(shot.borders, every), row.calibration) for row, shot in zip(rows, shots)]
     sizes = {f"{strip.frames.shape[2]}x{strip.frames.shape[1]}": row.preset for strip, row in zip(strips, rows)}
     if len(sizes) > 1:
-        told = ", ".join(f"{preset} {size} px" for size, preset in sizes.items())
-        raise ValueError(f"{title}: frames of several sizes ({told}); name rows of one size with method=NAME,NAME")
+        sizes_told = ", ".join(f"{preset} {size} px" for size, preset in sizes.items())
+        raise ValueError(f"{title}: frames of several sizes ({sizes_told}); name rows of one size with method=NAME,NAME")
     columns = max(len(strip.frames) for strip in strips)
     starts = [0, *sorted(marks(shots[0].borders, every))]
     texts = [(start, text) for start, text in zip(starts, sentences(rows, prompt)) if start < columns]
@@ -178,7 +177,7 @@ def make(name: str, order: Order, load: Loader) -> list[Path]:
     store, seed, every_s = Path(given["store"]), order.number("seed"), every_of(given["every_s"])
     wanted = [task for task in given["task"].split(",") if task]
     rows = _rows(store, wanted, order, seed)
-    sections, numbers = list[Section](), list[dict[str, Any]]()
+    sections, numbers = list[Section](), list[dict[str, object]]()
     for task in wanted:
         for prompt in _prompts(rows[task], order, task):
             world = "; embedded world" if all(row.backbone.startswith(USUAL) for row in rows[task]) else ""
@@ -200,32 +199,32 @@ def run_command(order: Order, wanted: Sequence[str], methods: Sequence[str]) -> 
     return f"python run.py {words} {' '.join(f'{key}={order.given[key]}' for key in ('seed', 'prompts', 'store'))} -m"
 
 
-def _rows(store: Path, wanted: Sequence[str], order: Order, seed: int) -> dict[str, list[Row]]:
+def _rows(store: Path, wanted: Sequence[str], order: Order, seed: int) -> dict[str, list[SheetRow]]:
     """Rows of each task, in the order of the methods. Raises ValueError that names all that is missing and one command for it."""
-    there = tasks(store)
-    found: dict[str, list[Row]] = {}
+    present = tasks(store)
+    by_task: dict[str, list[SheetRow]] = {}
     lacking: dict[str, list[str]] = {}
     for task in wanted:
-        rows = _there(store, task, seed) if task in there else []
+        rows = _there(store, task, seed) if task in present else []
         presets = {row.preset for row in rows}
         if missing := [name for name in order.names if name not in presets]:
             lacking[task] = missing
-        found[task] = arrange(rows, order.names) if rows else []
+        by_task[task] = arrange(rows, order.names) if rows else []
     if lacking:
         methods = [name for name in order.names if any(name in missing for missing in lacking.values())]
-        told = "; ".join(f"{task} lacks {', '.join(missing)}" for task, missing in lacking.items())
-        raise ValueError(f"store={store}: {told}; `{run_command(order, list(lacking), methods)}` makes them")
-    return found
+        shortage = "; ".join(f"{task} lacks {', '.join(missing)}" for task, missing in lacking.items())
+        raise ValueError(f"store={store}: {shortage}; `{run_command(order, list(lacking), methods)}` makes them")
+    return by_task
 
 
-def _there(store: Path, task: str, seed: int) -> list[Row]:
+def _there(store: Path, task: str, seed: int) -> list[SheetRow]:
     try:
         return rows_of(store, task, seed)
     except ValueError:  # no videos at this seed: every method is missing
         return []
 
 
-def _prompts(rows: Sequence[Row], order: Order, task: str) -> list[str]:
+def _prompts(rows: Sequence[SheetRow], order: Order, task: str) -> list[str]:
     """The prompts named, or the first that all rows have. Raises ValueError in one line."""
     common = sorted(set.intersection(*(set(row.videos) for row in rows)))
     named = [name for name in order.given["prompt"].split(",") if name]
@@ -233,12 +232,12 @@ def _prompts(rows: Sequence[Row], order: Order, task: str) -> list[str]:
         return [shared_prompt(rows, name) for name in named]
     count = order.number("prompts", 1)
     if len(common) < count:
-        told = f"task {task} has {len(common)} prompts with a video of every method, prompts={count} are asked for"
-        raise ValueError(f"{told}; `{run_command(order, [task], order.names)}` makes them")
+        shortage = f"task {task} has {len(common)} prompts with a video of every method, prompts={count} are asked for"
+        raise ValueError(f"{shortage}; `{run_command(order, [task], order.names)}` makes them")
     return common[:count]
 
 
-def _described(rows: Sequence[Row], task: str, prompt: str, section: Section) -> dict[str, Any]:
+def _described(rows: Sequence[SheetRow], task: str, prompt: str, section: Section) -> dict[str, object]:
     """What a section shows: rows, their videos, times of stills and scene borders."""
     shown = [
         {"label": row.label, "preset": row.preset, "backbone": row.backbone, "video": row.videos[prompt].path.as_posix()} for row in rows
@@ -289,7 +288,7 @@ def _command(words: Sequence[str]) -> list[str]:
     return written
 
 
-def _known(methods: Sequence[str], found: Mapping[str, Sequence[Row]], seed: int) -> None:
+def _known(methods: Sequence[str], found: Mapping[str, Sequence[SheetRow]], seed: int) -> None:
     """Raise ValueError for a preset that no task has, or a task that has none of those named."""
     there = {task: {row.preset for row in rows} for task, rows in found.items()}
     every = sorted(set().union(*there.values()))

@@ -34,7 +34,7 @@ KEYS: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweptTask:
     """One task of a sweep: a row for each value of the setting, in order, and the calibration rows."""
 
     task: str
@@ -50,7 +50,7 @@ class Sweep:
         return [(place, column) for place, column in panels if any(row.cells[place].estimate for _, row in self.values)]
 
 
-def sweeps_of(store: Path, name: str) -> list[Sweep]:
+def sweeps_of(store: Path, name: str) -> list[SweptTask]:
     """What a store has of a sweep, a task each. Raises ValueError that names the command where there is nothing."""
     sweeps = []
     for source in sources(store):
@@ -62,15 +62,15 @@ def sweeps_of(store: Path, name: str) -> list[Sweep]:
     return sweeps
 
 
-def _sweep(block: Comparable, blocks: Sequence[Comparable], setting: str) -> Sweep:
+def _sweep(block: Comparable, blocks: Sequence[Comparable], setting: str) -> SweptTask:
     grid = grid_of(block, blocks)
     entries: dict[str, Entry] = {entry.preset: entry for entry in block.entries.values()}
     rows = [row for row in grid.rows if not row.calibration]
     values = sorted(((float(entries[row.preset].settings[setting]), row) for row in rows), key=lambda pair: pair[0])
-    return Sweep(block.task.name, grid, tuple(values), tuple(row for row in grid.rows if row.calibration))
+    return SweptTask(block.task.name, grid, tuple(values), tuple(row for row in grid.rows if row.calibration))
 
 
-def lines(sweeps: Sequence[Sweep]) -> Iterator[tuple[str | int, ...]]:
+def lines(sweeps: Sequence[SweptTask]) -> Iterator[tuple[str | int, ...]]:
     """A line for each task, score and value, as `COLUMNS`; calibration rows have no value."""
     for sweep in sweeps:
         named = [*sweep.values, *((None, row) for row in sweep.calibration)]
@@ -79,7 +79,7 @@ def lines(sweeps: Sequence[Sweep]) -> Iterator[tuple[str | int, ...]]:
                 yield sweep.task, column.metric, "" if value is None else f"{value:g}", row.preset, *_numbers(row.cells[place])
 
 
-def _write_csv(path: Path, sweeps: Sequence[Sweep]) -> None:
+def _write_csv(path: Path, sweeps: Sequence[SweptTask]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([COLUMNS, *lines(sweeps)])
@@ -94,7 +94,7 @@ def _numbers(cell: TableCell) -> list[str | int]:
     return [*texts[:2], cell.estimate.videos, *texts[2:]]
 
 
-def draw(sweeps: Sequence[Sweep], name: str) -> Any:
+def draw(sweeps: Sequence[SweptTask], name: str) -> Any:
     """The figure."""
     plots = style.pyplot()
     columns = max(len(sweep.panels) for sweep in sweeps)
@@ -118,7 +118,7 @@ def draw(sweeps: Sequence[Sweep], name: str) -> Any:
     return figure
 
 
-def _panel(axis: Any, sweep: Sweep, place: int) -> None:
+def _panel(axis: Any, sweep: SweptTask, place: int) -> None:
     points = [(value, row, estimate) for value, row in sweep.values if (estimate := row.cells[place].estimate) is not None]
     spread = [estimate.half_width or 0.0 for _, _, estimate in points]
     colour, means = style.SERIES[0], [estimate.mean for *_, estimate in points]
@@ -161,7 +161,7 @@ def write(store: Path, name: str, out: Path) -> list[Path]:
     return files
 
 
-def scored_sweeps(store: Path, name: str) -> list[Sweep]:
+def scored_sweeps(store: Path, name: str) -> list[SweptTask]:
     """As `sweeps_of`; also raises ValueError where nothing is scored."""
     sweeps = sweeps_of(store, name)
     if not any(sweep.panels for sweep in sweeps):
@@ -169,7 +169,7 @@ def scored_sweeps(store: Path, name: str) -> list[Sweep]:
     return sweeps
 
 
-def _save(sweeps: Sequence[Sweep], name: str, pdf: Path, png: Path) -> None:
+def _save(sweeps: Sequence[SweptTask], name: str, pdf: Path, png: Path) -> None:
     figure = draw(sweeps, name)
     figure.savefig(pdf, metadata={"CreationDate": None})  # the same bytes from the same store
     style.save(figure, png)

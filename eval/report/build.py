@@ -58,35 +58,35 @@ def chosen(store: Path, experiment: str, tasks: Sequence[str]) -> dict[str, list
     """
     if not (store / "runs").is_dir():
         raise ValueError(f"store={store}: no run store; it has no folder runs")
-    found = [*sources(store), *_unscored(store)]
-    if not found:
+    every = [*sources(store), *_unscored(store)]
+    if not every:
         raise ValueError(f"store={store}: no runs; make some with python run.py store={store}")
-    _known("experiment=", [experiment], {source.experiment for source in found if source.experiment}, store)
-    _known("task=", tasks, {source.task for source in found}, store)
-    picked = [s for s in found if experiment in ("", s.experiment) and (not tasks or s.task in tasks)]
+    _known("experiment=", [experiment], {source.experiment for source in every if source.experiment}, store)
+    _known("task=", tasks, {source.task for source in every}, store)
+    picked = [s for s in every if experiment in ("", s.experiment) and (not tasks or s.task in tasks)]
     if not picked:
         raise ValueError(f"store={store}: experiment={experiment} has no runs of task={','.join(tasks)}")
     groups = grouped(picked)
     return {name: in_order(groups[name]) for name in sorted(groups, key=lambda name: (groups[name][0].experiment is None, name))}
 
 
-def _known(key: str, values: Sequence[str], there: set[str], store: Path) -> None:
+def _known(key: str, values: Sequence[str], known: set[str], store: Path) -> None:
     for value in filter(None, values):
-        if value not in there:
-            tail = nearest_of(value, sorted(there)) if there else "it has none at all"
+        if value not in known:
+            tail = nearest_of(value, sorted(known)) if known else "it has none at all"
             raise ValueError(f"{key}{value}: store {store} has no runs of it; {tail}")
 
 
 def _unscored(store: Path) -> list[Source]:
     """Runs that nobody has asked scores of, by task."""
-    found: dict[str, list[tuple[Any, list[Asked]]]] = {}
+    by_task: dict[str, list[tuple[Any, list[Asked]]]] = {}
     for run in runs(store):
         asked = run.asked()
         if asked and all(wish.scores is None for wish in asked):
             nobody = Scorer(asked[-1].scorer.name, asked[-1].scorer.label)  # what scores nothing has no key
             plain = [msgspec.structs.replace(wish, scorer=nobody) for wish in asked]
-            found.setdefault(asked[-1].task.name, []).append((run, plain))
-    return [Source(f"{task}-unscored", task, None, tuple(wishes), ordered=False) for task, wishes in sorted(found.items())]
+            by_task.setdefault(asked[-1].task.name, []).append((run, plain))
+    return [Source(f"{task}-unscored", task, None, tuple(wishes), ordered=False) for task, wishes in sorted(by_task.items())]
 
 
 def write(groups: Mapping[str, Sequence[Source]], store: Path, out: Path, ways: str, title: str) -> Counts:
@@ -104,20 +104,20 @@ def write(groups: Mapping[str, Sequence[Source]], store: Path, out: Path, ways: 
     """
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file()):
         raise ValueError(f"--output={out}: there is something else than a report; give another folder, for example --output {out}-report")
-    beside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    beside.mkdir(parents=True)
+    part = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    part.mkdir(parents=True)
     try:
-        counts = _fill(Folder(beside, out, ways), groups, store, title)
+        counts = _fill(Folder(part, out, ways), groups, store, title)
         if out.exists():
             shutil.rmtree(out)
-        beside.rename(out)
+        part.rename(out)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
     return counts
 
 
 def _fill(folder: Folder, groups: Mapping[str, Sequence[Source]], store: Path, title: str) -> Counts:
-    tables, indexes, found, missing = [], [], [], list[Lack]()
+    tables, indexes, shown, missing = [], [], [], list[Lack]()
     for name, group in groups.items():
         look = look_of(group[0].experiment)
         made = [(source, made_of(source, look)) for source in group]
@@ -129,14 +129,14 @@ def _fill(folder: Folder, groups: Mapping[str, Sequence[Source]], store: Path, t
                 indexes.append(index(part, heading, folder))
                 folder.data(f"drift/{part.name}", drift(part))
                 missing += lacks(part, heading, folder)
-                found.append(part)
+                shown.append(part)
         scored = [one for source, ones in made for one in ones if source.wishes[0][1][-1].scores is not None]
         if scored:
             tables.append(_table(folder, name, look.title, scored))
     missing += _never(groups, store)
-    lines = provenance(found, folder)
-    videos = {cell.video for part in found for method in part.methods for cell in method.cells.values()} - {None}
-    counts = Counts(len(found), len(videos), len(missing), folder.bytes)
+    lines = provenance(shown, folder)
+    videos = {cell.video for part in shown for method in part.methods for cell in method.cells.values()} - {None}
+    counts = Counts(len(shown), len(videos), len(missing), folder.bytes)
     commits = sorted({code.commit[:12] + " (changed)" * bool(code.dirty) for line in lines if (code := line.facts.code).commit})
     page = render(
         "report.html",
@@ -172,13 +172,13 @@ def _table(folder: Folder, name: str, title: str, made: Sequence[MadeGrid]) -> T
 def _never(groups: Mapping[str, Sequence[Source]], store: Path) -> list[Lack]:
     """Runs that a command asked for and that have not begun."""
     shown = {source.name for group in groups.values() for source in group}
-    found = []
+    lacks = []
     for sweep in sweeps(store):
         for run, wish in sweep.wishes:
             if sweep.name in shown and not run.exists:
                 row, seeds = f"{run.place.backbone}/{run.place.method}", (run.place.seed,)
-                found.append(Lack(sweep.name, row, tuple(wish.units), seeds, "run not begun"))
-    return found
+                lacks.append(Lack(sweep.name, row, tuple(wish.units), seeds, "run not begun"))
+    return lacks
 
 
 def _command(words: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ DONE, UNSCORED, FAILED, ABSENT, GONE = "done", "made, not scored", "failed", "no
 
 
 @dataclass(frozen=True)
-class Cell:
+class VideoCell:
     """One video that was asked for. record: its line in the store, None where there is no video. note: why it failed, or "".
 
     trace: path of the traceback from the run's folder on, or "".
@@ -59,11 +59,11 @@ class Method:
     name: str
     row: TableRow
     entry: Entry
-    cells: dict[Unit, Cell] = field(default_factory=dict)
+    cells: dict[Unit, VideoCell] = field(default_factory=dict)
 
 
 @dataclass
-class Part:
+class ReportPart:
     """A task under one way of scoring. texts: prompts whose content is still what it was when the videos were made, by id."""
 
     name: str
@@ -83,7 +83,7 @@ class Part:
         return sorted({seed for method in self.methods for _, seed in method.cells})
 
 
-def parts(source: Source, made: Sequence[MadeGrid]) -> Iterator[Part]:
+def parts(source: Source, made: Sequence[MadeGrid]) -> Iterator[ReportPart]:
     """The parts of a table's source, one for each of its blocks."""
     for index, one in enumerate(made):
         name = source.name if index == 0 else f"{source.name}-{index + 1}"
@@ -94,31 +94,31 @@ def parts(source: Source, made: Sequence[MadeGrid]) -> Iterator[Part]:
             first = entry.name
             like = sum(method.name.partition("~")[0] == first for method in methods)
             methods.append(Method(f"{first}~{like + 1}" if like else first, row, entry, _cells(entry)))
-        yield Part(name, one.grid, one.block, methods, _texts(one.block))
+        yield ReportPart(name, one.grid, one.block, methods, _texts(one.block))
 
 
-def _cells(entry: Entry) -> dict[Unit, Cell]:
+def _cells(entry: Entry) -> dict[Unit, VideoCell]:
     """A cell for each prompt and seed that was asked of a row."""
-    found: dict[Unit, Cell] = {}
+    cells: dict[Unit, VideoCell] = {}
     for run, asked in entry.parts:
         units: dict[str, str] = {}
         for wish in asked:
             units |= wish.units
         scores = asked[-1].scores  # None where a video alone was asked for
-        done, made, errors = run.settled(scores).done, run.settled(None).done, _errors(run, scores)
+        done, videos, errors = run.settled(scores).done, run.settled(None).done, _errors(run, scores)
         for prompt, unit in units.items():
             place = (run, prompt, run.spec.seed)
             record, error = done.get(unit), errors.get(unit)
             if record is not None:
-                cell = Cell(*place, DONE, record, scores or "")
+                cell = VideoCell(*place, DONE, record, scores or "")
             elif error is not None:
-                cell = Cell(*place, FAILED, made.get(unit), scores or "", error.err, error.trace)
-            elif unit in made:
-                cell = Cell(*place, UNSCORED, made[unit], scores or "")
+                cell = VideoCell(*place, FAILED, videos.get(unit), scores or "", error.err, error.trace)
+            elif unit in videos:
+                cell = VideoCell(*place, UNSCORED, videos[unit], scores or "")
             else:
-                cell = Cell(*place, ABSENT, None, scores or "")
-            found[prompt, cell.seed] = cell
-    return found
+                cell = VideoCell(*place, ABSENT, None, scores or "")
+            cells[prompt, cell.seed] = cell
+    return cells
 
 
 def _errors(run: Run, scores: str | None) -> dict[str, UnitRecord]:
@@ -128,7 +128,7 @@ def _errors(run: Run, scores: str | None) -> dict[str, UnitRecord]:
 
 def _texts(block: Comparable) -> dict[str, Prompt]:
     """The prompts of a block from the sets that its runs name, those left out that have been edited or are gone."""
-    found: dict[str, Prompt] = {}
+    texts: dict[str, Prompt] = {}
     for name in sorted({_prompt_set(run) for entry in block.entries.values() for run in entry.runs} - {""}):
         try:
             prompts = load_prompts(ROOT / name)
@@ -136,8 +136,8 @@ def _texts(block: Comparable) -> dict[str, Prompt]:
             continue
         for prompt in prompts:
             if block.prompts.get(prompt.id) == prompt_digest(prompt):
-                found[prompt.id] = prompt
-    return found
+                texts[prompt.id] = prompt
+    return texts
 
 
 def _prompt_set(run: Run) -> str:

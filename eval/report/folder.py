@@ -20,7 +20,7 @@ from echo.cache.policy import Policy
 from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
 from eval.metrics import READINGS, described
 from eval.pages import literal
-from eval.report.cells import Cell
+from eval.report.cells import VideoCell
 from eval.report.memory_strips import WINDOW, MemoryStrip, kept, policy_of, read
 from eval.store.records import DamagedFile, Provenance, ScoresFile
 from eval.store.runs import Run, scores_of
@@ -126,16 +126,16 @@ class Folder:
                 pass
         shutil.copyfile(path, target)
 
-    def shape(self, cell: Cell) -> Shape | None:
+    def shape(self, cell: VideoCell) -> Shape | None:
         """Size and length of a run's videos, read from the first of them that is asked for; None where nothing can be read."""
         path = cell.video
         if cell.run.path not in self._shapes and path is not None:
-            found = _shape(path)
-            if found is not None:
-                self._shapes[cell.run.path] = found
+            shape = _shape(path)
+            if shape is not None:
+                self._shapes[cell.run.path] = shape
         return self._shapes.get(cell.run.path)
 
-    def trace(self, cell: Cell) -> tuple[str, MemoryStrip] | None:
+    def trace(self, cell: VideoCell) -> tuple[str, MemoryStrip] | None:
         """Name of the trace's file in the folder, and what was kept; videos of equal traces share one. None where there is no trace."""
         path = cell.side("trace")
         if path is None or not path.is_file():
@@ -145,11 +145,11 @@ class Folder:
         if (settings, text) not in self._traces:
             name = f"traces/{len(self._traces):04d}"
             try:
-                found = kept(read(text), policy, window)
+                memory = kept(read(text), policy, window)
             except (ValueError, KeyError, TypeError):  # not a trace
                 return None
-            self.data(name, strip(found))
-            self._traces[settings, text] = name, found
+            self.data(name, strip(memory))
+            self._traces[settings, text] = name, memory
         return self._traces[settings, text]
 
     def _policy(self, run: Run) -> tuple[Policy | None, str, int]:
@@ -159,7 +159,7 @@ class Folder:
             self._policies[run.path] = policy_of(pixels), settings, int(pixels.get("backbone.parts.window_frames") or WINDOW)
         return self._policies[run.path]
 
-    def cell(self, cell: Cell) -> str:
+    def cell(self, cell: VideoCell) -> str:
         """Write what the page shows of a video; the name that loads it."""
         name = f"cells/{cell.key}"
         if name in self.lengths:
@@ -192,11 +192,11 @@ class Folder:
     def provenance(self, run: Run) -> tuple[str, dict[str, Provenance]]:
         """Write what a run is and how it was started; the name of the file, and the starts."""
         name, starts = f"runs/{run.path.name[:12]}.json", run.attempts()
-        told = [msgspec.to_builtins(facts) | {"name": start} for start, facts in starts.items()]
-        self.write(name, json.dumps({"run": msgspec.to_builtins(run.spec), "attempts": told}, indent=1) + "\n")
+        attempts = [msgspec.to_builtins(facts) | {"name": start} for start, facts in starts.items()]
+        self.write(name, json.dumps({"run": msgspec.to_builtins(run.spec), "attempts": attempts}, indent=1) + "\n")
         return name, starts
 
-    def traceback(self, cell: Cell) -> str:
+    def traceback(self, cell: VideoCell) -> str:
         """Put a failed video's traceback into the folder; its name there, or "" where there is none."""
         path = cell.run.path / cell.trace
         if not cell.trace or not path.is_file():

@@ -14,8 +14,7 @@ from echo.scene import BLOCK_S, FPS, TagMeaning
 from eval.figures import style
 from eval.figures.drift import FIRST, drifts
 from eval.metrics import READINGS, Column
-from eval.report.cells import ABSENT, DONE, GONE, Method, Part
-from eval.report.cells import Cell as Video
+from eval.report.cells import ABSENT, DONE, GONE, Method, ReportPart, VideoCell
 from eval.report.folder import BLOCK_FRAMES, Folder
 from eval.store.records import Provenance
 from eval.store.runs import Run
@@ -103,7 +102,7 @@ class PartIndex:
     frames: int
 
 
-def index(part: Part, title: str, folder: Folder) -> PartIndex:
+def index(part: ReportPart, title: str, folder: Folder) -> PartIndex:
     """The index of a part; writes its cells."""
     cells = [[[_entry(method.cells.get((p, s)), folder) for s in part.seeds] for p in part.prompts] for method in part.methods]
     every = [entry for rows in cells for row in rows for entry in row]
@@ -114,7 +113,7 @@ def index(part: Part, title: str, folder: Folder) -> PartIndex:
     return PartIndex(part.name, title, prompts, part.seeds, methods, cells, longest)
 
 
-def _entry(cell: Video | None, folder: Folder) -> str | CellState | None:
+def _entry(cell: VideoCell | None, folder: Folder) -> str | CellState | None:
     """The name that loads a cell; what became of one whose video is not there or not scored; None where nothing was asked for."""
     if cell is None:
         return None
@@ -135,7 +134,7 @@ def _method(method: Method, others: Sequence[Method], folder: Folder) -> MethodI
     return MethodIndex(method.name, row.label, ", ".join(words), row.calibration, (shape.width, shape.height) if shape else (16, 9))
 
 
-def _prompt(part: Part, name: str, folder: Folder) -> PromptIndex:
+def _prompt(part: ReportPart, name: str, folder: Folder) -> PromptIndex:
     """Scenes begin where the first trace that there is says so."""
     videos = (cell for method in part.methods for (prompt, _), cell in method.cells.items() if prompt == name and cell.video)
     trace = next((trace for cell in videos if (trace := folder.trace(cell))), None)
@@ -163,12 +162,12 @@ class DriftView:
     curves: dict[str, CurveView]
 
 
-def drift(part: Part) -> list[DriftView]:
+def drift(part: ReportPart) -> list[DriftView]:
     """Curves of a part's methods with their bands, as `eval.figures.drift` makes them; empty where no scores have readings of blocks."""
     entries = [method.entry for method in part.methods]
-    found, _ = drifts(entries, WINDOW)
+    drifting, _ = drifts(entries, WINDOW)
     lines = []
-    for one in sorted(found, key=lambda one: entries.index(one.row)):
+    for one in sorted(drifting, key=lambda one: entries.index(one.row)):
         curves = {name: CurveView(_plain(curve.mean), _plain(curve.half_width)) for name, curve in one.curves.items()}
         first = one.curves[FIRST]
         lines.append(DriftView(entries.index(one.row), first.videos, first.prompts, curves))
@@ -179,7 +178,7 @@ def _plain(values: Any) -> list[float | None]:
     return [round(value, 2) if value == value else None for value in map(float, values)]
 
 
-def lacks(part: Part, title: str, folder: Folder) -> Iterator[Lack]:
+def lacks(part: ReportPart, title: str, folder: Folder) -> Iterator[Lack]:
     """Everything that was asked for and is not there, or not scored; of videos that were not made one entry a row."""
     for method in part.methods:
         label = ", ".join(filter(None, (method.row.label, "" if method.row.calibration else method.row.section, method.row.variant)))
@@ -192,7 +191,7 @@ def lacks(part: Part, title: str, folder: Folder) -> Iterator[Lack]:
             if cell.record is not None and cell.video is None:
                 yield Lack(title, label, (prompt,), (seed,), GONE, cell.record.files.get("video", ""))
         for prompts in dict.fromkeys(map(tuple, absent.values())):
-            seeds = tuple(seed for seed, there in sorted(absent.items()) if tuple(there) == prompts)
+            seeds = tuple(seed for seed, prompts_there in sorted(absent.items()) if tuple(prompts_there) == prompts)
             yield Lack(title, label, prompts, seeds, ABSENT)
 
 
@@ -222,7 +221,7 @@ class StartLine:
         return ", ".join(f"{key} {value}" for key, value in {"python": self.facts.python, **self.facts.packages}.items() if value)
 
 
-def provenance(parts: Sequence[Part], folder: Folder) -> list[StartLine]:
+def provenance(parts: Sequence[ReportPart], folder: Folder) -> list[StartLine]:
     """A line for every start of every run that the report shows."""
     runs: dict[str, tuple[Run, Method, str]] = {}
     for part in parts:

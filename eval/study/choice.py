@@ -69,7 +69,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class StudyRequest:
     """What is asked for. methods: presets by task, none of them for all of its experiment. seeds: of runs. draw: seed of the lot."""
 
     store: Path
@@ -79,7 +79,7 @@ class Wanted:
     draw: int
 
 
-def choose(wanted: Wanted) -> list[Choice]:
+def choose(wanted: StudyRequest) -> list[Choice]:
     """The groups of every task.
 
     Raises:
@@ -93,13 +93,13 @@ def experiment_of(task: str) -> str:
     return next(EXPERIMENTS[table] for table, tasks in TASKS.items() if task in tasks)
 
 
-def _choose(wanted: Wanted, task: str, names: Sequence[str]) -> Choice:
-    there = [row for row in newest(wanted.store, task, scored=False, texts=False) if _count(row, wanted.seeds)]
+def _choose(wanted: StudyRequest, task: str, names: Sequence[str]) -> Choice:
+    rows = [row for row in newest(wanted.store, task, scored=False, texts=False) if _count(row, wanted.seeds)]
     usual = _usual(experiment_of(task))
-    lacking = [name for name in names or usual if all(row.preset != name for row in there)]
+    lacking = [name for name in names or usual if all(row.preset != name for row in rows)]
     if names and lacking:
         raise ValueError(f"task {task}: no videos of method={lacking[0]} at seed={_seeds(wanted)}; {_command(wanted, task, lacking)}")
-    shown = pick(there, [name for name in names or usual if name not in lacking]) if there else []
+    shown = pick(rows, [name for name in names or usual if name not in lacking]) if rows else []
     if len(shown) < 2:
         have = f"videos of {shown[0].name} alone, raters compare two methods and more" if shown else "no videos"
         raise ValueError(f"task {task}: {have}, at seed={_seeds(wanted)}; {_command(wanted, task, lacking or usual)}")
@@ -107,8 +107,8 @@ def _choose(wanted: Wanted, task: str, names: Sequence[str]) -> Choice:
     prompts = len({prompt for prompt, _ in common})
     if prompts < wanted.groups:
         few = min((_count(row, wanted.seeds), row.preset) for row in shown)[1]
-        told = f"{prompts} prompts have videos of all of {', '.join(row.name for row in shown)} at seed={_seeds(wanted)}"
-        raise ValueError(f"task {task}: {told}, groups={wanted.groups} are asked for; {_command(wanted, task, [few])}")
+        shortage = f"{prompts} prompts have videos of all of {', '.join(row.name for row in shown)} at seed={_seeds(wanted)}"
+        raise ValueError(f"task {task}: {shortage}, groups={wanted.groups} are asked for; {_command(wanted, task, [few])}")
     return Choice(task, tuple(shown), tuple(lacking), prompts, tuple(_draw(wanted, task, shown, common)))
 
 
@@ -119,13 +119,13 @@ def _usual(experiment: str) -> list[str]:
     return [name for name in names if name not in RENDERED]
 
 
-def _seeds(wanted: Wanted) -> str:
+def _seeds(wanted: StudyRequest) -> str:
     return ",".join(map(str, wanted.seeds))
 
 
-def _command(wanted: Wanted, task: str, names: Sequence[str]) -> str:
-    made = f"method={','.join(names)} task={task} seed={_seeds(wanted)} prompts={wanted.groups} eval=none store={wanted.store}"
-    return f"make them with python run.py {made} -m"
+def _command(wanted: StudyRequest, task: str, names: Sequence[str]) -> str:
+    words = f"method={','.join(names)} task={task} seed={_seeds(wanted)} prompts={wanted.groups} eval=none store={wanted.store}"
+    return f"make them with python run.py {words} -m"
 
 
 def _common(shown: Sequence[Entry], seeds: Sequence[int]) -> list[Unit]:
@@ -139,21 +139,21 @@ def _count(row: Entry, seeds: Sequence[int]) -> int:
     return int(row.videos.index.isin(seeds, level="seed").sum())
 
 
-def _draw(wanted: Wanted, task: str, shown: Sequence[Entry], common: Sequence[Unit]) -> Iterator[Group]:
+def _draw(wanted: StudyRequest, task: str, shown: Sequence[Entry], common: Sequence[Unit]) -> Iterator[Group]:
     """Groups in the order of the lot; a prompt that is drawn already, or whose videos differ in form, is passed over."""
     order = np.random.default_rng([wanted.draw, zlib.crc32(task.encode())]).permutation(len(common))
-    found, odd = set[str](), ""
+    drawn, odd = set[str](), ""
     for unit in (common[index] for index in order):
-        group = None if unit[0] in found else _group(task, unit, shown)
+        group = None if unit[0] in drawn else _group(task, unit, shown)
         if isinstance(group, str):
             odd = group
         elif group is not None:
-            found.add(group.prompt)
+            drawn.add(group.prompt)
             yield group
-        if len(found) == wanted.groups:
+        if len(drawn) == wanted.groups:
             return
     rule = "videos side by side have one codec, size and length, else they tell what they are (video.height_px=)"
-    raise ValueError(f"task {task}: {len(found)} prompts have videos of one form, groups={wanted.groups} are asked for: {odd}; {rule}")
+    raise ValueError(f"task {task}: {len(drawn)} prompts have videos of one form, groups={wanted.groups} are asked for: {odd}; {rule}")
 
 
 def _group(task: str, unit: Unit, shown: Sequence[Entry]) -> Group | str:

@@ -22,7 +22,7 @@ from echo.refusals import nearest
 from eval.arguments import parse
 from eval.store.rows import left_out
 from eval.study.answers import KEEPABLE, RULES, counted, gather, key_beside, lines_of, read_key, tables_of, told, write_ratings
-from eval.study.choice import Choice, Wanted, choose, settings
+from eval.study.choice import Choice, StudyRequest, choose, settings
 from eval.study.page import focus, free, write
 from eval.tables import opinions
 
@@ -61,7 +61,7 @@ def _build(words: Sequence[str]) -> list[str]:
     ]
 
 
-def _wanted(given: dict[str, str]) -> Wanted:
+def _wanted(given: dict[str, str]) -> StudyRequest:
     """What is asked for. Raises ValueError."""
     tasks, store = settings(given["task"]), Path(given["store"])
     if not (store / "runs").is_dir():
@@ -75,7 +75,7 @@ def _wanted(given: dict[str, str]) -> Wanted:
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
             raise ValueError(f"task {task}: method={twice} is named twice; once is enough")
-    return Wanted(store, methods, seeds, _number("groups", given["groups"], 1), _number("draw", given["draw"], 0))
+    return StudyRequest(store, methods, seeds, _number("groups", given["groups"], 1), _number("draw", given["draw"], 0))
 
 
 def _number(key: str, word: str, least: int) -> int:

@@ -23,7 +23,7 @@ from av.bitstream import BitStreamFilterContext
 
 from eval import metrics, pages
 from eval.store.rows import Entry
-from eval.study.choice import Choice, Group, Wanted
+from eval.study.choice import Choice, Group, StudyRequest
 from eval.study.files import VERSION, KeyGroup, KeyTask, KeyVideo, StudyKey
 from eval.tables.opinions import CRITERIA, POINTS
 
@@ -41,7 +41,7 @@ ALLOWED = {"major_brand", "minor_version", "compatible_brands", "language", "han
 
 
 @dataclass(frozen=True)
-class Made:
+class WrittenStudy:
     """A study on disk: its folder, its key, the seconds of video that a rater sees, and what its maker should know."""
 
     folder: Path
@@ -82,7 +82,7 @@ def free(folder: Path, key: Path) -> None:
         raise ValueError(f"key={key}: lies in the folder that raters get; nearest is {folder.with_name(f'{folder.name}.key.json')}")
 
 
-def write(choices: Sequence[Choice], wanted: Wanted, folder: Path, key: Path, contact: str = "") -> Made:
+def write(choices: Sequence[Choice], wanted: StudyRequest, folder: Path, key: Path, contact: str = "") -> WrittenStudy:
     """Write the folder and, beside it, its key.
 
     Args:
@@ -96,28 +96,28 @@ def write(choices: Sequence[Choice], wanted: Wanted, folder: Path, key: Path, co
         ValueError: as `free` does.
     """
     free(folder, key)
-    beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-    (beside / "videos").mkdir(parents=True)
+    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    (part / "videos").mkdir(parents=True)
     try:
-        placed, remarks = _placed(choices, beside / "videos")
+        placed, remarks = _placed(choices, part / "videos")
         shown = _shown(choices, placed)
         study = secrets.token_hex(8)
         page = hashlib.sha256(_page(shown, study, "", contact).encode()).hexdigest()[:12]
-        (beside / "index.html").write_text(_page(shown, study, page, contact), encoding="utf-8")
+        (part / "index.html").write_text(_page(shown, study, page, contact), encoding="utf-8")
         content = msgspec.to_builtins(_key(choices, wanted, placed, study, page))
-        _same_times(beside)
+        _same_times(part)
         key.parent.mkdir(parents=True, exist_ok=True)
         with key.open("x", encoding="utf-8") as file:  # never over another key
             file.write(json.dumps(content, indent=1) + "\n")
         if folder.exists():
             folder.rmdir()
-        beside.rename(folder)
+        part.rename(folder)
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
         raise
     files = list((folder / "videos").iterdir())
     seconds = sum(group.seconds for choice in choices for group in choice.groups)
-    return Made(folder, key, seconds, len(files), sum(path.stat().st_size for path in files), remarks)
+    return WrittenStudy(folder, key, seconds, len(files), sum(path.stat().st_size for path in files), remarks)
 
 
 def _placed(choices: Sequence[Choice], folder: Path) -> tuple[dict[str, Placed], tuple[str, ...]]:
@@ -156,8 +156,8 @@ def strip(source: Path, target: Path) -> None:
             for quiet_packet in silence.filter(packet):
                 quiet_packet.stream = copy
                 written.mux(quiet_packet)
-    with av.open(str(target)) as made:
-        left = dict(made.metadata) | dict(made.streams.video[0].metadata)
+    with av.open(str(target)) as container:
+        left = dict(container.metadata) | dict(container.streams.video[0].metadata)
     extra = set(left) - ALLOWED
     if extra or left.get("handler_name", "VideoHandler") != "VideoHandler":
         raise ValueError(f"{source}: its copy would still tell raters {', '.join(sorted(extra)) or left['handler_name']}")
@@ -188,7 +188,7 @@ def _page(shown: Mapping[str, Any], study: str, page: str, contact: str) -> str:
     return pages.render("study.html", data=data, contact=contact, minutes=minutes)
 
 
-def _key(choices: Sequence[Choice], wanted: Wanted, placed: Mapping[str, Placed], study: str, page: str) -> StudyKey:
+def _key(choices: Sequence[Choice], wanted: StudyRequest, placed: Mapping[str, Placed], study: str, page: str) -> StudyKey:
     lot = f"numpy default_rng([draw, crc32(task)]).permutation over sorted (prompt, seed), the first {wanted.groups} prompts of one form"
     return StudyKey(
         v=VERSION,

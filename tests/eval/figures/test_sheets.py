@@ -80,7 +80,7 @@ def fake(store: Path, preset: str, at: int, settings: dict[str, object], weights
     return run.name
 
 
-def names(rows: Sequence[sheets.Row]) -> dict[str, str]:
+def names(rows: Sequence[sheets.SheetRow]) -> dict[str, str]:
     """Of the run that each row's video is of, by label."""
     return {row.label: row.videos["p"].path.parent.parent.name for row in rows}
 
@@ -104,7 +104,7 @@ def test_runs_of_an_older_version_of_the_code_are_left_out(tmp_path: Path) -> No
 
 def test_frames_of_several_sizes_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sheets, "stills", lambda path, every: np.zeros((2, *((48, 48) if path.stem == "a" else (24, 40)), 3), np.uint8))
-    rows = [sheets.Row(name, name, videos={"p": sheets.Shot(Path(name), [], 6.0)}) for name in ("a", "b")]
+    rows = [sheets.SheetRow(name, name, videos={"p": sheets.SheetVideo(Path(name), [], 6.0)}) for name in ("a", "b")]
     with pytest.raises(ValueError, match=r"^hard: frames of several sizes \(a 48x48 px, b 40x24 px\)"):
         sheets.section(rows, "p", None, "hard")
 
