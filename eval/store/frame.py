@@ -14,22 +14,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.store.columns import table
+from eval.store.columns import FACTS, FILES, table
 from eval.store.records import ScoresFile
 from eval.store.rows import Comparable, Entry, gather, parts_of
 from eval.store.runs import scenes_of, scores_of, tasks
 
 CATEGORIES = ("task", "backbone", "preset", "label", "policy", "settings", "scorer", "status", "text", "run", "attempt")
 """Columns of few different texts, of the dtype `category`."""
+LAST = ("unit", *FILES.values(), *FACTS)
+"""Facts, which stand behind the metrics."""
 
 
-def videos(store: str | Path, *, scored: bool = True, every: bool = False) -> pd.DataFrame:
+def videos(store: str | Path, *, scored: bool = True, every: bool = False, facts: bool = True) -> pd.DataFrame:
     """All videos that were asked for, a row each.
 
     Args:
         store: the run store.
         scored: whether only what was asked to be scored counts; else videos count however they were scored.
         every: whether older versions of the code, weights, ways of scoring and texts of prompts are wanted too.
+        facts: whether paths, hashes and speeds are wanted, which take most of the time where there are many videos.
 
     Returns:
         task, backbone, preset, label, policy, settings (of the method, in words), scorer: category.
@@ -37,21 +40,22 @@ def videos(store: str | Path, *, scored: bool = True, every: bool = False) -> pd
         calibration: bool, whether it was rendered and not generated. status: category, "done", "failed" (tried, only errors came of it),
         "unscored" (it is there, without these scores) or "missing". text (digest of the prompt), run, attempt: category.
         A column for each metric of the store: float64, NaN where there is no number.
-        unit: str. video, trace, scores_file: str, paths. latents_sha256, host, device: str. blocks, fps, fps_dit (pixel frames a
-        second, all included and without the codec), block_ms, block_ms_p95, switch_block_ms, generate_s, decode_s, score_s, dur_s,
-        process_peak_mb: float64. All of these NaN where nothing is done.
+        With facts: unit: str. video, trace, scores_file: str, paths. latents_sha256, host, device: str. blocks, fps, fps_dit (pixel
+        frames a second, all included and without the codec), block_ms, block_ms_p95, switch_block_ms, generate_s, decode_s, score_s,
+        dur_s, process_peak_mb: float64. All of these NaN where nothing is done.
     """
     found = []
     for task in tasks(Path(store)):
         groups = gather(parts_of(Path(store), task, scored))
         for number, group in enumerate(groups if every else groups[:1]):
-            found += [_videos(group, entry).assign(group=number) for entry in group.entries.values()]
-    whole = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=[*CATEGORIES, "prompt", "seed"])
-    return whole.astype(dict.fromkeys(CATEGORIES, "category"))
+            found += [_videos(group, number, entry, facts) for entry in group.entries.values()]
+    whole = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=[*CATEGORIES, "prompt", "seed", *LAST])
+    last = [name for name in LAST if name in whole]
+    return whole[[*(name for name in whole if name not in LAST), *last]].astype(dict.fromkeys(CATEGORIES, "category"))
 
 
-def _videos(group: Comparable, entry: Entry) -> pd.DataFrame:
-    rows = table(entry.parts, facts=True)[0].reset_index()
+def _videos(group: Comparable, number: int, entry: Entry, facts: bool) -> pd.DataFrame:
+    rows = table(entry.parts, facts)[0].reset_index()
     settings = ", ".join(
         f"{key.removeprefix('method.settings.')}={value}" for key, value in entry.settings.items() if key.startswith("method.settings.")
     )
@@ -65,6 +69,7 @@ def _videos(group: Comparable, entry: Entry) -> pd.DataFrame:
         "scorer": group.scorer.label,
         "epoch": entry.run.spec.key.epoch,
         "calibration": entry.calibration,
+        "group": number,
     }
     for place, (name, value) in enumerate(names.items()):
         rows.insert(place, name, value)

@@ -6,14 +6,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from baselines.registry import make
 from echo.cache.policy import plans
 from echo.geometry import Geometry
 from echo.scene import Prompt, SceneStart, Script, Transition, prompt_digest
+from eval.store.records import AskedFile, CodeState, Provenance, ScoresFile, UnitRecord, decoded
 from jobs.work.video import VideoWriter
-from tests.helpers.stores import put, write
+from tests.helpers.stores import append, keep, put, run_at
 
 GEOMETRY = Geometry(layers=1, heads=1, head_dim=6, grid_height=1, grid_width=1)
 METHODS = {"echo": ("echo", {"recall_frame": {"base_weight": 0.9}}), "self_forcing": ("self_forcing", {}), "render_truth": ("render", {}),
@@ -78,13 +80,14 @@ def describe(run: Path, made: Sequence[Prompt], prompt_set: Path) -> None:
     """What an attempt says of itself, and the digests of the prompts."""
     for path in (run / "attempts").glob("*.json"):
         path.unlink()
-    attempt = {"code": {"commit": "c0ffee" * 6 + "abcd", "dirty": None}, "host": "vm", "cpu": "a processor", "python": "3.11.2",
-               "packages": {"torch": "2.13.0"}, "argv": ["run.py", "task=smooth"],
-               "config": {"task": {"prompt_set": str(prompt_set)}}}  # fmt: skip
-    write(run / "attempts" / "01795389471214966212-735a2d6b.json", attempt)
+    facts = Provenance(
+        code=CodeState("c0ffee" * 6 + "abcd"), host="vm", cpu="a processor", python="3.11.2", packages={"torch": "2.13.0"},
+        argv=["run.py", "task=smooth"], config={"task": {"prompt_set": str(prompt_set)}},
+    )  # fmt: skip
+    keep(run / "attempts" / "01795389471214966212-735a2d6b.json", facts)
     for path in (run / "asked").glob("*.json"):
-        wish = json.loads(path.read_text(encoding="utf-8"))
-        write(path, wish | {"prompts": {p.id: prompt_digest(p) for p in made}})
+        wish = decoded(path.read_bytes(), AskedFile, path)
+        keep(path, msgspec.structs.replace(wish, prompts={p.id: prompt_digest(p) for p in made}))
 
 
 def fill(run: Path, names: Sequence[str], preset: str, source: Path) -> None:
@@ -97,33 +100,28 @@ def fill(run: Path, names: Sequence[str], preset: str, source: Path) -> None:
         blocks = [{"place_right": int(b % 5 > 0), "subject_right": 1, "quality": 80.0 + b} for b in range(BLOCKS)]
         scenes = [{"start": 108 * i, "end": 108 * i + 108, "proxy.imaging_quality": 91.25 + i} for i in range(2)]
         scenes[1] |= {"recall": {"fidelity": 75.5, "hue": 60.0}, "leakage": [0.5, None, 0.0, 0.25]}
-        write(
-            path,
-            json.loads(path.read_text(encoding="utf-8")) | {"segments": [[0, 108], [108, 216]], "per_segment": scenes, "per_block": blocks},
-        )
+        scores = decoded(path.read_bytes(), ScoresFile, path)
+        keep(path, msgspec.structs.replace(scores, segments=[(0, 108), (108, 216)], per_segment=scenes, per_block=blocks))
 
 
 def ask_more(run: Path, names: Sequence[str]) -> None:
     """Ask a run for prompts that it has nothing of."""
     for path in (run / "asked").glob("*.json"):
-        wish = json.loads(path.read_text(encoding="utf-8"))
-        more = {name: f"u-{name}" for name in names}
-        write(path, wish | {"units": wish["units"] | more, "prompts": wish["prompts"] | {name: f"d-{name}" for name in names}})
+        wish = decoded(path.read_bytes(), AskedFile, path)
+        units, prompts = ({name: f"{letter}-{name}" for name in names} for letter in "ud")
+        keep(path, msgspec.structs.replace(wish, units=wish.units | units, prompts=wish.prompts | prompts))
 
 
 def fail(run: Path, name: str, message: str) -> None:
     """A record of a failed video, and its traceback."""
     (run / "errors").mkdir(exist_ok=True)
     (run / "errors" / "x.txt").write_text(f"Traceback\n{message}\n", encoding="utf-8")
-    record = {"unit": f"u-{name}", "prompt": name, "seed": 0, "status": "error", "scores": "s0", "attempt": "a", "t": 9, "metrics": {}}
-    with (run / "records" / "a.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record | {"err": message, "trace": "errors/x.txt"}) + "\n")
+    told = {"err": message, "trace": "errors/x.txt", "metrics": {}}
+    record = UnitRecord(unit=f"u-{name}", prompt=name, seed=0, status="error", scores="s0", attempt="a", t=9, **told)
+    append(run_at(run), record)
 
 
 def film_only(run: Path, name: str, like: str) -> None:
     """A record of a video that nobody has scored: that of another prompt."""
-    lines = (run / "records" / "a.jsonl").read_text(encoding="utf-8").splitlines()
-    record = next(json.loads(line) for line in lines if json.loads(line)["prompt"] == like)
-    record |= {"unit": f"u-{name}", "prompt": name, "scores": None, "metrics": {}}
-    with (run / "records" / "a.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    record = next(record for record in run_at(run).records() if record.prompt == like)
+    append(run_at(run), msgspec.structs.replace(record, unit=f"u-{name}", prompt=name, scores=None, metrics={}))

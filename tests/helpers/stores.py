@@ -71,6 +71,11 @@ def keep(path: Path, content: msgspec.Struct) -> None:
     write_atomic(path, encoded(content))
 
 
+def run_at(folder: Path) -> Run:
+    """The run of a folder."""
+    return Run(folder.parents[5], RunPlace.of(folder))
+
+
 def append(run: Run, *records: UnitRecord) -> None:
     """Records of a run, as the attempt that they name writes them."""
     (run.path / "records").mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,9 @@ from typing import Any
 import av
 import numpy as np
 
+from eval.store.records import Provenance
 from eval.study.order import order_of
-from tests.helpers.stores import put, write
+from tests.helpers.stores import keep, put
 
 METHODS = {
     "long60": ("self_forcing", "echo", "render_truth"),
@@ -70,7 +71,7 @@ def store(folder: Path, count: int = 4, lacking: tuple[tuple[str, str, str], ...
         for method in names:
             there: dict[str, dict[str, float]] = {prompt: {} for prompt in every if (task, method, prompt) not in lacking}
             run = put(folder / "store", task, method, there, seed=seed, backbone="tiny_long" if method == "longlive" else "tiny")
-            write(run / "attempts" / "a.json", {"config": {"task": {"prompt_set": str(prompt_set)}}})
+            keep(run / "attempts" / "a.json", Provenance(config={"task": {"prompt_set": str(prompt_set)}}))
             for index, prompt in enumerate(every):
                 film(run / "units" / f"{prompt}.mp4", COLOURS[method] + 4 * index, title=f"{method} {prompt}")
                 lines = [json.dumps({"block": block, "scene": min(block, texts - 1), "keys": [["echo", 0]]}) for block in range(BLOCKS)]

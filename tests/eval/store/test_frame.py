@@ -16,6 +16,7 @@ from eval.store.records import UnitRecord
 from eval.store.rows import newest
 from eval.store.runs import Run, runs
 from tests.helpers.stores import append, put, write
+from tests.load import million
 
 METRICS = ("alignment", "world.recall")
 BLOCKS = [{"place_right": 1, "quality": 80.5}, {"place_right": None, "quality": 81.0}]
@@ -83,6 +84,10 @@ def test_columns_and_dtypes_are_those_of_the_documentation(store: Path) -> None:
     assert {name for name, kind in kinds.items() if kind == "float64"} == {*METRICS, *FACTS} - set(TEXTS)
     told = set(re.findall(r"\w+", frame.videos.__doc__ or ""))
     assert set(kinds) - set(METRICS) <= told, "every column is documented"
+    assert list(found)[-len(frame.LAST) :] == list(frame.LAST)
+    light = frame.videos(store, facts=False)
+    pd.testing.assert_frame_equal(light, found[list(light)])
+    assert set(found) - set(light) == set(frame.LAST)
     empty = frame.videos(store / "nowhere")
     assert empty.empty and set(frame.CATEGORIES) <= set(empty.columns)
 
@@ -162,3 +167,9 @@ def test_a_record_of_the_wrong_kind_is_refused_in_a_line(store: Path) -> None:
 def test_a_table_of_nothing_is_empty(store: Path) -> None:
     found, conflicts = columns.table([])
     assert isinstance(found, pd.DataFrame) and found.empty and not conflicts and list(found.index.names) == ["prompt", "seed"]
+
+
+def test_the_load_test_runs_and_is_read_the_fast_way(tmp_path: Path) -> None:
+    found = million.measure(tmp_path, 600, 4)
+    assert found["records"] == 600 and found["tables"]["peak_mb"] < 1000
+    assert all(columns._plain(run, million.SCORES) is not None for run in runs(tmp_path))
