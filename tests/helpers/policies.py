@@ -96,7 +96,9 @@ GEOMETRIES = [Geometry(2, 2, 16, 2, 3), Geometry(1, 1, 8, 1, 1, frames_per_block
 
 def rows() -> list[object]:
     """The list, and the presets of other packages that are installed here."""
-    others = [(path.stem, {}) for folder in registry.conf_folders() for path in sorted((folder / "method").glob("*.yaml"))]
+    others: list[tuple[str, dict[str, object]]] = [
+        (path.stem, {}) for folder in registry.conf_folders() for path in sorted((folder / "method").glob("*.yaml"))
+    ]
     return [
         pytest.param(name, changes, id=name + "".join(f"-{key}={value}" for key, value in changes.items()))
         for name, changes in PRESETS + others
