@@ -21,9 +21,9 @@ from echo.files import ROOT
 from echo.generate import generate
 from echo.recording import Recorder
 from echo.scene import Prompt
-from eval.figures import caches, command, fig3, output
+from eval.figures import caches, command, output
 from eval.figures.output import Order
-from eval.figures.recorded import recall_frames
+from eval.figures.recorded import fig3, recall_frames
 from jobs.work.video import VideoWriter
 from tests.helpers.stores import put
 from tests.helpers.toy import TEXTS, write_backbone
