@@ -15,7 +15,7 @@ from echo.cache.policy import plans, script_of
 from echo.geometry import Geometry
 from echo.refusals import nearest
 from eval.figures import output, sheets, style
-from eval.figures.output import Order
+from eval.figures.output import FigureOrder
 from eval.figures.recorded.backbones import Loader, policy, prompt_of
 from eval.figures.trace import embed, strip
 from eval.store.runs import tasks
@@ -59,7 +59,7 @@ def distribution(plan: Plan) -> str:
     return " ".join(f"{kind.letter}{count}" for kind, count in parts)
 
 
-def make(name: str, order: Order, load: Loader) -> list[Path]:
+def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
     """Plan and draw; the files. Raises ValueError in one line for a method, task or prompt that there is not."""
     task, prompt = order.given["task"], prompt_of(order.given["task"], "tiny", order.given["prompt"])
     if not order.names:

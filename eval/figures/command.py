@@ -21,12 +21,12 @@ from pathlib import Path
 
 from echo.refusals import nearest
 from eval.arguments import parse
-from eval.figures.output import Order
+from eval.figures.output import FigureOrder
 from eval.figures.recorded.backbones import Loader, embedded
 
 MODULES = {
-    "fig3": "recorded.fig3", "fig4": "recorded.fig4", "fig5": "sheets", "fig6": "sheets", "fig7": "sheets", "fig8": "sheets", "fig9": "sheets",
-    "fig10": "recorded.fig10", "fig11": "sheets", "cache": "caches", "lambda": "sweeps", "budget": "sweeps",
+    "fig3": "recorded.fig3", "fig4": "recorded.fig4", "fig5": "sheets", "fig6": "sheets", "fig7": "sheets", "fig8": "sheets",
+    "fig9": "sheets", "fig10": "recorded.fig10", "fig11": "sheets", "cache": "caches", "lambda": "sweeps", "budget": "sweeps",
 }  # fmt: skip
 """Figure -> module of `eval.figures` with KEYS and `make`."""
 COMMON = {"store": "results", "--output": ""}
@@ -39,7 +39,7 @@ def keys_of(name: str) -> dict[str, str]:
     return found | getattr(module, "OWN", {}).get(name, {})
 
 
-def orders(words: Sequence[str]) -> dict[str, Order]:
+def orders(words: Sequence[str]) -> dict[str, FigureOrder]:
     """What is asked of each figure. Raises ValueError in one line for a word that none of them understands, or no figure at all."""
     wanted = [word for word in words if word in (*MODULES, "all")]
     if not wanted:
@@ -55,11 +55,11 @@ def orders(words: Sequence[str]) -> dict[str, Order]:
     for name in names:
         values = {key: given[key] if key in said else default for key, default in own[name].items()}
         shown = [name, *(word for word in words if word.partition("=")[0] in own[name] or word.startswith("store="))]
-        found[name] = Order(values | {"store": given["store"]}, folder, tuple(shown), "eval.figures.command")
+        found[name] = FigureOrder(values | {"store": given["store"]}, folder, tuple(shown), "eval.figures.command")
     return found
 
 
-def make(name: str, order: Order, load: Loader = embedded) -> list[Path]:
+def make(name: str, order: FigureOrder, load: Loader = embedded) -> list[Path]:
     """Make one figure; the files.
 
     Raises ValueError in one line: for a value that it cannot take, or naming what a store lacks and the command that makes it.

@@ -23,7 +23,7 @@ DIGITS = 6
 
 
 @dataclass(frozen=True)
-class Order:
+class FigureOrder:
     """What was asked for. given: values by key. folder: where files go. module, words: the command, as it is noted."""
 
     given: Mapping[str, str]
@@ -50,7 +50,7 @@ class Order:
         return [name for name in self.given["method"].split(",") if name]
 
 
-def write(figure: Any, name: str, order: Order, numbers: object) -> list[Path]:
+def write(figure: Any, name: str, order: FigureOrder, numbers: object) -> list[Path]:
     """Write `<name>.pdf`, `.png` and `.json` and close the figure; the files."""
     order.folder.mkdir(parents=True, exist_ok=True)
     paths = [order.folder / f"{name}{ending}" for ending in (".pdf", ".png", ".json")]
@@ -65,7 +65,7 @@ def write(figure: Any, name: str, order: Order, numbers: object) -> list[Path]:
     return paths
 
 
-def write_json(path: Path, name: str, order: Order, numbers: object) -> None:
+def write_json(path: Path, name: str, order: FigureOrder, numbers: object) -> None:
     """The numbers behind a figure; what is not finite becomes null."""
     made = {"v": 1, "figure": name, **origin(order.module, order.words), "settings": dict(order.given)}
     path.parent.mkdir(parents=True, exist_ok=True)

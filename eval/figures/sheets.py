@@ -22,7 +22,7 @@ from echo.scene import BLOCK_S, FPS, load_prompts
 from eval.arguments import parse
 from eval.figures import mosaic, output, style
 from eval.figures.mosaic import Section, Strip, marks, stills
-from eval.figures.output import Order
+from eval.figures.output import FigureOrder
 from eval.figures.recorded.backbones import Loader
 from eval.store.rows import Entry, gather, parts_of
 from eval.store.runs import scenes_of, tasks
@@ -171,7 +171,7 @@ def every_of(text: str) -> float | None:
     return value
 
 
-def make(name: str, order: Order, load: Loader) -> list[Path]:
+def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
     """Draw from the store; the files. Raises ValueError in one line, with the command that makes what is missing."""
     given = order.given
     store, seed, every_s = Path(given["store"]), order.number("seed"), every_of(given["every_s"])
@@ -193,13 +193,13 @@ def make(name: str, order: Order, load: Loader) -> list[Path]:
     return paths
 
 
-def run_command(order: Order, wanted: Sequence[str], methods: Sequence[str]) -> str:
+def run_command(order: FigureOrder, wanted: Sequence[str], methods: Sequence[str]) -> str:
     """The run that makes rows of these methods."""
     words = f"method={','.join(methods)} task={','.join(wanted)}"
     return f"python run.py {words} {' '.join(f'{key}={order.given[key]}' for key in ('seed', 'prompts', 'store'))} -m"
 
 
-def _rows(store: Path, wanted: Sequence[str], order: Order, seed: int) -> dict[str, list[SheetRow]]:
+def _rows(store: Path, wanted: Sequence[str], order: FigureOrder, seed: int) -> dict[str, list[SheetRow]]:
     """Rows of each task, in the order of the methods. Raises ValueError that names all that is missing and one command for it."""
     present = tasks(store)
     by_task: dict[str, list[SheetRow]] = {}
@@ -224,7 +224,7 @@ def _there(store: Path, task: str, seed: int) -> list[SheetRow]:
         return []
 
 
-def _prompts(rows: Sequence[SheetRow], order: Order, task: str) -> list[str]:
+def _prompts(rows: Sequence[SheetRow], order: FigureOrder, task: str) -> list[str]:
     """The prompts named, or the first that all rows have. Raises ValueError in one line."""
     common = sorted(set.intersection(*(set(row.videos) for row in rows)))
     named = [name for name in order.given["prompt"].split(",") if name]

@@ -17,7 +17,7 @@ from typing import Any
 from eval import metrics
 from eval.arguments import parse
 from eval.figures import output, style
-from eval.figures.output import Order
+from eval.figures.output import FigureOrder
 from eval.figures.recorded.backbones import Loader
 from eval.metrics import Column
 from eval.store.rows import Comparable, Entry, gather, sources
@@ -133,7 +133,7 @@ def _panel(axis: Any, sweep: SweptTask, place: int) -> None:
             axis.axhline(estimate.mean, color=style.MUTED, lw=0.8, ls=LINES.get(row.preset, OTHER_LINE))
 
 
-def make(name: str, order: Order, load: Loader) -> list[Path]:
+def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
     """Draw a sweep as a figure; the files. Raises ValueError as `write` does."""
     order.folder.mkdir(parents=True, exist_ok=True)
     sweeps = scored_sweeps(Path(order.given["store"]), name)

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.figures import output, style
-from eval.figures.output import Order
+from eval.figures.output import FigureOrder
 from eval.figures.recorded.backbones import Loader, policy, prompt_of
 from eval.figures.recorded.recall_frames import RecallSource, RecordedFilm, film
 
 KEYS = {"backbone": "tiny", "method": "echo_recall_5", "task": "recall", "prompt": "", "seed": "0", "scenes": "3", "layer": "mean"}
 
 
-def make(name: str, order: Order, load: Loader) -> list[Path]:
+def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
     """Roll out, read the memory, draw; the files. Raises ValueError in one line for what cannot be recorded."""
     given = order.given
     prompt = prompt_of(given["task"], given["backbone"], given["prompt"])
@@ -27,7 +27,7 @@ def make(name: str, order: Order, load: Loader) -> list[Path]:
     return output.write(draw(recorded, layer, order), name, order, numbers(recorded, layer))
 
 
-def layer_of(order: Order, recorded: RecordedFilm) -> int | None:
+def layer_of(order: FigureOrder, recorded: RecordedFilm) -> int | None:
     """The layer that is drawn; None for the mean over all. Raises ValueError for one that there is not."""
     layers = recorded.geometry.layers
     if order.given["layer"] == "mean":
@@ -76,7 +76,7 @@ def _weights(source: RecallSource, layer: int | None) -> Tensor:
     return source.alpha.mean(0) if layer is None else source.alpha[layer]
 
 
-def draw(recorded: RecordedFilm, layer: int | None, order: Order) -> Any:
+def draw(recorded: RecordedFilm, layer: int | None, order: FigureOrder) -> Any:
     """A row for each scene: its middle frame, then a pair for each candidate, the frame and where it is weighed."""
     plots = style.pyplot()
     many = max(len(source.frames) for source in recorded.sources)

@@ -16,7 +16,7 @@ from echo.memory.settings import EchoSettings
 from echo.policy import settings_of
 from eval.figures import output, style
 from eval.figures.mosaic import native
-from eval.figures.output import Mean, Order, PairedGap, gap, means
+from eval.figures.output import FigureOrder, Mean, PairedGap, gap, means
 from eval.figures.recorded import attention, recall_at_k
 from eval.figures.recorded.attention import AHEAD, CONTROLS, KINDS, RULES, LaterAttention
 from eval.figures.recorded.backbones import Loader, policy, prompts_of
@@ -80,13 +80,13 @@ class Fig3Numbers:
     truth: dict[str, Summary]
 
 
-def make(name: str, order: Order, load: Loader) -> list[Path]:
+def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
     """Record, compare, draw; the files. Raises ValueError in one line for what cannot be recorded."""
     shown, numbers = measure(order, load(order.given["backbone"]))
     return output.write(draw(shown, numbers), name, order, numbers)
 
 
-def measure(order: Order, backbone: VideoModel) -> tuple[Shown, Fig3Numbers]:
+def measure(order: FigureOrder, backbone: VideoModel) -> tuple[Shown, Fig3Numbers]:
     """The choice that is shown, and the numbers over all prompts."""
     import torch
 
@@ -108,7 +108,7 @@ def measure(order: Order, backbone: VideoModel) -> tuple[Shown, Fig3Numbers]:
     return shown, Fig3Numbers(shown.title, {kind: summary(recall_at_k.join(each)) for kind, each in compared.items()})
 
 
-def _checked(order: Order, geometry: Geometry, rules: EchoSettings) -> list[int]:
+def _checked(order: FigureOrder, geometry: Geometry, rules: EchoSettings) -> list[int]:
     """The layers to record. Raises ValueError in one line for what cannot be shown, before anything is rolled out."""
     given, blocks, block = order.given, order.number("blocks", 1), order.number("block")
     for kind in (given["truth"], *KINDS):
@@ -129,7 +129,7 @@ def _checked(order: Order, geometry: Geometry, rules: EchoSettings) -> list[int]
     return layers
 
 
-def _shown(run: attention.RecordedRun, order: Order, backbone: VideoModel) -> Shown:
+def _shown(run: attention.RecordedRun, order: FigureOrder, backbone: VideoModel) -> Shown:
     kind, layer, block = order.given["truth"], order.number("layer"), order.number("block")
     moment = attention.judge(run, layer, block, LaterAttention(kind, AHEAD[kind], order.given["recent"]))
     grid = (run.geometry.grid_height, run.geometry.grid_width)

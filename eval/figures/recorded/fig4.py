@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from echo.memory import recall
 from eval.figures import output, style
-from eval.figures.output import Mean, Order
+from eval.figures.output import FigureOrder, Mean
 from eval.figures.recorded.backbones import Loader, policy, prompt_of, prompts_of
 from eval.figures.recorded.recall_frames import Fade, RecordedFilm, film
 
@@ -28,7 +28,7 @@ STEPS = 5
 """Passes of a block: four denoising steps and the clean one."""
 
 
-def make(name: str, order: Order, load: Loader) -> list[Path]:
+def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
     """Roll out, read the memory, draw; the files. Raises ValueError in one line for what cannot be recorded."""
     given, seed = order.given, order.number("seed")
     backbone, source = load(given["backbone"]), policy(given["source"])
@@ -41,7 +41,7 @@ def make(name: str, order: Order, load: Loader) -> list[Path]:
     return output.write(draw(films[0], likeness, faded, order.world), name, order, numbers(films[0], likeness, faded))
 
 
-def _faded(order: Order, backbone: VideoModel, method: str, switch: str) -> RecordedFilm:
+def _faded(order: FigureOrder, backbone: VideoModel, method: str, switch: str) -> RecordedFilm:
     prompt = prompt_of(switch, order.given["backbone"], order.given["prompt"])
     return film(backbone, policy(method), prompt, order.number("seed"), 2)
 

@@ -22,7 +22,7 @@ from echo.generate import generate
 from echo.recording import Recorder
 from echo.scene import Prompt
 from eval.figures import caches, command, output
-from eval.figures.output import Order
+from eval.figures.output import FigureOrder
 from eval.figures.recorded import fig3, recall_frames
 from jobs.work.video import VideoWriter
 from tests.helpers.stores import put
@@ -115,7 +115,7 @@ def test_a_verdict_is_told_by_colours():
 def test_fig3_is_written_with_its_numbers(backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(fig3, "prompts_of", lambda *_: [Prompt(f"toy-{n}", TEXTS[:1], (12.0,), ("",)) for n in range(2)])
     given = fig3.KEYS | {"blocks": "13", "layer": "1", "block": "7", "batch": "1"}
-    paths = fig3.make("fig3", Order(given, tmp_path, ("fig3",), "eval.figures.command"), lambda _: backbone)
+    paths = fig3.make("fig3", FigureOrder(given, tmp_path, ("fig3",), "eval.figures.command"), lambda _: backbone)
     assert [path.name for path in paths] == ["fig3.pdf", "fig3.png", "fig3.json"] and all(path.stat().st_size > 3000 for path in paths)
     found = json.loads(paths[2].read_text(encoding="utf-8"))
     assert found["command"] == "python -m eval.figures.command fig3" and found["settings"]["blocks"] == "13" and len(found["commit"]) >= 7
@@ -194,7 +194,7 @@ def test_command_line_refuses_in_one_line(capsys):
 
 def test_caches_are_those_of_c6(tmp_path):
     given = caches.KEYS | {"task": "long60", "method": "self_forcing,longlive,rolling_sink,deep_forcing_table,echo", "store": str(tmp_path)}
-    caches.make("cache", Order(given, tmp_path), lambda _: None)
+    caches.make("cache", FigureOrder(given, tmp_path), lambda _: None)
     found = json.loads((tmp_path / "cache.json").read_text(encoding="utf-8"))["numbers"]["methods"]
     full = {row["method"]: row["full_window"] for row in found}
     assert full["echo"] == "A12 C3 R3 +3" and full["self_forcing"] == "R18 +3" and full["longlive"] == "S3 R6 +3"
