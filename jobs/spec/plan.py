@@ -103,34 +103,48 @@ def prepare(plain: Mapping[str, Any]) -> Job:
         ValueError: one line naming the value, the rule and the nearest valid choice.
     """
     config = scoring.resolved(backbones.resolved(from_plain(plain)))
-    policy = _policy(config)
+    job = Job(config, _policy(config), _prompts(config))
+    _check(job)
+    return job
+
+
+def _prompts(config: RunConfig) -> tuple[Prompt, ...]:
+    """The prompt set, as long as the config wants its scenes. Raises ValueError for a set that is not there or too small."""
+    _is_there("task.prompt_set", config.task.prompt_set)
+    prompts = load_prompts(located(config.task.prompt_set))
+    if config.prompts is not None and config.prompts > len(prompts):
+        raise ValueError(f"prompts={config.prompts}: the set {config.task.name} has {len(prompts)}; nearest is {len(prompts)}")
+    return tuple(_scaled(prompt, config.duration_scale) for prompt in prompts)
+
+
+def _check(job: Job) -> None:
+    """Refuse what the files, the backbone's sizes, the policy's limits or the scorer do not allow. Raises ValueError: one line."""
+    config, policy = job.config, job.policy
     if config.backbone.parts is not None:
         backbones.check(config)
-    files = {"task.prompt_set": config.task.prompt_set} | (
-        {} if config.eval.scorer == scoring.SCORER else {"eval.weights": config.eval.weights}
-    )
-    if config.backbone.parts is None:
-        files = {"backbone.weights": config.backbone.weights, "backbone.lora": config.backbone.lora} | files
-    for name, path in files.items():
-        if path is not None and not located(path).is_file():
-            raise ValueError(f"{name}={path}: no such file; {_nearest_file(name, path)}")
+    else:
+        _is_there("backbone.weights", config.backbone.weights)
+        _is_there("backbone.lora", config.backbone.lora)
+    if config.eval.scorer != scoring.SCORER:
+        _is_there("eval.weights", config.eval.weights)
     if config.eval.scorer is not None:
         scopes(config.task.name)
-    whole = load_prompts(located(config.task.prompt_set))
-    if config.prompts is not None and config.prompts > len(whole):
-        raise ValueError(f"prompts={config.prompts}: the set {config.task.name} has {len(whole)}; nearest is {len(whole)}")
-    prompts = tuple(_scaled(prompt, config.duration_scale) for prompt in whole)
-    geometry = _geometry(config, policy, prompts[: config.prompts])
-    for blocks in {sum(scene_blocks(prompt.durations_s, policy.durations)) for prompt in prompts[: config.prompts]}:
+    geometry = _geometry(config, policy, job.asked)
+    for blocks in {job.blocks(prompt) for prompt in job.asked}:
         try:
             policy.check(geometry, blocks)
         except ValueError as error:
             raise ValueError(f"method={config.method.name}: {error}") from error
-    for prompt in prompts[: config.prompts]:
+    for prompt in job.asked:
         _can_recall(prompt, policy)
     if config.eval.scorer == scoring.SCORER:
-        scoring.check(config, prompts[: config.prompts])
-    return Job(config, policy, prompts)
+        scoring.check(config, job.asked)
+
+
+def _is_there(name: str, path: str | None) -> None:
+    """Refuse a setting's file that there is not. Raises ValueError."""
+    if path is not None and not located(path).is_file():
+        raise ValueError(f"{name}={path}: no such file; {_nearest_file(name, path)}")
 
 
 def _geometry(config: RunConfig, policy: Policy, prompts: Sequence[Prompt]) -> Geometry:
