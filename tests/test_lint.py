@@ -272,3 +272,14 @@ def test_a_good_file_passes_all_rules():
 def test_command_with_a_main_block_may_print():
     text = 'print(1)\nif __name__ == "__main__":\n    pass\n'
     assert not list(prints("jobs/x.py", text, ast.parse(text)))
+
+
+def test_what_tests_import_of_each_other_is_there():
+    """Function-level imports too, of tests that run in another environment."""
+    paths = sorted((ROOT / "tests").rglob("*.py"))
+    there = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths}
+    there |= {".".join(path.relative_to(ROOT).parts) for path in [ROOT / "tests", *(ROOT / "tests").rglob("*")] if path.is_dir()}
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "tests":
+                assert node.module in there, f"{path.relative_to(ROOT)}:{node.lineno} imports {node.module}"

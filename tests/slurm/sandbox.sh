@@ -67,7 +67,7 @@ SelectTypeParameters=CR_CPU_Memory
 # without a default a job takes all memory of its node, so that no second one fits
 DefMemPerCPU=1000
 SchedulerType=sched/backfill
-SchedulerParameters=sched_interval=3,bf_interval=3,sched_min_interval=100000
+SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=100000
 KillWait=5
 MinJobAge=86400
 SlurmctldTimeout=120
