@@ -186,12 +186,11 @@ TREE: dict[str, tuple[Callable[[House], list[str]], int]] = {
 """Rules of the tree as a whole: what breaks each, and how much of that there may be."""
 STILL = {
     "imports go down": 2,
-    "no circles": 1,
     "no crowded room": 1,
-    "records are typed": 138,
-    "one class a name": 22,
+    "records are typed": 60,
+    "one class a name": 5,
     "one command line": 31,
-    "the house is small": 32_900,
+    "the house is small": 32_400,
 }
 """What is more than a rule allows today. These numbers only fall, and the last of them goes."""
 EMPTY = '"""Doc."""\n'
