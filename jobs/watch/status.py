@@ -53,10 +53,9 @@ class Cell:
         """For people."""
         return " ".join([f"{self.done}/{self.asked}", *(f"{n}{c}" for n, c in ((self.running, "r"), (self.failed, "f")) if n)])
 
-    def add(self, other: Cell) -> None:
-        """Take in another cell's units."""
-        for name in ("asked", "done", "running", "failed"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+    def __add__(self, other: Cell) -> Cell:
+        """The units of both."""
+        return Cell(*(getattr(self, name) + getattr(other, name) for name in ("asked", "done", "running", "failed")))
 
 
 @dataclass
@@ -73,10 +72,7 @@ class Line:
     @property
     def total(self) -> Cell:
         """Of all seeds."""
-        whole = Cell()
-        for cell in self.cells.values():
-            whole.add(cell)
-        return whole
+        return sum(self.cells.values(), Cell())
 
     @cached_property
     def unit_s(self) -> list[float]:
@@ -143,34 +139,28 @@ def gather(store: Path, given: Mapping[str, str]) -> tuple[list[Line], list[Fail
     """The grid's lines and all failures of a store. Raises ValueError: one line."""
     tasks, methods = (set(filter(None, given[key].split(","))) for key in ("task", "method"))
     every = wishes(store, given["experiment"])
-    for key, names, column in (("task", tasks, 1), ("method", methods, 2)):
-        known = sorted({_place(run)[column] for run, _ in every})
+    for key, names in (("task", tasks), ("method", methods)):
+        known = sorted({getattr(run.place, key) for run, _ in every})
         for name in names - set(known):
             raise ValueError(f"{key}={name}: store {store} has no run of it; nearest is {nearest(name, known or ['none'])}")
     found: dict[tuple[str, str, str], Line] = {}
     failures: list[Failure] = []
     for run, asked in every:
-        backbone, task, method = place = _place(run)
+        place = backbone, task, method = run.place[:3]
         if (tasks and task not in tasks) or (methods and method not in methods):
             continue
         line = found.setdefault(place, Line(*place))
-        there = run.exists
-        cell, failed, missing, workers = look(run, asked) if there else (Cell(len(asked.units)), {}, set(), set())
+        cell, failed, missing, workers = look(run, asked) if run.exists else (Cell(len(asked.units)), {}, set(), set())
         seed = run.place.seed
-        line.cells.setdefault(seed, Cell()).add(cell)
+        line.cells[seed] = line.cells.get(seed, Cell()) + cell
         line.runs.append(run)
         line.workers |= workers
-        if cell.done < cell.asked and there:
+        if cell.done < cell.asked and run.exists:
             title = f"{method} {task} seed={seed}"
             failures += _failures(run, asked, failed, missing, title)
             if missing and not cell.running:
                 failures += _last_words(run, title)
     return [found[place] for place in sorted(found)], failures
-
-
-def _place(run: Run) -> tuple[str, str, str]:
-    """Backbone, task and method of a run."""
-    return run.place.backbone, run.place.task, run.place.method
 
 
 def _failures(run: Run, asked: Asked, failed: Mapping[str, int], missing: set[str], title: str) -> Iterator[Failure]:
@@ -242,9 +232,7 @@ def _time(seconds: float) -> str:
 
 def summary(lines: Sequence[Line]) -> str:
     """All counts and the time left, in a line."""
-    whole = Cell()
-    for line in lines:
-        whole.add(line.total)
+    whole = sum((line.total for line in lines), Cell())
     told = f"{whole.done} of {whole.asked} videos done, {whole.running} running, {whole.failed} failed, {whole.missing} missing"
     left = [seconds_left(line, lines) for line in lines]
     if whole.done == whole.asked:
