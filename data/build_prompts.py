@@ -1,8 +1,7 @@
-"""Write the five prompt sets of the small world: `python -m data.build_prompts [FOLDER]`. Same code, same bytes."""
+"""The five prompt sets of the small world. Same code, same bytes."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,11 +91,13 @@ def build(name: str) -> list[Prompt]:
     return prompts
 
 
-def write(folder: Path) -> None:
-    """Write all sets as JSONL into `folder`."""
+def prompts(*, output: Path = FOLDER) -> None:
+    """Write the five prompt sets of the embedded world as JSONL. Same code, same bytes.
+
+        echo-harness data prompts
+
+    Args:
+        output: the folder that gets them.
+    """
     for name in SETS:
-        write_set(folder / f"{name}.jsonl", (PromptLine(prompt, VERSION) for prompt in build(name)))
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
+        write_set(output / f"{name}.jsonl", (PromptLine(prompt, VERSION) for prompt in build(name)))

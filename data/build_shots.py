@@ -1,31 +1,26 @@
 """Prompt sets from base prompts by a language model, as the paper's appendix A.1 makes them, every rule checked by code.
 
-    python -m data.build_shots BASE.jsonl|BASE.txt --task recall|hard|smooth|long --output OUT.jsonl
-        --endpoint http://localhost:8000/v1 --model NAME | --local Qwen/Qwen2.5-7B-Instruct
-        [--seed 0] [--tries 5] [--first N] [--temperature 0] [--max-tokens 1500] [--extra JSON] [--key-variable OPENAI_API_KEY]
-
 The model writes the parts of a story as JSON; `data.story` checks and tells them. What is wrong is told to the model, which
 answers again. Every request and answer is kept beside the output in OUT.log.jsonl; started again, the command asks for
-nothing that was accepted before. `--task long` expands a base prompt into one detailed description.
+nothing that was accepted before. `task=long` expands a base prompt into one detailed description.
 """
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from data.chat import Chat, Endpoint, Local, Message, model_name, text_of
 from data.importers import DURATION_S, check_duration, numbered_lines, refuse_tags, tidy
 from data.prompt_sets import PromptLine, write_set
 from data.story import ATS, KEYS, Story, faults_of, parse_story, prompt_of
+from echo.refusals import Unfinished
 from echo.routing import words as content_words
 from echo.scene import load_prompts
 
@@ -233,82 +228,101 @@ def build(
         raise ValueError(f"{output}: {len(lacking)} of {len(bases)} base prompts have no story ({shown}); the same command asks again")
 
 
-def _settings(given: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Entries of every request, and what a log must have been begun with."""
+@dataclass(frozen=True)
+class ModelChoice:
+    """How a model is asked.
+
+    Attributes:
+        endpoint: an OpenAI-compatible server, up to and with /v1.
+        model: the model's name at the endpoint.
+        local: a transformers model instead: a folder or a name on the hub.
+        temperature: 0 takes the likeliest words.
+        max_tokens: most tokens of an answer.
+        extra: more entries of every request as a JSON object; null removes one.
+        key_variable: the environment variable that holds the endpoint's key.
+    """
+
+    endpoint: str = ""
+    model: str = ""
+    local: str = ""
+    temperature: float = 0.0
+    max_tokens: int = 1500
+    extra: str = "{}"
+    key_variable: str = "OPENAI_API_KEY"
+
+    def body(self) -> dict[str, Any]:
+        """Entries of every request. Raises ValueError in one line for what cannot be asked."""
+        if bool(self.endpoint) == bool(self.local):
+            raise ValueError("endpoint=URL model=NAME, or local=MODEL: exactly one of the two")
+        if self.endpoint and not self.model:
+            raise ValueError("endpoint=: model=NAME is missing, the name that the server knows")
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens={self.max_tokens}: at least 1")
+        try:
+            extra = json.loads(self.extra)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"extra={self.extra}: not JSON ({error.msg}); nearest is '{{\"top_p\": 0.9}}'") from None
+        if not isinstance(extra, dict) or set(extra) & {"messages", "model", "seed", "stream"}:
+            raise ValueError(f"extra={self.extra}: an object of request entries other than messages, model, seed and stream")
+        if extra and self.local:
+            raise ValueError(f"extra={self.extra}: a local model takes temperature= and max_tokens= only; nearest is to leave it out")
+        return {"temperature": self.temperature, "max_tokens": self.max_tokens, **extra}
+
+    def chat(self, body: Mapping[str, Any]) -> Chat:
+        """Who answers."""
+        return Local(self.local, body) if self.local else Endpoint(self.endpoint, self.model, body, key_variable=self.key_variable)
+
+
+def shots(
+    base: Path,
+    /,
+    task: Literal["recall", "hard", "smooth", "long"],
+    asked: ModelChoice = ModelChoice(),
+    seed: int = 0,
+    tries: int = 5,
+    first: int | None = None,
+    duration: float | None = None,
+    *,
+    output: Path,
+) -> Iterator[str]:
+    """Make a prompt set from base prompts with a language model, every rule checked by code.
+
+    Every request and answer is kept beside the output in OUTPUT.log.jsonl; started again, the command asks for nothing that was accepted
+    before.
+
+        echo-harness data shots base.txt task=recall endpoint=http://localhost:8000/v1 model=NAME --output recall.jsonl
+        echo-harness data shots base.txt task=hard local=Qwen/Qwen2.5-7B-Instruct --output hard.jsonl
+
+    Args:
+        base: base prompts: a text file of lines, or JSONL.
+        task: which kind of set; long expands a base prompt into one detailed description.
+        asked: how the model is asked.
+        seed: of the model's choice of words.
+        tries: answers that may be refused before a base prompt is left out.
+        first: only the first so many base prompts.
+        duration: seconds of a long prompt, 60 by default.
+        output: the prompt set, JSONL.
+    """
+    body = asked.body()
+    if output.suffix != ".jsonl":
+        raise ValueError(f"--output {output}: a prompt set is JSONL; nearest is {output.with_suffix('.jsonl')}")
+    if tries < 1:
+        raise ValueError(f"tries={tries}: at least 1")
+    check_duration(duration)
+    if duration is not None and task != "long":
+        raise ValueError(f"duration=: scenes of {task} last {SCENE_S:g} s; nearest is task=long")
+    bases = load_bases(base)
+    if first is not None and not 1 <= first <= len(bases):
+        raise ValueError(f"first={first}: {base} has {len(bases)}; nearest is {min(max(first, 1), len(bases))}")
+    model = asked.model if asked.endpoint else model_name(asked.local)
+    log = Log(output.with_suffix(".log.jsonl"), {"task": task, "model": model, "seed": seed, **body, "system": ASKS[task]})
     try:
-        extra = json.loads(given.extra)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"--extra {given.extra}: not JSON ({error.msg}); nearest is '{{\"top_p\": 0.9}}'") from None
-    if not isinstance(extra, dict) or set(extra) & {"messages", "model", "seed", "stream"}:
-        raise ValueError(f"--extra {given.extra}: an object of request entries other than messages, model, seed and stream")
-    if extra and given.local:
-        raise ValueError(f"--extra {given.extra}: a local model takes --temperature and --max-tokens only; nearest is to leave it out")
-    body = {"temperature": given.temperature, "max_tokens": given.max_tokens, **extra}
-    model = given.model if given.endpoint else model_name(given.local)
-    return body, {"task": given.task, "model": model, "seed": given.seed, **body, "system": ASKS[given.task]}
-
-
-def _checked(given: argparse.Namespace) -> None:
-    if (given.endpoint is None) == (given.local is None):
-        raise ValueError("--endpoint URL --model NAME, or --local MODEL: exactly one of the two")
-    if given.endpoint and not given.model:
-        raise ValueError("--endpoint: --model NAME is missing, the name that the server knows")
-    if given.output.suffix != ".jsonl":
-        raise ValueError(f"--output {given.output}: a prompt set is JSONL; nearest is {given.output.with_suffix('.jsonl')}")
-    for name in ("tries", "max_tokens"):
-        if getattr(given, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(given, name)}: at least 1")
-    check_duration(given.duration)
-    if given.duration is not None and given.task != "long":
-        raise ValueError(f"--duration: scenes of {given.task} last {SCENE_S:g} s; nearest is --task long")
-
-
-def _run(given: argparse.Namespace) -> None:
-    _checked(given)
-    bases = load_bases(given.base)
-    if given.first is not None and not 1 <= given.first <= len(bases):
-        raise ValueError(f"--first {given.first}: {given.base} has {len(bases)}; nearest is {min(max(given.first, 1), len(bases))}")
-    body, settings = _settings(given)
-    log = Log(given.output.with_suffix(".log.jsonl"), settings)
-    try:
-        chat: Chat = (
-            Local(given.local, body) if given.local else Endpoint(given.endpoint, given.model, body, key_variable=given.key_variable)
-        )
-        usual_s = DURATION_S if given.task == "long" else SCENE_S
-        duration_s = usual_s if given.duration is None else given.duration
-        for line in build(
-            chat, given.task, bases[: given.first], given.output, log, seed=given.seed, tries=given.tries, duration_s=duration_s
-        ):
-            print(line, flush=True)
+        chat = asked.chat(body)
+        usual_s = DURATION_S if task == "long" else SCENE_S
+        duration_s = usual_s if duration is None else duration
+        try:
+            yield from build(chat, task, bases[:first], output, log, seed=seed, tries=tries, duration_s=duration_s)
+        except ValueError as error:
+            raise Unfinished(str(error)) from error
     finally:
         log.close()
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m data.build_shots", description="Make a prompt set with a language model.")
-    parser.add_argument("base", type=Path, help="base prompts: a text file of lines, or JSONL")
-    parser.add_argument("--task", required=True, choices=KEYS)
-    parser.add_argument("--output", required=True, type=Path)
-    parser.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible server, up to and with /v1")
-    parser.add_argument("--model", help="the model's name at the endpoint")
-    parser.add_argument("--local", metavar="MODEL", help="a transformers model: a folder or a name on the hub")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tries", type=int, default=5, help="answers that may be refused before a base prompt is left out (default 5)")
-    parser.add_argument("--first", type=int, metavar="N", help="only the first N base prompts")
-    parser.add_argument("--duration", type=float, help="seconds of a long prompt (default 60)")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest words (default)")
-    parser.add_argument("--max-tokens", type=int, default=1500)
-    parser.add_argument("--extra", default="{}", metavar="JSON", help="more entries of every request; null removes one")
-    parser.add_argument("--key-variable", default="OPENAI_API_KEY", metavar="NAME", help="environment variable that holds the key")
-    given = parser.parse_args(argv)
-    try:
-        _run(given)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -83,7 +83,7 @@ class Endpoint:
         retries: int = 6, timeout_s: float = 300.0, wait: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
         if not url.startswith(("http://", "https://")):
-            raise ValueError(f"--endpoint {url}: no address; nearest is http://{url or 'localhost:8000/v1'}")
+            raise ValueError(f"endpoint={url}: no address; nearest is http://{url or 'localhost:8000/v1'}")
         self._url = url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
         self._model, self._settings = model, dict(settings)
         self._key_variable, self._key = key_variable, os.environ.get(key_variable, "").strip()
@@ -162,7 +162,7 @@ class Local:
 
     def __init__(self, model: str, settings: Mapping[str, Any]) -> None:
         if model.startswith(("/", ".", "~")) and not Path(model).is_dir():
-            raise ValueError(f"--local {model}: no such folder; nearest is a folder with a downloaded model, or a name on the hub")
+            raise ValueError(f"local={model}: no such folder; nearest is a folder with a downloaded model, or a name on the hub")
         transformers, self._torch = need("transformers", asked=ASKED), need("torch", asked=ASKED)
         self._name, self._settings = model, dict(settings)
         self._device = "cuda" if self._torch.cuda.is_available() else "cpu"
@@ -170,9 +170,9 @@ class Local:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(model)
             self._model = transformers.AutoModelForCausalLM.from_pretrained(model, dtype="auto").to(self._device).eval()
         except (OSError, ValueError) as error:
-            raise ValueError(f"--local {model}: {str(error).splitlines()[0]}") from None
+            raise ValueError(f"local={model}: {str(error).splitlines()[0]}") from None
         if self._tokenizer.chat_template is None:
-            raise ValueError(f"--local {model}: has no chat template; nearest is its instruct version")
+            raise ValueError(f"local={model}: has no chat template; nearest is its instruct version")
 
     def request(self, messages: Sequence[Message], seed: int) -> Body:
         """Messages and settings of one generation."""

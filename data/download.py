@@ -1,6 +1,6 @@
-"""Fetch files of gigabytes: `python -m data.download backbone=self_forcing eval=vbench [checkpoints=DIR] [mirror=URL or folder]`.
+"""Files of gigabytes, fetched.
 
-What is fetched stands in `data/hub.yaml`; `--list` shows it. The total is printed before anything is fetched, a stopped
+What is fetched stands in `data/hub.yaml`. The total is printed before anything is fetched, a stopped
 command goes on where it stopped, size and sha256 of every file are checked before it takes its place, and a manifest
 beside the files says what they are.
 """
@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,9 +19,8 @@ from urllib.parse import urlsplit
 from data.hub import TABLE, Checkpoints, HubFile, Table, check
 from echo.backbone.extras import need
 from echo.files import ROOT
-from echo.refusals import nearest
+from echo.refusals import Unfinished, nearest
 
-FLAGS = ("--list", "--dry-run", "--verify")
 PARTIAL = ".partial"
 """Folder below the checkpoints where unfinished files wait."""
 LOCK = ".download.lock"
@@ -33,35 +31,57 @@ UNITS = {"GB": 1e9, "MB": 1e6}
 
 @dataclass(frozen=True)
 class Order:
-    """What the command line asks for.
+    """What is asked for.
 
-    names: kind -> names of the table's groups. mirror: a folder, an address that stands for the hub's, or None for the hub.
+    names: kind -> names of the table's groups. mirror: a folder, an address that stands for the hub's, or None for the hub. dry: nothing
+    is fetched. verify: what is there is checked again.
     """
 
     names: Mapping[str, Sequence[str]]
     checkpoints: Path
     mirror: Path | str | None
-    flags: frozenset[str]
+    dry: bool = False
+    verify: bool = False
 
 
-def parse(words: Sequence[str], table: Table) -> Order:
-    """The order of a command line. Raises ValueError in one line for a word that is not understood."""
-    names: dict[str, list[str]] = {}
-    places = {"checkpoints": "checkpoints", "mirror": ""}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if key in table.groups and value:
-            names.setdefault(key, []).extend(value.split(","))
-        elif key in places and value:
-            places[key] = value
-        elif word not in FLAGS:
-            forms = [*(f"{kind}={name}" for kind, group in table.groups.items() for name in group), "checkpoints=DIR", "mirror=DIR", *FLAGS]
-            raise ValueError(f"{word}: not understood; nearest is {nearest(word, forms)} of {', '.join(forms)}")
-    flags = frozenset(word for word in words if word in FLAGS)
-    if not names and "--list" not in flags:
+def download(
+    backbone: Sequence[str] = (),
+    decoder: Sequence[str] = (),
+    eval: Sequence[str] = (),
+    checkpoints: Path = Path("checkpoints"),
+    mirror: str = "",
+    *,
+    list: bool = False,
+    dry_run: bool = False,
+    verify: bool = False,
+) -> Iterator[str]:
+    """Fetch files of gigabytes, each checked by size and sha256 before it takes its place; a stopped command goes on where it was.
+
+        echo-harness data download backbone=self_forcing eval=vbench
+        echo-harness data download backbone=longlive checkpoints=/data/checkpoints mirror=/mnt/hub --dry-run
+        echo-harness data download --list
+
+    Args:
+        backbone: backbones, with what they need.
+        decoder: decoders of latents.
+        eval: networks of a scorer.
+        checkpoints: the folder that gets them; run.py takes the same setting.
+        mirror: a folder that has the files, or an address that stands for the hub's.
+        list: only show what there is, from where, under which licence.
+        dry_run: only show what is missing.
+        verify: check files that are there already once more.
+    """
+    table = Table(TABLE)
+    names = {kind: chosen for kind, chosen in (("backbone", backbone), ("decoder", decoder), ("eval", eval)) if chosen}
+    if list:
+        yield from listing(table)
+        return
+    if not names:
         first = next(f"{kind}={name}" for kind, group in table.groups.items() for name in group)
         raise ValueError(f"nothing to fetch is named; nearest is {first}, --list shows all")
-    return Order(names, ROOT / Path(places["checkpoints"]).expanduser(), _mirror(places["mirror"]), flags)
+    order = Order(names, ROOT / checkpoints.expanduser(), _mirror(mirror), dry_run, verify)
+    with nullcontext() if dry_run else _alone(order.checkpoints):
+        yield from _carry_out(order, table)
 
 
 def _mirror(value: str) -> Path | str | None:
@@ -75,22 +95,6 @@ def _mirror(value: str) -> Path | str | None:
             f"mirror={value}: neither a folder nor an address that begins with http:// or https://; nearest is {folder.parent}"
         )
     return folder
-
-
-def run(order: Order, table: Table) -> None:
-    """Carry out an order; lines go to the standard output as things happen.
-
-    Raises:
-        ValueError: in one line, for an unknown name, too small a disk, an unreachable hub, or a wrong file.
-        OSError: where a folder cannot be written.
-    """
-    if "--list" in order.flags:
-        print("\n".join(listing(table)))
-    elif "--dry-run" in order.flags:
-        _carry_out(order, table)
-    else:
-        with _alone(order.checkpoints):
-            _carry_out(order, table)
 
 
 @contextmanager
@@ -109,25 +113,27 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _carry_out(order: Order, table: Table) -> None:
-    """Fetch, or say what would be fetched; raises as `run` does."""
+def _carry_out(order: Order, table: Table) -> Iterator[str]:
+    """Fetch, or say what would be fetched; raises as `download` does."""
     kept = Checkpoints(order.checkpoints)
     files = [kept.pinned(wanted) for kind, names in order.names.items() for wanted in table.files(kind, names)]
     files = list({wanted.target: wanted for wanted in files}.values())
-    dry = "--dry-run" in order.flags
-    if not dry and not isinstance(order.mirror, Path):
+    if not order.dry and not isinstance(order.mirror, Path):
         files = [_resolved(wanted, order.mirror) if not (kept.folder / wanted.target).is_file() else wanted for wanted in files]
     there = {wanted.target for wanted in files if (kept.folder / wanted.target).is_file()}
-    _announce(files, there, order)
-    if dry:
+    yield from _announce(files, there, order)
+    if order.dry:
         return
     for wanted in files:
-        fetched = not kept.there(wanted, again="--verify" in order.flags)
-        if fetched:
-            path = _fetch(wanted, order)
-            kept.keep(wanted, _checked(path, wanted), path)
+        try:
+            fetched = not kept.there(wanted, again=order.verify)
+            if fetched:
+                path = _fetch(wanted, order)
+                kept.keep(wanted, _checked(path, wanted), path)
+        except ValueError as error:
+            raise Unfinished(str(error)) from error
         row = kept.rows[wanted.target]
-        print(f"{'fetched' if fetched else 'there'}  {wanted.target}  {_size(row.size_bytes)}  sha256 {row.sha256[:12]}", flush=True)
+        yield f"{'fetched' if fetched else 'there'}  {wanted.target}  {_size(row.size_bytes)}  sha256 {row.sha256[:12]}"
     _tidied(order.checkpoints / PARTIAL, files)
 
 
@@ -177,7 +183,7 @@ def _total(files: Sequence[HubFile]) -> str:
     return f"{len(files)} file{'' if len(files) == 1 else 's'}, {_size(known)}" + (f" and {unknown} of unknown size" if unknown else "")
 
 
-def _announce(files: Sequence[HubFile], there: set[str], order: Order) -> None:
+def _announce(files: Sequence[HubFile], there: set[str], order: Order) -> Iterator[str]:
     """The total, before anything is fetched. Raises ValueError where the disk is too small."""
     absent = [wanted for wanted in files if wanted.target not in there]
     parts = (order.checkpoints / PARTIAL / wanted.target for wanted in absent)
@@ -187,12 +193,9 @@ def _announce(files: Sequence[HubFile], there: set[str], order: Order) -> None:
     source = f"mirror {order.mirror}" if order.mirror else os.environ.get("HF_ENDPOINT", "huggingface.co")
     line = f"{_total(files)} in all; {len(there)} files there already, to fetch {_total(absent)}"
     line += f" ({_size(begun)} of it begun)" if begun else ""
-    print(f"{line}, from {source} to {order.checkpoints} with {_size(free)} free", flush=True)
+    yield f"{line}, from {source} to {order.checkpoints} with {_size(free)} free"
     for wanted in absent:
-        print(
-            f"to fetch  {wanted.target}  {_size(wanted.size_bytes)}  {wanted.origin}  ({wanted.license or 'license not stated'})",
-            flush=True,
-        )
+        yield f"to fetch  {wanted.target}  {_size(wanted.size_bytes)}  {wanted.origin}  ({wanted.license or 'license not stated'})"
     needed = sum(wanted.size_bytes or 0 for wanted in absent) - begun
     if needed > free and not isinstance(order.mirror, Path):
         raise ValueError(f"{_size(needed)} are needed, {disk} has {_size(free)} free; nearest is checkpoints=DIR on a larger disk")
@@ -222,12 +225,12 @@ def _resolved(wanted: HubFile, endpoint: str | None) -> HubFile:
     return replace(wanted, revision=info.sha, size_bytes=size, sha256=wanted.sha256 or lfs, known_by=known_by)
 
 
-def _unreachable(wanted: HubFile, endpoint: str | None, error: Exception) -> ValueError:
+def _unreachable(wanted: HubFile, endpoint: str | None, error: Exception) -> Unfinished:
     """One line for whatever the hub's client raised."""
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     where = endpoint or os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     rest = "what is begun is kept; nearest without the network is mirror=FOLDER with the files, or mirror=URL of another hub"
-    return ValueError(f"{wanted.origin}: not fetched from {where} ({type(error).__name__}: {reason[:200]}); {rest}")
+    return Unfinished(f"{wanted.origin}: not fetched from {where} ({type(error).__name__}: {reason[:200]}); {rest}")
 
 
 def _fetch(wanted: HubFile, order: Order) -> Path:
@@ -307,22 +310,3 @@ def _from_address(address: str, part: Path, size_bytes: int | None) -> None:
         shutil.copyfileobj(answer, write, 2**20)
         if answer.length:  # a line that went dead looks like the end of the file
             raise OSError(f"broken off with {answer.length} bytes to come")
-
-
-def main(words: Sequence[str] | None = None, table: Path = TABLE) -> int:
-    """Run the command line; the exit status, 1 for a refusal, 130 where it was stopped."""
-    words = sys.argv[1:] if words is None else words
-    try:
-        known = Table(table)
-        run(parse(words, known), known)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on from here\n")
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,25 +1,21 @@
 """Prompt files of others as prompt sets of ours.
 
-    python -m data.importers FILE --format released|lines|jsonl --output OUT.jsonl [--tag-meaning to_next|enter]
-                             [--duration S] [--first N] [--name PREFIX]
-
 released: `scene[10s#] | scene[10s@] ; subtitle | subtitle`, the format of the released interactive files (spec/echo.md .10).
-lines: one prompt a line, as MovieGenBench's file; each becomes one scene of --duration (60 s unless told otherwise).
+lines: one prompt a line, as MovieGenBench's file; each becomes one scene of duration= (60 s unless told otherwise).
 jsonl: our own format, through the same check. A file that would lose text or keep a broken tag is refused with its line.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import re
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from data.prompt_sets import PromptLine, write_set
 from echo.scene import BLOCK_S, Prompt, TagMeaning, parse_prompt
@@ -137,7 +133,7 @@ def parse_released(line: str, where: str, index: int, options: Options, seen: Co
     scenes = [parse_scene(piece, f"{where}, scene {number}") for number, piece in enumerate(pieces, 1)]
     for number, (_, seconds, _, count) in enumerate(scenes, 1):
         if seconds is None and len(scenes) > 1 and options.duration_s is None:
-            raise ValueError(f"{where}, scene {number}: no tag; nearest is '[10s]' at its end, or --duration 10 for all scenes without one")
+            raise ValueError(f"{where}, scene {number}: no tag; nearest is '[10s]' at its end, or duration=10 for all scenes without one")
         seen["scenes with several tags: the first counts"] += count > 1
         seen["scenes without a tag"] += seconds is None
     seen["empty scenes dropped"] += body.count("|") + 1 - len(pieces)
@@ -165,7 +161,7 @@ def from_lines(path: Path, options: Options) -> Imported:
         where = f"{path}:{number}"
         tag = TAG.search(line)
         if tag is not None:
-            raise ValueError(f"{where}: holds the tag {tag[0]!r}; nearest is --format released")
+            raise ValueError(f"{where}: holds the tag {tag[0]!r}; nearest is format=released")
         text = tidy(line, where)
         if not text:
             raise ValueError(f"{where}: holds nothing but signs that take no room; nearest is to remove it")
@@ -177,7 +173,7 @@ def from_lines(path: Path, options: Options) -> Imported:
 def from_jsonl(path: Path, options: Options) -> Imported:
     """Records of our own format, checked; a given name replaces the ids, a given meaning stands where a record says none."""
     if options.duration_s is not None:
-        raise ValueError("--duration: a JSONL record says its own durations; nearest is to leave it out")
+        raise ValueError("duration=: a JSONL record says its own durations; nearest is to leave it out")
     imported = Imported()
     for index, (number, line) in enumerate(numbered_lines(path)):
         where = f"{path}:{number}"
@@ -213,14 +209,14 @@ def read(path: Path, form: str, options: Options = Options(), first: int | None 
         raise ValueError(f"{path}: no prompts")
     if first is not None and not 1 <= first <= len(imported.lines):
         count = len(imported.lines)
-        raise ValueError(f"--first {first}: {path} has {count} prompts; nearest is {min(max(first, 1), count)}")
+        raise ValueError(f"first={first}: {path} has {count} prompts; nearest is {min(max(first, 1), count)}")
     imported.lines = imported.lines[:first]
     texts = Counter(line.prompt.scenes for line in imported.lines)
     ids = Counter(line.prompt.id for line in imported.lines)
     imported.seen["prompts that say what an earlier one says"] += sum(texts.values()) - len(texts)
     doubled = next((name for name, count in ids.items() if count > 1), None)
     if doubled is not None:
-        raise ValueError(f"{path}: prompt id {doubled!r} stands twice; nearest is --name PREFIX, which counts them anew")
+        raise ValueError(f"{path}: prompt id {doubled!r} stands twice; nearest is name=PREFIX, which counts them anew")
     return imported
 
 
@@ -250,43 +246,43 @@ def _meaning(prompts: Sequence[Prompt]) -> str:
 
 
 def check_duration(seconds: float | None) -> None:
-    """Raise ValueError for a --duration that no scene can have; None is none given."""
+    """Raise ValueError for a duration that no scene can have; None is none given."""
     if seconds is not None and not BLOCK_S / 2 <= seconds < math.inf:
-        raise ValueError(f"--duration {seconds:g}: seconds, half a block or more; nearest is --duration {BLOCK_S:g}")
+        raise ValueError(f"duration={seconds:g}: seconds, half a block or more; nearest is duration={BLOCK_S:g}")
 
 
-def _options(given: argparse.Namespace) -> Options:
-    if given.output.suffix != ".jsonl":
-        raise ValueError(f"--output {given.output}: a prompt set is JSONL; nearest is {given.output.with_suffix('.jsonl')}")
-    if given.output.resolve() == given.file.resolve():
-        raise ValueError(f"--output {given.output}: is the file that is read; nearest is {given.output.with_suffix('')}-checked.jsonl")
-    if given.name and not re.fullmatch(r"[A-Za-z0-9.-]+", given.name):
-        raise ValueError(f"--name {given.name}: letters, digits, '.' and '-'; nearest is {re.sub('[^A-Za-z0-9.-]+', '-', given.name)}")
-    check_duration(given.duration)
-    meaning = None if given.tag_meaning is None else TagMeaning(given.tag_meaning)
-    return Options(meaning, given.duration, given.name)
+def import_prompts(
+    file: Path,
+    /,
+    format: Literal["released", "lines", "jsonl"],
+    tag_meaning: TagMeaning | None = None,
+    duration: float | None = None,
+    first: int | None = None,
+    name: str = "",
+    *,
+    output: Path,
+) -> list[str]:
+    """Make a prompt set of another's prompt file, without losing text or keeping a broken tag.
 
+        echo-harness data import prompts_hard.txt format=released tag_meaning=to_next --output hard.jsonl
+        echo-harness data import moviegen.txt format=lines first=64 duration=120 --output long120.jsonl
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m data.importers", description="Make a prompt set of another's prompt file.")
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--format", required=True, choices=FORMATS)
-    parser.add_argument("--output", required=True, type=Path)
-    parser.add_argument("--tag-meaning", choices=[meaning.value for meaning in TagMeaning], help="released files say to_next (default)")
-    parser.add_argument("--duration", type=float, help="seconds of a scene that says none (default 60 for a line of one scene)")
-    parser.add_argument("--first", type=int, metavar="N", help="only the first N prompts")
-    parser.add_argument("--name", default="", metavar="PREFIX", help="ids are PREFIX-000 and so on (default: the file's name)")
-    given = parser.parse_args(argv)
-    try:
-        imported = read(given.file, given.format, _options(given), given.first)
-        write_set(given.output, imported.lines)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    print("\n".join(summary(imported, given.output)))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    Args:
+        file: the file to read.
+        format: released: `scene[10s#] | scene[10s@] ; subtitle | subtitle`; lines: a prompt a line; jsonl: our own, checked.
+        tag_meaning: what a tag says; files of the release say to_next.
+        duration: seconds of a scene that says none; 60 for a line of one scene.
+        first: only so many prompts.
+        name: ids are NAME-000 and so on; the file's name by default.
+        output: the prompt set, JSONL.
+    """
+    if output.suffix != ".jsonl":
+        raise ValueError(f"--output {output}: a prompt set is JSONL; nearest is {output.with_suffix('.jsonl')}")
+    if output.resolve() == file.resolve():
+        raise ValueError(f"--output {output}: is the file that is read; nearest is {output.with_suffix('')}-checked.jsonl")
+    if name and not re.fullmatch(r"[A-Za-z0-9.-]+", name):
+        raise ValueError(f"name={name}: letters, digits, '.' and '-'; nearest is {re.sub('[^A-Za-z0-9.-]+', '-', name)}")
+    check_duration(duration)
+    imported = read(file, format, Options(tag_meaning, duration, name), first)
+    write_set(output, imported.lines)
+    return summary(imported, output)

@@ -1,4 +1,4 @@
-"""Our own prompt sets for the real backbones, from the stories written for this project: `python -m data.stories [FOLDER]`.
+"""Our own prompt sets for the real backbones, from the stories written for this project.
 
 `data/stories/{recall,hard,smooth,long}.yaml` hold the parts, `data/prompts/wan/*.jsonl` what this command makes of them:
 same code, same bytes. Every rule that the sets promise is checked before a line is written.
@@ -6,9 +6,7 @@ same code, same bytes. Every rule that the sets promise is checked before a line
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -140,11 +138,17 @@ def make(folder: Path) -> dict[str, list[Prompt]]:
     return sets
 
 
-def write(folder: Path, stories: Path = FOLDER / "stories") -> list[str]:
-    """Write all sets as JSONL into `folder`; one line a set about what was written. Raises ValueError as `make` does."""
+def stories(*, output: Path = FOLDER / "prompts" / "wan") -> list[str]:
+    """Assemble and check the prompt sets of the real backbones, and write them as JSONL. Same code, same bytes.
+
+        echo-harness data stories
+
+    Args:
+        output: the folder that gets them.
+    """
     lines = []
-    for name, prompts in make(stories).items():
-        write_set(folder / f"{name}.jsonl", (PromptLine(prompt, VERSION) for prompt in prompts))
+    for name, prompts in make(FOLDER / "stories").items():
+        write_set(output / f"{name}.jsonl", (PromptLine(prompt, VERSION) for prompt in prompts))
         scenes = [scene for prompt in prompts for scene in prompt.scenes]
         words = [len(scene.split()) for scene in scenes]
         longest = max(len(scene.encode()) for scene in scenes)
@@ -154,21 +158,3 @@ def write(folder: Path, stories: Path = FOLDER / "stories") -> list[str]:
             f"(mean {mean:.1f}), {longest} bytes at most"
         )
     return lines
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m data.stories", description="Assemble and check the prompt sets of the real backbones.")
-    parser.add_argument("folder", type=Path, nargs="?", default=FOLDER / "prompts" / "wan")
-    given = parser.parse_args(argv)
-    try:
-        lines = write(given.folder)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    print("\n".join(lines))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,6 +14,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 """The repository's folder; relative paths of a config count from it."""
+RESULTS = Path("results")
+"""The run store of whoever names no other, below the working folder."""
 LARGE_BYTES = 2**28
 """From this size on, a file's digest is kept in a hidden file next to it."""
 

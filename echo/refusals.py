@@ -58,3 +58,7 @@ def multiple_of(size: int, **settings: int) -> None:
     for name, value in settings.items():
         if value % size:
             raise ValueError(f"{name} {value}: a multiple of {size}; nearest is {-(-value // size) * size}")
+
+
+class Unfinished(Exception):
+    """Some of what was asked is done and told; the message is a line for each of the rest, or nothing where that is told too."""

@@ -142,7 +142,7 @@ def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
     """All prompts of a JSONL file. Raises ValueError for a bad line, a doubled id, an empty file or a text file of another format."""
     if Path(path).suffix == ".txt":
         made = Path(path).with_suffix(".jsonl")
-        command = f"python -m data.importers {path} --format released|lines --output {made}"
+        command = f"echo-harness data import {path} format=released|lines --output {made}"
         raise ValueError(f"{path}: a prompt set is JSONL; nearest is what {command} makes")
     lines = Path(path).read_text(encoding="utf-8").split("\n")  # a JSON text may hold the other line ends that Unicode knows
     prompts = tuple(parse_prompt(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip())

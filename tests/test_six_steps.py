@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from echo.files import ROOT
+from tests.helpers.command import ECHO_HARNESS
 from tests.helpers.packages import fenced, write_metadata, write_package
 
 
@@ -73,7 +74,7 @@ def carried_out(repository: Path, out: Path, **environment: str) -> None:
     """Steps 3 to 5, in the repository's folder: the trace, the shared matrix, a run beside another method."""
     python = Path(sys.executable)
     png, store = out / "trace.png", out / "out"
-    trace = run(python, repository, "-m", "eval.figures.trace", "method=ends", "task=recall", "--png", str(png), **environment).splitlines()
+    trace = run(python, repository, *ECHO_HARNESS[1:], "trace", "method=ends", "task=recall", "--png", str(png), **environment).splitlines()
     assert len(trace) == 80 and png.stat().st_size > 1000
     assert '"keys": [["f0", 0], ["f1", 1], ["f2", 2], ["f3", 3], ["f4", 4], ["f5", 5], ["f9", 6]' in trace[7]
     matrix = ["-m", "pytest", "-v", "-n", "0", "-p", "no:cacheprovider", "tests/echo/test_policies.py", "-k", "ends"]

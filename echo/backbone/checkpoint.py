@@ -24,7 +24,7 @@ from echo.backbone.wan import WanModel
 from echo.backbone.weights import ADDITIONS, Weights, open_weights
 
 ADAPTER = "adapter_config.json"
-NEAREST = "nearest is self_forcing_dmd.pt or longlive_base.pt, which `python -m data.download backbone=self_forcing` or =longlive fetches"
+NEAREST = "nearest is self_forcing_dmd.pt or longlive_base.pt, which `echo-harness data download backbone=self_forcing,longlive` fetches"
 
 
 def check(path: Path, config: WanConfig) -> None:
@@ -134,7 +134,7 @@ def _additions(path: Path, config: WanConfig) -> Callable[[str, torch.device | s
         hint = (
             ""
             if "LoRA" in kind
-            else f"; it looks like {kind}; nearest is lora.pt, which `python -m data.download backbone=longlive` fetches"
+            else f"; it looks like {kind}; nearest is lora.pt, which `echo-harness data download backbone=longlive` fetches"
         )
         raise ValueError(f"{path}: {wrong}{hint}")
     return partial(_pair, weights, names, _scale(path))

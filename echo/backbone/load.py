@@ -100,7 +100,7 @@ def load(config: BackboneConfig, device: torch.device | str = "cpu") -> Backbone
     one_of(f"dtype {config.dtype!r}", config.dtype, DTYPES)
     if not path.is_file():
         raise ValueError(
-            f"no weights at {path}; `python -m jobs.train.self_rollout` makes them (docs/embedded.md), the repository ships them"
+            f"no weights at {path}; `echo-harness train self-rollout` makes them (docs/embedded.md), the repository ships them"
         )
     try:
         with safe_open(path, framework="pt") as file:
@@ -126,7 +126,7 @@ def load(config: BackboneConfig, device: torch.device | str = "cpu") -> Backbone
 def _merge(model: WanModel, path: Path) -> None:
     """Add the low-rank weights at `path`. Raises ValueError as `load` does."""
     if not path.is_file():
-        raise ValueError(f"no low-rank weights at {path}; `python -m jobs.train.self_rollout` makes them, the repository ships them")
+        raise ValueError(f"no low-rank weights at {path}; `echo-harness train self-rollout` makes them, the repository ships them")
     try:
         lora.merge(model, load_file(path))
     except (SafetensorError, ValueError) as error:

@@ -326,7 +326,7 @@ def _tokenizer(path: Path, vocabulary: int) -> Callable[[str], list[int]]:
     """Token numbers, the end token included, by a tokenizer.json. Raises ValueError for a missing or foreign one."""
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
-        raise ValueError(f"no tokenizer at {file}; `python -m data.download` fetches it (google/umt5-xxl)")
+        raise ValueError(f"no tokenizer at {file}; `echo-harness data download` fetches it (google/umt5-xxl)")
     tokenizers = need("tokenizers")
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(file))

@@ -65,7 +65,7 @@ def open_weights(path: Path, sections: Sequence[str] = NETWORK) -> Weights:
     if path.is_dir():
         weights = _folder(path, sections)
     elif not path.is_file():
-        raise ValueError(f"no weights at {path}{_nearest(path)}; `python -m data.download --list` tells what can be fetched")
+        raise ValueError(f"no weights at {path}{_nearest(path)}; `echo-harness data download --list` tells what can be fetched")
     elif path.suffix == ".safetensors":
         weights = _safetensors(path)
     else:

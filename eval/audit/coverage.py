@@ -1,7 +1,5 @@
 """How often the intervals hold the truth, by simulation.
 
-    python -m eval.audit.coverage [out=FILE.csv] [runs=4000]
-
 Draws scores of prompts and seeds whose true mean is known and counts how often the interval that tables print holds it. Prompts
 differ from each other and seeds of a prompt are alike, as in a store. The error of a share is that of `runs` draws.
 """
@@ -10,14 +8,12 @@ from __future__ import annotations
 
 import csv
 import math
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.arguments import answer, parse
 from eval.stats.agreement import two_way
 from eval.stats.statistics import RESAMPLES, half_width
 
@@ -100,16 +96,19 @@ def _shown(share: float, runs: int) -> tuple[str, str]:
     return f"{100 * share:.2f}", f"{100 * math.sqrt(share * (1 - share) / runs):.2f}"
 
 
-def _command(words: Sequence[str]) -> list[str]:
-    given, _ = parse(words, {"out": "", "runs": "4000"})
-    if not given["runs"].isdecimal() or int(given["runs"]) < 100:
-        raise ValueError(f"runs={given['runs']}: a whole number, at least 100")
-    lines = list(table(int(given["runs"])))
-    if given["out"]:
-        with Path(given["out"]).open("w", encoding="utf-8", newline="") as file:
+def simulate(runs: int = 4000, *, output: Path | None = None) -> list[str]:
+    """Count how often the intervals that tables print hold the truth, by simulation.
+
+        echo-harness audit coverage runs=4000 --output coverage.csv
+
+    Args:
+        runs: simulated tables of each kind.
+        output: also write the lines into this CSV.
+    """
+    if runs < 100:
+        raise ValueError(f"runs={runs}: a whole number, at least 100")
+    lines = list(table(runs))
+    if output:
+        with output.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(lines)
     return [",".join(line) for line in lines]
-
-
-if __name__ == "__main__":
-    sys.exit(answer(_command, sys.argv[1:]))

@@ -1,16 +1,13 @@
-"""Run a recorded case again and compare: `python -m eval.audit.replay CASE.npz --weights W.npz --meta meta.json`.
+"""Recorded cases, run again and compared.
 
 A case holds noise, prompt embeddings, the recorded latents and, where tokens were selected, the recorded selections; the meta
-file says which policy, how many blocks a scene has, and how scenes follow each other. One JSON line is printed; the exit code is
-1 where latents differ by more than the tolerance or a selection differs.
+file says which policy, how many blocks a scene has, and how scenes follow each other.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -26,7 +23,7 @@ from echo.cache.plan import Plan
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
 from echo.noise import Noise
-from echo.refusals import nearest
+from echo.refusals import Unfinished, nearest
 from echo.rollout import Rollout
 from echo.scene import Transition
 
@@ -208,23 +205,22 @@ def compare(case: Case, latents: Tensor, selections: Selections) -> Compared:
     }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m eval.audit.replay", description="Replay a recorded case and compare.")
-    parser.add_argument("case", type=Path, help="recorded case, .npz")
-    parser.add_argument("--weights", type=Path, required=True, help="weights under Wan checkpoint names, .npz")
-    parser.add_argument("--meta", type=Path, required=True, help="meta.json that describes the cases")
-    parser.add_argument("--tolerance", type=float, default=1e-5, help="largest allowed difference of a latent (default 1e-5)")
-    options = parser.parse_args(argv)
+def replay_case(case: Path, /, *, weights: Path, meta: Path, tolerance: float = 1e-5) -> Iterator[str]:
+    """Replay a recorded case and compare.
+
+    One JSON line is printed; the exit status is 1 where latents differ by more than the tolerance or a selection differs.
+
+        echo-harness replay tests/golden/recall.npz --weights tests/golden/toy_weights.npz --meta tests/golden/meta.json
+
+    Args:
+        case: recorded case, .npz.
+        weights: weights under Wan checkpoint names, .npz.
+        meta: meta.json that describes the cases.
+        tolerance: largest allowed difference of a latent.
+    """
     torch.set_num_threads(1)
-    try:
-        case = load_case(options.case, options.meta)
-        result = compare(case, *replay(case, load_model(options.weights, case)))
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    print(json.dumps(result))
-    return int(not result["max_abs_diff"] <= options.tolerance or result["selection_mismatches"] > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    recorded = load_case(case, meta)
+    result = compare(recorded, *replay(recorded, load_model(weights, recorded)))
+    yield json.dumps(result)
+    if not result["max_abs_diff"] <= tolerance or result["selection_mismatches"] > 0:
+        raise Unfinished

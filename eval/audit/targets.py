@@ -1,23 +1,16 @@
-"""How often the backbone shows what a held-out prompt says, beside the targets: `python -m eval.audit.targets`.
-
-    python -m eval.audit.targets [--weights FILE_OR_PRESET]... [--methods echo,rolling_sink] [--prompts 64] [--seconds 5,60]
-        [--seed 0] [--batch 16] [--output docs/data/targets.json] [--figure FILE.png]
+"""How often the backbone shows what a held-out prompt says, beside the targets.
 
 Prompts are of combinations of words that training never showed. Each is rolled out once, to the longest horizon, and read by
-the embedded scorer over the 36 frames (2.25 s) before each horizon. Where --weights stands several times, the last one is
-judged and the figure shows the curve over all. Exit status: 0 if every target is met by the best method, 1 if one is missed,
-2 for a mistake on the command line.
+the embedded scorer over the 36 frames (2.25 s) before each horizon.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, TypedDict
@@ -28,6 +21,7 @@ from scipy.stats import binomtest
 from baselines.presets import CONF, make_policy, preset
 from data.world.words import KINDS, Words, held_out, sentence
 from echo.files import ROOT
+from echo.refusals import Unfinished
 from echo.scene import BLOCK_S, Prompt
 from eval.measures.formulas import Frames
 from eval.store.origin import digest_if_there, origin
@@ -54,7 +48,7 @@ def combinations(count: int) -> list[Words]:
     """
     left = [words for parts in product(*KINDS.values()) if held_out(words := Words(*parts))]
     if not 1 <= count <= len(left):
-        raise ValueError(f"--prompts {count}: training holds out {len(left)} combinations, so 1 to {len(left)}")
+        raise ValueError(f"prompts={count}: training holds out {len(left)} combinations, so 1 to {len(left)}")
     taken: dict[str, dict[str, int]] = {kind: dict.fromkeys(known, 0) for kind, known in KINDS.items()}
     chosen: list[Words] = []
     for _ in range(count):
@@ -146,21 +140,57 @@ def table(found: Sequence[Horizon]) -> str:
     return "\n".join(lines)
 
 
-def measure(weights: str, lora: str | None, methods: Sequence[str], given: argparse.Namespace) -> Iterator[Horizon]:
+@dataclass(frozen=True)
+class TargetTrial:
+    """How prompts are rolled out and read.
+
+    Attributes:
+        methods: presets of conf/method.
+        prompts: how many.
+        seconds: horizons at which they are read.
+        seed: of the noise.
+        batch: prompts rolled out together.
+        scorer: weights of the embedded scorer.
+    """
+
+    methods: Sequence[str] = ("echo",)
+    prompts: int = 64
+    seconds: Sequence[str] = ("5", "60")
+    seed: int = 0
+    batch: int = 16
+    scorer: Path = SHIPPED.parent / "model.safetensors"
+
+    def horizons(self) -> list[float]:
+        """Seconds, rising. Raises ValueError in one line for what cannot be tried."""
+        try:
+            seconds = sorted(float(word) for word in self.seconds)
+        except ValueError:
+            raise ValueError(f"seconds={','.join(self.seconds)}: numbers with commas, for example 5,60") from None
+        if min(seconds) < MOTION_WINDOW / BLOCK * BLOCK_S:
+            raise ValueError(f"seconds={min(seconds):g}: reading takes {MOTION_WINDOW / BLOCK * BLOCK_S:g} s, so no less")
+        combinations(self.prompts)
+        if self.batch < 1:
+            raise ValueError(f"batch={self.batch}: at least 1")
+        for method in self.methods:
+            make_policy({"method": method})
+        return seconds
+
+
+def measure(weights: str, lora: str | None, trial: TargetTrial) -> Iterator[Horizon]:
     """Roll all prompts out with each method and read them at each horizon."""
     from echo.backbone.load import BackboneFile, load
     from eval.world.scorer import EmbeddedScorer
 
     backbone = load(BackboneFile(weights, lora=lora))
-    encoder = EmbeddedScorer.load(given.scorer).encoder
-    chosen = combinations(given.prompts)
-    horizons = sorted(given.seconds)
-    for method in methods:
+    encoder = EmbeddedScorer.load(trial.scorer).encoder
+    chosen = combinations(trial.prompts)
+    horizons = trial.horizons()
+    for method in trial.methods:
         hits: dict[float, dict[str, int]] = {seconds: {} for seconds in horizons}
         prompts = prompts_of(chosen, horizons[-1])
-        for start in range(0, len(prompts), given.batch):
-            rows = slice(start, start + given.batch)
-            for seconds, films in _films(backbone, method, prompts[rows], horizons, given.seed):
+        for start in range(0, len(prompts), trial.batch):
+            rows = slice(start, start + trial.batch)
+            for seconds, films in _films(backbone, method, prompts[rows], horizons, trial.seed):
                 for frames, words in zip(films, chosen[rows], strict=True):
                     for what, hit in judge(read(encoder, frames), words).items():
                         hits[seconds][what] = hits[seconds].get(what, 0) + int(hit)
@@ -227,72 +257,57 @@ def _backbone(name: str) -> tuple[str, str | None]:
         return str(chosen["weights"]), chosen.get("lora")
     if not (ROOT / name).is_file():
         known = ", ".join(sorted(path.stem for path in (CONF / "backbone").glob("*.yaml")))
-        raise ValueError(f"--weights {name}: no such file, and no preset of conf/backbone ({known})")
+        raise ValueError(f"weights={name}: no such file, and no preset of conf/backbone ({known})")
     return name, None
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m eval.audit.targets", description=__doc__.partition("\n")[0])
-    parser.add_argument("--weights", action="append", help="a file, or a preset of conf/backbone; several for a curve")
-    parser.add_argument("--methods", default="echo", help="presets of conf/method, with commas")
-    parser.add_argument("--prompts", type=int, default=64)
-    parser.add_argument("--seconds", default="5,60")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--scorer", type=Path, default=SHIPPED.parent / "model.safetensors")
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--figure", type=Path)
-    given = parser.parse_args(argv)
-    try:
-        given.seconds = [float(word) for word in given.seconds.split(",")]
-    except ValueError:
-        raise ValueError(f"--seconds {given.seconds}: numbers with commas, for example 5,60") from None
-    if min(given.seconds) < MOTION_WINDOW / BLOCK * BLOCK_S:
-        raise ValueError(f"--seconds {min(given.seconds):g}: reading takes {MOTION_WINDOW / BLOCK * BLOCK_S:g} s, so no less")
-    combinations(given.prompts)
-    if given.batch < 1:
-        raise ValueError(f"--batch {given.batch}: at least 1")
-    given.methods = given.methods.split(",")
-    for method in given.methods:
-        make_policy({"method": method})
-    given.backbones = [_backbone(name) for name in given.weights or ["tiny"]]
-    return given
+def targets(
+    weights: Sequence[str] = ("tiny",), trial: TargetTrial = TargetTrial(), *, output: Path | None = None, figure: Path | None = None
+) -> Iterator[str]:
+    """Measure how often the backbone shows what a held-out prompt says, beside the targets.
 
+    The exit status is 1 where the best method misses a target.
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; see the module's docstring."""
-    try:
-        given = _arguments(argv)
-    except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+        echo-harness audit targets methods=echo,longlive,rolling_sink --output docs/data/targets.json
+        echo-harness audit targets weights=results/training/teacher/0800/model.safetensors,tiny seconds=5 --figure docs/targets.png
+
+    Args:
+        weights: files, or presets of conf/backbone; of several the last is judged, and the figure shows the curve over all.
+        trial: how prompts are rolled out and read.
+        output: also write the numbers into this JSON.
+        figure: also draw them over the weights into this PNG.
+    """
     import torch
 
+    trial.horizons()
+    backbones = [_backbone(name) for name in weights]
     torch.set_num_threads(1)
     records: list[HorizonRecord] = []
     last: list[Horizon] = []
     start = time.monotonic()
-    for weights, lora in given.backbones:
-        last = list(measure(weights, lora, given.methods, given))
+    for file, lora in backbones:
+        last = list(measure(file, lora, trial))
         records += [row.record() for row in last]
-        print(f"{last[0].weights}, {given.prompts} held-out prompts, seed {given.seed}; % right [95 % interval] >= target")
-        print(table(last), flush=True)
+        yield f"{last[0].weights}, {trial.prompts} held-out prompts, seed {trial.seed}; % right [95 % interval] >= target"
+        yield table(last)
     names = list(dict.fromkeys(record["weights"] for record in records))
     clips = {name: seen_clips(name, index) for index, name in enumerate(names)}
     lines = missed(last)
-    if given.output:
-        content = origin("eval.audit.targets", sys.argv[1:] if argv is None else argv) | {
-            "seed": given.seed, "wall_time_s": round(time.monotonic() - start), "scorer": digest_if_there(given.scorer),
+    if output:
+        words = (f"weights={','.join(weights)}", *(f"{key}={_word(value)}" for key, value in asdict(trial).items()))
+        content = origin("audit targets", words) | {
+            "seed": trial.seed, "wall_time_s": round(time.monotonic() - start), "scorer": digest_if_there(trial.scorer),
             "weights": {name: {"seen_clips": clips[name], "digest": digest_if_there(ROOT / name.partition(" + ")[0])} for name in names},
             "missed": lines, "results": records,
         }  # fmt: skip
-        given.output.parent.mkdir(parents=True, exist_ok=True)
-        given.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    if given.figure:
-        curve(records, clips, given.figure)
-    print("\n".join(lines) or "all targets met")
-    return 1 if lines else 0
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if figure:
+        curve(records, clips, figure)
+    yield "\n".join(lines) or "all targets met"
+    if lines:
+        raise Unfinished
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _word(value: Any) -> str:
+    return ",".join(value) if isinstance(value, (tuple, list)) else str(value)

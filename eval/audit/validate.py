@@ -1,7 +1,4 @@
-"""How far the embedded scorer can be believed: `python -m eval.audit.validate`.
-
-    python -m eval.audit.validate [--output docs/data/validation.json] [--figure docs/validation.png] [--clips 96] [--films 6]
-        [--scorer FILE]
+"""How far the embedded scorer can be believed.
 
 Clips that neither the encoder nor a backbone was trained on go through the codec and are then spoilt: blurred, made noisy,
 tinted, covered. Of each strength: the share of frames in which each word, landmark and shift is read rightly, of clips whose
@@ -10,9 +7,7 @@ motion is, and what the scores say of places that return and of places that do n
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -228,16 +223,27 @@ def table(found: Mapping[str, SpoiltCurve]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; see the module's docstring. Exit status 2 for a scorer that cannot be read."""
-    parser = argparse.ArgumentParser(prog="python -m eval.audit.validate", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--output", type=Path, default=Path("docs/data/validation.json"))
-    parser.add_argument("--figure", type=Path, default=Path("docs/validation.png"))
-    parser.add_argument("--clips", type=int, default=96)
-    parser.add_argument("--films", type=int, default=6)
-    parser.add_argument("--scorer", type=Path, default=SHIPPED.parent / "model.safetensors")
-    parser.add_argument("--backbone", type=Path, default=SHIPPED.parents[1] / "tiny" / "model.safetensors", help="whose codec is used")
-    given = parser.parse_args(argv)
+def validate(
+    clips: int = 96,
+    films: int = 6,
+    scorer: Path = SHIPPED.parent / "model.safetensors",
+    backbone: Path = SHIPPED.parents[1] / "tiny" / "model.safetensors",
+    *,
+    output: Path = Path("docs/data/validation.json"),
+    figure: Path = Path("docs/validation.png"),
+) -> list[str]:
+    """Measure what the embedded scorer still reads rightly of videos that are spoilt: blurred, made noisy, tinted, covered.
+
+        echo-harness audit validate clips=96 films=6
+
+    Args:
+        clips: how many are read.
+        films: how many are scored.
+        scorer: weights of the embedded scorer.
+        backbone: weights of the backbone whose codec they pass through.
+        output: the numbers, JSON.
+        figure: the curves, PNG.
+    """
     import torch
 
     from echo.backbone.load import BackboneFile, load
@@ -245,28 +251,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     torch.set_num_threads(1)
     start = time.monotonic()
-    try:
-        scorer, codec = EmbeddedScorer.load(given.scorer), load(BackboneFile(str(given.backbone))).codec
-        levels = anchors(given.scorer.parent / "provenance.json")
-        if min(given.clips, given.films) < 1:
-            raise ValueError(f"--clips {given.clips} --films {given.films}: at least 1 of each")
-    except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    subjects = Subjects(codec, given.clips, given.films)
-    unspoilt = agreement([read(scorer.encoder, clip) for clip in subjects.renders], subjects.truths, subjects.hidden)
-    found = curves(scorer, subjects)
-    content = origin("eval.audit.validate", sys.argv[1:] if argv is None else argv) | {
-        "scorer": digest_if_there(given.scorer), "clips": given.clips, "films": given.films, "wall_time_s": round(time.monotonic() - start),
+    reader, codec = EmbeddedScorer.load(scorer), load(BackboneFile(str(backbone))).codec
+    levels = anchors(scorer.parent / "provenance.json")
+    if min(clips, films) < 1:
+        raise ValueError(f"clips={clips} films={films}: at least 1 of each")
+    subjects = Subjects(codec, clips, films)
+    unspoilt = agreement([read(reader.encoder, clip) for clip in subjects.renders], subjects.truths, subjects.hidden)
+    found = curves(reader, subjects)
+    words = (f"clips={clips}", f"films={films}", f"scorer={scorer}", f"backbone={backbone}")
+    content = origin("audit validate", words) | {
+        "scorer": digest_if_there(scorer), "clips": clips, "films": films, "wall_time_s": round(time.monotonic() - start),
         "anchors": levels, "renders_without_codec": unspoilt, "curves": found,
     }  # fmt: skip
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    draw_figure(found, levels, given.figure)
-    print(table(found))
-    print(f"{given.output}\n{given.figure}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    draw_figure(found, levels, figure)
+    return [table(found), str(output), str(figure)]

@@ -1,7 +1,5 @@
 """Where a store orders methods as the paper does, where it does not, and where it can't tell.
 
-    python -m eval.claims.ordering [table1 table2 ...] [store=DIR] [--output docs/data/ordering.json] [--markdown FILE]
-
 For each pair of rows that a table of the paper ranks by a metric: the paired difference of our rows over the same prompts and
 seeds, with a 95 % interval whose clusters are the prompts. It agrees or disagrees where the interval lies on one side of zero.
 Rows that the store lacks are named. Where an ordering is not met, the variants of `eval.claims.variants` that the store has are tried.
@@ -10,13 +8,13 @@ Rows that the store lacks are named. Where an ordering is not met, the variants 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from data.published import claims, note, ours, unmapped
-from eval.arguments import answer, parse
+from echo.files import RESULTS
+from echo.refusals import nearest_of
 from eval.claims import variants, verdicts
 from eval.claims.variants import Effect, Trial
 from eval.claims.verdicts import AGREE, DISAGREE, MARKS, MISSING, Finding, Rows, count, judge, signed
@@ -25,7 +23,6 @@ from eval.store.runs import tasks
 from eval.tables.text import markdown, markdown_head
 
 TABLES = ("table1", "table2", "table3", "table6", "table7", "table8", "table9a", "table9b")
-KEYS = {"store": "results", "--output": "", "--markdown": ""}
 FEW = "†"
 LEGEND = (
     "Cells: the paper's difference (first minus second; `>` or `<` where only its words rank the two), ours with half its 95 % interval, "
@@ -187,30 +184,46 @@ def summary(findings: Sequence[Finding]) -> list[str]:
     return [*lines, _total(findings)]
 
 
-def main(words: Sequence[str]) -> int:
-    """Command line; see the module's docstring."""
-    return answer(_command, words)
+def ordering(names: Sequence[str] = (), /, *, store: Path = RESULTS, output: Path | None = None, markdown: Path | None = None) -> list[str]:
+    """Say where a store orders methods as the paper does, where it does not, and where it can't tell.
 
+        echo-harness claims ordering table2 --output docs/data/ordering.json --markdown docs/data/ordering.md
 
-def _command(words: Sequence[str]) -> list[str]:
-    given, names = parse(words, KEYS, TABLES)
-    store = Path(given["store"])
-    if not (store / "runs").is_dir():
-        raise ValueError(f"store={store}: no run store; it has no folder runs")
-    there = {task: newest(store, task, texts=False) for task in tasks(store)}
-    wanted = [claim for claim in claims() if not names or f"table{claim.table}" in names]
-    findings = verdicts.find(wanted, there)
-    _write(given, findings, variants.trials(findings, there), variants.effects(there), there)
+    Args:
+        names: tables of the paper, table1 to table9b; all by default.
+        store: the run store.
+        output: also write everything into this JSON.
+        markdown: also write tables, with what variants change, into this file.
+    """
+    findings, trials, effects, there = _compared(names, store)
+    content = json.dumps(as_json(findings, trials, effects, there), indent=1, ensure_ascii=False) + "\n"
+    for path, text in ((output, content), (markdown, as_markdown(findings, trials, effects))):
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
     return [*summary(findings), *(f"{task}: {line}" for task, task_rows in there.items() for line in left_out(task_rows))]
 
 
-def _write(given: Mapping[str, str], findings: Sequence[Finding], trials: Sequence[Trial], effects: Sequence[Effect], there: Rows) -> None:
-    content = json.dumps(as_json(findings, trials, effects, there), indent=1, ensure_ascii=False) + "\n"
-    for flag, text in (("--output", content), ("--markdown", as_markdown(findings, trials, effects))):
-        if given[flag]:
-            Path(given[flag]).parent.mkdir(parents=True, exist_ok=True)
-            Path(given[flag]).write_text(text, encoding="utf-8")
+def swapped(names: Sequence[str] = (), /, *, store: Path = RESULTS) -> list[str]:
+    """Say what changes where a method is swapped for a variant: orderings that the paper has and the store has not, then all scores.
+
+        echo-harness claims variants table2
+
+    Args:
+        names: tables of the paper, table1 to table9b; all by default.
+        store: the run store.
+    """
+    _, trials, effects, _ = _compared(names, store)
+    return [*_tried(trials), *_changed(effects)] or ["the store has no variant of any method"]
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def _compared(names: Sequence[str], store: Path) -> tuple[list[Finding], list[Trial], list[Effect], Rows]:
+    """What a store says of the paper's claims, and of its variants."""
+    for name in names:
+        if name not in TABLES:
+            raise ValueError(f"{name}: no such table; {nearest_of(name, TABLES)}")
+    if not (store / "runs").is_dir():
+        raise ValueError(f"--store {store}: no run store; it has no folder runs")
+    there = {task: newest(store, task, texts=False) for task in tasks(store)}
+    findings = verdicts.find([claim for claim in claims() if not names or f"table{claim.table}" in names], there)
+    return findings, variants.trials(findings, there), variants.effects(there), there

@@ -1,26 +1,20 @@
-"""The paper's figures: `python -m eval.figures.command NAME... [store=DIR] [KEY=VALUE ...] [--output DIR]`, or `all`.
-
-    python -m eval.figures.command fig3                     # history tokens kept by each scoring rule, against later attention
-    python -m eval.figures.command fig4 fig10               # recall frames and fading memory
-    python -m eval.figures.command fig5 store=results       # contact sheets, from a store: fig5 to fig9 and fig11
-    python -m eval.figures.command cache lambda budget      # cache distributions (C.6), curves over two settings
+"""The paper's figures: which there are, what each may be told, and what is asked of each.
 
 Each writes NAME.pdf, NAME.png and NAME.json (numbers, settings, command, commit) to `<store>/figures`, or the folder given. fig3, fig4
 and fig10 roll out the embedded backbone for a minute or two and `cache` plans alone: they need no store. Figures take, each some of
 [backbone= task= method= source= prompt= prompts= seed= scenes= blocks= block= every= every_s= layers= layer= truth= recent= batch=];
-what they mean and are by default: docs/figures.md. One that a figure does not have is refused. Other backbones: `jobs.watch.figures`.
+what they mean and are by default: docs/figures.md. One that a figure does not have is refused.
 """
 
 from __future__ import annotations
 
 import importlib
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from echo.refusals import nearest
-from eval.arguments import parse
+from echo.files import RESULTS
+from echo.refusals import Unfinished, nearest_of
 from eval.figures.output import FigureOrder
 from eval.figures.recorded.backbones import Loader, embedded
 
@@ -29,7 +23,6 @@ MODULES = {
     "fig9": "sheets", "fig10": "recorded.fig10", "fig11": "sheets", "cache": "caches", "lambda": "sweeps", "budget": "sweeps",
 }  # fmt: skip
 """Figure -> module of `eval.figures` with KEYS and `make`."""
-COMMON = {"store": "results", "--output": ""}
 
 
 def keys_of(name: str) -> dict[str, str]:
@@ -39,23 +32,28 @@ def keys_of(name: str) -> dict[str, str]:
     return found | getattr(module, "OWN", {}).get(name, {})
 
 
-def orders(words: Sequence[str]) -> dict[str, FigureOrder]:
+def orders(words: Sequence[str], store: Path = RESULTS, folder: Path | None = None) -> dict[str, FigureOrder]:
     """What is asked of each figure. Raises ValueError in one line for a word that none of them understands, or no figure at all."""
-    wanted = [word for word in words if word in (*MODULES, "all")]
+    known = [*MODULES, "all"]
+    wanted = [word for word in words if word in known]
     if not wanted:
         other = next((word for word in words if "=" not in word), None)
-        told = "" if other is None else f"{other}: no figure of this name; nearest is {nearest(other, [*MODULES, 'all'])} of "
-        raise ValueError(f"{told or 'give a figure: '}{', '.join([*MODULES, 'all'])}")
+        raise ValueError(
+            f"give a figure: {', '.join(known)}" if other is None else f"{other}: no figure of this name; {nearest_of(other, known)}"
+        )
     names = list(MODULES) if "all" in wanted else list(dict.fromkeys(wanted))
     own = {name: keys_of(name) for name in names}
-    given, _ = parse(words, dict.fromkeys([key for keys in own.values() for key in keys], "") | COMMON, [*MODULES, "all"])
-    said = {word.partition("=")[0] for word in words if "=" in word}
-    folder = Path(given["--output"] or Path(given["store"]) / "figures")
+    said = {word.partition("=")[0]: word.partition("=")[2] for word in words if "=" in word}
+    forms = [*known, *dict.fromkeys(f"{key}=" for keys in own.values() for key in keys)]
+    for word in words:
+        if word not in known and word.partition("=")[0] + "=" not in forms:
+            raise ValueError(f"{word}: not understood; {nearest_of(word, forms)}")
     found = {}
     for name in names:
-        values = {key: given[key] if key in said else default for key, default in own[name].items()}
-        shown = [name, *(word for word in words if word.partition("=")[0] in own[name] or word.startswith("store="))]
-        found[name] = FigureOrder(values | {"store": given["store"]}, folder, tuple(shown), "eval.figures.command")
+        shown = [name, *(word for word in words if word.partition("=")[0] in own[name])]
+        shown += [] if store == RESULTS else ["--store", str(store)]
+        values = own[name] | {key: value for key, value in said.items() if key in own[name]} | {"store": str(store)}
+        found[name] = FigureOrder(values, folder or store / "figures", tuple(shown))
     return found
 
 
@@ -69,27 +67,29 @@ def make(name: str, order: FigureOrder, load: Loader = embedded) -> list[Path]:
     return found
 
 
-def main(argv: Sequence[str] | None = None, load: Loader = embedded, module: str = "eval.figures.command", more: Sequence[str] = ()) -> int:
-    """Command line; see the module's docstring. Exit status: 2 where anything was refused; the other figures are made.
+def draw(
+    words: Sequence[str], store: Path = RESULTS, output: Path | None = None, load: Loader = embedded, more: Sequence[str] = ()
+) -> Iterator[str]:
+    """Draw figures one after the other; a line for each file, when it is there. One that is refused stops no other.
 
-    load: from a backbone's name to the backbone. module, more: what is noted as the command, and words that the loader has taken.
+    Args:
+        words: names of figures and their settings.
+        store: the run store.
+        output: the folder; the store's figures by default.
+        load: from a backbone's name to the backbone.
+        more: words that the loader has taken, to be noted with the command.
+
+    Raises:
+        ValueError: in one line, for a word that is not understood, and where no figure can be drawn.
+        Unfinished: where some figure cannot be drawn, a line for each.
     """
-    failed = False
-    try:
-        wanted = orders(sys.argv[1:] if argv is None else argv)
-    except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    for name, order in wanted.items():
-        noted = replace(order, words=(*order.words, *more), module=module)
+    made, failures = False, []
+    for name, order in orders(words, store, output).items():
         try:
-            for path in make(name, noted, load):
-                print(f"{path} ({path.stat().st_size // 1000} kB)")
+            for path in make(name, replace(order, words=(*order.words, *more)), load):
+                yield f"{path} ({path.stat().st_size // 1000} kB)"
+            made = True
         except (ValueError, OSError) as error:
-            sys.stderr.write(f"{name}: {error}\n")
-            failed = True
-    return 2 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            failures.append(f"{name}: {error}")
+    if failures:
+        raise (Unfinished if made else ValueError)("\n".join(failures))

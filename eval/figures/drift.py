@@ -1,16 +1,13 @@
 """How policies drift: place, subject and quality block by block, from the scores files of a store.
 
-    python -m eval.figures.drift [store=DIR] [task=long120] [method=NAME,NAME] [window=9] [--output PNG] [--data JSON]
-
 A block is 0.75 s. Each video's blocks are smoothed by a centred moving mean over `window` blocks; curves are means over videos, bands
-95 % intervals over prompts. The rendered truth, where the store has it, is the ceiling. Nothing is written without --output or --data.
+95 % intervals over prompts. The rendered truth, where the store has it, is the ceiling.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from echo.files import RESULTS
 from echo.refusals import nearest_of
 from echo.scene import BLOCK_S, FPS
-from eval.arguments import answer, parse
 from eval.figures import style
 from eval.metrics import READINGS
 from eval.stats.curves import Curve, curve
@@ -30,7 +27,6 @@ from eval.store.frame import readings
 from eval.store.rows import Entry, left_out, newest, pick
 from eval.store.runs import scores_of, tasks
 
-KEYS = {"store": "results", "task": "long120", "method": "", "window": "9", "--output": "", "--data": ""}
 FIRST = next(iter(READINGS))
 """The reading by which rows are ordered and counted."""
 TRUTH = "render_truth"
@@ -163,35 +159,41 @@ def summary(found: Sequence[Drift]) -> list[str]:
     return lines
 
 
-def _command(words: Sequence[str]) -> list[str]:
-    given, _ = parse(words, KEYS)
-    store, task = Path(given["store"]), given["task"]
+def drift(
+    task: str = "long120",
+    method: Sequence[str] = (),
+    window: int = 9,
+    *,
+    store: Path = RESULTS,
+    output: Path | None = None,
+    data: Path | None = None,
+) -> list[str]:
+    """Tell, and draw, how policies drift: place, subject and quality block by block.
+
+        echo-harness figures drift task=long120 --output docs/drift.png --data docs/data/drift.json
+
+    Args:
+        task: a task that the store has.
+        method: presets; all by default.
+        window: blocks of the moving mean, an odd number.
+        store: the run store.
+        output: the figure, PNG.
+        data: its numbers, JSON.
+    """
     there = tasks(store)
     if not there:
-        raise ValueError(f"store={store}: no run store; it has no runs")
+        raise ValueError(f"--store {store}: no run store; it has no runs")
     if task not in there:
         raise ValueError(f"task={task}: store {store} has no runs of it; {nearest_of(task, there)}")
-    window = int(given["window"]) if given["window"].isdecimal() else 0
-    if window % 2 == 0:
-        raise ValueError(f"window={given['window']}: an odd number of blocks, for example window=9")
-    names = [name for name in given["method"].split(",") if name]
-    picked = pick(newest(store, task), names)
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"window={window}: an odd number of blocks, for example window=9")
+    picked = pick(newest(store, task), list(method))
     found, without = drifts(picked, window)
     if not found:
         raise ValueError(f"task={task}: no scores in {store} have readings of blocks; the embedded scorer of now writes them")
-    if given["--output"]:
-        draw(found, task, window, Path(given["--output"]))
-    if given["--data"]:
-        path = Path(given["--data"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(as_json(found, task, window)).replace('{"row"', '\n{"row"') + "\n", encoding="utf-8")
+    if output:
+        draw(found, task, window, output)
+    if data:
+        data.parent.mkdir(parents=True, exist_ok=True)
+        data.write_text(json.dumps(as_json(found, task, window)).replace('{"row"', '\n{"row"') + "\n", encoding="utf-8")
     return [*summary(found), *(f"no readings of blocks: {name}" for name in without), *left_out(picked)]
-
-
-def main(words: Sequence[str]) -> int:
-    """Command line; see the module's docstring."""
-    return answer(_command, words)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

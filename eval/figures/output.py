@@ -24,12 +24,11 @@ DIGITS = 6
 
 @dataclass(frozen=True)
 class FigureOrder:
-    """What was asked for. given: values by key. folder: where files go. module, words: the command, as it is noted."""
+    """What was asked for. given: values by key. folder: where files go. words: of the command, as it is noted."""
 
     given: Mapping[str, str]
     folder: Path
     words: tuple[str, ...] = ()
-    module: str = "figures"
 
     def number(self, key: str, least: int = 0) -> int:
         """A whole number. Raises ValueError in one line."""
@@ -37,6 +36,14 @@ class FigureOrder:
         if not text.isdecimal() or int(text) < least:
             raise ValueError(f"{key}={text}: a whole number of {least} or more; nearest is {key}={least}")
         return int(text)
+
+    def seconds(self, key: str) -> float | None:
+        """A number, None where nothing is said. Raises ValueError in one line."""
+        text = self.given[key]
+        try:
+            return float(text) if text else None
+        except ValueError:
+            raise ValueError(f"{key}={text}: seconds, for example {key}=4") from None
 
     @property
     def world(self) -> str:
@@ -67,7 +74,7 @@ def write(figure: Any, name: str, order: FigureOrder, numbers: object) -> list[P
 
 def write_json(path: Path, name: str, order: FigureOrder, numbers: object) -> None:
     """The numbers behind a figure; what is not finite becomes null."""
-    made = {"v": 1, "figure": name, **origin(order.module, order.words), "settings": dict(order.given)}
+    made = {"v": 1, "figure": name, **origin("figures", order.words), "settings": dict(order.given)}
     path.parent.mkdir(parents=True, exist_ok=True)
     content = json.dumps(made | {"numbers": plain(numbers)}, indent=1, allow_nan=False)
     path.write_text(_folded(content) + "\n", encoding="utf-8")

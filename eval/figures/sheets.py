@@ -1,25 +1,19 @@
 """Contact sheets from a store: methods downwards, time to the right, scene borders marked, prompts above; Figs 5 to 9 and 11 too.
 
-    python -m eval.figures.sheets task=recall [store=results] [method=NAME,NAME] [prompt=ID] [seed=0] [every_s=S] [--output FILE.png]
-    python -m eval.figures.sheets task=all --output docs
-
 Shows every preset and its settings, or the presets named, of the newest rows that may be compared (`eval.store.rows`); rendered rows
-stand apart at the end. Without prompt=ID the first prompt that all of them have. `every_s` is a twelfth of the video by default. With
-task=all, or several, the output is a folder, which gets a sheet for each task of the store.
+stand apart at the end.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from echo.files import ROOT
+from echo.files import RESULTS, ROOT
 from echo.refusals import nearest_of
 from echo.scene import BLOCK_S, FPS, load_prompts
-from eval.arguments import parse
 from eval.figures import mosaic, output, style
 from eval.figures.mosaic import Section, Strip, marks, stills
 from eval.figures.output import FigureOrder
@@ -27,7 +21,6 @@ from eval.figures.recorded.backbones import Loader
 from eval.store.rows import Entry, gather, parts_of
 from eval.store.runs import scenes_of, tasks
 
-OPTIONS = {"task": "", "store": "results", "method": "", "prompt": "", "seed": "0", "every_s": "", "--output": ""}
 COLUMNS = 12
 USUAL = "tiny"
 LAST = ("oracle", "render_truth", "render_other", "render_shuffled")
@@ -160,21 +153,17 @@ def section(rows: Sequence[SheetRow], prompt: str, every_s: float | None, title:
     return Section(strips, [(column + 0.5) * every for column in range(columns)], texts, title)
 
 
-def every_of(text: str) -> float | None:
-    """Seconds between stills, None for the default. Raises ValueError in one line."""
-    try:
-        value = float(text) if text else None
-    except ValueError:
-        value = 0.0
-    if value is not None and not 1 / FPS <= value < math.inf:
-        raise ValueError(f"every_s={text}: seconds between stills, {1 / FPS} (one frame) or more, for example every_s=4")
-    return value
+def _check_every(every_s: float | None) -> None:
+    """Raise ValueError in one line for seconds between stills that are less than a frame; None is the default."""
+    if every_s is not None and not 1 / FPS <= every_s < math.inf:
+        raise ValueError(f"every_s={every_s:g}: seconds between stills, {1 / FPS} (one frame) or more, for example every_s=4")
 
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
     """Draw from the store; the files. Raises ValueError in one line, with the command that makes what is missing."""
     given = order.given
-    store, seed, every_s = Path(given["store"]), order.number("seed"), every_of(given["every_s"])
+    store, seed, every_s = Path(given["store"]), order.number("seed"), order.seconds("every_s")
+    _check_every(every_s)
     wanted = [task for task in given["task"].split(",") if task]
     rows = _rows(store, wanted, order, seed)
     sections, numbers = list[Section](), list[dict[str, object]]()
@@ -252,37 +241,52 @@ def _described(rows: Sequence[SheetRow], task: str, prompt: str, section: Sectio
     }
 
 
-def _tasks(text: str, store: Path) -> list[str]:
+def _tasks(names: Sequence[str], store: Path) -> list[str]:
     """The tasks asked for. Raises ValueError for none."""
     there = tasks(store)
-    if not text:
-        raise ValueError("(no task=): give a task, for example task=recall, or task=all")
-    if text != "all":
-        return text.split(",")
-    if not there:
-        raise ValueError(f"store={store}: no runs")
-    return there
+    if list(names) == ["all"] and not there:
+        raise ValueError(f"--store {store}: no runs")
+    return there if list(names) == ["all"] else list(names)
 
 
-def _command(words: Sequence[str]) -> list[str]:
-    given, _ = parse(words, OPTIONS)
-    store, names = Path(given["store"]), _tasks(given["task"], Path(given["store"]))
-    if not given["seed"].isdecimal():
-        raise ValueError(f"seed={given['seed']}: a whole number of 0 or more, for example seed=0")
-    seed, every_s = int(given["seed"]), every_of(given["every_s"])
-    target, several = given["--output"], given["task"] == "all" or len(names) > 1
-    if several and Path(target).suffix:
-        raise ValueError(f"--output={target}: one file for several tasks; give a folder, for example --output docs")
-    methods = [name for name in given["method"].split(",") if name]
-    found = {task: rows_of(store, task, seed) for task in names}
-    _known(methods, found, seed)
+def sheets(
+    task: Sequence[str],
+    method: Sequence[str] = (),
+    prompt: str = "",
+    seed: int = 0,
+    every_s: float | None = None,
+    *,
+    store: Path = RESULTS,
+    output: Path | None = None,
+) -> list[str]:
+    """Draw contact sheets of a store: methods downwards, time to the right, scene borders marked, prompts above.
+
+        echo-harness figures sheet task=recall method=echo,infinity_rope --output sheet.png
+        echo-harness figures sheet task=all --output docs
+
+    Args:
+        task: tasks, or all that the store has.
+        method: presets, in the order of the rows; all by default.
+        prompt: its id; the first that all rows have by default.
+        seed: of the runs.
+        every_s: seconds between stills; a twelfth of the video by default.
+        store: the run store.
+        output: a PNG, or of several tasks a folder, which gets one for each.
+    """
+    _check_every(every_s)
+    names = _tasks(task, store)
+    several = list(task) == ["all"] or len(names) > 1
+    if several and output and output.suffix:
+        raise ValueError(f"--output {output}: one file for several tasks; give a folder, for example --output docs")
+    found = {name: rows_of(store, name, seed) for name in names}
+    _known(method, found, seed)
     written = []
-    for task, rows in found.items():
-        shown = arrange(rows, [name for name in methods if any(row.preset == name for row in rows)])
-        prompt = shared_prompt(shown, given["prompt"])
-        own = store / "sheets" / f"{task}-{prompt}-seed{seed}.png"
-        out = own if not target else Path(target) / f"{task}.png" if several else Path(target)
-        one = section(shown, prompt, every_s, f"{task}, prompt {prompt}, seed {seed}")
+    for name, rows in found.items():
+        shown = arrange(rows, [one for one in method if any(row.preset == one for row in rows)])
+        chosen = shared_prompt(shown, prompt)
+        own = store / "sheets" / f"{name}-{chosen}-seed{seed}.png"
+        out = own if output is None else output / f"{name}.png" if several else output
+        one = section(shown, chosen, every_s, f"{name}, prompt {chosen}, seed {seed}")
         style.save(mosaic.compose([one]), out, dpi=mosaic.DPI)
         written.append(f"{out} ({out.stat().st_size // 1000} kB)")
     return written
@@ -298,18 +302,3 @@ def _known(methods: Sequence[str], found: Mapping[str, Sequence[SheetRow]], seed
     for task, presets in there.items():
         if methods and not presets & set(methods):
             raise ValueError(f"task={task}: no videos of {', '.join(methods)} at seed {seed}; there are {', '.join(sorted(presets))}")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; see the module's docstring."""
-    try:
-        written = _command(sys.argv[1:] if argv is None else argv)
-    except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    print("\n".join(written))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

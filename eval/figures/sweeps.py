@@ -1,4 +1,4 @@
-"""Scores against one setting of Echo: `python -m eval.figures.sweeps lambda|budget [store=results] [out=FOLDER]`.
+"""Scores against one setting of Echo.
 
 Reads what `python run.py experiment=sweep_lambda -m` (or `sweep_budget`) asked for and writes `sweep_<name>.pdf`, `.png` and `.csv`:
 a panel for each score, a row of panels for each task, means with 95 % intervals over prompts, the default filled, lines
@@ -8,14 +8,14 @@ where rendered videos are, if that is near. The CSV has the paired differences t
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from echo.files import RESULTS
+from echo.refusals import nearest_of
 from eval import metrics
-from eval.arguments import parse
 from eval.figures import output, style
 from eval.figures.output import FigureOrder
 from eval.figures.recorded.backbones import Loader
@@ -175,19 +175,18 @@ def _save(sweeps: Sequence[SweptTask], name: str, pdf: Path, png: Path) -> None:
     style.save(figure, png)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; see the module's docstring."""
-    try:
-        given, names = parse(sys.argv[1:] if argv is None else argv, {"store": "results", "out": ""}, tuple(SETTINGS))
-        store = Path(given["store"])
-        for name in names or list(SETTINGS):
-            for path in write(store, name, Path(given["out"] or store / "tables")):
-                print(path)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+def sweep(names: Sequence[str] = tuple(SETTINGS), /, *, store: Path = RESULTS, output: Path | None = None) -> Iterator[str]:
+    """Draw scores against one setting of Echo, for what `run.py experiment=sweep_lambda` or `sweep_budget` asked for.
 
+        echo-harness figures sweep lambda --store results
 
-if __name__ == "__main__":
-    sys.exit(main())
+    Args:
+        names: lambda, budget, or both.
+        store: the run store.
+        output: the folder; the store's tables by default.
+    """
+    for name in names:
+        if name not in SETTINGS:
+            raise ValueError(f"{name}: no such sweep; {nearest_of(name, SETTINGS)}")
+    for name in names:
+        yield from map(str, write(store, name, output or store / "tables"))

@@ -1,14 +1,8 @@
-"""What each block attends to, as data and as a picture: `python -m eval.figures.trace method=NAME task=TASK [blocks=N] [--png FILE]`.
-
-Prints one JSON line a block: {"block", "scene", "keys": [[source, position], ...], "queries": [...]} in latent frames, from the
-policy's plan alone: no network runs. With several prompts in a task's set, the first one is traced (prompt=ID takes another).
-"""
+"""What each block attends to, as data and as a picture, from the policy's plan alone: no network runs."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -24,8 +18,6 @@ from echo.scene import Prompt, load_prompts
 
 if TYPE_CHECKING:
     from echo.backbone.load import Backbone
-
-USAGE = "method=NAME task=TASK [blocks=N] [prompt=ID] [method.SETTING=VALUE ...]"
 
 
 def strip(axis: Any, traced: Sequence[Plan], height: int, bottom: float, ink: str) -> None:
@@ -72,29 +64,13 @@ def draw(traced: Sequence[Plan], path: Path, title: str) -> None:
     pyplot.close(figure)
 
 
-def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """`key=value` words of the command line. Raises ValueError for another form or key."""
-    options: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or (key not in ("method", "task", "blocks", "prompt") and not key.startswith("method.")):
-            raise ValueError(f"{word!r}: give {USAGE}")
-        options[key] = value
-    for key in ("method", "task"):
-        if key not in options:
-            raise ValueError(f"{key}= is missing: give method=NAME task=TASK")
-    return options
-
-
-def pick_prompt(options: dict[str, Any]) -> Prompt:
+def pick_prompt(task: str, name: str = "") -> Prompt:
     """The task's first prompt, or the one named. Raises ValueError for an unknown id."""
-    prompts = load_prompts(ROOT / prompt_set(options["task"]))
-    if "prompt" not in options:
-        return prompts[0]
-    for prompt in prompts:
-        if prompt.id == options["prompt"]:
-            return prompt
-    raise ValueError(f"task {options['task']} has no prompt {options['prompt']!r}; first is {prompts[0].id!r}")
+    prompts = load_prompts(ROOT / prompt_set(task))
+    found = next((prompt for prompt in prompts if name in ("", prompt.id)), None)
+    if found is None:
+        raise ValueError(f"task {task} has no prompt {name!r}; first is {prompts[0].id!r}")
+    return found
 
 
 def embed(texts: list[str]) -> list[list[float]]:
@@ -112,34 +88,38 @@ def shipped_backbone() -> Backbone:
     return load(BackboneFile(preset("backbone", "tiny")["weights"]))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.figures.trace", description="Print what each block attends to, one JSON line a block."
-    )
-    parser.add_argument("words", nargs="+", metavar="key=value", help=USAGE)
-    parser.add_argument("--png", type=Path, help="also draw the trace into this file")
-    arguments = parser.parse_args(argv)
+def trace(
+    words: Sequence[str], /, method: str, task: str, blocks: int | None = None, prompt: str = "", *, png: Path | None = None
+) -> list[str]:
+    """Print what each block attends to, one JSON line a block.
+
+    {"block", "scene", "keys": [[source, position], ...], "queries": [...]} in latent frames, from the policy's plan alone: no network
+    runs.
+
+        echo-harness trace method=echo task=recall blocks=12 --png trace.png
+        echo-harness trace method=echo method.anchors=6 task=recall
+
+    Args:
+        words: settings of the method, method.SETTING=VALUE.
+        method: a preset of conf/method.
+        task: a preset of conf/task.
+        blocks: how many; all of the prompt's by default.
+        prompt: its id; the first of the task's set by default.
+        png: also draw the trace into this file.
+    """
+    for word in words:
+        if not word.startswith("method.") or "=" not in word:
+            raise ValueError(f"{word!r}: give method=NAME task=TASK [blocks=N] [prompt=ID] [method.SETTING=VALUE ...]")
     # Planning reads frames and slots only; the sizes of the network have no say in it.
     geometry = Geometry(layers=1, heads=1, head_dim=6, grid_height=1, grid_width=1)
-    try:
-        options = parse_overrides(arguments.words)
-        policy, prompt = make_policy(options), pick_prompt(options)
-        script = script_of(prompt, policy, embed)
-        asked = options.get("blocks", str(script.blocks))
-        if not asked.isdecimal() or int(asked) < 1:
-            raise ValueError(f"blocks={asked}: a whole number, at least 1; nearest is 1")
-        blocks = int(asked)
-        policy.check(geometry, blocks)
-        traced = list(plans(policy, script, geometry, blocks))
-        if arguments.png:
-            draw(traced, arguments.png, f"{policy.label} on {options['task']}: prompt {prompt.id}")
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    for plan in traced:
-        print(json.dumps(plan.as_json()))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    policy = make_policy({"method": method, **dict(word.split("=", 1) for word in words)})
+    chosen = pick_prompt(task, prompt)
+    script = script_of(chosen, policy, embed)
+    blocks = script.blocks if blocks is None else blocks
+    if blocks < 1:
+        raise ValueError(f"blocks={blocks}: a whole number, at least 1; nearest is 1")
+    policy.check(geometry, blocks)
+    traced = list(plans(policy, script, geometry, blocks))
+    if png:
+        draw(traced, png, f"{policy.label} on {task}: prompt {chosen.id}")
+    return [json.dumps(plan.as_json()) for plan in traced]

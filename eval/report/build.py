@@ -1,29 +1,21 @@
-"""A report of a store as one folder that opens from disk: tables, videos side by side in step, what each block kept, drift, provenance.
-
-    python -m eval.report.build [experiment=NAME] [store=DIR] [task=NAME,NAME] [videos=link|copy|relative] [--output DIR]
-
-Without experiment= all that the store has, runs without scores too. Open `index.html` in the folder; it asks no server and no network.
-videos=link puts hard links into the folder (copies where the disk differs), videos=copy copies; either can be packed and sent.
-videos=relative leaves them where they are, for a report that stays beside its store. The default folder is `<store>/report/<experiment>`.
-"""
+"""A report of a store as one folder that opens from disk: tables, videos side by side in step, what each block kept, drift, provenance."""
 
 from __future__ import annotations
 
 import secrets
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from echo.files import RESULTS
 from echo.refusals import nearest_of
-from eval.arguments import parse
 from eval.pages import literal, render
 from eval.report.cells import parts
-from eval.report.folder import WAYS, Folder
+from eval.report.folder import Folder
 from eval.report.view import GridView, Lack, constants, drift, index, lacks, provenance, table
 from eval.store.origin import commit
 from eval.store.records import Scorer
@@ -34,7 +26,6 @@ from eval.tables.command import combined, grouped, in_order, made_of, save
 from eval.tables.grid import sections
 from eval.tables.meta import MadeGrid, meta
 
-KEYS = {"experiment": "", "store": "results", "task": "", "videos": "link", "--output": ""}
 MARK = "report.json"
 """The file by which a folder is known to be a report, which may be replaced."""
 CODE = ("echo", "baselines", "data", "eval", "conf")
@@ -57,15 +48,15 @@ def chosen(store: Path, experiment: str, tasks: Sequence[str]) -> dict[str, list
         ValueError: in one line, for a name that the store has nothing of.
     """
     if not (store / "runs").is_dir():
-        raise ValueError(f"store={store}: no run store; it has no folder runs")
+        raise ValueError(f"--store {store}: no run store; it has no folder runs")
     every = [*sources(store), *_unscored(store)]
     if not every:
-        raise ValueError(f"store={store}: no runs; make some with python run.py store={store}")
+        raise ValueError(f"--store {store}: no runs; make some with python run.py store={store}")
     _known("experiment=", [experiment], {source.experiment for source in every if source.experiment}, store)
     _known("task=", tasks, {source.task for source in every}, store)
     picked = [s for s in every if experiment in ("", s.experiment) and (not tasks or s.task in tasks)]
     if not picked:
-        raise ValueError(f"store={store}: experiment={experiment} has no runs of task={','.join(tasks)}")
+        raise ValueError(f"--store {store}: experiment={experiment} has no runs of task={','.join(tasks)}")
     groups = grouped(picked)
     return {name: in_order(groups[name]) for name in sorted(groups, key=lambda name: (groups[name][0].experiment is None, name))}
 
@@ -103,7 +94,7 @@ def write(groups: Mapping[str, Sequence[Source]], store: Path, out: Path, ways: 
         ValueError: where `out` is something else than a report or an empty folder.
     """
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file()):
-        raise ValueError(f"--output={out}: there is something else than a report; give another folder, for example --output {out}-report")
+        raise ValueError(f"--output {out}: there is something else than a report; give another folder, for example --output {out}-report")
     part = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     part.mkdir(parents=True)
     try:
@@ -181,29 +172,32 @@ def _never(groups: Mapping[str, Sequence[Source]], store: Path) -> list[Lack]:
     return lacks
 
 
-def _command(words: Sequence[str]) -> list[str]:
-    given, _ = parse(words, KEYS)
-    store, ways = Path(given["store"]), given["videos"]
-    if ways not in WAYS:
-        raise ValueError(f"videos={ways}: {nearest_of(ways, WAYS)}")
-    groups = chosen(store, given["experiment"], [task for task in given["task"].split(",") if task])
-    out = Path(given["--output"]) if given["--output"] else store / "report" / (given["experiment"] or "all")
-    counts = write(groups, store, out, ways, "" if given["experiment"] else f"All runs of {store.resolve().name}")
+def report(
+    experiment: str = "",
+    task: Sequence[str] = (),
+    *,
+    store: Path = RESULTS,
+    videos: Literal["link", "copy", "relative"] = "link",
+    output: Path | None = None,
+) -> list[str]:
+    """Write a store as one folder that opens from disk: tables, videos side by side in step, what each block kept, drift, provenance.
+
+    Open index.html in the folder; it asks no server and no network.
+
+        echo-harness report experiment=table2
+        echo-harness report --store results --output review
+
+    Args:
+        experiment: only this one; by default all that the store has, runs without scores too.
+        task: only these tasks.
+        store: the run store.
+        videos: link puts hard links into the folder (copies where the disk differs), copy copies, and either can be packed and sent;
+            relative leaves them where they are, for a report that stays beside its store.
+        output: the folder; STORE/report/EXPERIMENT by default.
+    """
+    groups = chosen(store, experiment, task)
+    out = output or store / "report" / (experiment or "all")
+    counts = write(groups, store, out, videos, "" if experiment else f"All runs of {store.resolve().name}")
     megabytes = f", {counts.bytes / 1e6:.0f} MB" if counts.bytes else ""
     lines = [f"report: {out / 'index.html'} ({counts.parts} task{'s' * (counts.parts != 1)}, {counts.videos} videos{megabytes})"]
     return lines + ([f"failed or missing: {counts.lacks} entries, listed at its end"] if counts.lacks else [])
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; see the module's docstring."""
-    try:
-        lines = _command(sys.argv[1:] if argv is None else argv)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    print("\n".join(lines))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

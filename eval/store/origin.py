@@ -12,10 +12,10 @@ from echo.files import ROOT, file_digest
 ROOMS = ("echo", "baselines", "data", "eval", "conf")
 
 
-def origin(module: str, words: Sequence[str]) -> dict[str, str]:
-    """The command `python -m module words`, the commit (marked where the code has changed since) and the machine."""
+def origin(command: str, words: Sequence[str]) -> dict[str, str]:
+    """The command `echo-harness command words`, the commit (marked where the code has changed since) and the machine."""
     return {
-        "command": " ".join(["python -m", module, *words]),
+        "command": " ".join(["echo-harness", command, *words]),
         "commit": commit(ROOMS),
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, one thread",
     }

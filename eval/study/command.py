@@ -1,25 +1,12 @@
-"""A study with people, from a store to Tables 4 and 5: a rating page, and its answers.
-
-    python -m eval.study.command build [store=DIR] [method=NAME,NAME] [seed=0] [groups=6] [draw=0] [--output DIR]
-    python -m eval.study.command build task=long60,recall method.long60=NAME,NAME contact="me@lab.example" --output study
-    python -m eval.study.command collect DIR [key=FILE] [keep=all] [--output ratings.csv]
-
-`build` draws `groups` prompts of each task (`draw` is the seed of the lot, `seed` that of the runs) among those that all methods have
-a video of, and writes a static folder for any web host. Without method= a task shows the rows of Table 1 or 2 that the store has;
-method.TASK= names them for one task. What the videos' random names stand for is in DIR.key.json beside the folder.
-
-`collect` reads the files that raters sent, tells which do not count and by which rule (keep=all, or keep=missing,straight,fast), and
-writes ratings that `python -m eval.tables.command table4 ratings=ratings.csv` and `table5` read.
-"""
+"""A study with people, from a store to Tables 4 and 5: a rating page, and its answers."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from echo.refusals import nearest
-from eval.arguments import parse
+from echo.files import RESULTS
+from echo.refusals import Unfinished, nearest, nearest_of
 from eval.store.rows import left_out
 from eval.study.answers import KEEPABLE, RULES, counted, gather, key_beside, lines_of, read_key, tables_of, told, write_ratings
 from eval.study.choice import Choice, StudyRequest, choose, settings
@@ -27,29 +14,44 @@ from eval.study.page import focus, free, write
 from eval.tables import opinions
 
 KINDS = [task for tasks in opinions.TASKS.values() for task in tasks]
-BUILD = {
-    "store": "results",
-    "task": "long60,smooth,hard,recall",
-    "method": "",
-    **{f"method.{task}": "" for task in KINDS},
-    "seed": "0",
-    "groups": "6",
-    "draw": "0",
-    "contact": "",
-    "key": "",
-    "--output": "study",
-}
-COLLECT = {"key": "", "keep": "", "--output": "ratings.csv"}
 
 
-def _build(words: Sequence[str]) -> list[str]:
-    given, _ = parse(words, BUILD)
-    folder = Path(given["--output"])
-    key = Path(given["key"]) if given["key"] else folder.with_name(f"{folder.name}.key.json")
-    free(folder, key)
-    wanted = _wanted(given)
+def build(
+    words: Sequence[str],
+    /,
+    task: str = "long60,smooth,hard,recall",
+    method: Sequence[str] = (),
+    seed: Sequence[str] = ("0",),
+    groups: int = 6,
+    draw: int = 0,
+    contact: str = "",
+    *,
+    store: Path = RESULTS,
+    output: Path = Path("study"),
+    key: Path | None = None,
+) -> list[str]:
+    """Write a rating page from a store: a static folder for any web host, names hidden, and a key that says what is what.
+
+        echo-harness study build contact="me@lab.example" --output study
+        echo-harness study build task=long60,recall method.long60=echo,longlive groups=4
+
+    Args:
+        words: the methods of one task alone, method.TASK=NAME,NAME.
+        task: tasks that raters see.
+        method: presets; by default the rows of Table 1 or 2 that the store has.
+        seed: of the runs.
+        groups: prompts of each task, drawn among those that all methods have a video of.
+        draw: seed of the lot.
+        contact: whom raters may write to.
+        store: the run store.
+        output: the folder.
+        key: the file that says what the videos' random names stand for; OUTPUT.key.json by default.
+    """
+    key = key or output.with_name(f"{output.name}.key.json")
+    free(output, key)
+    wanted = _wanted(store, task, method, _own(words, task), [_number("seed", word, 0) for word in seed], groups, draw)
     choices = choose(wanted)
-    made = write(choices, wanted, folder, key, given["contact"])
+    made = write(choices, wanted, output, key, contact)
     ratings = made.videos * len(opinions.CRITERIA)
     hours = f"{made.seconds / 60:.0f} minutes of video and {ratings} ratings for each rater"
     return [
@@ -57,30 +59,42 @@ def _build(words: Sequence[str]) -> list[str]:
         *(f"note: {remark}: raters see it twice" for remark in made.remarks),
         f"study: {made.folder} ({made.videos} videos, {made.size / 1e6:.1f} MB), {hours}",
         f"key: {made.key}, which says what is what: keep it, and off the web host",
-        f"then: answers into one folder, and python -m eval.study.command collect FOLDER key={made.key}",
+        f"then: answers into one folder, and echo-harness study collect FOLDER key={made.key}",
     ]
 
 
-def _wanted(given: dict[str, str]) -> StudyRequest:
+def _own(words: Sequence[str], task: str) -> dict[str, list[str]]:
+    """Methods of single tasks. Raises ValueError for another word, or a task that is not shown."""
+    found = dict[str, list[str]]()
+    forms = [f"method.{kind}=" for kind in KINDS]
+    for word in words:
+        name, _, value = word.partition("=")
+        if f"{name}=" not in forms:
+            raise ValueError(f"{word}: not understood; {nearest_of(word, forms)}")
+        kind = name.removeprefix("method.")
+        if kind not in settings(task):
+            raise ValueError(f"{word}: {kind} is not in task={task}")
+        found[kind] = [one for one in value.split(",") if one]
+    return found
+
+
+def _wanted(
+    store: Path, task: str, method: Sequence[str], own: Mapping[str, list[str]], seeds: Sequence[int], groups: int, draw: int
+) -> StudyRequest:
     """What is asked for. Raises ValueError."""
-    tasks, store = settings(given["task"]), Path(given["store"])
     if not (store / "runs").is_dir():
-        raise ValueError(f"store={store}: no run store; it has no folder runs")
-    seeds = tuple(_number("seed", word, 0) for word in given["seed"].split(","))
-    for task in KINDS:
-        if given[f"method.{task}"] and task not in tasks:
-            raise ValueError(f"method.{task}={given[f'method.{task}']}: {task} is not in task={given['task']}")
-    methods = {task: [name for name in (given[f"method.{task}"] or given["method"]).split(",") if name] for task in tasks}
-    for task, names in methods.items():
-        twice = next((name for name in names if names.count(name) > 1), None)
+        raise ValueError(f"--store {store}: no run store; it has no folder runs")
+    methods = {name: own.get(name, list(method)) for name in settings(task)}
+    for name, presets in methods.items():
+        twice = next((preset for preset in presets if presets.count(preset) > 1), None)
         if twice:
-            raise ValueError(f"task {task}: method={twice} is named twice; once is enough")
-    return StudyRequest(store, methods, seeds, _number("groups", given["groups"], 1), _number("draw", given["draw"], 0))
+            raise ValueError(f"task {name}: method={twice} is named twice; once is enough")
+    return StudyRequest(store, methods, tuple(seeds), _number("groups", str(groups), 1), _number("draw", str(draw), 0))
 
 
 def _number(key: str, word: str, least: int) -> int:
     if not (word.isascii() and word.isdecimal()) or int(word) < least:
-        raise ValueError(f"{key}={word}: a whole number of {least} or more, for example {key}={BUILD[key]}")
+        raise ValueError(f"{key}={word}: a whole number of {least} or more, for example {key}={least}")
     return int(word)
 
 
@@ -92,50 +106,30 @@ def _about(choice: Choice) -> list[str]:
     return lines + [f"note: {choice.task}: {line}" for line in left_out(choice.rows)]
 
 
-def _collect(words: Sequence[str]) -> tuple[list[str], str]:
-    """The lines to show, and why nothing was written, or nothing."""
-    if not words or "=" in words[0] or words[0].startswith("--"):
-        raise ValueError("collect: which folder; for example python -m eval.study.command collect answers key=study.key.json")
-    folder = Path(words[0])
-    given, _ = parse(words[1:], COLLECT)
-    keep = list(KEEPABLE) if given["keep"] == "all" else [word for word in given["keep"].split(",") if word]
-    for word in keep:
+def collect(folder: Path, /, key: Path | None = None, keep: Sequence[str] = (), *, output: Path = Path("ratings.csv")) -> Iterator[str]:
+    """Read the files that raters sent, tell which do not count and by which rule, and write the ratings that do.
+
+        echo-harness study collect answers key=study.key.json --output ratings.csv
+
+    Args:
+        folder: the raters' files.
+        key: the file that `echo-harness study build` wrote beside the page; one beside the folder by default.
+        keep: count answers that break these rules: all, or of missing, straight, fast.
+        output: the ratings, from which `echo-harness tables table4 ratings=FILE` and table5 are made.
+    """
+    chosen = list(KEEPABLE) if list(keep) == ["all"] else list(keep)
+    for word in chosen:
         if word not in KEEPABLE:
             why = f"what breaks it cannot be counted ({RULES[word]})" if word in RULES else f"nearest is {nearest(word, KEEPABLE)}"
             raise ValueError(f"keep={word}: {why}; all, or of {', '.join(KEEPABLE)}")
-    key = read_key(Path(given["key"]) if given["key"] else key_beside(folder))
-    every = gather(folder, key)
-    counts = counted(every, keep)
-    rows = list(lines_of(counts, key))
-    lines = told(every, key, keep)
+    known = read_key(key or key_beside(folder))
+    every = gather(folder, known)
+    counts = counted(every, chosen)
+    rows = list(lines_of(counts, known))
+    yield from told(every, known, chosen)
     if not rows:
-        return lines, f"{folder}: nothing counts of {len(every)} files, {given['--output']} is not written; keep=all keeps what can be kept"
-    path = Path(given["--output"])
-    write_ratings(path, rows)
+        raise Unfinished(f"{folder}: nothing counts of {len(every)} files, {output} is not written; keep=all keeps what can be kept")
+    write_ratings(output, rows)
     people, left = len(counts), len(every) - len(counts)
-    summary = f"{people} rater{'s' * (people != 1)} counted, {left} file{'s' * (left != 1)} left out, {len(rows)} ratings: {path}"
-    return [*lines, summary, *(f"then: python -m eval.tables.command {table} ratings={path}" for table in tables_of(key))], ""
-
-
-def main(words: Sequence[str]) -> int:
-    """Command line; see the module's docstring. Status 2: nothing was done; 1: nothing counted."""
-    try:
-        if words[:1] == ["build"]:
-            lines, failure = _build(words[1:]), ""
-        elif words[:1] == ["collect"]:
-            lines, failure = _collect(words[1:])
-        else:
-            near = nearest(words[0], ["build", "collect"]) if words else "build"
-            raise ValueError(f"{words[0] if words else '(nothing)'}: build or collect; nearest is python -m eval.study.command {near}")
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    if failure:
-        sys.stdout.flush()
-        sys.stderr.write(f"{failure}\n")
-    return int(bool(failure))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    yield f"{people} rater{'s' * (people != 1)} counted, {left} file{'s' * (left != 1)} left out, {len(rows)} ratings: {output}"
+    yield from (f"then: echo-harness tables {table} ratings={output}" for table in tables_of(known))

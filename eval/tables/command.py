@@ -1,17 +1,9 @@
 """The tables of a store, made from the store alone.
 
-    python -m eval.tables.command [NAME ...] [store=DIR] [task=NAME,NAME] [experiment=NAME] [compare=published] [rule=NAME,NAME]
-    python -m eval.tables.command table4|table5 ratings=FILE.csv [compare=published]
-    python -m eval.tables.command speed [bench=FILE]
-
-NAME is an experiment (`table2`) or a task that was run without one. A table holds what its commands asked for: rows, prompts and
+A table holds what its commands asked for: rows, prompts and
 seeds, as kept in `<store>/sweeps/`; the last command of an experiment and a task counts. The tasks of an experiment are blocks of
-one table. Without NAME this makes all of them; a table of some tasks alone is named `<experiment>-<task>`. A task that no sweep
-tells of gets one table of all that was ever asked of it. Each table is `.tex`, `.csv`, `.md` and `.meta.json`.
-
-compare=published puts the paper's printed numbers below the rows that they belong to. rule= names definitions that come before the
-usual ones (`eval.metrics.RULES`). Tables 4 and 5 are of ratings by people (`eval.tables.opinions`), the last form is of what
-`python -m jobs.bench.command` measured (`eval.tables.speed`).
+one table; of some of its tasks alone it is named `<experiment>-<task>`. A task that no sweep tells of gets one table of all that was
+ever asked of it. Each table is `.tex`, `.csv`, `.md` and `.meta.json`.
 """
 
 from __future__ import annotations
@@ -21,20 +13,19 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from echo.files import RESULTS
 from echo.refusals import nearest_of
-from eval.arguments import answer, parse
 from eval.metrics import TASKS
 from eval.store.rows import Source, gather, sources
-from eval.tables import opinions, speed
+from eval.tables import opinions
 from eval.tables.build import Look, grid_of, look_of, merged
 from eval.tables.grid import Grid
 from eval.tables.latex import as_latex
 from eval.tables.meta import MadeGrid, meta
 from eval.tables.published import published
 from eval.tables.text import as_csv, as_markdown, as_text
-
-OPTIONS = {"store": "results", "task": "", "experiment": "", "compare": "", "rule": "", "ratings": ""}
 
 
 @dataclass(frozen=True)
@@ -121,25 +112,39 @@ def combined(title: str, grids: Sequence[Grid]) -> list[Grid]:
     return [merged(title, group) for group in groups]
 
 
-def main(words: Sequence[str]) -> int:
-    """Command line; see the module's docstring."""
-    if words[:1] == ["speed"]:
-        return answer(speed.command, words[1:])
-    return answer(_command, words)
+def tables(
+    names: Sequence[str] = (),
+    /,
+    task: Sequence[str] = (),
+    experiment: str = "",
+    compare: Literal["", "published"] = "",
+    rule: Sequence[str] = (),
+    ratings: str = "",
+    *,
+    store: Path = RESULTS,
+) -> list[str]:
+    """Make the tables of a store, from the store alone, as .tex, .csv, .md and .meta.json.
 
+        echo-harness tables table2 compare=published
+        echo-harness tables --store results
+        echo-harness tables table4 table5 ratings=ratings.csv
 
-def _command(words: Sequence[str]) -> list[str]:
-    names = [word for word in words if "=" not in word]
-    given, _ = parse([word for word in words if "=" in word], OPTIONS)
-    if given["compare"] not in ("", "published"):
-        raise ValueError(f"compare={given['compare']}: nearest is compare=published, the only numbers to compare with")
-    wanted = TableOptions(given["compare"] == "published", tuple(filter(None, given["rule"].split(","))), sys.stdout.isatty())
+    Args:
+        names: experiments (table2), tasks that were run without one, or table4 and table5 with ratings=; all that the store has by default.
+        task: only these tasks.
+        experiment: only this experiment.
+        compare: published puts the paper's printed numbers below the rows that they belong to.
+        rule: definitions that come before the usual ones (docs/vbench.md).
+        ratings: of people for tables 4 and 5: a CSV that `echo-harness study collect` wrote.
+        store: the run store.
+    """
+    wanted = TableOptions(compare == "published", tuple(rule), sys.stdout.isatty())
     people = [name for name in names if name in opinions.TABLES]
-    lines = [line for name in people for line in _opinions(name, given["ratings"], Path(given["store"]), wanted)]
-    if given["ratings"] and not people:
-        raise ValueError(f"ratings={given['ratings']}: which table; nearest is {opinions.TABLES[0]} of {', '.join(opinions.TABLES)}")
+    lines = [line for name in people for line in _opinions(name, ratings, store, wanted)]
+    if ratings and not people:
+        raise ValueError(f"ratings={ratings}: which table; nearest is {opinions.TABLES[0]} of {', '.join(opinions.TABLES)}")
     rest = [name for name in names if name not in people]
-    return lines if people and not rest else lines + _of_store(Path(given["store"]), rest, given, wanted)
+    return lines if people and not rest else lines + _of_store(store, rest, task, experiment, wanted)
 
 
 def _opinions(name: str, ratings: str, store: Path, wanted: TableOptions) -> list[str]:
@@ -150,30 +155,30 @@ def _opinions(name: str, ratings: str, store: Path, wanted: TableOptions) -> lis
     return [*(as_text(grid, wanted.styled) for grid in grids), "", *save(store / "tables", name, grids, behind)]
 
 
-def _of_store(store: Path, names: Sequence[str], given: Mapping[str, str], wanted: TableOptions) -> list[str]:
+def _of_store(store: Path, names: Sequence[str], only: Sequence[str], experiment: str, wanted: TableOptions) -> list[str]:
     if not (store / "runs").is_dir():
-        raise ValueError(f"store={store}: no run store; it has no folder runs")
+        raise ValueError(f"--store {store}: no run store; it has no folder runs")
     found = sources(store)
     if not found:
-        raise ValueError(f"store={store}: no scores")
+        raise ValueError(f"--store {store}: no scores")
     groups = grouped(found)
     for name in names:
         _known("", name, [*groups, *opinions.TABLES], store)
-    tasks = given["task"].split(",") if given["task"] else sorted({source.task for source in found})
+    tasks = only or sorted({source.task for source in found})
     for task in tasks:
         _known("task=", task, {source.task for source in found}, store)
-    if given["experiment"]:
-        _known("experiment=", given["experiment"], {source.experiment for source in found if source.experiment}, store)
+    if experiment:
+        _known("experiment=", experiment, {source.experiment for source in found if source.experiment}, store)
     chosen: dict[str, list[Source]] = {}
     for name, group in groups.items():
-        if names and name not in names or given["experiment"] not in ("", group[0].experiment):
+        if names and name not in names or experiment not in ("", group[0].experiment):
             continue
         parts = [source for source in group if source.task in tasks]
         if parts:
             chosen[name if len(parts) == len(group) else "-".join((name, *(source.task for source in parts)))] = parts
     if not chosen:
-        asked = " ".join(names) or f"experiment={given['experiment']}"
-        raise ValueError(f"store={store}: {asked} has no scores of task={given['task']}")
+        asked = " ".join(names) or f"experiment={experiment}"
+        raise ValueError(f"--store {store}: {asked} has no scores of task={','.join(only)}")
     return _write(store, chosen, wanted)
 
 
@@ -182,7 +187,3 @@ def _known(key: str, value: str, there: Iterable[str], store: Path) -> None:
     if value not in choices:
         tail = nearest_of(value, choices) if choices else f"the store has no {key.rstrip('=')} at all"
         raise ValueError(f"{key}{value}: store {store} has no scores of it; {tail}")
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

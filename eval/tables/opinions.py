@@ -1,6 +1,6 @@
 """Tables 4 and 5: mean opinions of people, from a file of ratings.
 
-    python -m eval.tables.command table4 ratings=FILE.csv
+    echo-harness tables table4 ratings=FILE.csv
 
 A line is one rating: `rater,task,video,method,criterion,rating`. `video` names what all methods were shown for (its prompt), so
 that ratings of two methods can be paired; `seed` and `backbone` may be further columns. Ratings are whole, 1 (worst) to 5 (best).

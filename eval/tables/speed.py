@@ -1,10 +1,7 @@
-"""Speeds that `python -m jobs.bench.command` measured, as a table beside those that others publish.
+"""Speeds that `echo-harness bench` measured, as a table beside those that others publish.
 
-    python -m eval.tables.command speed [bench=FILE] [out=FOLDER]
-
-Writes `speed.md`, `speed.csv` and `speed.tex`. Measured and published stand in columns of their own: the one on the device
-that the caption names, the other on their authors' machines, with their source in the second table. Without bench= the newest
-file of results/bench counts.
+Measured and published stand in columns of their own: the one on the device
+that the caption names, the other on their authors' machines, with their source in the second table.
 """
 
 from __future__ import annotations
@@ -12,13 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.published import Speed, speeds
-from eval.arguments import parse
+from echo.files import RESULTS
 from eval.tables.grid import NOTHING
 from eval.tables.latex import escape
 from eval.tables.text import markdown, markdown_head, spaced
@@ -69,11 +66,11 @@ def read(path: Path) -> dict[str, Any]:
     try:
         bench = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise ValueError(f"bench={path}: no such file; python -m jobs.bench.command backbone=self_forcing makes one") from None
+        raise ValueError(f"bench={path}: no such file; echo-harness bench backbone=self_forcing makes one") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"bench={path}: not JSON ({error.msg} in line {error.lineno})") from None
     if not isinstance(bench, dict) or bench.get("what") != "speed":
-        raise ValueError(f'bench={path}: not a speed measurement of jobs.bench.command; nearest is a file whose "what" is "speed"')
+        raise ValueError(f'bench={path}: not a speed measurement of echo-harness bench; nearest is a file whose "what" is "speed"')
     return bench
 
 
@@ -82,9 +79,7 @@ def newest(folder: Path = FOLDER) -> Path:
     for path in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True):
         if '"what": "speed"' in path.read_text(encoding="utf-8")[:200]:
             return path
-    raise ValueError(
-        f"{folder}: no speed measurement; python -m jobs.bench.command backbone=self_forcing makes one, bench=FILE names another"
-    )
+    raise ValueError(f"{folder}: no speed measurement; echo-harness bench backbone=self_forcing makes one, bench=FILE names another")
 
 
 def rows_of(bench: Mapping[str, Any]) -> list[SpeedRow]:
@@ -164,7 +159,7 @@ def as_csv(bench: Mapping[str, Any]) -> str:
     for row in rows_of(bench):
         cells = ["" if row.values[key] is None else f"{row.values[key]:.4f}" for key, *_ in COLUMNS]
         writer.writerow(
-            ["measured", row.method, *(bench[name] for name in facts), *cells, f"{row.values['fps_dit']:.4f}", "", "", "jobs.bench.command"]
+            ["measured", row.method, *(bench[name] for name in facts), *cells, f"{row.values['fps_dit']:.4f}", "", "", "echo-harness bench"]
         )
     for s in speeds():
         device = ["", "", "", "", s.hardware, "", "", "", ""]
@@ -193,12 +188,19 @@ def as_latex(bench: Mapping[str, Any]) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
-def command(words: Sequence[str]) -> list[str]:
-    """`bench=FILE out=FOLDER`, both optional; the lines to show. Raises ValueError for words or files that are not understood."""
-    given, _ = parse(words, {"bench": "", "out": str(Path("results") / "tables")})
-    path = Path(given["bench"]) if given["bench"] else newest()
-    bench, folder = read(path), Path(given["out"])
-    folder.mkdir(parents=True, exist_ok=True)
-    for ending, content in (("md", as_markdown(bench)), ("csv", as_csv(bench)), ("tex", as_latex(bench))):
-        (folder / f"speed.{ending}").write_text(content, encoding="utf-8")
-    return [as_markdown(bench), f"table: {folder / 'speed'}.md, .csv, .tex, from {path}"]
+def table(bench: Path | None = None, *, output: Path = RESULTS / "tables") -> list[str]:
+    """Put measured speeds beside those that others publish: speed.md, speed.csv and speed.tex.
+
+        echo-harness tables speed
+        echo-harness tables speed bench=results/bench/speed.json --output tables
+
+    Args:
+        bench: a file that `echo-harness bench` wrote; the newest in results/bench by default.
+        output: the folder.
+    """
+    path = bench or newest()
+    measured = read(path)
+    output.mkdir(parents=True, exist_ok=True)
+    for ending, content in (("md", as_markdown(measured)), ("csv", as_csv(measured)), ("tex", as_latex(measured))):
+        (output / f"speed.{ending}").write_text(content, encoding="utf-8")
+    return [as_markdown(measured), f"table: {output / 'speed'}.md, .csv, .tex, from {path}"]

@@ -1,21 +1,9 @@
 """Score a folder of videos, anybody's, by VBench's formulas over the scopes of the paper's appendix A.2.
 
-    python -m eval.vbench.folder PATH [prompts.jsonl] [KEY=VALUE ...]
-
 PATH is a video or a folder of videos. With prompts, a video belongs to the prompt whose id its name is, or begins with before a
 `-`: `recall-007.mp4`, `recall-007-2.mp4`. Without, it has no text alignment. Scenes are cut where a run has put them if its
 `<name>.trace.jsonl`, or else a scores file `<name>.<scorer>-<id>.json`, lies beside the video (blocks, and one frame or four of the
 first latent frame); else by the prompt's durations; without a prompt it is one scene. The answer says which of these was taken.
-Keys, the default first:
-
-    task=long60|long120|smooth|hard|recall          the protocol; needed where prompts have several scenes
-    dimensions=all|a,b,c                            what is scored
-    text=clip_b32|clip_l14|viclip|vbench_text_alignment (or several)
-    clip_features=dinov2_dreamsim|dino_clip         what compares VBench-Long's clips
-    clip_dtype=fp32|fp16                            fp16 as openai-clip computes on CUDA
-    weights=checkpoints/vbench|random               a folder, VBench's own ~/.cache/vbench too; random: small networks, to try the path
-    backend=native|vbench_package                   the package itself, beside ours, with the largest difference
-    device=auto|cpu|cuda    shard=i/n    records=results/records    output=results/vbench
 
 What is measured is kept below `records`: a stopped command goes on, and asks no network twice. Scores of each video go to
 `output/<file name>.json`, means with their intervals to `output/scores.json`. Videos that cannot be read are told before any work; one
@@ -30,13 +18,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tqdm import tqdm
 
-from echo.files import write_atomic
-from echo.refusals import nearest
+from echo.files import RESULTS, write_atomic
+from echo.refusals import Unfinished, nearest
 from echo.scene import Prompt, load_prompts
-from eval.arguments import Partly, answer, parse
 from eval.protocol import TASKS, scopes
 from eval.stats.statistics import estimate
 from eval.vbench.borders import borders
@@ -47,19 +35,6 @@ from eval.vbench.rules import LONG_TASKS
 from eval.vbench.scorer import ScoredVideo, VideoScorer, check
 from eval.vbench.video import ENDINGS, Facts
 
-OPTIONS = {
-    "task": "",
-    "dimensions": "all",
-    "text": "clip_b32",
-    "clip_features": "",
-    "clip_dtype": "fp32",
-    "weights": "checkpoints/vbench",
-    "backend": "native",
-    "device": "auto",
-    "shard": "",
-    "records": "results/records",
-    "output": "results/vbench",
-}
 NAMED = 3
 """How many bad videos a refusal names."""
 
@@ -85,29 +60,72 @@ class FolderVideo:
         return () if self.prompt is None else self.prompt.scenes
 
 
-def command(words: Sequence[str]) -> list[str]:
-    """Carry out a command line; what it answers. Raises ValueError, in one line, before any work for what cannot be done."""
-    files = [word for word in words if _path(word)]
-    options, _ = parse([word for word in words if word not in files], OPTIONS)
-    if not 1 <= len(files) <= 2:
-        raise ValueError(f"{len(files)} paths given; the form is PATH [prompts.jsonl] [KEY=VALUE ...], for example videos/ task=long60")
-    if options["backend"] not in ("native", "vbench_package"):
-        raise ValueError(f"backend={options['backend']}: one of native, vbench_package; nearest is native")
-    prompts = load_prompts(files[1]) if len(files) == 2 else ()
-    task = task_of(options["task"], prompts)
-    wish = wish_of(options)
-    scorer = VideoScorer(Kit(wish, source_of(options["weights"])), RecordStore(Path(options["records"])))
-    clips = list(videos_of(Path(files[0]), prompts, task, scorer, options["shard"]))
-    scorer.kit.check(long=task in LONG_TASKS, text=bool(prompts))
-    if options["backend"] == "vbench_package":
+@dataclass(frozen=True)
+class Measures:
+    """What is scored, and by which networks.
+
+    Attributes:
+        dimensions: all, or some, joined by +.
+        text: definitions of text alignment, joined by +: clip_b32, clip_l14, viclip, vbench_text_alignment.
+        clip_features: what compares VBench-Long's clips; dinov2_dreamsim by default, with random weights dino_clip.
+        clip_dtype: fp16 as openai-clip computes on CUDA.
+        weights: a folder, VBench's own ~/.cache/vbench too; or random: small networks, to try the path.
+        device: where networks run; auto takes a card where there is one.
+    """
+
+    dimensions: str = "all"
+    text: str = "clip_b32"
+    clip_features: Literal["", "dinov2_dreamsim", "dino_clip"] = ""
+    clip_dtype: Literal["fp32", "fp16"] = "fp32"
+    weights: str = "checkpoints/vbench"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+def score(
+    path: Path,
+    prompts: Path | None = None,
+    /,
+    task: str = "",
+    measures: Measures = Measures(),
+    backend: Literal["native", "vbench_package"] = "native",
+    shard: str = "",
+    *,
+    records: Path = RESULTS / "records",
+    output: Path = RESULTS / "vbench",
+) -> Iterator[str]:
+    """Score a folder of videos, anybody's, by VBench's formulas over the scopes of the paper's appendix A.2.
+
+        echo-harness score videos/
+        echo-harness score videos/ prompts.jsonl task=recall shard=1/2
+        echo-harness score videos/ weights=random dimensions=subject_consistency+temporal_flickering
+
+    Args:
+        path: a video or a folder of videos.
+        prompts: a prompt set; a video belongs to the prompt whose id its name is, or begins with before a `-`. Without, each video is one
+            scene and has no text alignment.
+        task: the protocol: long60, long120, smooth, hard, recall; needed where prompts have several scenes.
+        measures: what is scored, and by which networks.
+        backend: vbench_package scores by the package itself too, and tells the largest difference.
+        shard: i/n scores the i-th of n parts.
+        records: the folder that keeps what is measured, so that a stopped command goes on.
+        output: the folder of each video's scores, and of their means, scores.json.
+    """
+    sentences = load_prompts(str(prompts)) if prompts else ()
+    task = task_of(task, sentences)
+    scorer = VideoScorer(Kit(wish_of(measures), source_of(measures.weights)), RecordStore(records))
+    clips = list(videos_of(path, sentences, task, scorer, shard))
+    scorer.kit.check(long=task in LONG_TASKS, text=bool(sentences))
+    if backend == "vbench_package":
         from eval.vbench.package import beside
 
-        return beside(clips, task, scorer)
-    outcomes, failures = scored(clips, task, scorer, Path(options["output"]))
-    lines = summary(outcomes, task, scorer, Path(options["output"]), options["shard"], failures) if outcomes else []
+        yield from beside(clips, task, scorer)
+        return
+    outcomes, failures = scored(clips, task, scorer, output)
+    yield from summary(outcomes, task, scorer, output, shard, failures) if outcomes else ()
     if failures:
-        raise Partly(lines, [*failures.values(), f"{len(failures)} of {len(clips)} videos failed; the same command tries them again"])
-    return lines
+        raise Unfinished(
+            "\n".join([*failures.values(), f"{len(failures)} of {len(clips)} videos failed; the same command tries them again"])
+        )
 
 
 def scored(
@@ -131,12 +149,6 @@ def scored(
     return outcomes, failures
 
 
-def _path(word: str) -> bool:
-    """Whether a word is a path; a run's folder has a `seed=0` in it."""
-    key, equals, _ = word.partition("=")
-    return not word.startswith("-") and (not equals or key not in OPTIONS and ("/" in key or Path(word).exists()))
-
-
 def task_of(word: str, prompts: Sequence[Prompt]) -> str:
     """The protocol. Raises ValueError where it has to be said, or is unknown."""
     if word:
@@ -147,19 +159,19 @@ def task_of(word: str, prompts: Sequence[Prompt]) -> str:
     return "long60"
 
 
-def wish_of(options: Mapping[str, str]) -> Wish:
+def wish_of(measures: Measures) -> Wish:
     """What is to be scored, checked. Raises ValueError."""
-    dimensions = DIMENSIONS if options["dimensions"] == "all" else listed(options["dimensions"])
-    device = options["device"]
+    dimensions = DIMENSIONS if measures.dimensions == "all" else listed(measures.dimensions)
+    device: str = measures.device
     if device == "auto":
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    random = options["weights"] == "random"
-    if random and options["clip_features"] == "dinov2_dreamsim":
+    random = measures.weights == "random"
+    if random and measures.clip_features == "dinov2_dreamsim":
         raise ValueError("clip_features=dinov2_dreamsim: DreamSim has no random weights; nearest with weights=random is dino_clip")
-    firsts = options["clip_features"] or ("dino_clip" if random else "dinov2_dreamsim")
-    return Wish(dimensions, listed(options["text"]), firsts, options["clip_dtype"], device)
+    firsts = measures.clip_features or ("dino_clip" if random else "dinov2_dreamsim")
+    return Wish(dimensions, listed(measures.text), firsts, measures.clip_dtype, device)
 
 
 def source_of(word: str) -> NetworkSource:
@@ -265,9 +277,3 @@ def summary(
 
 def _cut_by(outcomes: Mapping[str, tuple[FolderVideo, ScoredVideo]]) -> list[str]:
     return sorted({network for _, outcome in outcomes.values() for network in outcome.cut})
-
-
-if __name__ == "__main__":
-    if any(word in ("-h", "--help") for word in sys.argv[1:]):
-        sys.exit(print(__doc__))
-    sys.exit(answer(command, sys.argv[1:]))

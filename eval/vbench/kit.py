@@ -167,7 +167,7 @@ class Files:
         if text and packages.missing(("clip",)) and not any(self.folder.rglob(interface.VOCABULARY)):
             missing.append(f"{interface.VOCABULARY} (text)")
         if missing:
-            fetch = f"`python -m data.download eval=vbench checkpoints={self.folder.parent}` fetches what can be fetched"
+            fetch = f"`echo-harness data download eval=vbench checkpoints={self.folder.parent}` fetches what can be fetched"
             raise ValueError(f"weights={self.folder}: {', '.join(missing)} not there; {fetch}, weights=random tries the path without")
 
     def identity(self, name: str) -> str:

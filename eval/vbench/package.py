@@ -142,7 +142,7 @@ def check(job: PackageJob) -> None:
         raise ValueError(f"{others[0]}: the vbench package reads files that end in .mp4")
     wanted = {name for dimension in job.dimensions for name in NETWORKS[dimension]}
     if absent := sorted(name for name in wanted if name not in job.files or not job.files[name].is_file()):
-        raise ValueError(f"no weights of {', '.join(absent)} for the vbench package; `python -m data.download eval=vbench` fetches them")
+        raise ValueError(f"no weights of {', '.join(absent)} for the vbench package; `echo-harness data download eval=vbench` fetches them")
     if "dino" in wanted and (job.dino_code is None or not (job.dino_code / "hubconf.py").is_file()):
         place = job.dino_code or "checkpoints/vbench/dino"
         raise ValueError(f"dino_code={job.dino_code}: subject consistency runs DINO's own code; `{CLONE} {place}` fetches it")

@@ -262,5 +262,5 @@ def anchors(path: Path = SHIPPED) -> dict[str, tuple[float, float]]:
     """
     record = json.loads(path.read_text(encoding="utf-8"))
     if "anchors" not in record:
-        raise ValueError(f"{path}: no anchors; `python -m jobs.train.scorer --output {path.parent}` measures them")
+        raise ValueError(f"{path}: no anchors; `echo-harness train scorer --output {path.parent}` measures them")
     return {name: (float(chance), float(ceiling)) for name, (chance, ceiling) in record["anchors"].items()}

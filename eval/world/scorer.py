@@ -82,14 +82,14 @@ class EmbeddedScorer:
         Raises ValueError naming the path and the command that makes the file, if it is not there or not a scorer's.
         """
         if not Path(path).is_file():
-            raise ValueError(f"no scorer weights at {path}; `python -m jobs.train.scorer` makes them")
+            raise ValueError(f"no scorer weights at {path}; `echo-harness train scorer` makes them")
         try:
             tensors = load_file(path)
             fitted = {name.removeprefix("quality."): tensors.pop(name).numpy() for name in list(tensors) if name.startswith("quality.")}
             return cls(FrameEncoder.load(tensors), Quality.load(fitted))
         except (SafetensorError, KeyError, RuntimeError) as error:
             why = str(error).partition("\n")[0]
-            raise ValueError(f"{path} holds no embedded scorer of this version ({why}); `python -m jobs.train.scorer` makes one") from error
+            raise ValueError(f"{path} holds no embedded scorer of this version ({why}); `echo-harness train scorer` makes one") from error
 
     def score(self, frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span], task: str) -> EmbeddedScores:
         """Scores of one video.

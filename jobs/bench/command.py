@@ -1,25 +1,20 @@
 """Speed and memory of cache policies on a backbone of Wan2.1's make, on whatever device there is.
 
-    python -m jobs.bench.command backbone=self_forcing weights=random method=echo,self_forcing [geometry=tiny|native] [KEY=VALUE ...]
-    python -m jobs.bench.command parity [geometry=tiny|native] [blocks=N]
-    python -m jobs.bench.command one_block [method=echo] [threads=N]
-
-The first measures each method after a warm-up and with its window full: milliseconds of a block and of each pass, the three
+Speed measures each method after a warm-up and with its window full: milliseconds of a block and of each pass, the three
 speeds, policy overhead, first block behind each kind of switch, recache, codec, memory measured beside computed, TFLOP/s. It
-ends within seconds=480, shared out among the methods; what did not fit is noted. parity: bf16 against fp32 and compiled against
-eager, as differences of latents. one_block: a single block of the true size, cache all but empty.
-Without weights= they are random, without geometry= the native one on a graphics card and the tiny one on a processor. Texts are
-random rows: no encoder is loaded, and its time is in no figure. The JSON goes to output=FILE and holds all values and provenance.
+ends within `seconds`, shared out among the methods; what did not fit is noted. Parity: bf16 against fp32 and compiled against
+eager, as differences of latents. Block: a single one of the true size, cache all but empty.
+Texts are
+random rows: no encoder is loaded, and its time is in no figure. The JSON holds all values and provenance.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +27,9 @@ from echo.backbone import sizes
 from echo.backbone.extras import need
 from echo.backbone.interface import VideoModel
 from echo.backbone.real import Parts, RealBackbone
-from echo.refusals import nearest
+from echo.files import RESULTS
+from echo.refusals import nearest_of
 from echo.scene import Script
-from eval.arguments import answer, parse
 from jobs.bench import flops
 from jobs.bench.measure import LEAST_BLOCKS, Rig, measure, setup_of
 from jobs.bench.parity import gap, latents
@@ -49,36 +44,69 @@ from jobs.store import provenance
 from jobs.work.models import parts_to_load
 from jobs.work.progress import say
 
-METHODS = "self_forcing,longlive,infinity_rope,deep_forcing_official,rolling_sink,echo"
-KNOWN = {
-    "backbone": "self_forcing", "weights": "random", "method": METHODS, "geometry": "", "blocks": "20", "compile": "none",
-    "kernel": "auto", "window": "shared", "dtype": "bfloat16", "decoder": "wan", "codec_dtype": "", "seconds": "480", "threads": "1",
-    "device": "", "batch": "1", "checkpoints": "checkpoints", "output": "",
-}  # fmt: skip
-COMMANDS = ("speed", "parity", "one_block")
-WHOLE = ("blocks", "seconds", "threads", "batch")
+KINDS = {"speed": "", "parity": "parity", "one_block": "block"}
+"""What was measured -> the kind of `echo-harness bench` that measures it."""
 
 
-def given(words: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """The command and its settings, `device` and `geometry` filled in. Raises ValueError for words or values that are not understood."""
-    values, names = parse(words, KNOWN, COMMANDS)
-    for key in WHOLE:
-        if not values[key].isdecimal() or int(values[key]) < 1:
-            raise ValueError(f"{key}={values[key]}: a whole number from 1 on; nearest is {KNOWN[key]}")
-    if int(values["blocks"]) < LEAST_BLOCKS:
-        raise ValueError(f"blocks={values['blocks']}: a median wants some; nearest is {LEAST_BLOCKS}")
-    command = names[-1] if names else "speed"
-    if not values["device"]:
-        values["device"] = "cuda" if torch.cuda.is_available() and command != "one_block" else "cpu"
-    if not values["geometry"]:
-        values["geometry"] = "native" if values["device"] == "cuda" or command == "one_block" else "tiny"
+@dataclass(frozen=True)
+class Ways:
+    """What is measured, and on what.
+
+    Attributes:
+        backbone: of Wan2.1's make.
+        weights: random or trained.
+        method: presets; where one is taken, the last.
+        geometry: native or tiny; native on a graphics card by default, tiny on a processor.
+        blocks: measured once the window is full.
+        compile: none, blocks or graphs.
+        kernel: of attention.
+        window: where keys and values of a window lie: shared or apart.
+        dtype: of the network.
+        decoder: wan or taehv.
+        codec_dtype: of the decoder; its own by default.
+        seconds: for all methods together.
+        threads: of a processor.
+        device: cuda or cpu; a card where there is one by default.
+        batch: prompts at a time.
+        checkpoints: the folder of weights.
+    """
+
+    backbone: str = "self_forcing"
+    weights: str = "random"
+    method: str = "self_forcing,longlive,infinity_rope,deep_forcing_official,rolling_sink,echo"
+    geometry: str = ""
+    blocks: int = 20
+    compile: str = "none"
+    kernel: str = "auto"
+    window: str = "shared"
+    dtype: str = "bfloat16"
+    decoder: str = "wan"
+    codec_dtype: str = ""
+    seconds: int = 480
+    threads: int = 1
+    device: str = ""
+    batch: int = 1
+    checkpoints: str = "checkpoints"
+
+
+def given(what: str, ways: Ways) -> dict[str, str]:
+    """The settings in words, `device` and `geometry` filled in. Raises ValueError for values that are not understood."""
+    values = {key: str(value) for key, value in asdict(ways).items()}
+    for key in ("blocks", "seconds", "threads", "batch"):
+        if int(values[key]) < 1:
+            raise ValueError(f"{key}={values[key]}: a whole number from 1 on; nearest is {getattr(Ways(), key)}")
+    if ways.blocks < LEAST_BLOCKS:
+        raise ValueError(f"blocks={ways.blocks}: a median wants some; nearest is {LEAST_BLOCKS}")
+    if not ways.device:
+        values["device"] = "cuda" if torch.cuda.is_available() and what != "block" else "cpu"
+    if not ways.geometry:
+        values["geometry"] = "native" if values["device"] == "cuda" or what == "block" else "tiny"
     if values["geometry"] not in sizes.SIZES:
-        raise ValueError(
-            f"geometry={values['geometry']}: nearest is {nearest(values['geometry'], list(sizes.SIZES))} of {', '.join(sizes.SIZES)}"
-        )
+        raise ValueError(f"geometry={values['geometry']}: {nearest_of(values['geometry'], sizes.SIZES)}")
     if values["device"] == "cuda" and not torch.cuda.is_available():
         raise ValueError("device=cuda: torch sees no CUDA card here; nearest is device=cpu")
-    return command, values
+    torch.set_num_threads(ways.threads)
+    return values
 
 
 def config_of(values: Mapping[str, str]) -> RunConfig:
@@ -169,7 +197,7 @@ def _head(what: str, values: Mapping[str, str], config: RunConfig, backbone: Vid
     """What was measured, on what, by which code."""
     parts, g = backbones.parts_of(config), backbone.geometry
     used = dict(values) | {"device": parts.device, "kernel": parts.kernel, "codec_dtype": parts.codec_dtype}
-    facts = provenance.describe([f"python -m jobs.bench.command {what}", *(f"{key}={value}" for key, value in values.items())], used)
+    facts = provenance.describe([f"echo-harness bench {KINDS[what]}".rstrip(), *(f"{key}={value}" for key, value in values.items())], used)
     return {
         "v": 1,
         "what": what,
@@ -238,40 +266,61 @@ def one_block(values: Mapping[str, str]) -> Figures:
     }
 
 
-def write(result: Mapping[str, Any], output: str) -> Path:
+def write(result: Mapping[str, Any], output: Path | None) -> Path:
     """The JSON file, in the results' folder unless told otherwise."""
     name = re.sub(r"[^a-z0-9]+", "-", f"{result['what']} {result['backbone']} {result['geometry']} {result['device_name']}".lower()).strip(
         "-"
     )
-    path = Path(output) if output else Path("results") / "bench" / f"{name}.json"
+    path = output or RESULTS / "bench" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return path
 
 
-def _command(words: Sequence[str]) -> list[str]:
-    command, values = given(words)
-    torch.set_num_threads(int(values["threads"]))
-    if command == "speed":
-        result = speed(values, values["method"].split(","))
-        lines = [f"{len(result['methods'])} methods in {result['seconds']:.0f} s on {result['device_name']}"]
-    elif command == "parity":
-        result = parity(values)
-        lines = [f"{name}: {pair['words']}" for name, pair in result["pairs"].items()]
-    else:
-        result = one_block(values)
-        memory = result["memory"]
-        lines = [
-            f"{result['method']}: one block in {result['block_s']} s ({result['gflops']} GFLOP/s); "
-            f"memory {gb(memory['measured_bytes'])} GB, computed {gb(memory['computed_bytes'])} GB"
-        ]
-    return [*lines, f"written: {write(result, values['output'])}"]
+def bench(ways: Ways = Ways(), *, output: Path | None = None) -> list[str]:
+    """Measure speed and memory of cache policies on a backbone of Wan2.1's make, on whatever device there is.
+
+    Milliseconds of a block and of each pass, the three speeds, policy overhead, first block behind each kind of switch, recache, codec,
+    memory measured beside computed, TFLOP/s.
+
+        echo-harness bench backbone=self_forcing weights=random method=echo,self_forcing
+
+    Args:
+        ways: what is measured.
+        output: the JSON; a name of its own in results/bench by default.
+    """
+    values = given("speed", ways)
+    result = speed(values, values["method"].split(","))
+    done = f"{len(result['methods'])} methods in {result['seconds']:.0f} s on {result['device_name']}"
+    return [done, f"written: {write(result, output)}"]
 
 
-def main(words: Sequence[str]) -> int:
-    """Command line; see the module's docstring."""
-    return answer(_command, words)
+def compare(ways: Ways = Ways(), *, output: Path | None = None) -> list[str]:
+    """Compare latents of bf16 with fp32, and compiled with eager, over the same noise, text and random weights.
+
+        echo-harness bench parity geometry=tiny blocks=6
+
+    Args:
+        ways: what is compared.
+        output: the JSON; a name of its own in results/bench by default.
+    """
+    result = parity(given("parity", ways))
+    return [*(f"{name}: {pair['words']}" for name, pair in result["pairs"].items()), f"written: {write(result, output)}"]
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def block(ways: Ways = Ways(), *, output: Path | None = None) -> list[str]:
+    """Measure a single block of the true size, cache all but empty.
+
+        echo-harness bench block method=echo threads=2
+
+    Args:
+        ways: what is measured.
+        output: the JSON; a name of its own in results/bench by default.
+    """
+    result = one_block(given("block", ways))
+    memory = result["memory"]
+    return [
+        f"{result['method']}: one block in {result['block_s']} s ({result['gflops']} GFLOP/s); "
+        f"memory {gb(memory['measured_bytes'])} GB, computed {gb(memory['computed_bytes'])} GB",
+        f"written: {write(result, output)}",
+    ]

@@ -1,17 +1,16 @@
-"""An open-ended rollout, watched: `python -m jobs.bench.endurance [--blocks 10000] [--method echo]`.
+"""An open-ended rollout, watched.
 
-Memory and time per block must not grow with the length of the video. Prints one JSON line: median processor time of a block and
-resident memory, first against last tenth (after the window is full); exit code 1 where time grew by over 5 % or memory by over 8 MiB.
+Memory and time per block must not grow with the length of the video.
 Processor time, of one thread, because other programs' load comes and goes within the hour that this may take.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 
 import torch
 from tqdm import tqdm
@@ -20,6 +19,7 @@ from baselines.presets import make_policy, preset
 from echo.backbone.interface import latent_shape
 from echo.backbone.load import Backbone, BackboneFile, load
 from echo.noise import keyed_noise
+from echo.refusals import Unfinished
 from echo.rollout import Rollout
 from jobs.memory.measured import resident
 
@@ -59,23 +59,23 @@ def summary(block_ms: list[float], memory_mib: list[float]) -> dict[str, float]:
     }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.bench.endurance", description="Watch memory and time of an open-ended rollout.")
-    parser.add_argument("--blocks", type=int, default=10000, help="blocks after a warm-up of 50 (default 10000)")
-    parser.add_argument("--method", default="echo", help="a preset of conf/method (default echo)")
-    options = parser.parse_args(argv)
+def endurance(blocks: int = 10000, method: str = "echo") -> Iterator[str]:
+    """Watch memory and time of an open-ended rollout.
+
+    One JSON line: median processor time of a block and resident memory, first against last tenth, once the window is full. The exit status
+    is 1 where time grew by over 5 % or memory by over 8 MiB.
+
+        echo-harness bench endurance blocks=10000 method=echo
+
+    Args:
+        blocks: after a warm-up of 50.
+        method: a preset of conf/method.
+    """
+    if blocks < 10:
+        raise ValueError(f"blocks={blocks}: ten or more, to compare a first and a last tenth; nearest is 10")
     torch.set_num_threads(1)
-    try:
-        if options.blocks < 10:
-            raise ValueError(f"--blocks {options.blocks}: ten or more, to compare a first and a last tenth; nearest is 10")
-        backbone = load(BackboneFile(preset("backbone", "tiny")["weights"]))
-        result = summary(*watch(backbone, options.method, options.blocks, sys.stderr.isatty()))
-    except ValueError as error:
-        parser.error(str(error))
-    print(json.dumps(result))
-    return int(result["time_ratio"] > 1.05 or result["growth_mib"] > 8)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    backbone = load(BackboneFile(preset("backbone", "tiny")["weights"]))
+    result = summary(*watch(backbone, method, blocks, sys.stderr.isatty()))
+    yield json.dumps(result)
+    if result["time_ratio"] > 1.05 or result["growth_mib"] > 8:
+        raise Unfinished

@@ -1,22 +1,19 @@
-"""What each policy costs beside attention: `python -m jobs.bench.overhead [--geometry tiny|real] [--methods NAME ...] [--blocks N]`.
+"""What each policy costs beside attention.
 
 Times whole blocks of the real rollout with the network and the attention product taken out, so that what is left is the policy's
 own work (gathering, rotating, selecting, statistics, rewriting); the same for Self-Forcing at the same window; and, once, a block of
 Self-Forcing with network and attention. Overhead = (policy - Self-Forcing) / whole block. A recache is an extra forward at a switch,
 timed with the network (at `tiny` only). `real` is one layer of Wan2.1-1.3B at 480x832 (1560 tokens a frame, 12 heads of 128), `tiny`
 the shipped backbone's sizes; both with random weights. Times are of the processor, one thread: other programs' load is not in them.
-One JSON line a method; the last line names the machine.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -223,24 +220,19 @@ def measure(method: str, size: str, blocks: int) -> dict[str, object]:
     }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.bench.overhead", description="What each policy costs beside attention.")
-    parser.add_argument("--geometry", choices=SIZES, default="tiny")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
-    parser.add_argument("--blocks", type=int, default=9, help="blocks timed for each method, after the window is full (default 9)")
-    options = parser.parse_args(argv)
+def overhead(geometry: Literal["tiny", "real"] = "tiny", method: Sequence[str] = METHODS, blocks: int = 9) -> Iterator[str]:
+    """Measure what each policy costs beside attention, one JSON line a method; the last line names the machine.
+
+        echo-harness bench overhead geometry=real method=echo,longlive blocks=4
+
+    Args:
+        geometry: tiny: the shipped backbone's sizes; real: one layer of Wan2.1-1.3B at 480x832.
+        method: presets of conf/method.
+        blocks: timed for each method, once the window is full.
+    """
     torch.set_num_threads(1)
-    try:
-        geometry, _, dtype = SIZES[options.geometry]
-        processor(dtype).own_work(make_policy({"method": "self_forcing"}), geometry, 2)  # first touches of memory count for nobody
-        for method in options.methods:
-            print(json.dumps(measure(method, options.geometry, options.blocks)), flush=True)
-    except ValueError as error:
-        parser.error(str(error))
-    print(json.dumps({"geometry": options.geometry, "cpu": cpu(), "torch": torch.__version__, "threads": 1}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    sizes, _, dtype = SIZES[geometry]
+    processor(dtype).own_work(make_policy({"method": "self_forcing"}), sizes, 2)  # first touches of memory count for nobody
+    for name in method:
+        yield json.dumps(measure(name, geometry, blocks))
+    yield json.dumps({"geometry": geometry, "cpu": cpu(), "torch": torch.__version__, "threads": 1})

@@ -97,7 +97,7 @@ def carry_out(
         raise SystemExit(str(error)) from error
     if lacks is None:
         for store in dict.fromkeys(job.config.store for job in jobs):
-            say(f"nobody waits; python -m eval.tables.command store={store} makes the tables when the jobs are done")
+            say(f"nobody waits; echo-harness tables --store {store} makes the tables when the jobs are done")
         return
     _tables(jobs, experiments)
     for line in lacks:
@@ -155,8 +155,8 @@ def _given_store() -> Path:
     return Path(next((word.removeprefix("store=") for word in reversed(sys.argv) if word.startswith("store=")), "results"))
 
 
-def guarded(main: Callable[[], None]) -> int:
-    """Run the command line; a user's mistake is one line and status 1, an interrupt is status 130.
+def guarded(main: Callable[[], None], mistake: int = 1) -> int:
+    """Run the command line; a user's mistake is one line and status `mistake`, an interrupt is status 130.
 
     The plugin folder goes on the path, so that Hydra finds the launcher however the package is installed. Settings of a
     method are rewritten to `++method.x`, so that one that its YAML leaves at the default can be given; the policy itself
@@ -176,11 +176,11 @@ def guarded(main: Callable[[], None]) -> int:
         return 130
     except UnknownVersion as error:
         sys.stderr.write(f"{error}\n")
-        return 1
+        return mistake
     except REFUSALS as error:
         sys.stderr.write(explain(error, sys.argv[1:]) + "\n")
         forget(_given_store() / "hydra")
-        return 1
+        return mistake
     except OSError as error:
         sys.stderr.write(_unwritable(error) + "\n")
         return 1

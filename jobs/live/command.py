@@ -1,12 +1,4 @@
-"""A live session in the browser: what is said takes effect at the next block, and the film is a script in the end.
-
-    python -m jobs.live.command backbone=tiny method=echo [id=live] [host=127.0.0.1] [port=N] [save=DIR] [script=FILE] [...]
-
-KEY=VALUE are those of run.py that say what is computed: backbone, method, method.SETTING, seed, weights, geometry, store, video.crf;
-task= is where ideas for prompts come from. id: name of the video, of which its noise is drawn. save: where saved sessions go,
-<store>/live without it. script: a prompt set of one that is followed first. threshold: likeness of two texts, 0 to 1, from which an
-unnamed transition is smooth or a recall; without it 0.7 for the embedded backbones, by whose texts it was set, else the method's own.
-"""
+"""A live session in the browser: what is said takes effect at the next block, and the film is a script in the end."""
 
 from __future__ import annotations
 
@@ -15,7 +7,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from echo.refusals import nearest
@@ -30,7 +22,6 @@ from jobs.store import unwritable
 from jobs.work import models
 from jobs.work.progress import say
 
-OWN = {"host": "127.0.0.1", "port": "", "id": "", "save": "", "script": "", "threshold": ""}
 FIXED = {
     "eval": "nothing is scored while it is made", "tracker": "nothing is scored while it is made",
     "duration_scale": "a scene ends when the next begins",
@@ -44,46 +35,43 @@ THRESHOLD = 0.7
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def order(words: Sequence[str]) -> LiveOrder:
-    """Check a command line to the end; no model is loaded. Raises ValueError: one line with the nearest valid choice."""
-    own, given = _parted(words)
-    job, extra = _job(given)
+def order(
+    words: Sequence[str],
+    id: str = "",
+    script: Path | None = None,
+    threshold: float | None = None,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    output: Path | None = None,
+) -> LiveOrder:
+    """Check what is asked for to the end, as `live` takes it; no model is loaded. Raises ValueError: one line with the nearest choice."""
+    for word in words:
+        head = re.split(r"[./@=]", word.lstrip("+-"))[0]
+        if head in FIXED:
+            raise ValueError(f"{word}: not in a live session ({FIXED[head]}); nearest is to leave it out, or to give it to the replay")
+        if "=" not in word:
+            raise ValueError(f"{word}: not understood; settings are key=value, for example backbone=tiny method=echo")
+    job, extra = _job(words)
     refuse(job)
     models.cards([job.config])
-    first = _first(own)
-    name = own["id"] or (first.id if first else "live")
+    first = _first(script, id)
+    name = id or (first.id if first else "live")
     if not NAME.fullmatch(name):
         near = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "live"
         raise ValueError(f"id={name}: names files, so letters, digits, '.', '_' and '-'; nearest is id={near}")
-    save = Path(own["save"] or Path(job.config.store) / "live")
+    save = output or Path(job.config.store) / "live"
     try:
         unwritable.check(str(save))
     except OSError as error:
         raise ValueError(unwritable.refusal(str(save), error)) from None
-    host = own["host"]
-    open_to = (
-        [] if loopback(host) else [f"warning: host={host} is no loopback: whoever reaches this machine steers the session, no password"]
-    )
-    kept = tuple(word for word in given if not word.startswith(("task=", "task.")))
-    return LiveOrder(
-        job, (*kept, *extra), name, host, _port(own["port"], host), save, first, _threshold(own["threshold"], job), (*extra, *open_to)
-    )
-
-
-def _parted(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    own, given = dict(OWN), list[str]()
-    for word in words:
-        key, equals, value = word.lstrip("+-").partition("=")
-        head = re.split(r"[./@]", key)[0]
-        if head in FIXED:
-            raise ValueError(f"{word}: not in a live session ({FIXED[head]}); nearest is to leave it out, or to give it to the replay")
-        if not equals:
-            raise ValueError(f"{word}: not understood; settings are key=value, for example backbone=tiny method=echo")
-        if key in OWN:
-            own[key] = value
-        else:
-            given.append(word)
-    return own, given
+    if threshold is None and job.config.backbone.parts is None:
+        threshold = THRESHOLD
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold={threshold:g}: likeness of two texts, 0 to 1; nearest is threshold={THRESHOLD}")
+    open_to = f"warning: --host {host} is no loopback: whoever reaches this machine steers the session, no password"
+    kept = tuple(word for word in words if not word.startswith(("task=", "task.")))
+    notes = (*extra, *([] if loopback(host) else [open_to]))
+    return LiveOrder(job, (*kept, *extra), name, host, _port(port, host), save, first, threshold, notes)
 
 
 def _job(given: Sequence[str]) -> tuple[Job, list[str]]:
@@ -103,7 +91,7 @@ def _plain(given: Sequence[str]) -> dict[str, object]:
     except REFUSALS as error:
         line = explain(error, rest)
         unknown = re.match(r"unknown key (\w+):", line)
-        if unknown and (near := nearest(unknown[1], list(OWN)))[:2] == unknown[1][:2]:
+        if unknown and (near := nearest(unknown[1], ("id", "script", "threshold")))[:2] == unknown[1][:2]:
             line = f"unknown key {unknown[1]}: nearest is {near}"
         raise ValueError(line) from error
     if len(found) != 1:
@@ -111,69 +99,79 @@ def _plain(given: Sequence[str]) -> dict[str, object]:
     return found[0]
 
 
-def _first(own: Mapping[str, str]) -> Prompt | None:
-    if not own["script"]:
+def _first(script: Path | None, name: str) -> Prompt | None:
+    """The prompt of a script that is followed first. Raises ValueError for a file that is none, or holds several and none is named."""
+    if script is None:
         return None
     try:
-        prompts = load_prompts(own["script"])
+        prompts = load_prompts(str(script))
     except OSError as error:
-        raise ValueError(f"script={own['script']}: {error.strerror}; nearest is a file that a session has saved") from None
-    wanted = own["id"] or prompts[0].id
-    if len(prompts) > 1 and not own["id"]:
-        raise ValueError(f"script={own['script']}: holds {len(prompts)} prompts; id= says which, for example id={prompts[0].id}")
+        raise ValueError(f"script={script}: {error.strerror}; nearest is a file that a session has saved") from None
+    wanted = name or prompts[0].id
+    if len(prompts) > 1 and not name:
+        raise ValueError(f"script={script}: holds {len(prompts)} prompts; id= says which, for example id={prompts[0].id}")
     found = next((prompt for prompt in prompts if prompt.id == wanted), None)
     if found is None:
-        raise ValueError(f"id={wanted}: not in {own['script']}; nearest is id={nearest(wanted, [prompt.id for prompt in prompts])}")
+        raise ValueError(f"id={wanted}: not in {script}; nearest is id={nearest(wanted, [prompt.id for prompt in prompts])}")
     return found
 
 
-def _port(text: str, host: str) -> int | None:
-    if not text:
+def _port(port: int | None, host: str) -> int | None:
+    """A port that is free. Raises ValueError for one that is none, or taken."""
+    if port is None:
         return None
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise ValueError(f"port={text}: a whole number, 1 to 65535; nearest is to leave it out, which takes a free one from 7860 on")
+    if not 1 <= port <= 65535:
+        raise ValueError(f"--port {port}: a whole number, 1 to 65535; nearest is to leave it out, which takes a free one from 7860 on")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, int(text)))
+            probe.bind((host, port))
         except OSError as error:
-            raise ValueError(f"host={host} port={text}: {error.strerror}; nearest is to leave port out, which takes a free one") from None
-    return int(text)
+            raise ValueError(
+                f"--host {host} --port {port}: {error.strerror}; nearest is to leave --port out, which takes a free one"
+            ) from None
+    return port
 
 
-def _threshold(text: str, job: Job) -> float | None:
-    if not text:
-        return THRESHOLD if job.config.backbone.parts is None else None
+def live(
+    words: Sequence[str],
+    /,
+    id: str = "",
+    script: Path | None = None,
+    threshold: float | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    output: Path | None = None,
+) -> int:
+    """Serve a live session in the browser, until it is interrupted: what is said takes effect at the next block.
+
+        echo-harness live backbone=tiny method=echo
+        echo-harness live backbone=self_forcing method=echo seed=3 id=harbour --port 7860 --output sessions
+
+    Args:
+        words: those of run.py that say what is computed: backbone= method= method.SETTING= seed= weights= geometry= store= video.crf=;
+            task= is where ideas for prompts come from.
+        id: name of the video, of which its noise is drawn; live by default.
+        script: a prompt set of one that is followed first.
+        threshold: likeness of two texts, 0 to 1, from which an unnamed transition is smooth or a recall; 0.7 by default for the embedded
+            backbones, by whose texts it was set, else the method's own.
+        host: the address that is listened at.
+        port: the port; a free one from 7860 on by default.
+        output: the folder of saved sessions; STORE/live by default.
+    """
+    asked = order(words, id, script, threshold, host, port, output)
+    if importlib.util.find_spec("gradio") is None:
+        raise ValueError("a live session needs gradio: pip install -e '.[live]'")
+    for note in asked.notes:
+        sys.stderr.write(f"{note if ':' in note else f'added for a live session: {note}'}\n")
+    from jobs.live.page import serve
+
     try:
-        value = float(text)
-    except ValueError:
-        value = -2.0
-    if not 0 <= value <= 1:
-        raise ValueError(f"threshold={text}: likeness of two texts, 0 to 1; nearest is threshold={THRESHOLD}")
-    return value
-
-
-def main(words: Sequence[str]) -> int:
-    """Serve a session until it is interrupted; the exit status, 2 for a command line that is refused."""
-    try:
-        asked = order(words)
-        if importlib.util.find_spec("gradio") is None:
-            raise ValueError("a live session needs gradio: pip install -e '.[live]'")
-        for note in asked.notes:
-            sys.stderr.write(f"{note if ':' in note else f'added for a live session: {note}'}\n")
-        from jobs.live.page import serve  # gradio takes seconds to import
-
         with serve(asked) as url:
             say(f"live session of {asked.job.title.partition(' ')[0]} on {asked.job.config.backbone.name}: {url}   (Ctrl-C ends it)")
             while True:
                 time.sleep(3600)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
     except KeyboardInterrupt:
         return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -81,7 +81,7 @@ def check(config: RunConfig) -> None:
     for name, path in files(config).items():
         if not located(path).exists():
             raise ValueError(
-                f"{name}={path}: no such file; `python -m data.download backbone={config.backbone.name}` fetches it, "
+                f"{name}={path}: no such file; `echo-harness data download backbone={config.backbone.name}` fetches it, "
                 "checkpoints=DIR looks elsewhere, weights=random needs none"
             )
     if config.eval.scorer == "embedded":

@@ -1,14 +1,12 @@
-"""Train the tiny backbone on the small world: `python -m jobs.train.backbone`. Resumes by itself; same seed, same data."""
+"""Train the tiny backbone on the small world. Resumes by itself; same seed, same data."""
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import math
-import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from echo.backbone.text import WordEncoder
 from echo.backbone.wan import WanConfig, WanModel
 from echo.files import ROOT
 from echo.geometry import PATCH, Geometry
+from echo.refusals import Unfinished
 from jobs.train import checkpoint, processes
 from jobs.train.data import BLOCK_FRAMES, FRAMES_PER_STEP, fit_codec, make_batch
 from jobs.train.teacher_forcing import loss_of
@@ -215,7 +214,7 @@ def train(trainer: Trainer, save_every: int, until: int | None = None, keep_ever
         if trainer.share[0] == 0 and (trainer.step % save_every == 0 or trainer.step == last):
             trainer.save()
         if trainer.share[0] == 0 and keep_every and trainer.step % keep_every == 0:
-            export(trainer, trainer.folder / f"step-{trainer.step}")
+            export_weights(trainer, trainer.folder / f"step-{trainer.step}")
 
 
 def _smooth(before: float, losses: Iterable[float]) -> float:
@@ -225,7 +224,7 @@ def _smooth(before: float, losses: Iterable[float]) -> float:
     return before
 
 
-def export(trainer: Trainer, folder: Path) -> None:
+def export_weights(trainer: Trainer, folder: Path) -> None:
     """Write model.safetensors and provenance.json of the averaged weights; raise ValueError above 12 MiB."""
     model, text = trainer.averaged()
     sizes = model.config
@@ -233,7 +232,7 @@ def export(trainer: Trainer, folder: Path) -> None:
     geometry = Geometry(sizes.layers, sizes.heads, sizes.head_dim, side, side, sizes.in_channels)
     mib = 2 * sum(parameter.numel() for parameter in model.parameters()) / 2**20
     if mib > MIB_LIMIT:
-        raise ValueError(f"weights take {mib:.1f} MiB; at most {MIB_LIMIT} MiB are shipped, so choose a smaller --dim")
+        raise ValueError(f"weights take {mib:.1f} MiB; at most {MIB_LIMIT} MiB are shipped, so choose a smaller dim=")
     load.save(folder / "model.safetensors", model, text, trainer.codec, geometry)
     facts = {
         "settings": asdict(trainer.settings), "steps_done": trainer.step,
@@ -251,39 +250,69 @@ def _settings_of(folder: Path) -> BackboneTraining:
     return BackboneTraining(**torch.load(path, map_location="cpu", weights_only=True)["settings"])
 
 
-def main() -> None:
-    """Read the command line, train what is left to train, and write the weights."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in asdict(BackboneTraining()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
-    parser.add_argument("--folder", type=Path, default=Path("results/training"), help="checkpoint and log")
-    parser.add_argument("--output", type=Path, default=TEACHER, help="where the weights go")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--save-every", type=int, default=200)
-    parser.add_argument("--keep-every", type=int, default=0, metavar="STEPS", help="also keep weights for a curve over training")
-    parser.add_argument("--compile", action="store_true", help="fuse small operations (needs a C++ compiler; 20 %% faster)")
-    parser.add_argument("--replan", type=int, metavar="STEPS", help="from the checkpoint on, so many steps in all; the plan says so")
-    parser.add_argument("--until", type=int, metavar="STEP", help="stop there, without weights, and compare the log with --against")
-    parser.add_argument("--against", type=Path, default=CURVE, help="log of the training that --until is compared with")
-    parser.add_argument("--export", action="store_true", help="only write the weights of the last checkpoint")
-    parser.add_argument("--processes", type=int, default=1, help="share each step among so many processes (gloo)")
-    given = parser.parse_args()
-    settings = BackboneTraining(**{name: getattr(given, name) for name in asdict(BackboneTraining())})
-    if given.export:
-        settings = _settings_of(given.folder)
+@dataclass(frozen=True)
+class Course:
+    """How a training is carried out, whatever it trains.
+
+    Attributes:
+        device: as torch names it.
+        threads: of each process.
+        processes: that share each step (gloo).
+        save_every: steps from one checkpoint to the next.
+        keep_every: also keep weights every so many steps, for a curve over training; 0 keeps none.
+        replan: from the checkpoint on, so many steps in all; the plan says so.
+        until: stop at this step, without weights, and compare the log with `against`.
+        against: log of the training that `until` is compared with.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    processes: int = 1
+    save_every: int = 200
+    keep_every: int = 0
+    replan: int | None = None
+    until: int | None = None
+    against: Path = CURVE
+
+
+def backbone(
+    settings: BackboneTraining = BackboneTraining(),
+    course: Course = Course(),
+    *,
+    folder: Path = Path("results/training"),
+    output: Path = TEACHER,
+    compile: bool = False,
+    export: bool = False,
+) -> Iterator[str]:
+    """Train the tiny backbone on the embedded world: what is left to train, then the weights. Same seed, same data.
+
+        echo-harness train backbone processes=2 keep_every=800 --compile --folder results/training/teacher
+        echo-harness train backbone until=500 processes=2 --compile --folder results/again
+
+    Args:
+        settings: everything that the weights depend on.
+        course: how it is carried out.
+        folder: checkpoint and log.
+        output: the folder of the weights.
+        compile: fuse small operations (needs a C++ compiler; 20 % faster).
+        export: only write the weights of the last checkpoint.
+    """
+    if export:
+        settings = _settings_of(folder)
     else:
-        least = BLOCK_FRAMES * 20 * given.processes
+        least = BLOCK_FRAMES * 20 * course.processes
         if settings.frames_per_step < least:
-            parser.error(f"--frames-per-step {settings.frames_per_step}: {given.processes} processes share at least {least} frames")
-        processes.start(_run, (settings, given), given.processes)
-    if given.until:
-        sys.exit(compare(given.folder / "log.jsonl", given.against, given.until))
-    if checkpoint.place(given.folder).exists():
-        settings = _settings_of(given.folder)
-    trainer = Trainer(settings, given.folder, torch.device("cpu"))
+            rule = f"{course.processes} processes share at least {least} frames"
+            raise ValueError(f"frames_per_step={settings.frames_per_step}: {rule}; nearest is frames_per_step={least}")
+        processes.start(_run, (settings, course, folder, compile), course.processes)
+    if course.until:
+        yield compare(folder / "log.jsonl", course.against, course.until)
+        return
+    if checkpoint.place(folder).exists():
+        settings = _settings_of(folder)
+    trainer = Trainer(settings, folder, torch.device("cpu"))
     trainer.resume()
-    export(trainer, given.output)
+    export_weights(trainer, output)
 
 
 def curve(log: Path, until: int) -> dict[int, float]:
@@ -292,33 +321,30 @@ def curve(log: Path, until: int) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in lines if line["step"] <= until}
 
 
-def compare(ours: Path, theirs: Path, until: int) -> int:
-    """Say how far two loss curves part; 0 if both have all points and they part by no more than 1 % anywhere."""
+def compare(ours: Path, theirs: Path, until: int) -> str:
+    """How far two loss curves part. Raises Unfinished unless both have all points and they part by no more than 1 % anywhere."""
     mine, known = curve(ours, until), curve(theirs, until)
     if not mine or mine.keys() != known.keys():
         missing = sorted(mine.keys() ^ known.keys())
-        print(f"{ours} and {theirs} do not have the same steps up to {until}: {missing[:5] or 'none at all'}")
-        return 1
+        raise Unfinished(f"{ours} and {theirs} do not have the same steps up to {until}: {missing[:5] or 'none at all'}")
     parted = {step: abs(mine[step] / known[step] - 1) for step in sorted(mine)}
     worst = max(parted, key=lambda step: math.inf if math.isnan(parted[step]) else parted[step])
     mean = sum(parted.values()) / len(parted)
-    print(f"{len(parted)} points to step {until}: largest difference {100 * parted[worst]:.3f} % (step {worst}), mean {100 * mean:.3f} %")
-    return 0 if all(share <= 0.01 for share in parted.values()) else 1
+    told = f"{len(parted)} points to step {until}: largest difference {100 * parted[worst]:.3f} % (step {worst}), mean {100 * mean:.3f} %"
+    if not all(share <= 0.01 for share in parted.values()):
+        raise Unfinished(told)
+    return told
 
 
-def _run(rank: int, count: int, settings: BackboneTraining, given: argparse.Namespace) -> None:
+def _run(rank: int, count: int, settings: BackboneTraining, course: Course, folder: Path, compile: bool) -> None:
     """Train in one of `count` processes."""
-    torch.set_num_threads(given.threads)
-    trainer = Trainer(settings, given.folder, torch.device(given.device), (rank, count))
-    trainer.resume(given.replan)
-    checkpoint.started_at(given.folder)
-    if given.compile:
+    torch.set_num_threads(course.threads)
+    trainer = Trainer(settings, folder, torch.device(course.device), (rank, count))
+    trainer.resume(course.replan)
+    checkpoint.started_at(folder)
+    if compile:
         # One compilation for each layer and clip length.
         torch._dynamo.config.recompile_limit = 64
         for block in trainer.model.blocks:
             block.compile(dynamic=False)
-    train(trainer, given.save_every, given.until, given.keep_every)
-
-
-if __name__ == "__main__":
-    main()
+    train(trainer, course.save_every, course.until, course.keep_every)

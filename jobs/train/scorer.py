@@ -1,8 +1,7 @@
-"""Train the embedded scorer's encoder on the small world: `python -m jobs.train.scorer`, minutes on one core."""
+"""Train the embedded scorer's encoder on the small world, minutes on one core."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import time
@@ -181,32 +180,34 @@ def train(seed: int, steps: int, log: Path) -> tuple[FrameEncoder, float]:
     return encoder.eval(), float(loss.detach())
 
 
-def main() -> None:
-    """Train, measure on clips never trained on, and write model.safetensors and provenance.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--output", type=Path, default=SHIPPED)
-    parser.add_argument("--log", type=Path, default=Path("results/training/scorer.jsonl"))
-    given = parser.parse_args()
+def scorer(seed: int = 0, steps: int = 2000, *, output: Path = SHIPPED, log: Path = Path("results/training/scorer.jsonl")) -> None:
+    """Train the embedded scorer's encoder, measure it on clips never trained on, and write model.safetensors and provenance.json.
+
+        echo-harness train scorer steps=2000
+
+    Args:
+        seed: of the clips and the first weights.
+        steps: of training.
+        output: the folder of the weights.
+        log: losses, a line of JSON each twenty steps.
+    """
     torch.set_num_threads(1)
     start = time.monotonic()
     about = describe()
-    encoder, loss = train(given.seed, given.steps, given.log)
+    encoder, loss = train(seed, steps, log)
     seconds = round(time.monotonic() - start)
     # What is measured is what is shipped: half precision.
     encoder = FrameEncoder.load(encoder.save())
     codec = fit_codec()
-    given.output.mkdir(parents=True, exist_ok=True)
-    scorer = EmbeddedScorer(encoder, fit_quality(codec, 1600))
-    scorer.save(given.output / "model.safetensors")
+    made = EmbeddedScorer(encoder, fit_quality(codec, 1600))
+    output.mkdir(parents=True, exist_ok=True)
+    made.save(output / "model.safetensors")
     facts = {
-        "seed": given.seed, "steps": given.steps, "loss": round(loss, 4),
-        "seen_clips": given.steps * CLIPS, "wall_time_s": seconds,
-        "accuracy": measured(encoder, codec, given.seed + 1), "quality_d95": round(scorer.quality.d95, 3),
+        "seed": seed, "steps": steps, "loss": round(loss, 4), "seen_clips": steps * CLIPS, "wall_time_s": seconds,
+        "accuracy": measured(encoder, codec, seed + 1), "quality_d95": round(made.quality.d95, 3),
         "anchors": measure_anchors(encoder, codec, 12), **about,
     }  # fmt: skip
-    write_record(given.output, facts)
+    write_record(output, facts)
 
 
 def measured(encoder: FrameEncoder, codec: PatchCodec, seed: int, batches: int = 12) -> dict[str, dict[str, float]]:
@@ -219,7 +220,3 @@ def measured(encoder: FrameEncoder, codec: PatchCodec, seed: int, batches: int =
     for name, through in (("renders", None), ("through_codec", codec)):
         by_kind[name]["motion"] = round(motion_accuracy(encoder, through, 384), 4)
     return by_kind
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Train a backbone on its own few-step rollouts: `python -m jobs.train.self_rollout`. Distribution matching, as in Self-Forcing.
+"""Train a backbone on its own few-step rollouts: distribution matching, as in Self-Forcing.
 
 The generator rolls out as at inference: cache, policy and four steps, its own blocks as past. One of the four steps of each
 block, drawn at random, carries a gradient: the difference of two scores of its x0, that of the teacher (frozen, trained on
@@ -6,19 +6,18 @@ the world) and that of a critic (trained along, on what the generator makes). Se
 distribution matching, arXiv 2405.14867, equation 3. The score of a clip is taken block by block, each given the clean blocks before it,
 so teacher and critic are causal networks of the generator's own kind and one forward scores all blocks.
 
-With `--kind long` the same on long rollouts that are carried on from iteration to iteration under a sink
+With `kind=long` the same on long rollouts that are carried on from iteration to iteration under a sink
 and a short window, and only low-rank additions to the weights are learned: LongLive, arXiv 2509.22622, section 3.2.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,8 +29,10 @@ from data.world.words import sentence
 from echo.backbone import load, lora
 from echo.backbone.load import Backbone, BackboneFile
 from echo.files import ROOT, file_digest
+from echo.refusals import nearest_of
 from echo.sampler import renoise, shifted
-from jobs.train import checkpoint, processes
+from jobs.train import checkpoint
+from jobs.train import processes as workers
 from jobs.train.data import BLOCK_FRAMES, shown_words
 from jobs.train.streams import TrainedNetwork, TrainingStream, trainable
 from jobs.train.teacher_forcing import CopiesAttention, precision
@@ -201,7 +202,7 @@ class SelfRollout:
             group["lr"] = rate * min(1.0, (self.step + 1) / self.settings.warm_up)
         optimizer.zero_grad(set_to_none=True)
         (loss / self.share[1]).backward()
-        processes.add_up(loss.detach(), network.parameters(), self.share[1])
+        workers.add_up(loss.detach(), network.parameters(), self.share[1])
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
 
@@ -232,7 +233,7 @@ class SelfRollout:
         self.step, self.clips, self.seconds = state["step"], state["clips"], state["seconds"]
         if self.step < self.settings.steps and state["processes"] != self.processes:
             known, path = state["processes"], checkpoint.place(self.folder)
-            raise ValueError(f"--processes {self.processes}: noise is keyed by process and {path} was made by {known}; nearest: {known}")
+            raise ValueError(f"processes={self.processes}: noise is keyed by process and {path} was made by {known}; nearest: {known}")
         self.processes = state["processes"]
 
     def export(self, output: Path, origins: Mapping[str, Mapping[str, Any]]) -> None:
@@ -287,27 +288,52 @@ def train(run: SelfRollout, save_every: int) -> None:
             run.save()
 
 
-def main() -> None:
-    """Read the command line, train what is left to train, and write the weights."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kind", choices=KINDS, default="short", help="settings of `tiny` or of `tiny_long`; single ones can be set below")
-    for name, default in asdict(RolloutTraining()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default))
-    parser.add_argument("--teacher", required=True, help="weights that train_tiny wrote")
-    parser.add_argument("--start", help="weights that the generator starts from; the teacher's if not given")
-    parser.add_argument("--folder", type=Path, required=True, help="checkpoint and log")
-    parser.add_argument("--output", type=Path, required=True, help="where the weights go")
-    parser.add_argument("--save-every", type=int, default=50)
-    parser.add_argument("--processes", type=int, default=1, help="share each iteration among so many processes (gloo)")
-    given = parser.parse_args()
+def self_rollout(
+    words: Sequence[str],
+    /,
+    teacher: str,
+    start: str = "",
+    kind: Literal["short", "long"] = "short",
+    processes: int = 1,
+    save_every: int = 50,
+    *,
+    folder: Path,
+    output: Path,
+) -> None:
+    """Train a backbone on its own few-step rollouts: what is left to train, then the weights.
+
+        echo-harness train self-rollout teacher=teacher/model.safetensors --folder results/training/self --output data/weights/tiny
+
+    Args:
+        words: single settings, SETTING=VALUE: seed= steps= policy= blocks_per_step= guidance= learning_rate= critic_rate= critic_steps=
+            critic_first= warm_up= ema= low_rank= horizon= new= streams=.
+        teacher: weights that `echo-harness train backbone` wrote.
+        start: weights that the generator starts from; the teacher's by default.
+        kind: the settings of tiny (short) or of tiny_long (long).
+        processes: that share each iteration (gloo).
+        save_every: iterations from one checkpoint to the next.
+        folder: checkpoint and log.
+        output: the folder of the weights.
+    """
     torch.set_num_threads(1)
-    settings = replace(
-        KINDS[given.kind], **{name: getattr(given, name) for name in asdict(RolloutTraining()) if getattr(given, name) is not None}
-    )
-    processes.start(_run, (settings, given), given.processes)
-    run = _resumed((0, 1), settings, given)
-    origins = {role: _known(path) for role, path in (("start", given.start), ("teacher", given.teacher)) if path}
-    run.export(given.output, origins)
+    settings = _settings(KINDS[kind], words)
+    workers.start(_run, (settings, teacher, start, folder, save_every), processes)
+    run = _resumed((0, 1), settings, teacher, start, folder)
+    run.export(output, {role: _known(path) for role, path in (("start", start), ("teacher", teacher)) if path})
+
+
+def _settings(base: RolloutTraining, words: Sequence[str]) -> RolloutTraining:
+    """A kind's settings, some of them replaced. Raises ValueError for a word that is none."""
+    known, changed = asdict(base), {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key not in known or not equals:
+            raise ValueError(f"{word}: not understood; {nearest_of(word, [f'{name}=' for name in known])}")
+        try:
+            changed[key] = type(known[key])(value)
+        except ValueError:
+            raise ValueError(f"{word}: a number is expected, for example {key}={known[key]}") from None
+    return replace(base, **changed)
 
 
 def _known(weights: str) -> dict[str, Any]:
@@ -317,19 +343,15 @@ def _known(weights: str) -> dict[str, Any]:
     return {"weights": file_digest(path)} | (json.loads(record.read_text()) if record.exists() else {})
 
 
-def _resumed(share: tuple[int, int], settings: RolloutTraining, given: argparse.Namespace) -> SelfRollout:
+def _resumed(share: tuple[int, int], settings: RolloutTraining, teacher: str, start: str, folder: Path) -> SelfRollout:
     torch.set_num_threads(1)
-    start = load.load(BackboneFile(given.start)) if given.start else None
-    run = SelfRollout(settings, load.load(BackboneFile(given.teacher)), given.folder, start, share)
+    first = load.load(BackboneFile(start)) if start else None
+    run = SelfRollout(settings, load.load(BackboneFile(teacher)), folder, first, share)
     run.resume()
     return run
 
 
-def _run(rank: int, count: int, settings: RolloutTraining, given: argparse.Namespace) -> None:
+def _run(rank: int, count: int, settings: RolloutTraining, teacher: str, start: str, folder: Path, save_every: int) -> None:
     """Train in one of `count` processes."""
-    checkpoint.started_at(given.folder)
-    train(_resumed((rank, count), settings, given), given.save_every)
-
-
-if __name__ == "__main__":
-    main()
+    checkpoint.started_at(folder)
+    train(_resumed((rank, count), settings, teacher, start, folder), save_every)

@@ -1,20 +1,17 @@
-"""The paper's figures on a backbone of Wan2.1's make: the words of `eval.figures.command`, and those that say which backbone.
-
-    python -m jobs.watch.figures fig10 backbone=self_forcing [checkpoints=DIR] [backbone.parts.SETTING=VALUE ...]
-    python -m jobs.watch.figures fig3 backbone=self_forcing layers=14 layer=14 prompts=2 batch=1 every=8 [...]
-    python -m jobs.watch.figures fig10 backbone=self_forcing weights=random geometry=tiny                        # tries the way, on a CPU
+"""The paper's figures on any backbone: the words of `eval.figures.command`, and those that say which backbone.
 
 Queries and keys of a recording lie in the host's memory: at 832x480, 144 MB for each layer and block, so fig3 wants few layers there.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from baselines.presets import preset
+from echo.files import RESULTS
 from eval.figures import command
 from eval.figures.recorded.backbones import embedded
 from jobs.spec import backbones, compose
@@ -41,12 +38,19 @@ def load(words: Sequence[str], name: str) -> VideoModel:
     return RealBackbone(parts)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; see the module's docstring."""
-    words = sys.argv[1:] if argv is None else list(argv)
+def figures(words: Sequence[str], /, *, store: Path = RESULTS, output: Path | None = None) -> Iterator[str]:
+    """Draw the paper's figures: NAME.pdf, NAME.png, and NAME.json with the numbers, settings, command and commit.
+
+        echo-harness figures fig3 fig4 fig10
+        echo-harness figures fig5 method=infinity_rope,echo every_s=10 --store results --output docs/figures
+        echo-harness figures fig10 backbone=self_forcing weights=random geometry=tiny
+
+    Args:
+        words: fig3 to fig11, cache, lambda, budget, or all, and their settings, KEY=VALUE, some of backbone= task= method= source= prompt=
+            prompts= seed= scenes= blocks= block= every= every_s= layers= layer= truth= recent= batch= (docs/figures.md); of a backbone of
+            Wan2.1's make also weights= geometry= checkpoints= backbone.SETTING=.
+        store: the run store; fig3, fig4, fig10 and cache need none.
+        output: the folder; the store's figures by default.
+    """
     own = [word for word in words if word.startswith(OWN)]
-    return command.main([word for word in words if word not in own], partial(load, own), "jobs.watch.figures", own)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return command.draw([word for word in words if word not in own], store, output, partial(load, own), own)

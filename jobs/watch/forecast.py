@@ -1,21 +1,13 @@
-"""What a sweep will take, said before anything runs: videos that are missing, hours, disk and jobs on a cluster.
-
-    python -m jobs.watch.forecast experiment=table1 [store=DIR] [fps=N] [launcher.target_minutes=60] [KEY=VALUE ...]
-
-Hours are of what the store has measured or of the FPS given (pixel frames a second, scoring included). KEY=VALUE are those of run.py,
-for example weights=random task=recall seed=0,1,2,3.
-"""
+"""What a sweep will take, said before anything runs: videos that are missing, hours, disk and jobs on a cluster."""
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from echo.refusals import suggestion
-from eval.arguments import answer
 from eval.store.records import RENDER
 from jobs.launch import local
 from jobs.launch.slurm import split
@@ -221,23 +213,26 @@ def _size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, math.ceil(count / 1e6))} MB"
 
 
-def command_line(words: Sequence[str]) -> list[str]:
-    """Lines for the command that the module's docstring names.
+def plan(words: Sequence[str], /, fps: float | None = None) -> list[str]:
+    """Say what a sweep will take before anything runs: videos that are missing, hours of devices, disk, and jobs on a cluster.
 
-    Raises:
-        ValueError: one line for a word that is not understood or a config that is refused.
+        echo-harness plan experiment=table1
+        echo-harness plan backbone=self_forcing method=echo,rolling_sink task=recall seed=0,1 fps=16 launcher=gpu
+
+    Args:
+        words: those of run.py, KEY=VALUE, launcher.target_minutes= and the like too.
+        fps: pixel frames a second, scoring included; by default what the store has measured.
     """
-    launcher, fps, rest = _launcher(words), None, []
+    launcher, rest = _launcher(words), []
+    if fps is not None:
+        _positive("fps", f"{fps:g}")
     for word in words:
-        key, equals, value = word.lstrip("+").partition("=")
+        key, equals, _ = word.lstrip("+").partition("=")
         if word in ("-m", "--multirun") or key.startswith(("launcher", "hydra")):
             continue
         if not equals:
             raise ValueError(f"{word}: not understood; settings are those of run.py, for example experiment=table1 fps=20")
-        if key == "fps":
-            fps = _positive(key, value)
-        else:
-            rest.append(f"++{word}" if word.startswith("method.") else word)
+        rest.append(f"++{word}" if word.startswith("method.") else word)
     with explained(["-m", *rest]):
         rows = loads([prepare(plain) for plain in sweep(rest)], fps)
     return list(lines(rows, launcher))
@@ -270,7 +265,3 @@ def _positive(key: str, text: str) -> float:
     if not (value > 0 and math.isfinite(value)) or (key.rpartition(".")[2] in ("units_per_job", "max_parallel") and value % 1):
         raise ValueError(f"{key}={text}: a number above 0 is expected, for example {key}=20")
     return value
-
-
-if __name__ == "__main__":
-    sys.exit(answer(command_line, sys.argv[1:]))

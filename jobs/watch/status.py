@@ -1,16 +1,11 @@
 """What of a store is done, under way, failed or missing.
 
-    python -m jobs.watch.status [store=DIR] [experiment=NAME] [task=NAME,NAME] [method=NAME,NAME] [--failed]
-
-prints a grid, a line for each method and task and a column for each seed, and the time that is left. A cell is `done/asked`, then what
-is running (r) and what has failed (f). It tells of what the last command asked of each run, or of one experiment alone. --failed adds the
-last lines of each traceback, the videos that killed processes were at, and the last words of jobs that died. Exit status 1 while anything
-is missing. All of it is read from the store; no scheduler is asked.
+A grid, a line for each method and task and a column for each seed, and the time that is left. All of it is read from the store; no
+scheduler is asked.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,8 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
-from echo.refusals import nearest, nearest_of
-from eval.arguments import parse
+from echo.files import RESULTS
+from echo.refusals import Unfinished, nearest, nearest_of
 from eval.store.columns import finished
 from eval.store.rows import last_asked
 from eval.store.runs import Asked, Run, sweeps
@@ -31,7 +26,6 @@ TAIL = 4
 """Lines of a traceback that are shown."""
 SEEDS = 12
 """Columns that a terminal has room for; of more seeds a line tells the sum."""
-KEYS = {"store": "results", "experiment": "", "task": "", "method": ""}
 
 
 @dataclass
@@ -135,10 +129,10 @@ def _claimed(run: Run, question: Callable[[Claims], dict[str, T]]) -> dict[str, 
         return {}
 
 
-def gather(store: Path, given: Mapping[str, str]) -> tuple[list[Line], list[Failure]]:
+def gather(store: Path, experiment: str = "", task: Sequence[str] = (), method: Sequence[str] = ()) -> tuple[list[Line], list[Failure]]:
     """The grid's lines and all failures of a store. Raises ValueError: one line."""
-    tasks, methods = (set(filter(None, given[key].split(","))) for key in ("task", "method"))
-    every = wishes(store, given["experiment"])
+    tasks, methods = set(task), set(method)
+    every = wishes(store, experiment)
     for key, names in (("task", tasks), ("method", methods)):
         known = sorted({getattr(run.place, key) for run, _ in every})
         for name in names - set(known):
@@ -243,33 +237,33 @@ def summary(lines: Sequence[Line]) -> str:
     return f"{told}; time left: {_time(work_s)} of one process" + (f", {_time(work_s / hands)} of the {hands} at work" if hands > 1 else "")
 
 
-def command(words: Sequence[str]) -> tuple[list[str], bool]:
-    """The lines to show, and whether all is done. Raises ValueError: one line."""
-    given, flags = parse(words, KEYS, ("--failed",))
-    store = Path(given["store"])
+def status(
+    experiment: str = "", task: Sequence[str] = (), method: Sequence[str] = (), *, store: Path = RESULTS, failed: bool = False
+) -> Iterator[str]:
+    """Show what of a store is done, under way, failed or missing, and the time that is left.
+
+    A cell is done/asked, then what is running (r) and what has failed (f). It tells of what the last command asked of each run. The exit
+    status is 1 while anything is missing.
+
+        echo-harness status
+        echo-harness status experiment=table1 --failed
+
+    Args:
+        experiment: only what this experiment's last commands asked for.
+        task: only these tasks.
+        method: only these presets.
+        store: the run store.
+        failed: also the last lines of each traceback, the videos that killed processes were at, and the last words of jobs that died.
+    """
     if not (store / "runs").is_dir():
-        raise ValueError(f"store={store}: no run store; it has no folder runs")
-    lines, failures = gather(store, given)
+        raise ValueError(f"--store {store}: no run store; it has no folder runs")
+    lines, failures = gather(store, experiment, task, method)
     if not lines:
-        raise ValueError(f"store={store}: no runs; nothing was asked of it")
-    told = [*grid(lines), "", summary(lines)]
-    for failure in failures if flags else ():
-        told += ["", failure.what, *(f"    {line}" for line in failure.tail)]
-    if failures and not flags:
-        told.append("python -m jobs.watch.status --failed says why" + (f" (store={store})" if given["store"] != KEYS["store"] else ""))
-    return told, all(line.total.done == line.total.asked for line in lines)
-
-
-def main(words: Sequence[str]) -> int:
-    """Command line; see the module's docstring. Exit status 1 for a mistake or while anything is missing."""
-    try:
-        told, complete = command(words)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    sys.stdout.write("\n".join(told) + "\n")
-    return 0 if complete else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+        raise ValueError(f"--store {store}: no runs; nothing was asked of it")
+    yield from (*grid(lines), "", summary(lines))
+    for failure in failures if failed else ():
+        yield from ("", failure.what, *(f"    {line}" for line in failure.tail))
+    if failures and not failed:
+        yield "echo-harness status --failed says why" + (f" (--store {store})" if store != RESULTS else "")
+    if any(line.total.done < line.total.asked for line in lines):
+        raise Unfinished

@@ -1,11 +1,9 @@
 """All tables of the paper from the embedded world, and the sweeps as figures.
 
-    python -m jobs.watch.suite quick|night [only=table1,table2] [KEY=VALUE ...]
-
 quick: 8 prompts x 2 seeds, the eight tables (Table 1 at 60 s alone) and the sweeps over long videos. night: 32 prompts x 4
 seeds, all of Table 1, the bounds of memory and the sweeps over recall. Units that several tables share are made once; what is there
-already is not made again, so that a command that was stopped goes on when it is given again. KEY=VALUE are settings of run.py, for example
-store=DIR, max_workers=1 or backbone=tiny. Before the work starts it says how many videos are missing and how long that takes.
+already is not made again, so that a command that was stopped goes on when it is given again. Before the work starts it says how
+many videos are missing and how long that takes.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from echo.refusals import nearest_of
 from eval.figures import sweeps
@@ -83,45 +82,41 @@ def _carry_out(plain: Sequence[Plain], names: Sequence[str]) -> int:
     return 0
 
 
-def _given(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
-    """Name of the size, experiments and settings. Raises ValueError for a word that is not understood."""
-    names = [word for word in words if "=" not in word]
-    if len(names) != 1 or names[0] not in SIZES:
-        raise ValueError(f"{' '.join(names) or '(no size)'}: give one of {', '.join(SIZES)}, for example python -m jobs.watch.suite quick")
-    only = next((word.removeprefix("only=") for word in reversed(words) if word.startswith("only=")), ",".join(TABLES))
-    for experiment in only.split(","):
+def _checked(size: str, only: Sequence[str], words: Sequence[str]) -> None:
+    """Raise ValueError in one line for a table that there is not, or a setting that the size says itself."""
+    for experiment in only:
         if experiment not in TABLES:
             raise ValueError(f"only={experiment}: no such table; {nearest_of(experiment, TABLES)}")
-    settings = [word for word in words if "=" in word and not word.startswith("only=")]
-    for word in settings:
+    for word in words:
+        if "=" not in word:
+            raise ValueError(f"{word}: not understood; settings are those of run.py, for example store=DIR max_workers=1")
         if word.partition("=")[0] in ("prompts", "seed", "experiment", "task", "method"):
-            raise ValueError(f"{word}: {names[0]} says that itself; nearest is python run.py experiment=table1 {word} -m")
-    return names[0], only.split(","), settings
+            raise ValueError(f"{word}: {size} says that itself; nearest is python run.py experiment=table1 {word} -m")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; see the module's docstring. Exit status 1 for a mistake or a missing video, 130 where it was stopped."""
-    words, start = list(sys.argv[1:] if argv is None else argv), time.monotonic()
+def suite(size: Literal["quick", "night"], words: Sequence[str], /, only: Sequence[str] = TABLES) -> int:
+    """Make all tables of the paper from the embedded world, and draw the sweeps.
+
+    quick: 8 prompts x 2 seeds, Table 1 at 60 s alone. night: 32 x 4, all of Table 1, the bounds of memory and the sweeps over recall.
+    A command that was stopped goes on when it is given again.
+
+        echo-harness suite quick
+        echo-harness suite night only=table1,table2 store=results max_workers=2
+
+    Args:
+        size: quick or night.
+        words: settings of run.py, KEY=VALUE.
+        only: these tables.
+    """
+    start = time.monotonic()
+    _checked(size, only, words)
     try:
-        size, experiments, settings = _given(words)
-        every = list(rows(SIZES[size], experiments, settings))
-        if not every:
-            raise ValueError(f"only={','.join(experiments)}: not among the tables of {size}; nearest is python -m jobs.watch.suite night")
-        names, plain = [name for name, _ in every], [config for _, config in every]
-        status = _carry_out(plain, names)
-        status = max(status, _figures(Path(plain[0]["store"]), names))
+        every = list(rows(SIZES[size], only, words))
     except REFUSALS as error:
-        sys.stderr.write(explain(error, [word for word in words if "=" in word and not word.startswith("only=")]) + "\n")
-        return 1
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on\n")
-        return 130
+        raise ValueError(explain(error, words)) from error
+    if not every:
+        raise ValueError(f"only={','.join(only)}: not among the tables of {size}; nearest is echo-harness suite night")
+    names, plain = [name for name, _ in every], [config for _, config in every]
+    status = max(_carry_out(plain, names), _figures(Path(plain[0]["store"]), names))
     say(f"{size}: {duration(time.monotonic() - start)}")
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """Frame@position vectors over 80 blocks and across switches, through the trace, against buffers moved by hand.
 
-Path 1: the policies' closed-form plans, as `python -m eval.figures.trace` prints them. Path 2: a list for each policy that is shifted,
+Path 1: the policies' closed-form plans, as `echo-harness trace` prints them. Path 2: a list for each policy that is shifted,
 overwritten and cut block by block, as the released caches are.
 """
 
@@ -14,7 +14,7 @@ import pytest
 from echo.cache.policy import plans
 from echo.geometry import Geometry
 from echo.scene import SceneStart, Script, Transition
-from eval.figures import trace
+from jobs import cli
 from tests.helpers.policies import make
 
 Keys = list[tuple[str, int | None]]
@@ -208,7 +208,7 @@ def test_the_command_prints_the_same(capsys: pytest.CaptureFixture[str]) -> None
     cuts = Script((SceneStart(0), *(SceneStart(b, HARD, None, 45) for b in borders)), 80)
     for name in ("self_forcing", "infinity_rope", "rolling_sink", "deep_forcing_official", "echo"):
         words = [f"method={name}", "task=hard"]
-        assert trace.main(words) == 0
+        assert cli.main(["trace", *words]) == 0
         printed = [json.loads(line)["keys"] for line in capsys.readouterr().out.splitlines()]
         hand = {h.__name__: h for h in HAND}[name]
         assert printed == [[list(key) for key in keys] for keys in hand(cuts)], name

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from echo.files import ROOT
-from eval.report import build
+from jobs import cli
 from tests.helpers import reports
 from tests.helpers.browsing import console_errors, settled, until_true
 from tests.helpers.toy import overrides
@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
     root = reports.store(tmp_path_factory.mktemp("report"))
     reports.store(root, task="hard")
     reports.ask_more(next(root.glob("runs/tiny/smooth/echo/seed=0/*")), ["p07"])
-    assert build.main([f"store={root}", "--output", str(root / "out")]) == 0
+    assert cli.main(["report", "--store", str(root), "--output", str(root / "out")]) == 0
     return root / "out"
 
 
@@ -333,7 +333,7 @@ def test_nothing_is_wider_than_a_narrow_window(browser, folder):
 def test_a_large_report_paints_at_once_and_loads_what_is_seen(browser, tmp_path):
     """64 prompts x 6 methods: what stands far away is not loaded, what is in sight plays in step."""
     root = reports.store(tmp_path, 64, (0,), methods=tuple(reports.METHODS))
-    assert build.main([f"store={root}", "--output", str(root / "out")]) == 0
+    assert cli.main(["report", "--store", str(root), "--output", str(root / "out")]) == 0
     paints = []
     while min(paints, default=9999) >= 2000 and len(paints) < 10:  # 0.2 s where nothing else runs; a busy machine has another try
         browser.get("about:blank")
@@ -366,7 +366,7 @@ def test_a_real_run_is_shown_with_what_its_policy_kept(browser, tmp_path):
     """Two prompts of the toy backbone, never scored: from the command that makes them to the strips under the videos that play."""
     words = [*overrides(tmp_path, 2, 6.0), "method=echo", "method.routing.feature=idf"]
     subprocess.run([sys.executable, "run.py", *words], cwd=ROOT, check=True, capture_output=True)
-    assert build.main([f"store={tmp_path / 'store'}", "--output", str(tmp_path / "out")]) == 0
+    assert cli.main(["report", "--store", str(tmp_path / "store"), "--output", str(tmp_path / "out")]) == 0
     opened(browser, tmp_path / "out")
     told = [strip.get_attribute("aria-label") for strip in browser.find_elements("css selector", ".strip[role=slider]")]
     assert told == ["What Echo-Forcing kept, by block"] * 2

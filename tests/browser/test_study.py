@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from eval.study import command as study
 from eval.study.order import order_of
-from eval.tables import command as tables
 from eval.tables import opinions
+from jobs import cli
 from tests.helpers import studies
 from tests.helpers.browsing import console_errors
 from tests.helpers.waiting import until
@@ -30,7 +29,7 @@ def made(tmp_path: Path) -> tuple[Path, dict]:
     """A study of one group in each task, and its key."""
     store = studies.store(tmp_path, 2)
     folder = tmp_path / "page"
-    assert study.main(["build", f"store={store}", "groups=1", "contact=<lab@example.org>", "--output", str(folder)]) == 0
+    assert cli.main(["study", "build", "--store", str(store), "groups=1", "contact=<lab@example.org>", "--output", str(folder)]) == 0
     return folder, json.loads((tmp_path / "page.key.json").read_text(encoding="utf-8"))
 
 
@@ -225,11 +224,11 @@ def into_tables(rater: Rater, sent: Path, key: dict, tmp_path: Path, capsys) -> 
     found = {(v, c): one[0] for group in content["groups"].values() for v, own in group["ratings"].items() for c, one in own.items()}
     assert found == rater.given and len(found) == 44 and content["complete"]
     ratings = tmp_path / "ratings.csv"
-    assert study.main(["collect", str(sent), "--output", str(ratings)]) == 0, "the key beside the folder is found"
+    assert cli.main(["study", "collect", str(sent), "--output", str(ratings)]) == 0, "the key beside the folder is found"
     told = capsys.readouterr().out
     assert "1 rater counted, 0 files left out, 44 ratings" in told and "44/44" in told, told
     for table in opinions.TABLES:
-        assert tables.main([table, f"ratings={ratings}", f"store={tmp_path}"]) == 0
+        assert cli.main(["tables", table, f"ratings={ratings}", "--store", str(tmp_path)]) == 0
         rows = list(csv.DictReader((tmp_path / "tables" / f"{table}.csv").open(encoding="utf-8")))
         assert len(rows) == (2 if table == "table4" else 3)
         for row in rows:

@@ -34,8 +34,8 @@ def lines_of_readme() -> list[str]:
     """The single commands of the README's first block that ends in a report."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```bash\n(.*?)^```", text, flags=re.M | re.S)
-    found = [block for block in blocks if re.search(r"python -m eval\.report *(#.*)?$", block.strip())]
-    assert found, "the README has no block that ends with python -m eval.report.build"
+    found = [block for block in blocks if re.search(r"echo-harness report *(#.*)?$", block.strip())]
+    assert found, "the README has no block that ends with echo-harness report"
     return [part.strip() for line in found[0].splitlines() for part in line.split("&&")]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from data.build_shots import ASKS, Log, load_bases, main, parse_answer, strays
+from data.build_shots import ASKS, Log, load_bases, parse_answer, strays
 from data.chat import Endpoint, text_of
 from data.story import PLACES, Story, scenes_of
 from echo.files import ROOT
 from echo.scene import Transition, load_prompts
+from jobs import cli
 from tests.data.test_stories import ACTS, SAMPLES, SUBJECT
 from tests.data.test_stories import PLACES as WHERE
+from tests.helpers.command import ECHO_HARNESS
 
 KEY = "sk-secret-key"
 Reply = tuple[int, dict[str, str], Any]
@@ -106,7 +107,9 @@ def base(tmp_path: Path) -> Path:
 
 def run(server: Server, base: Path, task: str, *words: str) -> tuple[int, Path]:
     output = base.with_name("out.jsonl")
-    return main([str(base), "--task", task, "--output", str(output), "--endpoint", server.url, "--model", "tiny", *words]), output
+    return cli.main(
+        ["data", "shots", str(base), f"task={task}", "--output", str(output), f"endpoint={server.url}", "model=tiny", *words]
+    ), output
 
 
 def log_of(output: Path) -> list[dict[str, Any]]:
@@ -120,7 +123,7 @@ def kind_of(request: dict[str, Any]) -> str:
 @pytest.mark.parametrize("task", ASKS)
 def test_a_set_of_each_task(server: Server, base: Path, task: str):
     server.reply = lambda count, request: said(parts(task, kind_of(request)))
-    assert run(server, base, task, "--seed", "7") == (0, base.with_name("out.jsonl"))
+    assert run(server, base, task, "seed=7") == (0, base.with_name("out.jsonl"))
     prompts = load_prompts(base.with_name("out.jsonl"))
     samples = [Story(**{**vars(SAMPLES[task]), "subject": SAMPLES[task].subject.replace("ferry", kind),
                         "text": SAMPLES[task].text.replace("ferry", kind)}) for kind in ("ferry", "tram", "crane")]  # fmt: skip
@@ -139,7 +142,7 @@ def test_a_wrong_answer_is_told_and_mended(server: Server, base: Path):
     wrong = parts("recall") | {"subject": "a mechanic", "places": [{"at": "inside", "what": WHERE[0]}] * 3}
     replies = [said("I am sorry"), said(wrong), said(f"Sure:\n```json\n{json.dumps(parts('recall'))}\n```")]
     server.reply = lambda count, request: replies[count]
-    status, output = run(server, base, "recall", "--first", "1")
+    status, output = run(server, base, "recall", "first=1")
     assert status == 0 and len(load_prompts(output)) == 1
     told = [request["messages"][-1]["content"] for request in server.requests]
     assert "holds no JSON object" in told[1]
@@ -166,7 +169,7 @@ def test_a_wrong_answer_is_told_and_mended(server: Server, base: Path):
 def test_what_is_refused(server: Server, base: Path, capsys, content: Any, stopped: str, fault: str):
     base.write_text("Penguins waddle\n")
     server.reply = lambda count, request: said(content, stopped)
-    status, output = run(server, base, "hard", "--tries", "2")
+    status, output = run(server, base, "hard", "tries=2")
     assert status == 1 and len(server.requests) == 2
     assert any(fault in one for one in log_of(output)[1]["faults"]), log_of(output)[1]["faults"]
     assert "1 of 1 base prompts have no story (000)" in capsys.readouterr().err
@@ -174,7 +177,7 @@ def test_what_is_refused(server: Server, base: Path, capsys, content: Any, stopp
 
 def test_the_same_subject_twice_in_a_set_is_refused(server: Server, base: Path):
     server.reply = lambda count, request: said(parts("hard"))
-    status, output = run(server, base, "hard", "--tries", "1")
+    status, output = run(server, base, "hard", "tries=1")
     assert status == 1 and len(load_prompts(output)) == 1
     assert "story 0 of this set has the same subject; make another" in log_of(output)[2]["faults"]
 
@@ -214,7 +217,7 @@ def test_a_refusal_of_the_server_is_one_line(server: Server, base: Path, capsys,
 def test_the_key_is_sent_and_never_written(server: Server, base: Path, capsys, monkeypatch):
     monkeypatch.setenv("MY_KEY", KEY)
     server.reply = lambda count, request: said(parts("hard", kind_of(request))) if count else (429, {"Retry-After": "0"}, f"key {KEY}")
-    assert run(server, base, "hard", "--key-variable", "MY_KEY")[0] == 0
+    assert run(server, base, "hard", "key_variable=MY_KEY")[0] == 0
     assert set(server.keys) == {f"Bearer {KEY}"}
     written = [file.read_text() for file in base.parent.iterdir()] + list(capsys.readouterr())
     assert not any(KEY in text for text in written)
@@ -235,8 +238,8 @@ def test_a_kill_loses_one_story_at_most(server: Server, base: Path, capsys):
 
     server.reply = reply
     output = base.with_name("out.jsonl")
-    words = [str(base), "--task", "hard", "--output", str(output), "--endpoint", server.url, "--model", "tiny"]
-    process = subprocess.Popen([sys.executable, "-m", "data.build_shots", *words], cwd=ROOT, stdout=subprocess.DEVNULL)
+    words = ["data", "shots", str(base), "task=hard", "--output", str(output), f"endpoint={server.url}", "model=tiny"]
+    process = subprocess.Popen([*ECHO_HARNESS, *words], cwd=ROOT, stdout=subprocess.DEVNULL)
     begun = second.wait(300)
     process.kill()
     assert process.wait() != 0 and begun
@@ -256,7 +259,7 @@ def test_a_kill_loses_one_story_at_most(server: Server, base: Path, capsys):
 def test_a_log_of_other_settings_or_in_use_is_refused(server: Server, base: Path, capsys):
     server.reply = lambda count, request: said(parts("hard", kind_of(request)))
     assert run(server, base, "hard")[0] == 0
-    assert run(server, base, "hard", "--seed", "1")[0] == 1
+    assert run(server, base, "hard", "seed=1")[0] == 2
     assert "begun with another seed=1, was 0; nearest is another --output" in capsys.readouterr().err
     held = Log(base.with_name("other.log.jsonl"), {"task": "hard"})
     with pytest.raises(ValueError, match="another process writes it"):
@@ -268,21 +271,21 @@ def test_a_log_of_other_settings_or_in_use_is_refused(server: Server, base: Path
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--endpoint", "http://x/v1"], "--model NAME is missing"),
+        (["endpoint=http://x/v1"], "model=NAME is missing"),
         ([], "exactly one of the two"),
-        (["--endpoint", "http://x/v1", "--model", "m", "--local", "y"], "exactly one of the two"),
-        (["--endpoint", "localhost:1", "--model", "m"], "nearest is http://localhost:1"),
-        (["--endpoint", "http://x/v1", "--model", "m", "--extra", "{"], "--extra {: not JSON"),
-        (["--endpoint", "http://x/v1", "--model", "m", "--extra", '{"stream": true}'], "other than messages"),
-        (["--endpoint", "http://x/v1", "--model", "m", "--tries", "0"], "--tries 0: at least 1"),
-        (["--endpoint", "http://x/v1", "--model", "m", "--first", "9"], "nearest is 3"),
-        (["--endpoint", "http://x/v1", "--model", "m", "--duration", "9"], "nearest is --task long"),
-        (["--endpoint", "http://x/v1", "--model", "m", "--duration", "0"], "--duration 0: seconds, half a block or more"),
-        (["--local", "/nowhere/model"], "--local /nowhere/model: no such folder"),
+        (["endpoint=http://x/v1", "model=m", "local=y"], "exactly one of the two"),
+        (["endpoint=localhost:1", "model=m"], "nearest is http://localhost:1"),
+        (["endpoint=http://x/v1", "model=m", "extra={"], "extra={: not JSON"),
+        (["endpoint=http://x/v1", "model=m", 'extra={"stream": true}'], "other than messages"),
+        (["endpoint=http://x/v1", "model=m", "tries=0"], "tries=0: at least 1"),
+        (["endpoint=http://x/v1", "model=m", "first=9"], "nearest is 3"),
+        (["endpoint=http://x/v1", "model=m", "duration=9"], "nearest is task=long"),
+        (["endpoint=http://x/v1", "model=m", "duration=0"], "duration=0: seconds, half a block or more"),
+        (["local=/nowhere/model"], "local=/nowhere/model: no such folder"),
     ],
 )
 def test_a_mistake_is_one_line_before_any_work(base: Path, capsys, words: list[str], said: str):
-    assert main([str(base), "--task", "hard", "--output", str(base.with_name("out.jsonl")), *words]) == 1
+    assert cli.main(["data", "shots", str(base), "task=hard", "--output", str(base.with_name("out.jsonl")), *words]) == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1, err
 
@@ -338,9 +341,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_local_model_is_asked_in_its_own_template(tiny: Path, base: Path, capsys):
     """A random model says nothing of use: every answer is refused, kept, and told; greedy, it says the same again."""
     output = base.with_name("local.jsonl")
-    words = [str(base), "--task", "long", "--output", str(output), "--local", str(tiny)]
-    words += ["--max-tokens", "12", "--tries", "2", "--first", "1"]
-    assert main(words) == 1
+    words = ["data", "shots", str(base), "task=long", "--output", str(output), f"local={tiny}"]
+    words += ["max_tokens=12", "tries=2", "first=1"]
+    assert cli.main(words) == 1
     assert "1 of 1 base prompts have no story" in capsys.readouterr().err
     entries = log_of(output)[1:]
     assert [len(entry["request"]["messages"]) for entry in entries] == [2, 4]
@@ -352,7 +355,7 @@ def test_a_local_model_is_asked_in_its_own_template(tiny: Path, base: Path, caps
     marks = 5 * (len("<|im_start|>") - 1) - 2 * (len("<|im_start|>") - len("<|im_end|>"))
     assert first["usage"]["prompt_tokens"] == len(text.encode()) - marks
     output.with_suffix(".log.jsonl").unlink()
-    assert main(words) == 1 and log_of(output)[1]["answer"] == first
+    assert cli.main(words) == 1 and log_of(output)[1]["answer"] == first
 
 
 def test_a_local_answer_that_passes_becomes_a_prompt(tiny: Path, base: Path, monkeypatch: pytest.MonkeyPatch):
@@ -363,5 +366,5 @@ def test_a_local_answer_that_passes_becomes_a_prompt(tiny: Path, base: Path, mon
     generation.write_text(json.dumps({"eos_token_id": list(range(300))}))
     monkeypatch.setattr(PreTrainedTokenizerFast, "decode", lambda self, tokens, **how: json.dumps(parts("hard")))
     output = base.with_name("local.jsonl")
-    assert main([str(base), "--task", "hard", "--output", str(output), "--local", str(tiny), "--first", "1", "--temperature", "0.7"]) == 0
+    assert cli.main(["data", "shots", str(base), "task=hard", "--output", str(output), f"local={tiny}", "first=1", "temperature=0.7"]) == 0
     assert load_prompts(output)[0].scenes == scenes_of("hard", SAMPLES["hard"], 0)

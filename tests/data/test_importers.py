@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from data.importers import main, nearest_tag
+from data.importers import nearest_tag
 from echo.scene import Prompt, TagMeaning, Transition, load_prompts
+from jobs import cli
 
 SMOOTH, HARD, RECALL = Transition.smooth, Transition.hard, Transition.recall
 SIX = " | ".join(f"Place {place}, a fox waits{tag}" for place, tag in zip("ABCABC", ("[10s#]",) * 2 + ("[10s@]",) * 3 + ("[10s]",)))
@@ -18,7 +19,7 @@ def imported(folder: Path, content: str | bytes, *words: str, form: str = "relea
     """The prompts that the command makes of a file's content."""
     file, output = folder / "given.txt", folder / "out" / "set.jsonl"
     file.write_bytes(content.encode() if isinstance(content, str) else content)
-    assert main([str(file), "--format", form, "--output", str(output), *words]) == 0
+    assert cli.main(["data", "import", str(file), f"format={form}", "--output", str(output), *words]) == 0
     return load_prompts(output)
 
 
@@ -26,7 +27,7 @@ def refusal(capsys: pytest.CaptureFixture[str], folder: Path, content: str | byt
     """The one line with which the command refuses a file's content; nothing is written."""
     file, output = folder / "given.txt", folder / "set.jsonl"
     file.write_bytes(content.encode() if isinstance(content, str) else content)
-    assert main([str(file), "--format", form, "--output", str(output), *words]) == 1
+    assert cli.main(["data", "import", str(file), f"format={form}", "--output", str(output), *words]) == 2
     assert not output.exists()
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -46,7 +47,7 @@ def test_a_released_line_by_hand(tmp_path: Path):
 )
 def test_both_meanings_of_a_tag(tmp_path: Path, meaning: str, expected: tuple[Transition | None, ...]):
     """The released recall file is A-B-C-A-B-C only if a tag names the transition to the next scene."""
-    prompt = imported(tmp_path, SIX, "--tag-meaning", meaning)[0]
+    prompt = imported(tmp_path, SIX, f"tag_meaning={meaning}")[0]
     assert prompt.tag_meaning == meaning
     assert prompt.transitions(TagMeaning.enter) == prompt.transitions(TagMeaning.to_next) == expected
 
@@ -64,8 +65,8 @@ def test_quirks_of_the_released_files(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_untagged(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """A line of one scene is a long prompt; an untagged scene among several needs a duration."""
     assert imported(tmp_path, "A fox sits")[0].durations_s == (60.0,)
-    assert imported(tmp_path, "A fox sits", "--duration", "120")[0].durations_s == (120.0,)
-    assert imported(tmp_path, "A fox[10s] | runs", "--duration", "20")[0].durations_s == (10.0, 20.0)
+    assert imported(tmp_path, "A fox sits", "duration=120")[0].durations_s == (120.0,)
+    assert imported(tmp_path, "A fox[10s] | runs", "duration=20")[0].durations_s == (10.0, 20.0)
     assert ":1, scene 2: no tag; nearest is '[10s]'" in refusal(capsys, tmp_path, "A fox[10s] | runs")
 
 
@@ -96,14 +97,14 @@ def test_nearest_tags_are_tags():
         ("ok[10s]\n[10s]|a", (), ":2, scene 1: a tag without a text"),
         (" ; only subtitles", (), ":1: no scene before ';'"),
         ("A fox[0.2s]", (), "duration 0.2 s is under half a block"),
-        ("A fox", ("--duration", "0"), "--duration 0: seconds, half a block or more; nearest is --duration 0.75"),
-        ("A fox[10s]", ("--duration", "-3"), "--duration -3: seconds, half a block or more"),
-        ("A fox", ("--duration", "nan"), "--duration nan: seconds"),
-        ("A fox", ("--duration", "inf"), "--duration inf: seconds"),
+        ("A fox", ("duration=0",), "duration=0: seconds, half a block or more; nearest is duration=0.75"),
+        ("A fox[10s]", ("duration=-3",), "duration=-3: seconds, half a block or more"),
+        ("A fox", ("duration=nan",), "duration=nan: seconds"),
+        ("A fox", ("duration=inf",), "duration=inf: seconds"),
         ("A\x07fox[10s]", (), "U+0007"),
         ("", (), "no prompts"),
-        ("A fox[10s]", ("--first", "2"), "--first 2: "),
-        ("A fox[10s]", ("--name", "a b/c"), "nearest is a-b-c"),
+        ("A fox[10s]", ("first=2",), "first=2: "),
+        ("A fox[10s]", ("name=a b/c",), "nearest is a-b-c"),
         (b"caf\xe9[10s]", (), ":1: byte 0xe9 is not UTF-8"),
         ("A fox[10s]".encode("utf-16"), (), "UTF-16"),
     ],
@@ -121,7 +122,7 @@ def test_signs_that_people_cannot_see_or_type(tmp_path: Path):
 def test_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """A prompt file of MovieGenBench's kind: 128 lines, or its first 64; `;` and `|` are text there."""
     content = "\n".join(f"A fox; number {number} | waits" for number in range(128))
-    whole, half = imported(tmp_path, content, form="lines"), imported(tmp_path, content, "--first", "64", "--duration", "120", form="lines")
+    whole, half = imported(tmp_path, content, form="lines"), imported(tmp_path, content, "first=64", "duration=120", form="lines")
     assert len(whole) == 128 and whole[127].id == "given-127" and whole[127].scenes == ("A fox; number 127 | waits",)
     assert (
         half[0].scenes == whole[0].scenes
@@ -130,7 +131,7 @@ def test_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         and {p.durations_s for p in whole} == {(60.0,)}
     )
     assert imported(tmp_path, "In the (1980s) [sic] a fox", form="lines")[0].scenes == ("In the (1980s) [sic] a fox",)
-    assert "nearest is --format released" in refusal(capsys, tmp_path, "A fox\nB[10s]", form="lines")
+    assert "nearest is format=released" in refusal(capsys, tmp_path, "A fox\nB[10s]", form="lines")
     assert "'[10 sec]' is no tag; nearest is '[10s]'" in refusal(capsys, tmp_path, "B [10 sec]", form="lines")
 
 
@@ -138,13 +139,13 @@ def test_jsonl(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     record = {"id": "x", "scenes": ["A  fox", "runs"], "durations": [10, 5], "tags": ["", "@"], "subtitles": ["a", "b"]}
     assert imported(tmp_path, json.dumps(record), form="jsonl")[0] == Prompt("x", ("A fox", "runs"), (10.0, 5.0), ("", "@"))
     assert imported(tmp_path, f"\ufeff{json.dumps(record)}\r\n", form="jsonl")[0].id == "x"
-    named = imported(tmp_path, json.dumps(record), "--name", "mine", "--tag-meaning", "enter", form="jsonl")[0]
+    named = imported(tmp_path, json.dumps(record), "name=mine", "tag_meaning=enter", form="jsonl")[0]
     assert (named.id, named.tag_meaning) == ("mine-000", TagMeaning.enter)
     assert json.loads((tmp_path / "out" / "set.jsonl").read_text())["subtitles"] == ["a", "b"]
     assert "nearest is '[10s]'" in refusal(capsys, tmp_path, json.dumps(record | {"scenes": ["A", "B [10 sec]"]}), form="jsonl")
     assert "unknown key 'scene'" in refusal(capsys, tmp_path, json.dumps({"scene": []}), form="jsonl")
     assert "list of texts" in refusal(capsys, tmp_path, json.dumps(record | {"scenes": "A fox"}), form="jsonl")
-    assert "--name PREFIX" in refusal(capsys, tmp_path, f"{json.dumps(record)}\n{json.dumps(record)}", form="jsonl")
+    assert "name=PREFIX" in refusal(capsys, tmp_path, f"{json.dumps(record)}\n{json.dumps(record)}", form="jsonl")
 
 
 def test_subtitles_change_no_prompt(tmp_path: Path):
@@ -155,11 +156,11 @@ def test_subtitles_change_no_prompt(tmp_path: Path):
 def test_a_text_file_as_prompt_set_is_told_the_importer(tmp_path: Path):
     file = tmp_path / "prompts_hard.txt"
     file.write_text("A fox[10s]")
-    with pytest.raises(ValueError, match=r"python -m data\.importers \S+prompts_hard\.txt --format released\|lines --output \S+\.jsonl"):
+    with pytest.raises(ValueError, match=r"echo-harness data import \S+prompts_hard\.txt format=released\|lines --output \S+\.jsonl"):
         load_prompts(file)
 
 
 def test_output_is_jsonl_and_another_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for name in ("given.txt", "set.json"):
-        assert main([str(tmp_path / "given.txt"), "--format", "lines", "--output", str(tmp_path / name)]) == 1
+        assert cli.main(["data", "import", str(tmp_path / "given.txt"), "format=lines", "--output", str(tmp_path / name)]) == 2
         assert "--output" in capsys.readouterr().err

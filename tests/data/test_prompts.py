@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data.build_prompts import FOLDER, SETS, write
+from data.build_prompts import FOLDER, SETS, prompts
 from data.world.words import Words, parse
 from echo.scene import Transition, load_prompts, scene_blocks
 
@@ -24,7 +24,7 @@ def values(scenes: list[Words], kinds: tuple[str, ...]) -> list[tuple[str, ...]]
 
 
 def test_committed_sets_are_what_the_generator_writes(tmp_path: Path) -> None:
-    write(tmp_path)
+    prompts(output=tmp_path)
     for name in SETS:
         assert (tmp_path / f"{name}.jsonl").read_bytes() == (FOLDER / f"{name}.jsonl").read_bytes()
 

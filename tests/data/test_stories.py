@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from data.stories import FOLDER, SETS, build, faults_of_set, load_stories, structure_faults, write
+from data.stories import FOLDER, SETS, build, faults_of_set, load_stories, structure_faults
 from data.story import ACTIONS, FLOWING, MOVING, STATIC, Story, StoryPlace, faults_of, grammar, parse_story, scenes_of, token_bound
 from echo.routing import Feature, Routing, enter
 from echo.scene import Transition, load_prompts, scene_blocks
+from jobs import cli
 
 WAN = FOLDER / "prompts" / "wan"
 INTERACTIVE = ("recall", "hard", "smooth")
@@ -53,9 +54,9 @@ def prompts(name: str):
 
 def test_committed_sets_are_what_the_command_makes(tmp_path: Path):
     """The command checks every promise of a set before it writes a line."""
-    write(tmp_path)
+    assert cli.main(["data", "stories", "--output", str(tmp_path)]) == 0
     for name in SETS:
-        assert (tmp_path / f"{name}.jsonl").read_bytes() == (WAN / f"{name}.jsonl").read_bytes(), f"python -m data.stories: {name}"
+        assert (tmp_path / f"{name}.jsonl").read_bytes() == (WAN / f"{name}.jsonl").read_bytes(), f"echo-harness data stories: {name}"
 
 
 def test_counts_lengths_and_transitions():

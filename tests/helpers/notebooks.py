@@ -122,7 +122,14 @@ def execute(path: Path, tree: Path) -> Done:
 
     notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell("import sys; sys.executable"))
-    environment = {**os.environ, "IPYTHONDIR": str(tree / ".ipython"), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "IPYTHONDIR": str(tree / ".ipython"),
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "PYTHONPATH": str(tree),
+    }
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # where echo-harness is
     kernels = KernelSpecManager(kernel_dirs=[])  # none but this Python's, whatever the user has installed
     start, used = time.perf_counter(), cpu_s()
     with tempfile.TemporaryDirectory() as folder:  # of sockets, whose paths must be short

@@ -1,6 +1,6 @@
 """How long the tables of a million videos take, from a store of made-up records.
 
-    python -m tests.load.million [records=1000000] [prompts=250] [store=DIR] [--output FILE.json]
+    python -m tests.load.million [--records 1000000] [--prompts 250] [--store DIR] [--output FILE.json]
 
 writes ten methods x five tasks x as many seeds as it takes and makes all tables in a fresh process, whose seconds and peak memory are
 told. A store that is given is kept and used again; else it is taken away in the end.
@@ -8,6 +8,7 @@ told. A store that is given is kept and used again; else it is taken away in the
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import shutil
@@ -15,16 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from echo.files import ROOT, digest
-from eval.arguments import answer, parse
 from eval.protocol import TASKS
-from eval.store.origin import origin
+from eval.store.origin import ROOMS, commit
 from eval.store.records import (
     AskedFile,
     CodeState,
@@ -46,7 +45,6 @@ METRICS = (
     "subject_consistency", "background_consistency", "motion_smoothness", "temporal_flickering", "dynamic_degree",
 )  # fmt: skip
 SCORES = digest("made up")
-KEYS = {"records": "1000000", "prompts": "250", "store": "", "--output": ""}
 CHILD = """
 import json, resource, sys, time
 from pathlib import Path
@@ -118,22 +116,25 @@ def measure(store: Path, records: int, prompts: int) -> dict[str, Any]:
     return found
 
 
-def _command(words: Sequence[str]) -> list[str]:
-    given, _ = parse(words, KEYS)
-    for name in ("records", "prompts"):
-        if not given[name].isdecimal() or int(given[name]) < 2:
-            raise ValueError(f"{name}={given[name]}: a whole number, at least 2")
-    store = Path(given["store"] or tempfile.mkdtemp())
+def main() -> None:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--records", type=int, default=1000000)
+    parser.add_argument("--prompts", type=int, default=250)
+    parser.add_argument("--store", type=Path)
+    parser.add_argument("--output", type=Path)
+    given = parser.parse_args()
+    store = given.store or Path(tempfile.mkdtemp())
     try:
-        found = measure(store.absolute(), int(given["records"]), int(given["prompts"]))
+        found = measure(store.absolute(), given.records, given.prompts)
     finally:
-        if not given["store"]:
+        if not given.store:
             shutil.rmtree(store)
-    if given["--output"]:
-        content = {"origin": origin("tests.load.million", words), **found}
-        Path(given["--output"]).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return [f"{key}: {value}" for key, value in found.items()]
+    if given.output:
+        content = {"records": given.records, "prompts": given.prompts, "commit": commit(ROOMS), **found}
+        given.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print("\n".join(f"{key}: {value}" for key, value in found.items()))
 
 
 if __name__ == "__main__":
-    sys.exit(answer(_command, sys.argv[1:]))
+    main()

@@ -1,10 +1,9 @@
-"""What scoring a long video takes: `python -m tests.load.vbench_cost [seconds=60] [height_px=480] [width_px=832] [networks=tiny|true]`.
+"""What scoring a long video takes.
 
 Makes a video, scores it by all dimensions and both definitions in this process, and tells the greatest resident memory since the
 process began, how often each frame was decoded, and the time. networks=tiny: random weights and few layers; RAFT, AMT and MUSIQ
 have one size only, so three lines of arithmetic stand for them; the answer names them as `stand_ins`. networks=true: all of the published
-size (random weights), for a short video: the greatest batch is what counts, not how many there are. output=FILE keeps the answer
-as a line of JSON, after those there.
+size (random weights), for a short video: the greatest batch is what counts, not how many there are.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import json
 import platform
 import resource
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -20,22 +18,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.arguments import answer, parse
 from eval.vbench import video
 from eval.vbench.kit import DIMENSIONS, Kit, NetworkSource, Random, Wish
 from eval.vbench.networks import packages
 from eval.vbench.records import RecordStore
 from eval.vbench.scorer import VideoScorer
 from eval.vbench.video import Facts, Frames
+from jobs.cli.words import command
 
 FPS = 16
-OPTIONS = {"seconds": "60", "height_px": "480", "width_px": "832", "networks": "tiny", "output": ""}
 SINGLE_SIZE = ("raft", "amt", "musiq")
 
 
@@ -131,27 +128,38 @@ def measured(seconds: float, height: int, width: int, source: NetworkSource) -> 
     }
 
 
-def command(words: Sequence[str]) -> list[str]:
-    """Carry out a command line. Raises ValueError for a word that is not understood."""
-    options, _ = parse(words, OPTIONS)
-    if options["networks"] not in ("tiny", "true"):
-        raise ValueError(f"networks={options['networks']}: one of tiny, true; nearest is tiny")
-    try:
-        seconds, height, width = float(options["seconds"]), int(options["height_px"]), int(options["width_px"])
-    except ValueError:
-        raise ValueError("seconds, height_px, width_px: numbers; nearest is seconds=60 height_px=480 width_px=832") from None
+def cost(
+    seconds: float = 60.0,
+    height_px: int = 480,
+    width_px: int = 832,
+    networks: Literal["tiny", "true"] = "tiny",
+    *,
+    output: Path | None = None,
+) -> list[str]:
+    """Measure what scoring a long video takes: memory, time, and how often each frame is decoded.
+
+        python -m tests.load.vbench_cost
+        python -m tests.load.vbench_cost networks=true seconds=0.7
+
+    Args:
+        seconds: of the video.
+        height_px: of the video.
+        width_px: of the video.
+        networks: tiny: few layers, and arithmetic for those that have one size only; true: all of the published size. Weights are random.
+        output: also keep the answer as a line of JSON, after those there.
+    """
     import torch
 
     torch.set_num_threads(1)
-    source: NetworkSource = Random("true") if options["networks"] == "true" else Small(Random())
-    stand_ins = [] if options["networks"] == "true" else list(SINGLE_SIZE)
-    told = {"networks": options["networks"], "stand_ins": stand_ins, "machine": f"{platform.machine()}, one thread"}
-    found = told | measured(seconds, height, width, source)
-    if options["output"]:
-        with Path(options["output"]).open("a", encoding="utf-8") as file:
+    source: NetworkSource = Random("true") if networks == "true" else Small(Random())
+    stand_ins = [] if networks == "true" else list(SINGLE_SIZE)
+    told = {"networks": networks, "stand_ins": stand_ins, "machine": f"{platform.machine()}, one thread"}
+    found = told | measured(seconds, height_px, width_px, source)
+    if output:
+        with output.open("a", encoding="utf-8") as file:
             file.write(json.dumps(found) + "\n")
     return [f"{name:16s} {value}" for name, value in found.items()]
 
 
 if __name__ == "__main__":
-    sys.exit(answer(command, sys.argv[1:]))
+    command("tests.load.vbench_cost", "tests.load.vbench_cost:cost").main()

@@ -40,7 +40,7 @@ def test_a_notebook_leaves_the_working_tree_alone(tmp_path: Path) -> None:
     execute(tree / "notebooks" / "x.ipynb", tree)
 
 
-@pytest.mark.parametrize("source", ["1 / 0", "%%bash -e\npython -m eval.tables.command store=nowhere\ntrue"])
+@pytest.mark.parametrize("source", ["1 / 0", "%%bash -e\necho-harness tables --store nowhere\ntrue"])
 def test_a_cell_that_fails_is_noticed(source: str, tmp_path: Path) -> None:
     from nbclient.exceptions import CellExecutionError
 

@@ -166,7 +166,7 @@ def test_two_jobs_at_the_same_videos(tmp_path, whole):
 def test_nobody_waits_or_no_longer_and_a_later_command_does(tmp_path, whole):
     with closed():
         told = finish(start(tmp_path, "launcher.wait=false"))
-        assert "submitted array" in told and "python -m eval.tables.command" in told and not records(tmp_path)
+        assert "submitted array" in told and "echo-harness tables" in told and not records(tmp_path)
         command = start(tmp_path)
         assert " of earlier commands on the way" in command.stdout.readline()
         time.sleep(2)  # it begins to wait

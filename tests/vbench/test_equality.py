@@ -10,6 +10,7 @@ import torch
 from echo.files import ROOT
 from eval.vbench import package
 from eval.vbench.networks import images, interface, packages
+from tests.helpers.command import carried_out
 from tests.vbench.compared import our_radii, ours, theirs
 
 INSTALLED = not packages.missing(packages.PACKAGE)
@@ -93,7 +94,6 @@ def test_one_update_less_of_raft_is_seen(both, files, monkeypatch):
 
 @needs_package
 def test_a_folder_is_scored_by_both_with_one_command(files, tmp_path):
-    from eval.vbench.folder import command
     from tests.helpers import vbench_files as made
     from tests.vbench.compared import HERE
 
@@ -103,14 +103,14 @@ def test_a_folder_is_scored_by_both_with_one_command(files, tmp_path):
     for name in ("dino", "clip_b32", "clip_l14", "aesthetic"):
         (weights / interface.FILES[name][0]).symlink_to(files[name])
     dimensions = ["temporal_flickering", "subject_consistency", "background_consistency", "aesthetic_quality"]
-    words = [f"dimensions={','.join(dimensions)}", "clip_features=dino_clip", f"weights={weights}", f"records={tmp_path / 'records'}"]
-    words = [str(tmp_path / "videos"), *words, "backend=vbench_package", "device=cpu", f"output={tmp_path / 'out'}"]
-    said = command(words)
+    words = [f"dimensions={','.join(dimensions)}", "clip_features=dino_clip", f"weights={weights}", "--records", str(tmp_path / "records")]
+    words = [str(tmp_path / "videos"), *words, "backend=vbench_package", "device=cpu", "--output", str(tmp_path / "out")]
+    said = carried_out("score", "eval.vbench.folder:score", words)
     assert [line.split()[0] for line in said[:-1]] == dimensions and said[-1].startswith(f"{len(videos)} videos"), said
     assert all(float(line.split()[2]) <= TOLERANCE for line in said[:-1]), said
     answers = {path: path.stat().st_mtime_ns for path in (tmp_path / "vbench_package").glob("*/*.json") if path.stem in dimensions}
     next(path for path in answers if path.stem == dimensions[0]).unlink()
-    assert command(words) == said
+    assert carried_out("score", "eval.vbench.folder:score", words) == said
     again = {path.stem: path.stat().st_mtime_ns == answers[path] for path in answers}
     assert again == {name: name != dimensions[0] for name in dimensions}, f"answers that were there: {again}"
 

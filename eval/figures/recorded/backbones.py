@@ -26,9 +26,7 @@ def embedded(name: str) -> VideoModel:
 
     settings = preset("backbone", name)
     if settings.get("parts"):
-        raise ValueError(
-            f"backbone={name}: its weights are loaded by `python -m jobs.watch.figures`, with the same words; nearest here is tiny"
-        )
+        raise ValueError(f"backbone={name}: its weights are loaded by `echo-harness figures`, with the same words; nearest here is tiny")
     torch.set_num_threads(int(settings.get("threads", 1)))
     return load(BackboneFile(settings["weights"], settings["dtype"], settings.get("lora")))
 

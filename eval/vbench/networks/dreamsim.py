@@ -41,7 +41,7 @@ class Dreamsim(VBenchNetwork):
         Raises ValueError naming the file, if it is not there or not that archive, or the package with its line.
         """
         if not zipfile.is_zipfile(path):
-            raise ValueError(f"{path}: no such archive of DreamSim; `python -m data.download eval=vbench` fetches it")
+            raise ValueError(f"{path}: no such archive of DreamSim; `echo-harness data download eval=vbench` fetches it")
         folder = path.with_name(f".{path.stem}")  # hidden, so that a folder of weights keeps its digest
         if not (folder / ADAPTERS).is_dir():
             _unpack(path, folder)
@@ -73,7 +73,7 @@ def _unpack(path: Path, folder: Path) -> None:
             with zipfile.ZipFile(path) as archive:
                 archive.extractall(whole)
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise ValueError(f"{path}: damaged ({error}); away with it, `python -m data.download eval=vbench` fetches it") from None
+            raise ValueError(f"{path}: damaged ({error}); away with it, `echo-harness data download eval=vbench` fetches it") from None
         if not (whole / ADAPTERS).is_dir():
             raise ValueError(f"{path} is not DreamSim's ensemble: no folder {ADAPTERS} in it")
         try:

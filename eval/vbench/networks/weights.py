@@ -78,7 +78,7 @@ def dtype_of(name: str) -> torch.dtype:
 def digest(path: Path) -> str:
     """sha256 of a file. Raises ValueError where there is none, or where its name says that it should be another."""
     if not path.is_file():
-        raise ValueError(f"no weights at {path}; `python -m data.download eval=vbench` fetches them")
+        raise ValueError(f"no weights at {path}; `echo-harness data download eval=vbench` fetches them")
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     published = any(path.name in names for names in FILES.values())
@@ -102,7 +102,7 @@ def read(path: Path, *, inside: str = "") -> Tensors:
         ValueError: naming the file, if it is not there, not readable, or holds no tensors.
     """
     if not path.is_file():
-        raise ValueError(f"no weights at {path}; `python -m data.download eval=vbench` fetches them")
+        raise ValueError(f"no weights at {path}; `echo-harness data download eval=vbench` fetches them")
     try:
         content = _content(path)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from echo.policy import Echo
 from echo.rollout import Rollout
 from echo.scene import Transition
 from eval.audit import replay
+from tests.helpers.command import ECHO_HARNESS
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 WEIGHTS = GOLDEN / "toy_weights.npz"
@@ -91,8 +91,8 @@ def test_a_smooth_chain_of_the_official_preset_runs_to_the_end() -> None:
 
 def test_command_line(tmp_path: Path) -> None:
     def command(*extra: str, case: Path = GOLDEN / "hardcut.npz") -> subprocess.CompletedProcess[str]:
-        words = ["-m", "eval.audit.replay", str(case), "--weights", str(WEIGHTS), "--meta", str(GOLDEN / "meta.json"), *extra]
-        return subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=GOLDEN.parents[1], check=False)
+        words = ["replay", str(case), "--weights", str(WEIGHTS), "--meta", str(GOLDEN / "meta.json"), *extra]
+        return subprocess.run([*ECHO_HARNESS, *words], capture_output=True, text=True, cwd=GOLDEN.parents[1], check=False)
 
     good = command()
     assert good.returncode == 0, good.stderr

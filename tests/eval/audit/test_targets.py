@@ -16,10 +16,11 @@ from echo.backbone.load import save
 from echo.backbone.text import WordEncoder
 from echo.backbone.wan import WanConfig, WanModel
 from echo.geometry import Geometry
-from eval.audit.targets import Horizon, best_of, combinations, judge, main, missed, prompts_of, wilson
+from eval.audit.targets import Horizon, best_of, combinations, judge, missed, prompts_of, wilson
 from eval.world.places import SHIPPED
 from eval.world.readings import read
 from eval.world.scorer import EmbeddedScorer
+from jobs import cli
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 64), (1, 7), (32, 64), (61, 64), (64, 64)])
@@ -40,7 +41,7 @@ def test_prompts_are_held_out_and_even() -> None:
         assert max(counts) - min(counts) <= 2, f"{kind}: {counts}"
     assert [parse(prompt.scenes[0]) for prompt in prompts_of(chosen, 60.0)] == chosen
     assert combinations(16) == chosen[:16]
-    with pytest.raises(ValueError, match="--prompts 101.*1 to 100"):
+    with pytest.raises(ValueError, match="prompts=101.*1 to 100"):
         combinations(101)
 
 
@@ -77,28 +78,28 @@ def toy(path: Path) -> Path:
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = str(toy(tmp_path / "toy.safetensors"))
     output, figure = tmp_path / "targets.json", tmp_path / "curve.png"
-    words = ["--weights", weights, "--weights", weights, "--prompts", "3", "--batch", "2", "--output", str(output), "--figure", str(figure)]
-    assert main([*words, "--seconds", "2.25,5", "--methods", "self_forcing,rolling_sink"]) == 1
+    words = ["audit", "targets", f"weights={weights},{weights}", "prompts=3", "batch=2", "--output", str(output), "--figure", str(figure)]
+    assert cli.main([*words, "seconds=2.25,5", "methods=self_forcing,rolling_sink"]) == 1
     record = json.loads(output.read_text())
     assert len(record["results"]) == 8 and record["missed"] and figure.stat().st_size > 1000
     assert record["results"][1]["shares"]["place"]["target"] == 0.97 and "target" not in record["results"][0]["shares"]["place"]
     assert "self_forcing" in capsys.readouterr().out
     # The first seconds of a longer rollout are those of a shorter one.
-    assert main([*words, "--seconds", "2.25", "--methods", "self_forcing,rolling_sink"]) == 0
+    assert cli.main([*words, "seconds=2.25", "methods=self_forcing,rolling_sink"]) == 0
     assert json.loads(output.read_text())["results"][0] == record["results"][0]
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--weights", "nowhere"], "no such file"),
-        (["--seconds", "1,5"], "2.25"),
-        (["--seconds", "five"], "5,60"),
-        (["--prompts", "0"], "1 to 100"),
-        (["--methods", "ecko"], "echo"),
+        (["weights=nowhere"], "no such file"),
+        (["seconds=1,5"], "2.25"),
+        (["seconds=five"], "5,60"),
+        (["prompts=0"], "1 to 100"),
+        (["methods=ecko"], "echo"),
     ],
 )
 def test_mistakes_are_told_in_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words) == 2
+    assert cli.main(["audit", "targets", *words]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1

@@ -13,9 +13,10 @@ import torch
 from data.world.render import background, draw, render
 from data.world.words import KINDS
 from eval.audit import validate
-from eval.audit.validate import SPOILT, agreement, main
+from eval.audit.validate import SPOILT, agreement
 from eval.world.calibrate import hidden_share, recall_script, staying
 from eval.world.readings import Readings
+from jobs import cli
 from tests.eval.audit.test_targets import toy
 
 
@@ -81,11 +82,12 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(validate, "SPOILT", {"blur": (blur, unit, (0.0, 3.0))})
     output, figure = tmp_path / "validation.json", tmp_path / "validation.png"
     backbone = str(toy(tmp_path / "toy.safetensors"))
-    assert main(["--output", str(output), "--figure", str(figure), "--clips", "4", "--films", "1", "--backbone", backbone]) == 0
+    words = ["audit", "validate", "clips=4", "films=1", f"backbone={backbone}"]
+    assert cli.main([*words, "--output", str(output), "--figure", str(figure)]) == 0
     record = json.loads(output.read_text())
     clear, blurry = record["curves"]["blur"]["rows"]
     assert clear["agreement"]["place"] >= 0.9 and clear["scores"]["recall_fidelity, returned"] > 70
     assert blurry["scores"]["imaging_quality"] < clear["scores"]["imaging_quality"]
     assert {"command", "commit", "machine", "scorer", "anchors"} <= record.keys() and figure.stat().st_size > 1000
     assert "blur, deviation in px" in capsys.readouterr().out
-    assert main(["--scorer", "nowhere.safetensors"]) == 2 and "jobs.train.scorer" in capsys.readouterr().err
+    assert cli.main(["audit", "validate", "scorer=nowhere.safetensors"]) == 2 and "train scorer" in capsys.readouterr().err

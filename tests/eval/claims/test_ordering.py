@@ -17,6 +17,7 @@ from eval.claims import variants as reasons
 from eval.claims.verdicts import AGREE, DISAGREE, MISSING, UNSURE, Count, count, find, judge
 from eval.stats.statistics import Estimate
 from eval.store.rows import newest
+from jobs import cli
 from tests.helpers.stores import put
 
 PROMPTS = 8
@@ -163,8 +164,8 @@ def test_command_writes_both_forms(tmp_path, capsys):
     fill(tmp_path, "hard", {"echo": -2.0, "infinity_rope": 0.0, "echo_pool_18": 2.0}, "proxy.text_alignment")
     put(tmp_path, "hard", "echo", {"p": {"proxy.text_alignment": 1.0}}, at=0, settings={"anchors": 3})
     files = [tmp_path / "a" / "o.json", tmp_path / "o.md"]
-    words = ["table2", f"store={tmp_path}", "--output", str(files[0]), "--markdown", str(files[1])]
-    assert ordering.main(words) == 0
+    words = ["table2", "--store", str(tmp_path), "--output", str(files[0]), "--markdown", str(files[1])]
+    assert cli.main(["claims", "ordering", *words]) == 0
     told = capsys.readouterr().out
     assert "proxy.text_alignment: agree 0, disagree 1 (0 % of the decided), can't tell 0, missing 5" in told
     assert "hard: left out, as tiny/echo has newer settings: anchors=3 (1 videos)" in told
@@ -181,19 +182,19 @@ def test_command_writes_both_forms(tmp_path, capsys):
     assert f"| echo − infinity_rope | {cell} |" in text and "### Table 2, `hard`" in text
     assert f"| 2, hard | echo − infinity_rope | `proxy.text_alignment` | {cell.replace(', ', ' | ')} |" in text
     before = [path.read_bytes() for path in files]
-    assert ordering.main(words) == 0 and [path.read_bytes() for path in files] == before, "the same bytes again"
+    assert cli.main(["claims", "ordering", *words]) == 0 and [path.read_bytes() for path in files] == before, "the same bytes again"
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["tabel2"], "tabel2: not understood; nearest is table2"),
-        (["store=/nowhere"], "store=/nowhere: no run store"),
-        (["table2", "--output"], "--output: a value follows"),
+        (["tabel2"], "tabel2: no such table; nearest is table2"),
+        (["--store", "/nowhere"], "--store /nowhere: no run store"),
+        (["table2", "--output"], "--output"),
     ],
 )
 def test_refusals(words, message, capsys):
-    assert ordering.main(words) == 1
+    assert cli.main(["claims", "ordering", *words]) == 2
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1
 

@@ -14,6 +14,7 @@ from eval.stats import curves, statistics
 from eval.stats.curves import curve
 from eval.stats.statistics import estimate
 from eval.store.rows import newest
+from jobs import cli
 from tests.helpers.stores import put
 
 BLOCKS = 40
@@ -92,8 +93,8 @@ def test_curves_of_a_store(tmp_path, capsys):
         assert one.curves["place_right"].mean.tolist() == [100.0] * share + [0.0] * (BLOCKS - share)
         assert one.curves["quality"].mean.tolist() == [90.0] * BLOCKS
     picture, data = tmp_path / "docs" / "d.png", tmp_path / "docs" / "d.json"
-    words = [f"store={tmp_path}", "window=3", "--output", str(picture), "--data", str(data)]
-    assert drift.main(words) == 0
+    words = ["--store", str(tmp_path), "window=3", "--output", str(picture), "--data", str(data)]
+    assert cli.main(["figures", "drift", *words]) == 0
     told = capsys.readouterr().out
     assert "tiny/echo" in told and "15 s 100.0 ± 0.0   30 s 0.0 ± 0.0" in told and "no readings of blocks: tiny/memrope" in told
     content = json.loads(data.read_text(encoding="utf-8"))
@@ -118,12 +119,12 @@ def test_curves_of_a_store(tmp_path, capsys):
 )
 def test_refusals(tmp_path, words, message, capsys):
     fill(tmp_path, "echo", 0.5)
-    assert drift.main([f"store={tmp_path}", *words]) == 1
+    assert cli.main(["figures", "drift", "--store", str(tmp_path), *words]) == 2
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1
 
 
 def test_store_without_readings_is_told(tmp_path, capsys):
     put(tmp_path, "long120", "echo", {"p0": {"m": 1.0}})
-    assert drift.main([f"store={tmp_path}"]) == 1
+    assert cli.main(["figures", "drift", "--store", str(tmp_path)]) == 2
     assert "no scores in" in capsys.readouterr().err

@@ -24,6 +24,7 @@ from echo.scene import Prompt
 from eval.figures import caches, command, output
 from eval.figures.output import FigureOrder
 from eval.figures.recorded import fig3, recall_frames
+from jobs import cli
 from jobs.work.video import VideoWriter
 from tests.helpers.stores import put
 from tests.helpers.toy import TEXTS, write_backbone
@@ -115,10 +116,10 @@ def test_a_verdict_is_told_by_colours():
 def test_fig3_is_written_with_its_numbers(backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(fig3, "prompts_of", lambda *_: [Prompt(f"toy-{n}", TEXTS[:1], (12.0,), ("",)) for n in range(2)])
     given = fig3.KEYS | {"blocks": "13", "layer": "1", "block": "7", "batch": "1"}
-    paths = fig3.make("fig3", FigureOrder(given, tmp_path, ("fig3",), "eval.figures.command"), lambda _: backbone)
+    paths = fig3.make("fig3", FigureOrder(given, tmp_path, ("fig3",)), lambda _: backbone)
     assert [path.name for path in paths] == ["fig3.pdf", "fig3.png", "fig3.json"] and all(path.stat().st_size > 3000 for path in paths)
     found = json.loads(paths[2].read_text(encoding="utf-8"))
-    assert found["command"] == "python -m eval.figures.command fig3" and found["settings"]["blocks"] == "13" and len(found["commit"]) >= 7
+    assert found["command"] == "echo-harness figures fig3" and found["settings"]["blocks"] == "13" and len(found["commit"]) >= 7
     time = found["numbers"]["truth"]["time"]
     assert (time["keep"], time["tokens"]) == (12, 72) and time["rules"]["gate"]["recall_less_gate"]["mean"] == 0
     assert time["rules"]["gate"]["recall"]["prompts"] == 2 and set(time["rules"]) == {*fig3.RULES, *fig3.CONTROLS}
@@ -140,8 +141,8 @@ def store(tmp_path):
 
 
 def test_a_sheet_from_a_store(store, tmp_path, capsys):
-    words = ["fig8", f"store={store}", "method=echo,longlive", "prompts=1", "every_s=0.5", "--output", str(tmp_path)]
-    assert command.main(words) == 0
+    words = ["fig8", "--store", str(store), "method=echo,longlive", "prompts=1", "every_s=0.5", "--output", str(tmp_path)]
+    assert cli.main(["figures", *words]) == 0
     assert "fig8.png" in capsys.readouterr().out and cv2.imread(str(tmp_path / "fig8.png")) is not None
     (section,) = json.loads((tmp_path / "fig8.json").read_text(encoding="utf-8"))["numbers"]["sections"]
     assert [row["preset"] for row in section["rows"]] == ["echo", "longlive"] and section["borders_s"] == [0.75]
@@ -149,8 +150,7 @@ def test_a_sheet_from_a_store(store, tmp_path, capsys):
 
 
 def test_what_a_store_lacks_is_told_with_its_command(store, tmp_path, capsys):
-    where = f"store={store}"
-    run = f"seed=0 prompts=1 {where} -m"
+    run = f"seed=0 prompts=1 store={store} -m"
     for words, told in (
         (
             ["fig8", "method=echo,longlive,oracle", "prompts=1"],
@@ -165,7 +165,7 @@ def test_what_a_store_lacks_is_told_with_its_command(store, tmp_path, capsys):
             "long60 lacks echo; smooth lacks echo; recall lacks echo; `python run.py method=echo task=long60,smooth,recall",
         ),
     ):
-        assert command.main([*words, where, "--output", str(tmp_path)]) == 2
+        assert cli.main(["figures", *words, "--store", str(store), "--output", str(tmp_path)]) == 2
         err = capsys.readouterr().err
         assert told in err and err.count("\n") == 1, err
 
@@ -182,12 +182,12 @@ def test_command_line_refuses_in_one_line(capsys):
         (["fig3", "block=36"], "block=36: choices of 7..34 can be shown; nearest is 34"),
         (["fig3", "blocks=12"], "blocks=12: 7 for a full history and 5 that ask; nearest is 13"),
         (["fig3", "backbone=tinny"], "unknown backbone 'tinny'; nearest is 'tiny'"),
-        (["fig3", "backbone=self_forcing"], "its weights are loaded by `python -m jobs.watch.figures`"),
+        (["fig3", "backbone=self_forcing"], "no such file; `echo-harness data download backbone=self_forcing`"),
         (["fig10", "method=longlive"], "LongLive keeps no recall frames; nearest is method=echo"),
         (["cache", "method=render_truth"], "method=render_truth: is rendered and keeps no cache"),
         (["cache", "prompt=recall-999"], "prompt=recall-999: task recall has none of this id; nearest is recall-0"),
     ):
-        assert command.main(words) == 2
+        assert cli.main(["figures", *words]) == 2
         err = capsys.readouterr().err
         assert told in err and err.count("\n") == 1, err
 
@@ -221,14 +221,14 @@ def test_numbers_are_plain():
 
 @pytest.mark.slow
 def test_from_a_clean_store_by_the_command_that_is_told(tmp_path, capsys):
-    words = ["fig11", "method=echo,render_truth", "prompts=1", "every_s=10", f"store={tmp_path / 'new'}", "--output", str(tmp_path)]
-    assert command.main(words) == 2
+    words = ["fig11", "method=echo,render_truth", "prompts=1", "every_s=10", "--store", str(tmp_path / "new"), "--output", str(tmp_path)]
+    assert cli.main(["figures", *words]) == 2
     told = re.search(r"`python (.*)`", capsys.readouterr().err)
     done = subprocess.run([sys.executable, *shlex.split(told[1])], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert command.main(words) == 0, capsys.readouterr().err
+    assert cli.main(["figures", *words]) == 0, capsys.readouterr().err
     (section,) = json.loads((tmp_path / "fig11.json").read_text(encoding="utf-8"))["numbers"]["sections"]
     assert section["prompt"] == "recall-000" and len(section["stills_s"]) == 6 and len(section["scenes"]) == 6
-    assert command.main(["cache", "method=echo", f"store={tmp_path / 'new'}", "--output", str(tmp_path)]) == 0
+    assert cli.main(["figures", "cache", "method=echo", "--store", str(tmp_path / "new"), "--output", str(tmp_path)]) == 0
     (row,) = json.loads((tmp_path / "cache.json").read_text(encoding="utf-8"))["numbers"]["methods"]
     assert row["stored_trace_agrees"] is True

@@ -14,6 +14,7 @@ import pytest
 from echo.files import ROOT
 from eval.figures import mosaic, sheets, style
 from eval.figures.mosaic import Strip, marks, native, stills
+from jobs import cli
 from tests.helpers.stores import put, write
 from tests.helpers.toy import TEXTS, overrides
 
@@ -39,13 +40,13 @@ def test_rows_videos_and_borders(store: Path) -> None:
 
 
 def test_a_sheet_is_drawn(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sheets.main(["task=hard", f"store={store}", "every_s=1", "prompt=toy-001"]) == 0
+    assert cli.main(["figures", "sheet", "task=hard", "--store", str(store), "every_s=1", "prompt=toy-001"]) == 0
     path = Path(capsys.readouterr().out.split(" (")[0])
     assert path.name == "hard-toy-001-seed0.png" and path.stat().st_size > 2000
 
 
 def test_one_command_makes_the_sheets_of_all_tasks(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sheets.main(["task=all", f"store={store}", "method=self_forcing", "--output", str(tmp_path)]) == 0
+    assert cli.main(["figures", "sheet", "task=all", "--store", str(store), "method=self_forcing", "--output", str(tmp_path)]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["hard.png"] and "hard.png (" in capsys.readouterr().out
     image = cv2.imread(str(tmp_path / "hard.png"))
     assert image.shape[1] <= mosaic.WIDTH, "twelve columns by default"
@@ -58,17 +59,17 @@ def test_one_command_makes_the_sheets_of_all_tasks(store: Path, tmp_path: Path, 
         (["task=recall"], "no videos of task 'recall'"),
         (["task=hard", "sed=1"], "sed=1: not understood; nearest is seed="),
         (["task=hard", "method=echo"], "method=echo: no videos of it at seed 0; nearest is"),
-        (["task=hard,hard", "--output", "x.png"], "--output=x.png: one file for several tasks"),
-        ([], "(no task=)"),
-        (["task=hard", "seed=x"], "seed=x: a whole number of 0 or more, for example seed=0"),
+        (["task=hard,hard", "--output", "x.png"], "--output x.png: one file for several tasks"),
+        ([], "task=: it is missing"),
+        (["task=hard", "seed=x"], "seed=x: a whole number is expected, for example 0"),
         (["task=hard", "every_s=0"], "every_s=0: seconds between stills"),
         (["task=hard", "every_s=100"], "every_s=100: toy-000"),
-        (["task=hard", "every_s=often"], "every_s=often: seconds between stills"),
-        (["hard"], "hard: not understood"),
+        (["task=hard", "every_s=often"], "every_s=often: a number is expected"),
+        (["task=hard", "hard"], "hard: not understood"),
     ],
 )
 def test_refusals(store: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sheets.main([*words, f"store={store}"]) == 2
+    assert cli.main(["figures", "sheet", *words, "--store", str(store)]) == 2
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1
 

@@ -1,12 +1,10 @@
-"""Figures as small PNG files, and the words of command lines."""
+"""Figures as small PNG files."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
-import pytest
 
-from eval.arguments import parse
 from eval.figures import style
 
 
@@ -48,23 +46,3 @@ def test_a_figure_is_saved_at_its_size(tmp_path):
     axis.plot([0, 1], [0, 1], color=style.SERIES[0])
     style.save(figure, tmp_path / "x.png", dpi=100)
     assert read(tmp_path / "x.png").shape == (100, 200, 3) and not plots.get_fignums()
-
-
-def test_words_are_parted():
-    given, names = parse(["store=x", "b", "--output", "o.json", "a"], {"store": "results", "--output": "", "task": "t"}, ("a", "b"))
-    assert given == {"store": "x", "--output": "o.json", "task": "t"} and names == ["b", "a"]
-    assert parse(["--output=o"], {"--output": ""})[0] == {"--output": "o"}
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["stor=x"], "stor=x: not understood; nearest is store="),
-        (["tabel2"], "tabel2: not understood; nearest is table2 of"),
-        (["--output"], "--output: a value follows"),
-        (["--outptu", "x"], "nearest is --output VALUE"),
-    ],
-)
-def test_other_words_are_refused(words, message):
-    with pytest.raises(ValueError, match=message):
-        parse(words, {"store": "results", "--output": ""}, ("table2",))

@@ -7,6 +7,7 @@ import csv
 import pytest
 
 from eval.figures import sweeps
+from jobs import cli
 from jobs.store.folder import write_sweep
 from tests.eval.tables.test_tables import write  # noqa: F401 - a fixture
 
@@ -46,9 +47,9 @@ def test_files_hold_the_numbers_and_come_again(store, tmp_path):
 
 
 def test_command(store, capsys, tmp_path):
-    assert sweeps.main(["lambda", f"store={store}", f"out={tmp_path}"]) == 0
+    assert cli.main(["figures", "sweep", "lambda", "--store", str(store), "--output", str(tmp_path)]) == 0
     assert str(tmp_path / "sweep_lambda.png") in capsys.readouterr().out
-    for words, part in ((["budget", f"store={store}"], "experiment=sweep_budget"), (["lamda"], "nearest is lambda")):
-        assert sweeps.main(words) == 1
+    for words, part in ((["budget", "--store", str(store)], "experiment=sweep_budget"), (["lamda"], "nearest is lambda")):
+        assert cli.main(["figures", "sweep", *words]) == 2
         told = capsys.readouterr().err
         assert part in told and told.count("\n") == 1

@@ -9,10 +9,11 @@ import pytest
 from matplotlib import image
 
 from eval.figures import trace
+from jobs import cli
 
 
 def lines(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, object]]:
-    assert trace.main(list(words)) == 0
+    assert cli.main(["trace", *list(words)]) == 0
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
@@ -51,7 +52,7 @@ def test_the_picture_has_every_kind_in_its_colour(tmp_path: Path, capsys: pytest
     [
         (["method=infinity_rop", "task=hard"], "nearest is 'infinity_rope'"),
         (["method=self_forcing", "task=hards"], "nearest is 'hard'"),
-        (["method=self_forcing"], "task= is missing"),
+        (["method=self_forcing"], "task=: it is missing"),
         (["method=self_forcing", "task=hard", "blocks=0"], "nearest is 1"),
         (["method=self_forcing", "task=hard", "block=9"], "'block=9': give method=NAME"),
         (["method=self_forcing", "task=hard", "blocks=342"], "longest is 341 blocks"),
@@ -60,6 +61,5 @@ def test_the_picture_has_every_kind_in_its_colour(tmp_path: Path, capsys: pytest
     ],
 )
 def test_refusals(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        trace.main(words)
+    assert cli.main(["trace", *words]) == 2
     assert message in capsys.readouterr().err

@@ -13,8 +13,7 @@ from urllib.parse import unquote
 import pytest
 
 from echo.files import ROOT
-from eval.report import build
-from eval.tables import command
+from jobs import cli
 from tests.helpers import reports
 from tests.helpers.stores import put
 
@@ -31,8 +30,8 @@ def folder(tmp_path_factory):
     reports.fail(echo, "p07", f"RuntimeError: {NASTY}")
     (other / "units" / "p01.mp4").unlink()
     out = root / "out"
-    words = [f"store={root}", "--output", str(out)]
-    code = f"import sys; from eval.report import build; assert build.main({words}) == 0; assert 'torch' not in sys.modules"
+    words = ["report", "--store", str(root), "--output", str(out)]
+    code = f"import sys; from jobs import cli; assert cli.main({words}) == 0; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0, "made without torch"
     return root, out
 
@@ -125,7 +124,7 @@ def test_a_cell_has_scores_drift_borders_and_what_was_kept(folder):
 
 def test_numbers_are_the_tables(folder, capsys):
     root, out = folder
-    assert command.main([f"store={root}"]) == 0
+    assert cli.main(["tables", "--store", str(root)]) == 0
     capsys.readouterr()
     page = Page((out / "index.html").read_text(encoding="utf-8"))
     rows = {row[0]: [cell.strip() for cell in row[2:]] for row in page.tables[0] if len(row) > 2}
@@ -212,7 +211,7 @@ def test_drift_is_that_of_the_figure(folder):
 def test_an_edited_prompt_set_tells_no_texts(tmp_path):
     root = reports.store(tmp_path, 1, (0,), methods=("echo",))
     reports.prompts(root / "prompts.jsonl", 1, "another ball")
-    assert build.main([f"store={root}", "--output", str(root / "out")]) == 0
+    assert cli.main(["report", "--store", str(root), "--output", str(root / "out")]) == 0
     prompt = data(root / "out")["parts"][0]["prompts"][0]
     assert prompt["texts"] == [] and prompt["borders"] == [0, 9]
 
@@ -222,7 +221,7 @@ def test_videos_are_linked_copied_or_left(tmp_path):
     found = {}
     for ways in ("link", "copy", "relative"):
         out = tmp_path / "reports" / ways
-        assert build.main([f"store={root}", f"videos={ways}", "--output", str(out)]) == 0
+        assert cli.main(["report", "--store", str(root), "--videos", ways, "--output", str(out)]) == 0
         entry = data(out)["parts"][0]["cells"][0][0][0]
         found[ways] = out / unquote(taken(out / f"{entry}.js")[1]["video"])
     assert all(path.read_bytes() == (root / "film.mp4").read_bytes() for path in found.values())
@@ -233,12 +232,12 @@ def test_videos_are_linked_copied_or_left(tmp_path):
 def test_a_report_is_replaced_and_nothing_else(tmp_path, capsys):
     root = reports.store(tmp_path, 1, (0,), methods=("echo",))
     out = tmp_path / "out"
-    assert build.main([f"store={root}", "--output", str(out)]) == 0
+    assert cli.main(["report", "--store", str(root), "--output", str(out)]) == 0
     (out / "cells" / "left.js").write_text("")
-    assert build.main([f"store={root}", "--output", str(out)]) == 0 and not (out / "cells" / "left.js").exists()
+    assert cli.main(["report", "--store", str(root), "--output", str(out)]) == 0 and not (out / "cells" / "left.js").exists()
     (out / "report.json").unlink()
     capsys.readouterr()
-    assert build.main([f"store={root}", "--output", str(out)]) == 2
+    assert cli.main(["report", "--store", str(root), "--output", str(out)]) == 2
     error = capsys.readouterr().err
     assert "something else than a report" in error and error.count("\n") == 1
     assert (out / "index.html").is_file() and not list(tmp_path.glob(".out.*"))
@@ -250,7 +249,7 @@ def test_a_report_is_replaced_and_nothing_else(tmp_path, capsys):
         (["experiment=tabel2"], r"experiment=tabel2: .*nearest is table2 of table1, table2"),
         (["task=smoth"], r"task=smoth: .*nearest is smooth of"),
         (["experiment=table1", "task=smooth"], "experiment=table1 has no runs of task=smooth"),
-        (["videos=lnik"], "videos=lnik: nearest is link of link, copy, relative"),
+        (["--videos", "lnik"], "--videos lnik: nearest is link of link, copy, relative"),
         (["experimnet=table2"], "nearest is experiment="),
     ],
 )
@@ -262,13 +261,13 @@ def test_other_words_are_refused(words, message, tmp_path, capsys):
         (tmp_path / "sweeps").mkdir(exist_ok=True)
         content = {"v": 1, "experiment": experiment, "task": task, "runs": wishes}
         (tmp_path / "sweeps" / f"{experiment}-{task}.json").write_text(json.dumps(content), encoding="utf-8")
-    assert build.main([f"store={tmp_path}", "--output", str(tmp_path / "out"), *words]) == 2
+    assert cli.main(["report", "--store", str(tmp_path), "--output", str(tmp_path / "out"), *words]) == 2
     error = capsys.readouterr().err
     assert re.search(message, error) and error.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_is_no_store_is_refused(tmp_path, capsys):
-    assert build.main([f"store={tmp_path / 'none'}"]) == 2
+    assert cli.main(["report", "--store", str(tmp_path / "none")]) == 2
     assert "no run store" in capsys.readouterr().err
 
 
@@ -280,7 +279,7 @@ def test_runs_that_were_asked_for_and_never_began_are_listed(tmp_path):
     content = {"v": 1, "experiment": "table2", "task": "smooth", "runs": [{"path": path, **wish} for path in paths]}
     (root / "sweeps").mkdir()
     (root / "sweeps" / "table2-smooth.json").write_text(json.dumps(content), encoding="utf-8")
-    assert build.main([f"store={root}", "experiment=table2"]) == 0
+    assert cli.main(["report", "--store", str(root), "experiment=table2"]) == 0
     page = Page((root / "report" / "table2" / "index.html").read_text(encoding="utf-8"))
     lacks = next(table for table in page.tables if table[0][:3] == ["Task", "Method", "Prompts"])[1:]
     assert [row[:5] for row in lacks] == [["table2-smooth", "tiny/memrope", "p00", "3", "run not begun"]]
@@ -293,7 +292,7 @@ def test_videos_that_nobody_scored_are_shown(tmp_path):
     wish = json.loads(asked.read_text(encoding="utf-8"))
     asked.write_text(json.dumps(wish | {"scores": None, "scorer": {"name": "none", "label": "not scored", "key": None}}), encoding="utf-8")
     records.write_text(records.read_text(encoding="utf-8").replace('"scores": "s0"', '"scores": null'), encoding="utf-8")
-    assert build.main([f"store={root}", "--output", str(root / "out")]) == 0
+    assert cli.main(["report", "--store", str(root), "--output", str(root / "out")]) == 0
     (part,) = data(root / "out")["parts"]
     assert part["methods"][0]["id"] == "tiny/echo" and all(isinstance(cells[0], str) for cells in part["cells"][0])
     page = Page((root / "out" / "index.html").read_text(encoding="utf-8"))

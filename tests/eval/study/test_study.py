@@ -14,11 +14,10 @@ import av
 import pytest
 
 from echo.files import ROOT
-from eval.study import command as study
 from eval.study.order import order_of, shuffled, stirred
 from eval.study.page import strip
-from eval.tables import command as tables
 from eval.tables import opinions
+from jobs import cli
 from tests.helpers import studies
 
 CRITERIA = list(opinions.CRITERIA)
@@ -39,7 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(store: Path) -> tuple[Path, dict]:
     """A study of three groups each, and its key."""
     folder = store.parent / "page"
-    assert study.main(["build", f"store={store}", "groups=3", "--output", str(folder)]) == 0
+    assert cli.main(["study", "build", "--store", str(store), "groups=3", "--output", str(folder)]) == 0
     return folder, json.loads(folder.with_name("page.key.json").read_text(encoding="utf-8"))
 
 
@@ -111,7 +110,7 @@ def test_lot_is_the_draws_and_names_are_nobodys(page, store, tmp_path):
     _, key = page
     others = {}
     for draw in (0, 1):
-        assert study.main(["build", f"store={store}", "groups=3", f"draw={draw}", "--output", str(tmp_path / f"s{draw}")]) == 0
+        assert cli.main(["study", "build", "--store", str(store), "groups=3", f"draw={draw}", "--output", str(tmp_path / f"s{draw}")]) == 0
         others[draw] = json.loads((tmp_path / f"s{draw}.key.json").read_text(encoding="utf-8"))
     assert drawn(others[0]) == drawn(key) != drawn(others[1]) and key["draw"] == 0 and key["seeds"] == [0]
     assert "recall-001" not in drawn(key)["recall"] and "smooth-002" not in drawn(key)["smooth"], "not all methods have it of the same text"
@@ -145,14 +144,14 @@ def test_copies_show_the_same_pixels_and_say_nothing(tmp_path):
         (["task="], ["no task; nearest is"]),
         (["task=hard", "method.smooth=echo"], ["method.smooth=echo: smooth is not in task=hard"]),
         (["groups=0"], ["groups=0: a whole number of 1 or more"]),
-        (["sed=0"], ["sed=0: not understood; nearest is seed="]),
-        (["store=nowhere"], ["store=nowhere: no run store"]),
-        (["groups=1", "key={out}/k.json"], ["lies in the folder that raters get", "out.key.json"]),
+        (["sed=0"], ["sed=0: not understood; nearest is "]),
+        (["--store", "nowhere"], ["--store nowhere: no run store"]),
+        (["groups=1", "--key", "{out}/k.json"], ["lies in the folder that raters get", "out.key.json"]),
     ],
 )
 def test_build_refuses_before_any_work(store, tmp_path, capsys, words, parts):
     out = tmp_path / "out"
-    assert study.main(["build", f"store={store}", *(word.format(out=out) for word in words), "--output", str(out)]) == 2
+    assert cli.main(["study", "build", "--store", str(store), *(word.format(out=out) for word in words), "--output", str(out)]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and all(part in told for part in parts), told
     assert not list(tmp_path.iterdir())
@@ -161,39 +160,39 @@ def test_build_refuses_before_any_work(store, tmp_path, capsys, words, parts):
 def test_a_key_is_never_written_over(store, tmp_path, capsys):
     key = tmp_path / "out.key.json"
     key.write_text("precious", encoding="utf-8")
-    assert study.main(["build", f"store={store}", "groups=1", "--output", str(tmp_path / "out")]) == 2
+    assert cli.main(["study", "build", "--store", str(store), "groups=1", "--output", str(tmp_path / "out")]) == 2
     assert "cannot be read without it" in capsys.readouterr().err and key.read_text(encoding="utf-8") == "precious"
     assert [path.name for path in tmp_path.iterdir()] == ["out.key.json"]
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "x").touch()
-    assert study.main(["build", f"store={store}", "groups=1", "--output", str(tmp_path / "there")]) == 2
+    assert cli.main(["study", "build", "--store", str(store), "groups=1", "--output", str(tmp_path / "there")]) == 2
     assert "there is something already" in capsys.readouterr().err
 
 
 def test_videos_of_other_form_or_lost_texts_are_refused(tmp_path, capsys):
     made = studies.store(tmp_path, 2, methods={"hard": ("echo", "longlive")})
-    words = ["build", f"store={made}", "task=hard", "--output", str(tmp_path / "out")]
+    words = ["build", "--store", str(made), "task=hard", "--output", str(tmp_path / "out")]
     (run,) = made.glob("runs/tiny/hard/echo/*/*")
     studies.film(run / "units" / "hard-001.mp4", 9, size=96)
-    assert study.main([*words, "groups=1"]) == 0
+    assert cli.main(["study", *words, "groups=1"]) == 0
     assert drawn(json.loads((tmp_path / "out.key.json").read_text(encoding="utf-8")))["hard"] == ["hard-000"]
     words[-1] = str(tmp_path / "out2")
-    assert study.main([*words, "groups=2"]) == 2
+    assert cli.main(["study", *words, "groups=2"]) == 2
     assert "hard-001 is h264 96x96, 24 frames" in capsys.readouterr().err
     (tmp_path / "prompts" / "hard.jsonl").unlink()
-    assert study.main([*words, "groups=1"]) == 2
+    assert cli.main(["study", *words, "groups=1"]) == 2
     assert "raters must see the text of hard-000, but its prompt set" in capsys.readouterr().err
     (run / "units" / "hard-000.mp4").unlink()
-    assert study.main([*words, "groups=1"]) == 2
+    assert cli.main(["study", *words, "groups=1"]) == 2
     assert "hard-000.mp4: the store's record names this video and it is not there" in capsys.readouterr().err
 
 
 def test_a_prompt_is_shown_once_whatever_the_seeds(tmp_path, capsys):
     for seed in (0, 1):
         made = studies.store(tmp_path, 3, methods={"hard": ("echo", "longlive")}, seed=seed)
-    words = ["build", f"store={made}", "task=hard", "seed=0,1", "--output", str(tmp_path / "out")]
-    assert study.main([*words, "groups=4"]) == 2 and "3 prompts have videos of all of" in capsys.readouterr().err
-    assert study.main([*words, "groups=3"]) == 0
+    words = ["build", "--store", str(made), "task=hard", "seed=0,1", "--output", str(tmp_path / "out")]
+    assert cli.main(["study", *words, "groups=4"]) == 2 and "3 prompts have videos of all of" in capsys.readouterr().err
+    assert cli.main(["study", *words, "groups=3"]) == 0
     key = json.loads((tmp_path / "out.key.json").read_text(encoding="utf-8"))
     assert sorted(drawn(key)["hard"]) == studies.prompts_of("hard", 3)
     assert {group["seed"] for group in key["groups"].values()} == {0, 1}
@@ -203,7 +202,7 @@ def test_the_very_same_video_of_two_methods_is_told(tmp_path, capsys):
     made = studies.store(tmp_path, 1, methods={"hard": ("echo", "longlive")})
     (one,), (other,) = made.glob("runs/tiny/hard/echo/*/*/units/*.mp4"), made.glob("runs/tiny_long/hard/longlive/*/*/units/*.mp4")
     one.write_bytes(other.read_bytes())
-    assert study.main(["build", f"store={made}", "task=hard", "groups=1", "--output", str(tmp_path / "out")]) == 0
+    assert cli.main(["study", "build", "--store", str(made), "task=hard", "groups=1", "--output", str(tmp_path / "out")]) == 0
     assert "hard: tiny/echo and tiny_long/longlive show the very same video in 1 group:" in capsys.readouterr().out
 
 
@@ -245,7 +244,7 @@ def put(path: Path, content: dict) -> None:
 
 
 def collected(sent: Path, *words: str) -> int:
-    return study.main(["collect", str(sent), *words, "--output", str(sent.parent / "ratings.csv")])
+    return cli.main(["study", "collect", str(sent), *words, "--output", str(sent.parent / "ratings.csv")])
 
 
 def test_answers_fill_both_tables(page, sent, tmp_path, capsys):
@@ -253,11 +252,11 @@ def test_answers_fill_both_tables(page, sent, tmp_path, capsys):
     _, key = page
     assert collected(sent) == 0
     told = capsys.readouterr().out
-    assert "4 raters counted, 0 files left out, 528 ratings" in told and "python -m eval.tables.command table5 ratings=" in told
+    assert "4 raters counted, 0 files left out, 528 ratings" in told and "echo-harness tables table5 ratings=" in told
     ratings = tmp_path / "ratings.csv"
     assert len(opinions.read(ratings)) == 528
     for table in opinions.TABLES:
-        assert tables.main([table, f"ratings={ratings}", f"store={tmp_path}"]) == 0
+        assert cli.main(["tables", table, f"ratings={ratings}", "--store", str(tmp_path)]) == 0
         rows = list(csv.DictReader((tmp_path / "tables" / f"{table}.csv").open(encoding="utf-8")))
         own = [g for g in key["groups"].values() if g["task"] in opinions.TASKS[table]]
         for row in rows:
@@ -357,18 +356,18 @@ def test_the_fullest_file_of_a_rater_counts(page, sent, capsys):
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["collect"], "collect: which folder"),
+        (["collect"], "FOLDER: it is missing"),
         (["collect", "{sent}", "kee=all"], "kee=all: not understood; nearest is keep="),
         (["collect", "{sent}", "keep=straigt"], "keep=straigt: nearest is straight"),
         (["collect", "{sent}", "keep=copy"], "keep=copy: what breaks it cannot be counted (the same file again)"),
         (["collect", "{sent}", "key=x"], "key=x: No such file"),
         (["collect", "{sent}", "key={sent}/0.json"], "no key of a study"),
         (["collect", "{sent}/nothing", "key={sent}/../own.key.json"], "no answers; put the *.json files"),
-        (["colect"], "colect: build or collect; nearest is python -m eval.study.command collect"),
+        (["colect"], "colect: no such command; nearest is collect of build, collect"),
     ],
 )
 def test_collect_refuses_in_one_line(sent, capsys, words, part):
-    assert study.main([word.format(sent=sent) for word in words]) == 2
+    assert cli.main(["study", *(word.format(sent=sent) for word in words)]) == 2
     told = capsys.readouterr().err
     assert part in told and told.count("\n") == 1
 

@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 from echo.files import ROOT
 from eval import metrics
 from eval.metrics import Column
-from eval.tables import command as tables
 from eval.tables.latex import document
+from jobs import cli
 from tests.helpers import raters
 from tests.helpers.stores import put, write
 
@@ -62,7 +62,7 @@ def whole(tmp_path_factory):
     """A store of all experiments with its tables made, published numbers beside and simulated raters included."""
     store = tmp_path_factory.mktemp("whole")
     fill(store, EXPERIMENTS, lost=("infinity_rope",))
-    assert tables.main([f"store={store}", "compare=published"]) == 0
+    assert cli.main(["tables", "--store", str(store), "compare=published"]) == 0
     for name in ("table4", "table5"):
         raters.write(name, store)
     return store / "tables"
@@ -155,7 +155,7 @@ NAMES = (*VBENCH, "subject_consistency.pair_mean", "subject_consistency.pair_joi
 def test_definitions_are_never_mixed(tmp_path, capsys):
     """Table 1 shows VBench-Long, Table 2 the plain formulas and pairs; headers, rule and data behind say so; `rule=` asks for others."""
     fill(tmp_path, ["table1", "table2"], names=NAMES)
-    assert tables.main([f"store={tmp_path}"]) == 0
+    assert cli.main(["tables", "--store", str(tmp_path)]) == 0
     behind = {name: json.loads((tmp_path / "tables" / f"{name}.meta.json").read_text(encoding="utf-8")) for name in ("table1", "table2")}
     shown = {block["task"]: {column["metric"] for column in block["columns"]} for table in behind.values() for block in table["blocks"]}
     assert {"subject_consistency.vbench_long", "motion_smoothness.vbench_long", "text_alignment.clip_b32"} <= shown["long60"]
@@ -165,10 +165,10 @@ def test_definitions_are_never_mixed(tmp_path, capsys):
     assert "subject consistency (vbench long)" in long and "clips of 2 s" in long and "CLIP ViT-B/32" in long
     assert "motion smoothness (vbench)" in interactive and "recall: " in interactive and "mean cosine across it" in interactive
     assert "subject consistency |" in interactive, "blocks differ in it: the rule tells each, the header none"
-    assert tables.main(["table2", f"store={tmp_path}", "rule=pair_joined,viclip"]) == 0
+    assert cli.main(["tables", "table2", "--store", str(tmp_path), "rule=pair_joined,viclip"]) == 0
     told = capsys.readouterr().out
     assert "joined end to end" in told and "cosine of ViCLIP" in told and "table1" not in told.split("table: ")[-1]
-    assert tables.main([f"store={tmp_path}", "rule=pair_jointed"]) == 1
+    assert cli.main(["tables", "--store", str(tmp_path), "rule=pair_jointed"]) == 2
     assert "nearest is pair_joined of" in capsys.readouterr().err
 
 
@@ -186,21 +186,21 @@ def test_rule_of_each_task_is_the_protocol():
     [
         (["tabel3"], "tabel3: store"),
         (["tabel3"], "nearest is table3"),
-        (["table3", "compare=publisht"], "nearest is compare=published"),
+        (["table3", "compare=publisht"], "compare=publisht: nearest is published"),
         (["table3", "task=hard"], "task=hard"),
-        (["table3", "stor=x"], "nearest is store="),
+        (["table3", "stor=x"], "nearest is --store"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, capsys, words, part):
     fill(tmp_path, ["table3"])
-    assert tables.main([f"store={tmp_path}", *words]) == 1
+    assert cli.main(["tables", "--store", str(tmp_path), *words]) == 2
     told = capsys.readouterr()
     assert part in told.err and told.err.count("\n") == 1 and not (tmp_path / "tables").exists()
 
 
 def test_making_tables_needs_no_torch(tmp_path):
     fill(tmp_path, ["table3"])
-    code = f"import sys; from eval.tables import command; command.main(['table3', 'store={tmp_path}']); sys.exit('torch' in sys.modules)"
+    code = f"import sys; from jobs import cli; cli.main(['tables', 'table3', '--store', '{tmp_path}']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False).returncode == 0
 
 
@@ -213,6 +213,6 @@ def test_networks_of_a_scorer_are_told(tmp_path):
         for run in content["runs"]:
             run["scorer"]["key"] = {"scores": {"eval.weights": {"firsts": "dinov2_dreamsim", "networks": networks}}}
         write(path, content)
-    assert tables.main([f"store={tmp_path}"]) == 0
+    assert cli.main(["tables", "--store", str(tmp_path)]) == 0
     text = (tmp_path / "tables" / "table1.md").read_text(encoding="utf-8").splitlines()[0]
     assert "RANDOM WEIGHTS" in text and "clips compared by dinov2 and dreamsim" in text and re.search(r"networks [0-9a-f]{8}", text)

@@ -8,7 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from eval.tables import command, opinions
+from eval.tables import opinions
+from jobs import cli
 from tests.helpers import raters
 from tests.helpers.stores import put
 
@@ -33,7 +34,7 @@ def ratings(tmp_path):
 
 
 def test_table_of_ratings(ratings, tmp_path, capsys):
-    assert command.main(["table4", f"ratings={ratings}", f"store={tmp_path}", "compare=published"]) == 0
+    assert cli.main(["tables", "table4", f"ratings={ratings}", "--store", str(tmp_path), "compare=published"]) == 0
     told = capsys.readouterr().out
     for part in ("4 raters", "3 prompts with 1 seed each", "clustered by rater and by video", "1 (worst) to 5 (best)", "alpha"):
         assert part in told, part
@@ -69,7 +70,7 @@ def test_table_of_ratings(ratings, tmp_path, capsys):
 def test_wrong_files_are_refused_in_one_line(ratings, tmp_path, capsys, change, part):
     content = change(ratings.read_text(encoding="utf-8"))
     ratings.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert command.main(["table4", f"ratings={ratings}", f"store={tmp_path}"]) == 1
+    assert cli.main(["tables", "table4", f"ratings={ratings}", "--store", str(tmp_path)]) == 2
     told = capsys.readouterr().err
     assert part in told and told.count("\n") == 1 and not (tmp_path / "tables").exists()
 
@@ -77,7 +78,7 @@ def test_wrong_files_are_refused_in_one_line(ratings, tmp_path, capsys, change, 
 def test_ratings_must_be_given(tmp_path, capsys):
     cases = ((["table5"], "give ratings=FILE.csv"), (["ratings=x.csv"], "nearest is table4"), (["table4", "ratings=x"], "No such"))
     for words, part in cases:
-        assert command.main([*words, f"store={tmp_path}"]) == 1
+        assert cli.main(["tables", *words, "--store", str(tmp_path)]) == 2
         assert part in capsys.readouterr().err
 
 

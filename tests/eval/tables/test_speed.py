@@ -9,7 +9,8 @@ import json
 import pytest
 
 from data.published import numbers, speeds
-from eval.tables import command, speed
+from eval.tables import speed
+from jobs import cli
 
 MS = {"median": 500.0, "p95": 510.0, "list": [500.0, 490.0, 510.0]}
 
@@ -117,7 +118,7 @@ def test_our_names_of_published_speeds_exist():
 def test_command_writes_three_forms(tmp_path, capsys):
     file = tmp_path / "bench.json"
     file.write_text(json.dumps(bench()))
-    assert command.main(["speed", f"bench={file}", f"out={tmp_path / 'tables'}"]) == 0
+    assert cli.main(["tables", "speed", f"bench={file}", "--output", str(tmp_path / "tables")]) == 0
     said = capsys.readouterr().out
     assert "15.71 (H100)" in said and {path.name for path in (tmp_path / "tables").iterdir()} == {"speed.md", "speed.csv", "speed.tex"}
 
@@ -131,14 +132,14 @@ def test_the_newest_measurement_counts(tmp_path):
         (folder / f"{name}.json").write_text(json.dumps(bench(what=what), indent=1))
         os.utime(folder / f"{name}.json", (1000 - age, 1000 - age))
     assert speed.newest(folder).name == "new.json"
-    with pytest.raises(ValueError, match="no speed measurement; python -m jobs.bench.command"):
+    with pytest.raises(ValueError, match="no speed measurement; echo-harness bench"):
         speed.newest(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no such file; python -m jobs.bench.command"),
+        (None, "no such file; echo-harness bench"),
         ("{", "not JSON"),
         ('{"what": "parity"}', "not a speed measurement"),
         ("[]", "not a speed"),
@@ -148,11 +149,11 @@ def test_other_files_are_refused(tmp_path, capsys, content, message):
     file = tmp_path / "x.json"
     if content is not None:
         file.write_text(content)
-    assert command.main(["speed", f"bench={file}"]) == 1
+    assert cli.main(["tables", "speed", f"bench={file}"]) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
 
 
 def test_words_that_are_not_understood_are_refused(capsys):
-    assert command.main(["speed", "bnech=x"]) == 1
+    assert cli.main(["tables", "speed", "bnech=x"]) == 2
     assert "bnech=x: not understood; nearest is bench=" in capsys.readouterr().err

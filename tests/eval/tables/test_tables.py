@@ -7,7 +7,6 @@ import dataclasses
 import json
 import shutil
 import subprocess
-import sys
 
 import pytest
 
@@ -22,9 +21,11 @@ from eval.tables.build import grid_of
 from eval.tables.grid import TableCell, TableRow
 from eval.tables.latex import as_latex, document, escape
 from eval.tables.text import as_markdown, as_text
+from jobs import cli
 from jobs.spec.config import BackboneConfig, EvalConfig, MethodConfig, NoiseConfig, RunConfig, TaskConfig, VideoConfig
 from jobs.spec.plan import Job
 from jobs.store.folder import Attempt, RunFolder, new_attempt, write_sweep
+from tests.helpers.command import ECHO_HARNESS
 
 PROMPTS = tuple(Prompt(f"p{i}", ("a red ball",), (60.0,), ("",)) for i in range(3))
 
@@ -167,7 +168,12 @@ def test_command_makes_the_same_bytes_from_the_store_alone(write, tmp_path):
     shutil.copytree(write.store, moved)
     shutil.rmtree(moved / "tables")
     done = subprocess.run(
-        [sys.executable, "-m", "eval.tables.command", f"store={moved}"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300
+        [*ECHO_HARNESS, "tables", "--store", str(moved)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
     )
     assert len(list((write.store / "tables").iterdir())) == len(list((moved / "tables").iterdir())) == 8
     for path in (write.store / "tables").iterdir():
@@ -197,13 +203,13 @@ def test_last_command_of_a_name_counts(write):
 
 def test_tables_of_one_experiment_or_task(write, capsys):
     write_sweep(write.store, [write("echo").job], "table2"), write_sweep(write.store, [write("echo", task="hard").job], None)
-    assert command.main([f"store={write.store}", "experiment=table2"]) == 0
+    assert cli.main(["tables", "--store", str(write.store), "experiment=table2"]) == 0
     assert {path.stem for path in (write.store / "tables").iterdir()} == {f"table2{end}" for end in ("", ".meta")}
-    assert command.main([f"store={write.store}", "task=hard"]) == 0
+    assert cli.main(["tables", "--store", str(write.store), "task=hard"]) == 0
     assert {path.name.split(".")[0] for path in (write.store / "tables").iterdir()} == {"table2", "hard"}
     wrong = {"task=hart": "nearest is hard", "task=hard experiment=table2": "no scores of task=hard", "experiment=table3": "is table2"}
     for words, part in wrong.items():
-        assert command.main([f"store={write.store}", *words.split()]) == 1
+        assert cli.main(["tables", "--store", str(write.store), *words.split()]) == 2
         told = capsys.readouterr().err
         assert part in told and len(told.splitlines()) == 1
 
@@ -232,8 +238,8 @@ def test_edited_prompts_are_never_mixed(write):
 
 
 def test_wrong_store_is_refused(tmp_path):
-    assert command.main([f"store={tmp_path / 'none'}"]) == 1
-    assert command.main(["stor=x"]) == 1
+    assert cli.main(["tables", "--store", str(tmp_path / "none")]) == 2
+    assert cli.main(["tables", "stor=x"]) == 2
 
 
 def grids(write):
@@ -304,7 +310,7 @@ def sweep(write, *rows, task="recall", **more):
     """Runs of one command, as (method, shift) or (method, shift, backbone), and its table made."""
     jobs = [write(row[0], shift=row[1], task=task, backbone=(*row, "tiny")[2], **more).job for row in rows]
     (name,) = write_sweep(write.store, jobs, "table2")
-    command.main([f"store={write.store}", "experiment=table2", f"task={task}"])
+    cli.main(["tables", "--store", str(write.store), "experiment=table2", f"task={task}"])
     (path,) = (write.store / "tables").glob(f"table2{'-*' if len(list((write.store / 'sweeps').iterdir())) > 1 else ''}.md")
     return read(write.store, path.stem), path.read_text(encoding="utf-8")
 

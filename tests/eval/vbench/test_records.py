@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from echo.files import ROOT
-from eval.arguments import answer
 from eval.vbench import video
-from eval.vbench.folder import command
 from eval.vbench.records import Record, RecordKey, RecordStore
 from eval.vbench.scorer import VideoScorer
 from eval.vbench.video import chunks, inspect
+from jobs import cli
+from tests.helpers.command import carried_out
 from tests.helpers.constructed import SAID, SPANS, SUBJECT, TEXTS, StandIn, StandIns, film, scorer, write
 
 
@@ -30,6 +30,10 @@ def path(tmp_path_factory):
     shown[:, SAID] = np.arange(200) // 100 + 1
     shown[:, SUBJECT] = np.arange(200) // 23
     return write(tmp_path_factory.mktemp("video") / "clip.mp4", film(shown))
+
+
+def command(words):
+    return carried_out("score", "eval.vbench.folder:score", words)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -174,7 +178,7 @@ def test_bad_videos_are_refused_by_name_before_any_work(tmp_path):
         assert f"{name}.mp4" in str(refusal.value) and "\n" not in str(refusal.value)
     assert inspect(paths["small"]).height == 96 and inspect(paths["good"], least_side=128).frames == 40
     with pytest.raises(ValueError, match="5 of 6 videos cannot be scored") as refusal:
-        command([str(tmp_path), "weights=random", "device=cpu", f"records={tmp_path / 'records'}", f"output={tmp_path / 'out'}"])
+        command([str(tmp_path), "weights=random", "device=cpu", "--records", str(tmp_path / "records"), "--output", str(tmp_path / "out")])
     assert "cut.mp4" in str(refusal.value) and not (tmp_path / "records").exists() and not (tmp_path / "out").exists()
 
 
@@ -205,9 +209,9 @@ def test_a_file_cut_off_after_its_index_is_refused(tmp_path):
         (["task=smoth"], "nearest: smooth"),
         (["dimensions=subject"], "nearest is subject_consistency"),
         (["text=clip_l15"], "nearest is clip_l14"),
-        (["backend=vbench"], "nearest is native"),
+        (["backend=vbench"], "backend=vbench: nearest is vbench_package of native"),
         (["shard=3/2"], "1 <= i <= n"),
-        (["clip_dtype=half"], "one of fp32, fp16"),
+        (["clip_dtype=half"], "nearest is fp32 of fp32, fp16"),
         (["shards=1/2"], "nearest is shard="),
         (["weights=random", "clip_features=dinov2_dreamsim"], "nearest with weights=random is dino_clip"),
         (["weights=nowhere"], "weights=nowhere: dino_vitbase16_pretrain.pth (dino)"),
@@ -222,7 +226,8 @@ def test_command_lines_are_refused_in_one_line(path, tmp_path, words, part):
                 "clip_features=dino_clip",
                 "dimensions=subject_consistency,temporal_flickering",
                 *words,
-                f"output={tmp_path}",
+                "--output",
+                str(tmp_path),
             ]
         )
     assert part in str(refusal.value) and "\n" not in str(refusal.value)
@@ -254,7 +259,16 @@ def test_a_folder_by_the_command_sharded_and_whole(tmp_path, monkeypatch):
 
     monkeypatch.setattr("eval.vbench.folder.source_of", source)
     monkeypatch.setattr("eval.vbench.networks.packages.check", lambda modules: None)
-    words = [str(folder), str(prompts), "task=smooth", "device=cpu", f"records={tmp_path / 'records'}", f"output={tmp_path / 'out'}"]
+    words = [
+        str(folder),
+        str(prompts),
+        "task=smooth",
+        "device=cpu",
+        "--records",
+        str(tmp_path / "records"),
+        "--output",
+        str(tmp_path / "out"),
+    ]
     for shard in ("1/2", "2/2"):
         command([*words, f"shard={shard}"])
     lines = command(words)
@@ -279,7 +293,7 @@ def told_by(monkeypatch, tmp_path, folder, prompts):
     monkeypatch.setattr("eval.vbench.folder.source_of", lambda word: StandIns())
     monkeypatch.setattr("eval.vbench.networks.packages.check", lambda modules: None)
     words = [str(folder), str(prompts), "task=smooth", "device=cpu", "dimensions=temporal_flickering,text_alignment"]
-    return [*words, f"records={tmp_path / 'records'}", f"output={tmp_path / 'out'}"]
+    return [*words, "--records", str(tmp_path / "records"), "--output", str(tmp_path / "out")]
 
 
 def test_scenes_are_cut_where_a_run_has_put_them(tmp_path, monkeypatch):
@@ -322,7 +336,7 @@ def test_one_failure_stops_no_other(tmp_path, monkeypatch, capsys):
         return plain(self, facts, *rest)
 
     monkeypatch.setattr(VideoScorer, "score", score)
-    assert answer(command, words) == 1
+    assert cli.main(["score", *words]) == 1
     told = capsys.readouterr()
     failure, count = told.err.splitlines()[-2:]
     assert failure.endswith("p-0.mp4: RuntimeError: the card is full") and "1 of 3 videos failed" in count
@@ -330,7 +344,7 @@ def test_one_failure_stops_no_other(tmp_path, monkeypatch, capsys):
     assert sorted(summary["videos"]) == ["p-0-1.mp4", "p-1-0.mp4"] and list(summary["failed"]) == ["p-0.mp4"]
     assert "2 videos, task=smooth" in told.out and summary["metrics"]["temporal_flickering.vbench"]["videos"] == 2
     monkeypatch.setattr(VideoScorer, "score", plain)
-    assert answer(command, words) == 0 and "3 videos, task=smooth" in capsys.readouterr().out
+    assert cli.main(["score", *words]) == 0 and "3 videos, task=smooth" in capsys.readouterr().out
 
 
 def test_records_and_rules_do_without_torch():

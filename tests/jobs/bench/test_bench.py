@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import types
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from echo.backbone import sizes
 from echo.cache.plan import Step
 from echo.rollout import Rollout
 from echo.scene import SceneStart
+from jobs import cli
 from jobs.bench import command, flops, measure
 from jobs.bench.measure import LEAST_BLOCKS, Budget, summary
 from jobs.bench.overhead import steady_from
@@ -29,15 +31,15 @@ TOO_MANY = 150
 """Blocks that no machine makes in a second."""
 
 
-def values(**changes: str) -> dict[str, str]:
+def values(**changes: Any) -> dict[str, str]:
     """Settings of a command line on the processor."""
-    return command.given(["device=cpu", "geometry=tiny", *(f"{key}={value}" for key, value in changes.items())])[1]
+    return command.given("speed", command.Ways(device="cpu", geometry="tiny", **changes))
 
 
 @pytest.fixture(scope="module")
 def measured():
     lines: list[str] = []
-    return command.speed(values(blocks=str(TOO_MANY), seconds="1", decoder="taehv"), ["echo", "longlive"], lines.append), lines
+    return command.speed(values(blocks=TOO_MANY, seconds=1, decoder="taehv"), ["echo", "longlive"], lines.append), lines
 
 
 def test_every_pass_and_block_is_listed(measured):
@@ -138,7 +140,7 @@ def test_a_method_that_fails_does_not_cost_the_others(monkeypatch):
     measured_row |= {"overhead": {"percent": 0.0}, "memory": {"measured_bytes": 1, "computed_bytes": 1}}
     monkeypatch.setattr(command, "measure", fail)
     lines: list[str] = []
-    result = command.speed(values(blocks="3", seconds="1", decoder="taehv"), ["echo", "memrope"], lines.append)
+    result = command.speed(values(blocks=3, seconds=1, decoder="taehv"), ["echo", "memrope"], lines.append)
     assert result["failed"] == {"echo": "CUDA out of memory."} and [row["method"] for row in result["methods"]] == ["memrope"]
     assert lines[0] == "echo: not measured: CUDA out of memory."
 
@@ -247,7 +249,7 @@ def test_a_graphics_cards_clock_is_read_after_its_event(monkeypatch):
 
 
 def test_parity_of_types():
-    given = values(blocks="3", compile="none")
+    given = values(blocks=3, compile="none")
     from dataclasses import replace
 
     from echo.backbone.real import RealBackbone
@@ -285,7 +287,7 @@ def test_one_block():
     ],
 )
 def test_mistakes_get_one_line(words, message, capsys):
-    assert command.main(words) == 1
+    assert cli.main(["bench", *words]) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
 
@@ -293,8 +295,8 @@ def test_mistakes_get_one_line(words, message, capsys):
 def test_the_file_is_named_after_what_was_measured(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     head = {"what": "speed", "backbone": "self_forcing", "geometry": "tiny", "device_name": "AMD EPYC 7B13"}
-    assert command.write(head, "").as_posix() == "results/bench/speed-self-forcing-tiny-amd-epyc-7b13.json"
-    assert json.loads(command.write(head, str(tmp_path / "a" / "b.json")).read_text()) == head
+    assert command.write(head, None).as_posix() == "results/bench/speed-self-forcing-tiny-amd-epyc-7b13.json"
+    assert json.loads(command.write(head, tmp_path / "a" / "b.json").read_text()) == head
 
 
 @pytest.mark.parametrize(

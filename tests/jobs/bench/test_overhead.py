@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from jobs import cli
 from jobs.bench import overhead, stopwatch
 
 
@@ -42,7 +43,7 @@ def test_overhead_measures_policies_against_self_forcing(
     with Work() if clock == "work" else nullcontext() as work:
         if work is not None:
             monkeypatch.setattr(stopwatch, "time", SimpleNamespace(process_time=lambda: work.done / 1e9, perf_counter=None))
-        overhead.main(["--methods", "echo", "longlive", "--blocks", "4"])
+        cli.main(["bench", "overhead", "method=echo,longlive", "blocks=4"])
     overhead.reference.cache_clear()
     echo, longlive, machine = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert echo["window_frames"] == 21 and longlive["window_frames"] == 12

@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from echo.scene import Prompt
+from jobs import cli
 from jobs.live import command as live
 from jobs.live.session import record
 from tests.helpers.live import A
@@ -18,7 +19,7 @@ def test_what_a_session_needs_is_added_and_told():
     usual = live.order([])
     assert official.words == ("method=echo_official", "method.routing.causal=true") and official.notes == ("method.routing.causal=true",)
     assert (usual.words, usual.threshold, usual.host, usual.notes) == ((), live.THRESHOLD, "127.0.0.1", ())
-    assert "no loopback" in live.order(["host=0.0.0.0"]).notes[0]
+    assert "no loopback" in live.order([], host="0.0.0.0").notes[0]
     random = live.order(["backbone=self_forcing", "weights=random", "geometry=tiny"])
     assert random.threshold is None and random.job.config.backbone.parts is not None
 
@@ -35,9 +36,9 @@ def test_what_a_session_needs_is_added_and_told():
         ("prompts=3", "it makes one video"),
         ("seed=0,1", "asks for 2 runs; a live session is one"),
         ("sede=1", "unknown key sede: nearest is seed"),
-        ("hots=0.0.0.0", "unknown key hots: nearest is host"),
+        ("host=0.0.0.0", "host=0.0.0.0: it says where it goes or how it is shown, which is a flag; nearest is --host 0.0.0.0"),
         ("hello", "hello: not understood"),
-        ("port=http", "port=http: a whole number"),
+        ("thresold=2", "unknown key thresold: nearest is threshold"),
         ("threshold=2", "threshold=2: likeness of two texts, 0 to 1"),
         ("id=a/b", "id=a/b: names files"),
         ("script=none.jsonl", "script=none.jsonl: No such file"),
@@ -45,7 +46,7 @@ def test_what_a_session_needs_is_added_and_told():
     ],
 )
 def test_bad_words_are_one_line(word, line, capsys):
-    assert live.main([word]) == 2
+    assert cli.main(["live", word]) == 2
     told = capsys.readouterr().err
     assert line in told and told.count("\n") == 1, told
 
@@ -54,16 +55,16 @@ def test_a_port_that_is_taken_is_refused_before_the_model_is_loaded():
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        with pytest.raises(ValueError, match="Address already in use; nearest is to leave port out"):
-            live.order([f"port={other.getsockname()[1]}"])
+        with pytest.raises(ValueError, match="Address already in use; nearest is to leave --port out"):
+            live.order([], port=other.getsockname()[1])
 
 
 def test_a_script_is_taken_by_its_id(tmp_path):
     path = tmp_path / "set.jsonl"
     prompts = [Prompt(name, (A,), (3.0,), ("",)) for name in ("one", "two")]
     path.write_text("".join(json.dumps(record(prompt)) + "\n" for prompt in prompts), encoding="utf-8")
-    chosen = live.order([f"script={path}", "id=two"])
+    chosen = live.order([], id="two", script=path)
     assert chosen.first == prompts[1] and chosen.name == "two"
-    for given, line in (([f"script={path}"], "holds 2 prompts; id= says which"), ([f"script={path}", "id=tow"], "nearest is id=two")):
+    for given, line in (("", "holds 2 prompts; id= says which"), ("tow", "nearest is id=two")):
         with pytest.raises(ValueError, match=line):
-            live.order(given)
+            live.order([], id=given, script=path)

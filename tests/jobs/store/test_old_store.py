@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from echo.files import ROOT, digest
+from echo.refusals import Unfinished
 from eval.store import frame
 from eval.store.runs import runs, sweeps
 from eval.tables import command
@@ -87,8 +88,10 @@ def test_asking_again_writes_nothing(store: Path, tmp_path: Path) -> None:
 
 
 def test_status_says_what_became_of_it(store: Path) -> None:
-    told, complete = status.command([f"store={store}", "--failed"])
-    assert not complete and any(line.startswith("24 of 25 videos done, 0 running, 1 failed, 0 missing") for line in told)
+    told = list[str]()
+    with pytest.raises(Unfinished):
+        told.extend(status.status(store=store, failed=True))
+    assert any(line.startswith("24 of 25 videos done, 0 running, 1 failed, 0 missing") for line in told)
     assert any("recall-000 failed (1 tries)" in line for line in told) and any("Error" in line for line in told)
 
 

@@ -8,9 +8,9 @@ import sys
 import msgspec
 import pytest
 
-from eval.figures import sheets
 from eval.store.records import VERSION, Provenance, UnknownVersion
 from eval.store.runs import Run
+from jobs import cli
 from jobs.launch import sweep
 from jobs.spec.plan import prepare
 from jobs.store.folder import Attempt, RunFolder, new_attempt
@@ -66,7 +66,7 @@ def test_other_files_of_a_newer_version_are_refused_too(folder, capsys):
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"v": 9}), encoding="utf-8")
     with pytest.raises(UnknownVersion, match=r"run\.json: schema version 9"):
         _ = Run(folder.reader.store, folder.reader.place).spec
-    assert sheets.main([f"store={folder.job.config.store}", "task=hard"]) == 2
+    assert cli.main(["figures", "sheet", "--store", str(folder.job.config.store), "task=hard"]) == 2
     told = capsys.readouterr()
     assert "schema version 9" in told.err and told.err.count("\n") == 1 and not told.out
 

@@ -102,7 +102,7 @@ def test_killed_and_resumed_learns_what_uninterrupted_does(backbone: Backbone, t
     assert not torch.equal(first.average[0], whole.average[0])
     with pytest.raises(ValueError, match=r"seed 0 \(now 1\)"):
         SelfRollout(dataclasses.replace(SMALL, seed=1), backbone, tmp_path / "killed").resume()
-    with pytest.raises(ValueError, match="--processes 2: noise is keyed by process"):
+    with pytest.raises(ValueError, match="processes=2: noise is keyed by process"):
         SelfRollout(SMALL, backbone, tmp_path / "killed", share=(0, 2)).resume()
 
 

@@ -16,7 +16,8 @@ from jobs.spec.compose import sweep as composed
 from jobs.spec.plan import prepare
 from jobs.store.folder import Attempt, RunFolder, new_attempt
 from jobs.watch import forecast
-from jobs.watch.forecast import command_line, loads
+from jobs.watch.forecast import loads, plan
+from tests.helpers.command import ECHO_HARNESS
 from tests.helpers.toy import overrides
 
 
@@ -54,7 +55,7 @@ def test_an_experiment_is_what_its_file_says_and_the_command_line_overrides(tmp_
 
 def test_given_speed_by_hand(words, tmp_path):
     """12 videos x 8 blocks x 12 frames at 4 frames a second: 288 s of one core."""
-    lines = command_line([*words, "fps=4"])
+    lines = plan(words, fps=4)
     assert lines[0] == "echo on tiny: 2 runs, 6 of 6 videos missing, 0.04 processor-hours"
     assert "in all: 4 runs, 12 videos, 0 there, 12 to make (96 blocks)" in lines
     assert "processor-hours: 0.08 (fps=4 as given)" in lines
@@ -77,12 +78,12 @@ def test_jobs_are_as_long_as_asked(words):
     count, longest, _ = forecast.jobs_of(found, launcher)
     assert (count, longest) == (4, 240.0)
     assert forecast.jobs_of(found, launcher | {"units_per_job": 1})[0] == 11
-    lines = command_line([*words, "launcher.target_minutes=4", "launcher.max_parallel=2", "launcher.gpus=1", "hydra/launcher=slurm"])
+    lines = plan([*words, "launcher.target_minutes=4", "launcher.max_parallel=2", "launcher.gpus=1", "hydra/launcher=slurm"])
     assert "jobs with hydra/launcher=slurm: 4 (jobs of 4 minutes, by the speeds measured in this store), the longest 4 min" in lines
     assert "time with 2 jobs at a time: 8 min, waiting left out" in lines
-    assert "jobs of 30 minutes" in " ".join(command_line([*words, "launcher=cpu"]))
+    assert "jobs of 30 minutes" in " ".join(plan([*words, "launcher=cpu"]))
     for word in ("launcher.target_minutes=4", "hydra.launcher.target_minutes=4"):
-        assert "jobs of 4 minutes" in " ".join(command_line([*words, word, "launcher=cpu"]))
+        assert "jobs of 4 minutes" in " ".join(plan([*words, word, "launcher=cpu"]))
 
 
 def test_jobs_are_those_that_the_launcher_submits(words):
@@ -90,14 +91,14 @@ def test_jobs_are_those_that_the_launcher_submits(words):
     sweep = [*words[:-1], "seed=0,1,2,3,4,5,6"]
     rows = composed(sweep)
     named = [RunFolder(prepare(plain)) for plain in rows]
-    for fps in ([], ["fps=4"]):
+    for fps in (None, 4.0):
         measure = split.measure([folder.job for folder in named], None, 60.0)
         cuts = [(folder.job, *row) for folder in named for row in split.cut(folder, {}, folder.missing(), measure)]
         count = len(split.packed(cuts, measure.most))
-        line = next(line for line in command_line([*sweep, *fps]) if line.startswith("jobs"))
+        line = next(line for line in plan(sweep, fps) if line.startswith("jobs"))
         assert count == 3 and line.startswith(f"jobs with hydra/launcher=slurm: {count} (at most 16 a job: this store has no speed")
     assert line.endswith("the longest 6 min"), "15 videos of 24 s"
-    assert command_line([*sweep, "launcher.units_per_job=1"])[-1].startswith("jobs with hydra/launcher=slurm: 42 (at most 1 a job)")
+    assert plan([*sweep, "launcher.units_per_job=1"])[-1].startswith("jobs with hydra/launcher=slurm: 42 (at most 1 a job)")
 
 
 def test_combinations_come_in_the_order_of_hydra(words):
@@ -110,7 +111,7 @@ def test_whatever_hydra_takes_for_a_sweep_is_counted(words):
     names = sorted(name for name in choices("method") if name.startswith("echo_lambda_"))
     assert [(plain["method"]["name"], plain["seed"]) for plain in found] == [(name, seed) for name in names for seed in range(3)]
     with pytest.raises(ValueError, match="backbone=tinny: no such backbone"):
-        command_line(["method=glob(echo*)", "backbone=tinny"])
+        plan(["method=glob(echo*)", "backbone=tinny"])
 
 
 def test_what_is_rendered_says_nothing_of_what_is_generated(words, monkeypatch):
@@ -125,13 +126,13 @@ def test_what_is_rendered_says_nothing_of_what_is_generated(words, monkeypatch):
 
 
 def test_what_is_asked_for_twice_counts_once(words):
-    lines = command_line([word.replace("prompts=3", "prompts=2,3") for word in words])
+    lines = plan([word.replace("prompts=3", "prompts=2,3") for word in words])
     assert "in all: 4 runs, 12 videos, 0 there, 12 to make (96 blocks)" in lines
 
 
 def test_videos_that_lack_only_scores_are_not_made_again(words, monkeypatch):
     monkeypatch.setattr(forecast.score, "unscored", lambda folder, missing: {missing[0].id} if folder.job.config.seed else set())
-    lines = command_line([*words, "fps=4"])
+    lines = plan(words, fps=4)
     assert lines[0] == "echo on tiny: 2 runs, 5 of 6 videos missing, 0.033 processor-hours"
     assert "in all: 4 runs, 12 videos, 0 there, 2 made and not scored, 10 to make (80 blocks)" in lines
 
@@ -139,7 +140,7 @@ def test_videos_that_lack_only_scores_are_not_made_again(words, monkeypatch):
 def test_nothing_missing_takes_nothing(words):
     one = [*words[:-2], "method=echo", "seed=0"]
     finish(one, dur_s=1.0, count=3)
-    first, last = command_line([*one, "-m"])
+    first, last = plan([*one, "-m"])
     assert first == "echo on tiny: 1 run, 0 of 3 videos missing, nothing to make"
     assert last == "in all: 1 run, 3 videos, 3 there, 0 to make (0 blocks)"
 
@@ -149,11 +150,11 @@ REAL = ["backbone=self_forcing", "weights=random", "method=echo", "task=hard", "
 
 def test_a_card_has_hours_only_by_a_speed(tmp_path):
     """Nobody has measured a real backbone here, and no number is made up."""
-    lines = command_line([*REAL, f"store={tmp_path}"])
+    lines = plan([*REAL, f"store={tmp_path}"])
     assert "GPU-hours: unknown: give fps=N (pixel frames a second, scoring included) (no speed known)" in lines
     assert lines[-1].startswith("jobs with hydra/launcher=slurm: 1 (at most 16 a job") and "longest" not in lines[-1]
     assert any(line.startswith("disk: ") for line in lines)
-    lines = command_line([*REAL, f"store={tmp_path}", "fps=16"])  # four videos of 60 s at the speed of showing: 4 minutes
+    lines = plan([*REAL, f"store={tmp_path}"], fps=16)  # four videos of 60 s at the speed of showing: 4 minutes
     assert "GPU-hours: 0.067 (fps=16 as given)" in lines
     assert lines[-1].startswith("jobs with hydra/launcher=slurm: 1 (at most 16 a job") and lines[-1].endswith(", the longest 4 min")
 
@@ -162,7 +163,6 @@ def test_a_card_has_hours_only_by_a_speed(tmp_path):
     ("given", "part"),
     [
         (["table1"], "table1: not understood; settings are those of run.py"),
-        (["fps=0"], "fps=0: a number above 0 is expected"),
         (["launcher.units_per_job=1.5"], "launcher.units_per_job=1.5: a number above 0"),
         (["launcher.units_per_jb=3"], "launcher.units_per_jb=3: unknown; nearest is launcher.units_per_job"),
         (["launcher=gpus"], "launcher=gpus: no such launcher; nearest is gpu"),
@@ -174,13 +174,13 @@ def test_a_card_has_hours_only_by_a_speed(tmp_path):
 )
 def test_mistakes_are_one_line(given, part):
     with pytest.raises(ValueError) as told:
-        command_line(given)
+        plan(given)
     assert part in str(told.value) and "\n" not in str(told.value)
 
 
 def test_command_line_works_and_needs_no_torch(words):
-    code = "import sys; from jobs.watch.forecast import command_line; print(command_line(sys.argv[1:])); sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code, *words, "fps=4"], cwd=ROOT, capture_output=True, text=True)
+    code = "import sys; from jobs.watch.forecast import plan; print(plan(sys.argv[1:])); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "in all: 4 runs" in done.stdout, done.stderr
-    done = subprocess.run([sys.executable, "-m", "jobs.watch.forecast", "fps=x"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr == "fps=x: a number above 0 is expected, for example fps=20\n"
+    done = subprocess.run([*ECHO_HARNESS, "plan", "fps=0"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr == "fps=0: a number above 0 is expected, for example fps=20\n"

@@ -11,6 +11,7 @@ import pytest
 
 from echo.files import write_atomic
 from eval.store.records import Provenance, SweepEntry, SweepFile, encoded
+from jobs import cli
 from jobs.launch import sweep
 from jobs.spec.plan import prepare
 from jobs.store.claims import Claims
@@ -41,7 +42,7 @@ def run(plain, tmp_path):
 
 
 def told(run, capsys, *words, code):
-    assert status.main([f"store={run.store}", *words]) == code
+    assert cli.main(["status", "--store", str(run.store), *words]) == code
     return capsys.readouterr().out.splitlines()
 
 
@@ -127,7 +128,7 @@ def test_failures_end_with_what_was_said(run, capsys):
     dead = run(seed=1)
     (dead.path / "attempts").mkdir(parents=True)
     (dead.path / "attempts" / f"{new_attempt()}.log").write_text("loading\nOut of memory\n", encoding="utf-8")
-    assert told(run, capsys, code=1)[-1] == f"python -m jobs.watch.status --failed says why (store={run.store})"
+    assert told(run, capsys, code=1)[-1] == f"echo-harness status --failed says why (--store {run.store})"
     lines = told(run, capsys, "--failed", code=1)
     start = lines.index(f"echo hard seed=0: {folder.job.asked[1].id} failed (1 tries)")
     assert lines[start + 1 : start + 5] == ["      one", "      two", "      three", "    ValueError: no such thing"]
@@ -167,7 +168,7 @@ def test_an_experiment_is_known_while_its_command_is_at_work(plain, tmp_path, ca
 
     def make(jobs, _):
         RunFolder(jobs[0]).describe()
-        told.append(status.main([f"store={tmp_path / 'store'}", "experiment=table2"]))
+        told.append(cli.main(["status", "--store", str(tmp_path / "store"), "experiment=table2"]))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -197,8 +198,8 @@ def test_a_store_that_can_only_be_read_is_told_of(run, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["store=/nowhere"], "store=/nowhere: no run store"),
-        (["stor=x"], "stor=x: not understood; nearest is store="),
+        (["--store", "/nowhere"], "--store /nowhere: no run store"),
+        (["stor=x"], "stor=x: not understood; nearest is --store"),
         (["task=hrd"], "task=hrd: store {store} has no run of it; nearest is hard"),
         (["method=ech"], "method=ech: store {store} has no run of it; nearest is echo"),
         (["experiment=table2"], "experiment=table2: store {store} was never asked for it; it has none at all"),
@@ -206,6 +207,6 @@ def test_a_store_that_can_only_be_read_is_told_of(run, capsys, monkeypatch):
 )
 def test_mistakes_are_one_line(run, capsys, words, part):
     run()
-    assert status.main([f"store={run.store}", *words]) == 1
+    assert cli.main(["status", "--store", str(run.store), *words]) == 2
     said = capsys.readouterr()
     assert said.err.startswith(part.format(store=run.store)) and said.err.count("\n") == 1 and not said.out

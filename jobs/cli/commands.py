@@ -1,0 +1,126 @@
+"""The table of commands: a sentence and the function of each, whose module is imported when the command is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_install_completion_arguments
+
+from echo.refusals import nearest_of
+from jobs.cli.words import command
+
+USUAL = ""
+"""Key of the command that takes words which name no kind."""
+ABOUT = """Cache policies for long autoregressive video, measured: from a prompt set to a table with intervals.
+
+What is computed is KEY=VALUE, as in run.py; where it goes or how it is shown is a --flag. Each command has a --help of its own. The exit
+status is 0, 1 where something failed or is incomplete, 2 for a mistake, told in one line.
+
+\b
+    echo-harness run method=infinity_rope,echo task=recall prompts=2 seed=0 -m
+    echo-harness status
+    echo-harness tables recall
+"""
+Table = Mapping[str, "tuple[str, str] | tuple[str, Table]"]
+GROUPS: Table = {
+    "run": ("Run one experiment or a sweep of them: the words of `python run.py`.", "jobs.cli.run:run"),
+    "suite": ("Make all tables of the paper from the embedded world, and draw the sweeps.", "jobs.watch.suite:suite"),
+    "live": ("Say scenes while the film runs, in the browser.", "jobs.live.command:live"),
+    "plan": ("Say what a sweep will take before anything runs.", "jobs.watch.forecast:plan"),
+    "status": ("Show what of a store is done, under way, failed or missing.", "jobs.watch.status:status"),
+    "trace": ("Print what each block attends to, one JSON line a block.", "eval.figures.trace:trace"),
+    "replay": ("Replay a recorded case and compare.", "eval.audit.replay:replay_case"),
+    "tables": ("Make tables: of a store, of ratings by people, of measured speeds.", {
+        USUAL: ("Make the tables of a store, from the store alone.", "eval.tables.command:tables"),
+        "speed": ("Put measured speeds beside those that others publish.", "eval.tables.speed:table"),
+    }),
+    "figures": ("Draw the paper's figures, contact sheets, drift and sweeps.", {
+        USUAL: ("Draw the paper's figures.", "jobs.watch.figures:figures"),
+        "sheet": ("Draw contact sheets of a store.", "eval.figures.sheets:sheets"),
+        "drift": ("Draw how policies drift, block by block.", "eval.figures.drift:drift"),
+        "sweep": ("Draw scores against one setting of Echo.", "eval.figures.sweeps:sweep"),
+    }),
+    "report": ("Write a store as one folder that opens from disk.", "eval.report.build:report"),
+    "study": ("Ask people: a rating page from a store, and what their answers say.", {
+        "build": ("Write a rating page from a store.", "eval.study.command:build"),
+        "collect": ("Read the answers of raters and write the ratings that count.", "eval.study.command:collect"),
+    }),
+    "claims": ("Compare what a store says with what the paper says.", {
+        "ordering": ("Say where a store orders methods as the paper does.", "eval.claims.ordering:ordering"),
+        "variants": ("Say what changes where a method is swapped for a variant.", "eval.claims.ordering:swapped"),
+    }),
+    "score": ("Score a folder of videos, anybody's, by VBench's formulas.", "eval.vbench.folder:score"),
+    "bench": ("Measure speed and memory on this device.", {
+        USUAL: ("Measure speed and memory of cache policies on a backbone of Wan2.1's make.", "jobs.bench.command:bench"),
+        "block": ("Measure a single block of the true size.", "jobs.bench.command:block"),
+        "parity": ("Compare latents of bf16 with fp32, and compiled with eager.", "jobs.bench.command:compare"),
+        "overhead": ("Measure what each policy costs beside attention.", "jobs.bench.overhead:overhead"),
+        "endurance": ("Watch memory and time of an open-ended rollout.", "jobs.bench.endurance:endurance"),
+    }),
+    "data": ("Fetch weights, import and make prompt sets, fold records.", {
+        "download": ("Fetch files of gigabytes, checked, from where a stopped command was.", "data.download:download"),
+        "import": ("Make a prompt set of another's prompt file.", "data.importers:import_prompts"),
+        "shots": ("Make a prompt set with a language model.", "data.build_shots:shots"),
+        "stories": ("Assemble and check the prompt sets of the real backbones.", "data.stories:stories"),
+        "prompts": ("Write the five prompt sets of the embedded world.", "data.build_prompts:prompts"),
+    }),
+    "train": ("Train the embedded world's networks.", {
+        "backbone": ("Train the tiny backbone on the embedded world.", "jobs.train.backbone:backbone"),
+        "scorer": ("Train the embedded scorer's encoder.", "jobs.train.scorer:scorer"),
+        "self-rollout": ("Train a backbone on its own few-step rollouts.", "jobs.train.self_rollout:self_rollout"),
+    }),
+    "audit": ("Measure how far this project's own instruments can be believed.", {
+        "targets": ("Measure how often the backbone shows what a held-out prompt says.", "eval.audit.targets:targets"),
+        "validate": ("Measure what the embedded scorer still reads of spoilt videos.", "eval.audit.validate:validate"),
+        "coverage": ("Count how often the intervals hold the truth, by simulation.", "eval.audit.coverage:simulate"),
+    }),
+}  # fmt: skip
+
+
+class Later(TyperCommand):
+    """A command whose module is imported when it is asked for."""
+
+    def __init__(self, name: str, sentence: str, target: str) -> None:
+        super().__init__(name, help=sentence, rich_markup_mode=None)
+        self.target = target
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """The context of the real command."""
+        return command(str(self.name), self.target).make_context(info_name, args, parent, **extra)
+
+
+class Kinds(TyperGroup):
+    """Commands by name; where one is the usual, it takes all words that name none of the others, `--help` too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typer does, the usual command's name put in where it is left out."""
+        if USUAL in self.commands and (not args or args[0] not in self.commands):
+            args = [USUAL, *args]
+        if not args and not ctx.resilient_parsing:
+            raise ValueError(f"{ctx.command_path}: give one of {', '.join(self.commands)}; --help says what they do")
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As typer does. Raises ValueError in one line for a name of no command."""
+        if args[0] not in self.commands:
+            raise ValueError(f"{' '.join(ctx.command_path.split())} {args[0]}: no such command; {nearest_of(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """A line for each, its sentence whole."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.help) for name, command in self.commands.items()])
+
+
+def group(name: str, table: Table, sentence: str = "") -> Kinds:
+    """The commands of a table, and of the tables in it."""
+    commands: dict[str, Any] = {}
+    for key, (about, entry) in table.items():
+        full = f"{name} {key}".strip()
+        commands[key] = Later(full, about, entry) if isinstance(entry, str) else group(full, entry, about)
+    made = Kinds(name=name, commands=commands, help=sentence or ABOUT, rich_markup_mode=None)
+    if not name:
+        made.params += get_install_completion_arguments()
+    return made

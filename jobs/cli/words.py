@@ -1,0 +1,264 @@
+"""A command from a typed function: its signature says which words are understood, its docstring what they mean.
+
+Parameters before `/` are words without a key, in their order; those between `/` and `*` say what is computed and are written `key=value`,
+lists with commas, the fields of a dataclass each by itself; those behind `*` say where it goes or how it is shown and are `--flags`.
+A parameter `words` before `/` takes all else, for commands that take run.py's settings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import EnumType
+from inspect import Parameter
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from typer.core import TyperCommand
+
+from echo.refusals import nearest_of
+
+LISTS = (Sequence[str], tuple[str, ...])
+KEY = re.compile(r"[A-Za-z_][\w.]*")
+
+
+@dataclasses.dataclass
+class CommandForm:
+    """What a function takes, by how it is written: words without a key, `key=value`, `--flags`; groups: dataclasses and their fields."""
+
+    arguments: dict[str, Parameter] = dataclasses.field(default_factory=dict)
+    settings: dict[str, Parameter] = dataclasses.field(default_factory=dict)
+    flags: dict[str, Parameter] = dataclasses.field(default_factory=dict)
+    groups: dict[str, tuple[type, list[str]]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def free(self) -> bool:
+        """Whether settings of a run are understood too."""
+        return "words" in self.arguments
+
+    @property
+    def forms(self) -> list[str]:
+        """Keys and flags as they are written."""
+        return [*(f"{name}=" for name in self.settings), *map(_flag, self.flags)]
+
+    def add(self, parameter: Parameter) -> None:
+        """Take in a parameter of the function."""
+        kind = parameter.annotation
+        if parameter.kind is Parameter.POSITIONAL_ONLY:
+            self.arguments[parameter.name] = parameter
+        elif parameter.kind is Parameter.KEYWORD_ONLY:
+            self.flags[parameter.name] = parameter
+        elif dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            members = list(inspect.signature(kind, eval_str=True).parameters.values())
+            self.groups[parameter.name] = kind, [one.name for one in members]
+            self.settings |= {one.name: one.replace(default=getattr(parameter.default, one.name, one.default)) for one in members}
+        else:
+            self.settings[parameter.name] = parameter
+
+    def call(self, function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+        """The function on what was understood."""
+        known = {**self.arguments, **self.settings, **self.flags}
+        plain = {name: _listed(known[name], value) for name, value in values.items()}
+        for name, (kind, members) in self.groups.items():
+            plain[name] = kind(**{member: plain.pop(member) for member in members})
+        words = [plain.pop(name) for name in self.arguments]
+        return function(*words, **plain)
+
+    def translated(self, word: str) -> str:
+        """A word as typer reads it: `key=value` of the function's own as an option. Raises ValueError for another's form."""
+        key, equals, value = word.partition("=")
+        flag = key.removeprefix("--").replace("-", "_")
+        if key.startswith("--") and flag in self.settings:
+            raise ValueError(f"{word}: it says what is computed, which is written key=value; nearest is {flag}={value or 'VALUE'}")
+        if not equals or not KEY.fullmatch(key):
+            return word
+        if key in self.settings:
+            return f"--{key}={value}"
+        if key in self.flags:
+            form = _flag(key) if self.flags[key].annotation is bool else f"{_flag(key)} {value or 'VALUE'}"
+            raise ValueError(f"{word}: it says where it goes or how it is shown, which is a flag; nearest is {form}")
+        if self.free or (self.arguments and Path(word).exists()):
+            return word
+        raise ValueError(f"{word}: not understood; {nearest_of(key + '=', self.forms)}")
+
+
+class KeyValue(TyperCommand):
+    """A command that reads `key=value` beside flags, and tells what it takes by both."""
+
+    form: CommandForm
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Words as typer reads them. Raises ValueError in one line."""
+        words = [self.form.translated(word) for word in args]
+        try:
+            return super().parse_args(ctx, words)
+        except typer.BadParameter as error:
+            raise ValueError(self._refusal(error, args)) from None
+        except typer.TyperException as error:
+            extra = re.search(r"unexpected extra argument\S* \((\S+).*\)$|No such option: (\S+)", error.format_message())
+            if extra is None:
+                raise
+            word = extra[1] or extra[2]
+            kinds = [name for name in getattr(ctx.parent and ctx.parent.command, "commands", {}) if name]
+            raise ValueError(f"{word}: not understood; {nearest_of(word, [*self.form.forms, *kinds])}") from None
+
+    def _refusal(self, error: typer.BadParameter, args: Sequence[str]) -> str:
+        """What is wrong with a value, by the type that it should have."""
+        name = str(error.param.name) if error.param is not None else ""
+        parameter = {**self.form.arguments, **self.form.settings, **self.form.flags}[name]
+        written = f"{name}=" if name in self.form.settings else _flag(name) if name in self.form.flags else name.upper()
+        if type(error) is not typer.BadParameter:
+            return f"{written}: it is missing; `{self.help_command} --help` has an example"
+        said = next((word for word in args if word.startswith((f"{written}=", written if written.endswith("=") else " "))), "")
+        value = said.partition("=")[2] if said else next((b for a, b in zip(args, args[1:]) if a == written), "")
+        if name in self.form.arguments:
+            value = next(word for word in args if "=" not in word and not word.startswith("-"))
+        shown = value if name in self.form.arguments else f"{written}{'' if written.endswith('=') else ' '}{value}"
+        return f"{shown}: {_rule(parameter, value)}"
+
+    @property
+    def help_command(self) -> str:
+        """How its help is asked for."""
+        return f"echo-harness {self.name}"
+
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        """One line: the words without a key, then that there are settings and flags."""
+        pieces = [piece for one in self.get_params(ctx) if one.param_type_name == "argument" for piece in one.get_usage_pieces(ctx)]
+        pieces += ["[KEY=VALUE ...]"] if self.form.settings or self.form.free else []
+        formatter.write_usage(" ".join(ctx.command_path.split()), " ".join([*pieces, "[--FLAG ...]"]))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Words, settings as they are written, and flags."""
+        rows: dict[str, list[tuple[str, str]]] = {"Words": [], "Settings (key=value)": [], "Flags": []}
+        for parameter in self.get_params(ctx):
+            name, text = parameter.get_help_record(ctx) or ("", "")
+            if parameter.name in self.form.settings:
+                rows["Settings (key=value)"].append((name.removeprefix("--").replace(" ", "=", 1), text))
+            else:
+                rows["Words" if parameter.param_type_name == "argument" else "Flags"].append((name, text))
+        for title, lines in rows.items():
+            if lines:
+                with formatter.section(title):
+                    formatter.write_dl(lines)
+        kinds = getattr(ctx.parent and ctx.parent.command, "commands", {})
+        if "" in kinds and self.name == ctx.parent.command.name:
+            with formatter.section("Other kinds, each with its own --help"):
+                formatter.write_dl([(one.name, one.help) for name, one in kinds.items() if name])
+
+
+def command(name: str, target: str) -> KeyValue:
+    """The command of a function, `module:function`; the module is imported now."""
+    module, _, attribute = target.partition(":")
+    function = getattr(importlib.import_module(module), attribute)
+    form = CommandForm()
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        form.add(parameter)
+    text, meanings = described(inspect.getdoc(function) or "")
+    for kind, _ in form.groups.values():
+        meanings = described(inspect.getdoc(kind) or "")[1] | meanings
+
+    def carry_out(**values: Any) -> int:
+        return told(form.call(function, values))
+
+    carry_out.__signature__ = inspect.Signature([*_typed(form, meanings)])  # type: ignore[attr-defined]
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    extra = {"ignore_unknown_options": True} if form.free else {}
+    app.command(name, cls=KeyValue, help=text, context_settings=extra)(carry_out)
+    made: Any = typer.main.get_command(app)
+    made.form = form
+    return made
+
+
+def told(answer: int | str | Iterable[str] | None) -> int:
+    """Print the lines that a function gives, each when it comes; the exit status, which the function may give itself."""
+    if isinstance(answer, int):
+        return answer
+    for line in [answer] if isinstance(answer, str) else answer or ():
+        print(line, flush=True)
+    return 0
+
+
+def described(doc: str) -> tuple[str, dict[str, str]]:
+    """Of a docstring, what is said before its sections, lines that are indented kept as they are, and the meaning of each argument."""
+    before, _, rest = doc.partition("\nArgs:\n")
+    before = re.split(r"\n(?:Returns|Raises|Attributes):\n", before)[0]
+    parts = [("\b\n" + part if part.startswith("    ") else part) for part in before.strip().split("\n\n")]
+    meanings, name = dict[str, str](), ""
+    for line in re.split(r"\n(?:Returns|Raises):\n", rest or doc.partition("\nAttributes:\n")[2])[0].splitlines():
+        entry = re.fullmatch(r" {4}(\w+): (.*)", line)
+        if entry:
+            name, meanings[entry[1]] = entry[1], entry[2]
+        elif name and line.strip():
+            meanings[name] += f" {line.strip()}"
+    return "\n\n".join(parts), meanings
+
+
+def _typed(taken: CommandForm, meanings: Mapping[str, str]) -> Iterator[Parameter]:
+    """The parameters with what typer wants to know of each."""
+    for name, one in taken.arguments.items():
+        many = one.annotation in LISTS
+        default = None if many and (one.default is not Parameter.empty or name == "words") else one.default
+        about = typer.Argument(help=meanings.get(name), show_default=False, metavar=f"{name.upper()} ..." if many else name.upper())
+        yield Parameter(
+            name,
+            Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[_kind(one, list[str] | None if default is None else list[str]), about],
+        )
+    for name, one in (*taken.settings.items(), *taken.flags.items()):
+        flag = f"--{name}" if name in taken.settings else _flag(name)
+        default = ",".join(one.default) if isinstance(one.default, Sequence) and not isinstance(one.default, str) else one.default
+        form = None if one.annotation is bool else _form(one.annotation)
+        about = typer.Option(flag, help=meanings.get(name), metavar=form, show_default=default not in ("", None, False))
+        yield Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[_kind(one, str), about])
+
+
+def _kind(one: Parameter, many: Any) -> Any:
+    return many if one.annotation in LISTS else one.annotation
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """What an annotation allows, None left out."""
+    parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return [part for part in parts if part is not types.NoneType]
+
+
+def _choices(annotation: Any) -> list[str]:
+    """The words that a parameter allows; none where it allows any."""
+    return [
+        str(choice)
+        for part in _parts(annotation)
+        for choice in (get_args(part) if get_origin(part) is Literal else part if isinstance(part, EnumType) else ())
+        if choice != ""
+    ]
+
+
+def _rule(parameter: Parameter, value: str) -> str:
+    """What a parameter should be, and an example."""
+    if choices := _choices(parameter.annotation):
+        return nearest_of(value, choices)
+    rule = {int: "a whole number", float: "a number", Path: "a path"}.get(_parts(parameter.annotation)[0], "a word")
+    default = parameter.default
+    return f"{rule} is expected" + ("" if default in (None, "", Parameter.empty) else f", for example {default}")
+
+
+def _form(annotation: Any) -> str:
+    """What stands behind a key in a help."""
+    names = {int: "N", float: "NUMBER", Path: "PATH"}
+    return "|".join(_choices(annotation)) or ("A,B" if annotation in LISTS else names.get(_parts(annotation)[0], "TEXT"))
+
+
+def _listed(one: Parameter, value: Any) -> Any:
+    """A list from words with commas."""
+    if one.annotation not in LISTS:
+        return value
+    return tuple(filter(None, value.split(","))) if isinstance(value, str) else tuple(value or ())
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
