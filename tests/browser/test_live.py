@@ -28,6 +28,7 @@ from eval.world.readings import motion_of, read, right_pairs, said
 from eval.world.scorer import EmbeddedScorer
 from jobs.live.player import KEPT
 from tests.helpers.browsing import console_errors
+from tests.helpers.command import ECHO_HARNESS
 from tests.helpers.interrupts import hear_interrupts
 from tests.helpers.waiting import until
 
@@ -54,7 +55,7 @@ def served(tmp_path):
     started = []
 
     def start(*words):
-        given = [sys.executable, "-m", "jobs.live.command", f"store={tmp_path / 'store'}", *words]
+        given = [*ECHO_HARNESS, "live", f"store={tmp_path / 'store'}", *words]
         log = (tmp_path / f"log-{len(started)}").open("w+", encoding="utf-8")
         environment = os.environ | {"OMP_NUM_THREADS": "1", "http_proxy": "", "https_proxy": ""}
         process = subprocess.Popen(

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from eval import metrics
 from eval.metrics import Column
 from eval.world.places import scene_scores
 from tests.helpers import reports
+from tests.helpers.command import ECHO_HARNESS
 
 ENTRIES = """METRICS: Final = (
     Metric("colour_memory", "memory of colours", "how many colours came back", unit="marks, 0 to 20", lower=True,
@@ -46,16 +46,16 @@ def with_scores(store: Path) -> Path:
 def made(tmp_path_factory):
     """A store, and the tables and the report that a copy of the tree makes of it, two entries being added to its registry alone."""
     tree, store = tmp_path_factory.mktemp("tree"), with_scores(reports.store(tmp_path_factory.mktemp("store")))
-    for room in ("echo", "baselines", "data", "eval", "conf"):
+    for room in ("echo", "baselines", "data", "eval", "jobs", "conf"):
         shutil.copytree(ROOT / room, tree / room, ignore=shutil.ignore_patterns("__pycache__", "weights"))
     registry = tree / "eval" / "metrics.py"
     text = registry.read_text(encoding="utf-8")
     assert text.count("METRICS: Final = (\n") == 1
     registry.write_text(text.replace("METRICS: Final = (\n", ENTRIES), encoding="utf-8")
     said = []
-    for module, words in (("eval.tables.command", []), ("eval.report.build", ["--output", str(store / "report")])):
+    for words in (["tables"], ["report", "--output", str(store / "report")]):
         done = subprocess.run(
-            [sys.executable, "-m", module, f"store={store}", *words],
+            [*ECHO_HARNESS, *words, "--store", str(store)],
             cwd=tree, env=os.environ | {"PYTHONPATH": str(tree)}, capture_output=True, text=True, check=True, timeout=300,
         )  # fmt: skip
         said.append(done.stdout)
@@ -95,9 +95,7 @@ def test_a_new_metric_is_in_the_report(made):
 
 def test_a_metric_that_is_not_registered_has_no_column(made):
     store, _ = made
-    done = subprocess.run(
-        [sys.executable, "-m", "eval.tables.command", f"store={store}"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([*ECHO_HARNESS, "tables", "--store", str(store)], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "colours" not in done.stdout and "imaging" in done.stdout
 
 
