@@ -29,14 +29,14 @@ both_ends = ["conf/method/*.yaml"]
 
 
 def fenced(language: str) -> str:
-    """The README's block in a language, its indent taken off."""
-    blocks = re.findall(rf"^ *```{language}\n(.*?)^ *```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M | re.S)
+    """The block of docs/policies.md in a language, its indent taken off."""
+    blocks = re.findall(rf"^ *```{language}\n(.*?)^ *```", (ROOT / "docs" / "policies.md").read_text(encoding="utf-8"), flags=re.M | re.S)
     assert len(blocks) == 1, f"{len(blocks)} blocks of {language}"
     return textwrap.dedent(blocks[0])
 
 
 def write_package(folder: Path, preset: bool = True) -> Path:
-    """The sources of package `both_ends`: the README's policy and its preset."""
+    """The sources of package `both_ends`: the documented policy and its preset."""
     package = folder / "both_ends"
     (package / "conf" / "method").mkdir(parents=True)
     (package / "__init__.py").write_text("", encoding="utf-8")
