@@ -6,16 +6,15 @@ says everything that was asked and answered. No key is ever part of either.
 
 from __future__ import annotations
 
-import email.utils
-import http.client
-import json
 import os
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import urllib3
 
 from echo.backbone.extras import need
 
@@ -23,9 +22,13 @@ Message = dict[str, str]
 Body = dict[str, Any]
 """A request or an answer as plain JSON."""
 ASKED = "a local language model"
-BUSY = frozenset({408, 409, 425, 429})
-"""Statuses, beside 5xx, after which the same request may be answered later."""
-LONGEST_WAIT_S = 60.0
+BUSY = frozenset({408, 409, 425, 429, *range(500, 600)})
+"""Statuses after which the same request may be answered later."""
+TRIES = 7
+LONGEST_WAIT_S = 60
+"""Between two tries."""
+LONGEST_SILENCE_S = 300.0
+"""While a server answers."""
 
 
 class Chat(Protocol):
@@ -47,48 +50,35 @@ def text_of(answer: Mapping[str, Any]) -> tuple[str, str]:
         raise ValueError(f"no chat completion but {str(answer)[:120]!r}; nearest is an endpoint that ends in /v1") from None
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """Follow no redirect: it would turn the question into a plain fetch, and take the key elsewhere."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        """Refuse."""
-
-
-class _Later(Exception):
-    """The same request may be answered later, after `wait_s` seconds if the server said so."""
-
-    def __init__(self, reason: str, wait_s: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait_s = wait_s
-
-
 class Endpoint:
     """Any server that speaks the chat-completions protocol.
 
-    Python's own client asks: huggingface_hub's rewrites a request's `response_format` and, without a key, sends a saved hub
-    token to whatever server is named; a log could then not say what was asked, and the token would leak.
+    urllib3 asks, and asks a busy or silent server again. The hub's client would rewrite a request's `response_format` and, without a
+    key, send a saved hub token to whatever server is named; a log could then not say what was asked, and the token would leak. No
+    redirect is followed: it would take the key elsewhere.
 
     Args:
         url: base address, up to and with /v1.
         model: name that the server knows.
         settings: entries of every request beside messages, model and seed; None removes one.
         key_variable: environment variable with the key; without it no key is sent.
-        retries: how often a busy or silent server is asked again.
-        timeout_s: longest silence while it answers.
-        wait: sleeps that many seconds.
     """
 
-    def __init__(
-        self, url: str, model: str, settings: Mapping[str, Any], *, key_variable: str = "OPENAI_API_KEY",
-        retries: int = 6, timeout_s: float = 300.0, wait: Callable[[float], None] = time.sleep,
-    ) -> None:  # fmt: skip
+    def __init__(self, url: str, model: str, settings: Mapping[str, Any], *, key_variable: str = "OPENAI_API_KEY") -> None:
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"endpoint={url}: no address; nearest is http://{url or 'localhost:8000/v1'}")
         self._url = url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
         self._model, self._settings = model, dict(settings)
         self._key_variable, self._key = key_variable, os.environ.get(key_variable, "").strip()
-        self._retries, self._timeout_s, self._wait = retries, timeout_s, wait
-        self._opener = urllib.request.build_opener(_Stay)
+        again = urllib3.Retry(
+            TRIES - 1, allowed_methods=None, status_forcelist=BUSY, raise_on_status=False,
+            backoff_factor=1, backoff_max=LONGEST_WAIT_S, retry_after_max=LONGEST_WAIT_S,
+        )  # fmt: skip
+        proxies = {} if proxy_bypass(urlsplit(url).netloc) else getproxies()
+        proxy = proxies.get(urlsplit(url).scheme)
+        pool = urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager()
+        headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
+        self._post = partial(pool.request, "POST", self._url, headers=headers, timeout=LONGEST_SILENCE_S, retries=again, redirect=False)
 
     def request(self, messages: Sequence[Message], seed: int) -> Body:
         """Body of the request."""
@@ -96,43 +86,26 @@ class Endpoint:
         return {key: value for key, value in body.items() if value is not None}
 
     def answer(self, request: Mapping[str, Any]) -> Body:
-        """The server's answer, asked for again while it is busy, the waits doubling from one second or as the server says.
+        """The server's answer, asked for again while it is busy, with waits that double or are as the server says.
 
         Raises:
             ValueError: in one line, for a refusal or a server that stays busy.
         """
-        attempt, reason = 0, ""
-        while attempt <= self._retries:
-            try:
-                return self._post(request)
-            except _Later as later:
-                reason = str(later)
-                if attempt < self._retries:
-                    self._wait(min(LONGEST_WAIT_S, 2.0**attempt if later.wait_s is None else later.wait_s))
-            attempt += 1
-        raise ValueError(f"{self._url}: no answer after {self._retries + 1} tries, at last: {reason}")
-
-    def _post(self, request: Mapping[str, Any]) -> Body:
-        body = json.dumps(request).encode()
-        asked = urllib.request.Request(self._url, body, {"Content-Type": "application/json", "Accept": "application/json"})
-        if self._key:
-            asked.add_unredirected_header("Authorization", f"Bearer {self._key}")
         try:
-            with self._opener.open(asked, timeout=self._timeout_s) as response:
-                raw = response.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                said = self._shown(error.read(4096).decode("utf-8", "replace"))
-            if error.code in BUSY or error.code >= 500:
-                raise _Later(f"{error.code} {said}", _retry_after(error.headers.get("Retry-After"))) from None
-            hint = f"; the key is read from {self._key_variable}" if error.code in (401, 403) else ""
-            raise ValueError(f"{self._url}: answers {error.code} {said}{hint}") from None
-        except (OSError, http.client.HTTPException) as error:
-            raise _Later(self._shown(str(error)) or type(error).__name__) from None
+            response = self._post(json=request)
+        except urllib3.exceptions.HTTPError as error:
+            reason = self._shown(str(getattr(error, "reason", error)))
+            raise ValueError(f"{self._url}: no answer after {TRIES} tries, at last: {reason}") from None
+        text = self._shown(response.data.decode("utf-8", "replace"))
+        if response.status in BUSY:
+            raise ValueError(f"{self._url}: no answer after {TRIES} tries, at last: {response.status} {text}")
+        if response.status >= 300:
+            hint = f"; the key is read from {self._key_variable}" if response.status in (401, 403) else ""
+            raise ValueError(f"{self._url}: answers {response.status} {text}{hint}")
         try:
-            answer = json.loads(raw)
+            answer = response.json()
         except ValueError:
-            raise ValueError(f"{self._url}: answers no JSON but {self._shown(raw[:120].decode('utf-8', 'replace'))!r}") from None
+            raise ValueError(f"{self._url}: answers no JSON but {text[:120]!r}") from None
         if not isinstance(answer, dict):
             raise ValueError(f"{self._url}: answers no chat completion but {str(answer)[:120]!r}")
         return answer
@@ -141,20 +114,6 @@ class Endpoint:
         """A server's words in one line, without the key should it have said it."""
         hidden = text.replace(self._key, "(key)") if self._key else text
         return " ".join(hidden.split())[:240]
-
-
-def _retry_after(said: str | None) -> float | None:
-    """Seconds that a Retry-After header asks to wait, as a number or a date; None where it says neither."""
-    if said is None:
-        return None
-    try:
-        return max(0.0, float(said))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - time.time())
-    except ValueError:
-        return None
 
 
 class Local:
@@ -192,11 +151,9 @@ class Local:
             )
         torch.manual_seed(int(request["seed"]))
         warm = float(request.get("temperature", 0))
-        how = {"do_sample": True, "temperature": warm, "top_p": 1.0, "top_k": 0} if warm > 0 else {
-            "do_sample": False, "temperature": None, "top_p": None, "top_k": None,
-        }  # fmt: skip
+        how = {"temperature": warm, "top_p": 1.0, "top_k": 0} if warm > 0 else dict.fromkeys(("temperature", "top_p", "top_k"))
         with torch.inference_mode():
-            whole = self._model.generate(**inputs, max_new_tokens=longest, pad_token_id=tokenizer.eos_token_id, **how)
+            whole = self._model.generate(**inputs, max_new_tokens=longest, do_sample=warm > 0, pad_token_id=tokenizer.eos_token_id, **how)
         new, ends = whole[0, asked:], self._model.generation_config.eos_token_id
         ended = int(new[-1]) in (ends if isinstance(ends, list) else [ends, tokenizer.eos_token_id])
         said = tokenizer.decode(new, skip_special_tokens=True)

@@ -182,17 +182,19 @@ def test_the_same_subject_twice_in_a_set_is_refused(server: Server, base: Path):
     assert "story 0 of this set has the same subject; make another" in log_of(output)[2]["faults"]
 
 
-def test_a_busy_server_is_asked_again_and_as_it_says(server: Server):
+def test_a_busy_server_is_asked_again_and_as_it_says(server: Server, monkeypatch: pytest.MonkeyPatch):
     """429 with a wait, 500, a broken line, then an answer; waits double where the server names none."""
     waits: list[float] = []
-    busy: list[Reply] = [(429, {"Retry-After": "0.004"}, "slow down"), (500, {}, "oops"), (200, {"Content-Length": "9999"}, "{")]
+    monkeypatch.setattr("data.chat.LONGEST_WAIT_S", 60)
+    monkeypatch.setattr("time.sleep", waits.append)
+    busy: list[Reply] = [(429, {"Retry-After": "9"}, "slow down"), (500, {}, "oops"), (200, {"Content-Length": "9999"}, "{")]
     replies = [*busy, said("hello")]
     server.reply = lambda count, request: replies[count]
-    chat = Endpoint(server.url, "tiny", {"temperature": 0, "max_tokens": None}, wait=waits.append)
+    chat = Endpoint(server.url, "tiny", {"temperature": 0, "max_tokens": None})
     request = chat.request([{"role": "user", "content": "hi"}], 3)
     assert request == {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "seed": 3, "temperature": 0}
     assert text_of(chat.answer(request)) == ("hello", "stop")
-    assert server.requests == [request] * 4 and waits == [0.004, 0.01, 0.01], waits
+    assert server.requests == [request] * 4 and waits == [9, 2, 4], waits
 
 
 @pytest.mark.parametrize(
