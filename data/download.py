@@ -1,19 +1,14 @@
-"""Files of gigabytes, fetched.
-
-What is fetched stands in `data/hub.yaml`. The total is printed before anything is fetched, a stopped
-command goes on where it stopped, size and sha256 of every file are checked before it takes its place, and a manifest
-beside the files says what they are.
-"""
+"""Files of gigabytes, fetched: those of `data/hub.yaml`, with a manifest beside them that says what they are."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from data.hub import TABLE, Checkpoints, HubFile, Table, check
@@ -26,7 +21,6 @@ PARTIAL = ".partial"
 LOCK = ".download.lock"
 """File among the checkpoints that one download at a time holds."""
 UNITS = {"GB": 1e9, "MB": 1e6}
-"""Where a relative folder of checkpoints begins, as for a run, wherever the command stands."""
 
 
 @dataclass(frozen=True)
@@ -97,20 +91,15 @@ def _mirror(value: str) -> Path | str | None:
     return folder
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> AbstractContextManager[Any]:
     """Hold a folder of checkpoints. Raises ValueError where another download holds it: two would write into the same files."""
     filelock = need("filelock", asked="a download")
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        held: AbstractContextManager[Any] = filelock.FileLock(folder / LOCK).acquire(timeout=0)
     except filelock.Timeout:
         raise ValueError(f"{folder}: another download fetches into it; wait for its end, or nearest is checkpoints=DIR elsewhere") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    return held
 
 
 def _carry_out(order: Order, table: Table) -> Iterator[str]:
@@ -162,12 +151,12 @@ def listing(table: Table) -> list[str]:
     for kind, group in table.groups.items():
         for name in group:
             files = table.files(kind, [name])
-            lines.append(f"{kind}={name}  {_total(files)}")
-            lines += [
-                f"  {wanted.target}  {_size(wanted.size_bytes)}  {wanted.origin}  ({wanted.license or 'license not stated'})"
-                for wanted in files
-            ]
+            lines += [f"{kind}={name}  {_total(files)}", *(f"  {_shown(wanted)}" for wanted in files)]
     return lines
+
+
+def _shown(wanted: HubFile) -> str:
+    return f"{wanted.target}  {_size(wanted.size_bytes)}  {wanted.origin}  ({wanted.license or 'license not stated'})"
 
 
 def _size(count: int | None) -> str:
@@ -194,8 +183,7 @@ def _announce(files: Sequence[HubFile], there: set[str], order: Order) -> Iterat
     line = f"{_total(files)} in all; {len(there)} files there already, to fetch {_total(absent)}"
     line += f" ({_size(begun)} of it begun)" if begun else ""
     yield f"{line}, from {source} to {order.checkpoints} with {_size(free)} free"
-    for wanted in absent:
-        yield f"to fetch  {wanted.target}  {_size(wanted.size_bytes)}  {wanted.origin}  ({wanted.license or 'license not stated'})"
+    yield from (f"to fetch  {_shown(wanted)}" for wanted in absent)
     needed = sum(wanted.size_bytes or 0 for wanted in absent) - begun
     if needed > free and not isinstance(order.mirror, Path):
         raise ValueError(f"{_size(needed)} are needed, {disk} has {_size(free)} free; nearest is checkpoints=DIR on a larger disk")
@@ -241,32 +229,31 @@ def _fetch(wanted: HubFile, order: Order) -> Path:
         _copy(_in_folder(wanted, order.mirror), part)
         return part
     try:
-        if wanted.repo is None:
-            _from_address(f"{wanted.url}/{wanted.file}", part, wanted.size_bytes)
-        else:
-            _from_hub(wanted, part, order.mirror)
+        _read(wanted, part, order.mirror)
     except Exception as error:  # whatever the client raises becomes one line
         raise _unreachable(wanted, order.mirror, error) from error
     return part
 
 
-def _from_hub(wanted: HubFile, part: Path, endpoint: str | None) -> None:
-    """A file of the hub, from where an earlier command stopped.
+def _read(wanted: HubFile, part: Path, endpoint: str | None) -> None:
+    """A file of the hub or of another address, from where an earlier command stopped.
 
-    The client finds the file and reads it, with its retries; its own `hf_hub_download` throws away what is begun when a process ends
-    (since 2.0), which for eleven gigabytes is too much.
+    The hub's client finds the file and reads it, with its retries; its own `hf_hub_download` throws away what is begun when a process
+    ends (since 2.0), which for eleven gigabytes is too much.
     """
     hub, client = need("huggingface_hub", asked="a download"), need("huggingface_hub.file_download", asked="a download")
-    address = hub.hf_hub_url(wanted.repo, wanted.file, revision=wanted.revision, endpoint=endpoint)
-    seen = hub.get_hf_file_metadata(address, endpoint=endpoint)
-    headers = need("huggingface_hub.utils").build_hf_headers()
-    if urlsplit(seen.location).netloc != urlsplit(address).netloc:
-        headers.pop("authorization", None)  # a token is for the hub, not for the store that it sends us to
+    address, size_bytes, headers = f"{wanted.url}/{wanted.file}", wanted.size_bytes, {}
+    if wanted.repo is not None:
+        page = hub.hf_hub_url(wanted.repo, wanted.file, revision=wanted.revision, endpoint=endpoint)
+        seen = hub.get_hf_file_metadata(page, endpoint=endpoint)
+        address, size_bytes, headers = seen.location, seen.size, need("huggingface_hub.utils").build_hf_headers()
+        if urlsplit(address).netloc != urlsplit(page).netloc:
+            headers.pop("authorization", None)  # a token is for the hub, not for the store that it sends us to
     begun = part.stat().st_size if part.exists() else 0
-    if seen.size is not None and begun > seen.size:
+    if size_bytes is not None and begun > size_bytes:
         begun = 0
     with part.open("ab" if begun else "wb") as write:
-        client.http_get(seen.location, write, resume_size=begun, headers=headers, expected_size=seen.size)
+        client.http_get(address, write, resume_size=begun, headers=headers, expected_size=size_bytes)
 
 
 def _in_folder(wanted: HubFile, mirror: Path) -> Path:
@@ -298,15 +285,3 @@ def _copy(source: Path, part: Path) -> None:
         read.seek(begun)
         write.seek(begun)
         shutil.copyfileobj(read, write, 2**24)
-
-
-def _from_address(address: str, part: Path, size_bytes: int | None) -> None:
-    """A file outside the hub, from where an earlier command stopped if the server can."""
-    begun = part.stat().st_size if part.exists() else 0
-    if begun and begun == size_bytes:
-        return
-    request = urllib.request.Request(address, headers={"Range": f"bytes={begun}-"} if begun else {})
-    with urllib.request.urlopen(request, timeout=60) as answer, part.open("ab" if answer.status == 206 else "wb") as write:
-        shutil.copyfileobj(answer, write, 2**20)
-        if answer.length:  # a line that went dead looks like the end of the file
-            raise OSError(f"broken off with {answer.length} bytes to come")
