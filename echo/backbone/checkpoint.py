@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from echo.backbone.headers import DOWN, UP, Shape, misfit
+from echo.backbone.layout import module_shapes
 from echo.backbone.lora import with_addition
-from echo.backbone.names import addition_names, looks_like, mismatch, network_shapes, wan_names
+from echo.backbone.names import looks_like, mismatch, wan_names
 from echo.backbone.sizes import WanConfig
 from echo.backbone.wan import WanModel
 from echo.backbone.weights import ADDITIONS, Weights, open_weights
@@ -90,24 +90,29 @@ def _drawn(name: str, shape: Shape, layers: int, seed: int) -> Tensor:
 
 def _assemble(config: WanConfig, tensor: Callable[[str], Tensor]) -> WanModel:
     """A network whose every tensor comes from a function of its name; the network takes it as it is, without a copy."""
-    with torch.device("meta"):
-        model = WanModel(config)  # shapes and no numbers
+    model = _empty(config)
     model.load_state_dict({name: tensor(name) for name in model.state_dict()}, strict=True, assign=True)
     return model.eval().requires_grad_(False)
 
 
-def _named(path: Path) -> tuple[Weights, dict[str, str]]:
-    """A checkpoint and Wan's name -> the name in it. Raises ValueError in one line as `echo.backbone.weights.open_weights` does."""
-    weights = open_weights(path)
-    try:
-        return weights, wan_names(weights.shapes)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+def _empty(config: WanConfig) -> WanModel:
+    """A network of shapes without numbers."""
+    with torch.device("meta"):
+        return WanModel(config)
+
+
+def network_shapes(config: WanConfig) -> dict[str, Shape]:
+    """Shape of every tensor of the network by Wan's name, in the order of its state."""
+    return module_shapes(_empty(config))
 
 
 def _fitting(path: Path, config: WanConfig) -> tuple[Weights, dict[str, str]]:
-    """Like `_named`, for a checkpoint of these sizes. Raises ValueError as `check` does."""
-    weights, names = _named(path)
+    """A checkpoint of these sizes, and Wan's name -> the name in it. Raises ValueError as `check` does."""
+    weights = open_weights(path)
+    try:
+        names = wan_names(weights.shapes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     found = {name: weights.shapes[theirs] for name, theirs in names.items()}
     if wrong := mismatch(found, network_shapes(config)):
         kind = looks_like(weights.shapes)
@@ -126,25 +131,22 @@ Pair = tuple[Tensor, Tensor, float]
 def _additions(path: Path, config: WanConfig) -> Callable[[str, torch.device | str], Pair | None]:
     """A layer's addition by the layer's name, on a device; None for a layer without. Raises ValueError as `check_lora` does."""
     weights = open_weights(path, ADDITIONS)
-    names = addition_names(weights.shapes)
+    names = {name.replace(".default.weight", ".weight"): own for name, own in wan_names(weights.shapes).items()}
     found = {name: weights.shapes[theirs] for name, theirs in names.items()}
     layers = {name.removesuffix(".weight"): shape for name, shape in network_shapes(config).items() if len(shape) == 2}
     if wrong := misfit(found, layers):
         kind = looks_like(weights.shapes)
-        hint = (
-            ""
-            if "LoRA" in kind
-            else f"; it looks like {kind}; nearest is lora.pt, which `echo-harness data download backbone=longlive` fetches"
-        )
-        raise ValueError(f"{path}: {wrong}{hint}")
-    return partial(_pair, weights, names, _scale(path))
+        hint = f"; it looks like {kind}; nearest is lora.pt, which `echo-harness data download backbone=longlive` fetches"
+        raise ValueError(f"{path}: {wrong}{'' if 'LoRA' in kind else hint}")
+    scale = _scale(path)
 
+    def addition(layer: str, device: torch.device | str) -> Pair | None:
+        if layer + DOWN not in names:
+            return None
+        down, up = (weights.get(names[layer + end]).to(device) for end in (DOWN, UP))
+        return down, up, scale
 
-def _pair(weights: Weights, names: Mapping[str, str], scale: float, layer: str, device: torch.device | str) -> Pair | None:
-    if layer + DOWN not in names:
-        return None
-    down, up = (weights.get(names[layer + end]).to(device) for end in (DOWN, UP))
-    return down, up, scale
+    return addition
 
 
 def _scale(path: Path) -> float:

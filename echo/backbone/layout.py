@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from echo.backbone.headers import Shape
 from echo.backbone.names import looks_like, mismatch
 from echo.backbone.weights import Weights, open_weights
 
-Rules = Sequence[tuple[str, str]]
-"""Regular expressions and what to put in the place of what they find, applied in this order."""
+Rename = Callable[[dict[str, str]], Mapping[str, str]]
+"""From the file's names, each under itself, to the same under the names in use."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +44,13 @@ class Layout:
             raise ValueError(f"{self.weights.path}: not {what}: {wrong}; it looks like {looks_like(self.weights.shapes)}")
 
 
-def open_layout(path: Path, rules: Rules) -> Layout:
+def open_layout(path: Path, rename: Rename = dict) -> Layout:
     """Open a file or folder of weights under new names; where two tensors get one name, either will do.
 
     Raises ValueError for a missing, foreign or damaged file (`echo.backbone.weights.open_weights`).
     """
     weights = open_weights(path)
-    names: dict[str, str] = {}
-    for own in weights.shapes:
-        name = own
-        for pattern, replacement in rules:
-            name = re.sub(pattern, replacement, name)
-        names[name] = own
-    return Layout(weights, names)
+    return Layout(weights, rename({own: own for own in weights.shapes}))
 
 
 def module_shapes(module: nn.Module) -> dict[str, Shape]:

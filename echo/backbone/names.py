@@ -9,8 +9,6 @@ import re
 from collections.abc import Iterable, Mapping
 
 from echo.backbone.headers import Shape
-from echo.backbone.sizes import WanConfig
-from echo.geometry import PATCH
 
 WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
 """Marks that FSDP, activation checkpointing and torch.compile leave anywhere in a name."""
@@ -55,37 +53,6 @@ KINDS = (
 LOW_RANK = (".lora_A", ".lora_B", ".lora_down", ".lora_up")
 
 
-def network_shapes(config: WanConfig) -> dict[str, Shape]:
-    """Shape of every tensor of the network by Wan's name, from its sizes alone and in the order of its state."""
-    e = config.dim
-    shapes: dict[str, Shape] = {"patch_embedding.weight": (e, config.in_channels, *PATCH), "patch_embedding.bias": (e,)}
-
-    def linear(name: str, width: int, of: int) -> None:
-        shapes.update({f"{name}.weight": (width, of), f"{name}.bias": (width,)})
-
-    def attention(name: str) -> None:
-        for part in "qkvo":
-            linear(f"{name}.{part}", e, e)
-        shapes.update({f"{name}.norm_q.weight": (e,), f"{name}.norm_k.weight": (e,)})
-
-    linear("text_embedding.0", e, config.text_dim)
-    linear("text_embedding.2", e, e)
-    linear("time_embedding.0", e, config.freq_dim)
-    linear("time_embedding.2", e, e)
-    linear("time_projection.1", 6 * e, e)
-    for layer in range(config.layers):
-        block = f"blocks.{layer}."
-        shapes[f"{block}modulation"] = (1, 6, e)
-        attention(f"{block}self_attn")
-        shapes.update({f"{block}norm3.weight": (e,), f"{block}norm3.bias": (e,)})
-        attention(f"{block}cross_attn")
-        linear(f"{block}ffn.0", config.ffn_dim, e)
-        linear(f"{block}ffn.2", e, config.ffn_dim)
-    shapes["head.modulation"] = (1, 2, e)
-    linear("head.head", config.out_channels * PATCH[1] * PATCH[2], e)
-    return shapes
-
-
 def bare(name: str) -> str:
     """A tensor's name without what wrapped the network when it was saved."""
     for mark in WRAPPERS:
@@ -122,12 +89,6 @@ def wan_names(names: Iterable[str]) -> dict[str, str]:
             raise ValueError(f"{found[ours]} and {name} both mean {ours}; keep one of the two networks of the file")
         found[ours] = name
     return found
-
-
-def addition_names(names: Iterable[str]) -> dict[str, str]:
-    """Like `wan_names` for low-rank additions: peft's names with or without an adapter's name in them."""
-    found = wan_names(names)
-    return {name.replace(".default.weight", ".weight"): theirs for name, theirs in found.items()}
 
 
 def looks_like(shapes: Mapping[str, Shape]) -> str:

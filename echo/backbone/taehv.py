@@ -10,7 +10,7 @@ three frames of a video are dropped, so that its first latent frame has one fram
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,13 +19,45 @@ from torch.nn import functional as F
 
 from echo.backbone.layout import Layout, fill, module_shapes, open_layout
 from echo.backbone.sizes import SMALL_CODECS, TaehvSizes
-from echo.backbone.vae import same_shape
+from echo.backbone.vae import LatentStream
 from echo.refusals import one_of
 
 LIMIT = 3.0
 """Latents are bent below this size before the first convolution."""
 
-Memory = dict[str, Tensor]
+Memory = dict[nn.Module, Tensor]
+"""The last input frame [B, 1, C, H, W] of each block that remembers."""
+
+
+class Bend(nn.Module):
+    """Latents below `LIMIT`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x / LIMIT) * LIMIT
+
+
+class Grow(nn.Module):
+    """Frames [B * T, C, H, W] to [B * T * growth, C, H, W]; the frames of one frame lie side by side in its channels."""
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width * growth, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).reshape(-1, *x.shape[1:])
+
+
+class Remembering(nn.Module):
+    """A block on frames [B, T, C, H, W], of which each sees the one before it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(_conv(2 * width, width), nn.ReLU(), _conv(width, width), nn.ReLU(), _conv(width, width))
+
+    def forward(self, frames: Tensor, before: Tensor) -> Tensor:
+        """Frames [B * T, C, H, W]; before [B, 1, C, H, W]."""
+        x, past = frames.flatten(0, 1), torch.cat([before, frames[:, :-1]], 1).flatten(0, 1)
+        return F.relu(self.conv(torch.cat([x, past], 1)) + x)
 
 
 class TaehvDecoder(nn.Module):
@@ -33,47 +65,27 @@ class TaehvDecoder(nn.Module):
 
     def __init__(self, sizes: TaehvSizes = SMALL_CODECS["native"]) -> None:
         super().__init__()
-        self.sizes, widths = sizes, sizes.widths
-        layers: dict[str, nn.Module] = {"1": _conv(sizes.channels, widths[0])}
-        for level, growth in enumerate(sizes.growth):
-            width, first = widths[level], 3 + 6 * level
-            for number in range(first, first + sizes.blocks):
-                layers[str(number)] = nn.ModuleDict({"conv": _block(width)})
-            layers[str(first + 4)] = nn.ModuleDict({"conv": nn.Conv2d(width, width * growth, 1, bias=False)})
-            layers[str(first + 5)] = _conv(width, widths[level + 1], bias=False)
-        layers["22"] = _conv(widths[3], 3)
-        self.decoder = nn.ModuleDict(layers)
+        widths = sizes.widths
+        layers: list[nn.Module] = [Bend(), _conv(sizes.channels, widths[0]), nn.ReLU()]
+        for width, growth, narrow in zip(widths, sizes.growth, widths[1:]):
+            layers += [*(Remembering(width) for _ in range(sizes.blocks)), nn.Upsample(scale_factor=2.0), Grow(width, growth)]
+            layers.append(_conv(width, narrow, bias=False))
+        self.decoder = nn.Sequential(*layers, nn.ReLU(), _conv(widths[-1], 3))
 
     def forward(self, latent: Tensor, memory: Memory) -> Tensor:
         """Frames [B, 4, 3, 8H, 8W] from 0 to 1 of one latent frame [B, 16, H, W]; `memory` is empty before a video's first,
         and is then what the frame before left.
         """
-        batch = len(latent)
-        x = F.relu(self.decoder["1"](torch.tanh(latent / LIMIT) * LIMIT))
-        for level, growth in enumerate(self.sizes.growth):
-            first = 3 + 6 * level
-            for number in range(first, first + self.sizes.blocks):
-                x = self._remembering(str(number), x, batch, memory)
-            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = self._inner(str(first + 4))(x)
-            # The frames of one frame lie side by side in the channels.
-            x = x.reshape(len(x) * growth, -1, *x.shape[2:])
-            x = self.decoder[str(first + 5)](x)
-        frames: Tensor = self.decoder["22"](F.relu(x))
-        return frames.clamp(0, 1).unflatten(0, (batch, -1))
-
-    def _remembering(self, name: str, x: Tensor, batch: int, memory: Memory) -> Tensor:
-        """A block on frames [B * T, C, H, W], of which each sees the one before it; the last one is remembered."""
-        frames = x.unflatten(0, (batch, -1))
-        before = memory.get(name)
-        before = torch.zeros_like(frames[:, :1]) if before is None else before
-        past = torch.cat([before, frames[:, :-1]], 1).flatten(0, 1)
-        memory[name] = frames[:, -1:].clone()
-        return F.relu(self._inner(name)(torch.cat([x, past], 1)) + x)
-
-    def _inner(self, name: str) -> nn.Module:
-        inner: nn.Module = self.decoder.get_submodule(f"{name}.conv")
-        return inner
+        x, batch = latent, len(latent)
+        for layer in self.decoder:
+            if isinstance(layer, Remembering):
+                frames = x.unflatten(0, (batch, -1))
+                before = memory.get(layer, torch.zeros_like(frames[:, :1]))
+                memory[layer] = frames[:, -1:].clone()
+                x = layer(frames, before)
+            else:
+                x = layer(x)
+        return x.clamp(0, 1).unflatten(0, (batch, -1))
 
 
 class TaehvCodec:
@@ -103,36 +115,15 @@ class TaehvCodec:
             decoder.get_parameter("decoder.22.bias").add_(0.5)
         return cls(decoder.to(device, dtype))
 
-    def stream(self) -> TaehvStream:
-        """Start a batch of videos."""
-        return TaehvStream(self)
+    def stream(self) -> LatentStream:
+        """Start a batch of videos, whose pixels are fp32 [B, T, 3, 8H, 8W] from 0 to 1."""
+        return LatentStream(partial(self._frames, {}), lambda frames: (frames * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2))
 
-
-class TaehvStream:
-    """One batch of videos that is being decoded."""
-
-    def __init__(self, codec: TaehvCodec) -> None:
-        self._decoder = codec.decoder
-        self._memory: Memory = {}
-        self._shape: tuple[int, ...] | None = None
-
-    def decode(self, latents_BFCHW: Tensor) -> Tensor:
-        """The next frames of all videos, uint8 [B, T, 8H, 8W, 3] on the codec's device: four for each latent frame, one for
-        the very first. Raises ValueError for another number of channels, or of videos or cells than before.
-        """
-        return torch.cat([(frames * 255).round().to(torch.uint8) for frames in self.pixels(latents_BFCHW)], 1).permute(0, 1, 3, 4, 2)
-
-    @torch.no_grad()
-    def pixels(self, latents_BFCHW: Tensor) -> Iterator[Tensor]:
-        """The frames of each latent frame before they are rounded, fp32 [B, T, 3, 8H, 8W] from 0 to 1; raises as `decode` does."""
-        first = self._shape is None
-        self._shape = same_shape(latents_BFCHW, self._shape)
-        weight = self._decoder.get_parameter("decoder.1.weight")
-        for latent in latents_BFCHW.to(weight.device, weight.dtype).unbind(1):
-            frames = self._decoder(latent, self._memory).float()
-            # Its authors drop a video's first frames, which Wan's codec does not have.
-            yield frames[:, -TaehvCodec.first_frames :] if first else frames
-            first = False
+    def _frames(self, memory: Memory, latent: Tensor, first: bool) -> Tensor:
+        weight = self.decoder.get_parameter("decoder.1.weight")
+        frames = self.decoder(latent.to(weight.device, weight.dtype), memory).float()
+        # Its authors drop a video's first frames, which Wan's codec does not have.
+        return frames[:, -self.first_frames :] if first else frames
 
 
 def check(path: Path) -> None:
@@ -142,7 +133,7 @@ def check(path: Path) -> None:
 
 def _fitting(path: Path) -> tuple[Layout, TaehvDecoder]:
     """A file that fits, and a decoder of its size without memory. Raises ValueError as `TaehvCodec.load` does."""
-    layout = open_layout(path, ())
+    layout = open_layout(path)
     ends = zip((1, 8, 14, 20), TaehvSizes.widths, strict=True)
     widths = tuple(layout.shapes.get(f"decoder.{number}.weight", (wide,))[0] for number, wide in ends)
     with torch.device("meta"):
@@ -153,7 +144,3 @@ def _fitting(path: Path) -> tuple[Layout, TaehvDecoder]:
 
 def _conv(inputs: int, outputs: int, *, bias: bool = True) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
-
-
-def _block(width: int) -> nn.Sequential:
-    return nn.Sequential(_conv(2 * width, width), nn.ReLU(), _conv(width, width), nn.ReLU(), _conv(width, width))

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -256,7 +256,14 @@ def cores() -> int:
 
 def _open(path: Path) -> Layout:
     """A file or folder under transformers' names; a pipeline's folder stands for its `text_encoder`."""
-    return open_layout(path / "text_encoder" if (path / "text_encoder").is_dir() else path, TEXT_FROM_WAN)
+    return open_layout(path / "text_encoder" if (path / "text_encoder").is_dir() else path, _from_wan)
+
+
+def _from_wan(names: dict[str, str]) -> dict[str, str]:
+    def renamed(name: str) -> str:
+        return reduce(lambda text, rule: re.sub(*rule, text), TEXT_FROM_WAN, name)
+
+    return {renamed(name): own for name, own in names.items()}
 
 
 def check(weights: Path, tokenizer: Path) -> None:

@@ -7,7 +7,8 @@ decoded at once, to the bit, and memory does not grow with its length. Only the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +32,6 @@ LATENT_STD = (
 """Of each latent channel: the network works on (latent - mean) / std (Wan2.1's own constants)."""
 
 CHANNELS = len(LATENT_MEAN)
-
-_MIDDLE = (("0", "resnets.0"), ("1", "attentions.0"), ("2", "resnets.1"))
-_RESIDUAL = (("0", "norm1"), ("2", "conv1"), ("3", "norm2"), ("6", "conv2"))
-CODEC_FROM_WAN = (
-    (r"^conv1\.", "quant_conv."),
-    (r"^conv2\.", "post_quant_conv."),
-    (r"^decoder\.conv1\.", "decoder.conv_in."),
-    (r"^decoder\.head\.0\.", "decoder.norm_out."),
-    (r"^decoder\.head\.2\.", "decoder.conv_out."),
-    *((rf"^decoder\.middle\.{number}\.", f"decoder.mid_block.{name}.") for number, name in _MIDDLE),
-    # Three residual blocks and a resampling make a level, numbered through.
-    *((rf"^decoder\.upsamples\.{4 * level + block}\.", f"decoder.up_blocks.{level}.resnets.{block}.")
-      for level in range(4) for block in range(3)),
-    *((rf"^decoder\.upsamples\.{4 * level + 3}\.", f"decoder.up_blocks.{level}.upsamplers.0.") for level in range(3)),
-    *((rf"\.residual\.{number}\.", f".{name}.") for number, name in _RESIDUAL),
-    (r"\.shortcut\.", ".conv_shortcut."),
-)  # fmt: skip
-"""Names in Wan2.1_VAE.pth to names in diffusers, which are left as they are; those of the encoding half do not matter."""
 
 
 class WanCodec:
@@ -87,36 +70,38 @@ class WanCodec:
             decoder, entry = _parts(CODECS[size], meta=False)
         return cls(decoder.to(device, dtype), entry.to(device, dtype), torch.tensor(LATENT_MEAN), torch.tensor(LATENT_STD))
 
-    def stream(self) -> WanStream:
-        """Start a batch of videos."""
-        return WanStream(self)
+    def stream(self) -> LatentStream:
+        """Start a batch of videos, whose pixels are fp32 [B, 3, T, 8H, 8W] from -1 to 1."""
+        return LatentStream(partial(self._frames, [None] * self.memories), to_bytes)
+
+    def _frames(self, memory: list[Any], latent: Tensor, first: bool) -> Tensor:
+        latent = (latent.to(self.device).float().unsqueeze(2) * self.std + self.mean).to(self.dtype)
+        # The decoder counts its convolutions in the second list, to find the memory of each in the first.
+        out: Tensor = self.decoder(self.entry(latent), feat_cache=memory, feat_idx=[0], first_chunk=first)
+        return out.float().clamp(-1, 1)
 
 
-class WanStream:
-    """One batch of videos that is being decoded."""
+class LatentStream:
+    """One batch of videos that is being decoded, latent frame after latent frame."""
 
-    def __init__(self, codec: WanCodec) -> None:
-        self.codec = codec
-        self._memory: list[Any] = [None] * codec.memories
+    def __init__(self, frames: Callable[[Tensor, bool], Tensor], to_bytes: Callable[[Tensor], Tensor]) -> None:
+        """frames: pixels of the next latent frame [B, C, H, W], and whether it is the first. to_bytes: of pixels, [B, T, 8H, 8W, 3]."""
+        self._frames, self._to_bytes = frames, to_bytes
         self._shape: tuple[int, ...] | None = None
 
     def decode(self, latents_BFCHW: Tensor) -> Tensor:
         """The next frames of all videos, uint8 [B, T, 8H, 8W, 3] on the codec's device: four for each latent frame, one for
         the very first. Raises ValueError for another number of channels, or of videos or cells than before.
         """
-        return torch.cat([to_bytes(frames) for frames in self.pixels(latents_BFCHW)], 1)
+        return torch.cat([self._to_bytes(frames) for frames in self.pixels(latents_BFCHW)], 1)
 
     @torch.no_grad()
     def pixels(self, latents_BFCHW: Tensor) -> Iterator[Tensor]:
-        """The frames of each latent frame before they are rounded, fp32 [B, 3, T, 8H, 8W] from -1 to 1; raises as `decode` does."""
-        codec = self.codec
+        """The frames of each latent frame before they are rounded; raises as `decode` does."""
         first = self._shape is None
         self._shape = same_shape(latents_BFCHW, self._shape)
-        latents = latents_BFCHW.to(codec.device).float().transpose(1, 2) * codec.std + codec.mean
-        for latent in latents.to(codec.dtype).split(1, 2):
-            # The decoder counts its convolutions in the second list, to find the memory of each in the first.
-            out = codec.decoder(codec.entry(latent), feat_cache=self._memory, feat_idx=[0], first_chunk=first)
-            yield out.float().clamp(-1, 1)
+        for latent in latents_BFCHW.unbind(1):
+            yield self._frames(latent, first)
             first = False
 
 
@@ -158,7 +143,7 @@ def _parts(sizes: CodecSizes, *, meta: bool = True) -> tuple[nn.Module, nn.Modul
 
 def _fitting(path: Path) -> tuple[Layout, nn.Module, nn.Module]:
     """A file that fits, and the two modules of its size, without memory. Raises ValueError as `WanCodec.load` does."""
-    layout = open_layout(_file(path), CODEC_FROM_WAN)
+    layout = open_layout(_file(path), need("diffusers.loaders.single_file_utils").convert_wan_vae_to_diffusers)
     (base,) = layout.shapes.get("decoder.norm_out.gamma", (CodecSizes.base, 1, 1, 1))[:1]
     decoder, entry = _parts(CodecSizes(base=base))
     layout.check("the VAE of Wan2.1", _expected(decoder, entry), beside=("encoder.", "quant_conv."))

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from echo.backbone import checkpoint, weights
-from echo.backbone.names import network_shapes
 from echo.backbone.wan import WanConfig, WanModel
 from tests.helpers.checkpoints import FORMATS, State, Write, diffusers_folder, forward, shaped, torch_file, true_size_file, wrapped
 
@@ -28,10 +27,6 @@ def test_every_format_loads_to_identical_tensors(name: str, tmp_path: Path, mode
     assert not loaded.training and not any(parameter.requires_grad for parameter in loaded.parameters())
     half = checkpoint.load_network(path, None, model.config, torch.bfloat16, "cpu").state_dict()
     assert not [key for key in state if not torch.equal(half[key], state[key].bfloat16())]
-
-
-def test_shapes_from_sizes_are_those_of_the_network(model: WanModel) -> None:
-    assert list(network_shapes(model.config).items()) == [(name, tuple(value.shape)) for name, value in model.state_dict().items()]
 
 
 def test_true_size_is_checked_without_reading_data(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_memory_does_not_grow(latents):
     sizes = []
     for _ in range(4):
         stream.decode(latents)
-        sizes.append(sum(value.numel() for value in stream._memory if isinstance(value, torch.Tensor)))
+        sizes.append(sum(value.numel() for value in stream._frames.args[0] if isinstance(value, torch.Tensor)))
     assert len(set(sizes)) == 1 and sizes[0] > 0
     assert codec.memories == 33
 
