@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,29 +40,23 @@ def _one(rng: np.random.Generator) -> Drawn:
 def _smooth(rng: np.random.Generator) -> Drawn:
     """Same subject, same place, six motions."""
     one = _one(rng)[0][0]
-    scenes = [Words(one.colour, one.shape, motion, one.place, one.pattern) for motion in _motions(rng, 6)]
-    return scenes, [TEMPLATES] * 6
+    return [replace(one, motion=motion) for motion in _motions(rng, 6)], [TEMPLATES] * 6
 
 
 def _hard(rng: np.random.Generator) -> Drawn:
     """Same subject, six places."""
     one = _one(rng)[0][0]
     places = [str(place) for place in rng.permutation(PLACES)]
-    scenes = [
-        Words(one.colour, one.shape, motion, place, _pick(rng, PATTERNS)) for motion, place in zip(_motions(rng, 6), places, strict=True)
-    ]
-    return scenes, [TEMPLATES] * 6
+    moves = zip(_motions(rng, 6), places, strict=True)
+    return [replace(one, motion=motion, place=place, pattern=_pick(rng, PATTERNS)) for motion, place in moves], [TEMPLATES] * 6
 
 
 def _recall(rng: np.random.Generator) -> Drawn:
     """A-B-C-A-B-C: same subject, three places of different name and pattern, shown twice, the second time with another motion."""
     scenes = _hard(rng)[0]
     patterns = [str(pattern) for pattern in rng.permutation(PATTERNS)[:3]] * 2
-    said = [
-        Words(words.colour, words.shape, words.motion, scenes[number % 3].place, pattern)
-        for number, (words, pattern) in enumerate(zip(scenes, patterns, strict=True))
-    ]
-    return said, [TEMPLATES] * 3 + [RETURNS] * 3
+    again = zip(scenes, scenes[:3] * 2, patterns, strict=True)
+    return [replace(words, place=first.place, pattern=pattern) for words, first, pattern in again], [TEMPLATES] * 3 + [RETURNS] * 3
 
 
 SETS: dict[str, tuple[Callable[[np.random.Generator], Drawn], float, tuple[str, ...]]] = {

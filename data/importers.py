@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -33,12 +33,12 @@ DURATION_S = 60.0
 """Of a line that says none: the shorter of the paper's two settings for long video."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Imported:
     """Lines of a prompt set, and how often something was seen that is worth saying."""
 
-    lines: list[PromptLine] = field(default_factory=list)
-    seen: Counter[str] = field(default_factory=Counter)
+    lines: list[PromptLine]
+    seen: Counter[str]
 
 
 @dataclass(frozen=True)
@@ -145,49 +145,34 @@ def parse_released(line: str, where: str, index: int, options: Options, seen: Co
     return PromptLine(Prompt(options.id(index), texts, durations_s, tags, options.meaning or TagMeaning.to_next), None, subtitles)
 
 
-def from_released(path: Path, options: Options) -> Imported:
-    """All lines of a file of the released format."""
-    imported = Imported()
-    for index, (number, line) in enumerate(numbered_lines(path)):
-        imported.lines.append(parse_released(line, f"{path}:{number}", index, options, imported.seen))
-    return imported
-
-
-def from_lines(path: Path, options: Options) -> Imported:
+def parse_line(line: str, where: str, index: int, options: Options, seen: Counter[str]) -> PromptLine:
     """One scene a line; no sign of a line has a meaning, but one with a tag is refused, since it is of the released format."""
-    imported = Imported()
+    tag = TAG.search(line)
+    if tag is not None:
+        raise ValueError(f"{where}: holds the tag {tag[0]!r}; nearest is format=released")
+    text = tidy(line, where)
+    if not text:
+        raise ValueError(f"{where}: holds nothing but signs that take no room; nearest is to remove it")
+    refuse_tags(text, where, (TAGLIKE,))
     seconds = DURATION_S if options.duration_s is None else options.duration_s
-    for index, (number, line) in enumerate(numbered_lines(path)):
-        where = f"{path}:{number}"
-        tag = TAG.search(line)
-        if tag is not None:
-            raise ValueError(f"{where}: holds the tag {tag[0]!r}; nearest is format=released")
-        text = tidy(line, where)
-        if not text:
-            raise ValueError(f"{where}: holds nothing but signs that take no room; nearest is to remove it")
-        refuse_tags(text, where, (TAGLIKE,))
-        imported.lines.append(PromptLine(Prompt(options.id(index), (text,), (seconds,), ("",), options.meaning or TagMeaning.enter)))
-    return imported
+    return PromptLine(Prompt(options.id(index), (text,), (seconds,), ("",), options.meaning or TagMeaning.enter))
 
 
-def from_jsonl(path: Path, options: Options) -> Imported:
-    """Records of our own format, checked; a given name replaces the ids, a given meaning stands where a record says none."""
-    if options.duration_s is not None:
-        raise ValueError("duration=: a JSONL record says its own durations; nearest is to leave it out")
-    imported = Imported()
-    for index, (number, line) in enumerate(numbered_lines(path)):
-        where = f"{path}:{number}"
-        prompt, record = parse_prompt(line, where), json.loads(line)
-        scenes = tuple(tidy(scene, f"{where}, scene {scene_number}") for scene_number, scene in enumerate(prompt.scenes, 1))
-        for scene_number, scene in enumerate(scenes, 1):
-            refuse_tags(scene, f"{where}, scene {scene_number}", (TAGLIKE,))
-        name = options.id(index) if options.name else prompt.id
-        prompt = replace(prompt, id=name, scenes=scenes, tag_meaning=prompt.tag_meaning or options.meaning)
-        imported.lines.append(PromptLine(prompt, record.get("version"), tuple(record.get("subtitles", ()))))
-    return imported
+def parse_record(line: str, where: str, index: int, options: Options, seen: Counter[str]) -> PromptLine:
+    """A record of our own format, checked; a given name replaces the ids, a given meaning stands where a record says none."""
+    prompt, record = parse_prompt(line, where), json.loads(line)
+    scenes = tuple(tidy(scene, f"{where}, scene {number}") for number, scene in enumerate(prompt.scenes, 1))
+    for number, scene in enumerate(scenes, 1):
+        refuse_tags(scene, f"{where}, scene {number}", (TAGLIKE,))
+    name = options.id(index) if options.name else prompt.id
+    prompt = replace(prompt, id=name, scenes=scenes, tag_meaning=prompt.tag_meaning or options.meaning)
+    return PromptLine(prompt, record.get("version"), tuple(record.get("subtitles", ())))
 
 
-FORMATS: dict[str, Callable[[Path, Options], Imported]] = {"released": from_released, "lines": from_lines, "jsonl": from_jsonl}
+FORMATS: dict[str, Callable[[str, str, int, Options, Counter[str]], PromptLine]] = {
+    "released": parse_released, "lines": parse_line, "jsonl": parse_record,
+}  # fmt: skip
+"""How a line is read: the line, where it stands, its prompt's place in the set, what the command says, what is worth saying."""
 
 
 def read(path: Path, form: str, options: Options = Options(), first: int | None = None) -> Imported:
@@ -204,13 +189,15 @@ def read(path: Path, form: str, options: Options = Options(), first: int | None 
     """
     if not options.name and form != "jsonl":
         options = replace(options, name=re.sub(r"[^A-Za-z0-9.-]+", "-", path.stem).strip("-") or "prompt")
-    imported = FORMATS[form](path, options)
-    if not imported.lines:
+    if form == "jsonl" and options.duration_s is not None:
+        raise ValueError("duration=: a JSONL record says its own durations; nearest is to leave it out")
+    seen: Counter[str] = Counter()
+    lines = [FORMATS[form](line, f"{path}:{number}", index, options, seen) for index, (number, line) in enumerate(numbered_lines(path))]
+    if not lines:
         raise ValueError(f"{path}: no prompts")
-    if first is not None and not 1 <= first <= len(imported.lines):
-        count = len(imported.lines)
-        raise ValueError(f"first={first}: {path} has {count} prompts; nearest is {min(max(first, 1), count)}")
-    imported.lines = imported.lines[:first]
+    if first is not None and not 1 <= first <= len(lines):
+        raise ValueError(f"first={first}: {path} has {len(lines)} prompts; nearest is {min(max(first, 1), len(lines))}")
+    imported = Imported(lines[:first], seen)
     texts = Counter(line.prompt.scenes for line in imported.lines)
     ids = Counter(line.prompt.id for line in imported.lines)
     imported.seen["prompts that say what an earlier one says"] += sum(texts.values()) - len(texts)

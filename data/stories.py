@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from data.build_prompts import SETS as WORLD_SETS
 from data.prompt_sets import PromptLine, write_set
-from data.story import ALIKE, TOKENS, Story, bare, faults_of, moves, overlap, parse_story, prompt_of
+from data.story import TOKENS, Story, bare, faults_of, moves, overlap, parse_story, prompt_of
 from echo.scene import Prompt
 
 VERSION = 1
@@ -77,8 +77,6 @@ def faults_of_set(name: str, stories: Sequence[Story], prompts: Sequence[Prompt]
             )
     if task != "long":
         faults += _alike(name, "subjects", [bare(story.subject) for story in stories[:count]], SUBJECTS_ALIKE)
-        for story, prompt in zip(stories, prompts):
-            faults += [f"{prompt.id}: {fault}" for fault in structure_faults(task, story, prompt.scenes)]
     if task == "recall":
         faults += _alike(name, "places", [place.what for story in stories[:count] for place in story.places], PLACES_ALIKE)
     return faults
@@ -100,28 +98,6 @@ def _alike(name: str, kind: str, texts: Sequence[str], limit: float) -> Iterator
     for (one, first), (other, second) in itertools.combinations(enumerate(texts), 2):
         if overlap(first, second) > limit:
             yield f"{name}: {kind} {one} and {other} are too much alike: {first!r} and {second!r}"
-
-
-def structure_faults(task: str, story: Story, scenes: Sequence[str]) -> Iterator[str]:
-    """What told scenes break of appendix A.1: the same subject everywhere, the places in their order, another viewpoint at a return."""
-    order = {"smooth": (0,) * 6, "recall": (0, 1, 2, 0, 1, 2), "hard": tuple(range(6))}[task]
-    for number, (scene, place) in enumerate(zip(scenes, order, strict=True)):
-        if bare(story.subject) not in scene:
-            yield f"scene {number} does not say the subject"
-        for index, other in enumerate(story.places):
-            if (other.what.removeprefix("the ") in scene) != (index == place):
-                yield f"scene {number} {'does not say' if index == place else 'says'} place {index}"
-    cameras = [scene.partition(". ")[0] for scene in scenes]
-    if task == "recall":
-        for number in (3, 4, 5):
-            if cameras[number] == cameras[number - 3]:
-                yield f"scene {number} has the viewpoint of scene {number - 3}"
-            if ". Back " not in scenes[number]:
-                yield f"scene {number} does not say that it returns"
-    if task == "hard":
-        places = [place.what for place in story.places]
-        alike = [number for number in range(1, 6) if overlap(places[number - 1], places[number]) > ALIKE]
-        yield from (f"scene {number} keeps the background of the one before" for number in alike)
 
 
 def make(folder: Path) -> dict[str, list[Prompt]]:

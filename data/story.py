@@ -142,11 +142,8 @@ def scenes_of(task: str, story: Story, index: int) -> tuple[str, ...]:
     cameras = cameras_of(task, index)
     if task == "long":
         return (f"{story.text.rstrip('.')}. {cameras[0]}.",)
-    return tuple(f"{camera}. {_capital(_body(task, story, scene))}." for scene, camera in enumerate(cameras))
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
+    told = (_body(task, story, scene) for scene in range(ACTIONS))
+    return tuple(f"{camera}. {body[0].upper()}{body[1:]}." for camera, body in zip(cameras, told, strict=True))
 
 
 def _body(task: str, story: Story, scene: int) -> str:

@@ -89,11 +89,6 @@ def latent_frame(pixel_frame: int, first_frames: int) -> int:
     return (pixel_frame - first_frames) // PIXEL_FRAMES_PER_LATENT + 1 if pixel_frame >= first_frames else 0
 
 
-def block_of(pixel_frame: int, first_frames: int, frames_per_block: int = FRAMES_PER_BLOCK) -> int:
-    """The block that a pixel frame is made in. Raises as `latent_frame` does."""
-    return latent_frame(pixel_frame, first_frames) // frames_per_block
-
-
 def span(first_block: int, end_block: int, first_frames: int, frames_per_block: int = FRAMES_PER_BLOCK) -> tuple[int, int]:
     """Pixel frames [start, end) of the blocks [first_block, end_block); a block of Wan's first frames is shorter than the others.
 

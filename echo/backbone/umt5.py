@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -260,10 +260,12 @@ def _open(path: Path) -> Layout:
 
 
 def _from_wan(names: dict[str, str]) -> dict[str, str]:
-    def renamed(name: str) -> str:
-        return reduce(lambda text, rule: re.sub(*rule, text), TEXT_FROM_WAN, name)
-
-    return {renamed(name): own for name, own in names.items()}
+    renamed = {}
+    for name, own in names.items():
+        for pattern, replacement in TEXT_FROM_WAN:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = own
+    return renamed
 
 
 def check(weights: Path, tokenizer: Path) -> None:

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from data.stories import FOLDER, SETS, build, faults_of_set, load_stories, structure_faults
-from data.story import ACTIONS, FLOWING, MOVING, STATIC, Story, StoryPlace, faults_of, grammar, parse_story, scenes_of, token_bound
+from data.stories import FOLDER, SETS, build, faults_of_set, load_stories
+from data.story import (
+    ACTIONS,
+    ALIKE,
+    FLOWING,
+    MOVING,
+    STATIC,
+    Story,
+    StoryPlace,
+    bare,
+    faults_of,
+    grammar,
+    overlap,
+    parse_story,
+    scenes_of,
+    token_bound,
+)
 from echo.routing import Feature, Routing, enter
 from echo.scene import Transition, load_prompts, scene_blocks
 from jobs import cli
@@ -207,6 +223,34 @@ def test_the_check_of_a_set_bites():
     records = build("recall", three)
     still = [dataclasses.replace(one, scenes=records[0].scenes) for one in records]
     assert "the camera moves in 0 and stands still in 3 of 3" in "\n".join(faults_of_set("recall", three, still))
+
+
+def structure_faults(task: str, story: Story, scenes: Sequence[str]) -> Iterator[str]:
+    """What told scenes break of appendix A.1: the same subject everywhere, the places in their order, another viewpoint at a return."""
+    order = {"smooth": (0,) * 6, "recall": (0, 1, 2, 0, 1, 2), "hard": tuple(range(6))}[task]
+    for number, (scene, place) in enumerate(zip(scenes, order, strict=True)):
+        if bare(story.subject) not in scene:
+            yield f"scene {number} does not say the subject"
+        for index, other in enumerate(story.places):
+            if (other.what.removeprefix("the ") in scene) != (index == place):
+                yield f"scene {number} {'does not say' if index == place else 'says'} place {index}"
+    cameras = [scene.partition(". ")[0] for scene in scenes]
+    if task == "recall":
+        for number in (3, 4, 5):
+            if cameras[number] == cameras[number - 3]:
+                yield f"scene {number} has the viewpoint of scene {number - 3}"
+            if ". Back " not in scenes[number]:
+                yield f"scene {number} does not say that it returns"
+    if task == "hard":
+        places = [place.what for place in story.places]
+        alike = [number for number in range(1, 6) if overlap(places[number - 1], places[number]) > ALIKE]
+        yield from (f"scene {number} keeps the background of the one before" for number in alike)
+
+
+@pytest.mark.parametrize("name", INTERACTIVE)
+def test_the_structure_is_that_of_the_paper(name: str):
+    stories = load_stories(name, FOLDER / "stories" / f"{name}.yaml")
+    assert [fault for story, one in zip(stories, prompts(name)) for fault in structure_faults(name, story, one.scenes)] == []
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from echo.geometry import block_of, latent_frame, pixel_frames, scene_spans, span
+from echo.geometry import latent_frame, pixel_frames, scene_spans, span
 from echo.scene import DurationRule, scene_blocks
 
 MILLION = 1_000_000
@@ -55,7 +55,7 @@ def test_blocks_of_a_million_pixel_frames(count):
     for block in range(blocks):
         begin, end = span(block, block + 1, first)
         assert begin == seen and end - begin == (9 if first == 1 and block == 0 else 12)
-        assert {block_of(pixel, first) for pixel in (begin, end - 1)} == {block} and block_of(end, first) == block + 1
+        assert {latent_frame(pixel, first) // 3 for pixel in (begin, end - 1)} == {block} and latent_frame(end, first) // 3 == block + 1
         assert latents[begin] == 3 * block and latents[end - 1] == 3 * block + 2
         seen = end
 
@@ -105,7 +105,7 @@ def test_an_hour_has_4800_blocks():
 
 
 def test_frames_of_another_block_length():
-    assert span(2, 3, 1, frames_per_block=1) == (5, 9) and block_of(8, 1, frames_per_block=1) == 2
+    assert span(2, 3, 1, frames_per_block=1) == (5, 9) and latent_frame(8, 1) == 2
 
 
 @pytest.mark.parametrize(
