@@ -20,7 +20,7 @@ from eval.claims.variants import Effect, Trial
 from eval.claims.verdicts import AGREE, DISAGREE, MARKS, MISSING, Finding, Rows, count, judge, signed
 from eval.store.rows import left_out, newest
 from eval.store.runs import tasks
-from eval.tables.text import markdown, markdown_head
+from eval.tables.text import markdown, markdown_table
 
 TABLES = ("table1", "table2", "table3", "table6", "table7", "table8", "table9a", "table9b")
 FEW = "†"
@@ -114,7 +114,7 @@ def _pairs(members: Sequence[Finding]) -> list[str]:
         cells.setdefault(_pair(finding), {})[finding.metric] = ", ".join(_cell(finding))
     body = [markdown([pair, *(by.get(metric, "") for metric in columns)]) for pair, by in cells.items()]
     shares = [f"{each.agree} ✓ {each.disagree} ✗ {each.unsure} ?" for each in map(count, columns.values())]
-    return [*markdown_head(["first − second"], [f"`{metric}`" for metric in columns]), *body, markdown(["*count*", *shares])]
+    return [*markdown_table(["first − second"], [f"`{metric}`" for metric in columns]), *body, markdown(["*count*", *shares])]
 
 
 def _cell(finding: Finding) -> tuple[str, str]:
@@ -146,7 +146,7 @@ def _tried(trials: Sequence[Trial]) -> list[str]:
         _, cells = rows.setdefault(id(trial.finding), (trial.finding, {}))
         cells[trial.reason.variant] = f"{signed(trial.difference)} {MARKS[trial.verdict]}{few}"
     lines = ["### Disagreements with one row swapped for a variant", ""]
-    lines += markdown_head(["table, task", "pair", "metric"], ["paper", "as it is", *(f"`{swap.variant}`" for swap in swaps)])
+    lines += markdown_table(["table, task", "pair", "metric"], ["paper", "as it is", *(f"`{swap.variant}`" for swap in swaps)])
     for finding, cells in rows.values():
         place = (f"{finding.claim.table}, {finding.task}", _pair(finding), f"`{finding.metric}`")
         lines.append(markdown([*place, *_cell(finding), *(cells.get(swap.variant, "") for swap in swaps)]))
@@ -158,7 +158,7 @@ def _tried(trials: Sequence[Trial]) -> list[str]:
 def _changed(effects: Sequence[Effect]) -> list[str]:
     columns = sorted({metric for effect in effects for metric in effect.by_metric})
     lines = ["### What a variant changes by itself (variant minus base)", ""]
-    lines += markdown_head(["task", "variant", "base"], [f"`{metric}`" for metric in columns])
+    lines += markdown_table(["task", "variant", "base"], [f"`{metric}`" for metric in columns])
     for effect in effects:
         cells = [signed(effect.by_metric.get(metric)) for metric in columns]
         decided = [judge(1, effect.by_metric.get(metric)) in (AGREE, DISAGREE) for metric in columns]

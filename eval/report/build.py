@@ -156,7 +156,7 @@ def _table(folder: Folder, name: str, title: str, made: Sequence[MadeGrid]) -> T
     grids = combined(title, [one.grid for one in made])
     save(folder.root / "tables", name, grids, meta(name, title, made))
     shown = [table(grid) for grid in grids]
-    conflicts = [line for one in made for line in one.block.conflicts]
+    conflicts = [line for one in made for line in one.group.conflicts]
     return TableView(name, shown[0].title if len(grids) == 1 else title or name, shown, conflicts)
 
 

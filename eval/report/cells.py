@@ -68,7 +68,6 @@ class ReportPart:
 
     name: str
     grid: Grid
-    block: Comparable
     methods: list[Method]
     texts: dict[str, Prompt]
 
@@ -84,17 +83,17 @@ class ReportPart:
 
 
 def parts(source: Source, made: Sequence[MadeGrid]) -> Iterator[ReportPart]:
-    """The parts of a table's source, one for each of its blocks."""
+    """The parts of a table's source, one for each group of rows that may be compared."""
     for index, one in enumerate(made):
         name = source.name if index == 0 else f"{source.name}-{index + 1}"
-        entries = {tuple(run.place.run for run in entry.runs): entry for entry in one.block.entries.values()}
+        entries = {tuple(run.place.run for run in entry.runs): entry for entry in one.group.entries.values()}
         methods: list[Method] = []
         for row in one.grid.rows:
             entry = entries[row.runs]
             first = entry.name
             like = sum(method.name.partition("~")[0] == first for method in methods)
             methods.append(Method(f"{first}~{like + 1}" if like else first, row, entry, _cells(entry)))
-        yield ReportPart(name, one.grid, one.block, methods, _texts(one.block))
+        yield ReportPart(name, one.grid, methods, _texts(one.group))
 
 
 def _cells(entry: Entry) -> dict[Unit, VideoCell]:
@@ -126,16 +125,16 @@ def _errors(run: Run, scores: str | None) -> dict[str, UnitRecord]:
     return {record.unit: record for record in run.records() if not record.ok and record.scores == scores}
 
 
-def _texts(block: Comparable) -> dict[str, Prompt]:
-    """The prompts of a block from the sets that its runs name, those left out that have been edited or are gone."""
+def _texts(group: Comparable) -> dict[str, Prompt]:
+    """The prompts of a part from the sets that its runs name, those left out that have been edited or are gone."""
     texts: dict[str, Prompt] = {}
-    for name in sorted({_prompt_set(run) for entry in block.entries.values() for run in entry.runs} - {""}):
+    for name in sorted({_prompt_set(run) for entry in group.entries.values() for run in entry.runs} - {""}):
         try:
             prompts = load_prompts(ROOT / name)
         except (OSError, ValueError):
             continue
         for prompt in prompts:
-            if block.prompts.get(prompt.id) == prompt_digest(prompt):
+            if group.prompts.get(prompt.id) == prompt_digest(prompt):
                 texts[prompt.id] = prompt
     return texts
 

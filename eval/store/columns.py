@@ -20,6 +20,7 @@ from eval.store.runs import Asked, Run, settle
 Wishes = tuple[Run, Sequence[Asked]]
 """A run and all that was asked of it under one way of scoring, oldest first."""
 Floats = NDArray[np.float64]
+Values = Sequence[Any] | Floats
 STATUS = ("missing", "unscored", "failed", "done")
 """What became of a video that was asked for; of several outcomes of one the last here counts. unscored: it is there, has no scores
 of this kind, and nobody has tried to score it. failed: it was tried, and only errors came of it."""
@@ -32,6 +33,10 @@ FACTS = (
 TEXTS = ("latents_sha256", "host", "device")
 FILES = {"video": "video", "trace": "trace", "scores": "scores_file"}
 """Kinds of side files and the columns that hold their paths."""
+CATEGORIES = ("text", "run", "attempt")
+"""Columns of few different texts."""
+ASKED = ("prompt", "seed", "status")
+"""Columns that every video has."""
 
 
 @dataclass
@@ -50,6 +55,10 @@ class Finished:
     conflicts: list[str] = field(default_factory=list)
     unscored: frozenset[str] = frozenset()
     records: Sequence[UnitRecord] = ()
+
+    def status(self, unit: str) -> int:
+        """What became of a unit that is not done."""
+        return FAILED if unit in self.failures else UNSCORED if unit in self.unscored else MISSING
 
 
 def finished(run: Run, scores: str | None, facts: bool = False) -> Finished:
@@ -133,121 +142,60 @@ def table(parts: Iterable[Wishes], facts: bool = False) -> tuple[pd.DataFrame, l
         video has, be it without a number: NaN where there is none. With facts also `unit`, the columns of `FILES` (str, paths) and
         `FACTS` (float64 but for `TEXTS`, which are str); NaN where nothing is done.
     """
-    codes = {name: _Codes() for name in ("prompt", "text", "run", "attempt")}
-    pieces, conflicts = list[_Piece](), list[str]()
+    pieces, conflicts = list[dict[str, Values]](), list[str]()
     for run, wishes in parts:
         outcome = finished(run, wishes[-1].scores, facts)
-        pieces.append(_piece(run, wishes, outcome, codes))
+        pieces.append(_piece(run, wishes, outcome, facts))
         conflicts += outcome.conflicts
-    prompts, prompt = codes["prompt"].ascending(_joined([piece.codes["prompt"] for piece in pieces], np.int32))
-    seeds, seed = np.unique(_joined([piece.seeds for piece in pieces], np.int64), return_inverse=True)
-    status = _joined([piece.status for piece in pieces], np.int8)
+
+    def texts(name: str) -> tuple[NDArray[np.intp], NDArray[Any]]:
+        return pd.factorize(np.array([text for piece in pieces for text in piece[name]], object), sort=True)
+
+    def numbers(name: str, kind: type[np.generic] = np.float64) -> NDArray[Any]:
+        columns = [np.asarray(piece[name], kind) if name in piece else np.full(len(piece["prompt"]), np.nan) for piece in pieces]
+        return np.concatenate(columns) if columns else np.zeros(0, kind)
+
+    (prompt, prompts), (seed, seeds) = texts("prompt"), np.unique(numbers("seed", np.int64), return_inverse=True)[::-1]
+    status = numbers("status", np.int8)
     order = np.lexsort((status, seed, prompt))  # stable: later runs come later
     last = np.append((np.diff(prompt[order]) != 0) | (np.diff(seed[order]) != 0), True)[: len(order)]
     kept = order[last]
     columns: dict[str, Any] = {"status": pd.Categorical.from_codes(status[kept], list(STATUS))}
-    for name in ("text", "run", "attempt"):
-        columns[name] = pd.Categorical.from_codes(
-            _joined([piece.codes[name] for piece in pieces], np.int32)[kept], list(codes[name].places)
-        )
-    for name in dict.fromkeys(name for piece in pieces for name in piece.metrics):
-        columns[name] = _joined([piece.column(name) for piece in pieces], np.float64)[kept]
-    if facts:
-        columns |= {name: series.iloc[kept].array for name, series in _facts(pieces).items()}
+    for name in dict.fromkeys(("text", "run", "attempt", *(name for piece in pieces for name in piece if name not in ASKED))):
+        if name in CATEGORIES:
+            codes, categories = texts(name)
+            columns[name] = pd.Categorical.from_codes(codes[kept], categories)
+        elif name in ("unit", *FILES.values(), *TEXTS):
+            columns[name] = pd.Series(np.array([text for piece in pieces for text in piece[name]], object)[kept], dtype="str")
+        else:
+            columns[name] = numbers(name)[kept]
     index = pd.MultiIndex([prompts, seeds], [prompt[kept], seed[kept]], names=["prompt", "seed"], verify_integrity=False)
-    return pd.DataFrame(columns, index=index), conflicts
+    return pd.DataFrame(columns).set_axis(index), conflicts
 
 
-class _Codes:
-    """Texts as numbers; the same sequence is looked up once."""
-
-    def __init__(self) -> None:
-        self.places: dict[str, int] = {}
-        self._known: dict[tuple[str, ...], NDArray[np.int32]] = {}
-
-    def of(self, texts: Iterable[str]) -> NDArray[np.int32]:
-        """[texts], the number of each."""
-        key = tuple(texts)
-        if len(key) > 1 and len(set(key)) == 1:
-            return self.of(key[:1]).repeat(len(key))
-        if key not in self._known:
-            self._known[key] = np.array([self.places.setdefault(text, len(self.places)) for text in key], np.int32)
-        return self._known[key]
-
-    def ascending(self, codes: NDArray[np.int32]) -> tuple[list[str], NDArray[np.int32]]:
-        """All texts in order, and numbers that say which of these each is."""
-        texts = sorted(self.places)
-        rank = np.zeros(len(texts), np.int32)
-        rank[[self.places[text] for text in texts]] = np.arange(len(texts))
-        return texts, rank[codes]
-
-
-@dataclass
-class _Piece:
-    """What became of the videos that were asked of one run. rows: [asked], where each stands among those done, -1 for others."""
-
-    run: Run
-    outcome: Finished
-    units: list[str]
-    codes: dict[str, NDArray[np.int32]]
-    status: NDArray[np.int8]
-    rows: NDArray[np.int64]
-    whole: bool
-
-    @property
-    def metrics(self) -> Iterable[str]:
-        """Names of metrics that some unit has."""
-        return self.outcome.metrics
-
-    @property
-    def seeds(self) -> NDArray[np.int64]:
-        """[asked], all the run's."""
-        return np.full(len(self.units), self.run.place.seed, np.int64)
-
-    def column(self, name: str) -> Floats:
-        """[asked], of one metric."""
-        values = self.outcome.metrics.get(name)
-        if values is None or not len(values):
-            return np.full(len(self.units), np.nan)
-        return values if self.whole else np.where(self.rows >= 0, values[self.rows], np.nan)
-
-
-def _piece(run: Run, wishes: Sequence[Asked], outcome: Finished, codes: Mapping[str, _Codes]) -> _Piece:
-    units, texts = wishes[0].units, wishes[0].prompts
+def _piece(run: Run, wishes: Sequence[Asked], outcome: Finished, facts: bool) -> dict[str, Values]:
+    """What became of the videos that were asked of one run, by column of its table."""
+    units, prompts = wishes[0].units, wishes[0].prompts
     for wish in wishes[1:]:  # the text of a prompt may have changed; the last wish counts
-        units, texts = units | wish.units, texts | wish.prompts
-    asked = list(units.values())
-    whole = asked == outcome.units
-    if whole:
-        rows, status = np.arange(len(asked)), np.full(len(asked), DONE, np.int8)
-        attempts = outcome.attempts
+        units, prompts = units | wish.units, prompts | wish.prompts
+    asked, texts = list(units.values()), [prompts.get(prompt, "") for prompt in units]
+    piece: dict[str, Values] = {"prompt": list(units), "seed": [run.place.seed] * len(asked), "text": texts}
+    piece["run"] = [run.place.run] * len(asked)
+    if asked == outcome.units:  # as of most runs
+        rows: Sequence[int] = range(len(asked))
+        piece |= {"status": [DONE] * len(asked), "attempt": outcome.attempts, **outcome.metrics}
     else:
-        place = {unit: row for row, unit in enumerate(outcome.units)}
-        rows = np.array([place.get(unit, -1) for unit in asked], np.int64)
-        status = np.array([_status(unit, bool(row >= 0), outcome) for unit, row in zip(asked, rows)], np.int8)
-        attempts = [outcome.attempts[row] if row >= 0 else "" for row in rows]
-    told = {"prompt": units, "text": texts.values() if texts.keys() == units.keys() else [texts.get(prompt, "") for prompt in units]}
-    numbers = {name: codes[name].of(words) for name, words in told.items()} | {"attempt": codes["attempt"].of(attempts)}
-    numbers["run"] = codes["run"].of([run.place.run]).repeat(len(asked))
-    return _Piece(run, outcome, asked, numbers, status, rows, whole)
+        places = {unit: row for row, unit in enumerate(outcome.units)}
+        rows = [places.get(unit, -1) for unit in asked]
+        piece["status"] = [DONE if row >= 0 else outcome.status(unit) for unit, row in zip(asked, rows)]
+        piece["attempt"] = [outcome.attempts[row] if row >= 0 else "" for row in rows]
+        piece |= {name: np.append(values, np.nan)[rows] for name, values in outcome.metrics.items()}
+    return piece | _facts(run, asked, [outcome.records[row] if row >= 0 else None for row in rows]) if facts else piece
 
 
-def _status(unit: str, done: bool, outcome: Finished) -> int:
-    return DONE if done else FAILED if unit in outcome.failures else UNSCORED if unit in outcome.unscored else MISSING
-
-
-def _facts(pieces: Sequence[_Piece]) -> dict[str, pd.Series]:
-    """[asked of all], names of units, paths of files, hashes and speeds of the videos that are done."""
-    rows = [(piece, piece.outcome.records[row] if row >= 0 else None) for piece in pieces for row in piece.rows]
-    found = {"unit": pd.Series([unit for piece in pieces for unit in piece.units], dtype="str")}
-    for kind, name in FILES.items():
-        paths = [None if record is None else piece.run.side(record, kind) for piece, record in rows]
-        found[name] = pd.Series([None if path is None else str(path) for path in paths], dtype="str")
-    for name in FACTS:
-        values = [None if record is None else getattr(record, name) for _, record in rows]
-        found[name] = pd.Series(values, dtype="str" if name in TEXTS else "float64")
-    return found
-
-
-def _joined(arrays: Sequence[NDArray[Any]], kind: type[np.generic]) -> NDArray[Any]:
-    return np.concatenate(arrays) if arrays else np.zeros(0, kind)
+def _facts(run: Run, units: Sequence[str], records: Sequence[UnitRecord | None]) -> dict[str, Values]:
+    """Names of units, paths of files, hashes and speeds of the videos that are done."""
+    paths = {name: [record and run.side(record, kind) for record in records] for kind, name in FILES.items()}
+    found: dict[str, Values] = {"unit": units}
+    found |= {name: [None if path is None else str(path) for path in column] for name, column in paths.items()}
+    return found | {name: [getattr(record, name, None) for record in records] for name in FACTS}

@@ -1,4 +1,4 @@
-"""Rows, columns, marks and differences of a block: what `eval.tables.grid` holds and `eval.tables.text` prints."""
+"""Rows, columns, marks and differences of rows that may be compared: what `eval.tables.grid` holds and `eval.tables.text` prints."""
 
 from __future__ import annotations
 
@@ -52,32 +52,32 @@ def look_of(experiment: str | None, rules: Sequence[str] = ()) -> Look:
     return Look(said.get("title", ""), tuple(said.get("columns", ())), (*rules, *said.get("rules", ())))
 
 
-def grid_of(block: Comparable, blocks: Sequence[Comparable], ordered: bool = True, look: Look | None = None) -> Grid:
-    """The table of a block.
+def grid_of(group: Comparable, groups: Sequence[Comparable], ordered: bool = True, look: Look | None = None) -> Grid:
+    """The table of rows that may be compared.
 
     Args:
-        block: its rows.
-        blocks: all blocks of the same table, from which the caption must distinguish it.
+        group: its rows.
+        groups: all groups of the same table, from which the caption must distinguish it.
         ordered: rows in the order in which they were asked for; else by name.
         look: what it shows.
     """
-    entries = _in_sections([block.entries[key] for key in (block.entries if ordered else sorted(block.entries, key=_row_order(block)))])
+    entries = _in_sections([group.entries[key] for key in (group.entries if ordered else sorted(group.entries, key=_row_order(group)))])
     asked = asked_of(entries)
-    task, look = block.task.name, look or Look()
+    task, look = group.task.name, look or Look()
     names = set().union(*(entry.metrics for entry in entries))
     columns = metrics.columns(task, names, look.rules, look.dimensions)
     references = _references(entries)
     cells = _columns(entries, references, columns, len(asked))
-    rows = [_row(entry, block, cells) for entry, cells in zip(entries, zip(*cells))]
+    rows = [_row(entry, group, cells) for entry, cells in zip(entries, zip(*cells))]
     names_of = {id(entry): (row.name, row.section) for entry, row in zip(entries, rows)}
     pairs = [names_of.get(id(other), ("", "")) for other in references]
     backbones = {entry.section: entry.weights for entry in entries if not entry.calibration}
     return Grid(
         task=task,
-        title=block.task.label,
+        title=group.task.label,
         backbones=tuple((backbones or {"none": "-"}).items()),
-        scorer=_scorer(block),
-        settings=_common(block, blocks),
+        scorer=_scorer(group),
+        settings=_common(group, groups),
         prompts=asked.unique("prompt").size,
         seeds=asked.unique("seed").size,
         videos=len(asked),
@@ -88,9 +88,9 @@ def grid_of(block: Comparable, blocks: Sequence[Comparable], ordered: bool = Tru
 
 
 def merged(title: str, grids: Sequence[Grid]) -> Grid:
-    """One table of several tasks, a block each, with all columns that any of them has; a single grid but for its title.
+    """One table of several tasks, a part each, with all columns that any of them has; a single grid but for its title.
 
-    Definitions that differ between blocks leave the header and stand in the rule, which tells each block's.
+    Definitions that differ between parts leave the header and stand in the rule, which tells each part's.
     """
     if len(grids) == 1:
         return dataclasses.replace(grids[0], title=f"{title}: {grids[0].title}" if title else grids[0].title)
@@ -122,7 +122,7 @@ def merged(title: str, grids: Sequence[Grid]) -> Grid:
 def _aligned(row: TableRow, grid: Grid, columns: Sequence[Column]) -> TableRow:
     cells = {column.dimension: cell for column, cell in zip(grid.columns, row.cells)}
     nothing = TableCell(None, False, None)
-    return dataclasses.replace(row, block=grid.title, cells=tuple(cells.get(column.dimension, nothing) for column in columns))
+    return dataclasses.replace(row, part=grid.title, cells=tuple(cells.get(column.dimension, nothing) for column in columns))
 
 
 def _in_sections(entries: Sequence[Entry]) -> list[Entry]:
@@ -182,44 +182,44 @@ def marked(
     return [TableCell(*cell) for cell in zip(means, few, places, corrected)]
 
 
-def _row_order(block: Comparable) -> Any:
+def _row_order(group: Comparable) -> Any:
     def order(key: tuple[str, str, str]) -> tuple[Any, ...]:
-        settings = block.entries[key].settings
+        settings = group.entries[key].settings
         return key[1], [(isinstance(v, str), v if isinstance(v, (int, float)) else 0, str(v)) for v in settings.values()]
 
     return order
 
 
-def _common(block: Comparable, blocks: Sequence[Comparable]) -> str:
+def _common(group: Comparable, groups: Sequence[Comparable]) -> str:
     """What all rows share and a reader would not expect: settings off their defaults, and which texts the prompts have."""
-    first, *others = (entry.settings for entry in block.entries.values())
+    first, *others = (entry.settings for entry in group.entries.values())
     shared = {key: value for key, value in first.items() if all(key in other and other[key] == value for other in others)}
     odd = [f"{key}={value}" for key, value in shared.items() if not key.startswith("method.") and value != DEFAULTS.get(key)]
-    if any(not agree(block.prompts, other.prompts) for other in blocks):
-        content = repr(sorted(block.prompts.items())).encode()
+    if any(not agree(group.prompts, other.prompts) for other in groups):
+        content = repr(sorted(group.prompts.items())).encode()
         odd.append(f"prompts={hashlib.blake2b(content, digest_size=4).hexdigest()}")
     return ", ".join(odd)
 
 
-def _scorer(block: Comparable) -> str:
+def _scorer(group: Comparable) -> str:
     """The scorer's label and, where it is made of several networks, which they are; random ones are never passed over."""
-    weights = ((block.scorer.key or {}).get("scores") or {}).get("eval.weights")
+    weights = ((group.scorer.key or {}).get("scores") or {}).get("eval.weights")
     if not isinstance(weights, Mapping):
-        return block.scorer.label
+        return group.scorer.label
     networks = weights.get("networks", {})
-    words = [block.scorer.label, f"networks {hashlib.blake2b(repr(sorted(networks.items())).encode(), digest_size=4).hexdigest()}"]
+    words = [group.scorer.label, f"networks {hashlib.blake2b(repr(sorted(networks.items())).encode(), digest_size=4).hexdigest()}"]
     if any(str(identity).lstrip("['").startswith("random") for identity in networks.values()):
         words.append("RANDOM WEIGHTS, these numbers say nothing")
-    if block.task.name.startswith("long") and weights.get("firsts"):
+    if group.task.name.startswith("long") and weights.get("firsts"):
         words.append(f"clips compared by {weights['firsts'].replace('_', ' and ')}")
     return ", ".join(words)
 
 
-def _row(entry: Entry, block: Comparable, cells: Sequence[TableCell]) -> TableRow:
+def _row(entry: Entry, group: Comparable, cells: Sequence[TableCell]) -> TableRow:
     """A row's variant: settings of its method that differ between rows of its preset, other settings that differ between any rows."""
     method = entry.run.spec.method
-    every = [other.settings for other in block.entries.values()]
-    like = [other.settings for other in block.entries.values() if other.preset == entry.preset]
+    every = [other.settings for other in group.entries.values()]
+    like = [other.settings for other in group.entries.values() if other.preset == entry.preset]
     words = []
     for key, value in entry.settings.items():
         others = like if key.startswith("method.") else every

@@ -77,7 +77,7 @@ def _failures(grid: Grid) -> str:
     own = [row for row in grid.rows if not row.source]
     failed, unscored, absent = (sum(getattr(row, name) for row in own) for name in ("failed", "unscored", "absent"))
     asked = sum(part.videos * sum(not row.source for row in part.rows) for part in grid.parts or (grid,))
-    where = [(f"{row.block}: " if row.block else "") + f"{row.name} {row.failed}" for row in own if row.failed]
+    where = [(f"{row.part}: " if row.part else "") + f"{row.name} {row.failed}" for row in own if row.failed]
     line = f"Failed runs: {failed} of {asked} videos" + (f" ({', '.join(where)})" if where else "")
     line += f"; {unscored} more are made, not scored" if unscored else ""
     return line + (f"; {absent} more are not made." if absent else ".")

@@ -1,7 +1,7 @@
 """The tables of a store, made from the store alone.
 
 A table holds what its commands asked for: rows, prompts and
-seeds, as kept in `<store>/sweeps/`; the last command of an experiment and a task counts. The tasks of an experiment are blocks of
+seeds, as kept in `<store>/sweeps/`; the last command of an experiment and a task counts. The tasks of an experiment are parts of
 one table; of some of its tasks alone it is named `<experiment>-<task>`. A task that no sweep tells of gets one table of all that was
 ever asked of it. Each table is `.tex`, `.csv`, `.md` and `.meta.json`.
 """
@@ -68,7 +68,7 @@ def _write(store: Path, groups: Mapping[str, Sequence[Source]], wanted: TableOpt
     for name, group in groups.items():
         made = [one for source in in_order(group) for one in made_of(source, looks[name], wanted.compare)]
         for one in made:
-            lines += [as_text(one.grid, wanted.styled), *(f"warning: not reproduced: {line}" for line in one.block.conflicts), ""]
+            lines += [as_text(one.grid, wanted.styled), *(f"warning: not reproduced: {line}" for line in one.group.conflicts), ""]
         lines += save(store / "tables", name, combined(looks[name].title, [one.grid for one in made]), meta(name, looks[name].title, made))
     return lines
 
@@ -89,10 +89,10 @@ def in_order(group: Sequence[Source]) -> list[Source]:
 
 
 def made_of(source: Source, look: Look, compare: bool = False) -> list[MadeGrid]:
-    """The grids of a source, the newest first, and the block of each; `compare`: with published rows."""
-    blocks = gather(source.wishes)
-    grids = [grid_of(block, blocks, source.ordered, look) for block in blocks]
-    return [MadeGrid(published(grid, source.experiment) if compare else grid, block) for grid, block in zip(grids, blocks)]
+    """The grids of a source, the newest first, and the rows of each; `compare`: with published rows."""
+    groups = gather(source.wishes)
+    grids = [grid_of(group, groups, source.ordered, look) for group in groups]
+    return [MadeGrid(published(grid, source.experiment) if compare else grid, group) for grid, group in zip(grids, groups)]
 
 
 def combined(title: str, grids: Sequence[Grid]) -> list[Grid]:

@@ -71,7 +71,7 @@ class TableRow:
 
     section: label of its backbone, or "calibration". reference: name of the row that its differences are to, "" if none.
     reference_section: that row's. failed, unscored, absent: videos asked for that ended in an error, are made and not scored, are not made.
-    block: title of its part in a table of several tasks. source: where the numbers are printed, if they are not ours.
+    part: title of its part in a table of several tasks. source: where the numbers are printed, if they are not ours.
     runs: names of the runs that it is made of.
     """
 
@@ -87,7 +87,7 @@ class TableRow:
     failed: int = 0
     absent: int = 0
     unscored: int = 0
-    block: str = ""
+    part: str = ""
     source: str = ""
     runs: tuple[str, ...] = ()
 
@@ -109,7 +109,7 @@ class TableRow:
     @property
     def heading(self) -> str:
         """What the rule above its part says."""
-        return ", ".join(word for word in (self.block, self.section) if word)
+        return ", ".join(word for word in (self.part, self.section) if word)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Grid:
     rule: over which stretch of a video each dimension is scored, and by which definition, in sentences.
     interval: how the intervals are made, if not by the bootstrap over prompts. remarks: what else its notes tell.
     pairing: what is subtracted from what.
-    parts: the grids, a task each, that this one shows as blocks; empty for a grid of one task.
+    parts: the grids, a task each, that this one shows; empty for a grid of one task.
     """
 
     task: str

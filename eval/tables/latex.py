@@ -27,19 +27,12 @@ SPECIAL = {
 
 
 def as_latex(grids: Sequence[Grid]) -> str:
-    """All tables of a file: best in bold, second underlined, a rule between blocks; then the differences, as a float of their own.
+    """All tables of a file: best in bold, second underlined, a rule between parts; then the differences, as a float of their own.
 
     Captions tell what the numbers are; notes stand below the rows. A table is as wide as the line.
     """
     head = "% " + "".join(rf"\usepackage{{{package}}}" for package in PACKAGES)
     return "\n".join([head, *(_table(grid, panel) for grid in grids for panel in panels(grid))])
-
-
-def document(fragments: Sequence[str]) -> str:
-    """A whole document of tables, for looking at them."""
-    loaded = "".join(rf"\usepackage{{{package}}}" for package in PACKAGES)
-    head = rf"\documentclass[a4paper]{{article}}\usepackage[margin=15mm]{{geometry}}{loaded}\begin{{document}}"
-    return "\n".join((head, "\n\\clearpage\n".join(fragments), r"\end{document}", ""))
 
 
 def _table(grid: Grid, panel: Panel) -> str:

@@ -33,10 +33,10 @@ STATISTICS = {
 
 @dataclass(frozen=True)
 class MadeGrid:
-    """A grid of one task and the block that it is made of."""
+    """A grid of one task and the rows that it is made of."""
 
     grid: Grid
-    block: Comparable
+    group: Comparable
 
 
 def meta(name: str, title: str, made: Sequence[MadeGrid]) -> dict[str, Any]:
@@ -47,26 +47,26 @@ def meta(name: str, title: str, made: Sequence[MadeGrid]) -> dict[str, Any]:
         title: of the table.
         made: its parts.
     """
-    return {"v": 1, "table": name, "title": title, "statistics": STATISTICS, "blocks": [_block(one.grid, one.block) for one in made]}
+    return {"v": 1, "table": name, "title": title, "statistics": STATISTICS, "blocks": [_part(one.grid, one.group) for one in made]}
 
 
-def _block(grid: Grid, block: Comparable) -> dict[str, Any]:
+def _part(grid: Grid, group: Comparable) -> dict[str, Any]:
     return {
         "task": grid.task,
         "caption": captions.caption(grid),
         "notes": captions.notes(grid),
         "rule": grid.rule,
-        "scorer": msgspec.to_builtins(block.scorer),
+        "scorer": msgspec.to_builtins(group.scorer),
         "settings": grid.settings,
-        "backbones": {entry.section: _backbone(entry) for entry in block.entries.values() if not entry.calibration},
-        "prompts": dict(sorted(block.prompts.items())),
-        "prompts_digest": digest(sorted(block.prompts.items())),
-        "seeds": sorted(asked_of(block.entries.values()).unique("seed").tolist()),
+        "backbones": {entry.section: _backbone(entry) for entry in group.entries.values() if not entry.calibration},
+        "prompts": dict(sorted(group.prompts.items())),
+        "prompts_digest": digest(sorted(group.prompts.items())),
+        "seeds": sorted(asked_of(group.entries.values()).unique("seed").tolist()),
         "videos_asked": grid.videos,
         "columns": columns(grid.columns),
         "rows": [_row(row) for row in grid.rows],
-        "commits": commits(block.entries.values()),
-        "conflicts": block.conflicts,
+        "commits": commits(group.entries.values()),
+        "conflicts": group.conflicts,
     }
 
 

@@ -6,35 +6,21 @@ that the caption names, the other on their authors' machines, with their source 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.published import Speed, speeds
+import pandas as pd
+
+from data.published import speeds
 from echo.files import RESULTS
 from eval.tables.grid import NOTHING
 from eval.tables.latex import escape
-from eval.tables.text import markdown, markdown_head, spaced
+from eval.tables.text import markdown_table, spaced
 
 FOLDER = Path("results") / "bench"
 KINDS = ("smooth", "hard", "recall")
-
-
-@dataclass(frozen=True)
-class SpeedRow:
-    """One method: all measured values by column, None where nothing was measured; `published` from the same method elsewhere."""
-
-    method: str
-    label: str
-    values: Mapping[str, float | None]
-    published: tuple[Speed, ...]
-    notes: tuple[str, ...]
-
-
 COLUMNS = (
     ("block_ms", "block, ms", 1, "block_ms.median"),
     ("block_ms_p95", "p95", 1, "block_ms.p95"),
@@ -59,6 +45,8 @@ PRINTED = (
     "block_ms", "block_ms_p95", "fps_dit", "fps_end_to_end", "overhead_percent", "hard_ms", "recache_ms", "memory_gb", "percent_of_peak",
 )  # fmt: skip
 """Columns that a page in LaTeX has room for."""
+FACTS = ("backbone", "weights", "geometry", "device", "device_name", "dtype", "kernel", "compile", "window")
+"""What the CSV tells of the measurement in each line."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -82,23 +70,23 @@ def newest(folder: Path = FOLDER) -> Path:
     raise ValueError(f"{folder}: no speed measurement; echo-harness bench backbone=self_forcing makes one, bench=FILE names another")
 
 
-def rows_of(bench: Mapping[str, Any]) -> list[SpeedRow]:
-    """A row for each measured method."""
-    return [_row(measured) for measured in bench["methods"]]
+def measured(bench: Mapping[str, Any]) -> pd.DataFrame:
+    """[methods, columns] of `COLUMNS`, float64, by preset; NaN where a method has no such thing."""
+    numbers = pd.json_normalize(bench["methods"]).set_index("method").reindex(columns=[place for *_, place in COLUMNS]).astype("float64")
+    sizes = [place for place in numbers if place.endswith("_bytes")]
+    numbers[sizes] /= 1e9
+    return numbers.set_axis([key for key, *_ in COLUMNS], axis=1)
 
 
-def _row(measured: Mapping[str, Any]) -> SpeedRow:
-    values = {key: _value(measured, place) for key, _, _, place in COLUMNS}
-    published = tuple(speed for speed in speeds() if speed.ours == measured["method"] and speed.fps is not None)
-    return SpeedRow(measured["method"], measured["label"] or measured["method"], values, published, tuple(measured["notes"]))
-
-
-def _value(measured: Mapping[str, Any], place: str) -> float | None:
-    """The number at a dotted place; None where the method has no such thing."""
-    value: Any = measured
-    for key in place.split("."):
-        value = None if value is None else value.get(key)
-    return value / 1e9 if place.endswith("_bytes") else value
+def printed(bench: Mapping[str, Any], keys: Iterable[str]) -> pd.DataFrame:
+    """A line of texts for each method, by preset: label, some columns under their headings, FPS that others print."""
+    numbers = measured(bench)
+    texts = {"method": [method["label"] or method["method"] for method in bench["methods"]]}
+    for key, heading, decimals, _ in COLUMNS:
+        if key in keys:
+            texts[heading] = [_text(value, decimals) for value in numbers[key]]
+    others = [[f"{speed.fps:g} ({speed.hardware})" for speed in speeds() if speed.ours == name and speed.fps] for name in numbers.index]
+    return pd.DataFrame(texts | {"published FPS": ["; ".join(one) or NOTHING for one in others]}, numbers.index)
 
 
 def caption(bench: Mapping[str, Any]) -> list[str]:
@@ -123,68 +111,49 @@ def caption(bench: Mapping[str, Any]) -> list[str]:
 
 
 def _text(value: float | None, decimals: int | None) -> str:
-    if value is None:
+    if value is None or value != value:
         return NOTHING
     return f"{value:.3g}" if decimals is None else f"{value:.{decimals}f}"
 
 
-def _texts(row: SpeedRow, columns: Iterable[tuple[str, str, int | None, str]]) -> list[str]:
-    return [_text(row.values[key], decimals) for key, _, decimals, _ in columns]
-
-
-def _published(row: SpeedRow) -> str:
-    """FPS that others print for the method, each with its hardware."""
-    return "; ".join(f"{speed.fps:g} ({speed.hardware})" for speed in row.published) or NOTHING
-
-
 def as_markdown(bench: Mapping[str, Any]) -> str:
     """Both tables, a caption above, notes below."""
-    rows = rows_of(bench)
-    lines = [*spaced(caption(bench)), *markdown_head(["method", "preset"], [*(head for _, head, *_ in COLUMNS), "published FPS"])]
-    lines += [markdown([row.label, f"`{row.method}`", *_texts(row, COLUMNS), _published(row)]) for row in rows]
-    lines += ["", *spaced(f"{row.label}: {note}." for row in rows for note in row.notes)]
-    lines += spaced(f"`{method}` was not measured: {error}" for method, error in bench.get("failed", {}).items())
-    lines += ["Published, by their authors and on their machines; frames of 832x480, decoding not included unless the remark says so:", ""]
-    lines += markdown_head(["method"], ["FPS", "block, ms", "hardware", "remark", "source"])
-    lines += [markdown([s.method, _text(s.fps, 2), s.block_ms or NOTHING, s.hardware, s.remark, s.source]) for s in speeds()]
-    return "\n".join([*lines, ""])
+    rows = printed(bench, [key for key, *_ in COLUMNS])
+    lines = [[label, f"`{method}`", *texts] for method, label, *texts in rows.itertuples(name=None)]
+    notes = [f"{label}: {note}." for label, method in zip(rows["method"], bench["methods"]) for note in method["notes"]]
+    notes += [f"`{method}` was not measured: {error}" for method, error in bench.get("failed", {}).items()]
+    notes.append("Published, by their authors and on their machines; frames of 832x480, decoding not included unless the remark says so:")
+    published = [[s.method, _text(s.fps, 2), s.block_ms or NOTHING, s.hardware, s.remark, s.source] for s in speeds()]
+    parts = [*spaced(caption(bench)), *markdown_table(["method", "preset"], rows.columns[1:], lines), "", *spaced(notes)]
+    return "\n".join([*parts, *markdown_table(["method"], ["FPS", "block, ms", "hardware", "remark", "source"], published), ""])
 
 
 def as_csv(bench: Mapping[str, Any]) -> str:
     """One table: a line for each measured method, then for each published speed; `kind` tells them apart."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    facts = ("backbone", "weights", "geometry", "device", "device_name", "dtype", "kernel", "compile", "window")
-    writer.writerow(["kind", "method", *facts, *(key for key, *_ in COLUMNS), "fps", "published_block_ms", "remark", "source"])
-    for row in rows_of(bench):
-        cells = ["" if row.values[key] is None else f"{row.values[key]:.4f}" for key, *_ in COLUMNS]
-        writer.writerow(
-            ["measured", row.method, *(bench[name] for name in facts), *cells, f"{row.values['fps_dit']:.4f}", "", "", "echo-harness bench"]
-        )
-    for s in speeds():
-        device = ["", "", "", "", s.hardware, "", "", "", ""]
-        fps = "" if s.fps is None else f"{s.fps:.4f}"
-        writer.writerow(["published", s.ours or s.method, *device, *[""] * len(COLUMNS), fps, s.block_ms, s.remark, s.source])
-    return out.getvalue()
+    own = measured(bench).reset_index().assign(kind="measured", source="echo-harness bench", **{name: bench[name] for name in FACTS})
+    others = pd.DataFrame([vars(speed) for speed in speeds()]).assign(kind="published")
+    others["method"] = others["ours"].fillna(others["method"])
+    others = others.rename(columns={"block_ms": "published_block_ms", "hardware": "device_name"})
+    head = ["kind", "method", *FACTS, *(key for key, *_ in COLUMNS), "fps", "published_block_ms", "remark", "source"]
+    lines = pd.concat([own.assign(fps=own["fps_dit"]), others])
+    return str(lines.to_csv(columns=head, index=False, float_format="%.4f", lineterminator="\n"))
 
 
 def as_latex(bench: Mapping[str, Any]) -> str:
     """For booktabs: speeds and memory, published FPS in the last column."""
-    shown = [column for column in COLUMNS if column[0] in PRINTED]
+    rows = printed(bench, PRINTED).replace(NOTHING, "--")
     lines = [
         r"\begin{table}[t]",
         r"\centering",
         r"\caption{" + escape(" ".join(caption(bench))) + "}",
         r"\label{tab:speed}",
-        r"\begin{tabular}{ll" + "r" * len(shown) + "l}",
+        r"\begin{tabular}{ll" + "r" * len(PRINTED) + "l}",
         r"\toprule",
-        "Method & Preset & " + " & ".join(escape(head) for _, head, *_ in shown) + r" & published FPS \\",
+        " & ".join(["Method & Preset", *map(escape, rows.columns[1:])]) + r" \\",
         r"\midrule",
     ]
-    for row in rows_of(bench):
-        cells = ["--" if text == NOTHING else text for text in _texts(row, shown)]
-        published = escape(_published(row)) if row.published else "--"
-        lines.append(rf"{escape(row.label)} & \texttt{{{escape(row.method)}}} & {' & '.join(cells)} & {published} \\")
+    for method, label, *texts in rows.itertuples(name=None):
+        lines.append(rf"{escape(label)} & \texttt{{{escape(method)}}} & {' & '.join(map(escape, texts))} \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
@@ -199,8 +168,8 @@ def table(bench: Path | None = None, *, output: Path = RESULTS / "tables") -> li
         output: the folder.
     """
     path = bench or newest()
-    measured = read(path)
+    content = read(path)
     output.mkdir(parents=True, exist_ok=True)
-    for ending, content in (("md", as_markdown(measured)), ("csv", as_csv(measured)), ("tex", as_latex(measured))):
-        (output / f"speed.{ending}").write_text(content, encoding="utf-8")
-    return [as_markdown(measured), f"table: {output / 'speed'}.md, .csv, .tex, from {path}"]
+    for ending, text in (("md", as_markdown(content)), ("csv", as_csv(content)), ("tex", as_latex(content))):
+        (output / f"speed.{ending}").write_text(text, encoding="utf-8")
+    return [as_markdown(content), f"table: {output / 'speed'}.md, .csv, .tex, from {path}"]

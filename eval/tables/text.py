@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
+
+import pandas as pd
 
 from eval.metrics import Column
 from eval.tables.captions import Panel, panels
-from eval.tables.grid import Grid, TableCell, sections
+from eval.tables.grid import Grid, TableCell, TableRow, sections
 
 
 def as_text(grid: Grid, styled: bool) -> str:
@@ -66,19 +66,18 @@ def markdown(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def markdown_head(words: Sequence[str], numbers: Sequence[str]) -> list[str]:
-    """Head and rule of a Markdown table, words to the left and numbers to the right."""
-    return [markdown([*words, *numbers]), "|" + "---|" * len(words) + "---:|" * len(numbers)]
+def markdown_table(words: Iterable[str], numbers: Iterable[str], rows: Iterable[Iterable[str]] = ()) -> list[str]:
+    """A Markdown table: heads of columns of words, to the left, and of numbers, to the right; then its rows."""
+    left, right = list(words), list(numbers)
+    return [markdown([*left, *right]), "|" + "---|" * len(left) + "---:|" * len(right), *map(markdown, rows)]
 
 
 def _markdown_rows(columns: Sequence[Column], panel: Panel) -> list[str]:
-    lines = markdown_head(["method", "preset"], ["n", *(" ".join(column.words) for column in columns)])
+    lines = markdown_table(["method", "preset"], ["n", *(" ".join(column.words) for column in columns)])
     parts = sections(panel.rows)
     for heading, rows in parts.items():
-        if len(parts) > 1:
-            lines.append(f"| *{heading}* |" + " |" * (2 + len(columns)))
-        for row in rows:
-            lines.append(markdown([row.label, f"`{row.name}`", row.count, *(_marked(cell, panel.gaps) for cell in row.cells)]))
+        lines += [f"| *{heading}* |" + " |" * (2 + len(columns))] * (len(parts) > 1)
+        lines += [markdown([row.label, f"`{row.name}`", row.count, *(_marked(cell, panel.gaps) for cell in row.cells)]) for row in rows]
     return lines
 
 
@@ -87,44 +86,35 @@ def _marked(cell: TableCell, gaps: bool) -> str:
     return (text, f"**{text}**", f"<u>{text}</u>")[cell.printed(gaps).rank]
 
 
+ENDS = ("", "_ci95", "_n", "_metric", "_gap", "_gap_ci95", "_gap_p", "_detectable")
+"""Columns of each dimension."""
+
+
 def as_csv(grids: Sequence[Grid]) -> str:
     """All tables of a file in one, a row for each preset and task; four decimals, empty where nothing was measured.
 
     `<dimension>_gap`, its interval, its corrected p and what could have been detected are of the difference to the row that
     `reference` names. `source`: where a row is printed that is not ours.
     """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     flat = [part for grid in grids for part in grid.parts or (grid,)]
-    columns = {column.dimension: column for grid in flat for column in grid.columns}
+    dimensions = dict.fromkeys(column.dimension for grid in flat for column in grid.columns)
     head = ["task", "backbone", "weights", "scorer", "settings", "method", "preset", "variant", "videos", "videos_asked", "failed"]
-    writer.writerow([*head, "reference", "source", *(dimension + end for dimension in columns for end in ENDS)])
-    for grid in flat:
-        for row in grid.rows:
-            line: list[str | int] = [grid.task, row.section, row.weights, grid.scorer, grid.settings]
-            asked = 0 if row.source else grid.videos
-            line += [row.label, row.preset, row.variant, row.videos, asked, row.failed, row.reference, row.source]
-            cells = {column.dimension: (column, cell) for column, cell in zip(grid.columns, row.cells)}
-            for dimension in columns:
-                line += _numbers(*cells[dimension], bool(row.source)) if dimension in cells else ["", "", 0, "", "", "", "", ""]
-            writer.writerow(line)
-    return out.getvalue()
+    head += ["reference", "source", *(dimension + end for dimension in dimensions for end in ENDS)]
+    lines = pd.DataFrame([_csv_line(grid, row) for grid in flat for row in grid.rows], columns=head)
+    lines = lines.astype({f"{dimension}_n": "Int64" for dimension in dimensions}).fillna({f"{dimension}_n": 0 for dimension in dimensions})
+    return str(lines.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
 
 
-ENDS = ("", "_ci95", "_n", "_metric", "_gap", "_gap_ci95", "_gap_p", "_detectable")
-"""Columns of each dimension."""
-
-
-def _numbers(column: Column, cell: TableCell, printed: bool) -> list[str | int]:
-    gap = cell.gap
-    gaps = ["", "", "", ""]
-    if gap is not None:
-        gaps = [_four(gap.estimate.mean), _four(gap.estimate.half_width), _four(gap.p), _four(gap.detectable)]
-    if cell.estimate is None:
-        return ["", "", 0, "", *gaps]
-    metric = f"published.{column.dimension}" if printed else column.metric
-    return [_four(cell.estimate.mean), _four(cell.estimate.half_width), cell.estimate.videos, metric, *gaps]
-
-
-def _four(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def _csv_line(grid: Grid, row: TableRow) -> dict[str, object]:
+    line: dict[str, object] = {"task": grid.task, "backbone": row.section, "scorer": grid.scorer, "settings": grid.settings}
+    line |= {"method": row.label, "videos_asked": 0 if row.source else grid.videos}
+    line |= {name: getattr(row, name) for name in ("weights", "preset", "variant", "videos", "failed", "reference", "source")}
+    for column, cell in zip(grid.columns, row.cells):
+        name, own, gap = column.dimension, cell.estimate, cell.gap
+        if own is not None:
+            metric = f"published.{name}" if row.source else column.metric
+            line |= {name: own.mean, f"{name}_ci95": own.half_width, f"{name}_n": own.videos, f"{name}_metric": metric}
+        if gap is not None:
+            line |= {f"{name}_gap": gap.estimate.mean, f"{name}_gap_ci95": gap.estimate.half_width}
+            line |= {f"{name}_gap_p": gap.p, f"{name}_detectable": gap.detectable}
+    return line

@@ -74,7 +74,6 @@ GROUPS: Table = {
     "audit": ("Measure how far this project's own instruments can be believed.", {
         "targets": ("Measure how often the backbone shows what a held-out prompt says.", "eval.audit.targets:targets"),
         "validate": ("Measure what the embedded scorer still reads of spoilt videos.", "eval.audit.validate:validate"),
-        "coverage": ("Count how often the intervals hold the truth, by simulation.", "eval.audit.coverage:simulate"),
     }),
 }  # fmt: skip
 

@@ -35,9 +35,9 @@ def simulate(name: str, store: Path) -> tuple[Path, str]:
     strictness = generator.normal(0, 0.4, RATERS)
     lines, scorers = [], dict[str, None]()
     for source in there:
-        block, *_ = gather(source.wishes)
-        scorers[block.scorer.label] = None
-        entries = [entry for entry in block.entries.values() if not entry.calibration]
+        group, *_ = gather(source.wishes)
+        scorers[group.scorer.label] = None
+        entries = [entry for entry in group.entries.values() if not entry.calibration]
         units = sorted(set.intersection(*(set(entry.asked.index[entry.asked["status"] == "done"]) for entry in entries)))
         first_seed = min((seed for _, seed in units), default=0)
         units = [unit for unit in units if unit[1] == first_seed][:VIDEOS]

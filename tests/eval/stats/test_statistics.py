@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval.audit.coverage import coverage, normal, opinion_coverage
 from eval.stats.statistics import Estimate, by_unit, detectable, difference, estimate, estimates, holm, less, ranks
+from tests.load.coverage import coverage, normal, opinion_coverage
 
 
 def values_of(array_PS: np.ndarray) -> dict[tuple[str, int], float]:

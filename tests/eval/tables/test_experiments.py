@@ -17,9 +17,9 @@ from omegaconf import OmegaConf
 from echo.files import ROOT
 from eval import metrics
 from eval.metrics import Column
-from eval.tables.latex import document
 from jobs import cli
 from tests.helpers import raters
+from tests.helpers.latex import document
 from tests.helpers.stores import put, write
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))

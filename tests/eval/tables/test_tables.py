@@ -19,13 +19,14 @@ from eval.store.rows import gather, sources
 from eval.tables import command
 from eval.tables.build import grid_of
 from eval.tables.grid import TableCell, TableRow
-from eval.tables.latex import as_latex, document, escape
+from eval.tables.latex import as_latex, escape
 from eval.tables.text import as_markdown, as_text
 from jobs import cli
 from jobs.spec.config import BackboneConfig, EvalConfig, MethodConfig, NoiseConfig, RunConfig, TaskConfig, VideoConfig
 from jobs.spec.plan import Job
 from jobs.store.folder import Attempt, RunFolder, new_attempt, write_sweep
 from tests.helpers.command import ECHO_HARNESS
+from tests.helpers.latex import document
 
 PROMPTS = tuple(Prompt(f"p{i}", ("a red ball",), (60.0,), ("",)) for i in range(3))
 
@@ -245,8 +246,8 @@ def test_wrong_store_is_refused(tmp_path):
 def grids(write):
     write("echo", shift=1.0), write("self_forcing")
     (source,) = sources(write.store)
-    blocks = gather(source.wishes)
-    return [grid_of(block, blocks) for block in blocks]
+    groups = gather(source.wishes)
+    return [grid_of(group, groups) for group in groups]
 
 
 def test_latex_form(write):

@@ -1,4 +1,4 @@
-"""How often the intervals hold the truth, by simulation.
+"""How often the intervals that tables print hold the truth, by simulation: `python -m tests.load.coverage [RUNS]` prints CSV.
 
 Draws scores of prompts and seeds whose true mean is known and counts how often the interval that tables print holds it. Prompts
 differ from each other and seeds of a prompt are alike, as in a store. The error of a share is that of `runs` draws.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,19 +96,5 @@ def _shown(share: float, runs: int) -> tuple[str, str]:
     return f"{100 * share:.2f}", f"{100 * math.sqrt(share * (1 - share) / runs):.2f}"
 
 
-def simulate(runs: int = 4000, *, output: Path | None = None) -> list[str]:
-    """Count how often the intervals that tables print hold the truth, by simulation.
-
-        echo-harness audit coverage runs=4000 --output coverage.csv
-
-    Args:
-        runs: simulated tables of each kind.
-        output: also write the lines into this CSV.
-    """
-    if runs < 100:
-        raise ValueError(f"runs={runs}: a whole number, at least 100")
-    lines = list(table(runs))
-    if output:
-        with output.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(lines)
-    return [",".join(line) for line in lines]
+if __name__ == "__main__":
+    csv.writer(sys.stdout, lineterminator="\n").writerows(table(int(sys.argv[1]) if len(sys.argv) > 1 else 4000))
