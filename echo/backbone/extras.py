@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -31,6 +32,7 @@ def need(name: str, *, asked: str = "a Wan2.1 backbone") -> Any:
         raise ValueError(f"{asked} needs {package}: pip install -e '.[wan]'{broken}") from None
 
 
+@cache
 def version_of(package: str) -> str:
     """A package's version without importing it; "missing" where it is not installed."""
     try:

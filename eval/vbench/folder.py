@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 from tqdm import tqdm
 
 from echo.files import RESULTS, write_atomic
@@ -30,6 +31,7 @@ from eval.stats.statistics import estimate
 from eval.vbench.borders import borders
 from eval.vbench.kit import DIMENSIONS, Files, Kit, NetworkSource, Random, Wish, listed
 from eval.vbench.measure import Span
+from eval.vbench.package import beside
 from eval.vbench.records import RecordStore
 from eval.vbench.rules import LONG_TASKS
 from eval.vbench.scorer import ScoredVideo, VideoScorer, check
@@ -113,12 +115,10 @@ def score(
     sentences = load_prompts(str(prompts)) if prompts else ()
     task = task_of(task, sentences)
     scorer = VideoScorer(Kit(wish_of(measures), source_of(measures.weights)), RecordStore(records))
-    clips = list(videos_of(path, sentences, task, scorer, shard))
+    clips = videos_of(path, sentences, task, scorer, shard)
     scorer.kit.check(long=task in LONG_TASKS, text=bool(sentences))
     if backend == "vbench_package":
-        from eval.vbench.package import beside
-
-        yield from beside(clips, task, scorer)
+        yield from beside([clip.facts for clip in clips], [clip.texts for clip in clips], task, scorer)
         return
     outcomes, failures = scored(clips, task, scorer, output)
     yield from summary(outcomes, task, scorer, output, shard, failures) if outcomes else ()
@@ -139,7 +139,7 @@ def scored(
         try:
             with tqdm(total=clip.facts.frames, desc=title, unit=" frames", disable=None) as bar:
                 outcome = scorer.score(clip.facts, task, clip.spans, clip.texts, bar.update)
-            content = outcome.content() | {"task": task, "borders": clip.borders}
+            content = msgspec.to_builtins(outcome) | {"task": task, "borders": clip.borders}
             write_atomic(output / f"{clip.name}.json", json.dumps(content, indent=1).encode())
             outcomes[clip.name] = clip, outcome
         except Exception as error:
@@ -179,7 +179,7 @@ def source_of(word: str) -> NetworkSource:
     return Random() if word == "random" else Files(Path(word).expanduser())
 
 
-def videos_of(path: Path, prompts: Sequence[Prompt], task: str, scorer: VideoScorer, shard: str) -> Iterator[FolderVideo]:
+def videos_of(path: Path, prompts: Sequence[Prompt], task: str, scorer: VideoScorer, shard: str) -> list[FolderVideo]:
     """The videos of a shard in the order of their names, all looked at before any work.
 
     Raises ValueError that names the first of those that cannot be scored, and how many they are.
@@ -203,7 +203,7 @@ def videos_of(path: Path, prompts: Sequence[Prompt], task: str, scorer: VideoSco
     if complaints:
         more = f"; {len(complaints)} of {len(paths)} videos cannot be scored" if len(complaints) > 1 else ""
         raise ValueError("; ".join(complaints[:NAMED]) + more)
-    return iter(clips)
+    return clips
 
 
 def prompt_of(file: Path, prompts: Sequence[Prompt]) -> Prompt | None:
@@ -238,7 +238,7 @@ def summary(
     values: dict[str, dict[tuple[str, int], float]] = {}
     for number, (name, (clip, outcome)) in enumerate(outcomes.items()):
         group = clip.prompt.id if clip.prompt else name
-        for metric, value in outcome.scores.metrics.items():
+        for metric, value in outcome.metrics.items():
             if value is not None:
                 values.setdefault(metric, {})[group, number] = value
     lines, rows = [], {}
@@ -249,7 +249,9 @@ def summary(
         half = "" if mean.half_width is None else f" ± {mean.half_width:.2f}"
         lines.append(f"{metric:42s} {mean.mean:8.2f}{half}")
     videos = [clip.facts for clip, _ in outcomes.values()]
-    cut = {name: sum(map(sum, (outcome.cut.get(name, []) for _, outcome in outcomes.values()))) for name in _cut_by(outcomes)}
+    cut = Counter[str]()
+    for _, outcome in outcomes.values():
+        cut.update({network: sum(tokens) for network, tokens in outcome.tokens_cut.items()})
     text = any(clip.prompt for clip, _ in outcomes.values())
     content = {
         "v": 1,
@@ -259,13 +261,13 @@ def summary(
         "borders": {name: clip.borders for name, (clip, _) in outcomes.items()},
         "fps": sorted({facts.fps for facts in videos}),
         "frames": sorted({facts.frames for facts in videos}),
-        "tokens_cut": cut,
+        "tokens_cut": dict(sorted(cut.items())),
         "identity": scorer.kit.identity(long=task in LONG_TASKS, text=text),
         "metrics": rows,
     }
     name = f"scores-{shard.replace('/', '-of-')}.json" if shard else "scores.json"
     write_atomic(output / name, json.dumps(content, indent=1).encode())
-    for network, count in cut.items():
+    for network, count in sorted(cut.items()):
         if count:
             lines.append(f"{count} tokens of prompts did not fit {network} and were cut")
     if isinstance(scorer.kit.source, Random):
@@ -273,7 +275,3 @@ def summary(
     taken = ", ".join(f"{by} ({count})" for by, count in Counter(clip.borders for clip, _ in outcomes.values()).items())
     lines.append(f"borders of scenes taken from (videos): {taken}")
     return [*lines, f"{len(outcomes)} videos, task={task}; mean ± 95 % interval over prompts; {output / name}"]
-
-
-def _cut_by(outcomes: Mapping[str, tuple[FolderVideo, ScoredVideo]]) -> list[str]:
-    return sorted({network for _, outcome in outcomes.values() for network in outcome.cut})

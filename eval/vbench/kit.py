@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Protocol
@@ -17,10 +16,12 @@ from echo.backbone.extras import version_of
 from echo.files import file_digest
 from echo.refusals import one_of
 from eval.vbench.measure import RULE, FrameLayout, NetworkQuery
-from eval.vbench.networks import catalogue, interface, packages
+from eval.vbench.networks import packages
+from eval.vbench.networks.catalogue import network_class
+from eval.vbench.networks.interface import LEAST_SIDE_PX, NETWORKS, VOCABULARY
 from eval.vbench.records import Record, RecordKey, RecordStore, Units
 from eval.vbench.rules import FIRSTS, RECORD, TEXTS
-from eval.vbench.video import DECODER, LEAST_SIDE, Facts, Frames
+from eval.vbench.video import DECODER, Facts, Frames
 
 DIMENSIONS: Final = (*RECORD, "text_alignment")
 ANY_SIZE: Final = ("subject_consistency", "background_consistency", "imaging_quality")
@@ -32,22 +33,25 @@ FIRSTS_OF: Final = MappingProxyType(
     }
 )
 """VBench-Long's networks for first frames of clips: its own choice, for which its table was made, and the one without more weights."""
-BATCH: Final = MappingProxyType({"dino": 16, "musiq": 16, "raft": 4, "amt": 4, "viclip": 1})
-"""Units at a time; others 32. A part of a record's rule, for another batch may round differently."""
-_AROUND_DREAMSIM: Final = ("timm", "transformers", "torchvision", "ftfy", "regex", "PIL", "yaml")
-NEEDS: Final = MappingProxyType(
+Ask = Callable[[Any, Frames], NDArray[Any]]
+
+
+def _images(network: Any, frames: Frames) -> NDArray[Any]:
+    features: NDArray[Any] = network.images(frames[:, 0])
+    return features
+
+
+ASKED: Final[Mapping[str, tuple[str, Callable[[FrameLayout], Units], Ask]]] = MappingProxyType(
     {
-        **dict.fromkeys(("dino", "clip_b32", "clip_l14", "dinov2"), ("transformers",)),
-        "musiq": ("pyiqa", "torchvision", "PIL", "yaml", "requests"),
-        "raft": ("torchvision", "PIL"),
-        "amt": ("vbench", "torchvision", "decord", "PIL"),
-        "viclip": ("vbench", "timm", "transformers", "torchvision", "decord", "PIL"),
-        "dreamsim": ("dreamsim", "open_clip", "peft", "accelerate", "psutil", *_AROUND_DREAMSIM),
+        **{name: (name, FrameLayout.single, _images) for name in ("dino", "clip_b32", "clip_l14")},
+        "clip_b32_bytes": ("clip_b32", FrameLayout.single, lambda net, f: net.images_bytes(f[:, 0])),
+        "viclip": ("viclip", FrameLayout.texts, lambda net, f: np.stack([net.video(eight) for eight in f])),
+        "musiq": ("musiq", FrameLayout.single, lambda net, f: net.quality(f[:, 0])),
+        "raft": ("raft", FrameLayout.sampled, lambda net, f: net.radius(f[:, 0], f[:, 1])),
+        "amt": ("amt", FrameLayout.triples, lambda net, f: net.error(f[:, 0], f[:, 1], f[:, 2])),
     }
 )
-"""Modules that must be importable for each, whose code runs beside torch's; their versions are part of a record's key."""
-_IDLE: Final = frozenset(("PIL", "yaml", "requests", "decord", "ftfy", "regex", "accelerate", "psutil"))
-"""Of these, what is imported on the way and computes nothing of an answer: no part of a key."""
+"""Record -> its network, the frames that belong together, and what the network is asked of them."""
 _NAMED_THERE: Final = frozenset(word.partition("==")[0] for word in packages.DREAMSIM.split())
 """What `packages.DREAMSIM` brings."""
 
@@ -80,17 +84,20 @@ class Wish:
     @property
     def least_side(self) -> int:
         """Shorter sides, in pixels, cannot be scored."""
-        return LEAST_SIDE if {"motion_smoothness", "dynamic_degree"} & set(self.dimensions) else 16
+        return LEAST_SIDE_PX if {"motion_smoothness", "dynamic_degree"} & set(self.dimensions) else 16
 
     def wanted(self, *, long: bool, text: bool) -> tuple[str, ...]:
         """Names of all networks that have something to do."""
-        networks = [RECORD[dimension] for dimension in self.dimensions if dimension not in ("text_alignment", "temporal_flickering")]
-        if "aesthetic" in networks:
-            networks.append("clip_l14")
-        if long:
-            networks += [self.firsts_of(dimension) for dimension in FIRSTS if dimension in self.dimensions]
-        networks += [network_of(metric) for metric in self.metrics_of_text] if text else []
+        networks = [ASKED[name][0] for name in self.records(text=text) if name in ASKED]
+        networks += ["aesthetic"] if "aesthetic_quality" in self.dimensions else []
+        networks += [self.firsts_of(dimension) for dimension in FIRSTS if long and dimension in self.dimensions]
         return tuple(dict.fromkeys(networks))
+
+    def records(self, *, text: bool) -> tuple[str, ...]:
+        """Names of the records that a video is asked for, first frames of clips left out; the aesthetic head reads CLIP's."""
+        names = [RECORD[dimension] for dimension in self.dimensions if dimension in RECORD]
+        names += self.metrics_of_text if text else ()
+        return tuple(dict.fromkeys("clip_l14" if name == "aesthetic" else name for name in names))
 
     @property
     def metrics_of_text(self) -> tuple[str, ...]:
@@ -110,11 +117,6 @@ class Wish:
 def listed(text: str) -> tuple[str, ...]:
     """Words of a list, with `,` or `+` between them: Hydra's command line keeps the comma for sweeps."""
     return tuple(word for word in text.replace("+", ",").split(",") if word)
-
-
-def network_of(metric: str) -> str:
-    """The network that a record is made by."""
-    return "clip_b32" if metric == "clip_b32_bytes" else metric
 
 
 class NetworkSource(Protocol):
@@ -144,7 +146,7 @@ class Random:
         """Raise ValueError where there are no word pieces for text."""
         if text and packages.missing(("clip",)):
             rest = "nearest is dimensions= without text_alignment"
-            raise ValueError(f"text alignment needs {interface.VOCABULARY}, which openai-clip has: {packages.INSTALL}; {rest}")
+            raise ValueError(f"text alignment needs {VOCABULARY}, which openai-clip has: {packages.INSTALL}; {rest}")
 
     def identity(self, name: str) -> str:
         """How they were drawn."""
@@ -152,7 +154,7 @@ class Random:
 
     def make(self, name: str, dtype: str, device: str) -> Any:
         """Draw them."""
-        return catalogue.random(name, self.size, self.seed, dtype=dtype, device=device)
+        return network_class(name).random(self.size, self.seed, dtype=dtype, device=device)
 
 
 @dataclass(frozen=True)
@@ -163,31 +165,24 @@ class Files:
 
     def check(self, names: Sequence[str], *, text: bool) -> None:
         """Raise ValueError in one line that lists what is missing."""
-        missing = [f"{interface.FILES[name][0]} ({name})" for name in names if self._path(name) is None]
-        if text and packages.missing(("clip",)) and not any(self.folder.rglob(interface.VOCABULARY)):
-            missing.append(f"{interface.VOCABULARY} (text)")
+        missing = [f"{NETWORKS[name].files[0]} ({name})" for name in names if not self.paths(name)]
+        if text and packages.missing(("clip",)) and not any(self.folder.rglob(VOCABULARY)):
+            missing.append(f"{VOCABULARY} (text)")
         if missing:
             fetch = f"`echo-harness data download eval=vbench checkpoints={self.folder.parent}` fetches what can be fetched"
             raise ValueError(f"weights={self.folder}: {', '.join(missing)} not there; {fetch}, weights=random tries the path without")
 
     def identity(self, name: str) -> str:
         """Digest of the file."""
-        path = self._path(name)
-        assert path is not None
-        return file_digest(path)
+        return file_digest(self.paths(name)[0])
 
     def make(self, name: str, dtype: str, device: str) -> Any:
         """Read it."""
-        path = self._path(name)
-        assert path is not None
-        return catalogue.load(name, path, dtype=dtype, device=device)
+        return network_class(name).load(self.paths(name)[0], dtype=dtype, device=device)
 
-    def _path(self, name: str) -> Path | None:
-        for file in interface.FILES[name]:
-            paths = sorted(self.folder.rglob(file))
-            if paths:
-                return paths[0]
-        return None
+    def paths(self, name: str) -> list[Path]:
+        """Where a network's weights lie, VBench's own name first."""
+        return [path for file in NETWORKS[name].files for path in sorted(self.folder.rglob(file))]
 
 
 @dataclass(frozen=True)
@@ -201,119 +196,80 @@ class Kit:
     def check(self, *, long: bool, text: bool) -> None:
         """Raise ValueError in one line that names missing packages, with the line that installs them, or missing weights."""
         named = self.wish.wanted(long=long, text=text)
-        if "dreamsim" in named and (absent := packages.missing(NEEDS["dreamsim"])):
+        if "dreamsim" in named and (absent := packages.missing(NETWORKS["dreamsim"].modules)):
             line = packages.DREAMSIM if set(absent) <= _NAMED_THERE else f"{packages.INSTALL} && {packages.DREAMSIM}"
             raise ValueError(f"clip_features={self.wish.firsts} needs {', '.join(absent)}: {line}; nearest is clip_features=dino_clip")
         with_text = text and bool(self.wish.metrics_of_text)
-        modules = [module for name in named for module in NEEDS.get(name, ())] + ["ftfy"] * with_text
+        modules = [module for name in named for module in NETWORKS[name].modules] + ["ftfy"] * with_text
         packages.check(tuple(dict.fromkeys(modules)))
         self.source.check(named, text=with_text)
 
     def identity(self, *, long: bool, text: bool) -> dict[str, object]:
         """All that can change a score: what is measured, by which weights, in which numbers, by which versions."""
         named = self.wish.wanted(long=long, text=text)
-        made_by = {name: self._identity(name) for name in sorted(named)}
+        made_by = {name: [self.source.identity(name), self._dtype(name), self._versions(name)] for name in sorted(named)}
         return {"rule": RULE, "firsts": self.wish.firsts, "decoder": dict(DECODER), "networks": made_by}
 
-    def metrics(self, layout: FrameLayout) -> list[NetworkQuery]:
-        """What a video is asked, in the order of `RECORD`, then texts, then first frames of clips."""
-        metrics = []
-        for dimension in self.wish.dimensions:
-            if dimension == "temporal_flickering":
-                metrics.append(NetworkQuery("difference", layout.neighbours(), 64, lambda: difference, dtype="float64"))
-            elif dimension == "motion_smoothness":
-                metrics.append(self._metric("amt", layout.triples(), lambda net, f: net.error(f[:, 0], f[:, 1], f[:, 2])))
-            elif dimension == "dynamic_degree":
-                metrics.append(self._metric("raft", layout.sampled(), lambda net, f: net.radius(f[:, 0], f[:, 1])))
-            elif dimension == "imaging_quality":
-                metrics.append(self._metric("musiq", layout.single(), lambda net, f: net.quality(f[:, 0])))
-            elif dimension == "aesthetic_quality":
-                metrics.append(self._images("clip_l14", layout.single()))
-            elif dimension in FIRSTS:
-                metrics.append(self._images(RECORD[dimension], layout.single()))
-        metrics += [self._said(metric, layout) for metric in self.wish.metrics_of_text] if layout.spans else []
-        for dimension in FIRSTS if layout.long else ():
-            if dimension in self.wish.dimensions:
-                metrics.append(self._images(self.wish.firsts_of(dimension), layout.firsts(), FIRSTS[dimension]))
-        return list({metric.name: metric for metric in metrics}.values())
+    def queries(self, layout: FrameLayout) -> list[NetworkQuery]:
+        """What a video is asked, by the dimensions, then texts, then first frames of clips."""
+        queries = [
+            NetworkQuery(name, layout.neighbours(), 64, difference, dtype="float64")
+            if name == "difference"
+            else self._query(name, *ASKED[name], layout)
+            for name in self.wish.records(text=bool(layout.spans))
+        ]
+        firsts = [dimension for dimension in FIRSTS if layout.long and dimension in self.wish.dimensions]
+        return queries + [self._query(FIRSTS[name], self.wish.firsts_of(name), FrameLayout.firsts, _images, layout) for name in firsts]
 
     def derived(self, facts: Facts, records: Mapping[str, Record], store: RecordStore) -> dict[str, Record]:
         """Records that are made of records: the aesthetic head reads the features of CLIP L/14."""
         if "aesthetic_quality" not in self.wish.dimensions:
             return {}
-        features = records["clip_l14"]
+        seen = records["clip_l14"]
         network = f"{self.source.identity('clip_l14')} {self.source.identity('aesthetic')}"
         versions = {**DECODER, **self._versions("clip_l14")}
         key = RecordKey(facts.digest, "aesthetic", network, RULE, self._dtype("clip_l14"), versions)
-        record = store.read(key)
-        if record is None:
-            record = Record(features.units, np.asarray(self._network("aesthetic").quality(features.values)))
-            if not np.isfinite(record.values).all():
-                raise ValueError(f"{facts.name}: aesthetic is no number; nothing of it was kept")
-            store.keep(key, record)
-        return {"aesthetic": record}
+        what = f"{facts.name}: aesthetic"
+        return {"aesthetic": store.once(key, what, lambda: Record(seen.units, self._network("aesthetic").quality(seen.values)))}
 
     def texts(self, sentences: Sequence[str], store: RecordStore) -> tuple[dict[str, NDArray[Any]], dict[str, list[int]]]:
         """Features [sentences, D] by the record that they are compared with, and by network how many tokens of each were cut."""
         features, cut = {}, {}
         for metric in self.wish.metrics_of_text:
-            name = network_of(metric)
+            name = ASKED[metric][0]
             rows = [self._sentence(name, sentence, store) for sentence in sentences]
             features[metric] = np.stack([row.values[0] for row in rows])
             cut[name] = [int(row.units[0, 0]) for row in rows]
         return features, cut
 
     def _sentence(self, name: str, sentence: str, store: RecordStore) -> Record:
-        digest = hashlib.blake2b(sentence.encode(), digest_size=16).hexdigest()
-        versions = self._versions(name) | {"ftfy": version("ftfy")}
-        key = RecordKey("text", name, self.source.identity(name), RULE, self._dtype(name), versions, {"sentence": digest})
-        record = store.read(key)
-        if record is None:
+        """Features of a sentence, and how many of its tokens were cut as its units."""
+
+        def asked() -> Record:
             text = self._network(name).text([sentence])
-            record = Record(np.array([text.tokens_cut], np.int64), np.asarray(text.features))
-            if not np.isfinite(record.values).all():
-                raise ValueError(f"text {sentence[:60]!r}: {name} answers no numbers; nothing of it was kept")
-            store.keep(key, record)
-        return record
+            return Record(np.array([text.tokens_cut], np.int64), np.asarray(text.features))
 
-    def _said(self, metric: str, layout: FrameLayout) -> NetworkQuery:
-        if metric == "viclip":
-            return self._metric("viclip", layout.texts(), lambda net, f: np.stack([net.video(eight) for eight in f]))
-        if metric == "clip_b32_bytes":
-            return self._metric("clip_b32", layout.single(), lambda net, f: net.images_bytes(f[:, 0]), metric)
-        return self._images(metric, layout.single())
+        digest = hashlib.blake2b(sentence.encode(), digest_size=16).hexdigest()
+        versions = self._versions(name) | {"ftfy": version_of("ftfy")}
+        key = RecordKey("text", name, self.source.identity(name), RULE, self._dtype(name), versions, {"sentence": digest})
+        return store.once(key, f"{name} of {sentence[:60]!r}", asked)
 
-    def _images(self, network: str, units: Units, name: str | None = None) -> NetworkQuery:
-        return self._metric(network, units, lambda net, f: net.images(f[:, 0]), name)
-
-    def _metric(self, network: str, units: Units, ask: Callable[[Any, Frames], NDArray[Any]], name: str | None = None) -> NetworkQuery:
-        def ready() -> Callable[[Frames], NDArray[Any]]:
-            network_itself = self._network(network)
-            return lambda frames: ask(network_itself, frames)
-
-        identity, batch, rest = self.source.identity(network), BATCH.get(network, 32), {"network": network}
-        return NetworkQuery(name or network, units, batch, ready, identity, self._dtype(network), self._versions(network), rest)
+    def _query(self, name: str, network: str, units: Callable[[FrameLayout], Units], ask: Ask, layout: FrameLayout) -> NetworkQuery:
+        return NetworkQuery(
+            name, units(layout), NETWORKS[network].batch, lambda frames: ask(self._network(network), frames),
+            self.source.identity(network), self._dtype(network), self._versions(network), {"network": network},
+        )  # fmt: skip
 
     def _network(self, name: str) -> Any:
         if name not in self._made:
             self._made[name] = self.source.make(name, self.wish.dtype_of(name), self.wish.device)
         return self._made[name]
 
-    def _identity(self, name: str) -> list[Any]:
-        return [self.source.identity(name), self._dtype(name), self._versions(name)]
-
     def _dtype(self, name: str) -> str:
         return f"{self.wish.dtype_of(name)} {self.wish.device.partition(':')[0]}"
 
     def _versions(self, name: str) -> dict[str, str]:
-        code = [packages.distribution(module) for module in NEEDS.get(name, ()) if module not in _IDLE]
-        return {package: version(package) for package in ("torch", *code)}
-
-
-@cache
-def version(package: str) -> str:
-    """Of an installed package, "missing" where there is none."""
-    return version_of(package)
+        return {package: version_of(package) for package in ("torch", *map(packages.distribution, NETWORKS[name].code))}
 
 
 def difference(frames: Frames) -> NDArray[np.float64]:

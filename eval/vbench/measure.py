@@ -6,6 +6,7 @@ chunks of frames whose borders depend on nothing but the video; each metric's ch
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from eval.measures.formulas import sampling_step
 from eval.vbench import video
-from eval.vbench.records import Record, RecordKey, RecordStore, Units, units_digest
+from eval.vbench.records import Record, RecordKey, RecordStore, Units
 from eval.vbench.video import Facts, Frames
 
 Span = tuple[int, int]
@@ -30,15 +31,14 @@ TEXT_FRAMES = 8
 class NetworkQuery:
     """What one network is asked of a video.
 
-    units: which frames belong together, [N, k]. batch: how many at a time. ask: makes the function that answers frames
-    uint8 [N, k, H, W, 3] with values [N] or [N, D]; only called when there is something to ask, so that nothing is loaded
-    for records that are there. network, dtype, versions, rest: as in a record's key.
+    name: of its record. units: which frames belong together, [N, k]. batch: how many at a time. ask: answers frames uint8
+    [N, k, H, W, 3] with values [N] or [N, D], and loads its network at the first call. network, dtype, versions, rest: as in its key.
     """
 
     name: str
     units: Units
     batch: int
-    ask: Callable[[], Callable[[Frames], NDArray[Any]]]
+    ask: Callable[[Frames], NDArray[Any]]
     network: str = "none"
     dtype: str = "float32"
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +46,12 @@ class NetworkQuery:
 
     def key(self, facts: Facts) -> RecordKey:
         """Name of its record of a video."""
-        rest = {"units": units_digest(self.units), "chunk": str(video.CHUNK), "batch": str(self.batch), **self.rest}
+        rest = {
+            "units": hashlib.blake2b(np.ascontiguousarray(self.units).tobytes(), digest_size=8).hexdigest(),
+            "chunk": str(video.CHUNK),
+            "batch": str(self.batch),
+            **self.rest,
+        }
         return RecordKey(facts.digest, self.name, self.network, RULE, self.dtype, {**video.DECODER, **self.versions}, rest)
 
 
@@ -126,91 +131,69 @@ def _ordered(rows: Sequence[Units]) -> Units:
     return once[np.lexsort((once[:, 0], once[:, -1]))]
 
 
-@dataclass
-class _Work:
-    """A metric under way."""
-
-    metric: NetworkQuery
-    key: RecordKey
-    parts: dict[int, Record]
-    ask: Callable[[Frames], NDArray[Any]] | None = None
-
-    def within(self, start: int, end: int) -> Units:
-        """Units that are whole with a chunk [start, end)."""
-        last = self.metric.units[:, -1]
-        return self.metric.units[(start <= last) & (last < end)]
+Parts = dict[int, Record]
+"""Chunks of a record under way, by the first frame of their chunk."""
 
 
 def measure(
-    facts: Facts, metrics: Sequence[NetworkQuery], store: RecordStore, progress: Callable[[int], object] = lambda frames: None
+    facts: Facts, queries: Sequence[NetworkQuery], store: RecordStore, progress: Callable[[int], object] = lambda frames: None
 ) -> dict[str, Record]:
-    """Records of a video by metric: those that are there, and the others measured in one pass over its frames.
+    """Records of a video by name: those that are there, and the others measured in one pass over its frames.
 
     progress: is told of frames that are done with.
 
-    Raises ValueError that names the video for a damaged file, and video, metric and frame for an answer that is no number.
+    Raises ValueError that names the video for a damaged file, and video, record and frame for an answer that is no number.
     """
     with store.alone(facts.digest):
-        records = {metric.name: store.read(metric.key(facts)) for metric in metrics}
-        works = []
-        for metric in metrics:
-            key = metric.key(facts)
-            if records[metric.name] is None:
-                works.append(_Work(metric, key, store.parts(key)))
+        records, under_way = dict[str, Record](), list[tuple[NetworkQuery, RecordKey, Parts]]()
+        for query in queries:
+            key = query.key(facts)
+            record = store.read(key)
+            if record is None:
+                under_way.append((query, key, store.parts(key)))
             else:
+                records[query.name] = record
                 store.forget_parts(key)  # a kill between the whole record and the end of its chunks
-        if works:
-            _pass(facts, works, store, progress)
-        for work in works:
-            records[work.metric.name] = store.join(work.key, [work.parts[start] for start in sorted(work.parts)])
-    return {name: record for name, record in records.items() if record is not None}
+        if under_way:
+            _pass(facts, under_way, store, progress)
+        for query, key, parts in under_way:
+            records[query.name] = store.join(key, [parts[start] for start in sorted(parts)])
+    return records
 
 
-def _pass(facts: Facts, works: Sequence[_Work], store: RecordStore, progress: Callable[[int], object]) -> None:
+def _pass(
+    facts: Facts, under_way: Sequence[tuple[NetworkQuery, RecordKey, Parts]], store: RecordStore, progress: Callable[[int], object]
+) -> None:
     """Decode the video once; chunks that are kept already are not asked about again."""
     held: dict[int, Frames] = {}
     for start, frames in video.chunks(facts):
         end = start + len(frames)
         held |= {start + index: frame for index, frame in enumerate(frames)}
-        for work in works:
-            if start in work.parts:
-                continue
-            units = work.within(start, end)
-            part = Record(units, _answers(facts, work, units, held))
-            store.keep_part(work.key, start, part)
-            work.parts[start] = part
-        held = {index: held[index].copy() for index in _still(works, end)}  # a view would keep its whole chunk
+        later = set[int]()  # frames of units that end in a later chunk
+        for query, key, parts in under_way:
+            last = query.units[:, -1]
+            if start not in parts:
+                units = query.units[(start <= last) & (last < end)]
+                parts[start] = Record(units, _answers(facts, query, units, held))
+                store.keep_part(key, start, parts[start])
+            later.update(query.units[last >= end].ravel().tolist())
+        held = {index: held[index].copy() for index in held.keys() & later}  # a view would keep its whole chunk
         progress(len(frames))
-    for work in works:
-        work.parts = {start: part for start, part in work.parts.items() if len(part.units)} or work.parts
 
 
-def _still(works: Sequence[_Work], end: int) -> set[int]:
-    """Frames before `end` that belong to units which end later."""
-    frames: set[int] = set()
-    for work in works:
-        later = work.metric.units[work.metric.units[:, -1] >= end]
-        frames.update(later[later < end].tolist())
-    return frames
-
-
-def _answers(facts: Facts, work: _Work, units: Units, held: Mapping[int, Frames]) -> NDArray[Any]:
+def _answers(facts: Facts, query: NetworkQuery, units: Units, held: Mapping[int, Frames]) -> NDArray[Any]:
     """Values of units, in batches whose borders depend on the chunk alone."""
-    if not len(units):
-        return np.empty(0, np.float32)
-    if work.ask is None:
-        work.ask = work.metric.ask()
     answers = []
-    for begin in range(0, len(units), work.metric.batch):
-        rows = units[begin : begin + work.metric.batch]
+    for begin in range(0, len(units), query.batch):
+        rows = units[begin : begin + query.batch]
         try:
-            values = np.asarray(work.ask(np.stack([np.stack([held[int(index)] for index in row]) for row in rows])))
+            values = np.asarray(query.ask(np.stack([np.stack([held[int(index)] for index in row]) for row in rows])))
         except ValueError as error:
             raise ValueError(f"{facts.name}: frames from {int(rows[0][0])}: {error}") from None
         if len(values) != len(rows):
-            raise ValueError(f"{facts.name}: {work.metric.name} answered {len(values)} of {len(rows)} units")
+            raise ValueError(f"{facts.name}: {query.name} answered {len(values)} of {len(rows)} units")
         wrong = np.nonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))[0]
         if len(wrong):
-            raise ValueError(f"{facts.name}: {work.metric.name} of frame {int(rows[wrong[0]][0])} is no number; nothing of it was kept")
+            raise ValueError(f"{facts.name}: {query.name} of frame {int(rows[wrong[0]][0])} is no number; nothing of it was kept")
         answers.append(values)
-    return np.concatenate(answers)
+    return np.concatenate(answers) if answers else np.empty(0, np.float32)

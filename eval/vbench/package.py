@@ -19,19 +19,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 
-from echo.files import ROOT
-from eval.vbench.kit import Kit
+from echo.files import ROOT, replacing, write_atomic
+from eval.vbench.kit import Files, Kit
 from eval.vbench.networks import packages
-from eval.vbench.networks.interface import FILES, VOCABULARY
+from eval.vbench.networks.interface import NETWORKS, VOCABULARY
 from eval.vbench.scorer import VideoScorer
 from eval.vbench.video import Facts
 
-NETWORKS: Final = MappingProxyType(
+DIMENSIONS: Final = MappingProxyType(
     {
         "subject_consistency": ("dino",),
         "background_consistency": ("clip_b32",),
@@ -44,20 +44,6 @@ NETWORKS: Final = MappingProxyType(
     }
 )
 """The eight dimensions, as the package calls them -> the networks whose weights each reads."""
-
-PLACES: Final = MappingProxyType(
-    {
-        "dino": "torch/hub/checkpoints/dino_vitbase16_pretrain.pth",
-        "clip_b32": "clip_model/ViT-B-32.pt",
-        "clip_l14": "clip_model/ViT-L-14.pt",
-        "aesthetic": "aesthetic_model/emb_reader/sa_0_4_vit_l_14_linear.pth",
-        "musiq": "pyiqa_model/musiq_spaq_ckpt-358bb6af.pth",
-        "raft": "raft_model/models/raft-things.pth",
-        "amt": "amt_model/amt-s.pth",
-        "viclip": "ViCLIP/ViClip-InternVid-10M-FLT.pth",
-    }
-)
-"""Network -> where the package looks for its weights, below its cache."""
 VERSIONS: Final = ("torch", "torchvision", "numpy", "vbench", "openai-clip", "pyiqa", "timm")
 """Packages whose versions an answer depends on."""
 DINO_CODE: Final = "dino_model/facebookresearch_dino_main"
@@ -71,8 +57,8 @@ class PackageJob:
     Attributes:
         videos: MP4 files; their names do not matter.
         prompts: a sentence for each, for overall consistency alone.
-        dimensions: keys of `NETWORKS`.
-        files: weights by network; those of `NETWORKS` for the dimensions.
+        dimensions: keys of `DIMENSIONS`.
+        files: weights by network; those of `DIMENSIONS` for the dimensions.
         cache: a folder for links to weights and videos, and for answers.
         dino_code: a checkout of facebookresearch/dino, whose code the package runs; for subject consistency.
         device: as torch names it.
@@ -133,14 +119,14 @@ def evaluate(job: PackageJob) -> PackageScores:
 
 def check(job: PackageJob) -> None:
     """Raise ValueError for what the package cannot be asked, naming the nearest valid choice, or for what is not there."""
-    unknown = [dimension for dimension in job.dimensions if dimension not in NETWORKS]
+    unknown = [dimension for dimension in job.dimensions if dimension not in DIMENSIONS]
     if unknown or not job.dimensions:
-        raise ValueError(f"dimensions {unknown or 'none'}: the vbench package is asked for some of {', '.join(NETWORKS)}")
+        raise ValueError(f"dimensions {unknown or 'none'}: the vbench package is asked for some of {', '.join(DIMENSIONS)}")
     if not job.videos or len(job.prompts) != len(job.videos):
         raise ValueError(f"{len(job.videos)} videos and {len(job.prompts)} prompts: at least one video, and a prompt for each")
     if others := [video for video in job.videos if video.suffix != ".mp4" or not video.is_file()]:
         raise ValueError(f"{others[0]}: the vbench package reads files that end in .mp4")
-    wanted = {name for dimension in job.dimensions for name in NETWORKS[dimension]}
+    wanted = {name for dimension in job.dimensions for name in DIMENSIONS[dimension]}
     if absent := sorted(name for name in wanted if name not in job.files or not job.files[name].is_file()):
         raise ValueError(f"no weights of {', '.join(absent)} for the vbench package; `echo-harness data download eval=vbench` fetches them")
     if "dino" in wanted and (job.dino_code is None or not (job.dino_code / "hubconf.py").is_file()):
@@ -149,21 +135,7 @@ def check(job: PackageJob) -> None:
     packages.check(packages.PACKAGE, asked="backend=vbench_package")
 
 
-class Scorable(Protocol):
-    """A video to be scored, as `eval.vbench.folder` has it."""
-
-    @property
-    def facts(self) -> Facts:
-        """The file."""
-        ...
-
-    @property
-    def texts(self) -> Sequence[str]:
-        """A sentence for each scene, or none."""
-        ...
-
-
-def beside(clips: Sequence[Scorable], task: str, scorer: VideoScorer) -> list[str]:
+def beside(facts: Sequence[Facts], texts: Sequence[Sequence[str]], task: str, scorer: VideoScorer) -> list[str]:
     """Score videos whole by our path and by the package, from the same files: lines with the largest difference of each dimension.
 
     The package knows no scenes, so whatever the task is, a video is one scene here; text is compared where each has one sentence.
@@ -171,32 +143,25 @@ def beside(clips: Sequence[Scorable], task: str, scorer: VideoScorer) -> list[st
     for whatever is missing.
     """
     wish, source = replace(scorer.kit.wish, kinds=("viclip",)), scorer.kit.source
-    folder = getattr(source, "folder", None)
-    if folder is None:
+    if not isinstance(source, Files):
         raise ValueError("backend=vbench_package: both read published files, so weights= is a folder; nearest is checkpoints/vbench")
-    with_text = all(len(clip.texts) == 1 for clip in clips)
-    names = [
-        "overall_consistency" if name == "text_alignment" else name for name in wish.dimensions if name != "text_alignment" or with_text
-    ]
-    files = {name: path for name, path in located(folder).items() if path is not None}
-    code = next((path.parent for path in sorted(folder.rglob("hubconf.py"))), folder / "dino")
-    prompts = tuple(clip.texts[0] if with_text else "" for clip in clips)
+    with_text = all(len(sentences) == 1 for sentences in texts)
+    named = {name: "overall_consistency" if name == "text_alignment" else name for name in wish.dimensions}
+    names = tuple(theirs for name, theirs in named.items() if name != "text_alignment" or with_text)
+    files = {name: paths[0] for name in NETWORKS if (paths := source.paths(name))}
+    code = next((path.parent for path in sorted(source.folder.rglob("hubconf.py"))), source.folder / "dino")
+    prompts = tuple(sentences[0] if with_text else "" for sentences in texts)
     cache = scorer.store.folder.parent / "vbench_package"
-    job = PackageJob(tuple(clip.facts.path for clip in clips), prompts, tuple(names), files, cache, code, wish.device)
+    job = PackageJob(tuple(fact.path for fact in facts), prompts, names, files, cache, code, wish.device)
     check(job)
-    ours = _ours(VideoScorer(Kit(wish, source), scorer.store), job, [clip.facts for clip in clips])
+    ours = _ours(VideoScorer(Kit(wish, source), scorer.store), job, facts)
     report = lines(differences(ours, evaluate(job).scores, job.videos))
     if not with_text and "text_alignment" in wish.dimensions:
         report.append("text_alignment: left out, for a video has not just one scene with a sentence")
     return [
         *report,
-        f"{len(clips)} videos, each as one scene, whatever task={task} says; scores in 0..1; the package's answers are in {cache}",
+        f"{len(facts)} videos, each as one scene, whatever task={task} says; scores in 0..1; the package's answers are in {cache}",
     ]
-
-
-def located(folder: Path) -> dict[str, Path | None]:
-    """Weights by network that lie anywhere below a folder under a published name."""
-    return {name: next((path for file in FILES[name] for path in sorted(folder.rglob(file))), None) for name in PLACES}
 
 
 def _ours(scorer: VideoScorer, job: PackageJob, facts: Sequence[Facts]) -> dict[str, list[float]]:
@@ -204,7 +169,7 @@ def _ours(scorer: VideoScorer, job: PackageJob, facts: Sequence[Facts]) -> dict[
     scores_by_dimension: dict[str, list[float]] = {dimension: [] for dimension in job.dimensions}
     for fact, prompt in zip(facts, job.prompts):
         texts = [prompt] if "overall_consistency" in scores_by_dimension else []
-        metrics = scorer.score(fact, "smooth", [(0, fact.frames)], texts).scores.metrics
+        metrics = scorer.score(fact, "smooth", [(0, fact.frames)], texts).metrics
         for dimension, scores in scores_by_dimension.items():
             value = metrics["text_alignment.viclip" if dimension == "overall_consistency" else f"{dimension}.vbench"]
             scores.append(float("nan") if value is None else value / 100)
@@ -230,19 +195,19 @@ def lines(differences: Mapping[str, BackendDifference]) -> list[str]:
 
 def _prepare(job: PackageJob) -> Path:
     """A cache for just these videos and weights: links where the package can read the published file, else the same tensors for it."""
-    files = {name: job.files[name].resolve() for dimension in job.dimensions for name in NETWORKS[dimension]}
+    files = {name: job.files[name].resolve() for dimension in job.dimensions for name in DIMENSIONS[dimension]}
     parts = [*files.values(), *(video.resolve() for video in job.videos), *([job.setup.resolve()] if job.setup else [])]
     known = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in parts]
     known += [*job.prompts, str(job.dino_code), job.device, json.dumps(packages.versions(*VERSIONS))]
     cache = job.cache.resolve() / hashlib.sha256("\n".join(known).encode()).hexdigest()[:16]
     for name, path in files.items():
-        place = cache / PLACES[name]
+        place = cache / NETWORKS[name].package_path
         if not place.exists():
             place.parent.mkdir(parents=True, exist_ok=True)
             _put(name, path, place)
     if "dino" in files and job.dino_code is not None:
         _link(job.dino_code.resolve(), cache / DINO_CODE)
-        _link(files["dino"], cache / "dino_model" / Path(PLACES["dino"]).name)
+        _link(files["dino"], cache / "dino_model" / Path(NETWORKS["dino"].package_path).name)
     if "viclip" in files:
         from eval.vbench.networks.vocabulary import find
 
@@ -256,11 +221,23 @@ def _put(name: str, path: Path, place: Path) -> None:
         _link(path, place)
         return
     # Torch, as the package calls it, refuses files that hold more than tensors; and it knows RAFT by the authors' names alone.
-    from eval.vbench.networks.raft import authors_names
-    from eval.vbench.networks.weights import keep, read
+    import torch
+
+    from eval.vbench.networks.weights import read
 
     tensors = read(path, inside="state_dict")
-    keep(place, {"state_dict": tensors} if name == "amt" else authors_names(tensors))
+    with replacing(place) as part:
+        torch.save({"state_dict": tensors} if name == "amt" else authors_names(tensors), part)
+
+
+def authors_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """RAFT's weights by the authors' names, as VBench reads them, from torchvision's or theirs; their network tells the names."""
+    from eval.vbench.networks.raft import ported
+
+    settings = packages.need("easydict", asked="RAFT").EasyDict(small=False, mixed_precision=False, alternate_corr=False)
+    network = packages.need("vbench.third_party.RAFT.core.raft", asked="RAFT").RAFT(settings)
+    by_port = {ported(name): value for name, value in tensors.items()}
+    return {f"module.{name}": by_port[port] for name in network.state_dict() if (port := ported(name)) in by_port}
 
 
 def _links(job: PackageJob, cache: Path) -> list[Path]:
@@ -310,9 +287,8 @@ def _main(job_path: Path) -> None:
         names = [Path(row["video_path"]).name for row in result[1]]
         scores = {name: float(row["video_results"]) / scale for name, row in zip(names, result[1])}
         rows = [radii[names.index(name)] for name in job.prompts] if radii else []
-        part = job_path.parent / f"{dimension}.json.part"
-        part.write_text(json.dumps({"scores": scores, "radii_px": rows, "said": result[0]}), encoding="utf-8")
-        part.replace(job_path.parent / f"{dimension}.json")
+        answer = {"scores": scores, "radii_px": rows, "said": result[0]}
+        write_atomic(job_path.parent / f"{dimension}.json", json.dumps(answer).encode())
 
 
 def _watch_radii() -> list[list[float]]:

@@ -14,7 +14,7 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,11 +65,6 @@ class Damaged(ValueError):
     """A file of records that cannot be read."""
 
 
-def units_digest(units: Units) -> str:
-    """64 bits of BLAKE2b over which frames a record is of."""
-    return hashlib.blake2b(np.ascontiguousarray(units).tobytes(), digest_size=8).hexdigest()
-
-
 class RecordStore:
     """A folder of records."""
 
@@ -79,6 +74,16 @@ class RecordStore:
     def read(self, key: RecordKey) -> Record | None:
         """The whole record, or None. Raises ValueError where the file of that name holds another one."""
         return _read(self._path(key), key)
+
+    def once(self, key: RecordKey, what: str, make: Callable[[], Record]) -> Record:
+        """The record; made and kept where there is none. Raises ValueError, naming `what`, for values that are no numbers."""
+        record = self.read(key)
+        if record is None:
+            record = make()
+            if not np.isfinite(record.values).all():
+                raise ValueError(f"{what} is no number; nothing of it was kept")
+            self.keep(key, record)
+        return record
 
     def keep(self, key: RecordKey, record: Record) -> None:
         """Put a whole record in place."""
@@ -99,7 +104,8 @@ class RecordStore:
         _write(self._parts(key) / f"{start:08d}.safetensors", key, record)
 
     def join(self, key: RecordKey, parts: Sequence[Record]) -> Record:
-        """The whole record of all its chunks, in place of them."""
+        """The whole record of all its chunks, in place of them; chunks without units say nothing of the values' type."""
+        parts = [part for part in parts if len(part.units)] or parts
         whole = Record(np.concatenate([part.units for part in parts]), np.concatenate([part.values for part in parts]))
         self.keep(key, whole)
         self.forget_parts(key)

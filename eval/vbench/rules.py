@@ -8,7 +8,6 @@ scene have it. All scores are 0..100; dynamic degree is 0 or 100 for a video, or
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -176,18 +175,13 @@ def _scoped(measured: Measured, dimension: str, scope: Scope, spans: Sequence[Sp
     return {f"{dimension}.{name}": 100 * float(np.mean([rule(early, late) for early, late in pairs])) for name, rule in PAIR_RULES.items()}
 
 
-def pair_mean(reference: NDArray[Any], again: NDArray[Any]) -> float:
-    """Mean cosine over all frames of the one with all frames of the other, unit features [T, D] and [U, D]."""
-    return pair_consistency(reference, again)
-
-
 def pair_joined(reference: NDArray[Any], again: NDArray[Any]) -> float:
     """VBench's formula over both segments end to end as if they were one video."""
     return consistency(np.concatenate([reference, again]))
 
 
 PAIR_RULES: Final[Mapping[str, Callable[[NDArray[Any], NDArray[Any]], float]]] = MappingProxyType(
-    {"pair_mean": pair_mean, "pair_joined": pair_joined}
+    {"pair_mean": pair_consistency, "pair_joined": pair_joined}
 )
 """Readings of A.2's "paired segments"; the first is the default."""
 
@@ -254,14 +248,8 @@ def mapped(dimension: str, between: float) -> float:
 @lru_cache(maxsize=2)
 def _table(dimension: str) -> NDArray[np.float64]:
     path = DATA / f"{dimension.partition('_')[0]}_mapping_table.yaml"
-    rows = [line.partition(":")[::2] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return np.array([[float(low), float(high)] for low, high in rows])
-
-
-def published() -> list[dict[str, str]]:
-    """Rows of the published VBench-Long run: dimension, video, clip, inclip, clip_to_clip, clip_to_clip_mapped, fused."""
-    with (DATA / "published_run_30s.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    table: NDArray[np.float64] = np.loadtxt(path, delimiter=":")
+    return table
 
 
 def _drift(measured: Measured, dimensions: Sequence[str]) -> dict[str, float]:

@@ -7,46 +7,39 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from eval.protocol import recalled, scopes
 from eval.vbench.kit import Kit
 from eval.vbench.measure import FrameLayout, Span, measure, middles
 from eval.vbench.records import RecordStore
-from eval.vbench.rules import LONG_TASKS, Measured, VideoScores, score
+from eval.vbench.rules import LONG_TASKS, Measured, score
 from eval.vbench.video import Facts, inspect
 
 TOLERANCE_S = 1.0
 """How far a video's length may be from its prompt's: codecs and blocks round."""
 
 
-@dataclass(frozen=True)
-class ScoredVideo:
-    """A video's scores, and what they were made from. texts: compared with; cut: network -> tokens of each that did not fit."""
+class ScoredVideo(msgspec.Struct, frozen=True, kw_only=True):
+    """A video's scores and what they were made from, as a file says it; sizes as in `Facts`, scores as in `VideoScores`.
 
-    scores: VideoScores
-    facts: Facts
-    spans: tuple[Span, ...]
-    texts: tuple[str, ...]
-    cut: dict[str, list[int]]
+    video: its digest. segments: pixel frames. texts_blake2b: of what it was compared with. tokens_cut: network -> of each text.
+    """
 
-    def content(self) -> dict[str, object]:
-        """As plain values for a file."""
-        return {
-            "v": 1,
-            "video": self.facts.digest,
-            "frames": self.facts.frames,
-            "fps": self.facts.fps,
-            "height": self.facts.height,
-            "width": self.facts.width,
-            "segments": [list(span) for span in self.spans],
-            "texts_blake2b": [hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for text in self.texts],
-            "tokens_cut": self.cut,
-            "metrics": self.scores.metrics,
-            "per_segment": self.scores.per_segment,
-            "per_clip": self.scores.per_clip,
-            "drift": self.scores.drift,
-        }
+    v: int = 1
+    video: str
+    frames: int
+    fps: float
+    height: int
+    width: int
+    segments: list[Span]
+    texts_blake2b: list[str]
+    tokens_cut: dict[str, list[int]]
+    metrics: dict[str, float | None]
+    per_segment: list[dict[str, float]]
+    per_clip: list[dict[str, float]]
+    drift: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -83,7 +76,7 @@ class VideoScorer:
         long = task in LONG_TASKS
         compared = tuple(spans) if texts and self.kit.wish.metrics_of_text else ()
         layout = FrameLayout(facts.frames, facts.fps, long, compared)
-        records = measure(facts, self.kit.metrics(layout), self.store, progress)
+        records = measure(facts, self.kit.queries(layout), self.store, progress)
         records |= self.kit.derived(facts, records, self.store)
         features, cut = self.kit.texts(texts, self.store) if compared else ({}, {})
         measured = Measured(facts.frames, facts.fps, facts.height, facts.width, records)
@@ -94,7 +87,11 @@ class VideoScorer:
         wrong = [name for name, value in scores.metrics.items() if value is not None and not np.isfinite(value)]
         if wrong:
             raise ValueError(f"{facts.name}: {', '.join(wrong)} would be no number")
-        return ScoredVideo(scores, facts, tuple(spans), tuple(texts) if compared else (), cut)
+        return ScoredVideo(
+            video=facts.digest, frames=facts.frames, fps=facts.fps, height=facts.height, width=facts.width, segments=list(spans),
+            texts_blake2b=[hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for text in (texts if compared else ())],
+            tokens_cut=cut, metrics=scores.metrics, per_segment=scores.per_segment, per_clip=scores.per_clip, drift=scores.drift,
+        )  # fmt: skip
 
 
 def check(facts: Facts, task: str, spans: Sequence[Span], texts: Sequence[str]) -> None:

@@ -17,9 +17,6 @@ from echo.files import file_digest
 ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 CHUNK = 64
 """Frames of a chunk: borders of chunks are borders of batches, so another length may change a last bit; rules name it."""
-LEAST_SIDE = 128
-"""Below it RAFT and AMT answer NaN (tried at 64 and 96 px)."""
-
 DECODER: Final = MappingProxyType(
     {"av": av.__version__} | {name: ".".join(map(str, av.library_versions[name])) for name in ("libavcodec", "libavformat", "libswscale")}
 )

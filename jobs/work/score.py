@@ -145,9 +145,9 @@ def _scores(
     notes.video(facts.frames)
     outcome = scorer.score(facts, job.config.task.name, job.spans(prompt), prompt.scenes, notes.frames_done)
     path = folder.side(prompt, f".{job.config.eval.name}-{(job.scores_id or '')[:8]}.json")
-    write_atomic(path, json.dumps(outcome.content() | {"scores": job.scores_id}).encode())
+    write_atomic(path, json.dumps(msgspec.to_builtins(outcome) | {"scores": job.scores_id}).encode())
     rest = {key: value for key, value in msgspec.to_builtins(record).items() if key not in OWN}
     rest["files"] = {**record.files, "scores": path.name}
     score_s = round(time.perf_counter() - start, 3)
     spent = {"score_s": score_s, "dur_s": round((record.generate_s or 0.0) + score_s, 3)}  # what the next forecast counts on
-    return outcome.scores.metrics, rest | {"tokens_cut": outcome.cut} | spent
+    return outcome.metrics, rest | {"tokens_cut": outcome.tokens_cut} | spent

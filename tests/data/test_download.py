@@ -340,13 +340,13 @@ def test_paths_of_the_backbones_are_where_files_land() -> None:
 def test_every_network_of_vbench_is_fetched_to_where_it_is_looked_for(tmp_path: Path) -> None:
     """Files of the table, empty, in the places where a download puts them: nothing is missing any more."""
     from eval.vbench.kit import Files
-    from eval.vbench.networks.interface import FILES
+    from eval.vbench.networks.interface import NETWORKS
 
     for wanted in Table().files("eval", ["vbench"]):
         (tmp_path / wanted.target).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / wanted.target).touch()
     source = Files(tmp_path / "vbench")
-    source.check(tuple(FILES), text=True)
+    source.check(tuple(NETWORKS), text=True)
     from eval.vbench.networks.vocabulary import find
 
     for wanted in Table().files("eval", ["vbench"]):
@@ -354,4 +354,4 @@ def test_every_network_of_vbench_is_fetched_to_where_it_is_looked_for(tmp_path: 
             assert find((tmp_path / wanted.target).parent) == tmp_path / "vbench" / "vocabulary" / "bpe_simple_vocab_16e6.txt.gz"
     (tmp_path / "vbench" / "amt" / "amt-s.pth").unlink()
     with pytest.raises(ValueError, match=r"amt-s.pth \(amt\) not there; `echo-harness data download eval=vbench"):
-        source.check(tuple(FILES), text=True)
+        source.check(tuple(NETWORKS), text=True)

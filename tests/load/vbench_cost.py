@@ -124,7 +124,7 @@ def measured(seconds: float, height: int, width: int, source: NetworkSource) -> 
         "record_bytes": records,
         "score_s": round(first_s, 1),
         "rescore_s": round(time.perf_counter() - start - first_s, 2),
-        "same": first.content() == again.content(),
+        "same": first == again,
     }
 
 

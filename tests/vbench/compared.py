@@ -39,10 +39,10 @@ class Written:
         return f"random {name}"
 
     def make(self, name, dtype, device):
-        return catalogue.load(name, self.files[name], dtype=dtype, device=device)
+        return catalogue.network_class(name).load(self.files[name], dtype=dtype, device=device)
 
 
-def ours(files, paths, prompts, folder, dimensions=tuple(package.NETWORKS)):
+def ours(files, paths, prompts, folder, dimensions=tuple(package.DIMENSIONS)):
     """Scores in 0..1 by dimension, in the order of the videos, by the path that eval=vbench takes."""
     from eval.vbench.kit import Kit, Wish
     from eval.vbench.records import RecordStore
@@ -54,7 +54,7 @@ def ours(files, paths, prompts, folder, dimensions=tuple(package.NETWORKS)):
     scorer, found = VideoScorer(Kit(wish, Written(files)), RecordStore(folder)), {}
     for path, prompt in zip(paths, prompts, strict=True):
         facts = scorer.inspect(path)
-        metrics = scorer.score(facts, "long60", [(0, facts.frames)], [prompt]).scores.metrics
+        metrics = scorer.score(facts, "long60", [(0, facts.frames)], [prompt]).metrics
         for dimension in dimensions:
             name = "text_alignment.viclip" if dimension == "overall_consistency" else f"{dimension}.vbench"
             found.setdefault(dimension, []).append(metrics[name] / 100)
@@ -64,7 +64,7 @@ def ours(files, paths, prompts, folder, dimensions=tuple(package.NETWORKS)):
 def theirs(files, paths, prompts, folder, size):
     """The package's answers."""
     setup = HERE / "small_viclip.py" if size == "tiny" else None
-    asked = package.PackageJob(tuple(paths), tuple(prompts), tuple(package.NETWORKS), files, folder, HERE / "dino_code", setup=setup)
+    asked = package.PackageJob(tuple(paths), tuple(prompts), tuple(package.DIMENSIONS), files, folder, HERE / "dino_code", setup=setup)
     return package.evaluate(asked)
 
 
@@ -72,7 +72,7 @@ def our_radii(file, paths):
     """RAFT's radii of each video, from frames that another decoder read."""
     import cv2
 
-    raft, found = catalogue.load("raft", file), []
+    raft, found = catalogue.network_class("raft").load(file), []
     for path in paths:
         video, frames = cv2.VideoCapture(str(path)), []
         step = max(1, round(video.get(cv2.CAP_PROP_FPS) / 8))

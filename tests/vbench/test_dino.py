@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from eval.vbench.kit import NEEDS
 from eval.vbench.networks import catalogue, packages
+from eval.vbench.networks.interface import NETWORKS
 
 needs_timm = pytest.mark.skipif(
     bool(packages.missing(packages.NATIVE)), reason="timm is not installed; tests/vbench/run makes a place for it"
@@ -30,7 +30,7 @@ def test_dinov2_is_timms(tmp_path):
 
     tensors = published(128, 2)
     torch.save(tensors, tmp_path / "dinov2.pth")
-    mine = catalogue.load("dinov2", tmp_path / "dinov2.pth")
+    mine = catalogue.network_class("dinov2").load(tmp_path / "dinov2.pth")
     frames = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), dtype=np.uint8)
     theirs = packages.need("timm.models.vision_transformer", asked="the test").VisionTransformer(
         img_size=224, patch_size=14, embed_dim=128, depth=2, num_heads=2, init_values=1e-5, num_classes=0, global_pool="token"
@@ -45,7 +45,7 @@ def test_dinov2_is_timms(tmp_path):
 
 
 @pytest.mark.skipif(
-    bool(packages.missing(NEEDS["dreamsim"])), reason="DreamSim's packages are not all installed; tests/vbench/run has them"
+    bool(packages.missing(NETWORKS["dreamsim"].modules)), reason="DreamSim's packages are not all installed; tests/vbench/run has them"
 )
 def test_dreamsims_line_gives_a_dreamsim_that_imports():
     assert callable(packages.need("dreamsim", asked="DreamSim").dreamsim)

@@ -30,7 +30,7 @@ def both(files, tmp_path_factory):
 
 
 @needs_package
-@pytest.mark.parametrize("dimension", package.NETWORKS)
+@pytest.mark.parametrize("dimension", package.DIMENSIONS)
 def test_a_dimension_is_the_packages(both, dimension, record_property):
     mine, answers, paths = both
     found = package.differences(mine, answers.scores, paths)[dimension]
@@ -101,7 +101,7 @@ def test_a_folder_is_scored_by_both_with_one_command(files, tmp_path):
     (weights / "dino").mkdir(parents=True)
     (weights / "dino" / "hubconf.py").write_bytes((HERE / "dino_code" / "hubconf.py").read_bytes())
     for name in ("dino", "clip_b32", "clip_l14", "aesthetic"):
-        (weights / interface.FILES[name][0]).symlink_to(files[name])
+        (weights / interface.NETWORKS[name].files[0]).symlink_to(files[name])
     dimensions = ["temporal_flickering", "subject_consistency", "background_consistency", "aesthetic_quality"]
     words = [f"dimensions={','.join(dimensions)}", "clip_features=dino_clip", f"weights={weights}", "--records", str(tmp_path / "records")]
     words = [str(tmp_path / "videos"), *words, "backend=vbench_package", "device=cpu", "--output", str(tmp_path / "out")]
@@ -118,7 +118,7 @@ def test_a_folder_is_scored_by_both_with_one_command(files, tmp_path):
 def test_the_committed_run_with_true_sizes_was_equal():
     """What is too slow for this suite: `tests/vbench/run true` wrote it."""
     run = json.loads((ROOT / "docs" / "data" / "vbench_equality.json").read_text(encoding="utf-8"))
-    assert set(run["dimensions"]) == set(package.NETWORKS) and len(run["videos"]) >= 3
+    assert set(run["dimensions"]) == set(package.DIMENSIONS) and len(run["videos"]) >= 3
     for name, row in run["dimensions"].items():
         apart = np.abs(np.subtract(row["ours"], row["theirs"]))
         assert apart.max() == row["largest"] <= (0 if name == "dynamic_degree" else TOLERANCE), f"{name}: {apart}"

@@ -9,6 +9,7 @@ import torch
 
 from eval.vbench import package
 from eval.vbench.networks import catalogue, packages
+from eval.vbench.networks.interface import NETWORKS
 from eval.vbench.networks.weights import answer, digest, fill, read
 
 INSTALLED = not packages.missing(packages.PACKAGE)
@@ -33,7 +34,7 @@ CALLS = {
 @needs_package
 @pytest.mark.parametrize("name", CALLS)
 def test_an_answer_does_not_depend_on_its_batch(name, files, frames):
-    net = catalogue.load(name, files[name])
+    net = catalogue.network_class(name).load(files[name])
     together = CALLS[name](net, frames)
     span = len(frames) - len(together) + 1
     alone = np.concatenate([CALLS[name](net, frames[start : start + span]) for start in range(len(together))])
@@ -43,25 +44,25 @@ def test_an_answer_does_not_depend_on_its_batch(name, files, frames):
 
 
 @needs_package
-@pytest.mark.parametrize("name", package.PLACES)
+@pytest.mark.parametrize("name", [name for name, known in NETWORKS.items() if known.package_path])
 def test_another_networks_file_is_refused_by_name(name, files, tmp_path):
     others = {"dino": "clip_b32", "clip_b32": "clip_l14", "clip_l14": "clip_b32"}
     wrong = files[others.get(name, "dino")]
     with pytest.raises(ValueError, match=f"^{wrong} is not ") as refused:
-        catalogue.load(name, wrong)
+        catalogue.network_class(name).load(wrong)
     assert "\n" not in str(refused.value)
     broken = tmp_path / "half.pth"
     broken.write_bytes(files[name].read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"half\.pth is not a weights file .* away with it, and fetch it again"):
-        catalogue.load(name, broken)
+        catalogue.network_class(name).load(broken)
     with pytest.raises(ValueError, match=r"no weights at .*gone\.pth; `python -m data\.download eval=vbench`"):
-        catalogue.load(name, tmp_path / "gone.pth")
+        catalogue.network_class(name).load(tmp_path / "gone.pth")
 
 
 @needs_package
 @pytest.mark.parametrize("name", ["raft", "amt"])
 def test_small_frames_are_refused(name, files):
-    net = catalogue.load(name, files[name])
+    net = catalogue.network_class(name).load(files[name])
     small = np.zeros((3, 120, 256, 3), np.uint8)
     with pytest.raises(ValueError, match="frames of 256x120 px; it answers NaN for a side under 128 px"):
         CALLS[name](net, small)
@@ -70,13 +71,13 @@ def test_small_frames_are_refused(name, files):
 @needs_package
 def test_both_namings_of_raft_are_the_same_network(files, tmp_path, frames):
     """torchvision's port has its own names; VBench gets it back by the authors'."""
-    from eval.vbench.networks.raft import Raft, authors_names
+    from eval.vbench.networks.raft import Raft
 
     theirs = Raft.load(files["raft"])
     torch.save(theirs.network.state_dict(), tmp_path / "port.pth")
     ported = Raft.load(tmp_path / "port.pth")
     assert np.array_equal(theirs.radius(frames[:1], frames[1:2]), ported.radius(frames[:1], frames[1:2]))
-    back, published = authors_names(read(tmp_path / "port.pth")), read(files["raft"])
+    back, published = package.authors_names(read(tmp_path / "port.pth")), read(files["raft"])
     assert set(back) == set(published)
     assert all(torch.equal(back[name], published[name]) for name in published)
 
@@ -86,7 +87,7 @@ def test_sentences_are_cut_as_openai_and_viclip_cut_them(files):
     import clip
     from vbench.third_party.ViCLIP.simple_tokenizer import SimpleTokenizer
 
-    from eval.vbench.networks.vocabulary import Tokenizer, find
+    from eval.vbench.networks.vocabulary import tokens
 
     odd = [
         "a red fox",
@@ -98,7 +99,6 @@ def test_sentences_are_cut_as_openai_and_viclip_cut_them(files):
         "",
     ]
     long = ["word " * number for number in (29, 30, 31, 74, 75, 76, 200)]
-    tokens = Tokenizer(find())
     mine, cut = tokens(odd + long, 77)
     assert torch.equal(mine, clip.tokenize(odd + long, truncate=True).long())
     assert cut == (0,) * 12 + (1, 125), cut
@@ -120,7 +120,7 @@ def test_text_features_are_openais(files):
     model, _ = clip.load(str(files["clip_b32"]), device="cpu")
     with torch.no_grad():
         theirs = torch.nn.functional.normalize(model.encode_text(clip.tokenize(list(PROMPTS), truncate=True)), dim=-1).numpy()
-    mine = catalogue.load("clip_b32", files["clip_b32"]).text(PROMPTS)
+    mine = catalogue.network_class("clip_b32").load(files["clip_b32"]).text(PROMPTS)
     apart = np.abs(mine.features - theirs)
     assert apart.max() < 1e-5, f"largest {apart.max():.1e}, mean {apart.mean():.1e}"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -31,13 +30,3 @@ def network_class(name: str) -> Any:
     one_of(f"network {name!r}", name, CLASSES)
     module, cls = CLASSES[name]
     return getattr(import_module(module), cls)
-
-
-def load(name: str, path: str | Path, *, dtype: str = "fp32", device: str = "cpu") -> Any:
-    """The network of a published weights file. Raises ValueError, before it computes anything, for a file of another network."""
-    return network_class(name).load(Path(path), dtype=dtype, device=device)
-
-
-def random(name: str, size: str = "tiny", seed: int = 0, *, dtype: str = "fp32", device: str = "cpu") -> Any:
-    """The network with random weights. size: "true" as published, "tiny" for tests; RAFT, MUSIQ and AMT have one size only."""
-    return network_class(name).random(size, seed, dtype=dtype, device=device)

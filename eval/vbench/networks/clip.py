@@ -16,7 +16,7 @@ from eval.vbench.networks import images
 from eval.vbench.networks.interface import HEAD_CHANNELS, TextFeatures
 from eval.vbench.networks.network import VBenchNetwork
 from eval.vbench.networks.packages import need
-from eval.vbench.networks.vocabulary import SIZE, Tokenizer, find
+from eval.vbench.networks.vocabulary import SIZE, tokens
 from eval.vbench.networks.weights import answer
 
 CONTEXT: Final = 77
@@ -88,10 +88,14 @@ class Clip(VBenchNetwork):
             yield _TRANSPOSED[old], value.T
         elif norm in _NORMS:
             yield f"{_NORMS[norm]}.{kind}", value
-        elif block is not None:
-            yield from block_names("vision_model" if block[1] else "text_model", block, value)
-        else:
+        elif block is None:
             yield old, value
+        else:
+            start, part = f"{'vision' if block[1] else 'text'}_model.encoder.layers.{block[2]}", block[3]
+            if part == "attn.in_proj":  # query, key and value in one
+                yield from ((f"{start}.self_attn.{letter}_proj.{block[4]}", third) for letter, third in zip("qkv", value.chunk(3)))
+            else:
+                yield f"{start}.{_IN_BLOCK.get(part, part)}.{block[4]}", value
 
     @torch.inference_mode()
     def images(self, frames: Frames) -> Vectors:
@@ -110,8 +114,8 @@ class Clip(VBenchNetwork):
     @torch.inference_mode()
     def text(self, prompts: Sequence[str]) -> TextFeatures:
         """Unit features of sentences, cut at 77 tokens. Raises ValueError where the word pieces are not to be found."""
-        tokens, cut = Tokenizer(find(self.folder))(prompts, CONTEXT)
-        features = self.network.get_text_features(input_ids=tokens.to(self.device)).pooler_output
+        rows, cut = tokens(prompts, CONTEXT, self.folder)
+        features = self.network.get_text_features(input_ids=rows.to(self.device)).pooler_output
         return TextFeatures(answer(F.normalize(features.float(), dim=-1), self.name), cut)
 
 
@@ -139,13 +143,3 @@ def side(width: int, blocks: int, joint: int) -> dict[str, int | str]:
         "hidden_size": width, "num_hidden_layers": blocks, "num_attention_heads": max(1, width // HEAD_CHANNELS),
         "intermediate_size": 4 * width, "hidden_act": "quick_gelu", "projection_dim": joint,
     }  # fmt: skip
-
-
-def block_names(model: str, block: re.Match[str], value: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """A tensor of one block, matched by (image side?, number, part, kind); the joint query, key and value are taken apart."""
-    start, part, kind = f"{model}.encoder.layers.{block[2]}", block[3], block[4]
-    if part == "attn.in_proj":
-        for letter, third in zip("qkv", value.chunk(3)):
-            yield f"{start}.self_attn.{letter}_proj.{kind}", third
-    else:
-        yield f"{start}.{_IN_BLOCK.get(part, part)}.{kind}", value

@@ -3,7 +3,7 @@
 Frames are uint8 [T, H, W, 3], red first. Every network is a pure function of a batch: no loop over videos, no state, and the
 answer of one frame does not depend on the others in its batch (but for rounding, 1e-6). An answer that is not finite is refused
 in the network's name. All networks have `name`, `identity` (what the weights are: the file's sha256, or how random ones were
-drawn) and `dtype` ("fp32", "fp16", "bf16"); whose code runs is told in `eval.vbench.kit.NEEDS`.
+drawn) and `dtype` ("fp32", "fp16", "bf16").
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 from eval.measures.formulas import Vectors
 
 LEAST_SIDE_PX: Final = 128
-"""RAFT and AMT answer NaN below it: their coarsest correlation level has no pixels left."""
+"""RAFT and AMT answer NaN below it (tried at 64 and 96 px): their coarsest correlation level has no pixels left."""
 HEAD_CHANNELS: Final = 64
 """Channels of an attention head, in every vision transformer here: their number follows from the width."""
 
@@ -28,21 +28,60 @@ class TextFeatures:
     tokens_cut: tuple[int, ...]
 
 
-FILES: Final = MappingProxyType(
+@dataclass(frozen=True)
+class PublishedNetwork:
+    """How a network is published, and whose code runs it.
+
+    Attributes:
+        files: names of its weights, VBench's own first.
+        code: modules whose code runs beside torch's; their versions are part of a record's key.
+        around: modules that are imported on the way and compute nothing of an answer.
+        batch: units at a time. A part of a record's rule, for another batch may round differently.
+        package_path: where the vbench package looks for its weights, below its cache; empty where it has no such network.
+    """
+
+    files: tuple[str, ...]
+    code: tuple[str, ...] = ()
+    around: tuple[str, ...] = ()
+    batch: int = 32
+    package_path: str = ""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """All that must be importable."""
+        return (*self.code, *self.around)
+
+
+NETWORKS: Final = MappingProxyType(
     {
-        "dino": ("dino_vitbase16_pretrain.pth",),
-        "clip_b32": ("ViT-B-32.pt",),
-        "clip_l14": ("ViT-L-14.pt",),
-        "aesthetic": ("sa_0_4_vit_l_14_linear.pth",),
-        "musiq": ("musiq_spaq_ckpt-358bb6af.pth",),
-        "raft": ("raft-things.pth", "raft_large_C_T_V1-22a6c225.pth"),
-        "amt": ("amt-s.pth",),
-        "viclip": ("ViClip-InternVid-10M-FLT.pth",),
-        "dinov2": ("dinov2_vitb14_pretrain.pth",),
-        "dreamsim": ("dreamsim_ensemble_checkpoint.zip",),
+        "dino": PublishedNetwork(
+            ("dino_vitbase16_pretrain.pth",), ("transformers",), (), 16, "torch/hub/checkpoints/dino_vitbase16_pretrain.pth"
+        ),
+        "clip_b32": PublishedNetwork(("ViT-B-32.pt",), ("transformers",), package_path="clip_model/ViT-B-32.pt"),
+        "clip_l14": PublishedNetwork(("ViT-L-14.pt",), ("transformers",), package_path="clip_model/ViT-L-14.pt"),
+        "aesthetic": PublishedNetwork(
+            ("sa_0_4_vit_l_14_linear.pth",), package_path="aesthetic_model/emb_reader/sa_0_4_vit_l_14_linear.pth"
+        ),
+        "musiq": PublishedNetwork(
+            ("musiq_spaq_ckpt-358bb6af.pth",), ("pyiqa", "torchvision"), ("PIL", "yaml", "requests"), 16,
+            "pyiqa_model/musiq_spaq_ckpt-358bb6af.pth",
+        ),
+        "raft": PublishedNetwork(
+            ("raft-things.pth", "raft_large_C_T_V1-22a6c225.pth"), ("torchvision",), ("PIL",), 4, "raft_model/models/raft-things.pth"
+        ),
+        "amt": PublishedNetwork(("amt-s.pth",), ("vbench", "torchvision"), ("decord", "PIL"), 4, "amt_model/amt-s.pth"),
+        "viclip": PublishedNetwork(
+            ("ViClip-InternVid-10M-FLT.pth",), ("vbench", "timm", "transformers", "torchvision"), ("decord", "PIL"), 1,
+            "ViCLIP/ViClip-InternVid-10M-FLT.pth",
+        ),
+        "dinov2": PublishedNetwork(("dinov2_vitb14_pretrain.pth",), ("transformers",)),
+        "dreamsim": PublishedNetwork(
+            ("dreamsim_ensemble_checkpoint.zip",), ("dreamsim", "open_clip", "peft", "timm", "transformers", "torchvision"),
+            ("accelerate", "psutil", "ftfy", "regex", "PIL", "yaml"),
+        ),
     }
-)
-"""Name -> names under which its weights are published, VBench's own first."""
+)  # fmt: skip
+"""The networks by name."""
 
 VOCABULARY: Final = "bpe_simple_vocab_16e6.txt.gz"
 """Word pieces of CLIP and ViCLIP; it is looked for near their weights, then in an installed `clip` package."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import torch
 from torch import Tensor, nn
 
-from eval.vbench.networks.weights import choose_size, digest, drawn, fill, read, ready, renamed
+from echo.refusals import one_of
+from eval.vbench.networks.weights import digest, drawn, fill, read
+
+DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class VBenchNetwork:
@@ -41,21 +44,23 @@ class VBenchNetwork:
         identity, tensors = f"sha256 {digest(path)}", read(path, inside=cls.inside)
         with drawn(0):
             network = cls.build(cls.size_of(tensors, path))
-        fill(network, renamed(tensors, cls.names), what=cls.what, path=path)
+        named = {name: value for old, tensor in tensors.items() for name, value in cls.names(old, tensor)}
+        fill(network, named, what=cls.what, path=path)
         return cls._ready(network, identity, dtype, device, path.parent)
 
     @classmethod
     def random(cls, size: str = "tiny", seed: int = 0, *, dtype: str = "fp32", device: str = "cpu") -> Self:
         """With random weights; size "true" as published, "tiny" for tests. Raises ValueError for another size."""
-        sizes = cls.tiny if choose_size(size) else cls.true
+        one_of(f"size {size!r} of a random network", size, ("tiny", "true"))
         with drawn(seed):
-            network = cls.build(sizes)
+            network = cls.build(cls.tiny if size == "tiny" else cls.true)
         return cls._ready(network, f"random {size} seed {seed}", dtype, device, None)
 
     @classmethod
     def _ready(cls, network: nn.Module, identity: str, dtype: str, device: str, folder: Path | None) -> Self:
+        one_of(f"dtype {dtype!r}", dtype, DTYPES)
         dtype = "fp32" if cls.fp32_only else dtype
-        return cls(ready(network, dtype, device), identity, dtype, folder)
+        return cls(network.eval().requires_grad_(False).to(torch.device(device), DTYPES[dtype]), identity, dtype, folder)
 
     @classmethod
     def size_of(cls, tensors: Mapping[str, Tensor], path: Path) -> Any:

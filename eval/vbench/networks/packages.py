@@ -10,10 +10,11 @@ import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
+
+from echo.backbone.extras import version_of
 
 INSTALL: Final = (
     "pip install -e '.[vbench]' && pip install --no-deps vbench==0.1.5 openai-clip==1.0.1 pyiqa==0.1.16 timm==1.0.31 torchvision==0.28.0"
@@ -72,14 +73,7 @@ def need(name: str, *, asked: str) -> Any:
 
 def versions(*distributions: str) -> dict[str, str]:
     """Versions of installed packages without importing them; "missing" for one that is not installed."""
-    return {name: _version(name) for name in sorted(distributions)}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "missing"
+    return {name: version_of(name) for name in sorted(distributions)}
 
 
 @lru_cache(maxsize=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 import torch
@@ -13,7 +13,7 @@ from eval.measures.formulas import Frames, Vectors
 from eval.vbench.networks import images
 from eval.vbench.networks.network import VBenchNetwork
 from eval.vbench.networks.packages import need
-from eval.vbench.networks.weights import Tensors, answer
+from eval.vbench.networks.weights import answer
 
 UPDATES: Final = 20
 DIVISOR_PX: Final = 8
@@ -28,6 +28,7 @@ _RENAMES: Final = (
     (r"^(\w+_encoder)\.conv2\.", r"\1.conv."),
     (r"(layer\d\.\d)\.conv(\d)\.", r"\1.convnormrelu\2.0."),
     (r"(layer\d\.\d)\.norm([12])\.", r"\1.convnormrelu\2.1."),
+    (r"(layer\d\.\d)\.norm3\.", r"\1.downsample.1."),  # the authors' files hold these twice
     (r"^update_block\.encoder\.convc(\d)\.", r"update_block.motion_encoder.convcorr\1.0."),
     (r"^update_block\.encoder\.convf(\d)\.", r"update_block.motion_encoder.convflow\1.0."),
     (r"^update_block\.encoder\.conv\.", "update_block.motion_encoder.conv.0."),
@@ -36,24 +37,6 @@ _RENAMES: Final = (
     (r"^update_block\.mask\.2\.", "mask_predictor.conv."),
 )
 """The authors' names to torchvision's, one rule after the other; torchvision's own stay as they are."""
-_BACK: Final = (
-    (r"^feature_encoder\.", "fnet."),
-    (r"^context_encoder\.", "cnet."),
-    (r"^([fc]net)\.conv\.", r"\1.conv2."),
-    (r"^([fc]net)\.convnormrelu\.0\.", r"\1.conv1."),
-    (r"^([fc]net)\.convnormrelu\.1\.", r"\1.norm1."),
-    (r"convnormrelu([12])\.0\.", r"conv\1."),
-    (r"convnormrelu([12])\.1\.", r"norm\1."),
-    (r"\.motion_encoder\.convcorr(\d)\.0\.", r".encoder.convc\1."),
-    (r"\.motion_encoder\.convflow(\d)\.0\.", r".encoder.convf\1."),
-    (r"\.motion_encoder\.conv\.0\.", ".encoder.conv."),
-    (r"\.recurrent_block\.convgru(\d)\.conv([zrq])\.", r".gru.conv\2\1."),
-    (r"^mask_predictor\.convrelu\.0\.", "update_block.mask.0."),
-    (r"^mask_predictor\.conv\.", "update_block.mask.2."),
-)
-"""torchvision's names to the authors'; the authors' own stay as they are."""
-_TWICE: Final = re.compile(r"layer\d\.\d\.norm3\.")
-"""The authors' files hold these a second time, as `downsample.1`."""
 
 
 class Raft(VBenchNetwork):
@@ -73,8 +56,7 @@ class Raft(VBenchNetwork):
 
     @classmethod
     def names(cls, old: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
-        if not _TWICE.search(old):
-            yield _substituted(old, _RENAMES), value
+        yield ported(old), value
 
     @torch.inference_mode()
     def radius(self, first: Frames, second: Frames) -> Vectors:
@@ -94,14 +76,8 @@ class Raft(VBenchNetwork):
         return answer(lengths.topk(fastest, dim=1).values.mean(1), self.name)
 
 
-def authors_names(tensors: Mapping[str, Tensor]) -> Tensors:
-    """Weights by the authors' names, as VBench reads them, from torchvision's or theirs."""
-    theirs = {_substituted(name, _BACK): value for name, value in tensors.items()}
-    theirs |= {name.replace("downsample.1.", "norm3."): value for name, value in theirs.items() if "downsample.1." in name}
-    return {f"module.{name.removeprefix('module.')}": value for name, value in theirs.items()}
-
-
-def _substituted(name: str, rules: Sequence[tuple[str, str]]) -> str:
-    for pattern, replacement in rules:
+def ported(name: str) -> str:
+    """A tensor's name in torchvision, from the authors' or its own."""
+    for pattern, replacement in _RENAMES:
         name = re.sub(pattern, replacement, name)
     return name

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from eval.measures.formulas import Frames, Vectors
 from eval.vbench.networks import images
-from eval.vbench.networks.clip import BLOCK, block_names, side
+from eval.vbench.networks.clip import Clip, side
 from eval.vbench.networks.interface import HEAD_CHANNELS, TextFeatures
 from eval.vbench.networks.network import VBenchNetwork
 from eval.vbench.networks.packages import need
-from eval.vbench.networks.vocabulary import SIZE, Tokenizer, find
+from eval.vbench.networks.vocabulary import SIZE, tokens
 from eval.vbench.networks.weights import answer
 
 FRAMES: Final = 8
@@ -24,14 +24,6 @@ CONTEXT: Final = 32
 """Tokens of a sentence."""
 VIDEO, TEXT = "vision_encoder.", "text_encoder."
 """How the names of a published file's tensors begin, by side."""
-_TEXT: Final = {
-    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
-    "positional_embedding": "text_model.embeddings.position_embedding.weight",
-    "ln_final.weight": "text_model.final_layer_norm.weight",
-    "ln_final.bias": "text_model.final_layer_norm.bias",
-    "text_projection": "text_projection.weight",
-}
-
 Sizes = tuple[int, int, int, int, int, int]
 """Width, blocks and patch of the video side, width and blocks of the text side, joint width."""
 
@@ -82,12 +74,7 @@ class Viclip(VBenchNetwork):
         if old.startswith(VIDEO):
             yield f"video.{old.removeprefix(VIDEO)}", value
         elif old.startswith(TEXT):
-            part = old.removeprefix(TEXT)
-            block = BLOCK.fullmatch(part)
-            if block is not None and not block[1]:
-                yield from ((f"text.{name}", each) for name, each in block_names("text_model", block, value))
-            else:
-                yield f"text.{_TEXT.get(part, part)}", value.T if part == "text_projection" else value
+            yield from ((f"text.{name}", each) for name, each in Clip.names(old.removeprefix(TEXT), value))
         elif old != "temp":  # the temperature of its training
             yield old, value
 
@@ -104,6 +91,6 @@ class Viclip(VBenchNetwork):
     @torch.inference_mode()
     def text(self, prompts: Sequence[str]) -> TextFeatures:
         """Unit features of sentences, cut at 32 tokens. Raises ValueError where the word pieces are not to be found."""
-        tokens, cut = Tokenizer(find(self.folder))(prompts, CONTEXT)
-        features = self.network["text"](input_ids=tokens.to(self.device)).text_embeds
+        rows, cut = tokens(prompts, CONTEXT, self.folder)
+        features = self.network["text"](input_ids=rows.to(self.device)).text_embeds
         return TextFeatures(answer(F.normalize(features.float(), dim=-1), self.name), cut)

@@ -38,27 +38,19 @@ def find(near: Path | None = None) -> Path:
     raise ValueError(f"text needs {VOCABULARY}: {where}no installed clip package has it: {INSTALL}")
 
 
-class Tokenizer:
-    """Tokens of sentences, and how many of them did not fit."""
+def tokens(prompts: Sequence[str], context: int, near: Path | None = None) -> tuple[Tensor, tuple[int, ...]]:
+    """Tokens [B, context] of sentences (zeros after the end), and for each how many did not fit and were cut.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._tokenizer = _tokenizer(path)
-
-    def __call__(self, prompts: Sequence[str], context: int) -> tuple[Tensor, tuple[int, ...]]:
-        """Tokens [B, context] (zeros after the end), and for each sentence how many tokens were cut.
-
-        Start and end marks count; a sentence that is too long keeps its first ones, and its end mark in the last place.
-        Raises ValueError for no sentence at all.
-        """
-        if not prompts:
-            raise ValueError("no sentence to make features of; at least 1 is needed")
-        rows = [self._tokenizer(clean(prompt)).input_ids for prompt in prompts]
-        tokens = torch.zeros(len(rows), context, dtype=torch.long)
-        for row, ids in zip(tokens, rows):
-            fitting = ids if len(ids) <= context else [*ids[: context - 1], ids[-1]]
-            row[: len(fitting)] = torch.tensor(fitting)
-        return tokens, tuple(max(0, len(ids) - context) for ids in rows)
+    Start and end marks count; a sentence that is too long keeps its first ones, and its end mark in the last place. The word pieces
+    are those of `find`. Raises ValueError for no sentence at all, and where there are no word pieces.
+    """
+    if not prompts:
+        raise ValueError("no sentence to make features of; at least 1 is needed")
+    tokenizer = _tokenizer(find(near))
+    rows = [tokenizer(clean(prompt)).input_ids for prompt in prompts]
+    fitting = [ids if len(ids) <= context else [*ids[: context - 1], ids[-1]] for ids in rows]
+    padded = [[*ids, *[0] * (context - len(ids))] for ids in fitting]
+    return torch.tensor(padded), tuple(max(0, len(ids) - context) for ids in rows)
 
 
 def clean(prompt: str) -> str:

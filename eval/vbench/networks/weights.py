@@ -6,21 +6,20 @@ import hashlib
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from echo.files import replacing
 from eval.measures.formulas import Vectors
-from eval.vbench.networks.interface import FILES
+from eval.vbench.networks.interface import NETWORKS
 
 Tensors = dict[str, Tensor]
 
-DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 NAMED_AFTER: Final = re.compile(r"-([0-9a-f]{8})\.pth?$")
 """torch's habit, in some published names: eight digits before the ending are the beginning of the file's sha256."""
 
@@ -28,7 +27,7 @@ NAMED_AFTER: Final = re.compile(r"-([0-9a-f]{8})\.pth?$")
 class _Inert:
     """Stands in for an object of a foreign class inside a checkpoint: takes whatever it is given, and does nothing."""
 
-    def __init__(self, *_: Any, **__: Any) -> None:
+    def __init__(self, *_: Any) -> None:
         pass
 
     def __setstate__(self, _: Any) -> None:
@@ -37,43 +36,6 @@ class _Inert:
     def __setitem__(self, _: Any, __: Any) -> None:
         pass
 
-    def append(self, _: Any) -> None:
-        pass
-
-
-_TENSOR_PARTS: Final = {
-    ("collections", "OrderedDict"),
-    ("torch._utils", "_rebuild_tensor_v2"),
-    ("torch._utils", "_rebuild_tensor"),
-    ("torch._utils", "_rebuild_parameter"),
-    *(("torch", f"{kind}Storage") for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")),
-    ("torch.storage", "UntypedStorage"),
-}
-
-
-class _TensorsOnly(pickle.Unpickler):
-    """Builds tensors and containers; whatever else a checkpoint holds becomes inert, so that no code of it runs."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        return super().find_class(module, name) if (module, name) in _TENSOR_PARTS else _Inert
-
-
-class _Pickle:
-    """What torch.load asks of a pickle module."""
-
-    Unpickler = _TensorsOnly
-
-    @staticmethod
-    def load(file: Any, **kwargs: Any) -> Any:
-        return _TensorsOnly(file, **kwargs).load()
-
-
-def dtype_of(name: str) -> torch.dtype:
-    """The type of that name. Raises ValueError for another than fp32, fp16, bf16."""
-    if name not in DTYPES:
-        raise ValueError(f"dtype {name!r} is not one that networks run in; one of {', '.join(DTYPES)}; nearest is fp32")
-    return DTYPES[name]
-
 
 def digest(path: Path) -> str:
     """sha256 of a file. Raises ValueError where there is none, or where its name says that it should be another."""
@@ -81,7 +43,7 @@ def digest(path: Path) -> str:
         raise ValueError(f"no weights at {path}; `echo-harness data download eval=vbench` fetches them")
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    published = any(path.name in names for names in FILES.values())
+    published = any(path.name in network.files for network in NETWORKS.values())
     named = NAMED_AFTER.search(path.name) if published else None
     if named and not sha256.startswith(named[1]):
         raise ValueError(f"{path}: its name says that its sha256 starts with {named[1]}, but it starts with {sha256[:8]}: not that file")
@@ -91,8 +53,8 @@ def digest(path: Path) -> str:
 def read(path: Path, *, inside: str = "") -> Tensors:
     """All tensors of a weights file by name, on the host.
 
-    TorchScript archives are read by torch's own loader for them; everything else with weights only, and where a checkpoint
-    holds other objects beside them, by an unpickler that builds tensors and makes the others inert.
+    TorchScript archives are read by torch's own loader for them; everything else with weights only: other objects that a
+    checkpoint holds become inert, so that no code of it runs.
 
     Args:
         path: the file.
@@ -119,10 +81,9 @@ def read(path: Path, *, inside: str = "") -> Tensors:
 def _content(path: Path) -> Any:
     if _is_script(path):
         return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
-    try:
+    foreign = get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
+    with safe_globals([(_Inert, name) for name in foreign]):
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_Pickle)
 
 
 def _is_script(path: Path) -> bool:
@@ -130,12 +91,6 @@ def _is_script(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def keep(path: Path, content: Mapping[str, Any]) -> None:
-    """Write tensors by name, or a dictionary of them, as a file of torch's; it appears when it is whole."""
-    with replacing(path) as part:
-        torch.save(dict(content), part)
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, what: str, path: Path) -> None:
@@ -158,16 +113,6 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, what: str, path: 
     network.load_state_dict(dict(tensors), strict=False)
 
 
-def renamed(tensors: Mapping[str, Tensor], rename: Callable[[str, Tensor], Iterator[tuple[str, Tensor]]]) -> Tensors:
-    """Tensors under another network's names; `rename` yields none, one or several of each."""
-    return {name: value for old, tensor in tensors.items() for name, value in rename(old, tensor)}
-
-
-def ready(network: nn.Module, dtype: str, device: str) -> nn.Module:
-    """The network for answers only: no gradients, no dropout, in its type and place."""
-    return network.eval().requires_grad_(False).to(device=torch.device(device), dtype=dtype_of(dtype))
-
-
 @contextmanager
 def drawn(seed: int) -> Iterator[None]:
     """Random numbers of a seed inside; torch's own generator is left as it was."""
@@ -184,10 +129,3 @@ def answer(values: Tensor, name: str) -> Vectors:
         first = int((~good).nonzero()[0, 0]) if host.ndim else 0
         raise ValueError(f"{name} answered NaN or infinity, first for item {first} of {len(host)} of its batch; nothing is made of it")
     return host.numpy()
-
-
-def choose_size(size: str) -> bool:
-    """Whether a random network is a tiny one. Raises ValueError for another word than tiny and true."""
-    if size not in ("tiny", "true"):
-        raise ValueError(f"size {size!r} of a random network; one of tiny, true; nearest is tiny")
-    return size == "tiny"

@@ -59,12 +59,12 @@ def test_a_video_is_decoded_once_for_everything(path, tmp_path, monkeypatch):
     assert source.asked["raft"] == source.asked["amt"] == 99, "the borrowed clip begins at frame 168, which both grids have"
     asked = dict(source.asked)
     again = scorer(tmp_path, StandIns())
-    assert again.score(again.inspect(path), "long60", [(0, 200)], ["shows 1"]).content() == outcome.content()
+    assert again.score(again.inspect(path), "long60", [(0, 200)], ["shows 1"]) == outcome
     assert again.kit.source.made == [] and sum(decoded.values()) == 200, "nothing is loaded, nothing is decoded"
     more = scorer(tmp_path, source)
     parts = more.score(more.inspect(path), "smooth", SPANS, TEXTS)
     assert {name for name in asked if source.asked[name] != asked[name]} <= {"viclip"}, "other windows, no frame again"
-    assert parts.cut["clip_b32"] == [0, 3] and len(set(parts.content()["texts_blake2b"])) == 2
+    assert parts.tokens_cut["clip_b32"] == [0, 3] and len(set(parts.texts_blake2b)) == 2
 
 
 SCRIPT = """
@@ -105,7 +105,7 @@ def test_a_kill_loses_nothing_that_was_kept(path, tmp_path):
     assert max(kept.values()) == 1, "nothing is measured twice"
     assert len(kept) == 4 * 9, "4 chunks of 9 metrics"
     mine = scorer(store, StandIns())
-    assert mine.score(mine.inspect(path), "smooth", SPANS, TEXTS).content() == expected.content()
+    assert mine.score(mine.inspect(path), "smooth", SPANS, TEXTS) == expected
     assert mine.kit.source.made == []
     names = {name for name in files(store) if not name.endswith(".lock")}
     assert {name: files(store)[name] for name in names} == {n: b for n, b in files(tmp_path / "whole").items() if not n.endswith(".lock")}

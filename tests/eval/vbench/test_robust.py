@@ -22,11 +22,11 @@ import yaml
 
 from echo.files import ROOT, write_atomic
 from eval.vbench import video
-from eval.vbench.kit import FIRSTS_OF, NEEDS, Kit, Wish
+from eval.vbench.kit import FIRSTS_OF, Kit, Wish
 from eval.vbench.measure import FrameLayout
 from eval.vbench.networks import packages
 from eval.vbench.networks.catalogue import CLASSES
-from eval.vbench.networks.interface import FILES
+from eval.vbench.networks.interface import NETWORKS
 from eval.vbench.records import Record, RecordKey, RecordStore
 from eval.vbench.rules import PAIR_RULES, TEXTS, Measured, mapped, score
 from eval.vbench.video import Facts, chunks, inspect
@@ -70,7 +70,7 @@ def test_a_frozen_video_is_scored(tmp_path):
     source = StandIns()
     source.make = lambda name, dtype, device: Frozen(name, source.asked)
     mine = scorer(tmp_path, source)
-    found = mine.score(mine.inspect(write(tmp_path / "frozen.mp4", film(np.full((160, 8), 4)))), "long60", [(0, 160)]).scores.metrics
+    found = mine.score(mine.inspect(write(tmp_path / "frozen.mp4", film(np.full((160, 8), 4)))), "long60", [(0, 160)]).metrics
     assert found["subject_consistency.vbench_long"] > 99 and found["background_consistency.vbench_long"] > 98
     assert found["subject_consistency.vbench"] == pytest.approx(100) and found["dynamic_degree.vbench"] == 0
 
@@ -117,7 +117,7 @@ def test_a_trimmed_file_is_no_truncated_one(tmp_path, hidden):
 def test_every_key_of_a_video_names_what_decodes(tmp_path, monkeypatch):
     facts = Facts(tmp_path / "v.mp4", "digest", 64, 16.0, 128, 128)
     kit = Kit(Wish(kinds=("vbench_text_alignment",)), StandIns())
-    metrics = kit.metrics(FrameLayout(64, 16.0, True, ((0, 64),)))
+    metrics = kit.queries(FrameLayout(64, 16.0, True, ((0, 64),)))
     assert {metric.name for metric in metrics} >= {"difference", "dino", "raft", "subject_firsts", "viclip"}
     assert all(metric.key(facts).versions["av"] == av.__version__ for metric in metrics)
     keys = {metric.key(facts).name for metric in metrics}
@@ -141,7 +141,7 @@ def test_versions_are_told_in_one_place():
     for file, network in asks.items():
         text = (ROOT / "eval" / "vbench" / "networks" / f"{file}.py").read_text(encoding="utf-8")
         wanted = {name.partition(".")[0] for name in re.findall(r'need\("([\w.-]+)"', text)}
-        assert wanted and wanted <= set(NEEDS[network]), (file, wanted)
+        assert wanted and wanted <= set(NETWORKS[network].modules), (file, wanted)
         assert "libraries" not in text
     versions = Kit(Wish(), StandIns())._versions
     assert {"transformers", "vbench", "timm"} <= set(versions("viclip"))
@@ -154,7 +154,7 @@ def only_without(monkeypatch, *gone: str) -> None:
     monkeypatch.setattr(packages, "find_spec", lambda name: None if name in gone else ModuleSpec(name, None))
 
 
-@pytest.mark.parametrize("module", NEEDS["dreamsim"])
+@pytest.mark.parametrize("module", NETWORKS["dreamsim"].modules)
 def test_what_dreamsim_lacks_is_told_before_any_work(monkeypatch, module):
     kit = Kit(Wish(("background_consistency",)), StandIns())
     only_without(monkeypatch)
@@ -268,7 +268,7 @@ def test_the_page_has_the_lines_and_the_words_of_the_code():
     """Both lines, every network with its file, every kind and rule, and just those files that hub.yaml does not pin."""
     page = (ROOT / "docs" / "vbench.md").read_text(encoding="utf-8")
     assert packages.INSTALL in page and packages.DREAMSIM in page
-    for word in [*CLASSES, *(name for names in FILES.values() for name in names), *TEXTS, *FIRSTS_OF, *PAIR_RULES]:
+    for word in [*CLASSES, *(name for network in NETWORKS.values() for name in network.files), *TEXTS, *FIRSTS_OF, *PAIR_RULES]:
         assert f"`{word}`" in page or f".{word}`" in page, word
     sources = yaml.safe_load((ROOT / "data" / "hub.yaml").read_text(encoding="utf-8"))["sources"].values()
     loose = {name for source in sources for name, facts in source["files"].items() if facts["sha256"] is None}

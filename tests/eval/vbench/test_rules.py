@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from eval.protocol import TASKS
 from eval.vbench.kit import Kit, Wish
 from eval.vbench.measure import FrameLayout, clips, measure, middles
 from eval.vbench.records import Record, RecordStore
-from eval.vbench.rules import PAIR_RULES, Measured, fused, mapped, published
+from eval.vbench.rules import DATA, PAIR_RULES, Measured, fused, mapped
 from eval.vbench.scorer import VideoScorer, spans_of
 from eval.vbench.video import inspect
 from tests.helpers.constructed import BEAUTY, FPS, IMAGE, MOTION, PLACE, SAID, SMOOTH, SUBJECT, WEIGHT, StandIns, film, write
@@ -26,7 +27,8 @@ KINDS = ("clip_b32", "clip_l14", "viclip", "vbench_text_alignment")
 
 def test_fusion_gives_a_published_run_of_vbench_long():
     """150 rows: 5 videos of 15 clips for subject and background, mapped and fused."""
-    rows = published()
+    with (DATA / "published_run_30s.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
     assert len(rows) == 150
     numbers = [{name: float(row[name]) for name in ("inclip", "clip_to_clip", "clip_to_clip_mapped", "fused")} for row in rows]
     ours = np.array(
@@ -66,7 +68,7 @@ def scored(folder: Path, shown: np.ndarray, task: str, wish: Wish | None = None,
     spans = spans or ([(0, len(shown))] if task in ("long60", "long120") else [(n * scene, (n + 1) * scene) for n in range(6)])
     scorer = VideoScorer(Kit(wish or Wish(kinds=("clip_b32",)), StandIns()), RecordStore(folder / "records"))
     said = texts() if len(spans) == 6 else ("shows 4",)
-    return scorer.score(facts, task, spans, said).scores.metrics
+    return scorer.score(facts, task, spans, said).metrics
 
 
 @pytest.fixture(scope="module")
@@ -273,13 +275,13 @@ def test_records_do_not_depend_on_chunks(tmp_path, monkeypatch):
     shown = levels("recall")[:150]
     facts = inspect(write(tmp_path / "video.mp4", film(shown)))
     kit = Kit(Wish(kinds=KINDS), StandIns())
-    metrics = kit.metrics(FrameLayout(facts.frames, facts.fps, True, ((0, 70), (70, 150))))
+    metrics = kit.queries(FrameLayout(facts.frames, facts.fps, True, ((0, 70), (70, 150))))
     found = measure(facts, metrics, RecordStore(tmp_path / "a"))
     monkeypatch.setattr("eval.vbench.video.chunks.__defaults__", (7,))
     again = measure(facts, metrics, RecordStore(tmp_path / "b"))
     pixels = film(shown)
     for metric in metrics:
-        at_once = metric.ask()(pixels[metric.units])
+        at_once = metric.ask(pixels[metric.units])
         for record in (found[metric.name], again[metric.name]):
             assert np.array_equal(record.units, metric.units)
             apart = np.abs(record.values - at_once)
