@@ -55,7 +55,7 @@ def test_another_networks_file_is_refused_by_name(name, files, tmp_path):
     broken.write_bytes(files[name].read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"half\.pth is not a weights file .* away with it, and fetch it again"):
         catalogue.network_class(name).load(broken)
-    with pytest.raises(ValueError, match=r"no weights at .*gone\.pth; `python -m data\.download eval=vbench`"):
+    with pytest.raises(ValueError, match=r"no weights at .*gone\.pth; `echo-harness data download eval=vbench`"):
         catalogue.network_class(name).load(tmp_path / "gone.pth")
 
 
