@@ -6,6 +6,7 @@ segment, so that there is nothing to choose. Which stretch it is stands with eac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -37,3 +38,10 @@ def recalled(count: int) -> list[tuple[int, int]]:
     if count != 2 * len(RECALL_PAIRS):
         raise ValueError(f"{count} segments cannot be paired 4-1, 5-2, 6-3; the recall protocol needs 6 scenes")
     return [(late - 1, early - 1) for late, early in RECALL_PAIRS]
+
+
+def cover(segments: Sequence[tuple[int, int]], frames: int) -> None:
+    """Raises ValueError unless segments [start, end) are the whole video, one after the other."""
+    ends = [0, *(end for _, end in segments)]
+    if [start for start, _ in segments] != ends[:-1] or ends[-1] != frames or any(start >= end for start, end in segments):
+        raise ValueError(f"segments {list(segments)} do not cover the {frames} frames one after the other")

@@ -5,14 +5,17 @@ A run's scenes end with blocks, and Wan makes one pixel frame of its first laten
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from echo.geometry import scene_spans
 from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
+from eval.protocol import cover
+from eval.store.runs import scenes_of
 from eval.vbench.measure import Span
 from eval.vbench.scorer import spans_of
 from eval.vbench.video import Facts
@@ -54,8 +57,8 @@ def _agreed(path: Path, spans: list[Span], durations_s: Sequence[float] | None) 
 
 def _of_trace(path: Path, facts: Facts) -> list[Span]:
     try:
-        scenes = [int(json.loads(line)["scene"]) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (ValueError, KeyError, TypeError):
+        scenes = scenes_of(path)
+    except ValueError:
         raise ValueError(f"{path}: no trace, a line of which is a block with its scene; without this file durations are taken") from None
     runs = [(scene, len(list(blocks))) for scene, blocks in groupby(scenes)]
     short = len(scenes) * BLOCK - facts.frames
@@ -65,23 +68,26 @@ def _of_trace(path: Path, facts: Facts) -> list[Span]:
     return scene_spans([blocks for _, blocks in runs], PIXEL_FRAMES_PER_LATENT - short)
 
 
+class _ScoredSegments(msgspec.Struct):
+    """What tells a scores file from others."""
+
+    metrics: dict[str, Any]
+    segments: list[Any]
+
+
 def _segments(path: Path) -> list[Any] | None:
     """What a scores file calls its segments; None for any other file."""
     try:
-        content = json.loads(path.read_bytes())
-    except ValueError:
+        return msgspec.json.decode(path.read_bytes(), type=_ScoredSegments).segments
+    except msgspec.DecodeError:
         return None
-    ours = isinstance(content, dict) and "metrics" in content and isinstance(content.get("segments"), list)
-    return list(content["segments"]) if ours else None
 
 
 def _fitting(path: Path, segments: Sequence[Any], facts: Facts) -> list[Span]:
     try:
         spans = [(int(start), int(end)) for start, end in segments]
+        cover(spans, facts.frames)
     except (ValueError, TypeError):
-        spans = []
-    ends = [0, *(end for _, end in spans)]
-    if [start for start, _ in spans] != ends[:-1] or ends[-1] != facts.frames or any(start >= end for start, end in spans):
         whole = f"its segments do not cover the {facts.frames} frames"
-        raise ValueError(f"{path}: of another video; {whole}; without this file durations are taken")
+        raise ValueError(f"{path}: of another video; {whole}; without this file durations are taken") from None
     return spans

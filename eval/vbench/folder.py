@@ -48,7 +48,6 @@ class FolderVideo:
     facts: Facts
     prompt: Prompt | None
     spans: tuple[Span, ...]
-    take: str
     borders: str
 
     @property
@@ -196,7 +195,7 @@ def videos_of(path: Path, prompts: Sequence[Prompt], task: str, scorer: VideoSco
             facts = scorer.inspect(file)
             prompt = prompt_of(file, prompts)
             spans, by = borders(facts, prompt.durations_s if prompt else None)
-            clips.append(FolderVideo(facts, prompt, tuple(spans), file.stem.removeprefix(prompt.id) if prompt else "", by))
+            clips.append(FolderVideo(facts, prompt, tuple(spans), by))
             check(facts, task, spans, prompt.scenes if prompt else ())
         except ValueError as error:
             complaints.append(str(error))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from echo.files import ROOT
 from eval.measures.formulas import consistency, is_dynamic, pair_consistency, sampling_step
-from eval.protocol import Scope, recalled, scopes
+from eval.protocol import Scope, cover, recalled, scopes
 from eval.vbench.measure import Span, clips, middles
 from eval.vbench.records import Record
 
@@ -116,9 +116,7 @@ def score(
 
     Raises ValueError for segments that leave frames out, and as `eval.protocol.scopes` and `recalled` do.
     """
-    borders = [0, *(end for _, end in spans)]
-    if [start for start, _ in spans] != borders[:-1] or borders[-1] != measured.frames:
-        raise ValueError(f"segments {list(spans)} do not cover {measured.frames} frames one after the other")
+    cover(spans, measured.frames)
     metrics: dict[str, float | None] = {}
     protocol = scopes(task)
     dimensions = [dimension for dimension in protocol if RECORD.get(dimension) in measured.records]

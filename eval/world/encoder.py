@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
+from torch.utils._pytree import tree_map
 
 from data.world.render import LANDMARK_RGB, PERIOD, SIZE
 from data.world.words import KINDS
@@ -139,10 +140,8 @@ class FrameEncoder(nn.Module):
     def frames(self, frames: Tensor) -> Seen:
         """What is seen in video frames uint8 [T, 48, 48, 3], in batches."""
         parts = [self(part.permute(0, 3, 1, 2).float()) for part in frames.split(BATCH)]
-        features = Features(*(torch.cat(columns) for columns in zip(*(part.features for part in parts), strict=True)))
-        words = {kind: torch.cat([part.words[kind] for part in parts]) for kind in VISIBLE}
-        cells, surface, centre = (torch.cat([getattr(part, name) for part in parts]) for name in ("cells", "surface", "centre"))
-        return Seen(features, words, cells, surface, centre)
+        seen: Seen = tree_map(lambda *tensors: torch.cat(tensors), *parts)
+        return seen
 
     @torch.inference_mode()
     def sentences(self, sentences: Sequence[str]) -> Tensor:

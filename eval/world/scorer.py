@@ -19,7 +19,7 @@ from echo.scene import FPS
 from eval.measures.flow import motion
 from eval.measures.formulas import Frames, Vectors, consistency, dynamic_share, pair_consistency, sampling_step, temporal_flickering
 from eval.measures.quality import Quality
-from eval.protocol import Scope, recalled, scopes
+from eval.protocol import Scope, cover, recalled, scopes
 from eval.world.encoder import SIZE, FrameEncoder
 from eval.world.places import SceneScores, place_scores
 from eval.world.readings import LEAST, MOTION_WINDOW, Readings, blocks_of, motion_of, probabilities, readings_of, right_pairs, said
@@ -103,9 +103,9 @@ class EmbeddedScorer:
         measured = self._measure(frames, scene_texts, segments)
         produced: dict[str, float] = {}
         for dimension, scope in dimensions.items():
-            if dimension in _SCORED:
-                name = dimension if dimension == "temporal_flickering" else f"proxy.{dimension}"
-                produced[name] = 100.0 * _SCORED[dimension](measured, scope)
+            value = _score(measured, dimension, scope)
+            if value is not None:
+                produced[dimension if dimension == "temporal_flickering" else f"proxy.{dimension}"] = 100.0 * value
         words = [said(text) for text in scene_texts]
         places = place_scores(measured.readings, words, segments, recalled(len(segments)) if task == "recall" else [])
         per_segment = [vbench | world for vbench, world in zip(_per_segment(measured), places.per_segment, strict=True)]
@@ -134,9 +134,7 @@ def _check(frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span])
         )
     if len(scene_texts) != len(segments):
         raise ValueError(f"{len(scene_texts)} sentences for {len(segments)} segments; each scene needs one of both")
-    ends = [0, *(end for _, end in segments)]
-    if [start for start, _ in segments] != ends[:-1] or ends[-1] != len(frames):
-        raise ValueError(f"segments {list(segments)} do not cover the {len(frames)} frames one after the other")
+    cover(segments, len(frames))
 
 
 def _consistency(features: Vectors, spans: Sequence[Span], scope: Scope) -> float:
@@ -148,47 +146,26 @@ def _consistency(features: Vectors, spans: Sequence[Span], scope: Scope) -> floa
     return float(np.mean([pair_consistency(reference, again) for reference, again in pairs]))
 
 
-def _text_alignment(measured: _Measured, scope: Scope) -> float:
-    if scope is not Scope.segments:
-        raise ValueError(f"text alignment over {scope}: every scene has its own sentence, so the scope is segments")
-    return float(np.mean(measured.to_text))
-
-
-def _whole(scope: Scope, dimension: str) -> None:
-    """Raise ValueError where a protocol asks a whole-video dimension for anything else."""
-    if scope is not Scope.whole:
-        raise ValueError(f"{dimension} over {scope}: it is only defined here over the whole video")
-
-
-def _flickering(measured: _Measured, scope: Scope) -> float:
-    _whole(scope, "temporal_flickering")
-    return temporal_flickering(measured.frames)
-
-
-def _smoothness(measured: _Measured, scope: Scope) -> float:
-    _whole(scope, "motion_smoothness")
-    return measured.smoothness
-
-
-def _dynamic(measured: _Measured, scope: Scope) -> float:
-    _whole(scope, "dynamic_degree")
-    return dynamic_share(measured.fastest_px, *measured.frames.shape[1:3])
-
-
-def _imaging(measured: _Measured, scope: Scope) -> float:
-    _whole(scope, "imaging_quality")
-    return float(measured.quality.mean()) / 100
-
-
-_SCORED: dict[str, Callable[[_Measured, Scope], float]] = {
-    "subject_consistency": lambda measured, scope: _consistency(measured.subject, measured.spans, scope),
-    "background_consistency": lambda measured, scope: _consistency(measured.place, measured.spans, scope),
-    "text_alignment": _text_alignment,
-    "temporal_flickering": _flickering,
-    "motion_smoothness": _smoothness,
-    "dynamic_degree": _dynamic,
-    "imaging_quality": _imaging,
+_ELSE: dict[str, tuple[Scope, Callable[[_Measured], float]]] = {
+    "text_alignment": (Scope.segments, lambda measured: float(np.mean(measured.to_text))),
+    "temporal_flickering": (Scope.whole, lambda measured: temporal_flickering(measured.frames)),
+    "motion_smoothness": (Scope.whole, lambda measured: measured.smoothness),
+    "dynamic_degree": (Scope.whole, lambda measured: dynamic_share(measured.fastest_px, *measured.frames.shape[1:3])),
+    "imaging_quality": (Scope.whole, lambda measured: float(measured.quality.mean()) / 100),
 }
+"""Dimension -> the one scope over which it is defined here, and its rule."""
+
+
+def _score(measured: _Measured, dimension: str, scope: Scope) -> float | None:
+    """A dimension's score, 0..1; None for one that this scorer does not have. Raises ValueError for a scope over which it has none."""
+    if dimension in ("subject_consistency", "background_consistency"):
+        return _consistency(measured.subject if dimension == "subject_consistency" else measured.place, measured.spans, scope)
+    if dimension not in _ELSE:
+        return None
+    only, rule = _ELSE[dimension]
+    if scope is not only:
+        raise ValueError(f"{dimension} over {scope}: it is only defined here over {only}")
+    return rule(measured)
 
 
 def _per_segment(measured: _Measured) -> list[SceneScores]:

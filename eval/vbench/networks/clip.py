@@ -9,7 +9,6 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from eval.measures.formulas import Frames, Vectors
 from eval.vbench.networks import images
@@ -17,7 +16,7 @@ from eval.vbench.networks.interface import HEAD_CHANNELS, TextFeatures
 from eval.vbench.networks.network import VBenchNetwork
 from eval.vbench.networks.packages import need
 from eval.vbench.networks.vocabulary import SIZE, tokens
-from eval.vbench.networks.weights import answer
+from eval.vbench.networks.weights import unit
 
 CONTEXT: Final = 77
 """Tokens of a sentence."""
@@ -109,14 +108,14 @@ class Clip(VBenchNetwork):
 
     def _features(self, pixels: Tensor) -> Vectors:
         features = self.network.get_image_features(pixel_values=pixels.to(self.network.dtype)).pooler_output
-        return answer(F.normalize(features.float(), dim=-1), self.name)
+        return unit(features, self.name)
 
     @torch.inference_mode()
     def text(self, prompts: Sequence[str]) -> TextFeatures:
         """Unit features of sentences, cut at 77 tokens. Raises ValueError where the word pieces are not to be found."""
         rows, cut = tokens(prompts, CONTEXT, self.folder)
         features = self.network.get_text_features(input_ids=rows.to(self.device)).pooler_output
-        return TextFeatures(answer(F.normalize(features.float(), dim=-1), self.name), cut)
+        return TextFeatures(unit(features, self.name), cut)
 
 
 class ClipB32(Clip):

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from eval.vbench.networks import images
 from eval.vbench.networks.interface import HEAD_CHANNELS
 from eval.vbench.networks.network import VBenchNetwork
 from eval.vbench.networks.packages import need
-from eval.vbench.networks.weights import answer
+from eval.vbench.networks.weights import unit
 
 RESIZED_PX: Final = 256
 
@@ -77,19 +77,16 @@ class Dino(VBenchNetwork):
         return first.shape[0], sum(name.endswith("norm1.weight") for name in tensors)
 
     @classmethod
+    def settings(cls, size: tuple[int, int]) -> dict[str, Any]:
+        """Of both networks, by transformers' names."""
+        width, blocks = size
+        sizes = {"hidden_size": width, "num_hidden_layers": blocks, "num_attention_heads": width // HEAD_CHANNELS}
+        return sizes | {"patch_size": cls.patch_px, "image_size": images.SIDE_PX, "layer_norm_eps": 1e-6, "qkv_bias": True}
+
+    @classmethod
     def build(cls, size: tuple[int, int]) -> nn.Module:
         transformers = need("transformers", asked="DINO")
-        width, blocks = size
-        config = transformers.ViTConfig(
-            hidden_size=width,
-            num_hidden_layers=blocks,
-            num_attention_heads=width // HEAD_CHANNELS,
-            intermediate_size=4 * width,
-            patch_size=cls.patch_px,
-            image_size=images.SIDE_PX,
-            layer_norm_eps=1e-6,  # DINO's, where transformers' ViT has 1e-12
-            qkv_bias=True,
-        )
+        config = transformers.ViTConfig(**cls.settings(size), intermediate_size=4 * size[0])
         network: nn.Module = transformers.ViTModel(config, add_pooling_layer=False)
         return network
 
@@ -111,7 +108,7 @@ class Dino(VBenchNetwork):
         """Unit features [T, D] of frames [T, H, W, 3]. Raises ValueError for NaN."""
         pixels = images.for_dino(frames, self.device).to(self.weight.dtype)
         features = self.network(pixel_values=pixels, interpolate_pos_encoding=True).last_hidden_state[:, 0]
-        return answer(F.normalize(features.float(), dim=-1), self.name)
+        return unit(features, self.name)
 
     def _positions(self, embeddings: Tensor, height: int, width: int) -> Tensor:
         """Position table for frames of another shape than 224x224."""
@@ -130,15 +127,7 @@ class Dinov2(Dino):
     @classmethod
     def build(cls, size: tuple[int, int]) -> nn.Module:
         transformers = need("transformers", asked="DINOv2")
-        width, blocks = size
-        config = transformers.Dinov2Config(
-            hidden_size=width,
-            num_hidden_layers=blocks,
-            num_attention_heads=width // HEAD_CHANNELS,
-            patch_size=cls.patch_px,
-            image_size=images.SIDE_PX,
-        )
-        network: nn.Module = transformers.Dinov2Model(config)
+        network: nn.Module = transformers.Dinov2Model(transformers.Dinov2Config(**cls.settings(size)))
         return network
 
     @classmethod
@@ -155,4 +144,4 @@ class Dinov2(Dino):
         middle = images.middle(images.resized(frames, size, self.device), images.SIDE_PX)
         pixels = images.normalised(middle, images.IMAGENET_MEAN, images.IMAGENET_STD).to(self.weight.dtype)
         features = self.network(pixel_values=pixels).last_hidden_state[:, 0]
-        return answer(F.normalize(features.float(), dim=-1), self.name)
+        return unit(features, self.name)

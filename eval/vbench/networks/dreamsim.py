@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import torch
-from torch.nn import functional as F
 
 from echo.files import file_digest
 from eval.measures.formulas import Frames, Vectors
 from eval.vbench.networks import images
 from eval.vbench.networks.network import VBenchNetwork
 from eval.vbench.networks.packages import need
-from eval.vbench.networks.weights import answer
+from eval.vbench.networks.weights import unit
 
 ADAPTERS: Final = "ensemble_lora"
 """Folder in DreamSim's archive."""
@@ -59,7 +58,7 @@ class Dreamsim(VBenchNetwork):
         seen = images.resized(frames, (images.SIDE_PX, images.SIDE_PX), self._device) / 255.0
         alone = len(seen) == 1  # the package squeezes a batch of one away
         features = self.network.embed(torch.cat((seen, seen)) if alone else seen)[: len(seen)]
-        return answer(F.normalize(features.float(), dim=-1), self.name)
+        return unit(features, self.name)
 
 
 def _unpack(path: Path, folder: Path) -> None:

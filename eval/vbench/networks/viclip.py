@@ -8,7 +8,6 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from eval.measures.formulas import Frames, Vectors
 from eval.vbench.networks import images
@@ -17,7 +16,7 @@ from eval.vbench.networks.interface import HEAD_CHANNELS, TextFeatures
 from eval.vbench.networks.network import VBenchNetwork
 from eval.vbench.networks.packages import need
 from eval.vbench.networks.vocabulary import SIZE, tokens
-from eval.vbench.networks.weights import answer
+from eval.vbench.networks.weights import unit
 
 FRAMES: Final = 8
 CONTEXT: Final = 32
@@ -86,11 +85,11 @@ class Viclip(VBenchNetwork):
         pixels = images.for_clip_in_bytes(frames, self.device).to(self.weight.dtype)
         # The package wants colours before time.
         features = self.network["video"](pixels.transpose(0, 1)[None].contiguous())
-        return answer(F.normalize(features.float(), dim=-1), self.name)[0]
+        return unit(features, self.name)[0]
 
     @torch.inference_mode()
     def text(self, prompts: Sequence[str]) -> TextFeatures:
         """Unit features of sentences, cut at 32 tokens. Raises ValueError where the word pieces are not to be found."""
         rows, cut = tokens(prompts, CONTEXT, self.folder)
         features = self.network["text"](input_ids=rows.to(self.device)).text_embeds
-        return TextFeatures(answer(F.normalize(features.float(), dim=-1), self.name), cut)
+        return TextFeatures(unit(features, self.name), cut)

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from eval.measures.formulas import Vectors
@@ -123,9 +125,13 @@ def drawn(seed: int) -> Iterator[None]:
 
 def answer(values: Tensor, name: str) -> Vectors:
     """A network's answer on the host in float32. Raises ValueError naming the network where it is not finite."""
-    host = values.detach().float().cpu()
-    good = torch.isfinite(host).reshape(len(host), -1).all(1) if host.ndim else torch.isfinite(host)
-    if not bool(good.all()):
-        first = int((~good).nonzero()[0, 0]) if host.ndim else 0
-        raise ValueError(f"{name} answered NaN or infinity, first for item {first} of {len(host)} of its batch; nothing is made of it")
-    return host.numpy()
+    host = values.detach().float().cpu().numpy()
+    wrong = np.flatnonzero(~np.isfinite(host).reshape(len(host), -1).all(1))
+    if len(wrong):
+        raise ValueError(f"{name} answered NaN or infinity, first for item {wrong[0]} of {len(host)} of its batch; nothing is made of it")
+    return host
+
+
+def unit(features: Tensor, name: str) -> Vectors:
+    """Features [..., D] of length 1 on the host. Raises ValueError as `answer` does."""
+    return answer(F.normalize(features.float(), dim=-1), name)
