@@ -1,4 +1,4 @@
-"""The six steps of the README, carried out from the text of docs/policies.md: in a copy of the repository, and in a package of one's own."""
+"""The six steps of the README, carried out from the text of docs/policies.md: in a copy of the repository and in a package of one's own."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def test_shipped_anchors() -> None:
 
 def test_missing_anchors_name_the_command(tmp_path: Path) -> None:
     (tmp_path / "provenance.json").write_text(json.dumps({"seed": 0}))
-    with pytest.raises(ValueError, match="jobs.train.scorer"):
+    with pytest.raises(ValueError, match="`echo-harness train scorer"):
         anchors(tmp_path / "provenance.json")
 
 

@@ -120,7 +120,7 @@ def test_unreadable_input_is_refused(scorer: EmbeddedScorer) -> None:
         scorer.score(frames, texts, [(0, 12)], "long60")
     with pytest.raises(ValueError, match="2 sentences for 1 segments"):
         scorer.score(frames, texts * 2, spans, "long60")
-    with pytest.raises(ValueError, match="jobs.train.scorer"):
+    with pytest.raises(ValueError, match="`echo-harness train scorer"):
         EmbeddedScorer.load("nowhere.safetensors")
 
 
