@@ -22,8 +22,8 @@ PACKAGES = (
     "torch", "numpy", "scipy", "einops", "safetensors", "hydra-core", "omegaconf", "submitit", "tqdm", "matplotlib",
     "av", "opencv-python-headless", "pillow", "imageio", "decord", "torchvision", "triton", "flash-attn-3",
     "diffusers", "transformers", "tokenizers", "huggingface-hub", "ftfy", "regex", "peft", "accelerate",
-    "vbench", "openai-clip", "open-clip-torch", "pyiqa", "timm", "dreamsim", "easydict", "pyyaml", "requests", "setuptools",
-    "msgspec", "pandas", "wandb", "jinja2", "markupsafe", "gradio",
+    "vbench", "openai-clip", "open-clip-torch", "pyiqa", "timm", "dreamsim", "easydict", "pyyaml", "requests", "setuptools", "urllib3",
+    "msgspec", "pandas", "typer", "wandb", "jinja2", "markupsafe", "gradio",
 )  # fmt: skip
 """All that this project asks for, and what those bring that computes."""
 DRIVER = Path("/proc/driver/nvidia/version")

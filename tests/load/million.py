@@ -46,15 +46,16 @@ METRICS = (
 )  # fmt: skip
 SCORES = digest("made up")
 CHILD = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 start = time.monotonic()
 from eval.tables import command as tables
+from jobs.memory.measured import resident
 imported, before = time.monotonic(), time.process_time()
 tables.make(Path(sys.argv[1]))
 print(json.dumps({
     "wall_s": round(time.monotonic() - imported, 2), "processor_s": round(time.process_time() - before, 2),
-    "import_s": round(imported - start, 2), "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    "import_s": round(imported - start, 2), "peak_mb": round(resident("VmHWM") / 2**20),
 }))
 """
 

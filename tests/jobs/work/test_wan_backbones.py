@@ -169,7 +169,7 @@ def test_files_of_the_true_formats_make_the_video_that_their_own_libraries_make(
     [
         (["weights=random"], ["weights=random: backbone=tiny takes", "nearest is backbone=self_forcing"]),
         (["geometry=tiny"], ["geometry=tiny: backbone=tiny takes"]),
-        (["backbone=longlive", "checkpoints=/nowhere"], ["backbone.weights=/nowhere/longlive/", "data.download backbone=longlive"]),
+        (["backbone=longlive", "checkpoints=/nowhere"], ["backbone.weights=/nowhere/longlive/", "data download backbone=longlive"]),
         ([*TINY, "weights=random", "eval=embedded"], ["eval=embedded: reads videos of the embedded world", "nearest is eval=none"]),
         ([*TINY, "weights=random", "method=render_truth"], ["method=render_truth: renders the embedded world"]),
         ([*TINY, "weights=random", "backbone.parts.height_px=500"], ["backbone.parts.height_px=500", "nearest is 496"]),
