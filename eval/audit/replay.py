@@ -1,8 +1,4 @@
-"""Recorded cases, run again and compared.
-
-A case holds noise, prompt embeddings, the recorded latents and, where tokens were selected, the recorded selections; the meta
-file says which policy, how many blocks a scene has, and how scenes follow each other.
-"""
+"""Recorded cases, run again and compared: noise, prompt embeddings, latents and selections (.npz), and what a meta file says of them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""How often the backbone shows what a held-out prompt says, beside the targets.
-
-Prompts are of combinations of words that training never showed. Each is rolled out once, to the longest horizon, and read by
-the embedded scorer over the 36 frames (2.25 s) before each horizon.
-"""
+"""How often the backbone shows what a held-out prompt says, read by the embedded scorer, beside the targets (docs/embedded.md)."""
 
 from __future__ import annotations
 
@@ -13,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.stats import binomtest
 
 from baselines.presets import CONF, make_policy, preset
@@ -31,6 +28,7 @@ from eval.world.readings import BLOCK, MOTION_WINDOW, Readings, motion_of, read,
 TARGETS = {(5.0, "place"): 0.97, (5.0, "subject"): 0.90, (5.0, "motion"): 0.85, (60.0, "place"): 0.90, (60.0, "subject"): 0.75}
 """(horizon in seconds, what is read) -> least share of prompts."""
 JUDGED = ("place", "subject", "motion")
+OTHERS = ("shape", "colour", "place_colour", "pattern")
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
@@ -75,35 +73,30 @@ def judge(readings: Readings, words: Words) -> dict[str, bool]:
     }  # fmt: skip
 
 
-class HorizonRecord(TypedDict):
-    """Shares of one method at one horizon: what -> share, low, high and, where there is one, target."""
-
-    weights: str
-    method: str
-    seconds: float
-    prompts: int
-    shares: dict[str, dict[str, float]]
-
-
 @dataclass(frozen=True)
 class Horizon:
-    """Hits of one method at one horizon: what -> how many of `count` prompts."""
+    """Hits of one method at one horizon: what -> how many of `prompts`."""
 
     weights: str
     method: str
     seconds: float
     hits: Mapping[str, int]
-    count: int
+    prompts: int
 
-    def record(self) -> HorizonRecord:
-        """As it is written."""
+    @property
+    def shares(self) -> dict[str, dict[str, float]]:
+        """What -> share, the ends of its interval and, where there is one, its target, all 0..1."""
         shares: dict[str, dict[str, float]] = {}
         for what, hits in self.hits.items():
-            low, high = wilson(hits, self.count)
-            shares[what] = {"share": round(hits / self.count, 4), "low": round(low, 4), "high": round(high, 4)}
-            if (self.seconds, what) in TARGETS:
-                shares[what]["target"] = TARGETS[self.seconds, what]
-        return {"weights": self.weights, "method": self.method, "seconds": self.seconds, "prompts": self.count, "shares": shares}
+            numbers = dict(zip(("share", "low", "high"), (hits / self.prompts, *wilson(hits, self.prompts))))
+            target = {"target": TARGETS[self.seconds, what]} if (self.seconds, what) in TARGETS else {}
+            shares[what] = {name: round(number, 4) for name, number in numbers.items()} | target
+        return shares
+
+    def record(self) -> dict[str, object]:
+        """As it is written."""
+        facts = {name: getattr(self, name) for name in ("weights", "method", "seconds", "prompts")}
+        return facts | {"shares": self.shares}
 
 
 def best_of(found: Sequence[Horizon], seconds: float) -> Horizon:
@@ -118,26 +111,25 @@ def missed(found: Sequence[Horizon]) -> list[str]:
     for (seconds, what), target in TARGETS.items():
         if any(row.seconds == seconds for row in found):
             row = best_of(found, seconds)
-            share = row.hits[what] / row.count
+            share = row.hits[what] / row.prompts
             if share < target:
-                share_text = f"{100 * share:.1f} % of {row.count} prompts with {row.method}"
+                share_text = f"{100 * share:.1f} % of {row.prompts} prompts with {row.method}"
                 lines.append(f"missed: {what} at {seconds:g} s: {share_text}, target {100 * target:g} %")
     return lines
 
 
 def table(found: Sequence[Horizon]) -> str:
     """Shares in percent with their intervals, the targets beside the horizons that have some."""
-    lines = [f"{'method':24}{'horizon':>8}" + "".join(f"{what:>24}" for what in JUDGED) + "   shape colour  place colour  pattern"]
+    lines = []
     for row in found:
-        cells = ""
-        for what in JUDGED:
-            low, high = wilson(row.hits[what], row.count)
-            aim = TARGETS.get((row.seconds, what))
-            text = f"{100 * row.hits[what] / row.count:.1f} [{100 * low:.0f}, {100 * high:.0f}]" + (f" >={100 * aim:g}" if aim else "")
-            cells += f"{text:>24}"
-        rest = [100 * row.hits[what] / row.count for what in ("shape", "colour", "place_colour", "pattern")]
-        lines.append(f"{row.method:24}{row.seconds:>6g} s{cells}   {rest[0]:5.1f} {rest[1]:6.1f} {rest[2]:13.1f} {rest[3]:8.1f}")
-    return "\n".join(lines)
+        line = {"method": row.method, "horizon": f"{row.seconds:g} s"}
+        for what, share in row.shares.items():
+            line[what] = f"{100 * share['share']:.1f}"
+            if what in JUDGED:
+                aim = f" >={100 * share['target']:g}" if "target" in share else ""
+                line[what] += f" [{100 * share['low']:.0f}, {100 * share['high']:.0f}]{aim}"
+        lines.append(line)
+    return pd.DataFrame(lines, columns=["method", "horizon", *JUDGED, *OTHERS]).to_string(index=False)
 
 
 @dataclass(frozen=True)
@@ -217,20 +209,20 @@ def _blocks(seconds: float) -> int:
     return math.floor(seconds / BLOCK_S + 0.5)
 
 
-def curve(records: Sequence[HorizonRecord], clips: Mapping[str, float], path: Path) -> None:
+def curve(found: Sequence[Horizon], clips: Mapping[str, float], path: Path) -> None:
     """Shares over checkpoints, a panel for each horizon, a colour for each of place, subject and motion."""
     from eval.figures import style
 
-    horizons = sorted({record["seconds"] for record in records})
-    methods = list(dict.fromkeys(record["method"] for record in records))
+    horizons = sorted({row.seconds for row in found})
+    methods = list(dict.fromkeys(row.method for row in found))
     size = (3.6 * len(horizons) + 1.6, 3.2)
     figure, axes = style.pyplot().subplots(1, len(horizons), figsize=size, squeeze=False, sharey=True, layout="constrained")
     for axis, seconds in zip(axes[0], horizons, strict=True):
         for what, colour in zip(JUDGED, style.SERIES, strict=False):
             for method, line in zip(methods, ("-", "--", ":", "-.") * 9, strict=False):
-                rows = [record for record in records if (record["seconds"], record["method"]) == (seconds, method)]
-                x = [clips[record["weights"]] / 1000 for record in rows]
-                shares = [record["shares"][what] for record in rows]
+                rows = [row for row in found if (row.seconds, row.method) == (seconds, method)]
+                x = [clips[row.weights] / 1000 for row in rows]
+                shares = [row.shares[what] for row in rows]
                 axis.plot(x, [100 * share["share"] for share in shares], line, marker="o", ms=3, color=colour, label=f"{what}, {method}")
                 low, high = ([100 * share[end] for share in shares] for end in ("low", "high"))
                 axis.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
@@ -282,28 +274,26 @@ def targets(
     trial.horizons()
     backbones = [_backbone(name) for name in weights]
     torch.set_num_threads(1)
-    records: list[HorizonRecord] = []
-    last: list[Horizon] = []
+    found, last = list[Horizon](), list[Horizon]()
     start = time.monotonic()
     for file, lora in backbones:
         last = list(measure(file, lora, trial))
-        records += [row.record() for row in last]
+        found += last
         yield f"{last[0].weights}, {trial.prompts} held-out prompts, seed {trial.seed}; % right [95 % interval] >= target"
         yield table(last)
-    names = list(dict.fromkeys(record["weights"] for record in records))
-    clips = {name: seen_clips(name, index) for index, name in enumerate(names)}
+    clips = {name: seen_clips(name, index) for index, name in enumerate(dict.fromkeys(row.weights for row in found))}
     lines = missed(last)
     if output:
         words = (f"weights={','.join(weights)}", *(f"{key}={_word(value)}" for key, value in asdict(trial).items()))
         content = origin("audit targets", words) | {
             "seed": trial.seed, "wall_time_s": round(time.monotonic() - start), "scorer": digest_if_there(trial.scorer),
-            "weights": {name: {"seen_clips": clips[name], "digest": digest_if_there(ROOT / name.partition(" + ")[0])} for name in names},
-            "missed": lines, "results": records,
+            "weights": {name: {"seen_clips": clips[name], "digest": digest_if_there(ROOT / name.partition(" + ")[0])} for name in clips},
+            "missed": lines, "results": [row.record() for row in found],
         }  # fmt: skip
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if figure:
-        curve(records, clips, figure)
+        curve(found, clips, figure)
     yield "\n".join(lines) or "all targets met"
     if lines:
         raise Unfinished

@@ -1,9 +1,4 @@
-"""How far the embedded scorer can be believed.
-
-Clips that neither the encoder nor a backbone was trained on go through the codec and are then spoilt: blurred, made noisy,
-tinted, covered. Of each strength: the share of frames in which each word, landmark and shift is read rightly, of clips whose
-motion is, and what the scores say of places that return and of places that do not.
-"""
+"""How far the embedded scorer can be believed: what it reads of clips that were spoilt, beside the truth (docs/embedded.md)."""
 
 from __future__ import annotations
 
@@ -15,6 +10,7 @@ from typing import Any, TypedDict
 
 import cv2
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from data.world.render import PERIOD, SIZE, Truth, draw, render
@@ -211,16 +207,13 @@ def draw_figure(found: Mapping[str, SpoiltCurve], levels: Mapping[str, tuple[flo
 
 
 def table(found: Mapping[str, SpoiltCurve]) -> str:
-    """Agreement with the truth in percent, a line for each strength."""
-    lines = []
+    """Agreement with the truth in percent and scores, a line for each strength."""
+    parts = []
     for name, told in found.items():
-        heads = "".join(f"{kind:>10}" for kind in READ)
-        lines.append(f"{name + ', ' + told['unit']:28}{heads}   fidelity (another)   leakage (stayed)   quality")
-        for row in told["rows"]:
-            same, other, clean, stayed, quality = row["scores"].values()
-            cells = "".join(f"{100 * row['agreement'][kind]:10.1f}" for kind in READ)
-            lines.append(f"{row['strength']:28g}{cells}{same:11.1f} ({other:5.1f}){clean:13.1f} ({stayed:5.1f}){quality:10.1f}")
-    return "\n".join(lines)
+        shares = [{kind: 100 * row["agreement"][kind] for kind in READ} | row["scores"] for row in told["rows"]]
+        frame = pd.DataFrame(shares, index=pd.Index([row["strength"] for row in told["rows"]], name=f"{name}, {told['unit']}"))
+        parts.append(frame.to_string(float_format="{:.1f}".format))
+    return "\n".join(parts)
 
 
 def validate(

@@ -1,9 +1,4 @@
-"""Where a store orders methods as the paper does, where it does not, and where it can't tell.
-
-For each pair of rows that a table of the paper ranks by a metric: the paired difference of our rows over the same prompts and
-seeds, with a 95 % interval whose clusters are the prompts. It agrees or disagrees where the interval lies on one side of zero.
-Rows that the store lacks are named. Where an ordering is not met, the variants of `eval.claims.variants` that the store has are tried.
-"""
+"""Where a store orders methods as the paper does, where it does not, and where it can't tell, as lines, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +14,7 @@ from eval.claims import variants, verdicts
 from eval.claims.variants import Effect, Trial
 from eval.claims.verdicts import AGREE, DISAGREE, MARKS, MISSING, Finding, Rows, count, judge, signed
 from eval.store.rows import left_out, newest
-from eval.store.runs import tasks
+from eval.store.runs import existing, tasks
 from eval.tables.text import markdown, markdown_table
 
 TABLES = ("table1", "table2", "table3", "table6", "table7", "table8", "table9a", "table9b")
@@ -222,8 +217,6 @@ def _compared(names: Sequence[str], store: Path) -> tuple[list[Finding], list[Tr
     for name in names:
         if name not in TABLES:
             raise ValueError(f"{name}: no such table; {nearest_of(name, TABLES)}")
-    if not (store / "runs").is_dir():
-        raise ValueError(f"--store {store}: no run store; it has no folder runs")
-    there = {task: newest(store, task, texts=False) for task in tasks(store)}
+    there = {task: newest(store, task, texts=False) for task in tasks(existing(store))}
     findings = verdicts.find([claim for claim in claims() if not names or f"table{claim.table}" in names], there)
     return findings, variants.trials(findings, there), variants.effects(there), there

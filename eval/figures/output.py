@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from eval.figures import style
-from eval.stats.statistics import by_unit, difference, estimates
+from eval.stats.statistics import by_unit, chance, estimate, estimates, less
 from eval.store.origin import origin
 from eval.store.rows import Unit
 
@@ -136,6 +136,6 @@ def means(units: Sequence[Unit], rows: Sequence[Sequence[float]]) -> list[Mean]:
 
 def gap(values: Mapping[Unit, float], reference: Mapping[Unit, float]) -> PairedGap:
     """The paired difference to a reference."""
-    paired = difference(values, reference)
+    paired = estimate(less(by_unit(values), by_unit(reference)))
     assert paired is not None
-    return PairedGap(paired.estimate.mean, paired.estimate.half_width, paired.p)
+    return PairedGap(paired.mean, paired.half_width, chance(paired))

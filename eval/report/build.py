@@ -20,7 +20,7 @@ from eval.report.view import GridView, Lack, constants, drift, index, lacks, pro
 from eval.store.origin import commit
 from eval.store.records import Scorer
 from eval.store.rows import Source, sources
-from eval.store.runs import Asked, runs, sweeps
+from eval.store.runs import Asked, existing, runs, sweeps
 from eval.tables.build import look_of
 from eval.tables.command import combined, grouped, in_order, made_of, save
 from eval.tables.grid import sections
@@ -47,9 +47,7 @@ def chosen(store: Path, experiment: str, tasks: Sequence[str]) -> dict[str, list
     Raises:
         ValueError: in one line, for a name that the store has nothing of.
     """
-    if not (store / "runs").is_dir():
-        raise ValueError(f"--store {store}: no run store; it has no folder runs")
-    every = [*sources(store), *_unscored(store)]
+    every = [*sources(existing(store)), *_unscored(store)]
     if not every:
         raise ValueError(f"--store {store}: no runs; make some with python run.py store={store}")
     _known("experiment=", [experiment], {source.experiment for source in every if source.experiment}, store)

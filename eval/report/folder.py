@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from echo.cache.policy import Policy
 from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
 from eval.metrics import READINGS, described
 from eval.pages import literal
+from eval.pages.films import Form, form_of
 from eval.report.cells import VideoCell
 from eval.report.memory_strips import WINDOW, MemoryStrip, kept, policy_of, read
 from eval.store.records import DamagedFile, Provenance, ScoresFile
@@ -34,15 +35,6 @@ SPAN = ("start", "end")
 """First frame of a scene and the one behind its last, beside its scores."""
 FACTS = ("fps", "fps_dit", "block_ms", "generate_s", "score_s", "host", "device", "latents_sha256", "attempt")
 """Fields of a record that a cell tells."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Size of a run's videos in pixels, and their frames where the file tells them."""
-
-    width: int
-    height: int
-    frames: int
 
 
 @dataclass(frozen=True)
@@ -90,10 +82,8 @@ class Folder:
     bytes: int = 0
     lengths: dict[str, int] = field(default_factory=dict)  # frames of the videos by the name of their cell
     metrics: dict[str, dict[str, str]] = field(default_factory=dict)  # of all cells: what a page says of them, by their names
-    _videos: dict[Path, str] = field(default_factory=dict)
-    _shapes: dict[Path, Shape] = field(default_factory=dict)
+    _shapes: dict[Path, Form] = field(default_factory=dict)
     _traces: dict[tuple[str, str], tuple[str, MemoryStrip]] = field(default_factory=dict)
-    _policies: dict[Path, tuple[Policy | None, str, int]] = field(default_factory=dict)
 
     def write(self, name: str, text: str) -> None:
         """A text file of the folder."""
@@ -109,30 +99,25 @@ class Folder:
         """Address of a video from the page; the file is put into the folder the first time."""
         if self.ways == "relative":
             return quote(os.path.relpath(path.resolve(), self.final.resolve()))
-        if path not in self._videos:
-            name = f"videos/{path.parent.parent.name[:12]}/{path.name}"
+        name = f"videos/{path.parent.parent.name[:12]}/{path.name}"
+        if not (self.root / name).exists():
             self._put(path, self.root / name)
-            self._videos[path] = quote(name)
             self.bytes += path.stat().st_size
-        return self._videos[path]
+        return quote(name)
 
     def _put(self, path: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if self.ways == "link":
-            try:
-                target.hardlink_to(path)
-                return
-            except OSError:  # another disk, or one without links
-                pass
+        with suppress(OSError):  # another disk, or one without links
+            if self.ways == "link":
+                return target.hardlink_to(path)
         shutil.copyfile(path, target)
 
-    def shape(self, cell: VideoCell) -> Shape | None:
+    def shape(self, cell: VideoCell) -> Form | None:
         """Size and length of a run's videos, read from the first of them that is asked for; None where nothing can be read."""
         path = cell.video
         if cell.run.path not in self._shapes and path is not None:
-            shape = _shape(path)
-            if shape is not None:
-                self._shapes[cell.run.path] = shape
+            with suppress(ValueError):
+                self._shapes[cell.run.path] = form_of(path)
         return self._shapes.get(cell.run.path)
 
     def trace(self, cell: VideoCell) -> tuple[str, MemoryStrip] | None:
@@ -141,23 +126,17 @@ class Folder:
         if path is None or not path.is_file():
             return None
         text = path.read_text(encoding="utf-8")
-        policy, settings, window = self._policy(cell.run)
+        pixels = cell.run.spec.key.pixels
+        settings = json.dumps([pixels.get("method.policy"), pixels.get("method.settings")], sort_keys=True)
         if (settings, text) not in self._traces:
             name = f"traces/{len(self._traces):04d}"
             try:
-                memory = kept(read(text), policy, window)
+                memory = kept(read(text), policy_of(pixels), int(pixels.get("backbone.parts.window_frames") or WINDOW))
             except (ValueError, KeyError, TypeError):  # not a trace
                 return None
             self.data(name, strip(memory))
             self._traces[settings, text] = name, memory
         return self._traces[settings, text]
-
-    def _policy(self, run: Run) -> tuple[Policy | None, str, int]:
-        if run.path not in self._policies:
-            pixels = run.spec.key.pixels
-            settings = json.dumps([pixels.get("method.policy"), pixels.get("method.settings")], sort_keys=True)
-            self._policies[run.path] = policy_of(pixels), settings, int(pixels.get("backbone.parts.window_frames") or WINDOW)
-        return self._policies[run.path]
 
     def cell(self, cell: VideoCell) -> str:
         """Write what the page shows of a video; the name that loads it."""
@@ -234,14 +213,3 @@ def _drift(blocks: Sequence[Mapping[str, float | None]]) -> dict[str, list[float
         for name, (_, factor) in READINGS.items()
         if any(block.get(name) is not None for block in blocks)
     }
-
-
-def _shape(path: Path) -> Shape | None:
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            return Shape(stream.width, stream.height, stream.frames)
-    except (OSError, IndexError, ValueError):  # PyAV's errors are of these kinds
-        return None

@@ -7,7 +7,9 @@ changed since or the policy is no longer there, kinds are guessed from the names
 
 from __future__ import annotations
 
+import itertools
 import json
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,17 +85,14 @@ def kept(trace: Sequence[Line], policy: Policy | None, window_frames: int = WIND
             blocks += [_guessed(line) for line in scene]
             continue
         starts, plans = planned
-        blocks += [_block(line, plan) for line, plan in zip(scene, plans)]
+        blocks += [StripBlock(line["scene"], _keys(line), tuple(plan.kinds()), plan.faded) for line, plan in zip(scene, plans)]
     return MemoryStrip(tuple(blocks), certain)
 
 
 def _scenes(trace: Sequence[Line]) -> Iterator[list[Line]]:
     """The lines of each scene."""
-    begin = 0
-    for index in range(1, len(trace) + 1):
-        if index == len(trace) or trace[index]["scene"] != trace[begin]["scene"]:
-            yield list(trace[begin:index])
-            begin = index
+    for _, lines in itertools.groupby(trace, key=operator.itemgetter("scene")):
+        yield list(lines)
 
 
 def _fit(
@@ -132,10 +131,6 @@ def _entries(first: Line, scene: int) -> Iterator[SceneStart]:
 
 def _keys(line: Line) -> tuple[tuple[str, int | None], ...]:
     return tuple((str(source), position) for source, position in line["keys"])
-
-
-def _block(line: Line, plan: Plan) -> StripBlock:
-    return StripBlock(line["scene"], _keys(line), tuple(plan.kinds()), plan.faded)
 
 
 def _guessed(line: Line) -> StripBlock:

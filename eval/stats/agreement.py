@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from eval.stats.statistics import LEVEL, Difference, Estimate, tested
+from eval.stats.statistics import LEVEL, Estimate
 
 RESAMPLES = 2000
 Rated = tuple[str, str]
@@ -54,10 +54,9 @@ def _variance(values: Mapping[Rated, float], mean: float, side: int, clusters: i
     return clusters / (clusters - 1) * math.fsum(total**2 for total in sums.values()) / len(values) ** 2
 
 
-def paired(values: Mapping[Rated, float], reference: Mapping[Rated, float]) -> Difference | None:
+def paired(values: Mapping[Rated, float], reference: Mapping[Rated, float]) -> Estimate | None:
     """What a rater gives to one method's video more than to the other's, over raters and videos that have both; None if there is none."""
-    mean = two_way({key: value - reference[key] for key, value in values.items() if key in reference})
-    return None if mean is None else tested(mean)
+    return two_way({key: value - reference[key] for key, value in values.items() if key in reference})
 
 
 @dataclass(frozen=True)

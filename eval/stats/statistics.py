@@ -143,14 +143,6 @@ def _drawn(clusters: int, resamples: int) -> NDArray[np.float64]:
     return np.random.default_rng(0).multinomial(clusters, [1 / clusters] * clusters, size=resamples).astype(np.float64)
 
 
-@dataclass(frozen=True)
-class Difference:
-    """What a row has more than its reference on the videos that both have; p: that there is none, None where unknown."""
-
-    estimate: Estimate
-    p: float | None
-
-
 def less(values: pd.Series, reference: pd.Series) -> pd.Series:
     """The paired difference, over the prompts and seeds of both."""
     some, other = values.index, reference.index
@@ -159,28 +151,18 @@ def less(values: pd.Series, reference: pd.Series) -> pd.Series:
     return (values - reference).dropna()
 
 
-def difference(values: Mapping[Unit, float] | pd.Series, reference: Mapping[Unit, float] | pd.Series) -> Difference | None:
-    """Paired by prompt and seed, the interval over prompts as in `estimate`; p is of the t statistic that this interval has.
-
-    Returns:
-        None if no video is in both.
-    """
-    found = estimate(less(by_unit(values), by_unit(reference)))
-    return None if found is None else tested(found)
-
-
-def tested(mean: Estimate) -> Difference:
-    """A mean of differences with the p value of the t statistic that its interval has."""
+def chance(mean: Estimate) -> float | None:
+    """The p value of a mean of differences, of the t statistic that its interval has; None where the interval is unknown."""
     if mean.half_width is None:
-        return Difference(mean, None)
+        return None
     if mean.half_width == 0:
-        return Difference(mean, 1.0 if mean.mean == 0 else 0.0)
+        return 1.0 if mean.mean == 0 else 0.0
     statistic = abs(mean.mean) / mean.half_width * stats.t.ppf((1 + LEVEL) / 2, mean.freedom)
-    return Difference(mean, float(2 * stats.t.sf(statistic, mean.freedom)))
+    return float(2 * stats.t.sf(statistic, mean.freedom))
 
 
 def detectable(mean: Estimate, rows: int) -> float | None:
-    """The true difference that would be distinguished from none with `POWER`, by the test of `difference` at Holm's first step.
+    """The true difference that would be distinguished from none with `POWER`, by the test of `chance` at Holm's first step.
 
     Args:
         mean: of paired differences; its own spread over prompts is taken for the true one.

@@ -9,7 +9,7 @@ Which runs are in them is the rule of `eval.store.rows`: of each task the newest
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -56,24 +56,14 @@ def videos(store: str | Path, *, scored: bool = True, every: bool = False, facts
 
 def _videos(group: Comparable, number: int, entry: Entry, facts: bool) -> pd.DataFrame:
     rows = table(entry.parts, facts)[0].reset_index()
-    settings = ", ".join(
-        f"{key.removeprefix('method.settings.')}={value}" for key, value in entry.settings.items() if key.startswith("method.settings.")
-    )
+    settings = {key.removeprefix("method.settings."): value for key, value in entry.settings.items() if key.startswith("method.settings.")}
     names = {
-        "task": group.task.name,
-        "backbone": entry.backbone,
-        "preset": entry.preset,
-        "label": entry.label,
-        "policy": str(entry.settings.get("method.policy", "")),
-        "settings": settings,
-        "scorer": group.scorer.label,
-        "epoch": entry.run.spec.key.epoch,
-        "calibration": entry.calibration,
-        "group": number,
-    }
-    for place, (name, value) in enumerate(names.items()):
-        rows.insert(place, name, value)
-    return rows.astype({"prompt": "str", "status": "str", "text": "str", "run": "str", "attempt": "str"})
+        "task": group.task.name, "backbone": entry.backbone, "preset": entry.preset, "label": entry.label,
+        "policy": str(entry.settings.get("method.policy", "")), "settings": ", ".join(f"{key}={value}" for key, value in settings.items()),
+        "scorer": group.scorer.label, "epoch": entry.run.spec.key.epoch, "calibration": entry.calibration, "group": number,
+    }  # fmt: skip
+    whole = pd.concat([pd.DataFrame(names, rows.index), rows], axis=1)
+    return whole.astype(dict.fromkeys(("prompt", "status", "text", "run", "attempt"), "str"))
 
 
 def segments(store: str | Path) -> pd.DataFrame:
@@ -110,13 +100,9 @@ def readings(entry: Entry) -> pd.DataFrame:
 
 def _sides(there: pd.DataFrame, lines_of: Callable[[ScoresFile], list[dict[str, float | None]]], number: str) -> pd.DataFrame:
     """Lines of the scores files of some videos, each with the names of its video and its number."""
-    found = list(_lines(there, lines_of, number))
-    return pd.DataFrame(found) if found else pd.DataFrame(columns=[*KEYS, number])
-
-
-def _lines(
-    there: pd.DataFrame, lines_of: Callable[[ScoresFile], list[dict[str, float | None]]], number: str
-) -> Iterator[dict[str, object]]:
-    for *names, path in there[[*KEYS, "scores_file"]].dropna().itertuples(index=False, name=None):
-        for place, line in enumerate(lines_of(scores_of(Path(path)))):
-            yield dict(zip(KEYS, names)) | {number: place} | line
+    found = [
+        dict(zip(KEYS, names)) | {number: place} | line
+        for *names, path in there[[*KEYS, "scores_file"]].dropna().itertuples(index=False, name=None)
+        for place, line in enumerate(lines_of(scores_of(Path(path))))
+    ]
+    return pd.DataFrame(found, columns=None if found else [*KEYS, number])

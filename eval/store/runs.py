@@ -207,6 +207,13 @@ def runs(store: Path, pattern: str = "*/*/*/seed=*/*") -> Iterator[Run]:
         yield Run(store, RunPlace.of(path.parent))
 
 
+def existing(store: Path) -> Path:
+    """A store that is there. Raises ValueError in one line for another folder."""
+    if not (store / "runs").is_dir():
+        raise ValueError(f"--store {store}: no run store; it has no folder runs")
+    return store
+
+
 def tasks(store: Path) -> list[str]:
     """Tasks that a store has runs of."""
     folders = {(path.parent.name, path.name) for path in store.glob("runs/*/*")}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
+import pandas as pd
 
-from echo.files import replacing
 from echo.refusals import nearest
 from eval.study.files import VERSION, AnswersFile, StudyKey
 from eval.study.order import order_of
@@ -45,19 +45,24 @@ class RefusedAnswers(ValueError):
 
 @dataclass
 class RaterAnswers:
-    """One file. points: by (group, video, criterion). spent_s, played_s: seconds by group. broken: rule -> how."""
+    """One file. answers: empty for one that is none of this study. broken: rule -> how. straight, fast: groups so answered."""
 
     path: Path
-    rater: str = ""
-    saved: str = ""
-    page: str = ""
-    digest: str = ""
-    points: dict[tuple[str, str, str], int] = field(default_factory=dict)
-    spent_s: dict[str, float] = field(default_factory=dict)
-    played_s: dict[str, float] = field(default_factory=dict)
+    digest: str
+    answers: AnswersFile = AnswersFile(VERSION, "", "", "", "", [], {})
     broken: dict[str, str] = field(default_factory=dict)
     straight: int = 0
     fast: int = 0
+
+    @cached_property
+    def points(self) -> dict[tuple[str, str, str], int]:
+        """By group, video and criterion."""
+        return {
+            (name, video, criterion): points
+            for name, group in self.answers.groups.items()
+            for video, ratings in group.ratings.items()
+            for criterion, (points, _) in ratings.items()
+        }
 
 
 def read_key(path: Path) -> StudyKey:
@@ -103,9 +108,9 @@ class _Which(msgspec.Struct):
 
 def _file(path: Path, key: StudyKey) -> RaterAnswers:
     content = path.read_bytes()
-    one = RaterAnswers(path, digest=hashlib.sha256(content).hexdigest())
+    one = RaterAnswers(path, hashlib.sha256(content).hexdigest())
     try:
-        _fill(one, content, key)
+        one.answers = _answers(content, key)
     except RefusedAnswers as refusal:
         one.broken[refusal.rule] = str(refusal)
     except msgspec.ValidationError as error:
@@ -115,8 +120,8 @@ def _file(path: Path, key: StudyKey) -> RaterAnswers:
     return one
 
 
-def _fill(one: RaterAnswers, content: bytes, key: StudyKey) -> None:
-    """Take over what a file says. Raises Refused."""
+def _answers(content: bytes, key: StudyKey) -> AnswersFile:
+    """What a file says. Raises RefusedAnswers."""
     try:
         study = msgspec.json.decode(content, type=_Which).study
     except msgspec.ValidationError:
@@ -126,17 +131,15 @@ def _fill(one: RaterAnswers, content: bytes, key: StudyKey) -> None:
     answers = msgspec.json.decode(content, type=AnswersFile)
     if answers.v != VERSION or not re.fullmatch("[0-9a-f]{16}", answers.rater):
         raise RefusedAnswers("damaged", f"version {answers.v!r} and rater {answers.rater!r} are not what the page writes")
-    one.rater, one.saved, one.page = answers.rater, answers.saved, answers.page
-    if answers.order != order_of(one.rater, key.shown):
-        raise RefusedAnswers("damaged", f"the order is not the one that rater {one.rater} was shown; the file was changed")
+    if answers.order != order_of(answers.rater, key.shown):
+        raise RefusedAnswers("damaged", f"the order is not the one that rater {answers.rater} was shown; the file was changed")
     for name, group in answers.groups.items():
         if name not in key.groups:
             raise RefusedAnswers("damaged", f"group {name} is not in this study")
-        one.spent_s[name], one.played_s[name] = group.spent_s, group.played_s
         for video, ratings in group.ratings.items():
             for criterion, (points, _) in ratings.items():
                 _allowed(key, name, video, criterion, points)
-                one.points[name, video, criterion] = points
+    return answers
 
 
 def _allowed(key: StudyKey, group: str, video: str, criterion: str, points: object) -> None:
@@ -157,36 +160,32 @@ def _doubles(every: Sequence[RaterAnswers]) -> None:
             one.broken = {"copy": f"the same bytes as {other.path.name}"}
     best: dict[str, RaterAnswers] = {}
     whole = [one for one in every if not one.broken]
-    for one in sorted(whole, key=lambda one: (len(one.points), one.saved), reverse=True):
-        other = best.setdefault(one.rater, one)
+    for one in sorted(whole, key=lambda one: (len(one.points), one.answers.saved), reverse=True):
+        other = best.setdefault(one.answers.rater, one)
         if other is not one:
+            newer = "" if len(one.points) < len(other.points) else " and is newer"
             counts = f"{len(one.points)} answers, {other.path.name} has {len(other.points)}"
-            one.broken["rater"] = f"rater {one.rater} again ({counts}{'' if len(one.points) < len(other.points) else ' and is newer'})"
+            one.broken["rater"] = f"rater {one.answers.rater} again ({counts}{newer})"
 
 
 def _manners(one: RaterAnswers, key: StudyKey) -> None:
     """How somebody answered."""
+    points = {name: list[int]() for name in key.groups}
+    for (name, _, _), value in one.points.items():
+        points[name].append(value)
     lack = key.questions - len(one.points)
     if lack:
-        groups = [name for name, group in key.groups.items() if _answered(one, name) < len(group.videos) * len(key.criteria)]
+        groups = [name for name, group in key.groups.items() if len(points[name]) < len(group.videos) * len(key.criteria)]
         one.broken["missing"] = f"{lack} of {key.questions} answers are missing, in {len(groups)} of {len(key.groups)} groups"
-    answered = [name for name in key.groups if _answered(one, name)]
-    one.straight = sum(_is_straight(one, key, name) for name in answered)
-    one.fast = sum(one.spent_s[name] < HASTE * key.groups[name].seconds for name in answered)
+    answered = {name: values for name, values in points.items() if values}
+    one.straight = sum(
+        len(key.groups[name].videos) > 1 and len(values) > len(key.criteria) and len(set(values)) == 1 for name, values in answered.items()
+    )
+    one.fast = sum(one.answers.groups[name].spent_s < HASTE * key.groups[name].seconds for name in answered)
     if one.straight > SHARE * len(answered):
         one.broken["straight"] = f"all the same points in {one.straight} of {len(answered)} groups"
     if one.fast > SHARE * len(answered):
         one.broken["fast"] = f"{one.fast} of {len(answered)} groups were left in under half the length of their videos"
-
-
-def _answered(one: RaterAnswers, group: str) -> int:
-    return sum(name == group for name, _, _ in one.points)
-
-
-def _is_straight(one: RaterAnswers, key: StudyKey, group: str) -> bool:
-    """Whether a group of two videos or more got the same points throughout."""
-    points = [value for (name, _, _), value in one.points.items() if name == group]
-    return len(key.groups[group].videos) > 1 and len(points) > len(key.criteria) and len(set(points)) == 1
 
 
 def counted(every: Sequence[RaterAnswers], keep: Sequence[str]) -> list[RaterAnswers]:
@@ -205,41 +204,36 @@ def told(every: Sequence[RaterAnswers], key: StudyKey, keep: Sequence[str]) -> l
     for one in every:
         for rule, text in one.broken.items():
             lines.append(f"{one.path.name}: {rule}{' (kept)' if rule in keep else ''}: {text}")
-        if one.page and one.page != key.page and "study" not in one.broken:
-            lines.append(f"{one.path.name}: note: answered on page {one.page}, the key is of page {key.page}")
+        if one.answers.page and one.answers.page != key.page:
+            lines.append(f"{one.path.name}: note: answered on page {one.answers.page}, the key is of page {key.page}")
     broken = {rule: sum(rule in one.broken for one in every) for rule in RULES}
     lines += [f"rule {rule} ({number}{', kept' if rule in keep else ''}): {RULES[rule]}" for rule, number in broken.items() if number]
     return lines
 
 
 def _line(one: RaterAnswers, key: StudyKey, counts: bool) -> tuple[str, ...]:
-    if not one.rater:
+    if not one.answers.rater:
         return (one.path.name, "-", "-", "-", "-", "-", "-", "no")
-    minutes = sum(one.spent_s.values()) / 60
-    shares = [min(1.0, one.played_s[name] / key.groups[name].seconds) for name in one.played_s]
-    watched = f"{100 * statistics.median(shares):.0f} %" if shares else "-"
-    answers = f"{len(one.points)}/{key.questions}"
-    return (one.path.name, one.rater, answers, f"{minutes:.1f}", watched, str(one.straight), str(one.fast), "yes" if counts else "no")
+    groups = one.answers.groups
+    minutes = sum(group.spent_s for group in groups.values()) / 60
+    shares = [min(1.0, group.played_s / key.groups[name].seconds) for name, group in groups.items()]
+    watched, answers = f"{100 * statistics.median(shares):.0f} %" if shares else "-", f"{len(one.points)}/{key.questions}"
+    numbers = (answers, f"{minutes:.1f}", watched, str(one.straight), str(one.fast))
+    return (one.path.name, one.answers.rater, *numbers, "yes" if counts else "no")
 
 
-def lines_of(counts: Sequence[RaterAnswers], key: StudyKey) -> Iterator[tuple[str | int, ...]]:
+def ratings_of(counts: Sequence[RaterAnswers], key: StudyKey) -> pd.DataFrame:
     """Ratings, methods in the order of the key, as `COLUMNS`."""
-    for name, group in key.groups.items():
-        for video, shown in group.videos.items():
-            about = (group.task, group.prompt, group.seed, shown.backbone, shown.method)
-            for one in sorted(counts, key=lambda one: one.rater):
-                for criterion in key.criteria:
-                    points = one.points.get((name, video, criterion))
-                    if points is not None:
-                        yield (one.rater, *about, criterion, points)
-
-
-def write_ratings(path: Path, rows: Sequence[Sequence[str | int]]) -> None:
-    """Write the ratings as CSV, whole or not at all."""
-    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
+    lines = [
+        (one.answers.rater, *about, criterion, one.points[name, video, criterion])
+        for name, group in key.groups.items()
+        for video, shown in group.videos.items()
+        for about in [(group.task, group.prompt, group.seed, shown.backbone, shown.method)]
+        for one in sorted(counts, key=lambda one: one.answers.rater)
+        for criterion in key.criteria
+        if (name, video, criterion) in one.points
+    ]
+    return pd.DataFrame(lines, columns=COLUMNS)
 
 
 def tables_of(key: StudyKey) -> list[str]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
@@ -16,6 +15,7 @@ from omegaconf import OmegaConf
 from echo.files import ROOT
 from echo.refusals import nearest
 from echo.scene import BLOCK_S, load_prompts
+from eval.pages.films import Form, form_of
 from eval.store.rows import Entry, Unit, newest, pick
 from eval.store.runs import scenes_of
 from eval.tables.opinions import TASKS
@@ -24,20 +24,6 @@ EXPERIMENTS = {"table4": "table1", "table5": "table2"}
 """Table of people's opinions -> the experiment whose rows stand in it unless others are named."""
 RENDERED = ("render_truth", "render_other", "render_shuffled")
 """Rendered rows of every experiment: raters see them if they are named."""
-
-
-@dataclass(frozen=True)
-class Form:
-    """What must be equal in videos that play side by side."""
-
-    codec: str
-    width: int
-    height: int
-    frames: int
-    fps: float
-
-    def __str__(self) -> str:
-        return f"{self.codec} {self.width}x{self.height}, {self.frames} frames, {self.fps:g} a second"
 
 
 @dataclass(frozen=True)
@@ -159,7 +145,7 @@ def _draw(wanted: StudyRequest, task: str, shown: Sequence[Entry], common: Seque
 def _group(task: str, unit: Unit, shown: Sequence[Entry]) -> Group | str:
     """A group, or how its videos differ."""
     videos = {row.name: _file(row, unit) for row in shown}
-    forms = {name: _form(path) for name, path in videos.items()}
+    forms = {name: form_of(path) for name, path in videos.items()}
     first, *rest = forms.items()
     for name, form in rest:
         if form != first[1]:
@@ -174,16 +160,6 @@ def _file(row: Entry, unit: Unit) -> Path:
     if not path.is_file():
         raise ValueError(f"{path}: the store's record names this video and it is not there; run its command again")
     return path
-
-
-def _form(path: Path) -> Form:
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            context = stream.codec_context
-            return Form(context.name, context.width, context.height, stream.frames, float(stream.average_rate or 0))
-    except (av.FFmpegError, IndexError) as error:
-        raise ValueError(f"{path}: no video can be read ({error})") from None
 
 
 def _scenes(task: str, unit: Unit, shown: Sequence[Entry]) -> tuple[tuple[float, str], ...]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from echo.files import RESULTS
+from echo.files import RESULTS, write_atomic
 from echo.refusals import Unfinished, nearest, nearest_of
 from eval.store.rows import left_out
-from eval.study.answers import KEEPABLE, RULES, counted, gather, key_beside, lines_of, read_key, tables_of, told, write_ratings
+from eval.store.runs import existing
+from eval.study.answers import KEEPABLE, RULES, counted, gather, key_beside, ratings_of, read_key, tables_of, told
 from eval.study.choice import Choice, StudyRequest, choose, settings
 from eval.study.page import focus, free, write
 from eval.tables import opinions
@@ -82,14 +83,12 @@ def _wanted(
     store: Path, task: str, method: Sequence[str], own: Mapping[str, list[str]], seeds: Sequence[int], groups: int, draw: int
 ) -> StudyRequest:
     """What is asked for. Raises ValueError."""
-    if not (store / "runs").is_dir():
-        raise ValueError(f"--store {store}: no run store; it has no folder runs")
     methods = {name: own.get(name, list(method)) for name in settings(task)}
     for name, presets in methods.items():
         twice = next((preset for preset in presets if presets.count(preset) > 1), None)
         if twice:
             raise ValueError(f"task {name}: method={twice} is named twice; once is enough")
-    return StudyRequest(store, methods, tuple(seeds), _number("groups", str(groups), 1), _number("draw", str(draw), 0))
+    return StudyRequest(existing(store), methods, tuple(seeds), _number("groups", str(groups), 1), _number("draw", str(draw), 0))
 
 
 def _number(key: str, word: str, least: int) -> int:
@@ -125,11 +124,11 @@ def collect(folder: Path, /, key: Path | None = None, keep: Sequence[str] = (), 
     known = read_key(key or key_beside(folder))
     every = gather(folder, known)
     counts = counted(every, chosen)
-    rows = list(lines_of(counts, known))
+    ratings = ratings_of(counts, known)
     yield from told(every, known, chosen)
-    if not rows:
+    if ratings.empty:
         raise Unfinished(f"{folder}: nothing counts of {len(every)} files, {output} is not written; keep=all keeps what can be kept")
-    write_ratings(output, rows)
+    write_atomic(output, ratings.to_csv(index=False, lineterminator="\n").encode())
     people, left = len(counts), len(every) - len(counts)
-    yield f"{people} rater{'s' * (people != 1)} counted, {left} file{'s' * (left != 1)} left out, {len(rows)} ratings: {output}"
+    yield f"{people} rater{'s' * (people != 1)} counted, {left} file{'s' * (left != 1)} left out, {len(ratings)} ratings: {output}"
     yield from (f"then: echo-harness tables {table} ratings={output}" for table in tables_of(known))

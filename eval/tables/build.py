@@ -14,7 +14,7 @@ from baselines.presets import CONF
 from echo.refusals import nearest
 from eval import metrics
 from eval.metrics import Column
-from eval.stats.statistics import Difference, Estimate, detectable, estimates, holm, less, ranks, tested
+from eval.stats.statistics import Estimate, chance, detectable, estimates, holm, less, ranks
 from eval.store.rows import Comparable, Entry, agree, asked_of
 from eval.tables.grid import DECIMALS, Gap, Grid, TableCell, TableRow
 
@@ -152,13 +152,12 @@ def _columns(entries: Sequence[Entry], references: Sequence[Entry | None], colum
     parts, cells = [None if entry.calibration else entry.section for entry in entries], []
     for place, column in enumerate(columns):
         here = found[2 * place * len(entries) : 2 * (place + 1) * len(entries)]
-        differences = [None if gap is None else tested(gap) for gap in here[len(entries) :]]
-        cells.append(marked(here[: len(entries)], differences, parts, asked, column.lower))
+        cells.append(marked(here[: len(entries)], here[len(entries) :], parts, asked, column.lower))
     return cells
 
 
 def marked(
-    means: Sequence[Estimate | None], gaps: Sequence[Difference | None], parts: Sequence[str | None], asked: int, lower: bool = False
+    means: Sequence[Estimate | None], gaps: Sequence[Estimate | None], parts: Sequence[str | None], asked: int, lower: bool = False
 ) -> list[TableCell]:
     """The cells of a column, with their places and differences.
 
@@ -175,9 +174,9 @@ def marked(
         rows = [row for row, name in enumerate(parts) if name == part and full[row] is not None]
         for row, place in zip(rows, ranks([full[row] for row in rows], DECIMALS) if len(rows) > 1 else ()):
             places[row] = place
-    chances = holm([None if gap is None else gap.p for gap in gaps])
+    chances = holm([None if gap is None else chance(gap) for gap in gaps])
     tests = sum(p is not None for p in chances)
-    corrected = [None if gap is None else Gap(gap.estimate, p, detectable(gap.estimate, tests)) for gap, p in zip(gaps, chances)]
+    corrected = [None if gap is None else Gap(gap, p, detectable(gap, tests)) for gap, p in zip(gaps, chances)]
     few = [mean is not None and mean.videos < asked for mean in means]
     return [TableCell(*cell) for cell in zip(means, few, places, corrected)]
 

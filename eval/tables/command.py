@@ -1,9 +1,8 @@
 """The tables of a store, made from the store alone.
 
-A table holds what its commands asked for: rows, prompts and
-seeds, as kept in `<store>/sweeps/`; the last command of an experiment and a task counts. The tasks of an experiment are parts of
-one table; of some of its tasks alone it is named `<experiment>-<task>`. A task that no sweep tells of gets one table of all that was
-ever asked of it. Each table is `.tex`, `.csv`, `.md` and `.meta.json`.
+A table holds what its commands asked for: rows, prompts and seeds, as kept in `<store>/sweeps/`; the last command of an experiment and a
+task counts. The tasks of an experiment are parts of one table; of some of its tasks alone it is named `<experiment>-<task>`. A task that
+no sweep tells of gets one table of all that was ever asked of it. Each table is `.tex`, `.csv`, `.md` and `.meta.json`.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from echo.files import RESULTS
 from echo.refusals import nearest_of
 from eval.metrics import TASKS
 from eval.store.rows import Source, gather, sources
+from eval.store.runs import existing
 from eval.tables import opinions
 from eval.tables.build import Look, grid_of, look_of, merged
 from eval.tables.grid import Grid
@@ -156,9 +156,7 @@ def _opinions(name: str, ratings: str, store: Path, wanted: TableOptions) -> lis
 
 
 def _of_store(store: Path, names: Sequence[str], only: Sequence[str], experiment: str, wanted: TableOptions) -> list[str]:
-    if not (store / "runs").is_dir():
-        raise ValueError(f"--store {store}: no run store; it has no folder runs")
-    found = sources(store)
+    found = sources(existing(store))
     if not found:
         raise ValueError(f"--store {store}: no scores")
     groups = grouped(found)

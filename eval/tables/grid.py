@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from eval.metrics import Column
 from eval.stats.statistics import ALPHA, Estimate
+from eval.store.rows import CALIBRATION
 
 DECIMALS = 2
 FEWER = "†"
 CERTAIN = "*"
 NOTHING = "-"
-CALIBRATION = "calibration"
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,6 @@ class Gap:
     estimate: Estimate
     p: float | None
     detectable: float | None = None
-
-    @property
-    def certain(self) -> bool:
-        """Whether the difference is distinguished from none."""
-        return self.p is not None and self.p < ALPHA
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,7 @@ class TableCell:
         mean = f"{estimate.mean:{'+' if gaps else ''}.{DECIMALS}f}"
         half = "" if estimate.half_width is None else f"{estimate.half_width:.{DECIMALS}f}"
         if gap:
-            return Printed(mean, half, CERTAIN if gap.certain else "", 0)
+            return Printed(mean, half, CERTAIN if gap.p is not None and gap.p < ALPHA else "", 0)
         return Printed(mean, half, FEWER if self.fewer else "", self.rank if self.rank in (1, 2) else 0)
 
 
@@ -142,11 +137,6 @@ class Grid:
     def weights(self) -> str:
         """Of all backbones."""
         return " ".join(weights for _, weights in self.backbones)
-
-    @property
-    def backbone(self) -> str:
-        """All backbones by their labels."""
-        return " ".join(label for label, _ in self.backbones)
 
 
 def sections(rows: Iterable[TableRow]) -> dict[str, list[TableRow]]:

@@ -63,8 +63,9 @@ def _table(grid: Grid, panel: Panel) -> str:
 
 def _label(grid: Grid) -> str:
     """A name that no other table of a document has and that LaTeX takes as it is."""
-    words = " ".join((grid.title if grid.parts else "", grid.task, grid.backbone, grid.weights, grid.scorer, grid.settings))
-    return "-".join(re.findall(r"[A-Za-z0-9.]+", words))
+    backbones = (label for label, _ in grid.backbones)
+    words = (grid.title if grid.parts else "", grid.task, *backbones, grid.weights, grid.scorer, grid.settings)
+    return "-".join(re.findall(r"[A-Za-z0-9.]+", " ".join(words)))
 
 
 def _cell(cell: TableCell, gaps: bool) -> str:

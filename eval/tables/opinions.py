@@ -1,9 +1,7 @@
-"""Tables 4 and 5: mean opinions of people, from a file of ratings.
+"""Tables 4 and 5: mean opinions of people, from a file of ratings, one a line: `rater,task,video,method,criterion,rating`.
 
-    echo-harness tables table4 ratings=FILE.csv
-
-A line is one rating: `rater,task,video,method,criterion,rating`. `video` names what all methods were shown for (its prompt), so
-that ratings of two methods can be paired; `seed` and `backbone` may be further columns. Ratings are whole, 1 (worst) to 5 (best).
+`video` names what all methods were shown for (its prompt), so that ratings of two methods can be paired; `seed` and `backbone` may be
+further columns. Ratings are whole, 1 (worst) to 5 (best).
 """
 
 from __future__ import annotations
@@ -65,9 +63,8 @@ def read(path: Path) -> list[Rating]:
         twice = [name for index, name in enumerate(names) if name in names[:index]]
         if twice:
             raise ValueError(f"ratings={path}: column {twice[0] or 'without a name'} is there twice; each is named once")
-        ratings = [
-            (reader.line_num, _rating(path, reader.line_num, row, len(names))) for row in reader
-        ]  # blank lines count, and say nothing
+        # blank lines count, and say nothing
+        ratings = [(reader.line_num, _rating(path, reader.line_num, row, len(names))) for row in reader]
     except csv.Error as error:
         raise ValueError(f"ratings={path}, line {reader.line_num}: {error}; lines of {','.join(NEEDED)} are taken") from None
     lines: dict[Rating, int] = {}

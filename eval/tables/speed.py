@@ -1,8 +1,4 @@
-"""Speeds that `echo-harness bench` measured, as a table beside those that others publish.
-
-Measured and published stand in columns of their own: the one on the device
-that the caption names, the other on their authors' machines, with their source in the second table.
-"""
+"""Speeds that `echo-harness bench` measured, as a table beside those that others publish, each with its machine and source."""
 
 from __future__ import annotations
 

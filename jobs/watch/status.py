@@ -17,7 +17,7 @@ from echo.files import RESULTS
 from echo.refusals import Unfinished, nearest, nearest_of
 from eval.store.columns import finished
 from eval.store.rows import last_asked
-from eval.store.runs import Asked, Run, sweeps
+from eval.store.runs import Asked, Run, existing, sweeps
 from jobs.store.claims import Claims
 from jobs.store.speeds import newest_units
 
@@ -255,9 +255,7 @@ def status(
         store: the run store.
         failed: also the last lines of each traceback, the videos that killed processes were at, and the last words of jobs that died.
     """
-    if not (store / "runs").is_dir():
-        raise ValueError(f"--store {store}: no run store; it has no folder runs")
-    lines, failures = gather(store, experiment, task, method)
+    lines, failures = gather(existing(store), experiment, task, method)
     if not lines:
         raise ValueError(f"--store {store}: no runs; nothing was asked of it")
     yield from (*grid(lines), "", summary(lines))
