@@ -7,17 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
 from eval.stats.statistics import LEVEL, Estimate
 
 RESAMPLES = 2000
-Rated = tuple[str, str]
-"""Rater and video."""
 
 
-def two_way(values: Mapping[Rated, float]) -> Estimate | None:
+def two_way(values: pd.Series) -> Estimate | None:
     """Mean of ratings and its 95 % interval, clustered by rater and by video.
 
     Raters differ in strictness and videos in quality, so that neither the ratings of a rater nor those of a video are independent.
@@ -26,37 +25,29 @@ def two_way(values: Mapping[Rated, float]) -> Estimate | None:
     number of clusters.
 
     Args:
-        values: rating by (rater, video).
+        values: ratings; index rater and video.
 
     Returns:
         `prompts` counts videos and `seeds` raters; the interval is unknown with one of either. None if there is no value.
     """
-    if not values:
+    if not len(values):
         return None
-    mean = math.fsum(values.values()) / len(values)
-    raters, videos = (sorted({key[side] for key in values}) for side in (0, 1))
-    if min(len(raters), len(videos)) < 2:
-        return Estimate(mean, None, len(values), len(videos), len(raters))
-    by_rater, by_video = _variance(values, mean, 0, len(raters)), _variance(values, mean, 1, len(videos))
-    single = math.fsum((value - mean) ** 2 for value in values.values()) / (len(values) - 1) / len(values)
-    variance = max(by_rater + by_video - single, by_rater, by_video)
-    fewest = min(len(raters), len(videos)) - 1
-    parts = by_rater**2 / (len(raters) - 1) + by_video**2 / (len(videos) - 1)
-    freedom = max(float(fewest), variance**2 / parts) if parts else float(fewest)
+    codes = [values.index.get_level_values(side).factorize()[0] for side in (0, 1)]
+    mean, size, apart = float(values.mean()), len(values), values.to_numpy() - values.mean()
+    raters, videos = clusters = [int(code.max()) + 1 for code in codes]
+    if min(clusters) < 2:
+        return Estimate(mean, None, size, videos, raters)
+    by_rater, by_video = (n / (n - 1) * float((np.bincount(c, apart) ** 2).sum()) / size**2 for c, n in zip(codes, clusters))
+    variance = max(by_rater + by_video - float(values.var()) / size, by_rater, by_video)
+    fewest, parts = float(min(clusters) - 1), by_rater**2 / (raters - 1) + by_video**2 / (videos - 1)
+    freedom = max(fewest, variance**2 / parts) if parts else fewest
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
-    return Estimate(mean, half, len(values), len(videos), len(raters), freedom)
+    return Estimate(mean, half, size, videos, raters, freedom)
 
 
-def _variance(values: Mapping[Rated, float], mean: float, side: int, clusters: int) -> float:
-    sums: dict[str, float] = {}
-    for key, value in values.items():
-        sums[key[side]] = sums.get(key[side], 0.0) + value - mean
-    return clusters / (clusters - 1) * math.fsum(total**2 for total in sums.values()) / len(values) ** 2
-
-
-def paired(values: Mapping[Rated, float], reference: Mapping[Rated, float]) -> Estimate | None:
+def paired(values: pd.Series, reference: pd.Series) -> Estimate | None:
     """What a rater gives to one method's video more than to the other's, over raters and videos that have both; None if there is none."""
-    return two_way({key: value - reference[key] for key, value in values.items() if key in reference})
+    return two_way((values - reference).dropna())
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ import hashlib
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from echo.refusals import nearest
 from eval import metrics
@@ -30,30 +32,16 @@ TASKS = {"table4": ("long60", "long120", "long"), "table5": ("smooth", "hard", "
 CRITERIA = tuple(metrics.criteria())
 """Of the paper's user study, in its order; others of a file stand behind."""
 NEEDED = ("rater", "task", "video", "method", "criterion", "rating")
+EXTRA = ("seed", "backbone")
 POINTS = (1, 2, 3, 4, 5)
 
 
-@dataclass(frozen=True)
-class Rating:
-    """One rating. video: its task, name and seed, the same for all methods."""
+def read(path: Path) -> pd.DataFrame:
+    """Ratings of a file. Raises ValueError in one line for a file or a line that is none, and for a rating that is there twice.
 
-    rater: str
-    task: str
-    video: str
-    method: str
-    criterion: str
-    points: int
-    seed: str = ""
-    backbone: str = ""
-
-    @property
-    def shown(self) -> str:
-        """What all methods were shown for."""
-        return f"{self.task}/{self.video}/{self.seed}"
-
-
-def read(path: Path) -> list[Rating]:
-    """Ratings of a file. Raises ValueError in one line for a file or a line that is none, and for a rating that is there twice."""
+    Columns: the file's, str ("" for a seed or a backbone that it does not tell); `points`, int64; `shown`, str: what all methods were
+    shown for, by task, video and seed.
+    """
     reader = csv.DictReader(io.StringIO(_text(path), newline=""))
     try:
         names = reader.fieldnames or ()
@@ -67,12 +55,13 @@ def read(path: Path) -> list[Rating]:
         ratings = [(reader.line_num, _rating(path, reader.line_num, row, len(names))) for row in reader]
     except csv.Error as error:
         raise ValueError(f"ratings={path}, line {reader.line_num}: {error}; lines of {','.join(NEEDED)} are taken") from None
-    lines: dict[Rating, int] = {}
+    lines: dict[tuple[str, ...], int] = {}
     for number, rating in ratings:
-        first = lines.setdefault(replace(rating, points=0), number)
+        first = lines.setdefault(tuple(rating[name] for name in (*NEEDED[:-1], *EXTRA)), number)
         if first != number:
-            raise ValueError(f"ratings={path}, line {number}: {rating.rater} rated this in line {first}; each rates a video once")
-    return [rating for _, rating in ratings]
+            raise ValueError(f"ratings={path}, line {number}: {rating['rater']} rated this in line {first}; each rates a video once")
+    table = pd.DataFrame([rating for _, rating in ratings], columns=[*NEEDED, *EXTRA])
+    return table.assign(points=table["rating"].astype("int64"), shown=table["task"] + "/" + table["video"] + "/" + table["seed"])
 
 
 def _text(path: Path) -> str:
@@ -87,12 +76,12 @@ def _text(path: Path) -> str:
         raise ValueError(f"ratings={path}, line {line}: byte 0x{byte:02x} is not UTF-8; save the file as UTF-8") from None
 
 
-def _rating(path: Path, number: int, row: Mapping[str | None, Any], columns: int) -> Rating:
+def _rating(path: Path, number: int, row: Mapping[str | None, Any], columns: int) -> dict[str, str]:
     more = row.get(None)
     if more:
         rule = "a value with a comma in it stands in quotes"
         raise ValueError(f"ratings={path}, line {number}: {columns + len(more)} values for {columns} columns; {rule}")
-    values = {name: (row.get(name) or "").strip() for name in (*NEEDED, "seed", "backbone")}
+    values = {name: (row.get(name) or "").strip() for name in (*NEEDED, *EXTRA)}
     empty = next((name for name in NEEDED if not values[name]), None)
     if empty:
         raise ValueError(f"ratings={path}, line {number}: {empty} is empty")
@@ -101,7 +90,7 @@ def _rating(path: Path, number: int, row: Mapping[str | None, Any], columns: int
         raise ValueError(f"ratings={path}, line {number}: task {values['task']}: nearest is {nearest(values['task'], known)}")
     if values["rating"] not in map(str, POINTS):
         raise ValueError(f"ratings={path}, line {number}: rating {values['rating']}: a whole number from 1 (worst) to 5 (best)")
-    return Rating(points=int(values.pop("rating")), **values)
+    return values
 
 
 def table(name: str, ratings: str, scorer: str = "") -> tuple[list[Grid], dict[str, Any]]:
@@ -119,8 +108,8 @@ def table(name: str, ratings: str, scorer: str = "") -> tuple[list[Grid], dict[s
         raise ValueError(f"{name}: people's ratings; give ratings=FILE.csv with {','.join(NEEDED)}")
     path = Path(ratings)
     every = read(path)
-    own = [rating for rating in every if rating.task in TASKS[name]]
-    if not own:
+    own = every[every["task"].isin(TASKS[name])]
+    if own.empty:
         raise ValueError(f"ratings={path}: no rating of {' or '.join(TASKS[name])}, which {name} is of")
     agreements = {criterion: agreement(own, criterion) for criterion in criteria(own)}
     grid = grid_of(name, own, agreements, scorer)
@@ -138,37 +127,33 @@ def table(name: str, ratings: str, scorer: str = "") -> tuple[list[Grid], dict[s
     return [grid], behind
 
 
-def criteria(ratings: Sequence[Rating]) -> list[str]:
+def criteria(ratings: pd.DataFrame) -> list[str]:
     """What was asked, in the paper's order."""
-    there = list(dict.fromkeys(rating.criterion for rating in ratings))
+    there = list(ratings["criterion"].unique())
     return [name for name in CRITERIA if name in there] + [name for name in there if name not in CRITERIA]
 
 
-def agreement(ratings: Sequence[Rating], criterion: str) -> Agreement | None:
+def agreement(ratings: pd.DataFrame, criterion: str) -> Agreement | None:
     """How far raters agree in one criterion; the interval is over what was shown."""
-    units: dict[tuple[str, str], list[int]] = {}
-    for rating in ratings:
-        if rating.criterion == criterion:
-            units.setdefault((rating.shown, f"{rating.backbone}/{rating.method}"), []).append(rating.points)
-    return krippendorff(units, POINTS)
+    own = ratings[ratings["criterion"] == criterion].groupby(["shown", "backbone", "method"])["points"]
+    return krippendorff({(shown, f"{backbone}/{method}"): points.tolist() for (shown, backbone, method), points in own}, POINTS)
 
 
-def grid_of(name: str, ratings: Sequence[Rating], agreements: Mapping[str, Agreement | None], scorer: str = "") -> Grid:
+def grid_of(name: str, ratings: pd.DataFrame, agreements: Mapping[str, Agreement | None], scorer: str = "") -> Grid:
     """Rows are methods in the order of the file, columns are criteria; `scorer` is whose scores simulated ratings are of."""
     columns = tuple(Column(criterion, "opinion") for criterion in criteria(ratings))
-    raters, shown, seeds = ({getattr(rating, key) for rating in ratings} for key in ("rater", "shown", "seed"))
-    prompts = len({(rating.task, rating.video) for rating in ratings})
-    people = f"{len(raters)} simulated raters, no people (noise on the scores of: {scorer})" if scorer else f"{len(raters)} raters"
-    size = f"{len(raters)} raters, {prompts} prompts with {captions.number(len(seeds), 'seed')} each"
-    asked = len({(rating.rater, rating.shown) for rating in ratings})
+    raters, shown, seeds = ratings[["rater", "shown", "seed"]].nunique()
+    prompts, asked = len(ratings.groupby(["task", "video"])), len(ratings.groupby(["rater", "shown"]))
+    people = f"{raters} simulated raters, no people (noise on the scores of: {scorer})" if scorer else f"{raters} raters"
+    size = f"{raters} raters, {prompts} prompts with {captions.number(seeds, 'seed')} each"
     return Grid(
-        task="-".join(dict.fromkeys(rating.task for rating in ratings)),
+        task="-".join(ratings["task"].unique()),
         title=TITLES[name],
-        backbones=tuple((backbone or "not told by the ratings", "-") for backbone in dict.fromkeys(rating.backbone for rating in ratings)),
+        backbones=tuple((backbone or "not told by the ratings", "-") for backbone in ratings["backbone"].unique()),
         scorer=people,
         settings="",
-        prompts=len(shown),
-        seeds=len(seeds),
+        prompts=int(shown),
+        seeds=int(seeds),
         videos=asked,
         columns=columns,
         rows=tuple(_rows(ratings, columns, asked)),
@@ -179,23 +164,23 @@ def grid_of(name: str, ratings: Sequence[Rating], agreements: Mapping[str, Agree
     )
 
 
-def _rows(ratings: Sequence[Rating], columns: Sequence[Column], asked: int) -> Iterator[TableRow]:
+def _rows(ratings: pd.DataFrame, columns: Sequence[Column], asked: int) -> Iterator[TableRow]:
     """A row for each method, those of one backbone together."""
-    backbones = list(dict.fromkeys(rating.backbone for rating in ratings))
-    methods = sorted(dict.fromkeys((rating.backbone, rating.method) for rating in ratings), key=lambda pair: backbones.index(pair[0]))
+    backbones, pairs = list(ratings["backbone"].unique()), ratings[["backbone", "method"]].drop_duplicates()
+    methods = sorted(pairs.itertuples(index=False, name=None), key=lambda pair: backbones.index(pair[0]))
     place = next((index for index, (_, method) in enumerate(methods) if method in REFERENCES), 0)
-    points = {(pair, column.dimension): dict[tuple[str, str], float]() for pair in methods for column in columns}
-    for rating in ratings:
-        points[(rating.backbone, rating.method), rating.criterion][rating.rater, rating.shown] = rating.points
+    every = ratings.set_index(["rater", "shown"])
+    points = dict(list(every.groupby(["backbone", "method", "criterion"])["points"]))
+    rated = ratings.drop_duplicates(["rater", "shown", "backbone", "method"]).groupby(["backbone", "method"]).size()
     cells = []
     for column in columns:
-        own = [points[pair, column.dimension] for pair in methods]
+        own = [points.get((*pair, column.dimension), every["points"][:0]) for pair in methods]
         gaps = [None if index == place else paired(values, own[place]) for index, values in enumerate(own)]
         cells.append(marked([two_way(values) for values in own], gaps, [backbone for backbone, _ in methods], asked))
     for index, (backbone, method) in enumerate(methods):
-        rated = len({key for column in columns for key in points[(backbone, method), column.dimension]})
         section, reference = ("", "") if index == place else methods[place]
-        row = TableRow(method, method, "", rated, tuple(column[index] for column in cells), backbone, unscored=asked - rated)
+        count = int(rated[backbone, method])
+        row = TableRow(method, method, "", count, tuple(column[index] for column in cells), backbone, unscored=asked - count)
         yield replace(row, reference=reference, reference_section=section)
 
 

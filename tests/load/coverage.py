@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from eval.stats.agreement import two_way
@@ -74,7 +75,7 @@ def opinion_coverage(raters: int, videos: int, runs: int) -> float:
     for _ in range(runs):
         strict, good = generator.normal(0, 0.5, (raters, 1)), generator.normal(0, 0.5, (1, videos))
         ratings = strict + good + generator.normal(0, 0.8, (raters, videos))
-        mean = two_way({(f"r{r}", f"v{v}"): float(ratings[r, v]) for r in range(raters) for v in range(videos)})
+        mean = two_way(pd.DataFrame(ratings).stack())
         hits += mean is not None and mean.half_width is not None and abs(mean.mean) <= mean.half_width
     return hits / runs
 

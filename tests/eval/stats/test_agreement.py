@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import krippendorff
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -17,10 +18,11 @@ def test_interval_is_that_of_the_wider_side():
     effects = np.random.default_rng(1).normal(3, 0.7, 12)
     for side in (0, 1):
         values = {(f"r{r}", f"v{v}"): float(effects[(r, v)[side]]) for r in range(12) for v in range(12)}
-        found = agreement.two_way(values)
+        found = agreement.two_way(pd.Series(values))
         expected = stats.t.ppf(0.975, 11) * effects.std(ddof=1) / np.sqrt(12)
         assert found.half_width == pytest.approx(expected, rel=0.02) and found.mean == pytest.approx(effects.mean())
-    assert agreement.two_way({}) is None and agreement.two_way({("a", "v"): 1.0, ("b", "v"): 2.0}).half_width is None
+    one_video = pd.Series({("a", "v"): 1.0, ("b", "v"): 2.0})
+    assert agreement.two_way(one_video[:0]) is None and agreement.two_way(one_video).half_width is None
 
 
 def test_agreement_on_the_example_of_its_author():

@@ -91,7 +91,7 @@ def test_simulated_raters_follow_the_scores(tmp_path):
     assert "18 simulated raters, no people (noise on the scores of: embedded)" in page
     rows = {row["preset"]: row for row in csv.DictReader((tmp_path / "tables" / "table5.csv").open(encoding="utf-8"))}
     assert float(rows["self_forcing"]["text_alignment_gap"]) < -0.5 and float(rows["self_forcing"]["text_alignment_gap_p"]) < 0.05
-    assert opinions.read(tmp_path / "tables" / "table5-ratings-simulated.csv")
+    assert len(opinions.read(tmp_path / "tables" / "table5-ratings-simulated.csv"))
     with pytest.raises(ValueError, match="run.py experiment=table1 -m"):
         raters.write("table4", tmp_path)
 
@@ -99,4 +99,4 @@ def test_simulated_raters_follow_the_scores(tmp_path):
 def test_blank_lines_say_nothing(ratings):
     whole = opinions.read(ratings)
     ratings.write_text(ratings.read_text(encoding="utf-8").replace("\n", "\r\n\r\n") + "\n\n", encoding="utf-8")
-    assert opinions.read(ratings) == whole
+    assert opinions.read(ratings).equals(whole)
