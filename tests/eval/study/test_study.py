@@ -340,7 +340,7 @@ def test_each_rule_is_named_in_a_line(page, sent, capsys, keep, raters):
         assert part in line.replace(" (kept)", ""), line
         assert (" (kept)" in line) == (name in {"missing": ["short"], "all": ["short", "alike", "hasty"]}.get(keep, [])), line
     assert f"{raters} raters counted, {19 - raters} files left out" in told and "rule straight (1" in told
-    counted = {one.rater for one in opinions.read(sent.parent / "ratings.csv")}
+    counted = set(opinions.read(sent.parent / "ratings.csv")["rater"])
     assert len(counted) == raters and {*RATERS, f"{9:016x}", f"{11:016x}"} <= counted, "nearly alike and quick ones count"
 
 
