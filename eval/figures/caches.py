@@ -123,9 +123,7 @@ def draw(cached: Sequence[Cache], title: str) -> Any:
     used = [kind for kind in Kind if any(kind in plan.kinds() for one in cached for plan in one.plans)]
     handles = [Patch(color=kind.colour, label=f"{kind.letter}  {kind.value}") for kind in used]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=7.5, handlelength=1, columnspacing=1.4)
-    figure.suptitle(
-        f"Frames that each block attends to, slot by slot from below; {title}", fontsize=8.5, color=style.MUTED, x=0.01, ha="left"
-    )
+    style.heading(figure, f"Frames that each block attends to, slot by slot from below; {title}")
     return figure
 
 
@@ -133,6 +131,6 @@ def _strip(axis: Any, one: Cache, tallest: int) -> None:
     strip(axis, one.plans, tallest, 0, style.INK)
     axis.set(yticks=[0, tallest], ylim=(0, tallest))
     axis.grid(False)
-    axis.set_ylabel(one.label, rotation=0, ha="right", va="center", color=style.INK, fontsize=8)
+    style.row_label(axis, one.label, fontsize=8)
     paper = f"\npaper: {PAPER[one.method]}" if one.method in PAPER else ""
     axis.text(1.01, 0.5, f"{distribution(one.full)}{paper}", transform=axis.transAxes, va="center", fontsize=7.5)

@@ -104,7 +104,7 @@ def draw(found: Sequence[Drift], task: str, window: int, out: Path) -> None:
             _panel(axis, drift, [other for other in policies if other is not drift], truth, name)
             for border in borders(found):
                 axis.axvline(border, color=style.OTHERS, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
-        line[0].set_ylabel(drift.label, rotation=0, ha="right", va="center", color=style.INK, labelpad=10)
+        style.row_label(line[0], drift.label, labelpad=10)
     for axis, (words, _) in zip(axes[0], READINGS.values()):
         axis.set_title(words)
     for axis in axes[-1]:

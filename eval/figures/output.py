@@ -60,24 +60,24 @@ class FigureOrder:
 def write(figure: Any, name: str, order: FigureOrder, numbers: object) -> list[Path]:
     """Write `<name>.pdf`, `.png` and `.json` and close the figure; the files."""
     order.folder.mkdir(parents=True, exist_ok=True)
-    paths = [order.folder / f"{name}{ending}" for ending in (".pdf", ".png", ".json")]
+    pdf, png = order.folder / f"{name}.pdf", order.folder / f"{name}.png"
     figure.set_dpi(DPI)
     figure.canvas.draw()
     colours = np.asarray(figure.canvas.buffer_rgba())[..., 2::-1]  # all of them: maps are read by their shades
-    cv2.imwrite(str(paths[1]), np.ascontiguousarray(colours), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    cv2.imwrite(str(png), np.ascontiguousarray(colours), [cv2.IMWRITE_PNG_COMPRESSION, 9])
     figure.set_layout_engine("none")  # it is laid out
-    figure.savefig(paths[0], dpi=DPI, metadata={"CreationDate": None})  # the same bytes from the same numbers
+    figure.savefig(pdf, dpi=DPI, metadata={"CreationDate": None})  # the same bytes from the same numbers
     style.pyplot().close(figure)
-    write_json(paths[2], name, order, numbers)
-    return paths
+    return [pdf, png, write_json(name, order, numbers)]
 
 
-def write_json(path: Path, name: str, order: FigureOrder, numbers: object) -> None:
-    """The numbers behind a figure; what is not finite becomes null."""
+def write_json(name: str, order: FigureOrder, numbers: object) -> Path:
+    """The numbers behind a figure, as `<name>.json`; what is not finite becomes null."""
     made = {"v": 1, "figure": name, **origin("figures", order.words), "settings": dict(order.given)}
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = json.dumps(made | {"numbers": plain(numbers)}, indent=1, allow_nan=False)
+    path = order.folder / f"{name}.json"
     path.write_text(_folded(content) + "\n", encoding="utf-8")
+    return path
 
 
 def plain(value: Any) -> Any:

@@ -69,16 +69,9 @@ class SheetRow:
 
 
 def rows_of(store: Path, task: str, seed: int) -> list[SheetRow]:
-    """Every preset and its settings that have videos, of the newest rows that may be compared (`eval.store.rows`).
-
-    Raises:
-        ValueError: in one line, where there is none.
-    """
+    """Every preset and its settings that have videos, of the newest rows that may be compared (`eval.store.rows`)."""
     groups = gather(part for part in parts_of(store, task, scored=False) if part[0].place.seed == seed)
-    rows = [row for row in map(_row, groups[0].entries.values()) if row.videos] if groups else []
-    if not rows:
-        raise ValueError(f"{store}: no videos of task {task!r} at seed {seed}; make some with python run.py task={task} seed={seed}")
-    return rows
+    return [row for row in map(_row, groups[0].entries.values()) if row.videos] if groups else []
 
 
 def arrange(rows: Sequence[SheetRow], methods: Sequence[str]) -> list[SheetRow]:
@@ -116,16 +109,19 @@ def _label(row: SheetRow, rows: Sequence[SheetRow]) -> str:
     return "\n".join([row.label, *words])
 
 
+def common_prompts(rows: Sequence[SheetRow]) -> list[str]:
+    """Prompts of which every row has a video."""
+    return sorted(set.intersection(*(set(row.videos) for row in rows)))
+
+
 def shared_prompt(rows: Sequence[SheetRow], wanted: str) -> str:
     """The wanted prompt, or the first that every row has. Raises ValueError where a row lacks it."""
-    common = sorted(set.intersection(*(set(row.videos) for row in rows)))
-    if not wanted:
-        if not common:
-            raise ValueError("no prompt has a video of every method; name one with prompt=ID or the methods with method=NAME,NAME")
-        return common[0]
-    if wanted not in common:
+    common = common_prompts(rows)
+    if not wanted and not common:
+        raise ValueError("no prompt has a video of every method; name one with prompt=ID or the methods with method=NAME,NAME")
+    if wanted and wanted not in common:
         raise ValueError(f"prompt {wanted!r} lacks a video of some method; the prompts that all have are {', '.join(common[:8])}")
-    return wanted
+    return wanted or common[0]
 
 
 def sentences(rows: Sequence[SheetRow], prompt: str) -> tuple[str, ...]:
@@ -173,13 +169,8 @@ def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
             title = f"{TITLES.get(task, task)}: {prompt}, seed {seed}{world}"
             sections.append(section(rows[task], prompt, every_s, title))
             numbers.append(_described(rows[task], task, prompt, sections[-1]))
-    figure = mosaic.compose(sections)
-    paths = [order.folder / f"{name}{ending}" for ending in (".pdf", ".png", ".json")]
-    order.folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(paths[0], dpi=mosaic.DPI, metadata={"CreationDate": None})
-    style.save(figure, paths[1], dpi=mosaic.DPI)
-    output.write_json(paths[2], name, order, {"sections": numbers})
-    return paths
+    paths = style.save_pair(mosaic.compose(sections), order.folder / name, mosaic.DPI)
+    return [*paths, output.write_json(name, order, {"sections": numbers})]
 
 
 def run_command(order: FigureOrder, wanted: Sequence[str], methods: Sequence[str]) -> str:
@@ -194,7 +185,7 @@ def _rows(store: Path, wanted: Sequence[str], order: FigureOrder, seed: int) -> 
     by_task: dict[str, list[SheetRow]] = {}
     lacking: dict[str, list[str]] = {}
     for task in wanted:
-        rows = _there(store, task, seed) if task in present else []
+        rows = rows_of(store, task, seed) if task in present else []
         presets = {row.preset for row in rows}
         if missing := [name for name in order.names if name not in presets]:
             lacking[task] = missing
@@ -206,16 +197,9 @@ def _rows(store: Path, wanted: Sequence[str], order: FigureOrder, seed: int) -> 
     return by_task
 
 
-def _there(store: Path, task: str, seed: int) -> list[SheetRow]:
-    try:
-        return rows_of(store, task, seed)
-    except ValueError:  # no videos at this seed: every method is missing
-        return []
-
-
 def _prompts(rows: Sequence[SheetRow], order: FigureOrder, task: str) -> list[str]:
     """The prompts named, or the first that all rows have. Raises ValueError in one line."""
-    common = sorted(set.intersection(*(set(row.videos) for row in rows)))
+    common = common_prompts(rows)
     named = [name for name in order.given["prompt"].split(",") if name]
     if named:
         return [shared_prompt(rows, name) for name in named]
@@ -239,14 +223,6 @@ def _described(rows: Sequence[SheetRow], task: str, prompt: str, section: Sectio
         "borders_s": rows[0].videos[prompt].borders,
         "stills_s": section.times_s,
     }
-
-
-def _tasks(names: Sequence[str], store: Path) -> list[str]:
-    """The tasks asked for. Raises ValueError for none."""
-    there = tasks(store)
-    if list(names) == ["all"] and not there:
-        raise ValueError(f"--store {store}: no runs")
-    return there if list(names) == ["all"] else list(names)
 
 
 def sheets(
@@ -274,11 +250,16 @@ def sheets(
         output: a PNG, or of several tasks a folder, which gets one for each.
     """
     _check_every(every_s)
-    names = _tasks(task, store)
-    several = list(task) == ["all"] or len(names) > 1
+    every = list(task) == ["all"]
+    names = tasks(store) if every else list(task)
+    if not names:
+        raise ValueError(f"--store {store}: no runs")
+    several = every or len(names) > 1
     if several and output and output.suffix:
         raise ValueError(f"--output {output}: one file for several tasks; give a folder, for example --output docs")
     found = {name: rows_of(store, name, seed) for name in names}
+    for name in (name for name, rows in found.items() if not rows):
+        raise ValueError(f"{store}: no videos of task {name!r} at seed {seed}; make some with python run.py task={name} seed={seed}")
     _known(method, found, seed)
     written = []
     for name, rows in found.items():

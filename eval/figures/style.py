@@ -74,6 +74,25 @@ def bare(*axes: Any) -> None:
         axis.spines[:].set_visible(False)
 
 
+def heading(figure: Any, text: str) -> None:
+    """A quiet title above a figure or a part of one."""
+    figure.suptitle(text, fontsize=8.5, color=MUTED, x=0.01, ha="left")
+
+
+def row_label(axis: Any, text: str, **more: Any) -> None:
+    """What a row of panels shows, level at its left; `more` as of matplotlib's labels."""
+    axis.set_ylabel(text, rotation=0, ha="right", va="center", color=INK, **more)
+
+
+def save_pair(figure: Any, stem: Path, dpi: int = DPI) -> list[Path]:
+    """Write a figure as `<stem>.pdf` and `<stem>.png`, the same bytes from the same numbers, and close it; the files."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".pdf", ".png")]
+    figure.savefig(paths[0], dpi=dpi, metadata={"CreationDate": None})
+    save(figure, paths[1], dpi)
+    return paths
+
+
 def save(figure: Any, path: Path, dpi: int = DPI) -> None:
     """Write a figure as a PNG of 256 colours and close it; the folder is made."""
     figure.set_dpi(dpi)

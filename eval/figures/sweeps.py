@@ -79,12 +79,6 @@ def lines(sweeps: Sequence[SweptTask]) -> Iterator[tuple[str | int, ...]]:
                 yield sweep.task, column.metric, "" if value is None else f"{value:g}", row.preset, *_numbers(row.cells[place])
 
 
-def _write_csv(path: Path, sweeps: Sequence[SweptTask]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([COLUMNS, *lines(sweeps)])
-
-
 def _numbers(cell: TableCell) -> list[str | int]:
     if cell.estimate is None:
         return ["", "", 0, "", "", ""]
@@ -135,13 +129,10 @@ def _panel(axis: Any, sweep: SweptTask, place: int) -> None:
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
     """Draw a sweep as a figure; the files. Raises ValueError as `write` does."""
-    order.folder.mkdir(parents=True, exist_ok=True)
     sweeps = scored_sweeps(Path(order.given["store"]), name)
-    paths = [order.folder / f"{name}{ending}" for ending in (".pdf", ".png", ".json")]
-    _save(sweeps, name, paths[0], paths[1])
+    paths = style.save_pair(draw(sweeps, name), order.folder / name)
     rows = [{column: _number(value) for column, value in zip(COLUMNS, line)} for line in lines(sweeps)]
-    output.write_json(paths[2], name, order, {"rows": rows})
-    return paths
+    return [*paths, output.write_json(name, order, {"rows": rows})]
 
 
 def _number(text: str | int) -> float | str | None:
@@ -155,10 +146,10 @@ def write(store: Path, name: str, out: Path) -> list[Path]:
     """Write `sweep_<name>.csv`, `.pdf` and `.png` into a folder; the files. Raises ValueError as `scored_sweeps` does."""
     sweeps = scored_sweeps(store, name)
     out.mkdir(parents=True, exist_ok=True)
-    files = [out / f"sweep_{name}{ending}" for ending in (".csv", ".pdf", ".png")]
-    _write_csv(files[0], sweeps)
-    _save(sweeps, name, files[1], files[2])
-    return files
+    table = out / f"sweep_{name}.csv"
+    with table.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *lines(sweeps)])
+    return [table, *style.save_pair(draw(sweeps, name), out / f"sweep_{name}")]
 
 
 def scored_sweeps(store: Path, name: str) -> list[SweptTask]:
@@ -167,12 +158,6 @@ def scored_sweeps(store: Path, name: str) -> list[SweptTask]:
     if not any(sweep.panels for sweep in sweeps):
         raise ValueError(f"store={store}: this sweep has no scores; it is drawn from videos that were made with eval=embedded")
     return sweeps
-
-
-def _save(sweeps: Sequence[SweptTask], name: str, pdf: Path, png: Path) -> None:
-    figure = draw(sweeps, name)
-    figure.savefig(pdf, metadata={"CreationDate": None})  # the same bytes from the same store
-    style.save(figure, png)
 
 
 def sweep(names: Sequence[str] = tuple(SETTINGS), /, *, store: Path = RESULTS, output: Path | None = None) -> Iterator[str]:

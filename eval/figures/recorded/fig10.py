@@ -88,7 +88,7 @@ def draw(recorded: RecordedFilm, layer: int | None, order: FigureOrder) -> Any:
     for line, source, alpha in zip(axes, recorded.sources, values):
         style.bare(*line)
         line[0].imshow(recorded.middle(source.scene))
-        line[0].set_ylabel(f"scene {source.scene + 1}", rotation=0, ha="right", va="center", color=style.INK)
+        style.row_label(line[0], f"scene {source.scene + 1}")
         for axis, frame, weights in zip(line[1:], source.frames, alpha):
             shown = axis.imshow(weights, cmap="Blues", vmin=0, vmax=high)
             inset = axis.inset_axes((0.0, 1.03, 0.4, 0.4))
@@ -106,5 +106,5 @@ def draw(recorded: RecordedFilm, layer: int | None, order: FigureOrder) -> Any:
     bar.ax.grid(False)
     which = f"mean over {recorded.geometry.layers} layers" if layer is None else f"layer {layer + 1} of {recorded.geometry.layers}"
     what = f"{recorded.prompt} under {order.given['method']}: weight of each candidate frame in the scene's recall frame, {which}"
-    figure.suptitle(f"{order.world}; {what}", fontsize=8.5, color=style.MUTED, x=0.01, ha="left")
+    style.heading(figure, f"{order.world}; {what}")
     return figure

@@ -216,11 +216,11 @@ def _strips(panel: Any, shown: Shown) -> None:
             right.imshow(verdict(values, shown.values["truth"], shown.keep), aspect="equal")
         if name not in ("pictures", "truth"):
             hits = float((_best(values, shown.keep) & _best(shown.values["truth"], shown.keep)).sum()) / shown.keep
-            right.set_ylabel(f"{100 * hits:.0f} %", rotation=0, ha="right", va="center", color=style.INK, fontsize=8)
-        left.set_ylabel(labels[name], rotation=0, ha="right", va="center", color=style.INK, fontsize=8)
+            style.row_label(right, f"{100 * hits:.0f} %", fontsize=8)
+        style.row_label(left, labels[name], fontsize=8)
     axes[0][0].set_title(f"{len(shown.frames)} latent frames, the oldest left; score of each token", loc="left")
     axes[0][1].set_title(f"the {shown.keep} tokens kept", loc="left")
-    panel.suptitle(shown.title, fontsize=8.5, color=style.MUTED, x=0.01, ha="left")
+    style.heading(panel, shown.title)
 
 
 def _legend(axis: Any) -> None:

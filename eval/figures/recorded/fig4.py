@@ -124,7 +124,7 @@ def _sources(panel: Any, one: RecordedFilm, likeness: Mapping[str, Mean], world:
         style.bare(axis)
         axis.imshow(one.frames[frame])
         axis.set_title(f"frame {frame - first}", fontsize=8, fontweight="normal")
-    axes[0][0].set_ylabel("candidates", rotation=0, ha="right", va="center", color=style.INK)
+    style.row_label(axes[0][0], "candidates")
     for line, (way, label) in zip(axes[1:], WAYS.items()):
         for axis, values in zip(line, weights[way]):
             style.bare(axis)
@@ -132,7 +132,7 @@ def _sources(panel: Any, one: RecordedFilm, likeness: Mapping[str, Mean], world:
             axis.text(
                 0.5, -0.04, f"{float(values.mean()):.2f}", transform=axis.transAxes, ha="center", va="top", fontsize=7, color=style.MUTED
             )
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center", color=style.INK)
+        style.row_label(line[0], label)
     for axis in axes[:, -1]:
         axis.set_visible(False)
     right = panel.add_subplot(axes[0][0].get_gridspec()[:, -1])
@@ -143,7 +143,7 @@ def _sources(panel: Any, one: RecordedFilm, likeness: Mapping[str, Mean], world:
     right.set(yticks=[], ylim=(-len(WAYS) + 0.5, 0.6), title="likeness to the scene", xlabel="mean cosine of keys with the scene's frames")
     right.margins(x=0.35)
     title = f"(a) recall source. {world}; {one.prompt}, first scene; weight of each frame at each place, mean over layers"
-    panel.suptitle(title, fontsize=8.5, color=style.MUTED, x=0.01, ha="left")
+    style.heading(panel, title)
 
 
 def _fades(panel: Any, faded: Mapping[tuple[str, str], RecordedFilm]) -> None:
@@ -156,7 +156,7 @@ def _fades(panel: Any, faded: Mapping[tuple[str, str], RecordedFilm]) -> None:
     axes[0][-1].set_title("mean, lowest, highest", fontsize=8, fontweight="normal")
     axes[-1][-1].set_xlabel("passes after the switch, 5 a block", fontsize=7.5)
     title = "(b) weights of the old scene's memory, mean over layers (smooth: recall frame, then its last two frames); dropped where blank"
-    panel.suptitle(title, fontsize=8.5, color=style.MUTED, x=0.01, ha="left")
+    style.heading(panel, title)
 
 
 def _fade_row(line: Sequence[Any], method: str, switch: str, recorded: RecordedFilm, blocks: int) -> None:
@@ -164,7 +164,7 @@ def _fade_row(line: Sequence[Any], method: str, switch: str, recorded: RecordedF
     style.bare(*line[:-1])
     line[0].imshow(recorded.frames[fade.block * size - 1])
     line[1].imshow(recorded.frames[fade.block * size + size - 1])
-    line[0].set_ylabel(f"{switch}\n{method}", rotation=0, ha="right", va="center", color=style.INK, fontsize=8)
+    style.row_label(line[0], f"{switch}\n{method}", fontsize=8)
     for axis, weights in zip(line[2:], recorded.grid(fade.weights.mean(1))):
         gap = np.full((weights.shape[1], 1), np.nan)
         axis.imshow(np.concatenate([part for one in weights for part in (one, gap)][:-1], 1), cmap="Purples", vmin=0, vmax=1)
