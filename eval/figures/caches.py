@@ -11,13 +11,11 @@ from typing import Any
 from baselines.presets import preset
 from echo.cache.kinds import Kind
 from echo.cache.plan import Plan
-from echo.cache.policy import plans, script_of
-from echo.geometry import Geometry
 from echo.refusals import nearest
 from eval.figures import output, sheets, style
 from eval.figures.output import FigureOrder
 from eval.figures.recorded.backbones import Loader, policy, prompt_of
-from eval.figures.trace import embed, strip
+from eval.figures.trace import planned, strip
 from eval.store.runs import tasks
 
 KEYS = {
@@ -64,19 +62,16 @@ def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
     task, prompt = order.given["task"], prompt_of(order.given["task"], "tiny", order.given["prompt"])
     if not order.names:
         raise ValueError("method=: one policy or several, for example method=echo,longlive")
-    geometry = Geometry(layers=1, heads=1, head_dim=6, grid_height=1, grid_width=1)
     stored = _stored(Path(order.given["store"]), task, order.number("seed"), prompt.id)
     cached = []
     for method in order.names:
         if preset("method", method)["policy"] == "render":
             raise ValueError(f"method={method}: is rendered and keeps no cache; nearest is {nearest(method, list(PAPER))}")
         made = policy(method)
-        script = script_of(prompt, made, embed)
-        made.check(geometry, script.blocks)
-        planned = list(plans(made, script, geometry))
+        drawn = planned(made, prompt)
         trace = stored.get(method)
-        same = None if trace is None else [plan.as_json() for plan in planned] == trace
-        cached.append(Cache(method, made.label or method, planned, same))
+        same = None if trace is None else [plan.as_json() for plan in drawn] == trace
+        cached.append(Cache(method, made.label or method, drawn, same))
     numbers = {
         "prompt": prompt.id,
         "methods": [

@@ -8,16 +8,16 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baselines.presets import make_policy, preset, prompt_set
+from baselines.presets import make_policy
 from echo.cache.kinds import Kind
 from echo.cache.plan import Plan
-from echo.cache.policy import plans, script_of
-from echo.files import ROOT
+from echo.cache.policy import Policy, plans, script_of
 from echo.geometry import Geometry
-from echo.scene import Prompt, load_prompts
+from echo.scene import Prompt
+from eval.figures.recorded.backbones import embedded, prompt_of
 
 if TYPE_CHECKING:
-    from echo.backbone.load import Backbone
+    from echo.backbone.interface import VideoModel
 
 
 def strip(axis: Any, traced: Sequence[Plan], height: int, bottom: float, ink: str) -> None:
@@ -64,15 +64,6 @@ def draw(traced: Sequence[Plan], path: Path, title: str) -> None:
     pyplot.close(figure)
 
 
-def pick_prompt(task: str, name: str = "") -> Prompt:
-    """The task's first prompt, or the one named. Raises ValueError for an unknown id."""
-    prompts = load_prompts(ROOT / prompt_set(task))
-    found = next((prompt for prompt in prompts if name in ("", prompt.id)), None)
-    if found is None:
-        raise ValueError(f"task {task} has no prompt {name!r}; first is {prompts[0].id!r}")
-    return found
-
-
 def embed(texts: list[str]) -> list[list[float]]:
     """Features of the shipped backbone's text encoder, for presets that route by one."""
     from echo.backbone.interface import features  # torch, which most traces do without
@@ -81,11 +72,21 @@ def embed(texts: list[str]) -> list[list[float]]:
 
 
 @cache
-def shipped_backbone() -> Backbone:
+def shipped_backbone() -> VideoModel:
     """The shipped backbone, loaded once."""
-    from echo.backbone.load import BackboneFile, load
+    return embedded("tiny")
 
-    return load(BackboneFile(preset("backbone", "tiny")["weights"]))
+
+def planned(policy: Policy, prompt: Prompt, blocks: int | None = None) -> list[Plan]:
+    """A policy's plans of a prompt's first blocks, all by default. Raises ValueError for what the policy cannot plan."""
+    # Planning reads frames and slots only; the sizes of the network have no say in it.
+    geometry = Geometry(layers=1, heads=1, head_dim=6, grid_height=1, grid_width=1)
+    script = script_of(prompt, policy, embed)
+    blocks = script.blocks if blocks is None else blocks
+    if blocks < 1:
+        raise ValueError(f"blocks={blocks}: a whole number, at least 1; nearest is 1")
+    policy.check(geometry, blocks)
+    return list(plans(policy, script, geometry, blocks))
 
 
 def trace(
@@ -110,16 +111,9 @@ def trace(
     for word in words:
         if not word.startswith("method.") or "=" not in word:
             raise ValueError(f"{word!r}: give method=NAME task=TASK [blocks=N] [prompt=ID] [method.SETTING=VALUE ...]")
-    # Planning reads frames and slots only; the sizes of the network have no say in it.
-    geometry = Geometry(layers=1, heads=1, head_dim=6, grid_height=1, grid_width=1)
     policy = make_policy({"method": method, **dict(word.split("=", 1) for word in words)})
-    chosen = pick_prompt(task, prompt)
-    script = script_of(chosen, policy, embed)
-    blocks = script.blocks if blocks is None else blocks
-    if blocks < 1:
-        raise ValueError(f"blocks={blocks}: a whole number, at least 1; nearest is 1")
-    policy.check(geometry, blocks)
-    traced = list(plans(policy, script, geometry, blocks))
+    chosen = prompt_of(task, "tiny", prompt)
+    traced = planned(policy, chosen, blocks)
     if png:
         draw(traced, png, f"{policy.label} on {task}: prompt {chosen.id}")
     return [json.dumps(plan.as_json()) for plan in traced]

@@ -75,12 +75,14 @@ class Measured:
     def within(self, metric: str, span: Span, step: int) -> NDArray[np.float64]:
         """Values of the pairs or triples of frames `first` .. `first + step` within a span, one every `step` frames from its start.
 
-        Raises ValueError where one of them was not measured.
+        Raises ValueError where one of them was not measured, or there is none.
         """
         record = self.records[metric]
         ends = record.units[:, [0, -1]].tolist()
         there = {(first, last): float(value) for (first, last), value in zip(ends, record.values)}
         wanted = [(first, first + step) for first in range(span[0], span[1] - step, step)]
+        if not wanted:
+            raise ValueError(f"{metric} over frames {span[0]}..{span[1]}: so few frames have nothing to compare")
         lacking = next((unit for unit in wanted if unit not in there), None)
         if lacking is not None:
             where = f"span {span[0]}..{span[1]} begins on no grid of the video or its clips"
@@ -147,20 +149,12 @@ def over(measured: Measured, dimension: str, span: Span, *, clip: bool = False) 
     if dimension == "dynamic_degree":
         step = sampling_step(int(measured.fps) if clip else measured.fps)
         radii = measured.within(metric, span, step)
-        _some(dimension, span, radii)
         return float(is_dynamic(radii, len(radii) + 1, measured.height, measured.width))
     step, scale = (1, 255.0) if dimension == "temporal_flickering" else (2, 1.0)
-    errors = measured.within(metric, span, step)
-    _some(dimension, span, errors)
-    return 1 - float(errors.mean()) / scale
+    return 1 - float(measured.within(metric, span, step).mean()) / scale
 
 
 _PER_FRAME: Final = MappingProxyType({"imaging_quality": 100.0, "aesthetic_quality": 10.0})
-
-
-def _some(dimension: str, span: Span, values: NDArray[np.float64]) -> None:
-    if not len(values):
-        raise ValueError(f"{dimension} over frames {span[0]}..{span[1]}: so few frames have nothing to compare")
 
 
 def _scoped(measured: Measured, dimension: str, scope: Scope, spans: Sequence[Span]) -> dict[str, float]:

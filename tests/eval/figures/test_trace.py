@@ -57,7 +57,7 @@ def test_the_picture_has_every_kind_in_its_colour(tmp_path: Path, capsys: pytest
         (["method=self_forcing", "task=hard", "block=9"], "'block=9': give method=NAME"),
         (["method=self_forcing", "task=hard", "blocks=342"], "longest is 341 blocks"),
         (["method=self_forcing", "task=hard", "method.max_positions=9"], "nearest is 'max_position'"),
-        (["method=self_forcing", "task=hard", "prompt=x"], "no prompt 'x'"),
+        (["method=self_forcing", "task=hard", "prompt=x"], "prompt=x: task hard has none of this id; nearest is hard-0"),
     ],
 )
 def test_refusals(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
