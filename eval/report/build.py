@@ -12,7 +12,6 @@ from typing import Any, Literal
 import msgspec
 
 from echo.files import RESULTS
-from echo.refusals import nearest_of
 from eval.pages import literal, render
 from eval.report.cells import parts
 from eval.report.folder import Folder
@@ -20,7 +19,7 @@ from eval.report.view import GridView, Lack, constants, drift, index, lacks, pro
 from eval.store.origin import commit
 from eval.store.records import Scorer
 from eval.store.rows import Source, sources
-from eval.store.runs import Asked, existing, runs, sweeps
+from eval.store.runs import Asked, existing, known, runs, sweeps
 from eval.tables.build import look_of
 from eval.tables.command import combined, grouped, in_order, made_of, save
 from eval.tables.grid import sections
@@ -50,20 +49,14 @@ def chosen(store: Path, experiment: str, tasks: Sequence[str]) -> dict[str, list
     every = [*sources(existing(store)), *_unscored(store)]
     if not every:
         raise ValueError(f"--store {store}: no runs; make some with python run.py store={store}")
-    _known("experiment=", [experiment], {source.experiment for source in every if source.experiment}, store)
-    _known("task=", tasks, {source.task for source in every}, store)
+    lack = f"store {store} has no runs of it"
+    known("experiment=", filter(None, [experiment]), {source.experiment for source in every if source.experiment}, lack)
+    known("task=", tasks, {source.task for source in every}, lack)
     picked = [s for s in every if experiment in ("", s.experiment) and (not tasks or s.task in tasks)]
     if not picked:
         raise ValueError(f"--store {store}: experiment={experiment} has no runs of task={','.join(tasks)}")
     groups = grouped(picked)
     return {name: in_order(groups[name]) for name in sorted(groups, key=lambda name: (groups[name][0].experiment is None, name))}
-
-
-def _known(key: str, values: Sequence[str], known: set[str], store: Path) -> None:
-    for value in filter(None, values):
-        if value not in known:
-            tail = nearest_of(value, sorted(known)) if known else "it has none at all"
-            raise ValueError(f"{key}{value}: store {store} has no runs of it; {tail}")
 
 
 def _unscored(store: Path) -> list[Source]:

@@ -145,21 +145,16 @@ def _prompt(part: ReportPart, name: str, folder: Folder) -> PromptIndex:
 
 
 @dataclass(frozen=True)
-class CurveView:
-    """A curve with the half width of its band, null where nothing was measured."""
-
-    mean: list[float | None]
-    half: list[float | None]
-
-
-@dataclass(frozen=True)
 class DriftView:
-    """Curves of a method, by its place in the part, and of how many videos and prompts they are."""
+    """Curves of a method, by its place in the part, and of how many videos and prompts they are.
+
+    curves: by reading, its `mean` and the `half` width of its band, null where nothing was measured.
+    """
 
     method: int
     videos: int
     prompts: int
-    curves: dict[str, CurveView]
+    curves: dict[str, dict[str, list[float | None]]]
 
 
 def drift(part: ReportPart) -> list[DriftView]:
@@ -168,7 +163,7 @@ def drift(part: ReportPart) -> list[DriftView]:
     drifting, _ = drifts(entries, WINDOW)
     lines = []
     for one in sorted(drifting, key=lambda one: entries.index(one.row)):
-        curves = {name: CurveView(_plain(curve.mean), _plain(curve.half_width)) for name, curve in one.curves.items()}
+        curves = {name: {"mean": _plain(curve.mean), "half": _plain(curve.half_width)} for name, curve in one.curves.items()}
         first = one.curves[FIRST]
         lines.append(DriftView(entries.index(one.row), first.videos, first.prompts, curves))
     return lines

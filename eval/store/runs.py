@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple
 
 import msgspec
 
+from echo.refusals import nearest_of
 from eval.store.records import (
     RENDER,
     VERSION,
@@ -212,6 +213,15 @@ def existing(store: Path) -> Path:
     if not (store / "runs").is_dir():
         raise ValueError(f"--store {store}: no run store; it has no folder runs")
     return store
+
+
+def known(key: str, values: Iterable[str], there: Iterable[str], lack: str) -> None:
+    """Refuse, by a ValueError in one line, a value that a store has nothing of; lack: what it lacks, in words."""
+    choices = sorted(there)
+    for value in values:
+        if value not in choices:
+            tail = nearest_of(value, choices) if choices else "it has none at all"
+            raise ValueError(f"{key}{value}: {lack}; {tail}")
 
 
 def tasks(store: Path) -> list[str]:

@@ -6,12 +6,11 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
 
+from baselines.presets import preset
 from echo.files import ROOT
 from echo.refusals import nearest
 from echo.scene import BLOCK_S, load_prompts
@@ -100,8 +99,7 @@ def _choose(wanted: StudyRequest, task: str, names: Sequence[str]) -> Choice:
 
 def _usual(experiment: str) -> list[str]:
     """Methods of an experiment, in its order, without those that are rendered."""
-    content: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "experiment" / f"{experiment}.yaml"))
-    names = str(content["hydra"]["sweeper"]["params"]["method"]).split(",")
+    names = str(preset("experiment", experiment)["hydra"]["sweeper"]["params"]["method"]).split(",")
     return [name for name in names if name not in RENDERED]
 
 

@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from baselines.presets import CONF
+from baselines.presets import choices, preset
 from echo.refusals import nearest
 from eval import metrics
 from eval.metrics import Column
@@ -42,13 +40,11 @@ def look_of(experiment: str | None, rules: Sequence[str] = ()) -> Look:
     Raises:
         ValueError: for a dimension or a definition that there is not.
     """
-    path = CONF / "experiment" / f"{experiment}.yaml"
-    content = OmegaConf.to_container(OmegaConf.load(path)) if experiment and path.is_file() else {}
-    said = content.get("table", {}) if isinstance(content, dict) else {}
+    said = preset("experiment", experiment).get("table", {}) if experiment in choices("experiment") else {}
     metrics.check(list(rules) + list(said.get("rules", ())))
     for dimension in said.get("columns", ()):
         if dimension not in (known := metrics.dimensions("long")):
-            raise ValueError(f"{path.name}: table.columns: {dimension}: no such dimension; nearest is {nearest(dimension, known)}")
+            raise ValueError(f"{experiment}.yaml: table.columns: {dimension}: no such dimension; nearest is {nearest(dimension, known)}")
     return Look(said.get("title", ""), tuple(said.get("columns", ())), (*rules, *said.get("rules", ())))
 
 

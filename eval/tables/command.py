@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 from echo.files import RESULTS
-from echo.refusals import nearest_of
 from eval.metrics import TASKS
 from eval.store.rows import Source, gather, sources
-from eval.store.runs import existing
+from eval.store.runs import existing, known
 from eval.tables import opinions
 from eval.tables.build import Look, grid_of, look_of, merged
 from eval.tables.grid import Grid
@@ -160,28 +159,18 @@ def _of_store(store: Path, names: Sequence[str], only: Sequence[str], experiment
     if not found:
         raise ValueError(f"--store {store}: no scores")
     groups = grouped(found)
-    for name in names:
-        _known("", name, [*groups, *opinions.TABLES], store)
-    tasks = only or sorted({source.task for source in found})
-    for task in tasks:
-        _known("task=", task, {source.task for source in found}, store)
-    if experiment:
-        _known("experiment=", experiment, {source.experiment for source in found if source.experiment}, store)
+    lack = f"store {store} has no scores of it"
+    known("", names, [*groups, *opinions.TABLES], lack)
+    known("task=", only, {source.task for source in found}, lack)
+    known("experiment=", filter(None, [experiment]), {source.experiment for source in found if source.experiment}, lack)
     chosen: dict[str, list[Source]] = {}
     for name, group in groups.items():
         if names and name not in names or experiment not in ("", group[0].experiment):
             continue
-        parts = [source for source in group if source.task in tasks]
+        parts = [source for source in group if not only or source.task in only]
         if parts:
             chosen[name if len(parts) == len(group) else "-".join((name, *(source.task for source in parts)))] = parts
     if not chosen:
         asked = " ".join(names) or f"experiment={experiment}"
         raise ValueError(f"--store {store}: {asked} has no scores of task={','.join(only)}")
     return _write(store, chosen, wanted)
-
-
-def _known(key: str, value: str, there: Iterable[str], store: Path) -> None:
-    choices = sorted(there)
-    if value not in choices:
-        tail = nearest_of(value, choices) if choices else f"the store has no {key.rstrip('=')} at all"
-        raise ValueError(f"{key}{value}: store {store} has no scores of it; {tail}")

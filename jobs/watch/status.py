@@ -14,10 +14,10 @@ from statistics import median
 from typing import TypeVar
 
 from echo.files import RESULTS
-from echo.refusals import Unfinished, nearest, nearest_of
+from echo.refusals import Unfinished, nearest
 from eval.store.columns import finished
 from eval.store.rows import last_asked
-from eval.store.runs import Asked, Run, existing, sweeps
+from eval.store.runs import Asked, Run, existing, known, sweeps
 from jobs.store.claims import Claims
 from jobs.store.speeds import newest_units
 
@@ -89,12 +89,9 @@ def wishes(store: Path, experiment: str) -> list[tuple[Run, Asked]]:
         ValueError: in one line, where there is none.
     """
     if experiment:
-        own = [sweep for sweep in sweeps(store) if sweep.experiment == experiment]
-        if not own:
-            there = sorted({sweep.experiment for sweep in sweeps(store) if sweep.experiment})
-            near = nearest_of(experiment, there) if there else "it has none at all"
-            raise ValueError(f"experiment={experiment}: store {store} was never asked for it; {near}")
-        return [wish for sweep in own for wish in sweep.wishes]
+        swept = {sweep.experiment for sweep in sweeps(store) if sweep.experiment}
+        known("experiment=", [experiment], swept, f"store {store} was never asked for it")
+        return [wish for sweep in sweeps(store) if sweep.experiment == experiment for wish in sweep.wishes]
     return last_asked(store)
 
 
