@@ -197,16 +197,12 @@ def _films(backbone: Any, method: str, prompts: Sequence[Prompt], horizons: Sequ
     from echo.generate import generate
 
     kept: list[Frames] = []
-    ends = {_blocks(seconds): seconds for seconds in horizons}
+    ends = {math.floor(seconds / BLOCK_S + 0.5): seconds for seconds in horizons}
     with torch.inference_mode():
         for block in generate(backbone, make_policy({"method": method}), prompts, seed):
             kept = [*kept, backbone.codec.decode(block.latents.float().cpu()).numpy()][-MOTION_WINDOW // BLOCK :]
             if block.index + 1 in ends:
                 yield ends[block.index + 1], np.concatenate(kept, axis=1)
-
-
-def _blocks(seconds: float) -> int:
-    return math.floor(seconds / BLOCK_S + 0.5)
 
 
 def curve(found: Sequence[Horizon], clips: Mapping[str, float], path: Path) -> None:

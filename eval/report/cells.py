@@ -104,25 +104,15 @@ def _cells(entry: Entry) -> dict[Unit, VideoCell]:
         for wish in asked:
             units |= wish.units
         scores = asked[-1].scores  # None where a video alone was asked for
-        done, videos, errors = run.settled(scores).done, run.settled(None).done, _errors(run, scores)
+        done, videos = run.settled(scores).done, run.settled(None).done
+        errors = {record.unit: record for record in run.records() if not record.ok and record.scores == scores}  # the last of each unit
         for prompt, unit in units.items():
-            place = (run, prompt, run.spec.seed)
-            record, error = done.get(unit), errors.get(unit)
-            if record is not None:
-                cell = VideoCell(*place, DONE, record, scores or "")
-            elif error is not None:
-                cell = VideoCell(*place, FAILED, videos.get(unit), scores or "", error.err, error.trace)
-            elif unit in videos:
-                cell = VideoCell(*place, UNSCORED, videos[unit], scores or "")
-            else:
-                cell = VideoCell(*place, ABSENT, None, scores or "")
-            cells[prompt, cell.seed] = cell
+            record, film = done.get(unit), videos.get(unit)
+            error = None if record else errors.get(unit)
+            status = DONE if record else FAILED if error else UNSCORED if film else ABSENT
+            told = (error.err, error.trace) if error else ("", "")
+            cells[prompt, run.spec.seed] = VideoCell(run, prompt, run.spec.seed, status, record or film, scores or "", *told)
     return cells
-
-
-def _errors(run: Run, scores: str | None) -> dict[str, UnitRecord]:
-    """The last error of each unit."""
-    return {record.unit: record for record in run.records() if not record.ok and record.scores == scores}
 
 
 def _texts(group: Comparable) -> dict[str, Prompt]:

@@ -64,23 +64,14 @@ class StudyRequest:
     draw: int
 
 
-def choose(wanted: StudyRequest) -> list[Choice]:
-    """The groups of every task.
+def choose(wanted: StudyRequest, task: str, names: Sequence[str]) -> Choice:
+    """The groups of a task, of the methods that are named.
 
     Raises:
-        ValueError: in one line, for a method or a task that the store lacks videos of; where a command makes them, it is named.
+        ValueError: in one line, for a method that the store lacks videos of; where a command makes them, it is named.
     """
-    return [_choose(wanted, task, names) for task, names in wanted.methods.items()]
-
-
-def experiment_of(task: str) -> str:
-    """The experiment whose rows a task shows unless others are named."""
-    return next(EXPERIMENTS[table] for table, tasks in TASKS.items() if task in tasks)
-
-
-def _choose(wanted: StudyRequest, task: str, names: Sequence[str]) -> Choice:
     rows = [row for row in newest(wanted.store, task, scored=False, texts=False) if _count(row, wanted.seeds)]
-    usual = _usual(experiment_of(task))
+    usual = _usual(task)
     lacking = [name for name in names or usual if all(row.preset != name for row in rows)]
     if names and lacking:
         raise ValueError(f"task {task}: no videos of method={lacking[0]} at seed={_seeds(wanted)}; {_command(wanted, task, lacking)}")
@@ -97,8 +88,9 @@ def _choose(wanted: StudyRequest, task: str, names: Sequence[str]) -> Choice:
     return Choice(task, tuple(shown), tuple(lacking), prompts, tuple(_draw(wanted, task, shown, common)))
 
 
-def _usual(experiment: str) -> list[str]:
-    """Methods of an experiment, in its order, without those that are rendered."""
+def _usual(task: str) -> list[str]:
+    """Methods of the experiment whose rows a task shows unless others are named, in its order, without those that are rendered."""
+    experiment = next(EXPERIMENTS[table] for table, tasks in TASKS.items() if task in tasks)
     names = str(preset("experiment", experiment)["hydra"]["sweeper"]["params"]["method"]).split(",")
     return [name for name in names if name not in RENDERED]
 

@@ -51,16 +51,16 @@ def build(
     key = key or output.with_name(f"{output.name}.key.json")
     free(output, key)
     wanted = _wanted(store, task, method, _own(words, task), [_number("seed", word, 0) for word in seed], groups, draw)
-    choices = choose(wanted)
+    choices = [choose(wanted, name, presets) for name, presets in wanted.methods.items()]
     made = write(choices, wanted, output, key, contact)
     ratings = made.videos * len(opinions.CRITERIA)
     hours = f"{made.seconds / 60:.0f} minutes of video and {ratings} ratings for each rater"
     return [
         *(line for choice in choices for line in _about(choice)),
         *(f"note: {remark}: raters see it twice" for remark in made.remarks),
-        f"study: {made.folder} ({made.videos} videos, {made.size / 1e6:.1f} MB), {hours}",
-        f"key: {made.key}, which says what is what: keep it, and off the web host",
-        f"then: answers into one folder, and echo-harness study collect FOLDER key={made.key}",
+        f"study: {output} ({made.videos} videos, {made.size / 1e6:.1f} MB), {hours}",
+        f"key: {key}, which says what is what: keep it, and off the web host",
+        f"then: answers into one folder, and echo-harness study collect FOLDER key={key}",
     ]
 
 

@@ -42,10 +42,8 @@ ALLOWED = {"major_brand", "minor_version", "compatible_brands", "language", "han
 
 @dataclass(frozen=True)
 class WrittenStudy:
-    """A study on disk: its folder, its key, the seconds of video that a rater sees, and what its maker should know."""
+    """A study on disk: the seconds of video that a rater sees, its videos and their bytes, and what its maker should know."""
 
-    folder: Path
-    key: Path
     seconds: float
     videos: int
     size: int
@@ -117,7 +115,7 @@ def write(choices: Sequence[Choice], wanted: StudyRequest, folder: Path, key: Pa
         raise
     files = list((folder / "videos").iterdir())
     seconds = sum(group.seconds for choice in choices for group in choice.groups)
-    return WrittenStudy(folder, key, seconds, len(files), sum(path.stat().st_size for path in files), remarks)
+    return WrittenStudy(seconds, len(files), sum(path.stat().st_size for path in files), remarks)
 
 
 def _placed(choices: Sequence[Choice], folder: Path) -> tuple[dict[str, Placed], tuple[str, ...]]:

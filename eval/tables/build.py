@@ -57,7 +57,8 @@ def grid_of(group: Comparable, groups: Sequence[Comparable], ordered: bool = Tru
         ordered: rows in the order in which they were asked for; else by name.
         look: what it shows.
     """
-    entries = _in_sections([group.entries[key] for key in (group.entries if ordered else sorted(group.entries, key=_row_order(group)))])
+    entries = list(group.entries.values()) if ordered else sorted(group.entries.values(), key=_row_order)
+    entries = _in_sections(entries)
     asked = asked_of(entries)
     task, look = group.task.name, look or Look()
     names = set().union(*(entry.metrics for entry in entries))
@@ -98,14 +99,11 @@ def merged(title: str, grids: Sequence[Grid]) -> Grid:
                 shown[column.dimension] = Column(column.dimension, "")
     columns = tuple(shown.values())
     rules = {grid.rule: [other.title for other in grids if other.rule == grid.rule] for grid in grids}
-    return Grid(
+    return dataclasses.replace(
+        grids[0],
         task=" ".join(grid.task for grid in grids),
         title=title or ", ".join(grid.title for grid in grids),
         backbones=tuple(dict.fromkeys(backbone for grid in grids for backbone in grid.backbones)),
-        scorer=grids[0].scorer,
-        settings=grids[0].settings,
-        prompts=grids[0].prompts,
-        seeds=grids[0].seeds,
         videos=max(grid.videos for grid in grids),
         columns=columns,
         rows=tuple(_aligned(row, grid, columns) for grid in grids for row in grid.rows),
@@ -177,12 +175,10 @@ def marked(
     return [TableCell(*cell) for cell in zip(means, few, places, corrected)]
 
 
-def _row_order(group: Comparable) -> Any:
-    def order(key: tuple[str, str, str]) -> tuple[Any, ...]:
-        settings = group.entries[key].settings
-        return key[1], [(isinstance(v, str), v if isinstance(v, (int, float)) else 0, str(v)) for v in settings.values()]
-
-    return order
+def _row_order(entry: Entry) -> tuple[Any, ...]:
+    """By preset, then by settings, numbers before words."""
+    values = entry.settings.values()
+    return entry.preset, [(isinstance(v, str), v if isinstance(v, (int, float)) else 0, str(v)) for v in values]
 
 
 def _common(group: Comparable, groups: Sequence[Comparable]) -> str:
