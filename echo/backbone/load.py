@@ -7,15 +7,14 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from echo.backbone import lora
 from echo.backbone.codec import PatchCodec
+from echo.backbone.lora import merge
 from echo.backbone.packed import Network, pack
 from echo.backbone.text import WordEncoder
 from echo.backbone.wan import WanConfig, WanModel
@@ -24,29 +23,7 @@ from echo.geometry import Geometry
 from echo.refusals import one_of
 from echo.sampler import Schedule, schedule
 
-"""Relative weight paths start at the project, wherever the command runs."""
-
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-class BackboneConfig(Protocol):
-    """What `load` reads of a backbone's config."""
-
-    @property
-    def weights(self) -> str: ...
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def lora(self) -> str | None: ...
-
-
-@dataclass(frozen=True)
-class BackboneFile:
-    """The least that `load` needs: a weights file, the type to compute in, and low-rank additions to merge into the weights."""
-
-    weights: str
-    dtype: str = "float32"
-    lora: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +35,10 @@ class Backbone:
     codec: PatchCodec
     geometry: Geometry
     schedule: Schedule
+    attention: None = None
+    """Torch's own choice of a kernel."""
+    shared_window: bool = False
+    """Each layer has its own window: small, and assembled once a block."""
 
     @cached_property
     def network(self) -> Network:
@@ -72,15 +53,6 @@ class Backbone:
     def dtype(self) -> torch.dtype:
         return self.model.patch_embedding.weight.dtype
 
-    @property
-    def attention(self) -> None:
-        """Torch's own choice of a kernel."""
-
-    @property
-    def shared_window(self) -> bool:
-        """Each layer has its own window: small, and assembled once a block."""
-        return False
-
 
 def save(
     path: Path, model: WanModel, text: WordEncoder, codec: PatchCodec, geometry: Geometry, *, dtype: torch.dtype = torch.bfloat16
@@ -94,10 +66,15 @@ def save(
         save_file({name: value.contiguous() for name, value in tensors.items()}, part, metadata={"sizes": json.dumps(sizes)})
 
 
-def load(config: BackboneConfig, device: torch.device | str = "cpu") -> Backbone:
-    """Load a backbone. Raises ValueError for a missing or foreign file, additions that do not fit, or an unknown dtype."""
-    path = ROOT / config.weights
-    one_of(f"dtype {config.dtype!r}", config.dtype, DTYPES)
+def load(weights: str, dtype: str = "float32", lora: str | None = None, device: torch.device | str = "cpu") -> Backbone:
+    """Load a backbone from its file; relative paths count from the project, wherever the command runs.
+
+    dtype: the type to compute in. lora: a file of low-rank additions to merge into the weights.
+
+    Raises ValueError for a missing or foreign file, additions that do not fit, or an unknown dtype.
+    """
+    path = ROOT / weights
+    one_of(f"dtype {dtype!r}", dtype, DTYPES)
     if not path.is_file():
         raise ValueError(
             f"no weights at {path}; `echo-harness train self-rollout` makes them (docs/embedded.md), the repository ships them"
@@ -116,9 +93,9 @@ def load(config: BackboneConfig, device: torch.device | str = "cpu") -> Backbone
 
     model = WanModel(WanConfig(**sizes["model"]))
     model.load_state_dict(part("model."))
-    if config.lora is not None:
-        _merge(model, ROOT / config.lora)
-    model = model.to(device=device, dtype=DTYPES[config.dtype]).eval().requires_grad_(False)
+    if lora is not None:
+        _merge(model, ROOT / lora)
+    model = model.to(device=device, dtype=DTYPES[dtype]).eval().requires_grad_(False)
     text, codec = WordEncoder.load(part("text.")), PatchCodec.load(part("codec."))
     return Backbone(model, text, codec, Geometry(**sizes["geometry"]), schedule())
 
@@ -128,6 +105,6 @@ def _merge(model: WanModel, path: Path) -> None:
     if not path.is_file():
         raise ValueError(f"no low-rank weights at {path}; `echo-harness train self-rollout` makes them, the repository ships them")
     try:
-        lora.merge(model, load_file(path))
+        merge(model, load_file(path))
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None

@@ -170,10 +170,10 @@ class TargetTrial:
 
 def measure(weights: str, lora: str | None, trial: TargetTrial) -> Iterator[Horizon]:
     """Roll all prompts out with each method and read them at each horizon."""
-    from echo.backbone.load import BackboneFile, load
+    from echo.backbone.load import load
     from eval.world.scorer import EmbeddedScorer
 
-    backbone = load(BackboneFile(weights, lora=lora))
+    backbone = load(weights, lora=lora)
     encoder = EmbeddedScorer.load(trial.scorer).encoder
     chosen = combinations(trial.prompts)
     horizons = trial.horizons()

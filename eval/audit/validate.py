@@ -239,12 +239,12 @@ def validate(
     """
     import torch
 
-    from echo.backbone.load import BackboneFile, load
+    from echo.backbone.load import load
     from eval.world.scorer import EmbeddedScorer
 
     torch.set_num_threads(1)
     start = time.monotonic()
-    reader, codec = EmbeddedScorer.load(scorer), load(BackboneFile(str(backbone))).codec
+    reader, codec = EmbeddedScorer.load(scorer), load(str(backbone)).codec
     levels = anchors(scorer.parent / "provenance.json")
     if min(clips, films) < 1:
         raise ValueError(f"clips={clips} films={films}: at least 1 of each")

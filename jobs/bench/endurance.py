@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from baselines.presets import make_policy, preset
 from echo.backbone.interface import latent_shape
-from echo.backbone.load import Backbone, BackboneFile, load
+from echo.backbone.load import Backbone, load
 from echo.noise import keyed_noise
 from echo.refusals import Unfinished
 from echo.rollout import Rollout
@@ -74,7 +74,7 @@ def endurance(blocks: int = 10000, method: str = "echo") -> Iterator[str]:
     if blocks < 10:
         raise ValueError(f"blocks={blocks}: ten or more, to compare a first and a last tenth; nearest is 10")
     torch.set_num_threads(1)
-    backbone = load(BackboneFile(preset("backbone", "tiny")["weights"]))
+    backbone = load(preset("backbone", "tiny")["weights"])
     result = summary(*watch(backbone, method, blocks, sys.stderr.isatty()))
     yield json.dumps(result)
     if result["time_ratio"] > 1.05 or result["growth_mib"] > 8:

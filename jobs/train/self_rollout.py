@@ -27,7 +27,7 @@ from torch import Tensor
 from baselines.presets import make_policy
 from data.world.words import sentence
 from echo.backbone import load, lora
-from echo.backbone.load import Backbone, BackboneFile
+from echo.backbone.load import Backbone
 from echo.files import ROOT, file_digest
 from echo.refusals import nearest_of
 from echo.sampler import renoise, shifted
@@ -345,8 +345,8 @@ def _known(weights: str) -> dict[str, Any]:
 
 def _resumed(share: tuple[int, int], settings: RolloutTraining, teacher: str, start: str, folder: Path) -> SelfRollout:
     torch.set_num_threads(1)
-    first = load.load(BackboneFile(start)) if start else None
-    run = SelfRollout(settings, load.load(BackboneFile(teacher)), folder, first, share)
+    first = load.load(start) if start else None
+    run = SelfRollout(settings, load.load(teacher), folder, first, share)
     run.resume()
     return run
 

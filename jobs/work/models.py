@@ -45,9 +45,9 @@ def load(job: Job) -> tuple[VideoModel | None, EmbeddedScorer | None]:
 
 @lru_cache(maxsize=2)
 def _backbone(dtype: str, weights: Content, lora: Content) -> VideoModel:
-    from echo.backbone.load import BackboneFile, load
+    from echo.backbone.load import load
 
-    return load(BackboneFile(str(weights[0]), dtype, None if lora[0] is None else str(lora[0])))
+    return load(str(weights[0]), dtype, None if lora[0] is None else str(lora[0]))
 
 
 @lru_cache(maxsize=1)  # the last one is let go before the next is loaded

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from baselines.presets import make_policy
-from echo.backbone.load import BackboneFile, load
+from echo.backbone.load import load
 from echo.generate import generate
 from echo.scene import load_prompts
 from jobs.spec.identity import PIXEL_EPOCH
@@ -25,7 +25,7 @@ def measure() -> dict[str, Any]:
     torch.set_num_threads(1)
     found: dict[str, Any] = {"epoch": PIXEL_EPOCH}
     with tempfile.TemporaryDirectory() as folder:
-        backbone = load(BackboneFile(str(write_backbone(Path(folder) / "model.safetensors"))))
+        backbone = load(str(write_backbone(Path(folder) / "model.safetensors")))
         prompt = load_prompts(write_prompts(Path(folder) / "prompts.jsonl", 1, scene_s=7.0))[0]
     for name in METHODS:
         latents = torch.cat([block.latents for block in generate(backbone, make_policy({"method": name}), [prompt], 0)], 1)

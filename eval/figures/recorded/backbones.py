@@ -22,13 +22,13 @@ def embedded(name: str) -> VideoModel:
     """A shipped backbone. Raises ValueError for a name of no backbone, or of one whose parts are elsewhere."""
     import torch
 
-    from echo.backbone.load import BackboneFile, load
+    from echo.backbone.load import load
 
     settings = preset("backbone", name)
     if settings.get("parts"):
         raise ValueError(f"backbone={name}: its weights are loaded by `echo-harness figures`, with the same words; nearest here is tiny")
     torch.set_num_threads(int(settings.get("threads", 1)))
-    return load(BackboneFile(settings["weights"], settings["dtype"], settings.get("lora")))
+    return load(settings["weights"], settings["dtype"], settings.get("lora"))
 
 
 def policy(name: str) -> Policy:

@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import save_file
 
 from echo.backbone import lora
-from echo.backbone.load import BackboneFile, load
+from echo.backbone.load import load
 from tests.helpers.toy import write_backbone
 
 
 def additions(path: Path) -> dict[str, torch.Tensor]:
     """Non-zero additions to all layers of the toy."""
-    model = load(BackboneFile(str(path))).model
+    model = load(str(path)).model
     made = lora.attach(model, 3, seed=5)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -28,8 +28,8 @@ def test_loaded_weights_are_base_plus_product(tmp_path: Path) -> None:
     path = write_backbone(tmp_path / "model.safetensors")
     tensors = additions(path)
     save_file(tensors, tmp_path / "lora.safetensors")
-    base = load(BackboneFile(str(path))).model.state_dict()
-    merged = load(BackboneFile(str(path), lora=str(tmp_path / "lora.safetensors"))).model.state_dict()
+    base = load(str(path)).model.state_dict()
+    merged = load(str(path), lora=str(tmp_path / "lora.safetensors")).model.state_dict()
     changed = [name for name in base if not torch.equal(base[name], merged[name])]
     assert len(changed) == 2 * (4 + 4 + 2)
     for name in changed:
@@ -41,7 +41,7 @@ def test_loaded_weights_are_base_plus_product(tmp_path: Path) -> None:
 
 def test_running_addition_equals_merged(tmp_path: Path) -> None:
     path = write_backbone(tmp_path / "model.safetensors")
-    running, merged = (load(BackboneFile(str(path))).model for _ in range(2))
+    running, merged = (load(str(path)).model for _ in range(2))
     made = lora.attach(running, 2, seed=0)
     x = torch.randn(2, 7, 32, generator=torch.Generator().manual_seed(2))
     layer = "blocks.1.ffn.0"
@@ -60,7 +60,7 @@ def test_running_addition_equals_merged(tmp_path: Path) -> None:
 
 def test_wrong_additions_are_refused(tmp_path: Path) -> None:
     path = write_backbone(tmp_path / "model.safetensors")
-    model = load(BackboneFile(str(path))).model
+    model = load(str(path)).model
     tensors = additions(path)
     name = "blocks.0.self_attn.q"
     foreign = {f"blocks.0.self_atn.q{end}": tensors[name + end] for end in (lora.DOWN, lora.UP)}
@@ -71,4 +71,4 @@ def test_wrong_additions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\[32, 3\] and lora_A.weight \[3, 31\] must have the shape"):
         lora.merge(model, {name + lora.UP: tensors[name + lora.UP], name + lora.DOWN: tensors[name + lora.DOWN][:, 1:]})
     with pytest.raises(ValueError, match=r"no low-rank weights at .*nowhere"):
-        load(BackboneFile(str(path), lora=str(tmp_path / "nowhere")))
+        load(str(path), lora=str(tmp_path / "nowhere"))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from baselines.presets import make_policy
-from echo.backbone.load import BackboneFile, load
+from echo.backbone.load import load
 from echo.cache.window import Pass
 from echo.generate import generate
 from echo.recording import Recorder
@@ -26,7 +26,7 @@ BLOCKS, SIZE, TOKENS, HEADS, DIM = 14, 3, 4, 2, 16
 def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures")
     prompts = load_prompts(write_prompts(folder / "prompts.jsonl", 2, scene_s=12.0, texts=TEXTS[:1]))
-    return load(BackboneFile(str(write_backbone(folder / "model.safetensors")))), prompts
+    return load(str(write_backbone(folder / "model.safetensors"))), prompts
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from baselines.presets import make_policy
-from echo.backbone.load import BackboneFile, load
+from echo.backbone.load import load
 from echo.cache.kinds import recall_of
 from echo.files import ROOT
 from echo.generate import generate
@@ -34,7 +34,7 @@ SIZE, TOKENS = 3, 4
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory):
-    return load(BackboneFile(str(write_backbone(tmp_path_factory.mktemp("toy") / "model.safetensors"))))
+    return load(str(write_backbone(tmp_path_factory.mktemp("toy") / "model.safetensors")))
 
 
 def prompt(tag):

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from echo.backbone import lora
-from echo.backbone.load import BackboneFile, load
+from echo.backbone.load import load
 from eval.store.runs import runs
 from jobs.launch import local, pool
 from jobs.spec.plan import prepare
@@ -96,7 +96,7 @@ def test_a_torn_report_is_the_end_of_its_worker(work, thing):
 def test_one_worker_for_other_weights_and_additions_draws_what_each_alone_would(plain, tmp_path, monkeypatch):
     """Path 1: one process for all three jobs. Path 2: each here, with empty shelves."""
     first, second = (write_backbone(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2))
-    made = lora.attach(load(BackboneFile(str(first))).model, 2, seed=3)
+    made = lora.attach(load(str(first)).model, 2, seed=3)
     with torch.no_grad():
         for addition in made.values():
             addition.up.normal_(std=0.2, generator=torch.Generator().manual_seed(4))

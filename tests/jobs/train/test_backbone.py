@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from echo.backbone.load import BackboneFile, load
+from echo.backbone.load import load
 from echo.files import ROOT
 from echo.refusals import Unfinished
 from jobs.train.backbone import BackboneTraining, Trainer, compare, export_weights, train
@@ -109,7 +109,7 @@ def test_weights_are_kept_along_the_way(tmp_path: Path) -> None:
     train(trainer, save_every=4, keep_every=2)
     kept = [json.loads((tmp_path / f"step-{step}" / "provenance.json").read_text())["steps_done"] for step in (2, 4)]
     assert kept == [2, 4] and sorted(path.name for path in tmp_path.glob("step-*")) == ["step-2", "step-4"]
-    early, late = (load(BackboneFile(str(tmp_path / f"step-{step}" / "model.safetensors"))).model for step in (2, 4))
+    early, late = (load(str(tmp_path / f"step-{step}" / "model.safetensors")).model for step in (2, 4))
     assert not torch.equal(early.patch_embedding.weight, late.patch_embedding.weight)
 
 
@@ -117,7 +117,7 @@ def test_export_loads_and_says_where_it_comes_from(tmp_path: Path) -> None:
     trainer = Trainer(SMALL, tmp_path / "run", CPU)
     trainer.train_step()
     export_weights(trainer, tmp_path / "out")
-    backbone = load(BackboneFile(str(tmp_path / "out" / "model.safetensors")))
+    backbone = load(str(tmp_path / "out" / "model.safetensors"))
     sentence = ["a red ball moves left over a plain meadow"]
     assert backbone.text.encode(sentence).shape == (1, 8, 8)
     assert backbone.geometry.head_dim == 12 and backbone.geometry.grid_height == 4

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from baselines.presets import make_policy
-from echo.backbone.load import Backbone, BackboneFile, load
+from echo.backbone.load import Backbone, load
 from echo.rollout import Rollout
 from jobs.train import self_rollout, streams
 from jobs.train.self_rollout import RolloutTraining, SelfRollout, flows, matching_gradient
@@ -26,7 +26,7 @@ def backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backbone:
     monkeypatch.setattr(streams, "precision", lambda device: nullcontext())
     monkeypatch.setattr(self_rollout, "precision", lambda device: nullcontext())
     monkeypatch.setattr(self_rollout, "sentence", lambda words, choice: TEXTS[choice % 2])
-    return load(BackboneFile(str(write_backbone(tmp_path / "model.safetensors"))))
+    return load(str(write_backbone(tmp_path / "model.safetensors")))
 
 
 class Draws:
@@ -115,7 +115,7 @@ def test_low_rank_training_touches_nothing_else_and_ships_what_it_learned(backbo
     lengths = [len(stream.latents) for stream, _ in run.streams.values()]
     assert run.clips == 4 + 2 and lengths == [2, 6], (run.clips, lengths)
     run.export(tmp_path, {"teacher": {"weights": "none"}})
-    tuned = load(BackboneFile(str(tmp_path / "model.safetensors"), lora=str(tmp_path / "lora.safetensors"))).model.state_dict()
+    tuned = load(str(tmp_path / "model.safetensors"), lora=str(tmp_path / "lora.safetensors")).model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], tuned[name])}
     assert changed and all(name.startswith("blocks.") and name.endswith("weight") for name in changed)
     assert all(torch.equal(value, before[name]) for name, value in backbone.model.state_dict().items())
