@@ -14,7 +14,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Any, Literal, TextIO
+
+from omegaconf import OmegaConf
 
 from data.chat import Chat, Endpoint, Local, Message, model_name, text_of
 from data.importers import DURATION_S, check_duration, numbered_lines, refuse_tags, tidy
@@ -27,37 +30,10 @@ from echo.scene import load_prompts
 VERSION = 1
 """Goes up when a change of code alters the prompts made from the same answers."""
 SCENE_S = 10.0
-INTRO = """You write prompts for a text-to-video model that films one short story in concrete, visible detail. You get one base prompt. \
-Keep its main subject and its mood, invent what it leaves open, and show everything: looks, materials, colours, light. No names of real \
-persons, brands or places of fiction, no text on screen, no dialogue, no thoughts, and never a word about the camera, which is added later.
-Answer with one JSON object and nothing else, no comment, no code fence."""
-PARTS = f"""
-Rules for every text: plain words in lower case unless a name needs a capital; no full stop and none of the characters ; | [ ] < > # @ *.
-- "subject": 12 to 22 words, begins with "a" or "an"; says kind, age, looks and at least two pieces of clothing or two marks, so that it is
-  known again anywhere. The same subject is in every scene, in these very words.
-- a place is {{"at": A, "what": W}}: A is one of {", ".join(ATS)}; W has
-  14 to 28 words and begins with "the": kind of place, three or more things in it, light, colours.
-- an action: 8 to 18 words, begins with a verb in the third person ("tightens a brass valve with both hands, watching the gauges"); what the
-  subject does, to be seen within ten seconds."""
-ASKS = {
-    "recall": f"""{INTRO}
-The story has six scenes of ten seconds in three places: A, B, C, then A, B, C again. The three places are places of different kinds that \
-share no thing, no colour and no light. In the second visit the place is just as it was, but the subject does something clearly different.
-Keys: "subject", "places" (list of 3: A, B, C), "actions" (list of 6: in A, B, C, then again in A, B, C).{PARTS}""",
-    "hard": f"""{INTRO}
-The story has six scenes of ten seconds with a hard cut before each but the first. The subject stays the same; background, layout and \
-light change strongly at every cut, so no two places are of one kind or share things, colours or light.
-Keys: "subject", "places" (list of 6), "actions" (list of 6, one in each place).{PARTS}""",
-    "smooth": f"""{INTRO}
-The story has six scenes of ten seconds that flow into one another without a cut: one subject, one place, one light. Each action goes on \
-from where the one before it ended, with small changes of pose.
-Keys: "subject", "place" (one place), "light" (3 to 12 words, what light falls there), "actions" (list of 6).{PARTS}""",
-    "long": f"""{INTRO}
-The video is one single scene that lasts a minute or two. Expand the base prompt into one detailed description: subject, looks, place, \
-light, and an action that can go on and on without coming to an end.
-Keys: "text" (45 to 70 words in one to four sentences; none of the characters ; | [ ] < > # @ *).""",
-}
-"""What a model is told, by task: the definitions of appendix A.1 in our words, and the form of the answer."""
+TEXTS: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).resolve().parent / "stories" / "asks.yaml"))
+PARTS = "\n" + Template(TEXTS["parts"]).substitute(ats=", ".join(ATS))
+ASKS = {task: f"{TEXTS['intro']}\n{TEXTS[task]}{'' if task == 'long' else PARTS}" for task in KEYS}
+"""What a model is told, by task."""
 
 
 @dataclass(frozen=True)

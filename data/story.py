@@ -10,7 +10,10 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from omegaconf import OmegaConf
 
 from data.build_prompts import SETS
 from data.prompt_sets import entered
@@ -40,37 +43,11 @@ ALIKE = 0.34
 REPEATED = 0.6
 """The same share for a recalled scene's action and the one shown there first."""
 
-STATIC = (
-    "Static wide shot at eye level", "Static medium shot from the left", "Static low-angle shot from the front",
-    "Static high-angle shot from the right", "Static medium shot from behind", "Static three-quarter shot from the left",
-    "Static wide shot from above", "Static medium close shot from the right", "Static wide shot from a low corner",
-    "Static medium shot from the front", "Static three-quarter shot from the right", "Static wide shot in profile",
-)  # fmt: skip
-"""Viewpoints of a camera that stands still."""
-MOVING = (
-    "Slow dolly in at eye level", "Smooth pan from left to right", "Slow clockwise half orbit", "Crane shot rising from the ground",
-    "Handheld tracking shot from behind", "Slow tilt up from the ground", "Slow pull-back that reveals the surroundings",
-    "Steady tracking shot alongside, moving left", "Arc shot sweeping round from the right", "Low gliding shot close to the ground",
-    "Slow dolly out from a close view", "Smooth pan from right to left", "Low-angle counter-clockwise orbit",
-    "Crane shot descending from above", "Handheld tracking shot from the side", "Slow tilt down from overhead",
-    "Slow push-in from a low angle", "Steady tracking shot alongside, moving right", "Backward tracking shot retreating in front",
-    "Floating gimbal shot drifting sideways",
-)  # fmt: skip
-"""Movements of a camera; neighbours by three differ in direction, so that a recalled scene gets another viewpoint."""
+_CAMERAS: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).resolve().parent / "stories" / "cameras.yaml"))
+STATIC, MOVING, FLOWING = (tuple(_CAMERAS[kind]) for kind in ("static", "moving", "flowing"))
 LONG_STATIC = tuple(phrase for phrase in STATIC if "medium" not in phrase and "three-quarter" not in phrase and "profile" not in phrase)
 LONG_MOVING = tuple(phrase for phrase in MOVING if "tracking" not in phrase)
 """Those that a scene of a minute takes whatever it shows, a valley as well as a person."""
-FLOWING = (
-    ("The camera dollies in slowly", "The camera drifts sideways at the same slow pace", "The camera eases back to a wider view"),
-    ("The camera orbits slowly to the left", "The camera goes on orbiting a little lower", "The slow orbit rises to eye level"),
-    ("The camera pans slowly to the right", "The camera follows with a gentle handheld sway", "The camera pans slowly back to the left"),
-    ("The camera tracks slowly alongside", "The camera slides on and turns towards the front", "The camera retreats slowly in front"),
-    ("The camera cranes down slowly from above", "The camera glides forward near the ground", "The camera cranes up slowly again"),
-    ("The camera trucks slowly to the left", "The camera arcs slowly round to the other side", "The camera trucks slowly to the right"),
-    ("The camera pulls back slowly", "The camera rises on a slow crane", "The camera pushes in slowly from above"),
-    ("The camera tilts up slowly", "The camera circles slowly to the right", "The camera tilts down slowly again"),
-)  # fmt: skip
-"""Movements that go on from one another without a cut, two scenes each."""
 
 
 @dataclass(frozen=True)

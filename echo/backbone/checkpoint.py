@@ -27,20 +27,6 @@ ADAPTER = "adapter_config.json"
 NEAREST = "nearest is self_forcing_dmd.pt or longlive_base.pt, which `echo-harness data download backbone=self_forcing,longlive` fetches"
 
 
-def check(path: Path, config: WanConfig) -> None:
-    """Judge a checkpoint by its header.
-
-    Raises:
-        ValueError: in one line, with the first missing, unexpected and misshapen key and what the file looks like.
-    """
-    _fitting(path, config)
-
-
-def check_lora(path: Path, config: WanConfig) -> None:
-    """Judge low-rank additions by their header and their scale. Raises ValueError in one line with the first wrong key and the rule."""
-    _additions(path, config)
-
-
 def load_network(path: Path, lora: Path | None, config: WanConfig, dtype: torch.dtype, device: torch.device | str) -> WanModel:
     """The network of a checkpoint, for inference.
 
@@ -54,8 +40,8 @@ def load_network(path: Path, lora: Path | None, config: WanConfig, dtype: torch.
     Raises:
         ValueError: as `check` and `check_lora`, before any tensor is read.
     """
-    weights, names = _fitting(path, config)
-    added = None if lora is None else _additions(lora, config)
+    weights, names = check(path, config)
+    added = None if lora is None else check_lora(lora, config)
 
     def one(name: str) -> Tensor:
         tensor = weights.get(names[name])
@@ -106,8 +92,12 @@ def network_shapes(config: WanConfig) -> dict[str, Shape]:
     return module_shapes(_empty(config))
 
 
-def _fitting(path: Path, config: WanConfig) -> tuple[Weights, dict[str, str]]:
-    """A checkpoint of these sizes, and Wan's name -> the name in it. Raises ValueError as `check` does."""
+def check(path: Path, config: WanConfig) -> tuple[Weights, dict[str, str]]:
+    """Judge a checkpoint by its header; the opened file, and Wan's name -> the name in it.
+
+    Raises:
+        ValueError: in one line, with the first missing, unexpected and misshapen key and what the file looks like.
+    """
     weights = open_weights(path)
     try:
         names = wan_names(weights.shapes)
@@ -128,8 +118,12 @@ Pair = tuple[Tensor, Tensor, float]
 """down [rank, in], up [out, rank] and the scale of one layer's addition."""
 
 
-def _additions(path: Path, config: WanConfig) -> Callable[[str, torch.device | str], Pair | None]:
-    """A layer's addition by the layer's name, on a device; None for a layer without. Raises ValueError as `check_lora` does."""
+def check_lora(path: Path, config: WanConfig) -> Callable[[str, torch.device | str], Pair | None]:
+    """Judge low-rank additions by their header and their scale; a layer's addition by its name, on a device, None for a layer without.
+
+    Raises:
+        ValueError: in one line with the first wrong key and the rule.
+    """
     weights = open_weights(path, ADDITIONS)
     names = {name.replace(".default.weight", ".weight"): own for name, own in wan_names(weights.shapes).items()}
     found = {name: weights.shapes[theirs] for name, theirs in names.items()}

@@ -100,7 +100,7 @@ class TaehvCodec:
     @classmethod
     def load(cls, path: Path, *, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu") -> TaehvCodec:
         """The codec of taew2_1.pth or of the same tensors in a safetensors file. Raises ValueError for a missing or foreign file."""
-        layout, decoder = _fitting(path)
+        layout, decoder = check(path)
         fill(decoder, "", layout, dtype, device)
         return cls(decoder)
 
@@ -126,13 +126,8 @@ class TaehvCodec:
         return frames[:, -self.first_frames :] if first else frames
 
 
-def check(path: Path) -> None:
-    """Judge a codec's file by its header. Raises ValueError as `TaehvCodec.load` does."""
-    _fitting(path)
-
-
-def _fitting(path: Path) -> tuple[Layout, TaehvDecoder]:
-    """A file that fits, and a decoder of its size without memory. Raises ValueError as `TaehvCodec.load` does."""
+def check(path: Path) -> tuple[Layout, TaehvDecoder]:
+    """Judge a codec's file by its header; the file, and a decoder of its size without memory. Raises as `TaehvCodec.load` does."""
     layout = open_layout(path)
     ends = zip((1, 8, 14, 20), TaehvSizes.widths, strict=True)
     widths = tuple(layout.shapes.get(f"decoder.{number}.weight", (wide,))[0] for number, wide in ends)
