@@ -99,14 +99,8 @@ def idf_features(texts: Sequence[str]) -> list[list[float]]:
     """(1 + ln tf) (ln((1 + n) / (1 + df)) + 1) over the texts' vocabulary."""
     documents = [Counter(words(text)) for text in texts]
     frequency = Counter(word for document in documents for word in document)
-    rows = []
-    for document in documents:
-        row = []
-        for word in sorted(frequency):
-            weight = math.log((1 + len(texts)) / (1 + frequency[word])) + 1
-            row.append((1 + math.log(document[word])) * weight if document[word] else 0.0)
-        rows.append(row)
-    return rows
+    weights = {word: math.log((1 + len(texts)) / (1 + frequency[word])) + 1 for word in sorted(frequency)}
+    return [[(1 + math.log(doc[word])) * weight if doc[word] else 0.0 for word, weight in weights.items()] for doc in documents]
 
 
 def cosine(a: Vector, b: Vector) -> float:
@@ -140,6 +134,14 @@ def oldest(scene: int, settings: Routing) -> int:
     return max(0, scene - settings.pool_scenes)
 
 
+def check_recall(named: int | None, scene: int, settings: Routing) -> None:
+    """Raises ValueError for a recall of a scene that the pool does not hold when scene `scene` begins."""
+    first = oldest(scene, settings)
+    if named is None or not first <= named < scene:
+        near = first if named is None else min(max(named, first), scene - 1)
+        raise ValueError(f"recall of scene {named}: the pool holds {first}..{scene - 1}; nearest is {near}")
+
+
 def recall_target(similarity: Sequence[float], settings: Routing) -> int:
     """Eq. (16) over the pool, without the scene just left if `exclude_previous` and there is another."""
     first = oldest(len(similarity), settings)
@@ -164,9 +166,7 @@ def enter(
     named: the scene to be recalled, whatever texts and thresholds say. Raises ValueError where the pool does not hold it.
     """
     if named is not None:
-        if not oldest(scene, settings) <= named < scene:
-            near = min(max(named, oldest(scene, settings)), scene - 1)
-            raise ValueError(f"recall of scene {named}: the pool holds {oldest(scene, settings)}..{scene - 1}; nearest is {near}")
+        check_recall(named, scene, settings)
         return Transition.recall, named, recall_jump(similarities(texts, scene, settings, embed), named, settings)
     transition = tagged
     if transition is None or settings.router is Router.thresholds:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from echo.backbone.words import Vocabulary
 from echo.refusals import nearest
@@ -23,26 +27,12 @@ KINDS: dict[str, tuple[str, ...]] = {
 HELD_OUT = 29
 """Coprime to the number of words of every kind, so that each word loses the same share."""
 
-SYNONYMS = {
-    "crimson": "red", "scarlet": "red", "emerald": "green", "azure": "blue", "golden": "yellow", "pale": "white",
-    "sphere": "ball", "orb": "ball", "cube": "box", "square": "box", "pyramid": "triangle", "wedge": "triangle",
-    "hoop": "ring", "circle": "ring",
-    "leftwards": "left", "leftward": "left", "rightwards": "right", "rightward": "right",
-    "upwards": "up", "upward": "up", "rises": "up", "rising": "up",
-    "downwards": "down", "downward": "down", "sinks": "down", "sinking": "down",
-    "circles": "circling", "loops": "circling", "orbits": "circling",
-    "bounces": "bouncing", "hops": "bouncing", "hopping": "bouncing",
-    "grassland": "meadow", "field": "meadow", "sands": "desert", "dunes": "desert", "sea": "ocean", "water": "ocean",
-    "night": "midnight", "darkness": "midnight", "twilight": "dusk", "sunset": "dusk", "snow": "snowfield",
-    "bare": "plain", "empty": "plain", "lined": "striped", "stripy": "striped", "checkered": "checked",
-    "chequered": "checked", "spotted": "dotted", "speckled": "dotted",
-}  # fmt: skip
-
-SILENT = frozenset(
-    "a an the of over in on at across through above before against is are it its and with to moves moving drifts "
-    "drifting glides gliding slides sliding travels goes around round keeps there this that same back again once more "
-    "now here we see where steadily slowly gently camera still stays returns return returning".split()
-)
+_SAID: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_suffix(".yaml")))
+SYNONYMS: dict[str, str] = {word: concept for concept, words in _SAID["synonyms"].items() for word in words.split()}
+SILENT = frozenset(_SAID["silent"].split())
+TEMPLATES, RETURNS = tuple(_SAID["templates"]), tuple(_SAID["returns"])
+"""Sentences of a scene, and of one that comes back."""
+VERBS: dict[str, list[str]] = _SAID["verbs"]
 
 VOCABULARY = Vocabulary(tuple(word for kind in KINDS.values() for word in kind), SYNONYMS, SILENT)
 
@@ -72,26 +62,6 @@ def held_out(words: Words) -> bool:
     return index % HELD_OUT == 0
 
 
-TEMPLATES = (
-    "A {colour} {shape} {verb} {over} a {pattern} {place}.",
-    "{over} a {pattern} {place}, a {colour} {shape} {verb}.",
-    "There is a {pattern} {place}; a {colour} {shape} {verb} {over} it.",
-    "We see a {colour} {shape} that {verb} {over} the {pattern} {place}.",
-    "The {colour} {shape} {verb}, {over} a {pattern} {place}.",
-)
-RETURNS = (
-    "Back in the same {pattern} {place}, the {colour} {shape} {verb}.",
-    "The {colour} {shape} returns to the same {pattern} {place} and {verb}.",
-    "Once more the same {pattern} {place}, where the {colour} {shape} {verb}.",
-)
-VERBS = {
-    "left": ("moves left", "drifts to the left", "glides leftwards"),
-    "right": ("moves right", "drifts to the right", "glides rightwards"),
-    "up": ("moves up", "rises", "drifts upwards"),
-    "down": ("moves down", "sinks", "drifts downwards"),
-    "circling": ("keeps circling", "circles around", "loops steadily"),
-    "bouncing": ("keeps bouncing", "bounces", "hops"),
-}
 _OVER = ("over", "across", "above")
 
 

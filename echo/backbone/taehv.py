@@ -1,11 +1,8 @@
 """TAEHV: a small decoder of Wan2.1's latents, an option for watching videos as they come.
 
-A network of 2D convolutions (O. Boer Bohan, TAEHV, github.com/madebyollin/taehv, weights taew2_1.pth) that makes about
-what Wan's VAE makes at a small part of its time and memory; scores of its frames are scores of another codec. Facts used
-here, from its repository and from two independent ports of it: three levels of three blocks, each of which sees its input
-of this frame beside that of the frame before (zeros before the first); a level doubles height and width, the last two
-also the frames; latents come as the network makes them (no mean, no deviation); colours go from 0 to 1; and the first
-three frames of a video are dropped, so that its first latent frame has one frame and every later one four, as Wan's.
+O. Boer Bohan, github.com/madebyollin/taehv, weights taew2_1.pth. Facts from its repository and two independent ports: a block sees its
+input of this frame beside that of the frame before (zeros before the first); latents come as the network makes them (no mean, no
+deviation); colours go from 0 to 1; a video's first three frames are dropped, so that frames are as many as Wan's.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,10 @@ def pieces(vocabulary: int) -> Callable[[str], list[int]]:
     return numbers
 
 
+Tensors = Callable[[str], Tensor]
+"""Tensors by their names in transformers."""
+
+
 class Umt5Text:
     """The `Text` of a Wan2.1 backbone (echo.backbone.interface): prompts to rows [B, text_len, text_dim].
 
@@ -91,13 +95,13 @@ class Umt5Text:
     """
 
     def __init__(
-        self, build: Callable[[], nn.Module], tokenize: Callable[[str], list[int]], *, identity: str, cache: Path, dtype: str, device: str,
-        text_dim: int, text_len: int = TEXT_LEN,
+        self, sizes: TextSizes, tensors: Callable[[nn.Module], Tensors], tokenize: Callable[[str], list[int]], *,
+        identity: str, cache: Path, dtype: str = "bfloat16", device: str = "cpu", text_len: int = TEXT_LEN,
     ) -> None:  # fmt: skip
-        """`build` makes the encoder when it is first needed; `identity` stands for its weights in the names of the rows."""
+        """`tensors` opens the encoder's when they are first needed; `identity` stands for them in the names of the rows."""
         one_of(f"text encoder in {dtype!r}", dtype, DTYPES)
-        self.text_len, self.text_dim, self.dtype = text_len, text_dim, DTYPES[dtype]
-        self._build, self._tokenize, self._identity, self._cache = build, tokenize, identity, cache
+        self.text_len, self.text_dim, self.dtype = text_len, sizes.width, DTYPES[dtype]
+        self._sizes, self._tensors, self._tokenize, self._identity, self._cache = sizes, tensors, tokenize, identity, cache
         self._device = torch.device(device)
         self._encoder: nn.Module | None = None
         self._entries: dict[str, _Entry] = {}
@@ -106,7 +110,7 @@ class Umt5Text:
 
     @classmethod
     def load(
-        cls, weights: Path, tokenizer: Path, *, cache: Path, identity: str, dtype: str = "bfloat16", device: str = "cpu",
+        cls, weights: Path, tokenizer: Path, *, identity: str, cache: Path, dtype: str = "bfloat16", device: str = "cpu",
         text_len: int = TEXT_LEN,
     ) -> Umt5Text:  # fmt: skip
         """The encoder of a weights file or folder, which is looked at now and loaded when a prompt needs it.
@@ -116,34 +120,23 @@ class Umt5Text:
         digest of the weights, so that files of 11 GB are not read for their names. Raises ValueError for a missing or foreign file.
         """
         sizes = _fitting(weights)
-        tokenize = _tokenizer(tokenizer, sizes.vocabulary)
-
-        def build() -> nn.Module:
-            return _assign(_model(sizes), _open(weights).get, DTYPES[dtype], torch.device(device))
-
         return cls(
-            build, tokenize, identity=identity, cache=cache, dtype=dtype, device=device, text_dim=sizes.width, text_len=text_len
+            sizes, lambda model: _open(weights).get, _tokenizer(tokenizer, sizes.vocabulary),
+            identity=identity, cache=cache, dtype=dtype, device=device, text_len=text_len,
         )  # fmt: skip
 
     @classmethod
-    def random(
-        cls, size: str, *, cache: Path, dtype: str = "bfloat16", device: str = "cpu", text_len: int = TEXT_LEN, text_dim: int | None = None
-    ) -> Umt5Text:
+    def random(cls, size: str, *, cache: Path, dtype: str = "bfloat16", device: str = "cpu") -> Umt5Text:
         """An encoder with random weights, always the same ones, and a tokenizer without a file (see `pieces`).
 
-        "tiny" has two layers of `text_dim` (32). "native" has XXL's widths, so that its rows are as wide as real ones and
-        a layer costs what a real one costs, but two layers of 24 and 4096 tokens: 0.8 GB in bfloat16, not 11.
+        "tiny" has two layers of 32. "native" has XXL's widths, so that its rows are as wide as real ones and a layer costs what a real
+        one costs, but two layers of 24 and 4096 tokens: 0.8 GB in bfloat16, not 11.
         """
         one_of(f"random text encoder {size!r}", size, RANDOM_TEXT)
-        sizes = replace(RANDOM_TEXT[size], width=text_dim or RANDOM_TEXT[size].width)
-
-        def build() -> nn.Module:
-            model = _model(sizes)
-            return _assign(model, partial(_noise, sizes, _expected(model)), DTYPES[dtype], torch.device(device))
-
+        sizes = RANDOM_TEXT[size]
         return cls(
-            build, pieces(sizes.vocabulary), identity=f"random {sizes}", cache=cache, dtype=dtype, device=device,
-            text_dim=sizes.width, text_len=text_len,
+            sizes, lambda model: partial(_noise, sizes, _expected(model)), pieces(sizes.vocabulary),
+            identity=f"random {sizes}", cache=cache, dtype=dtype, device=device,
         )  # fmt: skip
 
     def check(self, texts: Sequence[str]) -> None:
@@ -196,7 +189,8 @@ class Umt5Text:
     def _rows(self, tokens: list[int]) -> Tensor:
         """The encoder's output [n, text_dim] at n tokens, padded to `text_len` as Wan does, alone in its batch."""
         if self._encoder is None:
-            self._encoder = self._build()
+            model = _model(self._sizes)
+            self._encoder = _assign(model, self._tensors(model), self.dtype, self._device)
             self.loads += 1
         count = len(tokens)
         numbers = torch.tensor([tokens + [PAD] * (self.text_len - count)], device=self._device)
@@ -312,7 +306,7 @@ def _expected(model: nn.Module) -> dict[str, Shape]:
     return {name: shape for name, shape in module_shapes(model).items() if not name.startswith("encoder.embed_tokens.")}
 
 
-def _assign(model: nn.Module, tensor: Callable[[str], Tensor], dtype: torch.dtype, device: torch.device) -> nn.Module:
+def _assign(model: nn.Module, tensor: Tensors, dtype: torch.dtype, device: torch.device) -> nn.Module:
     """Give a model without memory its tensors, one after another, so that there are never two encoders in memory."""
     for name in _expected(model):
         owner, _, leaf = name.rpartition(".")

@@ -148,15 +148,12 @@ def _section(path: Path, content: Any, sections: Sequence[str]) -> dict[str, Ten
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: holds a {type(content).__name__}, a mapping from names to tensors belongs there")
     named = (content[key] for key in sections if isinstance(content.get(key), Mapping))
-    tensors = next(filter(None, map(_tensors, (*named, content))), None)
+    kept = ({str(name): value for name, value in part.items() if isinstance(value, Tensor)} for part in (*named, content))
+    tensors = next(filter(None, kept), None)
     if tensors is None:
         keys = ", ".join(map(str, list(content)[:6])) or "nothing"
         raise ValueError(f"{path}: no tensors under {' or '.join(sections)}; it looks like a training state with {keys}")
     return tensors
-
-
-def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def _folder(path: Path, sections: Sequence[str]) -> Weights:

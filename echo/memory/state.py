@@ -18,6 +18,7 @@ from echo.cache.store import FrameStore, Named
 from echo.geometry import Geometry
 from echo.memory import compression, decay, recall
 from echo.memory.settings import Discrepancy, EchoSettings, Fusion
+from echo.routing import check_recall
 from echo.scene import Transition
 
 
@@ -58,7 +59,7 @@ class EchoMemory(Memory):
         Raises ValueError for a recall of no scene, or of one that has left the pool.
         """
         if step.start.transition is Transition.recall:
-            self._check_recall(step)
+            check_recall(step.start.recalls, step.scene, self.policy.routing)
         if step.scene and self.policy.recall_frame.fusion is not Fusion.none:
             self._store_recall_frame(step)
         for statistics in self.layers:
@@ -71,11 +72,6 @@ class EchoMemory(Memory):
         for layer in range(self.geometry.layers):
             self.rates[layer] = None
             self.fade[layer] = torch.full((self.store.batch, tokens), weight, device=self.store.device) if old else None
-
-    def _check_recall(self, step: Step) -> None:
-        oldest = max(0, step.scene - self.policy.routing.pool_scenes)
-        if step.start.recalls is None or not oldest <= step.start.recalls < step.scene:
-            raise ValueError(f"recall of scene {step.start.recalls}: the pool holds {oldest}..{step.scene - 1}; nearest is {oldest}")
 
     def _store_recall_frame(self, step: Step) -> None:
         ended = step.starts[-2]

@@ -198,13 +198,13 @@ def test_damaged_rows_are_made_again(files, tmp_path):
 def _prepare(cache: Path, texts: list[str], start, loads) -> None:
     umt5.cores = lambda: 1  # threads that the parent has started are not there after a fork
     text = Umt5Text.random("tiny", cache=cache, dtype="float32")
-    build = text._build
+    tensors = text._tensors
 
-    def slowly():
+    def slowly(model):
         time.sleep(0.3)
-        return build()
+        return tensors(model)
 
-    text._build = slowly
+    text._tensors = slowly
     start.wait()
     text.prepare(texts)
     loads.put(text.loads)
