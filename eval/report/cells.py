@@ -110,8 +110,8 @@ def _cells(entry: Entry) -> dict[Unit, VideoCell]:
             record, film = done.get(unit), videos.get(unit)
             error = None if record else errors.get(unit)
             status = DONE if record else FAILED if error else UNSCORED if film else ABSENT
-            told = (error.err, error.trace) if error else ("", "")
-            cells[prompt, run.spec.seed] = VideoCell(run, prompt, run.spec.seed, status, record or film, scores or "", *told)
+            failure = (error.err, error.trace) if error else ("", "")
+            cells[prompt, run.spec.seed] = VideoCell(run, prompt, run.spec.seed, status, record or film, scores or "", *failure)
     return cells
 
 

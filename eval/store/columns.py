@@ -196,6 +196,6 @@ def _piece(run: Run, wishes: Sequence[Asked], outcome: Finished, facts: bool) ->
 def _facts(run: Run, units: Sequence[str], records: Sequence[UnitRecord | None]) -> dict[str, Values]:
     """Names of units, paths of files, hashes and speeds of the videos that are done."""
     paths = {name: [record and run.side(record, kind) for record in records] for kind, name in FILES.items()}
-    found: dict[str, Values] = {"unit": units}
-    found |= {name: [None if path is None else str(path) for path in column] for name, column in paths.items()}
-    return found | {name: [getattr(record, name, None) for record in records] for name in FACTS}
+    columns: dict[str, Values] = {"unit": units}
+    columns |= {name: [None if path is None else str(path) for path in own] for name, own in paths.items()}
+    return columns | {name: [getattr(record, name, None) for record in records] for name in FACTS}
