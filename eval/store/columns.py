@@ -149,7 +149,7 @@ def table(parts: Iterable[Wishes], facts: bool = False) -> tuple[pd.DataFrame, l
         conflicts += outcome.conflicts
 
     def texts(name: str) -> tuple[NDArray[np.intp], NDArray[Any]]:
-        return pd.factorize(np.array([text for piece in pieces for text in piece[name]], object), sort=True)
+        return pd.factorize(np.array(list(chain.from_iterable(piece[name] for piece in pieces)), object), sort=True)
 
     def numbers(name: str, kind: type[np.generic] = np.float64) -> NDArray[Any]:
         columns = [np.asarray(piece[name], kind) if name in piece else np.full(len(piece["prompt"]), np.nan) for piece in pieces]
@@ -166,7 +166,7 @@ def table(parts: Iterable[Wishes], facts: bool = False) -> tuple[pd.DataFrame, l
             codes, categories = texts(name)
             columns[name] = pd.Categorical.from_codes(codes[kept], categories)
         elif name in ("unit", *FILES.values(), *TEXTS):
-            columns[name] = pd.Series(np.array([text for piece in pieces for text in piece[name]], object)[kept], dtype="str")
+            columns[name] = pd.Series(np.array(list(chain.from_iterable(piece[name] for piece in pieces)), object)[kept], dtype="str")
         else:
             columns[name] = numbers(name)[kept]
     index = pd.MultiIndex([prompts, seeds], [prompt[kept], seed[kept]], names=["prompt", "seed"], verify_integrity=False)
