@@ -1,11 +1,7 @@
 """Speed and memory of cache policies on a backbone of Wan2.1's make, on whatever device there is.
 
-Speed measures each method after a warm-up and with its window full: milliseconds of a block and of each pass, the three
-speeds, policy overhead, first block behind each kind of switch, recache, codec, memory measured beside computed, TFLOP/s. It
-ends within `seconds`, shared out among the methods; what did not fit is noted. Parity: bf16 against fp32 and compiled against
-eager, as differences of latents. Block: a single one of the true size, cache all but empty.
-Texts are
-random rows: no encoder is loaded, and its time is in no figure. The JSON holds all values and provenance.
+Speed ends within `seconds`, shared out among the methods; what did not fit is noted. Texts are random rows: no encoder is loaded, and its
+time is in no figure. The JSON holds all values and provenance.
 """
 
 from __future__ import annotations
@@ -16,19 +12,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import torch
 from torch import Tensor
 
 from baselines.presets import make_policy, preset
-from echo.backbone import sizes
 from echo.backbone.extras import need
 from echo.backbone.interface import VideoModel
 from echo.backbone.real import Parts, RealBackbone
 from echo.files import RESULTS
-from echo.refusals import nearest_of
 from echo.scene import Script
 from jobs.bench import flops
 from jobs.bench.measure import LEAST_BLOCKS, Rig, measure, setup_of
@@ -74,7 +68,7 @@ class Ways:
     backbone: str = "self_forcing"
     weights: str = "random"
     method: str = "self_forcing,longlive,infinity_rope,deep_forcing_official,rolling_sink,echo"
-    geometry: str = ""
+    geometry: Literal["", "native", "tiny"] = ""
     blocks: int = 20
     compile: str = "none"
     kernel: str = "auto"
@@ -89,37 +83,28 @@ class Ways:
     checkpoints: str = "checkpoints"
 
 
-def given(what: str, ways: Ways) -> dict[str, str]:
-    """The settings in words, `device` and `geometry` filled in. Raises ValueError for values that are not understood."""
-    values = {key: str(value) for key, value in asdict(ways).items()}
+def resolved(what: str, ways: Ways) -> Ways:
+    """The settings with `device` and `geometry` filled in. Raises ValueError for values that are not understood."""
     for key in ("blocks", "seconds", "threads", "batch"):
-        if int(values[key]) < 1:
-            raise ValueError(f"{key}={values[key]}: a whole number from 1 on; nearest is {getattr(Ways(), key)}")
+        if getattr(ways, key) < 1:
+            raise ValueError(f"{key}={getattr(ways, key)}: a whole number from 1 on; nearest is {getattr(Ways(), key)}")
     if ways.blocks < LEAST_BLOCKS:
         raise ValueError(f"blocks={ways.blocks}: a median wants some; nearest is {LEAST_BLOCKS}")
-    if not ways.device:
-        values["device"] = "cuda" if torch.cuda.is_available() and what != "block" else "cpu"
-    if not ways.geometry:
-        values["geometry"] = "native" if values["device"] == "cuda" or what == "block" else "tiny"
-    if values["geometry"] not in sizes.SIZES:
-        raise ValueError(f"geometry={values['geometry']}: {nearest_of(values['geometry'], sizes.SIZES)}")
-    if values["device"] == "cuda" and not torch.cuda.is_available():
+    device = ways.device or ("cuda" if torch.cuda.is_available() and what != "block" else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device=cuda: torch sees no CUDA card here; nearest is device=cpu")
     torch.set_num_threads(ways.threads)
-    return values
+    return replace(ways, device=device, geometry=ways.geometry or ("native" if device == "cuda" or what == "block" else "tiny"))
 
 
-def config_of(values: Mapping[str, str]) -> RunConfig:
+def config_of(ways: Ways) -> RunConfig:
     """The run's config that these settings stand for, so that all is checked and resolved as a run's is. Raises ValueError."""
-    if "parts" not in preset("backbone", values["backbone"]):
-        raise ValueError(f"backbone={values['backbone']}: has no parts to be measured; nearest is backbone=self_forcing")
-    words = [
-        f"backbone={values['backbone']}", f"weights={values['weights']}", f"geometry={values['geometry']}",
-        f"checkpoints={values['checkpoints']}", f"backbone.dtype={values['dtype']}", f"backbone.threads={values['threads']}",
-        f"batch={values['batch']}",
-    ]  # fmt: skip
-    parts = {name: values[name] for name in ("device", "kernel", "compile", "window", "decoder", "codec_dtype") if values[name]}
-    words += [f"backbone.parts.{name}={value}" for name, value in parts.items()]
+    if "parts" not in preset("backbone", ways.backbone):
+        raise ValueError(f"backbone={ways.backbone}: has no parts to be measured; nearest is backbone=self_forcing")
+    words = [f"{name}={getattr(ways, name)}" for name in ("backbone", "weights", "geometry", "checkpoints", "batch")]
+    words += [f"backbone.{name}={getattr(ways, name)}" for name in ("dtype", "threads")]
+    parts = ("device", "kernel", "compile", "window", "decoder", "codec_dtype")
+    words += [f"backbone.parts.{name}={value}" for name in parts if (value := getattr(ways, name))]
     with explained(words):
         plain = compose.one(words)
     return backbones.checked(plain)
@@ -140,12 +125,12 @@ def memory_fields(parts: Parts) -> Figures:
     }  # fmt: skip
 
 
-def speed(values: Mapping[str, str], methods: Sequence[str], tell: Callable[[str], None] = say) -> Figures:
+def speed(ways: Ways, methods: Sequence[str], tell: Callable[[str], None] = say) -> Figures:
     """Measure methods one after the other; the JSON's content."""
     for method in methods:
         make_policy({"method": method})  # refused now rather than after the first one's minutes
     begun = time.monotonic()
-    config = config_of(values)
+    config = config_of(ways)
     parts = parts_to_load(config)
     if parts.decoder == "wan":
         need("diffusers.models.autoencoders.autoencoder_kl_wan")  # what a library takes of a process's memory is no run's
@@ -154,13 +139,14 @@ def speed(values: Mapping[str, str], methods: Sequence[str], tell: Callable[[str
     backbone = RealBackbone(parts)
     _ = backbone.network, backbone.codec
     loaded_s = time.monotonic() - begun
-    blocks, batch = int(values["blocks"]), int(values["batch"])
+    blocks, batch = ways.blocks, ways.batch
     rig = Rig(backbone, parts.network, text_rows(parts, batch), blocks, 0.0, batch, memory_fields(parts), whole, compile=parts.compile)
     rig.rehearse(methods)
-    head = _head("speed", values, config, backbone)  # code and settings as they are now, whatever is committed meanwhile
+    head = _head("speed", ways, config, backbone)  # code and settings as they are now, whatever is committed meanwhile
+    peak = flops.peak_tflops(provenance.gpu_name(), parts.dtype) if parts.device == "cuda" else None
     rows, failed = list[Figures](), dict[str, str]()
     for index, method in enumerate(methods):
-        rig.method_s = 0.95 * max(0.0, int(values["seconds"]) - (time.monotonic() - begun)) / (len(methods) - index)
+        rig.method_s = 0.95 * max(0.0, ways.seconds - (time.monotonic() - begun)) / (len(methods) - index)
         try:
             row = measure(rig, method)
         except (RuntimeError, ValueError) as error:  # too little memory for one method is no reason to lose the others
@@ -168,14 +154,13 @@ def speed(values: Mapping[str, str], methods: Sequence[str], tell: Callable[[str
             tell(f"{method}: not measured: {failed[method]}")
             rig.release()
             continue
-        peak = flops.peak_tflops(provenance.gpu_name(), parts.dtype) if parts.device == "cuda" else None
         row["percent_of_peak"] = None if peak is None else round(100 * row["tflops"] / peak, 2)
         rows.append(row)
         tell(_told(row))
     return head | {
         "load_s": round(loaded_s, 2),
         "clock": rig.watch.clock,
-        "device_peak_tflops": flops.peak_tflops(provenance.gpu_name(), parts.dtype) if parts.device == "cuda" else None,
+        "device_peak_tflops": peak,
         "text": "random rows; encoding is in no figure",
         "noise": "drawn once; drawing is in no figure",
         "methods": rows,
@@ -193,10 +178,11 @@ def _told(row: Mapping[str, Any]) -> str:
     )
 
 
-def _head(what: str, values: Mapping[str, str], config: RunConfig, backbone: VideoModel) -> Figures:
+def _head(what: str, ways: Ways, config: RunConfig, backbone: VideoModel) -> Figures:
     """What was measured, on what, by which code."""
     parts, g = backbones.parts_of(config), backbone.geometry
-    used = dict(values) | {"device": parts.device, "kernel": parts.kernel, "codec_dtype": parts.codec_dtype}
+    values = {key: str(value) for key, value in asdict(ways).items()}
+    used = values | {"device": parts.device, "kernel": parts.kernel, "codec_dtype": parts.codec_dtype}
     facts = provenance.describe([f"echo-harness bench {KINDS[what]}".rstrip(), *(f"{key}={value}" for key, value in values.items())], used)
     return {
         "v": 1,
@@ -214,16 +200,16 @@ def _head(what: str, values: Mapping[str, str], config: RunConfig, backbone: Vid
     }
 
 
-def parity(values: Mapping[str, str]) -> Figures:
+def parity(ways: Ways) -> Figures:
     """bf16 against fp32, and each way of compiling that this device has against eager, over the same noise; one network at a time."""
-    config = config_of({**values, "compile": "none", "dtype": "float32"})
-    parts, blocks, method = parts_to_load(config), min(8, int(values["blocks"])), values["method"].split(",")[-1]
+    config = config_of(replace(ways, compile="none", dtype="float32"))
+    parts, blocks, method = parts_to_load(config), min(8, ways.blocks), ways.method.split(",")[-1]
     policy, card = make_policy({"method": method}), parts.device == "cuda"
     eager, modes = ("bfloat16", ["blocks", "graphs"]) if card else ("float32", ["blocks"])
-    ways = [("float32", "none"), ("bfloat16", "none"), *((eager, mode) for mode in modes)]
+    asked = [("float32", "none"), ("bfloat16", "none"), *((eager, mode) for mode in modes)]
     backbone, made = RealBackbone(parts), dict[tuple[str, str], list[Tensor]]()
-    head = _head("parity", {**values, "dtype": "float32"}, config, backbone)
-    for dtype, mode in ways:
+    head = _head("parity", replace(ways, dtype="float32"), config, backbone)
+    for dtype, mode in asked:
         backbone = RealBackbone(replace(parts, dtype=dtype, compile=mode))
         made[dtype, mode] = latents(backbone, policy, text_rows(parts, 1), blocks)
     pairs = {"bfloat16 against float32": gap(made["float32", "none"], made["bfloat16", "none"])}
@@ -231,16 +217,15 @@ def parity(values: Mapping[str, str]) -> Figures:
     return head | {"method": method, "pairs": pairs}
 
 
-def one_block(values: Mapping[str, str]) -> Figures:
+def one_block(ways: Ways) -> Figures:
     """The first block of a rollout at true size; memory is of what a first block touches: its frames in the store, no past."""
-    config = config_of(values)
-    parts, method = parts_to_load(config), values["method"].split(",")[-1]
+    config = config_of(ways)
+    parts, method = parts_to_load(config), ways.method.split(",")[-1]
     policy, begun, meter = make_policy({"method": method}), time.perf_counter(), Meter(parts.device)
-    torch.set_num_threads(int(values["threads"]))
     meter.start()
     backbone = RealBackbone(parts)
     rig = Rig(backbone, parts.network, text_rows(parts, 1), 1, 0.0, 1, memory_fields(parts) | {"codec": None}, meter)
-    head = _head("one_block", values, config, backbone)
+    head = _head("one_block", ways, config, backbone)
     loaded_s, start = time.perf_counter() - begun, time.perf_counter()
     rollout = rig.rollout(policy)
     rig.switch(rollout)
@@ -289,8 +274,7 @@ def bench(ways: Ways = Ways(), *, output: Path | None = None) -> list[str]:
         ways: what is measured.
         output: the JSON; a name of its own in results/bench by default.
     """
-    values = given("speed", ways)
-    result = speed(values, values["method"].split(","))
+    result = speed(resolved("speed", ways), ways.method.split(","))
     done = f"{len(result['methods'])} methods in {result['seconds']:.0f} s on {result['device_name']}"
     return [done, f"written: {write(result, output)}"]
 
@@ -304,7 +288,7 @@ def compare(ways: Ways = Ways(), *, output: Path | None = None) -> list[str]:
         ways: what is compared.
         output: the JSON; a name of its own in results/bench by default.
     """
-    result = parity(given("parity", ways))
+    result = parity(resolved("parity", ways))
     return [*(f"{name}: {pair['words']}" for name, pair in result["pairs"].items()), f"written: {write(result, output)}"]
 
 
@@ -317,7 +301,7 @@ def block(ways: Ways = Ways(), *, output: Path | None = None) -> list[str]:
         ways: what is measured.
         output: the JSON; a name of its own in results/bench by default.
     """
-    result = one_block(given("block", ways))
+    result = one_block(resolved("block", ways))
     memory = result["memory"]
     return [
         f"{result['method']}: one block in {result['block_s']} s ({result['gflops']} GFLOP/s); "

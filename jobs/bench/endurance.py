@@ -1,7 +1,6 @@
-"""An open-ended rollout, watched.
+"""An open-ended rollout, watched: memory and time of a block must not grow with the length of the video.
 
-Memory and time per block must not grow with the length of the video.
-Processor time, of one thread, because other programs' load comes and goes within the hour that this may take.
+Time is the processor's, of one thread, because other programs' load comes and goes within the hour that this may take.
 """
 
 from __future__ import annotations

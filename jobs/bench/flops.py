@@ -37,35 +37,19 @@ class Operations:
     def total(self) -> int:
         return self.linear + self.self_attention + self.cross_attention
 
-    def __add__(self, other: Operations) -> Operations:
-        return Operations(
-            self.linear + other.linear, self.self_attention + other.self_attention, self.cross_attention + other.cross_attention
-        )  # fmt: skip
-
-    def __mul__(self, times: int) -> Operations:
-        return Operations(self.linear * times, self.self_attention * times, self.cross_attention * times)
-
-
-def one_pass(config: WanConfig, tokens: int, keys: int, *, flow: bool = True) -> Operations:
-    """A forward of `tokens` queries over `keys` keys (both of one prompt) under a text of full length.
-
-    flow: whether anybody reads the flow; a clean pass and a recache ask nothing of the last layer's self-attention.
-    """
-    dim, cell = config.dim, PATCH[1] * PATCH[2]
-    layer = 2 * dim * dim * 6 + 4 * dim * config.ffn_dim  # q, k, v, o; cross q, o; up and down
-    ends = 2 * dim * cell * (config.in_channels + config.out_channels)
-    asked = config.layers if flow else config.layers - 1
-    return Operations(
-        linear=tokens * (config.layers * layer + ends),
-        self_attention=asked * 4 * tokens * keys * dim,
-        cross_attention=config.layers * 4 * tokens * config.text_len * dim,
-    )
-
 
 def block(config: WanConfig, geometry: Geometry, attended_frames: int, steps: int = 4, batch: int = 1) -> Operations:
-    """A block: `steps` denoising passes and a clean one. attended_frames: frames that queries see, the block's own among them."""
-    tokens, keys = geometry.block_tokens, attended_frames * geometry.tokens_per_frame
-    return (one_pass(config, tokens, keys) * steps + one_pass(config, tokens, keys, flow=False)) * batch
+    """A block under texts of full length: `steps` denoising passes and a clean one, whose flow nobody reads, so that it asks nothing of
+    the last layer's self-attention. attended_frames: frames that queries see, the block's own among them."""
+    dim, tokens, keys = config.dim, geometry.block_tokens, attended_frames * geometry.tokens_per_frame
+    layer = 2 * dim * dim * 6 + 4 * dim * config.ffn_dim  # q, k, v, o; cross q, o; up and down
+    ends = 2 * dim * PATCH[1] * PATCH[2] * (config.in_channels + config.out_channels)
+    queries = batch * tokens * (steps + 1)
+    return Operations(
+        linear=queries * (config.layers * layer + ends),
+        self_attention=(queries * config.layers - batch * tokens) * 4 * keys * dim,
+        cross_attention=queries * config.layers * 4 * config.text_len * dim,
+    )
 
 
 def peak_tflops(device_name: str, dtype: str) -> float | None:

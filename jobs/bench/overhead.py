@@ -1,10 +1,8 @@
 """What each policy costs beside attention.
 
-Times whole blocks of the real rollout with the network and the attention product taken out, so that what is left is the policy's
-own work (gathering, rotating, selecting, statistics, rewriting); the same for Self-Forcing at the same window; and, once, a block of
-Self-Forcing with network and attention. Overhead = (policy - Self-Forcing) / whole block. A recache is an extra forward at a switch,
-timed with the network (at `tiny` only). `real` is one layer of Wan2.1-1.3B at 480x832 (1560 tokens a frame, 12 heads of 128), `tiny`
-the shipped backbone's sizes; both with random weights. Times are of the processor, one thread: other programs' load is not in them.
+Whole blocks of the real rollout are timed with network and attention taken out, so that what is left is the policy's own work (gathering,
+rotating, selecting, statistics, rewriting), on one thread. Overhead = (policy - Self-Forcing at the same window) / whole block of
+Self-Forcing. A recache is an extra forward at a switch, timed with the network.
 """
 
 from __future__ import annotations
@@ -40,8 +38,6 @@ SIZES = {
     "tiny": (Geometry(6, 6, 32, 4, 4), 768, torch.float32),
     "real": (Geometry(1, 12, 128, 30, 52), 8960, torch.bfloat16),
 }
-
-
 HOST = torch.device("cpu")
 HORIZON = 60
 """Blocks of plans that are looked at to see when a window is full."""
@@ -139,14 +135,6 @@ class Conditions:
         return own_ms, self.watch.ms(start, self.watch.mark())
 
 
-def network(geometry: Geometry, ffn_dim: int, dtype: torch.dtype) -> Network:
-    """The transformer at these sizes with random weights, laid out as runs have it."""
-    torch.manual_seed(0)
-    width = geometry.heads * geometry.head_dim
-    model = WanModel(WanConfig(width, ffn_dim, geometry.heads, geometry.layers, 256, 1, 512 if ffn_dim > 1000 else 8))
-    return pack(model.to(dtype).eval().requires_grad_(False))
-
-
 def whole_block(geometry: Geometry, ffn_dim: int, dtype: torch.dtype, blocks: int) -> float:
     """Milliseconds of a Self-Forcing block with network and attention, the window full."""
     rollout = processor_rollout(make_policy({"method": "self_forcing"}), geometry, ffn_dim, dtype)
@@ -159,8 +147,12 @@ def whole_block(geometry: Geometry, ffn_dim: int, dtype: torch.dtype, blocks: in
 
 
 def processor_rollout(policy: Policy, geometry: Geometry, ffn_dim: int, dtype: torch.dtype) -> Rollout:
-    """A rollout with a network of random weights."""
-    return Rollout(network(geometry, ffn_dim, dtype), policy, geometry, still_noise(geometry, 1, dtype, HOST, 4))
+    """A rollout with a transformer of these sizes and random weights, laid out as runs have it."""
+    torch.manual_seed(0)
+    width = geometry.heads * geometry.head_dim
+    model = WanModel(WanConfig(width, ffn_dim, geometry.heads, geometry.layers, 256, 1, 512 if ffn_dim > 1000 else 8))
+    network = pack(model.to(dtype).eval().requires_grad_(False))
+    return Rollout(network, policy, geometry, still_noise(geometry, 1, dtype, HOST, 4))
 
 
 def recache_percent(method: str, geometry: Geometry, ffn_dim: int, dtype: torch.dtype) -> float | None:
@@ -178,22 +170,13 @@ def recache_percent(method: str, geometry: Geometry, ffn_dim: int, dtype: torch.
     return round(100 * (min(recached) / min(usual[8:]) - 1), 1)
 
 
-@dataclass(frozen=True)
-class Reference:
-    """Self-Forcing at one window: its own work in a steady block and at a switch, and a whole block, in milliseconds."""
-
-    own_ms: float
-    switch_ms: float
-    whole_ms: float
-
-
 @cache
-def reference(size: str, window_frames: int, blocks: int) -> Reference:
-    """Measured once for each window."""
+def reference(size: str, window_frames: int, blocks: int) -> tuple[float, float, float]:
+    """Milliseconds of Self-Forcing at a window, measured once: its own work in a steady block and at a switch, and a whole block."""
     geometry, ffn_dim, dtype = SIZES[size]
     same = replace(geometry, window_frames=window_frames)
     own = processor(dtype).own_work(make_policy({"method": "self_forcing"}), same, blocks)
-    return Reference(*own, whole_block(same, ffn_dim, dtype, 2 if size == "real" else blocks))
+    return *own, whole_block(same, ffn_dim, dtype, 2 if size == "real" else blocks)
 
 
 def processor(dtype: torch.dtype) -> Conditions:
@@ -207,15 +190,15 @@ def measure(method: str, size: str, blocks: int) -> dict[str, object]:
     policy = make_policy({"method": method})
     own_ms, switch_ms = processor(dtype).own_work(policy, geometry, blocks)
     window = max(steady_from(policy, geometry)[1])
-    base = reference(size, window, blocks)
+    base_own_ms, base_switch_ms, whole_ms = reference(size, window, blocks)
     return {
         "method": method,
         "window_frames": window,
         "own_work_ms": round(own_ms, 2),
-        "self_forcing_ms": round(base.own_ms, 2),
-        "whole_block_ms": round(base.whole_ms, 1),
-        "overhead_percent": round(100 * (own_ms - base.own_ms) / base.whole_ms, 2),
-        "switch_percent": round(100 * (switch_ms - base.switch_ms) / base.whole_ms, 2),
+        "self_forcing_ms": round(base_own_ms, 2),
+        "whole_block_ms": round(whole_ms, 1),
+        "overhead_percent": round(100 * (own_ms - base_own_ms) / whole_ms, 2),
+        "switch_percent": round(100 * (switch_ms - base_switch_ms) / whole_ms, 2),
         "recache_percent": recache_percent(method, geometry, ffn_dim, dtype) if size == "tiny" else None,
     }
 

@@ -27,47 +27,40 @@ LISTS = (Sequence[str], tuple[str, ...])
 KEY = re.compile(r"[A-Za-z_][\w.]*")
 
 
-@dataclasses.dataclass
 class CommandForm:
     """What a function takes, by how it is written: words without a key, `key=value`, `--flags`; groups: dataclasses and their fields."""
 
-    arguments: dict[str, Parameter] = dataclasses.field(default_factory=dict)
-    settings: dict[str, Parameter] = dataclasses.field(default_factory=dict)
-    flags: dict[str, Parameter] = dataclasses.field(default_factory=dict)
-    groups: dict[str, tuple[type, list[str]]] = dataclasses.field(default_factory=dict)
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.arguments, self.settings, self.flags = dict[str, Parameter](), dict[str, Parameter](), dict[str, Parameter]()
+        self.groups: dict[str, tuple[type, list[str]]] = {}
+        for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+            kind = parameter.annotation
+            if parameter.kind is Parameter.POSITIONAL_ONLY:
+                self.arguments[name] = parameter
+            elif parameter.kind is Parameter.KEYWORD_ONLY:
+                self.flags[name] = parameter
+            elif dataclasses.is_dataclass(kind) and isinstance(kind, type):
+                members = inspect.signature(kind, eval_str=True).parameters
+                self.groups[name] = kind, list(members)
+                self.settings |= {key: one.replace(default=getattr(parameter.default, key, one.default)) for key, one in members.items()}
+            else:
+                self.settings[name] = parameter
+        self.known = {**self.arguments, **self.settings, **self.flags}
+        self.free = "words" in self.arguments  # settings of a run are understood too
+        self.forms = [*(f"{name}=" for name in self.settings), *map(_flag, self.flags)]
 
-    @property
-    def free(self) -> bool:
-        """Whether settings of a run are understood too."""
-        return "words" in self.arguments
+    def written(self, name: str) -> str:
+        """How a parameter is written, before its value."""
+        return f"{name}=" if name in self.settings else f"{_flag(name)} " if name in self.flags else ""
 
-    @property
-    def forms(self) -> list[str]:
-        """Keys and flags as they are written."""
-        return [*(f"{name}=" for name in self.settings), *map(_flag, self.flags)]
-
-    def add(self, parameter: Parameter) -> None:
-        """Take in a parameter of the function."""
-        kind = parameter.annotation
-        if parameter.kind is Parameter.POSITIONAL_ONLY:
-            self.arguments[parameter.name] = parameter
-        elif parameter.kind is Parameter.KEYWORD_ONLY:
-            self.flags[parameter.name] = parameter
-        elif dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            members = list(inspect.signature(kind, eval_str=True).parameters.values())
-            self.groups[parameter.name] = kind, [one.name for one in members]
-            self.settings |= {one.name: one.replace(default=getattr(parameter.default, one.name, one.default)) for one in members}
-        else:
-            self.settings[parameter.name] = parameter
-
-    def call(self, function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+    def call(self, values: Mapping[str, Any]) -> Any:
         """The function on what was understood."""
-        known = {**self.arguments, **self.settings, **self.flags}
-        plain = {name: _listed(known[name], value) for name, value in values.items()}
+        plain = {name: _listed(self.known[name], value) for name, value in values.items()}
         for name, (kind, members) in self.groups.items():
             plain[name] = kind(**{member: plain.pop(member) for member in members})
         words = [plain.pop(name) for name in self.arguments]
-        return function(*words, **plain)
+        return self.function(*words, **plain)
 
     def translated(self, word: str) -> str:
         """A word as typer reads it: `key=value` of the function's own as an option. Raises ValueError for another's form."""
@@ -110,21 +103,12 @@ class KeyValue(TyperCommand):
     def _refusal(self, error: typer.BadParameter, args: Sequence[str]) -> str:
         """What is wrong with a value, by the type that it should have."""
         name = str(error.param.name) if error.param is not None else ""
-        parameter = {**self.form.arguments, **self.form.settings, **self.form.flags}[name]
-        written = f"{name}=" if name in self.form.settings else _flag(name) if name in self.form.flags else name.upper()
+        written = self.form.written(name)
         if type(error) is not typer.BadParameter:
-            return f"{written}: it is missing; `{self.help_command} --help` has an example"
-        said = next((word for word in args if word.startswith((f"{written}=", written if written.endswith("=") else " "))), "")
-        value = said.partition("=")[2] if said else next((b for a, b in zip(args, args[1:]) if a == written), "")
-        if name in self.form.arguments:
-            value = next(word for word in args if "=" not in word and not word.startswith("-"))
-        shown = value if name in self.form.arguments else f"{written}{'' if written.endswith('=') else ' '}{value}"
-        return f"{shown}: {_rule(parameter, value)}"
-
-    @property
-    def help_command(self) -> str:
-        """How its help is asked for."""
-        return f"echo-harness {self.name}"
+            return f"{written.rstrip() or name.upper()}: it is missing; `echo-harness {self.name} --help` has an example"
+        given = {word.partition("=")[0]: word.partition("=")[2] if "=" in word else after for word, after in zip(args, [*args[1:], ""])}
+        value = given[written.rstrip("= ")] if written else next(word for word in args if "=" not in word and not word.startswith("-"))
+        return f"{written}{value}: {_rule(self.form.known[name], value)}"
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         """One line: the words without a key, then that there are settings and flags."""
@@ -155,15 +139,13 @@ def command(name: str, target: str) -> KeyValue:
     """The command of a function, `module:function`; the module is imported now."""
     module, _, attribute = target.partition(":")
     function = getattr(importlib.import_module(module), attribute)
-    form = CommandForm()
-    for parameter in inspect.signature(function, eval_str=True).parameters.values():
-        form.add(parameter)
+    form = CommandForm(function)
     text, meanings = described(inspect.getdoc(function) or "")
     for kind, _ in form.groups.values():
         meanings = described(inspect.getdoc(kind) or "")[1] | meanings
 
     def carry_out(**values: Any) -> int:
-        return told(form.call(function, values))
+        return told(form.call(values))
 
     carry_out.__signature__ = inspect.Signature([*_typed(form, meanings)])  # type: ignore[attr-defined]
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -198,28 +180,22 @@ def described(doc: str) -> tuple[str, dict[str, str]]:
     return "\n\n".join(parts), meanings
 
 
-def _typed(taken: CommandForm, meanings: Mapping[str, str]) -> Iterator[Parameter]:
+def _typed(form: CommandForm, meanings: Mapping[str, str]) -> Iterator[Parameter]:
     """The parameters with what typer wants to know of each."""
-    for name, one in taken.arguments.items():
-        many = one.annotation in LISTS
-        default = None if many and (one.default is not Parameter.empty or name == "words") else one.default
-        about = typer.Argument(help=meanings.get(name), show_default=False, metavar=f"{name.upper()} ..." if many else name.upper())
-        yield Parameter(
-            name,
-            Parameter.KEYWORD_ONLY,
-            default=default,
-            annotation=Annotated[_kind(one, list[str] | None if default is None else list[str]), about],
-        )
-    for name, one in (*taken.settings.items(), *taken.flags.items()):
-        flag = f"--{name}" if name in taken.settings else _flag(name)
-        default = ",".join(one.default) if isinstance(one.default, Sequence) and not isinstance(one.default, str) else one.default
-        form = None if one.annotation is bool else _form(one.annotation)
-        about = typer.Option(flag, help=meanings.get(name), metavar=form, show_default=default not in ("", None, False))
-        yield Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[_kind(one, str), about])
-
-
-def _kind(one: Parameter, many: Any) -> Any:
-    return many if one.annotation in LISTS else one.annotation
+    for name, one in form.known.items():
+        many, default = one.annotation in LISTS, one.default
+        if name in form.arguments:
+            default = None if many and (default is not Parameter.empty or name == "words") else default
+            kind: Any = list[str] | None if default is None else list[str]
+            about: Any = typer.Argument(
+                help=meanings.get(name), show_default=False, metavar=f"{name.upper()} ..." if many else name.upper()
+            )
+        else:
+            default, kind = ",".join(default) if isinstance(default, Sequence) and not isinstance(default, str) else default, str
+            metavar, shown = None if one.annotation is bool else _form(one.annotation), default not in ("", None, False)
+            flag = f"--{name}" if name in form.settings else _flag(name)
+            about = typer.Option(flag, help=meanings.get(name), metavar=metavar, show_default=shown)
+        yield Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind if many else one.annotation, about])
 
 
 def _parts(annotation: Any) -> list[Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,17 +17,13 @@ from jobs.launch.pool import Pool
 from jobs.spec import backbones
 from jobs.spec.config import Plain
 from jobs.spec.plan import Job
+from jobs.store import provenance
 from jobs.store.claims import Claims
 from jobs.store.folder import RunFolder, new_attempt
 from jobs.work import models, score
 from jobs.work.progress import Progress
 
 POLL_S = 0.5
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(jobs: Sequence[Job], plain: Sequence[Plain], max_workers: int | None, patience_s: float = math.inf) -> list[str]:
@@ -65,7 +60,7 @@ def _pass(jobs: Sequence[Job], named: Sequence[tuple[RunFolder, Plain]], max_wor
         return {}
     blocks = sum(folder.job.blocks(*todo) for folder, _, todo in waiting)
     cards = models.cards([job.config for job in jobs])
-    most = len(cards) or max(1, cores() // max(job.config.backbone.threads for job in jobs))
+    most = len(cards) or max(1, provenance.cores() // max(job.config.backbone.threads for job in jobs))
     if not cards and any(job.config.backbone.parts is not None and job.config.geometry == "native" for job in jobs):
         most = 1  # two networks of the true size are more than most machines hold
     places = min(max_workers or most, most) if cards else max_workers or most
@@ -79,12 +74,12 @@ def _pass(jobs: Sequence[Job], named: Sequence[tuple[RunFolder, Plain]], max_wor
 
 def held(folders: Sequence[RunFolder]) -> dict[tuple[Path, str], str]:
     """Units that other living processes are at, by run folder and unit id, each with words that name the process."""
-    others: dict[tuple[Path, str], str] = {}
-    for folder in folders:
-        if (folder.path / "claims").is_dir():
-            units = [folder.job.unit_id(prompt) for prompt in folder.unfinished()]
-            others |= {(folder.path, unit): who for unit, who in Claims(folder.path, new_attempt()).holders(units).items()}
-    return others
+    return {
+        (folder.path, unit): who
+        for folder in folders
+        if (folder.path / "claims").is_dir()
+        for unit, who in Claims(folder.path, new_attempt()).holders(map(folder.job.unit_id, folder.unfinished())).items()
+    }
 
 
 def _others_left_some(folders: Sequence[RunFolder], patience_s: float) -> bool:

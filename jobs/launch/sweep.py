@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from eval.store.records import UnknownVersion
 from jobs.launch import local
 from jobs.memory.job import foretell as foretell_memory
-from jobs.spec.compose import plain_of
+from jobs.spec import compose
 from jobs.spec.config import Plain
 from jobs.spec.mistakes import REFUSALS, explain
 from jobs.spec.plan import Job, prepare
@@ -45,10 +45,6 @@ def single(config: DictConfig) -> None:
 
 def here(jobs: Sequence[Job], plain: Sequence[Plain]) -> list[str]:
     """Make what is missing on this machine."""
-    try:
-        models.cards([job.config for job in jobs])
-    except ValueError as error:
-        raise SystemExit(str(error)) from error
     return local.run(jobs, plain, jobs[0].config.max_workers)
 
 
@@ -62,7 +58,11 @@ def run(configs: Sequence[DictConfig], make: Make = here) -> None:
     Raises:
         SystemExit: with one line before any work if a config is wrong; with status 1 if a unit is missing in the end.
     """
-    carry_out([plain_of(config) for config in configs], [_experiment(config) for config in configs], make=make)
+    try:
+        compose.check_globs(() if configs else sys.argv[1:])
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    carry_out([compose.plain_of(config) for config in configs], [_experiment(config) for config in configs], make=make)
 
 
 def carry_out(
@@ -73,12 +73,36 @@ def carry_out(
 ) -> None:
     """As `run`, of composed configs; `foretell` is told of the checked jobs before the first starts."""
     plain = [one | {"experiment": experiment} for one, experiment in zip(plain, experiments)]
+    jobs = _checked(plain, here=make is here)
+    stores = list(dict.fromkeys(job.config.store for job in jobs))
+    foretell(jobs)
+    for line in foretell_memory([job for job in jobs if RunFolder(job).missing()]):
+        say(line)
+    for store in stores:
+        _keep_sweeps(store, jobs, experiments)  # before, so that status knows of it meanwhile, and tables if this process dies
+    try:
+        lacks = make(jobs, plain)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    if lacks is None:
+        for store in stores:
+            say(f"nobody waits; echo-harness tables --store {store} makes the tables when the jobs are done")
+        return
+    _tables(stores, jobs, experiments)
+    for line in lacks:
+        sys.stderr.write(line + "\n")
+    if lacks:
+        raise SystemExit(1)
+
+
+def _checked(plain: Sequence[Plain], here: bool) -> list[Job]:
+    """The jobs of composed configs, whose stores can be written. Raises SystemExit in one line before a folder of a run is made."""
     try:
         jobs = [prepare(one) for one in plain]
         for config in {job.config.experiment: job.config for job in jobs}.values():
             provenance.refuse_dirty(config.experiment, config.allow_dirty)
-        if make is here:
-            models.cards([job.config for job in jobs])  # before a folder is made
+        if here:
+            models.cards([job.config for job in jobs])
     except ValueError as error:
         raise SystemExit(str(error)) from error
     for store in dict.fromkeys(job.config.store for job in jobs):
@@ -86,24 +110,7 @@ def carry_out(
             unwritable.check(store)
         except OSError as error:
             raise SystemExit(unwritable.refusal(store, error)) from error
-    foretell(jobs)
-    for line in foretell_memory([job for job in jobs if RunFolder(job).missing()]):
-        say(line)
-    for store in dict.fromkeys(job.config.store for job in jobs):
-        _keep_sweeps(store, jobs, experiments)  # before, so that status knows of it meanwhile, and tables if this process dies
-    try:
-        lacks = make(jobs, plain)
-    except ValueError as error:
-        raise SystemExit(str(error)) from error
-    if lacks is None:
-        for store in dict.fromkeys(job.config.store for job in jobs):
-            say(f"nobody waits; echo-harness tables --store {store} makes the tables when the jobs are done")
-        return
-    _tables(jobs, experiments)
-    for line in lacks:
-        sys.stderr.write(line + "\n")
-    if lacks:
-        raise SystemExit(1)
+    return jobs
 
 
 def _experiment(config: DictConfig) -> str | None:
@@ -113,10 +120,10 @@ def _experiment(config: DictConfig) -> str | None:
     return None if chosen in (None, "null") else str(chosen)
 
 
-def _tables(jobs: Sequence[Job], experiments: Sequence[str | None]) -> None:
+def _tables(stores: Sequence[str], jobs: Sequence[Job], experiments: Sequence[str | None]) -> None:
     from eval.tables import command
 
-    for store in dict.fromkeys(job.config.store for job in jobs):
+    for store in stores:
         names = _keep_sweeps(store, jobs, experiments)
         for line in command.make(Path(store), names, sys.stdout.isatty()):
             say(line)

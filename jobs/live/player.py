@@ -72,14 +72,12 @@ class Player:
 
     def ask(self, call: Callable[[Session], T]) -> T:
         """What a call on the session gives, made between two blocks; its errors are raised here."""
-        future: Future[T] = Future()
 
         def on_session() -> T:
             assert self._session is not None
             return call(self._session)
 
-        self._calls.put((on_session, future))
-        return future.result()
+        return self._in_thread(on_session)
 
     def pause(self, paused: bool) -> None:
         """Stop after this block, or go on."""
@@ -96,10 +94,10 @@ class Player:
         """Begin anew with nothing said; what was not saved is gone."""
         self._in_thread(self._open)
 
-    def _in_thread(self, call: Callable[[], None]) -> None:
-        future: Future[None] = Future()
+    def _in_thread(self, call: Callable[[], T]) -> T:
+        future: Future[T] = Future()
         self._calls.put((call, future))
-        future.result()
+        return future.result()
 
     def close(self) -> None:
         """End the thread and let the frames go."""

@@ -15,11 +15,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data.prompt_sets import PromptLine, write_set
 from echo.backbone.interface import features
 from echo.cache.plan import Plan
 from echo.cache.policy import script_of
@@ -273,7 +274,7 @@ class Session:
         with VideoWriter(saved.video, fps=FPS, height_px=video.height_px, crf=video.crf) as writer:
             for frames in self.film():
                 writer.write(frames)
-        write_atomic(script, (json.dumps(record(prompt), ensure_ascii=False) + "\n").encode())
+        write_set(script, [PromptLine(prompt, 1)])
         write_atomic(saved.trace, "".join(line + "\n" for line in self._trace).encode())
         scenes = [{"text": one.text, "routed": one.routed, "jump": one.start.jump, "block": one.start.block} for one in self.scenes]
         facts = {"v": 1, "command": command, "latents_sha256": saved.latents_sha256, "blocks": self.blocks, "scenes": scenes}
@@ -291,13 +292,6 @@ class Session:
     def close(self) -> None:
         """Let the frames go."""
         self._film.close()
-
-
-def record(prompt: Prompt) -> dict[str, Any]:
-    """A prompt as a line of a prompt set, scenes that recall none as null."""
-    said = {"id": prompt.id, "scenes": list(prompt.scenes), "durations": list(prompt.durations_s), "tags": list(prompt.tags)}
-    meaning = {} if prompt.tag_meaning is None else {"tag_meaning": prompt.tag_meaning.value}
-    return said | meaning | ({"recalls": list(prompt.recalls)} if prompt.recalls else {}) | {"version": 1}
 
 
 def _transition(word: str) -> Transition:

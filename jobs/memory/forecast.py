@@ -9,6 +9,7 @@ is loaded; the larger is the run's peak. Gigabytes are of 1000^3 bytes.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,7 +86,7 @@ def walk(policy: Policy, geometry: Geometry, script: Script) -> Walk:
     """Plan every block of a script and look at what the plans keep."""
     starts = {start.block: scene for scene, start in enumerate(script.starts)}
     scene, stored, named = 0, set[Source](), set[MemoryName]()
-    most = dict.fromkeys((f.name for f in dataclasses.fields(Walk)), 0)
+    most = Counter[str]()
     for block in range(script.blocks):
         scene = starts.get(block, scene)
         step = Step(block, script.starts[: scene + 1], geometry)
@@ -93,20 +94,20 @@ def walk(policy: Policy, geometry: Geometry, script: Script) -> Walk:
         plan = policy.plan(step)
         stored = stored & plan.keep | set(range(plan.first_frame, plan.first_frame + len(plan.queries)))
         named |= {name for name in plan.keep if isinstance(name, MemoryName)}
-        here = {
-            "stored": len(stored),
-            "named": len(named),
-            "named_placed": sum(name.placed for name in named),
-            "context": max(len(plan.context), len(recache.context) if recache else 0),
-            "recache": len(recache.queries) if recache else 0,
-        }
+        here = Counter(
+            stored=len(stored),
+            named=len(named),
+            named_placed=sum(name.placed for name in named),
+            context=max(len(plan.context), len(recache.context) if recache else 0),
+            recache=len(recache.queries) if recache else 0,
+        )
         if (selection := plan.selection) is not None:
             copies = any(isinstance(source, MemoryName) for source in selection.candidates)
-            here |= {"candidates": len(selection.candidates), "chosen": selection.frames}
-            here |= {"copied": selection.frames if copies else 0, "placed": selection.frames if selection.own_spatial else 0}
-        most = {name: max(value, here.get(name, 0)) for name, value in most.items()}
+            here |= Counter(candidates=len(selection.candidates), chosen=selection.frames, copied=selection.frames * copies)
+            here |= Counter(placed=selection.frames * selection.own_spatial)
+        most |= here  # the larger of each
         stored, named = stored & plan.keep, named & plan.keep
-    return Walk(**most)
+    return Walk(**{name: most[name] for name in Walk.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
@@ -186,20 +187,16 @@ class Forecast:
 
 def _cheaper(setup: Setup) -> Iterator[tuple[str, Setup]]:
     """Every single change that may save memory, in the words of the command line."""
-    if setup.window == "resident":
-        yield "backbone.parts.window=shared", dataclasses.replace(setup, window="shared")
-    if setup.dtype == "float32":
-        yield "backbone.dtype=bfloat16", dataclasses.replace(setup, dtype="bfloat16")
-    if setup.text_on_device:
-        yield "backbone.parts.text_device=cpu", dataclasses.replace(setup, text_on_device=False)
-        if setup.text_dtype == "float32":
-            yield "backbone.parts.text_dtype=bfloat16", dataclasses.replace(setup, text_dtype="bfloat16")
-    if setup.codec_dtype == "float32":
-        yield "backbone.parts.codec_dtype=bfloat16", dataclasses.replace(setup, codec_dtype="bfloat16")
-    if isinstance(setup.codec, CodecMemory):
-        yield "backbone.parts.decoder=taehv", dataclasses.replace(setup, codec=TaehvMemory())
-    if setup.batch > 1:
-        yield f"batch={setup.batch // 2}", dataclasses.replace(setup, batch=setup.batch // 2)
+    changes: tuple[tuple[bool, str, dict[str, Any]], ...] = (
+        (setup.window == "resident", "backbone.parts.window=shared", {"window": "shared"}),
+        (setup.dtype == "float32", "backbone.dtype=bfloat16", {"dtype": "bfloat16"}),
+        (setup.text_on_device, "backbone.parts.text_device=cpu", {"text_on_device": False}),
+        (setup.text_on_device and setup.text_dtype == "float32", "backbone.parts.text_dtype=bfloat16", {"text_dtype": "bfloat16"}),
+        (setup.codec_dtype == "float32", "backbone.parts.codec_dtype=bfloat16", {"codec_dtype": "bfloat16"}),
+        (isinstance(setup.codec, CodecMemory), "backbone.parts.decoder=taehv", {"codec": TaehvMemory()}),
+        (setup.batch > 1, f"batch={setup.batch // 2}", {"batch": setup.batch // 2}),
+    )
+    return ((words, dataclasses.replace(setup, **change)) for possible, words, change in changes if possible)
 
 
 def forecast(setup: Setup) -> Forecast:

@@ -7,7 +7,7 @@ makes one line of them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,12 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from omegaconf import DictConfig, OmegaConf
 
+from baselines.presets import choices
 from echo.files import ROOT
+from echo.refusals import nearest
 from jobs.spec.config import Plain
 
 CONF = ROOT / "conf"
@@ -58,7 +61,12 @@ def swept(experiment: str) -> dict[str, str]:
 
 
 def sweep(words: Sequence[str]) -> list[Plain]:
-    """The config of every run that `python run.py WORDS -m` stands for, in Hydra's order, by which jobs are packed."""
+    """The config of every run that `python run.py WORDS -m` stands for, in Hydra's order, by which jobs are packed.
+
+    Raises:
+        ValueError: for a glob that matches nothing.
+    """
+    check_globs(words)
     experiment = next((word.partition("=")[2] for word in reversed(words) if word.startswith("experiment=")), None)
     axes: Axes = {}
     fixed: list[str] = []
@@ -74,6 +82,17 @@ def sweep(words: Sequence[str]) -> list[Plain]:
             else:  # an experiment's only value, which the command line may replace
                 axes[override.key_or_group] = [word.partition("=")[2]]
     return [plain | {"experiment": experiment} for plain in product(axes, fixed)]
+
+
+def check_globs(words: Iterable[str]) -> None:
+    """Raises ValueError in one line for a glob that matches nothing."""
+    for word in words:
+        if "=glob(" in word:
+            override = OverridesParser.create().parse_override(word)
+            glob: Any = override.value()
+            key, names = override.key_or_group, choices(override.key_or_group)
+            if isinstance(glob, Glob) and not glob.filter(names):
+                raise ValueError(f"{word}: matches nothing; nearest is {key}={nearest(glob.include[0].strip('*'), names)}")
 
 
 def product(axes: Mapping[str, Sequence[str]], fixed: Sequence[str], task_apart: bool = False) -> list[Plain]:

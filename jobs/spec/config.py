@@ -93,7 +93,7 @@ class BackboneConfig:
     parts: PartsConfig | None = pixels(default=None)
 
     def __post_init__(self) -> None:
-        _at_least("backbone.threads", self.threads, 1)
+        at_least("backbone.threads", self.threads, 1)
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class VideoConfig:
     crf: int = inert("the file is for watching")
 
     def __post_init__(self) -> None:
-        _at_least("video.height_px", self.height_px, 16)
+        at_least("video.height_px", self.height_px, 16)
         if not 0 <= self.crf <= 51:
             raise ValueError(f"video.crf={self.crf}: H.264 takes 0 (lossless) to 51")
 
@@ -182,13 +182,9 @@ class RunConfig:
     allow_dirty: bool = inert("whether code that no commit names may make a table of the paper", default=False)
 
     def __post_init__(self) -> None:
-        _at_least("seed", self.seed, 0)
-        _at_least("batch", self.batch, 1)
-        _at_least("max_tries", self.max_tries, 1)
-        for name in ("prompts", "max_workers"):
-            value = getattr(self, name)
-            if value is not None:
-                _at_least(name, value, 1)
+        at_least("seed", self.seed, 0)
+        for name in ("batch", "max_tries", "prompts", "max_workers"):
+            at_least(name, getattr(self, name), 1)
         if self.duration_scale <= 0:
             raise ValueError(f"duration_scale={self.duration_scale}: durations are multiplied by it, so it is above 0")
         if self.shard is not None:
@@ -207,8 +203,9 @@ def parse_shard(text: str) -> tuple[int, int]:
     raise ValueError(f"shard={text}: a shard is i/n with 1 <= i <= n, for example 1/4")
 
 
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
+def at_least(name: str, value: int | None, least: int) -> None:
+    """Raises ValueError for a setting that is too small; None is none."""
+    if value is not None and value < least:
         raise ValueError(f"{name}={value}: it is at least {least}")
 
 

@@ -22,29 +22,21 @@ KERNEL = "sdpa cpu"  # attention kernel and device of the embedded backbones; th
 ENTERS = ("pixels", "pixels_file", "scores", "scores_file", "nothing")
 
 
-def leaves(config: Any, where: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Every field of a config tree as (path, what it enters, value).
-
-    Raises:
-        ValueError: if a field does not declare what it enters.
-    """
-    yield from ((path, field.metadata["enters"], value) for path, field, value in _walk(config, where))
-
-
-def _walk(config: Any, where: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+def leaves(config: Any, where: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+    """Every field of a config tree as (path, field, value). Raises ValueError if a field does not declare what it enters."""
     for field in dataclasses.fields(config):
         if field.metadata.get("enters") not in ENTERS:
             raise ValueError(f"{type(config).__name__}.{field.name} must declare one of {', '.join(ENTERS)}")
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            yield from _walk(value, f"{where}{field.name}.")
+            yield from leaves(value, f"{where}{field.name}.")
         else:
             yield f"{where}{field.name}", field, value
 
 
 def _entering(config: RunConfig, kind: str) -> Key:
     entering: Key = {}
-    for path, field, value in _walk(config):
+    for path, field, value in leaves(config):
         if field.metadata.get("silent") and value == field.default:
             continue
         if field.metadata["enters"] == kind:

@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, cast
 
 from baselines.registry import find, source_of
@@ -154,7 +153,10 @@ def _geometry(config: RunConfig, policy: Policy, prompts: Sequence[Prompt]) -> G
             rule = f"renders the embedded world, backbone={config.backbone.name} is of another; nearest is backbone=tiny"
             raise ValueError(f"method={config.method.name}: {rule}")
         return backbones.geometry(config)
-    header = _header(located(config.backbone.weights))
+    weights = located(config.backbone.weights)
+    header = read_header(weights)
+    if "sizes" not in header.get("__metadata__", {}):
+        raise ValueError(f"backbone.weights={weights}: no sizes in its header; it is not a backbone of this project")
     if config.backbone.lora is not None:
         wrong = misfit(shapes_of(read_header(located(config.backbone.lora))), layers_of(header))
         if wrong is not None:
@@ -172,14 +174,6 @@ def _can_recall(prompt: Prompt, policy: Policy) -> None:
             script_of(prompt, policy, lambda texts: [[1.0]] * len(texts))  # how like texts are changes a jump, not what is refused
         except ValueError as error:
             raise ValueError(f"prompt {prompt.id!r}: {error}") from None
-
-
-def _header(weights: Path) -> Mapping[str, Any]:
-    """Header of a backbone's file, which has its sizes."""
-    header = read_header(weights)
-    if "sizes" not in header.get("__metadata__", {}):
-        raise ValueError(f"backbone.weights={weights}: no sizes in its header; it is not a backbone of this project")
-    return header
 
 
 def _can_be_rendered(config: RunConfig, policy: Policy, prompts: Sequence[Prompt], header: Mapping[str, Any], geometry: Geometry) -> None:
@@ -211,18 +205,13 @@ def _nearest_file(name: str, path: str) -> str:
     return f"nearest is {nearest(path, there)}" if there else "none is shipped"
 
 
-def _kind(name: str) -> type[Policy]:
-    """The class of a policy, or of the renderer, which stands for one in calibration rows."""
-    if name != RENDER:
-        return find(name)
-    from data.world.film import Render  # numpy, which a refusal should not wait for
-
-    return Render
-
-
 def _policy(config: RunConfig) -> Policy:
+    """The policy with its settings, or the renderer, which stands for one in calibration rows. Raises ValueError."""
+    name = config.method.policy
+    if name == RENDER:
+        from data.world.film import Render  # numpy, which a refusal should not wait for
     try:
-        return build(_kind(config.method.policy), config.method.settings, "method.", of=f"policy {config.method.policy}")
+        return build(Render if name == RENDER else find(name), config.method.settings, "method.", of=f"policy {name}")
     except ValueError as error:
         raise ValueError(f"method={config.method.name}: {error}") from error
 

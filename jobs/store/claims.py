@@ -34,7 +34,7 @@ class Claims:
     def take(self, unit: str) -> bool:
         """Become the owner of a unit, unless a living process is. Raises OSError where the store cannot be written."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        top = _top(self._folder, unit)
+        top = self._top(unit)
         if top and self._living(self._path(unit, top)):
             return False
         path = self._path(unit, top + 1)
@@ -70,7 +70,7 @@ class Claims:
             path = self._held.pop(unit, None)
             if path is None or not self._owns(unit, path):
                 continue
-            for number in range(1, _number(path) + 1):  # the owner's own last, so that it owns until nothing is left
+            for number in range(1, int(path.suffix[1:]) + 1):  # the owner's own last, so that it owns until nothing is left
                 with contextlib.suppress(OSError):
                     self._path(unit, number).unlink()
 
@@ -80,10 +80,16 @@ class Claims:
 
     def starts(self) -> dict[str, int]:
         """How often units were begun and not ended, by unit; a unit that kills its process shows here."""
-        found: dict[str, int] = {}
-        for unit, number in _claims(self._folder):
-            found[unit] = max(number, found.get(unit, 0))
-        return found
+        most: dict[str, int] = {}
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self._folder):
+                unit, _, number = name.rpartition(".")
+                if unit and number.isdecimal():
+                    most[unit] = max(int(number), most.get(unit, 0))
+        return most
+
+    def _top(self, unit: str) -> int:
+        return self.starts().get(unit, 0)
 
     def holders(self, units: Iterable[str]) -> dict[str, str]:
         """The units of some that a living process other than this one is at, each with words that name it."""
@@ -106,7 +112,7 @@ class Claims:
 
     def _owns(self, unit: str, path: Path) -> bool:
         """Whether a claim is the highest of its unit and this attempt's: when all have let go, others begin at the same number."""
-        return path == self._path(unit, _top(self._folder, unit)) and _read(path).get("attempt") == self._attempt
+        return path == self._path(unit, self._top(unit)) and _read(path).get("attempt") == self._attempt
 
     def _path(self, unit: str, number: int) -> Path:
         return self._folder / f"{unit}.{number}"
@@ -141,25 +147,6 @@ class Claims:
             for path in list(self._held.values()):
                 with contextlib.suppress(OSError):
                     os.utime(path)
-
-
-def _claims(folder: Path) -> Iterable[tuple[str, int]]:
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return
-    for name in names:
-        unit, _, number = name.rpartition(".")
-        if unit and number.isdecimal():
-            yield unit, int(number)
-
-
-def _number(path: Path) -> int:
-    return int(path.name.rpartition(".")[2])
-
-
-def _top(folder: Path, unit: str) -> int:
-    return max((number for name, number in _claims(folder) if name == unit), default=0)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -50,10 +50,15 @@ def describe(argv: Sequence[str], config: Mapping[str, Any]) -> Provenance:
         machine=f"{platform.system()} {platform.machine()}",
         cpu=cpu(),
         gpu=gpu(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        cores=cores(),
         slurm=slurm(),
         pid=os.getpid(),
     )
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def slurm() -> dict[str, str] | None:

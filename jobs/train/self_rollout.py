@@ -15,12 +15,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -29,8 +30,8 @@ from data.world.words import sentence
 from echo.backbone import load, lora
 from echo.backbone.load import Backbone
 from echo.files import ROOT, file_digest
-from echo.refusals import nearest_of
 from echo.sampler import renoise, shifted
+from echo.settings import build
 from jobs.train import checkpoint
 from jobs.train import processes as workers
 from jobs.train.data import BLOCK_FRAMES, shown_words
@@ -316,24 +317,11 @@ def self_rollout(
         output: the folder of the weights.
     """
     torch.set_num_threads(1)
-    settings = _settings(KINDS[kind], words)
+    changes: Any = OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))
+    settings = build(RolloutTraining, changes, upon=KINDS[kind])
     workers.start(_run, (settings, teacher, start, folder, save_every), processes)
     run = _resumed((0, 1), settings, teacher, start, folder)
     run.export(output, {role: _known(path) for role, path in (("start", start), ("teacher", teacher)) if path})
-
-
-def _settings(base: RolloutTraining, words: Sequence[str]) -> RolloutTraining:
-    """A kind's settings, some of them replaced. Raises ValueError for a word that is none."""
-    known, changed = asdict(base), {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if key not in known or not equals:
-            raise ValueError(f"{word}: not understood; {nearest_of(word, [f'{name}=' for name in known])}")
-        try:
-            changed[key] = type(known[key])(value)
-        except ValueError:
-            raise ValueError(f"{word}: a number is expected, for example {key}={known[key]}") from None
-    return replace(base, **changed)
 
 
 def _known(weights: str) -> dict[str, Any]:

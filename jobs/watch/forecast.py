@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from echo.refusals import suggestion
 from eval.store.records import RENDER
-from jobs.launch import local
 from jobs.launch.slurm import split
+from jobs.launch.slurm.submit import SlurmSettings, counted, settings
 from jobs.spec.compose import CONF, plain_file, sweep
-from jobs.spec.config import Plain
 from jobs.spec.mistakes import explained
 from jobs.spec.plan import Job, prepare
-from jobs.store import speeds
+from jobs.store import provenance, speeds
 from jobs.store.folder import RunFolder
 from jobs.work import score
 from jobs.work.progress import FRAMES
 
-LAUNCHER = {"units_per_job", "target_minutes", "max_parallel"}
-"""Settings of the launcher that say how many jobs there are."""
 PIXEL_BYTES = 0.03
 """Of a stored video, by pixel and frame, before this store has one: measured of the embedded world, H.264 at crf 20."""
 SIDECAR_BYTES = 500
@@ -125,7 +124,7 @@ def briefly(jobs: Sequence[Job]) -> str:
     start = f"{videos} of {whole} videos are missing, {blocks} blocks"
     if any(row.seconds is None for row in missing):
         return f"{start}; how long that takes is not known: this store has no speed of this backbone yet{rest}"
-    places = jobs[0].config.max_workers or max(1, local.cores() // jobs[0].config.backbone.threads)
+    places = jobs[0].config.max_workers or max(1, provenance.cores() // jobs[0].config.backbone.threads)
     generated = [row for row in missing if not row.rendered] or missing
     own = any(row.source == OWN_MEASURE for row in generated)
     source = "by this project's own measure, none being in this store yet" if own else "as measured in this store"
@@ -134,14 +133,14 @@ def briefly(jobs: Sequence[Job]) -> str:
     return f"{start}; {rate:.0f} ms a generated block {source}, {places} at a time: about {duration(work_s / places + START_S)}{rest}"
 
 
-def jobs_of(rows: Sequence[RunForecast], launcher: Mapping[str, Any]) -> tuple[int, float | None, str]:
+def jobs_of(rows: Sequence[RunForecast], launcher: SlurmSettings) -> tuple[int, float | None, str]:
     """How many cluster jobs the launcher cuts a sweep into, the longest's seconds, None where no speed is known, and by what rule.
 
     Args:
         rows: all runs.
-        launcher: `units_per_job`, `target_minutes` and `max_parallel`.
+        launcher: what it is told.
     """
-    measure = split.measure([load.folder.job for load in rows], launcher["units_per_job"], float(launcher["target_minutes"]))
+    measure = split.measure([load.folder.job for load in rows], launcher.units_per_job, launcher.target_minutes)
     cuts, seconds = [], dict[int, float | None]()
     for load in rows:
         job, missing = load.folder.job, load.folder.missing()
@@ -157,7 +156,7 @@ def jobs_of(rows: Sequence[RunForecast], launcher: Mapping[str, Any]) -> tuple[i
     return len(packed), None if unknown else max((sum(filter(None, length)) for length in lengths), default=0.0), measure.line
 
 
-def lines(rows: Sequence[RunForecast], launcher: Mapping[str, Any]) -> Iterator[str]:
+def lines(rows: Sequence[RunForecast], launcher: SlurmSettings) -> Iterator[str]:
     """What people are told: a line for each method and backbone, then the sums."""
     groups: dict[tuple[str, str], list[RunForecast]] = {}
     for load in rows:
@@ -166,11 +165,11 @@ def lines(rows: Sequence[RunForecast], launcher: Mapping[str, Any]) -> Iterator[
         videos, whole = sum(load.videos for load in members), sum(load.asked for load in members)
         hours = _hours(members) if videos else "nothing to make"
         runs = len({load.folder.path for load in members})
-        yield f"{method} on {backbone}: {_count(runs, 'run')}, {videos} of {whole} videos missing, {hours}"
+        yield f"{method} on {backbone}: {counted(runs, 'run')}, {videos} of {whole} videos missing, {hours}"
     videos, blocks, unscored = (sum(getattr(load, name) for load in rows) for name in ("videos", "blocks", "unscored"))
     whole, runs = sum(load.asked for load in rows), len({load.folder.path for load in rows})
     rest = f", {unscored} made and not scored" if unscored else ""
-    yield f"in all: {_count(runs, 'run')}, {whole} videos, {whole - videos - unscored} there{rest}, {videos} to make ({blocks} blocks)"
+    yield f"in all: {counted(runs, 'run')}, {whole} videos, {whole - videos - unscored} there{rest}, {videos} to make ({blocks} blocks)"
     if not videos + unscored:
         return
     for on_card, name in ((True, "GPU"), (False, "processor")):
@@ -181,27 +180,20 @@ def lines(rows: Sequence[RunForecast], launcher: Mapping[str, Any]) -> Iterator[
     count, longest, rule = jobs_of(rows, launcher)
     tail = "" if longest is None else f", the longest {duration(longest)}"
     yield f"jobs with hydra/launcher=slurm: {count} ({rule}){tail}"
-    if launcher["max_parallel"] and longest is not None:
-        rounds = max(sum(load.seconds or 0.0 for load in rows) / launcher["max_parallel"], longest)
-        yield f"time with {launcher['max_parallel']} jobs at a time: {duration(rounds)}, waiting left out"
+    if launcher.max_parallel and longest is not None:
+        rounds = max(sum(load.seconds or 0.0 for load in rows) / launcher.max_parallel, longest)
+        yield f"time with {launcher.max_parallel} jobs at a time: {duration(rounds)}, waiting left out"
 
 
 def _hours(members: Sequence[RunForecast], bare: bool = False) -> str:
     """Hours of device time: of processors by core, since that is what a cluster counts."""
-    seconds = [load.seconds if load.on_card or load.seconds is None else load.seconds * _threads(load) for load in members if load.videos]
+    missing = [(load.seconds, 1 if load.on_card else load.folder.job.config.backbone.threads) for load in members if load.videos]
+    seconds = [None if own is None else own * threads for own, threads in missing]
     if any(one is None for one in seconds):
         return "unknown: give fps=N (pixel frames a second, scoring included)"
     hours = sum(filter(None, seconds)) / 3600
     unit = "" if bare else " GPU-hours" if members[0].on_card else " processor-hours"
     return f"{hours:.1f}{unit}" if hours >= 10 else f"{hours:.2g}{unit}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _threads(load: RunForecast) -> int:
-    return load.folder.job.config.backbone.threads
 
 
 def duration(seconds: float) -> str:
@@ -224,8 +216,8 @@ def plan(words: Sequence[str], /, fps: float | None = None) -> list[str]:
         fps: pixel frames a second, scoring included; by default what the store has measured.
     """
     launcher, rest = _launcher(words), []
-    if fps is not None:
-        _positive("fps", f"{fps:g}")
+    if fps is not None and not 0 < fps < math.inf:
+        raise ValueError(f"fps={fps:g}: a number above 0 is expected, for example fps=20")
     for word in words:
         key, equals, _ = word.lstrip("+").partition("=")
         if word in ("-m", "--multirun") or key.startswith(("launcher", "hydra")):
@@ -238,30 +230,21 @@ def plan(words: Sequence[str], /, fps: float | None = None) -> list[str]:
     return list(lines(rows, launcher))
 
 
-def _launcher(words: Sequence[str]) -> Plain:
+def _launcher(words: Sequence[str]) -> SlurmSettings:
     """What words say of the cluster's jobs: `launcher=NAME` of `conf/launcher`, then `launcher.x=y`. Raises ValueError: one line."""
     known = plain_file(CONF / "hydra" / "launcher" / "slurm.yaml")
-    settings = {key: value for key, value in known.items() if key in LAUNCHER}
+    del known["_target_"]
+    chosen = dict(known)
     for word in sorted(words, key=lambda word: "launcher." in word.partition("=")[0]):
         key, _, value = word.lstrip("+").removeprefix("hydra.").partition("=")
-        name = key.removeprefix("launcher.")
         if key == "launcher" and value != "null":
             path = CONF / "launcher" / f"{value}.yaml"
             if not path.is_file():
                 raise ValueError(f"{word}: no such launcher; {suggestion(value, (file.stem for file in path.parent.glob('*.yaml')))}")
-            settings |= {name: value for name, value in plain_file(path).items() if name in LAUNCHER}
-        elif key.startswith("launcher.") and name not in known:
-            raise ValueError(f"{word}: unknown; {suggestion(key, (f'launcher.{other}' for other in known))}")
-        elif key.startswith("launcher.") and name in LAUNCHER:
-            settings[name] = None if value == "null" else _positive(key, value) if name == "target_minutes" else int(_positive(key, value))
-    return settings
-
-
-def _positive(key: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not (value > 0 and math.isfinite(value)) or (key.rpartition(".")[2] in ("units_per_job", "max_parallel") and value % 1):
-        raise ValueError(f"{key}={text}: a number above 0 is expected, for example {key}=20")
-    return value
+            chosen |= plain_file(path)
+        elif key.startswith("launcher."):
+            if (name := key.removeprefix("launcher.")) not in known:
+                raise ValueError(f"{word}: unknown; {suggestion(key, (f'launcher.{other}' for other in known))}")
+            put: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"{name}={value}"]))
+            chosen |= put
+    return settings(chosen)

@@ -6,7 +6,8 @@ scheduler is asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -100,30 +101,17 @@ def look(run: Run, asked: Asked) -> tuple[Cell, dict[str, int], set[str], set[st
     units, found = set(asked.units.values()), finished(run, asked.scores)
     done, failures = units & set(found.units), found.failures
     open_units = units - done
-    running = held(run, open_units) if open_units else {}
+    running = _claimed(run, lambda claims: claims.holders(open_units)) if open_units else {}
     failed = {unit: count for unit, count in failures.items() if unit in open_units - running.keys()}
     missing = open_units - running.keys() - failed.keys()
     return Cell(len(units), len(done), len(running), len(failed)), failed, missing, set(running.values())
 
 
-def held(run: Run, units: Iterable[str]) -> dict[str, str]:
-    """The units that a living process is at, each with words that name it."""
-    return _claimed(run, lambda claims: claims.holders(units))
-
-
-def abandoned(run: Run, units: Iterable[str]) -> dict[str, tuple[int, str]]:
-    """The units that processes were at when they died: how often, and words that name the last process."""
-    return _claimed(run, lambda claims: claims.abandoned(units))
-
-
 def _claimed(run: Run, question: Callable[[Claims], dict[str, T]]) -> dict[str, T]:
-    """What a run's claims answer; nothing where there are none."""
-    if not (run.path / "claims").is_dir():
-        return {}
-    try:
+    """What a run's claims answer; nothing of a store that can only be read, where nobody works."""
+    with contextlib.suppress(OSError):
         return question(Claims(run.path, "status"))
-    except OSError:  # a store that can be read only: nobody works there
-        return {}
+    return {}
 
 
 def gather(store: Path, experiment: str = "", task: Sequence[str] = (), method: Sequence[str] = ()) -> tuple[list[Line], list[Failure]]:
@@ -161,7 +149,7 @@ def _failures(run: Run, asked: Asked, failed: Mapping[str, int], missing: set[st
             record = last[unit]
             tail = _tail(run.path / record.trace) or tuple(record.err.splitlines()[-TAIL:])
             yield Failure(f"{title}: {prompt} failed ({failed[unit]} tries)", tail)
-    begun = abandoned(run, missing) if missing else {}
+    begun = _claimed(run, lambda claims: claims.abandoned(missing)) if missing else {}
     for prompt, unit in asked.units.items():
         if unit in begun:
             times, who = begun[unit]

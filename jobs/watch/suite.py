@@ -1,10 +1,4 @@
-"""All tables of the paper from the embedded world, and the sweeps as figures.
-
-quick: 8 prompts x 2 seeds, the eight tables (Table 1 at 60 s alone) and the sweeps over long videos. night: 32 prompts x 4
-seeds, all of Table 1, the bounds of memory and the sweeps over recall. Units that several tables share are made once; what is there
-already is not made again, so that a command that was stopped goes on when it is given again. Before the work starts it says how
-many videos are missing and how long that takes.
-"""
+"""All tables of the paper from the embedded world, and the sweeps as figures; units that several tables share are made once."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class ScoringNotes:
     def __init__(self, title: str, videos: int, report: Report) -> None:
         self._title, self._videos, self._report = title, videos, report
         self._begun = self._frames = self._done = 0
-        self._said = _now()
+        self._said = time.monotonic()
         if videos:
             report(Note(line=f"{title}: {videos} video{'s' * (videos > 1)} to be scored"))
 
@@ -68,15 +68,11 @@ class ScoringNotes:
     def frames_done(self, frames: int) -> None:
         """So many more frames of it are done with."""
         self._done += frames
-        now = _now()
+        now = time.monotonic()
         if now - self._said >= LINE_EVERY_S:
             self._said = now
             far = f"scoring {self._begun}/{self._videos} videos, frame {self._done} of {self._frames}"
             self._report(Note(line=f"{self._title}: {far}"))
-
-
-def _now() -> float:
-    return time.monotonic()
 
 
 @lru_cache(maxsize=1)

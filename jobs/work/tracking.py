@@ -16,7 +16,8 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
 from http.client import HTTPException
@@ -40,7 +41,7 @@ REACH_S = 3.0
 """How long a server may take to answer at all before wandb is started without it."""
 PROJECT = "echo-harness"
 T = TypeVar("T")
-Tell = Callable[[str], object]
+Say = Callable[[str], object]
 """Takes a line for people."""
 
 
@@ -61,48 +62,24 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """Whoever is told. Any of its methods may raise."""
+    """Whoever is told. It may raise anything, and take its time."""
 
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers of the `step`-th unit, by dotted name."""
-
-    def video(self, name: str, path: Path) -> None:
-        """A video that stands in the store."""
-
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A whole table."""
-
-    def close(self) -> None:
-        """No more will come."""
+    def tell(self, kind: str, content: Mapping[str, Any]) -> None:
+        """kind: `unit` (step, values by dotted name), `video` (name, path in the store), `table` (name, columns, rows) or `end`."""
 
 
 class Lines:
-    """JSON lines in a file of its own."""
+    """JSON lines in a file of its own; a video is named, not copied."""
 
-    def __init__(self, start: TrackedRun, tell: Tell) -> None:
+    def __init__(self, start: TrackedRun, say: Say) -> None:
         start.folder.mkdir(parents=True, exist_ok=True)
         self._file = (start.folder / f"{start.id}.jsonl").open("a", encoding="utf-8", buffering=1)
-        self._write("start", {"name": start.name, "group": start.group, "tags": start.tags, "config": start.config})
+        self.tell("start", {"name": start.name, "group": start.group, "tags": start.tags, "config": start.config})
 
-    def _write(self, kind: str, content: Mapping[str, Any]) -> None:
+    def tell(self, kind: str, content: Mapping[str, Any]) -> None:
         self._file.write(json.dumps({"v": 1, "t": round(time.time(), 3), "kind": kind, **content}) + "\n")
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """As `Tracker`."""
-        self._write("unit", {"step": step, "values": dict(values)})
-
-    def video(self, name: str, path: Path) -> None:
-        """As `Tracker`; the file is named, not copied."""
-        self._write("video", {"name": name, "path": str(path)})
-
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """As `Tracker`."""
-        self._write("table", {"name": name, "columns": list(columns), "rows": [list(row) for row in rows]})
-
-    def close(self) -> None:
-        """As `Tracker`."""
-        self._write("end", {})
-        self._file.close()
+        if kind == "end":
+            self._file.close()
 
 
 class Wandb:
@@ -111,7 +88,7 @@ class Wandb:
     A server that does not answer is asked once: the run is written offline and a line says so.
     """
 
-    def __init__(self, start: TrackedRun, tell: Tell) -> None:
+    def __init__(self, start: TrackedRun, say: Say) -> None:
         import wandb
 
         start.folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +103,7 @@ class Wandb:
                 if how != "online":
                     raise
                 trouble, start = _first(error), replace(start, id=f"{start.id}-offline")  # wandb keeps the name of a run that failed
-        tell(
+        say(
             f"tracker=wandb: {server()} gives no run ({trouble}); written offline, `wandb sync {start.folder}/wandb/offline-run-*` sends it"
         )
         self._run = self._opened(start, "offline")
@@ -141,21 +118,16 @@ class Wandb:
             ),
         )  # fmt: skip
 
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """As `Tracker`."""
-        self._run.log(dict(values), step=step)
-
-    def video(self, name: str, path: Path) -> None:
-        """As `Tracker`."""
-        self._run.log({f"video/{name}": self._wandb.Video(str(path), format="mp4")})
-
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """As `Tracker`."""
-        self._run.log({name: self._wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
-
-    def close(self) -> None:
-        """As `Tracker`."""
-        self._run.finish()
+    def tell(self, kind: str, content: Mapping[str, Any]) -> None:
+        match kind:
+            case "unit":
+                self._run.log(dict(content["values"]), step=content["step"])
+            case "video":
+                self._run.log({f"video/{content['name']}": self._wandb.Video(content["path"], format="mp4")})
+            case "table":
+                self._run.log({content["name"]: self._wandb.Table(columns=content["columns"], data=content["rows"])})
+            case "end":
+                self._run.finish()
 
 
 def mode() -> Any:
@@ -190,7 +162,7 @@ def unreachable() -> str | None:
     return None
 
 
-KINDS: dict[str, Callable[[TrackedRun, Tell], Tracker]] = {"jsonl": Lines, "wandb": Wandb}
+KINDS: dict[str, Callable[[TrackedRun, Say], Tracker]] = {"jsonl": Lines, "wandb": Wandb}
 """By `tracker=`; `none` has none."""
 
 
@@ -202,40 +174,37 @@ def complain(line: str) -> None:
 class GuardedTracker:
     """A tracker whose first failure is told in a line and is its end; what it holds up for too long is left behind."""
 
-    def __init__(self, kind: str, start: TrackedRun, tell: Tell = complain) -> None:
-        self._kind, self._tell, self._count, self._videos = kind, tell, 0, 0
-        self._inner: Tracker | None = None
-        if kind != "none":
-            self._inner = self._try(lambda: KINDS[kind](start, tell))
+    def __init__(self, kind: str, start: TrackedRun, say: Say = complain) -> None:
+        self._kind, self._say, self._units, self._videos = kind, say, 0, 0
+        self._inner: Tracker | None = None if kind == "none" else self._try(lambda: KINDS[kind](start, say))
 
     def unit(self, values: Mapping[str, Any], name: str, video: Path | None) -> None:
         """A finished unit: its numbers, and its video if it is one of the first."""
-        if self._inner is None:
-            return
-        self._count += 1
-        numbers = {key: float(value) for key, value in flat(values) if _number(value)}
-        self._try(partial(self._inner.log, self._count, numbers))
-        if self._inner is not None and video is not None and self._videos < VIDEOS:
+        self._units += 1
+        self._tell("unit", step=self._units, values={key: float(value) for key, value in flat(values) if _number(value)})
+        if video is not None and self._videos < VIDEOS:
             self._videos += 1
-            self._try(partial(self._inner.video, name, video))
+            self._tell("video", name=name, path=str(video))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A whole table."""
-        if self._inner is not None:
-            self._try(partial(self._inner.table, name, columns, rows))
+        self._tell("table", name=name, columns=list(columns), rows=[list(row) for row in rows])
 
     def close(self) -> None:
         """No more will come."""
-        if self._inner is not None:
-            self._try(self._inner.close)
+        self._tell("end")
         self._inner = None
+
+    def _tell(self, kind: str, **content: Any) -> None:
+        if self._inner is not None:
+            self._try(partial(self._inner.tell, kind, content))
 
     def _try(self, call: Callable[[], T]) -> T | None:
         try:
             return _within(PATIENCE_S, call)
         except (Exception, SystemExit) as error:  # a library may think that its trouble ends the program
             hint = '; pip install "echo-harness[wandb]"' if isinstance(error, ModuleNotFoundError) and error.name == "wandb" else ""
-            self._tell(f"tracker={self._kind}: told nothing more ({type(error).__name__}: {_first(error)}{hint}); the run goes on")
+            self._say(f"tracker={self._kind}: told nothing more ({type(error).__name__}: {_first(error)}{hint}); the run goes on")
             self._inner = None
             return None
 
@@ -250,33 +219,28 @@ def _number(value: object) -> bool:
 
 def _within(limit_s: float, call: Callable[[], T]) -> T:
     """A call that is waited for so long and no longer. Raises what it raises, and TimeoutError."""
-    results: list[T] = []
-    raised: list[BaseException] = []
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            results.append(call())
+            future.set_result(call())
         except BaseException as error:
-            raised.append(error)
+            future.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(limit_s)
-    if raised:
-        raise raised[0]
-    if not results:
+    threading.Thread(target=run, daemon=True).start()  # an executor's threads would hold the end of the process up
+    if not wait([future], limit_s).done:
         raise TimeoutError(f"no answer in {limit_s:.0f} s")
-    return results[0]
+    return future.result()
 
 
-def of_attempt(job: Job, attempt: str, provenance: Provenance, tell: Tell = complain) -> GuardedTracker:
+def of_attempt(job: Job, attempt: str, provenance: Provenance, say: Say = complain) -> GuardedTracker:
     """The tracker of one start of a job."""
     config = job.config
     tags = (config.method.name, config.task.name, config.backbone.name)
     run = TrackedRun(
         f"{job.run_id}-{attempt}", job.title, config.experiment, "attempt", folder_of(config.store), msgspec.to_builtins(provenance), tags
     )
-    return GuardedTracker(config.tracker, run, tell)
+    return GuardedTracker(config.tracker, run, say)
 
 
 def folder_of(store: str | Path) -> Path:
@@ -301,11 +265,7 @@ def tables(kind: str, store: Path, names: Sequence[str], group: str | None) -> N
         kind, TrackedRun(f"table-{title}-{time.time_ns():020d}", f"tables of {title}", group, "table", folder_of(store))
     )
     for name, path in files:
-        columns, *rows = _csv(path)
+        with path.open(encoding="utf-8", newline="") as file:
+            columns, *rows = csv.reader(file)
         tracker.table(name, columns, rows)
     tracker.close()
-
-
-def _csv(path: Path) -> Iterator[list[str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        yield from csv.reader(file)

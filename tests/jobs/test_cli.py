@@ -94,9 +94,17 @@ def test_what_differs_is_status_1(capsys):
     assert first == second and '"selection_mismatches": 0' in first
 
 
-def test_run_is_run_py_with_status_2_for_a_mistake(tmp_path):
-    done = subprocess.run([*ECHO_HARNESS, "run", "method=ehco", f"store={tmp_path}"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stderr == "method=ehco: no such method; nearest is echo\n" and not done.stdout
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["method=ehco"], "method=ehco: no such method; nearest is echo"),
+        (["method=glob(ecco*)", "-m"], "method=glob(ecco*): matches nothing; nearest is method=echo"),
+    ],
+)
+def test_run_is_run_py_with_status_2_for_a_mistake(words, line, tmp_path):
+    store = tmp_path / "store"
+    done = subprocess.run([*ECHO_HARNESS, "run", *words, f"store={store}"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr == f"{line}\n" and not done.stdout and not store.exists()
 
 
 @pytest.mark.parametrize("words", [["--help"], ["tabels"], ["data", "--help"], ["audit", "--help"]], ids=" ".join)

@@ -25,7 +25,7 @@ from jobs.launch.slurm import split
 from jobs.launch.slurm import wait as slurm_wait
 from jobs.launch.slurm.job import JobPart, SlurmWork, untried
 from jobs.launch.slurm.split import Piece
-from jobs.spec.config import Plain
+from jobs.spec.config import Plain, at_least
 from jobs.spec.plan import Job
 from jobs.store.folder import RunFolder
 from jobs.work.progress import say
@@ -63,9 +63,7 @@ class SlurmSettings:
     def __post_init__(self) -> None:
         least = {"gpus": 0, "cpus": 1, "time_minutes": 1, "warn_seconds": 1, "max_parallel": 1, "units_per_job": 1}
         for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise ValueError(f"launcher.{name}={value}: it is at least {bound}")
+            at_least(f"launcher.{name}", getattr(self, name), bound)
         for name in ("memory_gb", "target_minutes", "poll_seconds"):
             value = getattr(self, name)
             if value is not None and value <= 0:

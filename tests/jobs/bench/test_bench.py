@@ -31,9 +31,9 @@ TOO_MANY = 150
 """Blocks that no machine makes in a second."""
 
 
-def values(**changes: Any) -> dict[str, str]:
+def values(**changes: Any) -> command.Ways:
     """Settings of a command line on the processor."""
-    return command.given("speed", command.Ways(device="cpu", geometry="tiny", **changes))
+    return command.resolved("speed", command.Ways(device="cpu", geometry="tiny", **changes))
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +175,7 @@ def test_operations_are_those_that_torch_counts():
             rollout.next()
     whole, told = counter.get_total_flops(), flops.block(TINY.network, SMALL, 21).total
     assert told == whole, f"{told} told, {whole} counted"
+    assert flops.block(TINY.network, SMALL, 21, batch=3).total == 3 * told
 
 
 def test_operations_of_the_true_size():
@@ -183,7 +184,7 @@ def test_operations_of_the_true_size():
     geometry = sizes.geometry(native.network, native.height_px, native.width_px, 21)
     work = flops.block(native.network, geometry, 21)
     assert work.self_attention == (4 * 30 + 4 * 30 // 4 - 1) * 4 * 4680 * 32760 * 1536
-    assert 195e12 < work.total < 205e12 and (flops.Operations(1, 2, 3) + flops.Operations(1, 1, 1)) * 2 == flops.Operations(4, 6, 8)
+    assert 195e12 < work.total < 205e12
 
 
 @pytest.mark.parametrize(
@@ -249,14 +250,13 @@ def test_a_graphics_cards_clock_is_read_after_its_event(monkeypatch):
 
 
 def test_parity_of_types():
-    given = values(blocks=3, compile="none")
     from dataclasses import replace
 
     from echo.backbone.real import RealBackbone
     from jobs.bench.parity import gap, latents
     from jobs.work.models import parts_to_load
 
-    parts = parts_to_load(command.config_of({**given, "dtype": "float32"}))
+    parts = parts_to_load(command.config_of(values(blocks=3, dtype="float32")))
     policy, rows = make_policy({"method": "echo"}), command.text_rows(parts, 1)
     one, same, lower = (latents(RealBackbone(replace(parts, dtype=dtype)), policy, rows, 2) for dtype in ("float32", "float32", "bfloat16"))
     assert max(gap(one, same)["max"]) == 0
@@ -276,7 +276,7 @@ def test_one_block():
     [
         (["method=echo", "blocks=0"], "blocks=0: a whole number from 1 on"),
         (["blocks=2"], "blocks=2: a median wants some; nearest is 3"),
-        (["geometry=tiney"], "geometry=tiney: nearest is tiny"),
+        (["geometry=tiney"], "geometry=tiney: nearest is tiny of native, tiny"),
         (["metod=echo"], "metod=echo: not understood; nearest is method="),
         (["parety"], "parety: not understood; nearest is parity"),
         (["device=cpu", "geometry=tiny", "method=eco"], "unknown method 'eco'; nearest is 'echo"),

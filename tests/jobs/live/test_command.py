@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import socket
 
 import pytest
 
+from data.prompt_sets import PromptLine, write_set
 from echo.scene import Prompt
 from jobs import cli
 from jobs.live import command as live
-from jobs.live.session import record
 from tests.helpers.live import A
 
 
@@ -62,7 +61,7 @@ def test_a_port_that_is_taken_is_refused_before_the_model_is_loaded():
 def test_a_script_is_taken_by_its_id(tmp_path):
     path = tmp_path / "set.jsonl"
     prompts = [Prompt(name, (A,), (3.0,), ("",)) for name in ("one", "two")]
-    path.write_text("".join(json.dumps(record(prompt)) + "\n" for prompt in prompts), encoding="utf-8")
+    write_set(path, map(PromptLine, prompts))
     chosen = live.order([], id="two", script=path)
     assert chosen.first == prompts[1] and chosen.name == "two"
     for given, line in (("", "holds 2 prompts; id= says which"), ("tow", "nearest is id=two")):

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from data.prompt_sets import PromptLine, write_set
 from echo.cache.policy import script_of
 from echo.scene import Prompt, SceneStart, TagMeaning, Transition, parse_prompt
-from jobs.live.session import record
 from jobs.spec.compose import sweep as composed
 from jobs.spec.plan import prepare
 from tests.helpers.live import A, B, C
@@ -25,7 +25,7 @@ def test_a_prompt_may_name_the_scene_it_recalls():
         "recalls": [None, None, 0],
     }
     prompt = parse_prompt(json.dumps(line), "here")
-    assert prompt.recalls == (None, None, 0) and parse_prompt(json.dumps(record(prompt)), "there") == prompt
+    assert prompt.recalls == (None, None, 0) and parse_prompt(PromptLine(prompt).json, "there") == prompt
     policy = make("echo", routing__feature="idf")
     assert [start.recalls for start in script_of(prompt, policy).starts] == [None, None, 0]
     other = parse_prompt(json.dumps(line | {"recalls": [None, None, 1]}), "here")
@@ -57,7 +57,7 @@ def test_a_recall_that_cannot_be_is_refused_before_any_work(words, tmp_path):
         (["", "#", "@"], [None, None, 0], r"recall of scene 0: the pool holds 1\.\.1; nearest is 1"),
     ):
         prompt = Prompt("p", (A, B, C), (3.0, 3.0, 3.0), tuple(tags), TagMeaning.enter, tuple(recalls))
-        path.write_text(json.dumps(record(prompt)) + "\n", encoding="utf-8")
+        write_set(path, [PromptLine(prompt)])
         rest = [word for word in words if not word.startswith("task.")]
         given = [*rest, "method=echo", "++method.routing.pool_scenes=1", f"task.prompt_set={path}", "prompts=1", "eval=none"]
         with pytest.raises(ValueError, match=f"prompt 'p': {line}"):

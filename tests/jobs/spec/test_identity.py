@@ -85,7 +85,8 @@ def test_every_field_is_declared_and_does_what_it_declares(job, tmp_path, make_j
     """Walks the whole config: a field that changes neither hash while it claims to, or the other way round, fails."""
     job = make_job(job)
     (tmp_path / "elsewhere").write_bytes(b"three")
-    for path, enters, before in list(identity.leaves(job.config)):
+    for path, field, before in list(identity.leaves(job.config)):
+        enters = field.metadata["enters"]
         value = AT.get(path, OTHER[path.rpartition(".")[2]])
         if path == "backbone.parts" and before is None:
             value = with_parts(job).config.backbone.parts

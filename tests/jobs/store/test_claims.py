@@ -43,7 +43,7 @@ def test_one_at_a_time_and_free_again(tmp_path):
 
 def test_of_two_who_see_nobody_one_wins(tmp_path, monkeypatch):
     """As when both look before either has written, or a file server shows an old list."""
-    monkeypatch.setattr(claims, "_top", lambda folder, unit: 0)
+    monkeypatch.setattr(Claims, "_top", lambda self, unit: 0)
     assert [Claims(tmp_path, name).take("u") for name in "ab"] == [True, False]
 
 

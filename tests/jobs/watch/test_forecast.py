@@ -74,10 +74,10 @@ def test_measured_speed_and_disk_come_from_the_store(words):
 def test_jobs_are_as_long_as_asked(words):
     finish(words, dur_s=80.0)  # 80 s a video, 11 videos
     found = loads([prepare(plain) for plain in composed(words)], None)
-    launcher = {"units_per_job": None, "target_minutes": 4.0, "max_parallel": None}
+    launcher = forecast._launcher(["launcher.target_minutes=4"])
     count, longest, _ = forecast.jobs_of(found, launcher)
     assert (count, longest) == (4, 240.0)
-    assert forecast.jobs_of(found, launcher | {"units_per_job": 1})[0] == 11
+    assert forecast.jobs_of(found, forecast._launcher(["launcher.units_per_job=1"]))[0] == 11
     lines = plan([*words, "launcher.target_minutes=4", "launcher.max_parallel=2", "launcher.gpus=1", "hydra/launcher=slurm"])
     assert "jobs with hydra/launcher=slurm: 4 (jobs of 4 minutes, by the speeds measured in this store), the longest 4 min" in lines
     assert "time with 2 jobs at a time: 8 min, waiting left out" in lines
@@ -163,13 +163,14 @@ def test_a_card_has_hours_only_by_a_speed(tmp_path):
     ("given", "part"),
     [
         (["table1"], "table1: not understood; settings are those of run.py"),
-        (["launcher.units_per_job=1.5"], "launcher.units_per_job=1.5: a number above 0"),
+        (["launcher.units_per_job=1.5"], "launcher.units_per_job=1.5: a whole number is expected"),
         (["launcher.units_per_jb=3"], "launcher.units_per_jb=3: unknown; nearest is launcher.units_per_job"),
         (["launcher=gpus"], "launcher=gpus: no such launcher; nearest is gpu"),
         (["seed=x,y"], "seed=x: a whole number"),
         (["backbone=tinny"], "backbone=tinny: no such backbone; nearest is tiny"),
         (["experiment=tabel1"], "experiment=tabel1: no such experiment; nearest is table1"),
         (["prompts=9999"], "prompts=9999: the set"),
+        (["method=glob(long_live*)"], "method=glob(long_live*): matches nothing; nearest is method=longlive"),
     ],
 )
 def test_mistakes_are_one_line(given, part):

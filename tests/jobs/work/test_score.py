@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -200,7 +202,7 @@ def test_the_scores_are_named_by_what_ran(toy, random):
 def test_a_run_says_how_far_its_scoring_is(config, monkeypatch):
     """One line with the number, then a note for each 15 s that have passed, none between."""
     clock = iter(range(0, 1000, 6))
-    monkeypatch.setattr(score, "_now", lambda: next(clock))
+    monkeypatch.setattr(score, "time", SimpleNamespace(monotonic=lambda: next(clock), perf_counter=time.perf_counter))
     events = []
     assert work(prepare(config), new_attempt(), [], config, events.append) == 0
     notes = [event.line for event in events if isinstance(event, Note)]

@@ -69,20 +69,11 @@ class Broken:
         if name == self.where:
             raise self.error
 
-    def log(self, step, values):
-        self._call("log")
-
-    def video(self, name, path):
-        self._call("video")
-
-    def table(self, name, columns, rows):
-        self._call("table")
-
-    def close(self):
-        self._call("close")
+    def tell(self, kind, content):
+        self._call(kind)
 
 
-@pytest.mark.parametrize("where", ["init", "log", "video", "close"])
+@pytest.mark.parametrize("where", ["init", "unit", "video", "end"])
 @pytest.mark.parametrize("error", [OSError("no\nnet"), SystemExit(3)], ids=["error", "exit"])
 def test_a_failing_tracker_is_told_once_and_costs_no_unit(plain, tmp_path, monkeypatch, where, error):
     broken = type("Broken", (Broken,), {"where": where, "error": error})
@@ -93,12 +84,13 @@ def test_a_failing_tracker_is_told_once_and_costs_no_unit(plain, tmp_path, monke
     assert len(records) == 3 and Broken.calls.count(where) == 1 and Broken.calls[-1] == where
 
 
-@pytest.mark.parametrize("where", ["log", "video", "table", "close"])
+@pytest.mark.parametrize("where", ["unit", "video", "table", "end"])
 def test_a_tracker_that_hangs_is_left_behind(monkeypatch, tmp_path, where):
     class Slow(tracking.Lines):
-        pass
+        def tell(self, kind, content):
+            if kind == where:
+                time.sleep(600)
 
-    setattr(Slow, where, lambda *_: time.sleep(600))
     monkeypatch.setitem(tracking.KINDS, "jsonl", Slow)
     monkeypatch.setattr(tracking, "PATIENCE_S", 0.1)
     told, begin = [], time.monotonic()

@@ -20,7 +20,6 @@ class WithoutFile(ConfigSource):
 
     @staticmethod
     def scheme() -> str:
-        """Of the address in the search path."""
         return "ablations"
 
     def load_config(self, config_path: str) -> ConfigResult:
@@ -28,19 +27,15 @@ class WithoutFile(ConfigSource):
         return ConfigResult(self.provider, self.full_path(), OmegaConf.create(without_file(_name(config_path))), {"package": None})
 
     def available(self) -> bool:
-        """Always."""
         return True
 
     def is_group(self, config_path: str) -> bool:
-        """Whether a path is the group of methods or what holds it."""
         return config_path.strip("/") in ("", "method")
 
     def is_config(self, config_path: str) -> bool:
-        """Whether a path is a method without a file."""
         return config_path.startswith("method/") and without_file(_name(config_path)) is not None
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        """What lies in a group."""
         if config_path.strip("/") == "method" and results_filter != ObjectType.GROUP:
             return sorted({*ablations(), *packaged()})
         return ["method"] if config_path.strip("/") == "" and results_filter != ObjectType.CONFIG else []
