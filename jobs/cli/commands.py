@@ -25,7 +25,7 @@ status is 0, 1 where something failed or is incomplete, 2 for a mistake, told in
 """
 Table = Mapping[str, "tuple[str, str] | tuple[str, Table]"]
 GROUPS: Table = {
-    "run": ("Run one experiment or a sweep of them: the words of `python run.py`.", "jobs.cli.run:run"),
+    "run": ("Run one experiment or a sweep of them: the words of `python run.py`.", "jobs.launch.sweep:command"),
     "suite": ("Make all tables of the paper from the embedded world, and draw the sweeps.", "jobs.watch.suite:suite"),
     "live": ("Say scenes while the film runs, in the browser.", "jobs.live.command:live"),
     "plan": ("Say what a sweep will take before anything runs.", "jobs.watch.forecast:plan"),

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -192,3 +193,18 @@ def guarded(main: Callable[[], None], mistake: int = 1) -> int:
         sys.stderr.write(_unwritable(error) + "\n")
         return 1
     return 0
+
+
+def command(words: Sequence[str], /) -> int:
+    """Run one experiment or a sweep of them, here or on a cluster; what is there already is not made again.
+
+    The words are those of `python run.py`, whose --help shows all choices and settings.
+
+        echo-harness run method=echo task=recall seed=0,1,2,3 -m
+        echo-harness run experiment=table2 hydra/launcher=slurm -m
+
+    Args:
+        words: KEY=VALUE, KEY=A,B with -m, GROUP=CHOICE.
+    """
+    sys.argv = ["run.py", *words]
+    return guarded(hydra.main(version_base="1.3", config_path=str(compose.CONF), config_name="config")(single), mistake=2)

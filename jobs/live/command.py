@@ -13,8 +13,8 @@ from pathlib import Path
 from echo.refusals import nearest
 from echo.routing import Router
 from echo.scene import Prompt, load_prompts
-from jobs.live.order import LiveOrder, loopback
-from jobs.live.session import refuse
+from jobs.live.desk import loopback
+from jobs.live.session import LiveOrder, refuse
 from jobs.spec.compose import sweep
 from jobs.spec.mistakes import REFUSALS, explain
 from jobs.spec.plan import Job, prepare

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from echo.scene import Prompt
-from jobs.live.order import LiveOrder, loopback
 from jobs.live.player import Player
-from jobs.live.session import Scene, Session
+from jobs.live.session import LiveOrder, Scene, Session
 from jobs.live.view import Json, entered, legend
 from jobs.work import models
 
@@ -48,7 +48,8 @@ def answers(player: Player, asked: LiveOrder) -> list[Answer]:
 
     def say(data: Json) -> Json:
         recalls = data.get("recalls")
-        scene = player.say(str(data["text"]), data.get("transition"), None if recalls is None else int(recalls))
+        text, transition, scene_number = str(data["text"]), data.get("transition"), None if recalls is None else int(recalls)
+        scene = player.ask(lambda session: session.say(text, transition, scene_number))
         return {"scene": scene.number, "note": announcement(scene)}
 
     def pause(data: Json) -> Json:
@@ -60,7 +61,8 @@ def answers(player: Player, asked: LiveOrder) -> list[Answer]:
         return {}
 
     def save(data: Json) -> Json:
-        saved = player.save(asked.save / f"{asked.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        folder = asked.save / f"{asked.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        saved = player.ask(lambda session: session.save(folder))
         files = [
             {"name": path.name, "href": f"gradio_api/file={quote(str(path.resolve()))}", "bytes": path.stat().st_size}
             for path in saved.files
@@ -81,6 +83,14 @@ def _told(call: Answer) -> Answer:
 
     answered.__name__ = call.__name__
     return answered
+
+
+def loopback(host: str) -> bool:
+    """Whether a name or an address is this machine's own, as nobody else reaches it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def visitor(host: str) -> Callable[[Any], str | None]:

@@ -15,8 +15,8 @@ import gradio
 
 from eval.pages import source
 from jobs.live.desk import answers, session, visitor
-from jobs.live.order import LiveOrder
 from jobs.live.player import Player
+from jobs.live.session import LiveOrder
 
 FONTS, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
 """The system's own: gradio's default ones come from the network."""

@@ -14,11 +14,10 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any, TypeVar
 
 from echo.scene import FPS, Prompt
-from jobs.live.session import LiveBlock, Refused, Saved, Scene, Session
+from jobs.live.session import LiveBlock, Refused, Session
 from jobs.live.view import Card, Json, View, thumbnail
 
 T = TypeVar("T")
@@ -61,14 +60,6 @@ class Player:
         self._pool = range(0)
 
     # ---- what pages call, from any thread
-
-    def say(self, text: str, transition: str | None = None, recalls: int | None = None) -> Scene:
-        """As `Session.say`. Raises ValueError in one line."""
-        return self.ask(lambda session: session.say(text, transition, recalls))
-
-    def save(self, folder: Path) -> Saved:
-        """As `Session.save`."""
-        return self.ask(lambda session: session.save(folder))
 
     def ask(self, call: Callable[[Session], T]) -> T:
         """What a call on the session gives, made between two blocks; its errors are raised here."""

@@ -45,6 +45,21 @@ class Refused(ValueError):
 
 
 @dataclass(frozen=True)
+class LiveOrder:
+    """What a command line asks for, checked. words: settings of run.py that make the job."""
+
+    job: Job
+    words: tuple[str, ...]
+    name: str
+    host: str
+    port: int | None
+    save: Path
+    first: Prompt | None
+    threshold: float | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Scene:
     """A scene of the session: what was said, and how it is entered at which block. routed: nobody named the transition."""
 

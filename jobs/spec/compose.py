@@ -102,15 +102,14 @@ def product(axes: Mapping[str, Sequence[str]], fixed: Sequence[str], task_apart:
         axes: values of each setting that is swept.
         fixed: settings of all runs.
         task_apart: compose tasks by themselves, which is faster: no method then may choose a backbone with prompts of its own.
-
-    Raises:
-        ValueError: for a seed that is no whole number.
     """
     rows = []
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for values in itertools.product(*axes.values()):
             pairs = dict(zip(axes, values))
-            put: Plain = {"seed": _whole(pairs.pop("seed"))} if "seed" in pairs else {}
+            put: Plain = {}
+            if (seed := pairs.pop("seed", None)) is not None:
+                put["seed"] = int(seed) if seed.isdecimal() else seed  # what is no number is refused where the config is read
             if task_apart and "task" in pairs:
                 put["task"] = _composed((*fixed, f"task={pairs.pop('task')}"))["task"]
             chosen = (f"{'++' if key.startswith('method.') else ''}{key}={value}" for key, value in pairs.items())
@@ -121,9 +120,3 @@ def product(axes: Mapping[str, Sequence[str]], fixed: Sequence[str], task_apart:
 @lru_cache(maxsize=1024)
 def _composed(words: tuple[str, ...]) -> Plain:
     return plain_of(compose("config", list(words)))
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise ValueError(f"seed={text}: a whole number of 0 or more, for example seed=0")
-    return int(text)

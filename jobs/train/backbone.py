@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import torch._dynamo
-from torch import nn
+from torch import Tensor, nn
 
 from data.world import render
 from data.world.words import VOCABULARY
@@ -97,8 +97,7 @@ class Trainer:
         _initialise(self.model)
         self.codec: PatchCodec = fit_codec()
         self.modules = nn.ModuleDict({"model": self.model, "text": self.text}).to(device)
-        named = list(self.modules.named_parameters())
-        self.parameters = [parameter for _, parameter in named]
+        self.parameters = list(self.modules.parameters())
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.optimizer = torch.optim.AdamW(
             [
@@ -163,10 +162,9 @@ class Trainer:
 
     def averaged(self) -> tuple[WanModel, WordEncoder]:
         """Copies of backbone and word vectors with the averaged weights, as they are shipped."""
-        names = [name for name, _ in self.modules.named_parameters()]
-        weights = dict(zip(names, self.average, strict=True))
         modules = copy.deepcopy(self.modules)
-        modules.load_state_dict(self.modules.state_dict() | weights)
+        with torch.no_grad():
+            torch._foreach_copy_(list[Tensor](modules.parameters()), self.average)
         model, text = modules["model"], modules["text"]
         assert isinstance(model, WanModel) and isinstance(text, WordEncoder)
         return model.cpu(), text.cpu()
@@ -297,9 +295,7 @@ def backbone(
         compile: fuse small operations (needs a C++ compiler; 20 % faster).
         export: only write the weights of the last checkpoint.
     """
-    if export:
-        settings = _settings_of(folder)
-    else:
+    if not export:
         least = BLOCK_FRAMES * 20 * course.processes
         if settings.frames_per_step < least:
             rule = f"{course.processes} processes share at least {least} frames"
@@ -308,9 +304,7 @@ def backbone(
     if course.until:
         yield compare(folder / "log.jsonl", course.against, course.until)
         return
-    if checkpoint.place(folder).exists():
-        settings = _settings_of(folder)
-    trainer = Trainer(settings, folder, torch.device("cpu"))
+    trainer = Trainer(_settings_of(folder), folder, torch.device("cpu"))
     trainer.resume()
     export_weights(trainer, output)
 

@@ -68,7 +68,7 @@ def loads(jobs: Sequence[Job], fps: float | None) -> list[RunForecast]:
         jobs: the checked jobs.
         fps: pixel frames per second of a generated video, scoring included; None takes what the store has measured.
     """
-    named = {((folder := RunFolder(job)).path, job.scores_id, job.config.shard, len(job.asked)): folder for job in jobs}
+    named = {folder.piece: folder for folder in map(RunFolder, jobs)}
     counted: dict[Any, set[str]] = {}
     kinds: dict[Any, tuple[float | None, str, float]] = {}
     rows = []

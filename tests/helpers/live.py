@@ -7,8 +7,7 @@ import shlex
 from functools import cache
 
 from jobs.live import command as live
-from jobs.live.order import LiveOrder
-from jobs.live.session import LiveBlock, Session
+from jobs.live.session import LiveBlock, LiveOrder, Session
 from jobs.spec.compose import sweep as composed
 from jobs.spec.plan import prepare
 from jobs.store.folder import RunFolder

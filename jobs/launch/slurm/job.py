@@ -118,12 +118,11 @@ class JobPart:
 
 def untried(folders: Sequence[RunFolder]) -> int:
     """Units that are missing and have not failed: what a kill can leave."""
-    count = 0
+    left = 0
     for folder in folders:
-        settled = folder.reader.settled(folder.job.scores_id)
-        units = [folder.job.unit_id(prompt) for prompt in folder.job.mine]
-        count += sum(unit not in settled.done and unit not in settled.failures for unit in units)
-    return count
+        failures = folder.reader.settled(folder.job.scores_id).failures
+        left += sum(folder.job.unit_id(prompt) not in failures for prompt in folder.unfinished())
+    return left
 
 
 def ours(folders: Sequence[RunFolder]) -> bool:

@@ -102,10 +102,8 @@ class Launch:
         stores = sorted({job.config.store for job in jobs})
         if len(stores) > 1:
             raise ValueError(f"store={','.join(stores)}: jobs on SLURM share one store; nearest is store={stores[0]}")
-        named = {}  # equal wishes are one; shards of a run, and the same run scored twice, are not
-        for folder, config in zip(map(RunFolder, jobs), plain):
-            named[folder.piece] = folder, frozen(config, folder.job)
-        self._runs = list(named.values())
+        runs = ((folder, frozen(config, folder.job)) for folder, config in zip(map(RunFolder, jobs), plain))
+        self._runs = list({run[0].piece: run for run in runs}.values())  # equal wishes are one; shards, and other scores, are not
         self.sent = False
         self.store = Path(jobs[0].config.store).absolute()
         try:

@@ -253,7 +253,7 @@ def test_parity_of_types():
     from dataclasses import replace
 
     from echo.backbone.real import RealBackbone
-    from jobs.bench.parity import gap, latents
+    from jobs.bench.command import gap, latents
     from jobs.work.models import parts_to_load
 
     parts = parts_to_load(command.config_of(values(blocks=3, dtype="float32")))

@@ -35,16 +35,20 @@ def heard(player, enough, known, limit_s=120.0):
     return found, cards
 
 
+def say(player, *words):
+    return player.ask(lambda session: session.say(*words))
+
+
 def fresh():
     return {"epoch": 0, "after": -1, "version": 0, "notes": 0}
 
 
 def test_pages_hear_of_blocks_and_scenes(player, tmp_path):
     known = fresh()
-    assert player.say(A).number == 0
+    assert say(player, A).number == 0
     blocks, cards = heard(player, 2, known)
     assert [block["scene"] for block in blocks] == [0] * len(blocks) and cards[0]["how"] == "start"
-    scene = player.say(B, "hard")
+    scene = say(player, B, "hard")
     assert scene.number == 1
     blocks, cards = heard(player, lambda found: sum(block["scene"] == 1 for block in found) >= 2, known)
     assert all(block["scene"] == (block["index"] >= scene.start.block) for block in blocks), "it holds from the next block on"
@@ -52,14 +56,14 @@ def test_pages_hear_of_blocks_and_scenes(player, tmp_path):
     assert cards[1]["thumb"].startswith("data:image/png;base64,") and player.news(**known, wait_s=0)["pool"] == [0, 2]
     assert all(len(block["strip"]) >= 3 and block["picture"].startswith("data:image/png") for block in blocks)
     with pytest.raises(ValueError, match="unknown word 'zebra'"):
-        player.say("zebra")
-    saved = player.save(tmp_path)
+        say(player, "zebra")
+    saved = player.ask(lambda session: session.save(tmp_path))
     assert replayed(saved.command)[:2] == (saved.latents_sha256, saved.video.read_bytes())
 
 
 def test_nothing_is_made_for_nobody_or_when_paused(player, monkeypatch):
     known = fresh()
-    player.say(A)
+    say(player, A)
     heard(player, 1, known)
     player.pause(True)
     count = player.ask(lambda session: session.blocks)
@@ -79,7 +83,7 @@ def test_nothing_is_made_for_nobody_or_when_paused(player, monkeypatch):
 
 def test_blocks_are_made_no_earlier_than_the_film_needs_them(player):
     known = fresh()
-    player.say(A)
+    say(player, A)
     heard(player, 1, known)
     player.watched(600_000, 0)
     count = player.ask(lambda session: session.blocks)
@@ -93,7 +97,7 @@ def test_refused_and_ended_are_told(opened):
     player = Player(partial(opened, "self_forcing", "method.max_position=24"))
     try:
         known = fresh()
-        player.say(A)
+        say(player, A)
         heard(player, lambda found: any(block["index"] == 7 for block in found), known)
         news, until = player.news(**(known | {"notes": 0})), time.monotonic() + 60
         while news["status"] == "playing" and time.monotonic() < until:  # on to the block that there cannot be
@@ -116,7 +120,7 @@ def test_a_failure_is_told_and_nobody_waits_for_ever(capsys):
         news = player.news(**fresh(), wait_s=60)
         assert news["status"] == "failed" and news["note"] == "RuntimeError: no such card"
         with pytest.raises(ValueError, match="the session has failed: no such card"):
-            player.say(A)
+            say(player, A)
     finally:
         player.close()
     assert "no such card" in capsys.readouterr().err
