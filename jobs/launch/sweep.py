@@ -31,11 +31,7 @@ Make = Callable[[Sequence[Job], Sequence[Plain]], list[str] | None]
 
 
 def single(config: DictConfig) -> None:
-    """Run one config.
-
-    Raises:
-        SystemExit: as `run` does, and if the config holds a sweep that was not asked for.
-    """
+    """Run one config. Raises SystemExit as `run` does, and if the config holds a sweep that was not asked for."""
     swept = HydraConfig.get().sweeper.params
     if swept:
         raise SystemExit(f"this experiment stands for several runs ({', '.join(str(key) for key in swept)} vary); add -m")
@@ -50,11 +46,7 @@ def here(jobs: Sequence[Job], plain: Sequence[Plain]) -> list[str]:
 
 
 def run(configs: Sequence[DictConfig], make: Make = here) -> None:
-    """Check every config, then run what is missing of all, then make the tables.
-
-    Args:
-        configs: one for each run.
-        make: makes what is missing and says what it could not, or None where it left others to it and waits for nobody.
+    """Check every config, one for each run, then run what is missing of all, then make the tables.
 
     Raises:
         SystemExit: with one line before any work if a config is wrong; with status 1 if a unit is missing in the end.

@@ -62,26 +62,19 @@ def geometry(config: RunConfig) -> Geometry:
     return sizes.geometry(sizes.SIZES[config.geometry].network, parts.height_px, parts.width_px, parts.window_frames)
 
 
-def files(config: RunConfig) -> dict[str, str]:
-    """The paths that must be there, by the name of their setting."""
-    parts = parts_of(config)
-    named = {
-        "backbone.weights": config.backbone.weights, "backbone.lora": config.backbone.lora, "backbone.parts.text": parts.text,
-        "backbone.parts.tokenizer": parts.tokenizer, "backbone.parts.codec": parts.codec,
-    }  # fmt: skip
-    return {name: path for name, path in named.items() if path not in (None, RANDOM)}
-
-
 def check(config: RunConfig) -> None:
     """Refuse a backbone with parts whose files are not there or are not what they should be; no data of them is read.
 
     Raises ValueError: one line.
     """
     extras.check(f"backbone={config.backbone.name}")
-    for name, path in files(config).items():
-        if not located(path).exists():
+    parts = parts_of(config)
+    files = {"weights": config.backbone.weights, "lora": config.backbone.lora}
+    files |= {f"parts.{name}": getattr(parts, name) for name in ("text", "tokenizer", "codec")}
+    for name, path in files.items():
+        if path is not None and path != RANDOM and not located(path).exists():
             raise ValueError(
-                f"{name}={path}: no such file; `echo-harness data download backbone={config.backbone.name}` fetches it, "
+                f"backbone.{name}={path}: no such file; `echo-harness data download backbone={config.backbone.name}` fetches it, "
                 "checkpoints=DIR looks elsewhere, weights=random needs none"
             )
     if config.eval.scorer == "embedded":
@@ -91,7 +84,7 @@ def check(config: RunConfig) -> None:
         return
     from echo.backbone import checkpoint, taehv, umt5, vae
 
-    network, parts = sizes.SIZES[config.geometry].network, parts_of(config)
+    network = sizes.SIZES[config.geometry].network
     checkpoint.check(located(config.backbone.weights), network)
     if config.backbone.lora is not None:
         checkpoint.check_lora(located(config.backbone.lora), network)

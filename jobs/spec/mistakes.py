@@ -31,12 +31,7 @@ def explained(words: Sequence[str]) -> Iterator[None]:
 
 
 def explain(error: Exception, words: Sequence[str]) -> str:
-    """One line for a refused command line.
-
-    Args:
-        error: what Hydra or OmegaConf raised.
-        words: the command line's arguments.
-    """
+    """One line for what Hydra or OmegaConf raised over the arguments of a command line."""
     overrides = [word for word in words if "=" in word.lstrip("-")]
     multirun = any(word in ("-m", "--multirun") for word in words)
     slurm = "hydra/launcher=slurm" in overrides

@@ -95,15 +95,9 @@ class RunFolder:
 
 
 def write_sweep(store: Path, jobs: Sequence[Job], experiment: str | None) -> list[str]:
-    """Keep what a command asked for, so that its tables can be made again; jobs that score nothing ask for no table.
+    """Keep what a command asked for in this store, so that its tables can be made again; jobs that score nothing ask for no table.
 
-    Args:
-        store: the run store.
-        jobs: the command's jobs in this store.
-        experiment: the named experiment that they came from.
-
-    Returns:
-        The tables' names: `<task>`, or `<experiment>-<task>`.
+    Returns the tables' names: `<task>`, or `<experiment>-<task>`.
     """
     found: dict[str, list[Job]] = {}
     for job in jobs:

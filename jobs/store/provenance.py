@@ -34,12 +34,7 @@ SLURM = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "JOB_NAME",
 
 
 def describe(argv: Sequence[str], config: Mapping[str, Any]) -> Provenance:
-    """All that is worth knowing about this process.
-
-    Args:
-        argv: the user's command line, not the worker's.
-        config: the full config as plain values.
-    """
+    """All that is worth knowing about this process, with the user's command line (not the worker's) and the full config."""
     return Provenance(
         argv=list(argv),
         config=dict(config),
@@ -99,14 +94,9 @@ def changes() -> list[str] | None:
 
 
 def refuse_dirty(experiment: str | None, allowed: bool) -> None:
-    """Refuse a table of the paper from code that no commit names.
+    """Refuse a table of the paper (an experiment `table...`) from code that no commit names, unless it is `allowed`.
 
-    Args:
-        experiment: what is run; only `table...` is refused.
-        allowed: `allow_dirty`.
-
-    Raises:
-        ValueError: one line that names the experiment and the first changed files, or that git does not answer.
+    Raises ValueError: one line that names the experiment and the first changed files, or that git does not answer.
     """
     if allowed or not (experiment or "").startswith("table"):
         return

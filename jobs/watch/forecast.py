@@ -134,12 +134,7 @@ def briefly(jobs: Sequence[Job]) -> str:
 
 
 def jobs_of(rows: Sequence[RunForecast], launcher: SlurmSettings) -> tuple[int, float | None, str]:
-    """How many cluster jobs the launcher cuts a sweep into, the longest's seconds, None where no speed is known, and by what rule.
-
-    Args:
-        rows: all runs.
-        launcher: what it is told.
-    """
+    """How many cluster jobs the launcher cuts a sweep into, the longest's seconds, None where no speed is known, and by what rule."""
     measure = split.measure([load.folder.job for load in rows], launcher.units_per_job, launcher.target_minutes)
     cuts, seconds = [], dict[int, float | None]()
     for load in rows:

@@ -1,8 +1,7 @@
-"""Takes orders for jobs, and does each in a fresh process: `python -m jobs.work.child`.
+"""Takes orders for jobs on standard input, reports events on standard output (`jobs.work.events`): `python -m jobs.work.child`.
 
-Orders come on standard input and events leave on standard output, a line each (`jobs.work.events`). Each job is a fresh process, forked
-from this one, which has imported the libraries and computed nothing. When standard input closes, whoever gave the orders has gone, and
-the worker leaves at once, with its job.
+Each job is a fresh process, forked from this one, which has imported the libraries and computed nothing. When standard input closes,
+whoever gave the orders has gone, and the worker leaves at once, with its job.
 """
 
 from __future__ import annotations

@@ -25,13 +25,7 @@ class Progress:
     """Blocks and videos of all running jobs together."""
 
     def __init__(self, blocks: int, videos: int, stream: TextIO | None = None) -> None:
-        """Begin.
-
-        Args:
-            blocks: all that are to be made.
-            videos: all that are to be made.
-            stream: where to show it; standard error by default.
-        """
+        """Begin: so many blocks and videos are to be made. stream: where to show it; standard error by default."""
         self._stream = stream or sys.stderr
         self._blocks, self._videos = blocks, videos
         self._made = self._ended = 0

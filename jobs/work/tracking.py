@@ -249,14 +249,7 @@ def folder_of(store: str | Path) -> Path:
 
 
 def tables(kind: str, store: Path, names: Sequence[str], group: str | None) -> None:
-    """Tell of the tables that a command made, from their CSV files.
-
-    Args:
-        kind: `tracker=`.
-        store: the run store.
-        names: the tables; one that is not there is passed over.
-        group: the experiment.
-    """
+    """Tell a tracker (`tracker=kind`) of the tables that an experiment's command made, from their CSV files where there are any."""
     files = [(name, path) for name in dict.fromkeys(names) if (path := store / "tables" / f"{name}.csv").is_file()]
     if kind == "none" or not files:
         return

@@ -56,13 +56,7 @@ def wanted(job: Job) -> str:
 
 
 def measure(jobs: Sequence[Job], units_per_job: int | None, target_minutes: float) -> Measure:
-    """How long jobs are to be.
-
-    Args:
-        jobs: all runs of a launch.
-        units_per_job: videos of a job; None takes as many as fill the target by what this store has measured.
-        target_minutes: how long a job is to take.
-    """
+    """How long the jobs of a launch are to be: so many videos each, or, with None, what fills the target by what the store has measured."""
     if units_per_job is not None:
         return Measure(lambda job, prompt: 1.0, units_per_job, f"at most {units_per_job} a job")
     speeds = {}
@@ -84,14 +78,7 @@ def measure(jobs: Sequence[Job], units_per_job: int | None, target_minutes: floa
 
 
 def cut(folder: RunFolder, config: Mapping[str, Any], todo: Sequence[Prompt], measure: Measure) -> list[tuple[Piece, float]]:
-    """Shards of a run, as few as keep each within the measure, with their costs; those with nothing to do are left out.
-
-    Args:
-        folder: the run.
-        config: its config as plain values.
-        todo: prompts that are missing.
-        measure: what a unit costs and a job may.
-    """
+    """Shards of a run that make the prompts `todo`, as few as keep each within the measure, with their costs; empty ones are left out."""
     job = folder.job
     part, whole = (1, 1) if job.config.shard is None else parse_shard(job.config.shard)
     indices = {prompt.id: index for index, prompt in enumerate(job.asked)}

@@ -26,14 +26,7 @@ OWN_LIMIT = "JobArrayTaskLimit"
 
 
 def wait(store: Path, folders: Sequence[RunFolder], jobs: Mapping[str, Sequence[Piece]], poll_s: float) -> None:
-    """Until every unit is done or no job waits or runs any more; then what failed is said.
-
-    Args:
-        store: the run store.
-        folders: the runs that are wanted.
-        jobs: what each job was to do, by its id.
-        poll_s: seconds between two looks at the queue.
-    """
+    """Until every unit is done or no job, of those by id, waits or runs any more; then what failed is said. poll_s: between two looks."""
     units = sum(len(folder.job.mine) for folder in folders)
     begun = said = time.monotonic()
     first: int | None = None
