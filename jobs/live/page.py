@@ -34,11 +34,7 @@ def page(player: Player, asked: LiveOrder) -> gradio.Blocks:
 
 @contextmanager
 def serve(asked: LiveOrder) -> Iterator[str]:
-    """Serve the page and run the session; gives the address.
-
-    Raises:
-        OSError: if the port is taken.
-    """
+    """Serve the page and run the session; gives the address. Raises OSError if the port is taken."""
     player = Player(partial(session, asked), asked.first)
     blocks = page(player, asked)
     try:

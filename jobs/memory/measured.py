@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ class Meter:
     def __init__(self, device: torch.device | str) -> None:
         import torch
 
-        self.device = torch.device(device)
+        self.device, self._cards = torch.device(device), torch.cuda
         self._base = 0
 
     @property
@@ -30,10 +31,8 @@ class Meter:
     def start(self) -> None:
         """From here on."""
         if self.device.type == "cuda":
-            import torch
-
-            torch.cuda.synchronize(self.device)
-            torch.cuda.reset_peak_memory_stats(self.device)
+            self._cards.synchronize(self.device)
+            self._cards.reset_peak_memory_stats(self.device)
             return
         reset_peak()
         self._base = resident("VmRSS")
@@ -48,9 +47,7 @@ class Meter:
     def peak(self) -> int:
         """Bytes at the fullest moment so far."""
         if self.device.type == "cuda":
-            import torch
-
-            return torch.cuda.max_memory_allocated(self.device)
+            return self._cards.max_memory_allocated(self.device)
         return max(0, resident("VmHWM") - self._base)
 
     def compared(self, computed: int) -> dict[str, Any]:
@@ -61,16 +58,13 @@ class Meter:
 
 def resident(name: str) -> int:
     """A line of this process's memory, bytes: VmRSS now, VmHWM at most (Linux); 0 where the system does not tell."""
-    try:
+    with contextlib.suppress(OSError):
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
+    return 0
 
 
 def reset_peak() -> None:
     """Let the highest resident memory count from now on, where the system allows it."""
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return

@@ -63,8 +63,7 @@ def swept(experiment: str) -> dict[str, str]:
 def sweep(words: Sequence[str]) -> list[Plain]:
     """The config of every run that `python run.py WORDS -m` stands for, in Hydra's order, by which jobs are packed.
 
-    Raises:
-        ValueError: for a glob that matches nothing.
+    Raises ValueError for a glob that matches nothing.
     """
     check_globs(words)
     experiment = next((word.partition("=")[2] for word in reversed(words) if word.startswith("experiment=")), None)

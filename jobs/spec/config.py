@@ -192,11 +192,7 @@ class RunConfig:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """`"i/n"` as (i, n) with 1 <= i <= n.
-
-    Raises:
-        ValueError: if the text has another form.
-    """
+    """`"i/n"` as (i, n) with 1 <= i <= n. Raises ValueError if the text has another form."""
     part, slash, whole = text.partition("/")
     if slash and part.isdecimal() and whole.isdecimal() and 1 <= int(part) <= int(whole):
         return int(part), int(whole)

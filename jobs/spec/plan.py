@@ -93,13 +93,9 @@ class Job:
 
 
 def prepare(plain: Mapping[str, Any]) -> Job:
-    """Check a composed config to the end, so that nothing can be refused after work has started.
+    """Check a composed and resolved config to the end, so that nothing can be refused after work has started.
 
-    Args:
-        plain: the composed and resolved config as plain values.
-
-    Raises:
-        ValueError: one line naming the value, the rule and the nearest valid choice.
+    Raises ValueError: one line naming the value, the rule and the nearest valid choice.
     """
     config = scoring.resolved(backbones.resolved(from_plain(plain)))
     job = Job(config, _policy(config), _prompts(config))

@@ -55,9 +55,10 @@ class Claims:
             threading.Thread(target=self._beat, daemon=True).start()
         return True
 
-    def holds(self, unit: str) -> bool:
-        """Whether this attempt took a unit and did not let it go."""
-        return unit in self._held
+    @property
+    def held(self) -> list[str]:
+        """The units that this attempt took and did not let go."""
+        return list(self._held)
 
     def lost(self, unit: str) -> bool:
         """Whether a unit that was taken belongs to somebody else by now, as after a long stop of this process."""
@@ -73,10 +74,6 @@ class Claims:
             for number in range(1, int(path.suffix[1:]) + 1):  # the owner's own last, so that it owns until nothing is left
                 with contextlib.suppress(OSError):
                     self._path(unit, number).unlink()
-
-    def release_all(self) -> None:
-        """Let go of all that is held."""
-        self.release(list(self._held))
 
     def starts(self) -> dict[str, int]:
         """How often units were begun and not ended, by unit; a unit that kills its process shows here."""

@@ -131,7 +131,7 @@ class Attempt:
 
     def __exit__(self, *_: object) -> None:
         """Let go of the file and the units; the records have been safe since they were written."""
-        self.claims.release_all()
+        self.claims.release(self.claims.held)
         os.close(self._handle)
 
     def hopeful_first(self, groups: Iterable[tuple[T, Sequence[Prompt]]]) -> list[tuple[T, Sequence[Prompt]]]:
@@ -152,7 +152,7 @@ class Attempt:
 
     def holds(self, prompt: Prompt) -> bool:
         """Whether a prompt was taken and not let go."""
-        return self.claims.holds(self.folder.job.unit_id(prompt))
+        return self.folder.job.unit_id(prompt) in self.claims.held
 
     def release(self, prompts: Sequence[Prompt]) -> None:
         """Let prompts go that were taken."""

@@ -75,19 +75,10 @@ class Line:
         return [unit.seconds for unit in newest_units(self.runs)]
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why something is missing: what it is, and the last lines of what was said."""
-
-    what: str
-    tail: tuple[str, ...]
-
-
 def wishes(store: Path, experiment: str) -> list[tuple[Run, Asked]]:
     """The last wish of every run of the newest version of the pixels, or all that an experiment's last commands asked for.
 
-    Raises:
-        ValueError: in one line, where there is none.
+    Raises ValueError in one line, where there is none.
     """
     if experiment:
         swept = {sweep.experiment for sweep in sweeps(store) if sweep.experiment}
@@ -114,8 +105,8 @@ def _claimed(run: Run, question: Callable[[Claims], dict[str, T]]) -> dict[str, 
     return {}
 
 
-def gather(store: Path, experiment: str = "", task: Sequence[str] = (), method: Sequence[str] = ()) -> tuple[list[Line], list[Failure]]:
-    """The grid's lines and all failures of a store. Raises ValueError: one line."""
+def gather(store: Path, experiment: str = "", task: Sequence[str] = (), method: Sequence[str] = ()) -> tuple[list[Line], list[list[str]]]:
+    """The grid's lines, and of all that failed what it is and the last lines of what was said. Raises ValueError: one line."""
     tasks, methods = set(task), set(method)
     every = wishes(store, experiment)
     for key, names in (("task", tasks), ("method", methods)):
@@ -123,7 +114,7 @@ def gather(store: Path, experiment: str = "", task: Sequence[str] = (), method: 
         for name in names - set(known):
             raise ValueError(f"{key}={name}: store {store} has no run of it; nearest is {nearest(name, known or ['none'])}")
     found: dict[tuple[str, str, str], Line] = {}
-    failures: list[Failure] = []
+    failures: list[list[str]] = []
     for run, asked in every:
         place = backbone, task, method = run.place[:3]
         if (tasks and task not in tasks) or (methods and method not in methods):
@@ -142,33 +133,31 @@ def gather(store: Path, experiment: str = "", task: Sequence[str] = (), method: 
     return [found[place] for place in sorted(found)], failures
 
 
-def _failures(run: Run, asked: Asked, failed: Mapping[str, int], missing: set[str], title: str) -> Iterator[Failure]:
+def _failures(run: Run, asked: Asked, failed: Mapping[str, int], missing: set[str], title: str) -> Iterator[list[str]]:
     last = {record.unit: record for record in run.records() if not record.ok} if failed else {}
     for prompt, unit in asked.units.items():
         if unit in failed:
             record = last[unit]
-            tail = _tail(run.path / record.trace) or tuple(record.err.splitlines()[-TAIL:])
-            yield Failure(f"{title}: {prompt} failed ({failed[unit]} tries)", tail)
+            tail = _tail(run.path / record.trace) or record.err.splitlines()[-TAIL:]
+            yield [f"{title}: {prompt} failed ({failed[unit]} tries)", *tail]
     begun = _claimed(run, lambda claims: claims.abandoned(missing)) if missing else {}
     for prompt, unit in asked.units.items():
         if unit in begun:
             times, who = begun[unit]
-            yield Failure(f"{title}: {prompt} was begun and not ended", (f"{times} times, at last by {who}, which has died",))
+            yield [f"{title}: {prompt} was begun and not ended", f"{times} times, at last by {who}, which has died"]
 
 
-def _last_words(run: Run, title: str) -> Iterator[Failure]:
+def _last_words(run: Run, title: str) -> Iterator[list[str]]:
     logs = sorted((run.path / "attempts").glob("*.log"))
-    words = _tail(logs[-1]) if logs else ()
-    if words:
-        yield Failure(f"{title}: its last process said", words)
+    if logs and (words := _tail(logs[-1])):
+        yield [f"{title}: its last process said", *words]
 
 
-def _tail(path: Path) -> tuple[str, ...]:
-    try:
+def _tail(path: Path) -> list[str]:
+    with contextlib.suppress(OSError):
         text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ()
-    return tuple([line.rstrip() for line in text.splitlines() if line.strip()][-TAIL:])
+        return [line.rstrip() for line in text.splitlines() if line.strip()][-TAIL:]
+    return []
 
 
 def grid(lines: Sequence[Line]) -> list[str]:
@@ -181,7 +170,7 @@ def grid(lines: Sequence[Line]) -> list[str]:
     rows = [head]
     for line in lines:
         cells = _narrow(line) if wide else [line.cells[seed].text if seed in line.cells else "-" for seed in seeds]
-        rows.append([line.task, line.method, *([line.backbone] if several else []), *cells, _left(line, lines)])
+        rows.append([line.task, line.method, *([line.backbone] if several else []), *cells, _time(seconds_left(line, lines))])
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     return ["  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip() for row in rows]
 
@@ -200,12 +189,9 @@ def seconds_left(line: Line, lines: Sequence[Line]) -> float | None:
     return 0.0 if not open_units else open_units * median(like) if like else None
 
 
-def _left(line: Line, lines: Sequence[Line]) -> str:
-    seconds = seconds_left(line, lines)
-    return "?" if seconds is None else _time(seconds) if seconds else ""
-
-
-def _time(seconds: float) -> str:
+def _time(seconds: float | None) -> str:
+    if not seconds:
+        return "?" if seconds is None else ""
     return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
 
 
@@ -244,8 +230,8 @@ def status(
     if not lines:
         raise ValueError(f"--store {store}: no runs; nothing was asked of it")
     yield from (*grid(lines), "", summary(lines))
-    for failure in failures if failed else ():
-        yield from ("", failure.what, *(f"    {line}" for line in failure.tail))
+    for what, *tail in failures if failed else ():
+        yield from ("", what, *(f"    {line}" for line in tail))
     if failures and not failed:
         yield "echo-harness status --failed says why" + (f" (--store {store})" if store != RESULTS else "")
     if any(line.total.done < line.total.asked for line in lines):

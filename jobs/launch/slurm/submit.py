@@ -119,8 +119,7 @@ class Launch:
     def submit(self) -> dict[str, Sequence[Piece]]:
         """Submit what is missing and not on its way yet; all jobs to wait for, those of earlier commands included, by id.
 
-        Raises:
-            SystemExit: where sbatch refuses, with its own words.
+        Raises SystemExit where sbatch refuses, with its own words.
         """
         for folder in self.folders:
             folder.describe()
@@ -194,15 +193,9 @@ class Launch:
 
 
 def run(jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: SlurmSettings) -> list[str] | None:
-    """Make all that is missing of some jobs on SLURM, and again what killed jobs left, as long as that gets further.
+    """Make all that is missing of checked jobs on SLURM, and again what killed jobs left, as long as that gets further.
 
-    Args:
-        jobs: the checked jobs.
-        plain: the configs that they came from.
-        settings: resources, and whether to wait.
-
-    Returns:
-        One line for each thing that is not as asked, empty when every unit is done; None where jobs are on the way and nobody waits.
+    Returns one line for each thing that is not as asked, none when every unit is done; None where jobs are on the way and nobody waits.
 
     Raises:
         ValueError: where there is no SLURM.
