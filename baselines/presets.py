@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -13,10 +14,12 @@ from echo.files import ROOT
 from echo.refusals import nearest
 
 CONF = ROOT / "conf"
+Preset = dict[str, Any]
+"""What a YAML file of `conf/` holds, as plain values."""
 
 
 @cache
-def ablations() -> dict[str, dict[str, Any]]:
+def ablations() -> dict[str, Preset]:
     """What would stand in the file of each ablation, by the name BASE_CHANGE: base, name, label and change."""
     content: Any = OmegaConf.to_container(OmegaConf.load(CONF / "ablations.yaml"))
     files = {}
@@ -28,7 +31,7 @@ def ablations() -> dict[str, dict[str, Any]]:
     return files
 
 
-def without_file(name: str) -> dict[str, Any] | None:
+def without_file(name: str) -> Preset | None:
     """What would stand in the file of an ablation, or of a policy of another package at its defaults; None for any other name."""
     if name in ablations():
         return ablations()[name]
@@ -41,7 +44,7 @@ def choices(group: str) -> list[str]:
     return sorted({*(path.stem for path in files), *((*ablations(), *registry.packaged()) if group == "method" else ())})
 
 
-def preset(group: str, name: str) -> dict[str, Any]:
+def preset(group: str, name: str) -> Preset:
     """One choice of a config group upon those that its defaults name. Raises ValueError that names the nearest choice."""
     path = CONF / group / f"{name}.yaml"
     if not path.is_file():
@@ -64,7 +67,7 @@ def prompt_set(task: str, backbone: str = "tiny") -> str:
     return str(OmegaConf.create({"backbone": folder, "task": preset("task", task)}).task.prompt_set)
 
 
-def make_policy(options: dict[str, Any]) -> Policy:
+def make_policy(options: Mapping[str, Any]) -> Policy:
     """The named preset with the command line's `method.*` settings."""
     settings = OmegaConf.create(preset("method", options["method"]))
     dotted = [f"{key.removeprefix('method.')}={value}" for key, value in options.items() if key.startswith("method.")]

@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+Json = dict[str, Any]
+"""A JSON object where it comes in or goes out."""
 ROOT = Path(__file__).resolve().parent.parent
 """The repository's folder; relative paths of a config count from it."""
 RESULTS = Path("results")

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-from echo.files import digest
+from echo.files import Json, digest
 from echo.refusals import nearest
 
 FPS = 16
@@ -80,7 +79,7 @@ class Prompt:
                 rule = f"scenes before it are 0..{scene - 1}; nearest is {scene - 1}" if scene else "nothing is before it; nearest is null"
                 raise ValueError(f"prompt {self.id!r}: scene {scene} recalls scene {recalled}: {rule}")
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> Json:
         """All that it says as plain values, of which names by content are made; what came later is absent where it says nothing."""
         found = dataclasses.asdict(self)
         if not self.recalls:

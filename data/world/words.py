@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from echo.backbone.words import Vocabulary
+from echo.backbone.parts.words import Vocabulary
 from echo.refusals import nearest
 
 COLOURS = ("red", "green", "blue", "yellow", "white")

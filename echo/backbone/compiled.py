@@ -12,7 +12,7 @@ import shutil
 
 import torch
 
-from echo.backbone.wan import Block, WanModel
+from echo.backbone.wan import TransformerLayer, WanModel
 from echo.refusals import nearest
 
 MODES = ("none", "blocks", "graphs")
@@ -32,9 +32,12 @@ def speed_up(model: WanModel, mode: str) -> WanModel:
     fast.load_state_dict(model.state_dict(), assign=True)
     fast.eval().requires_grad_(False)
     kind = "reduce-overhead" if mode == "graphs" else None
-    ask, answer = torch.compile(Block.ask, fullgraph=True, mode=kind), torch.compile(Block.answer, fullgraph=True, mode=kind)
+    ask, answer = (
+        torch.compile(TransformerLayer.ask, fullgraph=True, mode=kind),
+        torch.compile(TransformerLayer.answer, fullgraph=True, mode=kind),
+    )
     # Methods of a class and not of each block: a block that held methods bound to itself would outlive the network until a collection.
-    kind_of_block = type("CompiledBlock", (Block,), {"ask": ask, "answer": answer})
+    kind_of_block = type("CompiledLayer", (TransformerLayer,), {"ask": ask, "answer": answer})
     for block in fast.blocks:
         block.__class__ = kind_of_block
     if mode == "graphs":  # what a pass leaves in the graphs' memory is read before the next one begins

@@ -13,10 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from echo.backbone.codec import PatchCodec
-from echo.backbone.lora import merge
+from echo.backbone.checkpoints.lora import merge
 from echo.backbone.packed import Network, pack
-from echo.backbone.text import WordEncoder
+from echo.backbone.parts.codec import PatchCodec
+from echo.backbone.parts.text import WordEncoder
 from echo.backbone.wan import WanConfig, WanModel
 from echo.files import ROOT, replacing
 from echo.geometry import Geometry

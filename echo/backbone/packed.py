@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from echo.backbone.wan import Attend, Block, Modulation, WanModel
+from echo.backbone.wan import Attend, Modulation, TransformerLayer, WanModel
 from echo.geometry import PATCH
 
 Linear = Callable[[Tensor], Tensor]
@@ -57,7 +57,7 @@ class PackedWan:
         """Reorder the weights of `model`; later changes of them are not seen."""
         self._model, self.config, self.patch_embedding = model, model.config, model.patch_embedding
         with torch.inference_mode():
-            self._layers = tuple(_Layer(cast(Block, block)) for block in model.blocks)
+            self._layers = tuple(_Layer(cast(TransformerLayer, block)) for block in model.blocks)
             self._first = _linear(model.patch_embedding.weight.flatten(1), model.patch_embedding.bias)
             self._last = _linear(model.head.head.weight, model.head.head.bias)
 
@@ -103,7 +103,7 @@ class PackedWan:
 class _Layer:
     """One transformer block."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: TransformerLayer) -> None:
         own, cross = block.self_attn, block.cross_attn
         self.heads, self.eps, self.norm_eps = own.heads, block.eps, own.norm_q.weight.new_tensor(own.norm_q.eps)
         self.width = block.norm3.normalized_shape

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from echo.backbone import checkpoint, compiled, kernels
+from echo.backbone import compiled, kernels
+from echo.backbone.checkpoints import transformer
 from echo.backbone.interface import Codec, Text
 from echo.backbone.kernels import Attention
 from echo.backbone.load import DTYPES
@@ -71,7 +72,7 @@ class RealBackbone:
     @cached_property
     def text(self) -> Text:
         """Text encoder with its cache; the encoder itself is loaded at the first text that the cache lacks."""
-        from echo.backbone.umt5 import Umt5Text
+        from echo.backbone.parts.umt5 import Umt5Text
 
         p = self.parts
         if p.text is None or p.tokenizer is None:
@@ -87,9 +88,9 @@ class RealBackbone:
         """The network as rollouts run it. Raises ValueError for weights that are not those of this network."""
         p = self.parts
         if p.weights is None:
-            model = checkpoint.random_network(p.network, self.dtype, self.device)
+            model = transformer.random_network(p.network, self.dtype, self.device)
         else:
-            model = checkpoint.load_network(p.weights, p.lora, p.network, self.dtype, self.device)
+            model = transformer.load_network(p.weights, p.lora, p.network, self.dtype, self.device)
         return compiled.speed_up(model, p.compile)
 
     @cached_property
@@ -97,9 +98,9 @@ class RealBackbone:
         """The decoder of latents. Raises ValueError for a file that is none."""
         p, dtype = self.parts, DTYPES[self.parts.codec_dtype]
         if p.decoder == "taehv":
-            from echo.backbone.taehv import TaehvCodec
+            from echo.backbone.parts.taehv import TaehvCodec
 
             return (TaehvCodec.random if p.codec is None else partial(TaehvCodec.load, p.codec))(dtype=dtype, device=p.device)
-        from echo.backbone.vae import WanCodec
+        from echo.backbone.parts.vae import WanCodec
 
         return (partial(WanCodec.random, p.size) if p.codec is None else partial(WanCodec.load, p.codec))(dtype=dtype, device=p.device)

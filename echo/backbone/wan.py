@@ -98,7 +98,7 @@ class Attention(nn.Module):
         return self.o(out.transpose(1, 2).flatten(2))
 
 
-class Block(nn.Module):
+class TransformerLayer(nn.Module):
     """One transformer block: modulated self-attention, cross-attention to the text, modulated MLP."""
 
     def __init__(self, config: WanConfig) -> None:
@@ -153,7 +153,7 @@ class WanModel(nn.Module):
         self.text_embedding = nn.Sequential(nn.Linear(config.text_dim, config.dim), nn.GELU("tanh"), nn.Linear(config.dim, config.dim))
         self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, config.dim), nn.SiLU(), nn.Linear(config.dim, config.dim))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(config.dim, 6 * config.dim))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(TransformerLayer(config) for _ in range(config.layers))
         self.head = Head(config)
 
     def time_states(self, timesteps_BF: Tensor) -> TimeStates:
@@ -177,7 +177,7 @@ class WanModel(nn.Module):
         if rows > self.config.text_len:
             raise ValueError(f"prompt of {rows} rows: the text encoder's limit is {self.config.text_len}")
         text = self.text_embedding(fn.pad(text_BLT, (0, 0, 0, self.config.text_len - rows)))
-        return tuple(cast(Block, block).cross_attn.text_states(text) for block in self.blocks)
+        return tuple(cast(TransformerLayer, block).cross_attn.text_states(text) for block in self.blocks)
 
     def forward(self, latents_BFCHW: Tensor, time: TimeStates, text: TextStates, attend: Attend) -> Tensor:
         """Flow of the same shape as the latents."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from echo.cache.kinds import Kind, Source
+from echo.files import Json
 from echo.geometry import Geometry
 from echo.scene import SceneStart, chain_head
 
@@ -66,7 +67,7 @@ class Plan:
         own = [[f"f{self.first_frame + i}", position] for i, position in enumerate(self.queries)][self.unseen :]
         return [[slot.label(), slot.position] for slot in self.context] + own
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Json:
         """The block's line of a trace."""
         return {"block": self.block, "scene": self.scene, "keys": self.key_positions(), "queries": list(self.queries)}
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from data.published import claims, note, ours, unmapped
-from echo.files import RESULTS
+from echo.files import RESULTS, Json
 from echo.refusals import nearest_of
 from eval.claims import variants, verdicts
 from eval.claims.variants import Effect, Trial
@@ -55,7 +54,7 @@ def own(findings: Iterable[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.own]
 
 
-def as_json(findings: Sequence[Finding], trials: Sequence[Trial], effects: Sequence[Effect], there: Rows) -> dict[str, Any]:
+def as_json(findings: Sequence[Finding], trials: Sequence[Trial], effects: Sequence[Effect], there: Rows) -> Json:
     """Everything, in plain values."""
     tables = []
     for (table, task), members in by_table(findings).items():

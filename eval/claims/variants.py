@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
+from echo.files import Json
 from eval.claims.verdicts import DISAGREE, UNSURE, Finding, Rows, compare, judge, numbers
 from eval.stats.statistics import Estimate, estimate
 from eval.store.rows import differences
@@ -55,7 +55,7 @@ class Trial:
     verdict: str
     unswapped: str
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Json:
         """All of it, in plain values."""
         pair = {name: getattr(self.finding, name) for name in ("task", "metric", "first", "second", "verdict")}
         swap = {"swapped": self.reason.base, "for": self.reason.variant, "difference": numbers(self.difference)}
@@ -72,7 +72,7 @@ class Effect:
     reason: Reason
     by_metric: dict[str, Estimate]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Json:
         """All of it, in plain values."""
         by_metric = {metric: numbers(difference) for metric, difference in self.by_metric.items()}
         names = {"task": self.task, "backbone": self.backbone, "base": self.reason.base, "variant": self.reason.variant}

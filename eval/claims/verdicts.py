@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from data.published import OWN, Claim, Side, ours
+from echo.files import Json
 from eval.stats.statistics import Estimate, estimate
 from eval.store.rows import Entry, differences
 
@@ -43,7 +43,7 @@ class Finding:
         """Whether one of the rows is the paper's own method."""
         return self.first.partition("/")[2] in OWN
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Json:
         """All of it, in plain values."""
         return {
             "metric": self.metric,
@@ -79,7 +79,7 @@ class Count:
         share = "" if self.share is None else f" ({100 * self.share:.0f} % of the decided)"
         return f"agree {self.agree}, disagree {self.disagree}{share}, can't tell {self.unsure}, missing {self.missing}"
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Json:
         """All of it, in plain values."""
         share = None if self.share is None else round(self.share, 4)
         return {"agree": self.agree, "disagree": self.disagree, "cant_tell": self.unsure, "missing": self.missing, "share": share}
@@ -136,7 +136,7 @@ def count(findings: Iterable[Finding]) -> Count:
     return Count(*(counter[verdict] for verdict in MARKS))
 
 
-def numbers(difference: Estimate | None) -> dict[str, Any] | None:
+def numbers(difference: Estimate | None) -> dict[str, float | None] | None:
     """An estimate in plain values."""
     if difference is None:
         return None

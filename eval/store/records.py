@@ -168,7 +168,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     host: str | None = None
     machine: str = ""
     cpu: str | None = None
-    gpu: dict[str, Any] | None = None
+    gpu: dict[str, str | int | None] | None = None
     cores: int | None = None
     slurm: dict[str, str] | None = None
     pid: int | None = None
@@ -177,7 +177,8 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def device(self) -> str | None:
         """The card's name, else the processor's."""
-        return (self.gpu or {}).get("name") or self.cpu
+        name = (self.gpu or {}).get("name")
+        return str(name) if name else self.cpu
 
     @property
     def prompt_set(self) -> str:

@@ -6,10 +6,10 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
+from echo.files import Json
 from eval.metrics import RULES, Column
 from eval.stats.statistics import ALPHA, LEVEL, POWER, RESAMPLES
 from eval.store.rows import Comparable, Entry, asked_of
@@ -39,7 +39,7 @@ class MadeGrid:
     group: Comparable
 
 
-def meta(name: str, title: str, made: Sequence[MadeGrid]) -> dict[str, Any]:
+def meta(name: str, title: str, made: Sequence[MadeGrid]) -> Json:
     """The content of a table's `.meta.json`, the same from the same store.
 
     Args:
@@ -50,7 +50,7 @@ def meta(name: str, title: str, made: Sequence[MadeGrid]) -> dict[str, Any]:
     return {"v": 1, "table": name, "title": title, "statistics": STATISTICS, "blocks": [_part(one.grid, one.group) for one in made]}
 
 
-def _part(grid: Grid, group: Comparable) -> dict[str, Any]:
+def _part(grid: Grid, group: Comparable) -> Json:
     return {
         "task": grid.task,
         "caption": captions.caption(grid),
@@ -70,7 +70,7 @@ def _part(grid: Grid, group: Comparable) -> dict[str, Any]:
     }
 
 
-def columns(shown: Iterable[Column]) -> list[dict[str, Any]]:
+def columns(shown: Iterable[Column]) -> list[Json]:
     """Name, unit, direction and definition of each."""
     return [
         {
@@ -84,14 +84,14 @@ def columns(shown: Iterable[Column]) -> list[dict[str, Any]]:
     ]
 
 
-def _row(row: TableRow) -> dict[str, Any]:
+def _row(row: TableRow) -> Json:
     if row.source:
         return {"preset": row.preset, "published": row.source}
     facts = ("preset", "variant", "videos", "failed", "absent", "unscored", "reference", "reference_section")
     return {"backbone": row.section, "weights": row.weights} | {key: getattr(row, key) for key in facts} | {"runs": sorted(row.runs)}
 
 
-def _backbone(entry: Entry) -> dict[str, Any]:
+def _backbone(entry: Entry) -> Json:
     """Everything that names the network: digests of its files, precision and the like."""
     pixels = entry.run.spec.key.pixels
     return {key.removeprefix("backbone."): value for key, value in flat(pixels) if key.startswith("backbone.")}

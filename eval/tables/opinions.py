@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from echo.files import Json
 from echo.refusals import nearest
 from eval import metrics
 from eval.metrics import Column
@@ -93,7 +94,7 @@ def _rating(path: Path, number: int, row: Mapping[str | None, Any], columns: int
     return values
 
 
-def table(name: str, ratings: str, scorer: str = "") -> tuple[list[Grid], dict[str, Any]]:
+def table(name: str, ratings: str, scorer: str = "") -> tuple[list[Grid], Json]:
     """A table and what stands behind it.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from data.published import speeds
-from echo.files import RESULTS
+from echo.files import RESULTS, Json
 from eval.tables.grid import NOTHING
 from eval.tables.latex import escape
 from eval.tables.text import markdown_table, spaced
@@ -45,7 +45,7 @@ FACTS = ("backbone", "weights", "geometry", "device", "device_name", "dtype", "k
 """What the CSV tells of the measurement in each line."""
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> Json:
     """A bench file. Raises ValueError for a file that is none."""
     try:
         bench = json.loads(path.read_text(encoding="utf-8"))

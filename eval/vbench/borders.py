@@ -71,7 +71,7 @@ def _of_trace(path: Path, facts: Facts) -> list[Span]:
 class _ScoredSegments(msgspec.Struct):
     """What tells a scores file from others."""
 
-    metrics: dict[str, Any]
+    metrics: dict[str, float | None]
     segments: list[Any]
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from data.world.render import LANDMARK, PERIOD, Place, Truth, background, draw, draw_place, draw_words, render
 from data.world.words import KINDS, Words, sentence
-from echo.backbone.codec import PatchCodec
+from echo.backbone.parts.codec import PatchCodec
 from echo.geometry import scene_spans
 from eval.measures.formulas import Frames
 from eval.measures.quality import Quality, statistics

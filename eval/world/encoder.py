@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_map
 
 from data.world.render import LANDMARK_RGB, PERIOD, SIZE
 from data.world.words import KINDS
-from echo.backbone.text import WordEncoder
-from echo.backbone.words import Vocabulary
+from echo.backbone.parts.text import WordEncoder
+from echo.backbone.parts.words import Vocabulary
 
 SUBJECT_DIM = 64
 WORDS_DIM = 48

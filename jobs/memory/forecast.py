@@ -18,6 +18,7 @@ from echo.backbone.sizes import CELL_PX, WanConfig
 from echo.cache.kinds import MemoryName, Source
 from echo.cache.plan import Step
 from echo.cache.policy import Policy
+from echo.files import Json
 from echo.geometry import Geometry
 from echo.scene import Script
 from jobs.memory.parts import BYTES, CodecMemory, TaehvMemory, TextMemory, frame_bytes, network_parameters, pass_bytes, states
@@ -149,7 +150,7 @@ class Forecast:
     def peak(self) -> int:
         return max(self.text_phase, self.rollout_phase)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Json:
         """Bytes by name, phases and peak, frames counted."""
         parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("setup", "walk")}
         totals = {name: getattr(self, name) for name in ("cache", "text_phase", "rollout_phase", "peak")}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
-from typing import Any
 
 from echo.backbone import sizes
 from echo.cache.policy import held_frames, plans, script_of
+from echo.files import Json
 from echo.routing import Feature
 from jobs.memory.forecast import Forecast, Setup, forecast, gb
 from jobs.memory.measured import Meter
@@ -24,7 +24,7 @@ class JobMemory:
         self._meter = Meter(backbones.parts_of(job.config).device)
         self._meter.start()
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Json:
         """For a record."""
         return self._meter.compared(self.computed.peak)
 

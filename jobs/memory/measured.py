@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from echo.files import Json
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +52,7 @@ class Meter:
             return self._cards.max_memory_allocated(self.device)
         return max(0, resident("VmHWM") - self._base)
 
-    def compared(self, computed: int) -> dict[str, Any]:
+    def compared(self, computed: int) -> Json:
         """What was measured and what was computed, for a record."""
         measured = self.peak()
         return {"measured_bytes": measured, "measured": self.what, "computed_bytes": computed, "ratio": round(measured / computed, 3)}

@@ -82,12 +82,13 @@ def check(config: RunConfig) -> None:
         raise ValueError(f"eval={config.eval.name}: {rule}")
     if config.backbone.weights == RANDOM:
         return
-    from echo.backbone import checkpoint, taehv, umt5, vae
+    from echo.backbone.checkpoints import transformer
+    from echo.backbone.parts import taehv, umt5, vae
 
     network = sizes.SIZES[config.geometry].network
-    checkpoint.check(located(config.backbone.weights), network)
+    transformer.check(located(config.backbone.weights), network)
     if config.backbone.lora is not None:
-        checkpoint.check_lora(located(config.backbone.lora), network)
+        transformer.check_lora(located(config.backbone.lora), network)
     umt5.check(located(parts.text), located(parts.tokenizer))
     (taehv if parts.decoder == "taehv" else vae).check(located(parts.codec))
 

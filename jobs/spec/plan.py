@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from baselines.registry import find, source_of
-from echo.backbone.headers import layers_of, misfit, read_header, shapes_of
+from echo.backbone.checkpoints.headers import layers_of, misfit, read_header, shapes_of
 from echo.cache.policy import Policy, script_of
 from echo.files import ROOT, digest
 from echo.geometry import Geometry, scene_spans

@@ -121,7 +121,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def gpu() -> dict[str, Any] | None:
+def gpu() -> dict[str, str | int | None] | None:
     """The first graphics card that torch sees, with its driver and the versions of CUDA and cuDNN; None where there is none.
 
     Torch is not imported on a machine without NVIDIA's driver, unless it is there already.

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from data.world import render
 from data.world.words import VOCABULARY
 from echo.backbone import load
-from echo.backbone.codec import CHANNELS, SIDE, PatchCodec
-from echo.backbone.text import WordEncoder
+from echo.backbone.parts.codec import CHANNELS, SIDE, PatchCodec
+from echo.backbone.parts.text import WordEncoder
 from echo.backbone.wan import WanConfig, WanModel
 from echo.files import ROOT
 from echo.geometry import PATCH, Geometry

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data.world.render import draw, draw_words, render
 from data.world.words import Words, held_out, sentence
-from echo.backbone.codec import PatchCodec
+from echo.backbone.parts.codec import PatchCodec
 from echo.sampler import schedule, shifted
 
 BLOCK_FRAMES = 3

@@ -17,7 +17,7 @@ from torch.nn import functional as fn
 from data.world import render
 from data.world.render import PERIOD, Truth, draw
 from data.world.words import KINDS, VOCABULARY, sentence
-from echo.backbone.codec import FRAMES, PatchCodec
+from echo.backbone.parts.codec import FRAMES, PatchCodec
 from echo.files import ROOT
 from eval.world.calibrate import fit_quality, hidden_share, measure_anchors, motion_accuracy
 from eval.world.encoder import ANGLES, CELLS, LANDMARKS, SHOWN, VISIBLE, FrameEncoder, Seen

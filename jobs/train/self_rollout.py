@@ -27,7 +27,8 @@ from torch import Tensor
 
 from baselines.presets import make_policy
 from data.world.words import sentence
-from echo.backbone import load, lora
+from echo.backbone import load
+from echo.backbone.checkpoints import lora
 from echo.backbone.load import Backbone
 from echo.files import ROOT, file_digest
 from echo.sampler import renoise, shifted

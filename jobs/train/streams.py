@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from echo.backbone import rope
 from echo.backbone.load import Backbone
-from echo.backbone.text import WordEncoder
+from echo.backbone.parts.text import WordEncoder
 from echo.backbone.wan import TextStates, WanModel
 from echo.cache.plan import Plan, Step
 from echo.cache.policy import Policy

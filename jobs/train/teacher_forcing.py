@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from echo.backbone import rope
-from echo.backbone.text import WordEncoder
+from echo.backbone.parts.text import WordEncoder
 from echo.backbone.wan import WanModel
 from echo.sampler import renoise
 from jobs.train.data import BLOCK_FRAMES, NOISY, Batch

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as fn
 
-from echo.backbone.checkpoint import network_shapes
+from echo.backbone.checkpoints.transformer import network_shapes
 from echo.backbone.wan import WanConfig
 
 State = dict[str, Tensor]

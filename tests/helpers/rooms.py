@@ -24,7 +24,7 @@ TOPS = ("echo", "baselines", "data", "eval", "jobs", "run")
 """Lowest first."""
 ORDER = {
     "": " < ".join([*TOPS, "tests"]),
-    "echo": "files geometry noise refusals sampler scene settings < backbone < cache < memory routing < policy rollout"
+    "echo": "files geometry noise refusals routing sampler scene settings < backbone < cache < memory < policy rollout"
     " < generate recording",
     "data": "world < *",
     "eval": "protocol metrics < measures store < stats pages < world vbench < tables < claims figures < study report < audit",

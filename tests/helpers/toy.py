@@ -13,11 +13,11 @@ def write_backbone(path: Path, seed: int = 0, grid: int = 2) -> Path:
     """A backbone file with random weights: 2 layers, `grid` x `grid` tokens a frame, the full window of 21 frames."""
     import torch
 
-    from echo.backbone.codec import PatchCodec
     from echo.backbone.load import save
-    from echo.backbone.text import WordEncoder
+    from echo.backbone.parts.codec import PatchCodec
+    from echo.backbone.parts.text import WordEncoder
+    from echo.backbone.parts.words import Vocabulary
     from echo.backbone.wan import WanConfig, WanModel
-    from echo.backbone.words import Vocabulary
     from echo.geometry import Geometry
 
     torch.manual_seed(seed)

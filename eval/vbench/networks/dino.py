@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,7 @@ class Dino(VBenchNetwork):
         return first.shape[0], sum(name.endswith("norm1.weight") for name in tensors)
 
     @classmethod
-    def settings(cls, size: tuple[int, int]) -> dict[str, Any]:
+    def settings(cls, size: tuple[int, int]) -> dict[str, int | float]:
         """Of both networks, by transformers' names."""
         width, blocks = size
         sizes = {"hidden_size": width, "num_hidden_layers": blocks, "num_attention_heads": width // HEAD_CHANNELS}

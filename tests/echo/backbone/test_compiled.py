@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from echo.backbone import compiled, kernels
-from echo.backbone.wan import Block, WanConfig, WanModel
+from echo.backbone.wan import TransformerLayer, WanConfig, WanModel
 from echo.geometry import Geometry
 from echo.noise import keyed_noise
 from echo.rollout import Rollout
@@ -81,7 +81,7 @@ def test_a_compiled_network_goes_with_its_last_name(model: WanModel, monkeypatch
     monkeypatch.setattr(compiled, "compiler", lambda device: True)
     fast = compiled.speed_up(model, "blocks")
     block, state = weakref.ref(fast.blocks[0]), fast.state_dict().keys()
-    assert state == model.state_dict().keys() and isinstance(fast.blocks[0], Block)
+    assert state == model.state_dict().keys() and isinstance(fast.blocks[0], TransformerLayer)
     gc.disable()
     try:
         del fast

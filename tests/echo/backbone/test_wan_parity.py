@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from echo.backbone import rope
-from echo.backbone.checkpoint import random_network
+from echo.backbone.checkpoints.transformer import random_network
 from echo.backbone.wan import WanConfig
 
 CONFIG = WanConfig(dim=48, ffn_dim=80, heads=2, layers=3, freq_dim=32, text_dim=20, text_len=7)

@@ -11,9 +11,9 @@ from scipy.stats import norm
 
 from data.world.render import draw, render
 from data.world.words import KINDS, VOCABULARY, held_out, parse
-from echo.backbone.codec import PatchCodec
 from echo.backbone.load import save
-from echo.backbone.text import WordEncoder
+from echo.backbone.parts.codec import PatchCodec
+from echo.backbone.parts.text import WordEncoder
 from echo.backbone.wan import WanConfig, WanModel
 from echo.geometry import Geometry
 from eval.audit.targets import Horizon, best_of, combinations, judge, missed, prompts_of, wilson

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data.world.render import draw, render
-from echo.backbone.codec import PatchCodec
+from echo.backbone.parts.codec import PatchCodec
 from eval.measures.quality import NAMES, Quality, statistics
 from eval.world.scorer import EmbeddedScorer
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from echo.backbone import lora
+from echo.backbone.checkpoints import lora
 from echo.backbone.load import load
 from eval.store.runs import runs
 from jobs.launch import local, pool

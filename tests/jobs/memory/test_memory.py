@@ -96,7 +96,7 @@ def test_parameters_of_the_network_are_those_of_the_checkpoint():
 
 @pytest.mark.parametrize("size", ["tiny", "native"])
 def test_parameters_and_cache_of_the_decoder(size):
-    from echo.backbone.vae import _parts
+    from echo.backbone.parts.vae import _parts
 
     parts, codec = _parts(sizes.CODECS[size]), codec_sizes("wan", size)
     counted = sum(p.numel() for part in parts for p in part.parameters())
@@ -104,7 +104,7 @@ def test_parameters_and_cache_of_the_decoder(size):
 
 
 def test_parameters_of_the_small_decoder():
-    from echo.backbone.taehv import TaehvDecoder
+    from echo.backbone.parts.taehv import TaehvDecoder
 
     with torch.device("meta"):
         counted = sum(p.numel() for p in TaehvDecoder().parameters())
@@ -113,7 +113,7 @@ def test_parameters_of_the_small_decoder():
 
 @pytest.mark.parametrize(("size", "random"), [("native", True), ("native", False), ("tiny", True)])
 def test_parameters_of_the_text_encoder(size, random):
-    from echo.backbone.umt5 import _model
+    from echo.backbone.parts.umt5 import _model
 
     ours = text_sizes(size, random)
     with torch.device("meta"):
@@ -220,7 +220,7 @@ def test_a_rollouts_peak_at_the_true_size(name, window):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_a_decodings_peak_at_the_true_size(dtype):
-    from echo.backbone.vae import CHANNELS, LATENT_MEAN, LATENT_STD, WanCodec, _parts
+    from echo.backbone.parts.vae import CHANNELS, LATENT_MEAN, LATENT_STD, WanCodec, _parts
 
     decoder, entry = (part.to(dtype) for part in _parts(sizes.CodecSizes()))
     codec = WanCodec(decoder, entry, torch.tensor(LATENT_MEAN).to("meta"), torch.tensor(LATENT_STD).to("meta"))

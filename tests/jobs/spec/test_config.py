@@ -94,7 +94,7 @@ def write_header(path, shapes):
     ],
 )
 def test_additions_that_do_not_fit_are_refused(shapes, part, plain, tmp_path):
-    """What is taken and what is not, by headers alone; `echo.backbone.lora.merge` goes by the same rules."""
+    """What is taken and what is not, by headers alone; `echo.backbone.checkpoints.lora.merge` goes by the same rules."""
     path = tmp_path / "lora.safetensors"
     write_header(path, shapes)
     given = changed(plain, "backbone.lora", str(path))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from data.world.render import LANDMARK_RGB, PERIOD, draw, render
-from echo.backbone.codec import PatchCodec
+from echo.backbone.parts.codec import PatchCodec
 from eval.world.encoder import ANGLES, LANDMARKS, SHOWN, VISIBLE, FrameEncoder
 from jobs.train import scorer
 from jobs.train.scorer import examples, losses, train

@@ -73,7 +73,7 @@ def files(tmp_path_factory) -> Path:
     """All three parts as their makers save them, by their own libraries, and two scenes to be shown."""
     import torch
 
-    from echo.backbone.checkpoint import random_network
+    from echo.backbone.checkpoints.transformer import random_network
     from echo.backbone.extras import need
 
     diffusers, tokenizers, transformers = need("diffusers"), need("tokenizers"), need("transformers")

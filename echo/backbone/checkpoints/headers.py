@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from echo.files import Json
 from echo.refusals import nearest
 
 LONGEST_BYTES = 2**27
@@ -16,7 +17,7 @@ DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 Shape = tuple[int, ...]
 
 
-def read_header(path: Path) -> dict[str, Any]:
+def read_header(path: Path) -> Json:
     """Header of a safetensors file (8 bytes of length, then JSON): entries by tensor name; empty for any other file."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

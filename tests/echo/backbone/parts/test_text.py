@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from data.world.words import VOCABULARY
-from echo.backbone.text import WordEncoder
-from echo.backbone.words import Vocabulary
+from echo.backbone.parts.text import WordEncoder
+from echo.backbone.parts.words import Vocabulary
 
 
 @pytest.fixture(scope="module")

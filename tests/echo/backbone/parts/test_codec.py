@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data.world.render import draw, render
-from echo.backbone.codec import CHANNELS, SIDE, PatchCodec
+from echo.backbone.parts.codec import CHANNELS, SIDE, PatchCodec
 from jobs.train.data import fit_codec
 
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from echo.backbone import umt5
 from echo.backbone.extras import need
 from echo.backbone.load import DTYPES
-from echo.backbone.umt5 import Umt5Text
+from echo.backbone.parts import umt5
+from echo.backbone.parts.umt5 import Umt5Text
 from tests.helpers.compare import report
 
 TEXTS = [

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from echo.backbone.headers import Shape
-from echo.backbone.names import looks_like, mismatch
-from echo.backbone.weights import Weights, open_weights
+from echo.backbone.checkpoints.headers import Shape
+from echo.backbone.checkpoints.names import looks_like, mismatch
+from echo.backbone.checkpoints.weights import Weights, open_weights
 
 Rename = Callable[[dict[str, str]], Mapping[str, str]]
 """From the file's names, each under itself, to the same under the names in use."""
@@ -47,7 +47,7 @@ class Layout:
 def open_layout(path: Path, rename: Rename = dict) -> Layout:
     """Open a file or folder of weights under new names; where two tensors get one name, either will do.
 
-    Raises ValueError for a missing, foreign or damaged file (`echo.backbone.weights.open_weights`).
+    Raises ValueError for a missing, foreign or damaged file (`echo.backbone.checkpoints.weights.open_weights`).
     """
     weights = open_weights(path)
     return Layout(weights, rename({own: own for own in weights.shapes}))

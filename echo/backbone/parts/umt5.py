@@ -26,9 +26,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from echo.backbone.checkpoints.headers import Shape
+from echo.backbone.checkpoints.layout import Layout, module_shapes, open_layout
 from echo.backbone.extras import need, version_of
-from echo.backbone.headers import Shape
-from echo.backbone.layout import Layout, module_shapes, open_layout
 from echo.backbone.load import DTYPES
 from echo.backbone.sizes import RANDOM_TEXT, TextSizes
 from echo.files import replacing

@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from echo.backbone.headers import Shape, read_header, shapes_of
+from echo.backbone.checkpoints.headers import Shape, read_header, shapes_of
 from echo.refusals import nearest
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")

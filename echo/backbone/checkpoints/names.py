@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from echo.backbone.headers import Shape
+from echo.backbone.checkpoints.headers import Shape
 
 WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
 """Marks that FSDP, activation checkpointing and torch.compile leave anywhere in a name."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from echo.backbone.words import Vocabulary
+from echo.backbone.parts.words import Vocabulary
 
 
 class WordEncoder(nn.Module):

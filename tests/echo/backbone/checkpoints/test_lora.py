@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from echo.backbone import lora
+from echo.backbone.checkpoints import lora
 from echo.backbone.load import load
 from tests.helpers.toy import write_backbone
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from echo.backbone import checkpoint, weights
+from echo.backbone.checkpoints import transformer, weights
 from echo.backbone.wan import WanConfig, WanModel
 from tests.helpers.checkpoints import FORMATS, State, Write, diffusers_folder, forward, shaped, torch_file, true_size_file, wrapped
 
@@ -19,19 +19,19 @@ from tests.helpers.checkpoints import FORMATS, State, Write, diffusers_folder, f
 def test_every_format_loads_to_identical_tensors(name: str, tmp_path: Path, model: WanModel) -> None:
     state = model.state_dict()
     path = FORMATS[name](tmp_path, state)
-    checkpoint.check(path, model.config)
-    loaded = checkpoint.load_network(path, None, model.config, torch.float32, "cpu")
+    transformer.check(path, model.config)
+    loaded = transformer.load_network(path, None, model.config, torch.float32, "cpu")
     found = loaded.state_dict()
     assert list(found) == list(state)
     assert not [key for key in state if not torch.equal(found[key], state[key])]
     assert not loaded.training and not any(parameter.requires_grad for parameter in loaded.parameters())
-    half = checkpoint.load_network(path, None, model.config, torch.bfloat16, "cpu").state_dict()
+    half = transformer.load_network(path, None, model.config, torch.bfloat16, "cpu").state_dict()
     assert not [key for key in state if not torch.equal(half[key], state[key].bfloat16())]
 
 
 def test_true_size_is_checked_without_reading_data(tmp_path: Path) -> None:
     path = true_size_file(tmp_path / "diffusion_pytorch_model.safetensors", WanConfig())
-    checkpoint.check(path, WanConfig())
+    transformer.check(path, WanConfig())
     found = weights.open_weights(path).shapes
     assert len(found) == 825
     assert sum(torch.Size(shape).numel() for shape in found.values()) == 1_418_996_800
@@ -55,8 +55,8 @@ def test_tensors_are_read_one_at_a_time(tmp_path: Path, model: WanModel, monkeyp
 
         return weights.Weights(inner.path, inner.shapes, inner.dtypes, get)
 
-    monkeypatch.setattr(checkpoint, "open_weights", watching)
-    checkpoint.load_network(path, None, model.config, torch.bfloat16, "cpu")
+    monkeypatch.setattr(transformer, "open_weights", watching)
+    transformer.load_network(path, None, model.config, torch.bfloat16, "cpu")
     assert len(alive) == len(model.state_dict())
     assert most <= 1
 
@@ -159,19 +159,19 @@ def test_wrong_files_are_refused_in_one_line(name: str, tmp_path: Path, model: W
     write, words = WRONG[name]
     path = write(tmp_path, model.state_dict())
     with pytest.raises(ValueError, match=words) as refusal:
-        checkpoint.load_network(path, None, model.config, torch.float32, "cpu")
+        transformer.load_network(path, None, model.config, torch.float32, "cpu")
     assert "\n" not in str(refusal.value) and str(tmp_path) in str(refusal.value)
     assert not (tmp_path / "evil").exists()
 
 
 def test_random_network_depends_on_names_and_seed_alone() -> None:
     config = WanConfig(dim=48, ffn_dim=96, heads=2, layers=6, freq_dim=32, text_dim=16, text_len=6)
-    one, same, other = (checkpoint.random_network(config, torch.float32, "cpu", seed).state_dict() for seed in (0, 0, 1))
+    one, same, other = (transformer.random_network(config, torch.float32, "cpu", seed).state_dict() for seed in (0, 0, 1))
     assert not [name for name in one if not torch.equal(one[name], same[name])]
     assert not [name for name in one if torch.equal(one[name], other[name])]
     assert not torch.equal(one["blocks.0.self_attn.q.weight"], one["blocks.0.self_attn.k.weight"])
-    half = checkpoint.random_network(config, torch.bfloat16, "cpu").state_dict()
+    half = transformer.random_network(config, torch.bfloat16, "cpu").state_dict()
     assert not [name for name in one if not torch.equal(one[name].bfloat16(), half[name])]
     with torch.no_grad():
-        flow = forward(checkpoint.random_network(config, torch.float32, "cpu"), config)
+        flow = forward(transformer.random_network(config, torch.float32, "cpu"), config)
     assert 0.3 < flow.std() < 3, f"std {flow.std():.2f}, max {flow.abs().max():.2f}"

@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from echo.backbone.headers import DOWN, UP, Shape, misfit
-from echo.backbone.layout import module_shapes
-from echo.backbone.lora import with_addition
-from echo.backbone.names import looks_like, mismatch, wan_names
+from echo.backbone.checkpoints.headers import DOWN, UP, Shape, misfit
+from echo.backbone.checkpoints.layout import module_shapes
+from echo.backbone.checkpoints.lora import with_addition
+from echo.backbone.checkpoints.names import looks_like, mismatch, wan_names
 from echo.backbone.sizes import WanConfig
 from echo.backbone.wan import WanModel
-from echo.backbone.weights import ADDITIONS, Weights, open_weights
+from echo.backbone.checkpoints.weights import ADDITIONS, Weights, open_weights
 
 ADAPTER = "adapter_config.json"
 NEAREST = "nearest is self_forcing_dmd.pt or longlive_base.pt, which `echo-harness data download backbone=self_forcing,longlive` fetches"

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from echo.backbone.layout import Layout, fill, module_shapes, open_layout
+from echo.backbone.checkpoints.layout import Layout, fill, module_shapes, open_layout
+from echo.backbone.parts.vae import LatentStream
 from echo.backbone.sizes import SMALL_CODECS, TaehvSizes
-from echo.backbone.vae import LatentStream
 from echo.refusals import one_of
 
 LIMIT = 3.0

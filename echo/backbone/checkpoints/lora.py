@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from echo.backbone.headers import DOWN, UP, misfit
+from echo.backbone.checkpoints.headers import DOWN, UP, misfit
 
 
 class LowRank(nn.Module):
@@ -55,7 +55,7 @@ def with_addition(weight: Tensor, down: Tensor, up: Tensor, scale: float = 1.0) 
 def merge(model: nn.Module, tensors: Mapping[str, Tensor], scale: float = 1.0) -> None:
     """Add scale * up @ down to the weights of `model`, in place and summed in fp32.
 
-    Raises ValueError where they do not fit (`echo.backbone.headers.misfit`).
+    Raises ValueError where they do not fit (`echo.backbone.checkpoints.headers.misfit`).
     """
     layers = {name: module.weight for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     shapes = ({name: tuple(tensor.shape) for name, tensor in group.items()} for group in (tensors, layers))

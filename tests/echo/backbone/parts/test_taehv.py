@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from echo.backbone.taehv import TaehvCodec, TaehvDecoder, check
+from echo.backbone.parts.taehv import TaehvCodec, TaehvDecoder, check
 from tests.helpers.compare import report
 
 PUBLISHED = {

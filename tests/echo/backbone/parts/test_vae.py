@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from echo.backbone.extras import need
-from echo.backbone.vae import CHANNELS, LATENT_MEAN, LATENT_STD, WanCodec, check
+from echo.backbone.parts.vae import CHANNELS, LATENT_MEAN, LATENT_STD, WanCodec, check
 from tests.helpers.compare import report
 
 BASE = 4

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from echo.backbone.checkpoints.headers import Shape
+from echo.backbone.checkpoints.layout import Layout, fill, module_shapes, open_layout
 from echo.backbone.extras import need
-from echo.backbone.headers import Shape
-from echo.backbone.layout import Layout, fill, module_shapes, open_layout
 from echo.backbone.sizes import CODECS, CodecSizes
 from echo.refusals import one_of
 

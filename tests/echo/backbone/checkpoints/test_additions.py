@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from echo.backbone import checkpoint
+from echo.backbone.checkpoints import transformer
 from echo.backbone.wan import WanConfig, WanModel
 from tests.helpers.checkpoints import FORMATS, forward, shaped, zeros
 
@@ -57,12 +57,12 @@ def peft_folder(folder: Path, network: torch.nn.Module) -> Path:
 @pytest.mark.parametrize(("write", "alpha"), [(longlive, 4), (bare_mapping_with_adapter_names, 4), (peft_folder, 10)])
 def test_merged_additions_equal_a_peft_forward(write: Callable[[Path, torch.nn.Module], Path], alpha: int, tmp_path: Path) -> None:
     config = WanConfig(dim=32, ffn_dim=48, heads=2, layers=2, freq_dim=32, text_dim=16, text_len=6)
-    base = checkpoint.random_network(config, torch.float32, "cpu")
+    base = transformer.random_network(config, torch.float32, "cpu")
     network = with_peft(base, rank=4, alpha=alpha)
     lora = write(tmp_path, network)
     path = FORMATS["longlive_base"](tmp_path, base.state_dict())
-    checkpoint.check_lora(lora, config)
-    merged = checkpoint.load_network(path, lora, config, torch.float32, "cpu")
+    transformer.check_lora(lora, config)
+    merged = transformer.load_network(path, lora, config, torch.float32, "cpu")
     with torch.no_grad():
         ours, theirs, without = forward(merged, config), forward(network.base_model.model, config), forward(base, config)
     difference = (ours - theirs).abs() / theirs.abs().max()
@@ -73,18 +73,18 @@ def test_merged_additions_equal_a_peft_forward(write: Callable[[Path, torch.nn.M
 def test_nothing_beside_a_file_of_additions_changes_the_network(tmp_path: Path) -> None:
     """A run's name covers the file alone; the config that peft writes is read of a folder, which the name covers whole."""
     config = WanConfig(dim=32, ffn_dim=48, heads=2, layers=1, freq_dim=32, text_dim=16, text_len=6)
-    base = checkpoint.random_network(config, torch.float32, "cpu")
+    base = transformer.random_network(config, torch.float32, "cpu")
     network = with_peft(base, rank=4, alpha=4)
     lora, path = longlive(tmp_path, network), FORMATS["bare"](tmp_path, base.state_dict())
-    before = checkpoint.load_network(path, lora, config, torch.float32, "cpu").state_dict()
+    before = transformer.load_network(path, lora, config, torch.float32, "cpu").state_dict()
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 64}))
-    after = checkpoint.load_network(path, lora, config, torch.float32, "cpu").state_dict()
+    after = transformer.load_network(path, lora, config, torch.float32, "cpu").state_dict()
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert not changed, f"{len(changed)} tensors changed, first {changed[:1]}"
     folder = peft_folder(tmp_path, network)
-    checkpoint.check_lora(folder, config)
+    transformer.check_lora(folder, config)
     with pytest.raises(ValueError, match="its scale stands in the adapter_config.json beside it; nearest is the folder"):
-        checkpoint.check_lora(folder / "adapter_model.safetensors", config)
+        transformer.check_lora(folder / "adapter_model.safetensors", config)
 
 
 @pytest.mark.parametrize(
@@ -103,16 +103,16 @@ def test_a_folder_of_additions_without_a_scale_is_refused_early(content: str, wo
     shapes = {"blocks.0.self_attn.q.lora_A.weight": (2, 32), "blocks.0.self_attn.q.lora_B.weight": (32, 2)}
     (tmp_path / "adapter_config.json").write_text(content)
     with pytest.raises(ValueError, match=words) as refusal:
-        checkpoint.check_lora(shaped(shapes)(tmp_path, {}).parent, model.config)
+        transformer.check_lora(shaped(shapes)(tmp_path, {}).parent, model.config)
     assert "\n" not in str(refusal.value) and str(tmp_path / "adapter_config.json") in str(refusal.value)
 
 
 def test_additions_are_summed_before_the_cast(tmp_path: Path) -> None:
     config = WanConfig(dim=32, ffn_dim=48, heads=2, layers=1, freq_dim=32, text_dim=16, text_len=6)
-    base = checkpoint.random_network(config, torch.float32, "cpu")
+    base = transformer.random_network(config, torch.float32, "cpu")
     network = with_peft(base, rank=4, alpha=4)
     lora, path = longlive(tmp_path, network), FORMATS["bare"](tmp_path, base.state_dict())
-    merged = checkpoint.load_network(path, lora, config, torch.bfloat16, "cpu").state_dict()
+    merged = transformer.load_network(path, lora, config, torch.bfloat16, "cpu").state_dict()
     expected = network.merge_and_unload().state_dict()
     assert not [name for name in merged if not torch.equal(merged[name], expected[name].bfloat16())]
 
@@ -138,5 +138,5 @@ WRONG_ADDITIONS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
 def test_wrong_additions_are_refused_in_one_line(name: str, tmp_path: Path, model: WanModel) -> None:
     shapes, words = WRONG_ADDITIONS[name]
     with pytest.raises(ValueError, match=words) as refusal:
-        checkpoint.check_lora(shaped(shapes)(tmp_path, {}), model.config)
+        transformer.check_lora(shaped(shapes)(tmp_path, {}), model.config)
     assert "\n" not in str(refusal.value)
