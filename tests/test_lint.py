@@ -184,11 +184,7 @@ TREE: dict[str, tuple[Callable[[House], list[str]], int]] = {
 }
 """Rules of the tree as a whole: what breaks each, and how much of that there may be."""
 STILL = {
-    "imports go down": 2,
-    "no crowded room": 1,
-    "records are typed": 60,
-    "one class a name": 5,
-    "the house is small": 32_650,
+    "the house is small": 31_300,
 }
 """What is more than a rule allows today. These numbers only fall, and the last of them goes."""
 EMPTY = '"""Doc."""\n'
