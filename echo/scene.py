@@ -81,10 +81,10 @@ class Prompt:
 
     def content(self) -> Json:
         """All that it says as plain values, of which names by content are made; what came later is absent where it says nothing."""
-        found = dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
         if not self.recalls:
-            del found["recalls"]
-        return found
+            del fields["recalls"]
+        return fields
 
     def transitions(self, default_meaning: TagMeaning) -> tuple[Transition | None, ...]:
         """How each scene is entered; None for the first."""

@@ -88,11 +88,11 @@ def parse(text: str) -> Words:
     Raises ValueError for an unknown word, for a kind that is not said, and for one that is said twice.
     """
     concepts = VOCABULARY.concepts_of(text)
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for kind, known in KINDS.items():
         said = [concept for concept in concepts if concept in known]
         if len(said) != 1:
             rule = f"a scene says exactly one {kind} of {', '.join(known)}"
             raise ValueError(f"{text!r} says {' and '.join(said) or 'no ' + kind}; {rule}")
-        found[kind] = said[0]
-    return Words(**found)
+        values[kind] = said[0]
+    return Words(**values)

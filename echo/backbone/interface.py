@@ -91,5 +91,5 @@ def features(text: Text, sentences: Sequence[str]) -> list[list[float]]:
     """One feature for each sentence: the mean of its non-zero rows."""
     rows = text.encode(sentences).float()
     count = rows.abs().sum(-1).gt(0).sum(-1, keepdim=True).clamp_min(1)
-    found: list[list[float]] = (rows.sum(1) / count).tolist()
-    return found
+    means: list[list[float]] = (rows.sum(1) / count).tolist()
+    return means

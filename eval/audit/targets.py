@@ -99,18 +99,18 @@ class Horizon:
         return facts | {"shares": self.shares}
 
 
-def best_of(found: Sequence[Horizon], seconds: float) -> Horizon:
+def best_of(rows: Sequence[Horizon], seconds: float) -> Horizon:
     """The method that is right most often, place and subject (at 5 s motion too) together, at a horizon."""
     whats = [what for what in JUDGED if (seconds, what) in TARGETS] or list(JUDGED)
-    return max((row for row in found if row.seconds == seconds), key=lambda row: sum(row.hits[what] for what in whats))
+    return max((row for row in rows if row.seconds == seconds), key=lambda row: sum(row.hits[what] for what in whats))
 
 
-def missed(found: Sequence[Horizon]) -> list[str]:
+def missed(rows: Sequence[Horizon]) -> list[str]:
     """The targets that the best method at their horizon misses, told in a line each; horizons without targets miss none."""
     lines = []
     for (seconds, what), target in TARGETS.items():
-        if any(row.seconds == seconds for row in found):
-            row = best_of(found, seconds)
+        if any(row.seconds == seconds for row in rows):
+            row = best_of(rows, seconds)
             share = row.hits[what] / row.prompts
             if share < target:
                 share_text = f"{100 * share:.1f} % of {row.prompts} prompts with {row.method}"
@@ -118,10 +118,10 @@ def missed(found: Sequence[Horizon]) -> list[str]:
     return lines
 
 
-def table(found: Sequence[Horizon]) -> str:
+def table(rows: Sequence[Horizon]) -> str:
     """Shares in percent with their intervals, the targets beside the horizons that have some."""
     lines = []
-    for row in found:
+    for row in rows:
         line = {"method": row.method, "horizon": f"{row.seconds:g} s"}
         for what, share in row.shares.items():
             line[what] = f"{100 * share['share']:.1f}"
@@ -205,18 +205,18 @@ def _films(backbone: Any, method: str, prompts: Sequence[Prompt], horizons: Sequ
                 yield ends[block.index + 1], np.concatenate(kept, axis=1)
 
 
-def curve(found: Sequence[Horizon], clips: Mapping[str, float], path: Path) -> None:
+def curve(results: Sequence[Horizon], clips: Mapping[str, float], path: Path) -> None:
     """Shares over checkpoints, a panel for each horizon, a colour for each of place, subject and motion."""
     from eval.figures import style
 
-    horizons = sorted({row.seconds for row in found})
-    methods = list(dict.fromkeys(row.method for row in found))
+    horizons = sorted({row.seconds for row in results})
+    methods = list(dict.fromkeys(row.method for row in results))
     size = (3.6 * len(horizons) + 1.6, 3.2)
     figure, axes = style.pyplot().subplots(1, len(horizons), figsize=size, squeeze=False, sharey=True, layout="constrained")
     for axis, seconds in zip(axes[0], horizons, strict=True):
         for what, colour in zip(JUDGED, style.SERIES, strict=False):
             for method, line in zip(methods, ("-", "--", ":", "-.") * 9, strict=False):
-                rows = [row for row in found if (row.seconds, row.method) == (seconds, method)]
+                rows = [row for row in results if (row.seconds, row.method) == (seconds, method)]
                 x = [clips[row.weights] / 1000 for row in rows]
                 shares = [row.shares[what] for row in rows]
                 axis.plot(x, [100 * share["share"] for share in shares], line, marker="o", ms=3, color=colour, label=f"{what}, {method}")
@@ -270,26 +270,26 @@ def targets(
     trial.horizons()
     backbones = [_backbone(name) for name in weights]
     torch.set_num_threads(1)
-    found, last = list[Horizon](), list[Horizon]()
+    results, last = list[Horizon](), list[Horizon]()
     start = time.monotonic()
     for file, lora in backbones:
         last = list(measure(file, lora, trial))
-        found += last
+        results += last
         yield f"{last[0].weights}, {trial.prompts} held-out prompts, seed {trial.seed}; % right [95 % interval] >= target"
         yield table(last)
-    clips = {name: seen_clips(name, index) for index, name in enumerate(dict.fromkeys(row.weights for row in found))}
+    clips = {name: seen_clips(name, index) for index, name in enumerate(dict.fromkeys(row.weights for row in results))}
     lines = missed(last)
     if output:
         words = (f"weights={','.join(weights)}", *(f"{key}={_word(value)}" for key, value in asdict(trial).items()))
         content = origin("audit targets", words) | {
             "seed": trial.seed, "wall_time_s": round(time.monotonic() - start), "scorer": digest_if_there(trial.scorer),
             "weights": {name: {"seen_clips": clips[name], "digest": digest_if_there(ROOT / name.partition(" + ")[0])} for name in clips},
-            "missed": lines, "results": [row.record() for row in found],
+            "missed": lines, "results": [row.record() for row in results],
         }  # fmt: skip
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if figure:
-        curve(found, clips, figure)
+        curve(results, clips, figure)
     yield "\n".join(lines) or "all targets met"
     if lines:
         raise Unfinished

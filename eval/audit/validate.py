@@ -179,26 +179,26 @@ def _scores(scorer: Any, subjects: Subjects, spoil: Spoil, strength: float) -> d
     return {name: round(float(np.mean(values[name])), 2) for name in wanted}
 
 
-def draw_figure(found: Mapping[str, SpoiltCurve], levels: Mapping[str, tuple[float, float]], path: Path) -> None:
+def draw_figure(spoilt: Mapping[str, SpoiltCurve], levels: Mapping[str, tuple[float, float]], path: Path) -> None:
     """Two rows of panels, a column for each way to spoil a video: readings above, scores below."""
     from eval.figures import style
 
     anchor = levels["recall_fidelity"]
     figure, axes = style.pyplot().subplots(
-        2, len(found), figsize=(11, 5.2), squeeze=False, sharey="row", sharex="col", layout="constrained"
+        2, len(spoilt), figsize=(11, 5.2), squeeze=False, sharey="row", sharex="col", layout="constrained"
     )
-    for (name, told), upper, lower in zip(found.items(), axes[0], axes[1], strict=True):
-        x = [row["strength"] for row in told["rows"]]
+    for (name, curve), upper, lower in zip(spoilt.items(), axes[0], axes[1], strict=True):
+        x = [row["strength"] for row in curve["rows"]]
         for kind, colour in zip(READ, style.SERIES, strict=False):
-            upper.plot(x, [100 * row["agreement"][kind] for row in told["rows"]], color=colour, marker="o", ms=3, label=kind)
+            upper.plot(x, [100 * row["agreement"][kind] for row in curve["rows"]], color=colour, marker="o", ms=3, label=kind)
         looks = (("-", "o"), ("--", "o"), ("-", "s"), ("--", "s"), ("-", "^"))
-        for score, series, (line, marker) in zip(told["rows"][0]["scores"], (0, 0, 1, 1, 2), looks, strict=True):
-            values = [row["scores"][score] for row in told["rows"]]
+        for score, series, (line, marker) in zip(curve["rows"][0]["scores"], (0, 0, 1, 1, 2), looks, strict=True):
+            values = [row["scores"][score] for row in curve["rows"]]
             lower.plot(x, values, line, color=style.SERIES[series], marker=marker, ms=3, label=score.replace("_", " "))
         for level in anchor:
             lower.axhline(level, color=style.MUTED, lw=0.9, ls=":", label="fidelity's chance and ceiling" if level == min(anchor) else None)
         upper.set(title=name, ylim=(0, 102))
-        lower.set(xlabel=told["unit"], ylim=(0, 102))
+        lower.set(xlabel=curve["unit"], ylim=(0, 102))
     axes[0][0].set_ylabel("read rightly, %")
     axes[1][0].set_ylabel("score")
     for row in axes:
@@ -206,12 +206,12 @@ def draw_figure(found: Mapping[str, SpoiltCurve], levels: Mapping[str, tuple[flo
     style.save(figure, path)
 
 
-def table(found: Mapping[str, SpoiltCurve]) -> str:
+def table(spoilt: Mapping[str, SpoiltCurve]) -> str:
     """Agreement with the truth in percent and scores, a line for each strength."""
     parts = []
-    for name, told in found.items():
-        shares = [{kind: 100 * row["agreement"][kind] for kind in READ} | row["scores"] for row in told["rows"]]
-        frame = pd.DataFrame(shares, index=pd.Index([row["strength"] for row in told["rows"]], name=f"{name}, {told['unit']}"))
+    for name, curve in spoilt.items():
+        shares = [{kind: 100 * row["agreement"][kind] for kind in READ} | row["scores"] for row in curve["rows"]]
+        frame = pd.DataFrame(shares, index=pd.Index([row["strength"] for row in curve["rows"]], name=f"{name}, {curve['unit']}"))
         parts.append(frame.to_string(float_format="{:.1f}".format))
     return "\n".join(parts)
 
@@ -250,13 +250,13 @@ def validate(
         raise ValueError(f"clips={clips} films={films}: at least 1 of each")
     subjects = Subjects(codec, clips, films)
     unspoilt = agreement([read(reader.encoder, clip) for clip in subjects.renders], subjects.truths, subjects.hidden)
-    found = curves(reader, subjects)
+    spoilt = curves(reader, subjects)
     words = (f"clips={clips}", f"films={films}", f"scorer={scorer}", f"backbone={backbone}")
     content = origin("audit validate", words) | {
         "scorer": digest_if_there(scorer), "clips": clips, "films": films, "wall_time_s": round(time.monotonic() - start),
-        "anchors": levels, "renders_without_codec": unspoilt, "curves": found,
+        "anchors": levels, "renders_without_codec": unspoilt, "curves": spoilt,
     }  # fmt: skip
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    draw_figure(found, levels, figure)
-    return [table(found), str(output), str(figure)]
+    draw_figure(spoilt, levels, figure)
+    return [table(spoilt), str(output), str(figure)]

@@ -59,10 +59,10 @@ def distribution(plan: Plan) -> str:
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
     """Plan and draw; the files. Raises ValueError in one line for a method, task or prompt that there is not."""
-    task, prompt = order.given["task"], prompt_of(order.given["task"], "tiny", order.given["prompt"])
+    task, prompt = order.settings["task"], prompt_of(order.settings["task"], "tiny", order.settings["prompt"])
     if not order.names:
         raise ValueError("method=: one policy or several, for example method=echo,longlive")
-    stored = _stored(Path(order.given["store"]), task, order.number("seed"), prompt.id)
+    stored = _stored(Path(order.settings["store"]), task, order.number("seed"), prompt.id)
     cached = []
     for method in order.names:
         if preset("method", method)["policy"] == "render":

@@ -28,8 +28,8 @@ MODULES = {
 def keys_of(name: str) -> dict[str, str]:
     """A figure's keys and their defaults."""
     module = importlib.import_module(f"eval.figures.{MODULES[name]}")
-    found: dict[str, str] = dict(module.KEYS)
-    return found | getattr(module, "OWN", {}).get(name, {})
+    keys: dict[str, str] = dict(module.KEYS)
+    return keys | getattr(module, "OWN", {}).get(name, {})
 
 
 def orders(words: Sequence[str], store: Path = RESULTS, folder: Path | None = None) -> dict[str, FigureOrder]:
@@ -48,13 +48,13 @@ def orders(words: Sequence[str], store: Path = RESULTS, folder: Path | None = No
     for word in words:
         if word not in known and word.partition("=")[0] + "=" not in forms:
             raise ValueError(f"{word}: not understood; {nearest_of(word, forms)}")
-    found = {}
+    orders = {}
     for name in names:
         shown = [name, *(word for word in words if word.partition("=")[0] in own[name])]
         shown += [] if store == RESULTS else ["--store", str(store)]
         values = own[name] | {key: value for key, value in said.items() if key in own[name]} | {"store": str(store)}
-        found[name] = FigureOrder(values, folder or store / "figures", tuple(shown))
-    return found
+        orders[name] = FigureOrder(values, folder or store / "figures", tuple(shown))
+    return orders
 
 
 def make(name: str, order: FigureOrder, load: Loader = embedded) -> list[Path]:
@@ -63,8 +63,8 @@ def make(name: str, order: FigureOrder, load: Loader = embedded) -> list[Path]:
     Raises ValueError in one line: for a value that it cannot take, or naming what a store lacks and the command that makes it.
     """
     module = importlib.import_module(f"eval.figures.{MODULES[name]}")
-    found: list[Path] = module.make(name, order, load)
-    return found
+    written: list[Path] = module.make(name, order, load)
+    return written
 
 
 def draw(

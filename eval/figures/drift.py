@@ -71,16 +71,16 @@ def drifts(rows: Sequence[Entry], window: int) -> tuple[list[Drift], list[str]]:
     return sorted(drawn, key=lambda drift: drift.rank, reverse=True), without
 
 
-def borders(found: Sequence[Drift]) -> list[float]:
+def borders(drifted: Sequence[Drift]) -> list[float]:
     """Seconds at which scenes begin, the first left out, of the first row's first video."""
-    spans = scores_of(Path(found[0].row.videos["scores_file"].iloc[0])).segments
+    spans = scores_of(Path(drifted[0].row.videos["scores_file"].iloc[0])).segments
     return [start / FPS for start, _ in spans[1:]]
 
 
-def as_json(found: Sequence[Drift], task: str, window: int) -> dict[str, object]:
+def as_json(drifted: Sequence[Drift], task: str, window: int) -> dict[str, object]:
     """Everything that the figure shows, in plain values; null where nothing was measured."""
     lines = []
-    for drift in found:
+    for drift in drifted:
         first = drift.curves[FIRST]
         size = {"videos": first.videos, "prompts": first.prompts, "seeds": first.seeds}
         curves = {name: {"mean": _plain(one.mean), "half_width": _plain(one.half_width)} for name, one in drift.curves.items()}
@@ -92,17 +92,17 @@ def _plain(values: NDArray[np.float64]) -> list[float | None]:
     return [None if math.isnan(value) else round(float(value), 2) for value in values]
 
 
-def draw(found: Sequence[Drift], task: str, window: int, out: Path) -> None:
+def draw(drifted: Sequence[Drift], task: str, window: int, out: Path) -> None:
     """Write the figure: a row of panels for each policy, a column for each measure, all other policies in grey behind."""
     plots = style.pyplot()
-    policies = [drift for drift in found if not drift.row.calibration] or list(found)
-    truth = next((drift for drift in found if drift.row.preset == TRUTH), None)
+    policies = [drift for drift in drifted if not drift.row.calibration] or list(drifted)
+    truth = next((drift for drift in drifted if drift.row.preset == TRUTH), None)
     size = (9.6, 1.05 + 1.12 * len(policies))
     figure, axes = plots.subplots(len(policies), len(READINGS), figsize=size, squeeze=False, sharex=True, sharey="col")
     for line, drift in zip(axes, policies):
         for axis, name in zip(line, READINGS):
             _panel(axis, drift, [other for other in policies if other is not drift], truth, name)
-            for border in borders(found):
+            for border in borders(drifted):
                 axis.axvline(border, color=style.OTHERS, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
         style.row_label(line[0], drift.label, labelpad=10)
     for axis, (words, _) in zip(axes[0], READINGS.values()):
@@ -143,16 +143,16 @@ def _panel(axis: Any, drift: Drift, others: Sequence[Drift], truth: Drift | None
 
 def _times(one: Curve) -> NDArray[np.float64]:
     """Middle of each block in seconds."""
-    found: NDArray[np.float64] = BLOCK_S * (np.arange(len(one.mean), dtype=np.float64) + 0.5)
-    return found
+    drifted: NDArray[np.float64] = BLOCK_S * (np.arange(len(one.mean), dtype=np.float64) + 0.5)
+    return drifted
 
 
-def summary(found: Sequence[Drift]) -> list[str]:
+def summary(drifted: Sequence[Drift]) -> list[str]:
     """A line for each row: every measure at some seconds that the videos have."""
-    length = max(len(drift.curves[FIRST].mean) for drift in found)
+    length = max(len(drift.curves[FIRST].mean) for drift in drifted)
     blocks = {second: round(second / BLOCK_S) - 1 for second in TOLD_S if round(second / BLOCK_S) <= length}
     lines = []
-    for drift in found:
+    for drift in drifted:
         for name, one in drift.curves.items():
             numbers = [f"{second:g} s {one.mean[block]:.1f} ± {one.half_width[block]:.1f}" for second, block in blocks.items()]
             lines.append(f"{drift.row.name:36} {name:14} " + "   ".join(numbers))
@@ -188,12 +188,12 @@ def drift(
     if window < 1 or window % 2 == 0:
         raise ValueError(f"window={window}: an odd number of blocks, for example window=9")
     picked = pick(newest(store, task), list(method))
-    found, without = drifts(picked, window)
-    if not found:
+    drifted, without = drifts(picked, window)
+    if not drifted:
         raise ValueError(f"task={task}: no scores in {store} have readings of blocks; the embedded scorer of now writes them")
     if output:
-        draw(found, task, window, output)
+        draw(drifted, task, window, output)
     if data:
         data.parent.mkdir(parents=True, exist_ok=True)
-        data.write_text(json.dumps(as_json(found, task, window)).replace('{"row"', '\n{"row"') + "\n", encoding="utf-8")
-    return [*summary(found), *(f"no readings of blocks: {name}" for name in without), *left_out(picked)]
+        data.write_text(json.dumps(as_json(drifted, task, window)).replace('{"row"', '\n{"row"') + "\n", encoding="utf-8")
+    return [*summary(drifted), *(f"no readings of blocks: {name}" for name in without), *left_out(picked)]

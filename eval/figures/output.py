@@ -24,22 +24,22 @@ DIGITS = 6
 
 @dataclass(frozen=True)
 class FigureOrder:
-    """What was asked for. given: values by key. folder: where files go. words: of the command, as it is noted."""
+    """What was asked for. settings: values by key. folder: where files go. words: of the command, as it is noted."""
 
-    given: Mapping[str, str]
+    settings: Mapping[str, str]
     folder: Path
     words: tuple[str, ...] = ()
 
     def number(self, key: str, least: int = 0) -> int:
         """A whole number. Raises ValueError in one line."""
-        text = self.given[key]
+        text = self.settings[key]
         if not text.isdecimal() or int(text) < least:
             raise ValueError(f"{key}={text}: a whole number of {least} or more; nearest is {key}={least}")
         return int(text)
 
     def seconds(self, key: str) -> float | None:
         """A number, None where nothing is said. Raises ValueError in one line."""
-        text = self.given[key]
+        text = self.settings[key]
         try:
             return float(text) if text else None
         except ValueError:
@@ -48,13 +48,13 @@ class FigureOrder:
     @property
     def world(self) -> str:
         """What a figure must say of its backbone, to begin a title with."""
-        name = self.given["backbone"]
+        name = self.settings["backbone"]
         return "Embedded world" if name.startswith("tiny") else f"Backbone {name}"
 
     @property
     def names(self) -> list[str]:
         """The methods named."""
-        return [name for name in self.given["method"].split(",") if name]
+        return [name for name in self.settings["method"].split(",") if name]
 
 
 def write(figure: Any, name: str, order: FigureOrder, numbers: object) -> list[Path]:
@@ -73,7 +73,7 @@ def write(figure: Any, name: str, order: FigureOrder, numbers: object) -> list[P
 
 def write_json(name: str, order: FigureOrder, numbers: object) -> Path:
     """The numbers behind a figure, as `<name>.json`; what is not finite becomes null."""
-    made = {"v": 1, "figure": name, **origin("figures", order.words), "settings": dict(order.given)}
+    made = {"v": 1, "figure": name, **origin("figures", order.words), "settings": dict(order.settings)}
     content = json.dumps(made | {"numbers": plain(numbers)}, indent=1, allow_nan=False)
     path = order.folder / f"{name}.json"
     path.write_text(_folded(content) + "\n", encoding="utf-8")
@@ -130,8 +130,8 @@ class PairedGap:
 
 def means(units: Sequence[Unit], rows: Sequence[Sequence[float]]) -> list[Mean]:
     """The mean of each row of numbers, a number for each unit."""
-    found = estimates([by_unit(dict(zip(units, row, strict=True))) for row in rows])
-    return [Mean(one.mean, one.half_width, one.prompts) for one in found if one is not None]
+    estimated = estimates([by_unit(dict(zip(units, row, strict=True))) for row in rows])
+    return [Mean(one.mean, one.half_width, one.prompts) for one in estimated if one is not None]
 
 
 def gap(values: Mapping[Unit, float], reference: Mapping[Unit, float]) -> PairedGap:

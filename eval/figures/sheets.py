@@ -157,10 +157,10 @@ def _check_every(every_s: float | None) -> None:
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
     """Draw from the store; the files. Raises ValueError in one line, with the command that makes what is missing."""
-    given = order.given
-    store, seed, every_s = Path(given["store"]), order.number("seed"), order.seconds("every_s")
+    values = order.settings
+    store, seed, every_s = Path(values["store"]), order.number("seed"), order.seconds("every_s")
     _check_every(every_s)
-    wanted = [task for task in given["task"].split(",") if task]
+    wanted = [task for task in values["task"].split(",") if task]
     rows = _rows(store, wanted, order, seed)
     sections, numbers = list[Section](), list[dict[str, object]]()
     for task in wanted:
@@ -176,7 +176,7 @@ def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
 def run_command(order: FigureOrder, wanted: Sequence[str], methods: Sequence[str]) -> str:
     """The run that makes rows of these methods."""
     words = f"method={','.join(methods)} task={','.join(wanted)}"
-    return f"python run.py {words} {' '.join(f'{key}={order.given[key]}' for key in ('seed', 'prompts', 'store'))} -m"
+    return f"python run.py {words} {' '.join(f'{key}={order.settings[key]}' for key in ('seed', 'prompts', 'store'))} -m"
 
 
 def _rows(store: Path, wanted: Sequence[str], order: FigureOrder, seed: int) -> dict[str, list[SheetRow]]:
@@ -200,7 +200,7 @@ def _rows(store: Path, wanted: Sequence[str], order: FigureOrder, seed: int) -> 
 def _prompts(rows: Sequence[SheetRow], order: FigureOrder, task: str) -> list[str]:
     """The prompts named, or the first that all rows have. Raises ValueError in one line."""
     common = common_prompts(rows)
-    named = [name for name in order.given["prompt"].split(",") if name]
+    named = [name for name in order.settings["prompt"].split(",") if name]
     if named:
         return [shared_prompt(rows, name) for name in named]
     count = order.number("prompts", 1)
@@ -257,12 +257,12 @@ def sheets(
     several = every or len(names) > 1
     if several and output and output.suffix:
         raise ValueError(f"--output {output}: one file for several tasks; give a folder, for example --output docs")
-    found = {name: rows_of(store, name, seed) for name in names}
-    for name in (name for name, rows in found.items() if not rows):
+    rows_by_task = {name: rows_of(store, name, seed) for name in names}
+    for name in (name for name, rows in rows_by_task.items() if not rows):
         raise ValueError(f"{store}: no videos of task {name!r} at seed {seed}; make some with python run.py task={name} seed={seed}")
-    _known(method, found, seed)
+    _known(method, rows_by_task, seed)
     written = []
-    for name, rows in found.items():
+    for name, rows in rows_by_task.items():
         shown = arrange(rows, [one for one in method if any(row.preset == one for row in rows)])
         chosen = shared_prompt(shown, prompt)
         own = store / "sheets" / f"{name}-{chosen}-seed{seed}.png"
@@ -273,9 +273,9 @@ def sheets(
     return written
 
 
-def _known(methods: Sequence[str], found: Mapping[str, Sequence[SheetRow]], seed: int) -> None:
+def _known(methods: Sequence[str], rows_by_task: Mapping[str, Sequence[SheetRow]], seed: int) -> None:
     """Raise ValueError for a preset that no task has, or a task that has none of those named."""
-    there = {task: {row.preset for row in rows} for task, rows in found.items()}
+    there = {task: {row.preset for row in rows} for task, rows in rows_by_task.items()}
     every = sorted(set().union(*there.values()))
     for name in methods:
         if name not in every:

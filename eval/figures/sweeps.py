@@ -129,7 +129,7 @@ def _panel(axis: Any, sweep: SweptTask, place: int) -> None:
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
     """Draw a sweep as a figure; the files. Raises ValueError as `write` does."""
-    sweeps = scored_sweeps(Path(order.given["store"]), name)
+    sweeps = scored_sweeps(Path(order.settings["store"]), name)
     paths = style.save_pair(draw(sweeps, name), order.folder / name)
     rows = [{column: _number(value) for column, value in zip(COLUMNS, line)} for line in lines(sweeps)]
     return [*paths, output.write_json(name, order, {"rows": rows})]

@@ -44,12 +44,12 @@ def videos(store: str | Path, *, scored: bool = True, every: bool = False, facts
         frames a second, all included and without the codec), block_ms, block_ms_p95, switch_block_ms, generate_s, decode_s, score_s,
         dur_s, process_peak_mb: float64. All of these NaN where nothing is done.
     """
-    found = []
+    parts = []
     for task in tasks(Path(store)):
         groups = gather(parts_of(Path(store), task, scored))
         for number, group in enumerate(groups if every else groups[:1]):
-            found += [_videos(group, number, entry, facts) for entry in group.entries.values()]
-    whole = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=[*CATEGORIES, "prompt", "seed", *LAST])
+            parts += [_videos(group, number, entry, facts) for entry in group.entries.values()]
+    whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*CATEGORIES, "prompt", "seed", *LAST])
     last = [name for name in LAST if name in whole]
     return whole[[*(name for name in whole if name not in LAST), *last]].astype(dict.fromkeys(CATEGORIES, "category"))
 
@@ -76,12 +76,12 @@ def blocks(store: str | Path) -> pd.DataFrame:
     """All blocks of the videos that are scored, a row each: task, backbone, preset, prompt, seed, `block` (int64, from 0), `scene` (that
     it is of, by the trace), then what the embedded scorer reads off a block, for example `place_right` and `quality`, float64."""
     there = videos(store)
-    found = _sides(there, lambda side: side.per_block, "block")
+    readings = _sides(there, lambda side: side.per_block, "block")
     scenes = {path: scenes_of(Path(path)) for path in there["trace"].dropna()}
     traced = there.set_index(KEYS)["trace"].to_dict()
-    at = zip(found[KEYS].itertuples(index=False, name=None), found["block"])
-    found.insert(len(KEYS) + 1, "scene", [(scenes.get(traced.get(key), []) + [-1] * (block + 1))[block] for key, block in at])
-    return found
+    at = zip(readings[KEYS].itertuples(index=False, name=None), readings["block"])
+    readings.insert(len(KEYS) + 1, "scene", [(scenes.get(traced.get(key), []) + [-1] * (block + 1))[block] for key, block in at])
+    return readings
 
 
 KEYS = ["task", "backbone", "preset", "settings", "prompt", "seed"]
@@ -100,9 +100,9 @@ def readings(entry: Entry) -> pd.DataFrame:
 
 def _sides(there: pd.DataFrame, lines_of: Callable[[ScoresFile], list[dict[str, float | None]]], number: str) -> pd.DataFrame:
     """Lines of the scores files of some videos, each with the names of its video and its number."""
-    found = [
+    values = [
         dict(zip(KEYS, names)) | {number: place} | line
         for *names, path in there[[*KEYS, "scores_file"]].dropna().itertuples(index=False, name=None)
         for place, line in enumerate(lines_of(scores_of(Path(path))))
     ]
-    return pd.DataFrame(found, columns=None if found else [*KEYS, number])
+    return pd.DataFrame(values, columns=None if values else [*KEYS, number])

@@ -112,8 +112,8 @@ class Entry:
     @cached_property
     def videos(self) -> pd.DataFrame:
         """The videos that are done, with paths, hashes and speeds: `eval.store.columns.table`."""
-        found, _ = table(self.parts, facts=True)
-        return found[found["status"] == "done"]
+        whole, _ = table(self.parts, facts=True)
+        return whole[whole["status"] == "done"]
 
     @property
     def metrics(self) -> list[str]:
@@ -177,22 +177,22 @@ def asked_of(entries: Iterable[Entry]) -> pd.MultiIndex:
 
 def sources(store: Path) -> list[Source]:
     """Every table that a store can make, in the order of their names."""
-    found: dict[str, Source] = {}
+    by_name: dict[str, Source] = {}
     for sweep in sweeps(store):
         there = [(run, [wish]) for run, wish in sweep.wishes if run.exists]
         if there:
-            found[sweep.name] = Source(sweep.name, sweep.task, sweep.experiment, tuple(there))
-    swept = {source.task for source in found.values()}
+            by_name[sweep.name] = Source(sweep.name, sweep.task, sweep.experiment, tuple(there))
+    swept = {source.task for source in by_name.values()}
     for task in tasks(store):
         if task not in swept:
             parts = tuple(parts_of(store, task))
-            found |= {task: Source(task, task, None, parts, ordered=False)} if parts else {}
-    return [found[name] for name in sorted(found)]
+            by_name |= {task: Source(task, task, None, parts, ordered=False)} if parts else {}
+    return [by_name[name] for name in sorted(by_name)]
 
 
 def parts_of(store: Path, task: str, scored: bool = True) -> list[Wishes]:
     """All that was ever asked of a task's runs, by run and way of scoring; scored=False: however videos were scored, or not at all."""
-    found: list[Wishes] = []
+    parts: list[Wishes] = []
     for run in runs(store, f"*/{task}/*/seed=*/*"):
         by_scores: dict[str | None, list[Asked]] = {}
         for wish in run.asked():
@@ -200,15 +200,15 @@ def parts_of(store: Path, task: str, scored: bool = True) -> list[Wishes]:
                 by_scores.setdefault(None, []).append(msgspec.structs.replace(wish, scores=None))
             elif wish.scores is not None:
                 by_scores.setdefault(wish.scores, []).append(wish)
-        found += [(run, wishes) for wishes in by_scores.values()]
-    return found
+        parts += [(run, wishes) for wishes in by_scores.values()]
+    return parts
 
 
 def last_asked(store: Path) -> list[tuple[Run, Asked]]:
     """The last wish of every run of the newest version of the code: what a store is to become."""
-    found = [(run, asked[-1]) for run in runs(store) if (asked := run.asked())]
-    newest_epoch = max((run.spec.key.epoch for run, _ in found), default=0)
-    return [(run, asked) for run, asked in found if run.spec.key.epoch == newest_epoch]
+    last = [(run, asked[-1]) for run in runs(store) if (asked := run.asked())]
+    newest_epoch = max((run.spec.key.epoch for run, _ in last), default=0)
+    return [(run, asked) for run, asked in last if run.spec.key.epoch == newest_epoch]
 
 
 def gather(parts: Iterable[Wishes], texts: bool = True) -> list[Comparable]:
@@ -292,15 +292,15 @@ def _alike(entries: Sequence[Entry]) -> list[Entry]:
 
 def differences(first: Entry, second: Entry, metric: str) -> pd.Series:
     """First minus second by prompt and seed, over the videos of the same text that both have the metric of."""
-    found = (first.values(metric) - second.values(metric)).dropna()
-    some, other = (entry.asked["text"].reindex(found.index).astype("str") for entry in (first, second))
-    return found[some == other]
+    paired = (first.values(metric) - second.values(metric)).dropna()
+    some, other = (entry.asked["text"].reindex(paired.index).astype("str") for entry in (first, second))
+    return paired[some == other]
 
 
-def left_out(found: Iterable[Entry]) -> list[str]:
+def left_out(entries: Iterable[Entry]) -> list[str]:
     """A line for each row that gave way to newer settings of its preset: what it had otherwise, and how many videos it has."""
     lines = []
-    for entry in found:
+    for entry in entries:
         for other in entry.older:
             old, new = other.settings, entry.settings
             keys = [key for key in old if old[key] != new.get(key, old[key])] or [key for key in old if key not in new]
@@ -309,13 +309,13 @@ def left_out(found: Iterable[Entry]) -> list[str]:
     return lines
 
 
-def pick(found: Iterable[Entry], names: Sequence[str]) -> list[Entry]:
+def pick(entries: Iterable[Entry], names: Sequence[str]) -> list[Entry]:
     """Rows of the presets named, in the order of the names; all rows if none is named.
 
     Raises:
         ValueError: in one line, for a preset that no row has.
     """
-    there = list(found)
+    there = list(entries)
     if not names:
         return there
     presets = sorted({entry.preset for entry in there})

@@ -144,13 +144,13 @@ class Run:
 
     def lines(self, kind: type[Line]) -> list[Line]:
         """All whole records, as far as a kind of them says; see `records`."""
-        found = []
+        lines = []
         for path in self.record_files():
             with open(path, "rb") as file:
-                found += lines_of(file.read(), kind, Path(path))
-        for record in found:
+                lines += lines_of(file.read(), kind, Path(path))
+        for record in lines:
             record.v = VERSION
-        return sorted(found, key=lambda record: record.t)
+        return sorted(lines, key=lambda record: record.t)
 
     def settled(self, scores: str | None) -> Settled[UnitRecord]:
         """Which units are done under a way of scoring; None accepts a video however it was scored."""

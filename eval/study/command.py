@@ -66,7 +66,7 @@ def build(
 
 def _own(words: Sequence[str], task: str) -> dict[str, list[str]]:
     """Methods of single tasks. Raises ValueError for another word, or a task that is not shown."""
-    found = dict[str, list[str]]()
+    lists = dict[str, list[str]]()
     forms = [f"method.{kind}=" for kind in KINDS]
     for word in words:
         name, _, value = word.partition("=")
@@ -75,8 +75,8 @@ def _own(words: Sequence[str], task: str) -> dict[str, list[str]]:
         kind = name.removeprefix("method.")
         if kind not in settings(task):
             raise ValueError(f"{word}: {kind} is not in task={task}")
-        found[kind] = [one for one in value.split(",") if one]
-    return found
+        lists[kind] = [one for one in value.split(",") if one]
+    return lists
 
 
 def _wanted(

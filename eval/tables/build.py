@@ -142,10 +142,10 @@ def _columns(entries: Sequence[Entry], references: Sequence[Entry | None], colum
     pairs = [None if other is None else places[id(other)] for other in references]
     values = [[entry.values(column.metric) for entry in entries] for column in columns]
     gaps = [[line[place][:0] if other is None else less(line[place], line[other]) for place, other in enumerate(pairs)] for line in values]
-    found = estimates([one for lines in zip(values, gaps) for line in lines for one in line])
+    estimated = estimates([one for lines in zip(values, gaps) for line in lines for one in line])
     parts, cells = [None if entry.calibration else entry.section for entry in entries], []
     for place, column in enumerate(columns):
-        here = found[2 * place * len(entries) : 2 * (place + 1) * len(entries)]
+        here = estimated[2 * place * len(entries) : 2 * (place + 1) * len(entries)]
         cells.append(marked(here[: len(entries)], here[len(entries) :], parts, asked, column.lower))
     return cells
 

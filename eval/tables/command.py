@@ -47,16 +47,16 @@ def make(store: Path, names: Sequence[str] | None = None, styled: bool = False) 
     Raises:
         KeyError: for a name that the store has nothing of.
     """
-    found = grouped(sources(store))
-    owners = {source.name: name for name, group in found.items() for source in group} | {name: name for name in found}
-    chosen = list(found) if names is None else list(dict.fromkeys(owners[name] for name in names))
-    return _write(store, {name: found[name] for name in chosen}, TableOptions(styled=styled))
+    groups = grouped(sources(store))
+    owners = {source.name: name for name, group in groups.items() for source in group} | {name: name for name in groups}
+    chosen = list(groups) if names is None else list(dict.fromkeys(owners[name] for name in names))
+    return _write(store, {name: groups[name] for name in chosen}, TableOptions(styled=styled))
 
 
-def grouped(found: Iterable[Source]) -> dict[str, list[Source]]:
+def grouped(sources_there: Iterable[Source]) -> dict[str, list[Source]]:
     """Sources of one table: all tasks of an experiment, or one task without."""
     groups: dict[str, list[Source]] = {}
-    for source in found:
+    for source in sources_there:
         groups.setdefault(source.experiment or source.name, []).append(source)
     return groups
 
@@ -155,14 +155,14 @@ def _opinions(name: str, ratings: str, store: Path, wanted: TableOptions) -> lis
 
 
 def _of_store(store: Path, names: Sequence[str], only: Sequence[str], experiment: str, wanted: TableOptions) -> list[str]:
-    found = sources(existing(store))
-    if not found:
+    there = sources(existing(store))
+    if not there:
         raise ValueError(f"--store {store}: no scores")
-    groups = grouped(found)
+    groups = grouped(there)
     lack = f"store {store} has no scores of it"
     known("", names, [*groups, *opinions.TABLES], lack)
-    known("task=", only, {source.task for source in found}, lack)
-    known("experiment=", filter(None, [experiment]), {source.experiment for source in found if source.experiment}, lack)
+    known("task=", only, {source.task for source in there}, lack)
+    known("experiment=", filter(None, [experiment]), {source.experiment for source in there if source.experiment}, lack)
     chosen: dict[str, list[Source]] = {}
     for name, group in groups.items():
         if names and name not in names or experiment not in ("", group[0].experiment):

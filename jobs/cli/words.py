@@ -106,8 +106,8 @@ class KeyValue(TyperCommand):
         written = self.form.written(name)
         if type(error) is not typer.BadParameter:
             return f"{written.rstrip() or name.upper()}: it is missing; `echo-harness {self.name} --help` has an example"
-        given = {word.partition("=")[0]: word.partition("=")[2] if "=" in word else after for word, after in zip(args, [*args[1:], ""])}
-        value = given[written.rstrip("= ")] if written else next(word for word in args if "=" not in word and not word.startswith("-"))
+        pairs = {word.partition("=")[0]: word.partition("=")[2] if "=" in word else after for word, after in zip(args, [*args[1:], ""])}
+        value = pairs[written.rstrip("= ")] if written else next(word for word in args if "=" not in word and not word.startswith("-"))
         return f"{written}{value}: {_rule(self.form.known[name], value)}"
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:

@@ -74,29 +74,29 @@ def order(
     return LiveOrder(job, (*kept, *extra), name, host, _port(port, host), save, first, threshold, notes)
 
 
-def _job(given: Sequence[str]) -> tuple[Job, list[str]]:
+def _job(typed: Sequence[str]) -> tuple[Job, list[str]]:
     """The job, and what a session has to add to the settings so that nobody is overruled and nothing is foreseen."""
-    job = prepare(_plain(given))
+    job = prepare(_plain(typed))
     routing = job.policy.routed_by
     extra = [] if routing is None or routing.causal else ["method.routing.causal=true"]
     extra += [] if routing is None or routing.router is Router.tags else ["method.routing.router=tags"]
-    extra = [word for word in extra if not any(one.startswith(word.partition("=")[0] + "=") for one in given)]
-    return (prepare(_plain([*given, *extra])), extra) if extra else (job, [])
+    extra = [word for word in extra if not any(one.startswith(word.partition("=")[0] + "=") for one in typed)]
+    return (prepare(_plain([*typed, *extra])), extra) if extra else (job, [])
 
 
-def _plain(given: Sequence[str]) -> dict[str, object]:
-    rest = [f"++{word}" if word.startswith("method.") else word for word in given]
+def _plain(typed: Sequence[str]) -> dict[str, object]:
+    rest = [f"++{word}" if word.startswith("method.") else word for word in typed]
     try:
-        found = sweep([*rest, "eval=none", "prompts=1"])
+        configs = sweep([*rest, "eval=none", "prompts=1"])
     except REFUSALS as error:
         line = explain(error, rest)
         unknown = re.match(r"unknown key (\w+):", line)
         if unknown and (near := nearest(unknown[1], ("id", "script", "threshold")))[:2] == unknown[1][:2]:
             line = f"unknown key {unknown[1]}: nearest is {near}"
         raise ValueError(line) from error
-    if len(found) != 1:
-        raise ValueError(f"{' '.join(given)}: asks for {len(found)} runs; a live session is one")
-    return found[0]
+    if len(configs) != 1:
+        raise ValueError(f"{' '.join(typed)}: asks for {len(configs)} runs; a live session is one")
+    return configs[0]
 
 
 def _first(script: Path | None, name: str) -> Prompt | None:
@@ -110,10 +110,10 @@ def _first(script: Path | None, name: str) -> Prompt | None:
     wanted = name or prompts[0].id
     if len(prompts) > 1 and not name:
         raise ValueError(f"script={script}: holds {len(prompts)} prompts; id= says which, for example id={prompts[0].id}")
-    found = next((prompt for prompt in prompts if prompt.id == wanted), None)
-    if found is None:
+    named = next((prompt for prompt in prompts if prompt.id == wanted), None)
+    if named is None:
         raise ValueError(f"id={wanted}: not in {script}; nearest is id={nearest(wanted, [prompt.id for prompt in prompts])}")
-    return found
+    return named
 
 
 def _port(port: int | None, host: str) -> int | None:

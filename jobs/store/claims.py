@@ -90,11 +90,11 @@ class Claims:
 
     def holders(self, units: Iterable[str]) -> dict[str, str]:
         """The units of some that a living process other than this one is at, each with words that name it."""
-        starts, found = self.starts(), {}
+        starts, owners = self.starts(), {}
         for unit in units:
             if unit in starts and unit not in self._held and self._living(self._path(unit, starts[unit])):
-                found[unit] = self._owner(unit, starts[unit])
-        return found
+                owners[unit] = self._owner(unit, starts[unit])
+        return owners
 
     def abandoned(self, units: Iterable[str]) -> dict[str, tuple[int, str]]:
         """The units of some that were begun, not ended, and that no living process is at: how often, and words that name the last one."""

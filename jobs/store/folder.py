@@ -99,12 +99,12 @@ def write_sweep(store: Path, jobs: Sequence[Job], experiment: str | None) -> lis
 
     Returns the tables' names: `<task>`, or `<experiment>-<task>`.
     """
-    found: dict[str, list[Job]] = {}
+    by_task: dict[str, list[Job]] = {}
     for job in jobs:
         if job.scores_id is not None:
-            found.setdefault(job.config.task.name, []).append(job)
+            by_task.setdefault(job.config.task.name, []).append(job)
     names = []
-    for task, members in found.items():
+    for task, members in by_task.items():
         names.append(f"{experiment}-{task}" if experiment else task)
         wishes = [SweepEntry(path=folder.place, **msgspec.structs.asdict(folder.wish())) for folder in map(RunFolder, members)]
         content = msgspec.json.encode(SweepFile(experiment, task, wishes))

@@ -58,8 +58,8 @@ def cores() -> int:
 
 def slurm() -> dict[str, str] | None:
     """Ids of the SLURM job that this process belongs to, how often it was requeued and where it runs; None outside a job."""
-    found = {name.lower(): os.environ[f"SLURM_{name}"] for name in SLURM if f"SLURM_{name}" in os.environ}
-    return found if "job_id" in found else None
+    ids = {name.lower(): os.environ[f"SLURM_{name}"] for name in SLURM if f"SLURM_{name}" in os.environ}
+    return ids if "job_id" in ids else None
 
 
 def commit() -> CodeState:
@@ -100,16 +100,16 @@ def refuse_dirty(experiment: str | None, allowed: bool) -> None:
     """
     if allowed or not (experiment or "").startswith("table"):
         return
-    found = changes()
-    if found is None:
+    changed = changes()
+    if changed is None:
         raise ValueError(
             f"experiment={experiment}: git does not say whether the code differs from its commit, and a table of the paper names one; "
             f"make `git status` work in {ROOT}, or allow_dirty=true"
         )
-    if found:
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise ValueError(
-            f"experiment={experiment}: the code differs from its commit ({'; '.join(found[:3])}{more}), and a table of the paper names "
+            f"experiment={experiment}: the code differs from its commit ({'; '.join(changed[:3])}{more}), and a table of the paper names "
             "one; commit the changes, or allow_dirty=true"
         )
 
@@ -147,16 +147,16 @@ def gpu() -> dict[str, str | int | None] | None:
 def driver() -> str | None:
     """Version of NVIDIA's driver as the kernel tells it, None without one."""
     try:
-        found = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", DRIVER.read_text(encoding="utf-8"))
+        version = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", DRIVER.read_text(encoding="utf-8"))
     except OSError:
         return None
-    return found[1] if found else None
+    return version[1] if version else None
 
 
 def gpu_name() -> str:
     """The first card's name; empty without one."""
-    found = gpu()
-    return "" if found is None else str(found["name"])
+    card = gpu()
+    return "" if card is None else str(card["name"])
 
 
 def cpu() -> str:

@@ -33,12 +33,12 @@ class UnitCost:
         return self.record_bytes + sum(path.stat().st_size for path in paths if path.exists())
 
 
-def newest_units(found: Iterable[Run]) -> list[UnitCost]:
+def newest_units(among: Iterable[Run]) -> list[UnitCost]:
     """The newest finished videos of some runs, 64 or somewhat more; the last record of a video counts.
 
     Where scoring is apart, an earlier record has none of it. A line that is torn, or of another version, is passed over.
     """
-    files = sorted(((Path(path), run) for run in found for path in run.record_files()), key=lambda pair: pair[0].name)
+    files = sorted(((Path(path), run) for run in among for path in run.record_files()), key=lambda pair: pair[0].name)
     units: dict[tuple[Run, str], UnitCost] = {}
     for path, run in reversed(files):
         if len(units) >= SAMPLE:
@@ -83,6 +83,6 @@ def _runs_of(store: str, backbone: str, method: str) -> Iterable[Run]:
     return runs(Path(store), f"{backbone}/*/{method}/seed=*/*")
 
 
-def _median_block_s(found: Iterable[Run]) -> float | None:
-    speeds = [unit.seconds / unit.blocks for unit in newest_units(found) if unit.blocks]
+def _median_block_s(among: Iterable[Run]) -> float | None:
+    speeds = [unit.seconds / unit.blocks for unit in newest_units(among) if unit.blocks]
     return median(speeds) if speeds else None

@@ -89,8 +89,8 @@ def wishes(store: Path, experiment: str) -> list[tuple[Run, Asked]]:
 
 def look(run: Run, asked: Asked) -> tuple[Cell, dict[str, int], set[str], set[str]]:
     """Where the units of a wish stand; tries of those that failed, by unit; those that are missing; who is at the others."""
-    units, found = set(asked.units.values()), finished(run, asked.scores)
-    done, failures = units & set(found.units), found.failures
+    units, outcome = set(asked.units.values()), finished(run, asked.scores)
+    done, failures = units & set(outcome.units), outcome.failures
     open_units = units - done
     running = _claimed(run, lambda claims: claims.holders(open_units)) if open_units else {}
     failed = {unit: count for unit, count in failures.items() if unit in open_units - running.keys()}
@@ -113,13 +113,13 @@ def gather(store: Path, experiment: str = "", task: Sequence[str] = (), method: 
         known = sorted({getattr(run.place, key) for run, _ in every})
         for name in names - set(known):
             raise ValueError(f"{key}={name}: store {store} has no run of it; nearest is {nearest(name, known or ['none'])}")
-    found: dict[tuple[str, str, str], Line] = {}
+    outcome: dict[tuple[str, str, str], Line] = {}
     failures: list[list[str]] = []
     for run, asked in every:
         place = backbone, task, method = run.place[:3]
         if (tasks and task not in tasks) or (methods and method not in methods):
             continue
-        line = found.setdefault(place, Line(*place))
+        line = outcome.setdefault(place, Line(*place))
         cell, failed, missing, workers = look(run, asked) if run.exists else (Cell(len(asked.units)), {}, set(), set())
         seed = run.place.seed
         line.cells[seed] = line.cells.get(seed, Cell()) + cell
@@ -130,7 +130,7 @@ def gather(store: Path, experiment: str = "", task: Sequence[str] = (), method: 
             failures += _failures(run, asked, failed, missing, title)
             if missing and not cell.running:
                 failures += _last_words(run, title)
-    return [found[place] for place in sorted(found)], failures
+    return [outcome[place] for place in sorted(outcome)], failures
 
 
 def _failures(run: Run, asked: Asked, failed: Mapping[str, int], missing: set[str], title: str) -> Iterator[list[str]]:

@@ -35,8 +35,8 @@ def shapes_of(header: Mapping[str, Any]) -> dict[str, Shape]:
 
 def layers_of(header: Mapping[str, Any]) -> dict[str, Shape]:
     """Shapes [out, in] of the linear layers of a backbone's network, by name: `model.<layer>.weight` in its file."""
-    found = {key: shape for key, shape in shapes_of(header).items() if key.startswith("model.") and key.endswith(".weight")}
-    return {key[len("model.") : -len(".weight")]: shape for key, shape in found.items() if len(shape) == 2}
+    weights = {key: shape for key, shape in shapes_of(header).items() if key.startswith("model.") and key.endswith(".weight")}
+    return {key[len("model.") : -len(".weight")]: shape for key, shape in weights.items() if len(shape) == 2}
 
 
 def misfit(additions: Mapping[str, Shape], layers: Mapping[str, Shape]) -> str | None:

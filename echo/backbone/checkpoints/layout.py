@@ -38,8 +38,8 @@ class Layout:
 
         beside: beginnings of names that may be in the file too, for nothing.
         """
-        found = {name: shape for name, shape in self.shapes.items() if name in wanted or not name.startswith(beside)}
-        wrong = mismatch(found, wanted)
+        shapes = {name: shape for name, shape in self.shapes.items() if name in wanted or not name.startswith(beside)}
+        wrong = mismatch(shapes, wanted)
         if wrong is not None:
             raise ValueError(f"{self.weights.path}: not {what}: {wrong}; it looks like {looks_like(self.weights.shapes)}")
 

@@ -82,13 +82,13 @@ def wan_names(names: Iterable[str]) -> dict[str, str]:
     """
     plain = {name: bare(name) for name in names}
     theirs = any(name.startswith("condition_embedder.") or ".attn1." in name for name in plain.values())
-    found: dict[str, str] = {}
+    by_ours: dict[str, str] = {}
     for name, short in plain.items():
         ours = from_diffusers(short) if theirs else short
-        if ours in found:
-            raise ValueError(f"{found[ours]} and {name} both mean {ours}; keep one of the two networks of the file")
-        found[ours] = name
-    return found
+        if ours in by_ours:
+            raise ValueError(f"{by_ours[ours]} and {name} both mean {ours}; keep one of the two networks of the file")
+        by_ours[ours] = name
+    return by_ours
 
 
 def looks_like(shapes: Mapping[str, Shape]) -> str:
@@ -116,16 +116,16 @@ def _transformer(plain: Mapping[str, Shape]) -> str:
     return f"{kind}, {first[0]} wide with {layers} layers"
 
 
-def mismatch(found: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> str | None:
+def mismatch(shapes: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> str | None:
     """Counts and first keys of what is missing, unexpected and of another shape; None where all fits."""
-    missing = [name for name in wanted if name not in found]
-    unexpected = [name for name in found if name not in wanted]
-    other = [name for name in wanted if name in found and found[name] != wanted[name]]
+    missing = [name for name in wanted if name not in shapes]
+    unexpected = [name for name in shapes if name not in wanted]
+    other = [name for name in wanted if name in shapes and shapes[name] != wanted[name]]
     parts = []
     if missing:
         parts.append(f"{len(missing)} missing keys, first {missing[0]} {list(wanted[missing[0]])}")
     if unexpected:
-        parts.append(f"{len(unexpected)} unexpected, first {unexpected[0]} {list(found[unexpected[0]])}")
+        parts.append(f"{len(unexpected)} unexpected, first {unexpected[0]} {list(shapes[unexpected[0]])}")
     if other:
-        parts.append(f"{len(other)} misshapen, first {other[0]} {list(found[other[0]])} where {list(wanted[other[0]])} belongs")
+        parts.append(f"{len(other)} misshapen, first {other[0]} {list(shapes[other[0]])} where {list(wanted[other[0]])} belongs")
     return "; ".join(parts) or None

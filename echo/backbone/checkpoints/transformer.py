@@ -103,8 +103,8 @@ def check(path: Path, config: WanConfig) -> tuple[Weights, dict[str, str]]:
         names = wan_names(weights.shapes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    found = {name: weights.shapes[theirs] for name, theirs in names.items()}
-    if wrong := mismatch(found, network_shapes(config)):
+    own_shapes = {name: weights.shapes[theirs] for name, theirs in names.items()}
+    if wrong := mismatch(own_shapes, network_shapes(config)):
         kind = looks_like(weights.shapes)
         nearest = "give it as the lora of a base such as longlive_base.pt" if "LoRA" in kind else NEAREST
         if "-of-" in path.name:
@@ -126,9 +126,9 @@ def check_lora(path: Path, config: WanConfig) -> Callable[[str, torch.device | s
     """
     weights = open_weights(path, ADDITIONS)
     names = {name.replace(".default.weight", ".weight"): own for name, own in wan_names(weights.shapes).items()}
-    found = {name: weights.shapes[theirs] for name, theirs in names.items()}
+    own_shapes = {name: weights.shapes[theirs] for name, theirs in names.items()}
     layers = {name.removesuffix(".weight"): shape for name, shape in network_shapes(config).items() if len(shape) == 2}
-    if wrong := misfit(found, layers):
+    if wrong := misfit(own_shapes, layers):
         kind = looks_like(weights.shapes)
         hint = f"; it looks like {kind}; nearest is lora.pt, which `echo-harness data download backbone=longlive` fetches"
         raise ValueError(f"{path}: {wrong}{'' if 'LoRA' in kind else hint}")

@@ -30,10 +30,10 @@ class WordEncoder(nn.Module):
         """
         table = torch.full((len(sentences), self.text_len), -1, dtype=torch.int64)
         for line, sentence in zip(table, sentences, strict=True):
-            found = self.vocabulary.rows_of(sentence)
-            if len(found) > self.text_len:
-                raise ValueError(f"{sentence!r} has {len(found)} meaningful words; the text encoder takes at most {self.text_len}")
-            line[: len(found)] = torch.tensor(found, dtype=torch.int64)
+            own = self.vocabulary.rows_of(sentence)
+            if len(own) > self.text_len:
+                raise ValueError(f"{sentence!r} has {len(own)} meaningful words; the text encoder takes at most {self.text_len}")
+            line[: len(own)] = torch.tensor(own, dtype=torch.int64)
         return table
 
     def check(self, sentences: Sequence[str]) -> None:

@@ -77,8 +77,8 @@ def pieces(vocabulary: int) -> Callable[[str], list[int]]:
     """
 
     def numbers(text: str) -> list[int]:
-        found = re.findall(r"\w{1,4}|[^\w\s]", text)
-        return [END + 1 + zlib.crc32(piece.encode()) % (vocabulary - END - 1) for piece in found] + [END]
+        words = re.findall(r"\w{1,4}|[^\w\s]", text)
+        return [END + 1 + zlib.crc32(piece.encode()) % (vocabulary - END - 1) for piece in words] + [END]
 
     return numbers
 
@@ -344,7 +344,7 @@ def _tokenizer(path: Path, vocabulary: int) -> Callable[[str], list[int]]:
         raise ValueError(f"{file}: does not end a text with token {END}, as UMT5's does; it belongs to another encoder")
 
     def numbers(text: str) -> list[int]:
-        found: list[int] = tokenizer.encode(text).ids
-        return found
+        numbers: list[int] = tokenizer.encode(text).ids
+        return numbers
 
     return numbers

@@ -158,8 +158,8 @@ def _expected(decoder: nn.Module, entry: nn.Module) -> dict[str, Shape]:
 def _file(path: Path) -> Path:
     """The file of weights: the path itself, or the only one of a codec's folder or of a pipeline's `vae`."""
     folder = path / "vae" if (path / "vae").is_dir() else path
-    found = sorted(folder.glob("*.safetensors"))
-    return found[0] if len(found) == 1 else path
+    files = sorted(folder.glob("*.safetensors"))
+    return files[0] if len(files) == 1 else path
 
 
 def _constants(path: Path) -> tuple[Tensor, Tensor]:

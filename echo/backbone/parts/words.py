@@ -47,14 +47,14 @@ class Vocabulary:
 
         Raises ValueError naming a word that is not known, and the nearest ones that are.
         """
-        found: list[int] = []
+        known_rows: list[int] = []
         for word in _WORD.findall(sentence.lower()):
             if word in self.silent:
                 continue
             if word not in self.rows:
                 raise ValueError(self._unknown(word, sentence))
-            found.append(self.rows[word])
-        return found
+            known_rows.append(self.rows[word])
+        return known_rows
 
     def concepts_of(self, sentence: str) -> list[str]:
         """Names of the concepts in `sentence`; raises as `rows_of` does."""

@@ -20,9 +20,9 @@ KEYS = {"backbone": "tiny", "method": "echo_recall_5", "task": "recall", "prompt
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
     """Roll out, read the memory, draw; the files. Raises ValueError in one line for what cannot be recorded."""
-    given = order.given
-    prompt = prompt_of(given["task"], given["backbone"], given["prompt"])
-    recorded = film(load(given["backbone"]), policy(given["method"]), prompt, order.number("seed"), order.number("scenes", 1))
+    settings = order.settings
+    prompt = prompt_of(settings["task"], settings["backbone"], settings["prompt"])
+    recorded = film(load(settings["backbone"]), policy(settings["method"]), prompt, order.number("seed"), order.number("scenes", 1))
     layer = layer_of(order, recorded)
     return output.write(draw(recorded, layer, order), name, order, numbers(recorded, layer))
 
@@ -30,7 +30,7 @@ def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
 def layer_of(order: FigureOrder, recorded: RecordedFilm) -> int | None:
     """The layer that is drawn; None for the mean over all. Raises ValueError for one that there is not."""
     layers = recorded.geometry.layers
-    if order.given["layer"] == "mean":
+    if order.settings["layer"] == "mean":
         return None
     layer = order.number("layer")
     if layer >= layers:
@@ -105,6 +105,6 @@ def draw(recorded: RecordedFilm, layer: int | None, order: FigureOrder) -> Any:
     bar.outline.set_visible(False)
     bar.ax.grid(False)
     which = f"mean over {recorded.geometry.layers} layers" if layer is None else f"layer {layer + 1} of {recorded.geometry.layers}"
-    what = f"{recorded.prompt} under {order.given['method']}: weight of each candidate frame in the scene's recall frame, {which}"
+    what = f"{recorded.prompt} under {order.settings['method']}: weight of each candidate frame in the scene's recall frame, {which}"
     style.heading(figure, f"{order.world}; {what}")
     return figure

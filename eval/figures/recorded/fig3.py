@@ -82,7 +82,7 @@ class Fig3Numbers:
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
     """Record, compare, draw; the files. Raises ValueError in one line for what cannot be recorded."""
-    shown, numbers = measure(order, load(order.given["backbone"]))
+    shown, numbers = measure(order, load(order.settings["backbone"]))
     return output.write(draw(shown, numbers), name, order, numbers)
 
 
@@ -90,10 +90,10 @@ def measure(order: FigureOrder, backbone: VideoModel) -> tuple[Shown, Fig3Number
     """The choice that is shown, and the numbers over all prompts."""
     import torch
 
-    given, chosen, rules = order.given, policy(order.given["method"]), settings_of(policy("echo"))
+    settings, chosen, rules = order.settings, policy(order.settings["method"]), settings_of(policy("echo"))
     assert rules is not None
     layers = _checked(order, backbone.geometry, settings_of(chosen) or rules)
-    prompts, batch = prompts_of(given["task"], given["backbone"], order.number("prompts", 1)), order.number("batch", 1)
+    prompts, batch = prompts_of(settings["task"], settings["backbone"], order.number("prompts", 1)), order.number("batch", 1)
     shown, compared = None, {kind: list[recall_at_k.Comparison]() for kind in KINDS}
     with torch.inference_mode():
         for start in tqdm(range(0, len(prompts), batch), unit="batch", desc="fig3", disable=None):
@@ -103,20 +103,20 @@ def measure(order: FigureOrder, backbone: VideoModel) -> tuple[Shown, Fig3Number
             )  # fmt: skip
             shown = shown or _shown(run, order, backbone)
             for kind, each in compared.items():
-                each.append(recall_at_k.compare([run], order.number("every", 1), LaterAttention(kind, AHEAD[kind], given["recent"])))
+                each.append(recall_at_k.compare([run], order.number("every", 1), LaterAttention(kind, AHEAD[kind], settings["recent"])))
     assert shown is not None
     return shown, Fig3Numbers(shown.title, {kind: summary(recall_at_k.join(each)) for kind, each in compared.items()})
 
 
 def _checked(order: FigureOrder, geometry: Geometry, rules: EchoSettings) -> list[int]:
     """The layers to record. Raises ValueError in one line for what cannot be shown, before anything is rolled out."""
-    given, blocks, block = order.given, order.number("blocks", 1), order.number("block")
-    for kind in (given["truth"], *KINDS):
-        LaterAttention(kind, recent=given["recent"], ahead=AHEAD.get(kind, 1))
-    words = given["layers"].split(",") if given["layers"] else [str(layer) for layer in range(geometry.layers)]
+    settings, blocks, block = order.settings, order.number("blocks", 1), order.number("block")
+    for kind in (settings["truth"], *KINDS):
+        LaterAttention(kind, recent=settings["recent"], ahead=AHEAD.get(kind, 1))
+    words = settings["layers"].split(",") if settings["layers"] else [str(layer) for layer in range(geometry.layers)]
     layers = [int(word) for word in words if word.isdecimal() and int(word) < geometry.layers]
     if len(layers) < len(words):
-        raise ValueError(f"layers={given['layers']}: numbers of 0..{geometry.layers - 1} with commas between; nearest is layers=0")
+        raise ValueError(f"layers={settings['layers']}: numbers of 0..{geometry.layers - 1} with commas between; nearest is layers=0")
     layer, ahead = order.number("layer"), max(AHEAD.values())
     if layer not in layers:
         raise ValueError(f"layer={layer}: of those recorded, {layers}; nearest is {min(layers, key=lambda one: abs(one - layer))}")
@@ -130,8 +130,8 @@ def _checked(order: FigureOrder, geometry: Geometry, rules: EchoSettings) -> lis
 
 
 def _shown(run: attention.RecordedRun, order: FigureOrder, backbone: VideoModel) -> Shown:
-    kind, layer, block = order.given["truth"], order.number("layer"), order.number("block")
-    moment = attention.judge(run, layer, block, LaterAttention(kind, AHEAD[kind], order.given["recent"]))
+    kind, layer, block = order.settings["truth"], order.number("layer"), order.number("block")
+    moment = attention.judge(run, layer, block, LaterAttention(kind, AHEAD[kind], order.settings["recent"]))
     grid = (run.geometry.grid_height, run.geometry.grid_width)
     values = {"truth": moment.later.mean(1)[0]} | {name: moment.scores[name][0] for name in RULES}
     stream, pictures = backbone.codec.stream(), []

@@ -30,9 +30,9 @@ STEPS = 5
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
     """Roll out, read the memory, draw; the files. Raises ValueError in one line for what cannot be recorded."""
-    given, seed = order.given, order.number("seed")
-    backbone, source = load(given["backbone"]), policy(given["source"])
-    prompts = prompts_of("recall", given["backbone"], order.number("prompts", 1))
+    settings, seed = order.settings, order.number("seed")
+    backbone, source = load(settings["backbone"]), policy(settings["source"])
+    prompts = prompts_of("recall", settings["backbone"], order.number("prompts", 1))
     films = [film(backbone, source, prompt, seed, 3) for prompt in tqdm(prompts, desc=name, unit="prompt", disable=None)]
     faded = {(method, switch): _faded(order, backbone, method, switch) for method in order.names for switch in SWITCHES}
     units = [(one.prompt, seed) for one in films]
@@ -42,7 +42,7 @@ def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
 
 
 def _faded(order: FigureOrder, backbone: VideoModel, method: str, switch: str) -> RecordedFilm:
-    prompt = prompt_of(switch, order.given["backbone"], order.given["prompt"])
+    prompt = prompt_of(switch, order.settings["backbone"], order.settings["prompt"])
     return film(backbone, policy(method), prompt, order.number("seed"), 2)
 
 

@@ -210,7 +210,7 @@ def test_a_stored_trace_is_compared(store):
 def test_every_figure_has_keys_and_a_maker():
     for name, order in command.orders(["all", "seed=4"]).items():
         assert order.folder == Path("results/figures") and order.words[0] == name
-        assert order.given.get("seed", "4") == "4" and "store" in order.given
+        assert order.settings.get("seed", "4") == "4" and "store" in order.settings
 
 
 def test_numbers_are_plain():
