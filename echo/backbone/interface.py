@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from echo.backbone.finite import Finite
 from echo.backbone.kernels import Attention
 from echo.backbone.packed import Network
 from echo.geometry import Geometry
@@ -37,8 +38,13 @@ class Text(Protocol):
 
 
 class Stream(Protocol):
-    """The decoding of one batch of videos, latent frame after latent frame."""
+    """The decoding of one batch of videos, latent frame after latent frame.
 
+    finite: whether all pixels so far were finite before they became bytes, for a NaN would become black.
+    """
+
+    @property
+    def finite(self) -> Finite: ...
     def decode(self, latents_BFCHW: Tensor) -> Tensor:
         """The next frames, uint8 [B, T, H, W, 3]."""
         ...

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from echo.backbone.checkpoints.lora import merge
+from echo.backbone.finite import broken
 from echo.backbone.packed import Network, pack
 from echo.backbone.parts.codec import PatchCodec
 from echo.backbone.parts.text import WordEncoder
@@ -71,7 +72,7 @@ def load(weights: str, dtype: str = "float32", lora: str | None = None, device: 
 
     dtype: the type to compute in. lora: a file of low-rank additions to merge into the weights.
 
-    Raises ValueError for a missing or foreign file, additions that do not fit, or an unknown dtype.
+    Raises ValueError for a missing, foreign or damaged file, additions that do not fit, or an unknown dtype.
     """
     path = ROOT / weights
     one_of(f"dtype {dtype!r}", dtype, DTYPES)
@@ -88,6 +89,9 @@ def load(weights: str, dtype: str = "float32", lora: str | None = None, device: 
     if "model" not in sizes or "geometry" not in sizes:
         raise ValueError(f"{path}: no sizes in its header; it is not a backbone that jobs.train.backbone or jobs.train.self_rollout wrote")
 
+    if wrong := broken(tensors):
+        raise ValueError(f"{path}: {' '.join(wrong)}")
+
     def part(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
@@ -95,6 +99,8 @@ def load(weights: str, dtype: str = "float32", lora: str | None = None, device: 
     model.load_state_dict(part("model."))
     if lora is not None:
         _merge(model, ROOT / lora)
+    if lora is not None and (wrong := broken(model.state_dict())):
+        raise ValueError(f"{ROOT / lora}: with these low-rank additions {' '.join(wrong)}")
     model = model.to(device=device, dtype=DTYPES[dtype]).eval().requires_grad_(False)
     text, codec = WordEncoder.load(part("text.")), PatchCodec.load(part("codec."))
     return Backbone(model, text, codec, Geometry(**sizes["geometry"]), schedule())

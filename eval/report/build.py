@@ -191,4 +191,4 @@ def report(
     counts = write(groups, store, out, videos, "" if experiment else f"All runs of {store.resolve().name}")
     megabytes = f", {counts.bytes / 1e6:.0f} MB" if counts.bytes else ""
     lines = [f"report: {out / 'index.html'} ({counts.parts} task{'s' * (counts.parts != 1)}, {counts.videos} videos{megabytes})"]
-    return lines + ([f"failed or missing: {counts.lacks} entries, listed at its end"] if counts.lacks else [])
+    return lines + ([f"failed, dead or missing: {counts.lacks} entries, listed at its end"] if counts.lacks else [])

@@ -14,13 +14,17 @@ from eval.store.runs import Run
 from eval.tables.grid import Grid, TableRow
 from eval.tables.meta import MadeGrid
 
-DONE, UNSCORED, FAILED, ABSENT, GONE = "done", "made, not scored", "failed", "not made", "video file gone"
+DONE, DEAD, UNSCORED, FAILED, ABSENT, GONE = "done", "dead", "made, not scored", "failed", "not made", "video file gone"
 """What has become of a video that was asked for."""
+DEAD_NOTES = {"": "", "space": "each frame is of one colour", "time": "all frames are the same"}
+"""What is said of a video by what does not vary in it."""
 
 
 @dataclass(frozen=True)
 class VideoCell:
-    """One video that was asked for. record: its line in the store, None where there is no video. note: why it failed, or "".
+    """One video that was asked for. record: its line in the store, None where there is no video.
+
+    note: why it failed, or what makes it dead, or "".
 
     trace: path of the traceback from the run's folder on, or "".
     """
@@ -109,8 +113,9 @@ def _cells(entry: Entry) -> dict[Unit, VideoCell]:
         for prompt, unit in units.items():
             record, film = done.get(unit), videos.get(unit)
             error = None if record else errors.get(unit)
-            status = DONE if record else FAILED if error else UNSCORED if film else ABSENT
-            failure = (error.err, error.trace) if error else ("", "")
+            note = DEAD_NOTES[record.dead] if record else ""
+            status = DEAD if note else DONE if record else FAILED if error else UNSCORED if film else ABSENT
+            failure = (error.err, error.trace) if error else (note, "")
             cells[prompt, run.spec.seed] = VideoCell(run, prompt, run.spec.seed, status, record or film, scores or "", *failure)
     return cells
 

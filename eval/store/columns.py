@@ -45,7 +45,7 @@ class Finished:
 
     units, attempts: [done], the unit and whose record it is. metrics: [done] by name, NaN where there is no number; of all names
     that some unit has, be it without a number. failures, conflicts: as of `eval.store.runs.Settled`. unscored: units that are
-    not done and whose video is there. records: of the units, if they were asked for.
+    not done and whose video is there. dead: units whose video shows nothing, or nothing that moves. records: if they were asked for.
     """
 
     units: list[str]
@@ -54,6 +54,7 @@ class Finished:
     failures: Mapping[str, int] = field(default_factory=dict)
     conflicts: list[str] = field(default_factory=list)
     unscored: frozenset[str] = frozenset()
+    dead: frozenset[str] = frozenset()
     records: Sequence[UnitRecord] = ()
 
     def status(self, unit: str) -> int:
@@ -79,7 +80,8 @@ def finished(run: Run, scores: str | None, facts: bool = False) -> Finished:
     attempts = [record.attempt for record in records]
     unscored = frozenset(settled.made - settled.done.keys())
     whole = [record for record in records if isinstance(record, UnitRecord)]
-    return Finished(list(settled.done), attempts, metrics, settled.failures, settled.conflicts, unscored, whole)
+    dead = frozenset(record.unit for record in records if record.dead)
+    return Finished(list(settled.done), attempts, metrics, settled.failures, settled.conflicts, unscored, dead, whole)
 
 
 def _plain(run: Run, scores: str) -> Finished | None:
@@ -109,12 +111,12 @@ def _plain(run: Run, scores: str) -> Finished | None:
 
 @lru_cache(maxsize=64)
 def _typed(names: tuple[str, ...], scores: str) -> msgspec.json.Decoder[Any]:
-    """A decoder of outcomes that are ok, scored this way, and have these metrics and no other."""
+    """A decoder of outcomes that are ok, not dead, scored this way, and have these metrics and no other."""
     fields = [(f"m{place}", float | None) for place in range(len(names))]
     renamed = {f"m{place}": name for place, name in enumerate(names)}
     numbers = msgspec.defstruct("Numbers", fields, rename=renamed, forbid_unknown_fields=True, gc=False)
     kept: list[tuple[str, Any] | tuple[str, Any, Any]] = [("unit", str), ("t", float), ("metrics", numbers)]
-    kept += [("status", Literal["ok"]), ("scores", Literal[scores]), ("v", Version, 1)]
+    kept += [("status", Literal["ok"]), ("scores", Literal[scores]), ("v", Version, 1), ("dead", Literal[""], "")]
     return msgspec.json.Decoder(msgspec.defstruct("Line", kept, gc=False))
 
 
@@ -138,9 +140,9 @@ def table(parts: Iterable[Wishes], facts: bool = False) -> tuple[pd.DataFrame, l
         runs were asked for the best outcome counts, and of several such the last run's.
 
         Index: prompt and seed, ascending. Columns: `status` (category, one of `STATUS`), `text` (category, digest of the prompt as
-        asked for), `run`, `attempt` (category; whose number it is, "" where nothing is done), then a float64 for each metric that any
-        video has, be it without a number: NaN where there is none. With facts also `unit`, the columns of `FILES` (str, paths) and
-        `FACTS` (float64 but for `TEXTS`, which are str); NaN where nothing is done.
+        asked for), `run`, `attempt` (category; whose number it is, "" where nothing is done), `dead` (bool), then a float64 for each
+        metric that any video has, be it without a number: NaN where there is none. With facts also `unit`, the columns of `FILES` (str,
+        paths) and `FACTS` (float64 but for `TEXTS`, which are str); NaN where nothing is done.
     """
     pieces, conflicts = list[dict[str, Values]](), list[str]()
     for run, wishes in parts:
@@ -168,7 +170,7 @@ def table(parts: Iterable[Wishes], facts: bool = False) -> tuple[pd.DataFrame, l
         elif name in ("unit", *FILES.values(), *TEXTS):
             columns[name] = pd.Series(np.array(list(chain.from_iterable(piece[name] for piece in pieces)), object)[kept], dtype="str")
         else:
-            columns[name] = numbers(name)[kept]
+            columns[name] = numbers(name, np.bool_ if name == "dead" else np.float64)[kept]
     index = pd.MultiIndex([prompts, seeds], [prompt[kept], seed[kept]], names=["prompt", "seed"], verify_integrity=False)
     return pd.DataFrame(columns).set_axis(index), conflicts
 
@@ -190,6 +192,7 @@ def _piece(run: Run, wishes: Sequence[Asked], outcome: Finished, facts: bool) ->
         piece["status"] = [DONE if row >= 0 else outcome.status(unit) for unit, row in zip(asked, rows)]
         piece["attempt"] = [outcome.attempts[row] if row >= 0 else "" for row in rows]
         piece |= {name: np.append(values, np.nan)[rows] for name, values in outcome.metrics.items()}
+    piece["dead"] = [unit in outcome.dead for unit in asked] if outcome.dead else [False] * len(asked)
     return piece | _facts(run, asked, [outcome.records[row] if row >= 0 else None for row in rows]) if facts else piece
 
 

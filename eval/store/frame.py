@@ -38,7 +38,8 @@ def videos(store: str | Path, *, scored: bool = True, every: bool = False, facts
         task, backbone, preset, label, policy, settings (of the method, in words), scorer: category.
         prompt: str. seed, epoch (version of the code that makes pixels), group (0 for the newest rows that may be compared): int64.
         calibration: bool, whether it was rendered and not generated. status: category, "done", "failed" (tried, only errors came of it),
-        "unscored" (it is there, without these scores) or "missing". text (digest of the prompt), run, attempt: category.
+        "unscored" (it is there, without these scores) or "missing". text (digest of the prompt), run, attempt: category. dead: bool,
+        whether its frames are of one colour each, or all the same.
         A column for each metric of the store: float64, NaN where there is no number.
         With facts: unit: str. video, trace, scores_file: str, paths. latents_sha256, host, device: str. blocks, fps, fps_dit (pixel
         frames a second, all included and without the codec), block_ms, block_ms_p95, switch_block_ms, generate_s, decode_s, score_s,

@@ -102,7 +102,10 @@ class SweepFile(msgspec.Struct):
 
 
 class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
-    """What settles a unit: a record, as far as tables ask. metrics: null for a number that is not finite."""
+    """What settles a unit: a record, as far as tables ask. metrics: null for a number that is not finite.
+
+    dead: "space" for a video each of whose frames is of one colour, "time" for one whose frames are all the same, else empty.
+    """
 
     unit: str
     scores: str | None
@@ -114,6 +117,7 @@ class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     metrics: dict[str, float | None]
     v: Version = 1
     latents_sha256: str = ""
+    dead: Literal["", "space", "time"] = ""
 
     @property
     def ok(self) -> bool:

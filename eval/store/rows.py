@@ -140,6 +140,11 @@ class Entry:
         """How many videos have come to a status."""
         return int((self.asked["status"] == status).sum())
 
+    @property
+    def dead(self) -> int:
+        """How many videos show nothing, or nothing that moves (`eval.store.records.Outcome.dead`)."""
+        return int(self.asked["dead"].sum())
+
     def values(self, metric: str) -> pd.Series:
         """What was measured, by prompt and seed; videos without a number are left out."""
         asked = self.asked

@@ -219,4 +219,5 @@ def _row(entry: Entry, group: Comparable, cells: Sequence[TableCell]) -> TableRo
     weights = "" if entry.calibration else entry.weights
     done, failed, unscored, absent = (entry.count(status) for status in ("done", "failed", "unscored", "missing"))
     row = TableRow(method.label, method.name, ", ".join(words), done, tuple(cells), entry.section, weights)
-    return dataclasses.replace(row, failed=failed, absent=absent, unscored=unscored, runs=tuple(run.place.run for run in entry.runs))
+    runs = tuple(run.place.run for run in entry.runs)
+    return dataclasses.replace(row, failed=failed, absent=absent, unscored=unscored, dead=entry.dead, runs=runs)

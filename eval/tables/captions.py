@@ -73,14 +73,20 @@ def _tied(ranks: Sequence[Sequence[int | None]]) -> bool:
 
 
 def _failures(grid: Grid) -> str:
-    """How many videos failed, are made and not scored, or are not there, always said."""
+    """How many videos failed, are made and not scored, or are not there, always said; and how many are dead, if any."""
     own = [row for row in grid.rows if not row.source]
     failed, unscored, absent = (sum(getattr(row, name) for row in own) for name in ("failed", "unscored", "absent"))
     asked = sum(part.videos * sum(not row.source for row in part.rows) for part in grid.parts or (grid,))
-    where = [(f"{row.part}: " if row.part else "") + f"{row.name} {row.failed}" for row in own if row.failed]
+    where = [_in_part(row, row.failed) for row in own if row.failed]
     line = f"Failed runs: {failed} of {asked} videos" + (f" ({', '.join(where)})" if where else "")
     line += f"; {unscored} more are made, not scored" if unscored else ""
-    return line + (f"; {absent} more are not made." if absent else ".")
+    line += f"; {absent} more are not made." if absent else "."
+    dead = [_in_part(row, row.dead) for row in own if row.dead]
+    return line + (f" Dead videos, of one colour or without motion: {', '.join(dead)}." if dead else "")
+
+
+def _in_part(row: TableRow, count: int) -> str:
+    return (f"{row.part}: " if row.part else "") + f"{row.name} {count}"
 
 
 def _compared(grid: Grid) -> list[TableRow]:

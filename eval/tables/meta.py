@@ -88,7 +88,9 @@ def _row(row: TableRow) -> Json:
     if row.source:
         return {"preset": row.preset, "published": row.source}
     facts = ("preset", "variant", "videos", "failed", "absent", "unscored", "reference", "reference_section")
-    return {"backbone": row.section, "weights": row.weights} | {key: getattr(row, key) for key in facts} | {"runs": sorted(row.runs)}
+    dead = {"dead": row.dead} if row.dead else {}
+    whole = {"backbone": row.section, "weights": row.weights} | {key: getattr(row, key) for key in facts} | dead
+    return whole | {"runs": sorted(row.runs)}
 
 
 def _backbone(entry: Entry) -> Json:

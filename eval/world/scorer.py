@@ -5,6 +5,7 @@ VBench's dimensions, all but flickering, are named `proxy.`; the world's own sco
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from echo.backbone.finite import broken
 from echo.scene import FPS
 from eval.measures.flow import motion
 from eval.measures.formulas import Frames, Vectors, consistency, dynamic_share, pair_consistency, sampling_step, temporal_flickering
@@ -86,6 +88,8 @@ class EmbeddedScorer:
         try:
             tensors = load_file(path)
             fitted = {name.removeprefix("quality."): tensors.pop(name).numpy() for name in list(tensors) if name.startswith("quality.")}
+            if wrong := broken(tensors):
+                raise KeyError(" ".join(wrong))
             return cls(FrameEncoder.load(tensors), Quality.load(fitted))
         except (SafetensorError, KeyError, RuntimeError) as error:
             why = str(error).partition("\n")[0]
@@ -96,7 +100,7 @@ class EmbeddedScorer:
 
         frames: uint8 [T, 48, 48, 3] at 16 fps. scene_texts: a sentence for each scene. segments: [start, end) of each
         scene in frames. task: a key of `eval.protocol.TASKS`. Raises ValueError for frames of another type or size,
-        for segments that do not cover them, and as `scopes` and the text encoder do.
+        for segments that do not cover them, for a score that is not finite, and as `scopes` and the text encoder do.
         """
         dimensions = scopes(task)
         _check(frames, scene_texts, segments)
@@ -108,8 +112,11 @@ class EmbeddedScorer:
                 produced[dimension if dimension == "temporal_flickering" else f"proxy.{dimension}"] = 100.0 * value
         words = [said(text) for text in scene_texts]
         places = place_scores(measured.readings, words, segments, recalled(len(segments)) if task == "recall" else [])
+        metrics = produced | places.metrics
+        if odd := [name for name, value in metrics.items() if not math.isfinite(value)]:
+            raise ValueError(f"{', '.join(odd)} of this video: no number (NaN or infinity), so it is not scored")
         per_segment = [vbench | world for vbench, world in zip(_per_segment(measured), places.per_segment, strict=True)]
-        return EmbeddedScores(produced | places.metrics, per_segment, _per_block(measured, words))
+        return EmbeddedScores(metrics, per_segment, _per_block(measured, words))
 
     def _measure(self, frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span]) -> _Measured:
         seen = self.encoder.frames(torch.from_numpy(np.ascontiguousarray(frames)))

@@ -51,13 +51,29 @@ def _rolled(job: Job, backbone: VideoModel, group: Sequence[Prompt], rows: list[
 
 
 def developed(block: Block, rows: list[int], stream: Stream) -> MadeBlock:
-    """What is made of a rollout's block, of the batch's `rows`; `stream` decodes its frames when they are asked for."""
+    """What is made of a rollout's block, of the batch's `rows`; `stream` decodes its frames when they are asked for.
+
+    Raises ValueError for latents that are not finite, and so do `frames` for such pixels: the block, and the part that made them.
+    """
+    from echo.backbone.finite import Finite
+
     kept = block.latents[rows].float().cpu()  # a device has finished the block when it is here
+    latents = Finite()
+    latents.see(kept)
+    if not latents:
+        raise ValueError(f"block {block.index}: the network's latents are not finite (NaN or infinity), so there is no video")
+
+    def frames() -> list[NDArray[np.uint8]]:
+        decoded = list(stream.decode(block.latents)[rows].cpu().numpy())
+        if not stream.finite:  # it is asked when the block's frames are on the host anyway
+            raise ValueError(f"block {block.index}: the codec's pixels are not finite (NaN or infinity), so there is no video")
+        return decoded
+
     return MadeBlock(
         block.index,
         block.scene,
         lambda: [row.contiguous().numpy().tobytes() for row in kept],
-        lambda: list(stream.decode(block.latents)[rows].cpu().numpy()),
+        frames,
         block.plan.as_json(),
     )
 

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from eval.world.scorer import EmbeddedScorer
 
 
+UNSEEN = 2
+"""Steps of a colour, of 255, by which frames and their parts may differ and show nothing: rounding, not a picture."""
+
+
 class Film:
     """What becomes of one prompt's blocks: frames for a scorer that there is, the video, the trace, a hash of the latents (else frames)."""
 
@@ -46,6 +50,8 @@ class Film:
         self.count = 0
         self.trace: list[str] = []
         self.hash = hashlib.sha256()
+        self._first: NDArray[np.int16] | None = None
+        self._varies_in_space = self._varies_in_time = False
         self.path = folder.side(prompt, ".mp4")
         self._video = stack.enter_context(VideoWriter(self.path, fps=FPS, height_px=video.height_px, crf=video.crf))
 
@@ -57,6 +63,22 @@ class Film:
             self.frames.append(frames_THWC)
         self.trace.append(json.dumps(plan))
         self._video.write(frames_THWC)
+        self._look(frames_THWC)
+
+    def _look(self, frames_THWC: NDArray[np.uint8]) -> None:
+        """Find what a video that is alive shows at once: two colours in a frame, and a frame unlike its first."""
+        if self._first is None:
+            self._first = frames_THWC[0].astype("int16")
+        for frame in frames_THWC:
+            if not self._varies_in_space:
+                self._varies_in_space = bool((frame.max((0, 1)).astype(int) - frame.min((0, 1)) > UNSEEN).any())
+            if not self._varies_in_time:
+                self._varies_in_time = bool((abs(frame - self._first) > UNSEEN).any())
+
+    @property
+    def dead(self) -> str:
+        """What is wrong with a video that shows nothing, or nothing that moves, as in a record; empty for any other."""
+        return "space" if not self._varies_in_space else "" if self._varies_in_time else "time"
 
 
 def work(job: Job, attempt_name: str, argv: Sequence[str], plain: Mapping[str, Any], report: Report, texts: Sequence[str] = ()) -> int:
@@ -84,7 +106,18 @@ def work(job: Job, attempt_name: str, argv: Sequence[str], plain: Mapping[str, A
         recorder = JobRecorder(attempt, report, tracker)
         if job.config.eval.scorer == scoring.SCORER:
             return _make_then_score(recorder, missing, texts)
-        return _Maker(recorder).make(missing, texts)
+        return _made(recorder, missing, texts)
+
+
+def _made(recorder: JobRecorder, missing: Sequence[Prompt], texts: Sequence[str]) -> int:
+    """Make videos; returns how many failed: all, where a file of the backbone or the scorer turns out to be damaged."""
+    try:
+        maker = _Maker(recorder)
+    except ValueError as error:
+        for prompt in missing:
+            recorder.failed(prompt, error, 0)
+        return len(missing)
+    return maker.make(missing, texts)
 
 
 def _make_then_score(recorder: JobRecorder, missing: Sequence[Prompt], texts: Sequence[str]) -> int:
@@ -98,7 +131,7 @@ def _make_then_score(recorder: JobRecorder, missing: Sequence[Prompt], texts: Se
     unmade = score.unmade(recorder.folder, missing)
     if unmade:
         score.make_way(recorder.job.config)
-        _Maker(dataclasses.replace(recorder, report=hear)).make(unmade, texts)
+        _made(dataclasses.replace(recorder, report=hear), unmade, texts)
         models.release()  # the networks of the scorer take the place of a large one on the card
     return len(lost) + score.score(recorder, [prompt for prompt in missing if prompt.id not in lost])
 
@@ -226,6 +259,7 @@ class _Maker:
         facts = {
             "latents_sha256": film.hash.hexdigest(),
             "blocks": len(film.trace),
+            **({"dead": film.dead} if film.dead else {}),
             "files": files,
             **speeds,
             **({} if self._memory is None else {"memory": self._memory.facts()}),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from echo.backbone.checkpoints.headers import DOWN, UP, Shape, misfit
-from echo.backbone.checkpoints.layout import module_shapes
+from echo.backbone.checkpoints.layout import module_shapes, refuse_broken
 from echo.backbone.checkpoints.lora import with_addition
 from echo.backbone.checkpoints.names import looks_like, mismatch, wan_names
 from echo.backbone.sizes import WanConfig
@@ -38,7 +38,7 @@ def load_network(path: Path, lora: Path | None, config: WanConfig, dtype: torch.
         device: where the network goes; additions are multiplied there too.
 
     Raises:
-        ValueError: as `check` and `check_lora`, before any tensor is read.
+        ValueError: as `check` and `check_lora`, before any tensor is read; for a tensor that is not finite or a matrix of zeros alone.
     """
     weights, names = check(path, config)
     added = None if lora is None else check_lora(lora, config)
@@ -49,7 +49,9 @@ def load_network(path: Path, lora: Path | None, config: WanConfig, dtype: torch.
             tensor = with_addition(tensor.to(device), *pair)
         return tensor.to(device=device, dtype=dtype, copy=True)
 
-    return _assemble(config, one)
+    model = _assemble(config, one)
+    refuse_broken(str(path) if lora is None else f"{path} with {lora}", model, lambda name: weights.get(names[name]))
+    return model
 
 
 def random_network(config: WanConfig, dtype: torch.dtype, device: torch.device | str, seed: int = 0) -> WanModel:

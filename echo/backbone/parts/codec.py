@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
+from echo.backbone.finite import Finite
+
 SIDE = 6
 """Pixels on a side of a patch."""
 FRAMES = 4
@@ -70,16 +72,23 @@ class PatchCodec:
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Frames uint8 [B,4F,H,W,3] of `latents` [B,F,channels,h,w]; in double, so that no sum's order turns a pixel."""
-        batch, length, _, height, width = latents.shape
-        values = latents.permute(0, 1, 3, 4, 2).double() @ self._restore.to(latents.device) + self.mean.to(latents.device)
+        return self.to_bytes(self.values(latents))
+
+    def values(self, latents: torch.Tensor) -> torch.Tensor:
+        """Patches [B,F,h,w,432] of `latents`, black at -1 and white at 1."""
+        return latents.permute(0, 1, 3, 4, 2).double() @ self._restore.to(latents.device) + self.mean.to(latents.device)
+
+    def to_bytes(self, values: torch.Tensor) -> torch.Tensor:
+        """Frames as of `decode` of what `values` gives."""
+        batch, length, height, width, _ = values.shape
         values = values.reshape(batch, length, height, width, FRAMES, SIDE, SIDE, 3)
         values = values.permute(0, 1, 4, 2, 5, 3, 6, 7)
         values = values.reshape(batch, length * FRAMES, height * SIDE, width * SIDE, 3)
         return ((values + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
-    def stream(self) -> PatchCodec:
-        """Itself: a latent frame is decoded without the others."""
-        return self
+    def stream(self) -> PatchStream:
+        """Start a batch of videos; a latent frame is decoded without the others."""
+        return PatchStream(self)
 
     def save(self) -> dict[str, torch.Tensor]:
         """Everything that `load` needs, as tensors in double precision."""
@@ -89,6 +98,19 @@ class PatchCodec:
     def load(cls, tensors: Mapping[str, torch.Tensor]) -> PatchCodec:
         """The codec that `save` wrote."""
         return cls(tensors["mean"], tensors["basis"], tensors["scale"])
+
+
+class PatchStream:
+    """One batch of videos that is being decoded; `finite` as of `echo.backbone.interface.Stream`."""
+
+    def __init__(self, codec: PatchCodec) -> None:
+        self._codec, self.finite = codec, Finite()
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Frames as of `PatchCodec.decode`."""
+        values = self._codec.values(latents)
+        self.finite.see(values)
+        return self._codec.to_bytes(values)
 
 
 def _patches(frames: torch.Tensor) -> torch.Tensor:

@@ -70,8 +70,8 @@ class TaehvDecoder(nn.Module):
         self.decoder = nn.Sequential(*layers, nn.ReLU(), _conv(widths[-1], 3))
 
     def forward(self, latent: Tensor, memory: Memory) -> Tensor:
-        """Frames [B, 4, 3, 8H, 8W] from 0 to 1 of one latent frame [B, 16, H, W]; `memory` is empty before a video's first,
-        and is then what the frame before left.
+        """Frames [B, 4, 3, 8H, 8W] of one latent frame [B, 16, H, W], black at 0 and white at 1; `memory` is empty before a video's
+        first, and is then what the frame before left.
         """
         x, batch = latent, len(latent)
         for layer in self.decoder:
@@ -82,7 +82,7 @@ class TaehvDecoder(nn.Module):
                 x = layer(frames, before)
             else:
                 x = layer(x)
-        return x.clamp(0, 1).unflatten(0, (batch, -1))
+        return x.unflatten(0, (batch, -1))
 
 
 class TaehvCodec:
@@ -114,11 +114,11 @@ class TaehvCodec:
 
     def stream(self) -> LatentStream:
         """Start a batch of videos, whose pixels are fp32 [B, T, 3, 8H, 8W] from 0 to 1."""
-        return LatentStream(partial(self._frames, {}), lambda frames: (frames * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2))
+        return LatentStream(partial(self._frames, {}), 0, lambda frames: (frames * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2))
 
     def _frames(self, memory: Memory, latent: Tensor, first: bool) -> Tensor:
         weight = self.decoder.get_parameter("decoder.1.weight")
-        frames = self.decoder(latent.to(weight.device, weight.dtype), memory).float()
+        frames: Tensor = self.decoder(latent.to(weight.device, weight.dtype), memory)
         # Its authors drop a video's first frames, which Wan's codec does not have.
         return frames[:, -self.first_frames :] if first else frames
 

@@ -27,8 +27,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from echo.backbone.checkpoints.headers import Shape
-from echo.backbone.checkpoints.layout import Layout, module_shapes, open_layout
+from echo.backbone.checkpoints.layout import Layout, module_shapes, open_layout, refuse_broken
 from echo.backbone.extras import need, version_of
+from echo.backbone.finite import broken
 from echo.backbone.load import DTYPES
 from echo.backbone.sizes import RANDOM_TEXT, TextSizes
 from echo.files import replacing
@@ -196,7 +197,10 @@ class Umt5Text:
         numbers = torch.tensor([tokens + [PAD] * (self.text_len - count)], device=self._device)
         mask = (torch.arange(self.text_len, device=self._device) < count).long()[None]
         out: Tensor = self._encoder(input_ids=numbers, attention_mask=mask).last_hidden_state
-        return out[0, :count].to("cpu", self.dtype)
+        rows = out[0, :count].to("cpu", self.dtype)
+        if broken({"rows": rows}):
+            raise ValueError(f"the text encoder's rows are not finite in {self.dtype}; nearest is backbone.parts.text_dtype=float32")
+        return rows
 
     def _entry(self, text: str) -> _Entry:
         if text in self._entries:
@@ -215,7 +219,8 @@ class Umt5Text:
                 rows: Tensor = file.get_tensor("rows")
         except (OSError, SafetensorError):
             return None
-        return rows if rows.shape == (len(entry.tokens), self.text_dim) and rows.dtype == self.dtype else None
+        fits = rows.shape == (len(entry.tokens), self.text_dim) and rows.dtype == self.dtype
+        return rows if fits and not broken({"rows": rows}) else None
 
     def _keep(self, entry: _Entry, rows: Tensor) -> None:
         with replacing(entry.path) as part:
@@ -313,6 +318,7 @@ def _assign(model: nn.Module, tensor: Tensors, dtype: torch.dtype, device: torch
         setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor(name).to(device, dtype), requires_grad=False))
     encoder: Any = model
     encoder.set_input_embeddings(encoder.shared)
+    refuse_broken("the text encoder", model, lambda name: tensor("shared.weight" if "embed_tokens" in name else name))
     return model
 
 

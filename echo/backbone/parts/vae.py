@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from echo.backbone.checkpoints.headers import Shape
 from echo.backbone.checkpoints.layout import Layout, fill, module_shapes, open_layout
 from echo.backbone.extras import need
+from echo.backbone.finite import Finite
 from echo.backbone.sizes import CODECS, CodecSizes
 from echo.refusals import one_of
 
@@ -72,21 +73,24 @@ class WanCodec:
 
     def stream(self) -> LatentStream:
         """Start a batch of videos, whose pixels are fp32 [B, 3, T, 8H, 8W] from -1 to 1."""
-        return LatentStream(partial(self._frames, [None] * self.memories), to_bytes)
+        return LatentStream(partial(self._frames, [None] * self.memories), -1, to_bytes)
 
     def _frames(self, memory: list[Any], latent: Tensor, first: bool) -> Tensor:
         latent = (latent.to(self.device).float().unsqueeze(2) * self.std + self.mean).to(self.dtype)
         # The decoder counts its convolutions in the second list, to find the memory of each in the first.
         out: Tensor = self.decoder(self.entry(latent), feat_cache=memory, feat_idx=[0], first_chunk=first)
-        return out.float().clamp(-1, 1)
+        return out
 
 
 class LatentStream:
     """One batch of videos that is being decoded, latent frame after latent frame."""
 
-    def __init__(self, frames: Callable[[Tensor, bool], Tensor], to_bytes: Callable[[Tensor], Tensor]) -> None:
-        """frames: pixels of the next latent frame [B, C, H, W], and whether it is the first. to_bytes: of pixels, [B, T, 8H, 8W, 3]."""
-        self._frames, self._to_bytes = frames, to_bytes
+    def __init__(self, frames: Callable[[Tensor, bool], Tensor], black: float, to_bytes: Callable[[Tensor], Tensor]) -> None:
+        """frames: pixels of the next latent frame [B, C, H, W], and whether it is the first, as the network makes them; they are cut
+        to `black`..1. to_bytes: of these, [B, T, 8H, 8W, 3].
+        """
+        self._frames, self._black, self._to_bytes = frames, black, to_bytes
+        self.finite = Finite()
         self._shape: tuple[int, ...] | None = None
 
     def decode(self, latents_BFCHW: Tensor) -> Tensor:
@@ -101,7 +105,9 @@ class LatentStream:
         first = self._shape is None
         self._shape = same_shape(latents_BFCHW, self._shape)
         for latent in latents_BFCHW.unbind(1):
-            yield self._frames(latent, first)
+            frames = self._frames(latent, first)
+            self.finite.see(frames)
+            yield frames.float().clamp(self._black, 1)
             first = False
 
 

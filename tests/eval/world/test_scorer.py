@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,22 @@ def test_unreadable_input_is_refused(scorer: EmbeddedScorer) -> None:
         scorer.score(frames, texts * 2, spans, "long60")
     with pytest.raises(ValueError, match="`echo-harness train scorer"):
         EmbeddedScorer.load("nowhere.safetensors")
+
+
+def test_what_is_no_number_is_not_scored(scorer: EmbeddedScorer, tmp_path: Path) -> None:
+    frames, texts, spans = video([(A, 1), (B, 2)])
+    broken = EmbeddedScorer(scorer.encoder, replace(scorer.quality, d95=float("nan")))
+    with pytest.raises(ValueError, match="^proxy.imaging_quality of this video: no number"):
+        broken.score(frames, texts, spans, "hard")
+    weight = scorer.encoder.trunk[0][0].weight
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight[0, 0, 0, 0] = float("nan")
+    scorer.save(tmp_path / "nan.safetensors")
+    with torch.no_grad():
+        weight.copy_(kept)
+    with pytest.raises(ValueError, match=r"nan.safetensors.*trunk.0.0.weight holds a NaN or an infinity"):
+        EmbeddedScorer.load(tmp_path / "nan.safetensors")
 
 
 def test_a_minute_is_scored_in_seconds(scorer: EmbeddedScorer) -> None:

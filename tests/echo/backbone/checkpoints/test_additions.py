@@ -117,6 +117,17 @@ def test_additions_are_summed_before_the_cast(tmp_path: Path) -> None:
     assert not [name for name in merged if not torch.equal(merged[name], expected[name].bfloat16())]
 
 
+def test_additions_that_hold_no_number_are_named_with_the_layer(tmp_path: Path) -> None:
+    config = WanConfig(dim=32, ffn_dim=48, heads=2, layers=1, freq_dim=32, text_dim=16, text_len=6)
+    base = transformer.random_network(config, torch.float32, "cpu")
+    path = FORMATS["bare"](tmp_path, base.state_dict())
+    down, up = torch.ones(2, 32), torch.ones(32, 2)
+    up[3, 1] = torch.nan
+    torch.save({"blocks.0.self_attn.q.lora_A.weight": down, "blocks.0.self_attn.q.lora_B.weight": up}, tmp_path / "nan.pt")
+    with pytest.raises(ValueError, match=r"weights.pt with .*nan.pt: blocks.0.self_attn.q.weight holds a NaN or an infinity"):
+        transformer.load_network(path, tmp_path / "nan.pt", config, torch.float32, "cpu")
+
+
 WRONG_ADDITIONS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "layer": (
         {"base_model.model.blocks.7.ffn.0.lora_A.weight": (2, 32)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,12 @@ def shard(number: int, *, gone: bool) -> Write:
     return write
 
 
+def one_number(state: State, name: str, value: float) -> State:
+    tensor = state[name].clone()
+    tensor.view(-1)[tensor.numel() // 2] = value
+    return {name: tensor}
+
+
 WRONG: dict[str, tuple[Write, str]] = {
     "absent": (lambda folder, state: folder / "self_forcing.pt", "no weights at .*self_forcing.pt.*data.download"),
     "near": (
@@ -132,6 +139,12 @@ WRONG: dict[str, tuple[Write, str]] = {
     "float8": (
         changed(lambda state: {name: value.to(torch.float8_e4m3fn) for name, value in state.items()}),
         "float8_e4m3fn, quantized weights are not read; nearest is the original",
+    ),
+    "nan": (changed(lambda state: state | one_number(state, "blocks.1.ffn.2.weight", math.nan)), "blocks.1.ffn.2.weight holds a NaN"),
+    "infinity": (changed(lambda state: state | one_number(state, "head.head.bias", -math.inf)), "head.head.bias holds a NaN or an inf"),
+    "zeros": (
+        changed(lambda state: state | {"blocks.0.ffn.0.weight": torch.zeros_like(state["blocks.0.ffn.0.weight"])}),
+        "blocks.0.ffn.0.weight is a matrix of zeros alone; download it again",
     ),
     "both": (changed(lambda state: state | wrapped(state)), "both mean .*keep one of the two"),
     "state": (changed(lambda state: {"optimizer": {"lr": 1.0}, "step": 3}), "training state with optimizer, step"),
@@ -162,6 +175,13 @@ def test_wrong_files_are_refused_in_one_line(name: str, tmp_path: Path, model: W
         transformer.load_network(path, None, model.config, torch.float32, "cpu")
     assert "\n" not in str(refusal.value) and str(tmp_path) in str(refusal.value)
     assert not (tmp_path / "evil").exists()
+
+
+def test_what_overflows_in_the_cast_is_told_from_a_damaged_file(tmp_path: Path, model: WanModel) -> None:
+    path = torch_file(lambda state: state | one_number(state, "blocks.0.ffn.0.weight", 3.4e38))(tmp_path, model.state_dict())
+    transformer.load_network(path, None, model.config, torch.float32, "cpu")
+    with pytest.raises(ValueError, match="blocks.0.ffn.0.weight holds a NaN or an infinity once it is bfloat16; nearest is float32$"):
+        transformer.load_network(path, None, model.config, torch.bfloat16, "cpu")
 
 
 def test_random_network_depends_on_names_and_seed_alone() -> None:
