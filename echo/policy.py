@@ -15,7 +15,7 @@ from echo.cache.plan import Plan, Selection, Slot, Step
 from echo.cache.policy import Memory, Policy
 from echo.geometry import Geometry
 from echo.memory.anchors import anchors
-from echo.memory.settings import CompressedPosition, EchoSettings, Encoding, Fusion
+from echo.memory.settings import CompressedPosition, EchoSettings, Encoding, Fusion, QueryCentre, RecentCentre
 from echo.refusals import multiple_of, within
 from echo.scene import Transition
 
@@ -30,20 +30,23 @@ class Echo(EchoSettings, Policy):
     def plan(self, step: Step) -> Plan:
         geometry, old = step.geometry, self.old_memory(step)
         selection, newest = None, step.first_frame - self.recent
+        entries: list[tuple[Source, Kind]] = [(s, Kind.OLD if isinstance(s, int) else s.kind) for s in old]
         if len(old) + step.first_frame - step.scene_frame <= geometry.context_frames:
             scene = range(step.scene_frame, step.first_frame)
-            entries: list[tuple[Source, Kind]] = [(s, Kind.OLD if isinstance(s, int) else s.kind) for s in old]
             entries += [(f, Kind.ANCHOR if f < step.scene_frame + self.anchors else Kind.RECENT) for f in scene]
         else:
-            updates = step.block_in_scene - geometry.context_frames // geometry.frames_per_block
-            rolled = anchors(updates, self.anchors, self.pool_frames, geometry.frames_per_block, self.rolling)
-            entries = [(step.scene_frame + f, Kind.ANCHOR) for f in rolled]
+            full = (geometry.context_frames - len(old)) // geometry.frames_per_block  # the last block that all of the scene is before
+            pool = min(self.pool_frames, (full + 1) * geometry.frames_per_block)
+            active = self.anchors - len(old)  # an old memory that stays takes its places from them
+            rolled = anchors(step.block_in_scene - full, active, pool, geometry.frames_per_block, self.rolling)
+            entries += [(step.scene_frame + f, Kind.ANCHOR) for f in rolled]
             entries += [(COMPRESSED, Kind.COMPRESSED)] * self.compressed
             entries += [(f, Kind.RECENT) for f in range(newest, step.first_frame)]
             if self.compressed:
                 candidates = tuple(range(max(step.scene_frame, newest - self.candidate_frames), newest))
                 own = self.compressed_position is not CompressedPosition.slot or self.encoding is Encoding.native
-                selection = Selection(candidates, self.compressed, own_spatial=own)
+                shift = 0 if self.encoding is Encoding.native else len(entries) - step.first_frame
+                selection = Selection(candidates, self.compressed, own_spatial=own, shift=shift if self.own_time else 0)
         first = step.first_frame if self.encoding is Encoding.native else len(entries)
         first += step.start.jump if step.block_in_scene == 0 else 0
         context = tuple(Slot(source, self.position(step, index, source, first), kind) for index, (source, kind) in enumerate(entries))
@@ -56,22 +59,31 @@ class Echo(EchoSettings, Policy):
             if isinstance(source, int):
                 return source
             return None if source.number is None else step.starts[source.number].block * step.geometry.frames_per_block
+        if source == COMPRESSED and self.own_time:
+            return None
         return first if source == COMPRESSED and self.compressed_position is CompressedPosition.current_time else index
 
     def keep(self, step: Step, old: tuple[Source, ...]) -> frozenset[Source]:
         """Frames of the running scene that later blocks need, its old memory, and the recall frames of ended scenes."""
         after = step.first_frame + step.geometry.frames_per_block
         history = range(max(step.scene_frame, after - self.candidate_frames - self.recent), after)
-        pool = range(step.scene_frame, min(after, step.scene_frame + self.pool_frames))
+        pool = range(step.scene_frame, min(after, step.scene_frame + max(self.pool_frames, self.anchors)))
         scene_recall = (step.scene_frame + f for f in self.recall_frame.candidates(after - step.scene_frame))
         ended = {*range(max(0, step.scene - self.routing.pool_scenes), step.scene), *range(step.chain_head, step.scene)[:1]}
         return frozenset((*history, *pool, *scene_recall, *old, *(map(recall_of, ended) if self.recalls else ())))
 
     def capacity(self, geometry: Geometry) -> int:
         """Of a long scene its pool, its recall candidates and its history; of a young one all it has, and the old scene's frames."""
-        early = {*range(self.pool_frames), *self.recall_frame.candidates(sys.maxsize)}
-        young = max(f.old_recent + f.blocks * geometry.frames_per_block for f in (self.smooth, self.hard, self.recall))
-        return max(len(early) + self.candidate_frames + self.recent, young)
+        early = {*range(max(self.pool_frames, self.anchors)), *self.recall_frame.candidates(sys.maxsize)}
+        ways = (self.smooth, self.hard, self.recall)
+        young = max(f.old_recent + (f.blocks or 0) * geometry.frames_per_block for f in ways)
+        stays = max(f.old_recent if f.blocks is None else 0 for f in ways)
+        return max(len(early) + self.candidate_frames + self.recent + stays, young)
+
+    @property
+    def own_time(self) -> bool:
+        """Whether a compressed token keeps its own time in a window of slots."""
+        return self.compressed_position is CompressedPosition.original
 
     @property
     def recalls(self) -> bool:
@@ -81,7 +93,9 @@ class Echo(EchoSettings, Policy):
         """Sums and rates of the statistics, and the weights of the old memory; in float32 whatever the network's type."""
         width, float32 = geometry.heads * geometry.head_dim, 4
         sums = width + width // 2 * 4  # queries, magnitudes twice, and a complex centre; all by pairs but the first
-        old = max(self.fading(transition).old_recent for transition in Transition) + 1  # the recall frame stands before them
+        sums += width * geometry.tokens_per_frame if self.recall_frame.centre is QueryCentre.position else 0
+        sums += width * self.recent_blocks(geometry) if self.recent_centre is RecentCentre.clean else 0
+        old = max(map(self.old_frames, Transition))
         return geometry.layers * batch * (sums + 2 * old * geometry.tokens_per_frame) * float32
 
     def memory(self, geometry: Geometry, store: FrameStore) -> Memory:
@@ -99,9 +113,11 @@ class Echo(EchoSettings, Policy):
         within("calibration_frames", self.calibration_frames, size, geometry.window_frames)
         multiple_of(size, pool_frames=self.pool_frames, calibration_frames=self.calibration_frames)
         for name in Transition:
-            fading = self.fading(name)
-            longest = (geometry.window_frames - 1 - fading.old_recent) // size
-            within(f"{name}.blocks (gone before the window is full)", fading.blocks, 1, longest)
+            blocks_to_live, frames = self.fading(name).blocks, self.old_frames(name)
+            if blocks_to_live is None:
+                within(f"anchors (the {frames} frames that {name} keeps for good stand in their places)", self.anchors, frames, context)
+            else:
+                within(f"{name}.blocks (gone before the window is full)", blocks_to_live, 1, (geometry.window_frames - frames) // size)
 
 
 def settings_of(policy: Policy) -> EchoSettings | None:

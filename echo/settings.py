@@ -43,6 +43,21 @@ def build(kind: type[T], values: Mapping[str, Any], where: str = "", *, of: str 
     return kind(**made) if upon is None else dataclasses.replace(upon, **made)  # type: ignore[type-var]
 
 
+def silent(default: T) -> T:
+    """The default of a setting that came after runs were stored: at it, `spoken` leaves the setting out, and their names stay."""
+    return dataclasses.field(default=default, metadata={"silent": True})
+
+
+def spoken(settings: Any) -> dict[str, Any]:
+    """A dataclass of settings as plain values, by which runs are named; without those that are silent at their default."""
+    values = {
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if not (field.metadata.get("silent") and getattr(settings, field.name) == field.default)
+    }
+    return {name: spoken(value) if dataclasses.is_dataclass(value) else value for name, value in values.items()}
+
+
 def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 

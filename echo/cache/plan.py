@@ -35,12 +35,13 @@ class Selection:
     """Tokens to be chosen on the device in the block's first pass, out of `candidates` (memories and frames, in buffer order).
 
     They fill the plan's `cmp` slots by rank. `own_spatial`: each keeps its own row and column under RoPE; otherwise it
-    takes the raster place of its rank.
+    takes the raster place of its rank. shift: from a token's latent frame to its temporal index, where its slot gives none.
     """
 
     candidates: tuple[Source, ...]
     frames: int
     own_spatial: bool = False
+    shift: int = 0
 
 
 @dataclass(frozen=True, slots=True)

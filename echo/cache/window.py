@@ -159,7 +159,7 @@ class Window:
             assert chosen.slots is not None
             states = self.store.tokens(layer, chosen.slots)
         k[:, span], v[:, span] = states
-        return turn if chosen.places is None else self._replace(turn, span, chosen.places)
+        return turn if chosen.places is None else self._replace(turn, span, chosen.places + selection.shift * tokens)
 
     def _choose(self, layer: int, selection: Selection, q: Tensor) -> Chosen:
         """The block's selection of one layer; a shared window asks once and lays it down in every pass."""

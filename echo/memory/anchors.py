@@ -8,23 +8,28 @@ from enum import StrEnum
 class Rolling(StrEnum):
     """Order in which the pool is walked.
 
-    ping_pong: backward, then forward, a triangle wave (appendix C.1 and the released code).
+    ping_pong: backward from the pool's end, then forward, a triangle wave (the released code).
+    walk: the same wave, going on from the anchors that stand, so that it never leaps, also in a pool larger than they are (C.1).
     per_update: eq. (1) as printed, the direction flips at every update. forward, backward, static: Table 6.
     """
 
     ping_pong = "ping_pong"
+    walk = "walk"
     per_update = "per_update"
     forward = "forward"
     backward = "backward"
     static = "static"
 
 
-def insertion(update: int, pool_frames: int, frames: int, order: Rolling) -> tuple[int, ...]:
-    """Pool frames that update r = 1, 2, ... appends, `frames` of them.
+def insertion(update: int, active: int, pool_frames: int, frames: int, order: Rolling) -> tuple[int, ...]:
+    """Pool frames that update r = 1, 2, ... appends to `active` anchors, `frames` of them.
 
-    >>> insertion(1, 12, 3, Rolling.ping_pong), insertion(5, 12, 3, Rolling.ping_pong)
-    ((11, 10, 9), (0, 1, 2))
+    >>> insertion(1, 12, 18, 3, Rolling.ping_pong), insertion(1, 12, 18, 3, Rolling.walk)
+    ((17, 16, 15), (12, 13, 14))
     """
+    if order is Rolling.walk:
+        steps = [(active + (update - 1) * frames + i) % (2 * pool_frames) for i in range(frames)]
+        return tuple(min(step, 2 * pool_frames - 1 - step) for step in steps)
     if order is Rolling.per_update:
         first = update * frames % pool_frames
         run = [(first + i) % pool_frames for i in range(frames)]
@@ -46,5 +51,5 @@ def anchors(updates: int, active: int, pool_frames: int, frames: int, order: Rol
     newest = min(updates, -(-active // frames))
     queue = list(range(active)) if newest == updates else []
     for update in range(updates - newest + 1, updates + 1):
-        queue.extend(insertion(update, pool_frames, frames, order))
+        queue.extend(insertion(update, active, pool_frames, frames, order))
     return tuple(queue[len(queue) - active :])

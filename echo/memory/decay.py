@@ -14,10 +14,28 @@ from torch.nn import functional as fn
 from echo.memory.settings import DecayMap
 
 
-def discrepancy(old_BTSHD: Tensor, new_BSHD: Tensor) -> Tensor:
-    """d of eq. (11), [B, T, S]: one minus the cosine of the keys over all heads, place by place."""
-    new = new_BSHD.flatten(-2).float().unsqueeze(1)
-    return 1 - fn.cosine_similarity(old_BTSHD.flatten(-2).float(), new, dim=-1)
+def neighbourhood(height: int, width: int) -> Tensor:
+    """The 3x3 places around each place of a grid, itself among them, [9, S]; at an edge the edge's own stand in for what is beyond."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    moves = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+    return torch.stack(
+        [((rows + down).clamp(0, height - 1) * width + (columns + right).clamp(0, width - 1)).flatten() for down, right in moves]
+    )
+
+
+def discrepancy(old_BTSHD: Tensor, new_BRSHD: Tensor, places_NS: Tensor | None = None) -> Tensor:
+    """d of eqs. (11) and (19), [B, T, S]: one minus the cosine of the keys over all heads, with the key that fits best.
+
+    Args:
+        old_BTSHD: keys of the old memory.
+        new_BRSHD: keys of the new scene's reference frames; every one of them may be met.
+        places_NS: places of the reference that each place of the old memory may meet; its own alone by default.
+    """
+    old, new = old_BTSHD.flatten(-2).float(), new_BRSHD.flatten(-2).float()
+    met = [
+        frame if places is None else frame[:, places] for frame in new.unbind(1) for places in ([None] if places_NS is None else places_NS)
+    ]
+    return torch.stack([1 - fn.cosine_similarity(old, new_BSE.unsqueeze(1), dim=-1) for new_BSE in met]).amin(0)
 
 
 def normalise(d_BN: Tensor) -> Tensor:

@@ -9,10 +9,14 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 
-def recall_weights(keys_BMSHD: Tensor, centre_BHD: Tensor) -> Tensor:
-    """alpha of eq. (8), [B, M, S]: soft maximum over candidates of the head-mean dot product with the scene's mean query."""
+def recall_weights(keys_BMSHD: Tensor, centre: Tensor) -> Tensor:
+    """alpha of eq. (8), [B, M, S]: soft maximum over candidates of the head-mean dot product with the scene's mean query.
+
+    centre: one for all places [B, H, D], or each place's own [B, S, H, D].
+    """
     heads = keys_BMSHD.shape[-2]
-    return ((keys_BMSHD.float() * centre_BHD[:, None, None]).sum((-1, -2)) / heads).softmax(dim=1)
+    centre_BSHD = centre if centre.dim() == 4 else centre.unsqueeze(1)
+    return ((keys_BMSHD.float() * centre_BSHD.unsqueeze(1)).sum((-1, -2)) / heads).softmax(dim=1)
 
 
 def crucial(weights_BMS: Tensor) -> Tensor:

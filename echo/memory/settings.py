@@ -7,22 +7,26 @@ from enum import StrEnum
 
 from echo.cache.kinds import Source, recall_of
 from echo.cache.plan import Step
+from echo.geometry import Geometry
 from echo.memory.anchors import Rolling
 from echo.refusals import positive, within
 from echo.routing import Routing
 from echo.scene import Transition
+from echo.settings import silent
 
 
 class CompressedPosition(StrEnum):
     """RoPE index of compressed tokens.
 
     slot: raster places of the compressed slots by rank (released code). own_spatial: slot in time, own row and column.
-    current_time: the block's own time index, own row and column (appendix C.2).
+    current_time: the block's own time index, own row and column (appendix C.2). original: its own distance in time from the
+    block, own row and column: what C.2 says it does not do.
     """
 
     slot = "slot"
     own_spatial = "own_spatial"
     current_time = "current_time"
+    original = "original"
 
 
 class Encoding(StrEnum):
@@ -30,6 +34,22 @@ class Encoding(StrEnum):
 
     relative = "relative"
     native = "native"
+
+
+class RecentCentre(StrEnum):
+    """Queries of the recent centre in eq. (5): the block's own of its first, noisy pass (released code), or the clean ones of the
+    `recent` frames before it.
+    """
+
+    first_pass = "first_pass"
+    clean = "clean"
+
+
+class LeftScene(StrEnum):
+    """What of the scene just left stands behind the recalled one, besides `recall.old_recent` frames: nothing, or its recall frame."""
+
+    nothing = "nothing"
+    recall_frame = "recall_frame"
 
 
 class ChainSource(StrEnum):
@@ -57,6 +77,20 @@ class RecallPart(StrEnum):
     stable = "stable"
 
 
+class QueryCentre(StrEnum):
+    """The mean query of eq. (8): of each head over all places (released code), or of each head and place."""
+
+    head = "head"
+    position = "position"
+
+
+class CentreFrames(StrEnum):
+    """Frames that the mean query of eq. (8) is of: the whole scene's (released code), or those of the calibration, eq. (2)."""
+
+    scene = "scene"
+    calibration = "calibration"
+
+
 class DecayMap(StrEnum):
     """Interpolate the retention rho = exp(-mu) or the forgetting strength mu (eq. 12) over the discrepancy."""
 
@@ -71,15 +105,34 @@ class Discrepancy(StrEnum):
     per_frame = "per_frame"
 
 
+class Reference(StrEnum):
+    """What of the new scene's first clean block old memory is compared with: its first frame (released code), or all of it (3.3)."""
+
+    frame = "frame"
+    block = "block"
+
+
+class Counterpart(StrEnum):
+    """Where in the reference an old token's counterpart is: at its own place, or the best match of the 3x3 around ("neighboring", 3.3)."""
+
+    same = "same"
+    neighbourhood = "neighbourhood"
+
+
 @dataclass(frozen=True)
 class RecallFrame:
-    """Scene recall frames (3.2). `base_weight`: share of the first candidate that is kept beside the fusion (released: 0.9)."""
+    """Scene recall frames (3.2). `base_weight`: share of the first candidate that is kept beside the fusion (released: 0.9).
+
+    centre, queries: the mean query that weighs the candidates.
+    """
 
     fusion: Fusion = Fusion.soft
     part: RecallPart = RecallPart.first
     count: int = 3
     stride: int = 4
     base_weight: float = 0.9
+    centre: QueryCentre = silent(QueryCentre.head)
+    queries: CentreFrames = silent(CentreFrames.scene)
 
     def __post_init__(self) -> None:
         positive(self, "count", "stride")
@@ -96,7 +149,7 @@ class RecallFrame:
 
 @dataclass(frozen=True)
 class Fading:
-    """Old memory after a transition: frames, first weight, retention per block, life in blocks (3.3).
+    """Old memory after a transition: frames, first weight, retention per block, life in blocks (3.3); `blocks` None: it stays.
 
     old_recent: last frames of the old scene kept behind the recall frame. rho_min, rho_max: share of the weight that is
     left after a block where old and new differ most and least; equal values make the decay a fixed one.
@@ -106,12 +159,15 @@ class Fading:
     weight: float = 1.0
     rho_min: float = 0.8
     rho_max: float = 0.95
-    blocks: int = 5
+    blocks: int | None = 5
     map: DecayMap = DecayMap.rho
     discrepancy: Discrepancy = Discrepancy.tiled
+    reference: Reference = silent(Reference.frame)
+    place: Counterpart = silent(Counterpart.same)
 
     def __post_init__(self) -> None:
-        positive(self, "blocks")
+        if self.blocks is not None:
+            positive(self, "blocks")
         within("old_recent", self.old_recent, 0, 3)
         if not 0 < self.rho_min <= self.rho_max <= 1:
             raise ValueError(f"rho {self.rho_min}..{self.rho_max}: 0 < rho_min <= rho_max <= 1; nearest is {self.rho_max}..{self.rho_max}")
@@ -129,8 +185,8 @@ class EchoSettings:
     """Settings of the method; counts are of latent frames unless named otherwise.
 
     anchors, pool_frames, rolling: 3.1.1. compressed, recent, candidate_frames, offsets, drift_gate_lambda, amplitude,
-    drift_gate: 3.1.2. recall_frame: 3.2. smooth, hard, recall: what is kept of the old scene and how it fades, 3.3.
-    encoding: C.5. routing: appendix B.
+    drift_gate, recent_centre: 3.1.2. recall_frame: 3.2. smooth, hard, recall: what is kept of the old scene and how it fades, 3.3;
+    left_at_recall: what of the scene just left is kept beside the recalled one. encoding: C.5. routing: appendix B.
     """
 
     anchors: int = 12
@@ -152,10 +208,13 @@ class EchoSettings:
     hard: Fading = field(default_factory=lambda: Fading(weight=0.8, rho_min=1.0, rho_max=1.0, blocks=1))
     recall: Fading = field(default_factory=lambda: Fading(rho_min=0.55, rho_max=0.90, blocks=5))
     routing: Routing = field(default_factory=Routing)
+    recent_centre: RecentCentre = silent(RecentCentre.first_pass)
+    left_at_recall: LeftScene = silent(LeftScene.nothing)
 
     def __post_init__(self) -> None:
-        positive(self, "anchors", "recent", "candidate_frames")
-        within("pool_frames", self.pool_frames, self.anchors, float("inf"))
+        positive(self, "anchors", "pool_frames", "recent", "candidate_frames")
+        if self.rolling is Rolling.walk:  # it goes on from the anchors that stand, so that these are of the pool
+            within("pool_frames", self.pool_frames, self.anchors, float("inf"))
         within("compressed", self.compressed, 0, self.candidate_frames)
         within("drift_gate_lambda", self.drift_gate_lambda, 0, float("inf"))
         if not self.offsets or min(self.offsets) < 0:
@@ -171,7 +230,7 @@ class EchoSettings:
         if start.transition is None:
             return ()
         fading = self.fading(start.transition)
-        if step.block_in_scene >= fading.blocks:
+        if fading.blocks is not None and step.block_in_scene >= fading.blocks:
             return ()
         recent = range(step.scene_frame - fading.old_recent, step.scene_frame)
         if self.recall_frame.fusion is Fusion.none:
@@ -181,4 +240,14 @@ class EchoSettings:
             source = start.recalls
         elif start.transition is Transition.smooth and self.smooth_source is ChainSource.chain_head:
             source = step.chain_head
-        return (recall_of(source), *recent)
+        left = [step.scene - 1] if start.transition is Transition.recall and self.left_at_recall is LeftScene.recall_frame else []
+        return (*map(recall_of, dict.fromkeys([source, *left])), *recent)
+
+    def recent_blocks(self, geometry: Geometry) -> int:
+        """Blocks that the recent frames are of."""
+        return -(-self.recent // geometry.frames_per_block)
+
+    def old_frames(self, transition: Transition) -> int:
+        """Most frames that the old memory has at the front of the window after a transition."""
+        both = transition is Transition.recall and self.left_at_recall is LeftScene.recall_frame
+        return self.fading(transition).old_recent + 1 + both

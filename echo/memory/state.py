@@ -5,6 +5,7 @@ Shapes: B batch, N tokens of a block, S tokens of a frame, H heads, D head_dim, 
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import torch
@@ -17,19 +18,33 @@ from echo.cache.policy import Memory
 from echo.cache.store import FrameStore, Named
 from echo.geometry import Geometry
 from echo.memory import compression, decay, recall
-from echo.memory.settings import Discrepancy, EchoSettings, Fusion
+from echo.memory.settings import (
+    CentreFrames,
+    Counterpart,
+    Discrepancy,
+    EchoSettings,
+    Fusion,
+    QueryCentre,
+    RecentCentre,
+    Reference,
+)
 from echo.routing import check_recall
 from echo.scene import Transition
 
 
 @dataclass
 class LayerStatistics:
-    """Sums over the clean queries of the running scene, and the calibration (eq. 2) once it is complete."""
+    """Sums over the clean queries of the running scene, and the calibration (eq. 2) once it is complete.
+
+    place_sum: the same place by place, where recall frames are weighed so. newest: mean clean queries of the recent frames' blocks.
+    """
 
     query_sum_BHD: Tensor
     magnitude_sum_BHC: Tensor
     centre_BHC: Tensor
     magnitude_BHC: Tensor
+    place_sum_BSHD: Tensor | None
+    newest: deque[Tensor]
 
 
 class EchoMemory(Memory):
@@ -40,15 +55,19 @@ class EchoMemory(Memory):
         omega = temporal_frequencies(geometry.head_dim).to(store.device)
         self.omega_C, self.phase_C = omega, compression.offset_phase(omega, policy.offsets)
         batch, heads, size = store.batch, geometry.heads, geometry.head_dim
+        by_place = policy.recall_frame.centre is QueryCentre.position
         self.layers = [
             LayerStatistics(
                 torch.zeros(batch, heads, size, device=store.device),
                 torch.zeros(batch, heads, size // 2, device=store.device),
                 torch.zeros(batch, heads, size // 2, dtype=torch.complex64, device=store.device),
                 torch.zeros(batch, heads, size // 2, device=store.device),
+                torch.zeros(batch, geometry.tokens_per_frame, heads, size, device=store.device) if by_place else None,
+                deque(maxlen=policy.recent_blocks(geometry)),
             )
             for _ in range(geometry.layers)
         ]
+        self.neighbours_NS = decay.neighbourhood(geometry.grid_height, geometry.grid_width).to(store.device)
         self.scene_frames = 0
         self.rates: list[Tensor | None] = [None] * geometry.layers
         self.fade: list[Tensor | None] = [None] * geometry.layers
@@ -65,6 +84,9 @@ class EchoMemory(Memory):
         for statistics in self.layers:
             statistics.query_sum_BHD.zero_()
             statistics.magnitude_sum_BHC.zero_()
+            statistics.newest.clear()
+            if statistics.place_sum_BSHD is not None:
+                statistics.place_sum_BSHD.zero_()
         self.scene_frames = 0
         old = len(self.policy.old_memory(step))
         weight = self.policy.fading(step.start.transition).weight if step.start.transition else 1.0
@@ -85,9 +107,17 @@ class EchoMemory(Memory):
 
     def candidate_weights(self, layer: int, keys_BMSHD: Tensor) -> Tensor:
         """alpha of eq. (8) as the settings have it, [B, M, S], by the mean query of the scene so far."""
-        tokens = self.scene_frames * self.geometry.tokens_per_frame
-        weights = recall.recall_weights(keys_BMSHD, self.layers[layer].query_sum_BHD / tokens)
+        weights = recall.recall_weights(keys_BMSHD, self._recall_centre(layer))
         return recall.crucial(weights) if self.policy.recall_frame.fusion is Fusion.crucial else weights
+
+    def _recall_centre(self, layer: int) -> Tensor:
+        """The mean clean query of eq. (8), [B, H, D], or [B, S, H, D] where each place has its own."""
+        statistics, calibrated = self.layers[layer], self.policy.recall_frame.queries is CentreFrames.calibration
+        if statistics.place_sum_BSHD is not None:
+            return statistics.place_sum_BSHD / (min(self.scene_frames, self.policy.calibration_frames) if calibrated else self.scene_frames)
+        if calibrated:
+            return torch.view_as_real(statistics.centre_BHC).flatten(-2)
+        return statistics.query_sum_BHD / (self.scene_frames * self.geometry.tokens_per_frame)
 
     def begin_block(self, step: Step, plan: Plan) -> None:
         """Ages of the candidates, which all layers share."""
@@ -96,7 +126,7 @@ class EchoMemory(Memory):
             self.ages_T = integers(ages, self.store.device)
 
     def select(self, layer: int, plan: Plan, q: Tensor) -> Tensor:
-        """Eqs. (3) to (6); the recent query centre is the mean of this block's first-pass queries."""
+        """Eqs. (3) to (6); q are this block's first-pass queries."""
         assert plan.selection is not None
         frames = [source for source in plan.selection.candidates if isinstance(source, int)]
         statistics = self.layers[layer]
@@ -105,10 +135,16 @@ class EchoMemory(Memory):
         if self.policy.amplitude:
             amplitude = compression.amplitude_score(k_BTSHD, statistics.centre_BHC, statistics.magnitude_BHC)
             if self.policy.drift_gate:
-                gate = compression.drift_gate(q.mean(1), statistics.centre_BHC, self.policy.drift_gate_lambda)
-                amplitude = gate[:, None, None] * amplitude
+                amplitude = self.gate(layer, q)[:, None, None] * amplitude
             score = score + amplitude
         return compression.top_tokens(score.flatten(1), plan.selection.frames * self.geometry.tokens_per_frame)
+
+    def gate(self, layer: int, q: Tensor) -> Tensor:
+        """g of eq. (5) as the settings have it, [B]; q [B, N, H, D] are the block's first-pass queries."""
+        statistics = self.layers[layer]
+        clean = self.policy.recent_centre is RecentCentre.clean
+        recent_BHD = torch.stack(tuple(statistics.newest)).mean(0) if clean else q.mean(1)
+        return compression.drift_gate(recent_BHD, statistics.centre_BHC, self.policy.drift_gate_lambda)
 
     def weights(self, layer: int, plan: Plan) -> Tensor | None:
         return self.fade[layer] if plan.faded else None
@@ -117,7 +153,12 @@ class EchoMemory(Memory):
         """Add the block's clean queries to the scene's sums; freeze the calibration when its frames are complete."""
         statistics = self.layers[layer]
         statistics.query_sum_BHD += q.float().sum(1)
+        if self.policy.recent_centre is RecentCentre.clean:
+            statistics.newest.append(q.float().mean(1))
         seen = self.scene_frames + self.geometry.frames_per_block
+        whole_scene = self.policy.recall_frame.queries is CentreFrames.scene
+        if statistics.place_sum_BSHD is not None and (whole_scene or seen <= self.policy.calibration_frames):
+            statistics.place_sum_BSHD += q.float().unflatten(1, (-1, self.geometry.tokens_per_frame)).sum(1)
         if seen <= self.policy.calibration_frames:
             statistics.magnitude_sum_BHC += compression.as_complex(q).abs().sum(1)
             tokens = seen * self.geometry.tokens_per_frame
@@ -145,6 +186,8 @@ class EchoMemory(Memory):
         sources = [slot.source for slot in plan.context[: plan.faded]]
         whole = fading.discrepancy is Discrepancy.per_frame
         old_BTSHD = torch.stack([self.store.keys(layer, source) for source in (sources if whole else sources[:1])], dim=1)
-        difference = decay.discrepancy(old_BTSHD, self.store.keys(layer, step.first_frame))
+        met = range(step.first_frame, step.first_frame + (self.geometry.frames_per_block if fading.reference is Reference.block else 1))
+        new_BRSHD = torch.stack([self.store.keys(layer, frame) for frame in met], dim=1)
+        difference = decay.discrepancy(old_BTSHD, new_BRSHD, self.neighbours_NS if fading.place is Counterpart.neighbourhood else None)
         delta_BN = decay.normalise(difference.flatten(1)).repeat(1, tokens // difference[0].numel())
         return decay.retention(delta_BN, fading.rho_min, fading.rho_max, fading.map)

@@ -17,7 +17,7 @@ from echo.files import ROOT, digest
 from echo.geometry import Geometry, scene_spans
 from echo.refusals import nearest
 from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_blocks
-from echo.settings import build
+from echo.settings import build, spoken
 from eval.protocol import scopes
 from eval.store.records import RENDER
 from jobs.spec import backbones, identity, scoring
@@ -35,7 +35,7 @@ class Job:
     @cached_property
     def run_key(self) -> Key:
         """What can change a pixel of any unit of this run."""
-        settings = dataclasses.asdict(self.policy)
+        settings = spoken(self.policy)
         del settings["label"]  # for people
         return identity.run_key(self.config, settings, source_of(self.policy))
 

@@ -26,7 +26,7 @@ from echo.cache.store import FrameStore
 from echo.generate import check, generate
 from echo.geometry import Geometry
 from echo.memory import compression
-from echo.memory.settings import EchoSettings
+from echo.memory.settings import EchoSettings, RecentCentre
 from echo.memory.state import EchoMemory
 from echo.policy import settings_of
 from echo.recording import Recorder
@@ -224,9 +224,9 @@ class Moment:
     """One choice of one layer. scores: by rule [B, T, S], heads together as the method has it; by_head: [H, B, T, S].
 
     truth: [A, B, H, T, S] as `later_attention`. keep: tokens that are kept. facts: [B] each, for the reasons: `gate`, g of eq. (5);
-    `cosine_first` and `cosine_clean`, of the calibrated centre and the block's first-pass queries (what the gate reads) or the last
-    clean ones; `spread`, the standard deviation over candidates of g AMP as a share of that of the phase score; `leading`, what share
-    of the phase score's variance over frames comes from the one temporal channel that tells most.
+    `cosine_first` and `cosine_clean`, of the calibrated centre and the block's first-pass queries or the newest clean ones (the gate
+    reads one of them); `spread`, the standard deviation over candidates of g AMP as a share of that of the phase score; `leading`,
+    what share of the phase score's variance over frames comes from the one temporal channel that tells most.
     """
 
     layer: int
@@ -244,6 +244,13 @@ class Moment:
         return self.truth[1:].mean(0)
 
 
+def recent_centres(run: RecordedRun, layer: int, block: int) -> tuple[Tensor, Tensor]:
+    """The two recent centres that eq. (5) may read, [B, H, D] each: the block's own of its first pass, the clean ones before it."""
+    newest = range(block - run.policy.recent_blocks(run.geometry), block)
+    clean = [run.recorder.queries(layer, each)[-1].float().mean(1) for each in newest]
+    return run.recorder.queries(layer, block)[0].float().mean(1), torch.stack(clean).mean(0)
+
+
 def judge(run: RecordedRun, layer: int, block: int, truth: LaterAttention | None = None) -> Moment:
     """All rules' scores of one choice, and the truth. Raises ValueError for a block that cannot be judged."""
     truth = truth or LaterAttention()
@@ -255,22 +262,22 @@ def judge(run: RecordedRun, layer: int, block: int, truth: LaterAttention | None
     frames, first = candidates(run, block), block * geometry.frames_per_block
     keys = recorder.clean_keys(layer, frames)
     centre, magnitude = run.calibration(layer)
-    now, clean = recorder.queries(layer, block)[0], recorder.queries(layer, block - 1)[-1]
-    gates = [compression.drift_gate(q.float().mean(1), centre, policy.drift_gate_lambda) for q in (now, clean)]
+    gates = [compression.drift_gate(q, centre, policy.drift_gate_lambda) for q in recent_centres(run, layer, block)]
+    gate = gates[policy.recent_centre is RecentCentre.clean]
     before, which = (block - 1, -1) if truth.recent == "clean" else (block, 0)
     q, own = recorder.queries(layer, before)[which], recorder.keys(layer, before)[which]
     seen, indices, index = seen_by(run, block, before, "time")
     asked = attention_paid(q, own, recorder.clean_keys(layer, seen), indices, index, geometry)[:, :, : len(frames)]
     ages = torch.tensor([first - frame for frame in frames])
     parts = (keys, centre, magnitude, compression.as_complex(q.float().mean(1)), asked)
-    heads = [_scores(policy, gates[0], ages, *(_head(part, head) for part in parts)) for head in range(geometry.heads)]
-    scores = _scores(policy, gates[0], ages, *parts)
+    heads = [_scores(policy, gate, ages, *(_head(part, head) for part in parts)) for head in range(geometry.heads)]
+    scores = _scores(policy, gate, ages, *parts)
     cosines = [1 + gate.log() / policy.drift_gate_lambda if policy.drift_gate_lambda else gate for gate in gates]
-    spread = gates[0] * scores["size"].flatten(1).std(1) / scores["calibrated"].flatten(1).std(1)
+    spread = gate * scores["size"].flatten(1).std(1) / scores["calibrated"].flatten(1).std(1)
     return Moment(
         layer, block, tuple(frames), scores, {name: torch.stack([one[name] for one in heads]) for name in heads[0]},
         later_attention(run, layer, block, truth), policy.compressed * geometry.tokens_per_frame,
-        {"gate": gates[0], "cosine_first": cosines[0], "cosine_clean": cosines[1], "spread": spread,
+        {"gate": gate, "cosine_first": cosines[0], "cosine_clean": cosines[1], "spread": spread,
          "leading": channel_shares(policy, keys, centre, ages)[:, :-1].amax(1)},
     )  # fmt: skip
 

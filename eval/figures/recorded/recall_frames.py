@@ -129,8 +129,9 @@ def _fades(weights_by_scene: dict[int, list[Tensor]], script: Script, settings: 
         start = script.starts[scene]
         assert start.transition is not None
         attended = weights[: settings.fading(start.transition).blocks]  # what stands behind the last block is dropped, never attended with
-        recent = attended[0].shape[1] - 1
-        names = ("recall frame", *(f"{back} before" for back in range(recent, 0, -1)))
+        recent = settings.fading(start.transition).old_recent
+        recalled = ("recall frame", "scene just left")[: attended[0].shape[1] - recent]
+        names = (*recalled, *(f"{back} before" for back in range(recent, 0, -1)))
         made.append(Fade(scene, start.transition, start.block, names, torch.stack(attended)))
     return made
 

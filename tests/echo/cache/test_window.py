@@ -40,9 +40,12 @@ class Fixed(Memory):
         return self.fade
 
 
-@pytest.mark.parametrize("own_spatial", [False, True])
-def test_window_equals_attention_written_out(geometry: Geometry, own_spatial: bool) -> None:
-    """Path 1: the window. Path 2: tokens gathered one by one, each rotated at its own (t, h, w), soft maximum by hand."""
+@pytest.mark.parametrize(("own_spatial", "shift"), [(False, None), (True, None), (True, 0), (True, -4)])
+def test_window_equals_attention_written_out(geometry: Geometry, own_spatial: bool, shift: int | None) -> None:
+    """Path 1: the window. Path 2: tokens gathered one by one, each rotated at its own (t, h, w), soft maximum by hand.
+
+    With a shift, chosen tokens have their own time too, here also one before 0.
+    """
     tokens, rng = geometry.tokens_per_frame, torch.Generator().manual_seed(0)
     store = FrameStore(geometry, 6, 2, dtype=torch.float32, device=torch.device("cpu"))
     store.admit([0, 1, 2])
@@ -57,7 +60,8 @@ def test_window_equals_attention_written_out(geometry: Geometry, own_spatial: bo
     fade = torch.rand(2, tokens, generator=rng)
     window = Window(geometry, store, Fixed(index, fade))
     keep = frozenset(range(6))
-    window.begin(Plan(1, 0, 3, ANSWER, (10, 11, 12), keep, Selection((1, 2), 1, own_spatial), faded=1))
+    slots = tuple(dataclasses.replace(slot, position=None) if slot.source == COMPRESSED and shift is not None else slot for slot in ANSWER)
+    window.begin(Plan(1, 0, 3, slots, (10, 11, 12), keep, Selection((1, 2), 1, own_spatial, shift or 0), faded=1))
     q, k, v = torch.randn(3, 2, 3 * tokens, 2, 16, generator=rng)
     ours = window.attend(1, q, k, v)
     window.phase = Pass.NEXT
@@ -71,7 +75,8 @@ def test_window_equals_attention_written_out(geometry: Geometry, own_spatial: bo
         rows += [(gem[0, b, u], gem[1, b, u], (1, u // 3, u % 3)) for u in range(tokens)]
         for rank, token in enumerate(index[b].tolist()):
             place = token % tokens if own_spatial else rank
-            rows.append((past_k[b, tokens + token], past_v[b, tokens + token], (2, place // 3, place % 3)))
+            time = 2 if shift is None else 1 + token // tokens + shift
+            rows.append((past_k[b, tokens + token], past_v[b, tokens + token], (time, place // 3, place % 3)))
         rows += [(past_k[b, u], past_v[b, u], (9, u // 3, u % 3)) for u in range(tokens)]
         own = [(10 + n // tokens, n % tokens // 3, n % 3) for n in range(3 * tokens)]
         rows += [(k[b, n], v[b, n], own[n]) for n in range(3 * tokens)]

@@ -91,7 +91,7 @@ def test_recall_candidates() -> None:
 def test_decay_by_hand() -> None:
     old = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]).reshape(1, 1, 3, 1, 2)
     new = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]).reshape(1, 3, 1, 2)
-    d = decay.discrepancy(old, new)[0, 0]
+    d = decay.discrepancy(old, new.unsqueeze(1))[0, 0]
     assert d.tolist() == pytest.approx([0, 1, 1 - math.sqrt(0.5)], abs=1e-6)
     delta = decay.normalise(d[None])[0]
     assert decay.retention(delta, 0.55, 0.9, DecayMap.rho)[:2].tolist() == pytest.approx([0.9, 0.55])
@@ -109,13 +109,15 @@ def test_equal_discrepancies_normalise_to_zero() -> None:
     [
         (Rolling.ping_pong, 12, [(11, 10, 9), (8, 7, 6), (5, 4, 3), (2, 1, 0), (0, 1, 2), (3, 4, 5), (6, 7, 8), (9, 10, 11), (11, 10, 9)]),
         (Rolling.ping_pong, 18, [(17, 16, 15), (14, 13, 12), (11, 10, 9), (8, 7, 6), (5, 4, 3), (2, 1, 0), (0, 1, 2), (3, 4, 5)]),
+        (Rolling.walk, 18, [(12, 13, 14), (15, 16, 17), (17, 16, 15), (14, 13, 12), (11, 10, 9)]),
+        (Rolling.walk, 12, [(11, 10, 9), (8, 7, 6), (5, 4, 3), (2, 1, 0), (0, 1, 2)]),
         (Rolling.per_update, 12, [(3, 4, 5), (8, 7, 6), (9, 10, 11), (2, 1, 0), (3, 4, 5)]),
         (Rolling.forward, 12, [(0, 1, 2), (3, 4, 5), (6, 7, 8), (9, 10, 11), (0, 1, 2)]),
         (Rolling.backward, 12, [(11, 10, 9), (8, 7, 6), (5, 4, 3), (2, 1, 0), (11, 10, 9)]),
     ],
 )
 def test_insertions(order: Rolling, pool: int, expected: list[tuple[int, ...]]) -> None:
-    assert [insertion(r, pool, 3, order) for r in range(1, len(expected) + 1)] == expected
+    assert [insertion(r, 12, pool, 3, order) for r in range(1, len(expected) + 1)] == expected
 
 
 def test_anchors_are_a_queue() -> None:
@@ -124,7 +126,7 @@ def test_anchors_are_a_queue() -> None:
             queue = list(range(12))
             for update in range(1, 40):
                 if order is not Rolling.static:
-                    queue = (queue + list(insertion(update, pool, 3, order)))[-12:]
+                    queue = (queue + list(insertion(update, 12, pool, 3, order)))[-12:]
                 assert anchors(update, 12, pool, 3, order) == tuple(queue), (order, pool, update)
     assert anchors(4, 12, 12, 3, Rolling.ping_pong) == tuple(range(11, -1, -1))
     assert anchors(8, 12, 12, 3, Rolling.ping_pong) == tuple(range(12))
