@@ -137,3 +137,12 @@ def test_the_oracle_is_told_which_scene_is_recalled() -> None:
 def test_the_oracle_remembers_no_more_than_a_short_scene_had() -> None:
     starts = (SceneStart(2, HARD, None, 45), SceneStart(9, RECALL, 0, 4))
     assert [slot.source for slot in at("oracle", 9, *starts).context] == list(range(6))
+
+
+def test_table_1_has_the_deep_forcing_of_appendix_c6() -> None:
+    """S12 + C9 of 21, in every block of a full window; the released row keeps other numbers."""
+    for block in range(7, 30):
+        kinds = [kind.letter for kind in at("deep_forcing_table", block).kinds()]
+        assert (kinds.count("S"), len(kinds) - kinds.count("S")) == (12, 9), (block, kinds)
+        assert kinds.count("C") == 5, "and of these nine, chosen ones"
+    assert at("deep_forcing_official", 29).kinds().count(Kind.SINK) == 10
