@@ -1,7 +1,8 @@
 """The numbers that the Echo-Forcing paper prints, what it says in words about orderings, and our names for its names.
 
 `published.csv` holds the numbers with the source of each, `published_claims.csv` orderings that are told without a number,
-`published_names.csv` the one table of names: an empty `ours` says that a thing has no counterpart here, the note says why.
+`published_names.csv` the one table of names: an empty `ours` says that a thing has no counterpart here, the note says why. Backbones and
+metrics of the embedded world are named in a column of their own.
 `published_speed.csv` holds speeds that others report, which are of other code and other machines.
 """
 
@@ -20,6 +21,12 @@ APART = ("2",)
 """Tables whose rows the paper ranks within a backbone only: its fine-tuned and its other half."""
 OWN = ("echo", "longlive_echo", "echo_lambda_2")
 """Our names of the paper's own method; in a pair it stands first."""
+BASES = ("echo", "echo_official", "echo_paper")
+"""Presets of the paper's own method, ours, as released and as its text says: each, and its ablations, may stand for the paper's rows."""
+TUNED = "longlive_"
+"""What the names of the same presets on the fine-tuned backbone begin with."""
+WORLDS = ("backbone", "metric")
+"""Kinds of names that are others in the embedded world."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +94,11 @@ def numbers() -> tuple[Number, ...]:
 @lru_cache(maxsize=1)
 def speeds() -> tuple[Speed, ...]:
     """Every reported speed: the paper's own, once for each method of its Table 1, then those of other reports."""
-    own = {n.method: n for n in numbers() if n.metric == "fps"}  # the paper prints the same for 60 s and 120 s
+    printed = {n.method: n for n in numbers() if n.metric == "fps"}  # the paper prints the same for 60 s and 120 s
     paper = [
-        Speed(n.method, ours("method", n.method, n.table), n.value, "", "H100", "Table 1", f"Echo-Forcing (arXiv 2605.16003), {n.source}")
-        for n in own.values()
+        Speed(n.method, preset, n.value, "", "H100", "Table 1", f"Echo-Forcing (arXiv 2605.16003), {n.source}")
+        for n in printed.values()
+        for preset in ours("method", n.method, n.table)[-1:]  # of several the one that was released
     ]
     rows = _rows("published_speed.csv")
     others = [Speed(**{**row, "ours": row["ours"] or None, "fps": float(row["fps"]) if row["fps"] else None}) for row in rows]  # type: ignore[arg-type]
@@ -98,37 +106,59 @@ def speeds() -> tuple[Speed, ...]:
 
 
 @lru_cache(maxsize=1)
-def _names() -> Mapping[tuple[str, str, str], tuple[str, str]]:
-    return {(row["kind"], row["table"], row["paper"]): (row["ours"], row["note"]) for row in _rows("published_names.csv")}
+def _names() -> Mapping[tuple[str, str, str], Mapping[str, str]]:
+    return {(row["kind"], row["table"], row["paper"]): row for row in _rows("published_names.csv")}
 
 
-def ours(kind: str, paper: str, table: str) -> str | None:
-    """Our name for the paper's; None if it has no counterpart.
+def ours(kind: str, paper: str, table: str, embedded: bool = False) -> tuple[str, ...]:
+    """Our names for the paper's, the usual one first; none if it has no counterpart. Of a preset that is made upon `BASES`, see `rebased`.
 
     Args:
         kind: one of `KINDS`.
         paper: the paper's name.
         table: the paper's table, since a method's name means what its table says.
+        embedded: whether what the embedded world has in its place is wanted.
 
     Raises:
         KeyError: for a name that the table of names lacks.
     """
     names = _names()
-    names_here = names.get((kind, table, paper)) or names.get((kind, "", paper))
-    if names_here is None:
+    row = names.get((kind, table, paper)) or names.get((kind, "", paper))
+    if row is None:
         raise KeyError(f"{kind} {paper!r} of Table {table} is not in published_names.csv")
-    return names_here[0] or None
+    return tuple(row["embedded" if embedded and kind in WORLDS else "ours"].split())
+
+
+def backbones(embedded: bool = False) -> frozenset[str]:
+    """Our names of all backbones that the paper has, or what the embedded world has in their place."""
+    return frozenset(name for n in numbers() if n.backbone for name in ours("backbone", n.backbone, n.table, embedded))
+
+
+def rebased(preset: str, base: str) -> str:
+    """The preset upon another of `BASES`; itself if it is made upon none of them.
+
+    >>> rebased("longlive_echo_recall_none", "echo_paper"), rebased("rolling_sink", "echo_paper")
+    ('longlive_echo_paper_recall_none', 'rolling_sink')
+    """
+    start = TUNED if preset.startswith(TUNED) else ""
+    first, *rest = preset.removeprefix(start).split("_")
+    return start + "_".join((base, *rest)) if first == BASES[0] else preset
+
+
+def own(method: str, table: str) -> bool:
+    """Whether a row is of the paper's own method."""
+    return any(preset in OWN for preset in ours("method", method, table))
 
 
 def note(kind: str, paper: str, table: str) -> str:
     """What there is to say about a name's counterpart; empty if nothing."""
     names = _names()
-    return (names.get((kind, table, paper)) or names.get((kind, "", paper)) or ("", ""))[1]
+    return (names.get((kind, table, paper)) or names.get((kind, "", paper)) or {"note": ""})["note"]
 
 
-def unmapped() -> list[tuple[str, str, str, str]]:
+def unmapped(embedded: bool) -> list[tuple[str, str, str, str]]:
     """(kind, table or empty, the paper's name, why) of everything without a counterpart."""
-    return [(kind, table, paper, why) for (kind, table, paper), (name, why) in _names().items() if not name]
+    return [(*key, row["note"]) for key, row in _names().items() if not ours(key[0], key[2], key[1], embedded)]
 
 
 def claims() -> list[Claim]:
@@ -142,7 +172,7 @@ def claims() -> list[Claim]:
 
 def _pairs(table: str, task: str, metric: str, column: Mapping[Side, Number]) -> Iterable[Claim]:
     for some, other in itertools.combinations(column, 2):
-        first, second = (other, some) if ours("method", other.method, table) in OWN else (some, other)
+        first, second = (other, some) if own(other.method, table) else (some, other)
         difference = round(column[first].value - column[second].value, 6)
         if difference and (table not in APART or first.backbone == second.backbone):
             sources = dict.fromkeys((column[first].source, column[second].source))
@@ -151,7 +181,7 @@ def _pairs(table: str, task: str, metric: str, column: Mapping[Side, Number]) ->
 
 def _told(row: Mapping[str, str]) -> Claim:
     above, below = Side(row["backbone"], row["above"]), Side(row["backbone"], row["below"])
-    turned = ours("method", below.method, row["table"]) in OWN
+    turned = own(below.method, row["table"])
     first, second = (below, above) if turned else (above, below)
     return Claim(row["table"], row["task"], row["metric"], first, second, None, -1 if turned else 1, row["source"])
 

@@ -7,10 +7,13 @@ every row, and says which. No torch, no frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from echo.refusals import nearest_of
 
@@ -74,8 +77,33 @@ DEFINITIONS: Final[Mapping[str, Definition]] = {
     "opinion": Definition(unit="points, 1 (worst) to 5 (best)"),
 }
 """By name, in the order in which a caption names them."""
+PAIRS: Final = ("pair_joined", "pair_mean")
+"""Readings of the appendix's "paired segments", the usual one first."""
+MADE: Final = {"vbench_long": ("vbench_long",), "vbench": ("vbench", PAIRS[0])}
+"""Definitions of metrics that are made of others, and by which definitions these are taken, the first that is there."""
 RULES: Final = {name: definition for name, definition in DEFINITIONS.items() if definition.words}
 """Definitions that `rule=` can ask for."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a metric that is made of others takes of one: scaled from least..most (percent) to 0..1, times a weight."""
+
+    least: float = 0.0
+    most: float = 100.0
+    weight: float = 1.0
+
+
+QUALITY: Final = {
+    "subject_consistency": Part(14.62),
+    "background_consistency": Part(26.15),
+    "temporal_flickering": Part(62.93),
+    "motion_smoothness": Part(70.60, 99.75),
+    "dynamic_degree": Part(weight=0.5),
+    "aesthetic_quality": Part(),
+    "imaging_quality": Part(),
+}
+"""VBench's Quality: its dimensions, the range to which each is scaled, and its weight."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +115,9 @@ class Metric:
     scopes: over which stretch of a video each task's protocol scores it; empty for one that no protocol has.
     long, interactive: its place among the columns of tasks of one scene, and of several; 0 for none.
     definitions: those that a column looks for, the usual one first; by default VBench's, as the task has them.
-    leads: it stands before the other columns, and only where it was measured.
+    leads, trails: it stands before, or behind, the other columns, and only where it was measured.
+    parts: of one that is made of others of the same definition: these, and what it takes of each. No scorer writes it; whoever reads
+    a store makes it (`derived`).
     sweeps: kinds of task ("long", "interactive") whose figure of a swept setting has a panel of it.
     question: what raters are asked, for a criterion of the user study. note: said below a table that shows it.
     """
@@ -102,6 +132,8 @@ class Metric:
     interactive: int = 0
     definitions: tuple[str, ...] = ()
     leads: bool = False
+    trails: bool = False
+    parts: Mapping[str, Part] = field(default_factory=dict)
     sweeps: tuple[str, ...] = ()
     question: str = ""
     note: str = ""
@@ -137,6 +169,11 @@ METRICS: Final = (
            unit="blocks of 0.75 s", lower=True, definitions=("world",), leads=True,
            note="half life blocks: censored at the scene's length; where the old place never fades to a half, that length counts, so "
                 "13 (a scene of 10 s) says at least 13, and means with such videos are too low."),
+    Metric("quality", "Quality", "VBench's weighted mean of its seven dimensions of quality", trails=True, parts=QUALITY,
+           note="Quality: the seven dimensions of the same definition, each scaled to VBench's range of it, weighted 1 each and dynamic "
+                "degree 0.5; a recalled pair counts as joined end to end."),
+    Metric("quality_drift", "quality drift", "imaging quality of the first 5 s minus that of the last 5 s, whichever is more",
+           lower=True, trails=True),
     Metric("fastest_px", "fastest px", "mean length of the fastest 5 % of a scene's optical flow", unit="pixels"),
     Metric("video_quality", "video quality", "quality of the picture as raters see it",
            question="All in all, how good is the picture: clear, clean, natural in colour, and as good at the end as at the start?"),
@@ -235,22 +272,44 @@ def columns(task: str, names: Iterable[str], rules: Sequence[str] = (), wanted: 
         task: its task.
         names: metrics that any row has, by their names in the store.
         rules: definitions that come before the usual ones.
-        wanted: dimensions and their order; the task's own by default. Those that lead stand before them.
+        wanted: dimensions and their order; the task's own by default. Those that lead stand before them, those that trail behind.
     """
     measured = set(names)
     every = [Column(metric.name, kind) for metric in METRICS if metric.leads for kind in metric.definitions]
-    leading = [column for column in every if column.metric in measured]
-    return (*leading, *(_column(task, dimension, measured, rules) for dimension in wanted or dimensions(kind_of(task))))
+    leading = [one for one in every if one.metric in measured]
+    trailing = [
+        one for one in (column(task, metric.name, measured, rules) for metric in METRICS if metric.trails) if one.metric in measured
+    ]
+    return (*leading, *(column(task, dimension, measured, rules) for dimension in wanted or dimensions(kind_of(task))), *trailing)
 
 
-def _column(task: str, dimension: str, measured: set[str], rules: Sequence[str]) -> Column:
-    """The first definition that was measured; the dimension alone where none was."""
+def column(task: str, dimension: str, measured: Collection[str], rules: Sequence[str] = ()) -> Column:
+    """A dimension by the first definition of it that was measured, those of `rules` first; the dimension alone where none was."""
     usual = KNOWN[dimension].definitions
     if not usual:
         plain = ("vbench_long", "vbench") if kind_of(task) == "long" else ("vbench", "vbench_long")
         usual = ("pair_mean", "pair_joined", *plain) if KNOWN[dimension].scopes.get(task) is Scope.pairs else plain
     candidates = (Column(dimension, kind) for kind in (*rules, *usual, "", "proxy"))
     return next((column for column in candidates if column.metric in measured), Column(dimension, ""))
+
+
+def derived(numbers: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    """What is made of the numbers of videos, by name in the store: [videos] of each metric with parts, where all of these are there."""
+    made = {}
+    for metric in METRICS:
+        for kind, kinds in MADE.items() if metric.parts else ():
+            names = {part: [name for one in kinds if (name := Column(part, one).metric) in numbers] for part in metric.parts}
+            if all(names.values()):
+                made[Column(metric.name, kind).metric] = weighted(
+                    metric.parts, {part: numbers[first] for part, (first, *_) in names.items()}
+                )
+    return made
+
+
+def weighted(parts: Mapping[str, Part], values: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The weighted mean of values in percent, each scaled to the range of its part; in percent."""
+    scaled = [part.weight * (values[name] - part.least) / (part.most - part.least) for name, part in parts.items()]
+    return np.asarray(100 * sum(scaled) / sum(part.weight for part in parts.values()), np.float64)
 
 
 def rule_of(task: str, shown: Sequence[Column]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
-from data.published import claims, note, ours, unmapped
+from data.published import BASES, claims, note, ours, unmapped
 from echo.files import RESULTS, Json
 from echo.refusals import nearest_of
 from eval.claims import variants, verdicts
@@ -14,10 +15,13 @@ from eval.claims.variants import Effect, Trial
 from eval.claims.verdicts import AGREE, DISAGREE, MARKS, MISSING, Finding, Rows, count, judge, signed
 from eval.store.rows import left_out, newest
 from eval.store.runs import existing, tasks
+from eval.tables import opinions
 from eval.tables.text import markdown, markdown_table
 
-TABLES = ("table1", "table2", "table3", "table6", "table7", "table8", "table9a", "table9b")
+TABLES = ("table1", "table2", "table3", *opinions.TABLES, "table6", "table7", "table8", "table9a", "table9b")
 FEW = "†"
+USUAL = (verdicts.STAND_IN, *ours("backbone", "Self-Forcing", ""))
+"""Backbones that are not told behind a row's name."""
 LEGEND = (
     "Cells: the paper's difference (first minus second; `>` or `<` where only its words rank the two), ours with half its 95 % interval, "
     "and whether they agree: ✓ they do, ✗ they do not, ? the interval holds zero, – the store lacks it. An asterisk: both rows on the "
@@ -70,8 +74,13 @@ def as_json(findings: Sequence[Finding], trials: Sequence[Trial], effects: Seque
         "tables": tables,
         "trials": [trial.as_json() for trial in trials],
         "effects": [effect.as_json() for effect in effects],
-        "unmapped": [{"kind": kind, "table": table, "paper": paper, "why": why} for kind, table, paper, why in unmapped()],
+        "unmapped": [{"kind": kind, "table": table, "paper": paper, "why": why} for kind, table, paper, why in unmapped(_embedded(there))],
     }
+
+
+def _embedded(there: Rows) -> bool:
+    """Whether all tasks of a store are of the embedded world."""
+    return verdicts.is_embedded(row for members in there.values() for row in members)
 
 
 def as_markdown(findings: Sequence[Finding], trials: Sequence[Trial], effects: Sequence[Effect]) -> str:
@@ -94,7 +103,7 @@ def _total(findings: Sequence[Finding]) -> str:
 def _short(name: str) -> str:
     """A row's name as printed, its backbone behind it where it is not the usual one."""
     backbone, _, preset = name.partition("/")
-    return preset if backbone == verdicts.STAND_IN else f"{preset} ({backbone})"
+    return preset if backbone in USUAL else f"{preset} ({backbone})"
 
 
 def _pair(finding: Finding) -> str:
@@ -127,7 +136,8 @@ def _notes(members: Iterable[Finding]) -> list[str]:
         for side in (finding.claim.first, finding.claim.second):
             said = note("method", side.method, finding.claim.table)
             if said and finding.verdict != MISSING:
-                lines[f"Note: `{ours('method', side.method, finding.claim.table)}` stands for “{side.method}”: {said}."] = None
+                names = " or ".join(f"`{name}`" for name in ours("method", side.method, finding.claim.table))
+                lines[f"Note: {names} stands for “{side.method}”: {said}."] = None
     return [*lines, ""] if lines else []
 
 
@@ -178,18 +188,36 @@ def summary(findings: Sequence[Finding]) -> list[str]:
     return [*lines, _total(findings)]
 
 
-def ordering(names: Sequence[str] = (), /, *, store: Path = RESULTS, output: Path | None = None, markdown: Path | None = None) -> list[str]:
+def ordering(
+    names: Sequence[str] = (),
+    /,
+    ours: Literal["", "echo", "official", "paper"] = "",
+    ratings: str = "",
+    *,
+    store: Path = RESULTS,
+    output: Path | None = None,
+    markdown: Path | None = None,
+) -> list[str]:
     """Say where a store orders methods as the paper does, where it does not, and where it can't tell.
 
         echo-harness claims ordering table2 --output docs/data/ordering.json --markdown docs/data/ordering.md
 
     Args:
-        names: tables of the paper, table1 to table9b; all by default.
+        names: tables of the paper, table1 to table9b; all by default, those of raters where ratings= is given.
+        ours: what stands for the paper's own method, with its ablations; by default the first of which the store has the rows of a pair.
+        ratings: of people, for tables 4 and 5: a CSV that `echo-harness study collect` wrote.
         store: the run store.
         output: also write everything into this JSON.
         markdown: also write tables, with what variants change, into this file.
     """
-    findings, trials, effects, there = _compared(names, store)
+    base = next((base for base in BASES if ours and base.endswith(ours)), "")
+    rated = [name for name in opinions.TABLES if name in names or not names]
+    if not ratings and set(rated) & set(names):
+        raise ValueError(f"{rated[0]}: people's ratings; give ratings=FILE.csv with {','.join(opinions.NEEDED)}")
+    findings, trials, effects, there = _compared(names, store, base)
+    if ratings:
+        people = verdicts.rated([claim for claim in claims() if f"table{claim.table}" in rated], opinions.read(Path(ratings)), base)
+        findings = [*findings, *people]
     content = json.dumps(as_json(findings, trials, effects, there), indent=1, ensure_ascii=False) + "\n"
     for path, text in ((output, content), (markdown, as_markdown(findings, trials, effects))):
         if path:
@@ -211,11 +239,11 @@ def swapped(names: Sequence[str] = (), /, *, store: Path = RESULTS) -> list[str]
     return [*_tried(trials), *_changed(effects)] or ["the store has no variant of any method"]
 
 
-def _compared(names: Sequence[str], store: Path) -> tuple[list[Finding], list[Trial], list[Effect], Rows]:
+def _compared(names: Sequence[str], store: Path, base: str = "") -> tuple[list[Finding], list[Trial], list[Effect], Rows]:
     """What a store says of the paper's claims, and of its variants."""
     for name in names:
         if name not in TABLES:
             raise ValueError(f"{name}: no such table; {nearest_of(name, TABLES)}")
     there = {task: newest(store, task, texts=False) for task in tasks(existing(store))}
-    findings = verdicts.find([claim for claim in claims() if not names or f"table{claim.table}" in names], there)
+    findings = verdicts.find([claim for claim in claims() if not names or f"table{claim.table}" in names], there, base)
     return findings, variants.trials(findings, there), variants.effects(there), there

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
-from data.published import OWN, Claim, Side, ours
+import pandas as pd
+
+from data.published import BASES, Claim, backbones, ours, own, rebased
 from echo.files import Json
+from eval import metrics
+from eval.stats.agreement import paired
 from eval.stats.statistics import Estimate, estimate
 from eval.store.rows import Entry, differences
+from eval.tables import opinions
 
 AGREE, DISAGREE, UNSURE, MISSING = "agree", "disagree", "can't tell", "missing"
 MARKS = {AGREE: "✓", DISAGREE: "✗", UNSURE: "?", MISSING: "–"}
 STAND_IN = "tiny"
-"""The backbone on which both rows are looked for where the store lacks one on its own."""
+"""The backbone on which both rows are looked for where a store of the embedded world lacks one on its own."""
+
+RATERS = "raters"
+"""What stands in the place of a backbone in the names of rows that people rated."""
 
 Rows = Mapping[str, Sequence[Entry]]
 """Rows by our task."""
@@ -41,7 +50,7 @@ class Finding:
     @property
     def own(self) -> bool:
         """Whether one of the rows is the paper's own method."""
-        return self.first.partition("/")[2] in OWN
+        return own(self.claim.first.method, self.claim.table)
 
     def as_json(self) -> Json:
         """All of it, in plain values."""
@@ -94,28 +103,66 @@ def judge(sign: int, difference: Estimate | None) -> str:
     return AGREE if (difference.mean > 0) == (sign > 0) else DISAGREE
 
 
-def find(claims: Iterable[Claim], rows: Rows) -> list[Finding]:
-    """What the store says to every claim whose task, metric and rows have a counterpart here; the others are left out."""
+@dataclass(frozen=True)
+class _There:
+    """What a store has of a task: rows by name, names of all that is measured, and whether it is of the embedded world."""
+
+    rows: Mapping[str, Entry]
+    measured: frozenset[str]
+    embedded: bool
+
+    @classmethod
+    def of(cls, rows: Sequence[Entry]) -> _There:
+        measured = frozenset(metric for row in rows for metric in row.measured)
+        return cls({row.name: row for row in rows}, measured, is_embedded(rows))
+
+
+def is_embedded(rows: Iterable[Entry]) -> bool:
+    """Whether no row is on a backbone of the paper's: then it is judged by what the embedded world has in the place of each."""
+    return not any(row.backbone in backbones() for row in rows)
+
+
+def find(claims: Iterable[Claim], rows: Rows, base: str = "") -> list[Finding]:
+    """What the store says to every claim whose task, metric and rows have a counterpart here; the others are left out.
+
+    base: which of `BASES` stands for the paper's own method; by default the first of which the store has the rows.
+    """
+    there = {task: _There.of(members) for task, members in rows.items()}
     findings = []
     for claim in claims:
-        task, metric = ours("task", claim.task, claim.table), ours("metric", claim.metric, claim.table)
-        if task and metric and (first := _ours(claim.first, claim.table)) and (second := _ours(claim.second, claim.table)):
-            findings.append(_finding(claim, task, metric, (first, second), {row.name: row for row in rows.get(task, ())}))
+        for task in ours("task", claim.task, claim.table):
+            here = there.get(task) or _There.of(())
+            pairs = list(_pairs(claim, here.embedded, (base,) if base else BASES))
+            for dimension in ours("metric", claim.metric, claim.table, here.embedded)[: len(pairs)]:
+                findings.append(_finding(claim, task, metrics.column(task, dimension, here.measured).metric, pairs, here))
     return findings
 
 
-def _ours(side: Side, table: str) -> str | None:
-    """`backbone/preset` that stands for a row of the paper; None if there is no counterpart."""
-    backbone, preset = ours("backbone", side.backbone, table), ours("method", side.method, table)
-    return None if backbone is None or preset is None else f"{backbone}/{preset}"
+def _pairs(claim: Claim, embedded: bool, bases: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Two `backbone/preset` that may stand for the rows of a claim, the usual ones first; none if there is no counterpart."""
+    sides = (claim.first, claim.second)
+    places = [ours("backbone", side.backbone, claim.table, embedded) for side in sides]
+    presets = [ours("method", side.method, claim.table) for side in sides]
+    pairs = [(names, base) for names in product(*presets) for base in bases]
+    for (first, second), base in sorted(pairs, key=lambda pair: bases.index(pair[1])):
+        for some, other in product(*places):
+            yield f"{some}/{rebased(first, base)}", f"{other}/{rebased(second, base)}"
 
 
-def _finding(claim: Claim, task: str, metric: str, named: tuple[str, str], rows: Mapping[str, Entry]) -> Finding:
-    """A pair that the store lacks may stand on the stand-in, where Echo's ablations of the long-tuned backbone are those of Echo."""
-    others = tuple(f"{STAND_IN}/{name.partition('/')[2]}" for name in named)
-    plain = tuple(name.replace("/longlive_echo", "/echo") for name in others)
-    pair = next((pair for pair in (named, others, plain) if all(name in rows for name in pair)), named)
-    why = "" if pair == named else f"on {STAND_IN}"
+def _stand_ins(pair: tuple[str, str]) -> Iterator[tuple[str, str]]:
+    """The pair on the stand-in, and again with Echo's ablations for those of the long-tuned backbone, which are the same there."""
+    first, second = (f"{STAND_IN}/{name.partition('/')[2]}" for name in pair)
+    yield first, second
+    yield first.replace("/longlive_echo", "/echo"), second.replace("/longlive_echo", "/echo")
+
+
+def _finding(claim: Claim, task: str, metric: str, pairs: Sequence[tuple[str, str]], there: _There) -> Finding:
+    """The first of the pairs that the store has, on their own backbones or, in the embedded world, on the stand-in."""
+    rows = there.rows
+    others = [other for pair in pairs for other in _stand_ins(pair)] if there.embedded else []
+    pair = next((pair for pair in (*pairs, *others) if all(name in rows for name in pair)), None)
+    pair = pair or min(pairs, key=lambda names: sum(name not in rows for name in names))
+    why = "" if pair in pairs else f"on {STAND_IN}"
     lacks = tuple(name for name in dict.fromkeys(pair) if name not in rows)
     difference = None if lacks else compare(rows[pair[0]], rows[pair[1]], metric)
     if lacks:
@@ -123,6 +170,27 @@ def _finding(claim: Claim, task: str, metric: str, named: tuple[str, str], rows:
     elif difference is None:
         why = f"no shared videos with {metric} of {pair[0]} and {pair[1]} on {task}"
     return Finding(claim, task, pair[0], pair[1], metric, difference, judge(claim.sign, difference), why, lacks)
+
+
+def rated(claims: Iterable[Claim], ratings: pd.DataFrame, base: str = "") -> list[Finding]:
+    """The same of claims of Tables 4 and 5 by people's ratings (`eval.tables.opinions.read`), paired by rater and video."""
+    findings = []
+    for claim in claims:
+        own = ratings[(ratings["criterion"] == claim.metric) & ratings["task"].isin(opinions.TASKS.get(f"table{claim.table}", ()))]
+        points = {name: rows.set_index(["rater", "shown"])["points"] for name, rows in own.groupby(["backbone", "method"], sort=False)}
+        there = {f"{RATERS}/{method}": values for (_, method), values in reversed(points.items())}  # of several backbones the first
+        sides = product(*(ours("method", side.method, claim.table) for side in (claim.first, claim.second)))
+        pairs = [(pair, one) for pair in sides for one in ((base,) if base else BASES)]
+        names = [tuple(f"{RATERS}/{rebased(name, one)}" for name in pair) for pair, one in pairs]
+        if not names:
+            continue
+        first, second = next((pair for pair in names if set(pair) <= there.keys()), names[0])
+        lacks = tuple(name for name in (first, second) if name not in there)
+        difference = None if lacks else paired(there[first], there[second])
+        why = f"no ratings of {' and '.join(lacks)}" if lacks else "" if difference else f"nobody rated both {first} and {second}"
+        metric = metrics.Column(claim.metric, "opinion").metric
+        findings.append(Finding(claim, claim.task, first, second, metric, difference, judge(claim.sign, difference), why, lacks))
+    return findings
 
 
 def compare(first: Entry, second: Entry, metric: str) -> Estimate | None:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from eval.metrics import derived
 from eval.store.records import Outcome, UnitRecord, Version, decoder
 from eval.store.runs import Asked, Run, settle
 
@@ -141,8 +142,8 @@ def table(parts: Iterable[Wishes], facts: bool = False) -> tuple[pd.DataFrame, l
 
         Index: prompt and seed, ascending. Columns: `status` (category, one of `STATUS`), `text` (category, digest of the prompt as
         asked for), `run`, `attempt` (category; whose number it is, "" where nothing is done), `dead` (bool), then a float64 for each
-        metric that any video has, be it without a number: NaN where there is none. With facts also `unit`, the columns of `FILES` (str,
-        paths) and `FACTS` (float64 but for `TEXTS`, which are str); NaN where nothing is done.
+        metric that any video has, be it without a number, and for each that is made of these: NaN where there is none. With facts also
+        `unit`, the columns of `FILES` (str, paths) and `FACTS` (float64 but for `TEXTS`, which are str); NaN where nothing is done.
     """
     pieces, conflicts = list[dict[str, Values]](), list[str]()
     for run, wishes in parts:
@@ -171,6 +172,7 @@ def table(parts: Iterable[Wishes], facts: bool = False) -> tuple[pd.DataFrame, l
             columns[name] = pd.Series(np.array(list(chain.from_iterable(piece[name] for piece in pieces)), object)[kept], dtype="str")
         else:
             columns[name] = numbers(name, np.bool_ if name == "dead" else np.float64)[kept]
+    columns |= derived({name: values for name, values in columns.items() if isinstance(values, np.ndarray)})
     index = pd.MultiIndex([prompts, seeds], [prompt[kept], seed[kept]], names=["prompt", "seed"], verify_integrity=False)
     return pd.DataFrame(columns).set_axis(index), conflicts
 

@@ -218,6 +218,6 @@ def _row(entry: Entry, group: Comparable, cells: Sequence[TableCell]) -> TableRo
             words.append(f"{key.removeprefix('method.settings.')}={value}")
     weights = "" if entry.calibration else entry.weights
     done, failed, unscored, absent = (entry.count(status) for status in ("done", "failed", "unscored", "missing"))
-    row = TableRow(method.label, method.name, ", ".join(words), done, tuple(cells), entry.section, weights)
+    row = TableRow(method.label, method.name, ", ".join(words), done, tuple(cells), entry.section, weights, backbone=entry.backbone)
     runs = tuple(run.place.run for run in entry.runs)
     return dataclasses.replace(row, failed=failed, absent=absent, unscored=unscored, dead=entry.dead, runs=runs)

@@ -68,6 +68,7 @@ class TableRow:
     reference_section: that row's. failed, unscored, absent: videos asked for that ended in an error, are made and not scored, are not made.
     dead: videos that show nothing, or nothing that moves.
     part: title of its part in a table of several tasks. source: where the numbers are printed, if they are not ours.
+    backbone: its name.
     runs: names of the runs that it is made of.
     """
 
@@ -86,6 +87,7 @@ class TableRow:
     dead: int = 0
     part: str = ""
     source: str = ""
+    backbone: str = ""
     runs: tuple[str, ...] = ()
 
     @property

@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from data.published import Number, numbers, ours
+from data.published import BASES, Number, backbones, numbers, ours, rebased
 from eval.metrics import Column
 from eval.stats.statistics import Estimate
 from eval.tables.grid import Grid, TableCell, TableRow
 
 PAPER = "Echo-Forcing, arXiv 2605.16003"
-PEOPLE = {"Echo-Forcing": "echo"}
-"""Our names in tables of ratings, which the table of names leaves out because no preset's scores can stand for them."""
 RATED = ("4", "5")
 
 
@@ -26,11 +24,13 @@ def published(grid: Grid, experiment: str | None) -> Grid:
     wanted = [n for n in numbers() if _fits(n, grid, experiment)]
     rows: list[TableRow] = []
     used: list[Number] = []
+    told: set[tuple[str, Number]] = set()  # of several rows that may stand for one of the paper, the first has it below itself
     for row in grid.rows:
         rows.append(row)
-        own = [] if row.variant or row.calibration else _first([n for n in wanted if _preset(n) == row.preset])
-        if any(number.metric == column.dimension for number in own for column in grid.columns):
+        own = [] if row.variant or row.calibration else _first([n for n in wanted if _stands(row, n)])
+        if any(number.metric == column.dimension for number in own for column in grid.columns) and (row.section, own[0]) not in told:
             rows.append(_row(row, own, grid.columns))
+            told.add((row.section, own[0]))
             used += own
     if not used:
         return dataclasses.replace(grid, remarks=(*grid.remarks, f"As published: {PAPER} has no number of these rows."))
@@ -50,11 +50,16 @@ def _fits(number: Number, grid: Grid, experiment: str | None) -> bool:
         return number.table == table
     if number.table != table and any(other.table == table for other in numbers()):
         return False
-    return ours("task", number.task, number.table) == grid.task
+    return grid.task in ours("task", number.task, number.table)
 
 
-def _preset(number: Number) -> str | None:
-    return PEOPLE.get(number.method) if number.table in RATED else ours("method", number.method, number.table)
+def _stands(row: TableRow, number: Number) -> bool:
+    """Whether a row of ours is of the method and backbone of a printed number; in the embedded world any backbone is, and for raters."""
+    presets = {rebased(preset, base) for preset in ours("method", number.method, number.table) for base in BASES}
+    if number.table in RATED:
+        return row.preset in presets
+    places = {*ours("backbone", number.backbone, number.table), *backbones(embedded=True)}
+    return row.preset in presets and row.backbone in places
 
 
 def _first(printed: Sequence[Number]) -> list[Number]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from omegaconf import OmegaConf
 
 from baselines.presets import choices
 from data import published
-from data.published import Side, claims, numbers, ours, unmapped
+from data.published import BASES, Side, backbones, claims, numbers, ours, own, rebased, unmapped
+from echo.files import ROOT
 from eval.protocol import TASKS
 
 
@@ -16,7 +18,7 @@ def value(table: str, task: str, method: str, metric: str) -> float:
 
 
 def test_all_numbers_are_there_once_and_sourced():
-    assert len(numbers()) == 224 and all(number.source for number in numbers())
+    assert len(numbers()) == 227 and all(number.source for number in numbers())
     keys = [(n.table, n.task, n.backbone, n.method, n.metric) for n in numbers()]
     assert len(set(keys)) == len(keys)
     assert sum(n.table == "1" for n in numbers()) == 2 * 6 * 8 and sum(n.table == "2" for n in numbers()) == 3 * 6 * 5
@@ -42,6 +44,17 @@ def test_echo_is_best_where_the_text_says_so(task, metric):
     assert max(column, key=column.__getitem__) == "Echo-Forcing"
 
 
+def test_what_no_text_prints_says_that_it_is_inferred():
+    """Eight cells of the ablations that are Table 1's, and what is second best in Table 5, by the gains."""
+    guessed = {(n.table, n.metric): n for n in numbers() if n.source.startswith("inference")}
+    four = ("background_consistency", "motion_smoothness", "temporal_flickering", "dynamic_degree")
+    same = {("3", name) for name in four[:3]} | {("6", "motion_smoothness")} | {("7", name) for name in four}
+    assert set(guessed) == same | {("5", name) for name in ("text_alignment", "motion_smoothness", "video_quality")}
+    assert all(guessed[key].value == value("1", "60s", "Echo-Forcing", key[1]) for key in same)
+    for metric, gain in {"text_alignment": 0.19, "motion_smoothness": 0.22, "video_quality": 0.05}.items():
+        assert value("5", "interactive", "Echo-Forcing", metric) - guessed["5", metric].value == pytest.approx(gain)
+
+
 def test_every_name_is_mapped_or_listed_with_a_reason():
     for number in numbers():
         for kind, name in (
@@ -52,19 +65,31 @@ def test_every_name_is_mapped_or_listed_with_a_reason():
         ):
             if name:
                 ours(kind, name, number.table)
-    assert {paper for kind, _, paper, _ in unmapped() if kind == "metric"} == {"aesthetic_quality", "fps", "video_quality"}
-    assert all(why for *_, why in unmapped())
+    assert {paper for kind, _, paper, _ in unmapped(True) if kind == "metric"} == {"aesthetic_quality", "fps", "video_quality"}
+    assert {paper for kind, _, paper, _ in unmapped(False) if kind == "metric"} == {"fps", "video_quality"}
+    assert all(why for *_, why in unmapped(True))
     with pytest.raises(KeyError, match="method 'Echo' of Table 1"):
         ours("method", "Echo", "1")
 
 
 def test_our_names_exist():
-    presets = choices("method")
+    presets = set(choices("method"))
     for claim in claims():
         for side in (claim.first, claim.second):
-            preset = ours("method", side.method, claim.table)
-            assert preset is None or preset in presets
-        assert ours("task", claim.task, claim.table) in {*TASKS, None}
+            assert set(ours("method", side.method, claim.table)) <= presets
+        assert set(ours("task", claim.task, claim.table)) <= set(TASKS)
+    for embedded in (False, True):
+        assert backbones(embedded) <= set(choices("backbone"))
+
+
+def test_ours_may_stand_upon_each_base():
+    """Bases of the ablations are those that may stand for the paper's own method, on either backbone."""
+    bases = {base.removeprefix(published.TUNED) for base in OmegaConf.load(ROOT / "conf" / "ablations.yaml").bases}
+    assert bases <= set(BASES)
+    names = {"echo": "echo_paper", "longlive_echo": "longlive_echo_paper", "echo_lambda_2": "echo_paper_lambda_2"}
+    names |= {"longlive_echo_decay_80": "longlive_echo_paper_decay_80", "longlive": "longlive", "rolling_sink": "rolling_sink"}
+    assert {name: rebased(name, "echo_paper") for name in names} == names
+    assert own("Echo-Forcing", "1") and own("lambda=2", "8") and not own("LongLive", "1")
 
 
 def test_claims_of_numbers():
@@ -94,8 +119,9 @@ def test_equal_numbers_rank_nothing():
 
 def test_claims_in_words():
     told = [c for c in claims() if c.difference is None]
-    assert len(told) == len(published._rows("published_claims.csv")) and {c.table for c in told} == {"3", "6", "7", "8", "9a", "9b"}
-    (turned,) = [c for c in told if c.metric == "imaging_quality"]
+    assert len(told) == len(published._rows("published_claims.csv"))
+    assert {c.table for c in told} == {"3", "4", "5", "6", "7", "8", "9a", "9b"}
+    (turned,) = [c for c in told if c.metric == "imaging_quality" and "15" not in c.second.method]
     assert turned.first.method.startswith("12 anchors") and turned.sign == -1
     counted = {(c.table, c.task, c.metric, frozenset((c.first, c.second))) for c in claims()}
     assert len(counted) == len(claims()), "no pair is ranked twice by one metric"

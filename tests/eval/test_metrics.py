@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from echo.files import ROOT
@@ -116,6 +117,42 @@ def test_entries_agree_with_each_other():
         places = [getattr(metric, kind) for metric in metrics.METRICS if getattr(metric, kind)]
         assert sorted(places) == list(range(1, len(places) + 1)), f"one metric for each place of {kind}"
     assert list(metrics.criteria()) == ["text_alignment", "subject_consistency", "motion_smoothness", "video_quality"]
+
+
+VBENCH_ROWS = """
+0.8496631141369947; 0.6666666666666666, 0.9892220331470077, 0.9817275920568728, 0.6592743134895962, 0.6690690020720164, 0.9818686495192755, 0.970503656967633
+0.8061574766004108; 0.26666666666666666, 0.9856576439878242, 0.9776092641182196, 0.721523537437121, 0.5588082094987233, 0.9782231168560815, 0.9652101230898383
+0.634011633805536; 0.8333333333333334, 0.8535246880557186, 0.8371511218127083, 0.4049680148760478, 0.40746706326802573, 0.9129119947723481, 0.9462277612856148
+"""  # noqa: E501
+"""Quality; dynamic degree, smoothness, flickering, imaging, aesthetic, subject, background of three videos of Self-Forcing, 60 s, scored
+with VBench-Long by commit-forcing's authors (results/vbench_long_60s.csv, Apache-2.0)."""
+ORDER = (
+    "dynamic_degree", "motion_smoothness", "temporal_flickering", "imaging_quality", "aesthetic_quality", "subject_consistency",
+    "background_consistency",
+)  # fmt: skip
+
+
+def test_quality_is_vbenchs_to_the_last_digit():
+    lines = [line.split(";") for line in VBENCH_ROWS.strip().splitlines()]
+    table = np.array([[float(number) for number in rest.split(",")] for _, rest in lines])
+    made = metrics.derived({f"{name}.vbench_long": 100 * values for name, values in zip(ORDER, table.T)})
+    expected = [100 * float(quality) for quality, _ in lines]
+    assert list(made) == ["quality.vbench_long"]
+    assert made["quality.vbench_long"] == pytest.approx(expected, abs=1e-11), (
+        f"max difference {abs(made['quality.vbench_long'] - expected).max()}"
+    )
+
+
+def test_quality_needs_all_its_dimensions_of_one_definition():
+    numbers = {f"{name}.vbench": np.full(2, 80.0) for name in ORDER}
+    assert list(metrics.derived(numbers)) == ["quality.vbench"]
+    lacking = {name: values for name, values in numbers.items() if "aesthetic" not in name}
+    assert not metrics.derived(lacking) and not metrics.derived(lacking | {"aesthetic_quality.vbench_long": np.full(2, 80.0)})
+    pair = {name: values for name, values in numbers.items() if not name.startswith("subject")} | {
+        "subject_consistency.pair_joined": np.full(2, 80.0)
+    }
+    assert metrics.derived(pair)["quality.vbench"] == pytest.approx(metrics.derived(numbers)["quality.vbench"])
+    assert np.isnan(metrics.derived(numbers | {"dynamic_degree.vbench": np.array([1.0, np.nan])})["quality.vbench"][1])
 
 
 def test_scores_of_a_scene_are_numbers():

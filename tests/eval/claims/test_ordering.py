@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -183,6 +184,27 @@ def test_command_writes_both_forms(tmp_path, capsys):
     assert f"| 2, hard | echo − infinity_rope | `proxy.text_alignment` | {cell.replace(', ', ' | ')} |" in text
     before = [path.read_bytes() for path in files]
     assert cli.main(["claims", "ordering", *words]) == 0 and [path.read_bytes() for path in files] == before, "the same bytes again"
+
+
+def test_ratings_are_judged_too(tmp_path, capsys):
+    """Three raters of four videos: all put echo two points above self_forcing, and disagree on rolling_sink."""
+    lines = ["rater,task,video,seed,backbone,method,criterion,rating"]
+    for rater, video in product(range(3), range(4)):
+        points = {"echo": 4 + (video + rater) % 2, "self_forcing": 2 + (video + rater) % 2, "rolling_sink": 4 + (rater + video // 2) % 2}
+        lines += [f"r{rater},long60,v{video},0,tiny,{name},text_alignment,{value}" for name, value in points.items()]
+    path = tmp_path / "ratings.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    put(tmp_path, "long60", "echo", {"p": {"proxy.text_alignment": 1.0}})
+    words = ["claims", "ordering", "table4", f"ratings={path}", "--store", str(tmp_path), "--output", str(tmp_path / "o.json")]
+    assert cli.main(words) == 0
+    told = capsys.readouterr().out
+    assert "table 4 long: agree 1, disagree 0 (100 % of the decided), can't tell 1, missing 18" in told
+    (table,) = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))["tables"]
+    pairs = {pair["second"]: pair for pair in table["pairs"] if pair["metric"] == "text_alignment.opinion"}
+    assert pairs["raters/self_forcing"]["verdict"] == AGREE and pairs["raters/self_forcing"]["difference"]["mean"] == 2.0
+    assert pairs["raters/rolling_sink"]["verdict"] == UNSURE and pairs["raters/longlive"]["why"] == "no ratings of raters/longlive"
+    assert cli.main(["claims", "ordering", "table4", "--store", str(tmp_path)]) == 2
+    assert "table4: people's ratings; give ratings=FILE.csv" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
