@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 from data.hub import TABLE, Checkpoints, HubFile, Table, check
+from data.importers import import_prompts
 from echo.backbone.extras import need
 from echo.files import ROOT
 from echo.refusals import Unfinished, nearest
@@ -42,6 +45,7 @@ def download(
     backbone: Sequence[str] = (),
     decoder: Sequence[str] = (),
     eval: Sequence[str] = (),
+    prompts: Sequence[str] = (),
     checkpoints: Path = Path("checkpoints"),
     mirror: str = "",
     *,
@@ -53,12 +57,14 @@ def download(
 
         echo-harness data download backbone=self_forcing eval=vbench
         echo-harness data download backbone=longlive checkpoints=/data/checkpoints mirror=/mnt/hub --dry-run
+        echo-harness data download prompts=echo_forcing
         echo-harness data download --list
 
     Args:
         backbone: backbones, with what they need.
         decoder: decoders of latents.
         eval: networks of a scorer.
+        prompts: prompt files of others, and the prompt sets made of them.
         checkpoints: the folder that gets them; run.py takes the same setting.
         mirror: a folder that has the files, or an address that stands for the hub's.
         list: only show what there is, from where, under which licence.
@@ -66,7 +72,8 @@ def download(
         verify: check files that are there already once more.
     """
     table = Table(TABLE)
-    names = {kind: chosen for kind, chosen in (("backbone", backbone), ("decoder", decoder), ("eval", eval)) if chosen}
+    asked = {"backbone": backbone, "decoder": decoder, "eval": eval, "prompts": prompts}
+    names = {kind: chosen for kind, chosen in asked.items() if chosen}
     if list:
         yield from listing(table)
         return
@@ -124,6 +131,15 @@ def _carry_out(order: Order, table: Table) -> Iterator[str]:
         row = kept.rows[wanted.target]
         yield f"{'fetched' if fetched else 'there'}  {wanted.target}  {_size(row.size_bytes)}  sha256 {row.sha256[:12]}"
     _tidied(order.checkpoints / PARTIAL, files)
+    yield from _prompt_sets(order, table)
+
+
+def _prompt_sets(order: Order, table: Table) -> Iterator[str]:
+    """Make the prompt sets of the files that are there now, whose names say task and, by the line, prompt; a line for each."""
+    for name in order.names.get("prompts", ()):
+        for task, wanted in table.prompt_sets[name].items():
+            settings = msgspec.structs.asdict(wanted) | {"output": order.checkpoints / "prompts" / name / f"{task}.jsonl"}
+            yield from import_prompts(order.checkpoints / settings.pop("file"), **settings)
 
 
 def _tidied(partial: Path, files: Sequence[HubFile]) -> None:
@@ -179,7 +195,9 @@ def _announce(files: Sequence[HubFile], there: set[str], order: Order) -> Iterat
     begun = sum(part.stat().st_size for part in parts if part.is_file())
     disk = next(folder for folder in (order.checkpoints, *order.checkpoints.parents) if folder.exists())
     free = shutil.disk_usage(disk).free
-    source = f"mirror {order.mirror}" if order.mirror else os.environ.get("HF_ENDPOINT", "huggingface.co")
+    elsewhere = absent and not any(wanted.repo for wanted in absent)
+    hub = "the addresses that follow" if elsewhere else os.environ.get("HF_ENDPOINT", "huggingface.co")
+    source = f"mirror {order.mirror}" if order.mirror else hub
     line = f"{_total(files)} in all; {len(there)} files there already, to fetch {_total(absent)}"
     line += f" ({_size(begun)} of it begun)" if begun else ""
     yield f"{line}, from {source} to {order.checkpoints} with {_size(free)} free"

@@ -9,13 +9,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from omegaconf import OmegaConf
 
 from echo.files import write_atomic
 from echo.refusals import nearest
+from echo.scene import TagMeaning
 
 TABLE = Path(__file__).resolve().parent / "hub.yaml"
 MANIFEST = "manifest.json"
@@ -56,13 +57,25 @@ class HubFile:
         return f"{self.repo}@{self.revision}/{self.file}" if self.repo else f"{self.url}/{self.file}"
 
 
+class PromptFile(msgspec.Struct, forbid_unknown_fields=True):
+    """A fetched file of prompts, below the checkpoints, and how `data.importers.import_prompts` makes a prompt set of it."""
+
+    file: str
+    format: Literal["released", "lines", "jsonl"]
+    tag_meaning: TagMeaning | None = None
+    duration: float | None = None
+    sample: int | None = None
+    seed: int = 0
+
+
 class Table:
-    """Sources and groups of `hub.yaml`."""
+    """Sources, groups and prompt sets of `hub.yaml`."""
 
     def __init__(self, path: Path = TABLE) -> None:
         content: Any = OmegaConf.to_container(OmegaConf.load(path))
         self.groups: dict[str, dict[str, list[str]]] = content["groups"]
         self.sources: dict[str, list[HubFile]] = {name: _wanted(name, source) for name, source in content["sources"].items()}
+        self.prompt_sets = msgspec.convert(content.get("prompt_sets", {}), dict[str, dict[str, PromptFile]], strict=False)
 
     def files(self, kind: str, names: Iterable[str]) -> list[HubFile]:
         """The files of some names of a group, each once. Raises ValueError for a name that the group lacks."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import re
 import unicodedata
 from collections import Counter
@@ -52,6 +53,27 @@ class Options:
     def id(self, index: int) -> str:
         """Of the prompt that stands at a place of the set."""
         return f"{self.name}-{index:03d}"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which prompts of a file are taken: the first ones, or a random draw (appendix A.1); all where neither is said."""
+
+    first: int | None = None
+    sample: int | None = None
+    seed: int = 0
+
+    def of(self, lines: list[PromptLine], path: Path) -> list[PromptLine]:
+        """The prompts that are taken. Raises ValueError for a number that the file cannot give, or for both ways at once."""
+        if self.first is not None and self.sample is not None:
+            raise ValueError(f"first={self.first} sample={self.sample}: the top or a draw; nearest is sample={self.sample}")
+        for name, count in (("first", self.first), ("sample", self.sample)):
+            if count is not None and not 1 <= count <= len(lines):
+                raise ValueError(f"{name}={count}: {path} has {len(lines)} prompts; nearest is {min(max(count, 1), len(lines))}")
+        if self.sample is None:
+            return lines[: self.first]
+        draw = random.Random(self.seed)  # its `random` is the same in every version of Python, its `sample` is not promised to be
+        return sorted(lines, key=lambda _: draw.random())[: self.sample]
 
 
 def numbered_lines(path: Path) -> list[tuple[int, str]]:
@@ -175,14 +197,14 @@ FORMATS: dict[str, Callable[[str, str, int, Options, Counter[str]], PromptLine]]
 """How a line is read: the line, where it stands, its prompt's place in the set, what the command says, what is worth saying."""
 
 
-def read(path: Path, form: str, options: Options = Options(), first: int | None = None) -> Imported:
+def read(path: Path, form: str, options: Options = Options(), selection: Selection | None = None) -> Imported:
     """The prompts of a file.
 
     Args:
         path: the file.
         form: one of FORMATS.
         options: what the command line says.
-        first: how many, None for all.
+        selection: which of them, all by default.
 
     Raises:
         ValueError: in one line with the file's line.
@@ -195,9 +217,7 @@ def read(path: Path, form: str, options: Options = Options(), first: int | None 
     lines = [FORMATS[form](line, f"{path}:{number}", index, options, seen) for index, (number, line) in enumerate(numbered_lines(path))]
     if not lines:
         raise ValueError(f"{path}: no prompts")
-    if first is not None and not 1 <= first <= len(lines):
-        raise ValueError(f"first={first}: {path} has {len(lines)} prompts; nearest is {min(max(first, 1), len(lines))}")
-    imported = Imported(lines[:first], seen)
+    imported = Imported((selection or Selection()).of(lines, path), seen)
     texts = Counter(line.prompt.scenes for line in imported.lines)
     ids = Counter(line.prompt.id for line in imported.lines)
     imported.seen["prompts that say what an earlier one says"] += sum(texts.values()) - len(texts)
@@ -245,6 +265,8 @@ def import_prompts(
     tag_meaning: TagMeaning | None = None,
     duration: float | None = None,
     first: int | None = None,
+    sample: int | None = None,
+    seed: int = 0,
     name: str = "",
     *,
     output: Path,
@@ -252,14 +274,16 @@ def import_prompts(
     """Make a prompt set of another's prompt file, without losing text or keeping a broken tag.
 
         echo-harness data import prompts_hard.txt format=released tag_meaning=to_next --output hard.jsonl
-        echo-harness data import moviegen.txt format=lines first=64 duration=120 --output long120.jsonl
+        echo-harness data import moviegen.txt format=lines sample=64 seed=0 duration=120 --output long120.jsonl
 
     Args:
         file: the file to read.
         format: released: `scene[10s#] | scene[10s@] ; subtitle | subtitle`; lines: a prompt a line; jsonl: our own, checked.
         tag_meaning: what a tag says; files of the release say to_next.
         duration: seconds of a scene that says none; 60 for a line of one scene.
-        first: only so many prompts.
+        first: only so many prompts, from the top.
+        sample: only so many prompts, drawn at random (the paper's A.1) and in the order of the draw; ids count the file's lines.
+        seed: of the draw; a smaller draw by it is the first part of a larger one.
         name: ids are NAME-000 and so on; the file's name by default.
         output: the prompt set, JSONL.
     """
@@ -270,6 +294,6 @@ def import_prompts(
     if name and not re.fullmatch(r"[A-Za-z0-9.-]+", name):
         raise ValueError(f"name={name}: letters, digits, '.' and '-'; nearest is {re.sub('[^A-Za-z0-9.-]+', '-', name)}")
     check_duration(duration)
-    imported = read(file, format, Options(tag_meaning, duration, name), first)
+    imported = read(file, format, Options(tag_meaning, duration, name), Selection(first, sample, seed))
     write_set(output, imported.lines)
     return summary(imported, output)

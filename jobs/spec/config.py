@@ -19,6 +19,10 @@ Plain = dict[str, Any]
 """A composed config as plain values: what YAML and the command line give, and what an order and an attempt keep."""
 Key = dict[str, Any]
 """What a name is the hash of: plain values."""
+APART = ("hydra", "table", "prompt_folders")
+"""Groups of a composed config that change no run: Hydra's own, how an experiment is shown, what `task.prompt_set` is chosen from."""
+RELEASED = "released"
+"""The authors' own prompts, in place of this project's."""
 RANDOM = "random"
 """Stands for a file where weights are drawn and not read."""
 
@@ -112,6 +116,7 @@ class TaskConfig:
     name: str = scores()
     label: str = inert("for people")
     prompt_set: str = inert("each unit carries the content of its prompt")
+    prompts: Literal["own", "released"] = inert("each unit carries the content of its prompt", default="own")
 
 
 @dataclass(frozen=True)
@@ -213,7 +218,7 @@ def from_plain(plain: Mapping[str, Any]) -> RunConfig:
     Raises:
         ValueError: one line for the first wrong key or value.
     """
-    tree = {key: value for key, value in plain.items() if key not in ("hydra", "table")}  # how an experiment is shown changes no run
+    tree = {key: value for key, value in plain.items() if key not in APART}
     method = tree.get("method")
     if isinstance(method, Mapping):
         settings = {key: value for key, value in method.items() if key not in ("name", "policy")}

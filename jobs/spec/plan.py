@@ -21,7 +21,7 @@ from echo.settings import build, spoken
 from eval.protocol import scopes
 from eval.store.records import RENDER
 from jobs.spec import backbones, identity, scoring
-from jobs.spec.config import Key, RunConfig, from_plain, located, parse_shard
+from jobs.spec.config import RELEASED, Key, RunConfig, from_plain, located, parse_shard
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,24 @@ def prepare(plain: Mapping[str, Any]) -> Job:
 
 def _prompts(config: RunConfig) -> tuple[Prompt, ...]:
     """The prompt set, as long as the config wants its scenes. Raises ValueError for a set that is not there or too small."""
+    if config.task.prompts == RELEASED:
+        _check_released(config)
     _is_there("task.prompt_set", config.task.prompt_set)
     prompts = load_prompts(located(config.task.prompt_set))
     if config.prompts is not None and config.prompts > len(prompts):
         raise ValueError(f"prompts={config.prompts}: the set {config.task.name} has {len(prompts)}; nearest is {len(prompts)}")
     return tuple(_scaled(prompt, config.duration_scale) for prompt in prompts)
+
+
+def _check_released(config: RunConfig) -> None:
+    """Refuse the authors' own prompts where they are not fetched, and for a backbone that lacks their words. Raises ValueError."""
+    if config.backbone.parts is None:
+        rule = f"are sentences of any words, backbone={config.backbone.name} knows those of its own world alone"
+        raise ValueError(f"task.prompts={RELEASED}: {rule}; nearest is task.prompts=own")
+    if not located(config.task.prompt_set).is_file():
+        fetch = "`echo-harness data download prompts=echo_forcing` brings the authors' own"
+        told = f"{fetch}, checkpoints=DIR looks elsewhere, task.prompts=own needs no file"
+        raise ValueError(f"task.prompts={RELEASED}: {config.task.prompt_set} is not there; {told}")
 
 
 def _check(job: Job) -> None:

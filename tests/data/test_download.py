@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from baselines.presets import preset
+from baselines.presets import choices, preset, prompt_set
 from data import download
 from data.download import LOCK
 from data.hub import COMMIT, MANIFEST, Table
+from echo.scene import TagMeaning, load_prompts
 from jobs import cli
+from jobs.spec.compose import one as one_config
 
 COMMIT_1, COMMIT_2 = "1" * 40, "2" * 40
 NETWORK, ENCODER, BRANCH, SMALL = (bytes(range(256)) * count for count in (4000, 900, 700, 3))
@@ -296,6 +298,55 @@ def test_file_outside_the_hub_is_gone_on_with(tmp_path: Path, hub: Hub, capsys: 
     assert command(table, "decoder=small") == 0
     assert hub.asked == [("GET", f"/someone/Net/resolve/{COMMIT_1}/models/net.pt", "bytes=300000-")]
     assert (tmp_path / "kept/small/models/net.pt").read_bytes() == NETWORK
+
+
+def test_prompt_files_become_sets_that_a_run_finds(tmp_path: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    """From an address outside the hub, by size and sha256, to the files that `task.prompts=released` reads."""
+    tags = ("[10s#]", "[10s#]", "[10s@]", "[10s@]", "[10s@]", "[10s]")
+    told = "\n".join(" | ".join(f"{place} {n}, a fox{tag}" for place, tag in zip("ABCABC", tags)) + "; a | b" for n in range(3)).encode()
+    plain = "".join(f"A fox, number {number}\n" for number in range(9)).encode()
+    hub.files |= {("someone/Net", "inter/recall.txt"): told, ("someone/Net", "plain.txt"): plain}
+    table = tmp_path / "hub.yaml"
+    address = f"{hub.url}/someone/Net/resolve/{COMMIT_1}"
+    table.write_text(
+        f"""
+sources:
+  prompts/theirs: {{url: '{address}', license: mit, files: {{inter/recall.txt: {row(told)}, plain.txt: {row(plain)}}}}}
+groups:
+  prompts: {{theirs: [prompts/theirs]}}
+prompt_sets:
+  theirs:
+    recall: {{file: prompts/theirs/inter/recall.txt, format: released, tag_meaning: to_next}}
+    long120: {{file: prompts/theirs/plain.txt, format: lines, duration: 120, sample: 4}}
+""",
+        encoding="utf-8",
+    )
+    assert command(table, "prompts=theirs", "--dry-run") == 0
+    assert "from the addresses that follow" in capsys.readouterr().out and not (tmp_path / "kept").exists()
+    assert command(table, "prompts=theirs") == 0
+    folder = tmp_path / "kept/prompts/theirs"
+    assert f"{folder}/recall.jsonl: 3 prompts; scenes 6; seconds 60; tags mean to_next" in capsys.readouterr().out
+    recall, long120 = (load_prompts(folder / f"{task}.jsonl") for task in ("recall", "long120"))
+    assert recall[1].scenes == tuple(f"{place} 1, a fox" for place in "ABCABC") and recall[1].tag_meaning is TagMeaning.to_next
+    assert [str(way) for way in recall[0].transitions(TagMeaning.enter)[1:]] == ["hard", "hard", "recall", "recall", "recall"]
+    assert len(long120) == 4 and {prompt.durations_s for prompt in long120} == {(120.0,)}
+    hub.files["someone/Net", "plain.txt"] = plain[:-2] + b"!\n"  # of the same size: the sum tells, and no set is made of it
+    (folder / "plain.txt").unlink()
+    (folder / "long120.jsonl").unlink()
+    assert command(table, "prompts=theirs") == 1
+    assert f"has {digest(plain)}" in capsys.readouterr().err and not (folder / "long120.jsonl").exists()
+
+
+def test_released_sets_land_where_the_configs_look() -> None:
+    table = Table()
+    fetched = {wanted.target for wanted in table.files("prompts", ["echo_forcing"])}
+    sets = table.prompt_sets["echo_forcing"]
+    assert {one.file for one in sets.values()} == fetched
+    for task in choices("task"):
+        plain = one_config([f"task={task}", "task.prompts=released", "checkpoints=elsewhere"])
+        assert plain["task"]["prompt_set"] == f"elsewhere/prompts/echo_forcing/{task}.jsonl" and task in sets
+        own = one_config([f"task={task}", "backbone=self_forcing"])["task"]["prompt_set"]
+        assert own == f"data/prompts/wan/{task}.jsonl" == prompt_set(task, "self_forcing")
 
 
 REFUSED = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,8 @@ def test_nearest_tags_are_tags():
         ("A\x07fox[10s]", (), "U+0007"),
         ("", (), "no prompts"),
         ("A fox[10s]", ("first=2",), "first=2: "),
+        ("A fox[10s]", ("sample=2",), "has 1 prompts; nearest is 1"),
+        ("A fox[10s]", ("first=1", "sample=1"), "first=1 sample=1: the top or a draw; nearest is sample=1"),
         ("A fox[10s]", ("name=a b/c",), "nearest is a-b-c"),
         (b"caf\xe9[10s]", (), ":1: byte 0xe9 is not UTF-8"),
         ("A fox[10s]".encode("utf-16"), (), "UTF-16"),
@@ -133,6 +136,21 @@ def test_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert imported(tmp_path, "In the (1980s) [sic] a fox", form="lines")[0].scenes == ("In the (1980s) [sic] a fox",)
     assert "nearest is format=released" in refusal(capsys, tmp_path, "A fox\nB[10s]", form="lines")
     assert "'[10 sec]' is no tag; nearest is '[10s]'" in refusal(capsys, tmp_path, "B [10 sec]", form="lines")
+
+
+def test_a_draw(tmp_path: Path):
+    """As the paper's A.1 draws: by the seed alone, a smaller draw is the first part of a larger one, ids tell the file's lines."""
+    content = "\n".join(f"A fox, number {number}" for number in range(128))
+    draws = [
+        imported(tmp_path, content, *words.split(), form="lines") for words in ("sample=64", "sample=20", "sample=64 seed=1", "sample=128")
+    ]
+    lines = [[int(prompt.id.rpartition("-")[2]) for prompt in draw] for draw in draws]
+    assert [prompt.scenes[0] for prompt in draws[0]] == [f"A fox, number {line}" for line in lines[0]]
+    assert lines[1] == lines[0][:20] and lines[0] == lines[3][:64] and sorted(lines[3]) == list(range(128))
+    assert lines[2] != lines[0] and len({*lines[0]}) == 64 and lines[0] != sorted(lines[0])
+    weights = random.Random(0)
+    keys = [weights.random() for _ in range(128)]
+    assert lines[0] == [keys.index(key) for key in sorted(keys)[:64]]
 
 
 def test_jsonl(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

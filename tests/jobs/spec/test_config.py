@@ -11,6 +11,7 @@ import pytest
 
 from echo.files import ROOT
 from echo.refusals import suggestion
+from jobs.spec.compose import one
 from jobs.spec.config import from_plain, parse_shard
 from jobs.spec.plan import prepare
 from tests.helpers.toy import changed, overrides
@@ -30,6 +31,8 @@ def test_good_config_is_taken(plain):
         ("seed", True, ["seed=True", "whole number"]),
         ("seed", 1.5, ["seed=1.5", "whole number"]),
         ("seed", -1, ["seed=-1", "at least 0"]),
+        ("task.prompts", "relesed", ["task.prompts=relesed", "nearest is released"]),
+        ("task.prompts", "released", ["task.prompts=released", "backbone=tiny", "nearest is task.prompts=own"]),
         ("sede", 1, ["unknown key sede", "nearest is seed"]),
         ("video.hight_px", 64, ["unknown key video.hight_px", "nearest is height_px"]),
         ("video.crf", 60, ["video.crf=60", "0 (lossless) to 51"]),
@@ -57,6 +60,19 @@ def test_wrong_config_is_refused_in_one_line(plain, path, value, parts):
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+def test_released_prompts_that_are_not_fetched_are_told_by_their_command(tmp_path):
+    words = ["backbone=self_forcing", "weights=random", "geometry=tiny", "task.prompts=released", f"checkpoints={tmp_path}", "task=hard"]
+    with pytest.raises(ValueError) as refusal:
+        prepare(one(words))
+    told = "`echo-harness data download prompts=echo_forcing` brings the authors' own, checkpoints=DIR looks elsewhere"
+    assert f"{tmp_path}/prompts/echo_forcing/hard.jsonl is not there; {told}" in str(refusal.value) and "\n" not in str(refusal.value)
+    path = tmp_path / "prompts" / "echo_forcing" / "hard.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text((ROOT / "data" / "prompts" / "wan" / "hard.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
+    released, own = prepare(one(words)), prepare(one([*words, "task.prompts=own"]))
+    assert (released.run_id, released.unit_id(released.asked[0])) == (own.run_id, own.unit_id(own.asked[0])), "only what prompts say counts"
 
 
 def test_missing_key_is_named(plain):
