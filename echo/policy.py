@@ -96,7 +96,8 @@ class Echo(EchoSettings, Policy):
         sums += width * geometry.tokens_per_frame if self.recall_frame.centre is QueryCentre.position else 0
         sums += width * self.recent_blocks(geometry) if self.recent_centre is RecentCentre.clean else 0
         old = max(map(self.old_frames, Transition))
-        return geometry.layers * batch * (sums + 2 * old * geometry.tokens_per_frame) * float32
+        around = 9 * geometry.tokens_per_frame * 8 if self.looks_around else 0  # the 3x3 places around each, whole numbers
+        return geometry.layers * batch * (sums + 2 * old * geometry.tokens_per_frame) * float32 + around
 
     def memory(self, geometry: Geometry, store: FrameStore) -> Memory:
         from echo.memory.state import EchoMemory  # torch, which planning must not need

@@ -243,6 +243,11 @@ class EchoSettings:
         left = [step.scene - 1] if start.transition is Transition.recall and self.left_at_recall is LeftScene.recall_frame else []
         return (*map(recall_of, dict.fromkeys([source, *left])), *recent)
 
+    @property
+    def looks_around(self) -> bool:
+        """Whether some old memory is compared with the places around its own."""
+        return any(self.fading(transition).place is Counterpart.neighbourhood for transition in Transition)
+
     def recent_blocks(self, geometry: Geometry) -> int:
         """Blocks that the recent frames are of."""
         return -(-self.recent // geometry.frames_per_block)

@@ -67,7 +67,9 @@ class EchoMemory(Memory):
             )
             for _ in range(geometry.layers)
         ]
-        self.neighbours_NS = decay.neighbourhood(geometry.grid_height, geometry.grid_width).to(store.device)
+        self.neighbours_NS: Tensor | None = None
+        if policy.looks_around:
+            self.neighbours_NS = decay.neighbourhood(geometry.grid_height, geometry.grid_width).to(store.device)
         self.scene_frames = 0
         self.rates: list[Tensor | None] = [None] * geometry.layers
         self.fade: list[Tensor | None] = [None] * geometry.layers

@@ -271,4 +271,5 @@ def test_what_the_memory_takes_is_told_exactly(paper: Watched, geometry: Geometr
     held = sum(t.numel() * t.element_size() for t in tensors)
     most = max(paper.policy.old_frames(transition) for transition in Transition)
     fading = 2 * most * geometry.tokens_per_frame * geometry.layers * 4
-    assert paper.policy.memory_bytes(geometry, 1, 4) == held + fading
+    around = paper.memory.neighbours_NS
+    assert around is not None and paper.policy.memory_bytes(geometry, 1, 4) == held + fading + around.numel() * around.element_size()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from dataclasses import replace
 
 import pytest
@@ -168,7 +169,7 @@ def test_the_store_holds_what_the_walk_says(name, changes):
     assert found.context + 3 <= 21
 
 
-@pytest.mark.parametrize("name", ["echo", "deep_forcing_official"])
+@pytest.mark.parametrize("name", ["echo", "echo_paper", "deep_forcing_official"])
 def test_statistics_are_told_to_the_byte(name):
     """What a policy keeps beside frames, summed over its memory's tensors once all of them are there."""
     policy = policy_of(name)
@@ -190,7 +191,7 @@ def storages(memory) -> dict[int, int]:
     def look(value) -> None:
         if isinstance(value, torch.Tensor):
             found[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
-        elif isinstance(value, (list, tuple)):
+        elif isinstance(value, (list, tuple, deque)):
             for part in value:
                 look(part)
         elif hasattr(value, "query_sum_BHD"):
