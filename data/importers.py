@@ -56,7 +56,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Selection:
+class Excerpt:
     """Which prompts of a file are taken: the first ones, or a random draw (appendix A.1); all where neither is said."""
 
     first: int | None = None
@@ -197,14 +197,14 @@ FORMATS: dict[str, Callable[[str, str, int, Options, Counter[str]], PromptLine]]
 """How a line is read: the line, where it stands, its prompt's place in the set, what the command says, what is worth saying."""
 
 
-def read(path: Path, form: str, options: Options = Options(), selection: Selection | None = None) -> Imported:
+def read(path: Path, form: str, options: Options = Options(), excerpt: Excerpt | None = None) -> Imported:
     """The prompts of a file.
 
     Args:
         path: the file.
         form: one of FORMATS.
         options: what the command line says.
-        selection: which of them, all by default.
+        excerpt: which of them, all by default.
 
     Raises:
         ValueError: in one line with the file's line.
@@ -217,7 +217,7 @@ def read(path: Path, form: str, options: Options = Options(), selection: Selecti
     lines = [FORMATS[form](line, f"{path}:{number}", index, options, seen) for index, (number, line) in enumerate(numbered_lines(path))]
     if not lines:
         raise ValueError(f"{path}: no prompts")
-    imported = Imported((selection or Selection()).of(lines, path), seen)
+    imported = Imported((excerpt or Excerpt()).of(lines, path), seen)
     texts = Counter(line.prompt.scenes for line in imported.lines)
     ids = Counter(line.prompt.id for line in imported.lines)
     imported.seen["prompts that say what an earlier one says"] += sum(texts.values()) - len(texts)
@@ -294,6 +294,6 @@ def import_prompts(
     if name and not re.fullmatch(r"[A-Za-z0-9.-]+", name):
         raise ValueError(f"name={name}: letters, digits, '.' and '-'; nearest is {re.sub('[^A-Za-z0-9.-]+', '-', name)}")
     check_duration(duration)
-    imported = read(file, format, Options(tag_meaning, duration, name), Selection(first, sample, seed))
+    imported = read(file, format, Options(tag_meaning, duration, name), Excerpt(first, sample, seed))
     write_set(output, imported.lines)
     return summary(imported, output)
