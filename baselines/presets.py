@@ -19,13 +19,23 @@ Preset = dict[str, Any]
 
 
 @cache
+def _changes() -> Preset:
+    content: Any = OmegaConf.to_container(OmegaConf.load(CONF / "ablations.yaml"))
+    return dict(content)
+
+
+def bases() -> list[str]:
+    """The presets around which ablations are made."""
+    return list(_changes()["bases"])
+
+
+@cache
 def ablations() -> dict[str, Preset]:
     """What would stand in the file of each ablation, by the name BASE_CHANGE: base, name, label and change."""
-    content: Any = OmegaConf.to_container(OmegaConf.load(CONF / "ablations.yaml"))
     files = {}
-    for base in content["bases"]:
+    for base in bases():
         start = preset("method", base)["label"].replace("Echo-Forcing", "Echo")
-        for change, settings in content["changes"].items():
+        for change, settings in _changes()["changes"].items():
             own = {"defaults": [base, "_self_"], "name": f"{base}_{change}", "label": f"{start}, {settings['label']}"}
             files[f"{base}_{change}"] = settings | own
     return files

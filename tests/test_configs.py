@@ -18,6 +18,7 @@ from jobs.launch import sweep as command
 from jobs.spec import identity
 from jobs.spec.config import from_plain
 from jobs.spec.plan import prepare
+from tests.helpers.experiments import params
 from tests.helpers.toy import write_backbone, write_prompts
 
 CONF = ROOT / "conf"
@@ -96,10 +97,9 @@ def test_debug_presets(path, toy):
 
 def sweep(path: Path) -> Iterator[list[str]]:
     """The command lines that an experiment stands for, of one seed."""
-    params = OmegaConf.to_container(OmegaConf.load(path).hydra.sweeper.params)
-    params["seed"] = 0
-    for values in itertools.product(*(str(value).split(",") for value in params.values())):
-        yield [f"{key}={value}" for key, value in zip(params, values)]
+    axes = params(path.stem) | {"seed": ["0"]}
+    for values in itertools.product(*axes.values()):
+        yield [f"{key}={value}" for key, value in zip(axes, values)]
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda p: p.stem)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from baselines.presets import choices, preset
+from baselines.presets import bases, choices, preset
 from echo.refusals import nearest
 from eval import metrics
 from eval.metrics import Column
@@ -16,8 +16,8 @@ from eval.stats.statistics import Estimate, chance, detectable, estimates, holm,
 from eval.store.rows import Comparable, Entry, agree, asked_of
 from eval.tables.grid import DECIMALS, Gap, Grid, TableCell, TableRow
 
-REFERENCES = ("echo", "longlive_echo")
-"""Presets that the other rows are compared with; without any of them it is the first row."""
+REFERENCES = tuple(bases())
+"""Presets that the other rows are compared with, those that come first before others; without any of them it is the first row."""
 DEFAULTS = {"backbone.dtype": "float32", "backbone.threads": 1, "batch": 1, "duration_scale": 1.0, "noise.repeat_initial": False}
 """Settings of a run other than its method's; values that differ from these always stand in the caption."""
 
@@ -128,9 +128,8 @@ def _in_sections(entries: Sequence[Entry]) -> list[Entry]:
 def _references(entries: Sequence[Entry]) -> list[Entry | None]:
     """For each row the one that it is compared with: of its own backbone, else of the first that has one; None for that one itself."""
     of_section: dict[str, Entry] = {}
-    for entry in entries:
-        if entry.preset in REFERENCES:
-            of_section.setdefault(entry.section, entry)
+    for entry in sorted((entry for entry in entries if entry.preset in REFERENCES), key=lambda entry: REFERENCES.index(entry.preset)):
+        of_section.setdefault(entry.section, entry)
     general = next(iter(of_section.values()), entries[0])
     others = [None if entry.calibration else of_section.get(entry.section, general) for entry in entries]
     return [None if other is entry else other for entry, other in zip(entries, others)]

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,7 +17,7 @@ from omegaconf import DictConfig
 from eval.store.records import UnknownVersion
 from jobs.launch import local
 from jobs.memory.job import foretell as foretell_memory
-from jobs.spec import compose
+from jobs.spec import compose, scale
 from jobs.spec.config import Plain
 from jobs.spec.mistakes import REFUSALS, explain
 from jobs.spec.plan import Job, prepare
@@ -55,7 +56,8 @@ def run(configs: Sequence[DictConfig], make: Make = here) -> None:
         compose.check_globs(() if configs else sys.argv[1:])
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    carry_out([compose.plain_of(config) for config in configs], [_experiment(config) for config in configs], make=make)
+    plain = [compose.plain_of(config, _hydra(config).overrides.task) for config in configs]
+    carry_out(plain, [_experiment(config) for config in configs], make=make)
 
 
 def carry_out(
@@ -108,9 +110,13 @@ def _checked(plain: Sequence[Plain], here: bool) -> list[Job]:
 
 def _experiment(config: DictConfig) -> str | None:
     """The named experiment of a config, for the names of its tables; it changes neither pixels nor scores."""
-    choices = config.hydra.runtime.choices if "hydra" in config else HydraConfig.get().runtime.choices
-    chosen = choices.get("experiment")
+    chosen = _hydra(config).runtime.choices.get("experiment")
     return None if chosen in (None, "null") else str(chosen)
+
+
+def _hydra(config: DictConfig) -> Any:
+    """Hydra's own part of a config: of a sweep's runs each has one, of a single run the process."""
+    return config.hydra if "hydra" in config else HydraConfig.get()
 
 
 def _tables(stores: Sequence[str], jobs: Sequence[Job], experiments: Sequence[str | None]) -> None:
@@ -169,6 +175,11 @@ def guarded(main: Callable[[], None], mistake: int = 1) -> int:
     words = [f"++hydra.{word}" if word.startswith("launcher.extra") else word for word in words]
     words = [f"hydra.{word}" if word.startswith("launcher.") else word for word in words]
     sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
+    try:
+        scale.check(words)
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return mistake
     try:
         main()
     except KeyboardInterrupt:

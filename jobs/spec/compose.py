@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from baselines.presets import choices
 from echo.files import ROOT
 from echo.refusals import nearest
+from jobs.spec import scale
 from jobs.spec.config import Plain
 
 CONF = ROOT / "conf"
@@ -40,12 +41,15 @@ def one(words: Sequence[str]) -> Plain:
     return plain
 
 
-def plain_of(config: DictConfig) -> Plain:
-    """A composed config as plain values, without Hydra's own."""
+def plain_of(config: DictConfig, words: Sequence[str]) -> Plain:
+    """A composed config as plain values, without Hydra's own, on the backbone and with the scorer of its scale.
+
+    words: what it was composed of.
+    """
     bare = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    plain = OmegaConf.to_container(bare, resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    plain: Any = OmegaConf.to_container(bare, resolve=True)
+    more = scale.choices(plain, words)
+    return _composed((*words, *more)) if more else dict(plain)
 
 
 def plain_file(path: Path) -> Plain:
@@ -54,25 +58,27 @@ def plain_file(path: Path) -> Plain:
     return dict(content)
 
 
-def swept(experiment: str) -> dict[str, str]:
-    """What an experiment's file sweeps: values between commas by setting; nothing where there is no such file."""
-    file = CONF / "experiment" / f"{experiment}.yaml"
-    return dict(plain_file(file).get("hydra", {}).get("sweeper", {}).get("params", {})) if file.is_file() else {}
+def _swept(words: Sequence[str]) -> dict[str, str]:
+    """What settings sweep by their experiment: values between commas by setting."""
+    params: Any = OmegaConf.to_container(compose("config", list(words), return_hydra_config=True).hydra.sweeper, resolve=True)
+    return {str(key): str(value) for key, value in (params["params"] or {}).items()}
 
 
 def sweep(words: Sequence[str]) -> list[Plain]:
     """The config of every run that `python run.py WORDS -m` stands for, in Hydra's order, by which jobs are packed.
 
-    Raises ValueError for a glob that matches nothing.
+    Raises ValueError for a glob that matches nothing and for a mistake in `ours` or `scale`.
     """
     check_globs(words)
+    scale.check(words)
     experiment = next((word.partition("=")[2] for word in reversed(words) if word.startswith("experiment=")), None)
     axes: Axes = {}
     fixed: list[str] = []
     with initialize_config_dir(str(CONF), version_base="1.3"):
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # it knows the groups, for glob(...)
-        for word in (*(f"{key}={value}" for key, value in swept(experiment or "").items()), *words):
-            (override,) = parser.parse_overrides([word])  # parse_override does not pass the groups on
+        overrides = [(word, parser.parse_overrides([word])[0]) for word in words]  # parse_override does not pass the groups on
+        own = [f"{key}={value}" for key, value in _swept([word for word, one in overrides if not one.is_sweep_override()]).items()]
+        for word, override in (*((word, parser.parse_overrides([word])[0]) for word in own), *overrides):
             axes.pop(override.key_or_group, None)
             if override.is_sweep_override():
                 axes[override.key_or_group] = [str(value) for value in override.sweep_string_iterator()]
@@ -94,14 +100,8 @@ def check_globs(words: Iterable[str]) -> None:
                 raise ValueError(f"{word}: matches nothing; nearest is {key}={nearest(glob.include[0].strip('*'), names)}")
 
 
-def product(axes: Mapping[str, Sequence[str]], fixed: Sequence[str], task_apart: bool = False) -> list[Plain]:
-    """The config of every combination of swept values; each but for its seed is composed once.
-
-    Args:
-        axes: values of each setting that is swept.
-        fixed: settings of all runs.
-        task_apart: compose tasks by themselves, which is faster: no method then may choose a backbone with prompts of its own.
-    """
+def product(axes: Mapping[str, Sequence[str]], fixed: Sequence[str]) -> list[Plain]:
+    """The config of every combination of swept values, with settings of all runs; each but for its seed is composed once."""
     rows = []
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for values in itertools.product(*axes.values()):
@@ -109,8 +109,6 @@ def product(axes: Mapping[str, Sequence[str]], fixed: Sequence[str], task_apart:
             put: Plain = {}
             if (seed := pairs.pop("seed", None)) is not None:
                 put["seed"] = int(seed) if seed.isdecimal() else seed  # what is no number is refused where the config is read
-            if task_apart and "task" in pairs:
-                put["task"] = _composed((*fixed, f"task={pairs.pop('task')}"))["task"]
             chosen = (f"{'++' if key.startswith('method.') else ''}{key}={value}" for key, value in pairs.items())
             rows.append(_composed((*fixed, *chosen)) | put)
     return rows
@@ -118,4 +116,4 @@ def product(axes: Mapping[str, Sequence[str]], fixed: Sequence[str], task_apart:
 
 @lru_cache(maxsize=1024)
 def _composed(words: tuple[str, ...]) -> Plain:
-    return plain_of(compose("config", list(words)))
+    return plain_of(compose("config", list(words)), words)

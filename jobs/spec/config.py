@@ -19,8 +19,8 @@ Plain = dict[str, Any]
 """A composed config as plain values: what YAML and the command line give, and what an order and an attempt keep."""
 Key = dict[str, Any]
 """What a name is the hash of: plain values."""
-APART = ("hydra", "table", "prompt_folders")
-"""Groups of a composed config that change no run: Hydra's own, how an experiment is shown, what `task.prompt_set` is chosen from."""
+APART = ("hydra", "table", "prompt_folders", "scale", "ours")
+"""Parts of a composed config that change no run: Hydra's own, what `task.prompt_set` is chosen from, which runs an experiment has."""
 RELEASED = "released"
 """The authors' own prompts, in place of this project's."""
 RANDOM = "random"

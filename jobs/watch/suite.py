@@ -1,14 +1,14 @@
-"""All tables of the paper from the embedded world, and the sweeps as figures; units that several tables share are made once."""
+"""All tables of the paper, and the sweeps as figures; units that several tables share are made once."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from baselines.presets import preset
 from echo.refusals import nearest_of
 from eval.figures import sweeps
 from jobs.launch import sweep
@@ -18,36 +18,16 @@ from jobs.spec.mistakes import REFUSALS, explain
 from jobs.watch.forecast import briefly, duration
 from jobs.work.progress import say
 
-TABLES = ("table1", "table2", "table3", "table6", "table7", "table8", "table9a", "table9b", "bounds", "sweep_lambda", "sweep_budget")
 
-
-@dataclass(frozen=True)
-class SuiteSize:
-    """How much of everything. tasks: the only tasks of some experiments, none of others. settings: of run.py."""
-
-    prompts: int
-    seeds: tuple[int, ...]
-    tasks: dict[str, tuple[str, ...]]
-    settings: tuple[str, ...] = ()
-
-
-SIZES = {
-    "quick": SuiteSize(
-        8, (0, 1), {**dict.fromkeys(("table1", "sweep_lambda", "sweep_budget"), ("long60",)), "bounds": ()}, ("video.height_px=96",)
-    ),
-    "night": SuiteSize(32, (0, 1, 2, 3), {}),
-}
-
-
-def rows(size: SuiteSize, experiments: Sequence[str], settings: Sequence[str]) -> Iterator[tuple[str, Plain]]:
+def rows(size: str, experiments: Sequence[str], settings: Sequence[str]) -> list[tuple[str, Plain]]:
     """Every run as (experiment, plain config), one seed after the other, so that the first seed's are whole first."""
-    words = [f"prompts={size.prompts}", *size.settings, *settings]
-    for seed in size.seeds:
-        for experiment in experiments:
-            axes = {key: [part.strip() for part in str(value).split(",")] for key, value in compose.swept(experiment).items()}
-            axes["task"] = [task for task in axes["task"] if task in size.tasks.get(experiment, (task,))]
-            axes["seed"] = [str(seed)]
-            yield from ((experiment, plain) for plain in compose.product(axes, words, task_apart=True))
+    every = [(name, one) for name in experiments for one in compose.sweep([f"experiment={name}", f"scale={size}", *settings])]
+    return sorted(every, key=lambda row: row[1]["seed"])
+
+
+def tables_of(size: str) -> list[str]:
+    """The experiments of a size, as `conf/scale` says."""
+    return [str(name) for name in preset("scale", size)["scale"]["suite"]]
 
 
 def _figures(store: Path, experiments: Sequence[str]) -> int:
@@ -77,39 +57,39 @@ def _carry_out(plain: Sequence[Plain], names: Sequence[str]) -> int:
 
 
 def _checked(size: str, only: Sequence[str], words: Sequence[str]) -> None:
-    """Raise ValueError in one line for a table that there is not, or a setting that the size says itself."""
+    """Raise ValueError in one line for a table that the size has not, or a setting that it says itself."""
     for experiment in only:
-        if experiment not in TABLES:
-            raise ValueError(f"only={experiment}: no such table; {nearest_of(experiment, TABLES)}")
+        if experiment not in (there := tables_of(size)):
+            raise ValueError(f"only={experiment}: not among the tables of {size}; {nearest_of(experiment, there)}")
     for word in words:
         if "=" not in word:
             raise ValueError(f"{word}: not understood; settings are those of run.py, for example store=DIR max_workers=1")
-        if word.partition("=")[0] in ("prompts", "seed", "experiment", "task", "method"):
+        if word.partition("=")[0] in ("scale", "experiment", "task", "method"):
             raise ValueError(f"{word}: {size} says that itself; nearest is python run.py experiment=table1 {word} -m")
 
 
-def suite(size: Literal["quick", "night"], words: Sequence[str], /, only: Sequence[str] = TABLES) -> int:
-    """Make all tables of the paper from the embedded world, and draw the sweeps.
+def suite(size: Literal["laptop", "night", "paper"], words: Sequence[str], /, only: Sequence[str] = ()) -> int:
+    """Make all tables of the paper, and draw the sweeps; videos that tables share are made once.
 
-    quick: 8 prompts x 2 seeds, Table 1 at 60 s alone. night: 32 x 4, all of Table 1, the bounds of memory and the sweeps over recall.
-    A command that was stopped goes on when it is given again.
+    laptop: the embedded world, 8 prompts x 2 seeds, Table 1 at 60 s alone. night: 32 x 4, all of Table 1, the bounds of memory and the
+    sweeps over recall. paper: Wan2.1's backbones, VBench, the paper's prompts and seeds. A command that was stopped goes on when it is
+    given again.
 
-        echo-harness suite quick
+        echo-harness suite laptop
         echo-harness suite night only=table1,table2 store=results max_workers=2
+        echo-harness suite paper weights=random geometry=tiny prompts=1 seed=0
 
     Args:
-        size: quick or night.
+        size: laptop, night or paper.
         words: settings of run.py, KEY=VALUE.
         only: these tables.
     """
     start = time.monotonic()
     _checked(size, only, words)
     try:
-        every = list(rows(SIZES[size], only, words))
+        every = rows(size, only or tables_of(size), words)
     except REFUSALS as error:
         raise ValueError(explain(error, words)) from error
-    if not every:
-        raise ValueError(f"only={','.join(only)}: not among the tables of {size}; nearest is echo-harness suite night")
     names, plain = [name for name, _ in every], [config for _, config in every]
     status = max(_carry_out(plain, names), _figures(Path(plain[0]["store"]), names))
     say(f"{size}: {duration(time.monotonic() - start)}")

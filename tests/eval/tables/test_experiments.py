@@ -12,13 +12,13 @@ import zlib
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
 from echo.files import ROOT
 from eval import metrics
 from eval.metrics import Column
 from jobs import cli
 from tests.helpers import raters
+from tests.helpers.experiments import params
 from tests.helpers.latex import document
 from tests.helpers.stores import put, write
 
@@ -31,10 +31,10 @@ def fill(store: Path, experiments: list[str], *, names: tuple[str, ...] = PROXY,
     """All runs of experiments with made-up scores of three prompts, and their sweeps; presets in `lost` fail on one prompt."""
     folders: dict[tuple[str, str], Path] = {}
     for experiment in experiments:
-        params = OmegaConf.load(ROOT / "conf" / "experiment" / f"{experiment}.yaml").hydra.sweeper.params
-        for task in params.task.split(","):
+        swept = params(experiment)
+        for task in swept["task"]:
             wishes = []
-            for preset in params.method.split(","):
+            for preset in swept["method"]:
                 if (task, preset) not in folders:
                     folders[task, preset] = one(store, task, preset, names, preset in lost)
                 folder = folders[task, preset]
