@@ -8,13 +8,14 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 from omegaconf import OmegaConf
 
-from echo.files import write_atomic
+from echo.files import file_sha256, write_atomic
 from echo.refusals import nearest
 from echo.scene import TagMeaning
 
@@ -92,6 +93,35 @@ def _wanted(name: str, source: Mapping[str, Any]) -> list[HubFile]:
     repo, url, rights = (source.get(key) for key in ("repo", "url", "license"))
     revision = str(source.get("revision", ""))
     return [HubFile(name, file, repo, revision, url, rights, row["size"], row["sha256"]) for file, row in source["files"].items()]
+
+
+@cache
+def shipped() -> Table:
+    """The table of the repository, read once."""
+    return Table()
+
+
+def published(path: Path, table: Table) -> HubFile | None:
+    """The file of the table that a file is, by its sha256; None for any other file, and for a folder, whose files are looked at.
+
+    Raises:
+        ValueError: in one line, for a file that has the place, or name and size, of one of the table, and is another.
+    """
+    if path.is_dir():
+        for file in sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith(".")):
+            published(file, table)
+        return None
+    size = path.stat().st_size
+    for wanted in (wanted for files in table.sources.values() for wanted in files if wanted.sha256 is not None):
+        placed = path.as_posix().endswith(f"/{wanted.target}")
+        if placed and size != wanted.size_bytes and wanted.size_bytes is not None:
+            check(path, wanted)
+        if size == wanted.size_bytes:
+            if file_sha256(path) == wanted.sha256:
+                return wanted
+            if placed or path.name == Path(wanted.file).name:
+                raise ValueError(f"{path}: sha256 {file_sha256(path)}, {wanted.origin} has {wanted.sha256}; away with it, and fetch again")
+    return None
 
 
 class FetchedFile(msgspec.Struct):

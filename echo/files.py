@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -81,20 +81,50 @@ def file_digest(path: Path) -> str:
         content = "".join(f"{name.as_posix()}\0{file_digest(file)}\n" for name, file in shown.items())
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
     stat = path.stat()
-    return _file_digest(path, stat.st_mtime_ns, stat.st_size)
+    return _digests(path, stat.st_mtime_ns, stat.st_size)[0]
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, by which it is published; taken in the same reading as `file_digest`."""
+    stat = path.stat()
+    return _digests(path, stat.st_mtime_ns, stat.st_size)[1]
 
 
 @lru_cache(maxsize=256)
-def _file_digest(path: Path, mtime_ns: int, size_bytes: int) -> str:
+def _digests(path: Path, mtime_ns: int, size_bytes: int) -> tuple[str, str]:
     version, note = f"{mtime_ns} {size_bytes} ", path.with_name(f".{path.name}.blake2b")
     if size_bytes >= LARGE_BYTES:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             kept = note.read_text(encoding="ascii")
-            if kept.startswith(version) and len(kept) == len(version) + 32:
-                return kept.removeprefix(version)
+            if kept.startswith(version):
+                own, published = kept.removeprefix(version).split()
+                return own, published
+    both = hashlib.blake2b(digest_size=16), hashlib.sha256()
     with path.open("rb") as file:
-        content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        while block := file.read(2**20):
+            for hashed in both:
+                hashed.update(block)
+    own, published = both[0].hexdigest(), both[1].hexdigest()
     if size_bytes >= LARGE_BYTES:
         with contextlib.suppress(OSError):
-            note.write_text(version + content, encoding="ascii")
-    return content
+            write_atomic(note, f"{version}{own} {published}".encode())
+    return own, published
+
+
+_JUDGED: set[str] = set()
+
+
+def judged_once(path: Path, kind: str, judge: Callable[[], object]) -> None:
+    """Judge the content of a file or folder as of a kind, unless it has passed before: in this process, or, where it has gigabytes,
+    in any, of which a hidden note next to it tells. What `judge` raises comes through, and nothing is kept.
+    """
+    content, note = f"{kind} {file_digest(path)}", path.with_name(f".{path.name}.judged")
+    large = any(file.stat().st_size >= LARGE_BYTES for file in ([path] if path.is_file() else path.iterdir()))
+    with contextlib.suppress(OSError, ValueError):
+        if content in _JUDGED or large and note.read_text(encoding="ascii") == content:
+            return
+    judge()
+    _JUDGED.add(content)
+    if large:
+        with contextlib.suppress(OSError):
+            write_atomic(note, content.encode())

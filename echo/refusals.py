@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 
@@ -58,6 +60,18 @@ def multiple_of(size: int, **settings: int) -> None:
     for name, value in settings.items():
         if value % size:
             raise ValueError(f"{name} {value}: a multiple of {size}; nearest is {-(-value // size) * size}")
+
+
+@contextlib.contextmanager
+def reading(path: Path, advice: str = "download it again") -> Iterator[None]:
+    """Whatever a reader raises comes out as a ValueError of one line that begins with the file's name."""
+    try:
+        yield
+    except Exception as error:
+        line = next(iter(str(error).splitlines()), "")
+        if isinstance(error, ValueError) and str(path) in line:
+            raise ValueError(line) from None
+        raise ValueError(f"{path}: cannot be read ({type(error).__name__}: {line[:200]}); {advice}") from None
 
 
 class Unfinished(Exception):

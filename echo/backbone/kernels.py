@@ -10,8 +10,8 @@ Torch is imported where it is used: a config is checked without it.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 from echo.refusals import nearest
@@ -54,8 +54,18 @@ def _lack(name: str, device: str, dtype: str) -> str | None:
         return f"runs on a CUDA device only, not on {device!r}"
     if dtype not in ("bfloat16", "float16"):
         return f"takes bfloat16 only, not {dtype}"
-    if name == "flash3" and importlib.util.find_spec(FLASH3) is None:
-        return f"FlashAttention-3 is not installed here (no module {FLASH3})"
+    return lack_of_flash3() if name == "flash3" else None
+
+
+@cache
+def lack_of_flash3() -> str | None:
+    """Why FlashAttention-3 does not import; None where it does. An installation for another torch or CUDA is found, and does not."""
+    try:
+        importlib.import_module(FLASH3)
+    except Exception as error:  # a library that does not load raises whatever it likes
+        if isinstance(error, ModuleNotFoundError) and error.name == FLASH3:
+            return f"FlashAttention-3 is not installed here (no module {FLASH3})"
+        return f"FlashAttention-3 is installed here and does not import ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
     return None
 
 

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from eval.store.records import UnknownVersion
 from jobs.launch import local
 from jobs.memory.job import foretell as foretell_memory
-from jobs.spec import compose, scale
+from jobs.spec import backbones, compose, scale
 from jobs.spec.config import Plain
 from jobs.spec.mistakes import REFUSALS, explain
 from jobs.spec.plan import Job, prepare
@@ -71,6 +71,8 @@ def carry_out(
     jobs = _checked(plain, here=make is here)
     stores = list(dict.fromkeys(job.config.store for job in jobs))
     foretell(jobs)
+    for line in backbones.notes(job.config for job in jobs):
+        say(line)
     for line in foretell_memory([job for job in jobs if RunFolder(job).missing()]):
         say(line)
     for store in stores:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
+from data import hub
 from echo.backbone import extras, sizes
+from echo.files import file_digest, judged_once
 from echo.geometry import Geometry
+from echo.scene import Prompt
 from jobs.spec.config import RANDOM, PartsConfig, RunConfig, from_plain, located
 
 
@@ -63,8 +68,9 @@ def geometry(config: RunConfig) -> Geometry:
 
 
 def check(config: RunConfig) -> None:
-    """Refuse a backbone with parts whose files are not there or are not what they should be; no data of them is read.
+    """Refuse a backbone with parts whose files are not there or are not what they should be.
 
+    Files are judged by their headers first, then whole: those that `data/hub.yaml` lists by their sha256, others tensor by tensor, once.
     Raises ValueError: one line.
     """
     extras.check(f"backbone={config.backbone.name}")
@@ -82,15 +88,77 @@ def check(config: RunConfig) -> None:
         raise ValueError(f"eval={config.eval.name}: {rule}")
     if config.backbone.weights == RANDOM:
         return
-    from echo.backbone.checkpoints import transformer
+    from echo.backbone.checkpoints import additions, transformer
     from echo.backbone.parts import taehv, umt5, vae
 
     network = sizes.SIZES[config.geometry].network
-    transformer.check(located(config.backbone.weights), network)
+    checks: list[tuple[str, Path, Callable[..., object]]] = [
+        ("network", located(config.backbone.weights), partial(transformer.check, config=network)),
+        ("text", located(parts.text), partial(umt5.check, tokenizer=located(parts.tokenizer))),
+        (parts.decoder, located(parts.codec), (taehv if parts.decoder == "taehv" else vae).check),
+    ]
     if config.backbone.lora is not None:
-        transformer.check_lora(located(config.backbone.lora), network)
-    umt5.check(located(parts.text), located(parts.tokenizer))
-    (taehv if parts.decoder == "taehv" else vae).check(located(parts.codec))
+        checks.insert(
+            1, ("additions", located(config.backbone.lora), partial(additions.check_lora, layers=transformer.linear_layers(network)))
+        )
+    for _, file, judge in checks:
+        judge(file)
+    hub.published(located(parts.tokenizer), hub.shipped())
+    for kind, file, judge in checks:
+        if hub.published(file, hub.shipped()) is None:
+            judged_once(file, kind, partial(judge, file, whole=True))
+
+
+def check_texts(config: RunConfig, prompts: Sequence[Prompt]) -> None:
+    """Refuse prompts that the text encoder of a checked backbone with parts cannot read whole. Raises ValueError: one line."""
+    from echo.backbone.parts import umt5
+
+    parts = parts_of(config)
+    if parts.text == RANDOM:
+        tokenize = umt5.pieces(sizes.RANDOM_TEXT[config.geometry].vocabulary)
+    else:
+        files = located(parts.text), located(parts.tokenizer)
+        tokenize = _tokenizer(*files, *map(file_digest, files))
+    for prompt in prompts:
+        for text in prompt.scenes:
+            try:
+                umt5.refuse_long(text, tokenize(umt5.clean(text)))
+            except ValueError as error:
+                raise ValueError(f"prompt {prompt.id!r}: {error}") from None
+
+
+def notes(configs: Iterable[RunConfig]) -> list[str]:
+    """What is odd about the checked networks of some runs whose shapes are right: another network, or one for other blocks."""
+    distinct = {(one.backbone.name, one.backbone.weights, one.backbone.lora): one for one in configs if one.backbone.parts}
+    return [line for config in distinct.values() for line in _notes(config)]
+
+
+def _notes(config: RunConfig) -> Iterator[str]:
+    from echo.backbone.checkpoints.weights import CAUSAL, NETWORK, open_weights
+
+    own = hub.shipped().groups["backbone"].get(config.backbone.name)
+    for name, file in (("weights", config.backbone.weights), ("lora", config.backbone.lora)):
+        row = None if file in (None, RANDOM) else hub.published(located(file), hub.shipped())
+        if row is not None and own is not None and row.source not in own:
+            yield f"note: backbone.{name}={file}: by its sha256 it is of {row.source}, not of {config.backbone.name}"
+    if config.backbone.weights == RANDOM:
+        return
+    path, frames = located(config.backbone.weights), geometry(config).frames_per_block
+    said = open_weights(path).said
+    kind, trained = said.get("_class_name"), said.get("num_frame_per_block")
+    if kind in NETWORK.classes and kind not in CAUSAL:
+        rule = f"a causal one ({CAUSAL[0]}) is rolled out here, and shapes do not tell them apart"
+        yield f"note: backbone.weights={path}: config.json says {kind}, which attends to the whole video; {rule}"
+    if trained not in (None, frames):
+        yield f"note: backbone.weights={path}: config.json says num_frame_per_block {trained}; blocks are of {frames} frames here"
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(text: Path, tokenizer: Path, *content: str) -> Callable[[str], list[int]]:
+    """The tokenizer of an encoder's files, kept by their content for the jobs of a sweep, with what it has read."""
+    from echo.backbone.parts import umt5
+
+    return lru_cache(maxsize=2**16)(umt5.check(text, tokenizer))
 
 
 def checked(plain: Mapping[str, Any]) -> RunConfig:

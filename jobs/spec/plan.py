@@ -145,6 +145,8 @@ def _check(job: Job) -> None:
             raise ValueError(f"method={config.method.name}: {error}") from error
     for prompt in job.asked:
         _can_recall(prompt, policy)
+    if config.backbone.parts is not None:
+        backbones.check_texts(config, job.asked)
     if config.eval.scorer == scoring.SCORER:
         scoring.check(config, job.asked)
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from echo.backbone.checkpoints.headers import Shape
-from echo.backbone.checkpoints.names import looks_like, mismatch
-from echo.backbone.checkpoints.weights import Weights, open_weights
+from echo.backbone.checkpoints.names import bare, looks_like, mismatch
+from echo.backbone.checkpoints.weights import FLOATS, PartKind, Weights, open_weights
 from echo.backbone.finite import broken
+from echo.refusals import reading
 
 Rename = Callable[[dict[str, str]], Mapping[str, str]]
 """From the file's names, each under itself, to the same under the names in use."""
@@ -34,24 +35,30 @@ class Layout:
         """One tensor, mapped from the file where that can be."""
         return self.weights.get(self.names[name])
 
-    def check(self, what: str, wanted: Mapping[str, Shape], *, beside: tuple[str, ...] = ()) -> None:
-        """Raise a ValueError of one line unless the file has the names and shapes of `what`.
+    def check(self, what: str, wanted: Mapping[str, Shape], *, beside: tuple[str, ...] = (), whole: bool = False) -> None:
+        """Raise a ValueError of one line unless the file has the names and shapes of `what`, of floats.
 
-        beside: beginnings of names that may be in the file too, for nothing.
+        whole: whether all that is wanted is read too. beside: beginnings of names that may be in the file too, for nothing; tensors of other names that hold no floats may be anyway.
         """
-        shapes = {name: shape for name, shape in self.shapes.items() if name in wanted or not name.startswith(beside)}
+        self.weights.floats(own for name, own in self.names.items() if name in wanted)
+        dtypes = self.weights.dtypes
+        extra = {name for name, own in self.names.items() if name.startswith(beside) or dtypes[own] not in FLOATS}
+        shapes = {name: shape for name, shape in self.shapes.items() if name in wanted or name not in extra}
         wrong = mismatch(shapes, wanted)
         if wrong is not None:
             raise ValueError(f"{self.weights.path}: not {what}: {wrong}; it looks like {looks_like(self.weights.shapes)}")
+        if whole:
+            self.weights.judge(self.names[name] for name in wanted)
 
 
-def open_layout(path: Path, rename: Rename = dict) -> Layout:
-    """Open a file or folder of weights under new names; where two tensors get one name, either will do.
+def open_layout(path: Path, part: PartKind, rename: Rename = dict) -> Layout:
+    """Open a file or folder of weights under new names, without what wrapped them; where two tensors get one name, either will do.
 
     Raises ValueError for a missing, foreign or damaged file (`echo.backbone.checkpoints.weights.open_weights`).
     """
-    weights = open_weights(path)
-    return Layout(weights, rename({own: own for own in weights.shapes}))
+    weights = open_weights(path, part)
+    with reading(path, f"nearest is {part.what}"):
+        return Layout(weights, rename({bare(own): own for own in weights.shapes}))
 
 
 def module_shapes(module: nn.Module) -> dict[str, Shape]:

@@ -12,8 +12,11 @@ from echo.backbone.checkpoints.headers import Shape
 
 WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
 """Marks that FSDP, activation checkpointing and torch.compile leave anywhere in a name."""
-PREFIXES = ("base_model.model.", "module.", "model.", "diffusion_model.", "transformer.", "generator.")
-"""Names of whatever held the network when it was saved; no name inside the network begins so."""
+PREFIXES = (
+    "base_model.model.", "module.", "model.", "diffusion_model.", "transformer.", "generator.",
+    "vae.", "first_stage_model.", "cond_stage_model.", "text_encoder.", "text_encoders.", "umt5xxl.",
+)  # fmt: skip
+"""Names of whatever held a part when it was saved; no name inside a part begins so."""
 ATTENTIONS = {"attn1": "self_attn", "attn2": "cross_attn"}
 PARTS = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "o", "norm_q": "norm_q", "norm_k": "norm_k"}
 IN_BLOCK = {f"{a}.{p}": f"{ours}.{part}" for a, ours in ATTENTIONS.items() for p, part in PARTS.items()} | {
@@ -50,11 +53,11 @@ KINDS = (
     (r"(^|\.)blocks\.0\.self_attn\.", "a Wan network"),
 )
 """A name of tensors in each kind of file, and what to call that kind; the first that fits counts."""
-LOW_RANK = (".lora_A", ".lora_B", ".lora_down", ".lora_up")
+LOW_RANK = (".lora_A", ".lora_B", ".lora_down", ".lora_up", ".lora.down", ".lora.up")
 
 
 def bare(name: str) -> str:
-    """A tensor's name without what wrapped the network when it was saved."""
+    """A tensor's name without what wrapped its part when it was saved."""
     for mark in WRAPPERS:
         name = name.replace(mark, "")
     while prefix := next((p for p in PREFIXES if name.startswith(p)), None):
@@ -74,17 +77,24 @@ def from_diffusers(name: str) -> str:
     return name
 
 
+def to_diffusers(layer: str) -> str:
+    """diffusers' name for Wan's name of a layer; any other name as it is."""
+    head, rest, table = "", layer, OUTSIDE
+    if layer.startswith("blocks."):
+        number, _, rest = layer.removeprefix("blocks.").partition(".")
+        head, table = f"blocks.{number}.", IN_BLOCK
+    return head + next((theirs for theirs, ours in table.items() if ours == rest), rest)
+
+
 def wan_names(names: Iterable[str]) -> dict[str, str]:
     """Wan's name -> the name in the file, for all tensors of a file in either layout.
 
     Raises:
         ValueError: where two names of the file mean the same tensor.
     """
-    plain = {name: bare(name) for name in names}
-    theirs = any(name.startswith("condition_embedder.") or ".attn1." in name for name in plain.values())
     by_ours: dict[str, str] = {}
-    for name, short in plain.items():
-        ours = from_diffusers(short) if theirs else short
+    for name in names:
+        ours = from_diffusers(bare(name))
         if ours in by_ours:
             raise ValueError(f"{by_ours[ours]} and {name} both mean {ours}; keep one of the two networks of the file")
         by_ours[ours] = name

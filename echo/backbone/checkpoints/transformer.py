@@ -7,7 +7,6 @@ low-rank additions, moved, given to the network. So memory holds the network onc
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,15 +14,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from echo.backbone.checkpoints.headers import DOWN, UP, Shape, misfit
+from echo.backbone.checkpoints.additions import check_lora
+from echo.backbone.checkpoints.headers import Shape
 from echo.backbone.checkpoints.layout import module_shapes, refuse_broken
 from echo.backbone.checkpoints.lora import with_addition
 from echo.backbone.checkpoints.names import looks_like, mismatch, wan_names
 from echo.backbone.sizes import WanConfig
 from echo.backbone.wan import WanModel
-from echo.backbone.checkpoints.weights import ADDITIONS, Weights, open_weights
+from echo.backbone.checkpoints.weights import FLOATS, Weights, open_weights
 
-ADAPTER = "adapter_config.json"
 NEAREST = "nearest is self_forcing_dmd.pt or longlive_base.pt, which `echo-harness data download backbone=self_forcing,longlive` fetches"
 
 
@@ -38,10 +37,10 @@ def load_network(path: Path, lora: Path | None, config: WanConfig, dtype: torch.
         device: where the network goes; additions are multiplied there too.
 
     Raises:
-        ValueError: as `check` and `check_lora`, before any tensor is read; for a tensor that is not finite or a matrix of zeros alone.
+        ValueError: as `check` and `check_lora` (`echo.backbone.checkpoints.additions`), before any tensor is read; for a tensor that is not finite or a matrix of zeros alone.
     """
     weights, names = check(path, config)
-    added = None if lora is None else check_lora(lora, config)
+    added = None if lora is None else check_lora(lora, linear_layers(config))
 
     def one(name: str) -> Tensor:
         tensor = weights.get(names[name])
@@ -94,8 +93,8 @@ def network_shapes(config: WanConfig) -> dict[str, Shape]:
     return module_shapes(_empty(config))
 
 
-def check(path: Path, config: WanConfig) -> tuple[Weights, dict[str, str]]:
-    """Judge a checkpoint by its header; the opened file, and Wan's name -> the name in it.
+def check(path: Path, config: WanConfig, *, whole: bool = False) -> tuple[Weights, dict[str, str]]:
+    """Judge a checkpoint by its header, and all that is read of it if it is wanted whole; the opened file, and Wan's name -> the name in it.
 
     Raises:
         ValueError: in one line, with the first missing, unexpected and misshapen key and what the file looks like.
@@ -105,71 +104,21 @@ def check(path: Path, config: WanConfig) -> tuple[Weights, dict[str, str]]:
         names = wan_names(weights.shapes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    own_shapes = {name: weights.shapes[theirs] for name, theirs in names.items()}
-    if wrong := mismatch(own_shapes, network_shapes(config)):
+    wanted = network_shapes(config)
+    weights.floats(own for name, own in names.items() if name in wanted)
+    own_shapes = {name: weights.shapes[own] for name, own in names.items() if name in wanted or weights.dtypes[own] in FLOATS}
+    if wrong := mismatch(own_shapes, wanted):
         kind = looks_like(weights.shapes)
         nearest = "give it as the lora of a base such as longlive_base.pt" if "LoRA" in kind else NEAREST
         if "-of-" in path.name:
             nearest = f"nearest is the folder of all shards, {path.parent}"
         ours = f"a Wan transformer {config.dim} wide with {config.layers} layers"
         raise ValueError(f"{path}: not the weights of {ours}: {wrong}; it looks like {kind}; {nearest}")
+    if whole:
+        weights.judge(names[name] for name in wanted)
     return weights, names
 
 
-Pair = tuple[Tensor, Tensor, float]
-"""down [rank, in], up [out, rank] and the scale of one layer's addition."""
-
-
-def check_lora(path: Path, config: WanConfig) -> Callable[[str, torch.device | str], Pair | None]:
-    """Judge low-rank additions by their header and their scale; a layer's addition by its name, on a device, None for a layer without.
-
-    Raises:
-        ValueError: in one line with the first wrong key and the rule.
-    """
-    weights = open_weights(path, ADDITIONS)
-    names = {name.replace(".default.weight", ".weight"): own for name, own in wan_names(weights.shapes).items()}
-    own_shapes = {name: weights.shapes[theirs] for name, theirs in names.items()}
-    layers = {name.removesuffix(".weight"): shape for name, shape in network_shapes(config).items() if len(shape) == 2}
-    if wrong := misfit(own_shapes, layers):
-        kind = looks_like(weights.shapes)
-        hint = f"; it looks like {kind}; nearest is lora.pt, which `echo-harness data download backbone=longlive` fetches"
-        raise ValueError(f"{path}: {wrong}{'' if 'LoRA' in kind else hint}")
-    scale = _scale(path)
-
-    def addition(layer: str, device: torch.device | str) -> Pair | None:
-        if layer + DOWN not in names:
-            return None
-        down, up = (weights.get(names[layer + end]).to(device) for end in (DOWN, UP))
-        return down, up, scale
-
-    return addition
-
-
-def _scale(path: Path) -> float:
-    """alpha / rank by the adapter_config.json that peft writes into a folder; 1, as in LongLive, for a file.
-
-    What lies beside a file is not looked at: a run's name covers the file alone, and nothing outside it may change a pixel.
-
-    Raises:
-        ValueError: in one line, for a config without both numbers, with others for single layers, or beside a file that peft wrote.
-    """
-    config = (path if path.is_dir() else path.parent) / ADAPTER
-    if not config.is_file():
-        return 1.0
-    if not path.is_dir():
-        if path.name.startswith("adapter_model."):
-            raise ValueError(f"{path}: its scale stands in the {ADAPTER} beside it; nearest is the folder, {path.parent}")
-        return 1.0
-    try:
-        values = json.loads(config.read_text(encoding="utf-8"))
-        rank, alpha = values["r"], values["lora_alpha"]
-        scale = alpha / (math.sqrt(rank) if values.get("use_rslora") else rank)
-        if rank < 0:
-            raise ValueError(f"r is {rank}")
-        own = next((name for name in ("rank_pattern", "alpha_pattern") if values.get(name)), None)
-    except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{config}: no scale in it ({reason}); numbers r (above 0) and lora_alpha belong there") from None
-    if own is not None:
-        raise ValueError(f"{config}: {own} gives layers scales of their own, which are not read; nearest is one r and lora_alpha")
-    return float(scale)
+def linear_layers(config: WanConfig) -> dict[str, Shape]:
+    """Shapes [out, in] of the network's linear layers, by name."""
+    return {name.removesuffix(".weight"): shape for name, shape in network_shapes(config).items() if len(shape) == 2}

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import zipfile
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,16 @@ from safetensors import safe_open
 from torch import Tensor
 
 from echo.backbone.checkpoints.headers import Shape, read_header, shapes_of
-from echo.refusals import nearest
+from echo.backbone.finite import broken
+from echo.refusals import nearest, reading
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")
 INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "bool")
 SAFETENSORS = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 SAFETENSORS |= {"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-NETWORK = ("generator_ema", "generator", "model", "state_dict")
-"""Where a training state keeps its network, best first: averaged weights before the last ones."""
-ADDITIONS = ("generator_lora", "lora", "state_dict")
+UNFINISHED = (".aria2", ".part", ".incomplete", ".crdownload")
+"""Ends of the names that a download keeps beside its file, or instead of it, until it is whole."""
 MAGIC = {
     b"version https://git-lfs": "a git LFS pointer, not the file itself: run `git lfs pull`, or download it again",
     b"GGUF": "a GGUF file, whose weights are quantized: take the original",
@@ -42,41 +43,101 @@ MAGIC = {
 class Weights:
     """Tensors of a file or folder under their own names, none of them read yet.
 
-    get: reads one tensor; from a file of the common kinds it shares the file's pages, so copy before changing it.
+    get: reads one tensor; from a file of the common kinds it shares the file's pages, so copy before changing it. said: what a file
+    says of itself in its header, or a folder in its config. files: the files that it was opened from.
     """
 
     path: Path
     shapes: dict[str, Shape]
     dtypes: dict[str, str]
     get: Callable[[str], Tensor]
+    said: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+
+    def floats(self, names: Iterable[str]) -> None:
+        """Raise ValueError for one of some tensors that is not of floats: quantized weights are not read."""
+        odd = next((name for name in names if self.dtypes[name] not in FLOATS), None)
+        if odd is not None:
+            rule = "quantized weights are not read; nearest is the original in bfloat16"
+            raise ValueError(f"{self.path}: {odd} is {self.dtypes[odd]}, {rule}")
+
+    def judge(self, names: Iterable[str], zeros: Container[str] = ()) -> None:
+        """Read some tensors and the sums of their files, once: a header says nothing of what follows it. zeros: names that may be zero.
+
+        Raises ValueError for a file whose sums are wrong, and for a tensor that is unreadable, not finite or a matrix of zeros alone.
+        """
+        for file in self.files:
+            _check_sums(file)
+        for name in names:
+            with reading(self.path):
+                tensor = self.get(name)
+                wrong = broken({name: tensor.flatten() if name in zeros else tensor})
+            if wrong is not None:
+                raise ValueError(f"{self.path}: {' '.join(wrong)}; download it again")
 
 
-def open_weights(path: Path, sections: Sequence[str] = NETWORK) -> Weights:
+@dataclass(frozen=True)
+class PartKind:
+    """One of the parts of a backbone, as its files have it.
+
+    what: for people. folder: its name in a pipeline. classes: what a folder's config.json may say that it is. sections: where a
+    training state keeps it, best first: averaged weights before the last ones. marks: how names begin in files of several parts.
+    """
+
+    what: str
+    folder: str = ""
+    classes: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ("state_dict", "model")
+    marks: tuple[str, ...] = ()
+
+
+CAUSAL = ("CausalWanTransformer3DModel", "CausalWanModel")
+"""Classes of networks that make a video block after block."""
+PLAIN = ("diffusion_pytorch_model", "model", "pytorch_model")
+"""What diffusers and transformers call the file of a folder that is no variant."""
+NETWORK = PartKind(
+    "a Wan transformer", "transformer", ("WanTransformer3DModel", "WanModel", *CAUSAL),
+    ("generator_ema", "generator", "model", "state_dict"), ("model.diffusion_model.",),
+)  # fmt: skip
+CODEC = PartKind("the VAE of Wan2.1", "vae", ("AutoencoderKLWan",), marks=("first_stage_model.", "vae."))
+SMALL_CODEC = PartKind("a TAEHV decoder", "taehv", marks=("first_stage_model.", "vae."))
+TEXT = PartKind(
+    "a UMT5 encoder", "text_encoder", ("UMT5EncoderModel", "UMT5ForConditionalGeneration", "UMT5Model"),
+    marks=("cond_stage_model.", "text_encoder.", "text_encoders."),
+)  # fmt: skip
+ADDITIONS = PartKind("low-rank additions", sections=("generator_lora", "lora", "state_dict"))
+
+
+def open_weights(path: Path, part: PartKind = NETWORK) -> Weights:
     """Open a file, or the weights inside a folder.
 
     Args:
         path: a torch or safetensors file; a folder with one such file, with shards and their index, or a diffusers pipeline. Single
             whole numbers, such as the step at which a state was saved, are no weights and are left out.
-        sections: keys of a training state to look under, best first; a plain mapping of tensors needs none.
+        part: what is looked for.
 
     Raises:
-        ValueError: in one line, for a missing, cut, foreign or unsafe file, or one whose numbers are not floats.
+        ValueError: in one line, for a missing, cut, foreign, unsafe or unreadable file.
     """
-    if path.is_dir():
-        weights = _folder(path, sections)
-    elif not path.is_file():
-        raise ValueError(f"no weights at {path}{_nearest(path)}; `echo-harness data download --list` tells what can be fetched")
-    elif path.suffix == ".safetensors":
-        weights = _safetensors(path)
-    else:
-        weights = _torch(path, sections)
-    counters = {name for name, shape in weights.shapes.items() if shape == () and weights.dtypes[name] in INTEGERS}
-    shapes = {name: shape for name, shape in weights.shapes.items() if name not in counters}
-    weights = replace(weights, shapes=shapes, dtypes={name: weights.dtypes[name] for name in shapes})
-    odd = next((name for name, dtype in weights.dtypes.items() if dtype not in FLOATS), None)
-    if odd is not None:
-        raise ValueError(f"{path}: {odd} is {weights.dtypes[odd]}, quantized weights are not read; nearest is the original in bfloat16")
-    return weights
+    with reading(path):
+        if path.is_dir():
+            weights = _folder(path, part)
+        elif not path.is_file():
+            raise ValueError(f"no weights at {path}{_nearest(path)}; `echo-harness data download --list` tells what can be fetched")
+        else:
+            weights = _file(path, part)
+        counters = {name for name, shape in weights.shapes.items() if shape == () and weights.dtypes[name] in INTEGERS}
+        kept = {name for name in weights.shapes if name not in counters or name.endswith(".alpha")}  # the scale of low-rank additions
+        if marked := {name for name in kept if name.startswith(part.marks)} if part.marks else set():
+            kept = marked
+        return replace(weights, shapes={name: shape for name, shape in weights.shapes.items() if name in kept})
+
+
+def _file(path: Path, part: PartKind) -> Weights:
+    beside = next((file for ending in UNFINISHED if (file := path.with_name(path.name + ending)).exists()), None)
+    if beside is not None or path.suffix in UNFINISHED:
+        raise ValueError(f"{path}: its download is not finished, {(beside or path).name} says so; let it end, or download it again")
+    return _safetensors(path) if path.suffix == ".safetensors" else _torch(path, part)
 
 
 def _nearest(path: Path) -> str:
@@ -111,18 +172,48 @@ def _safetensors(path: Path) -> Weights:
         raise ValueError(f"{path}: cut short, {size} of {needed} bytes; download it again")
     dtypes = {name: SAFETENSORS.get(entry["dtype"], entry["dtype"]) for name, entry in entries.items()}
     mapped = cache(lambda: safe_open(path, framework="pt"))  # maps the whole file, so not before a tensor is asked for
-    return Weights(path, shapes_of(header), dtypes, lambda name: mapped().get_tensor(name))
+    said = header.get("__metadata__") or {}
+    return Weights(path, shapes_of(header), dtypes, lambda name: mapped().get_tensor(name), said, (path,))
 
 
-def _torch(path: Path, sections: Sequence[str]) -> Weights:
+def _torch(path: Path, part: PartKind) -> Weights:
     with path.open("rb") as file:
         start = file.read(4)
     if not start.startswith((b"PK\x03\x04", b"\x80")):
         raise _foreign(path, "torch")
-    tensors = _section(path, _unpickle(path), sections)
+    if start.startswith(b"PK"):
+        _refuse_other_archives(path)
+    tensors = _section(path, _unpickle(path), part)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
-    return Weights(path, shapes, dtypes, tensors.__getitem__)
+    return Weights(path, shapes, dtypes, tensors.__getitem__, files=(path,))
+
+
+def _refuse_other_archives(path: Path) -> None:
+    """Raise ValueError for a zip that torch.save has not written, and say what it is; one that is cut has no list of what it holds."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    ends = {name.rpartition("/")[2] for name in names}
+    if "constants.pkl" in ends:
+        raise ValueError(f"{path}: it is a TorchScript archive, a program: take the weights alone, as safetensors or a plain mapping")
+    if names and all(name.endswith(".npy") for name in names):
+        raise ValueError(f"{path}: it is a NumPy archive (.npz): take the weights as safetensors")
+    if not any(name.endswith("/data.pkl") for name in names):
+        raise ValueError(f"{path}: it is a zip archive of {names[0] if names else 'nothing'}: unpack it, and give the file of weights")
+
+
+def _check_sums(path: Path) -> None:
+    """Raise ValueError for a torch file one of whose entries has not the sum that stands in its list."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            with reading(path), archive.open(entry) as content:
+                if entry.CRC:  # torch may be told to write none
+                    while content.read(2**22):
+                        pass
 
 
 def _unpickle(path: Path) -> Any:
@@ -143,54 +234,83 @@ def _unpickle(path: Path) -> Any:
         raise ValueError(f"{path}: cut short or damaged ({str(error).splitlines()[0]}); download it again") from None
 
 
-def _section(path: Path, content: Any, sections: Sequence[str]) -> dict[str, Tensor]:
+def _section(path: Path, content: Any, part: PartKind) -> dict[str, Tensor]:
     """The tensors to read of a torch file's content. Raises ValueError where there are none."""
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: holds a {type(content).__name__}, a mapping from names to tensors belongs there")
-    named = (content[key] for key in sections if isinstance(content.get(key), Mapping))
-    kept = ({str(name): value for name, value in part.items() if isinstance(value, Tensor)} for part in (*named, content))
+    named = (content[key] for key in part.sections if isinstance(content.get(key), Mapping))
+    kept = (_tensors(inner) for inner in (*named, content))
     tensors = next(filter(None, kept), None)
     if tensors is None:
         keys = ", ".join(map(str, list(content)[:6])) or "nothing"
-        raise ValueError(f"{path}: no tensors under {' or '.join(sections)}; it looks like a training state with {keys}")
+        raise ValueError(f"{path}: no tensors under {' or '.join(part.sections)}; it looks like a training state with {keys}")
     return tensors
 
 
-def _folder(path: Path, sections: Sequence[str]) -> Weights:
-    """Weights of a folder: those of its `transformer`, those that an index lists, or its only file."""
-    if (path / "transformer").is_dir():
-        return _folder(path / "transformer", sections)
-    config = path / "config.json"
-    kind = json.loads(config.read_text(encoding="utf-8")).get("_class_name") if config.is_file() else None
-    if kind not in (None, "WanTransformer3DModel", "CausalWanTransformer3DModel", "WanModel", "CausalWanModel"):
-        raise ValueError(f"{path}: config.json says {kind}; a folder of WanTransformer3DModel belongs there, nearest is transformer/")
-    indexes = sorted(path.glob("*.safetensors.index.json")) or sorted(path.glob("*.bin.index.json"))
-    if indexes:
-        listed = json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(listed.values()))
+def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The tensors of a mapping; scales of low-rank additions may be plain numbers."""
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    return tensors | {str(n): torch.tensor(v) for n, v in content.items() if str(n).endswith(".alpha") and isinstance(v, (int, float))}
+
+
+def _folder(path: Path, part: PartKind) -> Weights:
+    """A part's weights in a folder: those of its own folder in a pipeline, those that an index lists, or its only file."""
+    if part.folder and (path / part.folder).is_dir():
+        return _folder(path / part.folder, part)
+    said = _config(path)
+    kind = said.get("_class_name") or next(iter(said.get("architectures") or ()), None)
+    if part.classes and kind not in (None, *part.classes):
+        raise ValueError(f"{path}: config.json says {kind}; a folder of {part.classes[0]} belongs there, nearest is {part.folder}/")
+    unfinished = sorted(entry.name for entry in path.iterdir() if entry.suffix in UNFINISHED)
+    if unfinished:
+        raise ValueError(f"{path}: a download is not finished, {unfinished[0]} says so; let it end, or download it again")
+    weights = _shards(path, _members(path), part)
+    return replace(weights, said={**weights.said, **said})
+
+
+def _members(path: Path) -> list[Path]:
+    """The files of a folder to be read as one. Raises ValueError where it has none, or several and nothing that chooses."""
+    index = next(iter(sorted(path.glob("*.safetensors.index.json")) or sorted(path.glob("*.bin.index.json"))), None)
+    if index is not None:
+        with reading(index):
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         absent = [name for name in names if not (path / name).is_file()]
         if absent:
             raise ValueError(f"{path}: {len(absent)} of {len(names)} shards are missing, first {absent[0]}; download the folder again")
-        return _shards(path, [path / name for name in names], sections)
-    files = sorted(path.glob("diffusion_pytorch_model*.safetensors")) or sorted(path.glob("*.safetensors"))
-    if files:
-        return _shards(path, files, sections)
-    others = sorted(entry for entry in path.iterdir() if entry.suffix in SUFFIXES)
-    if len(others) == 1:
-        return open_weights(others[0], sections)
-    names = [entry.name for entry in others]
+        return [path / name for name in names]
+    files = sorted(entry for entry in path.iterdir() if entry.suffix in SUFFIXES and not entry.name.startswith("."))
+    safe = [file for file in files if file.suffix == ".safetensors"]
+    plain = [file for file in safe or files if file.stem in PLAIN]  # beside variants such as fp16
+    named = [file for file in safe if file.name.startswith(PLAIN[0])]
+    members = plain[:1] or named or safe or files
+    if len(members) == 1 or safe:
+        return members
+    names = [file.name for file in files]
     raise ValueError(f"{path}: {'no file of weights' if not names else 'several files, give one of ' + ', '.join(names)}")
 
 
-def _shards(path: Path, files: Sequence[Path], sections: Sequence[str]) -> Weights:
+def _config(folder: Path) -> dict[str, Any]:
+    """What a folder's config.json says; empty where there is none."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return {}
+    with reading(path):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"holds a {type(content).__name__}, not a mapping")
+    return content
+
+
+def _shards(path: Path, files: Sequence[Path], part: PartKind) -> Weights:
     """Several files as one. Raises ValueError for a name that two of them hold."""
-    parts = [_safetensors(file) if file.suffix == ".safetensors" else _torch(file, sections) for file in files]
+    parts = [_file(file, part) for file in files]
     holder: dict[str, Weights] = {}
-    for part in parts:
-        for name in part.shapes:
+    for weights in parts:
+        for name in weights.shapes:
             if name in holder:
-                raise ValueError(f"{path}: {name} is in {holder[name].path.name} and in {part.path.name}; give one of the files")
-            holder[name] = part
-    shapes = {name: part.shapes[name] for name, part in holder.items()}
-    dtypes = {name: part.dtypes[name] for name, part in holder.items()}
-    return Weights(path, shapes, dtypes, lambda name: holder[name].get(name))
+                raise ValueError(f"{path}: {name} is in {holder[name].path.name} and in {weights.path.name}; give one of the files")
+            holder[name] = weights
+    shapes = {name: weights.shapes[name] for name, weights in holder.items()}
+    dtypes = {name: weights.dtypes[name] for name, weights in holder.items()}
+    said = parts[0].said if len(parts) == 1 else {}
+    return Weights(path, shapes, dtypes, lambda name: holder[name].get(name), said, tuple(files))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from echo.backbone.checkpoints.layout import Layout, fill, module_shapes, open_layout
+from echo.backbone.checkpoints.weights import SMALL_CODEC
 from echo.backbone.parts.vae import LatentStream
 from echo.backbone.sizes import SMALL_CODECS, TaehvSizes
 from echo.refusals import one_of
@@ -123,14 +124,14 @@ class TaehvCodec:
         return frames[:, -self.first_frames :] if first else frames
 
 
-def check(path: Path) -> tuple[Layout, TaehvDecoder]:
-    """Judge a codec's file by its header; the file, and a decoder of its size without memory. Raises as `TaehvCodec.load` does."""
-    layout = open_layout(path)
+def check(path: Path, *, whole: bool = False) -> tuple[Layout, TaehvDecoder]:
+    """Judge a codec's file by its header, or whole; the file, and a decoder of its size without memory. Raises as `load` does."""
+    layout = open_layout(path, SMALL_CODEC)
     ends = zip((1, 8, 14, 20), TaehvSizes.widths, strict=True)
     widths = tuple(layout.shapes.get(f"decoder.{number}.weight", (wide,))[0] for number, wide in ends)
     with torch.device("meta"):
         decoder = TaehvDecoder(TaehvSizes(widths))
-    layout.check("a TAEHV decoder of Wan2.1 (taew2_1.pth)", module_shapes(decoder), beside=("encoder.",))
+    layout.check("a TAEHV decoder of Wan2.1 (taew2_1.pth)", module_shapes(decoder), beside=("encoder.",), whole=whole)
     return layout, decoder
 
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from echo.backbone.checkpoints.headers import Shape
 from echo.backbone.checkpoints.layout import Layout, module_shapes, open_layout, refuse_broken
+from echo.backbone.checkpoints.weights import TEXT
 from echo.backbone.extras import need, version_of
 from echo.backbone.finite import broken
 from echo.backbone.load import DTYPES
@@ -40,6 +41,12 @@ TEXT_LEN = 512
 
 PAD, END = 0, 1
 """UMT5's token numbers of padding and of a text's end."""
+
+UNKNOWN = "<unk>"
+"""UMT5's token for a piece that it does not know."""
+
+PADDED = 128
+"""An encoder has rows for its tokenizer's tokens, and fewer than this for nothing: their number is rounded up (256,300 to 256,384)."""
 
 FORMAT = 1
 """Of the rows on disk; part of their names, so that a change of this module can make all of them stale."""
@@ -82,6 +89,17 @@ def pieces(vocabulary: int) -> Callable[[str], list[int]]:
         return [END + 1 + zlib.crc32(piece.encode()) % (vocabulary - END - 1) for piece in words] + [END]
 
     return numbers
+
+
+def refuse_long(text: str, tokens: Sequence[int], most: int = TEXT_LEN) -> None:
+    """Raise ValueError for a text of more than `most` tokens, its end token included."""
+    if len(tokens) > most:
+        rule = f"the text encoder takes at most {most} with the end token, so shorten it by {len(tokens) - most}"
+        raise ValueError(f"{_shown(text)} has {len(tokens)} tokens; {rule}")
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 Tensors = Callable[[str], Tensor]
@@ -143,13 +161,7 @@ class Umt5Text:
     def check(self, texts: Sequence[str]) -> None:
         """Raise ValueError for a text of more than `text_len` tokens, its end token included: none is cut silently."""
         for text in texts:
-            count = len(self._entry(text).tokens)
-            if count > self.text_len:
-                shown = text if len(text) <= 60 else f"{text[:57]}..."
-                raise ValueError(
-                    f"{shown!r} has {count} tokens; the text encoder takes at most {self.text_len} with the end token, "
-                    f"so shorten it by {count - self.text_len}"
-                )
+            refuse_long(text, self._entry(text).tokens, self.text_len)
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Rows [B, text_len, text_dim] on the host, zero past a text's end. Raises ValueError as `check` does."""
@@ -255,7 +267,7 @@ def cores() -> int:
 
 def _open(path: Path) -> Layout:
     """A file or folder under transformers' names; a pipeline's folder stands for its `text_encoder`."""
-    return open_layout(path / "text_encoder" if (path / "text_encoder").is_dir() else path, _from_wan)
+    return open_layout(path, TEXT, _from_wan)
 
 
 def _from_wan(names: dict[str, str]) -> dict[str, str]:
@@ -267,16 +279,19 @@ def _from_wan(names: dict[str, str]) -> dict[str, str]:
     return renamed
 
 
-def check(weights: Path, tokenizer: Path) -> None:
-    """Judge an encoder's files by their headers, and read its tokenizer. Raises ValueError as `Umt5Text.load` does."""
-    _tokenizer(tokenizer, _fitting(weights).vocabulary)
+def check(weights: Path, tokenizer: Path, *, whole: bool = False) -> Callable[[str], list[int]]:
+    """Judge an encoder's files by their headers, or whole, and read its tokenizer: token numbers of a text that is cleaned.
+
+    Raises ValueError as `Umt5Text.load` does.
+    """
+    return _tokenizer(tokenizer, _fitting(weights, whole).vocabulary)
 
 
-def _fitting(path: Path) -> TextSizes:
+def _fitting(path: Path, whole: bool = False) -> TextSizes:
     """Sizes of an encoder's file. Raises ValueError as `Umt5Text.load` does."""
     layout = _open(path)
     sizes = _sizes(layout.shapes)
-    layout.check("a UMT5 encoder", _expected(_model(sizes)), beside=DECODING_HALF)
+    layout.check("a UMT5 encoder", _expected(_model(sizes)), beside=DECODING_HALF, whole=whole)
     return sizes
 
 
@@ -344,13 +359,24 @@ def _tokenizer(path: Path, vocabulary: int) -> Callable[[str], list[int]]:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     size = tokenizer.get_vocab_size()
-    if size > vocabulary:
+    if not size <= vocabulary < size + PADDED:
         raise ValueError(f"{file}: {size} tokens, but the text encoder knows {vocabulary}; it belongs to another encoder")
     if tokenizer.encode("a").ids[-1:] != [END]:
         raise ValueError(f"{file}: does not end a text with token {END}, as UMT5's does; it belongs to another encoder")
 
+    unknown = tokenizer.token_to_id(UNKNOWN)
+
     def numbers(text: str) -> list[int]:
-        numbers: list[int] = tokenizer.encode(text).ids
+        encoded = tokenizer.encode(text)
+        spans = [(number, end - start) for number, (start, end) in zip(encoded.ids, encoded.offsets, strict=True)]
+        lost, letters = (
+            sum(span for number, span in spans if number == unknown),
+            sum(span for _, span in spans),
+        )  # a piece may be a sentence
+        if 2 * lost > letters:
+            rule = "it is another encoder's tokenizer, or the text is in a script that it does not read"
+            raise ValueError(f"{_shown(text)}: {lost} of its {letters} letters are unknown to {file}; {rule}")
+        numbers: list[int] = encoded.ids
         return numbers
 
     return numbers

@@ -6,7 +6,6 @@ decoded at once, to the bit, and memory does not grow with its length. Only the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,10 +16,11 @@ from torch import Tensor, nn
 
 from echo.backbone.checkpoints.headers import Shape
 from echo.backbone.checkpoints.layout import Layout, fill, module_shapes, open_layout
+from echo.backbone.checkpoints.weights import CODEC, Weights
 from echo.backbone.extras import need
 from echo.backbone.finite import Finite
 from echo.backbone.sizes import CODECS, CodecSizes
-from echo.refusals import one_of
+from echo.refusals import one_of, reading
 
 LATENT_MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503,
@@ -32,6 +32,8 @@ LATENT_STD = (
 )  # fmt: skip
 """Of each latent channel: the network works on (latent - mean) / std (Wan2.1's own constants)."""
 
+CONSTANTS = {"latents_mean": LATENT_MEAN, "latents_std": LATENT_STD}
+"""By their names in diffusers' config."""
 CHANNELS = len(LATENT_MEAN)
 
 
@@ -60,7 +62,7 @@ class WanCodec:
         layout, decoder, entry = _fitting(path)
         fill(decoder, "decoder.", layout, dtype, device)
         fill(entry, "post_quant_conv.", layout, dtype, device)
-        return cls(decoder, entry, *_constants(path))
+        return cls(decoder, entry, *_constants(layout.weights))
 
     @classmethod
     def random(cls, size: str, *, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu") -> WanCodec:
@@ -111,10 +113,9 @@ class LatentStream:
             first = False
 
 
-def check(path: Path) -> None:
-    """Judge a codec's file by its header. Raises ValueError as `WanCodec.load` does."""
-    _fitting(path)
-    _constants(path)
+def check(path: Path, *, whole: bool = False) -> None:
+    """Judge a codec's file by its header, or whole. Raises ValueError as `WanCodec.load` does."""
+    _constants(_fitting(path, whole)[0].weights)
 
 
 def same_shape(latents: Tensor, before: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -147,12 +148,12 @@ def _parts(sizes: CodecSizes, *, meta: bool = True) -> tuple[nn.Module, nn.Modul
     return decoder, entry
 
 
-def _fitting(path: Path) -> tuple[Layout, nn.Module, nn.Module]:
+def _fitting(path: Path, whole: bool = False) -> tuple[Layout, nn.Module, nn.Module]:
     """A file that fits, and the two modules of its size, without memory. Raises ValueError as `WanCodec.load` does."""
-    layout = open_layout(_file(path), need("diffusers.loaders.single_file_utils").convert_wan_vae_to_diffusers)
+    layout = open_layout(path, CODEC, need("diffusers.loaders.single_file_utils").convert_wan_vae_to_diffusers)
     (base,) = layout.shapes.get("decoder.norm_out.gamma", (CodecSizes.base, 1, 1, 1))[:1]
     decoder, entry = _parts(CodecSizes(base=base))
-    layout.check("the VAE of Wan2.1", _expected(decoder, entry), beside=("encoder.", "quant_conv."))
+    layout.check("the VAE of Wan2.1", _expected(decoder, entry), beside=("encoder.", "quant_conv."), whole=whole)
     return layout, decoder, entry
 
 
@@ -161,18 +162,13 @@ def _expected(decoder: nn.Module, entry: nn.Module) -> dict[str, Shape]:
     return {prefix + name: shape for prefix, part in parts for name, shape in module_shapes(part).items()}
 
 
-def _file(path: Path) -> Path:
-    """The file of weights: the path itself, or the only one of a codec's folder or of a pipeline's `vae`."""
-    folder = path / "vae" if (path / "vae").is_dir() else path
-    files = sorted(folder.glob("*.safetensors"))
-    return files[0] if len(files) == 1 else path
-
-
-def _constants(path: Path) -> tuple[Tensor, Tensor]:
+def _constants(weights: Weights) -> tuple[Tensor, Tensor]:
     """Mean and deviation of latents: those of a folder's config where it has them, else Wan2.1's."""
-    file = _file(path).parent / "config.json" if path.is_dir() else path / "config.json"
-    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    mean, std = config.get("latents_mean", LATENT_MEAN), config.get("latents_std", LATENT_STD)
-    if len(mean) != CHANNELS or len(std) != CHANNELS:
-        raise ValueError(f"{file}: {len(mean)} means and {len(std)} deviations; the VAE of Wan2.1 has {CHANNELS} channels")
-    return torch.tensor(mean), torch.tensor(std)
+    with reading(weights.path, f"its config.json needs latents_mean and latents_std of {CHANNELS} numbers each"):
+        mean, std = (torch.tensor(weights.said.get(name, usual), dtype=torch.float32) for name, usual in CONSTANTS.items())
+        if len(mean) != CHANNELS or len(std) != CHANNELS:
+            counts = f"{len(mean)} means and {len(std)} deviations"
+            raise ValueError(f"{weights.path}/config.json: {counts}; the VAE of Wan2.1 has {CHANNELS} channels")
+        if not (mean.isfinite().all() and std.isfinite().all() and std.min() > 0):
+            raise ValueError(f"{weights.path}/config.json: latents_mean and latents_std must be numbers, deviations above 0")
+    return mean, std

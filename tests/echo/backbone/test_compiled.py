@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import importlib
+import shutil
 import sys
 import types
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -110,10 +113,22 @@ def test_kernels_that_are_not_there_are_refused(name: str, device: str, dtype: s
         kernels.resolve(name, device, dtype)
 
 
-def test_auto_comes_to_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_comes_to_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert kernels.resolve("auto", "cpu") == kernels.resolve("sdpa", "cpu") == kernels.resolve("auto", "cuda") == "sdpa"
-    monkeypatch.setattr(kernels.importlib.util, "find_spec", lambda name: True)
-    assert kernels.resolve("auto", "cuda:0") == "flash3" and kernels.resolve("auto", "cuda", "float32") == "sdpa"
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "flash_attn_interface.py"
+    for content, name in (("raise OSError('libcudart.so.11: cannot open\\nshared object')", "sdpa"), ("flash_attn_func = None", "flash3")):
+        module.write_text(content, encoding="utf-8")
+        kernels.lack_of_flash3.cache_clear()
+        monkeypatch.delitem(sys.modules, "flash_attn_interface", raising=False)
+        importlib.invalidate_caches()
+        assert kernels.resolve("auto", "cuda:0") == name and kernels.resolve("auto", "cuda", "float32") == "sdpa"
+        if name == "sdpa":
+            with pytest.raises(ValueError, match=r"is installed here and does not import \(OSError: libcudart.so.11: cannot open\)"):
+                kernels.resolve("flash3", "cuda")
+            shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+    monkeypatch.delitem(sys.modules, "flash_attn_interface", raising=False)
+    kernels.lack_of_flash3.cache_clear()
 
 
 def test_a_name_is_the_same_on_every_machine_and_the_card_is_asked_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 import pytest
 
@@ -125,12 +126,16 @@ def test_digest_of_a_large_file_is_kept_beside_it(tmp_path, monkeypatch):
     path.write_bytes(b"large")
     found = files.file_digest(path)
     note = tmp_path / ".weights.blake2b"
-    assert note.read_text(encoding="ascii").endswith(found)
+    assert note.read_text(encoding="ascii").split()[2:] == [found, hashlib.sha256(b"large").hexdigest()]
     note.write_text(note.read_text(encoding="ascii").replace(found, "0" * 32), encoding="ascii")
-    files._file_digest.cache_clear()
+    files._digests.cache_clear()
     assert files.file_digest(path) == "0" * 32, "another process reads the note, not the file"
     path.write_bytes(b"other bytes")
     assert files.file_digest(path) not in (found, "0" * 32), "a note of another version of the file counts for nothing"
+    assert files.file_sha256(path) == hashlib.sha256(b"other bytes").hexdigest()
+    note.write_text(f"{path.stat().st_mtime_ns} {path.stat().st_size} {'0' * 32}", encoding="ascii")
+    files._digests.cache_clear()
+    assert files.file_digest(path) != "0" * 32, "an earlier note, without sha256, is made again"
 
 
 def test_undeclared_field_is_caught():

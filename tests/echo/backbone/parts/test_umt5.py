@@ -286,6 +286,34 @@ def test_wrong_files_are_refused_in_one_line(files, tmp_path):
         Umt5Text.random("huge", cache=tmp_path)
 
 
+def test_a_tokenizer_of_another_family_is_refused_from_both_sides(files, tmp_path):
+    """Too many tokens is told above; too few is mT5's beside UMT5's encoder: rows are rounded up by fewer than 128."""
+    tensors = torch.load(files / "models_t5_umt5-xxl-enc-bf16.pth")
+    rows = tensors["token_embedding.weight"]
+    size = need("tokenizers").Tokenizer.from_file(str(files / "tokenizer" / "tokenizer.json")).get_vocab_size()
+    for extra, fits in ((size - 1, True), (size, False)):  # beside the 128 rows that there are
+        torch.save(tensors | {"token_embedding.weight": torch.cat([rows, torch.ones(extra, 32)])}, tmp_path / "more.pth")
+        if fits:
+            umt5.check(tmp_path / "more.pth", files / "tokenizer")
+        else:
+            with pytest.raises(
+                ValueError, match=rf"tokenizer\.json: {size} tokens, but the text encoder knows {128 + size}; it belongs to another"
+            ):
+                umt5.check(tmp_path / "more.pth", files / "tokenizer")
+    assert not 250_100 <= 256_384 < 250_100 + umt5.PADDED, "mT5's tokenizer"
+    assert 256_300 <= 256_384 < 256_300 + umt5.PADDED, "UMT5's own"
+
+
+def test_a_prompt_of_unknown_pieces_is_refused(files, tmp_path):
+    text = loaded(files, tmp_path)
+    text.check([TEXTS[2], f"{TEXTS[0]} 渡船技工"])
+    with pytest.raises(
+        ValueError, match=r"^'渡.*': \d+ of its \d+ letters are unknown to .*tokenizer\.json; it is another encoder's"
+    ) as refusal:
+        text.check(["渡船技工在船上工作的渡船技工"])
+    assert "\n" not in str(refusal.value) and text.loads == 0
+
+
 def test_missing_package_says_how_to_install_it():
     with pytest.raises(ValueError, match=r"^backbone=x needs no_such_package: pip install -e '\.\[wan\]'$"):
         need("no_such_package.part", asked="backbone=x")
