@@ -30,6 +30,7 @@ OTHER_TAGS = re.compile(r"[({]\s*\d{1,3}(?:[.,]\d+)?\s*(?:s|sec\w*|m|min\w*)\s*[
 LOOKALIKES = {"；": ";", "｜": "|", "￨": "|", "∣": "|", "¦": "|"}
 INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060\u00ad\u200e\u200f"))
 """Signs that take no room; the text encoder would see them."""
+Untagged = Literal["smooth", "automatic"]
 DURATION_S = 60.0
 """Of a line that says none: the shorter of the paper's two settings for long video."""
 
@@ -44,11 +45,14 @@ class Imported:
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says beside the file: meaning of the tags, seconds of an untagged scene, prefix of the ids."""
+    """What the command line says beside the file: meaning of the tags, seconds of an untagged scene, prefix of the ids, and whether a
+    scene without a tag is smooth (the released code) or has none (the paper's appendix B).
+    """
 
     meaning: TagMeaning | None = None
     duration_s: float | None = None
     name: str = ""
+    untagged: Untagged = "smooth"
 
     def id(self, index: int) -> str:
         """Of the prompt that stands at a place of the set."""
@@ -163,7 +167,8 @@ def parse_released(line: str, where: str, index: int, options: Options, seen: Co
     durations_s = tuple(usual_s if seconds is None else seconds for _, seconds, _, _ in scenes)
     subtitles = tuple(tidy(piece, where) for piece in rest.split("|") if piece.strip())
     seen["lines whose subtitles are not one a scene"] += len(subtitles) not in (0, len(scenes))
-    texts, tags = tuple(text for text, *_ in scenes), tuple(tag for _, _, tag, _ in scenes)
+    texts = tuple(text for text, *_ in scenes)
+    tags = tuple(tag if count or options.untagged == "smooth" else None for _, _, tag, count in scenes)
     return PromptLine(Prompt(options.id(index), texts, durations_s, tags, options.meaning or TagMeaning.to_next), None, subtitles)
 
 
@@ -268,6 +273,7 @@ def import_prompts(
     sample: int | None = None,
     seed: int = 0,
     name: str = "",
+    untagged: Untagged = "smooth",
     *,
     output: Path,
 ) -> list[str]:
@@ -284,6 +290,7 @@ def import_prompts(
         first: only so many prompts, from the top.
         sample: only so many prompts, drawn at random (the paper's A.1) and in the order of the draw; ids count the file's lines.
         seed: of the draw; a smaller draw by it is the first part of a larger one.
+        untagged: what a scene without any tag says: smooth, as the released code reads it, or automatic, the texts (appendix B).
         name: ids are NAME-000 and so on; the file's name by default.
         output: the prompt set, JSONL.
     """
@@ -294,6 +301,6 @@ def import_prompts(
     if name and not re.fullmatch(r"[A-Za-z0-9.-]+", name):
         raise ValueError(f"name={name}: letters, digits, '.' and '-'; nearest is {re.sub('[^A-Za-z0-9.-]+', '-', name)}")
     check_duration(duration)
-    imported = read(file, format, Options(tag_meaning, duration, name), Excerpt(first, sample, seed))
+    imported = read(file, format, Options(tag_meaning, duration, name, untagged), Excerpt(first, sample, seed))
     write_set(output, imported.lines)
     return summary(imported, output)

@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from echo.refusals import within
 from echo.scene import SceneStart, Transition, chain_head
+from echo.settings import silent
 
 Vector = Sequence[float]
 Embed = Callable[[list[str]], list[list[float]]]
@@ -33,10 +34,19 @@ class Feature(StrEnum):
 
 
 class Router(StrEnum):
-    """Who says how a scene is entered: the prompt's tags, or the thresholds of eq. (17)."""
+    """Who says how a scene is entered: its tag, and the texts where it has none; or the texts alone, by eqs (15)-(17)."""
 
     tags = "tags"
-    thresholds = "thresholds"
+    automatic = "automatic"
+
+
+class Running(StrEnum):
+    """Scenes whose continuation eq. (17) calls smooth: the one before (as printed), or all of the smooth chain that it ends, since a scene
+    from which the running one went on smoothly is the running place.
+    """
+
+    previous = "previous"
+    chain = "chain"
 
 
 class RecallJump(StrEnum):
@@ -50,7 +60,7 @@ class RecallJump(StrEnum):
 class Routing:
     """Settings of the router. causal: only scenes up to the current one count in document frequencies.
 
-    pool_scenes: how many ended scenes can be recalled.
+    pool_scenes: how many ended scenes can be recalled. jump_recall_cap: most of eq. (18)'s jump; None is that of a hard cut.
     """
 
     router: Router = Router.tags
@@ -65,10 +75,13 @@ class Routing:
     jump_recall: RecallJump = RecallJump.similarity
     jump_recall_max: int = 6
     jump_per_scene: int = 10
+    running: Running = silent(Running.chain)
+    jump_recall_cap: int | None = silent(None)
 
     def __post_init__(self) -> None:
         for name in ("jump_smooth", "jump_hard", "jump_recall_max", "jump_per_scene"):
             within(f"routing.{name}", getattr(self, name), 0, math.inf)
+        within("routing.jump_recall_cap", self.jump_recall_cap or 0, 0, math.inf)
         within("routing.pool_scenes", self.pool_scenes, 1, math.inf)
         for name in ("threshold_smooth", "threshold_recall"):
             within(f"routing.{name}", getattr(self, name), -1, 1)
@@ -121,12 +134,20 @@ def similarities(texts: Sequence[str], scene: int, settings: Routing, embed: Emb
     return [cosine(features[scene], features[earlier]) for earlier in range(scene)]
 
 
-def threshold_mode(similarity: Sequence[float], settings: Routing) -> Transition:
-    """Eq. (17) on the similarities to scenes 0 .. t-1."""
-    best = max(range(len(similarity)), key=similarity.__getitem__)
-    if best == len(similarity) - 1:
-        return Transition.smooth if similarity[best] >= settings.threshold_smooth else Transition.hard
-    return Transition.recall if similarity[best] >= settings.threshold_recall else Transition.hard
+def threshold_mode(similarity: Sequence[float], settings: Routing, running: int | None = None) -> tuple[Transition, int | None]:
+    """Eqs (16) and (17): how a scene is entered, and the one that it recalls.
+
+    Args:
+        similarity: to the scenes before it, of which those that the pool has let go do not count.
+        settings: thresholds and size of the pool.
+        running: first of the scenes that the running one goes on from; the last alone by default, as printed.
+    """
+    running = len(similarity) - 1 if running is None else running
+    here, pool = max(similarity[running:]), range(oldest(len(similarity), settings), running)
+    best = max(pool, key=similarity.__getitem__, default=None)
+    if best is not None and similarity[best] > here:
+        return (Transition.recall, best) if similarity[best] >= settings.threshold_recall else (Transition.hard, None)
+    return (Transition.smooth if here >= settings.threshold_smooth else Transition.hard), None
 
 
 def oldest(scene: int, settings: Routing) -> int:
@@ -152,44 +173,56 @@ def recall_target(similarity: Sequence[float], settings: Routing) -> int:
 def recall_jump(similarity: Sequence[float], target: int, settings: Routing) -> int:
     """Eq. (18) for `distance`; for `similarity` the chosen scene's share of all dissimilarity."""
     if settings.jump_recall is RecallJump.distance:
-        return min(settings.jump_hard, settings.jump_per_scene * (len(similarity) - target))
+        most = settings.jump_hard if settings.jump_recall_cap is None else settings.jump_recall_cap
+        return min(most, settings.jump_per_scene * (len(similarity) - target))
     gaps = [1 - value for value in similarity]
     total = sum(gaps)
     return round(settings.jump_recall_max * gaps[target] / total) if total > 1e-6 else 0
 
 
-def enter(
-    texts: Sequence[str], scene: int, tagged: Transition | None, settings: Routing, embed: Embed | None, named: int | None = None
-) -> tuple[Transition, int | None, int]:
-    """How scene `scene` > 0 is entered: (transition, recalled scene, jump). `tagged` None asks the thresholds.
+def automatic(texts: Sequence[str], starts: Sequence[SceneStart], settings: Routing, embed: Embed | None) -> tuple[Transition, int | None]:
+    """How the scene after `starts` is entered where nobody says: eqs (15)-(17) on whole prompts, and the scene that a recall means.
 
-    named: the scene to be recalled, whatever texts and thresholds say. Raises ValueError where the pool does not hold it.
+    Thresholds are of whole prompts whatever `feature` says, and a text that is said later never counts.
     """
+    scene = len(starts)
+    similarity = similarities(texts, scene, replace(settings, feature=Feature.prompt, causal=True), embed)
+    return threshold_mode(similarity, settings, chain_head(starts, scene - 1) if settings.running is Running.chain else None)
+
+
+def enter(
+    texts: Sequence[str],
+    starts: Sequence[SceneStart],
+    tagged: Transition | None,
+    settings: Routing,
+    embed: Embed | None,
+    named: int | None = None,
+    recalls: bool = True,
+) -> tuple[Transition, int | None, int]:
+    """How the scene after `starts`, not the first, is entered: (transition, recalled scene, jump).
+
+    Args:
+        texts: of all scenes, or of those up to this one.
+        starts: of the scenes before it.
+        tagged: what its tag says; None asks the texts.
+        settings: of the router.
+        embed: features of texts.
+        named: the scene to be recalled, whatever texts say.
+        recalls: whether an ended scene can be taken back; where none can, texts that mean one enter by a hard cut.
+
+    Raises:
+        ValueError: for a named scene that the pool does not hold, or a feature that needs an encoder where there is none.
+    """
+    transition, target, scene = tagged, named, len(starts)
     if named is not None:
         check_recall(named, scene, settings)
-        return Transition.recall, named, recall_jump(similarities(texts, scene, settings, embed), named, settings)
-    transition = tagged
-    if transition is None or settings.router is Router.thresholds:
-        transition = threshold_mode(similarities(texts, scene, settings, embed), settings)
-    if transition is Transition.smooth:
-        return transition, None, settings.jump_smooth
-    if transition is Transition.hard:
-        return transition, None, settings.jump_hard
+        transition = Transition.recall
+    elif transition is None or settings.router is Router.automatic:
+        transition, target = automatic(texts, starts, settings, embed)
+        if transition is Transition.recall and not recalls:
+            transition = Transition.hard
+    if transition is not Transition.recall:
+        return transition, None, settings.jump_smooth if transition is Transition.smooth else settings.jump_hard
     similarity = similarities(texts, scene, settings, embed)
-    target = recall_target(similarity, settings)
+    target = recall_target(similarity, settings) if target is None else target
     return transition, target, recall_jump(similarity, target, settings)
-
-
-def automatic(texts: Sequence[str], starts: Sequence[SceneStart], settings: Routing, embed: Embed) -> tuple[Transition, int | None]:
-    """How a live session enters the last of `texts` where nobody says: eq. (17) on whole prompts, and the scene a recall means.
-
-    A scene from which the running one went on smoothly is the running place, so what is most like it goes on smoothly too.
-    starts: of the scenes shown, one fewer than texts.
-    """
-    similarity = similarities(texts, len(starts), replace(settings, feature=Feature.prompt, causal=True), embed)
-    head = chain_head(starts, len(starts) - 1)
-    running, pool = max(similarity[head:]), range(oldest(len(starts), settings), head)
-    best = max(pool, key=similarity.__getitem__, default=None)
-    if best is not None and similarity[best] > running:
-        return (Transition.recall, best) if similarity[best] >= settings.threshold_recall else (Transition.hard, None)
-    return (Transition.smooth if running >= settings.threshold_smooth else Transition.hard), None

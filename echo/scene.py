@@ -50,13 +50,14 @@ class DurationRule(StrEnum):
 class Prompt:
     """One line of a prompt set. `tag_meaning` None leaves the reading of the tags to the method's preset.
 
+    tags: letters as in `TAGS`; None is no tag at all, and the texts say how the scene is entered (the paper's appendix B).
     recalls: for each scene the earlier one that it recalls, None where the router finds it by the texts; empty where no scene says.
     """
 
     id: str
     scenes: tuple[str, ...]
     durations_s: tuple[float, ...]
-    tags: tuple[str, ...]
+    tags: tuple[str | None, ...]
     tag_meaning: TagMeaning | None = None
     recalls: tuple[int | None, ...] = ()
 
@@ -70,8 +71,8 @@ class Prompt:
             if not duration >= BLOCK_S / 2:
                 raise ValueError(f"prompt {self.id!r}: duration {duration} s is under half a block; nearest is {BLOCK_S} s")
         for tag in self.tags:
-            if tag not in TAGS:
-                raise ValueError(f"prompt {self.id!r}: unknown tag {tag!r}; one of {sorted(TAGS)}")
+            if tag is not None and tag not in TAGS:
+                raise ValueError(f"prompt {self.id!r}: unknown tag {tag!r}; one of {sorted(TAGS)}, or null for none")
         if len(self.recalls) not in (0, len(self.scenes)):
             raise ValueError(f"prompt {self.id!r}: {len(self.scenes)} scenes, {len(self.recalls)} recalls; must be equally many, or none")
         for scene, recalled in enumerate(self.recalls):
@@ -87,10 +88,10 @@ class Prompt:
         return fields
 
     def transitions(self, default_meaning: TagMeaning) -> tuple[Transition | None, ...]:
-        """How each scene is entered; None for the first."""
+        """How each scene is entered; None for the first, and for those without a tag."""
         meaning = self.tag_meaning or default_meaning
         tags = self.tags[1:] if meaning is TagMeaning.enter else self.tags[:-1]
-        return (None, *(TAGS[tag] for tag in tags))
+        return (None, *(None if tag is None else TAGS[tag] for tag in tags))
 
 
 def prompt_digest(prompt: Prompt, duration_scale: float = 1.0) -> str:

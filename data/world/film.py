@@ -95,6 +95,8 @@ def _shown_before(prompt: Prompt, said: Sequence[Words], policy: Render) -> list
     """The earlier scene whose place each scene shows again: the one before where it goes on, the first alike where it is recalled."""
     sources: list[int | None] = []
     for scene, (words, transition) in enumerate(zip(said, prompt.transitions(policy.tags), strict=True)):
+        if scene and transition is None:
+            raise ValueError(f"scene {scene + 1} has no tag, and a rendered row shows what tags say; nearest is '', '#' or '@'")
         source = scene - 1 if transition is Transition.smooth else None
         if transition is Transition.recall:
             alike = (early for early in range(scene) if (said[early].place, said[early].pattern) == (words.place, words.pattern))

@@ -122,21 +122,24 @@ class Policy(ABC):
 def script_of(prompt: Prompt, policy: Policy, embed: Embed | None = None) -> Script:
     """Scene starts of a prompt under a policy's preset; a policy without a router takes the tags and no jump.
 
+    A scene without a tag is entered as its text says, by every policy.
+
     Raises ValueError for a scene that names another to recall and is not entered by a recall, or names one outside the pool.
     """
     lengths = scene_blocks(prompt.durations_s, policy.durations)
     settings = policy.routed_by
-    starts, block = [], 0
+    starts, block = list[SceneStart](), 0
     named = prompt.recalls or (None,) * len(prompt.scenes)
     for scene, tagged in enumerate(prompt.transitions(policy.tags)):
-        if named[scene] is not None and tagged is not Transition.recall:
+        if named[scene] is not None and tagged not in (Transition.recall, None):
             raise ValueError(f"scene {scene} recalls scene {named[scene]}, but its tag says {tagged}; nearest is '@'")
-        if scene == 0 or tagged is None:
+        if scene == 0:
             starts.append(SceneStart(block))
-        elif settings is None:
+        elif settings is None and tagged is not None:
             starts.append(SceneStart(block, tagged))
         else:
-            starts.append(SceneStart(block, *enter(prompt.scenes, scene, tagged, settings, embed, named[scene])))
+            way, target, jump = enter(prompt.scenes, starts, tagged, settings or Routing(), embed, named[scene], policy.recalls)
+            starts.append(SceneStart(block, way, target, jump) if settings else SceneStart(block, way))
         block += lengths[scene]
     return Script(tuple(starts), block)
 

@@ -73,6 +73,7 @@ GROUPS: Table = {
     }),
     "audit": ("Measure how far this project's own instruments can be believed.", {
         "targets": ("Measure how often the backbone shows what a held-out prompt says.", "eval.audit.targets:targets"),
+        "routers": ("Count what each router gets right on the prompt sets.", "jobs.bench.routers:routers"),
         "validate": ("Measure what the embedded scorer still reads of spoilt videos.", "eval.audit.validate:validate"),
     }),
 }  # fmt: skip

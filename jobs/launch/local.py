@@ -8,6 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from echo.cache.policy import script_of
@@ -123,7 +124,9 @@ def texts_of(jobs: Sequence[Job]) -> list[str]:
     for job in jobs:
         for prompt in job.asked if job.config.backbone.parts is not None else ():
             texts.update(dict.fromkeys(prompt.scenes))
-            script_of(prompt, job.policy, embed)  # a router asks for texts of its own
+            tags = tuple("@" if tag is None else tag for tag in prompt.tags)
+            for way in (prompt, replace(prompt, tags=tags)):  # a router asks for texts of its own, most of them at a recall
+                script_of(way, job.policy, embed)
     return list(texts)
 
 

@@ -27,7 +27,7 @@ from echo.cache.policy import script_of
 from echo.files import write_atomic
 from echo.generate import begin
 from echo.refusals import nearest
-from echo.routing import Router, Routing, automatic, enter, oldest
+from echo.routing import Router, Routing, enter, oldest
 from echo.scene import BLOCK_S, FPS, TAGS, Prompt, SceneStart, TagMeaning, Transition
 from jobs.spec.plan import Job
 from jobs.work.blocks import developed
@@ -135,8 +135,7 @@ class Session:
         refuse(job)
         self.job, self.backbone, self.name, self.words = job, backbone, name, tuple(words)
         settings = job.policy.routed_by or Routing(causal=True)
-        self._named = settings
-        self._thresholds = settings if threshold is None else replace(settings, threshold_smooth=threshold, threshold_recall=threshold)
+        self._routing = settings if threshold is None else replace(settings, threshold_smooth=threshold, threshold_recall=threshold)
         self._embed = partial(features, backbone.text)
         repeat = job.config.noise.repeat_initial
         self._rollout = begin(backbone, job.policy, [name], job.config.seed, repeat_initial_noise=repeat)
@@ -163,7 +162,7 @@ class Session:
         """Scenes that can be recalled by what is said now: those that have begun, as far back as the policy remembers."""
         if not self.job.policy.recalls:
             return range(0)
-        return range(oldest(len(self.scenes), self._named), len(self.scenes))
+        return range(oldest(len(self.scenes), self._routing), len(self.scenes))
 
     def say(self, text: str, transition: Transition | str | None = None, recalls: int | None = None) -> Scene:
         """The scene that begins with the next block; it takes the place of one that was said since the last block.
@@ -200,13 +199,11 @@ class Session:
                 raise ValueError("recall: nothing has been shown yet; nearest is a first scene without a transition")
             return SceneStart(0)
         texts, starts = [*(scene.text for scene in self.scenes), text], [scene.start for scene in self.scenes]
-        if transition is None:
-            transition, recalls = automatic(texts, starts, self._thresholds, self._embed)
-            if transition is Transition.recall and not self.job.policy.recalls:
-                transition, recalls = Transition.hard, None
-        if self.job.policy.routed_by is None:
+        policy = self.job.policy
+        if policy.routed_by is None and transition is not None:
             return SceneStart(self.blocks, transition)
-        return SceneStart(self.blocks, *enter(texts, len(self.scenes), transition, self._named, self._embed, recalls))
+        way, target, jump = enter(texts, starts, transition, self._routing, self._embed, recalls, policy.recalls)
+        return SceneStart(self.blocks, way) if policy.routed_by is None else SceneStart(self.blocks, way, target, jump)
 
     def next_block(self) -> LiveBlock:
         """Make one block.

@@ -38,7 +38,8 @@ def forecast_of(job: Job) -> Forecast:
     """Memory of a job, by its longest prompt."""
     config, parts = job.config, backbones.parts_of(job.config)
     policy = job.policy.routed(feature=Feature.idf)  # which scene is recalled changes no size, and the encoder is not loaded for it
-    script = max((script_of(prompt, policy) for prompt in job.asked), key=lambda script: (script.blocks, len(script.starts)))
+    alike = [script_of(prompt, policy, lambda texts: [[1.0]] * len(texts)) for prompt in job.asked]
+    script = max(alike, key=lambda script: (script.blocks, len(script.starts)))
     geometry = backbones.geometry(config)
     return forecast(
         Setup(

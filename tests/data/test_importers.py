@@ -71,6 +71,13 @@ def test_untagged(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert ":1, scene 2: no tag; nearest is '[10s]'" in refusal(capsys, tmp_path, "A fox[10s] | runs")
 
 
+def test_untagged_scenes_may_be_left_to_the_texts(tmp_path: Path):
+    """The released code takes a scene without a tag for smooth, the paper's appendix B asks the texts."""
+    content = "A fox[10s#] | runs | sleeps[10s]"
+    assert imported(tmp_path, content, "duration=10")[0].tags == ("#", "", "")
+    assert imported(tmp_path, content, "duration=10", "untagged=automatic")[0].tags == ("#", None, "")
+
+
 @pytest.mark.parametrize(
     ("wrong", "nearest"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from echo import routing
@@ -34,7 +36,90 @@ STORY = (
     ],
 )
 def test_thresholds_eq_17(similarity: list[float], expected: Transition) -> None:
-    assert routing.threshold_mode(similarity, Routing()) is expected
+    assert routing.threshold_mode(similarity, Routing())[0] is expected
+
+
+def by_loops(features: list[list[float]], pool: int, tau: float) -> list[tuple[str, int | None]]:
+    """Eqs (15)-(17) in plain loops over whole features, scene by scene; no scene older than the pool counts."""
+    ways: list[tuple[str, int | None]] = []
+    for t in range(1, len(features)):
+        best, where = -2.0, -1
+        for i in range(max(0, t - pool), t):
+            dot = sum(a * b for a, b in zip(features[t], features[i]))
+            s = dot / (sum(a * a for a in features[t]) ** 0.5 * sum(b * b for b in features[i]) ** 0.5)
+            if s > best:
+                best, where = s, i
+        if where == t - 1 and best >= tau:
+            ways.append(("smooth", None))
+        elif where != t - 1 and best >= tau:
+            ways.append(("recall", where))
+        else:
+            ways.append(("hard", None))
+    return ways
+
+
+@pytest.mark.parametrize("pool", [1, 2, 3, 64])
+@pytest.mark.parametrize("meant", [TagMeaning.enter, TagMeaning.to_next])
+def test_scenes_without_a_tag_are_routed_as_plain_loops_say_and_others_by_their_tags(pool: int, meant: TagMeaning) -> None:
+    draw = random.Random(pool)
+    seen = set()
+    for _ in range(60):
+        places = [[draw.gauss(0, 1) for _ in range(3)] for _ in range(3)]
+        rows = [[x + draw.gauss(0, 0.25) for x in draw.choice(places)] for _ in range(7)]
+        texts = tuple(str(scene) for scene in range(7))
+        policy = make("echo_paper", routing__pool_scenes=pool)
+
+        def embed(asked: list[str], rows: list[list[float]] = rows) -> list[list[float]]:
+            return [rows[int(text)] for text in asked]
+
+        expected = by_loops(rows, pool, 0.85)
+        untagged = script_of(Prompt("s", texts, (3.0,) * 7, (None,) * 7, meant), policy, embed)
+        assert [(str(start.transition), start.recalls) for start in untagged.starts[1:]] == expected
+        jumps = {"smooth": lambda t, i: 0, "hard": lambda t, i: 45, "recall": lambda t, i: min(45, 10 * (t - i))}
+        assert [start.jump for start in untagged.starts[1:]] == [jumps[way](t, i) for t, (way, i) in enumerate(expected, 1)]
+        seen |= {way for way, _ in expected}
+        at = 2 if meant is TagMeaning.enter else 1
+        mixed = tuple("#" if index == at else None for index in range(7))
+        some = script_of(Prompt("s", texts, (3.0,) * 7, mixed, meant), policy, embed)
+        assert some.starts[2].transition is Transition.hard
+        assert [some.starts[t] for t in (1, 3, 4, 5, 6)] == [untagged.starts[t] for t in (1, 3, 4, 5, 6)]
+    assert seen == ({"smooth", "hard"} if pool == 1 else {"smooth", "hard", "recall"})
+
+
+def test_a_scene_of_the_running_chain_goes_on_smoothly() -> None:
+    """After 0 - 1 (smooth), a scene most like 0 recalls it as eq. (17) is printed, and goes on with the place as a chain."""
+    rows = {"a": [1.0, 0.0], "b": [0.9, 0.3], "c": [1.0, -0.1]}
+    prompt = Prompt("s", ("a", "b", "c"), (3.0,) * 3, ("", "", None))
+
+    def embed(texts: list[str]) -> list[list[float]]:
+        return [rows[text] for text in texts]
+
+    printed, chained = (
+        script_of(prompt, make("echo", routing__feature="prompt", routing__running=way), embed).starts[2] for way in ("previous", "chain")
+    )
+    assert (printed.transition, printed.recalls) == (Transition.recall, 0)
+    assert (chained.transition, chained.recalls) == (Transition.smooth, None)
+
+
+def test_methods_without_a_pool_enter_by_a_cut_where_texts_mean_a_recall() -> None:
+    def embed(texts: list[str]) -> list[list[float]]:
+        return [[float("meadow" in text), float("cavern" in text), float("desert" in text)] for text in texts]
+
+    prompt = Prompt("s", STORY, (10.0,) * 6, (None,) * 6)
+    for name in ("infinity_rope", "echo_recall_none"):
+        assert [start.transition for start in script_of(prompt, make(name), embed).starts[1:]] == [Transition.hard] * 5
+    assert [start.recalls for start in script_of(prompt, make("echo"), embed).starts[3:]] == [0, 1, 2]
+    with pytest.raises(ValueError, match="needs a text encoder"):
+        script_of(prompt, make("infinity_rope"))
+
+
+def test_the_cap_of_eq_18_is_a_setting_of_its_own() -> None:
+    far = [0.0] * 9
+    assert routing.recall_jump(far, 0, Routing(jump_recall=RecallJump.distance, jump_hard=20)) == 20
+    assert routing.recall_jump(far, 0, Routing(jump_recall=RecallJump.distance, jump_hard=20, jump_recall_cap=45)) == 45
+    assert routing.recall_jump(far, 0, make("echo_paper", routing__jump_hard=7).routing) == 45
+    with pytest.raises(ValueError, match="jump_recall_cap -1"):
+        Routing(jump_recall_cap=-1)
 
 
 def test_distance_jump_eq_18() -> None:
@@ -79,12 +164,12 @@ def test_scripts_of_a_story() -> None:
     assert all(s.recalls is None and s.jump == 0 for s in plain.starts)
 
 
-def test_the_threshold_router_ignores_tags() -> None:
+def test_the_automatic_router_ignores_tags() -> None:
     def embed(texts: list[str]) -> list[list[float]]:
         return [[float("meadow" in text), float("cavern" in text), float("desert" in text)] for text in texts]
 
     prompt = Prompt("s", STORY, (10.0,) * 6, ("",) * 6)
-    script = script_of(prompt, make("echo_paper", routing__router=Router.thresholds.value), embed)
+    script = script_of(prompt, make("echo_paper", routing__router=Router.automatic.value), embed)
     assert [s.transition for s in script.starts[1:]] == [Transition.hard] * 2 + [Transition.recall] * 3
     assert [s.jump for s in script.starts] == [0, 45, 45, 30, 30, 30]
 

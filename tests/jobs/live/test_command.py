@@ -30,7 +30,7 @@ def test_what_a_session_needs_is_added_and_told():
         ("method=ehco", "method=ehco: no such method; nearest is echo"),
         ("method=render_truth", "method=render_truth: renders a film whose script is known"),
         ("method.routing.causal=false", "method=echo: its router reads scenes that nobody has said yet"),
-        ("method.routing.router=thresholds", "nearest is method.routing.router=tags"),
+        ("method.routing.router=automatic", "nearest is method.routing.router=tags"),
         ("eval=embedded", "eval=embedded: not in a live session"),
         ("prompts=3", "it makes one video"),
         ("seed=0,1", "asks for 2 runs; a live session is one"),

@@ -8,9 +8,10 @@ from functools import partial
 import pytest
 
 from echo.backbone.interface import features
+from echo.cache.policy import script_of
 from echo.files import ROOT
 from echo.routing import Routing, automatic
-from echo.scene import SceneStart, TagMeaning, Transition, load_prompts
+from echo.scene import Prompt, SceneStart, TagMeaning, Transition, load_prompts
 from eval.figures.trace import shipped_backbone
 from jobs.live import command as live
 from jobs.live.session import Refused, Session
@@ -181,6 +182,21 @@ def test_routed_by_the_texts_as_the_tags_of_the_prompt_sets_say():
                     count += 1
                     starts.append(SceneStart(scene, tagged))
     assert count == 90 and right >= 87, right
+
+
+@pytest.mark.parametrize("method", ["echo", "echo_paper", "infinity_rope"])
+def test_a_script_without_tags_is_routed_as_a_session_is(opened, method):
+    known = opened(method, *([] if method == "infinity_rope" else ["method.routing.pool_scenes=3"]))
+    session = Session(known.job, known.backbone, "live")  # by the method's own thresholds, as a run
+    texts = (A, B, A, C, C, B, A)
+    for text in texts:
+        session.say(text)
+        film(session, 2)
+    policy = session.job.policy
+    script = script_of(Prompt("live", texts, (1.5,) * 7, (None,) * 7), policy, partial(features, session.backbone.text))
+    assert list(script.starts) == [scene.start for scene in session.scenes] and all(scene.routed for scene in session.scenes)
+    recalled = {start.recalls for start in script.starts} - {None}
+    assert recalled == (set() if method == "infinity_rope" else {0}), "the second B is out of the pool when it comes back"
 
 
 @pytest.mark.slow

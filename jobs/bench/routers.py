@@ -1,0 +1,118 @@
+"""How often each router enters a scene as its tag says, and finds the scene that a recall means: the paper's appendix B on prompt sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from baselines.presets import make_policy
+from echo.backbone.interface import features
+from echo.cache.policy import script_of
+from echo.files import write_atomic
+from echo.routing import Embed, Feature, Routing, Running, recall_target, similarities
+from echo.scene import Prompt, TagMeaning, Transition
+from eval.protocol import recalled
+from jobs.spec.compose import sweep
+from jobs.spec.mistakes import explained
+from jobs.spec.plan import Job, prepare
+from jobs.work import models
+
+TASKS = ("smooth", "hard", "recall")
+TARGETS = Routing(causal=True, exclude_previous=True)
+"""How a tagged recall looks for its scene: as Echo's presets do, but for the feature."""
+
+
+@dataclass(frozen=True)
+class Hits:
+    """How many of some scenes a router gets right."""
+
+    right: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.right} of {self.count}" if self.count else "-"
+
+
+def meant(prompt: Prompt) -> list[tuple[Transition | None, int | None]]:
+    """How each scene but the first is entered by its tag, and the scene that a recall means: the one named, else that of A-B-C-A-B-C."""
+    ways = prompt.transitions(TagMeaning.enter)
+    pairs = dict(recalled(len(ways))) if Transition.recall in ways and not prompt.recalls else dict(enumerate(prompt.recalls))
+    return [(way, pairs[scene] if way is Transition.recall else None) for scene, way in enumerate(ways) if scene]
+
+
+def entered(prompts: Sequence[Prompt], running: Running, threshold: float, embed: Embed) -> Hits:
+    """Scenes that eqs (15)-(17) enter as their tags say, and recall from where they should, when no scene has a tag."""
+    settings = {"feature": "prompt", "running": running.value, "threshold_smooth": threshold, "threshold_recall": threshold}
+    policy = make_policy({"method": "echo", **{f"method.routing.{name}": value for name, value in settings.items()}})
+    right = count = 0
+    for prompt in prompts:
+        script = script_of(replace(prompt, tags=(None,) * len(prompt.tags), recalls=()), policy, embed)
+        pairs = list(zip(script.starts[1:], meant(prompt), strict=True))
+        right += sum((start.transition, start.recalls) == way for start, way in pairs)
+        count += len(pairs)
+    return Hits(right, count)
+
+
+def aimed(prompts: Sequence[Prompt], feature: Feature, embed: Embed | None) -> Hits:
+    """Recalls, tagged as such, whose scene a feature finds among the earlier ones but the last."""
+    settings = replace(TARGETS, feature=feature)
+    cases = [(prompt, scene, way[1]) for prompt in prompts for scene, way in enumerate(meant(prompt), 1) if way[1] is not None]
+    hits = (recall_target(similarities(prompt.scenes, scene, settings, embed), settings) == target for prompt, scene, target in cases)
+    return Hits(sum(hits), len(cases))
+
+
+def encoder(job: Job) -> Embed:
+    """Features by the text encoder of a job's backbone, each text once."""
+    backbone, _ = models.load(job)
+    assert backbone is not None
+
+    @cache
+    def one(text: str) -> list[float]:
+        return features(backbone.text, [text])[0]
+
+    return lambda texts: [one(text) for text in texts]
+
+
+def routers(
+    words: Sequence[str],
+    /,
+    thresholds: Sequence[str] = ("0.85", "0.7"),
+    features: Sequence[str] = tuple(Feature),
+    *,
+    output: Path | None = None,
+) -> Iterator[str]:
+    """Count what each router gets right on the smooth, hard and recall sets of a backbone, as a Markdown table.
+
+    Columns: scenes entered by the texts alone as their tags say, by eq. (17) as printed and by chains, at each threshold; then scenes that
+    a tagged recall finds, by each text feature.
+
+        echo-harness audit routers
+        echo-harness audit routers backbone=self_forcing task.prompts=released --output routers.md
+        echo-harness audit routers backbone=self_forcing weights=random geometry=tiny features=idf
+
+    Args:
+        words: those of run.py that say which backbone and prompts: backbone= checkpoints= task.prompts= weights= geometry=.
+        thresholds: of eq. (17).
+        features: prompt, similar and idf; with idf alone no text encoder is loaded, and eq. (17) has dashes.
+        output: also write the table into this file.
+    """
+    with explained(words):
+        jobs = [prepare(sweep([*words, f"task={task}", "method=echo", "eval=none"])[0]) for task in TASKS]
+    chosen = [Feature(name) for name in Feature if name in features]
+    if not chosen or len(chosen) != len(features):
+        raise ValueError(f"features={','.join(features)}: some of {', '.join(Feature)}; nearest is features={Feature.prompt}")
+    levels = [(running, float(level)) for level in thresholds for running in Running]
+    embed = encoder(jobs[0]) if set(chosen) != {Feature.idf} else None
+    heads = ["prompt set", *(f"eq. (17), {running}, {level:g}" for running, level in levels), *(f"target by {name}" for name in chosen)]
+    lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
+    yield from lines
+    for job in jobs:
+        whole = job.prompt_set
+        cells = [Hits(0, 0) if embed is None else entered(whole, running, level, embed) for running, level in levels]
+        cells += [aimed(whole, name, embed) for name in chosen]
+        lines.append(f"| {job.config.task.prompt_set} ({len(whole)}) | {' | '.join(map(str, cells))} |")
+        yield lines[-1]
+    if output:
+        write_atomic(output, ("\n".join(lines) + "\n").encode())
