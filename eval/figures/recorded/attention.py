@@ -251,6 +251,19 @@ def recent_centres(run: RecordedRun, layer: int, block: int) -> tuple[Tensor, Te
     return run.recorder.queries(layer, block)[0].float().mean(1), torch.stack(clean).mean(0)
 
 
+def gates(run: RecordedRun, blocks: Sequence[int]) -> dict[RecentCentre, Tensor]:
+    """g of eq. (5) before each of some blocks, by what it reads, the mean over the recorded layers, [blocks, B]."""
+    both = torch.stack([torch.stack([_gate(run, layer, block) for layer in run.recorder.layers]).mean(0) for block in blocks])
+    return {which: both[:, place] for place, which in enumerate(RecentCentre)}
+
+
+def _gate(run: RecordedRun, layer: int, block: int) -> Tensor:
+    """The two gates of one layer, [2, B], as `RecentCentre` has them."""
+    centre = run.calibration(layer)[0]
+    both = recent_centres(run, layer, block)
+    return torch.stack([compression.drift_gate(q, centre, run.policy.drift_gate_lambda) for q in both])
+
+
 def judge(run: RecordedRun, layer: int, block: int, truth: LaterAttention | None = None) -> Moment:
     """All rules' scores of one choice, and the truth. Raises ValueError for a block that cannot be judged."""
     truth = truth or LaterAttention()
@@ -262,8 +275,8 @@ def judge(run: RecordedRun, layer: int, block: int, truth: LaterAttention | None
     frames, first = candidates(run, block), block * geometry.frames_per_block
     keys = recorder.clean_keys(layer, frames)
     centre, magnitude = run.calibration(layer)
-    gates = [compression.drift_gate(q, centre, policy.drift_gate_lambda) for q in recent_centres(run, layer, block)]
-    gate = gates[policy.recent_centre is RecentCentre.clean]
+    both = _gate(run, layer, block)
+    gate = both[list(RecentCentre).index(policy.recent_centre)]
     before, which = (block - 1, -1) if truth.recent == "clean" else (block, 0)
     q, own = recorder.queries(layer, before)[which], recorder.keys(layer, before)[which]
     seen, indices, index = seen_by(run, block, before, "time")
@@ -272,7 +285,7 @@ def judge(run: RecordedRun, layer: int, block: int, truth: LaterAttention | None
     parts = (keys, centre, magnitude, compression.as_complex(q.float().mean(1)), asked)
     heads = [_scores(policy, gate, ages, *(_head(part, head) for part in parts)) for head in range(geometry.heads)]
     scores = _scores(policy, gate, ages, *parts)
-    cosines = [1 + gate.log() / policy.drift_gate_lambda if policy.drift_gate_lambda else gate for gate in gates]
+    cosines = [1 + gate.log() / policy.drift_gate_lambda if policy.drift_gate_lambda else gate for gate in both]
     spread = gate * scores["size"].flatten(1).std(1) / scores["calibrated"].flatten(1).std(1)
     return Moment(
         layer, block, tuple(frames), scores, {name: torch.stack([one[name] for one in heads]) for name in heads[0]},

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from echo.geometry import Geometry
-from echo.memory.settings import EchoSettings
+from echo.memory.settings import EchoSettings, RecentCentre
 from echo.policy import settings_of
 from eval.figures import output, style
 from eval.figures.mosaic import native
@@ -74,10 +74,15 @@ class Summary:
 
 @dataclass(frozen=True)
 class Fig3Numbers:
-    """All numbers of the figure. shown: the choice that is drawn. truth: by reading of the truth."""
+    """All numbers of the figure. shown: the choice that is drawn. truth: by reading of the truth.
+
+    gates: g of eq. (5) by what it reads, the mean over layers and prompts, before each of `gate_blocks`.
+    """
 
     shown: str
     truth: dict[str, Summary]
+    gate_blocks: list[int]
+    gates: dict[str, list[Mean]]
 
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
@@ -95,6 +100,8 @@ def measure(order: FigureOrder, backbone: VideoModel) -> tuple[Shown, Fig3Number
     layers = _checked(order, backbone.geometry, settings_of(chosen) or rules)
     prompts, batch = prompts_of(settings["task"], settings["backbone"], order.number("prompts", 1)), order.number("batch", 1)
     shown, compared = None, {kind: list[recall_at_k.Comparison]() for kind in KINDS}
+    first, every = attention.first_choice(settings_of(chosen) or rules, backbone.geometry), order.number("every", 1)
+    gate_blocks, gates = list(range(first, order.number("blocks", 1), every)), list[dict[RecentCentre, torch.Tensor]]()
     with torch.inference_mode():
         for start in tqdm(range(0, len(prompts), batch), unit="batch", desc="fig3", disable=None):
             run = attention.record(
@@ -102,10 +109,14 @@ def measure(order: FigureOrder, backbone: VideoModel) -> tuple[Shown, Fig3Number
                 layers=layers, rules=settings_of(chosen) or rules,
             )  # fmt: skip
             shown = shown or _shown(run, order, backbone)
+            gates.append(attention.gates(run, gate_blocks))
             for kind, each in compared.items():
-                each.append(recall_at_k.compare([run], order.number("every", 1), LaterAttention(kind, AHEAD[kind], settings["recent"])))
+                each.append(recall_at_k.compare([run], every, LaterAttention(kind, AHEAD[kind], settings["recent"])))
     assert shown is not None
-    return shown, Fig3Numbers(shown.title, {kind: summary(recall_at_k.join(each)) for kind, each in compared.items()})
+    joined = {kind: recall_at_k.join(each) for kind, each in compared.items()}
+    units = joined["time"].prompts
+    by_block = {str(which): means(units, torch.cat([one[which] for one in gates], 1).tolist()) for which in RecentCentre}
+    return shown, Fig3Numbers(shown.title, {kind: summary(each) for kind, each in joined.items()}, gate_blocks, by_block)
 
 
 def _checked(order: FigureOrder, geometry: Geometry, rules: EchoSettings) -> list[int]:

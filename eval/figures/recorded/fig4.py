@@ -26,6 +26,8 @@ SWITCHES = ("smooth", "hard")
 WAYS = {"first": "first candidate", "crucial": "single crucial frame", "fused": "fused (eq. 9)"}
 STEPS = 5
 """Passes of a block: four denoising steps and the clean one."""
+PICTURED = 6
+"""Blocks behind a switch whose weights are drawn as maps; the curves beside go on to the scene's end."""
 
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
@@ -148,14 +150,16 @@ def _sources(panel: Any, one: RecordedFilm, likeness: Mapping[str, Mean], world:
 
 def _fades(panel: Any, faded: Mapping[tuple[str, str], RecordedFilm]) -> None:
     blocks = max(len(_only(recorded).weights) for recorded in faded.values())
-    axes = panel.subplots(len(faded), blocks + 3, width_ratios=[1, 1, *[1.5] * blocks, 2.6], squeeze=False)
+    shown = min(blocks, PICTURED)
+    axes = panel.subplots(len(faded), shown + 3, width_ratios=[1, 1, *[1.5] * shown, 2.6], squeeze=False)
     for line, ((method, switch), recorded) in zip(axes, faded.items()):
         _fade_row(line, method, switch, recorded, blocks)
-    for axis, title in zip(axes[0], ("old scene", "new scene", *(f"block {number + 1}" for number in range(blocks)))):
+    for axis, title in zip(axes[0], ("old scene", "new scene", *(f"block {number + 1}" for number in range(shown)))):
         axis.set_title(title, fontsize=8, fontweight="normal")
     axes[0][-1].set_title("mean, lowest, highest", fontsize=8, fontweight="normal")
     axes[-1][-1].set_xlabel("passes after the switch, 5 a block", fontsize=7.5)
     title = "(b) weights of the old scene's memory, mean over layers (smooth: recall frame, then its last two frames); dropped where blank"
+    title += f"; maps of the first {shown} blocks" if shown < blocks else ""
     style.heading(panel, title)
 
 
@@ -165,7 +169,7 @@ def _fade_row(line: Sequence[Any], method: str, switch: str, recorded: RecordedF
     line[0].imshow(recorded.frames[fade.block * size - 1])
     line[1].imshow(recorded.frames[fade.block * size + size - 1])
     style.row_label(line[0], f"{switch}\n{method}", fontsize=8)
-    for axis, weights in zip(line[2:], recorded.grid(fade.weights.mean(1))):
+    for axis, weights in zip(line[2:-1], recorded.grid(fade.weights.mean(1))):
         gap = np.full((weights.shape[1], 1), np.nan)
         axis.imshow(np.concatenate([part for one in weights for part in (one, gap)][:-1], 1), cmap="Purples", vmin=0, vmax=1)
         axis.set_xlabel(f"{float(weights.mean()):.2f}", fontsize=7, labelpad=2)
@@ -175,4 +179,6 @@ def _fade_row(line: Sequence[Any], method: str, switch: str, recorded: RecordedF
         stairs = np.zeros(len(steps))
         stairs[: len(values) * STEPS] = np.repeat(values.numpy(), STEPS)
         line[-1].step(steps, stairs, where="post", color=style.SERIES[3], linewidth=wide)
-    line[-1].set(ylim=(0, 1.04), yticks=[0, 0.5, 1], xticks=[number * STEPS for number in range(blocks + 1)], xlim=(0, blocks * STEPS))
+    line[-1].set(
+        ylim=(0, 1.04), yticks=[0, 0.5, 1], xticks=range(0, blocks * STEPS + 1, STEPS * max(1, blocks // 4)), xlim=(0, blocks * STEPS)
+    )

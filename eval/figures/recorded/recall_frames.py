@@ -128,7 +128,7 @@ def _fades(weights_by_scene: dict[int, list[Tensor]], script: Script, settings: 
     for scene, weights in weights_by_scene.items():
         start = script.starts[scene]
         assert start.transition is not None
-        attended = weights[: settings.fading(start.transition).blocks]  # what stands behind the last block is dropped, never attended with
+        attended = weights[:-1]  # what stands behind the last block was never attended with
         recent = settings.fading(start.transition).old_recent
         recalled = ("recall frame", "scene just left")[: attended[0].shape[1] - recent]
         names = (*recalled, *(f"{back} before" for back in range(recent, 0, -1)))

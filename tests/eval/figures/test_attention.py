@@ -13,6 +13,7 @@ from baselines.presets import make_policy
 from echo.backbone.load import load
 from echo.cache.window import Pass
 from echo.generate import generate
+from echo.memory.settings import RecentCentre
 from echo.recording import Recorder
 from echo.scene import load_prompts
 from eval.figures.recorded import attention, recall_at_k
@@ -141,6 +142,21 @@ def test_scores_are_the_equations(run):
         assert float(moment.by_head["gate"][:, 0, frame, s].mean()) == pytest.approx(phase + gate * amplitude, abs=1e-4)
     assert float(moment.facts["gate"][0]) == pytest.approx(gate, abs=1e-5)
     assert float(moment.facts["cosine_first"][0]) == pytest.approx(cosine, abs=1e-5)
+
+
+def test_both_gates_by_block(run):
+    """Path 2: the last clean and the own noisy queries against those of the first seven blocks, in double precision; mean of the layers."""
+    found = attention.gates(run, [8, 11])
+    for row, block in enumerate((8, 11)):
+        for which, (asked, number) in {RecentCentre.clean: (block - 1, -1), RecentCentre.first_pass: (block, 0)}.items():
+            for prompt in range(2):
+                values = []
+                for layer in (0, 1):
+                    cleans = [run.recorder.queries(layer, each)[-1][prompt].numpy() for each in range(7)]
+                    centre = np.concatenate(cleans).astype(np.float64).mean(0).reshape(-1)
+                    recent = run.recorder.queries(layer, asked)[number][prompt].numpy().astype(np.float64).mean(0).reshape(-1)
+                    values.append(math.exp(-3 * (1 - recent @ centre / np.linalg.norm(recent) / np.linalg.norm(centre))))
+                assert float(found[which][row, prompt]) == pytest.approx(np.mean(values), abs=1e-5), (which, block, prompt)
 
 
 def test_shares_of_channels_sum_to_one(run):

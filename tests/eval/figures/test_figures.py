@@ -123,6 +123,8 @@ def test_fig3_is_written_with_its_numbers(backbone, tmp_path, monkeypatch):
     assert found["command"] == "echo-harness figures fig3" and found["settings"]["blocks"] == "13" and len(found["commit"]) >= 7
     time = found["numbers"]["truth"]["time"]
     assert (time["keep"], time["tokens"]) == (12, 72) and time["rules"]["gate"]["recall_less_gate"]["mean"] == 0
+    assert found["numbers"]["gate_blocks"] == [7, 11] and set(found["numbers"]["gates"]) == {"first_pass", "clean"}
+    assert all(0 < one["mean"] < 1 for one in [*found["numbers"]["gates"]["clean"], *found["numbers"]["gates"]["first_pass"]])
     assert time["rules"]["gate"]["recall"]["prompts"] == 2 and set(time["rules"]) == {*fig3.RULES, *fig3.CONTROLS}
 
 
