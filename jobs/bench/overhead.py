@@ -2,7 +2,8 @@
 
 Whole blocks of the real rollout are timed with network and attention taken out, so that what is left is the policy's own work (gathering,
 rotating, selecting, statistics, rewriting), on one thread. Overhead = (policy - Self-Forcing at the same window) / whole block of
-Self-Forcing. A recache is an extra forward at a switch, timed with the network.
+Self-Forcing. A recache is an extra forward at a switch, timed with the network. `terms` measures the same work along each term of
+eq. (29), O(N_cand + M + B), and fits lines.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal, cast
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import torch
+from scipy.stats import linregress
 from torch import Tensor, nn
 
 from baselines.presets import make_policy
@@ -24,8 +27,10 @@ from echo.cache.plan import Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
 from echo.noise import Noise
+from echo.refusals import one_of
 from echo.rollout import Rollout
 from echo.scene import SceneStart, Transition
+from eval.figures import style
 from jobs.bench.stopwatch import Stopwatch
 from jobs.store.provenance import cpu
 
@@ -39,6 +44,12 @@ SIZES = {
     "real": (Geometry(1, 12, 128, 30, 52), 8960, torch.bfloat16),
 }
 HOST = torch.device("cpu")
+TERMS = {
+    "n_cand": ("candidate frames of the compression, a block", (6, 12, 18, 24, 30, 36)),
+    "m": ("candidate frames of a recall frame, at a switch", (1, 3, 5, 7, 9, 12)),
+    "b": ("frames of the window, a block with fading memory", (15, 18, 21, 24, 27, 30)),
+}
+"""The terms of eq. (29): what is counted along each, and how many of them."""
 HORIZON = 60
 """Blocks of plans that are looked at to see when a window is full."""
 
@@ -115,8 +126,8 @@ class Conditions:
     shared_window: bool = False
     draws: int = 4
 
-    def own_work(self, policy: Policy, geometry: Geometry, blocks: int) -> tuple[float, float]:
-        """Milliseconds of a steady block without network and attention, and of the first block after a hard switch."""
+    def rollout(self, policy: Policy, geometry: Geometry) -> tuple[Rollout, Tensor]:
+        """A rollout without network and attention, its first scene begun, and the text of all scenes."""
         stand_in = AttentionOnly(geometry, self.dtype).to(self.device)
         stand_in.states = stand_in.states.to(self.device).repeat(1, self.batch, 1, 1, 1)
         noise = still_noise(geometry, self.batch, self.dtype, self.device, self.draws)
@@ -126,6 +137,11 @@ class Conditions:
         )  # fmt: skip
         text = torch.zeros(1, 1, 1, device=self.device)
         rollout.switch(text)
+        return rollout, text
+
+    def own_work(self, policy: Policy, geometry: Geometry, blocks: int) -> tuple[float, float]:
+        """Milliseconds of a steady block without network and attention, and of the first block after a hard switch."""
+        rollout, text = self.rollout(policy, geometry)
         for _ in range(steady_from(policy, geometry)[0]):
             rollout.next()
         own_ms = steady(blocks_ms(rollout, self.watch, blocks))
@@ -203,19 +219,87 @@ def measure(method: str, size: str, blocks: int) -> dict[str, object]:
     }
 
 
-def overhead(geometry: Literal["tiny", "real"] = "tiny", method: Sequence[str] = METHODS, blocks: int = 9) -> Iterator[str]:
+def along(term: str, frames: int, geometry: Geometry) -> tuple[Policy, Geometry]:
+    """`echo_paper` with so many frames of a term of eq. (29), and the window that it then has."""
+    if term == "n_cand":
+        return make_policy({"method": "echo_paper", "method.candidate_frames": frames}), geometry
+    if term == "m":
+        changes = {"method.recall_frame.part": "first", "method.recall_frame.stride": 1, "method.recall_frame.count": frames}
+        return make_policy({"method": "echo_paper"} | changes), geometry
+    anchors = frames - geometry.frames_per_block - 6  # 3 compressed and 3 recent frames stand behind them
+    changes = {"method.anchors": anchors, "method.pool_frames": max(18, anchors)}
+    return make_policy({"method": "echo_paper"} | changes), replace(geometry, window_frames=frames)
+
+
+def term_ms(term: str, frames: int, size: str, blocks: int) -> float:
+    """Milliseconds of own work at a point of a term: a block with everything full; for `m` the quietest of first blocks after a switch."""
+    geometry, _, dtype = SIZES[size]
+    policy, sizes = along(term, frames, geometry)
+    rollout, text = processor(dtype).rollout(policy, sizes)
+    watch = Stopwatch(HOST)
+    if term == "m":
+        times = []
+        for _ in range(blocks):
+            for _ in range(frames // sizes.frames_per_block + 1):  # a scene of as many frames as are fused
+                rollout.next()
+            rollout.switch(text, Transition.hard)
+            times += blocks_ms(rollout, watch, 1)
+        return min(times)
+    if term == "b":
+        rollout.next()
+        rollout.switch(text, Transition.smooth)  # from here on old memory fades in front
+    for _ in range(1 + (max(36, frames) + 6) // sizes.frames_per_block):
+        rollout.next()
+    return steady(blocks_ms(rollout, watch, blocks))
+
+
+def term_lines(terms: Sequence[str], size: str, blocks: int, output: Path | None) -> Iterator[str]:
+    """Points of each term and the line through them, one JSON line each; `overhead_terms.pdf` and `.png` where a folder is named."""
+    geometry, _, dtype = SIZES[size]
+    plots = style.pyplot()
+    figure, axes = plots.subplots(1, len(terms), figsize=(3.1 * len(terms), 2.6), layout="constrained", squeeze=False)
+    for axis, term in zip(axes[0], terms):
+        words, counts = TERMS[term]
+        points = []
+        for frames in counts:
+            points.append(term_ms(term, frames, size, blocks))
+            tokens = frames * geometry.tokens_per_frame
+            yield json.dumps({"term": term, "frames": frames, "tokens": tokens, "own_work_ms": round(points[-1], 4)})
+        fit: Any = linregress(counts, points)
+        fitted = {"ms_per_frame": round(fit.slope, 5), "ms_at_none": round(fit.intercept, 4), "r_squared": round(fit.rvalue**2, 4)}
+        yield json.dumps({"term": term, "line": fitted})
+        axis.plot(counts, points, "o", color=style.SERIES[0])
+        axis.plot(counts, [fit.intercept + fit.slope * count for count in counts], color=style.SERIES[1], linewidth=1)
+        axis.set(title=f"{term.upper()}: {fit.slope:.3g} ms a frame", xlabel=words, ylabel="own work, ms", ylim=(0, 1.15 * max(points)))
+    if output is None:
+        plots.close(figure)
+    else:
+        yield from map(str, style.save_pair(figure, output / "overhead_terms"))
+
+
+def overhead(
+    geometry: Literal["tiny", "real"] = "tiny", method: Sequence[str] = METHODS, blocks: int = 9, terms: Sequence[str] = (),
+    *, output: Path | None = None,
+) -> Iterator[str]:  # fmt: skip
     """Measure what each policy costs beside attention, one JSON line a method; the last line names the machine.
 
         echo-harness bench overhead geometry=real method=echo,longlive blocks=4
+        echo-harness bench overhead geometry=real terms=n_cand,m,b blocks=4 --output docs/figures
 
     Args:
         geometry: tiny: the shipped backbone's sizes; real: one layer of Wan2.1-1.3B at 480x832.
         method: presets of conf/method.
         blocks: timed for each method, once the window is full.
+        terms: instead of methods, echo_paper's own work along terms of eq. (29): n_cand, m, b.
+        output: folder for the picture of the terms.
     """
+    for term in terms:
+        one_of(f"terms={term}", term, tuple(TERMS))
     torch.set_num_threads(1)
     sizes, _, dtype = SIZES[geometry]
     processor(dtype).own_work(make_policy({"method": "self_forcing"}), sizes, 2)  # first touches of memory count for nobody
-    for name in method:
+    if terms:
+        yield from term_lines(terms, geometry, blocks, output)
+    for name in () if terms else method:
         yield json.dumps(measure(name, geometry, blocks))
     yield json.dumps({"geometry": geometry, "cpu": cpu(), "torch": torch.__version__, "threads": 1})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -53,3 +54,21 @@ def test_overhead_measures_policies_against_self_forcing(
         assert echo["whole_block_ms"] > 3 * echo["self_forcing_ms"] and longlive["recache_percent"] > 10
     assert echo["recache_percent"] is None and longlive["recache_percent"] is not None
     assert machine["geometry"] == "tiny" and machine["threads"] == 1
+
+
+def test_own_work_is_linear_in_each_term_of_equation_29(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Work counted, not timed, along candidates, recall candidates and window: straight lines that rise."""
+    monkeypatch.setattr(overhead, "TERMS", {term: (words, counts[::2]) for term, (words, counts) in overhead.TERMS.items()})
+    with Work() as work:
+        monkeypatch.setattr(stopwatch, "time", SimpleNamespace(process_time=lambda: work.done / 1e9, perf_counter=None))
+        cli.main(["bench", "overhead", "terms=n_cand,m,b", "blocks=2", "--output", str(tmp_path)])
+    *told, pdf, png, _ = capsys.readouterr().out.splitlines()
+    lines = {row["term"]: row["line"] for row in map(json.loads, told) if "line" in row}
+    assert set(lines) == {"n_cand", "m", "b"}
+    for term, line in lines.items():
+        assert line["r_squared"] > 0.98 and line["ms_per_frame"] > 0, (term, line)
+    assert [Path(pdf).name, Path(png).name] == ["overhead_terms.pdf", "overhead_terms.png"] and Path(png).stat().st_size > 3000
+    assert cli.main(["bench", "overhead", "terms=n"]) == 2
+    assert "terms=n" in capsys.readouterr().err
