@@ -65,6 +65,8 @@ DEFINITIONS: Final[Mapping[str, Definition]] = {
         "mapped by VBench-Long's table",
         cuts=True,
     ),
+    "vbench_long_scenes": Definition("VBench-Long of each scene as if it were a video, then the mean over scenes", cuts=True),
+    "vbench_static": Definition("temporal flickering: over those clips of 2 s that VBench's static filter calls still", cuts=True),
     "vbench": Definition("VBench's plain formulas"),
     "pair_mean": Definition("consistency of a pair: mean cosine across it"),
     "pair_joined": Definition("consistency of a pair: VBench's plain formula on the two scenes joined end to end"),
@@ -73,13 +75,14 @@ DEFINITIONS: Final[Mapping[str, Definition]] = {
     "viclip": Definition("text alignment: 100 x cosine of ViCLIP", COSINE),
     "vbench_text_alignment": Definition("text alignment: mean of CLIP's and ViCLIP's cosine x 100, as in VBench's competitions", COSINE),
     "proxy": Definition(note="proxy: the dimension's idea measured by another scorer; not a VBench number.", embedded=True),
+    "proxy_joined": Definition(embedded=True),
     "world": Definition(note="world: read against the truth of the embedded world; no other benchmark has it.", embedded=True),
     "opinion": Definition(unit="points, 1 (worst) to 5 (best)"),
 }
 """By name, in the order in which a caption names them."""
-PAIRS: Final = ("pair_joined", "pair_mean")
-"""Readings of the appendix's "paired segments", the usual one first."""
-MADE: Final = {"vbench_long": ("vbench_long",), "vbench": ("vbench", PAIRS[0])}
+PAIRS: Final = {"pair_joined": "proxy_joined", "pair_mean": "proxy"}
+"""Readings of the appendix's "paired segments", the usual one first, and what the embedded scorer calls each."""
+MADE: Final = {"vbench_long": ("vbench_long",), "vbench_long_scenes": ("vbench_long_scenes",), "vbench": ("vbench", "pair_joined")}
 """Definitions of metrics that are made of others, and by which definitions these are taken, the first that is there."""
 RULES: Final = {name: definition for name, definition in DEFINITIONS.items() if definition.words}
 """Definitions that `rule=` can ask for."""
@@ -288,8 +291,9 @@ def column(task: str, dimension: str, measured: Collection[str], rules: Sequence
     usual = KNOWN[dimension].definitions
     if not usual:
         plain = ("vbench_long", "vbench") if kind_of(task) == "long" else ("vbench", "vbench_long")
-        usual = ("pair_mean", "pair_joined", *plain) if KNOWN[dimension].scopes.get(task) is Scope.pairs else plain
-    candidates = (Column(dimension, kind) for kind in (*rules, *usual, "", "proxy"))
+        usual = (*PAIRS, *plain) if KNOWN[dimension].scopes.get(task) is Scope.pairs else ("vbench_static", *plain)
+    asked = [kind for rule in rules for kind in (rule, PAIRS.get(rule, rule))]
+    candidates = (Column(dimension, kind) for kind in (*asked, *usual, "", *PAIRS.values()))
     return next((column for column in candidates if column.metric in measured), Column(dimension, ""))
 
 
@@ -325,8 +329,8 @@ def rule_of(task: str, shown: Sequence[Column]) -> str:
             stretches.append(f"{'all else' if stretches else 'all'} {where}")
         elif labels:
             stretches.append(f"{' and '.join(labels)} {where}")
-    if any(column.about.scopes.get(task) is Scope.pairs and column.kind == "proxy" for column in shown):
-        words.append(RULES["pair_mean"].words)
+    paired = {column.kind for column in shown if column.about.scopes.get(task) is Scope.pairs}
+    words += [RULES[rule].words for rule, kind in PAIRS.items() if kind in paired]
     return "; ".join([", ".join(stretches), *words] if stretches else words)
 
 

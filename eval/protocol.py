@@ -7,6 +7,7 @@ segment, so that there is nothing to choose. Which stretch it is stands with eac
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from types import MappingProxyType
 from typing import Final
 
@@ -38,6 +39,22 @@ def recalled(count: int) -> list[tuple[int, int]]:
     if count != 2 * len(RECALL_PAIRS):
         raise ValueError(f"{count} segments cannot be paired 4-1, 5-2, 6-3; the recall protocol needs 6 scenes")
     return [(late - 1, early - 1) for late, early in RECALL_PAIRS]
+
+
+TOLERANCE_S = 1.0
+"""How far a video's length may be from its prompt's: codecs and blocks round."""
+
+
+def exact(frames: int, fps: float, durations_s: Sequence[float]) -> list[tuple[int, int]]:
+    """Frames [start, end) of segments that last so many seconds, wherever blocks end; the last one ends with the video.
+
+    Raises ValueError if the video is more than a second shorter or longer than all of them together.
+    """
+    total, there = sum(durations_s), frames / fps
+    if abs(there - total) > TOLERANCE_S:
+        raise ValueError(f"lasts {there:.2f} s, its prompt {total:.2f} s; within {TOLERANCE_S:g} s of it is taken")
+    borders = [0, *(round(end * fps) for end in accumulate(durations_s[:-1])), frames]
+    return list(pairwise(borders))
 
 
 def cover(segments: Sequence[tuple[int, int]], frames: int) -> None:

@@ -10,6 +10,8 @@ Frames = NDArray[np.uint8]
 
 RECOMMENDED_FRAMES = 16
 """Number of sampled frames for which VBench asks four moving pairs."""
+DRIFT_S = 5.0
+"""Seconds at either end of a video between which drift is."""
 
 
 def consistency(features: Vectors) -> float:
@@ -28,9 +30,20 @@ def consistency(features: Vectors) -> float:
 def pair_consistency(reference: Vectors, recalled: Vectors) -> float:
     """Mean cosine over all frame pairs across two segments, unit features [T, D] and [U, D].
 
-    The paper only says that the pair is compared; the mean across it is the reading that its numbers fit better.
+    The paper only says that the pair is compared; this is the reading that its numbers fit better.
     """
     return float(reference.mean(0) @ recalled.mean(0))
+
+
+def pair_joined(reference: Vectors, recalled: Vectors) -> float:
+    """VBench's formula over both segments end to end as if they were one video: the reading that changes nothing in it."""
+    return consistency(np.concatenate([reference, recalled]))
+
+
+def ends(frames: int, fps: float) -> tuple[slice, slice] | None:
+    """Frames of the first and of the last 5 s of a video; None for one under 10 s."""
+    length = round(DRIFT_S * fps)
+    return (slice(0, length), slice(frames - length, frames)) if 2 * length <= frames else None
 
 
 def temporal_flickering(frames: Frames) -> float:
@@ -62,6 +75,21 @@ def is_dynamic(fastest_px: NDArray[np.float64], sampled_frames: int, height: int
     """
     moving = int((fastest_px > 6.0 * min(height, width) / 256.0).sum())
     return moving >= round(4 * sampled_frames / RECOMMENDED_FRAMES)
+
+
+def is_still(neighbours_px: NDArray[np.float64], ends_px: NDArray[np.float64], frames: int, height: int, width: int) -> bool:
+    """VBench's static filter: few neighbouring frames differ by much, and the last frame is near the first.
+
+    Args:
+        neighbours_px: mean length of the fastest 2 % of flow between frames that follow each other.
+        ends_px: the same from the first frame to the last and back.
+        frames: of the video, or of the clip that stands for one.
+        height: of a frame.
+        width: of a frame.
+    """
+    limit_px = 3.0 * min(height, width) / 256.0
+    allowed = round(2 * frames / RECOMMENDED_FRAMES)
+    return int((neighbours_px > limit_px).sum()) <= allowed and bool((ends_px <= 2 * allowed * limit_px).all())
 
 
 def dynamic_share(fastest_px: NDArray[np.float64], height: int, width: int) -> float:

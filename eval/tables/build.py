@@ -193,14 +193,17 @@ def _common(group: Comparable, groups: Sequence[Comparable]) -> str:
 
 def _scorer(group: Comparable) -> str:
     """The scorer's label and, where it is made of several networks, which they are; random ones are never passed over."""
-    weights = ((group.scorer.key or {}).get("scores") or {}).get("eval.weights")
+    key = (group.scorer.key or {}).get("scores") or {}
+    weights, words = key.get("eval.weights"), [group.scorer.label]
+    if key.get("task.borders", "blocks") != "blocks":
+        words.append("scenes cut where the prompt's seconds end, not where blocks do")
     if not isinstance(weights, Mapping):
-        return group.scorer.label
+        return ", ".join(words)
     networks = weights.get("networks", {})
-    words = [group.scorer.label, f"networks {hashlib.blake2b(repr(sorted(networks.items())).encode(), digest_size=4).hexdigest()}"]
+    words += [f"networks {hashlib.blake2b(repr(sorted(networks.items())).encode(), digest_size=4).hexdigest()}"]
     if any(str(identity).lstrip("['").startswith("random") for identity in networks.values()):
         words.append("RANDOM WEIGHTS, these numbers say nothing")
-    if group.task.name.startswith("long") and weights.get("firsts"):
+    if (group.task.name.startswith("long") or key.get("eval.vbench.long_for") == "all") and weights.get("firsts"):
         words.append(f"clips compared by {weights['firsts'].replace('_', ' and ')}")
     return ", ".join(words)
 

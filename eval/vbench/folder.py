@@ -33,7 +33,6 @@ from eval.vbench.kit import DIMENSIONS, Files, Kit, NetworkSource, Random, Wish,
 from eval.vbench.measure import Span
 from eval.vbench.package import beside
 from eval.vbench.records import RecordStore
-from eval.vbench.rules import LONG_TASKS
 from eval.vbench.scorer import ScoredVideo, VideoScorer, check
 from eval.vbench.video import ENDINGS, Facts
 
@@ -72,6 +71,8 @@ class Measures:
         clip_dtype: fp16 as openai-clip computes on CUDA.
         weights: a folder, VBench's own ~/.cache/vbench too; or random: small networks, to try the path.
         device: where networks run; auto takes a card where there is one.
+        long_for: all also scores videos of several scenes by VBench-Long, as a whole and scene by scene.
+        static_filter: also temporal flickering of those clips alone that VBench's static filter calls still.
     """
 
     dimensions: str = "all"
@@ -80,6 +81,8 @@ class Measures:
     clip_dtype: Literal["fp32", "fp16"] = "fp32"
     weights: str = "checkpoints/vbench"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    long_for: Literal["one_scene", "all"] = "one_scene"
+    static_filter: bool = False
 
 
 def score(
@@ -115,7 +118,7 @@ def score(
     task = task_of(task, sentences)
     scorer = VideoScorer(Kit(wish_of(measures), source_of(measures.weights)), RecordStore(records))
     clips = videos_of(path, sentences, task, scorer, shard)
-    scorer.kit.check(long=task in LONG_TASKS, text=bool(sentences))
+    scorer.kit.check(long=scorer.kit.wish.long(task), text=bool(sentences))
     if backend == "vbench_package":
         yield from beside([clip.facts for clip in clips], [clip.texts for clip in clips], task, scorer)
         return
@@ -170,7 +173,7 @@ def wish_of(measures: Measures) -> Wish:
     if random and measures.clip_features == "dinov2_dreamsim":
         raise ValueError("clip_features=dinov2_dreamsim: DreamSim has no random weights; nearest with weights=random is dino_clip")
     firsts = measures.clip_features or ("dino_clip" if random else "dinov2_dreamsim")
-    return Wish(dimensions, listed(measures.text), firsts, measures.clip_dtype, device)
+    return Wish(dimensions, listed(measures.text), firsts, measures.clip_dtype, device, measures.long_for, measures.static_filter)
 
 
 def source_of(word: str) -> NetworkSource:
@@ -261,7 +264,7 @@ def summary(
         "fps": sorted({facts.fps for facts in videos}),
         "frames": sorted({facts.frames for facts in videos}),
         "tokens_cut": dict(sorted(cut.items())),
-        "identity": scorer.kit.identity(long=task in LONG_TASKS, text=text),
+        "identity": scorer.kit.identity(long=scorer.kit.wish.long(task), text=text),
         "metrics": rows,
     }
     name = f"scores-{shard.replace('/', '-of-')}.json" if shard else "scores.json"

@@ -20,12 +20,15 @@ from eval.vbench.networks import packages
 from eval.vbench.networks.catalogue import network_class
 from eval.vbench.networks.interface import LEAST_SIDE_PX, NETWORKS, VOCABULARY
 from eval.vbench.records import Record, RecordKey, RecordStore, Units
-from eval.vbench.rules import FIRSTS, RECORD, TEXTS
+from eval.vbench.rules import FIRSTS, LONG_TASKS, RECORD, STILLS, TEXTS
 from eval.vbench.video import DECODER, Facts, Frames
 
 DIMENSIONS: Final = (*RECORD, "text_alignment")
+STILL: Final = 0.02
+"""Share of pixels whose motion VBench's static filter looks at."""
 ANY_SIZE: Final = ("subject_consistency", "background_consistency", "imaging_quality")
 """Some that frames of any size have; RAFT and AMT need large ones."""
+LONG_FOR: Final = ("one_scene", "all")
 FIRSTS_OF: Final = MappingProxyType(
     {
         "dinov2_dreamsim": {"subject_consistency": "dinov2", "background_consistency": "dreamsim"},
@@ -48,6 +51,8 @@ ASKED: Final[Mapping[str, tuple[str, Callable[[FrameLayout], Units], Ask]]] = Ma
         "viclip": ("viclip", FrameLayout.texts, lambda net, f: np.stack([net.video(eight) for eight in f])),
         "musiq": ("musiq", FrameLayout.single, lambda net, f: net.quality(f[:, 0])),
         "raft": ("raft", FrameLayout.sampled, lambda net, f: net.radius(f[:, 0], f[:, 1])),
+        "raft_still": ("raft", FrameLayout.still, lambda net, f: net.radius(f[:, 0], f[:, 1], STILL)),
+        "raft_back": ("raft", FrameLayout.tips, lambda net, f: net.radius(f[:, 1], f[:, 0], STILL)),
         "amt": ("amt", FrameLayout.triples, lambda net, f: net.error(f[:, 0], f[:, 1], f[:, 2])),
     }
 )
@@ -60,6 +65,9 @@ _NAMED_THERE: Final = frozenset(word.partition("==")[0] for word in packages.DRE
 class Wish:
     """What is to be scored, and how. kinds: of text alignment. firsts: key of `FIRSTS_OF`. clip_dtype: fp16 as on CUDA with openai-clip.
 
+    long_for: "one_scene", or "all" tasks that VBench-Long is wanted for. static_filter: whether temporal flickering is also wanted of
+    those clips alone that VBench's static filter calls still, which asks RAFT about all neighbouring frames.
+
     Raises ValueError, in one line with the nearest choice, for an unknown word.
     """
 
@@ -68,6 +76,8 @@ class Wish:
     firsts: str = "dinov2_dreamsim"
     clip_dtype: str = "fp32"
     device: str = "cpu"
+    long_for: str = "one_scene"
+    static_filter: bool = False
 
     def __post_init__(self) -> None:
         for name, values, choices in (
@@ -75,6 +85,7 @@ class Wish:
             ("text", self.kinds, tuple(TEXTS)),
             ("clip_features", (self.firsts,), tuple(FIRSTS_OF)),
             ("clip_dtype", (self.clip_dtype,), ("fp32", "fp16")),
+            ("long_for", (self.long_for,), LONG_FOR),
         ):
             for value in values:
                 one_of(f"{name}={value}", value, choices)
@@ -84,7 +95,11 @@ class Wish:
     @property
     def least_side(self) -> int:
         """Shorter sides, in pixels, cannot be scored."""
-        return LEAST_SIDE_PX if {"motion_smoothness", "dynamic_degree"} & set(self.dimensions) else 16
+        return LEAST_SIDE_PX if {"raft", "amt"} & set(self.wanted(long=False, text=False)) else 16
+
+    def long(self, task: str) -> bool:
+        """Whether a task has VBench-Long's scores."""
+        return task in LONG_TASKS or self.long_for == "all"
 
     def wanted(self, *, long: bool, text: bool) -> tuple[str, ...]:
         """Names of all networks that have something to do."""
@@ -96,6 +111,7 @@ class Wish:
     def records(self, *, text: bool) -> tuple[str, ...]:
         """Names of the records that a video is asked for, first frames of clips left out; the aesthetic head reads CLIP's."""
         names = [RECORD[dimension] for dimension in self.dimensions if dimension in RECORD]
+        names += STILLS if self.static_filter and "temporal_flickering" in self.dimensions else ()
         names += self.metrics_of_text if text else ()
         return tuple(dict.fromkeys("clip_l14" if name == "aesthetic" else name for name in names))
 

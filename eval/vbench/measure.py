@@ -68,6 +68,12 @@ def clips(frames: int, fps: float) -> list[Span]:
     return spans if spans[-1][1] == frames else [*spans, (frames - length, frames)]
 
 
+def clips_within(span: Span, fps: float) -> list[Span]:
+    """The clips of a span as if it were a video."""
+    start, end = span
+    return [(start + first, start + last) for first, last in clips(end - start, fps)]
+
+
 def middles(span: Span, count: int = TEXT_FRAMES) -> list[int]:
     """The middle frames of `count` equal parts of a span, as VBench takes frames for its text dimensions.
 
@@ -82,12 +88,17 @@ def middles(span: Span, count: int = TEXT_FRAMES) -> list[int]:
 
 @dataclass(frozen=True)
 class FrameLayout:
-    """Which frames of a video belong together. long: also for VBench-Long's clips. spans: of the segments that have a text."""
+    """Which frames of a video belong together.
+
+    long: also for VBench-Long's clips, those of the whole video and those of each of `scenes` by itself.
+    spans: of the segments that have a text.
+    """
 
     frames: int
     fps: float
     long: bool
     spans: tuple[Span, ...] = ()
+    scenes: tuple[Span, ...] = ()
 
     def single(self) -> Units:
         """Every frame."""
@@ -109,11 +120,21 @@ class FrameLayout:
 
     @property
     def _clips(self) -> list[Span]:
-        return clips(self.frames, self.fps) if self.long else []
+        parts = ((0, self.frames), *self.scenes) if self.long else ()
+        return [clip for part in parts for clip in clips_within(part, self.fps)]
 
     def firsts(self) -> Units:
         """The first frame of each clip."""
-        return np.array([[start] for start, _ in clips(self.frames, self.fps)], np.int64)
+        return _ordered([np.array([[start] for start, _ in self._clips], np.int64)])
+
+    def still(self) -> Units:
+        """What VBench's static filter looks at in clips of the whole video: neighbouring frames, and the first with the last."""
+        parts = clips(self.frames, self.fps)
+        return _ordered([*(_rows(clip, 1, (0, 1)) for clip in parts), self.tips()])
+
+    def tips(self) -> Units:
+        """First and last frame of each clip of the whole video."""
+        return _ordered([np.array([[start, end - 1] for start, end in clips(self.frames, self.fps)], np.int64)])
 
     def texts(self) -> Units:
         """Eight frames of each segment. Raises ValueError for a segment of fewer frames."""

@@ -2,8 +2,9 @@
 
 Two definitions under two names, never mixed. `<dimension>.vbench` is VBench's formula over the scope that the task's protocol
 says; recalled pairs have two readings, `.pair_mean` and `.pair_joined`, since the paper only says "paired segments".
-`<dimension>.vbench_long` is the mean over clips of 2 s, with half of each consistency from clip to clip; only videos of one
-scene have it. All scores are 0..100; dynamic degree is 0 or 100 for a video, or the share of its clips.
+`<dimension>.vbench_long` is the mean over clips of 2 s, with half of each consistency from clip to clip; videos of one scene have
+it and, where it is asked for, all others too, which then also have `.vbench_long_scenes`, the same of each scene by itself. All scores
+are 0..100; dynamic degree is 0 or 100 for a video, or the share of its clips.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echo.files import ROOT
-from eval.measures.formulas import consistency, is_dynamic, pair_consistency, sampling_step
+from eval.measures.formulas import consistency, ends, is_dynamic, is_still, pair_consistency, pair_joined, sampling_step
 from eval.protocol import Scope, cover, recalled, scopes
-from eval.vbench.measure import Span, clips, middles
+from eval.vbench.measure import Span, clips, clips_within, middles
 from eval.vbench.records import Record
 
+PLAIN: Final = "vbench"
 DATA = ROOT / "data" / "vbench_long"
 LONG_TASKS: Final = ("long60", "long120")
 """Videos of one scene, which VBench-Long is for."""
+STILLS: Final = ("raft_still", "raft_back")
+"""Records of the static filter: flow to the next frame and from a clip's first frame to its last, and that from the last to the first."""
 RECORD: Final = MappingProxyType(
     {
         "subject_consistency": "dino",
@@ -49,7 +53,6 @@ TEXTS: Final = MappingProxyType(
 """Kind of text alignment -> the records whose cosines it is the mean of."""
 FIRSTS: Final = MappingProxyType({"subject_consistency": "subject_firsts", "background_consistency": "background_firsts"})
 """Dimension -> the record of features of the clips' first frames."""
-DRIFT_S: Final = 5.0
 ROUNDING: Final = 1e-9
 """How far beyond 0..1 a score of unit features may be."""
 
@@ -105,7 +108,13 @@ class VideoScores:
 
 
 def score(
-    measured: Measured, task: str, spans: Sequence[Span], texts: Mapping[str, NDArray[Any]], kinds: Sequence[str] = ()
+    measured: Measured,
+    task: str,
+    spans: Sequence[Span],
+    texts: Mapping[str, NDArray[Any]],
+    kinds: Sequence[str] = (),
+    *,
+    long: bool = False,
 ) -> VideoScores:
     """All scores that the records allow.
 
@@ -115,6 +124,7 @@ def score(
         spans: pixel frames of the segments, one after the other, the whole video long.
         texts: features [segments, D] of the segments' texts, by record of the frames that they are compared with.
         kinds: of text alignment, keys of `TEXTS`.
+        long: whether VBench-Long's are wanted, for which clips were measured; of several segments also of each by itself.
 
     Raises ValueError for segments that leave frames out, and as `eval.protocol.scopes` and `recalled` do.
     """
@@ -127,12 +137,19 @@ def score(
     cosines = {kind: _cosines(measured, kind, spans, texts) for kind in kinds}
     metrics |= {f"text_alignment.{kind}": 100 * float(np.mean(values)) for kind, values in cosines.items()}
     per_clip = [_row(measured, dimensions, clip) for clip in clips(measured.frames, measured.fps)]
-    if task in LONG_TASKS:
+    if long:
         metrics |= {f"{dimension}.vbench_long": _long(measured, dimension, per_clip) for dimension in dimensions}
+    if long and len(spans) > 1:
+        scenes = [[_row(measured, dimensions, clip) for clip in clips_within(span, measured.fps)] for span in spans]
+        metrics |= {f"{name}.vbench_long_scenes": _mean([_long(measured, name, rows) for rows in scenes]) for name in dimensions}
+    if STILLS[0] in measured.records:
+        metrics["temporal_flickering.vbench_static"] = _still(measured, per_clip)
     per_segment = [_row(measured, dimensions, span) for span in spans]
     for index, row in enumerate(per_segment):
         row |= {f"text_alignment.{kind}": 100 * float(values[index]) for kind, values in cosines.items()}
-    return VideoScores(metrics, per_segment, per_clip, _drift(measured, dimensions))
+    drift = _drift(measured, dimensions)
+    metrics |= {f"quality_drift.{PLAIN}": abs(value) for name, value in drift.items() if name == "imaging_quality"}
+    return VideoScores(metrics, per_segment, per_clip, drift)
 
 
 def over(measured: Measured, dimension: str, span: Span, *, clip: bool = False) -> float:
@@ -167,13 +184,8 @@ def _scoped(measured: Measured, dimension: str, scope: Scope, spans: Sequence[Sp
     return {f"{dimension}.{name}": 100 * float(np.mean([rule(early, late) for early, late in pairs])) for name, rule in PAIR_RULES.items()}
 
 
-def pair_joined(reference: NDArray[Any], again: NDArray[Any]) -> float:
-    """VBench's formula over both segments end to end as if they were one video."""
-    return consistency(np.concatenate([reference, again]))
-
-
 PAIR_RULES: Final[Mapping[str, Callable[[NDArray[Any], NDArray[Any]], float]]] = MappingProxyType(
-    {"pair_mean": pair_consistency, "pair_joined": pair_joined}
+    {"pair_joined": pair_joined, "pair_mean": pair_consistency}
 )
 """Readings of A.2's "paired segments"; the first is the default."""
 
@@ -214,8 +226,29 @@ def _long(measured: Measured, dimension: str, per_clip: Sequence[Mapping[str, fl
         return 100 * float(np.mean(inside))
     if FIRSTS[dimension] not in measured.records or len(per_clip) < 2:
         return None
-    between = consistency(measured.features(FIRSTS[dimension]))  # type: ignore[arg-type]
+    places = {int(frame): place for place, (frame,) in enumerate(measured.records[FIRSTS[dimension]].units)}
+    firsts = [places[int(row["start"])] for row in per_clip]
+    between = consistency(measured.features(FIRSTS[dimension])[firsts])  # type: ignore[arg-type]
     return 100 * float(np.mean([fused(dimension, value, between) for value in inside]))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Mean over scenes; None where one of them has no value."""
+    there = [value for value in values if value is not None]
+    return float(np.mean(there)) if len(there) == len(values) else None
+
+
+def _still(measured: Measured, per_clip: Sequence[Mapping[str, float]]) -> float | None:
+    """Temporal flickering over the clips that VBench's static filter calls still; None where none is."""
+    there, back = ({tuple(unit): value for unit, value in zip(r.units.tolist(), r.values)} for r in map(measured.records.get, STILLS) if r)
+    kept = []
+    for row in per_clip:
+        start, end = int(row["start"]), int(row["end"])
+        steps = np.array([there[frame, frame + 1] for frame in range(start, end - 1)])
+        tips = np.array([side[start, end - 1] for side in (there, back)])
+        if is_still(steps, tips, end - start, measured.height, measured.width):
+            kept.append(row["temporal_flickering"])
+    return float(np.mean(kept)) if kept else None
 
 
 def fused(dimension: str, inside: float, between: float) -> float:
@@ -246,9 +279,9 @@ def _table(dimension: str) -> NDArray[np.float64]:
 
 def _drift(measured: Measured, dimensions: Sequence[str]) -> dict[str, float]:
     """First minus last 5 s of what is measured of single frames; empty for a video under 10 s."""
-    length = round(DRIFT_S * measured.fps)
-    if 2 * length > measured.frames:
+    both = ends(measured.frames, measured.fps)
+    if both is None:
         return {}
-    ends = ((0, length), (measured.frames - length, measured.frames))
+    first, last = ((end.start, end.stop) for end in both)
     named = [dimension for dimension in dimensions if dimension in _PER_FRAME]
-    return {dimension: 100 * (over(measured, dimension, ends[0]) - over(measured, dimension, ends[1])) for dimension in named}
+    return {dimension: 100 * (over(measured, dimension, first) - over(measured, dimension, last)) for dimension in named}

@@ -10,15 +10,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from eval.protocol import recalled, scopes
+from eval.protocol import exact, recalled, scopes
 from eval.vbench.kit import Kit
 from eval.vbench.measure import FrameLayout, Span, measure, middles
 from eval.vbench.records import RecordStore
-from eval.vbench.rules import LONG_TASKS, Measured, score
+from eval.vbench.rules import Measured, score
 from eval.vbench.video import Facts, inspect
-
-TOLERANCE_S = 1.0
-"""How far a video's length may be from its prompt's: codecs and blocks round."""
 
 
 class ScoredVideo(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,15 +70,15 @@ class VideoScorer:
         Raises ValueError, naming the video, for what cannot be scored.
         """
         check(facts, task, spans, texts if "text_alignment" in self.kit.wish.dimensions else ())
-        long = task in LONG_TASKS
+        long = self.kit.wish.long(task)
         compared = tuple(spans) if texts and self.kit.wish.metrics_of_text else ()
-        layout = FrameLayout(facts.frames, facts.fps, long, compared)
+        layout = FrameLayout(facts.frames, facts.fps, long, compared, tuple(spans) if len(spans) > 1 else ())
         records = measure(facts, self.kit.queries(layout), self.store, progress)
         records |= self.kit.derived(facts, records, self.store)
         features, cut = self.kit.texts(texts, self.store) if compared else ({}, {})
         measured = Measured(facts.frames, facts.fps, facts.height, facts.width, records)
         try:
-            scores = score(measured, task, spans, features, self.kit.wish.kinds if compared else ())
+            scores = score(measured, task, spans, features, self.kit.wish.kinds if compared else (), long=long)
         except ValueError as error:
             raise ValueError(f"{facts.name}: {error}") from None
         wrong = [name for name, value in scores.metrics.items() if value is not None and not np.isfinite(value)]
@@ -113,9 +110,7 @@ def spans_of(facts: Facts, durations_s: Sequence[float]) -> list[Span]:
 
     Raises ValueError that names the video if it is more than a second shorter or longer than all of them together.
     """
-    total = sum(durations_s)
-    if abs(facts.frames / facts.fps - total) > TOLERANCE_S:
-        there = facts.frames / facts.fps
-        raise ValueError(f"{facts.name}: lasts {there:.2f} s, its prompt {total:.2f} s; within {TOLERANCE_S:g} s of it is taken")
-    ends = [round(float(end) * facts.fps) for end in np.cumsum(durations_s)[:-1]] + [facts.frames]
-    return list(zip([0, *ends[:-1]], ends))
+    try:
+        return exact(facts.frames, facts.fps, durations_s)
+    except ValueError as error:
+        raise ValueError(f"{facts.name}: {error}") from None

@@ -19,7 +19,17 @@ from safetensors.torch import load_file, save_file
 from echo.backbone.finite import broken
 from echo.scene import FPS
 from eval.measures.flow import motion
-from eval.measures.formulas import Frames, Vectors, consistency, dynamic_share, pair_consistency, sampling_step, temporal_flickering
+from eval.measures.formulas import (
+    Frames,
+    Vectors,
+    consistency,
+    dynamic_share,
+    ends,
+    pair_consistency,
+    pair_joined,
+    sampling_step,
+    temporal_flickering,
+)
 from eval.measures.quality import Quality
 from eval.protocol import Scope, cover, recalled, scopes
 from eval.world.encoder import SIZE, FrameEncoder
@@ -95,28 +105,50 @@ class EmbeddedScorer:
             why = str(error).partition("\n")[0]
             raise ValueError(f"{path} holds no embedded scorer of this version ({why}); `echo-harness train scorer` makes one") from error
 
-    def score(self, frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span], task: str) -> EmbeddedScores:
+    def score(
+        self,
+        frames: Frames,
+        scene_texts: Sequence[str],
+        segments: Sequence[Span],
+        task: str,
+        *,
+        stretches: Sequence[Span] = (),
+        joined: bool = False,
+    ) -> EmbeddedScores:
         """Scores of one video.
 
-        frames: uint8 [T, 48, 48, 3] at 16 fps. scene_texts: a sentence for each scene. segments: [start, end) of each
-        scene in frames. task: a key of `eval.protocol.TASKS`. Raises ValueError for frames of another type or size,
-        for segments that do not cover them, for a score that is not finite, and as `scopes` and the text encoder do.
+        Args:
+            frames: uint8 [T, 48, 48, 3] at 16 fps.
+            scene_texts: a sentence for each scene.
+            segments: [start, end) of each scene in frames, as blocks have them.
+            task: a key of `eval.protocol.TASKS`.
+            stretches: the same as VBench's dimensions are to take it; the segments by default.
+            joined: whether recalled pairs are also scored joined end to end, as `proxy_joined`.
+
+        Raises ValueError for frames of another type or size, for segments that do not cover them, for a score that is not finite, and as
+        `scopes` and the text encoder do.
         """
-        dimensions = scopes(task)
-        _check(frames, scene_texts, segments)
-        measured = self._measure(frames, scene_texts, segments)
+        dimensions, stretches = scopes(task), stretches or segments
+        for spans in (segments, stretches):
+            _check(frames, scene_texts, spans)
+        measured = self._measure(frames, scene_texts, stretches)
         produced: dict[str, float] = {}
         for dimension, scope in dimensions.items():
             value = _score(measured, dimension, scope)
             if value is not None:
                 produced[dimension if dimension == "temporal_flickering" else f"proxy.{dimension}"] = 100.0 * value
+        for dimension in [name for name, scope in dimensions.items() if joined and scope is Scope.pairs]:
+            produced[f"proxy_joined.{dimension}"] = 100.0 * _pairs(measured, dimension, pair_joined)
+        both = ends(len(frames), FPS)
+        if both is not None:
+            produced["proxy.quality_drift"] = abs(float(measured.quality[both[0]].mean() - measured.quality[both[1]].mean()))
         words = [said(text) for text in scene_texts]
         places = place_scores(measured.readings, words, segments, recalled(len(segments)) if task == "recall" else [])
         metrics = produced | places.metrics
         if odd := [name for name, value in metrics.items() if not math.isfinite(value)]:
             raise ValueError(f"{', '.join(odd)} of this video: no number (NaN or infinity), so it is not scored")
         per_segment = [vbench | world for vbench, world in zip(_per_segment(measured), places.per_segment, strict=True)]
-        return EmbeddedScores(metrics, per_segment, _per_block(measured, words))
+        return EmbeddedScores(metrics, per_segment, _per_block(measured, words, segments))
 
     def _measure(self, frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span]) -> _Measured:
         seen = self.encoder.frames(torch.from_numpy(np.ascontiguousarray(frames)))
@@ -144,13 +176,25 @@ def _check(frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span])
     cover(segments, len(frames))
 
 
-def _consistency(features: Vectors, spans: Sequence[Span], scope: Scope) -> float:
+def _features(measured: _Measured, dimension: str) -> Vectors:
+    """What a consistency is of."""
+    return measured.subject if dimension == "subject_consistency" else measured.place
+
+
+def _consistency(measured: _Measured, dimension: str, scope: Scope) -> float:
+    features = _features(measured, dimension)
     if scope is Scope.whole:
         return consistency(features)
     if scope is Scope.segments:
-        return float(np.mean([consistency(features[start:end]) for start, end in spans]))
+        return float(np.mean([consistency(features[start:end]) for start, end in measured.spans]))
+    return _pairs(measured, dimension, pair_consistency)
+
+
+def _pairs(measured: _Measured, dimension: str, rule: Callable[[Vectors, Vectors], float]) -> float:
+    """The mean over recalled scenes of a rule for such a scene and the one that it recalls."""
+    features, spans = _features(measured, dimension), measured.spans
     pairs = [(features[slice(*spans[early])], features[slice(*spans[late])]) for late, early in recalled(len(spans))]
-    return float(np.mean([pair_consistency(reference, again) for reference, again in pairs]))
+    return float(np.mean([rule(reference, again) for reference, again in pairs]))
 
 
 _ELSE: dict[str, tuple[Scope, Callable[[_Measured], float]]] = {
@@ -166,7 +210,7 @@ _ELSE: dict[str, tuple[Scope, Callable[[_Measured], float]]] = {
 def _score(measured: _Measured, dimension: str, scope: Scope) -> float | None:
     """A dimension's score, 0..1; None for one that this scorer does not have. Raises ValueError for a scope over which it has none."""
     if dimension in ("subject_consistency", "background_consistency"):
-        return _consistency(measured.subject if dimension == "subject_consistency" else measured.place, measured.spans, scope)
+        return _consistency(measured, dimension, scope)
     if dimension not in _ELSE:
         return None
     only, rule = _ELSE[dimension]
@@ -195,10 +239,10 @@ def _per_segment(measured: _Measured) -> list[SceneScores]:
     return rows
 
 
-def _per_block(measured: _Measured, words: Sequence[Mapping[str, str]]) -> list[dict[str, float | None]]:
+def _per_block(measured: _Measured, words: Sequence[Mapping[str, str]], segments: Sequence[Span]) -> list[dict[str, float | None]]:
     """What each block of 12 frames shows of what its scene says; see `Scores`."""
     rows: list[dict[str, float | None]] = []
-    for (begin, finish), scene in zip(measured.spans, words, strict=True):
+    for (begin, finish), scene in zip(segments, words, strict=True):
         for start, end in blocks_of(begin, finish):
             here = measured.readings.span(start, end)
             shown = probabilities(here, scene)

@@ -117,6 +117,7 @@ class TaskConfig:
     label: str = inert("for people")
     prompt_set: str = inert("each unit carries the content of its prompt")
     prompts: Literal["own", "released"] = inert("each unit carries the content of its prompt", default="own")
+    borders: Literal["blocks", "seconds"] = scores(default="blocks")  # where scenes end for who scores them
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ class VbenchConfig:
     clip_features: str = scores()
     clip_dtype: str = scores()
     device: Literal["auto", "cpu", "cuda"] = scores()
+    long_for: str = scores(default="one_scene")
+    static_filter: bool = scores(default=False)
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,7 @@ class EvalConfig:
     scorer: Literal["embedded", "vbench"] | None = scores()
     weights: str | None = file_of("scores")
     vbench: VbenchConfig | None = scores(default=None)
+    pairs: Literal["mean", "joined"] = scores(default="mean")  # of the embedded scorer; mean is what stores from before have
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from echo.cache.policy import Policy, script_of
 from echo.files import ROOT, digest
 from echo.geometry import Geometry, scene_spans
 from echo.refusals import nearest
-from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_blocks
+from echo.scene import FPS, PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_blocks
 from echo.settings import build, spoken
-from eval.protocol import scopes
+from eval.protocol import exact, scopes
 from eval.store.records import RENDER
 from jobs.spec import backbones, identity, scoring
 from jobs.spec.config import RELEASED, Key, RunConfig, from_plain, located, parse_shard
@@ -80,6 +80,14 @@ class Job:
         """Pixel frames of a prompt's scenes in its MP4: Wan's codecs make one frame of the first latent frame, the embedded one four."""
         lengths = scene_blocks(prompt.durations_s, self.policy.durations)
         return scene_spans(lengths, PIXEL_FRAMES_PER_LATENT if self.config.backbone.parts is None else 1)
+
+    def stretches(self, prompt: Prompt) -> list[tuple[int, int]]:
+        """Pixel frames of its scenes for who scores them: where blocks end or, with `task.borders=seconds`, where seconds do.
+
+        Raises ValueError where the video's length and the prompt's are more than a second apart.
+        """
+        spans = self.spans(prompt)
+        return spans if self.config.task.borders == "blocks" else exact(spans[-1][1], FPS, prompt.durations_s)
 
     @property
     def rendered(self) -> bool:
@@ -145,6 +153,10 @@ def _check(job: Job) -> None:
             raise ValueError(f"method={config.method.name}: {error}") from error
     for prompt in job.asked:
         _can_recall(prompt, policy)
+        try:
+            job.stretches(prompt)
+        except ValueError as error:
+            raise ValueError(f"task.borders={config.task.borders}: prompt {prompt.id!r} {error}; nearest is task.borders=blocks") from None
     if config.backbone.parts is not None:
         backbones.check_texts(config, job.asked)
     if config.eval.scorer == scoring.SCORER:

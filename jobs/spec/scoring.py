@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from echo.scene import Prompt
-from eval.protocol import recalled
+from eval.protocol import TASKS, Scope, recalled
 from jobs.spec.config import RANDOM, Key, RunConfig, VbenchConfig, located
 
 if TYPE_CHECKING:
     from eval.vbench.kit import Kit, Wish
 
 SCORER = "vbench"
+PAIRED = tuple(task for task, dimensions in TASKS.items() if Scope.pairs in dimensions.values())
+"""Tasks whose recalled scenes are compared with those that they recall."""
 
 
 def wish(config: RunConfig) -> Wish:
@@ -25,7 +27,7 @@ def wish(config: RunConfig) -> Wish:
     dimensions = DIMENSIONS if vbench.dimensions == "all" else listed(vbench.dimensions)
     device = vbench.device if vbench.device != "auto" else "cpu" if parts is None else parts.device
     try:
-        return Wish(dimensions, listed(vbench.text), vbench.clip_features, vbench.clip_dtype, device)
+        return Wish(dimensions, listed(vbench.text), vbench.clip_features, vbench.clip_dtype, device, vbench.long_for, vbench.static_filter)
     except ValueError as error:
         raise ValueError(f"eval.vbench.{error}") from None
 
@@ -46,15 +48,13 @@ def kit(config: RunConfig) -> Kit:
 
 def content(config: RunConfig) -> Key:
     """Weights, numbers and versions of the networks that have something to do: what a score's name is made of."""
-    from eval.vbench.rules import LONG_TASKS
-
-    return kit(config).identity(long=config.task.name in LONG_TASKS, text=True)
+    asked = kit(config)
+    return asked.identity(long=asked.wish.long(config.task.name), text=True)
 
 
 def check(config: RunConfig, prompts: Sequence[Prompt]) -> None:
     """Refuse, before any work, what is missing or cannot be scored. Raises ValueError: one line."""
     from eval.vbench.kit import ANY_SIZE
-    from eval.vbench.rules import LONG_TASKS
 
     if config.eval.weights is None:
         raise ValueError("eval.weights=null: eval=vbench needs a folder of weights; nearest is checkpoints/vbench, or weights=random")
@@ -69,14 +69,17 @@ def check(config: RunConfig, prompts: Sequence[Prompt]) -> None:
                 recalled(len(prompt.scenes))
             except ValueError as error:
                 raise ValueError(f"prompt {prompt.id!r}: {error}") from None
-    asked.check(long=config.task.name in LONG_TASKS, text=True)
+    asked.check(long=asked.wish.long(config.task.name), text=True)
 
 
 def resolved(config: RunConfig) -> RunConfig:
-    """The config as it runs where networks are drawn: all of them are, and clips are compared by those that can be.
+    """The config as it runs: settings that have no say are at their defaults; where networks are drawn, all of them are, and clips are
+    compared by those that can be.
 
     So scores are named by what ran. Raises ValueError where other weights of the scorer are asked for beside `weights=random`.
     """
+    if config.eval.pairs != "mean" and (config.eval.scorer == SCORER or config.task.name not in PAIRED):
+        config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, pairs="mean"))  # it has no say: names stay
     own = config.eval.weights
     if config.eval.scorer != SCORER or RANDOM not in (own, config.weights):
         return config

@@ -305,7 +305,8 @@ def _score(folder: RunFolder, scorer: EmbeddedScorer, film: Film) -> tuple[Mappi
     job = folder.job
     spans = job.spans(film.prompt)
     assert film.frames is not None
-    scores = scorer.score(np.concatenate(film.frames), film.prompt.scenes, spans, job.config.task.name)
+    frames, stretches, joined = np.concatenate(film.frames), job.stretches(film.prompt), job.config.eval.pairs == "joined"
+    scores = scorer.score(frames, film.prompt.scenes, spans, job.config.task.name, stretches=stretches, joined=joined)
     path = folder.side(film.prompt, f".{job.config.eval.name}-{(job.scores_id or '')[:8]}.json")
     content = {
         "v": 1,

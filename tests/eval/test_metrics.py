@@ -119,6 +119,31 @@ def test_entries_agree_with_each_other():
     assert list(metrics.criteria()) == ["text_alignment", "subject_consistency", "motion_smoothness", "video_quality"]
 
 
+def test_pairs_are_joined_unless_asked_otherwise():
+    """In both scorers; a store from before has the mean alone."""
+    for names in (
+        ("subject_consistency.pair_mean", "subject_consistency.pair_joined"),
+        ("proxy.subject_consistency", "proxy_joined.subject_consistency"),
+    ):
+        mean, joined = names
+        assert metrics.column("recall", "subject_consistency", names).metric == joined
+        assert metrics.column("recall", "subject_consistency", names, ["pair_mean"]).metric == mean
+        assert metrics.column("recall", "subject_consistency", [mean], ["pair_joined"]).metric == mean
+        shown = metrics.columns("recall", names, wanted=["subject_consistency"])
+        assert "joined end to end" in metrics.rule_of("recall", shown) and "mean cosine" not in metrics.rule_of("recall", shown)
+    assert Column.named("proxy_joined.subject_consistency").words == ("subject", "consistency", "(proxy joined)")
+
+
+def test_vbench_long_is_a_rule_of_every_task():
+    names = [f"motion_smoothness.{kind}" for kind in ("vbench", "vbench_long", "vbench_long_scenes")]
+    assert metrics.column("hard", "motion_smoothness", names).metric == names[0]
+    for rule in ("vbench_long", "vbench_long_scenes"):
+        shown = metrics.columns("hard", names, [rule], ["motion_smoothness"])
+        assert shown[0].metric == f"motion_smoothness.{rule}" and metrics.RULES[rule].words in metrics.rule_of("hard", shown)
+    still = ["temporal_flickering.vbench_static", "temporal_flickering.vbench_long"]
+    assert metrics.column("long60", "temporal_flickering", still).metric == still[0]
+
+
 VBENCH_ROWS = """
 0.8496631141369947; 0.6666666666666666, 0.9892220331470077, 0.9817275920568728, 0.6592743134895962, 0.6690690020720164, 0.9818686495192755, 0.970503656967633
 0.8061574766004108; 0.26666666666666666, 0.9856576439878242, 0.9776092641182196, 0.721523537437121, 0.5588082094987233, 0.9782231168560815, 0.9652101230898383

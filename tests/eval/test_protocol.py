@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from eval.protocol import RECALL_PAIRS, TASKS, Scope, recalled, scopes
+from eval.protocol import RECALL_PAIRS, TASKS, Scope, exact, recalled, scopes
 
 
 def test_tasks_and_dimensions() -> None:
@@ -47,6 +47,14 @@ def test_pairs_are_four_one_five_two_six_three() -> None:
     assert recalled(6) == [(3, 0), (4, 1), (5, 2)]
     with pytest.raises(ValueError, match="needs 6 scenes"):
         recalled(5)
+
+
+def test_exact_seconds() -> None:
+    """960 frames of a minute, and the 957 that Wan makes of it; the last scene takes what is left."""
+    assert exact(960, 16.0, [10.0] * 6) == [(160 * n, 160 * n + 160) for n in range(6)]
+    assert exact(957, 16.0, [10.0] * 6)[-1] == (800, 957) and exact(100, 29.97, [1.0, 2.3]) == [(0, 30), (30, 100)]
+    with pytest.raises(ValueError, match="lasts 58.00 s, its prompt 60.00 s; within 1 s of it is taken"):
+        exact(928, 16.0, [10.0] * 6)
 
 
 def test_no_torch_is_imported() -> None:

@@ -84,7 +84,7 @@ class StandIn:
         self._count(seen)
         return level(seen, IMAGE) * np.float32(100 / 8)
 
-    def radius(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    def radius(self, first: np.ndarray, second: np.ndarray, share: float = 0.05) -> np.ndarray:
         self._count(first)
         return np.abs(level(first, MOTION) - level(second, MOTION)) * np.float32(2.0)
 

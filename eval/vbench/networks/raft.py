@@ -59,10 +59,10 @@ class Raft(VBenchNetwork):
         yield ported(old), value
 
     @torch.inference_mode()
-    def radius(self, first: Frames, second: Frames) -> Vectors:
-        """How far the fastest 5 % of pixels move, mean in px, [N], for frame pairs [N, H, W, 3].
+    def radius(self, first: Frames, second: Frames, share: float = FASTEST) -> Vectors:
+        """How far the fastest 5 % of pixels, or another share of them, move, mean in px, [N], for frame pairs [N, H, W, 3].
 
-        As VBench has it, the 5 % are of the frame padded to a multiple of 8 px. Raises ValueError for frames of unequal
+        As VBench has it, the share is of the frame padded to a multiple of 8 px. Raises ValueError for frames of unequal
         shapes or under 128 px, and for NaN.
         """
         if first.shape != second.shape:
@@ -72,7 +72,7 @@ class Raft(VBenchNetwork):
         pair = [2 * (images.padded(images.planes(part, device).float(), DIVISOR_PX) / 255.0) - 1.0 for part in (first, second)]
         flow = self.network(pair[0].to(dtype), pair[1].to(dtype), num_flow_updates=UPDATES)[-1].float()
         lengths = flow.square().sum(1).sqrt().flatten(1)
-        fastest = int(lengths.shape[1] * FASTEST)
+        fastest = int(lengths.shape[1] * share)
         return answer(lengths.topk(fastest, dim=1).values.mean(1), self.name)
 
 

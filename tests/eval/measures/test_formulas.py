@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 
 from eval.measures.flow import flow_between, middle_frame, motion
-from eval.measures.formulas import consistency, dynamic_share, fastest, is_dynamic, pair_consistency, sampling_step, temporal_flickering
+from eval.measures.formulas import (
+    consistency,
+    dynamic_share,
+    ends,
+    fastest,
+    is_dynamic,
+    is_still,
+    pair_consistency,
+    pair_joined,
+    sampling_step,
+    temporal_flickering,
+)
 
 
 def unit(count: int, size: int, seed: int) -> np.ndarray:
@@ -24,6 +35,37 @@ def moving(speed: float, frames: int = 33, size: int = 64, jerk: float = 0.0) ->
         value = np.sin(at / 3) + np.cos(y / 4 + at / 7) + np.sin((at + y) / 5)
         clip.append(np.repeat((127 + 40 * value)[..., None], 3, axis=2))
     return np.clip(np.stack(clip), 0, 255).astype(np.uint8)
+
+
+def test_a_joined_pair_is_one_video() -> None:
+    first, second = unit(4, 5, 1), unit(3, 5, 2)
+    every, total = [*first, *second], 0.0
+    for index in range(1, 7):
+        total += (max(0.0, float(every[index] @ every[index - 1])) + max(0.0, float(every[index] @ first[0]))) / 2
+    assert pair_joined(first, second) == pytest.approx(total / 6, abs=1e-6) != pytest.approx(pair_consistency(first, second), abs=1e-3)
+
+
+def test_the_static_filter_is_the_loop() -> None:
+    """Random radii around the limit, both ends near it too: as one counts and stops by hand."""
+    random, answers = np.random.default_rng(0), []
+    for frames in (9, 32, 33, 48):
+        for _ in range(200):
+            side = int(random.choice([128, 480]))
+            limit, most = 3.0 * side / 256, int(round(frames / 8))
+            neighbours = random.uniform(0, limit * 1.15, frames - 1) + limit * (random.random(frames - 1) < 0.03)
+            tips = random.uniform(0, limit * most * 2.3, 2)
+            moving = 0
+            for radius in neighbours:
+                moving += radius > limit
+            expected = moving <= most and all(radius <= limit * most * 2 for radius in tips)
+            assert is_still(neighbours, tips, frames, side, 832) == expected
+            answers.append(expected)
+    assert 0.1 < np.mean(answers) < 0.9, "both answers are common here"
+
+
+def test_ends_are_five_seconds() -> None:
+    assert ends(160, 16.0) == (slice(0, 80), slice(80, 160)) and ends(159, 16.0) is None
+    assert ends(957, 16.0) == (slice(0, 80), slice(877, 957)) and ends(240, 24.0) == (slice(0, 120), slice(120, 240))
 
 
 def test_consistency_is_the_loop() -> None:

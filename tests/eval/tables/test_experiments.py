@@ -153,21 +153,21 @@ NAMES = (*VBENCH, "subject_consistency.pair_mean", "subject_consistency.pair_joi
 
 
 def test_definitions_are_never_mixed(tmp_path, capsys):
-    """Table 1 shows VBench-Long, Table 2 the plain formulas and pairs; headers, rule and data behind say so; `rule=` asks for others."""
+    """Table 1 has VBench-Long, Table 2 plain formulas and joined pairs; headers, rule and data behind say so; `rule=` asks for others."""
     fill(tmp_path, ["table1", "table2"], names=NAMES)
     assert cli.main(["tables", "--store", str(tmp_path)]) == 0
     behind = {name: json.loads((tmp_path / "tables" / f"{name}.meta.json").read_text(encoding="utf-8")) for name in ("table1", "table2")}
     shown = {block["task"]: {column["metric"] for column in block["columns"]} for table in behind.values() for block in table["blocks"]}
     assert {"subject_consistency.vbench_long", "motion_smoothness.vbench_long", "text_alignment.clip_b32"} <= shown["long60"]
     assert {"subject_consistency.vbench", "motion_smoothness.vbench"} <= shown["hard"]
-    assert "subject_consistency.pair_mean" in shown["recall"]
+    assert "subject_consistency.pair_joined" in shown["recall"]
     long, interactive = ((tmp_path / "tables" / f"{name}.md").read_text(encoding="utf-8") for name in ("table1", "table2"))
     assert "subject consistency (vbench long)" in long and "clips of 2 s" in long and "CLIP ViT-B/32" in long
-    assert "motion smoothness (vbench)" in interactive and "recall: " in interactive and "mean cosine across it" in interactive
+    assert "motion smoothness (vbench)" in interactive and "recall: " in interactive and "joined end to end" in interactive
     assert "subject consistency |" in interactive, "blocks differ in it: the rule tells each, the header none"
-    assert cli.main(["tables", "table2", "--store", str(tmp_path), "rule=pair_joined,viclip"]) == 0
+    assert cli.main(["tables", "table2", "--store", str(tmp_path), "rule=pair_mean,viclip"]) == 0
     told = capsys.readouterr().out
-    assert "joined end to end" in told and "cosine of ViCLIP" in told and "table1" not in told.split("table: ")[-1]
+    assert "mean cosine across it" in told and "cosine of ViCLIP" in told and "table1" not in told.split("table: ")[-1]
     assert cli.main(["tables", "--store", str(tmp_path), "rule=pair_jointed"]) == 2
     assert "nearest is pair_joined of" in capsys.readouterr().err
 
@@ -211,8 +211,14 @@ def test_networks_of_a_scorer_are_told(tmp_path):
     for path in (tmp_path / "sweeps").iterdir():
         content = json.loads(path.read_text(encoding="utf-8"))
         for run in content["runs"]:
-            run["scorer"]["key"] = {"scores": {"eval.weights": {"firsts": "dinov2_dreamsim", "networks": networks}}}
+            key = {"eval.weights": {"firsts": "dinov2_dreamsim", "networks": networks}, "task.borders": "seconds"}
+            run["scorer"]["key"] = {"scores": key}
         write(path, content)
     assert cli.main(["tables", "--store", str(tmp_path)]) == 0
     text = (tmp_path / "tables" / "table1.md").read_text(encoding="utf-8").splitlines()[0]
-    assert "RANDOM WEIGHTS" in text and "clips compared by dinov2 and dreamsim" in text and re.search(r"networks [0-9a-f]{8}", text)
+    assert (
+        "scenes cut where the prompt's seconds end" in text
+        and "RANDOM WEIGHTS" in text
+        and "clips compared by dinov2 and dreamsim" in text
+        and re.search(r"networks [0-9a-f]{8}", text)
+    )

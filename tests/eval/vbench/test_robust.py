@@ -45,7 +45,7 @@ def test_equal_frames_have_a_clip_to_clip_score():
         named |= {f"{name}_firsts": Record(np.arange(5)[:, None] * 32, feature[:5]) for name in ("subject", "background")}
         measured = Measured(160, 16.0, 128, 128, named)
         beyond += bool((measured.features("dino")[0] @ measured.features("dino")[0]) > 1)
-        found = score(measured, "long60", [(0, 160)], {}).metrics
+        found = score(measured, "long60", [(0, 160)], {}, long=True).metrics
         for dimension in ("subject_consistency", "background_consistency"):
             expected = 50 + 50 * mapped(dimension, 1.0)
             assert found[f"{dimension}.vbench_long"] == pytest.approx(expected, abs=1e-9), width

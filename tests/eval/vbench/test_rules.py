@@ -84,7 +84,7 @@ def plain_flicker(shown: np.ndarray) -> float:
 
 FLAWLESS = {
     "aesthetic_quality.vbench": 75.0, "imaging_quality.vbench": 87.5, "motion_smoothness.vbench": 100.0, "dynamic_degree.vbench": 100.0,
-    "text_alignment.clip_b32": 100.0,
+    "text_alignment.clip_b32": 100.0, "quality_drift.vbench": 0.0,
 }  # fmt: skip
 
 
@@ -120,7 +120,7 @@ BREAKS = [
         slice(128, 160),
         {"background_consistency.pair_mean": 200 / 3, "background_consistency.pair_joined": (200 + JOINED) / 3},
     ),
-    ("hard", IMAGE, slice(0, 96), {"imaging_quality.vbench": (87.5 + 0) / 2}),
+    ("hard", IMAGE, slice(0, 96), {"imaging_quality.vbench": (87.5 + 0) / 2, "quality_drift.vbench": 87.5}),
     ("recall", BEAUTY, slice(0, 48), {"aesthetic_quality.vbench": 0.75 * 75.0}),
     ("smooth", SAID, slice(32, 64), {"text_alignment.clip_b32": 500 / 6}),
     ("hard", SAID, slice(0, 32), {"text_alignment.clip_b32": 500 / 6}),
@@ -212,6 +212,48 @@ def test_long_videos_have_both_definitions(folder):
     assert abs(found["dynamic_degree.vbench_long"] - 200 / 3) < 1e-9, "two of three clips move"
     whole = {name.removesuffix(".vbench") for name in found if name.endswith(".vbench")}
     assert whole == {name.removesuffix(".vbench_long") for name in found if name.endswith(".vbench_long")} and len(whole) == 7
+
+
+@pytest.mark.parametrize("task", ["smooth", "hard", "recall"])
+def test_vbench_long_of_several_scenes_by_another_way(folder, task):
+    """As a whole: as of a video of one scene. Scene by scene: each scene is cut out, written as a video of its own and scored as such."""
+    shown = levels(task, 80)  # two clips and one that borrows in each scene, none of which begins where one of the whole video's does
+    shown[100:180, SUBJECT], shown[250:, BEAUTY], shown[33::2, SMOOTH], shown[400:, MOTION] = 7, 3, 8, 4
+    found, plain = scored(folder, shown, task, Wish(kinds=("clip_b32",), long_for="all")), scored(folder, shown, task)
+    assert plain == {name: found[name] for name in plain}, "what was there before is what it was"
+    whole = scored(folder, shown, "long60")
+    alone = [scored(folder, shown[80 * scene : 80 * scene + 80], "long60") for scene in range(6)]
+    for name in [name for name in whole if name.endswith(".vbench_long")]:
+        assert found[name] == pytest.approx(whole[name], abs=1e-9), name
+        by_hand = [video[name] for video in alone]
+        apart = abs(found[f"{name}_scenes"] - np.mean(by_hand))
+        assert apart < (0.02 if "flickering" in name else 1e-6), f"{name}: {apart}, scenes {by_hand}"
+    assert set(found) - set(plain) == {name for name in found if "vbench_long" in name} and len(found) == len(plain) + 14
+    assert abs(found["subject_consistency.vbench_long"] - found["subject_consistency.vbench_long_scenes"]) > 0.1
+
+
+def test_the_static_filter_leaves_moving_clips_out(folder):
+    """Six clips: of four, none, few, many and all neighbours move; of the fifth only the last frame is far from the first."""
+    shown = np.full((6 * SCENE, 8), 4)
+    limit_px, allowed = 3.0 * 128 / 256, round(2 * SCENE / 16)
+    for clip, moves in enumerate((0, allowed, allowed + 1, SCENE - 1)):
+        shown[clip * SCENE : (clip + 1) * SCENE, MOTION] = (
+            3 + np.minimum(np.arange(SCENE), moves) % 2
+        )  # 2 px between levels: over the limit
+    shown[4 * SCENE : 5 * SCENE, MOTION] = 1
+    shown[5 * SCENE - 4 : 5 * SCENE, MOTION] = (3, 5, 6, 8)  # four moves are few, but 14 px from end to end are over 12 px
+    shown[5 * SCENE :, MOTION] = 1
+    found = scored(folder, shown, "smooth", Wish(kinds=("clip_b32",), static_filter=True))
+    clip_flicker = [plain_flicker(shown[clip * SCENE : (clip + 1) * SCENE]) for clip in range(6)]
+    radii = [2.0 * np.abs(np.diff(shown[clip * SCENE : (clip + 1) * SCENE, MOTION])) for clip in range(6)]
+    tips = [2.0 * abs(int(shown[(clip + 1) * SCENE - 1, MOTION]) - int(shown[clip * SCENE, MOTION])) for clip in range(6)]
+    still = [clip for clip in range(6) if sum(px > limit_px for px in radii[clip]) <= allowed and tips[clip] <= 2 * allowed * limit_px]
+    assert still == [0, 1, 5]
+    expected = np.mean([clip_flicker[clip] for clip in still])
+    assert abs(found["temporal_flickering.vbench_static"] - expected) < 0.02 < abs(np.mean(clip_flicker) - expected)
+    moving = np.full((2 * SCENE, 8), 4)
+    moving[:, MOTION] = np.arange(2 * SCENE) % 2 * 4
+    assert scored(folder, moving, "long60", Wish(kinds=("clip_b32",), static_filter=True))["temporal_flickering.vbench_static"] is None
 
 
 def test_a_single_clip_has_no_long_consistency(folder):

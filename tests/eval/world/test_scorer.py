@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -69,6 +70,43 @@ def test_scopes_reach_the_right_frames(scorer: EmbeddedScorer) -> None:
     assert hard["proxy.subject_consistency"] == pytest.approx(100 * consistency(subject), abs=1e-4)
     smooth = scorer.score(frames, texts, spans, "smooth").metrics
     assert smooth["proxy.background_consistency"] == pytest.approx(100 * consistency(place), abs=1e-4)
+
+
+def test_pairs_may_be_joined(scorer: EmbeddedScorer) -> None:
+    """Beside the mean across the pair, which stays what it was; of other tasks nothing."""
+    frames, texts, spans = video([(A, 1), (B, 2), (C, 3), (A, 4), (B, 5), (C, 6)])
+    features = scorer.encoder.frames(torch.from_numpy(frames)).features
+    plain, found = scorer.score(frames, texts, spans, "recall").metrics, scorer.score(frames, texts, spans, "recall", joined=True).metrics
+    for dimension, seen in (("subject_consistency", features.subject.numpy()), ("background_consistency", features.place.numpy())):
+        pairs = [np.concatenate([seen[slice(*spans[place])] for place in (early, early + 3)]) for early in range(3)]
+        assert found[f"proxy_joined.{dimension}"] == pytest.approx(100 * np.mean([consistency(pair) for pair in pairs]), abs=1e-4)
+    assert {name: found[name] for name in plain} == plain and len(found) == len(plain) + 2
+    assert (
+        scorer.score(frames, texts, spans, "hard", joined=True).metrics.keys() == scorer.score(frames, texts, spans, "hard").metrics.keys()
+    )
+
+
+def test_vbenchs_dimensions_take_other_stretches_where_they_are_told(scorer: EmbeddedScorer) -> None:
+    """Ten frames later: text and place are read there, what the world says of places stays with the blocks."""
+    frames, texts, spans = video([(A, 1), (B, 2), (C, 3)] * 2)
+    later = [(start + 10 * (start > 0), end + 10 * (end < len(frames))) for start, end in spans]
+    blocks, told = (scorer.score(frames, texts, spans, "hard", stretches=stretches) for stretches in ((), later))
+    place = scorer.encoder.frames(torch.from_numpy(frames)).features.place.numpy()
+    inside = [consistency(place[start:end]) for start, end in later]
+    assert told.metrics["proxy.background_consistency"] == pytest.approx(100 * np.mean(inside), abs=1e-4)
+    assert blocks.metrics["proxy.background_consistency"] > told.metrics["proxy.background_consistency"] + 1
+    assert told.per_block == blocks.per_block and told.metrics["world.leakage"] == blocks.metrics["world.leakage"]
+    assert [segment["start"] for segment in told.per_segment] == [start for start, _ in later]
+
+
+def test_quality_drift_is_of_the_ends(scorer: EmbeddedScorer) -> None:
+    """Thirteen seconds whose last five are blurred; a video under ten has none."""
+    frames = np.concatenate([scene(A, 1, 24)] * 9)
+    frames[-80:] = np.stack([cv2.GaussianBlur(frame, (9, 9), 3) for frame in frames[-80:]])
+    quality = np.repeat(scorer.quality.scores(frames[::3]), 3)[: len(frames)]
+    found = scorer.score(frames, [sentence(A, 5)], [(0, len(frames))], "long60").metrics["proxy.quality_drift"]
+    assert found == pytest.approx(abs(quality[:80].mean() - quality[-80:].mean()), abs=1e-6) and found > 5
+    assert "proxy.quality_drift" not in scorer.score(frames[:144], [sentence(A, 5)], [(0, 144)], "long60").metrics
 
 
 def test_text_alignment_is_the_mean_over_scenes_and_hears_the_words(scorer: EmbeddedScorer) -> None:

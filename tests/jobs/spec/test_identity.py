@@ -11,7 +11,7 @@ from baselines.registry import make
 from echo import files
 from echo.scene import Prompt, prompt_digest
 from eval.tables.build import DEFAULTS
-from jobs.spec import identity
+from jobs.spec import compose, identity
 from jobs.spec.config import (
     BackboneConfig,
     EvalConfig,
@@ -60,7 +60,7 @@ OTHER = {
     "text_dtype": "float32", "text_device": "cpu", "codec_dtype": "float32", "width_px": 64, "window_frames": 24,
     "device": "cpu", "kernel": "flash3", "compile": "blocks", "window": "resident", "text_cache": "other", "parts": None,
     "text": "", "tokenizer": "", "codec": "", "vbench": VbenchConfig("all", "clip_b32", "dino_clip", "fp32", "cpu"),
-    "experiment": "other", "tracker": "jsonl", "allow_dirty": True,
+    "borders": "seconds", "pairs": "joined", "experiment": "other", "tracker": "jsonl", "allow_dirty": True,
 }  # fmt: skip
 """For each leaf of the config, by its own name, a value that it does not have above."""
 
@@ -105,6 +105,31 @@ def test_fields_that_came_later_add_nothing_at_their_defaults(job):
     """So runs of stores from before go on under their names."""
     assert not {"weights", "geometry", "backbone.parts"} & set(job.run_key["pixels"]) and job.run_key["kernel"] == "sdpa cpu"
     assert with_parts(job).run_key["kernel"] == "sdpa cuda"
+
+
+def test_scenes_may_end_by_seconds():
+    """Named otherwise, cut otherwise, of the same videos; at the default as ever."""
+    words = ["method=echo", "task=hard", "seed=0", "prompts=1"]
+    blocks, seconds = (prepare(compose.one([*words, *more])) for more in ([], ["task.borders=seconds"]))
+    (prompt,) = blocks.asked
+    assert blocks.run_id == seconds.run_id and blocks.scores_id != seconds.scores_id and "task.borders" not in blocks.scores_key["scores"]
+    assert blocks.stretches(prompt)[:2] == blocks.spans(prompt)[:2] == seconds.spans(prompt)[:2] == [(0, 156), (156, 324)]
+    assert seconds.stretches(prompt) == [(160 * n, 160 * n + 160) for n in range(6)]
+    message = "task.borders=seconds: prompt .* lasts 4.50 s, its prompt 2.40 s; within 1 s of it is taken; nearest is task.borders=blocks"
+    with pytest.raises(ValueError, match=message):
+        prepare(compose.one([*words, "task.borders=seconds", "duration_scale=0.04"]))
+
+
+def test_pairs_enter_where_there_are_pairs():
+    """Joined is the default of today, mean what stores from before were scored by; neither is said of a task without pairs."""
+    words = ["method=echo", "seed=0", "prompts=1"]
+    ids = {
+        (task, pairs): prepare(compose.one([*words, f"task={task}", f"eval.pairs={pairs}"])).scores_id
+        for task in ("hard", "recall")
+        for pairs in ("mean", "joined")
+    }
+    assert ids["hard", "mean"] == ids["hard", "joined"] and len(set(ids.values())) == 3
+    assert prepare(compose.one([*words, "task=recall"])).scores_id == ids["recall", "joined"]
 
 
 def test_content_of_a_folder_enters_without_what_is_hidden(job, tmp_path):

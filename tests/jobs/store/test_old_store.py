@@ -33,6 +33,8 @@ from jobs.work import score
 
 SMALL = ("prompts=2", "video.height_px=48", "video.crf=51")
 WORDS = ("method=self_forcing,infinity_rope,echo", "task=recall,long60", "seed=0,1", *SMALL)
+THEN = "eval.pairs=mean"
+"""How pairs were scored then; today's default is another way of scoring (`test_pairs_are_scored_anew_unless_asked_as_then`)."""
 REAL = ("backbone=self_forcing", "weights=random", "geometry=tiny", "method=echo", "task=hard", "seed=0", *SMALL, "prompts=1", "eval=none")
 OTHER_WORDS: dict[str, dict[str, str]] = {}
 """By table's file, words of then and those that stand there now."""
@@ -49,7 +51,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def asked_of(store: Path) -> list[RunFolder]:
     """What the same commands ask of a store today."""
-    return [RunFolder(prepare(config | {"store": str(store)})) for config in (*compose.sweep(WORDS), compose.one(REAL))]
+    return [RunFolder(prepare(config | {"store": str(store)})) for config in (*compose.sweep((*WORDS, THEN)), compose.one(REAL))]
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,15 @@ def test_nothing_is_made_again_but_what_failed(folders: list[RunFolder]) -> None
     (failed,) = [folder for folder in folders if folder.place in missing]
     assert (failed.job.config.task.name, failed.job.config.method.name, failed.job.config.seed) == ("recall", "self_forcing", 1)
     assert missing[failed.place] == ["recall-000"] and not score.unscored(failed, failed.job.asked)
+
+
+def test_pairs_are_scored_anew_unless_asked_as_then(store: Path) -> None:
+    """What has no pairs keeps its scores; the videos keep their names in any case."""
+    todays = [RunFolder(prepare(config | {"store": str(store)})) for config in compose.sweep(WORDS)]
+    for then, folder in zip(asked_of(store), todays):
+        task = folder.job.config.task.name
+        assert then.path == folder.path and (then.job.scores_id == folder.job.scores_id) == (task != "recall"), task
+        assert (len(folder.missing()) == 2) == (task == "recall"), task
 
 
 def test_asking_again_writes_nothing(store: Path, tmp_path: Path) -> None:
