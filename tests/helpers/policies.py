@@ -37,6 +37,7 @@ PRESETS: list[tuple[str, dict[str, object]]] = [
     ("echo_lambda_05", {}),
     ("echo_lambda_1", {}),
     ("echo_lambda_2", {}),
+    ("echo_lambda_3", {}),
     ("echo_lambda_5", {}),
     ("echo_recall_none", {}),
     ("echo_recall_first", {}),
