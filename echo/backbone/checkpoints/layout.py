@@ -38,7 +38,8 @@ class Layout:
     def check(self, what: str, wanted: Mapping[str, Shape], *, beside: tuple[str, ...] = (), whole: bool = False) -> None:
         """Raise a ValueError of one line unless the file has the names and shapes of `what`, of floats.
 
-        whole: whether all that is wanted is read too. beside: beginnings of names that may be in the file too, for nothing; tensors of other names that hold no floats may be anyway.
+        whole: whether all that is wanted is read too. beside: beginnings of names that may be in the file too, for nothing;
+            tensors of other names that hold no floats may be anyway.
         """
         self.weights.floats(own for name, own in self.names.items() if name in wanted)
         dtypes = self.weights.dtypes

@@ -19,9 +19,9 @@ from echo.backbone.checkpoints.headers import Shape
 from echo.backbone.checkpoints.layout import module_shapes, refuse_broken
 from echo.backbone.checkpoints.lora import with_addition
 from echo.backbone.checkpoints.names import looks_like, mismatch, wan_names
+from echo.backbone.checkpoints.weights import FLOATS, Weights, open_weights
 from echo.backbone.sizes import WanConfig
 from echo.backbone.wan import WanModel
-from echo.backbone.checkpoints.weights import FLOATS, Weights, open_weights
 
 NEAREST = "nearest is self_forcing_dmd.pt or longlive_base.pt, which `echo-harness data download backbone=self_forcing,longlive` fetches"
 
@@ -37,7 +37,8 @@ def load_network(path: Path, lora: Path | None, config: WanConfig, dtype: torch.
         device: where the network goes; additions are multiplied there too.
 
     Raises:
-        ValueError: as `check` and `check_lora` (`echo.backbone.checkpoints.additions`), before any tensor is read; for a tensor that is not finite or a matrix of zeros alone.
+        ValueError: as `check` and `check_lora` (`echo.backbone.checkpoints.additions`), before any tensor is read; for a
+            tensor that is not finite or a matrix of zeros alone.
     """
     weights, names = check(path, config)
     added = None if lora is None else check_lora(lora, linear_layers(config))
@@ -94,7 +95,9 @@ def network_shapes(config: WanConfig) -> dict[str, Shape]:
 
 
 def check(path: Path, config: WanConfig, *, whole: bool = False) -> tuple[Weights, dict[str, str]]:
-    """Judge a checkpoint by its header, and all that is read of it if it is wanted whole; the opened file, and Wan's name -> the name in it.
+    """Judge a checkpoint by its header, and all that is read of it if it is wanted whole.
+
+    Returns the opened file, and Wan's name -> the name in it.
 
     Raises:
         ValueError: in one line, with the first missing, unexpected and misshapen key and what the file looks like.

@@ -104,7 +104,9 @@ def kohya(folder: Path, network: torch.nn.Module) -> Path:
 
 
 def kohya_of_diffusers(folder: Path, network: torch.nn.Module) -> Path:
-    flat = {layer: diffusers_name(f"{layer}.")[:-1].replace(".", "_") for layer in {name.rpartition(".lora_")[0] for name in pairs(network)}}
+    flat = {
+        layer: diffusers_name(f"{layer}.")[:-1].replace(".", "_") for layer in {name.rpartition(".lora_")[0] for name in pairs(network)}
+    }
     save_file(downs_and_ups(network, lambda layer: f"lora_unet_{flat[layer]}", torch.tensor(10.0)), folder / "k.safetensors")
     return folder / "k.safetensors"
 
@@ -130,9 +132,7 @@ def comfy(folder: Path, network: torch.nn.Module) -> Path:
 SCALED = (peft_folder, of_diffusers_loader, header_words, kohya, kohya_of_diffusers, kohya_by_header, comfy)
 
 
-@pytest.mark.parametrize(
-    ("write", "alpha"), [(longlive, 4), (bare_mapping_with_adapter_names, 4), *((write, 10) for write in SCALED)]
-)
+@pytest.mark.parametrize(("write", "alpha"), [(longlive, 4), (bare_mapping_with_adapter_names, 4), *((write, 10) for write in SCALED)])
 def test_merged_additions_equal_a_peft_forward(write: Callable[[Path, torch.nn.Module], Path], alpha: int, tmp_path: Path) -> None:
     config = WanConfig(dim=32, ffn_dim=48, heads=2, layers=2, freq_dim=32, text_dim=16, text_len=6)
     base = transformer.random_network(config, torch.float32, "cpu")
@@ -231,7 +231,11 @@ def one_pair(**more: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 REFUSED: dict[str, tuple[dict[str, torch.Tensor], dict[str, str], str]] = {
-    "loha": ({"lora_unet_blocks_0_ffn_0.hada_w1_a": torch.ones(2, 2)}, {}, "a LoHa, a product of two low-rank matrices, which is not merged"),
+    "loha": (
+        {"lora_unet_blocks_0_ffn_0.hada_w1_a": torch.ones(2, 2)},
+        {},
+        "a LoHa, a product of two low-rank matrices, which is not merged",
+    ),
     "lokr": ({"lora_unet_blocks_0_ffn_0.lokr_w1": torch.ones(2, 2)}, {}, "a LoKr, a Kronecker product"),
     "dora": (one_pair(blocks__0__self_attn__q__dora_scale=torch.ones(32, 1)), {}, "a DoRA"),
     "diff": (one_pair(diffusion_model__blocks__0__norm3__diff=torch.ones(32)), {}, "a whole difference of a tensor, as ComfyUI saves them"),
@@ -243,7 +247,11 @@ REFUSED: dict[str, tuple[dict[str, torch.Tensor], dict[str, str], str]] = {
     "nan": (one_pair(blocks__0__self_attn__q__alpha=torch.tensor(float("nan"))), {}, "alpha is nan; a number other than 0"),
     "two": (one_pair(blocks__0__self_attn__q__alpha=torch.tensor(2)), {"lora_alpha": "8"}, "scale 1 by its alpha, and 4 by the config"),
     "rank": (one_pair(), {"lora_alpha": "8", "r": "16"}, "r is 16, but the addition to blocks.0.self_attn.q has rank 2"),
-    "pattern": (one_pair(), {"lora_adapter_metadata": '{"transformer.lora_alpha": 8, "transformer.alpha_pattern": {"q": 1}}'}, "alpha_pattern"),
+    "pattern": (
+        one_pair(),
+        {"lora_adapter_metadata": '{"transformer.lora_alpha": 8, "transformer.alpha_pattern": {"q": 1}}'},
+        "alpha_pattern",
+    ),
     "no json": (one_pair(), {"lora_adapter_metadata": "{"}, "lora_adapter_metadata in its header is no JSON"),
     "word": (one_pair(), {"transformer.lora_alpha": '"eight"'}, "no scale in it"),
     "untrained": (one_pair() | {"blocks.0.self_attn.q.lora_B.weight": torch.zeros(32, 2)}, {}, "every lora_B.weight is zero"),
