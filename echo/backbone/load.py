@@ -21,9 +21,10 @@ from echo.backbone.parts.text import WordEncoder
 from echo.backbone.wan import WanConfig, WanModel
 from echo.files import ROOT, replacing
 from echo.geometry import Geometry
-from echo.refusals import one_of
+from echo.refusals import one_of, reading
 from echo.sampler import Schedule, schedule
 
+MAKERS = "it is not a backbone that jobs.train.backbone or jobs.train.self_rollout wrote, or is damaged"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -80,6 +81,11 @@ def load(weights: str, dtype: str = "float32", lora: str | None = None, device: 
         raise ValueError(
             f"no weights at {path}; `echo-harness train self-rollout` makes them (docs/embedded.md), the repository ships them"
         )
+    with reading(path, MAKERS):
+        return _load(path, DTYPES[dtype], None if lora is None else ROOT / lora, device)
+
+
+def _load(path: Path, dtype: torch.dtype, lora: Path | None, device: torch.device | str) -> Backbone:
     try:
         with safe_open(path, framework="pt") as file:
             sizes = json.loads((file.metadata() or {}).get("sizes", "{}"))
@@ -87,8 +93,7 @@ def load(weights: str, dtype: str = "float32", lora: str | None = None, device: 
     except SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file ({error})") from None
     if "model" not in sizes or "geometry" not in sizes:
-        raise ValueError(f"{path}: no sizes in its header; it is not a backbone that jobs.train.backbone or jobs.train.self_rollout wrote")
-
+        raise ValueError(f"{path}: no sizes in its header; {MAKERS}")
     if wrong := broken(tensors):
         raise ValueError(f"{path}: {' '.join(wrong)}")
 
@@ -98,10 +103,9 @@ def load(weights: str, dtype: str = "float32", lora: str | None = None, device: 
     model = WanModel(WanConfig(**sizes["model"]))
     model.load_state_dict(part("model."))
     if lora is not None:
-        _merge(model, ROOT / lora)
-    if lora is not None and (wrong := broken(model.state_dict())):
-        raise ValueError(f"{ROOT / lora}: with these low-rank additions {' '.join(wrong)}")
-    model = model.to(device=device, dtype=DTYPES[dtype]).eval().requires_grad_(False)
+        with reading(lora):
+            _merge(model, lora)
+    model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
     text, codec = WordEncoder.load(part("text.")), PatchCodec.load(part("codec."))
     return Backbone(model, text, codec, Geometry(**sizes["geometry"]), schedule())
 
@@ -114,3 +118,5 @@ def _merge(model: WanModel, path: Path) -> None:
         merge(model, load_file(path))
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
+    if wrong := broken(model.state_dict()):
+        raise ValueError(f"{path}: with these low-rank additions {' '.join(wrong)}")

@@ -101,7 +101,7 @@ class EmbeddedScorer:
             if wrong := broken(tensors):
                 raise KeyError(" ".join(wrong))
             return cls(FrameEncoder.load(tensors), Quality.load(fitted))
-        except (SafetensorError, KeyError, RuntimeError) as error:
+        except (SafetensorError, KeyError, RuntimeError, ValueError, IndexError, TypeError, OSError) as error:
             why = str(error).partition("\n")[0]
             raise ValueError(f"{path} holds no embedded scorer of this version ({why}); `echo-harness train scorer` makes one") from error
 

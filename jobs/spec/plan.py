@@ -15,7 +15,7 @@ from echo.backbone.checkpoints.headers import layers_of, misfit, read_header, sh
 from echo.cache.policy import Policy, script_of
 from echo.files import ROOT, digest
 from echo.geometry import Geometry, scene_spans
-from echo.refusals import nearest
+from echo.refusals import nearest, reading
 from echo.scene import FPS, PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_blocks
 from echo.settings import build, spoken
 from eval.protocol import exact, scopes
@@ -177,14 +177,17 @@ def _geometry(config: RunConfig, policy: Policy, prompts: Sequence[Prompt]) -> G
             raise ValueError(f"method={config.method.name}: {rule}")
         return backbones.geometry(config)
     weights = located(config.backbone.weights)
-    header = read_header(weights)
-    if "sizes" not in header.get("__metadata__", {}):
-        raise ValueError(f"backbone.weights={weights}: no sizes in its header; it is not a backbone of this project")
+    with reading(weights, "it is not a backbone of this project, or is damaged"):
+        header = read_header(weights)
+        if "sizes" not in header.get("__metadata__", {}):
+            raise ValueError(f"backbone.weights={weights}: no sizes in its header; it is not a backbone of this project")
+        geometry, layers = Geometry(**json.loads(header["__metadata__"]["sizes"])["geometry"]), layers_of(header)
     if config.backbone.lora is not None:
-        wrong = misfit(shapes_of(read_header(located(config.backbone.lora))), layers_of(header))
+        nearest_file = _nearest_file("backbone.lora", config.backbone.lora)
+        with reading(located(config.backbone.lora), nearest_file):
+            wrong = misfit(shapes_of(read_header(located(config.backbone.lora))), layers)
         if wrong is not None:
-            raise ValueError(f"backbone.lora={config.backbone.lora}: {wrong}; {_nearest_file('backbone.lora', config.backbone.lora)}")
-    geometry = Geometry(**json.loads(header["__metadata__"]["sizes"])["geometry"])
+            raise ValueError(f"backbone.lora={config.backbone.lora}: {wrong}; {nearest_file}")
     if config.method.policy == RENDER:
         _can_be_rendered(config, policy, prompts, header, geometry)
     return geometry

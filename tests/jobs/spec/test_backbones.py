@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from echo.backbone.sizes import SIZES
 from jobs.spec import backbones
 from jobs.spec.compose import one
 from jobs.spec.plan import prepare
-from tests.helpers.toy import write_prompts
+from tests.helpers.toy import changed, write_prompts
 
 TINY = ["backbone=self_forcing", "geometry=tiny", "task=hard", "prompts=1"]
 TEXT = "A ferry mechanic tightens a valve ."
@@ -77,6 +79,33 @@ def test_a_part_that_is_damaged_inside_is_refused_before_any_work(name, parts):
     with pytest.raises(ValueError) as refusal:
         planned(parts)
     assert words in str(refusal.value) and str(parts / file.partition("/")[0]) in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("key", ["weights", "lora"])
+def test_random_damage_to_an_embedded_backbone_is_one_line_or_passes(key, plain, tmp_path):
+    """The command's check reads headers alone; what is behind them is read when the backbone is loaded."""
+    from echo.backbone.load import load
+
+    sound = Path(plain["backbone"]["weights"])
+    lora = tmp_path / "lora.safetensors"
+    save_file({"blocks.0.ffn.0.lora_A.weight": torch.ones(2, 32), "blocks.0.ffn.0.lora_B.weight": torch.ones(64, 2)}, lora)
+    damaged, draw, refused = tmp_path / "damaged.safetensors", random.Random(3), 0
+    content = (sound if key == "weights" else lora).read_bytes()
+    for _ in range(60):
+        changed_bytes = bytearray(content)
+        for _ in range(draw.choice((1, 1, 6))):
+            start = draw.randrange(draw.choice((8, 400, int.from_bytes(content[:8], "little"))))
+            changed_bytes[start : start + draw.choice((0, 1, 3))] = draw.randbytes(draw.choice((0, 1, 3)))
+        damaged.write_bytes(changed_bytes)
+        files = {"weights": str(sound), "lora": str(lora)} | {key: str(damaged)}
+        config = changed(changed(plain, "backbone.weights", files["weights"]), "backbone.lora", files["lora"])
+        for attempt in (partial(prepare, config), partial(load, files["weights"], lora=files["lora"])):
+            try:
+                attempt()
+            except ValueError as error:
+                refused += 1
+                assert "\n" not in str(error) and str(damaged) in str(error)
+    assert refused > 30
 
 
 def test_half_a_codec_that_is_not_read_may_hold_anything(parts):
