@@ -32,10 +32,10 @@ def discrepancy(old_BTSHD: Tensor, new_BRSHD: Tensor, places_NS: Tensor | None =
         places_NS: places of the reference that each place of the old memory may meet; its own alone by default.
     """
     old, new = old_BTSHD.flatten(-2).float(), new_BRSHD.flatten(-2).float()
-    met = [
-        frame if places is None else frame[:, places] for frame in new.unbind(1) for places in ([None] if places_NS is None else places_NS)
-    ]
-    return torch.stack([1 - fn.cosine_similarity(old, new_BSE.unsqueeze(1), dim=-1) for new_BSE in met]).amin(0)
+    at = [slice(None)] if places_NS is None else list(places_NS)
+    return torch.stack(
+        [1 - fn.cosine_similarity(old, frame[:, places].unsqueeze(1), dim=-1) for frame in new.unbind(1) for places in at]
+    ).amin(0)
 
 
 def normalise(d_BN: Tensor) -> Tensor:
