@@ -122,6 +122,8 @@ class Metric:
     parts: of one that is made of others of the same definition: these, and what it takes of each. No scorer writes it; whoever reads
     a store makes it (`derived`).
     sweeps: kinds of task ("long", "interactive") whose figure of a swept setting has a panel of it.
+    fact: of one that no scorer writes, which fact of a video's record it is; only tables that name it show it. printed: what published data
+    calls it, if otherwise.
     question: what raters are asked, for a criterion of the user study. note: said below a table that shows it.
     """
 
@@ -138,6 +140,8 @@ class Metric:
     trails: bool = False
     parts: Mapping[str, Part] = field(default_factory=dict)
     sweeps: tuple[str, ...] = ()
+    fact: str = ""
+    printed: str = ""
     question: str = ""
     note: str = ""
 
@@ -177,6 +181,7 @@ METRICS: Final = (
                 "degree 0.5; a recalled pair counts as joined end to end."),
     Metric("quality_drift", "quality drift", "imaging quality of the first 5 s minus that of the last 5 s, whichever is more",
            lower=True, trails=True),
+    Metric("run_fps", "FPS", "how fast these videos were made", unit="pixel frames a second", fact="fps_dit", printed="fps"),
     Metric("fastest_px", "fastest px", "mean length of the fastest 5 % of a scene's optical flow", unit="pixels"),
     Metric("video_quality", "video quality", "quality of the picture as raters see it",
            question="All in all, how good is the picture: clear, clean, natural in colour, and as good at the end as at the start?"),
@@ -247,6 +252,11 @@ def dimensions(kind: str) -> tuple[str, ...]:
     """Names of the columns of a kind of task, in the paper's order."""
     places = {metric.name: metric.long if kind == "long" else metric.interactive for metric in METRICS}
     return tuple(sorted(filter(places.get, places), key=places.__getitem__))
+
+
+def showable() -> tuple[str, ...]:
+    """Names of the columns that an experiment's table may ask for."""
+    return (*dimensions("long"), *(metric.name for metric in METRICS if metric.fact))
 
 
 def criteria() -> dict[str, str]:

@@ -129,7 +129,8 @@ class UnitRecord(Outcome, kw_only=True, omit_defaults=True):
     """What one attempt says of one unit: a finished video (and its scores), or an error.
 
     flags: metrics that are not finite. files: names of side files by kind. fps: pixel frames a second, all work included; fps_dit:
-    without the codec. err, trace: of an error, the path of its traceback from the run's folder on.
+    without the codec. denoising_steps: of a block. attended_frames: latent frames that a block attended to at most. err, trace: of an
+    error, the path of its traceback from the run's folder on.
     """
 
     run: str = ""
@@ -140,6 +141,8 @@ class UnitRecord(Outcome, kw_only=True, omit_defaults=True):
     files: dict[str, str] = {}
     fps: float | None = None
     fps_dit: float | None = None
+    denoising_steps: int | None = None
+    attended_frames: int | None = None
     block_ms: float | None = None
     block_ms_p95: float | None = None
     switch_block_ms: float | None = None

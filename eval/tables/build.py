@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from baselines.presets import bases, choices, preset
 from echo.refusals import nearest
 from eval import metrics
@@ -43,7 +45,7 @@ def look_of(experiment: str | None, rules: Sequence[str] = ()) -> Look:
     said = preset("experiment", experiment).get("table", {}) if experiment in choices("experiment") else {}
     metrics.check(list(rules) + list(said.get("rules", ())))
     for dimension in said.get("columns", ()):
-        if dimension not in (known := metrics.dimensions("long")):
+        if dimension not in (known := metrics.showable()):
             raise ValueError(f"{experiment}.yaml: table.columns: {dimension}: no such dimension; nearest is {nearest(dimension, known)}")
     return Look(said.get("title", ""), tuple(said.get("columns", ())), (*rules, *said.get("rules", ())))
 
@@ -81,6 +83,7 @@ def grid_of(group: Comparable, groups: Sequence[Comparable], ordered: bool = Tru
         columns=columns,
         rows=tuple(dataclasses.replace(row, reference=name, reference_section=where) for row, (name, where) in zip(rows, pairs)),
         rule=metrics.rule_of(task, columns),
+        remarks=tuple(_speeds_told(entries) for column in columns if column.about.fact),
     )
 
 
@@ -139,7 +142,7 @@ def _columns(entries: Sequence[Entry], references: Sequence[Entry | None], colum
     """The cells of every column; every mean and every difference is estimated at once."""
     places = {id(entry): place for place, entry in enumerate(entries)}
     pairs = [None if other is None else places[id(other)] for other in references]
-    values = [[entry.values(column.metric) for entry in entries] for column in columns]
+    values = [[_values(entry, column, entries) for entry in entries] for column in columns]
     gaps = [[line[place][:0] if other is None else less(line[place], line[other]) for place, other in enumerate(pairs)] for line in values]
     estimated = estimates([one for lines in zip(values, gaps) for line in lines for one in line])
     parts, cells = [None if entry.calibration else entry.section for entry in entries], []
@@ -147,6 +150,36 @@ def _columns(entries: Sequence[Entry], references: Sequence[Entry | None], colum
         here = estimated[2 * place * len(entries) : 2 * (place + 1) * len(entries)]
         cells.append(marked(here[: len(entries)], here[len(entries) :], parts, asked, column.lower))
     return cells
+
+
+def _values(entry: Entry, column: Column, entries: Sequence[Entry]) -> pd.Series:
+    """What was measured, by prompt and seed; of speeds none where the rows were made on several devices, nor of what was rendered."""
+    if not column.about.fact:
+        return entry.values(column.metric)
+    one_device = len(_devices(entries)) == 1 and not entry.calibration
+    return entry.videos[column.about.fact].dropna() if one_device else entry.values("")
+
+
+def _devices(entries: Sequence[Entry]) -> list[str]:
+    """On which devices the videos of the rows were made that were generated."""
+    own = [entry.videos["device"].dropna() for entry in entries if not entry.calibration]
+    return list(dict.fromkeys(str(device) for devices in own for device in devices))
+
+
+def _speeds_told(entries: Sequence[Entry]) -> str:
+    """What a table says of its speeds: device, denoising steps, how many frames a block attends to; or why it has none."""
+    devices = _devices(entries)
+    if len(devices) != 1:
+        return (
+            f"FPS: a dash, for these videos were made on {' and '.join(devices) or 'an unknown device'}; only speeds of one device compare."
+        )
+    own = [entry for entry in entries if not entry.calibration]
+    steps, widths = ({entry.preset: entry.videos[fact].max() for entry in own} for fact in ("denoising_steps", "attended_frames"))
+    taken = ", ".join(f"{count:g}" for count in sorted({count for count in steps.values() if count == count}))
+    attended = ", ".join(f"{preset} {count:g}" for preset, count in widths.items() if count == count)
+    words = [f"FPS: pixel frames a second of these runs on {devices[0]}, by the network and its cache, without texts and codec"]
+    words += [f"{taken} denoising steps"] if taken else []
+    return "; ".join([*words, *([f"latent frames that a block attends to at most (K): {attended}"] if attended else [])]) + "."
 
 
 def marked(

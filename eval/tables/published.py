@@ -28,7 +28,7 @@ def published(grid: Grid, experiment: str | None) -> Grid:
     for row in grid.rows:
         rows.append(row)
         own = [] if row.variant or row.calibration else _first([n for n in wanted if _stands(row, n)])
-        if any(number.metric == column.dimension for number in own for column in grid.columns) and (row.section, own[0]) not in told:
+        if any(number.metric == _printed(column) for number in own for column in grid.columns) and (row.section, own[0]) not in told:
             rows.append(_row(row, own, grid.columns))
             told.add((row.section, own[0]))
             used += own
@@ -67,11 +67,16 @@ def _first(printed: Sequence[Number]) -> list[Number]:
     return [number for number in printed if number.table == printed[0].table]
 
 
+def _printed(column: Column) -> str:
+    """What published data calls a column."""
+    return column.about.printed or column.dimension
+
+
 def _row(row: TableRow, own: Sequence[Number], columns: Sequence[Column]) -> TableRow:
     by_metric = {number.metric: number for number in own}
     cells = []
     for column in columns:
-        number = by_metric.get(column.dimension)
+        number = by_metric.get(_printed(column))
         cells.append(TableCell(None if number is None else Estimate(number.value, None, 0, 0, 0), False, None))
     label, source = f"{row.label}, as published", f"{PAPER}, Table {own[0].table}, {own[0].source}"
     return TableRow(label, row.preset, "as published", 0, tuple(cells), row.section, "", source=source)

@@ -47,7 +47,7 @@ class Film:
         video = folder.job.config.video
         self.prompt = prompt
         self.frames: list[NDArray[np.uint8]] | None = [] if folder.job.config.eval.scorer == "embedded" else None
-        self.count = 0
+        self.count = self.attended = 0
         self.trace: list[str] = []
         self.hash = hashlib.sha256()
         self._first: NDArray[np.int16] | None = None
@@ -59,6 +59,7 @@ class Film:
         """One block: the bytes to be hashed, its frames, and what it attended to."""
         self.hash.update(content)
         self.count += len(frames_THWC)
+        self.attended = max(self.attended, len(plan["keys"]))
         if self.frames is not None:  # else memory does not grow with the video
             self.frames.append(frames_THWC)
         self.trace.append(json.dumps(plan))
@@ -145,6 +146,7 @@ class _Maker:
         self._scored_later = self._job.config.eval.scorer == scoring.SCORER  # videos stay this attempt's until then
         self._memory = None if self._job.config.backbone.parts is None else JobMemory(self._job)
         self._backbone, self._scorer = models.load(self._job)
+        self._steps = 0 if self._backbone is None else len(self._backbone.schedule.timesteps)
 
     def make(self, missing: Sequence[Prompt], texts: Sequence[str]) -> int:
         """All videos that are missing; returns how many failed."""
@@ -262,6 +264,7 @@ class _Maker:
             **({"dead": film.dead} if film.dead else {}),
             "files": files,
             **speeds,
+            **({} if self._backbone is None else {"attended_frames": film.attended, "denoising_steps": self._steps}),
             **({} if self._memory is None else {"memory": self._memory.facts()}),
             "score_s": round(time.perf_counter() - start, 3),
             "dur_s": round(time.perf_counter() - start + speeds["generate_s"], 3),

@@ -33,10 +33,10 @@ def definition(task: str, dimension: str) -> str:
     return f"{dimension}.{'vbench_long' if metrics.kind_of(task) == 'long' else 'vbench'}"
 
 
-def printed() -> Iterator[tuple[Row, Number]]:
-    """All numbers that a run can have, by the row that stands for the paper's; Ours is `BASE`, on the fine-tuned backbone plain."""
+def printed(speeds: bool = False) -> Iterator[tuple[Row, Number]]:
+    """All scores that a run can have, with its speeds too, by the row that stands for the paper's; Ours is `BASE`, plain on LongLive."""
     for number in numbers():
-        if number.table not in UNRUN and number.metric != "fps":
+        if number.table not in UNRUN and (speeds or number.metric != "fps"):
             (backbone,), (task,) = ours("backbone", number.backbone, number.table), ours("task", number.task, number.table)
             preset, *_ = ours("method", number.method, number.table)
             yield (backbone, preset if preset.startswith("longlive") else rebased(preset, BASE), task), number
@@ -45,6 +45,7 @@ def printed() -> Iterator[tuple[Row, Number]]:
 def fill(store: Path, other: Mapping[Row, Row] | None = None) -> None:
     """Runs of all rows of Tables 1 to 9b that the paper prints a number of, and their experiments; `other`: rows with another's numbers."""
     own: dict[Row, dict[str, float]] = {}
+    fps = {(row[1], row[2]): number.value for row, number in printed(speeds=True) if number.metric == "fps"}
     for row, number in printed():
         own.setdefault(row, {})[definition(row[2], number.metric)] = number.value
     shifts = np.random.default_rng(0).normal(0, 5, (PROMPTS, len(SEEDS)))  # prompts differ far more than methods do
@@ -56,10 +57,11 @@ def fill(store: Path, other: Mapping[Row, Row] | None = None) -> None:
         for seed, job in enumerate(jobs[row]):
             folder = RunFolder(job)
             folder.describe()
-            attempt = Attempt(folder, new_attempt(), Provenance())
+            attempt = Attempt(folder, new_attempt(), Provenance(gpu={"name": "H100"}))
+            facts = {"latents_sha256": "0", "fps_dit": fps.get(row[1:]), "denoising_steps": 4, "attended_frames": 21}
             for index, prompt in enumerate(job.asked):
                 told = {name: float(value + shifts[index, seed] + noise.normal(0, NOISE)) for name, value in values.items()}
-                attempt.ok(prompt, told, {"latents_sha256": "0"})
+                attempt.ok(prompt, told, facts)
     for table in dict.fromkeys(number.table for _, number in printed()):
         rows = dict.fromkeys(row for row, number in printed() if number.table == table)
         write_sweep(store, [job for row in rows for job in jobs[row]], f"table{table}")

@@ -10,7 +10,9 @@ from data.published import claims, numbers
 from eval import metrics
 from eval.claims import ordering
 from eval.claims.verdicts import AGREE, DISAGREE, MISSING, UNSURE
+from eval.store.records import Provenance
 from jobs import cli
+from jobs.store.folder import Attempt, RunFolder, new_attempt, write_sweep
 from tests.helpers import paper
 
 
@@ -50,6 +52,32 @@ def test_each_row_has_the_papers_below_it(store, capsys):
             apart += [abs(float(ours[name]) - float(theirs[name])) for name in shared]
         greatest, mean = max(apart), sum(apart) / len(apart)
         assert len(apart) >= count and greatest < 3 * paper.NOISE, f"{table}: {greatest} at most, {mean} in the mean"
+
+
+def test_speeds_of_one_device_stand_in_table_1(store):
+    """Beside the paper's; a dash where devices differ, and why."""
+    cli.main(["tables", "table1", "--store", str(store), "compare=published"])
+    lines = rows(store, "table1")
+    assert all(ours["run_fps"] == theirs["run_fps"] for ours, theirs in zip(lines[::2], lines[1::2]))
+    assert {line["run_fps"] for line in lines[::2]} == {"17.0100", "15.6500", "16.4500", "20.7000", "15.7100"}
+    text = (store / "tables" / "table1.md").read_text(encoding="utf-8")
+    assert "| FPS |" in text and "on H100, by the network and its cache, without texts and codec; 4 denoising steps; latent frames" in text
+    assert "(K): self_forcing 21, infinity_rope 21" in text
+
+
+def test_speeds_of_several_devices_are_a_dash(tmp_path):
+    jobs = []
+    for preset, device in (("self_forcing", "H100"), ("rolling_sink", "H200")):
+        job, _ = paper.made_jobs(tmp_path, ("self_forcing", preset, "long60"))
+        folder, facts = RunFolder(job), {"latents_sha256": "0", "fps_dit": 9.0}
+        folder.describe()
+        Attempt(folder, new_attempt(), Provenance(gpu={"name": device})).ok(job.asked[0], {"aesthetic_quality.vbench_long": 60.0}, facts)
+        jobs.append(job)
+    write_sweep(tmp_path, jobs, "table1")
+    cli.main(["tables", "table1", "--store", str(tmp_path)])
+    assert {line["run_fps"] for line in rows(tmp_path, "table1")} == {""}
+    text = (tmp_path / "tables" / "table1.md").read_text(encoding="utf-8")
+    assert "FPS: a dash, for these videos were made on H100 and H200; only speeds of one device compare." in text
 
 
 def test_quality_is_made_of_the_columns(store):

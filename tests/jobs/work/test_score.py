@@ -57,6 +57,8 @@ def test_videos_are_scored_from_their_files_and_made_once(config, tmp_path, monk
     (run,) = runs(tmp_path)
     filmed, scored = [[r for r in run.records() if (r.scores is None) is unscored] for unscored in (True, False)]
     assert len(filmed) == len(scored) == len(told(events)) == 2 and blocks(events) == 8
+    widths = [max(len(json.loads(line)["keys"]) for line in run.side(record, "trace").read_text().splitlines()) for record in scored]
+    assert [record.attended_frames for record in scored] == widths and {record.denoising_steps for record in scored} == {4}
     names = {"subject_consistency", "background_consistency", "temporal_flickering", "aesthetic_quality"}
     assert {name.removesuffix(".vbench") for name in scored[0].metrics} == names and not scored[0].flags
     told_of = [{name for name, value in msgspec.structs.asdict(one).items() if value} for one in (filmed[0], scored[0])]
