@@ -133,7 +133,11 @@ def test_other_archives_are_called_what_they_are(name: str, tmp_path: Path, mode
     assert "cut short" not in str(refusal.value)
 
 
-ODD = {"spiece_model": torch.zeros(40, dtype=torch.uint8), "position_ids": torch.arange(6)[None], "freqs": torch.ones(4, 2, dtype=torch.complex64)}
+ODD = {
+    "spiece_model": torch.zeros(40, dtype=torch.uint8),
+    "position_ids": torch.arange(6)[None],
+    "freqs": torch.ones(4, 2, dtype=torch.complex64),
+}
 
 
 def test_bytes_counters_and_complex_numbers_beside_good_weights_are_no_quantized_weights(tmp_path: Path, model: WanModel) -> None:
@@ -161,7 +165,11 @@ HEADERS = [
 def test_whatever_a_header_says_is_one_line(header: bytes, tmp_path: Path, model: WanModel) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    for check in (transformer.check, lambda path, _: check_lora(path, transformer.linear_layers(model.config)), lambda path, _: vae.check(path)):
+    for check in (
+        transformer.check,
+        lambda path, _: check_lora(path, transformer.linear_layers(model.config)),
+        lambda path, _: vae.check(path),
+    ):
         with pytest.raises(ValueError) as refusal:
             check(path, model.config)
         assert str(refusal.value).startswith(str(path)) and "\n" not in str(refusal.value)
@@ -220,7 +228,9 @@ def in_a_checkpoint(prefix: str) -> Callable[..., Path]:
     def write(codec, folder: Path) -> Path:
         folder.mkdir()
         state = {prefix + name: value for name, value in codec.state_dict().items()}
-        save_file(state | {"model.diffusion_model.head.head.bias": torch.ones(64)} if "stage" in prefix else state, folder / "w.safetensors")
+        save_file(
+            state | {"model.diffusion_model.head.head.bias": torch.ones(64)} if "stage" in prefix else state, folder / "w.safetensors"
+        )
         return folder / "w.safetensors"
 
     return write
