@@ -23,6 +23,17 @@ SIZES = (1560, 4680, 32760)
 """Tokens of a frame, a block and a window at 480p: only a geometry may know them."""
 KINDS = {registry.find(name).__name__ for name in registry.shipped()} | {"Policy", "EchoSettings", "Render"}
 """Classes of policies, and of the renderer that stands for one."""
+RUNS_FILES = (
+    "torch.jit.load",
+    "pickle.load",
+    "pickle.loads",
+    "pickle.Unpickler",
+    "dill.load",
+    "joblib.load",
+    "yaml.load",
+    "torch.hub.load",
+)
+"""Readers that do what a file says."""
 METRICS = tuple(metric.name for metric in metrics.METRICS)
 
 Rule = Callable[[str, str, ast.Module], Iterator[str]]
@@ -130,6 +141,17 @@ def looked_into_policies(path: str, text: str, tree: ast.Module) -> Iterator[str
             yield f"line {node.lineno} looks into a policy: {ast.unparse(node)}"
 
 
+def run_files(path: str, text: str, tree: ast.Module) -> Iterator[str]:
+    """Anybody's file is read and never run: no pickles, no TorchScript, no code of a hub."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name, words = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
+        plain = name == "torch.load" and words.get("weights_only") != "True" or words.get("allow_pickle") == "True"
+        if plain or "trust_remote_code" in words or name in RUNS_FILES:
+            yield f"line {node.lineno} may run what a file holds: {name}"
+
+
 def unfinished(path: str, text: str, tree: ast.Module) -> Iterator[str]:
     for number, line in enumerate(text.splitlines(), 1):
         if re.search(r"\b(TODO|FIXME|XXX)\b", line):
@@ -158,6 +180,10 @@ RULES: tuple[tuple[Rule, str, str], ...] = (
     (looked_into_policies, "eval/x.py", 'a = hasattr(make_policy({"method": "echo"}), "fading")\n'),
     (looked_into_policies, "data/x.py", "a = isinstance(policy, int)\n"),
     (looked_into_policies, "jobs/x.py", "a = isinstance(chosen, (str, DeepForcing))\n"),
+    (run_files, "eval/x.py", "torch.jit.load(path)\n"),
+    (run_files, "echo/x.py", "torch.load(path, map_location='cpu')\n"),
+    (run_files, "data/x.py", "np.load(path, allow_pickle=True)\n"),
+    (run_files, "data/x.py", "AutoModel.from_pretrained(name, trust_remote_code=True)\n"),
     (unfinished, "jobs/x.py", "a = 1  # TODO later\n"),
 )
 """Each rule with a place and a text that break it."""

@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from eval.vbench import package
 from eval.vbench.networks import catalogue, packages
@@ -219,3 +220,31 @@ def test_differences_tell_where_they_are_largest(tmp_path):
     found = package.differences({"x": [0.1, 0.5], "y": [0.0, 0.0]}, {"x": [0.1, 0.25]}, videos)
     assert list(found) == ["x"] and found["x"] == package.BackendDifference(0.25, 0.125, videos[1])
     assert package.lines(found) == ["x                        largest 2.5e-01  mean 1.2e-01  (b.mp4)"]
+
+
+class Scripted(nn.Module):
+    """A module with all that a TorchScript archive may hold: a tensor that is no buffer, a whole number, modules inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask, self.free = torch.ones(3, 3), nn.Parameter(torch.randn(3))
+        self.register_buffer("size", torch.tensor(7))
+        self.blocks = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Sequential(nn.Linear(3, 3).half()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.blocks[1](self.blocks[0](x) @ self.mask) * self.size + self.free
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("way", ["trace", "script"])
+def test_a_torchscript_archive_is_read_and_not_run(way, tmp_path, monkeypatch):
+    """Path 1: its pickle, read with weights only. Path 2: torch's own loader, which is a part of the program that it runs."""
+    torch.manual_seed(0)
+    module = Scripted().eval()
+    made = torch.jit.trace(module, torch.ones(2, 3)) if way == "trace" else torch.jit.script(module)
+    torch.jit.save(made, str(tmp_path / "clip.pt"))
+    theirs = dict(torch.jit.load(str(tmp_path / "clip.pt")).state_dict())
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("the program was loaded"))
+    ours = read(tmp_path / "clip.pt")
+    assert ours.keys() == theirs.keys() and "mask" not in ours and "blocks.2.0.weight" in ours
+    assert all(torch.equal(ours[name], value) and ours[name].dtype == value.dtype for name, value in theirs.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 import re
 import zipfile
@@ -27,13 +28,19 @@ NAMED_AFTER: Final = re.compile(r"-([0-9a-f]{8})\.pth?$")
 
 
 class _Inert:
-    """Stands in for an object of a foreign class inside a checkpoint: takes whatever it is given, and does nothing."""
+    """Stands in for an object of a foreign class inside a checkpoint: takes whatever it is given, and does nothing but keep its state.
+
+    named: of a TorchScript module, its parameters and buffers.
+    """
+
+    named: frozenset[str] = frozenset()
+    state: Any = None
 
     def __init__(self, *_: Any) -> None:
         pass
 
-    def __setstate__(self, _: Any) -> None:
-        pass
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
 
     def __setitem__(self, _: Any, __: Any) -> None:
         pass
@@ -55,8 +62,8 @@ def digest(path: Path) -> str:
 def read(path: Path, *, inside: str = "") -> Tensors:
     """All tensors of a weights file by name, on the host.
 
-    TorchScript archives are read by torch's own loader for them; everything else with weights only: other objects that a
-    checkpoint holds become inert, so that no code of it runs.
+    Files are read with weights only: other objects that a checkpoint holds become inert, so that no code of it runs, nor the program
+    that a TorchScript archive is.
 
     Args:
         path: the file.
@@ -81,18 +88,49 @@ def read(path: Path, *, inside: str = "") -> Tensors:
 
 
 def _content(path: Path) -> Any:
-    if _is_script(path):
-        return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
-    foreign = get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
-    with safe_globals([(_Inert, name) for name in foreign]):
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _is_script(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
-        return False
+        return torch.load(path, map_location="cpu", weights_only=True)
     with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+        scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
+        file = _without_program(archive) if scripted else path
+        named = dict(_module_names(archive)) if scripted else {}
+    foreign = get_unsafe_globals_in_checkpoint(file)
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+    with safe_globals([(type("Inert", (_Inert,), {"named": named.get(name, frozenset())}), name) for name in foreign]):
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    return dict(_held(content)) if scripted else content
+
+
+def _without_program(archive: zipfile.ZipFile) -> io.BytesIO:
+    """The same archive in memory, as torch.save writes it: the modules' states and tensors, without the program that TorchScript adds."""
+    plain = io.BytesIO()
+    with zipfile.ZipFile(plain, "w") as copy:
+        for entry in archive.infolist():
+            if re.search(r"^[^/]+/(data\.pkl|data/\d+|version|byteorder)$", entry.filename):
+                copy.writestr(entry.filename, archive.read(entry))
+    plain.seek(0)
+    return plain
+
+
+def _module_names(archive: zipfile.ZipFile) -> Iterator[tuple[str, frozenset[str]]]:
+    """Classes of a TorchScript archive and what each calls parameters and buffers; the program is text, and is read as text."""
+    for entry in archive.infolist():
+        place = re.search(r"^[^/]+/code/(.+)\.py$", entry.filename)
+        if place is None:
+            continue
+        for name, body in re.findall(r"^class (\w+)\(Module\):\n((?:  .*\n|\n)*)", archive.read(entry).decode("utf-8"), re.MULTILINE):
+            lists = re.findall(r"^  __(?:parameters|buffers)__ = \[(.*)\]", body, re.MULTILINE)
+            yield f"{place[1].replace('/', '.')}.{name}", frozenset(re.findall(r'"(\w+)"', " ".join(lists)))
+
+
+def _held(module: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a module that became inert, and of those inside it, named as a state_dict names them."""
+    for name, value in module.state.items():
+        if isinstance(value, Tensor) and name in module.named:
+            yield prefix + name, value
+        elif isinstance(value, _Inert):
+            yield from _held(value, f"{prefix}{name}.")
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, what: str, path: Path) -> None:
