@@ -82,7 +82,7 @@ class Measures:
     weights: str = "checkpoints/vbench"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     long_for: Literal["one_scene", "all"] = "one_scene"
-    static_filter: bool = False
+    static_filter: Literal["false", "true"] = "false"
 
 
 def score(
@@ -173,7 +173,7 @@ def wish_of(measures: Measures) -> Wish:
     if random and measures.clip_features == "dinov2_dreamsim":
         raise ValueError("clip_features=dinov2_dreamsim: DreamSim has no random weights; nearest with weights=random is dino_clip")
     firsts = measures.clip_features or ("dino_clip" if random else "dinov2_dreamsim")
-    return Wish(dimensions, listed(measures.text), firsts, measures.clip_dtype, device, measures.long_for, measures.static_filter)
+    return Wish(dimensions, listed(measures.text), firsts, measures.clip_dtype, device, measures.long_for, measures.static_filter == "true")
 
 
 def source_of(word: str) -> NetworkSource:

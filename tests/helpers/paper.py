@@ -34,12 +34,12 @@ def definition(task: str, dimension: str) -> str:
 
 
 def printed(speeds: bool = False) -> Iterator[tuple[Row, Number]]:
-    """All scores that a run can have, with its speeds too, by the row that stands for the paper's; Ours is `BASE`, plain on LongLive."""
+    """All scores that a run can have, with its speeds too, by the row that stands for the paper's; Ours is `BASE`."""
     for number in numbers():
         if number.table not in UNRUN and (speeds or number.metric != "fps"):
             (backbone,), (task,) = ours("backbone", number.backbone, number.table), ours("task", number.task, number.table)
             preset, *_ = ours("method", number.method, number.table)
-            yield (backbone, preset if preset.startswith("longlive") else rebased(preset, BASE), task), number
+            yield (backbone, rebased(preset, BASE), task), number
 
 
 def fill(store: Path, other: Mapping[Row, Row] | None = None) -> None:

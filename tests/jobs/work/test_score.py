@@ -164,6 +164,8 @@ def test_videos_that_another_command_has_made_meanwhile_are_only_scored(config, 
     [
         ([*TINY, "eval=vbench"], "96x64 px, RAFT and AMT need sides of at least 128 px; nearest is eval.vbench.dimensions="),
         ([*TINY, "eval=vbench", "eval.vbench.dimensions=subject"], "eval.vbench.dimensions=subject: one of"),
+        ([*TINY, "eval=vbench", SOME, "eval.vbench.long_for=every"], "eval.vbench.long_for=every: one of one_scene, all"),
+        ([*TINY, "eval=vbench", SOME, "eval.vbench.static_filter=true"], "RAFT and AMT need sides of at least 128 px"),
         ([*TINY, "eval=vbench", SOME, "eval.vbench.clip_dtype=half"], "eval.vbench.clip_dtype=half: one of fp32, fp16"),
         (["eval=vbench", SOME, "checkpoints=/nowhere"], "weights=/nowhere/vbench: dino_vitbase16_pretrain.pth (dino)"),
         (["eval=embedded", "eval.scorer=vbench"], "eval.vbench is missing"),
@@ -189,6 +191,14 @@ def test_wan_videos_are_cut_where_wan_puts_scenes(tmp_path):
     (tmp_path / "x.trace.jsonl").write_text("".join(trace), encoding="utf-8")
     assert borders(facts, job.asked[0].durations_s) == (spans, "trace"), "`eval.vbench.folder` cuts as the run did"
     assert job.config.eval.label.endswith("random weights") and job.scores_key["scores"]["eval.weights"]["firsts"] == "dino_clip"
+
+
+def test_vbench_long_of_several_scenes_is_another_way_of_scoring():
+    """Named so, with the networks that compare clips; at the default the name is what it was."""
+    plain, long = (prepare(composed([*TINY, "eval=vbench", SOME, f"eval.vbench.long_for={word}"])) for word in ("one_scene", "all"))
+    assert plain.run_id == long.run_id and plain.scores_id != long.scores_id
+    assert not {"eval.vbench.long_for", "eval.vbench.static_filter"} & set(plain.scores_key["scores"])
+    assert scoring.kit(long.config).wish.long("hard") and not scoring.kit(plain.config).wish.long("hard")
 
 
 @pytest.mark.parametrize("random", ["weights=random", "eval.weights=random"])
