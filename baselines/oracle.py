@@ -4,11 +4,15 @@ A scene's anchors are its first frames, walked to and fro as Echo's are, behind 
 A hard cut flushes everything. A recall flushes too, but its anchors are the first frames of the *first showing* of the
 recalled scene, there from the first block on and kept as long as the scene lasts. A smooth transition changes nothing.
 No release does this: first frames of all scenes are kept at full size.
+
+The paper sets its recall frames against "full-cache storage" (3.2): `stored=cache` keeps the whole cache of every scene as it stood at the
+scene's end, and a recalled scene goes on from it as though it had never been left.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from echo.cache.kinds import Kind, Source
 from echo.cache.plan import Plan, Slot, Step
@@ -18,16 +22,25 @@ from echo.memory.anchors import Rolling, anchors
 from echo.refusals import multiple_of, within
 from echo.routing import Routing
 from echo.scene import Transition, chain_head
+from echo.settings import silent
+
+
+class Stored(StrEnum):
+    """What is kept of an ended scene: its first frames, or all of its cache, the newest ones behind them."""
+
+    first = "first"
+    cache = "cache"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Oracle(Policy):
     """memory_frames: first frames of a showing that are its anchors and come back. routing: which scene a recall means, as in
-    Echo; its `pool_scenes` says how many scenes back a recall can reach, to an older one it is a cut."""
+    Echo; its `pool_scenes` says how many scenes back a recall can reach, to an older one it is a cut. stored: of an ended scene."""
 
     memory_frames: int = 12
     routing: Routing = field(default_factory=lambda: Routing(causal=True, exclude_previous=True, pool_scenes=16))
     rolling: Rolling = Rolling.ping_pong
+    stored: Stored = silent(Stored.first)
 
     def plan(self, step: Step) -> Plan:
         geometry, head = step.geometry, chain_head(step.starts, step.scene)
@@ -37,6 +50,8 @@ class Oracle(Policy):
         entries = [(frame, Kind.RECALLED) for frame in remembered]
         room = geometry.context_frames - len(remembered)
         if len(own) <= room:
+            tail = self.tail(step, shown) if remembered else range(0)
+            entries += [(frame, Kind.RECALLED) for frame in tail[max(0, len(tail) + len(own) - room) :]]
             entries += [(frame, Kind.RECENT if remembered or frame >= begun * size + self.memory_frames else Kind.ANCHOR) for frame in own]
         else:
             kept = remembered or self.album(step, head)
@@ -57,26 +72,35 @@ class Oracle(Policy):
 
     def album(self, step: Step, scene: int) -> list[int]:
         """First frames of a showing, as many as there are."""
+        shown = self.frames(step, scene)
+        return list(shown[: self.memory_frames])
+
+    def frames(self, step: Step, scene: int) -> range:
+        """All frames of a showing so far: from a scene's beginning to the next that was not entered smoothly."""
         size = step.geometry.frames_per_block
-        begun = step.starts[scene].block
         ends = (start.block for start in step.starts[scene + 1 :] if start.transition is not Transition.smooth)
-        end = next(ends, step.block)
-        return list(range(begun * size, min(end * size, begun * size + self.memory_frames)))
+        return range(step.starts[scene].block * size, next(ends, step.block) * size)
+
+    def tail(self, step: Step, scene: int) -> range:
+        """Newest frames of a showing, as many as its cache had beside the first ones; none where they are not stored."""
+        later = self.frames(step, scene)[self.memory_frames :] if self.stored is Stored.cache else range(0)
+        return later[-(step.geometry.context_frames - self.memory_frames) :]
 
     def keep(self, step: Step) -> frozenset[Source]:
-        """First frames of the last showings, and the newest frames."""
+        """What is stored of the last showings, and the newest frames."""
         size = step.geometry.frames_per_block
         after = step.first_frame + size
         kept: set[Source] = {*range(max(0, after - step.geometry.context_frames), after)}
         last = range(max(0, step.scene - self.routing.pool_scenes), step.scene + 1)
         for scene in {*last, chain_head(step.starts, step.scene), self.showing(step)}:
             first = step.starts[scene].block * size
-            kept |= {*range(first, min(after, first + self.memory_frames))}
+            kept |= {*range(first, min(after, first + self.memory_frames)), *self.tail(step, scene)}
         return frozenset(kept)
 
     def capacity(self, geometry: Geometry) -> int:
         """As many first showings as `keep` can name, and the newest frames."""
-        return (self.routing.pool_scenes + 3) * self.memory_frames + geometry.context_frames
+        each = geometry.context_frames if self.stored is Stored.cache else self.memory_frames
+        return (self.routing.pool_scenes + 3) * each + geometry.context_frames
 
     def check(self, geometry: Geometry, blocks: int) -> None:
         super().check(geometry, blocks)

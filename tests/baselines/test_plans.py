@@ -122,6 +122,25 @@ def test_the_oracle_puts_the_first_showing_back() -> None:
     assert at("forget", 40, *starts).context == (), "the floor keeps nothing, at a recall either"
 
 
+def test_a_full_cache_goes_on_as_though_the_scene_had_never_been_left() -> None:
+    """What the recall attends to is what the scene's own next blocks would have, the newest frame by frame; anchors are walked."""
+    there_and_back = (SceneStart(13, HARD, None, 45), SceneStart(27, RECALL, 0, 3))
+
+    def sources(block: int, *starts: SceneStart) -> list[object]:
+        return [slot.source for slot in at("oracle_cache", block, *starts).context]
+
+    unbroken = {block: sources(block) for block in (13, 14, 15, 16, 20)}  # as though nothing had come between
+    renamed = {frame: frame - 3 * 27 + 3 * 13 for frame in range(3 * 27, 3 * 40)}  # a frame of the recall -> its place in the unbroken film
+    for late, block in ((27, 13), (28, 14), (29, 15), (30, 16), (34, 20)):
+        recalled = [renamed.get(frame, frame) for frame in sources(late, *there_and_back)]
+        assert recalled[12:] == unbroken[block][12:] and {*recalled[:12], *unbroken[block][:12]} <= {*range(12)}, (late, recalled)
+    first = {slot.source for slot in at("oracle", 27, *there_and_back).context}
+    assert first == set(range(12)) and set(sources(27, *there_and_back)) == first | set(range(33, 39))
+    short = (SceneStart(5, HARD, None, 45), SceneStart(10, RECALL, 0, 3))
+    assert sources(10, *short) == list(range(15)) and sources(11, *short) == [*range(15), 30, 31, 32]
+    assert sources(12, *short) == [*range(12), *range(30, 36)]
+
+
 def test_the_oracle_is_told_which_scene_is_recalled() -> None:
     """By the same router as Echo, on a prompt of the shipped set."""
     prompt = load_prompts(CONF.parent / "data" / "prompts" / "recall.jsonl")[0]

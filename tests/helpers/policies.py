@@ -82,6 +82,8 @@ PRESETS: list[tuple[str, dict[str, object]]] = [
     ("forget", {}),
     ("oracle", {}),
     ("oracle", {"memory_frames": 6, "routing__pool_scenes": 2}),
+    ("oracle_cache", {}),
+    ("oracle_cache", {"memory_frames": 6, "routing__pool_scenes": 2}),
     ("echo_anchors_3", {}),
     ("longlive_echo_recall_none", {}),
     ("longlive_echo_recall_first", {}),
