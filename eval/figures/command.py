@@ -1,8 +1,8 @@
 """The paper's figures: which there are, what each may be told, and what is asked of each.
 
-Each writes NAME.pdf, NAME.png and NAME.json (numbers, settings, command, commit) to `<store>/figures`, or the folder given. fig3, fig4
-and fig10 roll out the embedded backbone for a minute or two and `cache` plans alone: they need no store. Figures take, each some of
-[backbone= task= method= source= prompt= prompts= seed= scenes= blocks= block= every= every_s= layers= layer= truth= recent= batch=];
+Each writes NAME.pdf, NAME.png and NAME.json (numbers, settings, command, commit) to `<store>/figures`, or the folder given. fig3, fig4,
+fig10 and overview roll out the embedded backbone for a minute or two and `cache` plans alone: they need no store. Figures take, each some
+of [backbone= task= method= source= prompt= prompts= seed= scenes= blocks= block= every= every_s= layers= layer= truth= recent= batch=];
 what they mean and are by default: docs/figures.md. One that a figure does not have is refused.
 """
 
@@ -21,6 +21,7 @@ from eval.figures.recorded.backbones import Loader, embedded
 MODULES = {
     "fig3": "recorded.fig3", "fig4": "recorded.fig4", "fig5": "sheets", "fig6": "sheets", "fig7": "sheets", "fig8": "sheets",
     "fig9": "sheets", "fig10": "recorded.fig10", "fig11": "sheets", "cache": "caches", "lambda": "sweeps", "budget": "sweeps",
+    "overview": "recorded.overview",
 }  # fmt: skip
 """Figure -> module of `eval.figures` with KEYS and `make`."""
 

@@ -46,10 +46,10 @@ def figures(words: Sequence[str], /, *, store: Path = RESULTS, output: Path | No
         echo-harness figures fig10 backbone=self_forcing weights=random geometry=tiny
 
     Args:
-        words: fig3 to fig11, cache, lambda, budget, or all, and their settings, KEY=VALUE, some of backbone= task= method= source= prompt=
-            prompts= seed= scenes= blocks= block= every= every_s= layers= layer= truth= recent= batch= (docs/figures.md); of a backbone of
-            Wan2.1's make also weights= geometry= checkpoints= backbone.SETTING=.
-        store: the run store; fig3, fig4, fig10 and cache need none.
+        words: fig3 to fig11, overview, cache, lambda, budget, or all, and their settings, KEY=VALUE, some of backbone= task= method=
+            source= prompt= prompts= seed= scenes= blocks= block= every= every_s= layers= layer= truth= recent= batch= (docs/figures.md); of
+            a backbone of Wan2.1's make also weights= geometry= checkpoints= backbone.SETTING=.
+        store: the run store; fig3, fig4, fig10, overview and cache need none.
         output: the folder; the store's figures by default.
     """
     own = [word for word in words if word.startswith(OWN)]

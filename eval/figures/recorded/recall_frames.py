@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from echo.backbone.interface import VideoModel
+from echo.cache.plan import Plan
 from echo.cache.policy import Policy
 from echo.generate import check, generate
 from echo.geometry import Geometry
@@ -60,7 +61,8 @@ class Fade:
 
 @dataclass(frozen=True)
 class RecordedFilm:
-    """A rollout. frames: uint8 [F, H, W, 3], one for each latent frame. starts: first block of each scene, and the end."""
+    """A rollout. frames: uint8 [F, H, W, 3], one for each latent frame. starts: first block of each scene, and the end. plans: of all
+    blocks."""
 
     prompt: str
     frames: Images
@@ -68,6 +70,7 @@ class RecordedFilm:
     sources: list[RecallSource]
     fades: list[Fade]
     geometry: Geometry
+    plans: tuple[Plan, ...] = ()
 
     def middle(self, scene: int) -> Images:
         """The scene's middle frame."""
@@ -95,11 +98,12 @@ def film(backbone: VideoModel, policy: Policy, prompt: Prompt, seed: int, scenes
     script, rollouts = check(backbone, policy, prompt), list[Rollout]()
     starts = (*(start.block for start in script.starts), script.blocks)[: scenes + 1]
     stream, pictures = backbone.codec.stream(), list[Images]()
-    sources, fades = list[RecallSource](), dict[int, list[Tensor]]()
+    sources, fades, traced = list[RecallSource](), dict[int, list[Tensor]](), list[Plan]()
     with torch.inference_mode():
         for block in generate(backbone, policy, [prompt], seed, watch=rollouts.append):
             memory = rollouts[0].memory
             assert isinstance(memory, EchoMemory)
+            traced.append(block.plan)
             size = len(block.plan.queries)
             decoded = stream.decode(block.latents)[0].cpu().numpy()
             pictures += list(map(native, decoded[-(len(decoded) // size) * size :: len(decoded) // size][-size:]))
@@ -108,7 +112,7 @@ def film(backbone: VideoModel, policy: Policy, prompt: Prompt, seed: int, scenes
                 sources.append(_source(memory, settings, script, block.scene, starts))
             if block.index + 1 == starts[-1]:
                 break
-    return RecordedFilm(prompt.id, np.stack(pictures), starts, sources, _fades(fades, script, settings), backbone.geometry)
+    return RecordedFilm(prompt.id, np.stack(pictures), starts, sources, _fades(fades, script, settings), backbone.geometry, tuple(traced))
 
 
 def _fade(memory: EchoMemory, settings: EchoSettings, script: Script, block: Block, weights_by_scene: dict[int, list[Tensor]]) -> None:

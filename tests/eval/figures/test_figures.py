@@ -20,10 +20,10 @@ from echo.cache.kinds import recall_of
 from echo.files import ROOT
 from echo.generate import generate
 from echo.recording import Recorder
-from echo.scene import Prompt
+from echo.scene import Prompt, Transition
 from eval.figures import caches, command, output
 from eval.figures.output import FigureOrder
-from eval.figures.recorded import fig3, recall_frames
+from eval.figures.recorded import fig3, overview, recall_frames
 from jobs import cli
 from jobs.work.video import VideoWriter
 from tests.helpers.stores import put
@@ -39,6 +39,36 @@ def backbone(tmp_path_factory):
 
 def prompt(tag):
     return Prompt("toy", (TEXTS[0], TEXTS[1]), (9.0, 9.0), ("", tag))
+
+
+@pytest.mark.parametrize(("tag", "entered", "remembered", "count"), [("#", "hard", 0, 1), ("@", "recall", 0, 5), ("", "smooth", 0, 5)])
+def test_an_overview_is_of_the_run_itself(backbone, tmp_path, tag, entered, remembered, count):
+    """Frames, plans and weights against a rollout beside it; what is drawn says no more than what the JSON has."""
+    policy, plans, pixels, weights, watched = make_policy({"method": "echo"}), [], [], [], []
+    stream = backbone.codec.stream()
+    with torch.inference_mode():
+        for block in generate(backbone, policy, [prompt(tag)], 0, watch=watched.append):
+            plans.append(block.plan)
+            pixels.append(stream.decode(block.latents)[0].cpu().numpy()[-4])  # the first of its last latent frame's four
+            if block.plan.faded:
+                weights.append(np.mean([one[0].mean() for one in watched[0].memory.fade]))
+    recorded = recall_frames.film(backbone, policy, prompt(tag), 0, 2)
+    told = overview.mode("toy", recorded)
+    assert list(recorded.plans) == plans and told.blocks == [caches.distribution(plan) for plan in plans]
+    assert [recorded.frames[3 * number + 2].tolist() for number in range(24)] == [recall_frames.native(one).tolist() for one in pixels]
+    (start,) = told.switches
+    assert (start.block, start.entered, start.remembered) == (12, entered, remembered)
+    expected = [policy.fading(Transition(entered)).weight, *weights[:-1]]
+    assert len(start.weights) == count and np.abs(np.array(start.weights) - expected).max() < 1e-6, (start.weights, expected)
+    order = FigureOrder(overview.KEYS | {"task": "toy"}, tmp_path, ("overview",))
+    files = output.write(overview.draw([recorded], [told], "toy"), "overview", order, [told])
+    assert json.loads(files[2].read_text())["numbers"][0]["switches"][0]["block"] == 12
+    picture = cv2.imread(str(files[1]))
+    strip = {
+        tuple(int(colour[i : i + 2], 16) for i in (5, 3, 1)) for colour in (kind.colour for kind in {k for p in plans for k in p.kinds()})
+    }
+    shown = {tuple(map(int, pixel)) for pixel in np.unique(picture.reshape(-1, 3), axis=0)}
+    assert strip <= shown, "every kind that a plan has is drawn in its colour"
 
 
 def softmax(values):
