@@ -23,6 +23,8 @@ OWN = ("echo", "longlive_echo", "echo_lambda_2")
 """Our names of the paper's own method; in a pair it stands first."""
 BASES = ("echo", "echo_official", "echo_paper")
 """Presets of the paper's own method, ours, as released and as its text says: each, and its ablations, may stand for the paper's rows."""
+ALREADY = {"echo_paper_lambda_2": "echo_paper"}
+"""Changes that a base of its own has: experiments run the base in their place."""
 TUNED = "longlive_"
 """What the names of the same presets on the fine-tuned backbone begin with."""
 WORLDS = ("backbone", "metric")
@@ -142,7 +144,8 @@ def rebased(preset: str, base: str) -> str:
     """
     start = TUNED if preset.startswith(TUNED) else ""
     first, *rest = preset.removeprefix(start).split("_")
-    return start + "_".join((base, *rest)) if first == BASES[0] else preset
+    made = "_".join((base, *rest))
+    return start + ALREADY.get(made, made) if first == BASES[0] else preset
 
 
 def own(method: str, table: str) -> bool:
