@@ -70,18 +70,18 @@ def module_shapes(module: nn.Module) -> dict[str, Shape]:
 def fill(module: nn.Module, prefix: str, layout: Layout, dtype: torch.dtype, device: torch.device | str) -> None:
     """Give a module without memory the tensors whose names begin so, cast and moved one after another.
 
-    Raises ValueError for one that is not finite, or a matrix of zeros alone.
+    Raises ValueError for one that is not finite.
     """
     module.load_state_dict({name: layout.get(prefix + name).to(device, dtype) for name in module.state_dict()}, assign=True)
     refuse_broken(str(layout.weights.path), module, lambda name: layout.get(prefix + name))
 
 
 def refuse_broken(owner: str, module: nn.Module, source: Callable[[str], Tensor]) -> None:
-    """Raise a ValueError for a module one of whose tensors is not finite, or a matrix of zeros alone.
+    """Raise a ValueError for a module one of whose tensors is not finite. Zeros are for `Weights.judge`: a published file may hold some.
 
     owner: the file or the part, for people. source: a tensor by its name before it was cast.
     """
-    if wrong := broken(module.state_dict()):
+    if wrong := broken({name: value.flatten() for name, value in module.state_dict().items()}):
         name, what = wrong
         cast = "" if broken({name: source(name)}) else f" once it is {str(module.state_dict()[name].dtype).removeprefix('torch.')}"
         raise ValueError(f"{owner}: {name} {what}{cast}; {'nearest is float32' if cast else 'download it again'}")

@@ -38,7 +38,7 @@ def load_network(path: Path, lora: Path | None, config: WanConfig, dtype: torch.
 
     Raises:
         ValueError: as `check` and `check_lora` (`echo.backbone.checkpoints.additions`), before any tensor is read; for a
-            tensor that is not finite or a matrix of zeros alone.
+            tensor that is not finite.
     """
     weights, names = check(path, config)
     added = None if lora is None else check_lora(lora, linear_layers(config))

@@ -142,10 +142,6 @@ WRONG: dict[str, tuple[Write, str]] = {
     ),
     "nan": (changed(lambda state: state | one_number(state, "blocks.1.ffn.2.weight", math.nan)), "blocks.1.ffn.2.weight holds a NaN"),
     "infinity": (changed(lambda state: state | one_number(state, "head.head.bias", -math.inf)), "head.head.bias holds a NaN or an inf"),
-    "zeros": (
-        changed(lambda state: state | {"blocks.0.ffn.0.weight": torch.zeros_like(state["blocks.0.ffn.0.weight"])}),
-        "blocks.0.ffn.0.weight is a matrix of zeros alone; download it again",
-    ),
     "both": (changed(lambda state: state | wrapped(state)), "both mean .*keep one of the two"),
     "state": (changed(lambda state: {"optimizer": {"lr": 1.0}, "step": 3}), "training state with optimizer, step"),
     "list": (changed(lambda state: list(state.values())), "holds a list"),
