@@ -28,7 +28,7 @@ from data.story import (
     token_bound,
 )
 from echo.routing import Feature, Routing, enter
-from echo.scene import Transition, load_prompts, scene_blocks
+from echo.scene import SceneStart, Transition, load_prompts, scene_blocks
 from jobs import cli
 
 WAN = FOLDER / "prompts" / "wan"
@@ -142,7 +142,7 @@ def test_every_return_is_routed_to_its_place():
     """Eq. (16) on word frequencies alone finds the scene that a return means, in every story: cameras do not lead it astray."""
     settings = Routing(feature=Feature.idf)
     for prompt in prompts("recall"):
-        found = [enter(prompt.scenes, scene, Transition.recall, settings, None)[1] for scene in (3, 4, 5)]
+        found = [enter(prompt.scenes, [SceneStart(0)] * scene, Transition.recall, settings, None)[1] for scene in (3, 4, 5)]
         assert found == [0, 1, 2], (prompt.id, found)
 
 
