@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from baselines.presets import preset
+from data.published import BASES, TUNED
 from echo.files import ROOT
 from echo.refusals import nearest
 from echo.scene import BLOCK_S, load_prompts
@@ -71,7 +73,7 @@ def choose(wanted: StudyRequest, task: str, names: Sequence[str]) -> Choice:
         ValueError: in one line, for a method that the store lacks videos of; where a command makes them, it is named.
     """
     rows = [row for row in newest(wanted.store, task, scored=False, texts=False) if _count(row, wanted.seeds)]
-    usual = _usual(task)
+    usual = _usual(task, {row.preset for row in rows})
     lacking = [name for name in names or usual if all(row.preset != name for row in rows)]
     if names and lacking:
         raise ValueError(f"task {task}: no videos of method={lacking[0]} at seed={_seeds(wanted)}; {_command(wanted, task, lacking)}")
@@ -88,11 +90,19 @@ def choose(wanted: StudyRequest, task: str, names: Sequence[str]) -> Choice:
     return Choice(task, tuple(shown), tuple(lacking), prompts, tuple(_draw(wanted, task, shown, common)))
 
 
-def _usual(task: str) -> list[str]:
-    """Methods of the experiment whose rows a task shows unless others are named, in its order, without those that are rendered."""
+def _usual(task: str, there: Collection[str]) -> list[str]:
+    """Methods of the experiment whose rows a task shows unless others are named, in its order, without those that are rendered.
+
+    there: presets that the store has: of those that may stand for the paper's own method these, or the first.
+    """
+
+    def own(opened: re.Match[str]) -> str:
+        names = [f"{TUNED if opened[1] else ''}{base}" for base in BASES]
+        return ",".join([name for name in names if name in there] or names[:1])
+
     experiment = next(EXPERIMENTS[table] for table, tasks in TASKS.items() if task in tasks)
-    names = str(preset("experiment", experiment)["hydra"]["sweeper"]["params"]["method"]).split(",")
-    return [name for name in names if name not in RENDERED]
+    names = re.sub(r"\$\{beyond:[^}]*\}", "", str(preset("experiment", experiment)["hydra"]["sweeper"]["params"]["method"]))
+    return [name for name in re.sub(r"\$\{ours:(longlive,)?full\}", own, names).split(",") if name not in RENDERED]
 
 
 def _seeds(wanted: StudyRequest) -> str:

@@ -14,6 +14,7 @@ import av
 import pytest
 
 from echo.files import ROOT
+from eval.study import choice
 from eval.study.order import order_of, shuffled, stirred
 from eval.study.page import strip
 from eval.tables import opinions
@@ -385,3 +386,10 @@ def test_two_keys_or_nothing_that_counts(sent, tmp_path, capsys):
 def test_no_torch():
     code = "import sys, eval.study.command; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_what_stands_for_the_papers_method_is_what_the_store_has():
+    """Of several bases all that are there, in the order of the experiment; ours where there is none."""
+    assert choice._usual("long60", {"rolling_sink"})[-1] == "echo" and choice._usual("hard", ())[-1] == "longlive_echo"
+    assert choice._usual("long60", {"echo_official", "echo_paper"})[-2:] == ["echo_official", "echo_paper"]
+    assert choice._usual("hard", {"longlive_echo_official"})[2:] == ["echo", "longlive", "longlive_flush", "longlive_echo_official"]
