@@ -13,7 +13,7 @@ import pytest
 
 from echo.backbone.sizes import SIZES
 from echo.files import ROOT
-from echo.scene import load_prompts
+from echo.scene import Transition, load_prompts
 from eval.store.runs import runs
 from jobs.launch import local
 from jobs.memory.job import card_bytes, forecast_of, foretell
@@ -206,6 +206,21 @@ def test_the_encoder_is_loaded_once_for_a_sweep(files, tmp_path):
     first.text.release()
     later = RealBackbone(models.parts_to_load(recall.config))
     assert check(later, recall.policy, recall.asked[0]).blocks == 80 and (first.text.loads, later.text.loads) == (1, 0)
+
+
+def test_the_encoder_is_loaded_once_where_texts_say_how_scenes_are_entered(tmp_path):
+    from echo.backbone.real import RealBackbone
+    from echo.generate import check
+
+    levels = ("++method.routing.threshold_smooth=1", "++method.routing.threshold_recall=-1", "++method.routing.running=previous")
+    tagged = planned(*TINY, "weights=random", "task=recall", f"store={tmp_path}", *levels)
+    prompt = dataclasses.replace(tagged.asked[0], tags=(None,) * 6)
+    job = dataclasses.replace(tagged, prompt_set=(prompt,))
+    first, later = (RealBackbone(models.parts_to_load(job.config)) for _ in range(2))
+    first.text.prepare(local.texts_of([job]))
+    first.text.release()
+    ways = [start.transition for start in check(later, job.policy, prompt).starts]
+    assert Transition.recall in ways and (first.text.loads, later.text.loads) == (1, 0), ways
 
 
 @pytest.mark.parametrize("preset", GENERATED)
