@@ -47,7 +47,7 @@ HOST = torch.device("cpu")
 TERMS = {
     "n_cand": ("candidate frames of the compression, a block", (6, 12, 18, 24, 30, 36)),
     "m": ("candidate frames of a recall frame, at a switch", (1, 3, 5, 7, 9, 12)),
-    "b": ("frames of the window, a block with fading memory", (15, 18, 21, 24, 27, 30)),
+    "b": ("frames of the window, a block", (15, 18, 21, 24, 27, 30)),
 }
 """The terms of eq. (29): what is counted along each, and how many of them."""
 HORIZON = 60
@@ -232,7 +232,7 @@ def along(term: str, frames: int, geometry: Geometry) -> tuple[Policy, Geometry]
 
 
 def term_ms(term: str, frames: int, size: str, blocks: int) -> float:
-    """Milliseconds of own work at a point of a term: a block with everything full; for `m` the quietest of first blocks after a switch."""
+    """Milliseconds of own work at a point of a term: the quietest of blocks with all full, for `m` of first blocks after a switch."""
     geometry, _, dtype = SIZES[size]
     policy, sizes = along(term, frames, geometry)
     rollout, text = processor(dtype).rollout(policy, sizes)
@@ -250,7 +250,7 @@ def term_ms(term: str, frames: int, size: str, blocks: int) -> float:
         rollout.switch(text, Transition.smooth)  # from here on old memory fades in front
     for _ in range(1 + (max(36, frames) + 6) // sizes.frames_per_block):
         rollout.next()
-    return steady(blocks_ms(rollout, watch, blocks))
+    return min(blocks_ms(rollout, watch, blocks))
 
 
 def term_lines(terms: Sequence[str], size: str, blocks: int, output: Path | None) -> Iterator[str]:
