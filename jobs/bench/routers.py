@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from tqdm import tqdm
+
 from baselines.presets import make_policy
 from echo.backbone.interface import features
 from echo.cache.policy import script_of
@@ -47,7 +49,7 @@ def entered(prompts: Sequence[Prompt], running: Running, threshold: float, embed
     settings = {"feature": "prompt", "running": running.value, "threshold_smooth": threshold, "threshold_recall": threshold}
     policy = make_policy({"method": "echo", **{f"method.routing.{name}": value for name, value in settings.items()}})
     right = count = 0
-    for prompt in prompts:
+    for prompt in tqdm(prompts, desc=f"eq. (17), {running}, {threshold:g}", unit="prompt", disable=None, leave=False):
         script = script_of(replace(prompt, tags=(None,) * len(prompt.tags), recalls=()), policy, embed)
         pairs = list(zip(script.starts[1:], meant(prompt), strict=True))
         right += sum((start.transition, start.recalls) == way for start, way in pairs)
