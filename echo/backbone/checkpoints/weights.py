@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -69,8 +70,8 @@ class Weights:
         for file in self.files:
             _check_sums(file)
         for name in names:
+            tensor = self.get(name)
             with reading(self.path):
-                tensor = self.get(name)
                 wrong = broken({name: tensor.flatten() if name in zeros else tensor})
             if wrong is not None:
                 raise ValueError(f"{self.path}: {' '.join(wrong)}; download it again")
@@ -130,7 +131,13 @@ def open_weights(path: Path, part: PartKind = NETWORK) -> Weights:
         kept = {name for name in weights.shapes if name not in counters or name.endswith(".alpha")}  # the scale of low-rank additions
         if marked := {name for name in kept if name.startswith(part.marks)} if part.marks else set():
             kept = marked
-        return replace(weights, shapes={name: shape for name, shape in weights.shapes.items() if name in kept})
+        shapes = {name: shape for name, shape in weights.shapes.items() if name in kept}
+
+    def get(name: str) -> Tensor:
+        with reading(path):
+            return weights.get(name)
+
+    return replace(weights, shapes=shapes, get=get)
 
 
 def _file(path: Path, part: PartKind) -> Weights:
@@ -219,6 +226,7 @@ def _check_sums(path: Path) -> None:
 def _unpickle(path: Path) -> Any:
     """The content of a torch file; its tensors are mapped from the disk. Raises ValueError as `open_weights` does."""
     try:
+        warnings.filterwarnings("ignore", "Detected pickle protocol")  # said of every protocol but the second
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError as error:

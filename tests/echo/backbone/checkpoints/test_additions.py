@@ -269,6 +269,16 @@ def test_what_cannot_be_merged_is_refused_by_what_it_is(name: str, tmp_path: Pat
     assert "\n" not in str(refusal.value) and str(refusal.value).startswith(str(tmp_path / "w.safetensors"))
 
 
+def test_a_header_that_lies_about_its_data_is_one_line(tmp_path: Path, model: WanModel) -> None:
+    """The scale is read when the command is checked, by a library that looks closer at the file than its header's shapes do."""
+    path = tmp_path / "w.safetensors"
+    save_file(one_pair(blocks__0__self_attn__q__alpha=torch.tensor(2)), path)
+    path.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(ValueError, match=r"cannot be read \(SafetensorError: .*; download it again") as refusal:
+        check_lora(path, transformer.linear_layers(model.config))
+    assert str(refusal.value).startswith(str(path)) and "\n" not in str(refusal.value)
+
+
 WRONG_ADDITIONS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "layer": (
         {"base_model.model.blocks.7.ffn.0.lora_A.weight": (2, 32)},
