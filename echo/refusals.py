@@ -74,5 +74,26 @@ def reading(path: Path, advice: str = "download it again") -> Iterator[None]:
         raise ValueError(f"{path}: cannot be read ({type(error).__name__}: {line[:200]}); {advice}") from None
 
 
+class Missing(ValueError):
+    """Something that is not on this machine: files, packages, a graphics card.
+
+    Args:
+        line: the refusal where nothing else is missing.
+        what: it in a few words.
+        remedy: the command that brings it.
+    """
+
+    def __init__(self, line: str, what: str, remedy: str) -> None:
+        """Keep all three."""
+        super().__init__(line)
+        self.what, self.remedy = what, remedy
+
+
+def refuse(missing: Iterable[Missing]) -> None:
+    """Raises the first of what is missing, if anything is."""
+    for one in missing:
+        raise one
+
+
 class Unfinished(Exception):
     """Some of what was asked is done and told; the message is a line for each of the rest, or nothing where that is told too."""

@@ -8,15 +8,19 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from echo.refusals import Missing
+
+INSTALL = "pip install -e '.[wan]'"
 PACKAGES = ("transformers", "tokenizers", "diffusers", "ftfy", "filelock")
 """What a Wan2.1 backbone imports on its way from a prompt to frames."""
 
 
 def check(asked: str) -> None:
-    """Look for all of `PACKAGES` without importing any. Raises ValueError that names those that are missing."""
+    """Look for all of `PACKAGES` without importing any. Raises `Missing` that names those that are missing."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise ValueError(f"{asked} needs {', '.join(missing)}: pip install -e '.[wan]'")
+        names = ", ".join(missing)
+        raise Missing(f"{asked} needs {names}: {INSTALL}", f"packages {names}", INSTALL)
 
 
 def need(name: str, *, asked: str = "a Wan2.1 backbone") -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from echo.backbone.extras import version_of
 from echo.files import file_digest
-from echo.refusals import one_of
+from echo.refusals import Missing, one_of, refuse
 from eval.vbench.measure import RULE, FrameLayout, NetworkQuery
 from eval.vbench.networks import packages
 from eval.vbench.networks.catalogue import network_class
@@ -186,7 +186,8 @@ class Files:
             missing.append(f"{VOCABULARY} (text)")
         if missing:
             fetch = f"`echo-harness data download eval=vbench checkpoints={self.folder.parent}` fetches what can be fetched"
-            raise ValueError(f"weights={self.folder}: {', '.join(missing)} not there; {fetch}, weights=random tries the path without")
+            line = f"weights={self.folder}: {', '.join(missing)} not there; {fetch}, weights=random tries the path without"
+            raise Missing(line, "networks of eval=vbench", f"echo-harness data download eval=vbench checkpoints={self.folder.parent}")
 
     def identity(self, name: str) -> str:
         """Digest of the file."""
@@ -209,16 +210,25 @@ class Kit:
     source: NetworkSource
     _made: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
-    def check(self, *, long: bool, text: bool) -> None:
-        """Raise ValueError in one line that names missing packages, with the line that installs them, or missing weights."""
+    def missing(self, *, long: bool, text: bool) -> Iterator[Missing]:
+        """What is not here: packages, with the line that installs them, and weights."""
         named = self.wish.wanted(long=long, text=text)
         if "dreamsim" in named and (absent := packages.missing(NETWORKS["dreamsim"].modules)):
             line = packages.DREAMSIM if set(absent) <= _NAMED_THERE else f"{packages.INSTALL} && {packages.DREAMSIM}"
-            raise ValueError(f"clip_features={self.wish.firsts} needs {', '.join(absent)}: {line}; nearest is clip_features=dino_clip")
+            names = ", ".join(absent)
+            whole = f"clip_features={self.wish.firsts} needs {names}: {line}; nearest is clip_features=dino_clip"
+            yield Missing(whole, f"packages {names}", line)
         with_text = text and bool(self.wish.metrics_of_text)
         modules = [module for name in named for module in NETWORKS[name].modules] + ["ftfy"] * with_text
-        packages.check(tuple(dict.fromkeys(modules)))
-        self.source.check(named, text=with_text)
+        for check in (lambda: packages.check(tuple(dict.fromkeys(modules))), lambda: self.source.check(named, text=with_text)):
+            try:
+                check()
+            except Missing as absence:
+                yield absence
+
+    def check(self, *, long: bool, text: bool) -> None:
+        """Raise ValueError in one line that names missing packages, with the line that installs them, or missing weights."""
+        refuse(self.missing(long=long, text=text))
 
     def identity(self, *, long: bool, text: bool) -> dict[str, object]:
         """All that can change a score: what is measured, by which weights, in which numbers, by which versions."""

@@ -14,13 +14,14 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from echo.refusals import Missing
 from eval.store.records import UnknownVersion
 from jobs.launch import local
 from jobs.memory.job import foretell as foretell_memory
-from jobs.spec import backbones, compose, scale
-from jobs.spec.config import Plain
+from jobs.spec import backbones, compose, scale, scoring
+from jobs.spec.config import Plain, from_plain
 from jobs.spec.mistakes import REFUSALS, explain
-from jobs.spec.plan import Job, prepare
+from jobs.spec.plan import Job, missing, prepare
 from jobs.store import provenance, unwritable
 from jobs.store.folder import RunFolder, write_sweep
 from jobs.work import models, tracking
@@ -95,6 +96,7 @@ def carry_out(
 def _checked(plain: Sequence[Plain], here: bool) -> list[Job]:
     """The jobs of composed configs, whose stores can be written. Raises SystemExit in one line before a folder of a run is made."""
     try:
+        _refuse_missing(plain, here)
         jobs = [prepare(one) for one in plain]
         for config in {job.config.experiment: job.config for job in jobs}.values():
             provenance.refuse_dirty(config.experiment, config.allow_dirty)
@@ -108,6 +110,24 @@ def _checked(plain: Sequence[Plain], here: bool) -> list[Job]:
         except OSError as error:
             raise SystemExit(unwritable.refusal(store, error)) from error
     return jobs
+
+
+def _refuse_missing(plain: Sequence[Plain], here: bool) -> None:
+    """Refuse at once, with the commands that bring it, all that several runs lack on this machine. Raises ValueError: one line.
+
+    A single thing is left to the check of the run that lacks it.
+    """
+    configs = {(one["backbone"]["name"], one["task"]["name"]): one for one in plain if one["backbone"].get("parts")}
+    resolved = [scoring.resolved(backbones.resolved(from_plain(one))) for one in configs.values()]
+    every = {absent.what: absent.remedy for config in resolved for absent in missing(config)}
+    if here:
+        try:
+            models.cards(resolved)
+        except Missing as card:
+            every[card.what] = card.remedy
+    if len(every) > 1:
+        lines = "; ".join(f"{what} ({remedy})" for what, remedy in every.items())
+        raise ValueError(f"this machine lacks {lines}; weights=random geometry=tiny prompts=1 seed=0 rehearses without")
 
 
 def _experiment(config: DictConfig) -> str | None:

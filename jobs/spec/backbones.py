@@ -12,6 +12,7 @@ from data import hub
 from echo.backbone import extras, sizes
 from echo.files import file_digest, judged_once
 from echo.geometry import Geometry
+from echo.refusals import Missing, refuse
 from echo.scene import Prompt
 from jobs.spec.config import RANDOM, PartsConfig, RunConfig, from_plain, located
 
@@ -67,22 +68,31 @@ def geometry(config: RunConfig) -> Geometry:
     return sizes.geometry(sizes.SIZES[config.geometry].network, parts.height_px, parts.width_px, parts.window_frames)
 
 
+def missing(config: RunConfig) -> Iterator[Missing]:
+    """What a backbone with parts lacks here: packages, then files."""
+    try:
+        extras.check(f"backbone={config.backbone.name}")
+    except Missing as packages:
+        yield packages
+    files = {"weights": config.backbone.weights, "lora": config.backbone.lora}
+    files |= {f"parts.{name}": getattr(parts_of(config), name) for name in ("text", "tokenizer", "codec")}
+    absent = {name: path for name, path in files.items() if path not in (None, RANDOM) and not located(path).exists()}
+    if absent:
+        (name, path), *_ = absent.items()
+        download = f"echo-harness data download backbone={config.backbone.name}"
+        rest = "checkpoints=DIR looks elsewhere, weights=random needs none"
+        line = f"backbone.{name}={path}: no such file; `{download}` fetches it, {rest}"
+        yield Missing(line, f"{', '.join(name.removeprefix('parts.') for name in absent)} of backbone={config.backbone.name}", download)
+
+
 def check(config: RunConfig) -> None:
     """Refuse a backbone with parts whose files are not there or are not what they should be.
 
     Files are judged by their headers first, then whole: those that `data/hub.yaml` lists by their sha256, others tensor by tensor, once.
     Raises ValueError: one line.
     """
-    extras.check(f"backbone={config.backbone.name}")
+    refuse(missing(config))
     parts = parts_of(config)
-    files = {"weights": config.backbone.weights, "lora": config.backbone.lora}
-    files |= {f"parts.{name}": getattr(parts, name) for name in ("text", "tokenizer", "codec")}
-    for name, path in files.items():
-        if path is not None and path != RANDOM and not located(path).exists():
-            raise ValueError(
-                f"backbone.{name}={path}: no such file; `echo-harness data download backbone={config.backbone.name}` fetches it, "
-                "checkpoints=DIR looks elsewhere, weights=random needs none"
-            )
     if config.eval.scorer == "embedded":
         rule = f"reads videos of the embedded world, not those of backbone={config.backbone.name}; nearest is eval=none"
         raise ValueError(f"eval={config.eval.name}: {rule}")

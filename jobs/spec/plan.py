@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -15,7 +15,7 @@ from echo.backbone.checkpoints.headers import layers_of, misfit, read_header, sh
 from echo.cache.policy import Policy, script_of
 from echo.files import ROOT, digest
 from echo.geometry import Geometry, scene_spans
-from echo.refusals import nearest, reading
+from echo.refusals import Missing, nearest, reading
 from echo.scene import FPS, PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_blocks
 from echo.settings import build, spoken
 from eval.protocol import exact, scopes
@@ -128,9 +128,22 @@ def _check_released(config: RunConfig) -> None:
         rule = f"are sentences of any words, backbone={config.backbone.name} knows those of its own world alone"
         raise ValueError(f"task.prompts={RELEASED}: {rule}; nearest is task.prompts=own")
     if not located(config.task.prompt_set).is_file():
-        fetch = "`echo-harness data download prompts=echo_forcing` brings the authors' own"
-        told = f"{fetch}, checkpoints=DIR looks elsewhere, task.prompts=own needs no file"
-        raise ValueError(f"task.prompts={RELEASED}: {config.task.prompt_set} is not there; {told}")
+        download = "echo-harness data download prompts=echo_forcing"
+        told = f"`{download}` brings the authors' own, checkpoints=DIR looks elsewhere, task.prompts=own needs no file"
+        line = f"task.prompts={RELEASED}: {config.task.prompt_set} is not there; {told}"
+        raise Missing(line, "the authors' prompts", download)
+
+
+def missing(config: RunConfig) -> Iterator[Missing]:
+    """What a resolved config lacks on this machine, besides a card: packages and files of backbone and scorer, prompts."""
+    if config.backbone.parts is not None:
+        yield from backbones.missing(config)
+    yield from scoring.missing(config)
+    if config.task.prompts == RELEASED:
+        try:
+            _check_released(config)
+        except Missing as prompts:
+            yield prompts
 
 
 def _check(job: Job) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from echo.refusals import Missing, refuse
 from echo.scene import Prompt
 from eval.protocol import TASKS, Scope, recalled
 from jobs.spec.config import RANDOM, Key, RunConfig, VbenchConfig, located
@@ -52,6 +53,13 @@ def content(config: RunConfig) -> Key:
     return asked.identity(long=asked.wish.long(config.task.name), text=True)
 
 
+def missing(config: RunConfig) -> Iterator[Missing]:
+    """Packages and weights of networks that are not here, where a config scores by them."""
+    if config.eval.scorer == SCORER and config.eval.weights is not None:
+        asked = kit(config)
+        yield from asked.missing(long=asked.wish.long(config.task.name), text=True)
+
+
 def check(config: RunConfig, prompts: Sequence[Prompt]) -> None:
     """Refuse, before any work, what is missing or cannot be scored. Raises ValueError: one line."""
     from eval.vbench.kit import ANY_SIZE
@@ -69,7 +77,7 @@ def check(config: RunConfig, prompts: Sequence[Prompt]) -> None:
                 recalled(len(prompt.scenes))
             except ValueError as error:
                 raise ValueError(f"prompt {prompt.id!r}: {error}") from None
-    asked.check(long=asked.wish.long(config.task.name), text=True)
+    refuse(missing(config))
 
 
 def resolved(config: RunConfig) -> RunConfig:

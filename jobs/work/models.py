@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from echo.files import file_digest
+from echo.refusals import Missing
 from jobs.spec import backbones
 from jobs.spec.config import RANDOM, RunConfig, located
 from jobs.spec.plan import Job
@@ -103,9 +104,8 @@ def cards(configs: Sequence[RunConfig]) -> list[str]:
 
     count = torch.cuda.device_count()
     if not count:
-        raise ValueError(
-            f"backbone={wanting[0].backbone.name}: device=cuda, and torch sees no CUDA card here; nearest is backbone.parts.device=cpu "
-            "(hours a video), or weights=random geometry=tiny to try the whole path"
-        )
+        rest = "nearest is backbone.parts.device=cpu (hours a video), or weights=random geometry=tiny to try the whole path"
+        line = f"backbone={wanting[0].backbone.name}: device=cuda, and torch sees no CUDA card here; {rest}"
+        raise Missing(line, "a CUDA card", "hydra/launcher=slurm computes elsewhere")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",")[:count] if visible else [str(index) for index in range(count)]

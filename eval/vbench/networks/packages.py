@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from echo.backbone.extras import version_of
+from echo.refusals import Missing
 
 INSTALL: Final = (
     "pip install -e '.[vbench]' && pip install --no-deps vbench==0.1.5 openai-clip==1.0.1 pyiqa==0.1.16 timm==1.0.31 torchvision==0.28.0"
@@ -50,9 +51,10 @@ def distribution(module: str) -> str:
 
 
 def check(modules: Sequence[str] = NATIVE, *, asked: str = "eval=vbench") -> None:
-    """Raise ValueError, naming all that is missing and the line that installs it, unless all modules are installed."""
+    """Raise `Missing`, naming all that is missing and the line that installs it, unless all modules are installed."""
     if absent := missing(modules):
-        raise ValueError(f"{asked} needs {', '.join(absent)}: {INSTALL}")
+        names = ", ".join(absent)
+        raise Missing(f"{asked} needs {names}: {INSTALL}", f"packages {names}", INSTALL)
 
 
 def need(name: str, *, asked: str) -> Any:
