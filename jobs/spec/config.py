@@ -200,6 +200,12 @@ class RunConfig:
             parse_shard(self.shard)
 
 
+def enlarged(height: int, width: int, height_px: int) -> int:
+    """How many times larger a video of small frames is stored: even, since 4:2:0 shares a colour among 2x2 pixels, then of one."""
+    factor = height_px // (2 * height) * 2 or 1
+    return 2 if factor == 1 and (height % 2 or width % 2) else factor
+
+
 def parse_shard(text: str) -> tuple[int, int]:
     """`"i/n"` as (i, n) with 1 <= i <= n. Raises ValueError if the text has another form."""
     part, slash, whole = text.partition("/")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from echo.refusals import Missing, refuse
 from echo.scene import Prompt
 from eval.protocol import TASKS, Scope, recalled
-from jobs.spec.config import RANDOM, Key, RunConfig, VbenchConfig, located
+from jobs.spec.config import RANDOM, Key, RunConfig, VbenchConfig, enlarged, located
 
 if TYPE_CHECKING:
     from eval.vbench.kit import Kit, Wish
@@ -67,8 +67,9 @@ def check(config: RunConfig, prompts: Sequence[Prompt]) -> None:
     if config.eval.weights is None:
         raise ValueError("eval.weights=null: eval=vbench needs a folder of weights; nearest is checkpoints/vbench, or weights=random")
     asked, parts = kit(config), config.backbone.parts
-    if parts is not None and min(parts.height_px, parts.width_px) < asked.wish.least_side:
-        size, others = f"{parts.width_px}x{parts.height_px} px", "+".join(ANY_SIZE)
+    larger = 1 if parts is None else enlarged(parts.height_px, parts.width_px, config.video.height_px)
+    if parts is not None and min(parts.height_px, parts.width_px) * larger < asked.wish.least_side:
+        size, others = f"{parts.width_px * larger}x{parts.height_px * larger} px", "+".join(ANY_SIZE)
         rule = f"RAFT and AMT need sides of at least {asked.wish.least_side} px"
         raise ValueError(f"eval=vbench: the videos are {size}, {rule}; nearest is eval.vbench.dimensions={others}")
     if config.task.name == "recall":

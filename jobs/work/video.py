@@ -12,6 +12,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.spec.config import enlarged
+
 TO_YUV = np.array([[65.481, -37.797, 112.0], [128.553, -74.203, -93.786], [24.966, 112.0, -18.214]], np.float32) / 255
 """Red, green and blue to luma and the two colour differences, BT.601."""
 LEFT_S = 3600
@@ -59,9 +61,7 @@ class VideoWriter:
             self._container.mux(self._stream.encode(picture))
 
     def _open(self, height: int, width: int) -> None:
-        self._factor = self._height_px // (2 * height) * 2 or 1  # even: 4:2:0 shares a colour among 2x2 pixels, then of one
-        if self._factor == 1 and (height % 2 or width % 2):
-            self._factor = 2
+        self._factor = enlarged(height, width, self._height_px)
         self._container = av.open(str(self._beside), "w", options={"movflags": "faststart"})
         stream = self._container.add_stream("libx264", rate=Fraction(self._fps))
         stream.height, stream.width = height * self._factor, width * self._factor

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from eval.vbench.networks.weights import answer
 
 
 class Musiq(VBenchNetwork):
-    """Imaging quality of single frames, 0..100, from `musiq_spaq_ckpt-358bb6af.pth`; there is one size, 108 MB.
+    """Imaging quality of single frames, 0..100, from `musiq_spaq_ckpt-358bb6af.pth`, 108 MB.
 
     The MUSIQ of KonIQ has the same shapes: only the sum that its published name carries tells it apart.
     """
@@ -23,10 +25,12 @@ class Musiq(VBenchNetwork):
     name = "musiq"
     what = "a MUSIQ that answers one number (SPAQ's)"
     inside = "params"
+    tiny = MappingProxyType({"hidden_size": 48, "mlp_dim": 96, "num_layers": 1, "longer_side_lengths": [64, 96]})
+    true = MappingProxyType[str, Any]({})
 
     @classmethod
-    def build(cls, size: None) -> nn.Module:
-        network: nn.Module = need("pyiqa.archs.musiq_arch", asked="MUSIQ").MUSIQ(pretrained=False)
+    def build(cls, size: Mapping[str, Any]) -> nn.Module:
+        network: nn.Module = need("pyiqa.archs.musiq_arch", asked="MUSIQ").MUSIQ(pretrained=False, **size)
         return network
 
     @classmethod

@@ -16,6 +16,8 @@ from eval.vbench.networks.packages import need
 from eval.vbench.networks.weights import answer
 
 UPDATES: Final = 20
+DRAWN_UPDATES: Final = 2
+"""Of random weights, which no number of updates makes right."""
 DIVISOR_PX: Final = 8
 FASTEST: Final = 0.05
 
@@ -40,7 +42,7 @@ _RENAMES: Final = (
 
 
 class Raft(VBenchNetwork):
-    """Dynamic degree: optical flow between sampled frames; there is one size, 21 MB.
+    """Dynamic degree: optical flow between sampled frames; 21 MB. The small random one is RAFT's own small network.
 
     From `raft-things.pth` or `raft_large_C_T_V1-22a6c225.pth`, which are the same training.
     """
@@ -48,10 +50,12 @@ class Raft(VBenchNetwork):
     name = "raft"
     what = "RAFT (large)"
 
+    tiny, true = "raft_small", "raft_large"
+
     @classmethod
-    def build(cls, size: None) -> nn.Module:
+    def build(cls, size: str) -> nn.Module:
         flow = need("torchvision.models.optical_flow", asked="RAFT")
-        network: nn.Module = flow.raft_large(weights=None, progress=False)
+        network: nn.Module = getattr(flow, size)(weights=None, progress=False)
         return network
 
     @classmethod
@@ -70,7 +74,8 @@ class Raft(VBenchNetwork):
         images.big_enough(first, "RAFT")
         device, dtype = self.device, self.weight.dtype
         pair = [2 * (images.padded(images.planes(part, device).float(), DIVISOR_PX) / 255.0) - 1.0 for part in (first, second)]
-        flow = self.network(pair[0].to(dtype), pair[1].to(dtype), num_flow_updates=UPDATES)[-1].float()
+        updates = UPDATES if self.folder is not None else DRAWN_UPDATES
+        flow = self.network(pair[0].to(dtype), pair[1].to(dtype), num_flow_updates=updates)[-1].float()
         lengths = flow.square().sum(1).sqrt().flatten(1)
         fastest = int(lengths.shape[1] * share)
         return answer(lengths.topk(fastest, dim=1).values.mean(1), self.name)
