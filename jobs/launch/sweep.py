@@ -18,10 +18,10 @@ from echo.refusals import Missing
 from eval.store.records import UnknownVersion
 from jobs.launch import local
 from jobs.memory.job import foretell as foretell_memory
-from jobs.spec import backbones, compose, scale, scoring
+from jobs.spec import backbones, compose, scale
 from jobs.spec.config import Plain, from_plain
 from jobs.spec.mistakes import REFUSALS, explain
-from jobs.spec.plan import Job, missing, prepare
+from jobs.spec.plan import Job, lacking, prepare, told_of
 from jobs.store import provenance, unwritable
 from jobs.store.folder import RunFolder, write_sweep
 from jobs.work import models, tracking
@@ -117,17 +117,14 @@ def _refuse_missing(plain: Sequence[Plain], here: bool) -> None:
 
     A single thing is left to the check of the run that lacks it.
     """
-    configs = {(one["backbone"]["name"], one["task"]["name"]): one for one in plain if one["backbone"].get("parts")}
-    resolved = [scoring.resolved(backbones.resolved(from_plain(one))) for one in configs.values()]
-    every = {absent.what: absent.remedy for config in resolved for absent in missing(config)}
-    if here:
+    every = lacking(plain)
+    if every and here:
         try:
-            models.cards(resolved)
+            models.cards([backbones.resolved(from_plain(one)) for one in plain])
         except Missing as card:
-            every[card.what] = card.remedy
+            every.append(card)
     if len(every) > 1:
-        lines = "; ".join(f"{what} ({remedy})" for what, remedy in every.items())
-        raise ValueError(f"this machine lacks {lines}; weights=random geometry=tiny prompts=1 seed=0 rehearses without")
+        raise ValueError(f"this machine lacks {told_of(every)}; weights=random geometry=tiny prompts=1 seed=0 rehearses without")
 
 
 def _experiment(config: DictConfig) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -132,6 +132,18 @@ def _check_released(config: RunConfig) -> None:
         told = f"`{download}` brings the authors' own, checkpoints=DIR looks elsewhere, task.prompts=own needs no file"
         line = f"task.prompts={RELEASED}: {config.task.prompt_set} is not there; {told}"
         raise Missing(line, "the authors' prompts", download)
+
+
+def lacking(plain: Iterable[Mapping[str, Any]]) -> list[Missing]:
+    """As `missing`, of composed configs, each thing once."""
+    configs = {(one["backbone"]["name"], one["task"]["name"]): one for one in plain}
+    resolved = [scoring.resolved(backbones.resolved(from_plain(one))) for one in configs.values()]
+    return list({absent.what: absent for config in resolved for absent in missing(config)}.values())
+
+
+def told_of(every: Iterable[Missing]) -> str:
+    """Things that are missing, each with the command that brings it."""
+    return "; ".join(f"{absent.what} ({absent.remedy})" for absent in every)
 
 
 def missing(config: RunConfig) -> Iterator[Missing]:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from baselines.presets import preset
+from data import published
 from echo.refusals import suggestion
 from eval.store.records import RENDER
 from jobs.launch.slurm import split
 from jobs.launch.slurm.submit import SlurmSettings, counted, settings
 from jobs.spec.compose import CONF, plain_file, sweep
+from jobs.spec.config import Plain
 from jobs.spec.mistakes import explained
-from jobs.spec.plan import Job, prepare
+from jobs.spec.plan import Job, lacking, prepare, told_of
 from jobs.store import provenance, speeds
 from jobs.store.folder import RunFolder
 from jobs.work import score
@@ -27,6 +31,7 @@ SIDECAR_BYTES = 500
 """Of trace, scores and record, by block, likewise."""
 BLOCK_S = {False: 0.037, True: 0.011}
 """Seconds of one core for a block, generated and rendered, scores included, where a store tells of none yet (an AMD EPYC of 2025)."""
+PUBLISHED = "as the paper prints it of an H100, scoring left out; of methods that it does not print its slowest"
 OWN_MEASURE = "this project's own measure on one core"
 START_S = 6.0
 """Seconds until a worker works."""
@@ -99,7 +104,15 @@ def _speed(job: Job, fps: float | None) -> tuple[float | None, str]:
         return measured, f"measured in {config.store}"
     if config.backbone.parts is None:
         return BLOCK_S[rendered], OWN_MEASURE
+    if config.backbone.parts.device == "cuda" and config.geometry == "native":
+        return FRAMES / published_fps(config.method.name), PUBLISHED
     return None, "no speed known"
+
+
+def published_fps(method: str) -> float:
+    """Frames a second that the paper prints for a method; of a method that it does not print the least that it does."""
+    printed = {speed.ours: speed.fps for speed in published.speeds() if speed.fps and speed.remark == "Table 1"}
+    return printed.get(method) or min(filter(None, printed.values()))
 
 
 def _block_bytes(job: Job) -> float:
@@ -210,7 +223,7 @@ def plan(words: Sequence[str], /, fps: float | None = None) -> list[str]:
         words: those of run.py, KEY=VALUE, launcher.target_minutes= and the like too.
         fps: pixel frames a second, scoring included; by default what the store has measured.
     """
-    launcher, rest = _launcher(words), []
+    launcher, rest = launcher_of(words), []
     if fps is not None and not 0 < fps < math.inf:
         raise ValueError(f"fps={fps:g}: a number above 0 is expected, for example fps=20")
     for word in words:
@@ -221,11 +234,26 @@ def plan(words: Sequence[str], /, fps: float | None = None) -> list[str]:
             raise ValueError(f"{word}: not understood; settings are those of run.py, for example experiment=table1 fps=20")
         rest.append(f"++{word}" if word.startswith("method.") else word)
     with explained(["-m", *rest]):
-        rows = loads([prepare(plain) for plain in sweep(rest)], fps)
-    return list(lines(rows, launcher))
+        return list(foretold(sweep(rest), launcher, fps))
 
 
-def _launcher(words: Sequence[str]) -> SlurmSettings:
+def foretold(plain: Sequence[Plain], launcher: SlurmSettings, fps: float | None) -> Iterator[str]:
+    """What people are told of composed configs. Where files are missing, those that need them are counted as though none was made."""
+    absent = told_of(lacking(plain))
+    chosen = [_without_files(one) if absent and one["backbone"].get("parts") else one for one in plain]
+    yield from lines(loads([prepare(one) for one in chosen], fps), launcher)
+    if absent:
+        yield f"this machine lacks {absent}: counted as though nothing was made"
+
+
+def _without_files(plain: Plain) -> Plain:
+    """A config of as many videos that asks for no file: random weights at the same sizes, this project's own prompts, nothing scored."""
+    own = Path(plain["task"]["prompt_set"]).name
+    task = plain["task"] | {"prompts": "own", "prompt_set": f"{plain['backbone']['prompt_folder']}/{own}"}
+    return plain | {"weights": "random", "task": task, "eval": preset("eval", "none")}
+
+
+def launcher_of(words: Sequence[str]) -> SlurmSettings:
     """What words say of the cluster's jobs: `launcher=NAME` of `conf/launcher`, then `launcher.x=y`. Raises ValueError: one line."""
     known = plain_file(CONF / "hydra" / "launcher" / "slurm.yaml")
     del known["_target_"]

@@ -15,7 +15,7 @@ from jobs.launch import sweep
 from jobs.spec import compose
 from jobs.spec.config import Plain
 from jobs.spec.mistakes import REFUSALS, explain
-from jobs.watch.forecast import briefly, duration
+from jobs.watch.forecast import briefly, duration, foretold, launcher_of
 from jobs.work.progress import say
 
 
@@ -68,7 +68,7 @@ def _checked(size: str, only: Sequence[str], words: Sequence[str]) -> None:
             raise ValueError(f"{word}: {size} says that itself; nearest is python run.py experiment=table1 {word} -m")
 
 
-def suite(size: Literal["laptop", "night", "paper"], words: Sequence[str], /, only: Sequence[str] = ()) -> int:
+def suite(size: Literal["laptop", "night", "paper"], words: Sequence[str], /, only: Sequence[str] = (), *, plan: bool = False) -> int:
     """Make all tables of the paper, and draw the sweeps; videos that tables share are made once.
 
     laptop: the embedded world, 8 prompts x 2 seeds, Table 1 at 60 s alone. night: 32 x 4, all of Table 1, the bounds of memory and the
@@ -78,11 +78,13 @@ def suite(size: Literal["laptop", "night", "paper"], words: Sequence[str], /, on
         echo-harness suite laptop
         echo-harness suite night only=table1,table2 store=results max_workers=2
         echo-harness suite paper weights=random geometry=tiny prompts=1 seed=0
+        echo-harness suite paper --plan
 
     Args:
         size: laptop, night or paper.
         words: settings of run.py, KEY=VALUE.
         only: these tables.
+        plan: say what it will take, and make nothing.
     """
     start = time.monotonic()
     _checked(size, only, words)
@@ -90,7 +92,11 @@ def suite(size: Literal["laptop", "night", "paper"], words: Sequence[str], /, on
         every = rows(size, only or tables_of(size), words)
     except REFUSALS as error:
         raise ValueError(explain(error, words)) from error
-    names, plain = [name for name, _ in every], [config for _, config in every]
-    status = max(_carry_out(plain, names), _figures(Path(plain[0]["store"]), names))
+    names, configs = [name for name, _ in every], [config for _, config in every]
+    if plan:
+        for line in foretold(configs, launcher_of(()), None):
+            say(line)
+        return 0
+    status = max(_carry_out(configs, names), _figures(Path(configs[0]["store"]), names))
     say(f"{size}: {duration(time.monotonic() - start)}")
     return status
