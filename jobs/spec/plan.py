@@ -136,7 +136,9 @@ def _check_released(config: RunConfig) -> None:
 
 def lacking(plain: Iterable[Mapping[str, Any]]) -> list[Missing]:
     """As `missing`, of composed configs, each thing once."""
-    configs = {(one["backbone"]["name"], one["task"]["name"]): one for one in plain}
+    configs = dict[tuple[str, str], Mapping[str, Any]]()
+    for one in plain:
+        configs.setdefault((one["backbone"]["name"], one["task"]["name"]), one)
     resolved = [scoring.resolved(backbones.resolved(from_plain(one))) for one in configs.values()]
     return list({absent.what: absent for config in resolved for absent in missing(config)}.values())
 

@@ -32,13 +32,17 @@ def test_the_papers_scale_is_the_papers_setting(table):
     for run in runs:
         assert run["backbone"]["name"] == ("longlive" if run["method"]["name"].startswith("longlive") else "self_forcing")
         assert run["eval"]["name"] == "vbench" and run["duration_scale"] == 1.0 and run["prompts"] == PROMPTS[run["task"]["name"]]
-        assert run["task"]["prompts"] == "released" and run["task"]["prompt_set"].endswith(f"prompts/echo_forcing/{run['task']['name']}.jsonl")
+        assert run["task"]["prompts"] == "released" and run["task"]["prompt_set"].endswith(
+            f"prompts/echo_forcing/{run['task']['name']}.jsonl"
+        )
 
 
 def test_a_rehearsal_needs_no_file_and_what_the_command_says_stays():
     words = ["experiment=table2", "scale=paper", "weights=random", "geometry=tiny", "prompts=1", "seed=0"]
     runs = compose.sweep(words)
-    assert len(runs) == 18 and {(run["prompts"], run["seed"], run["duration_scale"], run["task"]["prompts"]) for run in runs} == {(1, 0, 0.1, "own")}
+    assert len(runs) == 18 and {(run["prompts"], run["seed"], run["duration_scale"], run["task"]["prompts"]) for run in runs} == {
+        (1, 0, 0.1, "own")
+    }
     chosen = compose.sweep([*words, "backbone=causal_forcing", "eval=none", "task.prompts=released", "duration_scale=0.2"])
     assert {(run["backbone"]["name"], run["eval"]["name"]) for run in chosen} == {("causal_forcing", "none")}
     assert {(run["task"]["prompts"], run["duration_scale"]) for run in chosen} == {("released", 0.2)}
@@ -62,7 +66,10 @@ def test_bases_stand_side_by_side_and_a_change_to_what_a_base_is_already_is_the_
     [
         (["experiment=table2", "ours=ofical", "-m"], "ours=ofical: nearest is official of official, paper, echo"),
         (["experiment=table2", "ours=official,paper", "-m"], "ours=official,paper: nearest is official"),
-        (["method=echo", "ours=paper"], "ours=paper: says which rows of an experiment are ours, and there is none; nearest is method=echo_paper"),
+        (
+            ["method=echo", "ours=paper"],
+            "ours=paper: says which rows of an experiment are ours, and there is none; nearest is method=echo_paper",
+        ),
         (["experiment=table2", "scale=night,paper", "-m"], "scale=night,paper: a sweep is of one scale; nearest is scale=night"),
         (["experiment=table2", "scale=papr", "-m"], "scale=papr: no such scale; nearest is paper"),
     ],
@@ -93,5 +100,7 @@ def test_plans_of_both_backbones_and_of_the_suite_need_no_file(tmp_path, capsys)
     assert "in all: 72 runs, 4608 videos, 0 there, 4608 to make (368640 blocks)" in told and "disk: " in told and "jobs with" in told
     assert "this machine lacks" in told and "counted as though nothing was made" in told
     assert cli.main(["suite", "paper", "--plan", *words]) == 0
-    videos = {(method, task): PROMPTS[task] * 4 for table, rows in PAPER.items() for method in rows for task in TASKS.get(table, ["long60"])}
+    videos = {
+        (method, task): PROMPTS[task] * 4 for table, rows in PAPER.items() for method in rows for task in TASKS.get(table, ["long60"])
+    }
     assert f"in all: {len(videos) * 4} runs, {sum(videos.values())} videos" in capsys.readouterr().out

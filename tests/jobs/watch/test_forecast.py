@@ -74,10 +74,10 @@ def test_measured_speed_and_disk_come_from_the_store(words):
 def test_jobs_are_as_long_as_asked(words):
     finish(words, dur_s=80.0)  # 80 s a video, 11 videos
     found = loads([prepare(plain) for plain in composed(words)], None)
-    launcher = forecast._launcher(["launcher.target_minutes=4"])
+    launcher = forecast.launcher_of(["launcher.target_minutes=4"])
     count, longest, _ = forecast.jobs_of(found, launcher)
     assert (count, longest) == (4, 240.0)
-    assert forecast.jobs_of(found, forecast._launcher(["launcher.units_per_job=1"]))[0] == 11
+    assert forecast.jobs_of(found, forecast.launcher_of(["launcher.units_per_job=1"]))[0] == 11
     lines = plan([*words, "launcher.target_minutes=4", "launcher.max_parallel=2", "launcher.gpus=1", "hydra/launcher=slurm"])
     assert "jobs with hydra/launcher=slurm: 4 (jobs of 4 minutes, by the speeds measured in this store), the longest 4 min" in lines
     assert "time with 2 jobs at a time: 8 min, waiting left out" in lines
@@ -148,11 +148,12 @@ def test_nothing_missing_takes_nothing(words):
 REAL = ["backbone=self_forcing", "weights=random", "method=echo", "task=hard", "prompts=2", "seed=0,1", "eval=none"]
 
 
-def test_a_card_has_hours_only_by_a_speed(tmp_path):
-    """Nobody has measured a real backbone here, and no number is made up."""
+def test_a_card_that_nobody_has_measured_has_the_papers_speed_and_says_so(tmp_path):
+    """Four videos of 60 s (80 blocks of 12 frames) at the printed 15.71 frames a second of an H100."""
     lines = plan([*REAL, f"store={tmp_path}"])
-    assert "GPU-hours: unknown: give fps=N (pixel frames a second, scoring included) (no speed known)" in lines
-    assert lines[-1].startswith("jobs with hydra/launcher=slurm: 1 (at most 16 a job") and "longest" not in lines[-1]
+    assert f"GPU-hours: {4 * 960 / 15.71 / 3600:.2g} ({forecast.PUBLISHED})" in lines
+    assert forecast.published_fps("longlive") == 20.7 and forecast.published_fps("memrope") == 15.65, "the slowest that is printed"
+    assert lines[-1].startswith("jobs with hydra/launcher=slurm: 1 (at most 16 a job") and lines[-1].endswith(", the longest 5 min")
     assert any(line.startswith("disk: ") for line in lines)
     lines = plan([*REAL, f"store={tmp_path}"], fps=16)  # four videos of 60 s at the speed of showing: 4 minutes
     assert "GPU-hours: 0.067 (fps=16 as given)" in lines
