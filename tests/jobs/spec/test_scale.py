@@ -7,19 +7,8 @@ import pytest
 from jobs import cli
 from jobs.launch import sweep as command
 from jobs.spec import compose, scale
-from tests.helpers.experiments import params
+from tests.helpers.experiments import PAPER, TASKS, params
 
-PAPER = {  # the paper's rows in its order, by our names, with ours=official; Deep-Forcing as released stands beside C.6's
-    "table1": ["self_forcing", "infinity_rope", "deep_forcing_table", "deep_forcing_official", "rolling_sink", "longlive", "echo_official"],
-    "table2": ["self_forcing_recache", "infinity_rope", "echo_official", "longlive", "longlive_flush", "longlive_echo_official"],
-    "table3": ["echo_official_no_amp", "echo_official_no_gate", "echo_official"],
-    "table6": ["echo_official_rolling_static", "echo_official_rolling_forward", "echo_official_rolling_backward", "echo_official"],
-    "table7": ["echo_official_anchors_6", "echo_official_anchors_9", "echo_official", "echo_official_anchors_15"],
-    "table8": [*(f"echo_official_lambda_{name}" for name in ("05", "1", "2")), "echo_official", "echo_official_lambda_5"],
-    "table9a": [*(f"longlive_echo_official_recall_{name}" for name in ("none", "first", "crucial")), "longlive_echo_official"],
-    "table9b": [*(f"longlive_echo_official_decay_{name}" for name in ("none", "95", "90", "80")), "longlive_echo_official"],
-}
-TASKS = {"table1": ["long60", "long120"], "table2": ["smooth", "hard", "recall"], "table9a": ["hard"], "table9b": ["smooth"]}
 PROMPTS = {"long60": 128, "long120": 64, "smooth": 64, "hard": 64, "recall": 64}
 
 
