@@ -24,7 +24,7 @@ from eval.tables.opinions import TASKS
 EXPERIMENTS = {"table4": "table1", "table5": "table2"}
 """Table of people's opinions -> the experiment whose rows stand in it unless others are named."""
 RENDERED = ("render_truth", "render_other", "render_shuffled")
-"""Rendered rows of every experiment: raters see them if they are named."""
+"""Rendered rows of every experiment: raters see them if they are named. So are, in Table 5, LongLive's variants: the paper has four rows."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,10 @@ def _usual(task: str, there: Collection[str]) -> list[str]:
         names = [f"{TUNED if opened[1] else ''}{base}" for base in BASES]
         return ",".join([name for name in names if name in there] or names[:1])
 
-    experiment = next(EXPERIMENTS[table] for table, tasks in TASKS.items() if task in tasks)
-    names = re.sub(r"\$\{beyond:[^}]*\}", "", str(preset("experiment", experiment)["hydra"]["sweeper"]["params"]["method"]))
-    return [name for name in re.sub(r"\$\{ours:(longlive,)?full\}", own, names).split(",") if name not in RENDERED]
+    table = next(table for table, tasks in TASKS.items() if task in tasks)
+    names = re.sub(r"\$\{beyond:[^}]*\}", "", str(preset("experiment", EXPERIMENTS[table])["hydra"]["sweeper"]["params"]["method"]))
+    every = re.sub(r"\$\{ours:(longlive,)?full\}", own, names).split(",")
+    return [name for name in every if name not in RENDERED and not (table == "table5" and name.startswith(TUNED))]
 
 
 def _seeds(wanted: StudyRequest) -> str:
