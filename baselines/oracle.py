@@ -98,9 +98,13 @@ class Oracle(Policy):
         return frozenset(kept)
 
     def capacity(self, geometry: Geometry) -> int:
-        """As many first showings as `keep` can name, and the newest frames."""
-        each = geometry.context_frames if self.stored is Stored.cache else self.memory_frames
-        return (self.routing.pool_scenes + 3) * each + geometry.context_frames
+        """As many first showings as `keep` can name, and the newest frames.
+
+        Whole caches are most where a recall and a smooth scene behind it follow cuts alone: a smooth chain shares its newest frames.
+        """
+        pool, first, whole = self.routing.pool_scenes, self.memory_frames, geometry.context_frames
+        chain = (pool + 3) * first
+        return whole + (max(pool * whole + 2 * first, chain + whole - first) if self.stored is Stored.cache else chain)
 
     def check(self, geometry: Geometry, blocks: int) -> None:
         super().check(geometry, blocks)

@@ -24,7 +24,7 @@ from eval.tables.opinions import TASKS
 EXPERIMENTS = {"table4": "table1", "table5": "table2"}
 """Table of people's opinions -> the experiment whose rows stand in it unless others are named."""
 RENDERED = ("render_truth", "render_other", "render_shuffled")
-"""Rendered rows of every experiment: raters see them if they are named. So are, in Table 5, LongLive's variants: the paper has four rows."""
+"""Rendered rows of every experiment: raters see them if they are named, and so LongLive's variants in Table 5, which has four rows."""
 
 
 @dataclass(frozen=True)

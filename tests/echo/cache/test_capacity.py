@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from echo.backbone.wan import WanConfig, WanModel
 from echo.cache.plan import Plan
-from echo.cache.policy import held_frames, plans
+from echo.cache.policy import Policy, held_frames, plans
 from echo.geometry import Geometry
 from echo.noise import keyed_noise
 from echo.rollout import Rollout
@@ -26,6 +26,20 @@ from tests.helpers.policies import GEOMETRIES, SCRIPTS, make, rows
 S, HARD, RECALL = Transition.smooth, Transition.hard, Transition.recall
 CHAIN = (SceneStart(0), SceneStart(4, HARD, None, 45), SceneStart(8, RECALL, 0, 4), *(SceneStart(4 * s, S) for s in range(3, 22)))
 """A recall of the first scene, and behind it a smooth chain that is longer than the pool of scenes."""
+
+
+def cuts(policy: Policy, blocks: int = 8) -> Script:
+    """More scenes than the pool has, entered by cuts, then a recall of the oldest that can be recalled, and a smooth scene behind it."""
+    pool = policy.routed_by.pool_scenes if policy.routed_by is not None else 0
+    last = pool + 2
+    starts = [
+        SceneStart(0),
+        *(SceneStart(blocks * scene, HARD) for scene in range(1, last)),
+        SceneStart(blocks * last, RECALL, last - pool, 4),
+    ]
+    return Script((*starts, SceneStart(blocks * (last + 1), S)), blocks * (last + 3))
+
+
 SIX = (SceneStart(0), SceneStart(1, HARD), SceneStart(2, S), SceneStart(3, RECALL, 0), SceneStart(4, RECALL, 1), SceneStart(5, RECALL, 2))
 REAL = Geometry(layers=30, heads=12, head_dim=128, grid_height=30, grid_width=52)
 FRAME = 2 * 2 * REAL.layers * REAL.heads * REAL.head_dim * REAL.tokens_per_frame
@@ -39,6 +53,7 @@ def test_the_store_is_as_large_as_plans_need(name: str, changes: dict[str, objec
     most = {story: held_frames(plans(policy, script, sizes)) for story, script in SCRIPTS.items()}
     if policy.capacity(sizes) > 2 * sizes.window_frames:
         most["chain"] = held_frames(plans(policy, Script(CHAIN, 102), sizes))
+        most["cuts"] = held_frames(plans(policy, cuts(policy), sizes))
     assert max(most.values()) == policy.capacity(sizes), most
 
 

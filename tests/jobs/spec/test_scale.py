@@ -80,15 +80,20 @@ def test_all_that_is_missing_is_one_line_with_the_commands_that_bring_it(tmp_pat
     assert "(echo-harness data download eval=vbench" in line and "\n" not in line and not (tmp_path / "store").exists()
 
 
-def test_plans_of_both_backbones_and_of_the_suite_need_no_file(tmp_path, capsys):
-    """4,608 videos of 80 blocks (60 s); of the suite each video once, by hand: units that tables share are not counted again."""
+def test_a_plan_of_both_backbones_needs_no_file(tmp_path, capsys):
+    """4,608 videos of 80 blocks (60 s)."""
     words = [f"checkpoints={tmp_path}", f"store={tmp_path / 'store'}"]
     assert cli.main(["plan", "experiment=table2", "scale=paper", *words]) == 0
     told = capsys.readouterr().out
     assert "echo_official on self_forcing: 12 runs, 768 of 768 videos missing, 13.1 GPU-hours" in told  # 768 x 960 frames / 15.71 a second
     assert "in all: 72 runs, 4608 videos, 0 there, 4608 to make (368640 blocks)" in told and "disk: " in told and "jobs with" in told
     assert "this machine lacks" in told and "counted as though nothing was made" in told
-    assert cli.main(["suite", "paper", "--plan", *words]) == 0
+
+
+@pytest.mark.slow
+def test_a_plan_of_the_suite_counts_videos_that_tables_share_once(tmp_path, capsys):
+    """By hand: each method of each task once."""
+    assert cli.main(["suite", "paper", "--plan", f"checkpoints={tmp_path}", f"store={tmp_path / 'store'}"]) == 0
     videos = {
         (method, task): PROMPTS[task] * 4 for table, rows in PAPER.items() for method in rows for task in TASKS.get(table, ["long60"])
     }

@@ -162,10 +162,16 @@ def test_videos_that_another_command_has_made_meanwhile_are_only_scored(config, 
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        ([*TINY, "eval=vbench"], "96x64 px, RAFT and AMT need sides of at least 128 px; nearest is eval.vbench.dimensions="),
+        (
+            [*TINY, "eval=vbench", "video.height_px=64"],
+            "96x64 px, RAFT and AMT need sides of at least 128 px; nearest is eval.vbench.dimensions=",
+        ),
         ([*TINY, "eval=vbench", "eval.vbench.dimensions=subject"], "eval.vbench.dimensions=subject: one of"),
         ([*TINY, "eval=vbench", SOME, "eval.vbench.long_for=every"], "eval.vbench.long_for=every: one of one_scene, all"),
-        ([*TINY, "eval=vbench", SOME, "eval.vbench.static_filter=true"], "RAFT and AMT need sides of at least 128 px"),
+        (
+            [*TINY, "eval=vbench", SOME, "eval.vbench.static_filter=true", "video.height_px=64"],
+            "RAFT and AMT need sides of at least 128 px",
+        ),
         ([*TINY, "eval=vbench", SOME, "eval.vbench.clip_dtype=half"], "eval.vbench.clip_dtype=half: one of fp32, fp16"),
         (["eval=vbench", SOME, "checkpoints=/nowhere"], "weights=/nowhere/vbench: dino_vitbase16_pretrain.pth (dino)"),
         (["eval=embedded", "eval.scorer=vbench"], "eval.vbench is missing"),
