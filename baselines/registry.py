@@ -24,7 +24,7 @@ from echo.refusals import nearest, nearest_of
 from echo.settings import build
 
 GROUP = "echo_harness.policies"
-NOT_POLICIES = ("presets", "registry")
+NOT_POLICIES = ("ours", "presets", "registry")
 OWN = ("echo", "baselines", "data")
 """Packages of this project with policies, and with the renderer that stands for one."""
 

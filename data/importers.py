@@ -1,6 +1,6 @@
 """Prompt files of others as prompt sets of ours.
 
-released: `scene[10s#] | scene[10s@] ; subtitle | subtitle`, the format of the released interactive files (spec/echo.md .10).
+released: `scene[10s#] | scene[10s@] ; subtitle | subtitle`, the format of the released interactive files.
 lines: one prompt a line, as MovieGenBench's file; each becomes one scene of duration= (60 s unless told otherwise).
 jsonl: our own format, through the same check. A file that would lose text or keep a broken tag is refused with its line.
 """

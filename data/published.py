@@ -21,12 +21,6 @@ APART = ("2",)
 """Tables whose rows the paper ranks within a backbone only: its fine-tuned and its other half."""
 OWN = ("echo", "longlive_echo", "echo_lambda_2")
 """Our names of the paper's own method; in a pair it stands first."""
-BASES = ("echo", "echo_official", "echo_paper")
-"""Presets of the paper's own method, ours, as released and as its text says: each, and its ablations, may stand for the paper's rows."""
-ALREADY = {"echo_paper_lambda_2": "echo_paper"}
-"""Changes that a base of its own has: experiments run the base in their place."""
-TUNED = "longlive_"
-"""What the names of the same presets on the fine-tuned backbone begin with."""
 WORLDS = ("backbone", "metric")
 """Kinds of names that are others in the embedded world."""
 
@@ -113,7 +107,7 @@ def _names() -> Mapping[tuple[str, str, str], Mapping[str, str]]:
 
 
 def ours(kind: str, paper: str, table: str, embedded: bool = False) -> tuple[str, ...]:
-    """Our names for the paper's, the usual one first; none if it has no counterpart. Of a preset that is made upon `BASES`, see `rebased`.
+    """Our names for the paper's, the usual one first; none if it has no counterpart. Upon another base: `baselines.ours.rebased`.
 
     Args:
         kind: one of `KINDS`.
@@ -134,18 +128,6 @@ def ours(kind: str, paper: str, table: str, embedded: bool = False) -> tuple[str
 def backbones(embedded: bool = False) -> frozenset[str]:
     """Our names of all backbones that the paper has, or what the embedded world has in their place."""
     return frozenset(name for n in numbers() if n.backbone for name in ours("backbone", n.backbone, n.table, embedded))
-
-
-def rebased(preset: str, base: str) -> str:
-    """The preset upon another of `BASES`; itself if it is made upon none of them.
-
-    >>> rebased("longlive_echo_recall_none", "echo_paper"), rebased("rolling_sink", "echo_paper")
-    ('longlive_echo_paper_recall_none', 'rolling_sink')
-    """
-    start = TUNED if preset.startswith(TUNED) else ""
-    first, *rest = preset.removeprefix(start).split("_")
-    made = "_".join((base, *rest))
-    return start + ALREADY.get(made, made) if first == BASES[0] else preset
 
 
 def own(method: str, table: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,15 @@ class Missing(ValueError):
         """Keep all three."""
         super().__init__(line)
         self.what, self.remedy = what, remedy
+
+
+def lacks(*checks: Callable[[], object]) -> Iterator[Missing]:
+    """What some checks find missing, which they raise; all else that they raise comes through."""
+    for check in checks:
+        try:
+            check()
+        except Missing as missing:
+            yield missing
 
 
 def refuse(missing: Iterable[Missing]) -> None:

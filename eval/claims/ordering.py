@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from data.published import BASES, claims, note, ours, unmapped
+from baselines.ours import OURS
+from data.published import claims, note, ours, unmapped
 from echo.files import RESULTS, Json
 from echo.refusals import nearest_of
 from eval.claims import variants, verdicts
@@ -210,7 +211,7 @@ def ordering(
         output: also write everything into this JSON.
         markdown: also write tables, with what variants change, into this file.
     """
-    base = next((base for base in BASES if ours and base.endswith(ours)), "")
+    base = OURS.get(ours, "")
     rated = [name for name in opinions.TABLES if name in names or not names]
     if not ratings and set(rated) & set(names):
         raise ValueError(f"{rated[0]}: people's ratings; give ratings=FILE.csv with {','.join(opinions.NEEDED)}")

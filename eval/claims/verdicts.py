@@ -9,7 +9,8 @@ from itertools import product
 
 import pandas as pd
 
-from data.published import BASES, Claim, backbones, ours, own, rebased
+from baselines.ours import BASES, rebased
+from data.published import Claim, backbones, ours, own
 from echo.files import Json
 from eval import metrics
 from eval.stats.agreement import paired

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from baselines.ours import OURS, TUNED, methods
 from baselines.presets import preset
-from data.published import BASES, TUNED
 from echo.files import ROOT
 from echo.refusals import nearest
 from echo.scene import BLOCK_S, load_prompts
@@ -23,8 +22,6 @@ from eval.tables.opinions import TASKS
 
 EXPERIMENTS = {"table4": "table1", "table5": "table2"}
 """Table of people's opinions -> the experiment whose rows stand in it unless others are named."""
-RENDERED = ("render_truth", "render_other", "render_shuffled")
-"""Rendered rows of every experiment: raters see them if they are named, and so LongLive's variants in Table 5, which has four rows."""
 
 
 @dataclass(frozen=True)
@@ -91,19 +88,16 @@ def choose(wanted: StudyRequest, task: str, names: Sequence[str]) -> Choice:
 
 
 def _usual(task: str, there: Collection[str]) -> list[str]:
-    """Methods of the experiment whose rows a task shows unless others are named, in its order, without those that are rendered.
+    """Methods of the experiment whose rows a task shows unless others are named, in its order.
+
+    Rendered ones, and LongLive's variants in Table 5, are shown where they are named.
 
     there: presets that the store has: of those that may stand for the paper's own method these, or the first.
     """
-
-    def own(opened: re.Match[str]) -> str:
-        names = [f"{TUNED if opened[1] else ''}{base}" for base in BASES]
-        return ",".join([name for name in names if name in there] or names[:1])
-
     table = next(table for table, tasks in TASKS.items() if task in tasks)
-    names = re.sub(r"\$\{beyond:[^}]*\}", "", str(preset("experiment", EXPERIMENTS[table])["hydra"]["sweeper"]["params"]["method"]))
-    every = re.sub(r"\$\{ours:(longlive,)?full\}", own, names).split(",")
-    return [name for name in every if name not in RENDERED and not (table == "table5" and name.startswith(TUNED))]
+    listed = preset("experiment", EXPERIMENTS[table])["hydra"]["sweeper"]["params"]["method"]
+    rows = methods(listed, [word for word, base in OURS.items() if base in there] or [*OURS][:1])
+    return [name for name in rows if not (table == "table5" and name.startswith(TUNED))]  # the paper's Table 5 has four rows
 
 
 def _seeds(wanted: StudyRequest) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from data.published import BASES, Number, backbones, numbers, ours, rebased
+from baselines.ours import BASES, rebased
+from data.published import Number, backbones, numbers, ours
 from eval.metrics import Column
 from eval.stats.statistics import Estimate
 from eval.tables.grid import Grid, TableCell, TableRow

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from echo.backbone.extras import version_of
 from echo.files import file_digest
-from echo.refusals import Missing, one_of, refuse
+from echo.refusals import Missing, lacks, one_of, refuse
 from eval.vbench.measure import RULE, FrameLayout, NetworkQuery
 from eval.vbench.networks import packages
 from eval.vbench.networks.catalogue import network_class
@@ -220,11 +220,7 @@ class Kit:
             yield Missing(whole, f"packages {names}", line)
         with_text = text and bool(self.wish.metrics_of_text)
         modules = [module for name in named for module in NETWORKS[name].modules] + ["ftfy"] * with_text
-        for check in (lambda: packages.check(tuple(dict.fromkeys(modules))), lambda: self.source.check(named, text=with_text)):
-            try:
-                check()
-            except Missing as absence:
-                yield absence
+        yield from lacks(lambda: packages.check(tuple(dict.fromkeys(modules))), lambda: self.source.check(named, text=with_text))
 
     def check(self, *, long: bool, text: bool) -> None:
         """Raise ValueError in one line that names missing packages, with the line that installs them, or missing weights."""

@@ -14,7 +14,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from echo.refusals import Missing
+from echo.refusals import lacks
 from eval.store.records import UnknownVersion
 from jobs.launch import local
 from jobs.memory.job import foretell as foretell_memory
@@ -119,10 +119,7 @@ def _refuse_missing(plain: Sequence[Plain], here: bool) -> None:
     """
     every = lacking(plain)
     if every and here:
-        try:
-            models.cards([backbones.resolved(from_plain(one)) for one in plain])
-        except Missing as card:
-            every.append(card)
+        every += lacks(lambda: models.cards([backbones.resolved(from_plain(one)) for one in plain]))
     if len(every) > 1:
         raise ValueError(f"this machine lacks {told_of(every)}; weights=random geometry=tiny prompts=1 seed=0 rehearses without")
 

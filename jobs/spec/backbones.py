@@ -12,7 +12,7 @@ from data import hub
 from echo.backbone import extras, sizes
 from echo.files import file_digest, judged_once
 from echo.geometry import Geometry
-from echo.refusals import Missing, refuse
+from echo.refusals import Missing, lacks, refuse
 from echo.scene import Prompt
 from jobs.spec.config import RANDOM, PartsConfig, RunConfig, from_plain, located
 
@@ -70,10 +70,7 @@ def geometry(config: RunConfig) -> Geometry:
 
 def missing(config: RunConfig) -> Iterator[Missing]:
     """What a backbone with parts lacks here: packages, then files."""
-    try:
-        extras.check(f"backbone={config.backbone.name}")
-    except Missing as packages:
-        yield packages
+    yield from lacks(lambda: extras.check(f"backbone={config.backbone.name}"))
     files = {"weights": config.backbone.weights, "lora": config.backbone.lora}
     files |= {f"parts.{name}": getattr(parts_of(config), name) for name in ("text", "tokenizer", "codec")}
     absent = {name: path for name, path in files.items() if path not in (None, RANDOM) and not located(path).exists()}

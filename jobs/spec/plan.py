@@ -15,7 +15,7 @@ from echo.backbone.checkpoints.headers import layers_of, misfit, read_header, sh
 from echo.cache.policy import Policy, script_of
 from echo.files import ROOT, digest
 from echo.geometry import Geometry, scene_spans
-from echo.refusals import Missing, nearest, reading
+from echo.refusals import Missing, lacks, nearest, reading
 from echo.scene import FPS, PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_blocks
 from echo.settings import build, spoken
 from eval.protocol import exact, scopes
@@ -100,14 +100,16 @@ class Job:
         return f"{self.config.method.name} {self.config.task.name} seed={self.config.seed}"
 
 
-def prepare(plain: Mapping[str, Any]) -> Job:
+def prepare(plain: Mapping[str, Any], *, elsewhere: bool = False) -> Job:
     """Check a composed and resolved config to the end, so that nothing can be refused after work has started.
+
+    elsewhere: whether another machine computes it, so that packages and files of a backbone with parts are not asked for here.
 
     Raises ValueError: one line naming the value, the rule and the nearest valid choice.
     """
     config = scoring.resolved(backbones.resolved(from_plain(plain)))
     job = Job(config, _policy(config), _prompts(config))
-    _check(job)
+    _check(job, elsewhere)
     return job
 
 
@@ -154,20 +156,17 @@ def missing(config: RunConfig) -> Iterator[Missing]:
         yield from backbones.missing(config)
     yield from scoring.missing(config)
     if config.task.prompts == RELEASED:
-        try:
-            _check_released(config)
-        except Missing as prompts:
-            yield prompts
+        yield from lacks(lambda: _check_released(config))
 
 
-def _check(job: Job) -> None:
+def _check(job: Job, elsewhere: bool = False) -> None:
     """Refuse what the files, the backbone's sizes, the policy's limits or the scorer do not allow. Raises ValueError: one line."""
     config, policy = job.config, job.policy
-    if config.backbone.parts is not None:
-        backbones.check(config)
-    else:
+    if config.backbone.parts is None:
         _is_there("backbone.weights", config.backbone.weights)
         _is_there("backbone.lora", config.backbone.lora)
+    elif not elsewhere:
+        backbones.check(config)
     if config.eval.scorer != scoring.SCORER:
         _is_there("eval.weights", config.eval.weights)
     if config.eval.scorer is not None:
@@ -184,7 +183,7 @@ def _check(job: Job) -> None:
             job.stretches(prompt)
         except ValueError as error:
             raise ValueError(f"task.borders={config.task.borders}: prompt {prompt.id!r} {error}; nearest is task.borders=blocks") from None
-    if config.backbone.parts is not None:
+    if config.backbone.parts is not None and not elsewhere:
         backbones.check_texts(config, job.asked)
     if config.eval.scorer == scoring.SCORER:
         scoring.check(config, job.asked)

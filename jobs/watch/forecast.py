@@ -241,7 +241,7 @@ def foretold(plain: Sequence[Plain], launcher: SlurmSettings, fps: float | None)
     """What people are told of composed configs. Where files are missing, those that need them are counted as though none was made."""
     absent = told_of(lacking(plain))
     chosen = [_without_files(one) if absent and one["backbone"].get("parts") else one for one in plain]
-    yield from lines(loads([prepare(one) for one in chosen], fps), launcher)
+    yield from lines(loads([prepare(one, elsewhere=bool(absent)) for one in chosen], fps), launcher)
     if absent:
         yield f"this machine lacks {absent}: counted as though nothing was made"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+import baselines.ours  # noqa: F401
 from echo.files import ROOT
-from jobs.spec import scale
 
 PAPER = {  # the paper's rows in its order, by our names, with ours=official; Deep-Forcing as released stands beside C.6's
     "table1": ["self_forcing", "infinity_rope", "deep_forcing_table", "deep_forcing_official", "rolling_sink", "longlive", "echo_official"],
@@ -23,7 +23,6 @@ TASKS = {"table1": ["long60", "long120"], "table2": ["smooth", "hard", "recall"]
 
 def params(experiment: str, *words: str) -> dict[str, list[str]]:
     """Values by setting; words: settings such as `scale=paper`."""
-    assert scale.BASES, "its resolvers are registered"
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", [f"experiment={experiment}", *words], return_hydra_config=True)
         swept = OmegaConf.to_container(config.hydra.sweeper.params, resolve=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.published import Number, numbers, ours, rebased
+from baselines.ours import rebased
+from data.published import Number, numbers, ours
 from eval import metrics
 from eval.store.records import Provenance
 from jobs.spec import compose

@@ -65,12 +65,17 @@ def bare(name: str) -> str:
     return name
 
 
+def _placed(name: str) -> tuple[str, str, Mapping[str, str]]:
+    """The block that a name begins with, the rest of it, and the table of names there."""
+    if not name.startswith("blocks."):
+        return "", name, OUTSIDE
+    number, _, rest = name.removeprefix("blocks.").partition(".")
+    return f"blocks.{number}.", rest, IN_BLOCK
+
+
 def from_diffusers(name: str) -> str:
     """Wan's name for diffusers' name of a tensor, low-rank additions included; any other name as it is."""
-    head, rest, table = "", name, OUTSIDE
-    if name.startswith("blocks."):
-        number, _, rest = name.removeprefix("blocks.").partition(".")
-        head, table = f"blocks.{number}.", IN_BLOCK
+    head, rest, table = _placed(name)
     for theirs, ours in table.items():
         if rest == theirs or rest.startswith(f"{theirs}."):
             return head + ours + rest[len(theirs) :]
@@ -79,10 +84,7 @@ def from_diffusers(name: str) -> str:
 
 def to_diffusers(layer: str) -> str:
     """diffusers' name for Wan's name of a layer; any other name as it is."""
-    head, rest, table = "", layer, OUTSIDE
-    if layer.startswith("blocks."):
-        number, _, rest = layer.removeprefix("blocks.").partition(".")
-        head, table = f"blocks.{number}.", IN_BLOCK
+    head, rest, table = _placed(layer)
     return head + next((theirs for theirs, ours in table.items() if ours == rest), rest)
 
 

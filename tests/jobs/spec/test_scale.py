@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from baselines.ours import RENDERED
+from echo.backbone import extras
 from jobs import cli
 from jobs.launch import sweep as command
-from jobs.spec import compose, scale
+from jobs.spec import compose
 from tests.helpers.experiments import PAPER, TASKS, params
 
 PROMPTS = {"long60": 128, "long120": 64, "smooth": 64, "hard": 64, "recall": 64}
@@ -45,15 +47,15 @@ def test_bases_stand_side_by_side_and_a_change_to_what_a_base_is_already_is_the_
     ]
     assert params("table9a", "ours=official")["method"][-5:] == [
         *("longlive_echo_official", "longlive_echo_official_recall_fused"),
-        *scale.RENDERED,
+        *RENDERED,
     ]
-    assert params("table3")["method"] == ["echo_no_amp", "echo_no_gate", "echo", *scale.RENDERED], "as it always was"
+    assert params("table3")["method"] == ["echo_no_amp", "echo_no_gate", "echo", *RENDERED], "as it always was"
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["experiment=table2", "ours=ofical", "-m"], "ours=ofical: nearest is official of official, paper, echo"),
+        (["experiment=table2", "ours=ofical", "-m"], "ours=ofical: nearest is official of echo, official, paper"),
         (["experiment=table2", "ours=official,paper", "-m"], "ours=official,paper: nearest is official"),
         (
             ["method=echo", "ours=paper"],
@@ -80,14 +82,15 @@ def test_all_that_is_missing_is_one_line_with_the_commands_that_bring_it(tmp_pat
     assert "(echo-harness data download eval=vbench" in line and "\n" not in line and not (tmp_path / "store").exists()
 
 
-def test_a_plan_of_both_backbones_needs_no_file(tmp_path, capsys):
-    """4,608 videos of 80 blocks (60 s)."""
+def test_a_plan_of_both_backbones_needs_no_file_and_no_package(tmp_path, capsys, monkeypatch):
+    """4,608 videos of 80 blocks (60 s), on a login node with the bare project."""
+    monkeypatch.setattr(extras, "PACKAGES", ("no_such_package",))
     words = [f"checkpoints={tmp_path}", f"store={tmp_path / 'store'}"]
     assert cli.main(["plan", "experiment=table2", "scale=paper", *words]) == 0
     told = capsys.readouterr().out
     assert "echo_official on self_forcing: 12 runs, 768 of 768 videos missing, 13.1 GPU-hours" in told  # 768 x 960 frames / 15.71 a second
     assert "in all: 72 runs, 4608 videos, 0 there, 4608 to make (368640 blocks)" in told and "disk: " in told and "jobs with" in told
-    assert "this machine lacks" in told and "counted as though nothing was made" in told
+    assert "this machine lacks packages no_such_package" in told and "counted as though nothing was made" in told
 
 
 @pytest.mark.slow

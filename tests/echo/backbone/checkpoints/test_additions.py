@@ -132,6 +132,12 @@ def comfy(folder: Path, network: torch.nn.Module) -> Path:
 SCALED = (peft_folder, of_diffusers_loader, header_words, kohya, kohya_of_diffusers, kohya_by_header, comfy)
 
 
+def small() -> tuple[WanConfig, WanModel]:
+    """A network of one layer with random weights, and its sizes."""
+    config = WanConfig(dim=32, ffn_dim=48, heads=2, layers=1, freq_dim=32, text_dim=16, text_len=6)
+    return config, transformer.random_network(config, torch.float32, "cpu")
+
+
 @pytest.mark.parametrize(("write", "alpha"), [(longlive, 4), (bare_mapping_with_adapter_names, 4), *((write, 10) for write in SCALED)])
 def test_merged_additions_equal_a_peft_forward(write: Callable[[Path, torch.nn.Module], Path], alpha: int, tmp_path: Path) -> None:
     config = WanConfig(dim=32, ffn_dim=48, heads=2, layers=2, freq_dim=32, text_dim=16, text_len=6)
@@ -150,8 +156,7 @@ def test_merged_additions_equal_a_peft_forward(write: Callable[[Path, torch.nn.M
 
 def test_nothing_beside_a_file_of_additions_changes_the_network(tmp_path: Path) -> None:
     """A run's name covers the file alone; the config that peft writes is read of a folder, which the name covers whole."""
-    config = WanConfig(dim=32, ffn_dim=48, heads=2, layers=1, freq_dim=32, text_dim=16, text_len=6)
-    base = transformer.random_network(config, torch.float32, "cpu")
+    config, base = small()
     network = with_peft(base, rank=4, alpha=4)
     lora, path = longlive(tmp_path, network), FORMATS["bare"](tmp_path, base.state_dict())
     before = transformer.load_network(path, lora, config, torch.float32, "cpu").state_dict()
@@ -186,8 +191,7 @@ def test_a_folder_of_additions_without_a_scale_is_refused_early(content: str, wo
 
 
 def test_additions_are_summed_before_the_cast(tmp_path: Path) -> None:
-    config = WanConfig(dim=32, ffn_dim=48, heads=2, layers=1, freq_dim=32, text_dim=16, text_len=6)
-    base = transformer.random_network(config, torch.float32, "cpu")
+    config, base = small()
     network = with_peft(base, rank=4, alpha=4)
     lora, path = longlive(tmp_path, network), FORMATS["bare"](tmp_path, base.state_dict())
     merged = transformer.load_network(path, lora, config, torch.bfloat16, "cpu").state_dict()
@@ -196,8 +200,7 @@ def test_additions_are_summed_before_the_cast(tmp_path: Path) -> None:
 
 
 def test_additions_that_hold_no_number_are_named_with_the_layer(tmp_path: Path) -> None:
-    config = WanConfig(dim=32, ffn_dim=48, heads=2, layers=1, freq_dim=32, text_dim=16, text_len=6)
-    base = transformer.random_network(config, torch.float32, "cpu")
+    config, base = small()
     path = FORMATS["bare"](tmp_path, base.state_dict())
     down, up = torch.ones(2, 32), torch.ones(32, 2)
     up[3, 1] = torch.nan
