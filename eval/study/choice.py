@@ -16,7 +16,7 @@ from echo.files import ROOT
 from echo.refusals import nearest
 from echo.scene import BLOCK_S, load_prompts
 from eval.pages.films import Form, form_of
-from eval.store.rows import Entry, Unit, newest, pick
+from eval.store.rows import Entry, Unit, left_out, newest, pick
 from eval.store.runs import scenes_of
 from eval.tables.opinions import TASKS
 
@@ -81,10 +81,25 @@ def choose(wanted: StudyRequest, task: str, names: Sequence[str]) -> Choice:
     common = _common(shown, wanted.seeds)
     prompts = len({prompt for prompt, _ in common})
     if prompts < wanted.groups:
-        few = min((_count(row, wanted.seeds), row.preset) for row in shown)[1]
-        shortage = f"{prompts} prompts have videos of all of {', '.join(row.name for row in shown)} at seed={_seeds(wanted)}"
-        raise ValueError(f"task {task}: {shortage}, groups={wanted.groups} are asked for; {_command(wanted, task, [few])}")
+        raise ValueError(_shortage(wanted, task, shown, lacking, prompts))
     return Choice(task, tuple(shown), tuple(lacking), prompts, tuple(_draw(wanted, task, shown, common)))
+
+
+def _shortage(wanted: StudyRequest, task: str, shown: Sequence[Entry], lacking: Sequence[str], prompts: int) -> str:
+    """Why there are too few prompts: how many videos each method has, which lack some, which are left out, and the command for the rest."""
+    have = {row.preset: {unit for unit in row.videos.index if unit[1] in wanted.seeds} for row in shown}
+    all_units = set().union(*have.values())
+    few = [name for name, units in have.items() if units != all_units or len({prompt for prompt, _ in units}) < wanted.groups]
+    line = f"task {task}: {prompts} prompts have videos of all of {', '.join(row.name for row in shown)} at seed={_seeds(wanted)}"
+    if few:
+        line += f" ({', '.join(f'{name} has {len(have[name])}' for name in few)} of {len(all_units)})"
+    else:
+        line += " from the same text"
+    line += f", groups={wanted.groups} are asked for; {_command(wanted, task, few or list(have))}"
+    gone = "; ".join(
+        [f"left out are {', '.join(lacking)}, of which the store has no videos at these seeds"] * bool(lacking) + left_out(shown)
+    )
+    return f"{line}; {gone}" if gone else line
 
 
 def _usual(task: str, there: Collection[str]) -> list[str]:

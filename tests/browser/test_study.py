@@ -286,6 +286,65 @@ def test_from_a_plain_web_host_and_in_two_tabs(browser, made, served, tmp_path):
     browser.switch_to.window(first)
 
 
+SPACE, ENTER, CONTROL, ARROWS = "\ue00d", "\ue007", "\ue009", "\ue012\ue013\ue014\ue015"
+"""As WebDriver names keys."""
+
+
+def test_only_a_digit_rates_and_space_plays(browser, made, tmp_path):
+    rater = Rater(browser, tmp_path)
+    browser.get((made[0] / "index.html").as_uri())
+    rater.click("begin")
+    rater.loaded()
+    for focus in ("", "next", "seek", "theme"):
+        if focus:
+            browser.execute_script(f"document.getElementById('{focus}').focus()")
+        rater.press(SPACE)
+        until(lambda: rater.text("playing") == "Pause", f"Space plays, with the focus at {focus or 'the first line'}")
+        rater.press(SPACE)
+        until(lambda: rater.text("playing") == "Play all", "and pauses")
+        assert rater.checked() == {} and "Group 1 of 4" in rater.text("place"), focus
+    due = [(video, criterion) for video, criterion, _ in rater.due()]
+    browser.execute_script("document.querySelector('.line input').focus()")
+    for keys in (*ARROWS, *(CONTROL + arrow for arrow in ARROWS), ENTER, "\ue010", "\ue011", "0", "6", "9", "x", "l"):
+        rater.press(keys)
+        assert rater.checked() == {}, repr(keys)
+    rater.press("l")
+    browser.execute_script("document.querySelector('.line input').focus()")
+    rater.press("3")
+    rater.press(SPACE)
+    rater.press(SPACE)
+    assert rater.checked() == {due[0]: 3}, "neither Space nor what it does gives a second rating"
+    held = "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', { key: '2', repeat: true, bubbles: true }))"
+    browser.execute_script(held)
+    assert rater.checked() == {due[0]: 3}, "a digit that is held down rates one line"
+    browser.find_element("id", "task").click()
+    rater.press("4")
+    assert rater.checked() == {due[0]: 3, due[1]: 4}, "after a click on a heading"
+    last = due[-len(CRITERIA)]
+    browser.find_element("css selector", f'.video[data-video="{last[0]}"] video').click()
+    assert browser.find_element("css selector", ".line.at").get_attribute("data-video") == last[0], "the line is marked before it is rated"
+    rater.press("5")
+    assert rater.checked() == {due[0]: 3, due[1]: 4, last: 5}, "after a click on a picture, the first open line of that video"
+    browser.execute_script("scrollTo(0, document.body.scrollHeight)")
+    top = rater.js("document.getElementById('keys').getBoundingClientRect().top")
+    assert 0 <= top < 900 and all(word in rater.text("keys") for word in ("Space play", "1 to 5 rate")), "keys are in sight wherever one is"
+    assert console_errors(browser) == []
+
+
+def test_what_a_finger_touches_is_large_enough(browser, made, tmp_path):
+    rater = Rater(browser, tmp_path)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": False})
+    browser.get((made[0] / "index.html").as_uri())
+    sizes = (
+        "[...document.querySelectorAll('button, .points label, summary, input[type=range]')].map(one => [one, one.getBoundingClientRect()])"
+        ".filter(([one, box]) => box.width && (box.width < 44 || box.height < 44)).map(([one, box]) => one.outerHTML.slice(0, 80))"
+    )
+    assert rater.js(sizes) == []
+    rater.click("begin")
+    rater.loaded()
+    assert rater.js(sizes) == [] and rater.js("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_looks(browser, made, tmp_path):
     """Dark by the system and by the switch, no sideways scrolling on a telephone, every control reached by Tab with a visible ring."""
     rater = Rater(browser, tmp_path)

@@ -156,7 +156,18 @@
     return { card, video };
   };
   const lines = () => [...document.querySelectorAll("#videos .line")];
-  const focusLine = (line) => (line.querySelector("input:checked") || line.querySelector("input")).focus();
+  // The marked line is the one that digits rate, wherever the focus is: the last that had it, or the first open one of the video that is clicked.
+  let marked = null;
+  const mark = (line) => {
+    marked?.classList.remove("at");
+    marked = line;
+    marked?.classList.add("at");
+  };
+  const firstOpen = (all) => all.find((line) => !line.querySelector("input:checked")) || all[0];
+  const focusLine = (line, quietly = {}) => {
+    mark(line);
+    (line.querySelector("input:checked") || line.querySelector("input")).focus(quietly);
+  };
   const rate = (video, criterion, point) => {
     const since = (Date.now() - Date.parse(state.started)) / 1000;
     (about(shown.id).ratings[video] ||= {})[criterion] = [point, Math.round(since * 10) / 10];
@@ -194,6 +205,7 @@
     for (const video of videos) { video.removeAttribute("src"); video.load(); }
     videos = [];
     shown = null;
+    mark(null);
   };
   const stage = (step) => {
     shown = groups.get(step.group);
@@ -258,10 +270,7 @@
     if (state.at === order.length) finish();
     keep();
     progress();
-    if (step) {
-      const open = lines().find((line) => !line.querySelector("input:checked")) || lines()[0];
-      (open.querySelector("input:checked") || open.querySelector("input")).focus({ preventScroll: true });
-    }
+    if (step) focusLine(firstOpen(lines()), { preventScroll: true });
     scrollTo({ top: 0, behavior: "instant" });
   };
   const finish = () => {
@@ -300,30 +309,41 @@
   };
 
   const keys = {
-    p: () => play(), n: () => go(state.at + 1), b: () => go(state.at - 1),
+    " ": () => play(), p: () => play(), n: () => go(state.at + 1), b: () => go(state.at - 1),
     ",": () => { pause(false); seek(frameOf(lead().currentTime) - 1); }, ".": () => { pause(false); seek(frameOf(lead().currentTime) + 1); },
     arrowleft: () => jump(-2), arrowright: () => jump(2), arrowup: () => step(-1), arrowdown: () => step(1),
-    l: () => current()?.closest(".video").querySelector("h3 button").click(),
+    l: () => marked?.closest(".video").querySelector("h3 button").click(),
   };
+  const WALKS = [",", "."];  // these and the arrows go on while they are held; nothing else happens twice
   const jump = (seconds) => { const frame = frameOf(lead().currentTime); pause(false); seek(frame + Math.round(seconds * shown.fps)); };
-  const current = () => document.activeElement?.closest(".line") || null;
   const step = (by) => {
-    const all = lines(), at = all.indexOf(current());
-    const to = at < 0 ? all[0] : all[at + by];
-    if (to) focusLine(to); else if (by > 0) $("next").focus();
+    const all = lines(), at = all.indexOf(marked);
+    const to = at < 0 ? all.at(by > 0 ? 0 : -1) : all[at + by];
+    if (to) focusLine(to); else if (by > 0) { mark(null); $("next").focus(); }
   };
   addEventListener("keydown", (event) => {
-    if (!shown || event.ctrlKey || event.metaKey || event.altKey || $("sure").open) return;
-    const key = event.key.toLowerCase();
-    const line = current();
-    if (STUDY.points.includes(Number(key)) && line) {
-      const input = line.querySelector(`input[value="${key}"]`);
-      if (!input.checked) { input.checked = true; rate(line.dataset.video, line.dataset.criterion, Number(key)); }
-      step(1);
-    } else if (key in keys && !(key.startsWith("arrow") && event.target.id === "seek")) {
-      keys[key]();
+    if (!shown || $("sure").open) return;
+    const key = event.key.toLowerCase(), arrow = key.startsWith("arrow");
+    // What a radio button does by itself at an arrow or at Space would be a rating that nobody named, with Ctrl or without.
+    if (event.target.type === "radio" && (arrow || key === " ")) event.preventDefault();
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (STUDY.points.map(String).includes(key)) {
+      const line = marked, input = line?.querySelector(`input[value="${key}"]`);
+      if (line && !event.repeat) {
+        if (!input.checked) { input.checked = true; rate(line.dataset.video, line.dataset.criterion, Number(key)); }
+        step(1);
+      }
+    } else if (key in keys && !(arrow && event.target.id === "seek")) {
+      if (!event.repeat || arrow || WALKS.includes(key)) keys[key]();
     } else return;
     event.preventDefault();
+  });
+  addEventListener("keyup", (event) => { if (shown && !$("sure").open && event.key === " ") event.preventDefault(); });  // where a button acts then
+  $("videos").addEventListener("focusin", (event) => { const line = event.target.closest(".line"); if (line) mark(line); });
+  $("videos").addEventListener("click", (event) => {
+    const card = event.target.closest(".video"), own = card ? [...card.querySelectorAll(".line")] : [];
+    const line = event.target.closest(".line") || (own.includes(marked) ? marked : firstOpen(own));
+    if (line) mark(line);
   });
   $("play").addEventListener("click", play);
   $("seek").addEventListener("input", () => { pause(false); seek(Number($("seek").value)); });

@@ -158,6 +158,18 @@ def test_build_refuses_before_any_work(store, tmp_path, capsys, words, parts):
     assert not list(tmp_path.iterdir())
 
 
+def test_too_few_prompts_names_every_method_that_lacks_some_and_who_is_left_out(tmp_path, capsys):
+    lacking = (("hard", "echo", "hard-001"), ("hard", "longlive", "hard-002"), ("hard", "longlive", "hard-003"))
+    made = studies.store(tmp_path, 4, lacking, {"hard": ("self_forcing_recache", "echo", "longlive")})
+    assert cli.main(["study", "build", "--store", str(made), "task=hard", "groups=3", "--output", str(tmp_path / "out")]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "1 prompts have videos of all of " in line, line
+    assert (
+        "(echo has 3, longlive has 2 of 4), groups=3 are asked for; make them with python run.py method=echo,longlive task=hard" in line
+    ), line
+    assert line.endswith("left out are infinity_rope, of which the store has no videos at these seeds\n"), line
+
+
 def test_a_key_is_never_written_over(store, tmp_path, capsys):
     key = tmp_path / "out.key.json"
     key.write_text("precious", encoding="utf-8")
