@@ -84,6 +84,12 @@ def file_digest(path: Path) -> str:
     return _digests(path, stat.st_mtime_ns, stat.st_size)[0]
 
 
+def content_digest(path: Path) -> str:
+    """The digest of a file as `file_digest` gives it, of its bytes as they are now, whatever is noted of it. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
 def file_sha256(path: Path) -> str:
     """The sha256 of a file, by which it is published; taken in the same reading as `file_digest`."""
     stat = path.stat()

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eval.metrics import derived
-from eval.store.records import Outcome, UnitRecord, Version, decoder
+from eval.store.records import DamagedLine, Outcome, UnitRecord, Version, at_once, decoder, whole_lines
 from eval.store.runs import Asked, Run, settle
 
 Wishes = tuple[Run, Sequence[Asked]]
@@ -45,7 +45,7 @@ class Finished:
     """What is done of a run under one way of scoring, by column, in the order of time.
 
     units, attempts: [done], the unit and whose record it is. metrics: [done] by name, NaN where there is no number; of all names
-    that some unit has, be it without a number. failures, conflicts: as of `eval.store.runs.Settled`. unscored: units that are
+    that some unit has, be it without a number. failures, conflicts, damaged: as of `eval.store.runs.Settled`. unscored: units that are
     not done and whose video is there. dead: units whose video shows nothing, or nothing that moves. records: if they were asked for.
     """
 
@@ -56,6 +56,7 @@ class Finished:
     conflicts: list[str] = field(default_factory=list)
     unscored: frozenset[str] = frozenset()
     dead: frozenset[str] = frozenset()
+    damaged: Sequence[DamagedLine] = ()
     records: Sequence[UnitRecord] = ()
 
     def status(self, unit: str) -> int:
@@ -74,7 +75,7 @@ def finished(run: Run, scores: str | None, facts: bool = False) -> Finished:
         known = _plain(run, scores)
         if known is not None:
             return known
-    settled = settle(run.lines(UnitRecord if facts else Outcome), scores)
+    settled = settle(*run.lines(UnitRecord if facts else Outcome), scores)
     records = list(settled.done.values())
     names = dict.fromkeys(name for record in records for name in record.metrics)
     metrics = {name: np.array([record.metrics.get(name) for record in records], np.float64) for name in names}
@@ -82,7 +83,7 @@ def finished(run: Run, scores: str | None, facts: bool = False) -> Finished:
     unscored = frozenset(settled.made - settled.done.keys())
     whole = [record for record in records if isinstance(record, UnitRecord)]
     dead = frozenset(record.unit for record in records if record.dead)
-    return Finished(list(settled.done), attempts, metrics, settled.failures, settled.conflicts, unscored, dead, whole)
+    return Finished(list(settled.done), attempts, metrics, settled.failures, settled.conflicts, unscored, dead, settled.damaged, whole)
 
 
 def _plain(run: Run, scores: str) -> Finished | None:
@@ -95,8 +96,10 @@ def _plain(run: Run, scores: str) -> Finished | None:
         content = file.read()
     try:
         names = tuple(decoder(Outcome).decode(content[: content.index(b"\n")]).metrics)
-        lines = _typed(names, scores).decode_lines(content)
-    except (msgspec.DecodeError, ValueError):  # torn, an error, scored otherwise, or of other metrics
+    except (msgspec.DecodeError, ValueError):
+        return None
+    lines = at_once(whole_lines(content), _typed(names, scores))
+    if lines is None:  # damaged, an error, scored otherwise, or of other metrics
         return None
     units, times = [line.unit for line in lines], [line.t for line in lines]
     if len(set(units)) < len(units) or times != sorted(times):
@@ -111,14 +114,14 @@ def _plain(run: Run, scores: str) -> Finished | None:
 
 
 @lru_cache(maxsize=64)
-def _typed(names: tuple[str, ...], scores: str) -> msgspec.json.Decoder[Any]:
-    """A decoder of outcomes that are ok, not dead, scored this way, and have these metrics and no other."""
+def _typed(names: tuple[str, ...], scores: str) -> Any:
+    """The kind of outcomes that are ok, not dead, scored this way, and have these metrics and no other."""
     fields = [(f"m{place}", float | None) for place in range(len(names))]
     renamed = {f"m{place}": name for place, name in enumerate(names)}
     numbers = msgspec.defstruct("Numbers", fields, rename=renamed, forbid_unknown_fields=True, gc=False)
     kept: list[tuple[str, Any] | tuple[str, Any, Any]] = [("unit", str), ("t", float), ("metrics", numbers)]
     kept += [("status", Literal["ok"]), ("scores", Literal[scores]), ("v", Version, 1), ("dead", Literal[""], "")]
-    return msgspec.json.Decoder(msgspec.defstruct("Line", kept, gc=False))
+    return msgspec.defstruct("Line", kept, gc=False)
 
 
 @lru_cache(maxsize=64)

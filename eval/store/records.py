@@ -4,7 +4,7 @@
     run.json              `Spec`: what the run is, written once
     asked/<ns>.json       `AskedFile`: the prompts that a command wanted, and the unit that stands for each
     attempts/<id>.json    `Provenance`, one for each start: commit, versions, host, command line (and .log)
-    records/<id>.jsonl    `UnitRecord`, one a line, appended to by one attempt alone
+    records/<id>.jsonl    `UnitRecord`, one a line with its checksum, appended to by one attempt alone
     errors/               tracebacks
     units/                videos, traces, scores of segments (`ScoresFile`)
 <store>/sweeps/<table>.json
@@ -15,17 +15,26 @@ Every file is checked when it is read: versions up to `VERSION` are read and bro
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
+from zlib import crc32
 
 import msgspec
 
-VERSION: Final = 2
-"""Of records; whatever is read of an older version is brought up to it, of a newer one refused."""
+VERSION: Final = 3
+"""Of records; whatever is read of an older version is brought up to it, of a newer one refused. From this one on a line of records ends
+with its checksum, and a record says how large each side file is and what is in it."""
+SUM = b',"crc32":"'
+"""What stands before the checksum of a line of records, which is its last field: eight hex digits of all that comes before."""
+SUM_BYTES = len(SUM) + len('00000000"}')
+UNIT = re.compile(rb'"unit":"(\w+)"')
 RENDER = "render"
 """The policy of runs that are rendered, not generated: calibration rows of every table, sheet and figure."""
-Version = Literal[1, 2]
+Version = Literal[1, 2, 3]
 Content = TypeVar("Content", bound=msgspec.Struct)
 Line = TypeVar("Line", bound="Outcome")
 
@@ -128,7 +137,8 @@ class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
 class UnitRecord(Outcome, kw_only=True, omit_defaults=True):
     """What one attempt says of one unit: a finished video (and its scores), or an error.
 
-    flags: metrics that are not finite. files: names of side files by kind. fps: pixel frames a second, all work included; fps_dit:
+    flags: metrics that are not finite. files: names of side files by kind. sizes: their bytes by kind; digests: 128 bits of BLAKE2b over
+    each, as 32 hex digits; neither has a kind that an older version recorded. fps: pixel frames a second, all work included; fps_dit:
     without the codec. denoising_steps: of a block. attended_frames: latent frames that a block attended to at most. err, trace: of an
     error, the path of its traceback from the run's folder on.
     """
@@ -139,6 +149,8 @@ class UnitRecord(Outcome, kw_only=True, omit_defaults=True):
     flags: list[str] = []
     blocks: int = 0
     files: dict[str, str] = {}
+    sizes: dict[str, int] = {}
+    digests: dict[str, str] = {}
     fps: float | None = None
     fps_dit: float | None = None
     denoising_steps: int | None = None
@@ -243,3 +255,78 @@ def decoded(content: bytes, kind: type[Content], path: Path) -> Content:
 def encoded(content: msgspec.Struct) -> bytes:
     """Content as it is written: JSON in one line, keys sorted."""
     return msgspec.json.encode(content, order="sorted")
+
+
+def line_of(record: UnitRecord) -> bytes:
+    """A record as a line of its file: of the newest version, its checksum at the end."""
+    content = encoded(msgspec.structs.replace(record, v=VERSION))[:-1]
+    return content + SUM + b'%08x"}\n' % crc32(content)
+
+
+def intact(line: bytes) -> bool:
+    """Whether a line, its end left out, carries a checksum and is what it was when it was written."""
+    return line[-SUM_BYTES:-10] == SUM and line[-10:] == b'%08x"}' % crc32(line[:-SUM_BYTES])
+
+
+@dataclass(frozen=True)
+class DamagedLine:
+    """A line of records that is not what was written, and is left out. unit: that it says it is of; empty where that is damaged too."""
+
+    path: Path
+    number: int
+    unit: str
+
+    def __str__(self) -> str:
+        """The file and the line, for people."""
+        return f"{self.path}:{self.number}"
+
+
+def lines_of(content: bytes, kind: type[Line], path: Path) -> tuple[list[Line], list[DamagedLine]]:
+    """The records of a file, as far as a kind of them says, and its damaged lines; a last line torn by a crash is passed over.
+
+    Raises as `decoded` does.
+    """
+    lines = whole_lines(content)
+    records = at_once(lines, kind)
+    if records is not None:
+        return records, []
+    records, damaged = [], []
+    for number, line in enumerate(lines, 1):
+        record = decoded(line, kind, path) if intact(line) else _older(line, kind, path)
+        if record is not None:
+            records.append(record)
+        elif line:
+            unit = UNIT.search(line)
+            damaged.append(DamagedLine(path, number, unit[1].decode() if unit else ""))
+    return records, damaged
+
+
+def whole_lines(content: bytes) -> list[bytes]:
+    """Lines that were written to their end; the last one also where that is damaged."""
+    *lines, last = content.split(b"\n")
+    return lines + [line for line in (last, last[:-1]) if intact(line)]
+
+
+def at_once(lines: Sequence[bytes], kind: type[Content]) -> list[Content] | None:
+    """Records of lines none of which is damaged, as most files have; None of others. kind: has a version, `v`."""
+    summed, content = all(map(intact, lines)), b"\n".join(lines)
+    if not summed and SUM in content:
+        return None
+    try:
+        records = decoder(kind).decode_lines(content)
+    except msgspec.DecodeError:
+        return None
+    return records if summed or all(record.v < VERSION for record in records) else None
+
+
+def _older(line: bytes, kind: type[Line], path: Path) -> Line | None:
+    """A record of a version without checksums; None for a line that is damaged. Raises as `decoded` does."""
+    if SUM in line:
+        return None
+    try:
+        record = decoder(kind).decode(line)
+    except msgspec.ValidationError:
+        return decoded(line, kind, path)  # raises
+    except msgspec.DecodeError:
+        return None
+    return record if record.v < VERSION else None

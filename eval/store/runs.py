@@ -9,15 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, NamedTuple
 
-import msgspec
-
 from echo.refusals import nearest_of
 from eval.store.records import (
     RENDER,
     VERSION,
     AskedFile,
-    Content,
     DamagedFile,
+    DamagedLine,
     Line,
     Provenance,
     ScoresFile,
@@ -26,7 +24,7 @@ from eval.store.records import (
     TraceLine,
     UnitRecord,
     decoded,
-    decoder,
+    lines_of,
 )  # fmt: skip
 
 
@@ -69,6 +67,7 @@ class Settled(Generic[Line]):
     failures: dict[str, int] = field(default_factory=dict)  # unit id -> error records, units that are done left out
     conflicts: list[str] = field(default_factory=list)  # units computed twice with different outcomes
     made: set[str] = field(default_factory=set)  # unit ids of videos that are there, however scored
+    damaged: list[DamagedLine] = field(default_factory=list)  # those of units that are done left out: they were made again
 
 
 @dataclass(frozen=True)
@@ -134,33 +133,37 @@ class Run:
             return []
 
     def records(self) -> list[UnitRecord]:
-        """All whole records in the order of their time; a line torn by a crash is passed over.
+        """All whole records in the order of their time; damaged lines, and one torn by a crash, are passed over.
 
         Raises:
             UnknownVersion: for a record that a newer version of this project wrote.
             DamagedFile: for one that is none.
         """
-        return self.lines(UnitRecord)
+        return self.lines(UnitRecord)[0]
 
-    def lines(self, kind: type[Line]) -> list[Line]:
-        """All whole records, as far as a kind of them says; see `records`."""
-        lines = []
+    def lines(self, kind: type[Line]) -> tuple[list[Line], list[DamagedLine]]:
+        """All whole records, as far as a kind of them says, and damaged lines; see `records`."""
+        lines, damaged = list[Line](), list[DamagedLine]()
         for path in self.record_files():
             with open(path, "rb") as file:
-                lines += lines_of(file.read(), kind, Path(path))
+                records, others = lines_of(file.read(), kind, Path(path))
+            lines += records
+            damaged += others
         for record in lines:
             record.v = VERSION
-        return sorted(lines, key=lambda record: record.t)
+        return sorted(lines, key=lambda record: record.t), damaged
 
     def settled(self, scores: str | None) -> Settled[UnitRecord]:
         """Which units are done under a way of scoring; None accepts a video however it was scored."""
-        return settle(self.records(), scores)
+        return settle(*self.lines(UnitRecord), scores)
 
 
-def settle(records: Iterable[Line], scores: str | None) -> Settled[Line]:
+def settle(records: Iterable[Line], damaged: Iterable[DamagedLine], scores: str | None) -> Settled[Line]:
     """What the records of a run, in the order of time, say in the end: the first ok record of a unit counts.
 
     Args:
+        records: whole ones.
+        damaged: lines that were records.
         scores: id of the way of scoring; None accepts a video however it was scored.
     """
     result = Settled[Line]()
@@ -181,25 +184,8 @@ def settle(records: Iterable[Line], scores: str | None) -> Settled[Line]:
             result.conflicts.append(f"{record.prompt} seed={record.seed}: other scores in attempt {record.attempt}")
     for unit in result.done:
         result.failures.pop(unit, None)
+    result.damaged = [line for line in damaged if line.unit not in result.done]
     return result
-
-
-def lines_of(content: bytes, kind: type[Content], path: Path) -> list[Content]:
-    """The whole lines of a file of records; a line torn by a crash is passed over. Raises as `decoded` does."""
-    content = content[: content.rfind(b"\n") + 1]
-    try:
-        return decoder(kind).decode_lines(content)
-    except msgspec.DecodeError:
-        return [decoded(line, kind, path) for line in content.splitlines() if _whole(line)]
-
-
-def _whole(line: bytes) -> bool:
-    """Whether a line is a record at all."""
-    try:
-        content = msgspec.json.decode(line)
-    except msgspec.DecodeError:
-        return False
-    return isinstance(content, dict) and "unit" in content
 
 
 def runs(store: Path, pattern: str = "*/*/*/seed=*/*") -> Iterator[Run]:

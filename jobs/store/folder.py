@@ -17,9 +17,9 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from echo.files import sync_folder, write_atomic
+from echo.files import content_digest, sync_folder, write_atomic
 from echo.scene import Prompt, prompt_digest
-from eval.store.records import VERSION, AskedFile, Provenance, RunKey, Scorer, Spec, SweepEntry, SweepFile, Titled, UnitRecord, encoded
+from eval.store.records import AskedFile, Provenance, RunKey, Scorer, Spec, SweepEntry, SweepFile, Titled, UnitRecord, encoded, line_of
 from eval.store.runs import Run, RunPlace
 from jobs.spec.plan import Job
 from jobs.store.claims import Claims
@@ -161,7 +161,7 @@ class Attempt:
     def filmed(self, prompt: Prompt, facts: Mapping[str, Any]) -> None:
         """Record a video that is there and has no scores yet; see `ok`."""
         if not self.claims.lost(self.folder.job.unit_id(prompt)):
-            self._append(prompt, "ok", {**facts, "scores": None})
+            self._append(prompt, "ok", {**self._measured(facts), "scores": None})
 
     def ok(self, prompt: Prompt, metrics: Mapping[str, float | None], facts: Mapping[str, Any]) -> bool:
         """Record a finished unit, whether it is still this attempt's; call it after all files of the unit are in place.
@@ -169,14 +169,23 @@ class Attempt:
         Args:
             prompt: the unit's prompt.
             metrics: score by name; one that is not finite is stored as null and flagged.
-            facts: `latents_sha256`, durations, speeds and names of files.
+            facts: `latents_sha256`, durations, speeds and names of files; sizes and digests of those that were made before.
         """
         finite = {name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()}
         flags = sorted(name for name, value in finite.items() if value is None)
         if self.claims.lost(self.folder.job.unit_id(prompt)):
             return False  # this process stood still for so long that another has taken over
-        self._append(prompt, "ok", {"metrics": finite, "flags": flags, **facts})
+        self._append(prompt, "ok", {"metrics": finite, "flags": flags, **self._measured(facts)})
         return True
+
+    def _measured(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """What is known of a unit, with the size and the digest of each of its files that is new."""
+        sizes, digests = dict(facts.get("sizes", {})), dict(facts.get("digests", {}))
+        for kind, name in facts.get("files", {}).items():
+            if kind not in digests:
+                path = self.folder.reader.units / name
+                sizes[kind], digests[kind] = path.stat().st_size, content_digest(path)
+        return {**facts, "sizes": sizes, "digests": digests}
 
     def error(self, prompt: Prompt, message: str, trace: str) -> None:
         """Record a unit that failed, its traceback beside the records."""
@@ -188,8 +197,7 @@ class Attempt:
         job = self.folder.job
         own: dict[str, Any] = {"unit": job.unit_id(prompt), "run": job.run_id, "prompt": prompt.id, "seed": job.config.seed}
         start = {"attempt": self.name, "host": self._provenance.host, "device": self._provenance.device, "scores": job.scores_id}
-        record = UnitRecord(**{"metrics": {}, **own, **start, **rest}, status=status, t=round(time.time(), 3), v=VERSION)
-        content = encoded(record) + b"\n"
+        content = line_of(UnitRecord(**{"metrics": {}, **own, **start, **rest}, status=status, t=round(time.time(), 3)))
         written = os.write(self._handle, content)
         if written < len(content):  # the disk is full: no later record may be glued to this one
             os.ftruncate(self._handle, os.fstat(self._handle).st_size - written)

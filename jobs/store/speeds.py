@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import msgspec
-
-from eval.store.records import UnitRecord, decoder
+from eval.store.records import UnitRecord, lines_of
 from eval.store.runs import Run, runs
 
 SAMPLE = 64
@@ -36,7 +35,7 @@ class UnitCost:
 def newest_units(among: Iterable[Run]) -> list[UnitCost]:
     """The newest finished videos of some runs, 64 or somewhat more; the last record of a video counts.
 
-    Where scoring is apart, an earlier record has none of it. A line that is torn, or of another version, is passed over.
+    Where scoring is apart, an earlier record has none of it. A line that is torn, damaged, or of another version, is passed over.
     """
     files = sorted(((Path(path), run) for run in among for path in run.record_files()), key=lambda pair: pair[0].name)
     units: dict[tuple[Run, str], UnitCost] = {}
@@ -45,12 +44,10 @@ def newest_units(among: Iterable[Run]) -> list[UnitCost]:
             break
         of_file = dict[tuple[Run, str], UnitCost]()
         for line in path.read_bytes().splitlines(keepends=True):
-            try:
-                record = decoder(UnitRecord).decode(line)
-            except msgspec.MsgspecError:
-                continue
-            if record.ok and record.dur_s is not None:
-                of_file[run, record.unit] = UnitCost(run, record.dur_s, record.blocks, len(line), tuple(record.files.values()))
+            with contextlib.suppress(ValueError):
+                for record in lines_of(line, UnitRecord, path)[0]:
+                    if record.ok and record.dur_s is not None:
+                        of_file[run, record.unit] = UnitCost(run, record.dur_s, record.blocks, len(line), tuple(record.files.values()))
         units = of_file | units
     return list(units.values())
 

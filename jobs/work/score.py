@@ -143,7 +143,11 @@ def _scores(
     path = folder.side(prompt, f".{job.config.eval.name}-{(job.scores_id or '')[:8]}.json")
     write_atomic(path, json.dumps(msgspec.to_builtins(outcome) | {"scores": job.scores_id}).encode())
     rest = {key: value for key, value in msgspec.to_builtins(record).items() if key not in OWN}
-    rest["files"] = {**record.files, "scores": path.name}
+    before = {kind: name for kind, name in record.files.items() if kind != "scores"}
+    rest["files"] = {**before, "scores": path.name}
+    rest |= {
+        key: {kind: known[kind] for kind in before if kind in known} for key in ("sizes", "digests") if (known := getattr(record, key))
+    }
     score_s = round(time.perf_counter() - start, 3)
     spent = {"score_s": score_s, "dur_s": round((record.generate_s or 0.0) + score_s, 3)}  # what the next forecast counts on
     return outcome.metrics, rest | {"tokens_cut": outcome.tokens_cut} | spent

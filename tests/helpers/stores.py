@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from echo.files import write_atomic
-from eval.store.records import AskedFile, Provenance, RunKey, Scorer, ScoresFile, Spec, Titled, UnitRecord, encoded
+from eval.store.records import AskedFile, Provenance, RunKey, Scorer, ScoresFile, Spec, Titled, UnitRecord, encoded, line_of
 from eval.store.runs import Run, RunPlace
 
 
@@ -81,7 +81,13 @@ def append(run: Run, *records: UnitRecord) -> None:
     (run.path / "records").mkdir(parents=True, exist_ok=True)
     for record in records:
         with (run.path / "records" / f"{record.attempt}.jsonl").open("ab") as file:
-            file.write(encoded(record) + b"\n")
+            file.write(line_of(record))
+
+
+def as_older(line: bytes | str, **changes: object) -> str:
+    """A line of records as version 2 wrote it, without a checksum, with some fields changed, or taken out where they are None."""
+    record = {key: value for key, value in json.loads(line).items() if key != "crc32"} | {"v": 2} | changes
+    return json.dumps({key: value for key, value in record.items() if key not in changes or changes[key] is not None}) + "\n"
 
 
 def write(path: Path, content: object) -> None:

@@ -36,6 +36,7 @@ from eval.store.records import (
     Titled,
     UnitRecord,
     encoded,
+    line_of,
 )  # fmt: skip
 from eval.store.runs import Run, RunPlace
 
@@ -85,15 +86,15 @@ def _run(store: Path, task: str, method: str, seed: int, ids: dict[str, str], rn
     for time_s, (prompt, unit) in enumerate(units.items()):
         metrics: dict[str, float | None] = {name: round(50 + level + rng.gauss(0, 10), 6) for name in METRICS}
         record = UnitRecord(
-            unit=unit, run=run.place.run, scores=SCORES, attempt=attempt, prompt=prompt, seed=seed, status="ok", t=1.7e9 + time_s, v=2,
+            unit=unit, run=run.place.run, scores=SCORES, attempt=attempt, prompt=prompt, seed=seed, status="ok", t=1.7e9 + time_s,
             host="node", device="card", metrics=metrics, latents_sha256=unit * 3, blocks=80, fps=20.0, fps_dit=21.0, generate_s=48.0,
             files={"video": f"{prompt}.mp4", "trace": f"{prompt}.trace.jsonl", "scores": f"{prompt}.json"}, decode_s=2.0, score_s=1.0,
             dur_s=49.0,
         )  # fmt: skip
-        lines.append(encoded(record))
+        lines.append(line_of(record))
     _keep(run.path / "attempts" / f"{attempt}.json", Provenance(code=CodeState("made up")))
     (run.path / "records").mkdir()
-    (run.path / "records" / f"{attempt}.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    (run.path / "records" / f"{attempt}.jsonl").write_bytes(b"".join(lines))
     return SweepEntry(path=str(run.place), **msgspec.structs.asdict(wish))
 
 

@@ -15,7 +15,7 @@ from eval.store.columns import FACTS, FILES, STATUS, TEXTS, finished
 from eval.store.records import UnitRecord
 from eval.store.rows import newest
 from eval.store.runs import Run, runs
-from tests.helpers.stores import append, put, write
+from tests.helpers.stores import append, as_older, put, write
 from tests.load import million
 
 METRICS = ("alignment", "world.recall")
@@ -159,7 +159,7 @@ def test_a_torn_line_is_passed_over_by_both(store: Path) -> None:
 def test_a_record_of_the_wrong_kind_is_refused_in_a_line(store: Path) -> None:
     run: Run = next(runs(store))
     (path,) = (run.path / "records").iterdir()
-    path.write_text(path.read_text(encoding="utf-8").replace('"seed":0', '"seed":"none"'), encoding="utf-8")
+    path.write_text("".join(as_older(line, seed="none") for line in path.read_bytes().splitlines()), encoding="utf-8")
     with pytest.raises(ValueError, match=r"a\.jsonl: no unitrecord: Expected `int`, got `str` - at `\$\.seed`$"):
         run.records()
 

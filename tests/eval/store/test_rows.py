@@ -9,7 +9,7 @@ import pytest
 
 from eval.store.rows import differences, gather, last_asked, left_out, newest, parts_of, pick
 from eval.store.runs import runs, tasks
-from tests.helpers.stores import put, write
+from tests.helpers.stores import as_older, put, write
 
 
 def one(value: float) -> dict:
@@ -111,8 +111,8 @@ def test_of_two_runs_of_one_video_the_better_outcome_counts_then_the_last(tmp_pa
     spec = json.loads(path.read_text(encoding="utf-8"))
     write(other / "run.json", spec | {"key": spec["key"] | {"kernel": "sdpa cuda"}})
     lines = (other / "records" / "a.jsonl").read_text(encoding="utf-8").splitlines()
-    failed = json.loads(lines[1]) | {"status": "error", "metrics": {}}
-    (other / "records" / "a.jsonl").write_text(f"{lines[0].replace('1.0', '9.0')}\n{json.dumps(failed)}\n", encoding="utf-8")
+    changed = as_older(lines[0], metrics={"m": 9.0}) + as_older(lines[1], status="error", metrics={})
+    (other / "records" / "a.jsonl").write_text(changed, encoding="utf-8")
     (entry,) = newest(tmp_path, "hard")
     assert entry.values("m").to_dict() == {("p0", 0): 9.0, ("p1", 0): 2.0} and len(entry.runs) == 2
     assert set(entry.asked["status"]) == {"done"}
