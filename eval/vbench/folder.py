@@ -6,8 +6,9 @@ PATH is a video or a folder of videos. With prompts, a video belongs to the prom
 first latent frame); else by the prompt's durations; without a prompt it is one scene. The answer says which of these was taken.
 
 What is measured is kept below `records`: a stopped command goes on, and asks no network twice. Scores of each video go to
-`output/<file name>.json`, means with their intervals to `output/scores.json`. Videos that cannot be read are told before any work; one
-that fails later is told at the end, the others are scored, and the exit status is 1.
+`output/<file name>.json`, means with their intervals to `output/scores.json`, never over those of other videos. Videos that cannot be
+read are told before any work; one that fails later is told at the end, the others are scored, and the exit status is 1. Hidden files,
+other endings and folders below are not read, and the answer names them.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 from tqdm import tqdm
 
-from echo.files import RESULTS, write_atomic
+from echo.files import RESULTS, digest, write_atomic
 from echo.refusals import Unfinished, nearest
 from echo.scene import Prompt, load_prompts
 from eval.protocol import TASKS, scopes
@@ -37,7 +38,9 @@ from eval.vbench.scorer import ScoredVideo, VideoScorer, check
 from eval.vbench.video import ENDINGS, Facts
 
 NAMED = 3
-"""How many bad videos a refusal names."""
+"""How many bad videos a refusal names, and how many files a line."""
+OWN = (".json", ".jsonl", ".npz")
+"""Endings of what lies beside a run's videos and is none."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +120,16 @@ def score(
     sentences = load_prompts(str(prompts)) if prompts else ()
     task = task_of(task, sentences)
     scorer = VideoScorer(Kit(wish_of(measures), source_of(measures.weights)), RecordStore(records))
-    clips = videos_of(path, sentences, task, scorer, shard)
+    clips, aside = videos_of(path, sentences, task, scorer, shard)
     scorer.kit.check(long=scorer.kit.wish.long(task), text=bool(sentences))
+    yield from aside
     if backend == "vbench_package":
         yield from beside([clip.facts for clip in clips], [clip.texts for clip in clips], task, scorer)
         return
+    place = output / (f"scores-{shard.replace('/', '-of-')}.json" if shard else "scores.json")
+    free(place, clips, task, scorer)
     outcomes, failures = scored(clips, task, scorer, output)
-    yield from summary(outcomes, task, scorer, output, shard, failures) if outcomes else ()
+    yield from summary(outcomes, task, scorer, place, aside, failures) if outcomes else ()
     if failures:
         raise Unfinished(
             "\n".join([*failures.values(), f"{len(failures)} of {len(clips)} videos failed; the same command tries them again"])
@@ -181,14 +187,45 @@ def source_of(word: str) -> NetworkSource:
     return Random() if word == "random" else Files(Path(word).expanduser())
 
 
-def videos_of(path: Path, prompts: Sequence[Prompt], task: str, scorer: VideoScorer, shard: str) -> list[FolderVideo]:
-    """The videos of a shard in the order of their names, all looked at before any work.
+def listed_in(folder: Path) -> tuple[list[Path], list[str]]:
+    """The videos of a folder by their names, and a line for what else is there that somebody may take for scored.
+
+    Raises ValueError in one line where the folder cannot be read or holds no video; folders below that hold some are named.
+    """
+    try:
+        every = sorted(folder.iterdir())
+    except OSError as error:
+        raise ValueError(f"{folder}: no such video or folder of videos ({error.strerror})") from None
+    films = [file for file in every if file.suffix.lower() in ENDINGS and not file.is_dir()]
+    videos = [file for file in films if not file.name.startswith(".")]
+    others = [file for file in every if file.is_file() and not file.name.startswith(".") and file.suffix.lower() not in (*ENDINGS, *OWN)]
+    below = {
+        place.name: count
+        for place in every
+        if place.is_dir() and (count := sum(file.suffix.lower() in ENDINGS and not file.name.startswith(".") for file in place.rglob("*")))
+    }
+    hidden = [file.name for file in films if file not in videos]
+    lines = [f"left out: {len(hidden)} hidden (nobody's video, or a part of one): {_first(hidden)}"] * bool(hidden)
+    lines += [f"left out: {len(others)} of other endings than {', '.join(ENDINGS)}: {_first([file.name for file in others])}"] * bool(
+        others
+    )
+    lines += [f"left out: {sum(below.values())} in folders below, each to be scored by its name: {_first(list(below))}"] * bool(below)
+    if not videos:
+        near = f"; nearest is {folder / next(iter(below))}" if below else ""
+        raise ValueError("; ".join([f"{folder}: no video ({', '.join(ENDINGS)}) lies in it{near}", *lines]))
+    return videos, lines
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + ", ..." * (len(names) > NAMED)
+
+
+def videos_of(path: Path, prompts: Sequence[Prompt], task: str, scorer: VideoScorer, shard: str) -> tuple[list[FolderVideo], list[str]]:
+    """The videos of a shard in the order of their names, all looked at before any work, and lines about what is left out.
 
     Raises ValueError that names the first of those that cannot be scored, and how many they are.
     """
-    paths = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.suffix.lower() in ENDINGS)
-    if not paths:
-        raise ValueError(f"{path}: no such video or folder of videos ({', '.join(ENDINGS)})")
+    paths, aside = ([path], list[str]()) if path.is_file() else listed_in(path)
     part, whole = _shard(shard)
     clips, complaints = [], list[str]()
     for index, file in enumerate(paths):
@@ -205,7 +242,7 @@ def videos_of(path: Path, prompts: Sequence[Prompt], task: str, scorer: VideoSco
     if complaints:
         more = f"; {len(complaints)} of {len(paths)} videos cannot be scored" if len(complaints) > 1 else ""
         raise ValueError("; ".join(complaints[:NAMED]) + more)
-    return clips
+    return clips, aside
 
 
 def prompt_of(file: Path, prompts: Sequence[Prompt]) -> Prompt | None:
@@ -228,15 +265,56 @@ def _shard(text: str) -> tuple[int, int]:
     return int(part), int(whole)
 
 
+def free(place: Path, clips: Sequence[FolderVideo], task: str, scorer: VideoScorer) -> None:
+    """Raise ValueError, before any work, where a summary is there that this command would not make again, or make larger."""
+    if not place.is_file():
+        return
+    try:
+        last = json.loads(place.read_bytes())
+        mine = {clip.name: clip.facts.digest for clip in clips}
+        text = any(clip.prompt for clip in clips)
+        asked, said = _asked(clips), last.get("asked", {})
+        lost = [name for name, digest in last["videos"].items() if mine.get(name) != digest] + [*last["failed"].keys() - mine.keys()]
+        other = {
+            f"of other videos ({_first(lost)})": bool(lost),
+            f"of task={last['task']}": last["task"] != task,
+            "of other prompts": any(said[name] != asked[name] for name in said.keys() & asked.keys()),
+            "by other networks, versions or settings": last["identity"] != _plain(_identity(scorer, task, text))
+            or last.get("wish", {}) not in ({}, _plain(_wish(scorer))),
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        other = {"that cannot be read": True}
+    if why := [words for words, holds in other.items() if holds]:
+        raise ValueError(f"{place}: scores are there, {' and '.join(why)}, and would be lost; nearest is --output {place.parent}-2")
+
+
+def _asked(clips: Iterable[FolderVideo]) -> dict[str, str]:
+    """What each video is compared with, by its name."""
+    return {clip.name: digest([list(clip.texts), [list(span) for span in clip.spans]]) for clip in clips}
+
+
+def _identity(scorer: VideoScorer, task: str, text: bool) -> dict[str, object]:
+    return scorer.kit.identity(long=scorer.kit.wish.long(task), text=text)
+
+
+def _wish(scorer: VideoScorer) -> dict[str, object]:
+    return asdict(replace(scorer.kit.wish, device=""))
+
+
+def _plain(content: object) -> object:
+    """As JSON reads it back."""
+    return json.loads(json.dumps(content))
+
+
 def summary(
     outcomes: Mapping[str, tuple[FolderVideo, ScoredVideo]],
     task: str,
     scorer: VideoScorer,
-    output: Path,
-    shard: str,
+    place: Path,
+    aside: Sequence[str],
     failures: Mapping[str, str],
 ) -> list[str]:
-    """Means with intervals over prompts, as lines and as `scores.json` (of a shard alone, `scores-i-of-n.json`)."""
+    """Means with intervals over prompts and how many videos each is of, as lines and as a file; aside: lines about what is left out."""
     values: dict[str, dict[tuple[str, int], float]] = {}
     for number, (name, (clip, outcome)) in enumerate(outcomes.items()):
         group = clip.prompt.id if clip.prompt else name
@@ -249,7 +327,7 @@ def summary(
         assert mean is not None
         rows[metric] = {"mean": mean.mean, "half_width": mean.half_width, "videos": mean.videos, "prompts": mean.prompts}
         half = "" if mean.half_width is None else f" ± {mean.half_width:.2f}"
-        lines.append(f"{metric:42s} {mean.mean:8.2f}{half}")
+        lines.append(f"{metric:42s} {mean.mean:8.2f}{half or '       '}  n={mean.videos}")
     videos = [clip.facts for clip, _ in outcomes.values()]
     cut = Counter[str]()
     for _, outcome in outcomes.values():
@@ -264,11 +342,13 @@ def summary(
         "fps": sorted({facts.fps for facts in videos}),
         "frames": sorted({facts.frames for facts in videos}),
         "tokens_cut": dict(sorted(cut.items())),
-        "identity": scorer.kit.identity(long=scorer.kit.wish.long(task), text=text),
+        "left_out": list(aside),
+        "asked": _asked(clip for clip, _ in outcomes.values()),
+        "wish": _wish(scorer),
+        "identity": _identity(scorer, task, text),
         "metrics": rows,
     }
-    name = f"scores-{shard.replace('/', '-of-')}.json" if shard else "scores.json"
-    write_atomic(output / name, json.dumps(content, indent=1).encode())
+    write_atomic(place, json.dumps(content, indent=1).encode())
     for network, count in sorted(cut.items()):
         if count:
             lines.append(f"{count} tokens of prompts did not fit {network} and were cut")
@@ -276,4 +356,4 @@ def summary(
         lines.append("RANDOM WEIGHTS: these numbers say nothing")
     taken = ", ".join(f"{by} ({count})" for by, count in Counter(clip.borders for clip, _ in outcomes.values()).items())
     lines.append(f"borders of scenes taken from (videos): {taken}")
-    return [*lines, f"{len(outcomes)} videos, task={task}; mean ± 95 % interval over prompts; {output / name}"]
+    return [*lines, f"{len(outcomes)} videos, task={task}; mean ± 95 % interval over prompts, n videos; {place}"]

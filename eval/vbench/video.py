@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import av
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from echo.files import file_digest
 
-ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+ENDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
 CHUNK = 64
 """Frames of a chunk: borders of chunks are borders of batches, so another length may change a last bit; rules name it."""
 DECODER: Final = MappingProxyType(
@@ -28,7 +28,8 @@ Frames = NDArray[np.uint8]
 class Facts:
     """A video: its file, the digest of its content, and what its header and packets say. Sizes in pixels, fps frames a second.
 
-    frames: those that are shown; a trimmed file holds more.
+    frames: those that are shown; a trimmed file holds more. turned: degrees counterclockwise by which its header says that frames are
+    shown, as telephones write it; height and width are those of turned frames, and the digest says it too.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Facts:
     fps: float
     height: int
     width: int
+    turned: int = 0
 
     @property
     def name(self) -> str:
@@ -45,14 +47,15 @@ class Facts:
 
 
 def inspect(path: Path, *, least_side: int = 1, least_frames: int = 2) -> Facts:
-    """What a video is, without decoding a frame: packets are counted, so that a file that ends early is known beforehand.
+    """What a video is, of which the first frame alone is decoded: packets are counted, so that a file that ends early is known beforehand.
 
     Args:
         path: the file.
         least_side: shorter sides are refused.
         least_frames: shorter videos are refused.
 
-    Raises ValueError, one line that names the file, where it is missing, empty, no video, truncated, too short or too small.
+    Raises ValueError, one line that names the file, where it is missing, empty, no video, truncated, too short or too small, mirrored,
+    or of a variable frame rate.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such video")
@@ -65,7 +68,8 @@ def inspect(path: Path, *, least_side: int = 1, least_frames: int = 2) -> Facts:
             stream = container.streams.video[0]
             promised, rate = stream.frames, stream.average_rate
             height, width = stream.height, stream.width
-            packets = [packet.is_discard for packet in container.demux(stream) if packet.size]
+            packets = [packet for packet in container.demux(stream) if packet.size]
+            times = [_time(packet) for packet in packets if not packet.is_discard]
         there = len(packets)
         if there < promised:  # an edit list may hide whole groups of pictures
             there = _stored(path)
@@ -73,15 +77,57 @@ def inspect(path: Path, *, least_side: int = 1, least_frames: int = 2) -> Facts:
         raise ValueError(f"{path}: cannot be read as a video ({error.strerror}); it is truncated or no video") from None
     if there < promised:
         raise ValueError(f"{path}: truncated, {there} of {promised} frames are there")
-    shown = packets.count(False)
+    shown = len(times)
     if shown < least_frames:
         raise ValueError(f"{path}: {shown} frame(s), at least {least_frames} are needed")
     if not rate:
         raise ValueError(f"{path}: its header says no frame rate")
+    _even(path, times, float(rate))
+    turned = _turned(path)
+    if turned in (90, 270):
+        height, width = width, height
     if min(height, width) < least_side:
         rule = f"RAFT and AMT (dynamic_degree, motion_smoothness) need sides of at least {least_side} px"
         raise ValueError(f"{path}: {width}x{height} px; {rule}; nearest is dimensions= without those two")
-    return Facts(path, file_digest(path), shown, float(rate), height, width)
+    digest = f"{file_digest(path)}-turned{turned}" if turned else file_digest(path)
+    return Facts(path, digest, shown, float(rate), height, width, turned)
+
+
+def _time(packet: av.Packet) -> float | None:
+    """Seconds at which a packet's frame is shown; None where its file does not say."""
+    stamp = packet.dts if packet.pts is None else packet.pts
+    return None if stamp is None or packet.time_base is None else float(stamp * packet.time_base)
+
+
+def _even(path: Path, times: Sequence[float | None], fps: float) -> None:
+    """Raise ValueError where a frame is shown a frame or more away from where one rate says: scenes and clips are counted in frames."""
+    stamps = sorted(time for time in times if time is not None)
+    if len(stamps) < len(times):
+        return
+    for index, stamp in enumerate(stamps):
+        if abs((stamp - stamps[0]) * fps - index) > 1:
+            where = (
+                f"frame {index} is shown at {stamp - stamps[0]:.2f} s, by the header's {fps:.2f} frames a second it is {index / fps:.2f} s"
+            )
+            raise ValueError(f"{path}: variable frame rate: {where}; nearest is `ffmpeg -i {path.name} -fps_mode cfr {path.stem}-cfr.mp4`")
+
+
+def _turned(path: Path) -> int:
+    """Degrees counterclockwise, 0, 90, 180 or 270, by the matrix that the first frame comes with; others count as 0, as decord has them."""
+    try:
+        with av.open(str(path)) as container:
+            frame = next(container.decode(container.streams.video[0]), None)
+    except av.FFmpegError as error:
+        raise ValueError(f"{path}: frame 0 cannot be decoded ({error.strerror}); the file is damaged") from None
+    matrix: Any = None if frame is None else frame.side_data.get("DISPLAYMATRIX")
+    if frame is None or matrix is None:
+        return 0
+    across, down, _, over, along = np.frombuffer(matrix, np.int32)[:5].astype(float)
+    if across * along - down * over < 0:
+        raise ValueError(
+            f"{path}: its header says that it is shown mirrored, which nothing here does; nearest is `ffmpeg -i {path.name} OUT.mp4`"
+        )
+    return frame.rotation % 360 if frame.rotation % 90 == 0 else 0
 
 
 def _stored(path: Path) -> int:
@@ -116,7 +162,8 @@ def _decoded(facts: Facts) -> Iterator[Frames]:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):
-                yield frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+                picture = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+                yield np.ascontiguousarray(np.rot90(picture, facts.turned // 90)) if facts.turned else picture
                 count += 1
     except av.FFmpegError as error:
         raise ValueError(f"{facts.name}: frame {count} cannot be decoded ({error.strerror}); the file is damaged") from None
