@@ -22,7 +22,12 @@ def origin(command: str, words: Sequence[str]) -> dict[str, str]:
 
 
 def git(*words: str) -> str | None:
-    """What git says of this project; None outside a repository, without git, or where it fails or takes too long."""
+    """What git says of this project; None outside its repository, without git, or where it fails or takes too long.
+
+    An installed package often lies inside the repository of something else, whose commit is not its own.
+    """
+    if {"site-packages", "dist-packages"} & set(ROOT.parts):
+        return None
     try:
         answer = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
