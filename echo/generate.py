@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
-from echo.backbone.interface import VideoModel, features, latent_shape
+from echo.backbone.interface import VideoModel, latent_shape, reader
 from echo.cache.policy import Policy, held_frames, plans, script_of
 from echo.noise import keyed_noise
 from echo.rollout import Block, Rollout
@@ -15,7 +14,7 @@ from echo.scene import Prompt, Script
 def check(backbone: VideoModel, policy: Policy, prompt: Prompt) -> Script:
     """The prompt's script, refused with a ValueError where the policy or the text encoder cannot run it."""
     try:
-        script = script_of(prompt, policy, partial(features, backbone.text))
+        script = script_of(prompt, policy, reader(backbone.text))
         policy.check(backbone.geometry, script.blocks)
         backbone.text.check(prompt.scenes)
     except ValueError as error:

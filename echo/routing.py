@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,20 @@ from echo.settings import silent
 Vector = Sequence[float]
 Embed = Callable[[list[str]], list[list[float]]]
 """Sentences to one feature each: the mean of the text encoder's non-zero rows."""
+Pieces = Callable[[str], Sequence[str]]
+"""A run of letters of a script without spaces to what stands for its words."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A text encoder as the router asks it: for features, and for the pieces that it cuts letters into."""
+
+    features: Embed
+    pieces: Pieces
+
+    def __call__(self, texts: list[str]) -> list[list[float]]:
+        """One feature for each text."""
+        return self.features(texts)
 
 
 class Feature(StrEnum):
@@ -95,22 +110,48 @@ STOP_WORDS = frozenset(
 )
 
 
-def words(text: str) -> list[str]:
-    """Content words: lower case, letters and apostrophes, longer than two letters, no stop words."""
-    return [word for word in re.findall(r"[a-z']+", text.lower()) if len(word) > 2 and word not in STOP_WORDS]
+UNSPACED = (
+    r"\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u3005-\u3007\u3040-\u312f\u3400-\u4dbf\u4e00-\u9fff"
+    r"\ua980-\ua9df\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+"""Letters of scripts that put no spaces between words: Thai to Burmese, Khmer, Tai, Japanese, Chinese, Javanese."""
+RUNS = re.compile(f"[{UNSPACED}]+|[^{UNSPACED}]+")
+ALPHABETS_END = "\u0700"
+"""Below it stand scripts of single letters (Latin to Arabic), above it those whose letters are syllables, where one may be a word."""
 
 
-def without_common(texts: Sequence[str]) -> list[str]:
+def pairs(letters: str) -> list[str]:
+    """Neighbouring letters two by two, which stand for words where no encoder has pieces of its own; a letter alone by itself."""
+    return [letters[at : at + 2] for at in range(len(letters) - 1)] or [letters]
+
+
+def words(text: str, pieces: Pieces = pairs) -> list[str]:
+    """Content words of any script: letters, marks and apostrophes in lower case, no English stop words.
+
+    In alphabets they are longer than two letters; of scripts without spaces, they are the pieces of each run of letters.
+    """
+    letters = "".join(sign if sign == "'" or unicodedata.category(sign)[0] in "LM" else " " for sign in text.lower())
+    content: list[str] = []
+    for run in RUNS.findall(letters):
+        if re.match(f"[{UNSPACED}]", run):
+            content += (piece for piece in pieces(run) if piece.strip())
+        else:
+            content += (word for word in run.split() if (len(word) > 2 or word[0] >= ALPHABETS_END) and word not in STOP_WORDS)
+    return content
+
+
+def without_common(texts: Sequence[str], pieces: Pieces = pairs) -> list[str]:
     """Each scene's content words, less those in at least 70 % of the scenes (but never fewer than two)."""
-    documents = [words(text) for text in texts]
+    documents = [words(text, pieces) for text in texts]
     counts = Counter(word for document in documents for word in set(document))
     limit = max(2, math.ceil(0.7 * len(texts)))
     return [" ".join(word for word in document if counts[word] < limit) for document in documents]
 
 
 def idf_features(texts: Sequence[str]) -> list[list[float]]:
-    """(1 + ln tf) (ln((1 + n) / (1 + df)) + 1) over the texts' vocabulary."""
-    documents = [Counter(words(text)) for text in texts]
+    """(1 + ln tf) (ln((1 + n) / (1 + df)) + 1) over the texts' vocabulary; of texts without any word, over their signs."""
+    said = [words(text) for text in texts]
+    documents = [Counter(own) for own in (said if any(said) else ["".join(text.split()) for text in texts])]
     frequency = Counter(word for document in documents for word in document)
     weights = {word: math.log((1 + len(texts)) / (1 + frequency[word])) + 1 for word in sorted(frequency)}
     return [[(1 + math.log(doc[word])) * weight if doc[word] else 0.0 for word, weight in weights.items()] for doc in documents]
@@ -123,14 +164,18 @@ def cosine(a: Vector, b: Vector) -> float:
 
 
 def similarities(texts: Sequence[str], scene: int, settings: Routing, embed: Embed | None) -> list[float]:
-    """Similarity of scene `scene` to every earlier one. Raises ValueError where the feature needs an encoder and has none."""
+    """Similarity of scene `scene` to every earlier one; by whole texts where no scene has a word of its own, which would tell nothing.
+
+    Raises ValueError where the feature needs an encoder and has none.
+    """
     known = texts[: scene + 1] if settings.causal else texts
     if settings.feature is Feature.idf:
         features = idf_features(known)
     else:
         if embed is None:
             raise ValueError(f"routing.feature {settings.feature}: needs a text encoder; nearest that does not is 'idf'")
-        features = embed(list(known) if settings.feature is Feature.prompt else without_common(known))
+        own = [] if settings.feature is Feature.prompt else without_common(known, embed.pieces if isinstance(embed, Encoder) else pairs)
+        features = embed(own if any(own) else list(known))
     return [cosine(features[scene], features[earlier]) for earlier in range(scene)]
 
 

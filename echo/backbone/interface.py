@@ -6,6 +6,7 @@ Shapes: B batch, F latent frames, C channels, H W latent cells (of frames: pixel
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -15,6 +16,7 @@ from echo.backbone.finite import Finite
 from echo.backbone.kernels import Attention
 from echo.backbone.packed import Network
 from echo.geometry import Geometry
+from echo.routing import Encoder
 from echo.sampler import Schedule
 
 
@@ -28,6 +30,10 @@ class Text(Protocol):
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Rows [B, L, text_dim] on the host, zero past a text's end. Raises ValueError as `check` does."""
+        ...
+
+    def pieces(self, text: str) -> list[str]:
+        """What its tokenizer cuts letters of a script without spaces into, in order."""
         ...
 
     def prepare(self, texts: Sequence[str]) -> None:
@@ -99,3 +105,8 @@ def features(text: Text, sentences: Sequence[str]) -> list[list[float]]:
     count = rows.abs().sum(-1).gt(0).sum(-1, keepdim=True).clamp_min(1)
     means: list[list[float]] = (rows.sum(1) / count).tolist()
     return means
+
+
+def reader(text: Text) -> Encoder:
+    """A text encoder as the router asks it."""
+    return Encoder(partial(features, text), text.pieces)

@@ -13,7 +13,7 @@ from baselines.presets import make_policy
 from echo.backbone.interface import features
 from echo.cache.policy import script_of
 from echo.files import write_atomic
-from echo.routing import Embed, Feature, Routing, Running, recall_target, similarities
+from echo.routing import Embed, Encoder, Feature, Routing, Running, recall_target, similarities
 from echo.scene import Prompt, TagMeaning, Transition
 from eval.protocol import recalled
 from jobs.spec.compose import sweep
@@ -74,7 +74,7 @@ def encoder(job: Job) -> Embed:
     def one(text: str) -> list[float]:
         return features(backbone.text, [text])[0]
 
-    return lambda texts: [one(text) for text in texts]
+    return Encoder(lambda texts: [one(text) for text in texts], backbone.text.pieces)
 
 
 def routers(

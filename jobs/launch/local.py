@@ -13,6 +13,7 @@ from pathlib import Path
 
 from echo.cache.policy import script_of
 from echo.files import write_atomic
+from echo.routing import Encoder
 from echo.scene import Prompt
 from jobs.launch.pool import Pool
 from jobs.spec import backbones
@@ -122,11 +123,14 @@ def texts_of(jobs: Sequence[Job]) -> list[str]:
         return [[1.0]] * len(asked)
 
     for job in jobs:
-        for prompt in job.asked if job.config.backbone.parts is not None else ():
+        if job.config.backbone.parts is None:
+            continue
+        asks = Encoder(embed, backbones.tokenizer(job.config).cut)
+        for prompt in job.asked:
             texts.update(dict.fromkeys(prompt.scenes))
             tags = tuple("@" if tag is None else tag for tag in prompt.tags)
             for way in (prompt, replace(prompt, tags=tags)):  # a router asks for texts of its own, most of them at a recall
-                script_of(way, job.policy, embed)
+                script_of(way, job.policy, asks)
     return list(texts)
 
 

@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.prompt_sets import PromptLine, write_set
-from echo.backbone.interface import features
+from echo.backbone.interface import reader
 from echo.cache.plan import Plan
 from echo.cache.policy import script_of
 from echo.files import write_atomic
@@ -136,7 +135,7 @@ class Session:
         self.job, self.backbone, self.name, self.words = job, backbone, name, tuple(words)
         settings = job.policy.routed_by or Routing(causal=True)
         self._routing = settings if threshold is None else replace(settings, threshold_smooth=threshold, threshold_recall=threshold)
-        self._embed = partial(features, backbone.text)
+        self._embed = reader(backbone.text)
         repeat = job.config.noise.repeat_initial
         self._rollout = begin(backbone, job.policy, [name], job.config.seed, repeat_initial_noise=repeat)
         self._stream = backbone.codec.stream()

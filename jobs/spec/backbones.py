@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data import hub
 from echo.backbone import extras, sizes
@@ -15,6 +15,9 @@ from echo.geometry import Geometry
 from echo.refusals import Missing, lacks, refuse
 from echo.scene import Prompt
 from jobs.spec.config import RANDOM, PartsConfig, RunConfig, from_plain, located
+
+if TYPE_CHECKING:
+    from echo.backbone.parts.tokens import Tokenizer
 
 
 def resolved(config: RunConfig) -> RunConfig:
@@ -118,18 +121,13 @@ def check(config: RunConfig) -> None:
 
 def check_texts(config: RunConfig, prompts: Sequence[Prompt]) -> None:
     """Refuse prompts that the text encoder of a checked backbone with parts cannot read whole. Raises ValueError: one line."""
-    from echo.backbone.parts import umt5
+    from echo.backbone.parts import tokens, umt5
 
-    parts = parts_of(config)
-    if parts.text == RANDOM:
-        tokenize = umt5.pieces(sizes.RANDOM_TEXT[config.geometry].vocabulary)
-    else:
-        files = located(parts.text), located(parts.tokenizer)
-        tokenize = _tokenizer(*files, *map(file_digest, files))
+    tokenize = tokenizer(config)
     for prompt in prompts:
         for text in prompt.scenes:
             try:
-                umt5.refuse_long(text, tokenize(umt5.clean(text)))
+                tokens.refuse_long(text, tokenize(umt5.clean(text)))
             except ValueError as error:
                 raise ValueError(f"prompt {prompt.id!r}: {error}") from None
 
@@ -160,12 +158,24 @@ def _notes(config: RunConfig) -> Iterator[str]:
         yield f"note: backbone.weights={path}: config.json says num_frame_per_block {trained}; blocks are of {frames} frames here"
 
 
+def tokenizer(config: RunConfig) -> Tokenizer:
+    """The tokenizer of a checked backbone with parts. Raises ValueError for files that are none of an encoder's."""
+    from echo.backbone.parts import tokens
+
+    parts = parts_of(config)
+    if parts.text == RANDOM:
+        return tokens.pieces(sizes.RANDOM_TEXT[config.geometry].vocabulary)
+    files = located(parts.text), located(parts.tokenizer)
+    return _tokenizer(*files, *map(file_digest, files))
+
+
 @lru_cache(maxsize=2)
-def _tokenizer(text: Path, tokenizer: Path, *content: str) -> Callable[[str], list[int]]:
+def _tokenizer(text: Path, tokenizer: Path, *content: str) -> Tokenizer:
     """The tokenizer of an encoder's files, kept by their content for the jobs of a sweep, with what it has read."""
     from echo.backbone.parts import umt5
 
-    return lru_cache(maxsize=2**16)(umt5.check(text, tokenizer))
+    read = umt5.check(text, tokenizer)
+    return dataclasses.replace(read, numbers=lru_cache(maxsize=2**16)(read.numbers))
 
 
 def checked(plain: Mapping[str, Any]) -> RunConfig:

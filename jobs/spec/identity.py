@@ -64,16 +64,18 @@ def run_key(config: RunConfig, settings: Mapping[str, Any], source: Mapping[str,
     return {"epoch": PIXEL_EPOCH, "kernel": kernel, "pixels": key}
 
 
-def unit_key(run_id: str, prompt: Prompt, group: Sequence[Prompt] | None) -> Key:
+def unit_key(run_id: str, prompt: Prompt, group: Sequence[Prompt] | None, *, routed: bool = False) -> Key:
     """What can change a pixel of one video.
 
     Args:
         run_id: name of the run.
         prompt: the prompt.
+        routed: whether its scenes are compared by their words, which once were those of a to z alone: videos of others have new names.
         group: the whole prompt set if prompts share batches, since it decides which do; else None.
     """
     members = None if group is None else digest([p.content() for p in group])
-    return {"run": run_id, "prompt": prompt.content(), "group": members}
+    letters = {sign for one in group or (prompt,) for text in one.scenes for sign in text if sign.isalpha() and not sign.isascii()}
+    return {"run": run_id, "prompt": prompt.content(), "group": members} | ({"words": "any script"} if routed and letters else {})
 
 
 def scores_key(config: RunConfig) -> Key | None:

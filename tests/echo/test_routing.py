@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import random
+import re
+from pathlib import Path
 
 import pytest
 
 from echo import routing
+from echo.backbone.interface import reader
+from echo.backbone.parts.umt5 import Umt5Text
 from echo.cache.policy import script_of
+from echo.files import ROOT
 from echo.routing import Feature, RecallJump, Router, Routing
-from echo.scene import Prompt, TagMeaning, Transition
+from echo.scene import Prompt, TagMeaning, Transition, load_prompts
 from tests.helpers.policies import make
 
+FIXTURES = ROOT / "tests" / "fixtures"
 A = "a red ball rolls left across a striped meadow with tall poppies"
 B = "a red ball rests inside a dotted cavern full of crystals"
 C = "a red ball bounces upon a plain desert under burning sunlight"
@@ -151,6 +157,75 @@ def test_common_words_are_dropped() -> None:
     kept = routing.without_common(STORY)
     assert all("ball" not in text and "red" not in text for text in kept) and "poppies" in kept[0]
     assert routing.words("The cat's OWN shot, on it") == ["cat's", "own"]
+
+
+def ascii_words(text: str) -> list[str]:
+    """The rule by which videos of English prompts were routed before other scripts were read."""
+    return [word for word in re.findall(r"[a-z']+", text.lower()) if len(word) > 2 and word not in routing.STOP_WORDS]
+
+
+def test_words_of_english_are_what_they_were() -> None:
+    texts = [scene for path in sorted((ROOT / "data" / "prompts").rglob("*.jsonl")) for one in load_prompts(path) for scene in one.scenes]
+    draw = random.Random(0)
+    texts += ["".join(chr(draw.randrange(32, 127)) for _ in range(200)) for _ in range(200)]
+    english = [text for text in texts if not any(sign.isalpha() and not sign.isascii() for sign in text)]
+    assert len(english) > 1000 and [routing.words(text) for text in english] == [ascii_words(text) for text in english]
+
+
+FILMS = {
+    "русский": (
+        "Рыжая лиса идёт через заснеженный сосновый лес", "Рыжая лиса идёт по солнечному пляжу с пальмами",
+        "Рыжая лиса идёт ночью по неоновой улице города", "Рыжая лиса спит в заснеженном сосновом лесу",
+        "Рыжая лиса копает на солнечном пляже с пальмами", "Рыжая лиса сидит ночью на неоновой улице города",
+    ),
+    "العربية": (
+        "ثعلب أحمر يمشي في غابة صنوبر مغطاة بالثلوج", "ثعلب أحمر يمشي على شاطئ مشمس مع أشجار النخيل",
+        "ثعلب أحمر يمشي ليلا في شارع مدينة مضاء بالنيون", "الثعلب الأحمر ينام في غابة صنوبر مغطاة بالثلوج",
+        "الثعلب الأحمر يحفر على شاطئ مشمس مع أشجار النخيل", "الثعلب الأحمر يجلس ليلا في شارع مدينة مضاء بالنيون",
+    ),
+    "ไทย": (
+        "สุนัขจิ้งจอกแดงเดินผ่านป่าสนที่ปกคลุมด้วยหิมะ", "สุนัขจิ้งจอกแดงเดินบนชายหาดที่มีแดดและต้นปาล์ม",
+        "สุนัขจิ้งจอกแดงเดินบนถนนในเมืองนีออนยามค่ำคืน", "สุนัขจิ้งจอกแดงนอนในป่าสนที่ปกคลุมด้วยหิมะ",
+        "สุนัขจิ้งจอกแดงขุดบนชายหาดที่มีแดดและต้นปาล์ม", "สุนัขจิ้งจอกแดงนั่งบนถนนในเมืองนีออนยามค่ำคืน",
+    ),
+}  # fmt: skip
+"""The same film, A-B-C-A-B-C, in other scripts; `fixtures/prompts/recall_zh.jsonl` has it in Chinese and English."""
+A_B_C = ("", "#", "#", "@", "@", "@")
+
+
+def films() -> list[Prompt]:
+    two = load_prompts(FIXTURES / "prompts" / "recall_zh.jsonl")
+    return [*two, *(Prompt(name, scenes, (0.75,) * 6, A_B_C, TagMeaning.enter) for name, scenes in FILMS.items())]
+
+
+@pytest.mark.parametrize("film", films(), ids=lambda film: film.id)
+def test_films_of_any_script_recall_the_scenes_that_they_mean(film: Prompt, tmp_path: Path) -> None:
+    reads = reader(Umt5Text.random("tiny", cache=tmp_path, dtype="float32"))
+    for name in ("echo", "echo_official"):
+        assert [start.recalls for start in script_of(film, make(name), reads).starts] == [None, None, None, 0, 1, 2], name
+
+
+def test_words_of_other_scripts() -> None:
+    assert routing.words("Лиса идёт, по снегу!") == ["лиса", "идёт", "снегу"]
+    assert routing.words("여우가 숲 속") == ["여우가", "숲", "속"], "a syllable may be a word"
+    assert routing.words("बर्फीले जंगल") == ["बर्फीले", "जंगल"], "marks belong to their letters"
+    assert routing.words("红狐狸，在 park里") == ["红狐", "狐狸", "在", "park", "里"]
+    assert routing.words("红狐狸在雪里", lambda run: ["红", "狐狸", "在", "雪里"]) == ["红", "狐狸", "在", "雪里"]
+
+
+def test_a_feature_that_is_empty_for_every_scene_never_decides() -> None:
+    """Scenes of digits or of common words alone are told apart by their whole texts, not all taken for the first scene."""
+    asked: list[list[str]] = []
+
+    def embed(texts: list[str]) -> list[list[float]]:
+        asked.append(texts)
+        return [[float(sign in text) for sign in "123"] for text in texts]
+
+    scenes = ("1", "2", "3", "1 1", "2 2", "3 3")
+    prompt = Prompt("s", scenes, (3.0,) * 6, A_B_C, TagMeaning.enter)
+    assert [start.recalls for start in script_of(prompt, make("echo"), embed).starts[3:]] == [0, 1, 2]
+    assert asked[-1] == list(scenes)
+    assert [start.recalls for start in script_of(prompt, make("echo", routing__feature="idf")).starts[3:]] == [0, 1, 2]
 
 
 def test_scripts_of_a_story() -> None:

@@ -40,6 +40,10 @@ class WordEncoder(nn.Module):
         """Raises as `rows` does."""
         self.rows(sentences)
 
+    def pieces(self, text: str) -> list[str]:
+        """Words, which are all that it reads."""
+        return text.split()
+
     def prepare(self, sentences: Sequence[str]) -> None:
         """Nothing: reading a sentence costs nothing."""
 

@@ -32,21 +32,10 @@ from echo.backbone.checkpoints.weights import TEXT
 from echo.backbone.extras import need, version_of
 from echo.backbone.finite import broken
 from echo.backbone.load import DTYPES
+from echo.backbone.parts.tokens import END, PAD, TEXT_LEN, Tokenizer, from_file, pieces, refuse_long
 from echo.backbone.sizes import RANDOM_TEXT, TextSizes
 from echo.files import replacing
 from echo.refusals import one_of
-
-TEXT_LEN = 512
-"""Tokens that Wan's networks were trained with, the end token among them."""
-
-PAD, END = 0, 1
-"""UMT5's token numbers of padding and of a text's end."""
-
-UNKNOWN = "<unk>"
-"""UMT5's token for a piece that it does not know."""
-
-PADDED = 128
-"""An encoder has rows for its tokenizer's tokens, and fewer than this for nothing: their number is rounded up (256,300 to 256,384)."""
 
 FORMAT = 1
 """Of the rows on disk; part of their names, so that a change of this module can make all of them stale."""
@@ -77,31 +66,6 @@ def clean(text: str) -> str:
     return re.sub(r"\s+", " ", repaired).strip()
 
 
-def pieces(vocabulary: int) -> Callable[[str], list[int]]:
-    """A tokenizer that needs no file: pieces of up to four letters, and marks, numbered by a checksum.
-
-    A trained tokenizer makes about as many tokens of English (bytes would make four times as many, and refuse prompts that
-    the real one takes); two pieces may share a number, which random weights do not mind.
-    """
-
-    def numbers(text: str) -> list[int]:
-        words = re.findall(r"\w{1,4}|[^\w\s]", text)
-        return [END + 1 + zlib.crc32(piece.encode()) % (vocabulary - END - 1) for piece in words] + [END]
-
-    return numbers
-
-
-def refuse_long(text: str, tokens: Sequence[int], most: int = TEXT_LEN) -> None:
-    """Raise ValueError for a text of more than `most` tokens, its end token included."""
-    if len(tokens) > most:
-        rule = f"the text encoder takes at most {most} with the end token, so shorten it by {len(tokens) - most}"
-        raise ValueError(f"{_shown(text)} has {len(tokens)} tokens; {rule}")
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")
-
-
 Tensors = Callable[[str], Tensor]
 """Tensors by their names in transformers."""
 
@@ -114,7 +78,7 @@ class Umt5Text:
     """
 
     def __init__(
-        self, sizes: TextSizes, tensors: Callable[[nn.Module], Tensors], tokenize: Callable[[str], list[int]], *,
+        self, sizes: TextSizes, tensors: Callable[[nn.Module], Tensors], tokenize: Tokenizer, *,
         identity: str, cache: Path, dtype: str = "bfloat16", device: str = "cpu", text_len: int = TEXT_LEN,
     ) -> None:  # fmt: skip
         """`tensors` opens the encoder's when they are first needed; `identity` stands for them in the names of the rows."""
@@ -140,7 +104,7 @@ class Umt5Text:
         """
         sizes = _fitting(weights)
         return cls(
-            sizes, lambda model: _open(weights).get, _tokenizer(tokenizer, sizes.vocabulary),
+            sizes, lambda model: _open(weights).get, from_file(tokenizer, sizes.vocabulary),
             identity=identity, cache=cache, dtype=dtype, device=device, text_len=text_len,
         )  # fmt: skip
 
@@ -162,6 +126,10 @@ class Umt5Text:
         """Raise ValueError for a text of more than `text_len` tokens, its end token included: none is cut silently."""
         for text in texts:
             refuse_long(text, self._entry(text).tokens, self.text_len)
+
+    def pieces(self, text: str) -> list[str]:
+        """What the tokenizer cuts letters of a script without spaces into, in order."""
+        return self._tokenize.cut(text)
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Rows [B, text_len, text_dim] on the host, zero past a text's end. Raises ValueError as `check` does."""
@@ -279,12 +247,12 @@ def _from_wan(names: dict[str, str]) -> dict[str, str]:
     return renamed
 
 
-def check(weights: Path, tokenizer: Path, *, whole: bool = False) -> Callable[[str], list[int]]:
-    """Judge an encoder's files by their headers, or whole, and read its tokenizer: token numbers of a text that is cleaned.
+def check(weights: Path, tokenizer: Path, *, whole: bool = False) -> Tokenizer:
+    """Judge an encoder's files by their headers, or whole, and read its tokenizer.
 
     Raises ValueError as `Umt5Text.load` does.
     """
-    return _tokenizer(tokenizer, _fitting(weights, whole).vocabulary)
+    return from_file(tokenizer, _fitting(weights, whole).vocabulary)
 
 
 def _fitting(path: Path, whole: bool = False) -> TextSizes:
@@ -344,39 +312,3 @@ def _noise(sizes: TextSizes, shapes: Mapping[str, Shape], name: str) -> Tensor:
         return torch.ones(shape)
     inputs = 1 if name == "shared.weight" or "relative" in name else shape[1] * (sizes.head_dim if ".q." in name else 1)
     return torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode()))) * inputs**-0.5
-
-
-def _tokenizer(path: Path, vocabulary: int) -> Callable[[str], list[int]]:
-    """Token numbers, the end token included, by a tokenizer.json. Raises ValueError for a missing or foreign one."""
-    file = path / "tokenizer.json" if path.is_dir() else path
-    if not file.is_file():
-        raise ValueError(f"no tokenizer at {file}; `echo-harness data download` fetches it (google/umt5-xxl)")
-    tokenizers = need("tokenizers")
-    try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # The package raises a plain Exception for whatever it cannot read.
-        raise ValueError(f"{file}: not a tokenizer.json ({error})") from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    size = tokenizer.get_vocab_size()
-    if not size <= vocabulary < size + PADDED:
-        raise ValueError(f"{file}: {size} tokens, but the text encoder knows {vocabulary}; it belongs to another encoder")
-    if tokenizer.encode("a").ids[-1:] != [END]:
-        raise ValueError(f"{file}: does not end a text with token {END}, as UMT5's does; it belongs to another encoder")
-
-    unknown = tokenizer.token_to_id(UNKNOWN)
-
-    def numbers(text: str) -> list[int]:
-        encoded = tokenizer.encode(text)
-        spans = [(number, end - start) for number, (start, end) in zip(encoded.ids, encoded.offsets, strict=True)]
-        lost, letters = (
-            sum(span for number, span in spans if number == unknown),
-            sum(span for _, span in spans),
-        )  # a piece may be a sentence
-        if 2 * lost > letters:
-            rule = "it is another encoder's tokenizer, or the text is in a script that it does not read"
-            raise ValueError(f"{_shown(text)}: {lost} of its {letters} letters are unknown to {file}; {rule}")
-        numbers: list[int] = encoded.ids
-        return numbers
-
-    return numbers

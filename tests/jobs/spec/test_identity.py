@@ -241,3 +241,13 @@ def test_names_do_not_move():
 def test_numbers_that_are_not_finite_are_refused():
     with pytest.raises(ValueError):
         files.canonical({"x": float("nan")})
+
+
+def test_only_routed_videos_of_words_beyond_a_to_z_have_new_names():
+    """Their scenes were compared by words of a to z alone; all others keep the names that they are stored by."""
+    film, chinese = (Prompt("p", (text, text), (6.0, 6.0), ("", "@")) for text in ("a caf\u00e9", "\u7ea2\u72d0\u72f8"))
+    plain = Prompt("p", ("it\u2019s \u201cred\u201d \u2014 2\u00d73", "b"), (6.0, 6.0), ("", "@"))
+    for prompt, changed in ((film, True), (chinese, True), (plain, False)):
+        before = {"run": "r", "prompt": prompt.content(), "group": None}
+        assert identity.unit_key("r", prompt, None) == before
+        assert (identity.unit_key("r", prompt, None, routed=True) != before) is changed

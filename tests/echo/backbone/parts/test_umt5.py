@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from echo.backbone.extras import need
 from echo.backbone.load import DTYPES
-from echo.backbone.parts import umt5
+from echo.backbone.parts import tokens, umt5
 from echo.backbone.parts.umt5 import Umt5Text
 from tests.helpers.compare import report
 
@@ -300,8 +300,8 @@ def test_a_tokenizer_of_another_family_is_refused_from_both_sides(files, tmp_pat
                 ValueError, match=rf"tokenizer\.json: {size} tokens, but the text encoder knows {128 + size}; it belongs to another"
             ):
                 umt5.check(tmp_path / "more.pth", files / "tokenizer")
-    assert not 250_100 <= 256_384 < 250_100 + umt5.PADDED, "mT5's tokenizer"
-    assert 256_300 <= 256_384 < 256_300 + umt5.PADDED, "UMT5's own"
+    assert not 250_100 <= 256_384 < 250_100 + tokens.PADDED, "mT5's tokenizer"
+    assert 256_300 <= 256_384 < 256_300 + tokens.PADDED, "UMT5's own"
 
 
 def test_a_prompt_of_unknown_pieces_is_refused(files, tmp_path):
@@ -312,6 +312,15 @@ def test_a_prompt_of_unknown_pieces_is_refused(files, tmp_path):
     ) as refusal:
         text.check(["渡船技工在船上工作的渡船技工"])
     assert "\n" not in str(refusal.value) and text.loads == 0
+
+
+def test_pieces_are_what_the_tokenizer_cuts_letters_into(files, tmp_path):
+    """Its tokens put together are the text, whatever stands before the first, letters of several bytes and unknown ones too."""
+    text, tokenizer = loaded(files, tmp_path), need("tokenizers").Tokenizer.from_file(str(files / "tokenizer" / "tokenizer.json"))
+    for whole in ("mechanic", "enginewaits", "beside"):
+        cut = [token.strip("▁") for token in tokenizer.encode(whole).tokens[:-1]]
+        assert text.pieces(whole) == [piece for piece in cut if piece]
+    assert "".join(text.pieces("渡mechanic船")) == "渡mechanic船"
 
 
 def test_missing_package_says_how_to_install_it():
