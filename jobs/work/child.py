@@ -15,10 +15,15 @@ import sys
 import threading
 import traceback
 from collections import deque
+from contextlib import suppress
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from eval.vbench.networks import packages
+from jobs.spec.config import Plain
 from jobs.spec.plan import prepare
 from jobs.store import provenance, unwritable
 from jobs.work import events
@@ -29,6 +34,9 @@ CONTEXT: Any = multiprocessing.get_context("fork" if sys.platform == "linux" els
 """Forking is only safe where no library has started threads of its own by being imported."""
 LOADED = ("torch", "cv2", "echo.generate", "echo.backbone.load", "eval.world.scorer")
 """Imported once for all jobs: seconds for each otherwise."""
+WAN = ("diffusers.models.autoencoders.autoencoder_kl_wan", "transformers")
+VBENCH = ("pyiqa.archs.musiq_arch", "torchvision.models.optical_flow", "transformers")
+"""Of packages that not every job needs, the modules that take seconds to import."""
 
 
 def main() -> int:
@@ -48,9 +56,23 @@ def main() -> int:
         importlib.import_module(name)
     status, orders = 0, _Orders()
     while status != unwritable.STATUS:
-        status = _apart(orders.next(), orders, report)
+        order = orders.next()
+        _import_for(order.config)
+        status = _apart(order, orders, report)
         report(JobEnded(status=status))
     return status
+
+
+def _import_for(config: Plain) -> None:
+    """What this job, and perhaps those after it, will import of optional packages. What does not import is the job's to tell.
+
+    Not where torch is built for a card: a package that asks for one when it is imported would keep it from all processes forked later.
+    """
+    if torch.version.cuda is not None or torch.version.hip is not None:
+        return
+    for name in (*(WAN if config["backbone"].get("parts") else ()), *(VBENCH if config["eval"].get("scorer") == "vbench" else ())):
+        with suppress(Exception):
+            packages.need(name, asked="a job")
 
 
 class _Orders:

@@ -12,6 +12,7 @@ from eval.vbench import package
 from eval.vbench.networks import catalogue, packages
 from eval.vbench.networks.interface import NETWORKS
 from eval.vbench.networks.weights import answer, digest, fill, read
+from jobs.work import child
 
 INSTALLED = not packages.missing(packages.PACKAGE)
 needs_package = pytest.mark.skipif(not INSTALLED, reason="the vbench package is not installed; tests/vbench/run makes a place for it")
@@ -248,3 +249,10 @@ def test_a_torchscript_archive_is_read_and_not_run(way, tmp_path, monkeypatch):
     ours = read(tmp_path / "clip.pt")
     assert ours.keys() == theirs.keys() and "mask" not in ours and "blocks.2.0.weight" in ours
     assert all(torch.equal(ours[name], value) and ours[name].dtype == value.dtype for name, value in theirs.items())
+
+
+@needs_package
+@pytest.mark.parametrize("name", dict.fromkeys((*child.WAN, *child.VBENCH)))
+def test_what_workers_import_before_they_fork_is_there(name):
+    """A name that a package no longer has would cost each run seconds, and nobody a word."""
+    assert packages.need(name, asked="a job").__name__ == name
