@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,12 +10,13 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
 from data.hub import TABLE, Checkpoints, HubFile, Table, check
 from data.importers import import_prompts
+from data.outgoing import may_have_token, said
 from echo.backbone.extras import need
 from echo.files import ROOT
 from echo.refusals import Unfinished, nearest
@@ -23,6 +25,8 @@ PARTIAL = ".partial"
 """Folder below the checkpoints where unfinished files wait."""
 LOCK = ".download.lock"
 """File among the checkpoints that one download at a time holds."""
+REDIRECTS = 5
+SILENCE_S = 10.0
 UNITS = {"GB": 1e9, "MB": 1e6}
 
 
@@ -66,7 +70,7 @@ def download(
         eval: networks of a scorer.
         prompts: prompt files of others, and the prompt sets made of them.
         checkpoints: the folder that gets them; run.py takes the same setting.
-        mirror: a folder that has the files, or an address that stands for the hub's.
+        mirror: a folder that has the files, or an address that stands for the hub's and never gets its token.
         list: only show what there is, from where, under which licence.
         dry_run: only show what is missing.
         verify: check files that are there already once more.
@@ -207,13 +211,28 @@ def _announce(files: Sequence[HubFile], there: set[str], order: Order) -> Iterat
         raise ValueError(f"{_size(needed)} are needed, {disk} has {_size(free)} free; nearest is checkpoints=DIR on a larger disk")
 
 
+def client() -> Any:
+    """The hub's client, whose log says addresses as everything here says them."""
+    hub = need("huggingface_hub", asked="a download")
+    for handler in logging.getLogger("huggingface_hub").handlers:
+        handler.addFilter(_without_secrets)
+    return hub
+
+
+def _without_secrets(record: logging.LogRecord) -> bool:
+    record.msg, record.args = said(record.getMessage()), ()
+    return True
+
+
 def _resolved(wanted: HubFile, endpoint: str | None) -> HubFile:
     """A file of a branch with the branch's commit now, and the size and sha256 that the hub tells."""
     if wanted.pinned:
         return wanted
-    hub = need("huggingface_hub", asked="a download")
+    hub = client()
     try:
-        info = hub.HfApi(endpoint=endpoint).model_info(wanted.repo, revision=wanted.revision, files_metadata=True)
+        info = hub.HfApi(endpoint=endpoint, token=_token(endpoint or hub.constants.ENDPOINT)).model_info(
+            wanted.repo, revision=wanted.revision, files_metadata=True
+        )
     except Exception as error:  # whatever the client raises becomes one line
         raise _unreachable(wanted, endpoint, error) from error
     siblings = {entry.rfilename: entry for entry in info.siblings or ()}
@@ -259,19 +278,45 @@ def _read(wanted: HubFile, part: Path, endpoint: str | None) -> None:
     The hub's client finds the file and reads it, with its retries; its own `hf_hub_download` throws away what is begun when a process
     ends (since 2.0), which for eleven gigabytes is too much.
     """
-    hub, client = need("huggingface_hub", asked="a download"), need("huggingface_hub.file_download", asked="a download")
+    hub, client_of_files = client(), need("huggingface_hub.file_download", asked="a download")
     address, size_bytes, headers = f"{wanted.url}/{wanted.file}", wanted.size_bytes, {}
     if wanted.repo is not None:
         page = hub.hf_hub_url(wanted.repo, wanted.file, revision=wanted.revision, endpoint=endpoint)
-        seen = hub.get_hf_file_metadata(page, endpoint=endpoint)
-        address, size_bytes, headers = seen.location, seen.size, need("huggingface_hub.utils").build_hf_headers()
-        if urlsplit(address).netloc != urlsplit(page).netloc:
-            headers.pop("authorization", None)  # a token is for the hub, not for the store that it sends us to
+        address, size_bytes = _located(page)
+        headers = _headers(address)
     begun = part.stat().st_size if part.exists() else 0
     if size_bytes is not None and begun > size_bytes:
         begun = 0
     with part.open("ab" if begun else "wb") as write:
-        client.http_get(address, write, resume_size=begun, headers=headers, expected_size=size_bytes)
+        client_of_files.http_get(address, write, resume_size=begun, headers=headers, expected_size=size_bytes)
+
+
+def _located(page: str) -> tuple[str, int | None]:
+    """Where a file of the hub lies, and its size, asked without following a redirect to another host: a token is for the hub alone."""
+    utils = need("huggingface_hub.utils")
+    for _ in range(REDIRECTS):
+        answer = utils.http_backoff(
+            "HEAD", page, headers=_headers(page) | {"Accept-Encoding": "identity"}, timeout=SILENCE_S, follow_redirects=False,
+            retry_on_exceptions=(), retry_on_status_codes=(),
+        )  # fmt: skip
+        utils.hf_raise_for_status(answer)
+        target, size = urljoin(page, answer.headers.get("Location", page)), answer.headers.get("X-Linked-Size")
+        if not answer.is_redirect or urlsplit(target)[:2] != urlsplit(page)[:2]:
+            size = size or (None if answer.is_redirect else answer.headers.get("Content-Length"))
+            return target, None if size is None else int(size)
+        page = target
+    raise ValueError(f"over {REDIRECTS} redirects")
+
+
+def _headers(address: str) -> dict[str, str]:
+    """Of a request, with the user's token where it may go to the address."""
+    headers: dict[str, str] = need("huggingface_hub.utils").build_hf_headers(token=_token(address))
+    return headers
+
+
+def _token(address: str) -> bool | None:
+    """As the hub's client takes it: None for the token that it finds, False for none."""
+    return None if may_have_token(address, need("huggingface_hub.constants").ENDPOINT) else False
 
 
 def _in_folder(wanted: HubFile, mirror: Path) -> Path:

@@ -24,6 +24,7 @@ from typing import Literal
 import msgspec
 from tqdm import tqdm
 
+from data.outgoing import said
 from echo.files import RESULTS, digest, write_atomic
 from echo.refusals import Unfinished, nearest
 from echo.scene import Prompt, load_prompts
@@ -143,17 +144,17 @@ def scored(
     outcomes, failures = {}, {}
     for number, clip in enumerate(clips, 1):
         title = f"{number}/{len(clips)} {clip.name}"
-        sys.stderr.write("" if sys.stderr.isatty() else f"{title}: {clip.facts.frames} frames\n")  # a log has no use for a bar
+        sys.stderr.write("" if sys.stderr.isatty() else said(f"{title}: {clip.facts.frames} frames\n"))  # a log has no use for a bar
         try:
-            with tqdm(total=clip.facts.frames, desc=title, unit=" frames", disable=None) as bar:
+            with tqdm(total=clip.facts.frames, desc=said(title), unit=" frames", disable=None) as bar:
                 outcome = scorer.score(clip.facts, task, clip.spans, clip.texts, bar.update)
             content = msgspec.to_builtins(outcome) | {"task": task, "borders": clip.borders}
             write_atomic(output / f"{clip.name}.json", json.dumps(content, indent=1).encode())
             outcomes[clip.name] = clip, outcome
         except Exception as error:
-            said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            failures[clip.name] = " ".join((said if clip.name in said else f"{clip.facts.name}: {said}").split())
-            sys.stderr.write(f"{title} failed; the others go on\n")
+            why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            failures[clip.name] = " ".join((why if clip.name in why else f"{clip.facts.name}: {why}").split())
+            sys.stderr.write(said(f"{title} failed; the others go on\n"))
     return outcomes, failures
 
 

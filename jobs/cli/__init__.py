@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from typer import TyperException
 
+from data.outgoing import said
 from echo.refusals import Unfinished
 from jobs.cli.commands import GROUPS, group
 
@@ -53,4 +54,4 @@ def main(words: Sequence[str] | None = None) -> int:
 def _tell(line: object) -> None:
     sys.stdout.flush()
     if str(line):
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{said(line)}\n")

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
+from data.outgoing import said
 from echo.refusals import nearest_of
 
 LISTS = (Sequence[str], tuple[str, ...])
@@ -161,7 +162,7 @@ def told(answer: int | str | Iterable[str] | None) -> int:
     if isinstance(answer, int):
         return answer
     for line in [answer] if isinstance(answer, str) else answer or ():
-        print(line, flush=True)
+        print(said(line), flush=True)
     return 0
 
 

@@ -14,6 +14,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from data.outgoing import said
 from echo.refusals import lacks
 from eval.store.records import UnknownVersion
 from jobs.launch import local
@@ -88,7 +89,7 @@ def carry_out(
         return
     _tables(stores, jobs, experiments)
     for line in lacks:
-        sys.stderr.write(line + "\n")
+        sys.stderr.write(said(line) + "\n")
     if lacks:
         raise SystemExit(1)
 
@@ -194,7 +195,7 @@ def guarded(main: Callable[[], None], mistake: int = 1) -> int:
     try:
         scale.check(words)
     except ValueError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{said(error)}\n")
         return mistake
     try:
         main()
@@ -202,14 +203,14 @@ def guarded(main: Callable[[], None], mistake: int = 1) -> int:
         sys.stderr.write("stopped; the same command goes on\n")
         return 130
     except UnknownVersion as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{said(error)}\n")
         return mistake
     except REFUSALS as error:
-        sys.stderr.write(explain(error, sys.argv[1:]) + "\n")
+        sys.stderr.write(said(explain(error, sys.argv[1:])) + "\n")
         forget(_given_store() / "hydra")
         return mistake
     except OSError as error:
-        sys.stderr.write(_unwritable(error) + "\n")
+        sys.stderr.write(said(_unwritable(error)) + "\n")
         return 1
     return 0
 

@@ -10,10 +10,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.outgoing import loopback
 from echo.refusals import nearest
 from echo.routing import Router
 from echo.scene import Prompt, load_prompts
-from jobs.live.desk import loopback
 from jobs.live.session import LiveOrder, refuse
 from jobs.spec.compose import sweep
 from jobs.spec.mistakes import REFUSALS, explain

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from data.outgoing import loopback
 from echo.scene import Prompt
 from jobs.live.player import Player
 from jobs.live.session import LiveOrder, Scene, Session
@@ -83,14 +83,6 @@ def _told(call: Answer) -> Answer:
 
     answered.__name__ = call.__name__
     return answered
-
-
-def loopback(host: str) -> bool:
-    """Whether a name or an address is this machine's own, as nobody else reaches it."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def visitor(host: str) -> Callable[[Any], str | None]:

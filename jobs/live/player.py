@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from data.outgoing import said
 from echo.scene import FPS, Prompt
 from jobs.live.session import LiveBlock, Refused, Session
 from jobs.live.view import Card, Json, View, thumbnail
@@ -144,9 +145,9 @@ class Player:
                 if self._due() <= time.monotonic():
                     self._advance()
         except BaseException as error:
-            traceback.print_exc(file=sys.stderr)
+            sys.stderr.write(said(traceback.format_exc()))
             self.status = "failed"
-            self._tell(f"{type(error).__name__}: {error}")
+            self._tell(said(f"{type(error).__name__}: {error}"))
             while not self._stopped:
                 self._decline(f"the session has failed: {error}", 0.25)
         finally:

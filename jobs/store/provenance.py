@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from data.outgoing import without_secrets
 from echo.files import ROOT, file_digest
 from eval.store.origin import git
 from eval.store.records import CodeState, Provenance
@@ -36,8 +37,8 @@ SLURM = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "JOB_NAME",
 def describe(argv: Sequence[str], config: Mapping[str, Any]) -> Provenance:
     """All that is worth knowing about this process, with the user's command line (not the worker's) and the full config."""
     return Provenance(
-        argv=list(argv),
-        config=dict(config),
+        argv=without_secrets(list(argv)),
+        config=without_secrets(dict(config)),
         code=commit(),
         python=platform.python_version(),
         packages={name: _version(name) for name in PACKAGES},

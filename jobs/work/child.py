@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from data.outgoing import said
 from eval.vbench.networks import packages
 from jobs.spec.config import Plain
 from jobs.spec.plan import prepare
@@ -156,13 +157,13 @@ def _obey(order: JobOrder, report: Report) -> int:
         job = prepare(order.config)
         provenance.refuse_dirty(job.config.experiment, job.config.allow_dirty)  # the code may have changed while the job waited
     except ValueError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{said(error)}\n")
         return 2
     try:
         texts = () if order.texts is None else json.loads(Path(order.texts).read_bytes())
         return 1 if work(job, order.attempt, order.argv, order.config, report, texts) else 0
     except Exception as error:
-        traceback.print_exc()
+        sys.stderr.write(said(traceback.format_exc()))
         if isinstance(error, OSError) and unwritable.of_store(error):
             sys.stderr.write(f"{unwritable.refusal(job.config.store, error)}\n")
             return unwritable.STATUS

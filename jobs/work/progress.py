@@ -8,6 +8,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from data.outgoing import said
 from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
 
 FRAMES = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT
@@ -17,7 +18,7 @@ LINE_EVERY_S = 15.0
 
 def say(line: str) -> None:
     """One line of result on standard output, above a bar if there is one."""
-    tqdm.write(line, file=sys.stdout)
+    tqdm.write(said(line), file=sys.stdout)
     sys.stdout.flush()
 
 

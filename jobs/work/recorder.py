@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from data.outgoing import without_secrets
 from echo.scene import Prompt
 from jobs.spec.plan import Job
 from jobs.store import unwritable
@@ -43,7 +44,7 @@ class JobRecorder:
         """A video failed, for the error that is being handled, after so many blocks. Raises the error if it is the disk's."""
         if unwritable.of_store(error):
             raise error
-        message = f"{type(error).__name__}: {error}"
-        self.attempt.error(prompt, message, traceback.format_exc())
+        message = without_secrets(f"{type(error).__name__}: {error}")
+        self.attempt.error(prompt, message, without_secrets(traceback.format_exc()))
         self.report(BlocksMade(count=-blocks))
         self.report(UnitEnded(prompt=prompt.id, error=message))

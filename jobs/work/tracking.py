@@ -29,6 +29,7 @@ from urllib.request import urlopen
 
 import msgspec
 
+from data.outgoing import said, without_secrets
 from eval.store.records import Provenance
 from eval.store.runs import flat
 from jobs.spec.plan import Job
@@ -109,9 +110,10 @@ class Wandb:
         self._run = self._opened(start, "offline")
 
     def _opened(self, start: TrackedRun, how: Any) -> Any:
+        config = without_secrets(dict(start.config))
         # a sweep may open many in one process, and each is a run of its own
         return self._wandb.init(
-            id=start.id, name=start.name, group=start.group, job_type=start.kind, tags=list(start.tags), config=dict(start.config),
+            id=start.id, name=start.name, group=start.group, job_type=start.kind, tags=list(start.tags), config=config,
             dir=str(start.folder), project=os.environ.get("WANDB_PROJECT", PROJECT), mode=how, resume="allow", reinit="create_new",
             settings=self._wandb.Settings(
                 console="off", silent=True, init_timeout=PATIENCE_S / 4, finish_timeout=PATIENCE_S / 2, finish_timeout_raises=True
@@ -168,7 +170,7 @@ KINDS: dict[str, Callable[[TrackedRun, Say], Tracker]] = {"jsonl": Lines, "wandb
 
 def complain(line: str) -> None:
     """Say a line on standard error."""
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(said(line) + "\n")
 
 
 class GuardedTracker:
