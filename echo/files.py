@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     What is written survives a crash of the machine once the block has ended.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         yield part
@@ -44,6 +44,14 @@ def write_atomic(path: Path, content: bytes) -> None:
     """Put a file in place whole or not at all, and keep it across a crash of the machine."""
     with replacing(path) as part:
         part.write_bytes(content)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are not there, and keep them across a crash of the machine."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ record that names them is appended, and every attempt appends to a file of its o
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
@@ -17,7 +18,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from echo.files import content_digest, sync_folder, write_atomic
+from echo.files import content_digest, make_folder, sync_folder, write_atomic
 from echo.scene import Prompt, prompt_digest
 from eval.store.records import AskedFile, Provenance, RunKey, Scorer, Spec, SweepEntry, SweepFile, Titled, UnitRecord, encoded, line_of
 from eval.store.runs import Run, RunPlace
@@ -122,9 +123,19 @@ class Attempt:
         self._provenance = provenance
         write_atomic(folder.path / "attempts" / f"{name}.json", msgspec.json.format(encoded(provenance), indent=1))
         path = folder.path / "records" / f"{name}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
+        self._clear()
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
         sync_folder(path.parent)
+
+    def _clear(self) -> None:
+        """Take away what killed processes left half written beside the files of units."""
+        with contextlib.suppress(FileNotFoundError):
+            parts = [entry for entry in os.scandir(self.folder.reader.units) if entry.name.startswith(".")]
+            living = self.claims.holders(self.claims.starts())  # asked after: who lives has claimed a unit before writing of it
+            for part in parts:
+                if not any(f"-{unit[:8]}." in part.name for unit in living):
+                    Path(part.path).unlink(missing_ok=True)
 
     def __enter__(self) -> Attempt:
         return self
@@ -188,7 +199,9 @@ class Attempt:
         return {**facts, "sizes": sizes, "digests": digests}
 
     def error(self, prompt: Prompt, message: str, trace: str) -> None:
-        """Record a unit that failed, its traceback beside the records."""
+        """Record a unit that failed, its traceback beside the records, unless somebody else is at it by now."""
+        if self.claims.lost(self.folder.job.unit_id(prompt)):
+            return
         name = f"{self.folder.job.unit_id(prompt)}-{self.name}.txt"
         write_atomic(self.folder.path / "errors" / name, trace.encode())
         self._append(prompt, "error", {"err": message[:ERROR_CHARACTERS], "trace": f"errors/{name}"})

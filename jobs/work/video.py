@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-import time
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -12,16 +11,15 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from echo.files import replacing
 from jobs.spec.config import enlarged
 
 TO_YUV = np.array([[65.481, -37.797, 112.0], [128.553, -74.203, -93.786], [24.966, 112.0, -18.214]], np.float32) / 255
 """Red, green and blue to luma and the two colour differences, BT.601."""
-LEFT_S = 3600
-"""A part that nobody has written to for so long was left by a kill."""
 
 
 class VideoWriter:
-    """An MP4 that appears under its name only when it is whole.
+    """An MP4 that appears under its name only when it is whole and on the disk.
 
     Small frames are enlarged by a whole factor, each pixel repeated, so that they can be watched and nothing is blurred.
     """
@@ -36,16 +34,12 @@ class VideoWriter:
             crf: H.264 quality, 0 (lossless) to 51.
         """
         self._path = path
-        self._beside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.mp4")
+        self._stack = ExitStack()
         self._fps, self._height_px, self._crf = fps, height_px, crf
         self._container: av.container.OutputContainer | None = None
         self._factor = 1
 
     def __enter__(self) -> VideoWriter:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        for left in self._path.parent.glob(f".{self._path.stem}.*.mp4"):
-            if time.time() - left.stat().st_mtime > LEFT_S:
-                left.unlink(missing_ok=True)
         return self
 
     def write(self, frames_THWC: NDArray[np.uint8]) -> None:
@@ -62,23 +56,24 @@ class VideoWriter:
 
     def _open(self, height: int, width: int) -> None:
         self._factor = enlarged(height, width, self._height_px)
-        self._container = av.open(str(self._beside), "w", options={"movflags": "faststart"})
+        part = self._stack.enter_context(replacing(self._path))
+        self._container = av.open(str(part), "w", format="mp4", options={"movflags": "faststart"})
         stream = self._container.add_stream("libx264", rate=Fraction(self._fps))
         stream.height, stream.width = height * self._factor, width * self._factor
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
         stream.options = {"crf": str(self._crf), "preset": "superfast" if self._factor == 1 else "ultrafast"}
         self._stream = stream
+        self._stack.push(self._close)
+
+    def _close(self, kind: type[BaseException] | None, *_: object) -> None:
+        assert self._container is not None
+        if kind is None:
+            self._container.mux(self._stream.encode(None))
+        self._container.close()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._container is not None:
-            if kind is None:
-                self._container.mux(self._stream.encode(None))
-            self._container.close()
-        if kind is None and self._container is not None:
-            self._beside.rename(self._path)
-        else:
-            self._beside.unlink(missing_ok=True)
+        self._stack.__exit__(kind, error, trace)
 
 
 def _enlarged(frames_THWC: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:

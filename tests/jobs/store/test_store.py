@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 
@@ -136,3 +137,30 @@ def test_atomic_write_leaves_no_part_behind(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         write_atomic(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_what_a_kill_left_half_written_goes_and_what_a_living_writer_writes_stays(job):
+    folder = RunFolder(job)
+    parts = [folder.side(prompt, ending) for prompt in job.asked[:2] for ending in (".mp4", ".trace.jsonl")]
+    parts = [path.with_name(f".{path.name}.0badc0de") for path in parts]
+    for part in parts:
+        write_atomic(part, b"half")
+    first = Attempt(folder, new_attempt(), Provenance())
+    assert not any(part.exists() for part in parts)
+    assert first.take(job.asked[:1]) == [job.asked[0]]
+    for part in parts:
+        write_atomic(part, b"half")
+    Attempt(folder, new_attempt(), Provenance())
+    assert [part.exists() for part in parts] == [True, True, False, False]
+
+
+def test_a_record_says_size_and_digest_of_each_file(job):
+    folder = RunFolder(job)
+    path = folder.side(job.asked[0], ".mp4")
+    write_atomic(path, b"video")
+    attempt = Attempt(folder, new_attempt(), Provenance())
+    attempt.ok(job.asked[0], {}, {"files": {"video": path.name}})
+    attempt.ok(job.asked[1], {}, {"files": {"video": path.name}, "sizes": {"video": 9}, "digests": {"video": "as it was"}})
+    first, second = folder.reader.records()
+    assert first.sizes == {"video": 5} and first.digests == {"video": hashlib.blake2b(b"video", digest_size=16).hexdigest()}
+    assert second.sizes == {"video": 9} and second.digests == {"video": "as it was"}, "of a video that is scored, as it was made"

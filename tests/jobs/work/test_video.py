@@ -73,11 +73,13 @@ def test_failure_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_old_part_of_a_killed_writer_is_cleared(tmp_path):
-    old, young = tmp_path / ".v.0badc0de.mp4", tmp_path / ".v.1badc0de.mp4"
-    for part in (old, young):
-        part.write_bytes(b"part")
-    os.utime(old, (0, 0))
-    with VideoWriter(tmp_path / "v.mp4", fps=16, height_px=64, crf=18) as video:
+def test_a_video_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Whatever the machine does afterwards: bytes, then the name, then the folder that holds it."""
+    told, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: told.append(os.readlink(f"/proc/self/fd/{handle}")) or sync(handle))
+    monkeypatch.setattr(os, "replace", lambda part, path: told.append("renamed") or replace(part, path))
+    with VideoWriter(tmp_path / "a" / "b" / "v.mp4", fps=16, height_px=64, crf=18) as video:
         video.write(frames(2))
-    assert sorted(p.name for p in tmp_path.iterdir()) == [young.name, "v.mp4"]
+    *folders, part, renamed, last = told
+    assert folders == [str(tmp_path), str(tmp_path / "a")] and renamed == "renamed" and last == str(tmp_path / "a" / "b")
+    assert part.startswith(str(tmp_path / "a" / "b" / ".v.mp4.")) and [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["v.mp4"]
