@@ -134,12 +134,13 @@ def _fill(folder: Folder, groups: Mapping[str, Sequence[Source]], store: Path, t
 
 @dataclass(frozen=True)
 class TableView:
-    """A table on the page. conflicts: videos that were made twice and differ."""
+    """A table on the page. conflicts: videos that were made twice and differ. damaged: lines of records that are left out."""
 
     name: str
     title: str
     grids: list[GridView]
     conflicts: list[str]
+    damaged: list[str]
 
 
 def _table(folder: Folder, name: str, title: str, made: Sequence[MadeGrid]) -> TableView:
@@ -148,7 +149,8 @@ def _table(folder: Folder, name: str, title: str, made: Sequence[MadeGrid]) -> T
     save(folder.root / "tables", name, grids, meta(name, title, made))
     shown = [table(grid) for grid in grids]
     conflicts = [line for one in made for line in one.group.conflicts]
-    return TableView(name, shown[0].title if len(grids) == 1 else title or name, shown, conflicts)
+    damaged = [line for one in made for line in one.group.damaged]
+    return TableView(name, shown[0].title if len(grids) == 1 else title or name, shown, conflicts, damaged)
 
 
 def _never(groups: Mapping[str, Sequence[Source]], store: Path) -> list[Lack]:

@@ -15,6 +15,7 @@ from eval.tables.grid import Grid, TableRow
 from eval.tables.meta import MadeGrid
 
 DONE, DEAD, UNSCORED, FAILED, ABSENT, GONE = "done", "dead", "made, not scored", "failed", "not made", "video file gone"
+CHANGED = "file changed"
 """What has become of a video that was asked for."""
 DEAD_NOTES = {"": "", "space": "each frame is of one colour", "time": "all frames are the same"}
 """What is said of a video by what does not vary in it."""
@@ -24,7 +25,7 @@ DEAD_NOTES = {"": "", "space": "each frame is of one colour", "time": "all frame
 class VideoCell:
     """One video that was asked for. record: its line in the store, None where there is no video.
 
-    note: why it failed, or what makes it dead, or "".
+    note: why it failed, what makes it dead, which of its files is no longer as it was written, or "".
 
     trace: path of the traceback from the run's folder on, or "".
     """
@@ -40,9 +41,11 @@ class VideoCell:
 
     @property
     def video(self) -> Path | None:
-        """Its file; None where there is none."""
+        """Its file; None where there is none, or another one than was written."""
         path = None if self.record is None else self.side("video")
-        return path if path is not None and path.is_file() else None
+        if path is None or not path.is_file() or (self.status == CHANGED and self.note.startswith(path.name)):
+            return None
+        return path
 
     def side(self, kind: str) -> Path | None:
         """Path of a file beside the video, for example its trace; None if the record names none."""
@@ -108,13 +111,18 @@ def _cells(entry: Entry) -> dict[Unit, VideoCell]:
         for wish in asked:
             units |= wish.units
         scores = asked[-1].scores  # None where a video alone was asked for
-        done, videos = run.settled(scores).done, run.settled(None).done
+        settled, filmed = run.settled(scores), run.settled(None)
+        done, videos, spoilt = settled.done, filmed.done, filmed.spoilt | settled.spoilt
         errors = {record.unit: record for record in run.records() if not record.ok and record.scores == scores}  # the last of each unit
         for prompt, unit in units.items():
             record, film = done.get(unit), videos.get(unit)
             error = None if record else errors.get(unit)
             note = DEAD_NOTES[record.dead] if record else ""
             status = DEAD if note else DONE if record else FAILED if error else UNSCORED if film else ABSENT
+            shown = record or film
+            if shown is not None and unit in spoilt and not error:
+                gone = shown.files.get("video", "")
+                status, note = (GONE, gone) if spoilt[unit] == f"{gone} is gone" else (CHANGED, spoilt[unit])
             failure = (error.err, error.trace) if error else (note, "")
             cells[prompt, run.spec.seed] = VideoCell(run, prompt, run.spec.seed, status, record or film, scores or "", *failure)
     return cells

@@ -14,7 +14,7 @@ from echo.scene import BLOCK_S, FPS, TagMeaning
 from eval.figures import style
 from eval.figures.drift import FIRST, drifts
 from eval.metrics import READINGS, Column
-from eval.report.cells import ABSENT, DONE, GONE, Method, ReportPart, VideoCell
+from eval.report.cells import ABSENT, DONE, Method, ReportPart, VideoCell
 from eval.report.folder import BLOCK_FRAMES, Folder
 from eval.store.records import Provenance
 from eval.store.runs import Run
@@ -118,7 +118,7 @@ def _entry(cell: VideoCell | None, folder: Folder) -> str | CellState | None:
     if cell is None:
         return None
     if cell.video is None:
-        return CellState(GONE if cell.record is not None else cell.status, cell.note)
+        return CellState(cell.status, cell.note)
     return folder.cell(cell) if cell.status == DONE else CellState(cell.status, cell.note, folder.cell(cell))
 
 
@@ -183,8 +183,6 @@ def lacks(part: ReportPart, title: str, folder: Folder) -> Iterator[Lack]:
                 absent.setdefault(seed, []).append(prompt)
             elif cell.status != DONE:
                 yield Lack(title, label, (prompt,), (seed,), cell.status, cell.note, folder.traceback(cell))
-            if cell.record is not None and cell.video is None:
-                yield Lack(title, label, (prompt,), (seed,), GONE, cell.record.files.get("video", ""))
         for prompts in dict.fromkeys(map(tuple, absent.values())):
             seeds = tuple(seed for seed, prompts_there in sorted(absent.items()) if tuple(prompts_there) == prompts)
             yield Lack(title, label, prompts, seeds, ABSENT)

@@ -30,8 +30,8 @@ FACTS = (
     "latents_sha256", "blocks", "fps", "fps_dit", "denoising_steps", "attended_frames", "block_ms", "block_ms_p95", "switch_block_ms",
     "generate_s", "decode_s", "score_s", "dur_s", "process_peak_mb", "host", "device",
 )  # fmt: skip
-"""Fields of a record that a table of videos has beside metrics, if it is asked for facts; `TEXTS` of them are no numbers."""
-TEXTS = ("latents_sha256", "host", "device")
+"""Fields of a record that a table of videos has beside metrics, if it is asked for facts; `TEXTS` of all facts are no numbers."""
+TEXTS = ("latents_sha256", "host", "device", "spoilt")
 FILES = {"video": "video", "trace": "trace", "scores": "scores_file"}
 """Kinds of side files and the columns that hold their paths."""
 CATEGORIES = ("text", "run", "attempt")
@@ -45,7 +45,8 @@ class Finished:
     """What is done of a run under one way of scoring, by column, in the order of time.
 
     units, attempts: [done], the unit and whose record it is. metrics: [done] by name, NaN where there is no number; of all names
-    that some unit has, be it without a number. failures, conflicts, damaged: as of `eval.store.runs.Settled`. unscored: units that are
+    that some unit has, be it without a number. failures, conflicts, damaged, spoilt: as of
+    `eval.store.runs.Settled`. unscored: units that are
     not done and whose video is there. dead: units whose video shows nothing, or nothing that moves. records: if they were asked for.
     """
 
@@ -57,6 +58,7 @@ class Finished:
     unscored: frozenset[str] = frozenset()
     dead: frozenset[str] = frozenset()
     damaged: Sequence[DamagedLine] = ()
+    spoilt: Mapping[str, str] = field(default_factory=dict)
     records: Sequence[UnitRecord] = ()
 
     def status(self, unit: str) -> int:
@@ -75,7 +77,7 @@ def finished(run: Run, scores: str | None, facts: bool = False) -> Finished:
         known = _plain(run, scores)
         if known is not None:
             return known
-    settled = settle(*run.lines(UnitRecord if facts else Outcome), scores)
+    settled = run.settled(scores) if facts else settle(*run.lines(Outcome), scores)
     records = list(settled.done.values())
     names = dict.fromkeys(name for record in records for name in record.metrics)
     metrics = {name: np.array([record.metrics.get(name) for record in records], np.float64) for name in names}
@@ -83,7 +85,8 @@ def finished(run: Run, scores: str | None, facts: bool = False) -> Finished:
     unscored = frozenset(settled.made - settled.done.keys())
     whole = [record for record in records if isinstance(record, UnitRecord)]
     dead = frozenset(record.unit for record in records if record.dead)
-    return Finished(list(settled.done), attempts, metrics, settled.failures, settled.conflicts, unscored, dead, settled.damaged, whole)
+    rest = (dead, settled.damaged, settled.spoilt, whole)
+    return Finished(list(settled.done), attempts, metrics, settled.failures, settled.conflicts, unscored, *rest)
 
 
 def _plain(run: Run, scores: str) -> Finished | None:
@@ -132,7 +135,7 @@ def _values(count: int) -> Callable[[Any], tuple[float | None, ...]]:
     return attrgetter(*(f"m{place}" for place in range(count))) if count else lambda numbers: ()
 
 
-def table(parts: Iterable[Wishes], facts: bool = False) -> tuple[pd.DataFrame, list[str]]:
+def table(parts: Iterable[Wishes], facts: bool = False) -> tuple[pd.DataFrame, list[str], list[DamagedLine]]:
     """What became of the videos that were asked of some runs, which may share prompts and seeds.
 
     Args:
@@ -140,19 +143,21 @@ def table(parts: Iterable[Wishes], facts: bool = False) -> tuple[pd.DataFrame, l
         facts: whether paths, hashes and speeds are wanted too.
 
     Returns:
-        A row for each video, by prompt and seed, and units that were computed twice with different outcomes. Of a video that several
-        runs were asked for the best outcome counts, and of several such the last run's.
+        A row for each video, by prompt and seed, units that were computed twice with different outcomes, and lines of records that are
+        damaged and left out. Of a video that several runs were asked for the best outcome counts, and of several such the last run's.
 
         Index: prompt and seed, ascending. Columns: `status` (category, one of `STATUS`), `text` (category, digest of the prompt as
         asked for), `run`, `attempt` (category; whose number it is, "" where nothing is done), `dead` (bool), then a float64 for each
         metric that any video has, be it without a number, and for each that is made of these: NaN where there is none. With facts also
-        `unit`, the columns of `FILES` (str, paths) and `FACTS` (float64 but for `TEXTS`, which are str); NaN where nothing is done.
+        `unit`, the columns of `FILES` (str, paths), `spoilt` (str, what is wrong with a file) and `FACTS` (float64 but for `TEXTS`, which
+        are str); NaN where nothing is done, or nothing wrong.
     """
-    pieces, conflicts = list[dict[str, Values]](), list[str]()
+    pieces, conflicts, damaged = list[dict[str, Values]](), list[str](), list[DamagedLine]()
     for run, wishes in parts:
         outcome = finished(run, wishes[-1].scores, facts)
         pieces.append(_piece(run, wishes, outcome, facts))
         conflicts += outcome.conflicts
+        damaged += outcome.damaged
 
     def texts(name: str) -> tuple[NDArray[np.intp], NDArray[Any]]:
         return pd.factorize(np.array(list(chain.from_iterable(piece[name] for piece in pieces)), object), sort=True)
@@ -177,7 +182,7 @@ def table(parts: Iterable[Wishes], facts: bool = False) -> tuple[pd.DataFrame, l
             columns[name] = numbers(name, np.bool_ if name == "dead" else np.float64)[kept]
     columns |= derived({name: values for name, values in columns.items() if isinstance(values, np.ndarray)})
     index = pd.MultiIndex([prompts, seeds], [prompt[kept], seed[kept]], names=["prompt", "seed"], verify_integrity=False)
-    return pd.DataFrame(columns).set_axis(index), conflicts
+    return pd.DataFrame(columns).set_axis(index), conflicts, damaged
 
 
 def _piece(run: Run, wishes: Sequence[Asked], outcome: Finished, facts: bool) -> dict[str, Values]:
@@ -198,7 +203,10 @@ def _piece(run: Run, wishes: Sequence[Asked], outcome: Finished, facts: bool) ->
         piece["attempt"] = [outcome.attempts[row] if row >= 0 else "" for row in rows]
         piece |= {name: np.append(values, np.nan)[rows] for name, values in outcome.metrics.items()}
     piece["dead"] = [unit in outcome.dead for unit in asked] if outcome.dead else [False] * len(asked)
-    return piece | _facts(run, asked, [outcome.records[row] if row >= 0 else None for row in rows]) if facts else piece
+    if not facts:
+        return piece
+    piece["spoilt"] = [outcome.spoilt.get(unit) for unit in asked]
+    return piece | _facts(run, asked, [outcome.records[row] if row >= 0 else None for row in rows])
 
 
 def _facts(run: Run, units: Sequence[str], records: Sequence[UnitRecord | None]) -> dict[str, Values]:

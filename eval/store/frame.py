@@ -21,7 +21,7 @@ from eval.store.runs import scenes_of, scores_of, tasks
 
 CATEGORIES = ("task", "backbone", "preset", "label", "policy", "settings", "scorer", "status", "text", "run", "attempt")
 """Columns of few different texts, of the dtype `category`."""
-LAST = ("unit", *FILES.values(), *FACTS)
+LAST = ("unit", *FILES.values(), "spoilt", *FACTS)
 """Facts, which stand behind the metrics."""
 
 
@@ -41,7 +41,8 @@ def videos(store: str | Path, *, scored: bool = True, every: bool = False, facts
         "unscored" (it is there, without these scores) or "missing". text (digest of the prompt), run, attempt: category. dead: bool,
         whether its frames are of one colour each, or all the same.
         A column for each metric of the store: float64, NaN where there is no number.
-        With facts: unit: str. video, trace, scores_file: str, paths. latents_sha256, host, device: str. blocks, fps, fps_dit (pixel
+        With facts: unit: str. video, trace, scores_file: str, paths. spoilt: str, what is wrong with one of these.
+        latents_sha256, host, device: str. blocks, fps, fps_dit (pixel
         frames a second, all included and without the codec), denoising_steps, attended_frames (latent, the most of a block), block_ms,
         block_ms_p95, switch_block_ms, generate_s, decode_s, score_s, dur_s, process_peak_mb: float64. All of these NaN where nothing is
         done.

@@ -19,7 +19,7 @@ import msgspec
 import pandas as pd
 
 from eval.store.columns import Wishes, table
-from eval.store.records import Provenance, Scorer, Titled
+from eval.store.records import DamagedLine, Provenance, Scorer, Titled
 from eval.store.runs import Asked, Run, flat, runs, sweeps, tasks
 
 WEIGHTS = ("backbone.weights", "backbone.lora")
@@ -96,7 +96,7 @@ class Entry:
         return {key: value for key, value in self.settings.items() if not key.startswith("method.")}
 
     @cached_property
-    def _table(self) -> tuple[pd.DataFrame, list[str]]:
+    def _table(self) -> tuple[pd.DataFrame, list[str], list[DamagedLine]]:
         return table(self.parts)
 
     @property
@@ -109,10 +109,15 @@ class Entry:
         """Units that were computed twice with different outcomes."""
         return self._table[1]
 
+    @property
+    def damaged(self) -> list[str]:
+        """Lines of records that are left out, as their checksums are wrong: file and number."""
+        return [str(line) for line in self._table[2]]
+
     @cached_property
     def videos(self) -> pd.DataFrame:
         """The videos that are done, with paths, hashes and speeds: `eval.store.columns.table`."""
-        whole, _ = table(self.parts, facts=True)
+        whole, *_ = table(self.parts, facts=True)
         return whole[whole["status"] == "done"]
 
     @property
@@ -169,6 +174,11 @@ class Comparable:
     def conflicts(self) -> list[str]:
         """Units that were computed twice with different outcomes, with their presets."""
         return [f"{entry.preset} {line}" for entry in self.entries.values() for line in entry.conflicts]
+
+    @property
+    def damaged(self) -> list[str]:
+        """Lines of records that are left out, by file and number."""
+        return [line for entry in self.entries.values() for line in entry.damaged]
 
     def takes(self, backbone: str, weights: str, prompts: Mapping[str, str]) -> bool:
         """Whether a run contradicts none of its rows."""

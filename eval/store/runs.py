@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, NamedTuple
 
+from echo.files import content_digest
 from echo.refusals import nearest_of
 from eval.store.records import (
     RENDER,
@@ -67,6 +69,7 @@ class Settled(Generic[Line]):
     failures: dict[str, int] = field(default_factory=dict)  # unit id -> error records, units that are done left out
     conflicts: list[str] = field(default_factory=list)  # units computed twice with different outcomes
     made: set[str] = field(default_factory=set)  # unit ids of videos that are there, however scored
+    spoilt: dict[str, str] = field(default_factory=dict)  # unit ids of those done -> what is wrong with a file, where it was looked at
     damaged: list[DamagedLine] = field(default_factory=list)  # those of units that are done left out: they were made again
 
 
@@ -154,8 +157,51 @@ class Run:
         return sorted(lines, key=lambda record: record.t), damaged
 
     def settled(self, scores: str | None) -> Settled[UnitRecord]:
-        """Which units are done under a way of scoring; None accepts a video however it was scored."""
-        return settle(*self.lines(UnitRecord), scores)
+        """Which units are done under a way of scoring, and whose files are no longer as they were written, by their sizes.
+
+        scores: None accepts a video however it was scored.
+        """
+        records, damaged = self.lines(UnitRecord)
+        settled = settle(records, damaged, scores)
+        wrong = self.amiss(records)
+        settled.spoilt = {unit: why for unit, record in settled.done.items() if (why := first_amiss(record, wrong))}
+        again = Counter(record.unit for record in records if _failed_again(record, settled, scores))
+        settled.failures |= again
+        return settled
+
+    def amiss(self, records: Iterable[UnitRecord], contents: bool = False) -> dict[str, str]:
+        """What is wrong with files of units, by their names: those that are not there, or not as the last record of each says.
+
+        contents: whether they are read, to see what no size tells.
+        """
+        last = dict[str, tuple[int | None, str | None]]()
+        for record in records:
+            if record.ok:
+                last |= {name: (record.sizes.get(kind), record.digests.get(kind)) for kind, name in record.files.items()}
+        try:
+            there = {entry.name: entry.stat().st_size for entry in os.scandir(self.units) if entry.name in last}
+        except FileNotFoundError:
+            there = {}
+        wrong = dict[str, str]()
+        for name, (size, digest) in last.items():
+            if name not in there:
+                wrong[name] = "is gone"
+            elif size not in (None, there[name]):
+                wrong[name] = f"has {there[name]} bytes, {size} were written"
+            elif contents and digest not in (None, content_digest(self.units / name)):
+                wrong[name] = "is not what was written"
+        return wrong
+
+
+def first_amiss(record: UnitRecord, wrong: Mapping[str, str]) -> str:
+    """The first of a record's files with which something is wrong (`Run.amiss`), and what; empty where nothing is."""
+    return next((f"{name} {wrong[name]}" for name in record.files.values() if name in wrong), "")
+
+
+def _failed_again(record: UnitRecord, settled: Settled[UnitRecord], scores: str | None) -> bool:
+    """Whether it is an error of a unit that was done before and whose files are no longer as they were."""
+    asked = scores is None or record.scores == scores
+    return asked and not record.ok and record.unit in settled.spoilt and record.t >= settled.done[record.unit].t
 
 
 def settle(records: Iterable[Line], damaged: Iterable[DamagedLine], scores: str | None) -> Settled[Line]:

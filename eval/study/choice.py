@@ -169,6 +169,8 @@ def _file(row: Entry, unit: Unit) -> Path:
     path = Path(str(row.videos["video"][unit]))
     if not path.is_file():
         raise ValueError(f"{path}: the store's record names this video and it is not there; run its command again")
+    if isinstance(why := row.videos["spoilt"][unit], str):
+        raise ValueError(f"{path}: {why}; run its command again")
     return path
 
 

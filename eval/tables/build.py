@@ -255,4 +255,5 @@ def _row(entry: Entry, group: Comparable, cells: Sequence[TableCell]) -> TableRo
     done, failed, unscored, absent = (entry.count(status) for status in ("done", "failed", "unscored", "missing"))
     row = TableRow(method.label, method.name, ", ".join(words), done, tuple(cells), entry.section, weights, backbone=entry.backbone)
     runs = tuple(run.place.run for run in entry.runs)
-    return dataclasses.replace(row, failed=failed, absent=absent, unscored=unscored, dead=entry.dead, runs=runs)
+    row = dataclasses.replace(row, failed=failed, absent=absent, unscored=unscored, runs=runs)
+    return dataclasses.replace(row, dead=entry.dead, damaged=len(entry.damaged))

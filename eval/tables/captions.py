@@ -73,7 +73,7 @@ def _tied(ranks: Sequence[Sequence[int | None]]) -> bool:
 
 
 def _failures(grid: Grid) -> str:
-    """How many videos failed, are made and not scored, or are not there, always said; and how many are dead, if any."""
+    """How many videos failed, are made and not scored, or are not there, always said; and how many are dead, or damaged, if any."""
     own = [row for row in grid.rows if not row.source]
     failed, unscored, absent = (sum(getattr(row, name) for row in own) for name in ("failed", "unscored", "absent"))
     asked = sum(part.videos * sum(not row.source for row in part.rows) for part in grid.parts or (grid,))
@@ -81,8 +81,9 @@ def _failures(grid: Grid) -> str:
     line = f"Failed runs: {failed} of {asked} videos" + (f" ({', '.join(where)})" if where else "")
     line += f"; {unscored} more are made, not scored" if unscored else ""
     line += f"; {absent} more are not made." if absent else "."
-    dead = [_in_part(row, row.dead) for row in own if row.dead]
-    return line + (f" Dead videos, of one colour or without motion: {', '.join(dead)}." if dead else "")
+    dead, damaged = ([_in_part(row, count) for row in own if (count := getattr(row, name))] for name in ("dead", "damaged"))
+    line += f" Dead videos, of one colour or without motion: {', '.join(dead)}." if dead else ""
+    return line + (f" Records left out, as their lines are damaged: {', '.join(damaged)}." if damaged else "")
 
 
 def _in_part(row: TableRow, count: int) -> str:

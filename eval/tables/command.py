@@ -67,7 +67,9 @@ def _write(store: Path, groups: Mapping[str, Sequence[Source]], wanted: TableOpt
     for name, group in groups.items():
         made = [one for source in in_order(group) for one in made_of(source, looks[name], wanted.compare)]
         for one in made:
-            lines += [as_text(one.grid, wanted.styled), *(f"warning: not reproduced: {line}" for line in one.group.conflicts), ""]
+            warnings = [f"not reproduced: {line}" for line in one.group.conflicts]
+            warnings += [f"damaged and left out: {line}; the command that made it makes it again" for line in one.group.damaged]
+            lines += [as_text(one.grid, wanted.styled), *(f"warning: {line}" for line in warnings), ""]
         lines += save(store / "tables", name, combined(looks[name].title, [one.grid for one in made]), meta(name, looks[name].title, made))
     return lines
 

@@ -66,7 +66,7 @@ class TableRow:
 
     section: label of its backbone, or "calibration". reference: name of the row that its differences are to, "" if none.
     reference_section: that row's. failed, unscored, absent: videos asked for that ended in an error, are made and not scored, are not made.
-    dead: videos that show nothing, or nothing that moves.
+    dead: videos that show nothing, or nothing that moves. damaged: lines of records that were left out.
     part: title of its part in a table of several tasks. source: where the numbers are printed, if they are not ours.
     backbone: its name.
     runs: names of the runs that it is made of.
@@ -85,6 +85,7 @@ class TableRow:
     absent: int = 0
     unscored: int = 0
     dead: int = 0
+    damaged: int = 0
     part: str = ""
     source: str = ""
     backbone: str = ""

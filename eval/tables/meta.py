@@ -67,6 +67,7 @@ def _part(grid: Grid, group: Comparable) -> Json:
         "rows": [_row(row) for row in grid.rows],
         "commits": commits(group.entries.values()),
         "conflicts": group.conflicts,
+        **({"damaged": group.damaged} if group.damaged else {}),
     }
 
 
@@ -88,7 +89,7 @@ def _row(row: TableRow) -> Json:
     if row.source:
         return {"preset": row.preset, "published": row.source}
     facts = ("preset", "variant", "videos", "failed", "absent", "unscored", "reference", "reference_section")
-    dead = {"dead": row.dead} if row.dead else {}
+    dead = {name: count for name in ("dead", "damaged") if (count := getattr(row, name))}
     whole = {"backbone": row.section, "weights": row.weights} | {key: getattr(row, key) for key in facts} | dead
     return whole | {"runs": sorted(row.runs)}
 

@@ -75,6 +75,8 @@ def carry_out(
     foretell(jobs)
     for line in backbones.notes(job.config for job in jobs):
         say(line)
+    for line in (line for job in jobs for line in RunFolder(job).again()):
+        say(line)
     for line in foretell_memory([job for job in jobs if RunFolder(job).missing()]):
         say(line)
     for store in stores:

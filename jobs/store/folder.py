@@ -77,17 +77,23 @@ class RunFolder:
     def missing(self) -> tuple[Prompt, ...]:
         """The prompts of this job's shard that have no finished unit and are to be tried."""
         settled = self.reader.settled(self.job.scores_id)
-        limit = self.job.config.max_tries
+        whole, limit = settled.done.keys() - settled.spoilt.keys(), self.job.config.max_tries
         return tuple(
-            prompt
-            for prompt in self.job.mine
-            if (unit := self.job.unit_id(prompt)) not in settled.done and settled.failures.get(unit, 0) < limit
+            prompt for prompt in self.job.mine if (unit := self.job.unit_id(prompt)) not in whole and settled.failures.get(unit, 0) < limit
         )
 
     def unfinished(self) -> tuple[Prompt, ...]:
-        """The prompts of this job's shard that have no finished unit."""
-        done = self.reader.settled(self.job.scores_id).done
-        return tuple(prompt for prompt in self.job.mine if self.job.unit_id(prompt) not in done)
+        """The prompts of this job's shard that have no finished unit whose files are all as they were written."""
+        settled = self.reader.settled(self.job.scores_id)
+        whole = settled.done.keys() - settled.spoilt.keys()
+        return tuple(prompt for prompt in self.job.mine if self.job.unit_id(prompt) not in whole)
+
+    def again(self) -> list[str]:
+        """Why prompts of this job's shard are made again, a line for each: files and records that are no longer as they were written."""
+        settled = self.reader.settled(self.job.scores_id)
+        units = {self.job.unit_id(prompt): prompt.id for prompt in self.job.mine}
+        spoilt = [f"{self.job.title}: {units[unit]} is made again: {why}" for unit, why in settled.spoilt.items() if unit in units]
+        return spoilt + [f"{self.job.title}: {line} is damaged and left out" for line in settled.damaged]
 
     def side(self, prompt: Prompt, ending: str) -> Path:
         """Where a unit's file stands, for example its video."""

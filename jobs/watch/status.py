@@ -16,9 +16,9 @@ from typing import TypeVar
 
 from echo.files import RESULTS
 from echo.refusals import Unfinished, nearest
-from eval.store.columns import finished
+from eval.store.records import UnitRecord
 from eval.store.rows import last_asked
-from eval.store.runs import Asked, Run, existing, known, sweeps
+from eval.store.runs import Asked, Run, Settled, existing, known, sweeps
 from jobs.store.claims import Claims
 from jobs.store.speeds import newest_units
 
@@ -87,10 +87,10 @@ def wishes(store: Path, experiment: str) -> list[tuple[Run, Asked]]:
     return last_asked(store)
 
 
-def look(run: Run, asked: Asked) -> tuple[Cell, dict[str, int], set[str], set[str]]:
+def look(run: Run, asked: Asked, settled: Settled[UnitRecord]) -> tuple[Cell, dict[str, int], set[str], set[str]]:
     """Where the units of a wish stand; tries of those that failed, by unit; those that are missing; who is at the others."""
-    units, outcome = set(asked.units.values()), finished(run, asked.scores)
-    done, failures = units & set(outcome.units), outcome.failures
+    units, failures = set(asked.units.values()), settled.failures
+    done = units & settled.done.keys() - settled.spoilt.keys()
     open_units = units - done
     running = _claimed(run, lambda claims: claims.holders(open_units)) if open_units else {}
     failed = {unit: count for unit, count in failures.items() if unit in open_units - running.keys()}
@@ -120,7 +120,8 @@ def gather(store: Path, experiment: str = "", task: Sequence[str] = (), method: 
         if (tasks and task not in tasks) or (methods and method not in methods):
             continue
         line = outcome.setdefault(place, Line(*place))
-        cell, failed, missing, workers = look(run, asked) if run.exists else (Cell(len(asked.units)), {}, set(), set())
+        settled = run.settled(asked.scores)
+        cell, failed, missing, workers = look(run, asked, settled) if run.exists else (Cell(len(asked.units)), {}, set(), set())
         seed = run.place.seed
         line.cells[seed] = line.cells.get(seed, Cell()) + cell
         line.runs.append(run)
@@ -128,6 +129,12 @@ def gather(store: Path, experiment: str = "", task: Sequence[str] = (), method: 
         if cell.done < cell.asked and run.exists:
             title = f"{method} {task} seed={seed}"
             failures += _failures(run, asked, failed, missing, title)
+            failures += [
+                [f"{title}: {asked_for} was made and is missing", settled.spoilt[unit]]
+                for asked_for, unit in asked.units.items()
+                if unit in settled.spoilt
+            ]
+            failures += [[f"{title}: a record was left out", f"{line} is damaged"] for line in settled.damaged]
             if missing and not cell.running:
                 failures += _last_words(run, title)
     return [outcome[place] for place in sorted(outcome)], failures

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from echo.files import write_atomic
+from echo.files import file_digest, write_atomic
 from echo.scene import Prompt
 from eval.store.records import UnitRecord
 from jobs.spec import scoring
@@ -34,14 +34,19 @@ OWN = ("v", "unit", "run", "scores", "attempt", "prompt", "seed", "status", "t",
 
 
 def filmed(folder: RunFolder, prompts: Sequence[Prompt]) -> dict[str, UnitRecord]:
-    """Records of videos that are there, by prompt id, however they were scored; those encoded otherwise than asked left out."""
-    last = {record.unit: record for record in folder.reader.records() if record.ok}
-    records = {prompt.id: last[unit] for prompt in prompts if (unit := folder.job.unit_id(prompt)) in last}
+    """Records of videos that are there, by prompt id, however they were scored; left out are those encoded otherwise than asked.
+
+    A video is there where it and its trace have the sizes that they were written with.
+    """
+    records = folder.reader.records()
+    last, wrong = {record.unit: record for record in records if record.ok}, folder.reader.amiss(records)
     wanted = dataclasses.asdict(folder.job.config.video)
     return {
-        name: record
-        for name, record in records.items()
-        if (folder.reader.units / record.files["video"]).is_file() and folder.reader.attempt(record.attempt).config.get("video") == wanted
+        prompt.id: record
+        for prompt in prompts
+        if (record := last.get(folder.job.unit_id(prompt))) is not None
+        and not {record.files["video"], record.files.get("trace")} & wrong.keys()
+        and folder.reader.attempt(record.attempt).config.get("video") == wanted
     }
 
 
@@ -96,10 +101,15 @@ def make_way(config: RunConfig) -> None:
 
 
 def unmade(folder: RunFolder, prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
-    """Those of some prompts that are to be tried and have no video."""
+    """Those of some prompts that are to be tried and have no video, or another one than was written."""
     missing = [prompt for prompt in folder.missing() if prompt in prompts]
     there = filmed(folder, missing)
-    return tuple(prompt for prompt in missing if prompt.id not in there)
+    return tuple(prompt for prompt in missing if prompt.id not in there or not _as_written(folder, there[prompt.id]))
+
+
+def _as_written(folder: RunFolder, record: UnitRecord) -> bool:
+    """Whether a video's content is what its record says, as far as that says it."""
+    return record.digests.get("video") in (None, file_digest(folder.reader.units / record.files["video"]))
 
 
 def score(recorder: JobRecorder, prompts: Sequence[Prompt]) -> int:

@@ -94,6 +94,7 @@ def fill(run: Path, names: Sequence[str], preset: str, source: Path) -> None:
     """Videos (all the same file), traces, and scores of two scenes and all blocks."""
     lines = "".join(json.dumps(line) + "\n" for line in trace(preset))
     for name in names:
+        (run / "units" / f"{name}.mp4").unlink(missing_ok=True)
         (run / "units" / f"{name}.mp4").hardlink_to(source)
         (run / "units" / f"{name}.trace.jsonl").write_text(lines, encoding="utf-8")
         path = run / "units" / f"{name}.json"

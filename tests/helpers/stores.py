@@ -55,12 +55,15 @@ def put(
     )
     keep(run.path / "asked" / f"{at:020d}-0.json", wish)
     keep(run.path / "attempts" / f"{at:020d}-0.json", Provenance())
+    run.units.mkdir(parents=True, exist_ok=True)
     for prompt, numbers in values.items():
         files = {"video": f"{prompt}.mp4", "trace": f"{prompt}.trace.jsonl"}
         if scores is not None:
             files["scores"] = f"{prompt}.json"
             blocks = [] if per_block is None else per_block[prompt]
             keep(run.units / files["scores"], ScoresFile(metrics=dict(numbers), per_block=blocks))
+        for name in files.values():
+            (run.units / name).touch()
         told = {"scores": scores, "t": at, "metrics": dict(numbers), "files": files}
         append(run, UnitRecord(unit=f"u-{prompt}", attempt="a", prompt=prompt, seed=seed, status="ok", latents_sha256="0", **told))
     return run.path

@@ -163,7 +163,6 @@ def store(tmp_path):
     """Videos of two methods on two prompts of the hard task; one method has one prompt alone."""
     for preset, ids in (("echo", ("hard-000", "hard-001")), ("longlive", ("hard-000",))):
         folder = put(tmp_path / "store", "hard", preset, {one: {"m": 1.0} for one in ids}, scores=None)
-        (folder / "units").mkdir()
         for one in ids:
             frames = np.random.default_rng(0).integers(0, 255, (24, 48, 48, 3), dtype=np.uint8)
             with VideoWriter(folder / "units" / f"{one}.mp4", fps=16, height_px=48, crf=20) as writer:

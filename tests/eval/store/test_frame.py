@@ -165,8 +165,10 @@ def test_a_record_of_the_wrong_kind_is_refused_in_a_line(store: Path) -> None:
 
 
 def test_a_table_of_nothing_is_empty(store: Path) -> None:
-    found, conflicts = columns.table([])
-    assert isinstance(found, pd.DataFrame) and found.empty and not conflicts and list(found.index.names) == ["prompt", "seed"]
+    found, conflicts, damaged = columns.table([])
+    assert (
+        isinstance(found, pd.DataFrame) and found.empty and not conflicts and not damaged and list(found.index.names) == ["prompt", "seed"]
+    )
 
 
 def test_the_load_test_runs_and_is_read_the_fast_way(tmp_path: Path) -> None:

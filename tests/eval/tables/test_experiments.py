@@ -20,7 +20,7 @@ from jobs import cli
 from tests.helpers import raters
 from tests.helpers.experiments import params
 from tests.helpers.latex import document
-from tests.helpers.stores import put, write
+from tests.helpers.stores import as_older, put, write
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 WORLD = {"recall": ("world.recall_fidelity", "world.leakage"), "hard": ("world.leakage", "world.half_life_blocks")}
@@ -52,8 +52,7 @@ def one(store: Path, task: str, preset: str, names: tuple[str, ...], failing: bo
     if failing:
         path = folder / "records" / "a.jsonl"
         first, *rest = path.read_text(encoding="utf-8").splitlines()
-        error = json.loads(first) | {"status": "error", "metrics": {}}
-        path.write_text("\n".join([json.dumps(error), *rest]) + "\n", encoding="utf-8")
+        path.write_text(as_older(first, status="error", metrics={}) + "".join(f"{line}\n" for line in rest), encoding="utf-8")
     return folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from echo.files import digest, write_atomic
 from eval.store.records import Provenance
 from jobs.spec.plan import prepare
 from jobs.store.folder import Attempt, RunFolder, new_attempt
+from jobs.watch import status
 from tests.helpers.toy import changed
 
 
@@ -164,3 +166,48 @@ def test_a_record_says_size_and_digest_of_each_file(job):
     first, second = folder.reader.records()
     assert first.sizes == {"video": 5} and first.digests == {"video": hashlib.blake2b(b"video", digest_size=16).hexdigest()}
     assert second.sizes == {"video": 9} and second.digests == {"video": "as it was"}, "of a video that is scored, as it was made"
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (lambda path: path.unlink(), "is gone"),
+        (lambda path: path.write_bytes(b"vid"), "has 3 bytes, 5 were written"),
+        (lambda path: path.write_bytes(b""), "has 0 bytes, 5 were written"),
+    ],
+)
+def test_what_is_gone_or_cut_is_made_again_and_everybody_says_so(job, harm, told):
+    folder = RunFolder(job)
+    folder.describe()
+    attempt = Attempt(folder, new_attempt(), Provenance())
+    for prompt in job.asked:
+        write_atomic(folder.side(prompt, ".mp4"), b"video")
+        attempt.ok(prompt, {}, {"files": {"video": folder.side(prompt, ".mp4").name}})
+    assert not folder.missing() and not folder.again()
+    path = folder.side(job.asked[1], ".mp4")
+    harm(path)
+    assert folder.missing() == folder.unfinished() == job.asked[1:2]
+    assert folder.again() == [f"{job.title}: {job.asked[1].id} is made again: {path.name} {told}"]
+    lines, reasons = status.gather(Path(job.config.store))
+    assert (lines[0].total.done, lines[0].total.missing) == (2, 1) and reasons[0][1] == f"{path.name} {told}"
+    for tries in range(job.config.max_tries):
+        assert job.asked[1] in folder.missing(), f"{tries} errors since"
+        attempt.error(job.asked[1], "ValueError: no", "no")
+    assert not folder.missing() and folder.unfinished() == job.asked[1:2]
+    write_atomic(path, b"anew")
+    attempt.ok(job.asked[1], {}, {"files": {"video": path.name}})
+    assert not folder.unfinished() and not folder.again(), "the last record of a file says what is in it"
+
+
+def test_a_damaged_record_is_made_again_and_told_of(job):
+    folder = RunFolder(job)
+    folder.describe()
+    for prompt in job.asked:
+        ok(Attempt(folder, new_attempt(), Provenance()), prompt)
+    path = sorted((folder.path / "records").iterdir())[1]
+    path.write_bytes(path.read_bytes().replace(b'"seed":0', b'"seed":1'))
+    assert folder.missing() == job.asked[1:2] and folder.again() == [f"{job.title}: {path}:1 is damaged and left out"]
+    _, reasons = status.gather(Path(job.config.store))
+    assert reasons[-1][1] == f"{path}:1 is damaged"
+    ok(Attempt(folder, new_attempt(), Provenance()), job.asked[1])
+    assert not folder.missing() and not folder.again()

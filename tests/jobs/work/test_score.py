@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from echo.files import ROOT
+from echo.files import ROOT, file_digest, write_atomic
 from echo.scene import scene_blocks
 from eval.store.runs import runs
 from eval.vbench.borders import borders
@@ -101,19 +101,34 @@ def test_a_start_that_ends_before_the_scores_costs_no_video(config, tmp_path, mo
     job = prepare(config)
     assert local.lacks(RunFolder(job), None) == [f"{job.title}: 2 of 2 videos are made, not scored; the same command goes on"]
     assert briefly([job]) == "all 2 videos are there; 2 are made, not scored"
-    damaged = sorted(films)[0]
-    content = damaged.read_bytes()
-    damaged.write_bytes(content[: len(content) // 2])
+    barred = tmp_path / "records" / file_digest(sorted(films)[0])
+    write_atomic(barred, b"a file where the folder of what networks say of this video belongs")
     events = []
     assert work(prepare(config), new_attempt(), [], config, events.append) == 1
     errors = [event.error for event in events if isinstance(event, UnitEnded) and event.error is not None]
-    assert len(errors) == 1 and damaged.name in errors[0] and len(told(events)) == 1
+    assert len(errors) == 1 and barred.name in errors[0] and len(told(events)) == 1
     (line,) = local.lacks(RunFolder(job), None)
     assert " is made, not scored: that failed (1 of 3 tries" in line
-    damaged.write_bytes(content)
+    barred.unlink()
     assert work(prepare(config), new_attempt(), [], config, events.append) == 0
-    assert len(told(events)) == 2 and {p.stat().st_mtime_ns for p in films if p != damaged} == {t for p, t in films.items() if p != damaged}
+    assert len(told(events)) == 2 and {path.stat().st_mtime_ns for path in films} == set(films.values())
     assert sum(record.scores is None for record in run.records()) == 2, "made once each"
+
+
+@pytest.mark.parametrize("harm", ["cut", "one bit", "gone"])
+def test_a_video_that_is_no_longer_what_was_written_is_made_again_before_it_is_scored(config, monkeypatch, harm):
+    films_only(config, monkeypatch)
+    folder, events = RunFolder(prepare(config)), []
+    films = {path: path.read_bytes() for path in sorted((folder.path / "units").glob("*.mp4"))}
+    path, content = next(iter(films.items()))
+    if harm == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-9] if harm == "cut" else content[:900] + bytes([content[900] ^ 1]) + content[901:])
+    assert work(folder.job, new_attempt(), [], config, events.append) == 0 and len(told(events)) == 2
+    assert {path: path.read_bytes() for path in films} == films
+    made = [record for record in folder.reader.records() if record.scores is None]
+    assert len(made) == 3 and not folder.reader.settled(folder.job.scores_id).conflicts, "one again, to the same latents"
 
 
 def films_only(config, monkeypatch, seen=lambda recorder: None):
