@@ -5,8 +5,11 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|AUTH|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY")
 """In the name of a variable of the environment whose value is one."""
@@ -20,6 +23,8 @@ BEARER = re.compile(r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{16,}|(?<=Bearer )[\w.~+/
 UNSHOWN = re.compile(r"(?!\x1b\[[014]m)[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What moves a terminal's cursor, changes its colours, turns its text round or cannot be written; tabs, ends of lines and the bold of a
 table's best value may pass."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that spreadsheets carry out."""
 HIDDEN = "***"
 Content = TypeVar("Content")
 
@@ -45,6 +50,22 @@ def without_secrets(content: Content) -> Content:
 def said(line: object) -> str:
     """A line as a terminal or a log gets it: without secrets, control characters and halves of emoji written as their numbers."""
     return UNSHOWN.sub(lambda found: ascii(found[0])[1:-1], without_secrets(str(line)))
+
+
+def harmless(cell: object) -> object:
+    """A cell of a CSV file: a text that a spreadsheet would take for a formula, and that is no number, begins with an apostrophe."""
+    if not isinstance(cell, str) or cell[:1] not in FORMULA:
+        return cell
+    try:
+        float(cell)
+        return cell
+    except ValueError:
+        return f"'{cell}"
+
+
+def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with all texts `harmless`; numbers stay what they are."""
+    return table.assign(**{name: table[name].map(harmless) for name in table if table[name].dtype.kind in "OSU"})
 
 
 def _blotted(content: object, secrets: list[str]) -> object:

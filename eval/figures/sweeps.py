@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.outgoing import harmless
 from echo.files import RESULTS
 from echo.refusals import nearest_of
 from eval import metrics
@@ -148,7 +149,7 @@ def write(store: Path, name: str, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     table = out / f"sweep_{name}.csv"
     with table.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *lines(sweeps)])
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *([harmless(cell) for cell in line] for line in lines(sweeps))])
     return [table, *style.save_pair(draw(sweeps, name), out / f"sweep_{name}")]
 
 

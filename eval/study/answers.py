@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pandas as pd
 
+from data.outgoing import said
 from echo.refusals import nearest
 from eval.study.files import VERSION, AnswersFile, StudyKey
 from eval.study.order import order_of
@@ -32,6 +33,10 @@ KEEPABLE = ("missing", "straight", "fast")
 """Rules about how somebody answered; whatever breaks another cannot be counted."""
 SHARE, HASTE = 0.5, 0.5
 """Of groups, and of their videos' length; see `RULES`."""
+MOST_BYTES, MOST_S = 2**24, 10_000_000
+"""Of a file, and of a group's seconds, a third of a year: an unwatched page stays open for days."""
+MOST_SAID = 300
+"""Characters of why a file does not count."""
 COLUMNS = ("rater", "task", "video", "seed", "backbone", "method", "criterion", "rating")
 
 
@@ -90,6 +95,7 @@ def key_beside(folder: Path) -> Path:
 def gather(folder: Path, key: StudyKey) -> list[RaterAnswers]:
     """All files of a folder, each with the rules that it breaks. Raises ValueError where there is none."""
     paths = sorted(path for path in folder.glob("*.json") if not path.name.endswith(".key.json")) if folder.is_dir() else []
+    paths = [path for path in paths if not path.name.startswith(".")]  # `._answers.json` of a Mac
     if not paths:
         raise ValueError(f"{folder}: no answers; put the *.json files that raters sent into one folder and name it")
     every = [_file(path, key) for path in paths]
@@ -107,16 +113,23 @@ class _Which(msgspec.Struct):
 
 
 def _file(path: Path, key: StudyKey) -> RaterAnswers:
-    content = path.read_bytes()
-    one = RaterAnswers(path, hashlib.sha256(content).hexdigest())
+    one = RaterAnswers(path, path.name)
     try:
+        if not path.is_file():  # a folder, or a pipe that nobody writes to
+            raise RefusedAnswers("damaged", "no file; ask for the file again")
+        if path.stat().st_size > MOST_BYTES:
+            raise RefusedAnswers("damaged", f"larger than {MOST_BYTES >> 20} MiB, which no page writes; ask for the file again")
+        content = path.read_bytes()
+        one.digest = hashlib.sha256(content).hexdigest()
         one.answers = _answers(content, key)
     except RefusedAnswers as refusal:
-        one.broken[refusal.rule] = str(refusal)
+        one.broken[refusal.rule] = str(refusal)[:MOST_SAID]
     except msgspec.ValidationError as error:
         one.broken["damaged"] = f"something lacks or is not what the page writes ({error}); ask for the file again"
     except (msgspec.DecodeError, UnicodeDecodeError):
         one.broken["damaged"] = "not whole JSON; ask for the file again"
+    except Exception as error:  # one file never stops the others
+        one.broken["damaged"] = f"cannot be read ({type(error).__name__}: {error})"[:MOST_SAID]
     return one
 
 
@@ -136,6 +149,8 @@ def _answers(content: bytes, key: StudyKey) -> AnswersFile:
     for name, group in answers.groups.items():
         if name not in key.groups:
             raise RefusedAnswers("damaged", f"group {name} is not in this study")
+        if not all(0 <= seconds <= MOST_S for seconds in (group.spent_s, group.played_s)):
+            raise RefusedAnswers("damaged", f"group {name} took {group.spent_s:g} s, of which {group.played_s:g} s were played")
         for video, ratings in group.ratings.items():
             for criterion, (points, _) in ratings.items():
                 _allowed(key, name, video, criterion, points)
@@ -181,7 +196,7 @@ def _manners(one: RaterAnswers, key: StudyKey) -> None:
     one.straight = sum(
         len(key.groups[name].videos) > 1 and len(values) > len(key.criteria) and len(set(values)) == 1 for name, values in answered.items()
     )
-    one.fast = sum(one.answers.groups[name].spent_s < HASTE * key.groups[name].seconds for name in answered)
+    one.fast = sum(not one.answers.groups[name].spent_s >= HASTE * key.groups[name].seconds for name in answered)  # no number is no time
     if one.straight > SHARE * len(answered):
         one.broken["straight"] = f"all the same points in {one.straight} of {len(answered)} groups"
     if one.fast > SHARE * len(answered):
@@ -203,23 +218,28 @@ def told(every: Sequence[RaterAnswers], key: StudyKey, keep: Sequence[str]) -> l
     lines += ["(watched: share of the videos' seconds played, median of groups; alike, hasty: groups; see the rules)", ""]
     for one in every:
         for rule, text in one.broken.items():
-            lines.append(f"{one.path.name}: {rule}{' (kept)' if rule in keep else ''}: {text}")
+            lines.append(f"{_name(one)}: {rule}{' (kept)' if rule in keep else ''}: {text}")
         if one.answers.page and one.answers.page != key.page:
-            lines.append(f"{one.path.name}: note: answered on page {one.answers.page}, the key is of page {key.page}")
+            lines.append(f"{_name(one)}: note: answered on page {one.answers.page}, the key is of page {key.page}")
     broken = {rule: sum(rule in one.broken for one in every) for rule in RULES}
     lines += [f"rule {rule} ({number}{', kept' if rule in keep else ''}): {RULES[rule]}" for rule, number in broken.items() if number]
     return lines
 
 
+def _name(one: RaterAnswers) -> str:
+    """Of a file, on one line whatever is in it."""
+    return said(" ".join(one.path.name.splitlines()))
+
+
 def _line(one: RaterAnswers, key: StudyKey, counts: bool) -> tuple[str, ...]:
     if not one.answers.rater:
-        return (one.path.name, "-", "-", "-", "-", "-", "-", "no")
+        return (_name(one), "-", "-", "-", "-", "-", "-", "no")
     groups = one.answers.groups
     minutes = sum(group.spent_s for group in groups.values()) / 60
     shares = [min(1.0, group.played_s / key.groups[name].seconds) for name, group in groups.items()]
     watched, answers = f"{100 * statistics.median(shares):.0f} %" if shares else "-", f"{len(one.points)}/{key.questions}"
     numbers = (answers, f"{minutes:.1f}", watched, str(one.straight), str(one.fast))
-    return (one.path.name, one.answers.rater, *numbers, "yes" if counts else "no")
+    return (_name(one), one.answers.rater, *numbers, "yes" if counts else "no")
 
 
 def ratings_of(counts: Sequence[RaterAnswers], key: StudyKey) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from data.outgoing import without_formulas
 from echo.files import RESULTS, write_atomic
 from echo.refusals import Unfinished, nearest, nearest_of
 from eval.store.rows import left_out
@@ -128,7 +129,7 @@ def collect(folder: Path, /, key: Path | None = None, keep: Sequence[str] = (), 
     yield from told(every, known, chosen)
     if ratings.empty:
         raise Unfinished(f"{folder}: nothing counts of {len(every)} files, {output} is not written; keep=all keeps what can be kept")
-    write_atomic(output, ratings.to_csv(index=False, lineterminator="\n").encode())
+    write_atomic(output, without_formulas(ratings).to_csv(index=False, lineterminator="\n").encode())
     people, left = len(counts), len(every) - len(counts)
     yield f"{people} rater{'s' * (people != 1)} counted, {left} file{'s' * (left != 1)} left out, {len(ratings)} ratings: {output}"
     yield from (f"then: echo-harness tables {table} ratings={output}" for table in tables_of(known))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from data.outgoing import without_formulas
 from data.published import speeds
 from echo.files import RESULTS, Json
 from eval.tables.grid import NOTHING
@@ -132,7 +133,7 @@ def as_csv(bench: Mapping[str, Any]) -> str:
     others = others.rename(columns={"block_ms": "published_block_ms", "hardware": "device_name"})
     head = ["kind", "method", *FACTS, *(key for key, *_ in COLUMNS), "fps", "published_block_ms", "remark", "source"]
     lines = pd.concat([own.assign(fps=own["fps_dit"]), others])
-    return str(lines.to_csv(columns=head, index=False, float_format="%.4f", lineterminator="\n"))
+    return str(without_formulas(lines).to_csv(columns=head, index=False, float_format="%.4f", lineterminator="\n"))
 
 
 def as_latex(bench: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from data.outgoing import without_formulas
 from eval.metrics import Column
 from eval.tables.captions import Panel, panels
 from eval.tables.grid import Grid, TableCell, TableRow, sections
@@ -102,7 +103,7 @@ def as_csv(grids: Sequence[Grid]) -> str:
     head += ["reference", "source", *(dimension + end for dimension in dimensions for end in ENDS)]
     lines = pd.DataFrame([_csv_line(grid, row) for grid in flat for row in grid.rows], columns=head)
     lines = lines.astype({f"{dimension}_n": "Int64" for dimension in dimensions}).fillna({f"{dimension}_n": 0 for dimension in dimensions})
-    return str(lines.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
+    return str(without_formulas(lines).to_csv(index=False, float_format="%.4f", lineterminator="\n"))
 
 
 def _csv_line(grid: Grid, row: TableRow) -> dict[str, object]:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import av
+import msgspec
 import pytest
 
+from data.outgoing import harmless
 from echo.files import ROOT
 from eval.study import choice
+from eval.study.answers import RaterAnswers, _manners
+from eval.study.files import AnswersFile, GroupAnswers, StudyKey
 from eval.study.order import order_of, shuffled, stirred
 from eval.study.page import strip
 from eval.tables import opinions
@@ -355,6 +360,64 @@ def test_each_rule_is_named_in_a_line(page, sent, capsys, keep, raters):
     assert f"{raters} raters counted, {19 - raters} files left out" in told and "rule straight (1" in told
     counted = set(opinions.read(sent.parent / "ratings.csv")["rater"])
     assert len(counted) == raters and {*RATERS, f"{9:016x}", f"{11:016x}"} <= counted, "nearly alike and quick ones count"
+
+
+def test_no_file_stops_the_collection(page, sent, tmp_path, capsys):
+    """What people and attackers send: each costs itself, is named on a line of its own, and moves no cursor."""
+    good = studies.answers(page[1], f"{1:016x}", points(3))
+    group = next(iter(good["groups"]))
+
+    def changed(text: str, *path: object) -> bytes:
+        made = copy.deepcopy(good)
+        place = made
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] = "HERE"
+        return json.dumps(made).replace('"HERE"', text).encode()
+
+    video = next(iter(good["groups"][group]["ratings"]))
+    bad = {
+        "deep": changed("[" * 200_000 + "]" * 200_000, "extra"), "nested": b"[" * 300_000, "digits": changed("9" * 5000, "v"),
+        "points": changed("9" * 5000, "groups", group, "ratings", video, CRITERIA[0]), "nan": changed("NaN", "groups", group, "spent_s"),
+        "infinite": changed("1e999", "groups", group, "spent_s"), "endless": changed("1e300", "groups", group, "spent_s"),
+        "backwards": changed("-1", "groups", group, "played_s"), "utf16": json.dumps(good).encode("utf-16"), "empty": b"",
+        "emoji": changed('"\\ud83d"', "saved"), "colour": changed('"\\u001b[2Jclear"', "study"), "zeros": bytes(100),
+        "long": changed('"' + "y" * 100_000 + '"', "rater"),
+    }  # fmt: skip
+    for name, content in bad.items():
+        (sent / f"{name}.json").write_bytes(content)
+    (sent / "folder.json").mkdir()
+    os.mkfifo(sent / "pipe.json")
+    (sent / "circle.json").symlink_to("circle.json")
+    (sent / "large.json").write_bytes(b" " * (2**24 + 1))
+    (sent / "x\x1b[2J\nall is well.json").write_bytes(b"{}")
+    (sent / "._0.json").write_bytes(b"\0\5\26\7")
+    assert collected(sent) == 0
+    told = capsys.readouterr().out
+    assert "\x1b" not in told and "4 raters counted" in told and max(map(len, told.splitlines())) < 500, told
+    for name in (*bad, "folder", "pipe", "circle", "large", "x\\x1b[2J all is well"):
+        lines = [line for line in told.splitlines() if line.startswith(f"{name}.json: ")]
+        assert lines and (": damaged: " in lines[0] or ": study: " in lines[0]), (name, lines)
+    assert not any(line.startswith("all is well") for line in told.splitlines()) and "._0" not in told
+    assert len(opinions.read(tmp_path / "ratings.csv")) == 528
+
+
+def test_no_time_is_no_slow_answer():
+    """A time that is no number, had a reader let it through, is hasty."""
+    group = {"task": "hard", "prompt": "p", "seed": 0, "seconds": 9.0, "videos": {"v": {"backbone": "b", "method": "m", "label": "l"}}}
+    key = msgspec.convert({"v": 1, "criteria": ["a"], "study": "s", "page": "p", "groups": {"g": group}}, StudyKey)
+    for spent, hasty in ((float("nan"), True), (1.0, True), (9.0, False)):
+        file = AnswersFile(1, "s", "r", "", "p", [], {"g": GroupAnswers(spent, 1.0, {"v": {"a": (3, 1.0)}})})
+        one = RaterAnswers(Path("a.json"), "d", file)
+        _manners(one, key)
+        assert ("fast" in one.broken) is hasty, spent
+
+
+def test_a_cell_of_a_csv_carries_nothing_out():
+    bad = ("=1+1", "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1")
+    assert [harmless(cell) for cell in bad] == [f"'{cell}" for cell in bad]
+    kept = ("echo", "-3.5", "+1e-3", "-", "a=b", "", 3, -0.5, None)
+    assert [harmless(cell) for cell in kept] == ["echo", "-3.5", "+1e-3", "'-", "a=b", "", 3, -0.5, None]
 
 
 def test_the_fullest_file_of_a_rater_counts(page, sent, capsys):
