@@ -20,7 +20,8 @@ from typing import Any, Literal, TextIO
 from omegaconf import OmegaConf
 
 from data.chat import Chat, Endpoint, Local, Message, model_name, text_of
-from data.importers import DURATION_S, check_duration, numbered_lines, refuse_tags, tidy
+from data.formats import numbered_lines
+from data.importers import DURATION_S, check_duration, refuse_tags, tidy
 from data.prompt_sets import PromptLine, write_set
 from data.story import ATS, KEYS, Story, faults_of, parse_story, prompt_of
 from echo.refusals import Unfinished
@@ -81,7 +82,7 @@ def parse_answer(task: str, said: str, stopped: str) -> Story:
 def strays(task: str, story: Story, base: str) -> bool:
     """Whether a story shares no content word with its base prompt; word starts of four letters count, other alphabets always pass."""
     story_text = " ".join((story.subject, story.text, story.light, *story.actions, *(place.what for place in story.places)))
-    base_words, story_words = ({word[:4] for word in content_words(text)} for text in (base, story_text))
+    base_words, story_words = ({word[:4] for word in content_words(text) if word.isascii()} for text in (base, story_text))
     return bool(base_words) and not base_words & story_words
 
 

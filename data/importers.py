@@ -2,12 +2,13 @@
 
 released: `scene[10s#] | scene[10s@] ; subtitle | subtitle`, the format of the released interactive files.
 lines: one prompt a line, as MovieGenBench's file; each becomes one scene of duration= (60 s unless told otherwise).
-jsonl: our own format, through the same check. A file that would lose text or keep a broken tag is refused with its line.
+csv, json: a column of a table (comma, semicolon or tab), a key of JSON objects in a list or a line each, as VBench's own file.
+jsonl: our own format, through the same check. A file that would lose text or keep a broken tag is refused with its line, and so is one
+that is of another format than it is said to be.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import re
@@ -18,14 +19,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from data import formats
 from data.prompt_sets import PromptLine, write_set
-from echo.scene import BLOCK_S, Prompt, TagMeaning, parse_prompt
+from echo.files import read_json
+from echo.refusals import shown
+from echo.scene import BLOCK_S, LONGEST_S, Prompt, TagMeaning, parse_prompt, says
 
 TAG = re.compile(r"\[(\d+(?:\.\d+)?) *s([#@]?)\]")
 """Seconds and mark of a scene; anywhere in it, the first counts, all are removed."""
 BRACKETS = re.compile(r"[\[［【][^\[\]［］【】]*[\]］】]?|[\]］】]")
-TAGLIKE = re.compile(r"[\[［【]\s*\d[^\[\]［］【】]*[\]］】]?")
-OTHER_TAGS = re.compile(r"[({]\s*\d{1,3}(?:[.,]\d+)?\s*(?:s|sec\w*|m|min\w*)\s*[#@]?\s*[)}]|\d+(?:\.\d+)? *s[#@]", re.IGNORECASE)
+TAGLIKE = re.compile(
+    r"[\[［【]\s*\d{1,3}(?:[.,]\d+)?\s*(?:(?:s|sec\w*|m|min\w*)\s*[\]］】]\s*(?=$|[|;])|(?:s|sec\w*|m|min\w*)?\s*[#@＃＠]\s*[\]］】])"
+)
+"""A tag, right or wrong, where tags are none: seconds at a scene's end, or a mark. `[1980s]`, `[42]` and `[0-2s]` are text."""
+OTHER_TAGS = re.compile(r"[({]\s*\d{1,3}(?:[.,]\d+)?\s*(?:s|sec\w*|m|min\w*)\s*[#@]?\s*[)}]|(?<!\d)\d+(?:\.\d+)? *s[#@]", re.IGNORECASE)
 """What people write for a tag and is none; it would stay in the text."""
 LOOKALIKES = {"；": ";", "｜": "|", "￨": "|", "∣": "|", "¦": "|"}
 INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060\u00ad\u200e\u200f"))
@@ -45,14 +52,15 @@ class Imported:
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says beside the file: meaning of the tags, seconds of an untagged scene, prefix of the ids, and whether a
-    scene without a tag is smooth (the released code) or has none (the paper's appendix B).
+    """What the command line says beside the file: meaning of the tags, seconds of an untagged scene, prefix of the ids, whether a
+    scene without a tag is smooth (the released code) or has none (the paper's appendix B), and the column that holds the prompts.
     """
 
     meaning: TagMeaning | None = None
     duration_s: float | None = None
     name: str = ""
     untagged: Untagged = "smooth"
+    column: str = ""
 
     def id(self, index: int) -> str:
         """Of the prompt that stands at a place of the set."""
@@ -80,24 +88,6 @@ class Excerpt:
         return sorted(lines, key=lambda _: draw.random())[: self.sample]
 
 
-def numbered_lines(path: Path) -> list[tuple[int, str]]:
-    """Lines that are not blank with their numbers from 1; UTF-8 with or without a mark, any line ends.
-
-    Raises:
-        ValueError: for bytes of another encoding, naming the line.
-    """
-    raw = path.read_bytes()
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ValueError(f"{path}: UTF-16; save it as UTF-8")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}:{line}: byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8") from None
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-
-
 def tidy(text: str, where: str) -> str:
     """Text without invisible signs and with single spaces; everything else as written, typographic signs too.
 
@@ -114,7 +104,7 @@ def tidy(text: str, where: str) -> str:
 def nearest_tag(text: str) -> str:
     """The valid tag that a wrong one looks most like: `[10 sec]` is `[10s]`, `[1 min @]` is `[60s@]`."""
     number = re.search(r"(\d+)(?:[.,](\d+))?\s*(m)?", text, re.IGNORECASE)
-    seconds = 10.0 if number is None else float(f"{number[1]}.{number[2] or 0}") * (60 if number[3] else 1)
+    seconds = 10.0 if number is None else min(float(f"{number[1]}.{number[2] or 0}") * (60 if number[3] else 1), LONGEST_S)
     mark = next((sign for sign in unicodedata.normalize("NFKC", text) if sign in "#@"), "")
     return f"[{seconds:g}s{mark}]"
 
@@ -126,13 +116,16 @@ def refuse_tags(text: str, where: str, patterns: Sequence[re.Pattern[str]] = (BR
         if wrong is None:
             continue
         if not re.search(r"[\d#@＃＠]", wrong[0]) and len(wrong[0]) > 1:
-            raise ValueError(f"{where}: {wrong[0]!r} is no tag; nearest is the text without brackets, or a tag such as '[10s]'")
-        raise ValueError(f"{where}: {wrong[0]!r} is no tag; nearest is {nearest_tag(wrong[0])!r}")
+            raise ValueError(f"{where}: {shown(wrong[0])} is no tag; nearest is the text without brackets, or a tag such as '[10s]'")
+        raise ValueError(f"{where}: {shown(wrong[0])} is no tag; nearest is {nearest_tag(wrong[0])!r}")
 
 
 def parse_scene(raw: str, where: str) -> tuple[str, float | None, str, int]:
     """(text, seconds or None, mark, number of tags) of one scene of the released format. Raises ValueError."""
     tags = TAG.findall(raw)
+    decade = re.search(r"\[\d{4}s\](?=.*\w)", raw)
+    if decade is not None:
+        raise ValueError(f"{where}: {decade[0]!r} in a text would make a scene of {decade[0][1:-2]} s; nearest is {decade[0][1:-1]!r}")
     text = tidy(TAG.sub(" ", raw), where)
     refuse_tags(text, where)
     if not text:
@@ -173,13 +166,23 @@ def parse_released(line: str, where: str, index: int, options: Options, seen: Co
 
 
 def parse_line(line: str, where: str, index: int, options: Options, seen: Counter[str]) -> PromptLine:
-    """One scene a line; no sign of a line has a meaning, but one with a tag is refused, since it is of the released format."""
-    tag = TAG.search(line)
-    if tag is not None:
-        raise ValueError(f"{where}: holds the tag {tag[0]!r}; nearest is format=released")
+    """One scene a line; no sign of a line has a meaning but the quotes of a CSV field, and one with a tag is refused."""
     text = tidy(line, where)
-    if not text:
+    field = re.fullmatch(r'"((?:[^"]|"")*)"', text)
+    if field is not None:
+        text = tidy(field[1].replace('""', '"'), where)
+        seen["lines in the quotes of a CSV field, which are gone"] += 1
+    return parse_text(text, where, index, options, seen)
+
+
+def parse_text(line: str, where: str, index: int, options: Options, seen: Counter[str]) -> PromptLine:
+    """One scene of a text that stood by itself, a cell or a JSON text: no sign of it has a meaning, and quotes are speech."""
+    text = tidy(line, where)
+    if not says(text):
         raise ValueError(f"{where}: holds nothing but signs that take no room; nearest is to remove it")
+    tag = TAGLIKE.search(text)
+    if tag is not None and TAG.match(tag[0]):
+        raise ValueError(f"{where}: holds the tag {tag[0]!r}; nearest is format=released")
     refuse_tags(text, where, (TAGLIKE,))
     seconds = DURATION_S if options.duration_s is None else options.duration_s
     return PromptLine(Prompt(options.id(index), (text,), (seconds,), ("",), options.meaning or TagMeaning.enter))
@@ -187,7 +190,7 @@ def parse_line(line: str, where: str, index: int, options: Options, seen: Counte
 
 def parse_record(line: str, where: str, index: int, options: Options, seen: Counter[str]) -> PromptLine:
     """A record of our own format, checked; a given name replaces the ids, a given meaning stands where a record says none."""
-    prompt, record = parse_prompt(line, where), json.loads(line)
+    prompt, record = parse_prompt(line, where), read_json(line, where)
     scenes = tuple(tidy(scene, f"{where}, scene {number}") for number, scene in enumerate(prompt.scenes, 1))
     for number, scene in enumerate(scenes, 1):
         refuse_tags(scene, f"{where}, scene {number}", (TAGLIKE,))
@@ -197,7 +200,7 @@ def parse_record(line: str, where: str, index: int, options: Options, seen: Coun
 
 
 FORMATS: dict[str, Callable[[str, str, int, Options, Counter[str]], PromptLine]] = {
-    "released": parse_released, "lines": parse_line, "jsonl": parse_record,
+    "released": parse_released, "lines": parse_line, "jsonl": parse_record, "csv": parse_text, "json": parse_text,
 }  # fmt: skip
 """How a line is read: the line, where it stands, its prompt's place in the set, what the command says, what is worth saying."""
 
@@ -219,7 +222,12 @@ def read(path: Path, form: str, options: Options = Options(), excerpt: Excerpt |
     if form == "jsonl" and options.duration_s is not None:
         raise ValueError("duration=: a JSONL record says its own durations; nearest is to leave it out")
     seen: Counter[str] = Counter()
-    lines = [FORMATS[form](line, f"{path}:{number}", index, options, seen) for index, (number, line) in enumerate(numbered_lines(path))]
+    lines = []
+    for index, (number, line) in enumerate(formats.texts(path, form, options.column)):
+        try:
+            lines.append(FORMATS[form](line, f"{path}:{number}", index, options, seen))
+        except ValueError as error:
+            raise ValueError(str(error) if str(error).startswith(f"{path}:") else f"{path}:{number}: {error}") from None
     if not lines:
         raise ValueError(f"{path}: no prompts")
     imported = Imported((excerpt or Excerpt()).of(lines, path), seen)
@@ -259,6 +267,8 @@ def _meaning(prompts: Sequence[Prompt]) -> str:
 
 def check_duration(seconds: float | None) -> None:
     """Raise ValueError for a duration that no scene can have; None is none given."""
+    if seconds is not None and LONGEST_S < seconds < math.inf:
+        raise ValueError(f"duration={seconds:g}: a video is {LONGEST_S} s at most; nearest is duration={LONGEST_S}")
     if seconds is not None and not BLOCK_S / 2 <= seconds < math.inf:
         raise ValueError(f"duration={seconds:g}: seconds, half a block or more; nearest is duration={BLOCK_S:g}")
 
@@ -266,7 +276,7 @@ def check_duration(seconds: float | None) -> None:
 def import_prompts(
     file: Path,
     /,
-    format: Literal["released", "lines", "jsonl"],
+    format: Literal["released", "lines", "jsonl", "csv", "json"],
     tag_meaning: TagMeaning | None = None,
     duration: float | None = None,
     first: int | None = None,
@@ -274,6 +284,7 @@ def import_prompts(
     seed: int = 0,
     name: str = "",
     untagged: Untagged = "smooth",
+    column: str = "",
     *,
     output: Path,
 ) -> list[str]:
@@ -281,16 +292,20 @@ def import_prompts(
 
         echo-harness data import prompts_hard.txt format=released tag_meaning=to_next --output hard.jsonl
         echo-harness data import moviegen.txt format=lines sample=64 seed=0 duration=120 --output long120.jsonl
+        echo-harness data import prompts.csv format=csv column=prompt --output set.jsonl
+        echo-harness data import VBench_full_info.json format=json column=prompt_en --output vbench.jsonl
 
     Args:
         file: the file to read.
-        format: released: `scene[10s#] | scene[10s@] ; subtitle | subtitle`; lines: a prompt a line; jsonl: our own, checked.
+        format: released: `scene[10s#] | scene[10s@] ; subtitle | subtitle`; lines: a prompt a line; csv, json: one column of a table or
+            of JSON objects; jsonl: our own, checked.
         tag_meaning: what a tag says; files of the release say to_next.
         duration: seconds of a scene that says none; 60 for a line of one scene.
         first: only so many prompts, from the top.
         sample: only so many prompts, drawn at random (the paper's A.1) and in the order of the draw; ids count the file's lines.
         seed: of the draw; a smaller draw by it is the first part of a larger one.
         untagged: what a scene without any tag says: smooth, as the released code reads it, or automatic, the texts (appendix B).
+        column: of csv and json, the one with the prompts; found by its name where only one is called prompt, text or caption.
         name: ids are NAME-000 and so on; the file's name by default.
         output: the prompt set, JSONL.
     """
@@ -301,6 +316,8 @@ def import_prompts(
     if name and not re.fullmatch(r"[A-Za-z0-9.-]+", name):
         raise ValueError(f"name={name}: letters, digits, '.' and '-'; nearest is {re.sub('[^A-Za-z0-9.-]+', '-', name)}")
     check_duration(duration)
-    imported = read(file, format, Options(tag_meaning, duration, name, untagged), Excerpt(first, sample, seed))
+    if column and format not in ("csv", "json"):
+        raise ValueError(f"column={column}: is of format=csv and format=json; nearest is format=csv")
+    imported = read(file, format, Options(tag_meaning, duration, name, untagged, column), Excerpt(first, sample, seed))
     write_set(output, imported.lines)
     return summary(imported, output)

@@ -6,7 +6,10 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
+import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -54,6 +57,71 @@ def make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
+def read_text(path: Path) -> str:
+    """A text file that a person brings, with its line ends made one: UTF-8, with or without a mark.
+
+    Raises:
+        ValueError: in one line, for what is no file that can be read, or for bytes of another encoding, with their line.
+    """
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+            raise ValueError(f"{path}: is {kinds.get(stat.S_IFMT(mode), 'a device')}; a text file belongs here")
+        if path.stat().st_size > LARGE_BYTES:
+            raise ValueError(f"{path}: {path.stat().st_size / 1e6:.0f} MB; a text file of {LARGE_BYTES / 1e6:.0f} MB at most belongs here")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: {os.strerror(error.errno or 0)}; a text file belongs here") from None
+    except ValueError as error:
+        rule = str(error)
+        raise ValueError(rule if rule.startswith(str(path)) else f"{str(path)!r}: {rule}; a text file belongs here") from None
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or raw[:200].count(0) > len(raw[:200]) // 4:
+        raise ValueError(f"{path}: UTF-16; save it as UTF-8")
+    try:
+        return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        line, runs = raw[: error.start].count(b"\n") + 1, re.findall(rb"[\x80-\xff]+", raw)
+        looks = (
+            "GBK or another encoding of two bytes a letter" if all(len(run) % 2 == 0 for run in runs) else "Latin-1 or another of one byte"
+        )
+        byte = f"byte 0x{raw[error.start]:02x} is not UTF-8"
+        raise ValueError(f"{path}:{line}: {byte}, it looks like {looks}; save the file as UTF-8") from None
+
+
+def read_json(text: str, where: str) -> Any:
+    """What JSON text of a person says. Raises ValueError in one line that begins with `where`: not JSON, or nothing that can be meant."""
+    try:
+        value = json.loads(text, object_pairs_hook=_once)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except json.JSONDecodeError as error:
+        line = "" if error.lineno == 1 else f"line {error.lineno}, "
+        raise ValueError(f"{where}: not JSON ({error.msg} at {line}column {error.colno})") from None
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{where}: half a character, \\u{ord(error.object[error.start]):04x} without its other half; write it whole"
+        ) from None
+    except RecursionError:
+        raise ValueError(f"{where}: lists or objects within each other without end") from None
+    except ValueError as error:
+        reason = str(error) if isinstance(error, _Doubled) else "a number of thousands of digits"
+        raise ValueError(f"{where}: {reason}") from None
+
+
+class _Doubled(ValueError):
+    """A key stands twice in an object."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Json:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise _Doubled(f"key {key[:60]!r} stands twice; remove one")
+    return values
+
+
 def sync_folder(folder: Path) -> None:
     """Keep a folder's renames across a crash of the machine."""
     handle = os.open(folder, os.O_RDONLY)
@@ -88,8 +156,8 @@ def file_digest(path: Path) -> str:
         shown = {name: file for name, file in files.items() if not any(part.startswith(".") for part in name.parts)}
         content = "".join(f"{name.as_posix()}\0{file_digest(file)}\n" for name, file in shown.items())
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-    stat = path.stat()
-    return _digests(path, stat.st_mtime_ns, stat.st_size)[0]
+    version = path.stat()
+    return _digests(path, version.st_mtime_ns, version.st_size)[0]
 
 
 def content_digest(path: Path) -> str:
@@ -100,8 +168,8 @@ def content_digest(path: Path) -> str:
 
 def file_sha256(path: Path) -> str:
     """The sha256 of a file, by which it is published; taken in the same reading as `file_digest`."""
-    stat = path.stat()
-    return _digests(path, stat.st_mtime_ns, stat.st_size)[1]
+    version = path.stat()
+    return _digests(path, version.st_mtime_ns, version.st_size)[1]
 
 
 @lru_cache(maxsize=256)

@@ -21,6 +21,12 @@ def nearest_of(word: object, choices: Iterable[object]) -> str:
     return f"nearest is {nearest(word, names)} of {', '.join(names)}"
 
 
+def shown(value: object) -> str:
+    """A value as a refusal shows it: no more than a line."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def similar(word: str, choices: Iterable[str], count: int = 1) -> list[str]:
     """Up to `count` choices that are like a word, the most alike first; empty where none is."""
     return difflib.get_close_matches(word, list(choices), count, 0.5)

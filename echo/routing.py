@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from echo.refusals import within
 from echo.scene import SceneStart, Transition, chain_head
@@ -130,14 +131,20 @@ def words(text: str, pieces: Pieces = pairs) -> list[str]:
 
     In alphabets they are longer than two letters; of scripts without spaces, they are the pieces of each run of letters.
     """
-    letters = "".join(sign if sign == "'" or unicodedata.category(sign)[0] in "LM" else " " for sign in text.lower())
     content: list[str] = []
-    for run in RUNS.findall(letters):
+    for run in _runs(text):
         if re.match(f"[{UNSPACED}]", run):
             content += (piece for piece in pieces(run) if piece.strip())
-        else:
-            content += (word for word in run.split() if (len(word) > 2 or word[0] >= ALPHABETS_END) and word not in STOP_WORDS)
+        elif (len(run) > 2 or run[0] >= ALPHABETS_END) and run not in STOP_WORDS:
+            content.append(run)
     return content
+
+
+@lru_cache(maxsize=4096)
+def _runs(text: str) -> tuple[str, ...]:
+    """Letters of a text that stand together and are of one kind of script; kept, since each scene is compared with all before it."""
+    letters = "".join(sign if sign == "'" or unicodedata.category(sign)[0] in "LM" else " " for sign in text.lower())
+    return tuple(run for word in letters.split() for run in RUNS.findall(word))
 
 
 def without_common(texts: Sequence[str], pieces: Pieces = pairs) -> list[str]:

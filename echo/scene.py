@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from echo.files import Json, digest
-from echo.refusals import nearest
+from echo.files import Json, digest, read_json, read_text
+from echo.refusals import nearest, shown
 
 FPS = 16
 FRAMES_PER_BLOCK = 3
 PIXEL_FRAMES_PER_LATENT = 4
 BLOCK_S = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT / FPS
 """Seconds of video in a block: 0.75."""
+LONGEST_S = 36_000
+"""Of a video: ten hours, 48,000 blocks; planning goes block by block."""
+MOST_SCENES = 1000
+"""Of a video; a router compares each with all before it."""
+LONGEST_TEXT = 20_000
+"""Letters of a scene; text encoders read some hundred words."""
 
 
 class Transition(StrEnum):
@@ -64,21 +72,31 @@ class Prompt:
     def __post_init__(self) -> None:
         if not self.scenes or not len(self.scenes) == len(self.durations_s) == len(self.tags):
             raise ValueError(
-                f"prompt {self.id!r}: {len(self.scenes)} scenes, {len(self.durations_s)} durations, {len(self.tags)} tags; "
+                f"prompt {shown(self.id)}: {len(self.scenes)} scenes, {len(self.durations_s)} durations, {len(self.tags)} tags; "
                 "must be equally many and at least one"
             )
+        if len(self.scenes) > MOST_SCENES:
+            raise ValueError(f"prompt {shown(self.id)}: {len(self.scenes)} scenes; {MOST_SCENES} at most")
+        longest = max(map(len, self.scenes))
+        if longest > LONGEST_TEXT:
+            raise ValueError(f"prompt {shown(self.id)}: a scene of {longest} letters; {LONGEST_TEXT} at most")
         for duration in self.durations_s:
             if not duration >= BLOCK_S / 2:
-                raise ValueError(f"prompt {self.id!r}: duration {duration} s is under half a block; nearest is {BLOCK_S} s")
+                raise ValueError(f"prompt {shown(self.id)}: duration {duration} s is under half a block; nearest is {BLOCK_S} s")
+        if not sum(self.durations_s) <= LONGEST_S:
+            rule = f"a video is {LONGEST_S} s at most; nearest is {LONGEST_S / len(self.durations_s):g} s a scene"
+            raise ValueError(f"prompt {shown(self.id)}: durations {shown(list(self.durations_s))}: {rule}")
         for tag in self.tags:
             if tag is not None and tag not in TAGS:
-                raise ValueError(f"prompt {self.id!r}: unknown tag {tag!r}; one of {sorted(TAGS)}, or null for none")
+                raise ValueError(f"prompt {shown(self.id)}: unknown tag {shown(tag)}; one of {sorted(TAGS)}, or null for none")
         if len(self.recalls) not in (0, len(self.scenes)):
-            raise ValueError(f"prompt {self.id!r}: {len(self.scenes)} scenes, {len(self.recalls)} recalls; must be equally many, or none")
+            raise ValueError(
+                f"prompt {shown(self.id)}: {len(self.scenes)} scenes, {len(self.recalls)} recalls; must be equally many, or none"
+            )
         for scene, recalled in enumerate(self.recalls):
             if recalled is not None and not 0 <= recalled < scene:
                 rule = f"scenes before it are 0..{scene - 1}; nearest is {scene - 1}" if scene else "nothing is before it; nearest is null"
-                raise ValueError(f"prompt {self.id!r}: scene {scene} recalls scene {recalled}: {rule}")
+                raise ValueError(f"prompt {shown(self.id)}: scene {scene} recalls scene {recalled}: {rule}")
 
     def content(self) -> Json:
         """All that it says as plain values, of which names by content are made; what came later is absent where it says nothing."""
@@ -105,53 +123,91 @@ def prompt_digest(prompt: Prompt, duration_scale: float = 1.0) -> str:
     return digest(prompt.content() | {"durations_s": durations})
 
 
+KEYS = ("id", "scenes", "durations", "tags", "tag_meaning", "recalls", "version", "subtitles")
+"""Of a line of a prompt set; the last two say nothing to a run."""
+LISTS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("scenes", lambda one: isinstance(one, str) and says(one), "texts, none of them empty"),
+    ("durations", lambda one: type(one) in (int, float), "seconds, one number a scene"),
+    ("tags", lambda one: one is None or isinstance(one, str), "texts, one a scene, null for a scene without a tag"),
+    ("recalls", lambda one: one is None or type(one) is int, "scene numbers from 0 on, null for a scene that recalls none"),
+    ("subtitles", lambda one: isinstance(one, str), "texts"),
+)
+"""Keys that hold lists, what may stand in them, and that in words."""
+
+
+def says(text: str) -> bool:
+    """Whether a text says anything: a letter, a digit or another sign that can be seen."""
+    return any(unicodedata.category(sign)[0] in "LNPS" for sign in text)
+
+
 def parse_prompt(line: str, where: str) -> Prompt:
     """One JSON record. Raises ValueError that names `where` and the offending key."""
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
+    record = read_json(line, where)
     if not isinstance(record, dict):
         raise ValueError(f"{where}: a prompt is a JSON object, not {type(record).__name__}")
-    known = {"id", "scenes", "durations", "tags", "tag_meaning", "recalls", "version", "subtitles"}  # the last two say nothing to a run
-    for key in record.keys() - known:
-        raise ValueError(f"{where}: unknown key {key!r}; nearest is {nearest(key, known)!r}")
-    for key in ("id", "scenes", "durations"):
+    for key in record:
+        if key not in KEYS:
+            raise ValueError(f"{where}: unknown key {shown(key)}; nearest is {nearest(key, KEYS)!r}")
+    for key in KEYS[:3]:
         if key not in record:
             raise ValueError(f"{where}: key {key!r} is missing")
-    if not isinstance(record["scenes"], list) or not all(isinstance(scene, str) and scene.strip() for scene in record["scenes"]):
-        raise ValueError(f"{where}: scenes is a list of texts, none of them empty")
-    scenes = tuple(record["scenes"])
-    meaning = record.get("tag_meaning")
-    if meaning is not None and meaning not in TagMeaning.__members__:
-        raise ValueError(f"{where}: tag_meaning {meaning!r}; one of {list(TagMeaning.__members__)}")
-    recalls = record.get("recalls", [])
-    if not isinstance(recalls, list) or not all(one is None or type(one) is int for one in recalls):
-        raise ValueError(f"{where}: recalls is a list of scene numbers from 0 on, null for a scene that recalls none, not {recalls!r}")
-    return Prompt(
-        id=str(record["id"]),
-        scenes=scenes,
-        durations_s=tuple(float(d) for d in record["durations"]),
-        tags=tuple(record.get("tags", [""] * len(scenes))),
-        tag_meaning=None if meaning is None else TagMeaning(meaning),
-        recalls=tuple(recalls),
-    )
+    if type(record["id"]) not in (str, int) or not str(record["id"]).strip():
+        raise ValueError(f"{where}: id is a text or a whole number, not {shown(record['id'])}; nearest is 'prompt-000'")
+    for key, fits, rule in LISTS:
+        own = record.get(key, [])
+        if not isinstance(own, list) or not all(map(fits, own)):
+            wrong = next((one for one in own if not fits(one)), own) if isinstance(own, list) else own
+            value = "null" if wrong is None else shown(wrong)
+            raise ValueError(f"{where}: {key} is a list of {rule}, not {value}; nearest is {_nearest_list(key, own, record)}")
+    scenes, meaning = tuple(record["scenes"]), record.get("tag_meaning")
+    if meaning is not None and str(meaning) not in TagMeaning.__members__:
+        raise ValueError(f"{where}: tag_meaning {shown(meaning)}; one of {list(TagMeaning.__members__)}")
+    try:
+        return Prompt(
+            id=str(record["id"]),
+            scenes=scenes,
+            durations_s=tuple(math.inf if seconds > 1e300 else float(seconds) for seconds in record["durations"]),
+            tags=tuple(record.get("tags", [""] * len(scenes))),
+            tag_meaning=None if meaning is None else TagMeaning(meaning),
+            recalls=tuple(record.get("recalls", [])),
+        )
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _nearest_list(key: str, value: Any, record: Json) -> str:
+    """A list that could stand under a key instead of what does."""
+    count = len(record["scenes"]) if isinstance(record["scenes"], list) else 1
+    if key == "durations":
+        seconds = value[0] if isinstance(value, list) and value else value
+        number = re.fullmatch(r"\s*(\d{1,6}(?:\.\d{1,6})?)\s*s?\s*", str(seconds))
+        return shown([float(number[1]) if number else 10.0] * count)
+    if key == "scenes":
+        return '["A red fox sits on a hill"]'
+    return f"to leave {key} out" if value is None else shown([""] * count if key != "recalls" else [None] * count)
 
 
 def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
     """All prompts of a JSONL file. Raises ValueError for a bad line, a doubled id, an empty file or a text file of another format."""
-    if Path(path).suffix == ".txt":
-        made = Path(path).with_suffix(".jsonl")
-        command = f"echo-harness data import {path} format=released|lines --output {made}"
+    path = Path(path)
+    made = path.with_suffix(".jsonl").name if path.suffix != ".jsonl" else "set.jsonl"
+    if path.suffix in (".txt", ".csv", ".tsv"):
+        form = "csv" if path.suffix != ".txt" else "released|lines"
+        command = f"echo-harness data import {path} format={form} --output {path.with_suffix('.jsonl')}"
         raise ValueError(f"{path}: a prompt set is JSONL; nearest is what {command} makes")
-    lines = Path(path).read_text(encoding="utf-8").split("\n")  # a JSON text may hold the other line ends that Unicode knows
-    prompts = tuple(parse_prompt(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip())
+    text = read_text(path)
+    if text.lstrip().startswith("["):
+        command = f"echo-harness data import {path} format=json --output {made}"
+        raise ValueError(f"{path}: a JSON list; a prompt set has a JSON object a line; nearest is what {command} makes")
+    # a JSON text may hold the other line ends that Unicode knows
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    prompts = tuple(parse_prompt(line, f"{path}:{number}") for number, line in lines)
     if not prompts:
         raise ValueError(f"{path}: no prompts")
-    ids = [prompt.id for prompt in prompts]
-    for prompt_id in ids:
-        if ids.count(prompt_id) > 1:
-            raise ValueError(f"{path}: prompt id {prompt_id!r} stands twice")
+    first: dict[str, int] = {}
+    for (number, _), prompt in zip(lines, prompts, strict=True):
+        if first.setdefault(prompt.id, number) != number:
+            raise ValueError(f"{path}: prompt id {shown(prompt.id)} stands twice, in lines {first[prompt.id]} and {number}")
     return prompts
 
 

@@ -145,6 +145,95 @@ def test_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert "'[10 sec]' is no tag; nearest is '[10s]'" in refusal(capsys, tmp_path, "B [10 sec]", form="lines")
 
 
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "prompts"
+
+
+@pytest.mark.parametrize(
+    ("name", "scenes"),
+    [
+        ("lines_bracket_year", ["A poster of the [1980s] hangs on a wall"]),
+        ("lines_neon_sign", ["A neon sign reads [42] above a door"]),
+        ("lines_timeline", ["[0-2s] the camera pans left, [2-5s] the fox jumps"]),
+        ("lines_quoted", ["A fox sits", "'A cat sits'"]),
+    ],
+)
+def test_signs_of_a_prompt_are_no_tags(tmp_path: Path, name: str, scenes: list[str]):
+    content = (FIXTURES / f"{name}.txt").read_bytes()
+    assert [prompt.scenes[0] for prompt in imported(tmp_path, content, form="lines")] == scenes
+    records = "\n".join(json.dumps({"id": text, "scenes": [text], "durations": [6]}) for text in scenes)
+    assert [prompt.scenes[0] for prompt in imported(tmp_path, records, form="jsonl")] == scenes
+
+
+def test_quotes_of_a_csv_field_go_and_those_of_speech_stay(tmp_path: Path):
+    said = ['"Stop!" says the fox, "now"', '"He said ""hi"" to me"', "“Stop!”"]
+    kept = ['"Stop!" says the fox, "now"', 'He said "hi" to me', "“Stop!”"]
+    assert [prompt.scenes[0] for prompt in imported(tmp_path, "\n".join(said), form="lines")] == kept
+
+
+CSV = (FIXTURES / "lines_csv.txt").read_text()
+LIST = json.dumps([{"prompt_en": "A fox", "dimension": ["color"]}, {"prompt_en": 'A sign: "hi"', "dimension": []}], indent=1)
+"""VBench's own file is of this form."""
+
+
+@pytest.mark.parametrize(
+    ("content", "form", "words", "scenes"),
+    [
+        (CSV, "csv", (), ["A fox sits, then runs"]),
+        (CSV, "csv", ("column=prompt",), ["A fox sits, then runs"]),
+        ('id;text\n1;"A ""big"" fox"\n2;\'A cat\'\n', "csv", (), ['A "big" fox', "'A cat'"]),
+        ('title\tother\n"A fox\nsits"\tB\n', "csv", ("column=title",), ["A fox sits"]),
+        (LIST, "json", (), ["A fox", 'A sign: "hi"']),
+        (LIST, "json", ("column=prompt_en",), ["A fox", 'A sign: "hi"']),
+        ('{"caption": "A fox"}\n{"caption": "B"}', "json", (), ["A fox", "B"]),
+        ('["A fox", "B"]', "json", (), ["A fox", "B"]),
+        ("A fox, red\nA cat, grey", "lines", (), ["A fox, red", "A cat, grey"]),
+    ],
+)
+def test_tables(tmp_path: Path, content: str, form: str, words: tuple[str, ...], scenes: list[str]):
+    assert [prompt.scenes[0] for prompt in imported(tmp_path, content, *words, form=form)] == scenes
+
+
+@pytest.mark.parametrize(
+    ("content", "form", "said"),
+    [
+        (CSV, "lines", ":1: format=lines, but it looks like a table with the columns 'prompt', 'seed'; nearest is format=csv"),
+        (CSV, "released", "nearest is format=csv"),
+        (CSV, "jsonl", "nearest is format=csv"),
+        ('prompt\n"A fox sits, then runs"', "lines", "nearest is format=csv"),
+        ("A fox\ttag\nB\ttag", "lines", "nearest is format=csv"),
+        (LIST, "lines", "a JSON list; nearest is format=json"),
+        (LIST, "jsonl", "a JSON list; nearest is format=json"),
+        ('{"prompt": "A fox"}', "lines", "nearest is format=json"),
+        ('{"id": "a", "scenes": ["A fox"], "durations": [6]}', "released", "nearest is format=jsonl"),
+        ("1. A fox\n2. A cat", "lines", "each line with a number and a point first; nearest is the file without them"),
+        ("- A fox\n- A cat", "lines", "a bullet"),
+        ("A cat\n# mine\nA fox", "lines", ":2: '# mine' looks like a comment; nearest is to remove it"),
+        ("prompt,seed\nA fox sits, then runs,3", "csv", ":2: 3 cells, the header has 2; put texts with ',' into quotes"),
+        ("a,b\nA fox,3", "csv", "column=...: one of its columns is meant; nearest is"),
+        ('prompt\n"A fox', "csv", "not CSV (unexpected end of data)"),
+        ("[3]", "json", ":1: 3 is no text"),
+        ("[", "json", "not JSON (Expecting value at column 2)"),
+        ("A fox hangs a [1980s] poster[10s]", "released", "'[1980s]' in a text would make a scene of 1980 s; nearest is '1980s'"),
+        (f"A fox[{'9' * 100_000}s]", "released", "a video is 36000 s at most"),
+        (f"A {'9' * 100_000} fox[10s] {'(' * 100_000}", "released", "a scene of 200007 letters; 20000 at most"),
+        ("A fox " * 10_000, "lines", "a scene of 59999 letters; 20000 at most"),
+    ],
+)
+def test_another_format_than_it_is_said_to_be_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, form: str, said: str
+):
+    line = refusal(capsys, tmp_path, content, form=form)
+    assert line.startswith(f"{tmp_path / 'given.txt'}") and said in line and len(line) < 400, line
+
+
+def test_a_column_is_of_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert "nearest is format=csv" in refusal(capsys, tmp_path, "A fox", "column=prompt", form="lines")
+    assert "column=promt: one of its columns is meant; nearest is prompt of prompt, seed" in refusal(
+        capsys, tmp_path, CSV, "column=promt", form="csv"
+    )
+    assert "duration=1e+12: a video is 36000 s at most; nearest is duration=36000" in refusal(capsys, tmp_path, "A", "duration=1e12")
+
+
 def test_a_draw(tmp_path: Path):
     """As the paper's A.1 draws: by the seed alone, a smaller draw is the first part of a larger one, ids tell the file's lines."""
     content = "\n".join(f"A fox, number {number}" for number in range(128))
