@@ -23,6 +23,8 @@ RESULTS = Path("results")
 """The run store of whoever names no other, below the working folder."""
 LARGE_BYTES = 2**28
 """From this size on, a file's digest is kept in a hidden file next to it."""
+PART_BYTES = 80
+"""Of a text in a file's name, at most; a digest stands behind it where names must differ."""
 
 
 @contextlib.contextmanager
@@ -120,6 +122,22 @@ def _once(pairs: list[tuple[str, Any]]) -> Json:
         (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
         raise _Doubled(f"key {key[:60]!r} stands twice; remove one")
     return values
+
+
+def name_part(text: str) -> str:
+    """A text as a part of a file's name: letters, digits, `-` and `.` stay, all else becomes `-`; cut at 80 bytes of UTF-8."""
+    safe = "".join(c if c.isalnum() or c in "-." else "-" for c in text)
+    return safe.encode()[:PART_BYTES].decode(errors="ignore")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a name below a folder, as anybody's file says it. Raises ValueError for one that leads out, by itself or by a link."""
+    if name and "\0" not in name:
+        path = folder / name
+        with contextlib.suppress(OSError, RuntimeError):  # a circle of links
+            if path.resolve(strict=False).is_relative_to(folder.resolve()):
+                return path
+    raise ValueError(f"{folder}: {name[:200]!r} leads out of it; paths of a store stay inside")
 
 
 def sync_folder(folder: Path) -> None:

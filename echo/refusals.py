@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,20 @@ def within(name: str, value: float, low: float, high: float) -> None:
     rule = f"{low} or more" if high == math.inf else f"within {low}..{high}"
     closest = low if not math.isfinite(value) and high == math.inf else min(max(low, value), high)
     raise ValueError(f"{name} {value}: {rule}; nearest is {closest}")
+
+
+PART = r"^\w[\w .+=@,()-]*\Z"
+"""What a name is that becomes a folder's or a file's, or a part of one."""
+PART_LENGTH = 80
+
+
+def path_part(name: str, value: str) -> None:
+    """Raises ValueError for a name that no folder could have everywhere, or that would lead to another one."""
+    if re.match(PART, value) and len(value.encode()) <= PART_LENGTH:
+        return
+    close = re.sub(r"^\W+", "", re.sub(r"[^\w .+=@,()-]", "-", value)).encode()[:PART_LENGTH].decode(errors="ignore") or "own"
+    rule = f"it names folders, so it is of letters, digits, spaces and _.+=@,()-, begins with a letter or digit and has {PART_LENGTH} bytes"
+    raise ValueError(f"{name}={value[:200]!r}: {rule} at most; nearest is {close}")
 
 
 def positive(settings: Any, *names: str) -> None:

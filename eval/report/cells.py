@@ -17,6 +17,8 @@ from eval.tables.meta import MadeGrid
 DONE, DEAD, UNSCORED, FAILED, ABSENT, GONE = "done", "dead", "made, not scored", "failed", "not made", "video file gone"
 CHANGED = "file changed"
 """What has become of a video that was asked for."""
+MEDIA = ".mp4"
+"""How the name of a video ends; whatever else a record names is no video, and no page links to it."""
 DEAD_NOTES = {"": "", "space": "each frame is of one colour", "time": "all frames are the same"}
 """What is said of a video by what does not vary in it."""
 
@@ -43,7 +45,7 @@ class VideoCell:
     def video(self) -> Path | None:
         """Its file; None where there is none, or another one than was written."""
         path = None if self.record is None else self.side("video")
-        if path is None or not path.is_file() or (self.status == CHANGED and self.note.startswith(path.name)):
+        if path is None or path.suffix != MEDIA or not path.is_file() or (self.status == CHANGED and self.note.startswith(path.name)):
             return None
         return path
 

@@ -17,13 +17,15 @@ from urllib.parse import quote
 
 import msgspec
 
+from echo.files import inside
 from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
 from eval.metrics import READINGS, described
 from eval.pages import literal
 from eval.pages.films import Form, form_of
 from eval.report.cells import VideoCell
 from eval.report.memory_strips import WINDOW, MemoryStrip, kept, policy_of, read
-from eval.store.records import DamagedFile, Provenance, ScoresFile
+from eval.store.reading import content_of
+from eval.store.records import DamagedFile, Provenance
 from eval.store.runs import Run, scores_of
 from eval.world.places import scene_scores
 
@@ -87,7 +89,7 @@ class Folder:
 
     def write(self, name: str, text: str) -> None:
         """A text file of the folder."""
-        path = self.root / name
+        path = inside(self.root, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
@@ -123,16 +125,19 @@ class Folder:
     def trace(self, cell: VideoCell) -> tuple[str, MemoryStrip] | None:
         """Name of the trace's file in the folder, and what was kept; videos of equal traces share one. None where there is no trace."""
         path = cell.side("trace")
-        if path is None or not path.is_file():
+        try:
+            text = content_of(path).decode() if path is not None else ""
+        except (OSError, ValueError):  # gone, or no text
             return None
-        text = path.read_text(encoding="utf-8")
+        if not text:
+            return None
         pixels = cell.run.spec.key.pixels
         settings = json.dumps([pixels.get("method.policy"), pixels.get("method.settings")], sort_keys=True)
         if (settings, text) not in self._traces:
             name = f"traces/{len(self._traces):04d}"
             try:
                 memory = kept(read(text), policy_of(pixels), int(pixels.get("backbone.parts.window_frames") or WINDOW))
-            except (ValueError, KeyError, TypeError):  # not a trace
+            except (ValueError, LookupError, TypeError, RecursionError, AttributeError):  # not a trace
                 return None
             self.data(name, strip(memory))
             self._traces[settings, text] = name, memory
@@ -148,7 +153,7 @@ class Folder:
         blocks = len(trace[1].blocks) if trace else cell.record.blocks
         frames = shape.frames if shape and shape.frames else blocks * BLOCK_FRAMES
         self.lengths[name] = frames
-        scores = _scores(cell.side("scores"))
+        scores = scores_of(cell.side("scores"))
         content = CellData(
             video=self.video(path),
             frames=frames,
@@ -177,11 +182,15 @@ class Folder:
 
     def traceback(self, cell: VideoCell) -> str:
         """Put a failed video's traceback into the folder; its name there, or "" where there is none."""
-        path = cell.run.path / cell.trace
-        if not cell.trace or not path.is_file():
+        path = cell.run.below(cell.trace) if cell.trace else None
+        try:
+            text = content_of(path).decode(errors="replace") if path is not None else ""
+        except (OSError, DamagedFile):
             return ""
-        name = f"errors/{cell.run.path.name[:12]}-{path.name}"
-        self.write(name, path.read_text(encoding="utf-8", errors="replace"))
+        if path is None or not text:
+            return ""
+        name = f"errors/{cell.run.path.name[:12]}-{path.stem}.txt"  # whatever it is called: it is shown as text
+        self.write(name, text)
         return quote(name)
 
 
@@ -196,14 +205,6 @@ def strip(memory: MemoryStrip) -> StripData:
         [[position for _, position in block.keys] for block in blocks],
         [block.faded for block in blocks],
     )
-
-
-def _scores(path: Path | None) -> ScoresFile:
-    """A file of scores; empty where nothing was scored, or the file is damaged."""
-    try:
-        return scores_of(path)
-    except DamagedFile:
-        return ScoresFile()
 
 
 def _drift(blocks: Sequence[Mapping[str, float | None]]) -> dict[str, list[float | None]]:

@@ -20,10 +20,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 from zlib import crc32
 
 import msgspec
+
+from echo.refusals import PART, PART_LENGTH
 
 VERSION: Final = 3
 """Of records; whatever is read of an older version is brought up to it, of a newer one refused. From this one on a line of records ends
@@ -35,6 +37,12 @@ UNIT = re.compile(rb'"unit":"(\w+)"')
 RENDER = "render"
 """The policy of runs that are rendered, not generated: calibration rows of every table, sheet and figure."""
 Version = Literal[1, 2, 3]
+Part = Annotated[str, msgspec.Meta(pattern=PART, max_length=PART_LENGTH)]
+"""A name that a folder or a file may have, as `echo.refusals.path_part` has it."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Score = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
+"""A number that statistics can be made of."""
+PLACE = "/".join([PART.strip("^").removesuffix("\\Z")] * 5)
 Content = TypeVar("Content", bound=msgspec.Struct)
 Line = TypeVar("Line", bound="Outcome")
 
@@ -50,14 +58,14 @@ class DamagedFile(ValueError):
 class Titled(msgspec.Struct, frozen=True):
     """A name of the configuration and its label for people."""
 
-    name: str
+    name: Part
     label: str
 
 
 class RunKey(msgspec.Struct, frozen=True):
     """All that can change a pixel of a run, apart from the prompt: its name is the digest of this. pixels: settings by dotted path."""
 
-    epoch: int
+    epoch: Count
     kernel: str
     pixels: dict[str, Any]
 
@@ -65,20 +73,26 @@ class RunKey(msgspec.Struct, frozen=True):
 class Spec(msgspec.Struct, frozen=True):
     """The content of run.json."""
 
-    run: str
+    run: Part
     key: RunKey
     backbone: Titled
     method: Titled
-    seed: int
+    seed: Count
     v: Version = 1
 
 
 class Scorer(msgspec.Struct, frozen=True):
     """Who scores; key: all that can change a score, empty or None where nothing is scored."""
 
-    name: str
+    name: Part
     label: str
     key: dict[str, Any] | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What enters its scores, by dotted path; empty where it does not say."""
+        said = (self.key or {}).get("scores")
+        return said if isinstance(said, dict) else {}
 
 
 class AskedFile(msgspec.Struct, kw_only=True):
@@ -87,7 +101,7 @@ class AskedFile(msgspec.Struct, kw_only=True):
     units: the unit that stands for each prompt id. prompts: digest of each prompt as it stands in its set.
     """
 
-    scores: str | None
+    scores: Part | None
     scorer: Scorer
     task: Titled
     units: dict[str, str]
@@ -98,14 +112,14 @@ class AskedFile(msgspec.Struct, kw_only=True):
 class SweepEntry(AskedFile, kw_only=True):
     """A wish of a sweep. path: of its run, from the folder `runs` on."""
 
-    path: str
+    path: Annotated[str, msgspec.Meta(pattern=f"^{PLACE}\\Z")]
 
 
 class SweepFile(msgspec.Struct):
     """The content of a file of `sweeps`."""
 
-    experiment: str | None
-    task: str
+    experiment: Part | None
+    task: Part
     runs: list[SweepEntry]
     v: Version = 1
 
@@ -120,10 +134,10 @@ class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     scores: str | None
     attempt: str
     prompt: str
-    seed: int
+    seed: Count
     status: Literal["ok", "error"]
-    t: float
-    metrics: dict[str, float | None]
+    t: Score
+    metrics: dict[str, Score | None]
     v: Version = 1
     latents_sha256: str = ""
     dead: Literal["", "space", "time"] = ""
@@ -147,7 +161,7 @@ class UnitRecord(Outcome, kw_only=True, omit_defaults=True):
     host: str | None = None
     device: str | None = None
     flags: list[str] = []
-    blocks: int = 0
+    blocks: Count = 0
     files: dict[str, str] = {}
     sizes: dict[str, int] = {}
     digests: dict[str, str] = {}
@@ -202,23 +216,28 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def prompt_set(self) -> str:
         """The file that its prompts came from; empty if it does not say."""
-        return str((self.config.get("task") or {}).get("prompt_set") or "")
+        task = self.config.get("task")
+        return str(task.get("prompt_set") or "") if isinstance(task, dict) else ""
 
 
 class ScoresFile(msgspec.Struct, kw_only=True):
     """A side file with the scores of one video. segments: [start, end) in pixel frames. per_block: readings, one mapping a block."""
 
-    segments: list[tuple[int, int]] = []
-    metrics: dict[str, float | None] = {}
+    segments: list[tuple[Count, Count]] = []
+    metrics: dict[str, Score | None] = {}
     per_segment: list[dict[str, Any]] = []
-    per_block: list[dict[str, float | None]] = []
+    per_block: list[dict[str, Score | None]] = []
     v: Version = 1
 
 
 class TraceLine(msgspec.Struct):
     """What a line of a trace says of its block, as far as a store's readers ask."""
 
-    scene: int
+    scene: Count
+
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises."""
 
 
 class _Versioned(msgspec.Struct):
@@ -240,16 +259,23 @@ def decoded(content: bytes, kind: type[Content], path: Path) -> Content:
     """
     try:
         return decoder(kind).decode(content)
-    except msgspec.ValidationError as error:
-        version = decoder(_Versioned).decode(content).v if content.lstrip()[:1] == b"{" else 1
-        if version not in range(1, VERSION + 1):
-            raise UnknownVersion(
-                f"{path}: schema version {version} is not known here, versions 1 to {VERSION} are; "
-                "a newer version of this project wrote it: update this one, or give another store=DIR"
-            ) from None
-        raise DamagedFile(f"{path}: no {kind.__name__.lower()}: {error}") from None
-    except msgspec.DecodeError as error:
-        raise DamagedFile(f"{path}: not JSON: {error}") from None
+    except UNREADABLE as error:
+        _refuse_newer(content, path)
+        what = f"no {kind.__name__.lower()}" if isinstance(error, msgspec.ValidationError) else "not JSON"
+        raise DamagedFile(f"{path}: {what}: {error}" if content.strip() else f"{path}: it is empty") from None
+
+
+def _refuse_newer(content: bytes, path: Path) -> None:
+    """Raises UnknownVersion for a file that says so."""
+    try:
+        version = decoder(_Versioned).decode(content).v
+    except UNREADABLE:
+        return
+    if version not in range(1, VERSION + 1):
+        raise UnknownVersion(
+            f"{path}: schema version {str(version)[:40]} is not known here, versions 1 to {VERSION} are; "
+            "a newer version of this project wrote it: update this one, or give another store=DIR"
+        )
 
 
 def encoded(content: msgspec.Struct) -> bytes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import msgspec
 import pandas as pd
 
 from eval.store.columns import Wishes, table
+from eval.store.reading import hearing
 from eval.store.records import DamagedLine, Provenance, Scorer, Titled
 from eval.store.runs import Asked, Run, flat, runs, sweeps, tasks
 
@@ -39,6 +41,7 @@ class Source:
     experiment: str | None
     wishes: tuple[Wishes, ...]
     ordered: bool = True  # rows in the order of the command; else by name
+    unreadable: tuple[str, ...] = ()  # what of it is left out, as it cannot be read
 
 
 @dataclass(eq=False)
@@ -146,6 +149,11 @@ class Entry:
         return int((self.asked["status"] == status).sum())
 
     @property
+    def unreadable(self) -> list[str]:
+        """What of its runs was left out so far, as it cannot be read, a line each."""
+        return list(dict.fromkeys(line for run in self.runs for line in run.unreadable))
+
+    @property
     def dead(self) -> int:
         """How many videos show nothing, or nothing that moves (`eval.store.records.Outcome.dead`)."""
         return int(self.asked["dead"].sum())
@@ -194,14 +202,16 @@ def sources(store: Path) -> list[Source]:
     """Every table that a store can make, in the order of their names."""
     by_name: dict[str, Source] = {}
     for sweep in sweeps(store):
-        there = [(run, [wish]) for run, wish in sweep.wishes if run.exists]
+        with hearing() as lost:
+            there = [(run, [wish]) for run, wish in sweep.wishes if run.there]
         if there:
-            by_name[sweep.name] = Source(sweep.name, sweep.task, sweep.experiment, tuple(there))
+            by_name[sweep.name] = Source(sweep.name, sweep.task, sweep.experiment, tuple(there), unreadable=tuple(lost))
     swept = {source.task for source in by_name.values()}
     for task in tasks(store):
         if task not in swept:
-            parts = tuple(parts_of(store, task))
-            by_name |= {task: Source(task, task, None, parts, ordered=False)} if parts else {}
+            with hearing() as lost:
+                parts = tuple(parts_of(store, task))
+            by_name |= {task: Source(task, task, None, parts, ordered=False, unreadable=tuple(lost))} if parts else {}
     return [by_name[name] for name in sorted(by_name)]
 
 
@@ -249,7 +259,7 @@ def gather(parts: Iterable[Wishes], texts: bool = True) -> list[Comparable]:
         group.weights |= {backbone: weights} if weights else {}
         group_of[place] = group
     for place, (run, asked) in enumerate(every):
-        settings = {key: value for key, value in sorted(flat(run.spec.key.pixels)) if key not in ("seed", *WEIGHTS)}
+        settings = {key: value for key, value in sorted(flat(run.spec.key.pixels), key=itemgetter(0)) if key not in ("seed", *WEIGHTS)}
         key = (run.spec.backbone.name, run.spec.method.name, repr(settings))
         entry = group_of[place].entries.setdefault(key, Entry(run, settings, _weights(run)))
         entry.parts.append((run, asked))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,9 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, NamedTuple
 
-from echo.files import content_digest
-from echo.refusals import nearest_of
+from echo.files import content_digest, inside
+from echo.refusals import PART, nearest_of
+from eval.store.reading import content_of, leave_out, names_in, read
 from eval.store.records import (
+    PLACE,
     RENDER,
     VERSION,
     AskedFile,
@@ -56,9 +61,12 @@ class RunPlace(NamedTuple):
 
     @classmethod
     def of(cls, path: str | Path) -> RunPlace:
-        """The place of a run's folder, by the last five parts of its path."""
-        backbone, task, method, seed, run = str(path).split("/")[-5:]
-        return cls(backbone, task, method, int(seed.removeprefix("seed=")), run)
+        """The place of a run's folder, by the last five parts of its path. Raises DamagedFile for another folder."""
+        parts = str(path).split("/")[-5:]
+        seed = parts[-2].removeprefix("seed=") if re.match(f"{PLACE}\\Z", "/".join(parts)) else ""
+        if parts[-2:-1] == [f"seed={seed}"] and seed.isdecimal() and seed.isascii() and len(seed) < 20:
+            return cls(parts[0], parts[1], parts[2], int(seed), parts[4])
+        raise DamagedFile(f"{path}: no folder of a run, which is called BACKBONE/TASK/METHOD/seed=N/RUN")
 
 
 @dataclass
@@ -79,6 +87,8 @@ class Run:
 
     store: Path
     place: RunPlace
+    unreadable: dict[str, None] = field(default_factory=dict, compare=False, repr=False)
+    """What of it was left out so far, as it cannot be read, a line each."""
 
     @cached_property
     def path(self) -> Path:
@@ -93,13 +103,32 @@ class Run:
     @property
     def exists(self) -> bool:
         """Whether it was begun."""
-        return os.path.exists(f"{self.path}/run.json")
+        return os.path.lexists(f"{self.path}/run.json")
+
+    @property
+    def there(self) -> bool:
+        """Whether it was begun; where its run.json is damaged, or of another seed, it counts as not begun, which is said."""
+        try:
+            return bool(self.spec)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except DamagedFile as error:
+            self.leave_out(f"{error}; the run is left out")
+            return False
 
     @cached_property
     def spec(self) -> Spec:
-        """What it is."""
+        """What it is. Raises DamagedFile where run.json is damaged or of another seed, and FileNotFoundError where it was not begun."""
         path = self.path / "run.json"
-        return decoded(path.read_bytes(), Spec, path)
+        spec = decoded(content_of(path), Spec, path)
+        if spec.seed != self.place.seed:
+            raise DamagedFile(f"{path}: is of seed={spec.seed}, which its folder is not called")
+        return spec
+
+    def leave_out(self, line: str) -> None:
+        """Keep and say what of it cannot be read."""
+        self.unreadable[line] = None
+        leave_out(line)
 
     @property
     def calibration(self) -> bool:
@@ -108,32 +137,48 @@ class Run:
 
     def asked(self) -> list[Asked]:
         """All wishes, oldest first."""
-        paths = sorted((self.path / "asked").glob("*.json"))
-        return [Asked.of(decoded(path.read_bytes(), AskedFile, path), path.stem) for path in paths]
+        folder = self.path / "asked"
+        wishes = {name: read(folder / name, AskedFile, self.leave_out) for name in names_in(folder, ".json", self.leave_out)}
+        return [Asked.of(wish, name.removesuffix(".json")) for name, wish in wishes.items() if wish is not None]
 
     def attempts(self) -> dict[str, Provenance]:
         """Provenance of every start by its name, oldest first; a damaged file says nothing."""
-        return {path.stem: self.attempt(path.stem) for path in sorted((self.path / "attempts").glob("*.json"))}
+        names = names_in(self.path / "attempts", ".json", self.leave_out)
+        return {name.removesuffix(".json"): self.attempt(name.removesuffix(".json")) for name in names}
 
     def attempt(self, name: str) -> Provenance:
         """Provenance of a start; an empty one where its file is gone or damaged."""
-        path = self.path / "attempts" / f"{name}.json"
+        path = self.below(f"attempts/{name}.json")
+        return (path and read(path, Provenance, self.leave_out)) or Provenance()
+
+    def below(self, name: str) -> Path | None:
+        """The path of a file of its folder; None, which is said, for a name that leads out of it."""
         try:
-            return decoded(path.read_bytes(), Provenance, path)
-        except (OSError, DamagedFile):
-            return Provenance()
+            return inside(self.path, name)
+        except ValueError as error:
+            self.leave_out(f"{error}; it is left out")
+            return None
+
+    @cached_property
+    def _links(self) -> frozenset[str] | None:
+        """Names of its folder of videos that are links; None where the folder itself is one."""
+        if os.path.islink(self.units):
+            return None
+        with contextlib.suppress(OSError), os.scandir(self.units) as entries:
+            return frozenset(entry.name for entry in entries if entry.is_symlink())
+        return frozenset()
 
     def side(self, record: UnitRecord, kind: str) -> Path | None:
-        """Path of a file of a unit, for example its "scores"; None if the record names none."""
-        name = record.files.get(kind)
-        return None if name is None else self.units / name
+        """Path of a file of a unit, for example its "scores"; None if the record names none, or one that leads out of the run."""
+        name, links = record.files.get(kind), self._links
+        if name is None:
+            return None
+        leads = links is None or name in links or "/" in name or "\0" in name or name in ("", ".", "..")
+        return self.below(f"units/{name}") if leads else self.units / name
 
     def record_files(self) -> list[str]:
         """Paths of its files of records, in the order of their names."""
-        try:
-            return sorted(entry.path for entry in os.scandir(f"{self.path}/records") if entry.name.endswith(".jsonl"))
-        except FileNotFoundError:
-            return []
+        return [f"{self.path}/records/{name}" for name in names_in(f"{self.path}/records", ".jsonl", self.leave_out)]
 
     def records(self) -> list[UnitRecord]:
         """All whole records in the order of their time; damaged lines, and one torn by a crash, are passed over.
@@ -235,15 +280,30 @@ def settle(records: Iterable[Line], damaged: Iterable[DamagedLine], scores: str 
 
 
 def runs(store: Path, pattern: str = "*/*/*/seed=*/*") -> Iterator[Run]:
-    """Runs of a store, in the order of their paths; all of them, or those whose place fits a pattern."""
-    for path in sorted(store.glob(f"runs/{pattern}/run.json")):
-        yield Run(store, RunPlace.of(path.parent))
+    """Runs of a store, in the order of their paths; all of them, or those whose place fits a pattern. What cannot be read is left out."""
+    folders = [f"{store}/runs"]
+    for wanted in pattern.split("/"):
+        folders = [f"{folder}/{name}" for folder in folders for name in fnmatch.filter(names_in(folder), wanted)]
+    for folder in folders:
+        if not os.path.lexists(f"{folder}/run.json") and os.access(folder, os.X_OK):  # nothing of ours, or nothing begun
+            continue
+        try:
+            run = Run(store, RunPlace.of(folder))
+        except DamagedFile as error:
+            leave_out(f"{error}; it is left out")
+            continue
+        if run.there:
+            yield run
 
 
 def existing(store: Path) -> Path:
-    """A store that is there. Raises ValueError in one line for another folder."""
-    if not (store / "runs").is_dir():
-        raise ValueError(f"--store {store}: no run store; it has no folder runs")
+    """A store that is there. Raises ValueError in one line for another folder, and for one that may not be read."""
+    try:
+        os.listdir(store / "runs")
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"--store {store}: no run store; it has no folder runs") from None
+    except OSError as error:
+        raise ValueError(f"--store {store}: {store / 'runs'} cannot be read ({error.strerror})") from None
     return store
 
 
@@ -258,8 +318,7 @@ def known(key: str, values: Iterable[str], there: Iterable[str], lack: str) -> N
 
 def tasks(store: Path) -> list[str]:
     """Tasks that a store has runs of."""
-    folders = {(path.parent.name, path.name) for path in store.glob("runs/*/*")}
-    return sorted({task for backbone, task in folders if next(runs(store, f"{backbone}/{task}/*/seed=*/*"), None)})
+    return sorted({run.place.task for run in runs(store)})
 
 
 @dataclass(frozen=True)
@@ -274,8 +333,10 @@ class Sweep:
 
 def sweeps(store: Path) -> Iterator[Sweep]:
     """The last sweep of every name, in the order of their names."""
-    for path in sorted(store.glob("sweeps/*.json")):
-        content = decoded(path.read_bytes(), SweepFile, path)
+    for path in (store / "sweeps" / name for name in names_in(store / "sweeps", ".json")):
+        content = read(path, SweepFile, lost="its table")
+        if content is None or not re.match(PART, path.stem):
+            continue
         for before, wish in zip(content.runs, content.runs[1:]):
             if wish.prompts == before.prompts:  # one copy for all runs of a large sweep
                 wish.prompts = before.prompts
@@ -284,15 +345,24 @@ def sweeps(store: Path) -> Iterator[Sweep]:
 
 
 def scores_of(path: Path | None) -> ScoresFile:
-    """The content of a file of scores; empty where there is none."""
-    return ScoresFile() if path is None or not path.is_file() else decoded(path.read_bytes(), ScoresFile, path)
+    """The content of a file of scores; empty where there is none, or, which is said, it is damaged."""
+    return (path and read(path, ScoresFile)) or ScoresFile()
+
+
+def scenes_in(path: Path) -> list[int]:
+    """The scene of each block off a video's trace. Raises FileNotFoundError and DamagedFile."""
+    return [decoded(line, TraceLine, path).scene for line in content_of(path).splitlines() if line]
 
 
 def scenes_of(path: Path | None) -> list[int]:
-    """The scene of each block off a video's trace; empty where there is none."""
-    if path is None or not path.is_file():
+    """As `scenes_in`; empty where there is no trace, or, which is said, it is damaged."""
+    try:
+        return scenes_in(path) if path else []
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return [decoded(line, TraceLine, path).scene for line in path.read_bytes().splitlines() if line]
+    except DamagedFile as error:
+        leave_out(f"{error}; it is left out")
+        return []
 
 
 def flat(tree: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:

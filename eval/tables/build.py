@@ -22,6 +22,8 @@ REFERENCES = tuple(bases())
 """Presets that the other rows are compared with, those that come first before others; without any of them it is the first row."""
 DEFAULTS = {"backbone.dtype": "float32", "backbone.threads": 1, "batch": 1, "duration_scale": 1.0, "noise.repeat_initial": False}
 """Settings of a run other than its method's; values that differ from these always stand in the caption."""
+NAMED = 3
+"""How much of what cannot be read is named."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ def look_of(experiment: str | None, rules: Sequence[str] = ()) -> Look:
     return Look(said.get("title", ""), tuple(said.get("columns", ())), (*rules, *said.get("rules", ())))
 
 
-def grid_of(group: Comparable, groups: Sequence[Comparable], ordered: bool = True, look: Look | None = None) -> Grid:
+def grid_of(
+    group: Comparable, groups: Sequence[Comparable], ordered: bool = True, look: Look | None = None, unreadable: Sequence[str] = ()
+) -> Grid:
     """The table of rows that may be compared.
 
     Args:
@@ -58,6 +62,7 @@ def grid_of(group: Comparable, groups: Sequence[Comparable], ordered: bool = Tru
         groups: all groups of the same table, from which the caption must distinguish it.
         ordered: rows in the order in which they were asked for; else by name.
         look: what it shows.
+        unreadable: what of the table is left out besides that of its rows, as it cannot be read.
     """
     entries = list(group.entries.values()) if ordered else sorted(group.entries.values(), key=_row_order)
     entries = _in_sections(entries)
@@ -83,8 +88,15 @@ def grid_of(group: Comparable, groups: Sequence[Comparable], ordered: bool = Tru
         columns=columns,
         rows=tuple(dataclasses.replace(row, reference=name, reference_section=where) for row, (name, where) in zip(rows, pairs)),
         rule=metrics.rule_of(task, columns),
-        remarks=tuple(_speeds_told(entries) for column in columns if column.about.fact),
+        remarks=(*(_speeds_told(entries) for column in columns if column.about.fact), *_left_out(entries, unreadable)),
     )
+
+
+def _left_out(entries: Sequence[Entry], more: Sequence[str]) -> list[str]:
+    """What a table says of what cannot be read: how much, and the first of it."""
+    lines = list(dict.fromkeys([*more, *(line for entry in entries for line in entry.unreadable)]))
+    rest = f"; and {len(lines) - NAMED} more" if len(lines) > NAMED else ""
+    return [f"Left out, as they cannot be read ({len(lines)}): {'; '.join(lines[:NAMED])}{rest}."] if lines else []
 
 
 def merged(title: str, grids: Sequence[Grid]) -> Grid:
@@ -226,13 +238,13 @@ def _common(group: Comparable, groups: Sequence[Comparable]) -> str:
 
 def _scorer(group: Comparable) -> str:
     """The scorer's label and, where it is made of several networks, which they are; random ones are never passed over."""
-    key = (group.scorer.key or {}).get("scores") or {}
+    key = group.scorer.settings
     weights, words = key.get("eval.weights"), [group.scorer.label]
     if key.get("task.borders", "blocks") != "blocks":
         words.append("scenes cut where the prompt's seconds end, not where blocks do")
     if not isinstance(weights, Mapping):
         return ", ".join(words)
-    networks = weights.get("networks", {})
+    networks = weights["networks"] if isinstance(weights.get("networks"), Mapping) else {}
     words += [f"networks {hashlib.blake2b(repr(sorted(networks.items())).encode(), digest_size=4).hexdigest()}"]
     if any(str(identity).lstrip("['").startswith("random") for identity in networks.values()):
         words.append("RANDOM WEIGHTS, these numbers say nothing")

@@ -45,10 +45,11 @@ def make(store: Path, names: Sequence[str] | None = None, styled: bool = False) 
         styled: whether the lines may carry terminal colours.
 
     Raises:
-        KeyError: for a name that the store has nothing of.
+        ValueError: for a name that the store has nothing of, as where it was deleted or renamed meanwhile.
     """
     groups = grouped(sources(store))
     owners = {source.name: name for name, group in groups.items() for source in group} | {name: name for name in groups}
+    known("", names or (), owners, f"store {store} has no scores of it, or has them no longer")
     chosen = list(groups) if names is None else list(dict.fromkeys(owners[name] for name in names))
     return _write(store, {name: groups[name] for name in chosen}, TableOptions(styled=styled))
 
@@ -92,7 +93,7 @@ def in_order(group: Sequence[Source]) -> list[Source]:
 def made_of(source: Source, look: Look, compare: bool = False) -> list[MadeGrid]:
     """The grids of a source, the newest first, and the rows of each; `compare`: with published rows."""
     groups = gather(source.wishes)
-    grids = [grid_of(group, groups, source.ordered, look) for group in groups]
+    grids = [grid_of(group, groups, source.ordered, look, source.unreadable) for group in groups]
     return [MadeGrid(published(grid, source.experiment) if compare else grid, group) for grid, group in zip(grids, groups)]
 
 

@@ -15,7 +15,9 @@ import msgspec
 from echo.geometry import scene_spans
 from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
 from eval.protocol import cover
-from eval.store.runs import scenes_of
+from eval.store.reading import content_of
+from eval.store.records import UNREADABLE, DamagedFile
+from eval.store.runs import scenes_in
 from eval.vbench.measure import Span
 from eval.vbench.scorer import spans_of
 from eval.vbench.video import Facts
@@ -57,7 +59,7 @@ def _agreed(path: Path, spans: list[Span], durations_s: Sequence[float] | None) 
 
 def _of_trace(path: Path, facts: Facts) -> list[Span]:
     try:
-        scenes = scenes_of(path)
+        scenes = scenes_in(path)
     except ValueError:
         raise ValueError(f"{path}: no trace, a line of which is a block with its scene; without this file durations are taken") from None
     runs = [(scene, len(list(blocks))) for scene, blocks in groupby(scenes)]
@@ -78,8 +80,8 @@ class _ScoredSegments(msgspec.Struct):
 def _segments(path: Path) -> list[Any] | None:
     """What a scores file calls its segments; None for any other file."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_ScoredSegments).segments
-    except msgspec.DecodeError:
+        return msgspec.json.decode(content_of(path), type=_ScoredSegments).segments
+    except (*UNREADABLE, DamagedFile):
         return None
 
 

@@ -16,6 +16,7 @@ from typer import TyperException
 
 from data.outgoing import said
 from echo.refusals import Unfinished
+from eval.store.reading import told
 from jobs.cli.commands import GROUPS, group
 
 NAME = "echo-harness"
@@ -25,10 +26,10 @@ MISTAKES = (FileNotFoundError, NotADirectoryError, IsADirectoryError, Permission
 def main(words: Sequence[str] | None = None) -> int:
     """Carry out a command line, the process's own by default; its exit status."""
     asked = list(sys.argv[1:] if words is None else words)
+    complete = f"_{NAME.replace('-', '_').upper()}_COMPLETE"
     try:
-        return int(
-            group("", GROUPS).main(asked or ["--help"], NAME, f"_{NAME.replace('-', '_').upper()}_COMPLETE", standalone_mode=False) or 0
-        )
+        with told():
+            return int(group("", GROUPS).main(asked or ["--help"], NAME, complete, standalone_mode=False) or 0)
     except Unfinished as error:
         _tell(error)
         return 1

@@ -163,4 +163,5 @@ def lacks(folder: RunFolder, death: str | None = None) -> list[str]:
 def _last_error(folder: RunFolder, prompt: Prompt) -> str:
     unit = folder.job.unit_id(prompt)
     errors = [record for record in folder.reader.records() if record.unit == unit and not record.ok]
-    return f"{errors[-1].err.splitlines()[0]} (see {folder.path / errors[-1].trace})"
+    said = next(iter(errors[-1].err.splitlines()), "it said nothing")
+    return f"{said} (see {folder.path / errors[-1].trace})"

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from data.outgoing import said
 from echo.refusals import lacks
+from eval.store.reading import told
 from eval.store.records import UnknownVersion
 from jobs.launch import local
 from jobs.memory.job import foretell as foretell_memory
@@ -29,6 +30,7 @@ from jobs.work import models, tracking
 from jobs.work.progress import say
 
 PLUGINS = Path(__file__).with_name("plugins")
+_fresh: list[Path] = []  # what Hydra's note of this sweep makes, the innermost first
 Make = Callable[[Sequence[Job], Sequence[Plain]], list[str] | None]
 """Makes what is missing of checked jobs, from their plain configs, and says what it could not; None where nobody waits."""
 
@@ -160,12 +162,17 @@ def _keep_sweeps(store: str, jobs: Sequence[Job], experiments: Sequence[str | No
     return names
 
 
-def forget(folder: Path) -> None:
-    """Take away the note that Hydra writes of a sweep before anything is checked; attempts keep command line and config."""
-    with contextlib.suppress(OSError):
-        (folder / "multirun.yaml").unlink()
-        folder.rmdir()
-        folder.parent.rmdir()
+def foresee(folder: Path) -> None:
+    """Before Hydra notes a sweep in a folder: which of the note and the folders above it are not there yet."""
+    _fresh[:] = [path for path in (folder / "multirun.yaml", folder, *folder.parents) if not os.path.lexists(path)]
+
+
+def forget() -> None:
+    """Take away what Hydra has made of this sweep's note, by name; attempts keep command line and config. What was there before stays."""
+    for path in _fresh:
+        with contextlib.suppress(OSError):
+            path.unlink() if path.name == "multirun.yaml" else path.rmdir()
+    _fresh.clear()
 
 
 def _unwritable(error: OSError) -> str:
@@ -200,7 +207,8 @@ def guarded(main: Callable[[], None], mistake: int = 1) -> int:
         sys.stderr.write(f"{said(error)}\n")
         return mistake
     try:
-        main()
+        with told():
+            main()
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on\n")
         return 130
@@ -209,11 +217,12 @@ def guarded(main: Callable[[], None], mistake: int = 1) -> int:
         return mistake
     except REFUSALS as error:
         sys.stderr.write(said(explain(error, sys.argv[1:])) + "\n")
-        forget(_given_store() / "hydra")
         return mistake
     except OSError as error:
         sys.stderr.write(said(_unwritable(error)) + "\n")
         return 1
+    finally:
+        forget()
     return 0
 
 

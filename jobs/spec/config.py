@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from echo.files import ROOT
+from echo.refusals import path_part
 from echo.settings import build
 
 Plain = dict[str, Any]
@@ -97,6 +98,7 @@ class BackboneConfig:
     parts: PartsConfig | None = pixels(default=None)
 
     def __post_init__(self) -> None:
+        path_part("backbone.name", self.name)
         at_least("backbone.threads", self.threads, 1)
 
 
@@ -108,6 +110,9 @@ class MethodConfig:
     policy: str = pixels()
     settings: Mapping[str, Any] = pixels()
 
+    def __post_init__(self) -> None:
+        path_part("method.name", self.name)
+
 
 @dataclass(frozen=True)
 class TaskConfig:
@@ -118,6 +123,9 @@ class TaskConfig:
     prompt_set: str = inert("each unit carries the content of its prompt")
     prompts: Literal["own", "released"] = inert("each unit carries the content of its prompt", default="own")
     borders: Literal["blocks", "seconds"] = scores(default="blocks")  # where scenes end for who scores them
+
+    def __post_init__(self) -> None:
+        path_part("task.name", self.name)
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,9 @@ class EvalConfig:
     weights: str | None = file_of("scores")
     vbench: VbenchConfig | None = scores(default=None)
     pairs: Literal["mean", "joined"] = scores(default="mean")  # of the embedded scorer; mean is what stores from before have
+
+    def __post_init__(self) -> None:
+        path_part("eval.name", self.name)
 
 
 @dataclass(frozen=True)
@@ -191,6 +202,8 @@ class RunConfig:
     allow_dirty: bool = inert("whether code that no commit names may make a table of the paper", default=False)
 
     def __post_init__(self) -> None:
+        if self.experiment is not None:
+            path_part("experiment", self.experiment)
         at_least("seed", self.seed, 0)
         for name in ("batch", "max_tries", "prompts", "max_workers"):
             at_least(name, getattr(self, name), 1)

@@ -8,7 +8,6 @@ A claim is a courtesy, not the truth: should two owners ever finish the same uni
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import threading
@@ -16,11 +15,31 @@ import time
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+
+import msgspec
+
+from eval.store.reading import content_of
+from eval.store.records import UNREADABLE, DamagedFile
 
 BEAT_S = 15.0
 STALE_S = 90.0
 """An owner on another machine that has not touched its claim for so long is dead."""
+_SEEN: dict[Path, tuple[float, float]] = {}  # claims of other machines: the stamp, and when this process first saw it, by its own clock
+
+
+class Owner(msgspec.Struct, omit_defaults=True):
+    """Whose a claim is. machine: this boot of it, and its space of process numbers. start: when the process began, by that machine.
+
+    job: of SLURM, and how often that was started again.
+    """
+
+    host: str | None = None
+    machine: str | None = None
+    pid: int | None = None
+    start: str | None = None
+    job: str | None = None
+    restart: int = 0
+    attempt: str | None = None
 
 
 class Claims:
@@ -43,7 +62,7 @@ class Claims:
         except FileExistsError:
             return False
         try:
-            os.write(handle, json.dumps(_self() | {"attempt": self._attempt}).encode())
+            os.write(handle, msgspec.json.encode(msgspec.structs.replace(_self(), attempt=self._attempt)))
         except OSError:  # a full disk: a claim without an owner would stop everybody until it is old
             path.unlink(missing_ok=True)
             raise
@@ -71,19 +90,23 @@ class Claims:
             path = self._held.pop(unit, None)
             if path is None or not self._owns(unit, path):
                 continue
-            for number in range(1, int(path.suffix[1:]) + 1):  # the owner's own last, so that it owns until nothing is left
+            for number in sorted(self._numbers().get(unit, ())):  # the owner's own last, so that it owns until nothing is left
                 with contextlib.suppress(OSError):
                     self._path(unit, number).unlink()
 
     def starts(self) -> dict[str, int]:
         """How often units were begun and not ended, by unit; a unit that kills its process shows here."""
-        most: dict[str, int] = {}
-        with contextlib.suppress(FileNotFoundError):
+        return {unit: max(numbers) for unit, numbers in self._numbers().items()}
+
+    def _numbers(self) -> dict[str, list[int]]:
+        """Of claims that stand, by unit."""
+        numbers: dict[str, list[int]] = {}
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for name in os.listdir(self._folder):
                 unit, _, number = name.rpartition(".")
-                if unit and number.isdecimal():
-                    most[unit] = max(int(number), most.get(unit, 0))
-        return most
+                if unit and not unit.startswith(".") and number.isascii() and number.isdecimal():
+                    numbers.setdefault(unit, []).append(int(number))
+        return numbers
 
     def _top(self, unit: str) -> int:
         return self.starts().get(unit, 0)
@@ -104,26 +127,30 @@ class Claims:
 
     def _owner(self, unit: str, number: int) -> str:
         owner = _read(self._path(unit, number))
-        job = f", SLURM job {owner['job']}" if owner.get("job") else ""
-        return f"process {owner['pid']} on {owner['host']}{job}" if "pid" in owner else "a process that left no name"
+        job = f", SLURM job {owner.job}" if owner.job else ""
+        return f"process {owner.pid} on {owner.host}{job}" if owner.pid is not None else "a process that left no name"
 
     def _owns(self, unit: str, path: Path) -> bool:
         """Whether a claim is the highest of its unit and this attempt's: when all have let go, others begin at the same number."""
-        return path == self._path(unit, self._top(unit)) and _read(path).get("attempt") == self._attempt
+        return path == self._path(unit, self._top(unit)) and _read(path).attempt == self._attempt
 
     def _path(self, unit: str, number: int) -> Path:
         return self._folder / f"{unit}.{number}"
 
     def _living(self, path: Path) -> bool:
         owner, own = _read(path), _self()
-        if owner.get("job") is not None and owner.get("job") == own["job"] and owner["restart"] < own["restart"]:
+        if owner.job is not None and owner.job == own.job and owner.restart < own.restart:
             return False  # SLURM starts a job again when the last start has ended
-        if own["machine"] is not None and owner.get("machine") == own["machine"]:
-            return _start_of(owner["pid"]) == owner["start"]
+        if own.machine is not None and owner.machine == own.machine and owner.pid is not None:
+            return owner.start is not None and _start_of(owner.pid) == owner.start
         try:
-            return self._now() - path.stat().st_mtime < STALE_S
-        except FileNotFoundError:
+            stamp = path.stat().st_mtime
+        except OSError:
             return False
+        before, since = _SEEN.get(path, (None, 0.0))
+        if stamp != before:
+            before, since = _SEEN[path] = stamp, time.monotonic()
+        return self._now() - stamp < STALE_S and time.monotonic() - since < STALE_S  # a stamp may be of any clock, ahead of this one too
 
     def _now(self) -> float:
         """The time by the clock that stamps the files, which may be another machine's; by this one's where nothing can be written."""
@@ -146,12 +173,12 @@ class Claims:
                     os.utime(path)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A claim's owner; empty while it is being written, and then its age decides."""
+def _read(path: Path) -> Owner:
+    """A claim's owner; one without a name while it is being written, or where it is damaged, and then its age decides."""
     try:
-        return dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError):
-        return {}
+        return msgspec.json.decode(content_of(path), type=Owner)
+    except (OSError, DamagedFile, *UNREADABLE):
+        return Owner()
 
 
 def _start_of(process: int) -> str | None:
@@ -163,13 +190,11 @@ def _start_of(process: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
-def _self() -> dict[str, Any]:
+def _self() -> Owner:
     job, restart = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_RESTART_COUNT", "0")
     process = os.getpid()
-    return {
-        "host": socket.gethostname(), "machine": _machine(), "pid": process, "start": _start_of(process), "job": job,
-        "restart": int(restart) if restart.isdecimal() else 0,
-    }  # fmt: skip
+    times = int(restart) if restart.isdecimal() else 0
+    return Owner(socket.gethostname(), _machine(), process, _start_of(process), job, times)
 
 
 @lru_cache(maxsize=1)

@@ -18,9 +18,23 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from echo.files import content_digest, make_folder, sync_folder, write_atomic
+from echo.files import content_digest, make_folder, name_part, sync_folder, write_atomic
 from echo.scene import Prompt, prompt_digest
-from eval.store.records import AskedFile, Provenance, RunKey, Scorer, Spec, SweepEntry, SweepFile, Titled, UnitRecord, encoded, line_of
+from eval.store.reading import content_of
+from eval.store.records import (
+    AskedFile,
+    DamagedFile,
+    Provenance,
+    RunKey,
+    Scorer,
+    Spec,
+    SweepEntry,
+    SweepFile,
+    Titled,
+    UnitRecord,
+    encoded,
+    line_of,
+)
 from eval.store.runs import Run, RunPlace
 from jobs.spec.plan import Job
 from jobs.store.claims import Claims
@@ -32,6 +46,12 @@ T = TypeVar("T")
 def new_attempt() -> str:
     """A name that sorts by time and is never given twice."""
     return f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+
+
+def _bytes_of(path: Path) -> bytes:
+    with contextlib.suppress(OSError, DamagedFile):
+        return content_of(path)
+    return b""
 
 
 class RunFolder:
@@ -46,17 +66,23 @@ class RunFolder:
         self.path = self.reader.path
 
     def describe(self) -> None:
-        """Write run.json, unless it stands, and what this command asks for, unless it is the last wish already."""
+        """Write run.json, unless it stands whole, and what this command asks for, unless it is the last wish already."""
         job, config = self.job, self.job.config
-        if not self.reader.exists:
+        try:
+            _ = self.reader.spec
+        except (FileNotFoundError, NotADirectoryError, DamagedFile):
             backbone = Titled(config.backbone.name, config.backbone.label)
             method = Titled(config.method.name, job.policy.label or config.method.name)
             spec = Spec(job.run_id, RunKey(**job.run_key), backbone, method, config.seed)
             write_atomic(self.path / "run.json", msgspec.json.format(encoded(spec), indent=1))
         content = encoded(self.wish())
-        stand = sorted((self.path / "asked").glob("*.json"))
-        if not stand or stand[-1].read_bytes() != content:
-            write_atomic(self.path / "asked" / f"{new_attempt()}.json", content)
+        wishes = self.reader.asked()
+        last = wishes[-1].name if wishes else ""
+        if not wishes or _bytes_of(self.path / "asked" / f"{last}.json") != content:
+            name = new_attempt()
+            if name < last and last[:20].isdecimal():  # by a clock that was ahead: the last wish is the one that counts
+                name = f"{int(last[:20]) + 1:020d}{name[20:]}"
+            write_atomic(self.path / "asked" / f"{name}.json", content)
 
     def wish(self) -> AskedFile:
         """What this command asks for: which units, scored how, under which names for people."""
@@ -97,8 +123,7 @@ class RunFolder:
 
     def side(self, prompt: Prompt, ending: str) -> Path:
         """Where a unit's file stands, for example its video."""
-        safe = "".join(c if c.isalnum() or c in "-." else "-" for c in prompt.id)
-        return self.path / "units" / f"{safe}-{self.job.unit_id(prompt)[:8]}{ending}"
+        return self.path / "units" / f"{name_part(prompt.id)}-{self.job.unit_id(prompt)[:8]}{ending}"
 
 
 def write_sweep(store: Path, jobs: Sequence[Job], experiment: str | None) -> list[str]:

@@ -16,7 +16,8 @@ from typing import TypeVar
 
 from echo.files import RESULTS
 from echo.refusals import Unfinished, nearest
-from eval.store.records import UnitRecord
+from eval.store.reading import content_of, hearing, names_in
+from eval.store.records import DamagedFile, UnitRecord
 from eval.store.rows import last_asked
 from eval.store.runs import Asked, Run, Settled, existing, known, sweeps
 from jobs.store.claims import Claims
@@ -121,12 +122,12 @@ def gather(store: Path, experiment: str = "", task: Sequence[str] = (), method: 
             continue
         line = outcome.setdefault(place, Line(*place))
         settled = run.settled(asked.scores)
-        cell, failed, missing, workers = look(run, asked, settled) if run.exists else (Cell(len(asked.units)), {}, set(), set())
+        cell, failed, missing, workers = look(run, asked, settled) if (there := run.there) else (Cell(len(asked.units)), {}, set(), set())
         seed = run.place.seed
         line.cells[seed] = line.cells.get(seed, Cell()) + cell
         line.runs.append(run)
         line.workers |= workers
-        if cell.done < cell.asked and run.exists:
+        if cell.done < cell.asked and there:
             title = f"{method} {task} seed={seed}"
             failures += _failures(run, asked, failed, missing, title)
             failures += [
@@ -145,7 +146,7 @@ def _failures(run: Run, asked: Asked, failed: Mapping[str, int], missing: set[st
     for prompt, unit in asked.units.items():
         if unit in failed:
             record = last[unit]
-            tail = _tail(run.path / record.trace) or record.err.splitlines()[-TAIL:]
+            tail = _tail(run.below(record.trace)) or record.err.splitlines()[-TAIL:]
             yield [f"{title}: {prompt} failed ({failed[unit]} tries)", *tail]
     begun = _claimed(run, lambda claims: claims.abandoned(missing)) if missing else {}
     for prompt, unit in asked.units.items():
@@ -155,14 +156,14 @@ def _failures(run: Run, asked: Asked, failed: Mapping[str, int], missing: set[st
 
 
 def _last_words(run: Run, title: str) -> Iterator[list[str]]:
-    logs = sorted((run.path / "attempts").glob("*.log"))
-    if logs and (words := _tail(logs[-1])):
+    logs = names_in(run.path / "attempts", ".log")
+    if logs and (words := _tail(run.path / "attempts" / logs[-1])):
         yield [f"{title}: its last process said", *words]
 
 
-def _tail(path: Path) -> list[str]:
-    with contextlib.suppress(OSError):
-        text = path.read_text(encoding="utf-8", errors="replace")
+def _tail(path: Path | None) -> list[str]:
+    with contextlib.suppress(OSError, DamagedFile):
+        text = content_of(path).decode(errors="replace") if path else ""
         return [line.rstrip() for line in text.splitlines() if line.strip()][-TAIL:]
     return []
 
@@ -233,13 +234,16 @@ def status(
         store: the run store.
         failed: also the last lines of each traceback, the videos that killed processes were at, and the last words of jobs that died.
     """
-    lines, failures = gather(existing(store), experiment, task, method)
+    with hearing() as lost:
+        lines, failures = gather(existing(store), experiment, task, method)
     if not lines:
         raise ValueError(f"--store {store}: no runs; nothing was asked of it")
     yield from (*grid(lines), "", summary(lines))
+    if lost:
+        yield f"not all of it can be read, and what is left out may be more than is missing here: {len(lost)} files or folders"
     for what, *tail in failures if failed else ():
         yield from ("", what, *(f"    {line}" for line in tail))
     if failures and not failed:
         yield "echo-harness status --failed says why" + (f" (--store {store})" if store != RESULTS else "")
-    if any(line.total.done < line.total.asked for line in lines):
+    if lost or any(line.total.done < line.total.asked for line in lines):
         raise Unfinished

@@ -26,8 +26,11 @@ class LocalLauncher(Launcher):
         }
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what `launch` needs."""
+        """Keep what `launch` needs, and what is there before the sweeper writes."""
+        from jobs.launch import sweep
+
         self._context, self._config = hydra_context, config
+        sweep.foresee(Path(config.hydra.sweep.dir))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run one job for each list of overrides.
@@ -37,7 +40,7 @@ class LocalLauncher(Launcher):
         """
         from jobs.launch import sweep
 
-        sweep.forget(Path(self._config.hydra.sweep.dir))
+        sweep.forget()
         make = self._make()
         loader = self._context.config_loader
         sweep.run([loader.load_sweep_config(self._config, list(overrides)) for overrides in job_overrides], make)

@@ -1,0 +1,111 @@
+"""How a store's files are looked for and opened: what is not ours is passed over, what cannot be read is left out and named.
+
+A store is anybody's folder: edited, copied, moved to another disk, half of it another user's. What is unreadable is never taken for
+absent, and nothing in it is waited for: a pipe in a file's place is refused as a folder is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from eval.store.records import Content, DamagedFile, decoded
+
+LARGEST_BYTES = 2**32
+"""Of a file that is read whole."""
+
+
+class LeftOut(UserWarning):
+    """Something of a store that cannot be read: a line with its file, the reason, and what is left out for it."""
+
+
+def leave_out(line: object) -> None:
+    """Say that something is left out; once a process."""
+    warnings.warn(str(line), LeftOut, stacklevel=2)
+
+
+@contextlib.contextmanager
+def hearing() -> Iterator[list[str]]:
+    """What is left out meanwhile, in order, each line once; it is said outside as well."""
+    lines = list[str]()
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", LeftOut)
+        yield lines
+    for one in heard:
+        if isinstance(one.message, LeftOut):
+            lines += [str(one.message)] * (str(one.message) not in lines)
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    for line in lines:
+        leave_out(line)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """A command line: what is left out is a line of standard error, once."""
+    lines = set[str]()
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def tell(message: Warning | str, category: type[Warning], *rest: object, **more: object) -> None:
+            if not issubclass(category, LeftOut):
+                show(message, category, *rest, **more)  # type: ignore[arg-type]
+            elif str(message) not in lines:
+                lines.add(str(message))
+                sys.stderr.write(f"left out: {message}\n")
+
+        warnings.showwarning = tell
+        warnings.simplefilter("always", LeftOut)
+        yield
+
+
+def names_in(folder: str | Path, ending: str = "", say: Callable[[str], None] = leave_out) -> list[str]:
+    """Names in a folder, in order, hidden ones (`._x`, `.DS_Store`) left out; none where there is no folder, or, which is said, it cannot
+    be read."""
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith(ending) and not name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        say(f"{folder}: cannot be read ({error.strerror}), nor what is in it")
+        return []
+
+
+def content_of(path: str | Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: where there is none.
+        DamagedFile: for what may not be read, is no file (a folder, a pipe, a circle of links), or is too large to be one of a store.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(handle, "rb") as file:
+            about = os.fstat(handle)
+            if stat.S_ISREG(about.st_mode) and about.st_size <= LARGEST_BYTES:
+                return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+        raise DamagedFile(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    kind = "a file of 4 GB" if stat.S_ISREG(about.st_mode) else "a folder" if stat.S_ISDIR(about.st_mode) else "a pipe or a device"
+    raise DamagedFile(f"{path}: {kind} stands where a file of a store should")
+
+
+def read(path: str | Path, kind: type[Content], say: Callable[[str], None] = leave_out, lost: str = "it") -> Content | None:
+    """The content of a file; None where there is none, or, which is said, it is damaged. lost: what is left out then.
+
+    Raises UnknownVersion as `decoded` does.
+    """
+    try:
+        return decoded(content_of(path), kind, Path(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except DamagedFile as error:
+        say(f"{error}; {lost} is left out")
+        return None
