@@ -73,8 +73,8 @@ def drifts(rows: Sequence[Entry], window: int) -> tuple[list[Drift], list[str]]:
 
 def borders(drifted: Sequence[Drift]) -> list[float]:
     """Seconds at which scenes begin, the first left out, of the first row's first video."""
-    spans = scores_of(Path(drifted[0].row.videos["scores_file"].iloc[0])).segments
-    return [start / FPS for start, _ in spans[1:]]
+    first = next(iter(drifted[0].row.videos["scores_file"].dropna()), None)
+    return [start / FPS for start, _ in scores_of(first and Path(first)).segments[1:]]
 
 
 def as_json(drifted: Sequence[Drift], task: str, window: int) -> dict[str, object]:

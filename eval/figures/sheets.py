@@ -91,7 +91,7 @@ def _row(entry: Entry) -> SheetRow:
     """What a row of the store has to show of one seed."""
     prompt_set = next((start.prompt_set for run in entry.runs for start in reversed(run.attempts().values()) if start.prompt_set), "")
     row = SheetRow(entry.label, entry.preset, entry.backbone, entry.settings, {}, prompt_set, entry.calibration)
-    for (prompt, _), video in entry.videos.iterrows():
+    for (prompt, _), video in entry.videos.dropna(subset=["video", "trace"]).iterrows():
         scenes = scenes_of(Path(video["trace"]))
         borders = [BLOCK_S * block for block in range(1, len(scenes)) if scenes[block] != scenes[block - 1]]
         row.videos[prompt] = SheetVideo(Path(video["video"]), borders, BLOCK_S * len(scenes))

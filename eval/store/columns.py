@@ -15,7 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eval.metrics import derived
-from eval.store.records import DamagedLine, Outcome, UnitRecord, Version, at_once, decoder, whole_lines
+from eval.store.reading import content_of
+from eval.store.records import UNREADABLE, DamagedLine, Outcome, Score, UnitRecord, Version, at_once, decoder, whole_lines
 from eval.store.runs import Asked, Run, settle
 
 Wishes = tuple[Run, Sequence[Asked]]
@@ -95,11 +96,10 @@ def _plain(run: Run, scores: str) -> Finished | None:
     paths = run.record_files()
     if len(paths) != 1:
         return None
-    with open(paths[0], "rb") as file:
-        content = file.read()
     try:
+        content = content_of(paths[0])
         names = tuple(decoder(Outcome).decode(content[: content.index(b"\n")]).metrics)
-    except (msgspec.DecodeError, ValueError):
+    except (OSError, ValueError, *UNREADABLE):  # DamagedFile too
         return None
     lines = at_once(whole_lines(content), _typed(names, scores))
     if lines is None:  # damaged, an error, scored otherwise, or of other metrics
@@ -119,10 +119,10 @@ def _plain(run: Run, scores: str) -> Finished | None:
 @lru_cache(maxsize=64)
 def _typed(names: tuple[str, ...], scores: str) -> Any:
     """The kind of outcomes that are ok, not dead, scored this way, and have these metrics and no other."""
-    fields = [(f"m{place}", float | None) for place in range(len(names))]
+    fields = [(f"m{place}", Score | None) for place in range(len(names))]
     renamed = {f"m{place}": name for place, name in enumerate(names)}
     numbers = msgspec.defstruct("Numbers", fields, rename=renamed, forbid_unknown_fields=True, gc=False)
-    kept: list[tuple[str, Any] | tuple[str, Any, Any]] = [("unit", str), ("t", float), ("metrics", numbers)]
+    kept: list[tuple[str, Any] | tuple[str, Any, Any]] = [("unit", str), ("t", Score), ("metrics", numbers)]
     kept += [("status", Literal["ok"]), ("scores", Literal[scores]), ("v", Version, 1), ("dead", Literal[""], "")]
     return msgspec.defstruct("Line", kept, gc=False)
 

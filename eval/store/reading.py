@@ -103,8 +103,13 @@ def read(path: str | Path, kind: type[Content], say: Callable[[str], None] = lea
     Raises UnknownVersion as `decoded` does.
     """
     try:
-        return decoded(content_of(path), kind, Path(path))
+        content = content_of(path)
+        content.decode()  # a decoder passes over fields that it does not know
+        return decoded(content, kind, Path(path))
     except (FileNotFoundError, NotADirectoryError):
+        return None
+    except UnicodeDecodeError as error:
+        say(f"{path}: byte {error.start} is not UTF-8; {lost} is left out")
         return None
     except DamagedFile as error:
         say(f"{error}; {lost} is left out")

@@ -310,7 +310,7 @@ class DamagedLine:
 def lines_of(content: bytes, kind: type[Line], path: Path) -> tuple[list[Line], list[DamagedLine]]:
     """The records of a file, as far as a kind of them says, and its damaged lines; a last line torn by a crash is passed over.
 
-    Raises as `decoded` does.
+    Raises UnknownVersion for a record that a newer version of this project wrote.
     """
     lines = whole_lines(content)
     records = at_once(lines, kind)
@@ -318,7 +318,7 @@ def lines_of(content: bytes, kind: type[Line], path: Path) -> tuple[list[Line], 
         return records, []
     records, damaged = [], []
     for number, line in enumerate(lines, 1):
-        record = decoded(line, kind, path) if intact(line) else _older(line, kind, path)
+        record = _record(line, kind, path)
         if record is not None:
             records.append(record)
         elif line:
@@ -340,19 +340,19 @@ def at_once(lines: Sequence[bytes], kind: type[Content]) -> list[Content] | None
         return None
     try:
         records = decoder(kind).decode_lines(content)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
     return records if summed or all(record.v < VERSION for record in records) else None
 
 
-def _older(line: bytes, kind: type[Line], path: Path) -> Line | None:
-    """A record of a version without checksums; None for a line that is damaged. Raises as `decoded` does."""
-    if SUM in line:
+def _record(line: bytes, kind: type[Line], path: Path) -> Line | None:
+    """A record with a right checksum, or of a version without; None for a line that is damaged. Raises UnknownVersion."""
+    summed = intact(line)
+    if SUM in line and not summed:
         return None
     try:
         record = decoder(kind).decode(line)
-    except msgspec.ValidationError:
-        return decoded(line, kind, path)  # raises
-    except msgspec.DecodeError:
+    except UNREADABLE:
+        _refuse_newer(line, path)
         return None
-    return record if record.v < VERSION else None
+    return record if summed or record.v < VERSION else None

@@ -185,7 +185,6 @@ class Run:
 
         Raises:
             UnknownVersion: for a record that a newer version of this project wrote.
-            DamagedFile: for one that is none.
         """
         return self.lines(UnitRecord)[0]
 
@@ -193,8 +192,13 @@ class Run:
         """All whole records, as far as a kind of them says, and damaged lines; see `records`."""
         lines, damaged = list[Line](), list[DamagedLine]()
         for path in self.record_files():
-            with open(path, "rb") as file:
-                records, others = lines_of(file.read(), kind, Path(path))
+            try:
+                records, others = lines_of(content_of(path), kind, Path(path))
+            except FileNotFoundError:
+                continue
+            except DamagedFile as error:
+                self.leave_out(f"{error}; its records are left out")
+                continue
             lines += records
             damaged += others
         for record in lines:
@@ -357,7 +361,10 @@ def scenes_in(path: Path) -> list[int]:
 def scenes_of(path: Path | None) -> list[int]:
     """As `scenes_in`; empty where there is no trace, or, which is said, it is damaged."""
     try:
-        return scenes_in(path) if path else []
+        scenes = scenes_in(path) if path else []
+        if path and not scenes:
+            raise DamagedFile(f"{path}: it is empty")
+        return scenes
     except (FileNotFoundError, NotADirectoryError):
         return []
     except DamagedFile as error:

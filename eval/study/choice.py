@@ -184,7 +184,7 @@ def _scenes(task: str, unit: Unit, shown: Sequence[Entry]) -> tuple[tuple[float,
             reason = f"its prompt set {name} is gone" if name else reason
             continue
         texts = next((one.scenes for one in load_prompts(ROOT / name) if one.id == unit[0]), ())
-        scenes = scenes_of(Path(str(video["trace"])))
+        scenes = scenes_of(Path(video["trace"]) if isinstance(video["trace"], str) else None)
         starts = [BLOCK_S * block for block in range(len(scenes)) if block == 0 or scenes[block] != scenes[block - 1]]
         if texts and len(texts) == len(starts):
             return tuple(zip(starts, texts))

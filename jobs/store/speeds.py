@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from eval.store.records import UnitRecord, lines_of
+from eval.store.reading import content_of
+from eval.store.records import DamagedFile, UnitRecord, lines_of
 from eval.store.runs import Run, runs
 
 SAMPLE = 64
@@ -23,13 +24,12 @@ class UnitCost:
     seconds: float
     blocks: int
     record_bytes: int
-    files: tuple[str, ...]
+    files: tuple[Path, ...]
 
     @property
     def size(self) -> int:
         """Bytes on disk."""
-        paths = [self.run.units / name for name in self.files]
-        return self.record_bytes + sum(path.stat().st_size for path in paths if path.exists())
+        return self.record_bytes + sum(path.stat().st_size for path in self.files if path.exists())
 
 
 def newest_units(among: Iterable[Run]) -> list[UnitCost]:
@@ -43,13 +43,20 @@ def newest_units(among: Iterable[Run]) -> list[UnitCost]:
         if len(units) >= SAMPLE:
             break
         of_file = dict[tuple[Run, str], UnitCost]()
-        for line in path.read_bytes().splitlines(keepends=True):
+        for line in _lines(path):
             with contextlib.suppress(ValueError):
                 for record in lines_of(line, UnitRecord, path)[0]:
                     if record.ok and record.dur_s is not None:
-                        of_file[run, record.unit] = UnitCost(run, record.dur_s, record.blocks, len(line), tuple(record.files.values()))
+                        sides = tuple(filter(None, (run.side(record, kind) for kind in record.files)))
+                        of_file[run, record.unit] = UnitCost(run, record.dur_s, record.blocks, len(line), sides)
         units = of_file | units
     return list(units.values())
+
+
+def _lines(path: Path) -> list[bytes]:
+    with contextlib.suppress(OSError, DamagedFile):
+        return content_of(path).splitlines(keepends=True)
+    return []
 
 
 def block_s(store: str, backbone: str, method: str, alike: bool = True) -> float | None:
