@@ -228,7 +228,8 @@ class Run:
             if record.ok:
                 last |= {name: (record.sizes.get(kind), record.digests.get(kind)) for kind, name in record.files.items()}
         try:
-            there = {entry.name: entry.stat().st_size for entry in os.scandir(self.units) if entry.name in last}
+            every = (entry for entry in os.scandir(self.units) if entry.name in last and entry.is_file(follow_symlinks=False))
+            there = {entry.name: entry.stat().st_size for entry in every}
         except FileNotFoundError:
             there = {}
         wrong = dict[str, str]()
