@@ -8,17 +8,9 @@ from __future__ import annotations
 
 import sys
 
-import hydra
-from omegaconf import DictConfig
-
-from jobs.launch import sweep
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(config: DictConfig) -> None:
-    """A single run; sweeps come in through the launcher."""
-    sweep.single(config)
-
+from jobs.cli import ended
 
 if __name__ == "__main__":
-    sys.exit(sweep.guarded(main))
+    from jobs.launch.sweep import command
+
+    sys.exit(ended(lambda: command(sys.argv[1:]), mistake=1))

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from baselines import registry
 from echo.cache.policy import Policy
 from echo.files import ROOT
-from echo.refusals import nearest
+from echo.refusals import nearest, reading
 
 CONF = ROOT / "conf"
 Preset = dict[str, Any]
@@ -63,8 +63,10 @@ def preset(group: str, name: str) -> Preset:
     if made is None and not path.is_file():
         known = choices(group)
         raise ValueError(f"unknown {group} {name!r}; nearest is {nearest(name, known)!r} of {', '.join(known)}")
-    content = OmegaConf.load(path) if made is None else OmegaConf.create(made)
-    assert isinstance(content, DictConfig)
+    with reading(path, "a choice is a YAML file of keys and values"):
+        content = OmegaConf.load(path) if made is None else OmegaConf.create(made)
+    if not isinstance(content, DictConfig):
+        raise ValueError(f"{path}: a list; a choice is a YAML file of keys and values")
     bases = [base for base in content.pop("defaults", []) if isinstance(base, str) and base != "_self_"]  # others are of other groups
     merged = OmegaConf.to_container(OmegaConf.merge(*(preset(group, base) for base in bases), content))
     assert isinstance(merged, dict)

@@ -33,10 +33,14 @@ def similar(word: str, choices: Iterable[str], count: int = 1) -> list[str]:
     return difflib.get_close_matches(word, list(choices), count, 0.5)
 
 
+MANY = 30
+"""Choices that are more than this are not all told."""
+
+
 def suggestion(word: str, choices: Iterable[str]) -> str:
-    """A phrase that names the choice most like a word, or all choices where none is like it."""
+    """A phrase that names the choice most like a word, or all choices where none is like it and they are few."""
     known = sorted(choices)
-    close = similar(word, known)
+    close = similar(word, known) or ([nearest(word, known)] if len(known) > MANY else [])
     return f"nearest is {close[0]}" if close else "valid: " + ", ".join(known)
 
 
@@ -83,14 +87,22 @@ def multiple_of(size: int, **settings: int) -> None:
             raise ValueError(f"{name} {value}: a multiple of {size}; nearest is {-(-value // size) * size}")
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in a line; of a YAML file that cannot be parsed, which file and line."""
+    mark: Any = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"{mark.name}, line {mark.line + 1}: {getattr(error, 'problem', None)}"
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 @contextlib.contextmanager
 def reading(path: Path, advice: str = "download it again") -> Iterator[None]:
     """Whatever a reader raises comes out as a ValueError of one line that begins with the file's name."""
     try:
         yield
     except Exception as error:
-        line = next(iter(str(error).splitlines()), "")
-        if isinstance(error, ValueError) and str(path) in line:
+        line = first_line(error)
+        if str(path) in line and (isinstance(error, ValueError) or hasattr(error, "problem_mark")):
             raise ValueError(line) from None
         raise ValueError(f"{path}: cannot be read ({type(error).__name__}: {line[:200]}); {advice}") from None
 

@@ -107,4 +107,5 @@ def _scalar(hint: type, value: Any, where: str) -> Any:
         raise ValueError(f"{where}={value}: a finite number is expected here, for example 1.0")
     if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise ValueError(f"{where}={value}: {NOUNS.get(hint, hint.__name__)} is expected here")
+    quoted = f", which of digits is '{where}=\"{value}\"'" if hint is str and isinstance(value, (int, float)) else ""
+    raise ValueError(f"{where}={value}: {NOUNS.get(hint, hint.__name__)} is expected here{quoted}")

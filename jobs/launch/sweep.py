@@ -8,21 +8,20 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from data.outgoing import said
-from echo.refusals import lacks
-from eval.store.reading import told
-from eval.store.records import UnknownVersion
+from echo.refusals import Unfinished, lacks
 from jobs.launch import local
 from jobs.memory.job import foretell as foretell_memory
 from jobs.spec import backbones, compose, scale
 from jobs.spec.config import Plain, from_plain
-from jobs.spec.mistakes import REFUSALS, explain
+from jobs.spec.mistakes import check_own, explained
 from jobs.spec.plan import Job, lacking, prepare, told_of
 from jobs.store import provenance, unwritable
 from jobs.store.folder import RunFolder, write_sweep
@@ -56,10 +55,6 @@ def run(configs: Sequence[DictConfig], make: Make = here) -> None:
     Raises:
         SystemExit: with one line before any work if a config is wrong; with status 1 if a unit is missing in the end.
     """
-    try:
-        compose.check_globs(() if configs else sys.argv[1:])
-    except ValueError as error:
-        raise SystemExit(str(error)) from error
     plain = [compose.plain_of(config, _hydra(config).overrides.task) for config in configs]
     carry_out(plain, [_experiment(config) for config in configs], make=make)
 
@@ -178,52 +173,54 @@ def forget() -> None:
 def _unwritable(error: OSError) -> str:
     """One line for a store that cannot be written. Raises the error itself if it is about anything else."""
     store, file = _given_store().absolute(), Path(str(error.filename)).absolute()
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT) and not (file.is_relative_to(store) or store.is_relative_to(file)):
+    if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        try:
+            unwritable.check(str(store))
+        except OSError as full:
+            return unwritable.refusal(str(_given_store()), full)
+        raise error  # no store is to blame: it is where the output goes
+    if not (file.is_relative_to(store) or store.is_relative_to(file)):
         raise error
     return unwritable.refusal(str(_given_store()), error)
 
 
 def _given_store() -> Path:
-    return Path(next((word.removeprefix("store=") for word in reversed(sys.argv) if word.startswith("store=")), "results"))
+    return Path(compose.value_of("store", sys.argv[1:], "results"))
 
 
-def guarded(main: Callable[[], None], mistake: int = 1) -> int:
-    """Run the command line; a user's mistake is one line and status `mistake`, an interrupt is status 130.
+class _Raised(BaseException):
+    """An error of a run on its way through Hydra, which would speak of it on lines of its own."""
 
-    The plugin folder goes on the path, so that Hydra finds the launcher however the package is installed. Settings of a
-    method are rewritten to `++method.x`, so that one that its YAML leaves at the default can be given; the policy itself
-    refuses unknown ones. `launcher.x` is short for `hydra.launcher.x`, and `launcher.extra` takes any name. `-m` may stand
-    anywhere, which argparse alone does not allow.
-    """
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come up to here, to be told in one line
-    sys.path.insert(0, str(PLUGINS))
-    words = [f"++{word}" if word.startswith("method.") else word for word in sys.argv[1:]]
-    words = [f"++hydra.{word}" if word.startswith("launcher.extra") else word for word in words]
-    words = [f"hydra.{word}" if word.startswith("launcher.") else word for word in words]
-    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _single(config: DictConfig) -> None:
     try:
-        scale.check(words)
-    except ValueError as error:
-        sys.stderr.write(f"{said(error)}\n")
-        return mistake
-    try:
-        with told():
-            main()
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on\n")
-        return 130
-    except UnknownVersion as error:
-        sys.stderr.write(f"{said(error)}\n")
-        return mistake
-    except REFUSALS as error:
-        sys.stderr.write(said(explain(error, sys.argv[1:])) + "\n")
-        return mistake
-    except OSError as error:
-        sys.stderr.write(said(_unwritable(error)) + "\n")
-        return 1
-    finally:
-        forget()
-    return 0
+        single(config)
+    except Exception as error:
+        raise _Raised(error) from error
+
+
+def _arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command line as Hydra takes it, `-m` in front, and its settings, with `-m` if it has one. Raises ValueError: one line."""
+    arguments = sorted(compose.hydra_words(words), key=lambda word: word not in ("-m", "--multirun"))
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ValueError(f"{message}; flags are -m, --help, --cfg job and --config-dir DIR, settings are key=value")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    known = parser.parse_args(arguments)
+    other = [name for name in ("package", "config_name", "config_path") if getattr(known, name)]
+    if other:
+        raise ValueError(f"--{other[0].replace('_', '-')}: there is one config here; nearest is --config-dir DIR, a folder of more choices")
+    scale.check(known.overrides)
+    check_own(known.overrides)
+    if known.multirun:
+        compose.check_sweeps(known.overrides)
+    return arguments, [*known.overrides, *(["-m"] if known.multirun else [])]
 
 
 def command(words: Sequence[str], /) -> int:
@@ -237,5 +234,19 @@ def command(words: Sequence[str], /) -> int:
     Args:
         words: KEY=VALUE, KEY=A,B with -m, GROUP=CHOICE.
     """
-    sys.argv = ["run.py", *words]
-    return guarded(hydra.main(version_base="1.3", config_path=str(compose.CONF), config_name="config")(single), mistake=2)
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come up to here, to be told in one line
+    sys.path[:0] = [str(PLUGINS)] if str(PLUGINS) not in sys.path else []  # Hydra finds the launcher however the package is installed
+    arguments, settings = _arguments(words)
+    sys.argv = ["run.py", *arguments]
+    main = hydra.main(version_base="1.3", config_path=str(compose.CONF), config_name="config")(_single)
+    try:
+        with explained(settings):
+            try:
+                main()
+            except _Raised as raised:
+                raise raised.error from None
+    except OSError as error:
+        raise Unfinished(_unwritable(error)) from error
+    finally:
+        forget()
+    return 0

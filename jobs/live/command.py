@@ -85,11 +85,10 @@ def _job(typed: Sequence[str]) -> tuple[Job, list[str]]:
 
 
 def _plain(typed: Sequence[str]) -> dict[str, object]:
-    rest = [f"++{word}" if word.startswith("method.") else word for word in typed]
     try:
-        configs = sweep([*rest, "eval=none", "prompts=1"])
+        configs = sweep([*typed, "eval=none", "prompts=1"])
     except REFUSALS as error:
-        line = explain(error, rest)
+        line = explain(error, ["-m", *typed])
         unknown = re.match(r"unknown key (\w+):", line)
         if unknown and (near := nearest(unknown[1], ("id", "script", "threshold")))[:2] == unknown[1][:2]:
             line = f"unknown key {unknown[1]}: nearest is {near}"

@@ -7,6 +7,8 @@ makes one line of them.
 from __future__ import annotations
 
 import itertools
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +17,8 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from baselines.presets import choices
@@ -27,17 +30,53 @@ from jobs.spec.config import Plain
 CONF = ROOT / "conf"
 Axes = dict[str, list[str]]
 """Values of each setting that is swept, in the order of the command."""
+SETTING = re.compile(r"(?P<key>\+{0,2}[\w./@:-]+)=(?P<value>.+)", re.DOTALL)
 
 
-def defaults() -> DictConfig:
-    """The config of a command line without words, its interpolations open."""
+def hydra_words(words: Iterable[str]) -> list[str]:
+    """A command line as Hydra reads it.
+
+    `method.x` may be a setting that its YAML leaves at the default: `++method.x`; the policy itself refuses unknown ones. `launcher.x` is
+    short for `hydra.launcher.x`, and `launcher.extra` takes any name. A value that begins with `~` is a path below a home. One that
+    Hydra cannot read as it stands, or that is the path of something that is there though it has commas, is quoted.
+    """
+    prefixes = {"method.": "++", "launcher.extra": "++hydra.", "launcher.": "hydra."}
+    return [next((more for start, more in prefixes.items() if word.startswith(start)), "") + _quoted(word) for word in words]
+
+
+def _quoted(word: str) -> str:
+    setting = SETTING.fullmatch(word)
+    if setting is None:
+        return word
+    value = os.path.expanduser(setting["value"])
+    if value == setting["value"] and (override := _read(word)) and not (override.is_sweep_override() and os.path.exists(value)):
+        return word
+    quoted = re.sub(r'(\\*)("|$)', lambda match: 2 * match[1] + ('\\"' if match[2] else ""), value)
+    return written if _read(written := f'{setting["key"]}="{quoted}"') else word
+
+
+def _read(word: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException:
+        return None
+
+
+def value_of(key: str, words: Sequence[str], default: str) -> str:
+    """What a command line says of a setting of one value, at last."""
+    read = [override for word in hydra_words(words) if word.startswith(f"{key}=") and (override := _read(word))]
+    return str(read[-1].value()) if read else default
+
+
+def chosen(words: Iterable[str] = ()) -> DictConfig:
+    """The config of a command line with these choices of groups (backbone=self_forcing), its interpolations open."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config")
+        return compose("config", list(words))
 
 
 def one(words: Sequence[str]) -> Plain:
     """The config that settings of run.py stand for, as plain values."""
-    (plain,) = product({}, words)
+    (plain,) = product({}, hydra_words(words))
     return plain
 
 
@@ -67,9 +106,10 @@ def _swept(words: Sequence[str]) -> dict[str, str]:
 def sweep(words: Sequence[str]) -> list[Plain]:
     """The config of every run that `python run.py WORDS -m` stands for, in Hydra's order, by which jobs are packed.
 
-    Raises ValueError for a glob that matches nothing and for a mistake in `ours` or `scale`.
+    Raises ValueError for a sweep over nothing and for a mistake in `ours` or `scale`.
     """
-    check_globs(words)
+    words = hydra_words(words)
+    check_sweeps(words)
     scale.check(words)
     experiment = next((word.partition("=")[2] for word in reversed(words) if word.startswith("experiment=")), None)
     axes: Axes = {}
@@ -89,15 +129,19 @@ def sweep(words: Sequence[str]) -> list[Plain]:
     return [plain | {"experiment": experiment} for plain in product(axes, fixed)]
 
 
-def check_globs(words: Iterable[str]) -> None:
-    """Raises ValueError in one line for a glob that matches nothing."""
+def check_sweeps(words: Iterable[str]) -> None:
+    """Raises ValueError in one line for a sweep over nothing."""
     for word in words:
-        if "=glob(" in word:
-            override = OverridesParser.create().parse_override(word)
-            glob: Any = override.value()
-            key, names = override.key_or_group, choices(override.key_or_group)
-            if isinstance(glob, Glob) and not glob.filter(names):
-                raise ValueError(f"{word}: matches nothing; nearest is {key}={nearest(glob.include[0].strip('*'), names)}")
+        override = _read(word)
+        if override is None or not override.is_sweep_override():
+            continue
+        glob: Any = override.value()
+        key, names = override.key_or_group, choices(override.key_or_group)
+        if isinstance(glob, Glob):
+            if not glob.filter(names):
+                raise ValueError(f"{word}: matches nothing; nearest is {key}={nearest(''.join(glob.include[:1]).strip('*'), names)}")
+        elif next(iter(override.sweep_iterator()), None) is None:
+            raise ValueError(f"{word}: is a sweep over nothing; nearest is {key}=0,1")
 
 
 def product(axes: Mapping[str, Sequence[str]], fixed: Sequence[str]) -> list[Plain]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,12 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from baselines.presets import choices
-from echo.refusals import suggestion
-from jobs.spec.compose import CONF, defaults, plain_file
+from echo.refusals import first_line, similar, suggestion
+from jobs.spec.compose import CONF, chosen, hydra_words, plain_file
 
-REFUSALS = (HydraException, OmegaConfBaseException)
+REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
 """What Hydra raises for a command line that it does not understand."""
 LAUNCHER = "hydra.launcher."
+OURS = (LAUNCHER, "hydra.searchpath", "hydra.verbose", "hydra.help")
+"""Settings of Hydra's own that have a say."""
 
 
 @contextmanager
@@ -32,30 +35,47 @@ def explained(words: Sequence[str]) -> Iterator[None]:
 
 def explain(error: Exception, words: Sequence[str]) -> str:
     """One line for what Hydra or OmegaConf raised over the arguments of a command line."""
-    overrides = [word for word in words if "=" in word.lstrip("-")]
     multirun = any(word in ("-m", "--multirun") for word in words)
-    slurm = "hydra/launcher=slurm" in overrides
-    for word in overrides:
-        key = word.lstrip("+").partition("=")[0]
-        if slurm and key.startswith(LAUNCHER) and key.removeprefix(LAUNCHER).partition(".")[0] in _launcher_keys():
-            continue
+    overrides: list[Override] = []
+    for word in hydra_words(word for word in words if not word.startswith("-")):
+        if "=" not in word and not word.startswith("~"):
+            return f"{word}: not understood; a setting is key=value, sweeps are key=a,b"
         try:
-            override = OverridesParser.create().parse_override(word)
+            overrides.append(OverridesParser.create().parse_override(word))
         except HydraException as complaint:
-            return f"{word}: cannot be read ({_first(complaint)}); a setting is key=value, sweeps are key=a,b"
-        line = _mistake(override, multirun)
+            return f"{word}: cannot be read ({first_line(complaint)}); a setting is key=value, sweeps are key=a,b"
+    slurm = any((override.key_or_group, override.value()) == ("hydra/launcher", "slurm") for override in overrides)
+    known: list[str] = []
+    for override in overrides:
+        name = override.key_or_group
+        if slurm and name.startswith(LAUNCHER) and name.removeprefix(LAUNCHER).partition(".")[0] in _launcher_keys():
+            continue
+        if not known and not (CONF / name).is_dir():
+            known = _known(overrides)
+        line = _mistake(override, multirun, known)
         if line is not None:
             return line
     if isinstance(error, HydraException) and error.__cause__ is not None:
-        return f"{_first(error)} ({_first(error.__cause__)})"
-    return _first(error)
+        return f"{first_line(error)} ({first_line(error.__cause__)})"
+    return first_line(error)
 
 
-def _mistake(override: Override, multirun: bool) -> str | None:
+def check_own(words: Iterable[str]) -> None:
+    """Raises ValueError in one line for a setting of Hydra's own that has no say here."""
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0]
+        if key == "hydra" or key.startswith("hydra.") and (not key.startswith(OURS) or "_target_" in key):
+            raise ValueError(f"{key}: Hydra's own folders and parts have no say here; nearest is store=DIR, below which all goes")
+
+
+def _mistake(override: Override, multirun: bool, known: Sequence[str]) -> str | None:
     key = override.key_or_group
     written = (override.input_line or "").lstrip("+~")
+    if not key:
+        return f"{written}: has no key; a setting is key=value, for example seed{written}"
     if override.is_sweep_override() and not multirun:
-        return f"{written}: asks for several runs; add -m"
+        path = f", or, for one path, '{key}=\"{written.partition('=')[2]}\"'" if "/" in written.partition("=")[2] else ""
+        return f"{written}: asks for several runs; add -m{path}"
     if key == "hydra/launcher":
         options, value = sorted(path.stem for path in (CONF / key).glob("*.yaml")), written.partition("=")[2]
         return None if value in options else f"{written}: no such launcher; {suggestion(value, options)}"
@@ -64,17 +84,37 @@ def _mistake(override: Override, multirun: bool) -> str | None:
     if key.startswith(("hydra.", "hydra/", "method.")):
         return None
     if (CONF / key).is_dir():
-        options = choices(key)
-        for value in _values(override):
-            if value not in (*options, "null", "None") and ":" not in value:
-                return f"{key}={value}: no such {key}; {suggestion(value, options)}"
-        return None
-    known = list(_keys(defaults()))
+        return _choice(key, _values(override))
     if key in _launcher_keys():
         return f"unknown key {key}: nearest is launcher.{key}"
     if key not in known:
-        return f"unknown key {key}: {suggestion(key, known)}"
+        return f"unknown key {key}: {suggestion(key, known if similar(key, known) else [name for name in known if '.' not in name])}"
     return None
+
+
+def _choice(group: str, values: Iterable[str]) -> str | None:
+    """What is wrong with the choices of a group: each is one of its files, or, where it may be left out, null."""
+    options = choices(group)
+    may_lack = any(group in entry and entry[group] is None for entry in plain_file(CONF / "config.yaml")["defaults"] if entry != "_self_")
+    for value in values:
+        lacks = value == "null" and may_lack
+        if not lacks and value not in options and not (group == "method" and re.fullmatch(r"[\w.]+:\w+", value)):
+            return f"{group}={value}: no such {group}; {suggestion(value, options)}"
+    return None
+
+
+def _known(overrides: Sequence[Override]) -> list[str]:
+    """All keys of the configs that these overrides stand for, by the choices of groups among them that are there."""
+    groups = {
+        override.key_or_group: [
+            f"{override.key_or_group}={value}" for value in _values(override) if value in choices(override.key_or_group)
+        ]
+        for override in overrides
+        if override.key_or_group not in ("method", "hydra/launcher") and (CONF / override.key_or_group).is_dir()
+    }
+    first = {group: words[0] for group, words in groups.items() if words}
+    composed = [chosen((first | {group: word}).values()) for group, words in groups.items() for word in words[1:]]
+    return list(dict.fromkeys(key for config in (chosen(first.values()), *composed) for key in _keys(config)))
 
 
 def _launcher_keys() -> list[str]:
@@ -94,7 +134,7 @@ def _values(override: Override) -> list[str]:
         return []
     if override.is_sweep_override():
         return [str(value) for value in override.sweep_string_iterator()]
-    return [str(override.value())]
+    return ["null" if override.value() is None else str(override.value())]
 
 
 def _keys(config: Any, where: str = "") -> Iterator[str]:
@@ -106,8 +146,3 @@ def _keys(config: Any, where: str = "") -> Iterator[str]:
             yield from _keys(node, path + ".")
     if not where:
         yield from (path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
-
-
-def _first(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -232,7 +232,7 @@ def plan(words: Sequence[str], /, fps: float | None = None) -> list[str]:
             continue
         if not equals:
             raise ValueError(f"{word}: not understood; settings are those of run.py, for example experiment=table1 fps=20")
-        rest.append(f"++{word}" if word.startswith("method.") else word)
+        rest.append(word)
     with explained(["-m", *rest]):
         return list(foretold(sweep(rest), launcher, fps))
 

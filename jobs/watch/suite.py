@@ -14,7 +14,7 @@ from eval.figures import sweeps
 from jobs.launch import sweep
 from jobs.spec import compose
 from jobs.spec.config import Plain
-from jobs.spec.mistakes import REFUSALS, explain
+from jobs.spec.mistakes import explained
 from jobs.watch.forecast import briefly, duration, foretold, launcher_of
 from jobs.work.progress import say
 
@@ -88,10 +88,8 @@ def suite(size: Literal["laptop", "night", "paper"], words: Sequence[str], /, on
     """
     start = time.monotonic()
     _checked(size, only, words)
-    try:
+    with explained(["-m", *words]):
         every = rows(size, only or tables_of(size), words)
-    except REFUSALS as error:
-        raise ValueError(explain(error, words)) from error
     names, configs = [name for name, _ in every], [config for _, config in every]
     if plan:
         for line in foretold(configs, launcher_of(()), None):

@@ -30,6 +30,7 @@ from urllib.request import urlopen
 import msgspec
 
 from data.outgoing import said, without_secrets
+from echo.refusals import first_line
 from eval.store.records import Provenance
 from eval.store.runs import flat
 from jobs.spec.plan import Job
@@ -103,7 +104,7 @@ class Wandb:
             except Exception as error:
                 if how != "online":
                     raise
-                trouble, start = _first(error), replace(start, id=f"{start.id}-offline")  # wandb keeps the name of a run that failed
+                trouble, start = first_line(error), replace(start, id=f"{start.id}-offline")  # wandb keeps the name of a run that failed
         say(
             f"tracker=wandb: {server()} gives no run ({trouble}); written offline, `wandb sync {start.folder}/wandb/offline-run-*` sends it"
         )
@@ -160,7 +161,7 @@ def unreachable() -> str | None:
         _within(REACH_S, ask)
     except (OSError, ValueError, HTTPException) as error:
         # its certificate is for wandb to judge, by its own settings
-        return None if isinstance(getattr(error, "reason", error), ssl.SSLError) else _first(error)
+        return None if isinstance(getattr(error, "reason", error), ssl.SSLError) else first_line(error)
     return None
 
 
@@ -206,13 +207,9 @@ class GuardedTracker:
             return _within(PATIENCE_S, call)
         except (Exception, SystemExit) as error:  # a library may think that its trouble ends the program
             hint = '; pip install "echo-harness[wandb]"' if isinstance(error, ModuleNotFoundError) and error.name == "wandb" else ""
-            self._say(f"tracker={self._kind}: told nothing more ({type(error).__name__}: {_first(error)}{hint}); the run goes on")
+            self._say(f"tracker={self._kind}: told nothing more ({type(error).__name__}: {first_line(error)}{hint}); the run goes on")
             self._inner = None
             return None
-
-
-def _first(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "")
 
 
 def _number(value: object) -> bool:

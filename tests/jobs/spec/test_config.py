@@ -155,7 +155,7 @@ def test_nearest_or_all():
         (["method.drift_lambda=2"], "drift_gate_lambda"),
         (["method.drift_gate_lambda=1,-2", "-m"], "drift_gate_lambda"),
         (["backbone.dtyp=float32"], "unknown key backbone.dtyp: nearest is backbone.dtype"),
-        (["seed=[1"], "cannot be read"),
+        (["seed=[1"], "seed=[1: a whole number is expected here"),
         (["experiment=compare"], "method, task, seed vary); add -m"),
         (["experiment=compar"], "nearest is compare"),
         (["method.drift_gate_lambda=inf"], "method.drift_gate_lambda=inf: a finite number is expected"),

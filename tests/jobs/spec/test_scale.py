@@ -66,7 +66,7 @@ def test_bases_stand_side_by_side_and_a_change_to_what_a_base_is_already_is_the_
     ],
 )
 def test_mistakes_are_one_line(words, line, capsys):
-    assert command.command(words) == 2
+    assert cli.ended(lambda: command.command(words)) == 2
     err = capsys.readouterr().err
     assert err.startswith(line) and err.count("\n") == 1
 

@@ -75,6 +75,6 @@ def test_a_command_on_such_a_store_ends_in_a_line_before_any_work(folder, plain,
     rewrite(folder, v=9)
     monkeypatch.setattr(sys, "argv", ["run.py", "seed=0"])
     config = plain | {"store": folder.job.config.store}
-    assert sweep.guarded(lambda: sweep.carry_out([config], [None])) == 1
+    assert cli.ended(lambda: sweep.carry_out([config], [None]), mistake=1) == 1
     told = capsys.readouterr().err
     assert "schema version 9" in told and told.count("\n") == 1 and len(list((folder.path / "attempts").iterdir())) == 1

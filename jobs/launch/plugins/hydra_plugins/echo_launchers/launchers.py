@@ -1,6 +1,6 @@
 """Hydra's launchers for `-m`: a whole sweep is handed to `jobs.launch.sweep`, to be made here or on a SLURM cluster.
 
-Hydra accepts launchers from the namespace package `hydra_plugins` alone, hence this folder; `jobs.launch.sweep.guarded` puts it
+Hydra accepts launchers from the namespace package `hydra_plugins` alone, hence this folder; `jobs.launch.sweep.command` puts it
 on the path. No `__init__.py` may stand in `hydra_plugins` itself.
 """
 
