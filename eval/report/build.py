@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from echo.files import RESULTS
+from echo.files import RESULTS, inside
 from eval.pages import literal, render
 from eval.report.cells import parts
 from eval.report.folder import Folder
@@ -189,7 +189,7 @@ def report(
         output: the folder; STORE/report/EXPERIMENT by default.
     """
     groups = chosen(store, experiment, task)
-    out = output or store / "report" / (experiment or "all")
+    out = output or inside(store, f"report/{experiment or 'all'}")
     counts = write(groups, store, out, videos, "" if experiment else f"All runs of {store.resolve().name}")
     megabytes = f", {counts.bytes / 1e6:.0f} MB" if counts.bytes else ""
     lines = [f"report: {out / 'index.html'} ({counts.parts} task{'s' * (counts.parts != 1)}, {counts.videos} videos{megabytes})"]

@@ -35,24 +35,27 @@ FACTS = (
 TEXTS = ("latents_sha256", "host", "device", "spoilt")
 FILES = {"video": "video", "trace": "trace", "scores": "scores_file"}
 """Kinds of side files and the columns that hold their paths."""
-CATEGORIES = ("text", "run", "attempt")
+CATEGORIES = ("text", "run", "attempt", "pixel_code")
 """Columns of few different texts."""
 ASKED = ("prompt", "seed", "status")
 """Columns that every video has."""
+RESERVED = {*FACTS, *TEXTS, *FILES.values(), *CATEGORIES, *ASKED, "dead", "unit"}
+"""What no metric is called."""
 
 
 @dataclass
 class Finished:
     """What is done of a run under one way of scoring, by column, in the order of time.
 
-    units, attempts: [done], the unit and whose record it is. metrics: [done] by name, NaN where there is no number; of all names
-    that some unit has, be it without a number. failures, conflicts, damaged, spoilt: as of
-    `eval.store.runs.Settled`. unscored: units that are
-    not done and whose video is there. dead: units whose video shows nothing, or nothing that moves. records: if they were asked for.
+    units, attempts, pixel_codes: [done], the unit, whose record it is, and of what code. metrics: [done] by name, NaN where there is no
+    number; of all names that some unit has, be it without a number. failures, conflicts, damaged, spoilt: as of
+    `eval.store.runs.Settled`. unscored: units that are not done and whose video is there. dead: units whose video shows nothing, or
+    nothing that moves. records: if they were asked for.
     """
 
     units: list[str]
     attempts: list[str]
+    pixel_codes: list[str]
     metrics: dict[str, Floats]
     failures: Mapping[str, int] = field(default_factory=dict)
     conflicts: list[str] = field(default_factory=list)
@@ -80,14 +83,14 @@ def finished(run: Run, scores: str | None, facts: bool = False) -> Finished:
             return known
     settled = run.settled(scores) if facts else settle(*run.lines(Outcome), scores)
     records = list(settled.done.values())
-    names = dict.fromkeys(name for record in records for name in record.metrics)
+    names = dict.fromkeys(name for record in records for name in record.metrics if name not in RESERVED)
     metrics = {name: np.array([record.metrics.get(name) for record in records], np.float64) for name in names}
-    attempts = [record.attempt for record in records]
+    attempts, codes = ([getattr(record, name) for record in records] for name in ("attempt", "pixel_code"))
     unscored = frozenset(settled.made - settled.done.keys())
     whole = [record for record in records if isinstance(record, UnitRecord)]
     dead = frozenset(record.unit for record in records if record.dead)
     rest = (dead, settled.damaged, settled.spoilt, whole)
-    return Finished(list(settled.done), attempts, metrics, settled.failures, settled.conflicts, unscored, *rest)
+    return Finished(list(settled.done), attempts, codes, metrics, settled.failures, settled.conflicts, unscored, *rest)
 
 
 def _plain(run: Run, scores: str) -> Finished | None:
@@ -98,11 +101,12 @@ def _plain(run: Run, scores: str) -> Finished | None:
         return None
     try:
         content = content_of(paths[0])
-        names = tuple(decoder(Outcome).decode(content[: content.index(b"\n")]).metrics)
+        first = decoder(Outcome).decode(content[: content.index(b"\n")])
     except (OSError, ValueError, *UNREADABLE):  # DamagedFile too
         return None
-    lines = at_once(whole_lines(content), _typed(names, scores))
-    if lines is None:  # damaged, an error, scored otherwise, or of other metrics
+    names = tuple(first.metrics)
+    lines = None if RESERVED & set(names) else at_once(whole_lines(content), _typed(names, scores, first.pixel_code))
+    if lines is None:  # damaged, an error, scored otherwise, of other metrics, or of other code
         return None
     units, times = [line.unit for line in lines], [line.t for line in lines]
     if len(set(units)) < len(units) or times != sorted(times):
@@ -113,17 +117,20 @@ def _plain(run: Run, scores: str) -> Finished | None:
     except TypeError:  # some are not finite
         array = np.array([_values(len(names))(line.metrics) for line in lines], np.float64).reshape(shape)
     attempt = paths[0].rpartition("/")[2].removesuffix(".jsonl")
-    return Finished(units, [attempt] * len(lines), {name: array[:, place] for place, name in enumerate(names)})
+    whose = ([attempt] * len(lines), [first.pixel_code] * len(lines))
+    return Finished(units, *whose, {name: array[:, place] for place, name in enumerate(names)})
 
 
 @lru_cache(maxsize=64)
-def _typed(names: tuple[str, ...], scores: str) -> Any:
-    """The kind of outcomes that are ok, not dead, scored this way, and have these metrics and no other."""
+def _typed(names: tuple[str, ...], scores: str, code: str) -> Any:
+    """The kind of outcomes that are ok, not dead, scored this way, of this code, and have these metrics and no other."""
     fields = [(f"m{place}", Score | None) for place in range(len(names))]
     renamed = {f"m{place}": name for place, name in enumerate(names)}
     numbers = msgspec.defstruct("Numbers", fields, rename=renamed, forbid_unknown_fields=True, gc=False)
     kept: list[tuple[str, Any] | tuple[str, Any, Any]] = [("unit", str), ("t", Score), ("metrics", numbers)]
+    kept += [("pixel_code", Literal[code])] * bool(code)
     kept += [("status", Literal["ok"]), ("scores", Literal[scores]), ("v", Version, 1), ("dead", Literal[""], "")]
+    kept += [("pixel_code", Literal[""], "")] * (not code)
     return msgspec.defstruct("Line", kept, gc=False)
 
 
@@ -147,10 +154,10 @@ def table(parts: Iterable[Wishes], facts: bool = False) -> tuple[pd.DataFrame, l
         damaged and left out. Of a video that several runs were asked for the best outcome counts, and of several such the last run's.
 
         Index: prompt and seed, ascending. Columns: `status` (category, one of `STATUS`), `text` (category, digest of the prompt as
-        asked for), `run`, `attempt` (category; whose number it is, "" where nothing is done), `dead` (bool), then a float64 for each
-        metric that any video has, be it without a number, and for each that is made of these: NaN where there is none. With facts also
-        `unit`, the columns of `FILES` (str, paths), `spoilt` (str, what is wrong with a file) and `FACTS` (float64 but for `TEXTS`, which
-        are str); NaN where nothing is done, or nothing wrong.
+        asked for), `run`, `attempt`, `pixel_code` (category; whose number it is, "" where nothing is done), `dead` (bool), then a float64
+        for each metric that any video has, be it without a number, and for each that is made of these: NaN where there is none. With facts
+        also `unit`, the columns of `FILES` (str, paths), `spoilt` (str, what is wrong with a file) and `FACTS` (float64 but for `TEXTS`,
+        which are str); NaN where nothing is done, or nothing wrong.
     """
     pieces, conflicts, damaged = list[dict[str, Values]](), list[str](), list[DamagedLine]()
     for run, wishes in parts:
@@ -172,7 +179,7 @@ def table(parts: Iterable[Wishes], facts: bool = False) -> tuple[pd.DataFrame, l
     last = np.append((np.diff(prompt[order]) != 0) | (np.diff(seed[order]) != 0), True)[: len(order)]
     kept = order[last]
     columns: dict[str, Any] = {"status": pd.Categorical.from_codes(status[kept], list(STATUS))}
-    for name in dict.fromkeys(("text", "run", "attempt", *(name for piece in pieces for name in piece if name not in ASKED))):
+    for name in dict.fromkeys((*CATEGORIES, *(name for piece in pieces for name in piece if name not in ASKED))):
         if name in CATEGORIES:
             codes, categories = texts(name)
             columns[name] = pd.Categorical.from_codes(codes[kept], categories)
@@ -195,12 +202,13 @@ def _piece(run: Run, wishes: Sequence[Asked], outcome: Finished, facts: bool) ->
     piece["run"] = [run.place.run] * len(asked)
     if asked == outcome.units:  # as of most runs
         rows: Sequence[int] = range(len(asked))
-        piece |= {"status": [DONE] * len(asked), "attempt": outcome.attempts, **outcome.metrics}
+        piece |= {"status": [DONE] * len(asked), "attempt": outcome.attempts, "pixel_code": outcome.pixel_codes, **outcome.metrics}
     else:
         places = {unit: row for row, unit in enumerate(outcome.units)}
         rows = [places.get(unit, -1) for unit in asked]
         piece["status"] = [DONE if row >= 0 else outcome.status(unit) for unit, row in zip(asked, rows)]
-        piece["attempt"] = [outcome.attempts[row] if row >= 0 else "" for row in rows]
+        for name, own in (("attempt", outcome.attempts), ("pixel_code", outcome.pixel_codes)):
+            piece[name] = [own[row] if row >= 0 else "" for row in rows]
         piece |= {name: np.append(values, np.nan)[rows] for name, values in outcome.metrics.items()}
     piece["dead"] = [unit in outcome.dead for unit in asked] if outcome.dead else [False] * len(asked)
     if not facts:

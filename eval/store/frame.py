@@ -19,7 +19,7 @@ from eval.store.records import ScoresFile
 from eval.store.rows import Comparable, Entry, gather, parts_of
 from eval.store.runs import scenes_of, scores_of, tasks
 
-CATEGORIES = ("task", "backbone", "preset", "label", "policy", "settings", "scorer", "status", "text", "run", "attempt")
+CATEGORIES = ("task", "backbone", "preset", "label", "policy", "settings", "scorer", "status", "text", "run", "attempt", "pixel_code")
 """Columns of few different texts, of the dtype `category`."""
 LAST = ("unit", *FILES.values(), "spoilt", *FACTS)
 """Facts, which stand behind the metrics."""
@@ -38,8 +38,8 @@ def videos(store: str | Path, *, scored: bool = True, every: bool = False, facts
         task, backbone, preset, label, policy, settings (of the method, in words), scorer: category.
         prompt: str. seed, epoch (version of the code that makes pixels), group (0 for the newest rows that may be compared): int64.
         calibration: bool, whether it was rendered and not generated. status: category, "done", "failed" (tried, only errors came of it),
-        "unscored" (it is there, without these scores) or "missing". text (digest of the prompt), run, attempt: category. dead: bool,
-        whether its frames are of one colour each, or all the same.
+        "unscored" (it is there, without these scores) or "missing". text (digest of the prompt), run, attempt, pixel_code (of the code
+        that made it): category. dead: bool, whether its frames are of one colour each, or all the same.
         A column for each metric of the store: float64, NaN where there is no number.
         With facts: unit: str. video, trace, scores_file: str, paths. spoilt: str, what is wrong with one of these.
         latents_sha256, host, device: str. blocks, fps, fps_dit (pixel
@@ -66,7 +66,7 @@ def _videos(group: Comparable, number: int, entry: Entry, facts: bool) -> pd.Dat
         "scorer": group.scorer.label, "epoch": entry.run.spec.key.epoch, "calibration": entry.calibration, "group": number,
     }  # fmt: skip
     whole = pd.concat([pd.DataFrame(names, rows.index), rows], axis=1)
-    return whole.astype(dict.fromkeys(("prompt", "status", "text", "run", "attempt"), "str"))
+    return whole.astype(dict.fromkeys(("prompt", "status", "text", "run", "attempt", "pixel_code"), "str"))
 
 
 def segments(store: str | Path) -> pd.DataFrame:

@@ -127,6 +127,7 @@ class SweepFile(msgspec.Struct):
 class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """What settles a unit: a record, as far as tables ask. metrics: null for a number that is not finite.
 
+    pixel_code: digest of the code that made its pixels (`jobs.store.provenance.pixel_code`), empty where an older version does not say.
     dead: "space" for a video each of whose frames is of one colour, "time" for one whose frames are all the same, else empty.
     """
 
@@ -141,6 +142,7 @@ class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     v: Version = 1
     latents_sha256: str = ""
     dead: Literal["", "space", "time"] = ""
+    pixel_code: str = ""
 
     @property
     def ok(self) -> bool:

@@ -149,6 +149,11 @@ class Entry:
         return int((self.asked["status"] == status).sum())
 
     @property
+    def pixel_codes(self) -> tuple[str, ...]:
+        """Digests of the code that made its videos, in order; those of which an older version does not say are left out."""
+        return tuple(sorted(set(self.asked["pixel_code"].astype("str")) - {""}))
+
+    @property
     def unreadable(self) -> list[str]:
         """What of its runs was left out so far, as it cannot be read, a line each."""
         return list(dict.fromkeys(line for run in self.runs for line in run.unreadable))

@@ -290,8 +290,12 @@ def runs(store: Path, pattern: str = "*/*/*/seed=*/*") -> Iterator[Run]:
     for wanted in pattern.split("/"):
         folders = [f"{folder}/{name}" for folder in folders for name in fnmatch.filter(names_in(folder), wanted)]
     for folder in folders:
-        if not os.path.lexists(f"{folder}/run.json") and os.access(folder, os.X_OK):  # nothing of ours, or nothing begun
+        try:
+            os.lstat(f"{folder}/run.json")
+        except (FileNotFoundError, NotADirectoryError):  # nothing of ours, or nothing begun
             continue
+        except OSError:
+            pass  # which is said where it is read
         try:
             run = Run(store, RunPlace.of(folder))
         except DamagedFile as error:

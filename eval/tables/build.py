@@ -268,4 +268,4 @@ def _row(entry: Entry, group: Comparable, cells: Sequence[TableCell]) -> TableRo
     row = TableRow(method.label, method.name, ", ".join(words), done, tuple(cells), entry.section, weights, backbone=entry.backbone)
     runs = tuple(run.place.run for run in entry.runs)
     row = dataclasses.replace(row, failed=failed, absent=absent, unscored=unscored, runs=runs)
-    return dataclasses.replace(row, dead=entry.dead, damaged=len(entry.damaged))
+    return dataclasses.replace(row, dead=entry.dead, damaged=len(entry.damaged), pixel_codes=entry.pixel_codes)

@@ -83,7 +83,9 @@ def _failures(grid: Grid) -> str:
     line += f"; {absent} more are not made." if absent else "."
     dead, damaged = ([_in_part(row, count) for row in own if (count := getattr(row, name))] for name in ("dead", "damaged"))
     line += f" Dead videos, of one colour or without motion: {', '.join(dead)}." if dead else ""
-    return line + (f" Records left out, as their lines are damaged: {', '.join(damaged)}." if damaged else "")
+    line += f" Records left out, as their lines are damaged: {', '.join(damaged)}." if damaged else ""
+    several = [f"{_in_part(row, len(row.pixel_codes))} ({', '.join(row.pixel_codes)})" for row in own if len(row.pixel_codes) > 1]
+    return line + (f" Pixels of a row by several versions of the code that makes them: {'; '.join(several)}." if several else "")
 
 
 def _in_part(row: TableRow, count: int) -> str:

@@ -7,6 +7,7 @@ no sweep tells of gets one table of all that was ever asked of it. Each table is
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from echo.files import RESULTS
+from echo.files import RESULTS, inside
 from eval.metrics import TASKS
 from eval.store.rows import Source, gather, sources
 from eval.store.runs import existing, known
@@ -29,11 +30,13 @@ from eval.tables.text import as_csv, as_markdown, as_text
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What is asked beside names. compare: whether published numbers stand beside. rules: definitions that come first."""
+    """What is asked beside names. compare: whether published numbers stand beside. rules: definitions that come first. output: a folder
+    for the files; the store's `tables` by default."""
 
     compare: bool = False
     rules: tuple[str, ...] = ()
     styled: bool = False
+    output: Path | None = None
 
 
 def make(store: Path, names: Sequence[str] | None = None, styled: bool = False) -> list[str]:
@@ -71,8 +74,19 @@ def _write(store: Path, groups: Mapping[str, Sequence[Source]], wanted: TableOpt
             warnings = [f"not reproduced: {line}" for line in one.group.conflicts]
             warnings += [f"damaged and left out: {line}; the command that made it makes it again" for line in one.group.damaged]
             lines += [as_text(one.grid, wanted.styled), *(f"warning: {line}" for line in warnings), ""]
-        lines += save(store / "tables", name, combined(looks[name].title, [one.grid for one in made]), meta(name, looks[name].title, made))
+        grids = combined(looks[name].title, [one.grid for one in made])
+        lines += _kept(store, wanted.output, name, grids, meta(name, looks[name].title, made))
     return lines
+
+
+def _kept(store: Path, output: Path | None, name: str, grids: Sequence[Grid], behind: Mapping[str, object]) -> list[str]:
+    """As `save`; of a store that may only be read, a line that says so."""
+    try:
+        return save(output or inside(store, "tables"), name, grids, behind)
+    except OSError as error:
+        if output is not None or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return [f"not kept: {error.filename}: {error.strerror}; --output DIR keeps them elsewhere"]
 
 
 def save(folder: Path, name: str, grids: Sequence[Grid], behind: Mapping[str, object]) -> list[str]:
@@ -80,7 +94,7 @@ def save(folder: Path, name: str, grids: Sequence[Grid], behind: Mapping[str, ob
     folder.mkdir(parents=True, exist_ok=True)
     contents = {"tex": as_latex(grids), "csv": as_csv(grids), "md": as_markdown(grids), "meta.json": json.dumps(behind, indent=1) + "\n"}
     for ending, content in contents.items():
-        (folder / f"{name}.{ending}").write_text(content, encoding="utf-8")
+        inside(folder, f"{name}.{ending}").write_text(content, encoding="utf-8")
     return [f"table: {folder / name}.md, .csv, .tex, .meta.json"]
 
 
@@ -124,6 +138,7 @@ def tables(
     ratings: str = "",
     *,
     store: Path = RESULTS,
+    output: Path | None = None,
 ) -> list[str]:
     """Make the tables of a store, from the store alone, as .tex, .csv, .md and .meta.json.
 
@@ -139,8 +154,9 @@ def tables(
         rule: definitions that come before the usual ones (docs/vbench.md).
         ratings: of people for tables 4 and 5: a CSV that `echo-harness study collect` wrote.
         store: the run store.
+        output: the folder of the files; STORE/tables by default.
     """
-    wanted = TableOptions(compare == "published", tuple(rule), sys.stdout.isatty())
+    wanted = TableOptions(compare == "published", tuple(rule), sys.stdout.isatty(), output)
     people = [name for name in names if name in opinions.TABLES]
     lines = [line for name in people for line in _opinions(name, ratings, store, wanted)]
     if ratings and not people:
@@ -154,7 +170,7 @@ def _opinions(name: str, ratings: str, store: Path, wanted: TableOptions) -> lis
     grids, behind = opinions.table(name, ratings)
     if wanted.compare:
         grids = [published(grid, name) for grid in grids]
-    return [*(as_text(grid, wanted.styled) for grid in grids), "", *save(store / "tables", name, grids, behind)]
+    return [*(as_text(grid, wanted.styled) for grid in grids), "", *_kept(store, wanted.output, name, grids, behind)]
 
 
 def _of_store(store: Path, names: Sequence[str], only: Sequence[str], experiment: str, wanted: TableOptions) -> list[str]:

@@ -67,6 +67,7 @@ class TableRow:
     section: label of its backbone, or "calibration". reference: name of the row that its differences are to, "" if none.
     reference_section: that row's. failed, unscored, absent: videos asked for that ended in an error, are made and not scored, are not made.
     dead: videos that show nothing, or nothing that moves. damaged: lines of records that were left out.
+    pixel_codes: digests of the code that made its pixels, one where all of it was made by the same.
     part: title of its part in a table of several tasks. source: where the numbers are printed, if they are not ours.
     backbone: its name.
     runs: names of the runs that it is made of.
@@ -86,6 +87,7 @@ class TableRow:
     unscored: int = 0
     dead: int = 0
     damaged: int = 0
+    pixel_codes: tuple[str, ...] = ()
     part: str = ""
     source: str = ""
     backbone: str = ""

@@ -90,6 +90,7 @@ def _row(row: TableRow) -> Json:
         return {"preset": row.preset, "published": row.source}
     facts = ("preset", "variant", "videos", "failed", "absent", "unscored", "reference", "reference_section")
     dead = {name: count for name in ("dead", "damaged") if (count := getattr(row, name))}
+    dead |= {"pixel_codes": row.pixel_codes} if row.pixel_codes else {}
     whole = {"backbone": row.section, "weights": row.weights} | {key: getattr(row, key) for key in facts} | dead
     return whole | {"runs": sorted(row.runs)}
 

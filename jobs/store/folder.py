@@ -38,6 +38,7 @@ from eval.store.records import (
 from eval.store.runs import Run, RunPlace
 from jobs.spec.plan import Job
 from jobs.store.claims import Claims
+from jobs.store.provenance import pixel_code
 
 ERROR_CHARACTERS = 4000
 T = TypeVar("T")
@@ -241,6 +242,7 @@ class Attempt:
         job = self.folder.job
         own: dict[str, Any] = {"unit": job.unit_id(prompt), "run": job.run_id, "prompt": prompt.id, "seed": job.config.seed}
         start = {"attempt": self.name, "host": self._provenance.host, "device": self._provenance.device, "scores": job.scores_id}
+        start["pixel_code"] = pixel_code()
         content = line_of(UnitRecord(**{"metrics": {}, **own, **start, **rest}, status=status, t=round(time.time(), 3)))
         written = os.write(self._handle, content)
         if written < len(content):  # the disk is full: no later record may be glued to this one

@@ -10,12 +10,13 @@ import re
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from data.outgoing import without_secrets
-from echo.files import ROOT, file_digest
+from echo.files import ROOT, digest, file_digest
 from eval.store.origin import git
 from eval.store.records import CodeState, Provenance
 
@@ -30,6 +31,8 @@ PACKAGES = (
 DRIVER = Path("/proc/driver/nvidia/version")
 CODE = ("run.py", "echo", "baselines", "data", "eval", "jobs", "conf", "pyproject.toml")
 """Where a change can change a result; notes, documents and tests beside them cannot."""
+PIXELS = ("echo", "baselines", "data/world", "jobs/work/blocks.py", "jobs/work/models.py")
+"""Where a change can change a pixel."""
 SLURM = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "JOB_NAME", "JOB_PARTITION", "JOB_ACCOUNT", "NODELIST", "CLUSTER_NAME")
 """What SLURM tells its jobs in variables of these names behind `SLURM_`."""
 
@@ -50,6 +53,16 @@ def describe(argv: Sequence[str], config: Mapping[str, Any]) -> Provenance:
         slurm=slurm(),
         pid=os.getpid(),
     )
+
+
+@lru_cache(maxsize=1)
+def pixel_code() -> str:
+    """Digest of the code that makes pixels, as it stands on disk when a process first asks: 80 bits of BLAKE2b, as 20 hex digits.
+
+    It enters no name: a comment changes it. It tells, of two videos of one name, whether they may be of different arithmetic.
+    """
+    files = (file for place in PIXELS for file in ([ROOT / place] if place.endswith(".py") else (ROOT / place).rglob("*.py")))
+    return digest(sorted((file.relative_to(ROOT).as_posix(), file_digest(file)) for file in files))
 
 
 def cores() -> int:

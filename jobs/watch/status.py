@@ -7,6 +7,7 @@ scheduler is asked.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -64,6 +65,7 @@ class Line:
     cells: dict[int, Cell] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
     workers: set[str] = field(default_factory=set)  # living processes that are at its units
+    pixel_codes: Counter[str] = field(default_factory=Counter)  # videos that are done by the code that made their pixels
 
     @property
     def total(self) -> Cell:
@@ -127,6 +129,8 @@ def gather(store: Path, experiment: str = "", task: Sequence[str] = (), method: 
         line.cells[seed] = line.cells.get(seed, Cell()) + cell
         line.runs.append(run)
         line.workers |= workers
+        own = set(asked.units.values())
+        line.pixel_codes.update(record.pixel_code or "untold" for unit, record in settled.done.items() if unit in own)
         if cell.done < cell.asked and there:
             title = f"{method} {task} seed={seed}"
             failures += _failures(run, asked, failed, missing, title)
@@ -239,6 +243,10 @@ def status(
     if not lines:
         raise ValueError(f"--store {store}: no runs; nothing was asked of it")
     yield from (*grid(lines), "", summary(lines))
+    codes = sum((line.pixel_codes for line in lines), Counter[str]())
+    if len(codes) > 1:
+        told = ", ".join(f"{code} ({videos} videos)" for code, videos in sorted(codes.items()))
+        yield f"made by several versions of the code that makes pixels: {told}"
     if lost:
         yield f"not all of it can be read, and what is left out may be more than is missing here: {len(lost)} files or folders"
     for what, *tail in failures if failed else ():
