@@ -25,6 +25,8 @@ PARTIAL = ".partial"
 """Folder below the checkpoints where unfinished files wait."""
 LOCK = ".download.lock"
 """File among the checkpoints that one download at a time holds."""
+CHECKPOINTS = Path("checkpoints")
+"""Folder of the project that gets them where no other is said; another one counts from the user's folder."""
 REDIRECTS = 5
 SILENCE_S = 10.0
 UNITS = {"GB": 1e9, "MB": 1e6}
@@ -50,7 +52,7 @@ def download(
     decoder: Sequence[str] = (),
     eval: Sequence[str] = (),
     prompts: Sequence[str] = (),
-    checkpoints: Path = Path("checkpoints"),
+    checkpoints: Path = CHECKPOINTS,
     mirror: str = "",
     *,
     list: bool = False,
@@ -84,7 +86,8 @@ def download(
     if not names:
         first = next(f"{kind}={name}" for kind, group in table.groups.items() for name in group)
         raise ValueError(f"nothing to fetch is named; nearest is {first}, --list shows all")
-    order = Order(names, ROOT / checkpoints.expanduser(), _mirror(mirror), dry_run, verify)
+    folder = checkpoints.expanduser()
+    order = Order(names, ROOT / folder if folder == CHECKPOINTS else Path.cwd() / folder, _mirror(mirror), dry_run, verify)
     with nullcontext() if dry_run else _alone(order.checkpoints):
         yield from _carry_out(order, table)
 

@@ -23,8 +23,13 @@ def nearest_of(word: object, choices: Iterable[object]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as a refusal shows it: no more than a line."""
-    text = repr(value)
+    """A value as Python writes it, no more than a refusal has room for."""
+    return brief(repr(value))
+
+
+def brief(value: object) -> str:
+    """A value as it is typed, no more than a refusal has room for."""
+    text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

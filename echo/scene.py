@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -9,6 +10,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +192,16 @@ def _nearest_list(key: str, value: Any, record: Json) -> str:
 def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
     """All prompts of a JSONL file. Raises ValueError for a bad line, a doubled id, an empty file or a text file of another format."""
     path = Path(path)
+    version: tuple[int, ...] = ()
+    with contextlib.suppress(OSError, ValueError):  # whoever reads it says what is wrong
+        state = path.stat()
+        version = state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size
+    return _loaded(path, version)
+
+
+@lru_cache(maxsize=4)
+def _loaded(path: Path, version: tuple[int, ...]) -> tuple[Prompt, ...]:
+    """A set as it stands in one version of its file, read once for all jobs of a sweep."""
     made = path.with_suffix(".jsonl").name if path.suffix != ".jsonl" else "set.jsonl"
     if path.suffix in (".txt", ".csv", ".tsv"):
         form = "csv" if path.suffix != ".txt" else "released|lines"

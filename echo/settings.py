@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, Literal, TypeVar
 
-from echo.refusals import nearest, suggestion
+from echo.refusals import brief, nearest, suggestion
 
 T = TypeVar("T")
+LARGEST = 1_000_000
+"""Of a number, whatever its sign, whose field names no other: `field(metadata={"most": ...})`. What is larger would be counted up to."""
 NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -40,7 +42,18 @@ def build(kind: type[T], values: Mapping[str, Any], where: str = "", *, of: str 
         if name not in values and default is dataclasses.MISSING:
             raise ValueError(f"{where}{name} is missing: {of or kind.__name__} needs it")
     made = {name: _value(hints[name], value, f"{where}{name}", of, defaults[name]) for name, value in values.items()}
+    for name, value in made.items():
+        _check_said(f"{where}{name}", value, fields[name].metadata.get("most", LARGEST))
     return kind(**made) if upon is None else dataclasses.replace(upon, **made)  # type: ignore[type-var]
+
+
+def _check_said(where: str, value: object, most: float) -> None:
+    """Raises ValueError for a number that is larger than its setting takes, and for a text that says nothing."""
+    if isinstance(value, str) and not value.strip() and not where.endswith("label"):
+        raise ValueError(f"{where}=: nothing is said, as by a variable that is not set; leave it out, or say it")
+    for one in value if isinstance(value, tuple) else (value,):
+        if isinstance(one, (int, float)) and abs(one) > most:
+            raise ValueError(f"{where}={brief(one)}: {most} at most; nearest is {most if one > 0 else -most}")
 
 
 def silent(default: T) -> T:
@@ -71,7 +84,7 @@ def _value(hint: Any, value: Any, where: str, of: str, default: Any = dataclasse
     if origin is Literal:
         if value in inner:
             return value
-        raise ValueError(f"{where}={value}: {suggestion(str(value), map(str, inner))}")
+        raise ValueError(f"{where}={brief(value)}: {suggestion(str(value), map(str, inner))}")
     if origin in (types.UnionType, typing.Union):
         if value is None:
             return None
@@ -79,7 +92,7 @@ def _value(hint: Any, value: Any, where: str, of: str, default: Any = dataclasse
         return _value(one, value, where, of, default)
     if origin is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str):
-            raise ValueError(f"{where}={value}: a list is expected here")
+            raise ValueError(f"{where}={brief(value)}: a list is expected here")
         return tuple(_value(inner[0], one, where, of) for one in value)
     if origin is not None:
         return dict(value)
@@ -92,7 +105,7 @@ def _group(kind: type, value: Any, where: str, of: str, default: Any) -> Any:
         return build(kind, value, f"{where}.", of=of, upon=upon)
     name = dataclasses.fields(kind)[0].name
     example = "" if upon is None else f", for example {where}.{name}={getattr(upon, name)}"
-    raise ValueError(f"{where}={value}: a group of settings is expected{example or ' here'}")
+    raise ValueError(f"{where}={brief(value)}: a group of settings is expected{example or ' here'}")
 
 
 def _scalar(hint: type, value: Any, where: str) -> Any:
@@ -100,12 +113,12 @@ def _scalar(hint: type, value: Any, where: str) -> Any:
         names = [str(one.value) for one in hint]
         if str(value) in names:
             return hint(value)
-        raise ValueError(f"{where}={value}: {str(value)!r} is none of {', '.join(names)}; nearest is {nearest(value, names)!r}")
+        raise ValueError(f"{where}={brief(value)}: {brief(value)!r} is none of {', '.join(names)}; nearest is {nearest(value, names)!r}")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return math.inf if abs(value) > 1e300 else float(value)
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where}={value}: a finite number is expected here, for example 1.0")
+        raise ValueError(f"{where}={brief(value)}: a finite number is expected here, for example 1.0")
     if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     quoted = f", which of digits is '{where}=\"{value}\"'" if hint is str and isinstance(value, (int, float)) else ""
-    raise ValueError(f"{where}={value}: {NOUNS.get(hint, hint.__name__)} is expected here{quoted}")
+    raise ValueError(f"{where}={brief(value)}: {NOUNS.get(hint, hint.__name__)} is expected here{quoted}")

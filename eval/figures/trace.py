@@ -13,7 +13,8 @@ from echo.cache.kinds import Kind
 from echo.cache.plan import Plan
 from echo.cache.policy import Policy, plans, script_of
 from echo.geometry import Geometry
-from echo.scene import Prompt
+from echo.refusals import brief
+from echo.scene import BLOCK_S, LONGEST_S, Prompt
 from eval.figures.recorded.backbones import embedded, prompt_of
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ def planned(policy: Policy, prompt: Prompt, blocks: int | None = None) -> list[P
     blocks = script.blocks if blocks is None else blocks
     if blocks < 1:
         raise ValueError(f"blocks={blocks}: a whole number, at least 1; nearest is 1")
+    if blocks * BLOCK_S > LONGEST_S:
+        raise ValueError(f"blocks={brief(blocks)}: a video is {LONGEST_S} s at most; nearest is {int(LONGEST_S / BLOCK_S)}")
     policy.check(geometry, blocks)
     return list(plans(policy, script, geometry, blocks))
 

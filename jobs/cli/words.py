@@ -22,9 +22,11 @@ import typer
 from typer.core import TyperCommand
 
 from data.outgoing import said
-from echo.refusals import nearest_of
+from echo.refusals import brief, nearest_of
 
 LISTS = (Sequence[str], tuple[str, ...])
+MOST = 10**9
+"""Of a whole number on a command line, seeds aside; what has less says so."""
 KEY = re.compile(r"[A-Za-z_][\w.]*")
 
 
@@ -57,6 +59,9 @@ class CommandForm:
 
     def call(self, values: Mapping[str, Any]) -> Any:
         """The function on what was understood."""
+        for name, value in values.items():
+            if isinstance(value, int) and abs(value) > MOST and name != "seed":
+                raise ValueError(f"{self.written(name)}{brief(value)}: {MOST} at most; nearest is {self.written(name)}{MOST}")
         plain = {name: _listed(self.known[name], value) for name, value in values.items()}
         for name, (kind, members) in self.groups.items():
             plain[name] = kind(**{member: plain.pop(member) for member in members})
@@ -88,6 +93,11 @@ class KeyValue(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Words as typer reads them. Raises ValueError in one line."""
+        for before, word in zip(["", *args], args):
+            if not word.strip() or word.startswith("--") and word.endswith("="):
+                raise ValueError(
+                    f"{before if not word.strip() else word} : nothing is said, as by a variable that is not set; leave it out"
+                )
         words = [self.form.translated(word) for word in args]
         try:
             return super().parse_args(ctx, words)

@@ -14,7 +14,7 @@ from echo.files import file_digest, judged_once
 from echo.geometry import Geometry
 from echo.refusals import Missing, lacks, refuse
 from echo.scene import Prompt
-from jobs.spec.config import RANDOM, PartsConfig, RunConfig, from_plain, located
+from jobs.spec.config import RANDOM, PartsConfig, RunConfig, from_plain, located, looked_at
 
 if TYPE_CHECKING:
     from echo.backbone.parts.tokens import Tokenizer
@@ -81,7 +81,7 @@ def missing(config: RunConfig) -> Iterator[Missing]:
         (name, path), *_ = absent.items()
         download = f"echo-harness data download backbone={config.backbone.name}"
         rest = "checkpoints=DIR looks elsewhere, weights=random needs none"
-        line = f"backbone.{name}={path}: no such file; `{download}` fetches it, {rest}"
+        line = f"backbone.{name}={path}: no such file; `{download}` fetches it, {rest}{looked_at(str(path))}"
         yield Missing(line, f"{', '.join(name.removeprefix('parts.') for name in absent)} of backbone={config.backbone.name}", download)
 
 

@@ -25,7 +25,7 @@ from baselines.presets import choices
 from echo.files import ROOT
 from echo.refusals import nearest
 from jobs.spec import scale
-from jobs.spec.config import Plain
+from jobs.spec.config import Plain, anchored
 
 CONF = ROOT / "conf"
 Axes = dict[str, list[str]]
@@ -81,10 +81,14 @@ def one(words: Sequence[str]) -> Plain:
 
 
 def plain_of(config: DictConfig, words: Sequence[str]) -> Plain:
-    """A composed config as plain values, without Hydra's own, on the backbone and with the scorer of its scale.
+    """A composed config as plain values, without Hydra's own, on the backbone and with the scorer of its scale, its paths found.
 
     words: what it was composed of.
     """
+    return anchored(_plain(config, words), words)
+
+
+def _plain(config: DictConfig, words: Sequence[str]) -> Plain:
     bare = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     plain: Any = OmegaConf.to_container(bare, resolve=True)
     more = scale.choices(plain, words)
@@ -109,8 +113,8 @@ def sweep(words: Sequence[str]) -> list[Plain]:
     Raises ValueError for a sweep over nothing and for a mistake in `ours` or `scale`.
     """
     words = hydra_words(words)
-    check_sweeps(words)
     scale.check(words)
+    check_sweeps(words)
     experiment = next((word.partition("=")[2] for word in reversed(words) if word.startswith("experiment=")), None)
     axes: Axes = {}
     fixed: list[str] = []
@@ -154,10 +158,11 @@ def product(axes: Mapping[str, Sequence[str]], fixed: Sequence[str]) -> list[Pla
             if (seed := pairs.pop("seed", None)) is not None:
                 put["seed"] = int(seed) if seed.isdecimal() else seed  # what is no number is refused where the config is read
             chosen = (f"{'++' if key.startswith('method.') else ''}{key}={value}" for key, value in pairs.items())
-            rows.append(_composed((*fixed, *chosen)) | put)
+            written = (*fixed, *chosen)
+            rows.append(anchored(_composed(written), written) | put)
     return rows
 
 
 @lru_cache(maxsize=1024)
 def _composed(words: tuple[str, ...]) -> Plain:
-    return plain_of(compose("config", list(words)), words)
+    return _plain(compose("config", list(words)), words)

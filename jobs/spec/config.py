@@ -6,15 +6,16 @@ runs from these declarations, so a new field cannot slip past a stored result un
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from echo.files import ROOT
-from echo.refusals import path_part
-from echo.settings import build
+from echo.refusals import brief, path_part
+from echo.settings import LARGEST, build
 
 Plain = dict[str, Any]
 """A composed config as plain values: what YAML and the command line give, and what an order and an attempt keep."""
@@ -24,18 +25,22 @@ APART = ("hydra", "table", "prompt_folders", "scale", "ours")
 """Parts of a composed config that change no run: Hydra's own, what `task.prompt_set` is chosen from, which runs an experiment has."""
 RELEASED = "released"
 """The authors' own prompts, in place of this project's."""
+MOST_PX = 4320
+"""Of a side of a frame."""
 RANDOM = "random"
 """Stands for a file where weights are drawn and not read."""
 
 sys.path.insert(0, str(Path(__file__).with_name("plugins")))  # whoever composes a configuration finds the ablations among its methods
 
 
-def pixels(**later: Any) -> Any:
+def pixels(most: int = LARGEST, **later: Any) -> Any:
     """A field whose value can change a pixel.
 
-    later: `default=`, of a field that came later: at its default it adds nothing to a run's name, so that older runs keep theirs.
+    Args:
+        most: its largest value.
+        later: `default=`, of a field that came later: at its default it adds nothing to a run's name, so that older runs keep theirs.
     """
-    return field(metadata={"enters": "pixels", "silent": bool(later)}, **later)
+    return field(metadata={"enters": "pixels", "silent": bool(later), "most": most}, **later)
 
 
 def scores(**later: Any) -> Any:
@@ -48,9 +53,9 @@ def file_of(kind: Literal["pixels", "scores"], **default: Any) -> Any:
     return field(metadata={"enters": f"{kind}_file"}, **default)
 
 
-def inert(reason: str, **later: Any) -> Any:
+def inert(reason: str, most: int = LARGEST, **later: Any) -> Any:
     """A field that changes neither pixels nor scores, and why; `default=` of one that configs written before may lack."""
-    return field(metadata={"enters": "nothing", "reason": reason}, **later)
+    return field(metadata={"enters": "nothing", "reason": reason, "most": most}, **later)
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,9 @@ class PartsConfig:
     text_dtype: Literal["float32", "bfloat16"] = pixels()
     text_device: Literal["auto", "cpu", "cuda"] = pixels()
     codec_dtype: Literal["float32", "bfloat16"] = pixels()
-    height_px: int = pixels()
-    width_px: int = pixels()
-    window_frames: int = pixels()
+    height_px: int = pixels(most=MOST_PX)
+    width_px: int = pixels(most=MOST_PX)
+    window_frames: int = pixels(most=1024)
     device: Literal["auto", "cpu", "cuda"] = pixels()
     kernel: Literal["auto", "sdpa", "cudnn", "flash", "flash3"] = pixels()
     compile: Literal["none", "blocks", "graphs"] = pixels()  # a fused sum may round differently
@@ -90,7 +95,7 @@ class BackboneConfig:
     label: str = inert("for people")
     weights: str = file_of("pixels")
     dtype: Literal["float32", "bfloat16"] = pixels()
-    threads: int = pixels()  # reductions are split by thread, and a sum's last bit depends on the split
+    threads: int = pixels(most=1024)  # reductions are split by thread, and a sum's last bit depends on the split
     batch: int = inert("default of the run's batch")
     prompts: int | None = inert("default of the run's prompts")
     lora: str | None = file_of("pixels", default=None)
@@ -167,7 +172,7 @@ class NoiseConfig:
 class VideoConfig:
     """How frames are stored: for people, and for `eval=vbench`, which reads the file and says this in its scores' name."""
 
-    height_px: int = inert("the file is for watching")
+    height_px: int = inert("the file is for watching", most=MOST_PX)
     crf: int = inert("the file is for watching")
 
     def __post_init__(self) -> None:
@@ -186,13 +191,13 @@ class RunConfig:
     eval: EvalConfig = scores()
     noise: NoiseConfig = pixels()
     video: VideoConfig = inert("the file is for watching")
-    seed: int = pixels()
-    batch: int = pixels()  # a batched matrix product may round differently from a single one
-    duration_scale: float = pixels()
+    seed: int = pixels(most=2**63 - 1)  # of the tables of a store
+    batch: int = pixels(most=1024)  # a batched matrix product may round differently from a single one
+    duration_scale: float = pixels(most=10_000)
     prompts: int | None = inert("how many units, not what they are")
     shard: str | None = inert("where a unit is computed, not what it is")
     store: str = inert("a place")
-    max_workers: int | None = inert("how many processes, one run each")
+    max_workers: int | None = inert("how many processes, one run each", most=1024)
     max_tries: int = inert("which units are tried again")
     checkpoints: str = inert("a place; the content of files enters", default="checkpoints")
     weights: Literal["trained", "random"] = pixels(default="trained")
@@ -221,10 +226,10 @@ def enlarged(height: int, width: int, height_px: int) -> int:
 
 def parse_shard(text: str) -> tuple[int, int]:
     """`"i/n"` as (i, n) with 1 <= i <= n. Raises ValueError if the text has another form."""
-    part, slash, whole = text.partition("/")
-    if slash and part.isdecimal() and whole.isdecimal() and 1 <= int(part) <= int(whole):
+    part, _, whole = text.partition("/")
+    if all(re.fullmatch("[0-9]{1,6}", one) for one in (part, whole)) and 1 <= int(part) <= int(whole):
         return int(part), int(whole)
-    raise ValueError(f"shard={text}: a shard is i/n with 1 <= i <= n, for example 1/4")
+    raise ValueError(f"shard={brief(text)}: a shard is i/n with 1 <= i <= n, for example 1/4")
 
 
 def at_least(name: str, value: int | None, least: int) -> None:
@@ -249,6 +254,50 @@ def from_plain(plain: Mapping[str, Any]) -> RunConfig:
     return build(RunConfig, tree)
 
 
+PLACES = (
+    "task.prompt_set", "backbone.weights", "backbone.lora", "backbone.parts.text", "backbone.parts.tokenizer", "backbone.parts.codec",
+    "eval.weights",
+)  # fmt: skip
+"""Settings that are paths of files and folders to be read."""
+
+
+def anchored(plain: Plain, words: Sequence[str]) -> Plain:
+    """Composed values with the paths that a command line says made absolute where they are there below the user's folder.
+
+    One rule for all relative paths: the user's folder first, then, by name, what is shipped. A path that nobody typed, from a config, is
+    the shipped one where there is one.
+
+    Args:
+        plain: composed values.
+        words: what they were composed of.
+    """
+    typed = [word.partition("=")[2].strip("'\"").rstrip("/") for word in words]
+    for place in PLACES:
+        *groups, key = place.split(".")
+        tree = plain
+        for group in groups:
+            tree = tree.get(group) or {}
+        path = tree.get(key)
+        if not isinstance(path, str) or path in ("", RANDOM) or not Path(path).exists():
+            continue
+        if any(said and (path == said or path.startswith(f"{said}/")) for said in typed) or not (ROOT / path).exists():
+            plain = _replaced(plain, groups, key, path if located(path) == Path.cwd() / path else str(Path.cwd() / path))
+    return plain
+
+
+def _replaced(plain: Plain, groups: Sequence[str], key: str, value: str) -> Plain:
+    """Composed values with another one at a key of nested groups; what they were stays as it was."""
+    if not groups:
+        return plain | {key: value}
+    return plain | {groups[0]: _replaced(plain[groups[0]], groups[1:], key, value)}
+
+
+def looked_at(path: str) -> str:
+    """Where a relative path was looked for, for a refusal; nothing more of an absolute one."""
+    folders = dict.fromkeys(map(str, (Path.cwd(), ROOT)))
+    return "" if Path(path).is_absolute() else f" (looked in {' and in '.join(folders)})"
+
+
 def located(path: str) -> Path:
-    """A path of the config as an absolute one; relative paths count from the repository."""
+    """A path of a composed config as an absolute one; relative ones are shipped."""
     return ROOT / path

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 from baselines.registry import find, source_of
@@ -15,13 +16,13 @@ from echo.backbone.checkpoints.headers import layers_of, misfit, read_header, sh
 from echo.cache.policy import Policy, script_of
 from echo.files import ROOT, digest
 from echo.geometry import Geometry, scene_spans
-from echo.refusals import Missing, lacks, nearest, reading
+from echo.refusals import Missing, brief, lacks, nearest, reading
 from echo.scene import FPS, PIXEL_FRAMES_PER_LATENT, Prompt, load_prompts, scene_blocks
 from echo.settings import build, spoken
 from eval.protocol import exact, scopes
 from eval.store.records import RENDER
 from jobs.spec import backbones, identity, scoring
-from jobs.spec.config import RELEASED, Key, RunConfig, from_plain, located, parse_shard
+from jobs.spec.config import RELEASED, Key, RunConfig, from_plain, located, looked_at, parse_shard
 
 
 @dataclass(frozen=True)
@@ -191,8 +192,10 @@ def _check(job: Job, elsewhere: bool = False) -> None:
 
 def _is_there(name: str, path: str | None) -> None:
     """Refuse a setting's file that there is not. Raises ValueError."""
-    if path is not None and not located(path).is_file():
-        raise ValueError(f"{name}={path}: no such file; {_nearest_file(name, path)}")
+    if path is None or located(path).is_file():
+        return
+    what = "no file that can be read" if located(path).exists() and not located(path).is_dir() else "no such file"
+    raise ValueError(f"{name}={brief(path)}: {what}; {_nearest_file(name, path)}{looked_at(path)}")
 
 
 def _geometry(config: RunConfig, policy: Policy, prompts: Sequence[Prompt]) -> Geometry:
@@ -252,6 +255,8 @@ def _nearest_file(name: str, path: str) -> str:
         "eval.weights": "data/weights/scorer/*.safetensors",
     }  # fmt: skip
     there = {file.relative_to(ROOT).as_posix() for file in ROOT.glob(kinds.get(name, "data/prompts/**/*.jsonl"))}
+    if name == "task.prompt_set":
+        there |= {file.as_posix() for file in Path(path).parent.glob("*.jsonl")}
     if name == "backbone.weights":
         there = {file for file in there if not file.startswith("data/weights/scorer/")}
     return f"nearest is {nearest(path, there)}" if there else "none is shipped"

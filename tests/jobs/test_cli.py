@@ -140,3 +140,22 @@ def test_completion_knows_commands_and_flags():
 
     assert completed("echo-harness tab").split() == ["tables"]
     assert "--failed" in completed("echo-harness status --f").split()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["status", "--store", ""], "--store : nothing is said, as by a variable that is not set"),
+        (["status", "--store="], "--store= : nothing is said"),
+        (["data", "import", "", "format=lines", "--output", "x.jsonl"], "nothing is said"),
+        (
+            ["data", "import", "x.txt", "format=lines", "first=1000000000000", "--output", "x.jsonl"],
+            "first=1000000000000: 1000000000 at most",
+        ),
+        (["trace", "method=echo", "task=recall", "blocks=100000"], "blocks=100000: a video is 36000 s at most; nearest is 48000"),
+    ],
+)
+def test_what_says_nothing_and_what_is_too_much_is_refused(words, said, capsys):
+    assert cli.main(words) == 2
+    line = capsys.readouterr().err
+    assert said in line and line.count("\n") == 1

@@ -11,7 +11,8 @@ import pytest
 
 from echo.files import ROOT
 from echo.refusals import suggestion
-from jobs.spec.compose import one
+from jobs.spec import scale
+from jobs.spec.compose import one, sweep
 from jobs.spec.config import from_plain, parse_shard
 from jobs.spec.plan import prepare
 from tests.helpers.toy import changed, overrides
@@ -49,6 +50,19 @@ def test_good_config_is_taken(plain):
         ("method.drift_gate_lambda", -1, ["method=echo", "drift_gate_lambda", "nearest is 0"]),
         ("method.policy", "eco", ["eco", "echo"]),
         ("method.anchors", 9, ["method=echo", "anchors 9", "must fill the 18"]),
+        ("seed", 2**63, ["seed=9223372036854775808: 9223372036854775807 at most"]),
+        ("seed", int("9" * 400), ["seed=999999", "...: 9223372036854775807 at most"]),
+        ("duration_scale", 1e9, ["duration_scale=1000000000.0: 10000 at most; nearest is 10000"]),
+        ("duration_scale", int("9" * 400), ["duration_scale=inf: 10000 at most; nearest is 10000"]),
+        ("video.height_px", 20000, ["video.height_px=20000: 4320 at most; nearest is 4320"]),
+        ("batch", 10**12, ["batch=1000000000000: 1024 at most"]),
+        ("prompts", 10**12, ["prompts=1000000000000: 1000000 at most"]),
+        ("method.recall_frame", {"count": 10**21}, ["method.recall_frame.count=1000000000000000000000: 1000000 at most"]),
+        ("method.drift_gate_lambda", -1e12, ["method.drift_gate_lambda=-1000000000000.0: 1000000 at most; nearest is -1000000"]),
+        ("shard", "1/" + "9" * 5000, ["shard=1/999", "for example 1/4"]),
+        ("store", "", ["store=: nothing is said, as by a variable that is not set"]),
+        ("task.prompt_set", " ", ["task.prompt_set=: nothing is said"]),
+        ("checkpoints", "", ["checkpoints=: nothing is said"]),
         ("backbone.weights", "pyproject.tom", ["backbone.weights=pyproject.tom", "no such file"]),
         ("backbone.weights", "pyproject.toml", ["backbone.weights", "header"]),
     ],
@@ -218,3 +232,72 @@ def test_checking_never_imports_torch(toy):
         "from jobs.store.folder import RunFolder; RunFolder(job).missing(); job.run_id; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([PYTHON, "-c", code], cwd=ROOT, timeout=300).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["seed=range(0,1000000000)"], "seed=range(0,1000000000): makes it 1000000000 runs, 10000 at most; nearest is several commands"),
+        (["seed=range(1000000000)"], "1000000000 runs"),
+        ([f"seed=range(0,{'9' * 400})"], "10000 at most"),
+        (["seed=range(0,9000)", "method=echo,memrope"], "method=echo,memrope: makes it 18000 runs"),
+        (["seed=shuffle(range(0,1000000000))"], "10000 at most"),
+    ],
+)
+def test_a_command_stands_for_no_more_runs_than_can_be_checked(words, said):
+    with pytest.raises(ValueError) as refused:
+        sweep(words)
+    assert said in str(refused.value) and len(str(refused.value)) < 250
+
+
+def test_sweeps_are_counted_by_their_values():
+    for word, count in (("seed=range(9,0,-1)", 9), ("seed=range(0,10,3)", 4), ("seed=0,1", 2), ("seed=3", 0), ("x=[1,2]", 0)):
+        assert scale._values(word) == count, word
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A user's folder with a prompt set of its own and one by the name of a shipped one."""
+    lines = (ROOT / "data" / "prompts" / "recall.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "data" / "prompts").mkdir(parents=True)
+    (tmp_path / "data" / "prompts" / "recall.jsonl").write_text("".join(lines[:3]))
+    (tmp_path / "mine.jsonl").write_text(lines[0])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_relative_paths_count_from_the_users_folder_first_then_by_name_what_is_shipped(elsewhere):
+    def prompt_set(*words):
+        plain = one(["task=recall", "prompts=1", *words])
+        return plain["task"]["prompt_set"], len(prepare(plain).prompt_set)
+
+    shipped = "data/prompts/recall.jsonl"
+    assert prompt_set() == (shipped, 64), "what nobody typed is what is shipped"
+    assert prompt_set(f"task.prompt_set={shipped}") == (str(elsewhere / shipped), 3)
+    assert prompt_set("task.prompt_set=mine.jsonl") == (str(elsewhere / "mine.jsonl"), 1)
+    assert prompt_set("task.prompt_set=data/prompts/hard.jsonl") == ("data/prompts/hard.jsonl", 64), "shipped, by name"
+    assert prompt_set(f"task.prompt_set={elsewhere / 'mine.jsonl'}") == (str(elsewhere / "mine.jsonl"), 1)
+
+
+def test_folders_of_checkpoints_count_from_the_users_folder_too(elsewhere):
+    (elsewhere / "ck" / "wan").mkdir(parents=True)
+    (elsewhere / "ck" / "wan" / "Wan2.1_VAE.pth").write_bytes(b"x")
+    parts = one(["backbone=self_forcing", "checkpoints=ck"])["backbone"]["parts"]
+    assert parts["codec"] == str(elsewhere / "ck" / "wan" / "Wan2.1_VAE.pth")
+    assert parts["tokenizer"] == "ck/wan/google/umt5-xxl", "nowhere, and so told as it was typed"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["task.prompt_set=min.jsonl"], "task.prompt_set=min.jsonl: no such file; nearest is mine.jsonl (looked in {here} and in {root})"),
+        (["task.prompt_set=/nowhere/min.jsonl"], "task.prompt_set=/nowhere/min.jsonl: no such file; nearest is "),
+        (["backbone=self_forcing", "checkpoints=ck", "eval=none"], "(looked in {here} and in {root})"),
+        (["store="], "store=: nothing is said, as by a variable that is not set; leave it out, or say it"),
+    ],
+)
+def test_a_refusal_says_where_it_looked(elsewhere, words, said):
+    with pytest.raises(ValueError) as refused:
+        prepare(one(["task=recall", *words]))
+    assert said.format(here=elsewhere, root=ROOT) in str(refused.value)
+    assert "looked in" not in str(refused.value) or "/nowhere" not in words[0]
