@@ -67,6 +67,8 @@ def read(path: Path) -> pd.DataFrame:
 
 def _text(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe that nobody writes to
+            raise ValueError(f"ratings={path}: no file; give a file whose first line is {','.join(NEEDED)}")
         content = path.read_bytes()
     except OSError as error:
         raise ValueError(f"ratings={path}: {error.strerror}; give a file whose first line is {','.join(NEEDED)}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pandas as pd
 
 from data.outgoing import without_formulas
 from data.published import speeds
-from echo.files import RESULTS, Json
+from echo.files import RESULTS, Json, read_json, read_text
 from eval.tables.grid import NOTHING
 from eval.tables.latex import escape
 from eval.tables.text import markdown_table, spaced
@@ -48,12 +47,12 @@ FACTS = ("backbone", "weights", "geometry", "device", "device_name", "dtype", "k
 
 def read(path: Path) -> Json:
     """A bench file. Raises ValueError for a file that is none."""
+    if not path.exists():
+        raise ValueError(f"bench={path}: no such file; echo-harness bench backbone=self_forcing makes one")
     try:
-        bench = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise ValueError(f"bench={path}: no such file; echo-harness bench backbone=self_forcing makes one") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"bench={path}: not JSON ({error.msg} in line {error.lineno})") from None
+        bench = read_json(read_text(path), str(path))
+    except ValueError as error:
+        raise ValueError(f"bench={error}") from None
     if not isinstance(bench, dict) or bench.get("what") != "speed":
         raise ValueError(f'bench={path}: not a speed measurement of echo-harness bench; nearest is a file whose "what" is "speed"')
     return bench

@@ -104,8 +104,8 @@ def _first(script: Path | None, name: str) -> Prompt | None:
         return None
     try:
         prompts = load_prompts(str(script))
-    except OSError as error:
-        raise ValueError(f"script={script}: {error.strerror}; nearest is a file that a session has saved") from None
+    except ValueError as error:
+        raise ValueError(f"script={error}; nearest is a file that a session has saved") from None
     wanted = name or prompts[0].id
     if len(prompts) > 1 and not name:
         raise ValueError(f"script={script}: holds {len(prompts)} prompts; id= says which, for example id={prompts[0].id}")

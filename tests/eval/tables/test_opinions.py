@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -100,3 +101,9 @@ def test_blank_lines_say_nothing(ratings):
     whole = opinions.read(ratings)
     ratings.write_text(ratings.read_text(encoding="utf-8").replace("\n", "\r\n\r\n") + "\n\n", encoding="utf-8")
     assert opinions.read(ratings).equals(whole)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    assert cli.main(["tables", "table4", f"ratings={tmp_path / 'pipe'}", "--store", str(tmp_path)]) == 2
+    assert "no file; give a file whose first line is" in capsys.readouterr().err

@@ -143,6 +143,7 @@ def test_the_newest_measurement_counts(tmp_path):
         ("{", "not JSON"),
         ('{"what": "parity"}', "not a speed measurement"),
         ("[]", "not a speed"),
+        ('{"a":' * 100_000, "lists or objects within each other without end"),
     ],
 )
 def test_other_files_are_refused(tmp_path, capsys, content, message):
