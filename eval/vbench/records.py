@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +122,7 @@ class RecordStore:
         """Wait until no other process works on a video, then keep others waiting; a lock ends with its process."""
         folder = self.folder / source
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as handle:
+        with _lock(folder / ".lock") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
@@ -131,6 +131,14 @@ class RecordStore:
 
     def _parts(self, key: RecordKey) -> Path:
         return self.folder / key.source / ".parts" / key.name
+
+
+def _lock(path: Path) -> BinaryIO:
+    """A file to lock, which may be another user's."""
+    try:
+        return path.open("ab")
+    except PermissionError:
+        return path.open("rb")
 
 
 def _read(path: Path, key: RecordKey) -> Record | None:

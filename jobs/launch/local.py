@@ -19,7 +19,7 @@ from jobs.launch.pool import Pool
 from jobs.spec import backbones
 from jobs.spec.config import Plain
 from jobs.spec.plan import Job
-from jobs.store import provenance
+from jobs.store import provenance, unwritable
 from jobs.store.claims import Claims
 from jobs.store.folder import RunFolder, new_attempt
 from jobs.work import models, score
@@ -52,7 +52,14 @@ def run(jobs: Sequence[Job], plain: Sequence[Plain], max_workers: int | None, pa
         deaths |= _pass(jobs, list(named.values()), max_workers)
         if not _others_left_some(folders, patience_s):
             break
-    return list(dict.fromkeys(line for folder in folders for line in lacks(folder, deaths.get(folder.path))))
+    gone = [folder for folder in folders if not folder.reader.exists]
+    rest = [line for folder in folders if folder not in gone for line in lacks(folder, deaths.get(folder.path))]
+    return list(dict.fromkeys([*map(_gone, gone), *rest]))
+
+
+def _gone(folder: RunFolder) -> str:
+    store = folder.job.config.store
+    return unwritable.refusal(store, unwritable.StoreGone(Path(store)))
 
 
 def _pass(jobs: Sequence[Job], named: Sequence[tuple[RunFolder, Plain]], max_workers: int | None) -> dict[Path, str]:

@@ -139,6 +139,8 @@ def _tables(stores: Sequence[str], jobs: Sequence[Job], experiments: Sequence[st
     from eval.tables import command
 
     for store in stores:
+        if not any(RunFolder(job).reader.exists for job in jobs if job.config.store == store):  # deleted meanwhile, which is said
+            continue
         names = _keep_sweeps(store, jobs, experiments)
         for line in command.make(Path(store), names, sys.stdout.isatty()):
             say(line)

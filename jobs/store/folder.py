@@ -39,6 +39,7 @@ from eval.store.runs import Run, RunPlace
 from jobs.spec.plan import Job
 from jobs.store.claims import Claims
 from jobs.store.provenance import pixel_code
+from jobs.store.unwritable import StoreGone
 
 ERROR_CHARACTERS = 4000
 T = TypeVar("T")
@@ -244,8 +245,15 @@ class Attempt:
         start = {"attempt": self.name, "host": self._provenance.host, "device": self._provenance.device, "scores": job.scores_id}
         start["pixel_code"] = pixel_code()
         content = line_of(UnitRecord(**{"metrics": {}, **own, **start, **rest}, status=status, t=round(time.time(), 3)))
+        path = self.folder.path / "records" / f"{self.name}.jsonl"
+        try:
+            there = os.path.samestat(os.stat(path), os.fstat(self._handle))
+        except (FileNotFoundError, NotADirectoryError):
+            there = False
+        if not there:
+            raise StoreGone(path)
         written = os.write(self._handle, content)
         if written < len(content):  # the disk is full: no later record may be glued to this one
             os.ftruncate(self._handle, os.fstat(self._handle).st_size - written)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder.path / "records" / f"{self.name}.jsonl"))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(self._handle)

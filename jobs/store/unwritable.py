@@ -12,9 +12,17 @@ STATUS = 5
 """How a worker ends that could not write."""
 
 
+class StoreGone(OSError):
+    """A store that was deleted or renamed under a running command."""
+
+    def __init__(self, path: Path) -> None:
+        """The file that is no longer there."""
+        super().__init__(errno.ENOENT, "it was deleted or renamed while the command ran", str(path))
+
+
 def of_store(error: BaseException) -> bool:
     """Whether an error is the disk's and not the unit's."""
-    return isinstance(error, OSError) and error.errno in STORE
+    return isinstance(error, StoreGone) or isinstance(error, OSError) and error.errno in STORE
 
 
 def refusal(store: str, error: OSError) -> str:
@@ -22,6 +30,7 @@ def refusal(store: str, error: OSError) -> str:
     kept = "what is finished is kept, and the same command goes on"
     advice = {errno.ENOSPC: f"free some space; {kept}", errno.EDQUOT: f"free some space; {kept}"}
     advice |= {errno.EIO: f"its disk fails; {kept} once it answers", errno.ESTALE: f"its file server fails; {kept} once it answers"}
+    advice |= {errno.ENOENT: "rename it back, or give the same command again, which makes what is missing"}
     nearest = "a store is a folder of yours, for example store=results"
     return f"store={store}: cannot be written ({error.strerror or error}); {advice.get(error.errno or 0, nearest)}"
 

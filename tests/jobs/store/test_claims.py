@@ -124,6 +124,38 @@ def test_an_owner_elsewhere_lives_as_long_as_it_touches_its_claim(tmp_path, age_
     assert Claims(tmp_path, "a").take("u") == dead
 
 
+def test_a_stamp_that_is_ahead_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    """Two days: it lives as long as it is seen to change, and no longer."""
+    path = tmp_path / "claims" / "u.1"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"host": "elsewhere", "machine": "another", "pid": 1, "start": "0", "job": None, "restart": 0}))
+    ahead, clock = time.time() + 2 * 86400, time.monotonic()
+    os.utime(path, (ahead, ahead))
+    for passed_s, beat_s in ((0, 0), (STALE_S - 1, 0), (STALE_S + 1, 60), (2 * STALE_S - 1, 60)):
+        os.utime(path, (ahead + beat_s,) * 2)
+        monkeypatch.setattr(claims.time, "monotonic", lambda passed_s=passed_s: clock + passed_s)
+        assert not Claims(tmp_path, "a").take("u"), passed_s
+    monkeypatch.setattr(claims.time, "monotonic", lambda: clock + 3 * STALE_S)
+    assert Claims(tmp_path, "a").take("u")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"pid": "1"}', b'{"machine": 1}', b"[" * 100_000, b"\xff\xfe{", b'{"restart": null, "job": "7"}']
+)
+def test_a_damaged_claim_lives_by_its_age(tmp_path, monkeypatch, content):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    path = tmp_path / "claims" / "u.1"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    assert not Claims(tmp_path, "a").take("u") and Claims(tmp_path, "a").holders(["u"]) == {"u": "a process that left no name"}
+    os.utime(path, (0, 0))
+    (path.parent / f"u.{10**200}").mkdir()  # a number that nobody counts to
+    os.utime(path.parent / f"u.{10**200}", (0, 0))
+    own = Claims(tmp_path, "a")
+    assert own.take("u")
+    own.release(["u"])
+
+
 def test_a_clock_that_is_wrong_makes_nobody_dead(tmp_path, monkeypatch):
     """Ages are told by the clock that stamps the files, not by this machine's."""
     path = tmp_path / "claims" / "u.1"
