@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from data.outgoing import said
 from eval.store.records import Content, DamagedFile, decoded
 
 LARGEST_BYTES = 2**32
@@ -57,7 +58,7 @@ def told() -> Iterator[None]:
                 show(message, category, *rest, **more)  # type: ignore[arg-type]
             elif str(message) not in lines:
                 lines.add(str(message))
-                sys.stderr.write(f"left out: {message}\n")
+                sys.stderr.write(f"{said(f'left out: {message}')}\n")
 
         warnings.showwarning = tell
         warnings.simplefilter("always", LeftOut)

