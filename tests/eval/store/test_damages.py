@@ -116,9 +116,10 @@ def whole(tmp_path_factory):
 
 DRAWN = ("empty", "lists for texts", "a circle of links")
 """Damages under which figures are drawn too, which takes a while."""
+QUICK = ("nested without end", "half an emoji", "a pipe", "null", "a number of 400 digits")
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in DAMAGES])
 def test_no_damage_ends_in_a_traceback_or_goes_unsaid(damage, whole, tmp_path, capsys):
     """Each kind of damage to each kind of file, under each command that reads one."""
     for number, file in enumerate(FILES):
