@@ -41,10 +41,11 @@ def test_only_what_was_not_there_goes(tmp_path):
 @pytest.mark.parametrize("key", ["backbone", "method", "task", "eval", "experiment"])
 def test_names_that_become_folders_are_checked_where_they_are_typed(plain, key, name):
     path = key if key == "experiment" else f"{key}.name"
-    with pytest.raises(ValueError, match="it names folders") as told:
+    with pytest.raises(ValueError, match="it names folders" if name else "nothing is said") as told:
         from_plain(changed(plain | {"experiment": None}, path, name))
-    assert str(told.value).startswith(f"{path}={name!r}: ") and str(told.value).count("\n") == 0
-    assert str(told.value).endswith(f"nearest is {'ours-v2' if name == 'ours/v2' else str(told.value).rpartition(' ')[2]}")
+    assert str(told.value).startswith(f"{path}=") and str(told.value).count("\n") == 0
+    if name == "ours/v2":
+        assert str(told.value).endswith("nearest is ours-v2")
 
 
 @pytest.mark.parametrize("name", ["ours-v2", "echo_official", "我的方法", "a b", "x" * 80, "lambda=0.5", "v1.2+x"])
