@@ -56,9 +56,10 @@ RC: Any = {
 
 
 def pyplot() -> Any:
-    """Matplotlib's pyplot in the project's style, drawing to files alone."""
+    """Matplotlib's pyplot in the project's style, drawing to files alone; nothing of a person's `matplotlibrc` has a say."""
     import matplotlib
 
+    matplotlib.rcdefaults()
     matplotlib.use("Agg")
     from matplotlib import pyplot as plots
 

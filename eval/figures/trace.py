@@ -51,7 +51,10 @@ def draw(traced: Sequence[Plan], path: Path, title: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    import matplotlib
     from matplotlib import pyplot
+
+    matplotlib.rcdefaults()  # nothing of a person's matplotlibrc has a say
     from matplotlib.patches import Patch
 
     height = max(len(plan.kinds()) for plan in traced)

@@ -1,29 +1,47 @@
-r"""A table for LaTeX, to be read in with `\input`; its document loads booktabs and graphicx."""
+r"""A table for LaTeX, to be read in with `\input`; its document loads booktabs and graphicx, or, where texts have letters that need more,
+`PREAMBLE`, which stands at the table's head.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from eval.tables.captions import Panel, panels
 from eval.tables.grid import CERTAIN, FEWER, NOTHING, Grid, TableCell, sections
 
 PACKAGES = ("booktabs", "graphicx")
+PREAMBLE = r"""\usepackage{booktabs}\usepackage{graphicx}\usepackage{iftex}
+\ifpdftex
+\usepackage[T1]{fontenc}\usepackage{lmodern}\usepackage{textcomp}\usepackage{CJKutf8}
+\DeclareRobustCommand\letters[1]{\begin{CJK*}{UTF8}{gbsn}#1\end{CJK*}}
+\else
+\usepackage{fontspec}\newcommand\lettersfont{}
+\newcommand\lettersof[2]{\IfFontExistsTF{#1}{\renewcommand\lettersfont{\fontspec{#1}}}{#2}}
+\lettersof{FandolSong-Regular.otf}{\lettersof{Noto Serif CJK SC}{\lettersof{gbsn00lp.ttf}{}}}
+\DeclareRobustCommand\letters[1]{{\lettersfont#1}}
+\fi"""
+"""For pdflatex and lualatex: accents and quotes of Latin scripts, and Chinese, kana and Cyrillic where their fonts are installed."""
+GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega".split()
+CAPITALS = "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega".split()
+RELATIONS = "rightarrow leftarrow leftrightarrow uparrow downarrow leq geq approx neq infty pm times".split()
+LETTERS = re.compile(r"[\u0401\u0410-\u044f\u0451\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]+")
+"""Runs of Cyrillic, Chinese and kana, and their punctuation."""
 SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
-    "∞": r"$\infty$",
-    "±": r"$\pm$",
-    "↓": r"$\downarrow$",
-    "λ": r"$\lambda$",
-    "α": r"$\alpha$",
-    "×": r"$\times$",
     "<": "$<$",
     ">": "$>$",
     FEWER: r"$^\dagger$",
     CERTAIN: "$^*$",
-} | {char: "\\" + char for char in "&%$#_{}"}
+    "[": "{[}",  # a row's first would be an argument of the line end before it
+    "]": "{]}",
+    **dict(zip("–—‘’“”…−", ("--", "---", "`", "'", "``", "''", r"\dots{}", "$-$"))),
+    **{char: "\\" + char for char in "&%$#_{}"},
+    **{char: rf"$\{name}$" for char, name in zip("αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ→←↔↑↓≤≥≈≠∞±×", (*GREEK, *CAPITALS, *RELATIONS))},
+}
 
 
 def as_latex(grids: Sequence[Grid]) -> str:
@@ -31,8 +49,9 @@ def as_latex(grids: Sequence[Grid]) -> str:
 
     Captions tell what the numbers are; notes stand below the rows. A table is as wide as the line.
     """
-    head = "% " + "".join(rf"\usepackage{{{package}}}" for package in PACKAGES)
-    return "\n".join([head, *(_table(grid, panel) for grid in grids for panel in panels(grid))])
+    tables = [_table(grid, panel) for grid in grids for panel in panels(grid)]
+    plain = "".join(rf"\usepackage{{{package}}}" for package in PACKAGES)
+    return "\n".join([*(f"% {line}" for line in (plain if "".join(tables).isascii() else PREAMBLE).splitlines()), *tables])
 
 
 def _table(grid: Grid, panel: Panel) -> str:
@@ -77,5 +96,13 @@ def _cell(cell: TableCell, gaps: bool) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX prints as it is; a sign that plain pdflatex has no letter for becomes a question mark."""
-    return "".join(SPECIAL.get(char, char if ord(char) < 0x180 else "?") for char in text)
+    """Text that LaTeX prints as it is; of a letter that neither it nor `PREAMBLE` has, the letter without its marks, or a question mark."""
+    parts = zip(LETTERS.split(text), [*LETTERS.findall(text), ""])
+    return "".join("".join(map(_sign, own)) + (rf"\letters{{{other}}}" if other else "") for own, other in parts)
+
+
+def _sign(char: str) -> str:
+    if char in SPECIAL:
+        return SPECIAL[char]
+    base = char if ord(char) < 0x180 else unicodedata.normalize("NFKD", char)[0]
+    return base if ord(base) < 0x180 and base.isprintable() else " " if base.isspace() else "?"

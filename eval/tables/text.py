@@ -63,8 +63,9 @@ def spaced(lines: Iterable[str]) -> list[str]:
 
 
 def markdown(cells: Iterable[str]) -> str:
-    """A line of a Markdown table."""
-    return f"| {' | '.join(cells)} |"
+    """A line of a Markdown table; a cell is one line, and a `|` in it none of the table's."""
+    plain = (" ".join(cell.splitlines()).replace("|", r"\|") for cell in cells)
+    return f"| {' | '.join(plain)} |"
 
 
 def markdown_table(words: Iterable[str], numbers: Iterable[str], rows: Iterable[Iterable[str]] = ()) -> list[str]:

@@ -46,3 +46,11 @@ def test_a_figure_is_saved_at_its_size(tmp_path):
     axis.plot([0, 1], [0, 1], color=style.SERIES[0])
     style.save(figure, tmp_path / "x.png", dpi=100)
     assert read(tmp_path / "x.png").shape == (100, 200, 3) and not plots.get_fignums()
+
+
+def test_a_persons_matplotlibrc_has_no_say():
+    """`text.usetex` there would draw all letters with a LaTeX that may not be installed."""
+    import matplotlib
+
+    with matplotlib.rc_context({"text.usetex": True, "savefig.bbox": "tight"}):
+        assert style.pyplot().rcParams["text.usetex"] is False and matplotlib.rcParams["savefig.bbox"] is None

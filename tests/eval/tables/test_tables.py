@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 
@@ -19,7 +20,7 @@ from eval.store.rows import gather, sources
 from eval.tables import command
 from eval.tables.build import grid_of
 from eval.tables.grid import TableCell, TableRow
-from eval.tables.latex import as_latex, escape
+from eval.tables.latex import PREAMBLE, as_latex, escape
 from eval.tables.text import as_markdown, as_text
 from jobs import cli
 from jobs.spec.config import BackboneConfig, EvalConfig, MethodConfig, NoiseConfig, RunConfig, TaskConfig, VideoConfig
@@ -264,6 +265,53 @@ def test_latex_compiles(write, tmp_path):
     text = document([as_latex(grids(write))])
     (tmp_path / "t.tex").write_text(text, encoding="utf-8")
     subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True, capture_output=True)
+
+
+LABELS = {
+    "[ours] Echo*": "{[}ours{]} Echo$^*$",
+    "Wołęga «Echo»": "Wołęga «Echo»",
+    "β → γ, Λ ≤ 2": r"$\beta$ $\rightarrow$ $\gamma$, $\Lambda$ $\leq$ 2",
+    "“Echo” – it’s 中文, カナ": r"``Echo'' -- it's \letters{中文}, \letters{カナ}",
+    "Эхо|a\nb": r"\letters{Эхо}|a b",
+    "Việt ☃ é": "Viet ? é",
+}
+"""Labels as people write them, and as LaTeX gets them."""
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_letters_by_place(label):
+    assert escape(label) == LABELS[label]
+
+
+def with_labels(write):
+    made = []
+    for grid in grids(write):
+        rows = [dataclasses.replace(grid.rows[index % len(grid.rows)], label=label, reference="") for index, label in enumerate(LABELS)]
+        made.append(dataclasses.replace(grid, rows=rows, title=" ".join(LABELS)))
+    return made
+
+
+@pytest.mark.parametrize("engine", ["pdflatex", "lualatex"])
+def test_any_label_compiles(engine, write, tmp_path):
+    if (
+        shutil.which(engine) is None
+        or subprocess.run(["kpsewhich", "CJKutf8.sty", "lmodern.sty", "fontspec.sty"], capture_output=True).returncode
+    ):
+        pytest.skip(f"no {engine} here, or not its packages: that any label compiles is not shown")
+    fragment = as_latex(with_labels(write))
+    assert all(f"% {line}" in fragment.splitlines() for line in PREAMBLE.splitlines())
+    (tmp_path / "t.tex").write_text(document([fragment]), encoding="utf-8")
+    command = [engine, "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
+    assert done.returncode == 0, done.stdout[-1500:]
+    assert "not set up" not in done.stdout and (tmp_path / "t.pdf").stat().st_size > 5000
+
+
+def test_markdown_cells_stay_in_their_cell(write):
+    lines = as_markdown(with_labels(write)).splitlines()
+    (row,) = (line for line in lines if line.startswith("| Эхо"))
+    (other,) = (line for line in lines if line.startswith("| Wołęga"))
+    assert row.startswith(r"| Эхо\|a b |") and len(re.findall(r"(?<!\\)\|", row)) == len(re.findall(r"(?<!\\)\|", other))
 
 
 def test_every_form_says_where_numbers_come_from(write):
