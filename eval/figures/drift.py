@@ -154,9 +154,14 @@ def summary(drifted: Sequence[Drift]) -> list[str]:
     lines = []
     for drift in drifted:
         for name, one in drift.curves.items():
-            numbers = [f"{second:g} s {one.mean[block]:.1f} ± {one.half_width[block]:.1f}" for second, block in blocks.items()]
+            numbers = [f"{second:g} s {_number(one.mean[block], one.half_width[block])}" for second, block in blocks.items()]
             lines.append(f"{drift.row.name:36} {name:14} " + "   ".join(numbers))
     return lines
+
+
+def _number(mean: float, half: float) -> str:
+    """A mean with half its interval, where one prompt has none; a dash where nothing was read."""
+    return "-" if math.isnan(mean) else f"{mean:.1f}" + ("" if math.isnan(half) else f" ± {half:.1f}")
 
 
 def drift(

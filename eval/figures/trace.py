@@ -50,11 +50,9 @@ def draw(traced: Sequence[Plan], path: Path, title: str) -> None:
     """A strip of one policy as a picture."""
     import matplotlib
 
-    matplotlib.use("Agg")
-    import matplotlib
-    from matplotlib import pyplot
-
     matplotlib.rcdefaults()  # nothing of a person's matplotlibrc has a say
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
     from matplotlib.patches import Patch
 
     height = max(len(plan.kinds()) for plan in traced)

@@ -43,7 +43,9 @@ def read(path: Path) -> pd.DataFrame:
     Columns: the file's, str ("" for a seed or a backbone that it does not tell); `points`, int64; `shown`, str: what all methods were
     shown for, by task, video and seed.
     """
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+    text = _text(path)
+    between = max(",;\t", key=text.partition("\n")[0].count)  # spreadsheets write those of their language
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=between)
     try:
         names = reader.fieldnames or ()
         lacking = [name for name in NEEDED if name not in names]

@@ -34,6 +34,7 @@ from echo.refusals import first_line
 from eval.store.records import Provenance
 from eval.store.runs import flat
 from jobs.spec.plan import Job
+from jobs.store import unwritable
 
 VIDEOS = 3
 """Of an attempt; the others are in the store."""
@@ -91,6 +92,7 @@ class Wandb:
     """
 
     def __init__(self, start: TrackedRun, say: Say) -> None:
+        _homes(start.folder / "wandb")
         import wandb
 
         start.folder.mkdir(parents=True, exist_ok=True)
@@ -131,6 +133,15 @@ class Wandb:
                 self._run.log({content["name"]: self._wandb.Table(columns=content["columns"], data=content["rows"])})
             case "end":
                 self._run.finish()
+
+
+def _homes(folder: Path) -> None:
+    """Let wandb stage its tables in a folder where the home that it would take cannot be written, as in a container."""
+    for name, place in {"WANDB_DATA_DIR": ".local/share/wandb", "WANDB_CACHE_DIR": ".cache/wandb"}.items():
+        try:
+            unwritable.check(str(Path.home() / place))
+        except (OSError, RuntimeError):  # a user without a home
+            os.environ.setdefault(name, str(folder / Path(place).parts[-2].strip(".")))
 
 
 def mode() -> Any:

@@ -8,6 +8,7 @@ what is on its way already.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import shlex
 import sys
@@ -102,6 +103,10 @@ class Launch:
         stores = sorted({job.config.store for job in jobs})
         if len(stores) > 1:
             raise ValueError(f"store={','.join(stores)}: jobs on SLURM share one store; nearest is store={stores[0]}")
+        near = re.sub(r"[%\\\n]", "-", place := str(Path(stores[0]).absolute()))
+        if near != place:
+            rule = "SLURM reads % and \\ in a log's path as its own signs, and logs lie below the store"
+            raise ValueError(f"store={place!r}: {rule}; nearest is store={near}")
         runs = ((folder, frozen(config, folder.job)) for folder, config in zip(map(RunFolder, jobs), plain))
         self._runs = list({run[0].piece: run for run in runs}.values())  # equal wishes are one; shards, and other scores, are not
         self.sent = False

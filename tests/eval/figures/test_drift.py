@@ -65,6 +65,10 @@ def test_one_prompt_leaves_the_band_unknown():
     assert np.isnan(curve(table({("a", 0): [1.0, 2.0], ("a", 1): [2.0, 2.0]}), 1).half_width).all()
 
 
+def test_a_line_has_no_band_that_is_unknown():
+    assert [drift._number(81.23, half) for half in (2.0, np.nan)] == ["81.2 ± 2.0", "81.2"] and drift._number(np.nan, np.nan) == "-"
+
+
 @pytest.mark.parametrize("window", [0, 2])
 def test_even_windows_are_refused(window):
     with pytest.raises(ValueError, match=f"window={window}: an odd number of blocks, nearest is {window + 1}"):

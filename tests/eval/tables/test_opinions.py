@@ -76,6 +76,14 @@ def test_wrong_files_are_refused_in_one_line(ratings, tmp_path, capsys, change, 
     assert part in told and told.count("\n") == 1 and not (tmp_path / "tables").exists()
 
 
+@pytest.mark.parametrize("between", [";", "\t"])
+def test_a_spreadsheets_own_separator_is_read(ratings, between):
+    """As one saves it where a comma stands in numbers."""
+    plain = opinions.read(ratings)
+    ratings.write_text("\ufeff" + ratings.read_text(encoding="utf-8").replace(",", between).replace("\n", "\r\n"), encoding="utf-8")
+    assert opinions.read(ratings).equals(plain)
+
+
 def test_ratings_must_be_given(tmp_path, capsys):
     cases = ((["table5"], "give ratings=FILE.csv"), (["ratings=x.csv"], "nearest is table4"), (["table4", "ratings=x"], "No such"))
     for words, part in cases:

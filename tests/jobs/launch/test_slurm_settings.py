@@ -128,6 +128,14 @@ def test_without_slurm_there_is_one_line(many, monkeypatch):
         slurm.Launch([many[0].job], [many[1]], slurm.settings(given()))
 
 
+@pytest.mark.parametrize("name", ["100%", "a\\b", "a\nb"])
+def test_a_store_that_slurm_would_read_otherwise_is_refused(plain, tmp_path, name):
+    config = plain | {"store": str(tmp_path / name)}
+    with pytest.raises(ValueError, match=r"SLURM reads % and .* nearest is store=.*/(100-|a-b)$") as refused:
+        slurm.Launch([prepare(config)], [config], slurm.settings(given()))
+    assert "\n" not in str(refused.value) and not (tmp_path / name).exists()
+
+
 @pytest.fixture
 def launch(plain, tmp_path, monkeypatch):
     """What a command would send, by run and shard, while SLURM has some jobs in its queue; no SLURM is asked."""
