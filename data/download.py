@@ -257,6 +257,8 @@ def _unreachable(wanted: HubFile, endpoint: str | None, error: Exception) -> Unf
     """One line for whatever the hub's client raised."""
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     where = endpoint or os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    if wanted.repo is None:  # it lies elsewhere, whatever hub is asked
+        where = "://".join(urlsplit(str(wanted.url))[:2])
     rest = "what is begun is kept; nearest without the network is mirror=FOLDER with the files, or mirror=URL of another hub"
     return Unfinished(f"{wanted.origin}: not fetched from {where} ({type(error).__name__}: {reason[:200]}); {rest}")
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from baselines.presets import choices
 from echo.files import RESULTS, inside
 from eval.metrics import TASKS
 from eval.store.rows import Source, gather, sources
@@ -179,6 +180,9 @@ def _of_store(store: Path, names: Sequence[str], only: Sequence[str], experiment
         raise ValueError(f"--store {store}: no scores")
     groups = grouped(there)
     lack = f"store {store} has no scores of it"
+    unmade = next((name for name in names if name in choices("experiment") and name not in groups), None)
+    if unmade:
+        raise ValueError(f"{unmade}: {lack}; python run.py experiment={unmade} -m makes them")
     known("", names, [*groups, *opinions.TABLES], lack)
     known("task=", only, {source.task for source in there}, lack)
     known("experiment=", filter(None, [experiment]), {source.experiment for source in there if source.experiment}, lack)

@@ -15,7 +15,7 @@ import pytest
 from baselines.presets import choices, preset, prompt_set
 from data import download
 from data.download import LOCK
-from data.hub import COMMIT, MANIFEST, Table
+from data.hub import COMMIT, MANIFEST, HubFile, Table
 from echo.scene import TagMeaning, load_prompts
 from jobs import cli
 from jobs.spec.compose import one as one_config
@@ -406,3 +406,13 @@ def test_every_network_of_vbench_is_fetched_to_where_it_is_looked_for(tmp_path: 
     (tmp_path / "vbench" / "amt" / "amt-s.pth").unlink()
     with pytest.raises(ValueError, match=r"amt-s.pth \(amt\) not there; `echo-harness data download eval=vbench"):
         source.check(tuple(NETWORKS), text=True)
+
+
+@pytest.mark.parametrize(
+    ("repo", "url", "host"),
+    [("someone/Net", None, "https://huggingface.co"), (None, "https://dl.example.org/raft", "https://dl.example.org")],
+)
+def test_a_failed_download_blames_its_own_host(repo, url, host, monkeypatch):
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    wanted = HubFile("net", "a.pt", repo, COMMIT_1, url, None, None, None)
+    assert f"not fetched from {host} (OSError: no route)" in str(download._unreachable(wanted, None, OSError("no route")))

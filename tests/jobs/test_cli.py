@@ -32,8 +32,9 @@ COMMANDS = list(every())
 
 
 @pytest.mark.parametrize(("name", "target"), [(name, target) for name, _, target in COMMANDS], ids=[name for name, _, _ in COMMANDS])
-def test_help_has_a_sentence_an_example_and_all_options(name, target, capsys):
-    assert cli.main([*name.split(), "--help"]) == 0
+def test_help_has_a_sentence_an_example_and_all_options(name, target, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*name.split(), "--help"]) == 0 and not list(tmp_path.iterdir()), "a help writes nothing"
     shown = capsys.readouterr().out
     usage, sentence, *_ = (part.strip() for part in shown.split("\n\n"))
     assert usage.startswith(f"Usage: echo-harness {name}") and sentence.endswith((".", ":")) and len(sentence) > 20

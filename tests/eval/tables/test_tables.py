@@ -244,6 +244,13 @@ def test_wrong_store_is_refused(tmp_path):
     assert cli.main(["tables", "stor=x"]) == 2
 
 
+def test_a_table_that_was_not_run_is_told_with_its_command(write, capsys):
+    write("echo")
+    assert cli.main(["tables", "table2", "--store", str(write.store)]) == 2
+    assert capsys.readouterr().err == f"table2: store {write.store} has no scores of it; python run.py experiment=table2 -m makes them\n"
+    assert cli.main(["tables", "recal", "--store", str(write.store)]) == 2 and "nearest is recall of" in capsys.readouterr().err
+
+
 def grids(write):
     write("echo", shift=1.0), write("self_forcing")
     (source,) = sources(write.store)
