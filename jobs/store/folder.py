@@ -159,7 +159,11 @@ class Attempt:
         make_folder(path.parent)
         self._clear()
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
-        sync_folder(path.parent)
+        try:
+            sync_folder(path.parent)
+        except OSError:
+            os.close(self._handle)
+            raise
 
     def _clear(self) -> None:
         """Take away what killed processes left half written beside the files of units."""
