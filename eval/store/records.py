@@ -330,9 +330,9 @@ def lines_of(content: bytes, kind: type[Line], path: Path) -> tuple[list[Line], 
 
 
 def whole_lines(content: bytes) -> list[bytes]:
-    """Lines that were written to their end; the last one also where that is damaged."""
+    """Lines that were written to their end; a last one without it is one if its checksum says so, or another byte stands in its place."""
     *lines, last = content.split(b"\n")
-    return lines + [line for line in (last, last[:-1]) if intact(line)]
+    return [*lines, last] if intact(last) or intact(last[:-1]) else lines
 
 
 def at_once(lines: Sequence[bytes], kind: type[Content]) -> list[Content] | None:

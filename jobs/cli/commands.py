@@ -30,6 +30,7 @@ GROUPS: Table = {
     "live": ("Say scenes while the film runs, in the browser.", "jobs.live.command:live"),
     "plan": ("Say what a sweep will take before anything runs.", "jobs.watch.forecast:plan"),
     "status": ("Show what of a store is done, under way, failed or missing.", "jobs.watch.status:status"),
+    "verify": ("Check that a store still holds what was written to it.", "jobs.watch.verify:verify"),
     "trace": ("Print what each block attends to, one JSON line a block.", "eval.figures.trace:trace"),
     "replay": ("Replay a recorded case and compare.", "eval.audit.replay:replay_case"),
     "tables": ("Make tables: of a store, of ratings by people, of measured speeds.", {
@@ -59,7 +60,7 @@ GROUPS: Table = {
         "overhead": ("Measure what each policy costs beside attention.", "jobs.bench.overhead:overhead"),
         "endurance": ("Watch memory and time of an open-ended rollout.", "jobs.bench.endurance:endurance"),
     }),
-    "data": ("Fetch weights, import and make prompt sets, fold records.", {
+    "data": ("Fetch weights, import and make prompt sets.", {
         "download": ("Fetch files of gigabytes, checked, from where a stopped command was.", "data.download:download"),
         "import": ("Make a prompt set of another's prompt file.", "data.importers:import_prompts"),
         "shots": ("Make a prompt set with a language model.", "data.build_shots:shots"),

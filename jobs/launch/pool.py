@@ -67,7 +67,7 @@ class Pool:
                 elif worker in self._workers:
                     self._workers.remove(worker)
                     _dismiss(worker.process)
-                    self._ended(worker, worker.process.returncode)
+                    self._ended(worker, worker.process.returncode, died=True)
         finally:
             for worker in self._workers:
                 _dismiss(worker.process)
@@ -145,15 +145,15 @@ class Pool:
                 if error is not None:
                     self._progress.note(f"{job.title}: {prompt_id} failed: {error}")
 
-    def _ended(self, worker: Worker, status: int) -> None:
-        """A job is over, well or badly; a worker that dies without a job hurts nobody."""
+    def _ended(self, worker: Worker, status: int, died: bool = False) -> None:
+        """A job is over, well or badly, or its worker has died; one that dies without a job hurts nobody."""
         folder, worker.folder = worker.folder, None
         if folder is None:
             return
         text = worker.log.read_text(encoding="utf-8", errors="replace") if worker.log.exists() else ""
         if not text:
             worker.log.unlink(missing_ok=True)
-        if status in (0, 1) and not worker.open_blocks:
+        if status in (0, events.FAILED) and not died and not worker.open_blocks:
             return
         lines = [line for line in text.splitlines() if line.strip()]
         if status == unwritable.STATUS and lines:

@@ -8,6 +8,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from baselines.presets import preset
 from data import hub
 from echo.backbone import extras, sizes
 from echo.files import file_digest, judged_once
@@ -51,11 +52,23 @@ def resolved(config: RunConfig) -> RunConfig:
             changes |= {"height_px": size.height_px, "width_px": size.width_px}
         label += ", tiny sizes"
     if config.weights == "random":
+        _refuse_unread(config)
         changes |= dict.fromkeys(("text", "tokenizer", "codec"), RANDOM)
         backbone = dataclasses.replace(backbone, weights=RANDOM, lora=None)
         label += ", random weights"
     backbone = dataclasses.replace(backbone, label=label, parts=dataclasses.replace(parts, **changes))  # type: ignore[arg-type]
     return dataclasses.replace(config, backbone=backbone)
+
+
+def _refuse_unread(config: RunConfig) -> None:
+    """Refuse files of a backbone with parts that are asked for by name where every part is drawn. Raises ValueError: one line."""
+    parts, usual = parts_of(config), preset("backbone", config.backbone.name)
+    asked = {"weights": (config.backbone.weights, usual["weights"]), "lora": (config.backbone.lora, usual["lora"])}
+    asked |= {f"parts.{name}": (getattr(parts, name), usual["parts"][name]) for name in ("text", "tokenizer", "codec")}
+    for name, (value, own) in asked.items():
+        if value not in (None, RANDOM, str(own).replace("${checkpoints}", config.checkpoints)):
+            rule = "weights=random draws every part and reads no file; leave it out, or weights=trained"
+            raise ValueError(f"backbone.{name}={value}: {rule}")
 
 
 def parts_of(config: RunConfig) -> PartsConfig:

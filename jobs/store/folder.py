@@ -68,7 +68,7 @@ class RunFolder:
         self.path = self.reader.path
 
     def describe(self) -> None:
-        """Write run.json, unless it stands whole, and what this command asks for, unless it is the last wish already."""
+        """Write run.json, unless it stands whole, and what this command asks for as the last wish; one that it was before is moved there."""
         job, config = self.job, self.job.config
         try:
             _ = self.reader.spec
@@ -80,11 +80,14 @@ class RunFolder:
         content = encoded(self.wish())
         wishes = self.reader.asked()
         last = wishes[-1].name if wishes else ""
-        if not wishes or _bytes_of(self.path / "asked" / f"{last}.json") != content:
+        same = [wish.name for wish in wishes if _bytes_of(self.path / "asked" / f"{wish.name}.json") == content]
+        if not same or same[-1] != last:
             name = new_attempt()
             if name < last and last[:20].isdecimal():  # by a clock that was ahead: the last wish is the one that counts
                 name = f"{int(last[:20]) + 1:020d}{name[20:]}"
             write_atomic(self.path / "asked" / f"{name}.json", content)
+            for before in same:  # two commands in turn leave two wishes
+                (self.path / "asked" / f"{before}.json").unlink(missing_ok=True)
 
     def wish(self) -> AskedFile:
         """What this command asks for: which units, scored how, under which names for people."""

@@ -161,7 +161,7 @@ def _obey(order: JobOrder, report: Report) -> int:
         return 2
     try:
         texts = () if order.texts is None else json.loads(Path(order.texts).read_bytes())
-        return 1 if work(job, order.attempt, order.argv, order.config, report, texts) else 0
+        return events.FAILED if work(job, order.attempt, order.argv, order.config, report, texts) else 0
     except Exception as error:
         sys.stderr.write(said(traceback.format_exc()))
         if isinstance(error, OSError) and unwritable.of_store(error):

@@ -58,9 +58,13 @@ class UnitEnded(Message, frozen=True):
     error: str | None = None
 
 
+FAILED = 6
+"""How a job ends that told of units that failed; 1 is how libraries end a process, and says nothing of units."""
+
+
 class JobEnded(Message, frozen=True):
-    """The job is over: 0 all is well, 1 a unit failed, 2 the order is refused, 3 it broke off, 5 the store cannot be written; a signal
-    that killed it is negative."""
+    """The job is over: 0 all is well, `FAILED` a unit failed, 2 the order is refused, 3 it broke off, 5 the store cannot be written; a
+    signal that killed it is negative. With any other a library ended it."""
 
     status: int
 

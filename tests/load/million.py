@@ -1,9 +1,10 @@
-"""How long the tables of a million videos take, from a store of made-up records.
+"""How long the tables of a million videos take, and how long the check of their records, from a store of made-up records.
 
     python -m tests.load.million [--records 1000000] [--prompts 250] [--store DIR] [--output FILE.json]
 
-writes ten methods x five tasks x as many seeds as it takes and makes all tables in a fresh process, whose seconds and peak memory are
-told. A store that is given is kept and used again; else it is taken away in the end.
+writes ten methods x five tasks x as many seeds as it takes, makes all tables in a fresh process, and verifies the store in another,
+whose seconds and peak memory are told. No video and no file beside one is there. A store that is given is kept and used again; else it is
+taken away in the end.
 """
 
 from __future__ import annotations
@@ -50,10 +51,16 @@ CHILD = """
 import json, sys, time
 from pathlib import Path
 start = time.monotonic()
+from eval.store.runs import runs
 from eval.tables import command as tables
 from jobs.memory.measured import resident
+from jobs.watch.verify import faults
 imported, before = time.monotonic(), time.process_time()
-tables.make(Path(sys.argv[1]))
+store = Path(sys.argv[2])
+if sys.argv[1] == "tables":
+    tables.make(store)
+else:
+    assert not any("damaged" in line for run in runs(store) for line in faults(run, contents=True)[0])
 print(json.dumps({
     "wall_s": round(time.monotonic() - imported, 2), "processor_s": round(time.process_time() - before, 2),
     "import_s": round(imported - start, 2), "peak_mb": round(resident("VmHWM") / 2**20),
@@ -103,10 +110,10 @@ def _keep(path: Path, content: msgspec.Struct) -> None:
     path.write_bytes(encoded(content))
 
 
-def tables_of(store: Path) -> tuple[dict[str, float], dict[str, bytes]]:
-    """All tables of a store by a fresh process: what it took, and the files."""
-    done = subprocess.run([sys.executable, "-c", CHILD, str(store)], cwd=ROOT, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout), {path.name: path.read_bytes() for path in sorted((store / "tables").iterdir())}
+def seconds_of(what: str, store: Path) -> dict[str, float]:
+    """The tables of a store made, or all of it verified, by a fresh process: what it took."""
+    done = subprocess.run([sys.executable, "-c", CHILD, what, str(store)], cwd=ROOT, capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout))
 
 
 def measure(store: Path, records: int, prompts: int) -> dict[str, Any]:
@@ -114,8 +121,7 @@ def measure(store: Path, records: int, prompts: int) -> dict[str, Any]:
     start = time.monotonic()
     count = sum(1 for _ in store.glob("runs/*/*/*/*/*/run.json")) * prompts or write(store, records, prompts)
     found: dict[str, Any] = {"records": count, "prompts": prompts, "write_s": round(time.monotonic() - start, 1)}
-    found["tables"], _ = tables_of(store)
-    return found
+    return found | {what: seconds_of(what, store) for what in ("tables", "verify")}
 
 
 def main() -> None:

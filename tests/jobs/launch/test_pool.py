@@ -28,6 +28,13 @@ for line in sys.stdin:
     order = json.loads(line)
     open(order["config"]["done"], "a").write(order["config"]["name"] + " " + str(os.getpid()) + "\\n")
     what = order["config"]["what"]
+    if what.startswith("exit"):
+        sys.stderr.write("libgomp: Out of memory\\n")
+        os._exit(int(what[-1]))
+    if what.startswith("end"):
+        sys.stdout.write('{"kind": "jobended", "status": ' + what[-1] + '}\\n')
+        sys.stdout.flush()
+        continue
     torn = what in ("tear", "die in mid-write")
     sys.stdout.write('{"kind": "blocksmade", "cou' if torn else '{"kind": "jobended", "status": 0}\\n')
     sys.stdout.write("\\n" if what == "tear" else "")
@@ -43,9 +50,9 @@ for line in sys.stdin:
 class Patient(pool.Pool):
     """Goes on after a job only when a worker that leaves has left, so that its end is in the queue and not yet heard."""
 
-    def _ended(self, worker: pool.Worker, status: int) -> None:
+    def _ended(self, worker: pool.Worker, status: int, died: bool = False) -> None:
         leaves = worker.folder is not None and worker.folder.path.name == "leave"
-        super()._ended(worker, status)
+        super()._ended(worker, status, died)
         if leaves:
             worker.process.wait(300)
 
@@ -91,6 +98,16 @@ def test_a_torn_report_is_the_end_of_its_worker(work, thing):
     done, deaths = work(thing, "next")
     assert [name for name, _ in done] == [thing.replace(" ", "_"), "next"] and len({process for _, process in done}) == 2
     assert list(deaths) == [thing] and "was killed by signal 9" in deaths[thing]
+
+
+@pytest.mark.parametrize("status", [0, 1, 3])
+def test_no_exit_status_is_swallowed(work, status):
+    """A library may end a process with 1, as one of OpenMP does without memory, or with 0: of the worker, or of its job."""
+    _, deaths = work(f"exit {status}", "next")
+    assert list(deaths) == [f"exit {status}"]
+    assert deaths[f"exit {status}"].startswith(f"its process ended with status {status}; last words: libgomp: Out of memory (log: ")
+    _, deaths = work("end 6", "end 0", "end 1")
+    assert deaths == {"end 1": "its process ended with status 1; it said nothing"}, "6: units failed, which each of them tells"
 
 
 def test_one_worker_for_other_weights_and_additions_draws_what_each_alone_would(plain, tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def parts(tmp_path) -> Path:
 
 def planned(parts: Path, *more: str):
     named = {"weights": "network.safetensors", "parts.text": "text", "parts.tokenizer": "tokenizer.json", "parts.codec": "vae"}
-    places = [f"backbone.{key}={parts / name}" for key, name in named.items()]
+    places = [] if "weights=random" in more else [f"backbone.{key}={parts / name}" for key, name in named.items()]
     return prepare(one([*TINY, *places, f"task.prompt_set={parts / 'prompts.jsonl'}", f"store={parts / 'store'}", *more]))
 
 
@@ -212,3 +212,12 @@ def test_what_the_table_vouches_for_is_not_read_again(parts, monkeypatch):
     monkeypatch.setattr(backbones, "judged_once", lambda path, kind, work: kinds.append(kind))
     planned(parts)
     assert kinds == ["text", "wan"]
+
+
+@pytest.mark.parametrize("key", ["weights", "lora", "parts.text", "parts.tokenizer", "parts.codec"])
+def test_a_file_that_random_weights_would_not_read_is_refused(key, tmp_path):
+    with pytest.raises(ValueError) as told:
+        prepare(one([*TINY, "weights=random", f"backbone.{key}=x", f"store={tmp_path}"]))
+    assert str(told.value) == f"backbone.{key}=x: weights=random draws every part and reads no file; leave it out, or weights=trained"
+    for words in (["checkpoints=elsewhere"], ["backbone=longlive"], []):
+        assert prepare(one([*TINY, *words, "weights=random", f"store={tmp_path}"])).config.backbone.parts.text == "random"

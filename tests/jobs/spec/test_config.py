@@ -43,6 +43,7 @@ def test_good_config_is_taken(plain):
         ("prompts", 0, ["prompts=0", "at least 1"]),
         ("prompts", 9, ["prompts=9", "has 3"]),
         ("batch", 0, ["batch=0", "at least 1"]),
+        ("backbone.threads", 100_000, ["backbone.threads=100000", "1024"]),
         ("duration_scale", 0.0, ["duration_scale=0.0", "above 0"]),
         ("shard", "5/4", ["shard=5/4", "1 <= i <= n"]),
         ("store", 3, ["store=3", "text"]),

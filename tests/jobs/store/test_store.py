@@ -275,3 +275,14 @@ def test_a_damaged_record_is_made_again_and_told_of(job):
     assert reasons[-1][1] == f"{path}:1 is damaged"
     ok(Attempt(folder, new_attempt(), Provenance()), job.asked[1])
     assert not folder.missing() and not folder.again()
+
+
+def test_commands_in_turn_leave_a_wish_each(job, plain):
+    other = prepare(changed(changed(plain, "store", job.config.store), "prompts", 2))
+    for _ in range(5):
+        RunFolder(job).describe()
+        RunFolder(other).describe()
+    wishes = RunFolder(job).reader.asked()
+    assert [len(wish.units) for wish in wishes] == [3, 2] and wishes[0].name < wishes[1].name
+    RunFolder(job).describe()
+    assert [len(wish.units) for wish in RunFolder(job).reader.asked()] == [2, 3], "the last command's comes last"
