@@ -68,7 +68,7 @@ class RunFolder:
         self.path = self.reader.path
 
     def describe(self) -> None:
-        """Write run.json, unless it stands whole, and what this command asks for as the last wish; one that it was before is moved there."""
+        """Write run.json, unless it stands whole, and what this command asks for, as the last wish; it is there once."""
         job, config = self.job, self.job.config
         try:
             _ = self.reader.spec

@@ -74,5 +74,5 @@ def test_what_is_damaged_is_named_taken_away_and_made_again(made: tuple[dict, Pa
     assert work(folder.job, new_attempt(), [], config, lambda event: None) == 0
     assert {path: path.read_bytes() for path in films} == films and not list(folder.reader.settled(None).conflicts)
     assert {unit: record.latents_sha256 for unit, record in folder.reader.settled(None).done.items()} == before
-    spec.write_text(spec.read_text(encoding="utf-8").replace('"seed": 0', '"seed": 1'), encoding="utf-8")
+    spec.write_text(spec.read_text(encoding="utf-8").replace('"epoch": 2', '"epoch": 3'), encoding="utf-8")
     assert said(store)[0] == f"{spec}: its settings are not those that its folder is named after"
