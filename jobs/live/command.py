@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import signal
 import socket
 import sys
 import time
@@ -167,6 +168,7 @@ def live(
         sys.stderr.write(f"{note if ':' in note else f'added for a live session: {note}'}\n")
     from jobs.live.page import serve
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what ends the process ends the session in order: the film is saved
     try:
         with serve(asked) as url:
             say(f"live session of {asked.job.title.partition(' ')[0]} on {asked.job.config.backbone.name}: {url}   (Ctrl-C ends it)")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
-from urllib.parse import quote, urlsplit
+from itertools import count
+from math import isfinite
+from pathlib import Path
+from urllib.parse import quote
 
-from data.outgoing import loopback
+from data.outgoing import said
 from echo.scene import Prompt
 from jobs.live.player import Player
 from jobs.live.session import LiveOrder, Scene, Session
@@ -15,6 +17,10 @@ from jobs.live.view import Json, entered, legend
 from jobs.work import models
 
 Answer = Callable[[Json], Json]
+AWAY_MS = 1e7
+"""What a page may say that it still has to show, or stood."""
+MOST_SAID = 1000
+"""Characters of an error on the page."""
 IDEAS = 24
 """Prompts of the task's set whose scenes are offered as ideas."""
 
@@ -23,7 +29,9 @@ def session(asked: LiveOrder) -> Session:
     """Load what an order needs and open its session; called in the thread that computes."""
     backbone, _ = models.load(asked.job)
     assert backbone is not None
-    return Session(asked.job, backbone, asked.name, asked.words, asked.threshold)
+    began = f"{asked.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    taken = (asked.save / began, *(asked.save / f"{began}-{number}" for number in count(2)))
+    return Session(asked.job, backbone, asked.name, asked.words, asked.threshold, next(place for place in taken if not place.exists()))
 
 
 def about(asked: LiveOrder) -> Json:
@@ -36,14 +44,20 @@ def about(asked: LiveOrder) -> Json:
     }  # fmt: skip
 
 
-def answers(player: Player, asked: LiveOrder) -> list[Answer]:
-    """What the page may ask, by name; each takes and gives plain values, and an error is a line under `error`."""
+def answers(player: Player, asked: LiveOrder, written: set[Path]) -> list[Answer]:
+    """What the page may ask, by name; each takes and gives plain values, and an error is a line under `error`.
+
+    written: gets the files that are saved, resolved.
+    """
 
     def know(data: Json) -> Json:
         return about(asked)
 
     def news(data: Json) -> Json:
-        player.watched(float(data["left"]), float(data["stood"]))
+        left, stood = (float(data[key]) for key in ("left", "stood"))
+        if not (isfinite(left) and isfinite(stood)):
+            raise ValueError(f"left {left}, stood {stood}: milliseconds are numbers")
+        player.watched(*(min(max(number, 0.0), AWAY_MS) for number in (left, stood)))
         return player.news(*(int(data[key]) for key in ("epoch", "after", "version", "notes")))
 
     def say(data: Json) -> Json:
@@ -61,8 +75,8 @@ def answers(player: Player, asked: LiveOrder) -> list[Answer]:
         return {}
 
     def save(data: Json) -> Json:
-        folder = asked.save / f"{asked.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        saved = player.ask(lambda session: session.save(folder))
+        saved = player.ask(lambda session: session.save())
+        written.update(path.resolve() for path in saved.files)
         files = [
             {"name": path.name, "href": f"gradio_api/file={quote(str(path.resolve()))}", "bytes": path.stat().st_size}
             for path in saved.files
@@ -78,26 +92,11 @@ def _told(call: Answer) -> Answer:
     def answered(data: Json) -> Json:
         try:
             return call(data)
-        except (ValueError, OSError, KeyError, TypeError) as error:
-            return {"error": str(error)}
+        except (ValueError, OSError, KeyError, TypeError, OverflowError) as error:
+            return {"error": said(str(error))[:MOST_SAID]}
 
     answered.__name__ = call.__name__
     return answered
-
-
-def visitor(host: str) -> Callable[[Any], str | None]:
-    """Who asks, for gradio's check of requests: None where a page of somebody else's does, through the browser of whoever reads it.
-
-    A foreign page's request says its origin; one whose name was turned to this machine says a host that is no loopback.
-    """
-
-    def who(request: Any) -> str | None:
-        asked, origin = request.headers.get("host", ""), request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != asked:
-            return None
-        return None if loopback(host) and not loopback(urlsplit(f"//{asked}").hostname or "") else "visitor"
-
-    return who
 
 
 def announcement(scene: Scene) -> str:

@@ -26,6 +26,8 @@ KEPT = 8
 """Blocks that a page may be late by."""
 AWAY_S = 4.0
 """A page that has asked for nothing so long is gone."""
+SAVING_S = 600.0
+"""Most that the end of a session waits for its film to be saved."""
 ROOM_S = (0.05, 0.1, 0.5)
 """Least, first and most that a block is finished before it is due, for its pictures and their way to the page."""
 SETTLED = 4
@@ -92,9 +94,9 @@ class Player:
         return future.result()
 
     def close(self) -> None:
-        """End the thread and let the frames go."""
+        """End the thread; what is not saved is, where the session has a folder, and the frames go."""
         self._stopped = True
-        self._thread.join(timeout=30)
+        self._thread.join(timeout=SAVING_S)
 
     def watched(self, left_ms: float, stood_ms: float) -> None:
         """What the page that asked last has still to show, and how long it stood still since it asked before.
@@ -146,14 +148,27 @@ class Player:
                     self._advance()
         except BaseException as error:
             sys.stderr.write(said(traceback.format_exc()))
+            kept = self._keep()
             self.status = "failed"
-            self._tell(said(f"{type(error).__name__}: {error}"))
+            self._tell(said(f"{type(error).__name__}: {error}{kept}"))
             while not self._stopped:
                 self._decline(f"the session has failed: {error}", 0.25)
         finally:
             self._decline("the session is closed", 0.0)
+            if kept := self._keep():
+                sys.stderr.write(f"the live session ends{said(kept)}\n")
             if self._session is not None:
                 self._session.close()
+
+    def _keep(self) -> str:
+        """Save what is not saved yet, where the session has a folder; in words, what came of it."""
+        session = self._session
+        if session is None or session.folder is None or not session.unsaved:
+            return ""
+        try:
+            return f"; film and script are saved: {session.save().video}"
+        except (OSError, ValueError) as error:
+            return f"; the film is not saved ({error}), the command in {session.folder / 'session.json'} makes it again"
 
     def _decline(self, why: str, wait_s: float) -> None:
         """Refuse a call that waits, or comes within a while."""

@@ -5,6 +5,7 @@ No page, no clock: calls alone. One thread makes all of them, since a model is n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from echo.backbone.interface import VideoModel
 
 Frames = NDArray[np.uint8]
+MOST_BYTES = 10_000
+"""Of a prompt."""
 TAG = {transition: tag for tag, transition in TAGS.items()}
 
 
@@ -117,7 +121,13 @@ class Session:
     """
 
     def __init__(
-        self, job: Job, backbone: VideoModel, name: str = "live", words: Sequence[str] = (), threshold: float | None = None
+        self,
+        job: Job,
+        backbone: VideoModel,
+        name: str = "live",
+        words: Sequence[str] = (),
+        threshold: float | None = None,
+        folder: Path | None = None,
     ) -> None:
         """Prepare; nothing is computed.
 
@@ -127,6 +137,8 @@ class Session:
             name: the prompt's id, by which its noise is drawn.
             words: settings that make the job out of run.py's defaults, for the command that replays the session.
             threshold: least likeness of a text for automatic smooth transitions and recalls; None takes the method's own two.
+            folder: what is saved goes there. Script and facts are there from the first block on, so that whatever ends the process,
+                the command in them makes the film again; None writes nothing by itself.
 
         Raises:
             ValueError: as `refuse` does.
@@ -144,7 +156,9 @@ class Session:
         self._hash = hashlib.sha256()
         self._trace: list[str] = []
         self._film = tempfile.TemporaryFile(prefix="echo-live-")  # noqa: SIM115 - open as long as the session is
+        self._bytes = 0
         self._shapes: list[tuple[int, ...]] = []
+        self.folder, self.unsaved = folder, 0
 
     @property
     def blocks(self) -> int:
@@ -177,6 +191,11 @@ class Session:
         text = " ".join(text.split())
         if not text:
             raise ValueError("nothing was said: a prompt is a sentence")
+        if len(written := text.encode(errors="replace")) > MOST_BYTES:
+            raise ValueError(f"a prompt of {len(written)} bytes; {MOST_BYTES} are the most")
+        odd = next((character for character in text if category(character) in ("Cc", "Cs")), None)
+        if odd is not None:
+            raise ValueError(f"a prompt with {ascii(odd)}, a control character or half of one; nearest is to leave it out")
         named = None if transition is None else _transition(transition)
         self.backbone.text.check([text])
         start = self._enter(text, named, recalls)
@@ -222,15 +241,21 @@ class Session:
             if said is None:
                 raise
             raise Refused(f"scene {said.number} is not begun: {error}") from error
-        if said is not None:
-            self.scenes.append(replace(said, start=replace(said.start, block=block.index)))
         part = developed(block, [0], self._stream)
         (content,), (frames,) = part.content(), part.frames()
+        self._film.seek(self._bytes)  # whoever read it may have stopped anywhere
+        self._film.write(np.ascontiguousarray(frames).tobytes())
+        self._film.flush()  # a full disk says so here, and the session is as it was before this block
+        if said is not None:
+            self.scenes.append(replace(said, start=replace(said.start, block=block.index)))
         self._hash.update(content)
         self._trace.append(json.dumps(part.plan))
-        self._film.seek(0, 2)  # whoever read it may have stopped anywhere
-        self._film.write(np.ascontiguousarray(frames).tobytes())
         self._shapes.append(frames.shape)
+        self._bytes += frames.size
+        self.unsaved += 1
+        if self.folder is not None:
+            with contextlib.suppress(OSError):  # a disk that is full of other things stops no film
+                self._note(self.folder)
         return LiveBlock(block.index, block.scene, frames, block.plan, 1e3 * (time.perf_counter() - begun))
 
     def follow(self, prompt: Prompt) -> Iterator[LiveBlock]:
@@ -268,25 +293,34 @@ class Session:
         for shape in self._shapes:
             yield np.frombuffer(self._film.read(int(np.prod(shape))), np.uint8).reshape(shape)
 
-    def save(self, folder: Path) -> Saved:
-        """Write video, script, trace and facts; the session can go on.
+    def save(self, folder: Path | None = None) -> Saved:
+        """Write video, script, trace and facts, into the session's own folder or another; the session can go on.
 
         Raises:
-            ValueError: before the first block.
+            ValueError: before the first block, or without any folder.
             OSError: if the folder cannot be written.
         """
-        prompt, video = self.script(), self.job.config.video
+        folder, video = folder or self.folder, self.job.config.video
+        if folder is None:
+            raise ValueError("nowhere to save: the session has no folder of its own")
+        saved = self._note(folder)
+        with VideoWriter(saved.video, fps=FPS, height_px=video.height_px, crf=video.crf) as writer:
+            for frames in self.film():
+                writer.write(frames)
+        write_atomic(saved.trace, "".join(line + "\n" for line in self._trace).encode())
+        self.unsaved = 0
+        return saved
+
+    def _note(self, folder: Path) -> Saved:
+        """Write script and facts."""
+        prompt = self.script()
         folder.mkdir(parents=True, exist_ok=True)
         script = folder / f"{self.name}.jsonl"
         command = self.command(script)
         saved = Saved(
             folder / f"{self.name}.mp4", script, folder / f"{self.name}.trace.jsonl", folder / "session.json", command, self.latents_sha256
         )
-        with VideoWriter(saved.video, fps=FPS, height_px=video.height_px, crf=video.crf) as writer:
-            for frames in self.film():
-                writer.write(frames)
         write_set(script, [PromptLine(prompt, 1)])
-        write_atomic(saved.trace, "".join(line + "\n" for line in self._trace).encode())
         scenes = [{"text": one.text, "routed": one.routed, "jump": one.start.jump, "block": one.start.block} for one in self.scenes]
         facts = {"v": 1, "command": command, "latents_sha256": saved.latents_sha256, "blocks": self.blocks, "scenes": scenes}
         write_atomic(saved.facts, (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())

@@ -152,7 +152,7 @@ def refused(url, origin):
         with urlopen(Request(url, headers={"Origin": origin})):
             return False
     except HTTPError as error:
-        return error.code == 401
+        return error.code == 403
 
 
 def frames_of(video):
