@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from itertools import count
+from itertools import chain, count
 from math import isfinite
 from pathlib import Path
 from urllib.parse import quote
@@ -30,8 +30,8 @@ def session(asked: LiveOrder) -> Session:
     backbone, _ = models.load(asked.job)
     assert backbone is not None
     began = f"{asked.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    taken = (asked.save / began, *(asked.save / f"{began}-{number}" for number in count(2)))
-    return Session(asked.job, backbone, asked.name, asked.words, asked.threshold, next(place for place in taken if not place.exists()))
+    places = chain([asked.save / began], (asked.save / f"{began}-{number}" for number in count(2)))
+    return Session(asked.job, backbone, asked.name, asked.words, asked.threshold, next(place for place in places if not place.exists()))
 
 
 def about(asked: LiveOrder) -> Json:
