@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import gradio
-from starlette.middleware import Middleware
 
 from eval.pages import source
 from jobs.live.desk import answers, session
@@ -49,7 +48,7 @@ def serve(asked: LiveOrder) -> Iterator[str]:
         _, url, _ = blocks.launch(
             server_name=asked.host, server_port=asked.port, prevent_thread_lock=True, quiet=True, share=False, inbrowser=False,
             ssr_mode=False, pwa=False, mcp_server=False, footer_links=[], run_history=False, show_error=True, enable_monitoring=False,
-            app_kwargs={"middleware": [Middleware(Door, asked.host, written)]}, allowed_paths=[str(asked.save.resolve())],
+            app_kwargs={"middleware": [(Door, (asked.host, written), {})]}, allowed_paths=[str(asked.save.resolve())],
             theme=gradio.themes.Base(font=FONTS, font_mono=MONO),
             head=f"<style>{source('common.css')}{source('live.css')}</style>",  # as css= gradio would take shorthands apart
         )  # fmt: skip
