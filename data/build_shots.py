@@ -24,6 +24,7 @@ from data.formats import numbered_lines
 from data.importers import DURATION_S, check_duration, refuse_tags, tidy
 from data.prompt_sets import PromptLine, write_set
 from data.story import ATS, KEYS, Story, faults_of, parse_story, prompt_of
+from echo.files import read_json
 from echo.refusals import Unfinished
 from echo.routing import words as content_words
 from echo.scene import load_prompts
@@ -113,7 +114,9 @@ class Log:
         whole = text[: text.rfind("\n") + 1]
         if whole != text:
             self._file.truncate(len(whole.encode()))
-        lines = [json.loads(line) for line in whole.splitlines()]
+        lines = [read_json(line, f"{path}:{number}") for number, line in enumerate(whole.splitlines(), 1)]
+        if lines and not (isinstance(lines[0], dict) and isinstance(lines[0].get("settings"), dict)):
+            raise ValueError(f"{path}: not begun by this command; nearest is another --output")
         self._first = None if lines else {"settings": dict(settings)}
         if lines and lines[0]["settings"] != dict(settings):
             before = lines[0]["settings"]

@@ -10,6 +10,7 @@ that is of another format than it is said to be.
 from __future__ import annotations
 
 import math
+import os
 import random
 import re
 import unicodedata
@@ -311,7 +312,7 @@ def import_prompts(
     """
     if output.suffix != ".jsonl":
         raise ValueError(f"--output {output}: a prompt set is JSONL; nearest is {output.with_suffix('.jsonl')}")
-    if output.resolve() == file.resolve():
+    if os.path.realpath(output) == os.path.realpath(file):  # which a loop of links does not stop
         raise ValueError(f"--output {output}: is the file that is read; nearest is {output.with_suffix('')}-checked.jsonl")
     if name and not re.fullmatch(r"[A-Za-z0-9.-]+", name):
         raise ValueError(f"name={name}: letters, digits, '.' and '-'; nearest is {re.sub('[^A-Za-z0-9.-]+', '-', name)}")

@@ -256,7 +256,7 @@ def _nearest_file(name: str, path: str) -> str:
     }  # fmt: skip
     there = {file.relative_to(ROOT).as_posix() for file in ROOT.glob(kinds.get(name, "data/prompts/**/*.jsonl"))}
     if name == "task.prompt_set":
-        there |= {file.as_posix() for file in Path(path).parent.glob("*.jsonl")}
+        there |= {file.as_posix() for file in Path(path).parent.glob("*.jsonl") if file.is_file()}
     if name == "backbone.weights":
         there = {file for file in there if not file.startswith("data/weights/scorer/")}
     return f"nearest is {nearest(path, there)}" if there else "none is shipped"

@@ -278,3 +278,10 @@ def test_output_is_jsonl_and_another_file(tmp_path: Path, capsys: pytest.Capture
     for name in ("given.txt", "set.json"):
         assert cli.main(["data", "import", str(tmp_path / "given.txt"), "format=lines", "--output", str(tmp_path / name)]) == 2
         assert "--output" in capsys.readouterr().err
+
+
+def test_a_loop_of_links_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    loop = tmp_path / "loop.txt"
+    loop.symlink_to(loop)
+    assert cli.main(["data", "import", str(loop), "format=lines", "--output", str(tmp_path / "set.jsonl")]) == 2
+    assert f"{loop}: Too many levels of symbolic links" in capsys.readouterr().err
