@@ -211,7 +211,7 @@ class Attempt:
 
     def filmed(self, prompt: Prompt, facts: Mapping[str, Any]) -> None:
         """Record a video that is there and has no scores yet; see `ok`."""
-        if not self.claims.lost(self.folder.job.unit_id(prompt)):
+        if not self._lost(prompt):
             self._append(prompt, "ok", {**self._measured(facts), "scores": None})
 
     def ok(self, prompt: Prompt, metrics: Mapping[str, float | None], facts: Mapping[str, Any]) -> bool:
@@ -224,7 +224,7 @@ class Attempt:
         """
         finite = {name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()}
         flags = sorted(name for name, value in finite.items() if value is None)
-        if self.claims.lost(self.folder.job.unit_id(prompt)):
+        if self._lost(prompt):
             return False  # this process stood still for so long that another has taken over
         self._append(prompt, "ok", {"metrics": finite, "flags": flags, **self._measured(facts)})
         return True
@@ -240,11 +240,24 @@ class Attempt:
 
     def error(self, prompt: Prompt, message: str, trace: str) -> None:
         """Record a unit that failed, its traceback beside the records, unless somebody else is at it by now."""
-        if self.claims.lost(self.folder.job.unit_id(prompt)):
+        if self._lost(prompt):
             return
         name = f"{self.folder.job.unit_id(prompt)}-{self.name}.txt"
         write_atomic(self.folder.path / "errors" / name, trace.encode())
         self._append(prompt, "error", {"err": message[:ERROR_CHARACTERS], "trace": f"errors/{name}"})
+
+    def _lost(self, prompt: Prompt) -> bool:
+        """Whether somebody else is at a unit by now. Raises StoreGone, since all claims are gone with a store."""
+        self._there()
+        return self.claims.lost(self.folder.job.unit_id(prompt))
+
+    def _there(self) -> Path:
+        """Its file of records. Raises StoreGone where that is no longer the one that it writes to: nothing is made in its place."""
+        path = self.folder.path / "records" / f"{self.name}.jsonl"
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if os.path.samestat(os.stat(path), os.fstat(self._handle)):
+                return path
+        raise StoreGone(path)
 
     def _append(self, prompt: Prompt, status: Literal["ok", "error"], rest: Mapping[str, Any]) -> None:
         job = self.folder.job
@@ -252,13 +265,7 @@ class Attempt:
         start = {"attempt": self.name, "host": self._provenance.host, "device": self._provenance.device, "scores": job.scores_id}
         start["pixel_code"] = pixel_code()
         content = line_of(UnitRecord(**{"metrics": {}, **own, **start, **rest}, status=status, t=round(time.time(), 3)))
-        path = self.folder.path / "records" / f"{self.name}.jsonl"
-        try:
-            there = os.path.samestat(os.stat(path), os.fstat(self._handle))
-        except (FileNotFoundError, NotADirectoryError):
-            there = False
-        if not there:
-            raise StoreGone(path)
+        path = self._there()
         written = os.write(self._handle, content)
         if written < len(content):  # the disk is full: no later record may be glued to this one
             os.ftruncate(self._handle, os.fstat(self._handle).st_size - written)

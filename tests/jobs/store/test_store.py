@@ -62,9 +62,17 @@ def test_a_store_that_is_deleted_or_renamed_meanwhile_is_told_in_a_line(how, pla
     config = plain | {"store": str(store)}
     folder = RunFolder(prepare(config))
     folder.describe()
-    with pytest.raises(unwritable.StoreGone, match="deleted or renamed while"), Attempt(folder, new_attempt(), Provenance()) as attempt:
+    with Attempt(folder, new_attempt(), Provenance()) as attempt:
+        attempt.take(folder.job.asked[:1])  # its claim goes with the store, which is no other owner's doing
         how(store)
-        ok(attempt, folder.job.asked[0])
+        for write in (
+            lambda prompt: ok(attempt, prompt),
+            lambda prompt: attempt.error(prompt, "no", "no"),
+            lambda prompt: attempt.filmed(prompt, {}),
+        ):
+            with pytest.raises(unwritable.StoreGone, match="deleted or renamed while"):
+                write(folder.job.asked[0])
+        assert not store.exists(), "nothing is made in its place"
     monkeypatch.setattr(local, "_pass", lambda *_: (how(store), {})[1])
     shutil.rmtree(tmp_path / "elsewhere", ignore_errors=True)
     with pytest.raises(SystemExit) as end:
