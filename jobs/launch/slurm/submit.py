@@ -18,8 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from echo.files import ROOT, write_atomic
 from echo.settings import build
+from eval.store.reading import names_in, read
+from eval.store.records import Count
 from jobs.launch import local
 from jobs.launch.slurm import queue as slurm_queue
 from jobs.launch.slurm import split
@@ -38,6 +42,12 @@ ALWAYS = (
     "export SLURM_OPEN_MODE=append",  # a job that is started again keeps the log of its first start
     'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi',  # SLURM 22.05 forgets it
 )
+
+
+class LaunchFile(msgspec.Struct):
+    """What a launch keeps of the jobs that it submitted. jobs: pieces by a job's name: run, title, shard, prompts asked for, units."""
+
+    jobs: dict[str, list[tuple[str, str, str | None, Count, Count]]]
 
 
 @dataclass(frozen=True)
@@ -155,8 +165,9 @@ class Launch:
         except slurm_queue.Unreachable:
             return {}
         waiting: dict[str, Sequence[Piece]] = {}
-        for path in self.store.glob("slurm/*/launch.json"):
-            for name, pieces in json.loads(path.read_text(encoding="utf-8"))["jobs"].items():
+        for launch in names_in(self.store / "slurm"):
+            kept = read(self.store / "slurm" / launch / "launch.json", LaunchFile)
+            for name, pieces in kept.jobs.items() if kept is not None else ():
                 own = [Piece(*piece) for piece in pieces if piece[0] in runs] if name in queue else []
                 if own:
                     waiting[name] = own
