@@ -25,7 +25,7 @@ import msgspec
 from tqdm import tqdm
 
 from data.outgoing import said
-from echo.files import RESULTS, digest, write_atomic
+from echo.files import RESULTS, digest, name_part, write_atomic
 from echo.refusals import Unfinished, nearest
 from echo.scene import Prompt, load_prompts
 from eval.protocol import TASKS, scopes
@@ -250,11 +250,20 @@ def prompt_of(file: Path, prompts: Sequence[Prompt]) -> Prompt | None:
     """The prompt that a video's name says; None where there are no prompts. Raises ValueError where none fits."""
     if not prompts:
         return None
-    fitting = [prompt for prompt in prompts if file.stem == prompt.id or file.stem.startswith(f"{prompt.id}-")]
+    fitting = [one for one in prompts if _begins(file.stem, one.id) or _begins(file.stem, name_part(one.id))]  # runs write the latter
     if not fitting:
         near = nearest(file.stem, [prompt.id for prompt in prompts])
         raise ValueError(f"{file}: no prompt has this id; its name is a prompt's id, or that and -<anything>; nearest is {near}")
-    return max(fitting, key=lambda prompt: len(prompt.id))
+    longest = max(len(prompt.id) for prompt in fitting)
+    best = [prompt for prompt in fitting if len(prompt.id) == longest]
+    best = [prompt for prompt in best if _begins(file.stem, prompt.id)] or best
+    if len(best) > 1:
+        raise ValueError(f"{file}: of {best[0].id!r} or of {best[1].id!r}, which runs write alike; nearest is a name that begins with one")
+    return best[0]
+
+
+def _begins(stem: str, name: str) -> bool:
+    return stem == name or stem.startswith(f"{name}-")
 
 
 def _shard(text: str) -> tuple[int, int]:

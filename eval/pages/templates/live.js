@@ -72,7 +72,7 @@
     asked.delete(scene);
     at("latency").title = `taken after ${Math.round(answered)} ms, made and here after ${Math.round(came)} ms, shown after ${Math.round(passed)} ms`;
     latencies.push(passed);
-    const sorted = [...latencies].sort((a, b) => a - b), middle = sorted[Math.floor(sorted.length / 2)];
+    const sorted = [...latencies].sort((a, b) => a - b), half = sorted.length >> 1, middle = (sorted[half] + sorted.at(-1 - half)) / 2;
     at("latency").textContent = `${(passed / 1000).toFixed(2)} s`;
     at("latencies").textContent = latencies.length > 1 ? `median of ${latencies.length}: ${(middle / 1000).toFixed(2)} s` : "";
     root.dataset.latencies = JSON.stringify(latencies.map(Math.round));

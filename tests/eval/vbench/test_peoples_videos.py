@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from eval.vbench.folder import listed_in
+from echo.scene import Prompt, TagMeaning
+from eval.vbench.folder import listed_in, prompt_of
 from eval.vbench.video import chunks, inspect
 from jobs import cli
 from tests.helpers.constructed import StandIns, film, write
@@ -158,3 +159,13 @@ def test_a_second_score_never_takes_the_place_of_the_first(tmp_path, monkeypatch
     assert cli.main(words) == 2 and "of other videos (b.mp4)" in capsys.readouterr().err
     place.write_text("{", encoding="utf-8")
     assert cli.main(words) == 2 and "that cannot be read" in capsys.readouterr().err
+
+
+def test_names_that_runs_write_find_their_prompts():
+    """A run writes the video of `a_b c` as `a-b-c-1234abcd.mp4`."""
+    prompts = [Prompt(name, ("x",), (3.0,), ("",), TagMeaning.enter) for name in ("a_b c", "a_b", "a", "q_1", "q 1")]
+    found = {"a-b-c-1234abcd": "a_b c", "a-b-1234abcd": "a_b", "a-7": "a", "a": "a", "a_b c-2": "a_b c", "q_1": "q_1", "q 1-0": "q 1"}
+    for stem, name in found.items():
+        assert prompt_of(Path(f"{stem}.mp4"), prompts).id == name, stem
+    with pytest.raises(ValueError, match="of 'q_1' or of 'q 1'"):
+        prompt_of(Path("q-1-1234abcd.mp4"), prompts)
