@@ -56,7 +56,8 @@ class Rollout:
         self.model, self.policy, self.geometry, self.noise = model, policy, geometry, noise
         self.schedule = steps or schedule()
         self._leave_states = getattr(model, "leave_states", model)  # a clean pass, without what only its flow needs
-        frames = policy.capacity(geometry) if capacity is None else capacity
+        self._promised = policy.store_frames(geometry)
+        frames = self._promised if capacity is None else capacity
         self.store = FrameStore(geometry, frames, batch, dtype=weight.dtype, device=weight.device)
         self.memory = policy.memory(geometry, self.store)
         self.window = Window(geometry, self.store, self.memory, on_select, attention=attention, shared=shared_window)
@@ -99,7 +100,7 @@ class Rollout:
             self.memory.switch(step)  # may refuse a recall; the rollout is then as it was
             self._text, self._starts = pending[0], starts
             self._recache(step)
-        plan = self.policy.plan(step)
+        plan = self.policy.block_plan(step)
         self.memory.begin_block(step, plan)
         latents = self._denoise(plan)
         self.memory.end_block(step, plan)
@@ -107,6 +108,14 @@ class Rollout:
         self._latents.append(latents)
         self.block += 1
         return Block(plan.block, plan.scene, latents, plan)
+
+    def _refuse_beyond_capacity(self, plan: Plan) -> None:
+        """The capacity is what memory is forecast and policies are compared by. Raises ValueError for a plan that keeps more."""
+        held = self.store.count(plan.keep) + len(plan.queries)
+        if held > self._promised:
+            name = self.policy.label or type(self.policy).__name__
+            keeps = f"block {plan.block}: {name} keeps {held} frames, its own {len(plan.queries)} included"
+            raise ValueError(f"{keeps}; its capacity says at most {self._promised}; let plans keep fewer, or say {held}")
 
     def _recache(self, step: Step) -> None:
         """Run old frames once more, clean, all at once and under the new text, where the policy wants it."""
@@ -128,9 +137,10 @@ class Rollout:
             x = x0_from_flow(x, flow, sigma)
             if i + 1 < len(sigmas):
                 x = renoise(x, self.noise(plan.block, i + 1), sigmas[i + 1])
-            self.window.phase = Pass.NEXT
-        self.window.phase = Pass.CLEAN
+            self.window.turn_next()
+        self.window.turn_clean()
         # From here on nothing reads what the plan lets go but each layer's window, just before the block is written in its place.
+        self._refuse_beyond_capacity(plan)
         self.store.turn_over(range(plan.first_frame, plan.first_frame + len(plan.queries)), plan.keep)
         self._leave_states(x, self._time[-1], self._text, self.window.attend)
         return x

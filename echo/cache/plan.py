@@ -5,7 +5,7 @@ Frame = latent frame. `f@p`: the key of source f carried at temporal RoPE index 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from echo.cache.kinds import Kind, Source
@@ -51,6 +51,7 @@ class Plan:
     faded: how many slots at the front carry the per-token weights of a decaying memory.
     keep: what the store must still hold once the block is done (frames by number, memories by name).
     unseen: how many of the block's first frames leave no keys behind (only in a recache).
+    clean: context of the clean pass, latent frames alone; None: it meets what the denoising passes meet.
     """
 
     block: int
@@ -62,6 +63,7 @@ class Plan:
     selection: Selection | None = None
     faded: int = 0
     unseen: int = 0
+    clean: tuple[Slot, ...] | None = None
 
     def key_positions(self) -> list[list[Any]]:
         """[[source, position], ...] of all keys, the block's own included, in buffer order."""
@@ -70,11 +72,24 @@ class Plan:
 
     def as_json(self) -> Json:
         """The block's line of a trace."""
-        return {"block": self.block, "scene": self.scene, "keys": self.key_positions(), "queries": list(self.queries)}
+        line: Json = {"block": self.block, "scene": self.scene, "keys": self.key_positions(), "queries": list(self.queries)}
+        return line if self.clean is None else line | {"clean": [[slot.label(), slot.position] for slot in self.clean]}
 
     def kinds(self) -> list[Kind]:
         """Kind of memory of each key frame, as `key_positions` orders them."""
         return [slot.kind for slot in self.context] + [Kind.CURRENT] * (len(self.queries) - self.unseen)
+
+
+def committed(plan: Plan, frames: int, oldest: int) -> Plan:
+    """The same plan with a clean pass that reads the newest `frames` alone, the block's own among them, at the indices before the block's.
+
+    Sinks and memories shape what is seen and not what is kept of it (Commit Forcing). `oldest`: first latent frame that may be read.
+    """
+    first, after = plan.first_frame, plan.first_frame + len(plan.queries)
+    newest = range(max(oldest, after - frames, first - plan.queries[0]), first)  # no index lies before 0
+    clean = tuple(Slot(frame, plan.queries[0] - (first - frame), Kind.RECENT) for frame in newest)
+    later = range(max(oldest, after + len(plan.queries) - frames), after)
+    return replace(plan, clean=clean, keep=plan.keep.union(later))
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from echo.cache.plan import Plan, Step
+from echo.cache.plan import Plan, Step, committed
 from echo.geometry import Geometry
 from echo.refusals import within
 from echo.routing import Embed, Routing, enter
 from echo.scene import DurationRule, Prompt, SceneStart, Script, TagMeaning, Transition, scene_blocks
+from echo.settings import silent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,16 +61,27 @@ class Policy(ABC):
     """Settings that all policies share.
 
     durations, tags: how prompts become scenes. max_position: RoPE table of policies with absolute indices (0: no limit).
+    commit: newest frames that a clean pass reads, the block's own included, in place of what the denoising passes read
+    (0: it reads the same). Commit Forcing, github.com/Dwell-Jing/commit-forcing; where scenes are entered by a router,
+    of the running scene alone.
     """
 
     label: str = ""
     durations: DurationRule = DurationRule.cumulative
     tags: TagMeaning = TagMeaning.enter
     max_position: int = 0
+    commit: int = silent(0)
 
     @abstractmethod
     def plan(self, step: Step) -> Plan:
         """What the block attends to. Pure: the same step gives the same plan."""
+
+    def block_plan(self, step: Step) -> Plan:
+        """`plan`, and what `commit` makes of its clean pass. What runs, traces and counts plans asks here."""
+        plan = self.plan(step)
+        if not self.commit:
+            return plan
+        return committed(plan, self.commit, 0 if self.routed_by is None else step.scene_frame)
 
     def recache(self, step: Step) -> Plan | None:
         """At a prompt switch: frames to run again, clean and all at once, under the new text before the first block."""
@@ -82,6 +94,10 @@ class Policy(ABC):
     @abstractmethod
     def capacity(self, geometry: Geometry) -> int:
         """Most frames that the store holds at once: what a block's plan keeps, its own frames included (see `held_frames`)."""
+
+    def store_frames(self, geometry: Geometry) -> int:
+        """Most frames that the store holds at once: `capacity`, and those that only a clean pass reads."""
+        return self.capacity(geometry) + max(0, self.commit - geometry.frames_per_block)
 
     def memory(self, geometry: Geometry, store: FrameStore) -> Memory:
         """Device side for one rollout."""
@@ -110,6 +126,8 @@ class Policy(ABC):
     def check(self, geometry: Geometry, blocks: int) -> None:
         """Refuse a rollout that this policy cannot run. Raises ValueError."""
         within("max_position", self.max_position, 0, math.inf)
+        if self.commit:
+            within("commit (0 for none)", self.commit, geometry.frames_per_block, geometry.window_frames)
         last = blocks * geometry.frames_per_block
         if self.max_position and last > self.max_position:
             whole = self.max_position // geometry.frames_per_block
@@ -148,7 +166,7 @@ def plans(policy: Policy, script: Script, geometry: Geometry, blocks: int | None
     """The plans of a script's blocks, in order; `blocks` may cut it short or let the last scene run on."""
     for block in range(script.blocks if blocks is None else blocks):
         starts = tuple(start for start in script.starts if start.block <= block)
-        yield policy.plan(Step(block, starts, geometry))
+        yield policy.block_plan(Step(block, starts, geometry))
 
 
 def held_frames(plans: Iterable[Plan]) -> int:

@@ -121,6 +121,10 @@ class FrameStore:
         """A memory of one layer."""
         return self._named[name][layer]
 
+    def count(self, keep: frozenset[Source]) -> int:
+        """How many of the latent frames that are kept are among these."""
+        return sum(frame in keep for frame in self._slot)
+
     def holds(self, frame: int) -> bool:
         """Whether a latent frame is kept."""
         return frame in self._slot

@@ -1,6 +1,7 @@
 """What self-attention meets in a block: the context, rotated, and behind it the block itself.
 
-Resident, the first pass of a block assembles each layer's context from the store and all passes meet it. Shared, one layer's
+Resident, the first pass of a block assembles each layer's context from the store and all passes meet it, but for a clean
+pass with a context of its own. Shared, one layer's
 worth of window serves all layers in turn and every pass assembles again: the same bits, a fraction of the memory. Either way a
 pass writes the block's own keys and values into the window's tail in place. Nothing grows with the length of the video and
 nothing is read back by the host.
@@ -10,7 +11,7 @@ Shapes: B batch, T context frames, S tokens of a frame, N tokens of the block, K
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from echo.backbone import kernels, rope
 from echo.cache.kinds import COMPRESSED, MemoryName
-from echo.cache.plan import Plan, Selection
+from echo.cache.plan import Plan, Selection, Slot
 from echo.cache.policy import Memory
 from echo.cache.store import FrameStore
 from echo.geometry import Geometry
@@ -75,30 +76,49 @@ class Window:
 
     def begin(self, plan: Plan, phase: Pass = Pass.FIRST) -> None:
         """Turn the plan into tensors that all layers share. Places in the store are taken now: its frames may move on after it."""
-        self.plan, self.phase, tokens = plan, phase, self.geometry.tokens_per_frame
-        positions = [-1 if slot.position is None else slot.position for slot in plan.context]
-        assert len(positions) + len(plan.queries) - plan.unseen <= self.geometry.window_frames, "the plan is longer than the window"
-        device = self.store.device
-        self._turn_NC = rope.frame_table(plan.queries, *self._grid, device)
+        self.plan, self.phase = plan, phase
+        self._turn_NC = rope.frame_table(plan.queries, *self._grid, self.store.device)
+        self._unseen = plan.unseen * self.geometry.tokens_per_frame
+        self._selection, self._faded = plan.selection, plan.faded
+        self._chosen: list[Chosen | None] = [None] * self.geometry.layers
+        self._assembling = phase in (Pass.FIRST, Pass.REWRITE)
+        self._meet(plan.context)
+
+    def turn_clean(self) -> None:
+        """The clean pass is next; from here on the block meets the plan's own context for it, if it has one."""
+        self.phase = Pass.CLEAN
+        if self.plan.clean is not None:
+            self._selection, self._faded, self._assembling = None, 0, True
+            self._meet(self.plan.clean)
+
+    def turn_next(self) -> None:
+        """The first pass is over."""
+        self.phase, self._assembling = Pass.NEXT, False
+
+    def _meet(self, context: Sequence[Slot]) -> None:
+        """Positions and places of a context."""
+        tokens, device = self.geometry.tokens_per_frame, self.store.device
+        positions = [-1 if slot.position is None else slot.position for slot in context]
+        own = len(self.plan.queries) - self.plan.unseen
+        assert len(positions) + own <= self.geometry.window_frames, "the plan is longer than the window"
         self._context_turn = rope.frame_table(positions, *self._grid, device) if positions else self._turn_NC[:0]
-        self._context, self._unseen = len(positions) * tokens, plan.unseen * tokens
+        self._context = len(positions) * tokens
         self._positions = rope.integers(positions, device)
         # Slots without a stored frame of their own (memories, selections) borrow any; their content is laid over it.
-        frames = [slot.source if isinstance(slot.source, int) else None for slot in plan.context]
+        frames = [slot.source if isinstance(slot.source, int) else None for slot in context]
         stand_in = next((frame for frame in frames if frame is not None), None)
         held = [frame if frame is not None else stand_in for frame in frames if stand_in is not None]
         self._frames = self.store.index([frame for frame in held if frame is not None]) if held else None
-        names = [(i, slot.source) for i, slot in enumerate(plan.context) if isinstance(slot.source, MemoryName)]
+        names = [(i, slot.source) for i, slot in enumerate(context) if isinstance(slot.source, MemoryName)]
         self._named = [(i, name) for i, name in names if name != COMPRESSED]
         self._selected = next((i for i, name in names if name == COMPRESSED), 0)
-        self._chosen: list[Chosen | None] = [None] * self.geometry.layers
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Self-attention of the block's raw q, k, v [B, N, H, D] over the window; no mask."""
         row = 0 if self.shared else layer
         if self.on_attend is not None:
             self.on_attend(layer, self.plan, self.phase, q, k)
-        if self._context and (self.shared or self.phase in (Pass.FIRST, Pass.REWRITE)):
+        if self._context and (self.shared or self._assembling):
             self._assemble(layer, q, self.k[row, :, : self._context], self.v[row, :, : self._context])
         own_k, own_v = k[:, self._unseen :], v[:, self._unseen :]
         end = self._context + own_k.shape[1]
@@ -132,10 +152,10 @@ class Window:
             k[:, span], v[:, span], places = self.store.named(layer, name)
             if places is not None:
                 turn = self._replace(turn, span, places)
-        if self.plan.selection is not None:
-            turn = self._select(layer, self.plan.selection, q, k, v, turn)
-        if self.plan.faded and (weights := self.memory.weights(layer, self.plan)) is not None:
-            faded = self.plan.faded * tokens
+        if self._selection is not None:
+            turn = self._select(layer, self._selection, q, k, v, turn)
+        if self._faded and (weights := self.memory.weights(layer, self.plan)) is not None:
+            faded = self._faded * tokens
             k[:, :faded] *= weights[..., None, None].to(k.dtype)
             v[:, :faded] *= weights[..., None, None].to(v.dtype)
         rope.rotate_into(into_k, k, turn)

@@ -106,12 +106,12 @@ def _fit(
     for start in _entries(scene[0], len(before)):
         starts = (*before, start)
         try:
-            plans = [policy.plan(Step(line["block"], starts, geometry)) for line in scene]
+            plans = [policy.block_plan(Step(line["block"], starts, geometry)) for line in scene]
         except (ValueError, IndexError, KeyError, TypeError):  # a way in which this policy cannot be entered
             continue
         if start.jump == 0 and (jump := queries[0] - plans[0].queries[0]) > 0:
             starts = (*before, SceneStart(start.block, start.transition, start.recalls, jump))
-            plans = [policy.plan(Step(line["block"], starts, geometry)) for line in scene]
+            plans = [policy.block_plan(Step(line["block"], starts, geometry)) for line in scene]
         if all(plan.key_positions() == line["keys"] for plan, line in zip(plans, scene)):
             return starts, plans
     return None

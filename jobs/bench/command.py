@@ -210,7 +210,7 @@ def latents(backbone: VideoModel, policy: Policy, rows_BLT: Tensor, blocks: int)
     """
     geometry = backbone.geometry
     noise = keyed_noise(0, ["parity"] * len(rows_BLT), latent_shape(geometry), dtype=backbone.dtype, device=backbone.device)
-    plans = [policy.plan(Step(block, (SceneStart(0),), geometry)) for block in range(blocks)]
+    plans = [policy.block_plan(Step(block, (SceneStart(0),), geometry)) for block in range(blocks)]
     rollout = Rollout(
         backbone.network, policy, geometry, noise, batch=len(rows_BLT), steps=backbone.schedule,
         attention=backbone.attention, shared_window=backbone.shared_window, capacity=held_frames(plans),

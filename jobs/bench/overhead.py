@@ -91,7 +91,7 @@ def steady_from(policy: Policy, geometry: Geometry) -> tuple[int, list[int]]:
 
     Windows that shrink once they were full, and come and go with each selection, are steady when they repeat themselves.
     """
-    plans = [policy.plan(Step(block, (SceneStart(0),), geometry)) for block in range(HORIZON)]
+    plans = [policy.block_plan(Step(block, (SceneStart(0),), geometry)) for block in range(HORIZON)]
     lengths = [len(plan.context) + geometry.frames_per_block for plan in plans]
     later = set(lengths[HORIZON // 2 :])
     odd = max((block for block, length in enumerate(lengths) if length not in later), default=-1)

@@ -53,7 +53,7 @@ class Setup:
     @property
     def store_frames(self) -> int:
         """Latent frames that the store has room for."""
-        return self.policy.capacity(self.geometry) if self.capacity is None else self.capacity
+        return self.policy.store_frames(self.geometry) if self.capacity is None else self.capacity
 
     @property
     def frame_px(self) -> tuple[int, int]:
@@ -92,14 +92,14 @@ def walk(policy: Policy, geometry: Geometry, script: Script) -> Walk:
         scene = starts.get(block, scene)
         step = Step(block, script.starts[: scene + 1], geometry)
         recache = policy.recache(step) if block in starts and block else None
-        plan = policy.plan(step)
+        plan = policy.block_plan(step)
         stored = stored & plan.keep | set(range(plan.first_frame, plan.first_frame + len(plan.queries)))
         named |= {name for name in plan.keep if isinstance(name, MemoryName)}
         here = Counter(
             stored=len(stored),
             named=len(named),
             named_placed=sum(name.placed for name in named),
-            context=max(len(plan.context), len(recache.context) if recache else 0),
+            context=max(len(plan.context), len(plan.clean or ()), len(recache.context) if recache else 0),
             recache=len(recache.queries) if recache else 0,
         )
         if (selection := plan.selection) is not None:

@@ -189,7 +189,54 @@ def oracle(script: Script) -> Iterator[Keys]:
         yield at(window, list(range(len(window))))
 
 
+def streaming_llm(script: Script) -> Iterator[Keys]:
+    buffer: list[str] = []
+    for first, _ in walk(script):
+        if len(buffer) == 21:
+            del buffer[3:6]
+        buffer += frames(first)
+        yield at(buffer, list(range(len(buffer))))
+
+
+def anchor_forcing(script: Script) -> Iterator[Keys]:
+    """The junction comes out of its drawer ten frames and more behind the switch; until then the one before it lies there."""
+    sink, recent, drawer, waiting, since = [], [], [], [], 0
+    for first, switch in walk(script):
+        if switch is not None:
+            drawer, waiting, since = waiting or drawer, frames(first), first
+        if waiting and first - since > 9:
+            drawer = waiting
+        place = min(18, first)
+        keys = at(sink, [0, 1, 2][: len(sink)]) + at(drawer, [6, 7, 8][: len(drawer)])
+        yield keys + at(recent, list(range(place - len(recent), place))) + at(frames(first), [place, place + 1, place + 2])
+        if not sink:
+            sink = frames(first)
+        else:
+            recent = (recent + frames(first))[-6:]
+
+
+def relax_forcing(script: Script) -> Iterator[Keys]:
+    buffer: list[str] = []
+    for first, _ in walk(script):
+        own = at(frames(first), [first, first + 1, first + 2])
+        if len(buffer) <= 4:
+            yield at(buffer, [int(name[1:]) for name in buffer]) + own
+        else:
+            yield at(["f0", "f1", "cmp", buffer[-1]], [first - 4, first - 3, first - 2, first - 1]) + own
+        buffer = (buffer + frames(first))[-120:]
+
+
+def reward_ema(script: Script) -> Iterator[Keys]:
+    buffer: list[str] = []
+    for first, _ in walk(script):
+        if len(buffer) == 9:
+            buffer = ["ema0", "ema1", "ema2", *buffer[6:]]
+        buffer += frames(first)
+        yield at(buffer, list(range(len(buffer))))
+
+
 HAND = [self_forcing, longlive, longlive_relative, infinity_rope_official, infinity_rope, rolling_sink, deep_forcing_sink]
+HAND += [streaming_llm, anchor_forcing, relax_forcing, reward_ema]
 HAND += [deep_forcing_official, memrope, echo, forget, oracle]
 
 
@@ -201,6 +248,22 @@ def test_vectors(hand, script: Script) -> None:
         ours = [(source, position) for source, position in plan.key_positions()]
         assert ours == expected, f"block {plan.block}"
         assert list(plan.queries) == [position for _, position in expected[-3:]]
+
+
+@pytest.mark.parametrize("script", [ONE, SIX], ids=["one scene", "six scenes"])
+@pytest.mark.parametrize(("name", "newest"), [("longlive", 12), ("streaming_llm", 21), ("rolling_sink", 21), ("echo", 12)])
+def test_a_commit_reads_a_queue_of_true_frames(name: str, newest: int, script: Script) -> None:
+    """Nothing but the clean pass differs. Its queue holds the newest frames, of echo's scenes each its own, right before the block."""
+    with_commit, without = plans(make(f"{name}_commit"), script, SIZES), plans(make(name), script, SIZES)
+    queue: list[str] = []
+    for plan, plain, (first, switch) in zip(with_commit, without, walk(script), strict=True):
+        if name == "echo" and switch is not None:
+            queue = []
+        assert plan.clean is not None and plan.key_positions() == plain.key_positions() and plan.queries == plain.queries
+        read = [(slot.label(), slot.position) for slot in plan.clean]
+        room = queue[len(queue) - min(len(queue), plan.queries[0]) :]
+        assert read == at(room, [plan.queries[0] - len(room) + i for i in range(len(room))]), f"block {plan.block}"
+        queue = (queue + frames(first))[-(newest - 3) :]
 
 
 def test_the_command_prints_the_same(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from baselines.infinity_rope import InfinityRope
 from baselines.memrope import MEANS, MemRope
 from baselines.oracle import Oracle
 from baselines.presets import CONF, ablations, choices
+from baselines.reward_ema import RewardEma, means
 from echo.backbone.wan import WanConfig, WanModel
 from echo.cache.kinds import COMPRESSED, MemoryName, chosen, recall_of
 from echo.cache.plan import Plan, Step
@@ -41,6 +42,8 @@ def made_by_hooks(policy: Policy, plan: Plan, script: Script) -> set[MemoryName]
     begins = plan.block in [start.block for start in script.starts[1:]]
     if isinstance(policy, Echo):
         return {recall_of(plan.scene - 1)} if begins and policy.recall_frame.fusion is not Fusion.none else set()
+    if isinstance(policy, RewardEma):
+        return set(means(3)) if 3 * plan.block >= policy.window_frames else set()
     return set(MEANS) if isinstance(policy, MemRope) and 3 * plan.block >= policy.window_frames else set()
 
 
@@ -59,7 +62,8 @@ def test_plans_keep_their_promises(name: str, changes: dict[str, object], story:
             first = 3 * plan.block
             held |= made_by_hooks(policy, plan, script)
             assert len(plan.context) + 3 <= sizes.window_frames and len(plan.queries) == 3
-            wanted = {slot.source for slot in plan.context} - {COMPRESSED}
+            assert len(plan.clean or ()) + 3 <= sizes.window_frames
+            wanted = {slot.source for slot in (*plan.context, *(plan.clean or ()))} - {COMPRESSED}
             if plan.selection:
                 wanted |= set(plan.selection.candidates)
                 held |= {chosen(rank) for rank in range(plan.selection.frames)}
@@ -75,7 +79,7 @@ def test_plans_keep_their_promises(name: str, changes: dict[str, object], story:
             held = {source for source in held if source in plan.keep} | {first, first + 1, first + 2}
             most = max(most, len([f for f in held if isinstance(f, int)]))
             held &= plan.keep
-        assert most == held_frames(traced) <= policy.capacity(sizes)
+        assert most == held_frames(traced) <= policy.store_frames(sizes)
 
 
 @pytest.mark.parametrize(("name", "changes"), rows())
@@ -130,7 +134,7 @@ def test_rollouts_are_finite_bounded_and_forget(name: str, changes: dict[str, ob
     network = WanModel(WanConfig(width, 16, sizes.heads, sizes.layers, 8, 8, 4)).to(dtype).eval().requires_grad_(False)
     script = Script((SceneStart(0), SceneStart(9, HARD, None, 45), SceneStart(10, S), SceneStart(12, RECALL, 0, 6)), 14)
     policy = make(name, **changes)
-    budget = getattr(policy, "window_frames", 0) or sizes.window_frames
+    budget = getattr(policy, "window_frames", 0) + getattr(policy, "junction_frames", 0) or sizes.window_frames
 
     def run(prompt: str, shared: bool = False) -> tuple[torch.Tensor, list[int]]:
         noise = keyed_noise(1, [prompt], (3, 16, sizes.latent_height, sizes.latent_width), dtype=dtype)
@@ -153,7 +157,7 @@ def test_rollouts_are_finite_bounded_and_forget(name: str, changes: dict[str, ob
     other, _ = run("two")
     again, _ = run("one", shared=sizes.layers > 1)
     assert bool(torch.isfinite(first).all())
-    assert max(things) <= policy.capacity(sizes) + 2 + len(script.starts) + sizes.window_frames // 3, things
+    assert max(things) <= policy.store_frames(sizes) + 3 + len(script.starts) + sizes.window_frames // 3, things
     assert torch.equal(first, again), report(first.float(), again.float())
     assert not torch.allclose(first, other, atol=0.1)
 

@@ -15,7 +15,7 @@ from echo.cache.kinds import COMPRESSED, Kind, MemoryName
 from echo.cache.plan import Plan, Selection, Slot
 from echo.cache.policy import Memory
 from echo.cache.store import FrameStore, Named
-from echo.cache.window import Pass, Window
+from echo.cache.window import Window
 from echo.geometry import Geometry
 from echo.noise import keyed_noise, stream_seed
 from echo.rollout import Rollout
@@ -64,7 +64,7 @@ def test_window_equals_attention_written_out(geometry: Geometry, own_spatial: bo
     window.begin(Plan(1, 0, 3, slots, (10, 11, 12), keep, Selection((1, 2), 1, own_spatial, shift or 0), faded=1))
     q, k, v = torch.randn(3, 2, 3 * tokens, 2, 16, generator=rng)
     ours = window.attend(1, q, k, v)
-    window.phase = Pass.NEXT
+    window.turn_next()
     again = window.attend(1, q, k, v)
     assert torch.equal(ours, again)
 
