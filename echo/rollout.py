@@ -27,12 +27,16 @@ from echo.scene import SceneStart, Transition
 
 @dataclass(frozen=True)
 class Block:
-    """One finished block: clean latents [B, frames, channels, height, width] and the plan that made it."""
+    """One finished block: clean latents [B, frames, channels, height, width] and the plan that made it.
+
+    kept: frames' worth of keys and values that the store then holds, memories by name among them.
+    """
 
     index: int
     scene: int
     latents: Tensor
     plan: Plan
+    kept: int
 
 
 class Rollout:
@@ -107,7 +111,7 @@ class Rollout:
         self.store.release(plan.keep)
         self._latents.append(latents)
         self.block += 1
-        return Block(plan.block, plan.scene, latents, plan)
+        return Block(plan.block, plan.scene, latents, plan, self.store.size)
 
     def _refuse_beyond_capacity(self, plan: Plan) -> None:
         """The capacity is what memory is forecast and policies are compared by. Raises ValueError for a plan that keeps more."""

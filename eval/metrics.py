@@ -122,8 +122,8 @@ class Metric:
     parts: of one that is made of others of the same definition: these, and what it takes of each. No scorer writes it; whoever reads
     a store makes it (`derived`).
     sweeps: kinds of task ("long", "interactive") whose figure of a swept setting has a panel of it.
-    fact: of one that no scorer writes, which fact of a video's record it is; only tables that name it show it. printed: what published data
-    calls it, if otherwise.
+    fact: of one that no scorer writes, which fact of a video's record it is; only tables that name it show it. of_device:
+    only numbers of one device compare. printed: what published data calls it, if otherwise.
     question: what raters are asked, for a criterion of the user study. note: said below a table that shows it.
     """
 
@@ -141,6 +141,7 @@ class Metric:
     parts: Mapping[str, Part] = field(default_factory=dict)
     sweeps: tuple[str, ...] = ()
     fact: str = ""
+    of_device: bool = False
     printed: str = ""
     question: str = ""
     note: str = ""
@@ -181,7 +182,12 @@ METRICS: Final = (
                 "degree 0.5; a recalled pair counts as joined end to end."),
     Metric("quality_drift", "quality drift", "imaging quality of the first 5 s minus that of the last 5 s, whichever is more",
            lower=True, trails=True),
-    Metric("run_fps", "FPS", "how fast these videos were made", unit="pixel frames a second", fact="fps_dit", printed="fps"),
+    Metric("run_fps", "FPS", "how fast these videos were made", unit="pixel frames a second", fact="fps_dit", of_device=True,
+           printed="fps"),
+    Metric("attended_frames", "frames attended", "latent frames that a block attends to at most, its own among them (K)",
+           unit="latent frames", lower=True, fact="attended_frames"),
+    Metric("kept_frames", "frames kept", "keys and values that are kept behind a block at most, memories among them",
+           unit="latent frames", lower=True, fact="kept_frames"),
     Metric("fastest_px", "fastest px", "mean length of the fastest 5 % of a scene's optical flow", unit="pixels"),
     Metric("video_quality", "video quality", "quality of the picture as raters see it",
            question="All in all, how good is the picture: clear, clean, natural in colour, and as good at the end as at the start?"),

@@ -121,6 +121,11 @@ class FrameStore:
         """A memory of one layer."""
         return self._named[name][layer]
 
+    @property
+    def size(self) -> int:
+        """Latent frames and memories that are kept."""
+        return len(self._slot) + len(self._named)
+
     def count(self, keep: frozenset[Source]) -> int:
         """How many of the latent frames that are kept are among these."""
         return sum(frame in keep for frame in self._slot)

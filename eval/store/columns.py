@@ -28,8 +28,8 @@ STATUS = ("missing", "unscored", "failed", "done")
 of this kind, and nobody has tried to score it. failed: it was tried, and only errors came of it."""
 MISSING, UNSCORED, FAILED, DONE = range(len(STATUS))
 FACTS = (
-    "latents_sha256", "blocks", "fps", "fps_dit", "denoising_steps", "attended_frames", "block_ms", "block_ms_p95", "switch_block_ms",
-    "generate_s", "decode_s", "score_s", "dur_s", "process_peak_mb", "host", "device",
+    "latents_sha256", "blocks", "fps", "fps_dit", "denoising_steps", "attended_frames", "kept_frames", "block_ms", "block_ms_p95",
+    "switch_block_ms", "generate_s", "decode_s", "score_s", "dur_s", "process_peak_mb", "host", "device",
 )  # fmt: skip
 """Fields of a record that a table of videos has beside metrics, if it is asked for facts; `TEXTS` of all facts are no numbers."""
 TEXTS = ("latents_sha256", "host", "device", "spoilt")

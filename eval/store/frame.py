@@ -42,8 +42,8 @@ def videos(store: str | Path, *, scored: bool = True, every: bool = False, facts
         that made it): category. dead: bool, whether its frames are of one colour each, or all the same.
         A column for each metric of the store: float64, NaN where there is no number.
         With facts: unit: str. video, trace, scores_file: str, paths. spoilt: str, what is wrong with one of these.
-        latents_sha256, host, device: str. blocks, fps, fps_dit (pixel
-        frames a second, all included and without the codec), denoising_steps, attended_frames (latent, the most of a block), block_ms,
+        latents_sha256, host, device: str. blocks, fps, fps_dit (pixel frames a second, all included and without the codec),
+        denoising_steps, attended_frames, kept_frames (latent, the most of a block), block_ms,
         block_ms_p95, switch_block_ms, generate_s, decode_s, score_s, dur_s, process_peak_mb: float64. All of these NaN where nothing is
         done.
     """

@@ -88,7 +88,7 @@ def grid_of(
         columns=columns,
         rows=tuple(dataclasses.replace(row, reference=name, reference_section=where) for row, (name, where) in zip(rows, pairs)),
         rule=metrics.rule_of(task, columns),
-        remarks=(*(_speeds_told(entries) for column in columns if column.about.fact), *_left_out(entries, unreadable)),
+        remarks=(*(_speeds_told(entries) for column in columns if column.about.of_device), *_left_out(entries, unreadable)),
     )
 
 
@@ -166,10 +166,11 @@ def _columns(entries: Sequence[Entry], references: Sequence[Entry | None], colum
 
 def _values(entry: Entry, column: Column, entries: Sequence[Entry]) -> pd.Series:
     """What was measured, by prompt and seed; of speeds none where the rows were made on several devices, nor of what was rendered."""
-    if not column.about.fact:
+    about = column.about
+    if not about.fact:
         return entry.values(column.metric)
-    one_device = len(_devices(entries)) == 1 and not entry.calibration
-    return entry.videos[column.about.fact].dropna() if one_device else entry.values("")
+    told = not entry.calibration and (not about.of_device or len(_devices(entries)) == 1)
+    return entry.videos[about.fact].dropna() if told else entry.values("")
 
 
 def _devices(entries: Sequence[Entry]) -> list[str]:

@@ -24,7 +24,7 @@ class MadeBlock:
 
     content: the bytes that a hash of the video is made of, latents or frames. frames: develops uint8 [T, H, W, 3] of each, once and
     in order, since a codec may remember what came before.
-    plan: the block's line of the trace.
+    plan: the block's line of the trace. kept: frames' worth of keys and values that are held behind it; of what was rendered none.
     """
 
     index: int
@@ -32,6 +32,7 @@ class MadeBlock:
     content: Callable[[], list[bytes]]
     frames: Callable[[], Sequence[NDArray[np.uint8]]]
     plan: Mapping[str, Any]
+    kept: int = 0
 
 
 def blocks(job: Job, backbone: VideoModel | None, group: Sequence[Prompt], wanted: Sequence[Prompt]) -> Iterator[MadeBlock]:
@@ -75,6 +76,7 @@ def developed(block: Block, rows: list[int], stream: Stream) -> MadeBlock:
         lambda: [row.contiguous().numpy().tobytes() for row in kept],
         frames,
         block.plan.as_json(),
+        block.kept,
     )
 
 

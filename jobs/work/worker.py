@@ -47,7 +47,7 @@ class Film:
         video = folder.job.config.video
         self.prompt = prompt
         self.frames: list[NDArray[np.uint8]] | None = [] if folder.job.config.eval.scorer == "embedded" else None
-        self.count = self.attended = 0
+        self.count = self.attended = self.kept = 0
         self.trace: list[str] = []
         self.hash = hashlib.sha256()
         self._first: NDArray[np.int16] | None = None
@@ -55,11 +55,12 @@ class Film:
         self.path = folder.side(prompt, ".mp4")
         self._video = stack.enter_context(VideoWriter(self.path, fps=FPS, height_px=video.height_px, crf=video.crf))
 
-    def add(self, content: bytes, frames_THWC: NDArray[np.uint8], plan: Mapping[str, Any]) -> None:
-        """One block: the bytes to be hashed, its frames, and what it attended to."""
+    def add(self, content: bytes, frames_THWC: NDArray[np.uint8], plan: Mapping[str, Any], kept: int) -> None:
+        """One block: the bytes to be hashed, its frames, what it attended to, and how many frames were kept then."""
         self.hash.update(content)
         self.count += len(frames_THWC)
         self.attended = max(self.attended, len(plan["keys"]))
+        self.kept = max(self.kept, kept)
         if self.frames is not None:  # else memory does not grow with the video
             self.frames.append(frames_THWC)
         self.trace.append(json.dumps(plan))
@@ -241,12 +242,16 @@ class _Maker:
                     switches.append(part.index)
                 clock = time.perf_counter()
                 for film, content, frames in zip(films, part.content(), part.frames(), strict=True):
-                    film.add(content, frames, part.plan)
+                    film.add(content, frames, part.plan, part.kept)
                 count()
                 decode_s += time.perf_counter() - clock
                 clock = time.perf_counter()
         total_s = time.perf_counter() - start
         return films, _speeds(gaps_ms, switches, films[0].count * len(group), total_s, decode_s, len(group))
+
+    def _costs(self, film: Film) -> dict[str, int]:
+        """What a block of this video asked of the network and of memory."""
+        return {"attended_frames": film.attended, "kept_frames": film.kept, "denoising_steps": self._steps}
 
     def _finish(self, film: Film, speeds: Mapping[str, float]) -> None:
         """Trace, scores and, last of all, the record."""
@@ -264,7 +269,7 @@ class _Maker:
             **({"dead": film.dead} if film.dead else {}),
             "files": files,
             **speeds,
-            **({} if self._backbone is None else {"attended_frames": film.attended, "denoising_steps": self._steps}),
+            **({} if self._backbone is None else self._costs(film)),
             **({} if self._memory is None else {"memory": self._memory.facts()}),
             "score_s": round(time.perf_counter() - start, 3),
             "dur_s": round(time.perf_counter() - start + speeds["generate_s"], 3),

@@ -84,7 +84,7 @@ def numbered(value: float, part: str):
 
     latents = torch.randn(2, 3, 16, 4, 4)
     latents[1, 2, 5, 0, 1] = value if part == "network" else 0
-    return Block(7, 0, latents, Plan(7, 0, 21, (), (), frozenset())), Stream()
+    return Block(7, 0, latents, Plan(7, 0, 21, (), (), frozenset()), 3), Stream()
 
 
 @pytest.mark.parametrize("part", ["network", "codec"])
