@@ -109,9 +109,7 @@ def test_what_is_kept_beyond_the_capacity_is_refused(model: WanModel, geometry: 
     rollout.switch(texts[:1])
     for _ in range(6):
         rollout.next()
-    with pytest.raises(
-        ValueError, match="block 6: Hoarder keeps 21 frames, its own 3 included; its capacity says at most 18; .*say 21"
-    ):
+    with pytest.raises(ValueError, match="block 6: Hoarder keeps 21 frames, its own 3 included; its capacity says at most 18; .*say 21"):
         rollout.next()
 
 
