@@ -19,6 +19,7 @@ from eval.metrics import Column
 from eval.world.places import scene_scores
 from tests.helpers import reports
 from tests.helpers.command import ECHO_HARNESS
+from tests.helpers.stores import as_older
 
 ENTRIES = """METRICS: Final = (
     Metric("colour_memory", "memory of colours", "how many colours came back", unit="marks, 0 to 20", lower=True,
@@ -31,10 +32,9 @@ SCORES = {"world.colour_memory": 12.0, "proxy.rhythm": 64.0}
 def with_scores(store: Path) -> Path:
     """The store with two more numbers of each video and scene."""
     for path in store.glob("runs/*/*/*/*/*/records/*.jsonl"):
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        for index, record in enumerate(records):
-            record["metrics"] |= {name: value + index for name, value in SCORES.items()}
-        path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+        lines = enumerate(path.read_text(encoding="utf-8").splitlines())
+        scored = [as_older(line, metrics=json.loads(line)["metrics"] | {name: value + i for name, value in SCORES.items()}) for i, line in lines]
+        path.write_text("".join(scored), encoding="utf-8")
     for path in store.glob("runs/*/*/*/*/*/units/p??.json"):
         content = json.loads(path.read_text(encoding="utf-8"))
         for scene in content["per_segment"]:

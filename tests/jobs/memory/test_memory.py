@@ -164,8 +164,8 @@ def test_the_store_holds_what_the_walk_says(name, changes):
     scene = 0
     for block in range(SCRIPT.blocks):
         scene += any(start.block == block for start in SCRIPT.starts[1:])
-        plans.append(policy.plan(Step(block, SCRIPT.starts[: scene + 1], SMALL)))
-    assert found.stored == held_frames(plans) <= policy.capacity(SMALL)
+        plans.append(policy.block_plan(Step(block, SCRIPT.starts[: scene + 1], SMALL)))
+    assert found.stored == held_frames(plans) <= policy.store_frames(SMALL)
     assert found.context + 3 <= 21
 
 
