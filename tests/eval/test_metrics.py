@@ -33,7 +33,10 @@ def with_scores(store: Path) -> Path:
     """The store with two more numbers of each video and scene."""
     for path in store.glob("runs/*/*/*/*/*/records/*.jsonl"):
         lines = enumerate(path.read_text(encoding="utf-8").splitlines())
-        scored = [as_older(line, metrics=json.loads(line)["metrics"] | {name: value + i for name, value in SCORES.items()}) for i, line in lines]
+        scored = []
+        for i, line in lines:
+            more = {name: value + i for name, value in SCORES.items()}
+            scored.append(as_older(line, metrics=json.loads(line)["metrics"] | more))
         path.write_text("".join(scored), encoding="utf-8")
     for path in store.glob("runs/*/*/*/*/*/units/p??.json"):
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -115,7 +115,7 @@ def test_a_video_that_shows_nothing_or_does_not_move_is_dead(dead, config):
     with ExitStack() as stack:
         film = Film(RunFolder(job), job.asked[0], stack)
         for part in np.split(frames, 2):
-            film.add(b"", part, {"keys": []})
+            film.add(b"", part, {"keys": []}, 0)
     assert film.dead == dead
 
 
