@@ -19,7 +19,7 @@ from eval.report.view import GridView, Lack, constants, drift, index, lacks, pro
 from eval.store.origin import commit
 from eval.store.records import Scorer
 from eval.store.rows import Source, sources
-from eval.store.runs import Asked, existing, known, runs, sweeps
+from eval.store.runs import UNSCORED, Asked, existing, known, runs, sweeps
 from eval.tables.build import look_of
 from eval.tables.command import combined, grouped, in_order, made_of, save
 from eval.tables.grid import sections
@@ -60,15 +60,21 @@ def chosen(store: Path, experiment: str, tasks: Sequence[str]) -> dict[str, list
 
 
 def _unscored(store: Path) -> list[Source]:
-    """Runs that nobody has asked scores of, by task."""
-    by_task: dict[str, list[tuple[Any, list[Asked]]]] = {}
+    """Runs that nobody has asked scores of, by the experiment that asked for them, and by task."""
+    swept = {run.place: sweep for sweep in sweeps(store) if not sweep.scored for run, _ in sweep.wishes}
+    by_name: dict[str, list[tuple[Any, list[Asked]]]] = {}
     for run in runs(store):
         asked = run.asked()
         if asked and all(wish.scores is None for wish in asked):
             nobody = Scorer(asked[-1].scorer.name, asked[-1].scorer.label)  # what scores nothing has no key
             plain = [msgspec.structs.replace(wish, scorer=nobody) for wish in asked]
-            by_task.setdefault(asked[-1].task.name, []).append((run, plain))
-    return [Source(f"{task}-unscored", task, None, tuple(wishes), ordered=False) for task, wishes in sorted(by_task.items())]
+            name = swept[run.place].name if run.place in swept else f"{run.place.task}{UNSCORED}"
+            by_name.setdefault(name, []).append((run, plain))
+    experiments = {sweep.name: sweep.experiment for sweep in swept.values()}
+    return [
+        Source(name, wishes[0][1][-1].task.name, experiments.get(name), tuple(wishes), ordered=False)
+        for name, wishes in sorted(by_name.items())
+    ]
 
 
 def write(groups: Mapping[str, Sequence[Source]], store: Path, out: Path, ways: str, title: str) -> Counts:

@@ -206,7 +206,7 @@ def asked_of(entries: Iterable[Entry]) -> pd.MultiIndex:
 def sources(store: Path) -> list[Source]:
     """Every table that a store can make, in the order of their names."""
     by_name: dict[str, Source] = {}
-    for sweep in sweeps(store):
+    for sweep in filter(lambda sweep: sweep.scored, sweeps(store)):
         with hearing() as lost:
             there = [(run, [wish]) for run, wish in sweep.wishes if run.there]
         if there:

@@ -330,6 +330,10 @@ def tasks(store: Path) -> list[str]:
     return sorted({run.place.task for run in runs(store)})
 
 
+UNSCORED = "-unscored"
+"""How the name of a sweep of an experiment ends that asked for videos without scores, since its last with scores if it had one."""
+
+
 @dataclass(frozen=True)
 class Sweep:
     """All that one command asked for of one task, which is what its table shows; wishes in the order of the command."""
@@ -338,6 +342,11 @@ class Sweep:
     experiment: str | None
     task: str
     wishes: tuple[tuple[Run, Asked], ...]
+
+    @property
+    def scored(self) -> bool:
+        """Whether it asked for scores, so that it has a table."""
+        return any(wish.scores is not None for _, wish in self.wishes)
 
 
 def sweeps(store: Path) -> Iterator[Sweep]:

@@ -35,7 +35,7 @@ from eval.store.records import (
     encoded,
     line_of,
 )
-from eval.store.runs import Run, RunPlace
+from eval.store.runs import UNSCORED, Run, RunPlace
 from jobs.spec.plan import Job
 from jobs.store.claims import Claims
 from jobs.store.provenance import pixel_code
@@ -132,20 +132,27 @@ class RunFolder:
 
 
 def write_sweep(store: Path, jobs: Sequence[Job], experiment: str | None) -> list[str]:
-    """Keep what a command asked for in this store, so that its tables can be made again; jobs that score nothing ask for no table.
+    """Keep what a command asked for in this store, so that its tables can be made again.
+
+    Jobs that score nothing ask for no table, so they take no table's place: of an experiment they are kept under a name of their own
+    until the same is asked for with scores.
 
     Returns the tables' names: `<task>`, or `<experiment>-<task>`.
     """
-    by_task: dict[str, list[Job]] = {}
+    by_task: dict[tuple[str, bool], list[Job]] = {}
     for job in jobs:
-        if job.scores_id is not None:
-            by_task.setdefault(job.config.task.name, []).append(job)
+        if job.scores_id is not None or experiment:
+            by_task.setdefault((job.config.task.name, job.scores_id is not None), []).append(job)
     names = []
-    for task, members in by_task.items():
-        names.append(f"{experiment}-{task}" if experiment else task)
+    for (task, scored), members in sorted(by_task.items(), key=lambda item: not item[0][1]):
+        name = f"{experiment}-{task}" if experiment else task
+        unscored = store / "sweeps" / f"{name}{UNSCORED}.json"
+        if scored:
+            names.append(name)
+            unscored.unlink(missing_ok=True)
         wishes = [SweepEntry(path=folder.place, **msgspec.structs.asdict(folder.wish())) for folder in map(RunFolder, members)]
         content = msgspec.json.encode(SweepFile(experiment, task, wishes))
-        write_atomic(store / "sweeps" / f"{names[-1]}.json", msgspec.json.format(content, indent=1))
+        write_atomic(store / "sweeps" / f"{name}.json" if scored else unscored, msgspec.json.format(content, indent=1))
     return names
 
 

@@ -86,7 +86,8 @@ def wishes(store: Path, experiment: str) -> list[tuple[Run, Asked]]:
     if experiment:
         swept = {sweep.experiment for sweep in sweeps(store) if sweep.experiment}
         known("experiment=", [experiment], swept, f"store {store} was never asked for it")
-        return [wish for sweep in sweeps(store) if sweep.experiment == experiment for wish in sweep.wishes]
+        own = sorted((sweep for sweep in sweeps(store) if sweep.experiment == experiment), key=lambda sweep: not sweep.scored)
+        return list({run.place: (run, wish) for sweep in own for run, wish in sweep.wishes}.values())  # the last of each run
     return last_asked(store)
 
 

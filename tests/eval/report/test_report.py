@@ -13,9 +13,10 @@ from urllib.parse import unquote
 import pytest
 
 from echo.files import ROOT
+from eval.store.runs import UNSCORED
 from jobs import cli
 from tests.helpers import reports
-from tests.helpers.stores import put
+from tests.helpers.stores import put, write
 
 NASTY = """a "red" ball's </script><script>alert(1)</script><!-- & \u2028 {{ x }}"""
 
@@ -295,5 +296,11 @@ def test_videos_that_nobody_scored_are_shown(tmp_path):
     assert cli.main(["report", "--store", str(root), "--output", str(root / "out")]) == 0
     (part,) = data(root / "out")["parts"]
     assert part["methods"][0]["id"] == "tiny/echo" and all(isinstance(cells[0], str) for cells in part["cells"][0])
+    sweep = {"v": 1, "experiment": "bounds", "task": "smooth", "runs": []}
+    sweep["runs"] = [{"path": asked.parents[1].relative_to(root / "runs").as_posix(), **json.loads(asked.read_text(encoding="utf-8"))}]
+    write(root / "sweeps" / f"bounds-smooth{UNSCORED}.json", sweep)
+    assert cli.main(["report", "--store", str(root), "experiment=bounds"]) == 0, "known by the experiment that asked for it"
+    (known,) = data(root / "report" / "bounds")["parts"]
+    assert known["cells"] == part["cells"] and known["id"] == f"bounds-smooth{UNSCORED}"
     page = Page((root / "out" / "index.html").read_text(encoding="utf-8"))
     assert not (root / "out" / "tables").exists() and "Nothing: every video that was asked for is here." in "".join(page.words)

@@ -11,6 +11,7 @@ import pytest
 
 from echo.files import write_atomic
 from eval.store.records import Provenance, SweepEntry, SweepFile, encoded
+from eval.store.rows import sources
 from jobs import cli
 from jobs.launch import sweep
 from jobs.spec.plan import prepare
@@ -137,11 +138,13 @@ def test_failures_end_with_what_was_said(run, capsys):
 
 
 def test_an_experiment_is_what_its_command_asked_for(run, capsys):
+    """Be it without scores: an experiment whose videos alone were asked for is known, and takes no table's place."""
     first, second = run(done=3), run(seed=1)
-    for folder, name in ((first, "table2"), (second, "table3")):
-        wish = SweepEntry(path=folder.place, **msgspec.structs.asdict(folder.wish()))
-        write_atomic(run.store / "sweeps" / f"{name}-hard.json", encoded(SweepFile(name, "hard", [wish])))
-    assert write_sweep(run.store, [first.job], "table2") == [], "what scores nothing makes no table"
+    wish = msgspec.structs.asdict(msgspec.structs.replace(first.wish(), scores="s0"))
+    write_atomic(run.store / "sweeps" / "table2-hard.json", encoded(SweepFile("table2", "hard", [SweepEntry(path=first.place, **wish)])))
+    assert told(run, capsys, "experiment=table2", code=1)[-1].startswith("0 of 3"), "made, not scored"
+    assert write_sweep(run.store, [first.job], "table2") == [] == write_sweep(run.store, [second.job], "table3"), "no table without scores"
+    assert [source.name for source in sources(run.store)] == ["table2-hard"]
     assert told(run, capsys, "experiment=table2", code=0)[-1].startswith("3 of 3")
     assert told(run, capsys, "experiment=table3", code=1)[-1].startswith("0 of 3")
     assert told(run, capsys, code=1)[3].startswith("3 of 6")
@@ -174,6 +177,16 @@ def test_an_experiment_is_known_while_its_command_is_at_work(plain, tmp_path, ca
     with pytest.raises(KeyboardInterrupt):
         sweep.carry_out([config], ["table2"], make=make)
     assert told == [1] and f"0/{config['prompts']}" in capsys.readouterr().out
+
+
+def test_scores_that_are_asked_for_later_take_the_place_of_videos_alone(plain, tmp_path):
+    """So that a table is of its last command, and status counts nothing twice."""
+    write_atomic(tmp_path / "scorer", b"scorer")
+    scored = changed(changed(plain, "eval.scorer", "embedded"), "eval.weights", str(tmp_path / "scorer"))
+    for config, named, kept in ((plain, [], "table2-hard-unscored"), (scored, ["table2-hard"], "table2-hard")):
+        job = prepare(config | {"store": str(tmp_path / "store")})
+        assert write_sweep(tmp_path / "store", [job], "table2") == named
+        assert [path.stem for path in (tmp_path / "store" / "sweeps").iterdir()] == [kept]
 
 
 def test_the_last_wish_counts(run, capsys):
