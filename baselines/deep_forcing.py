@@ -89,12 +89,12 @@ class DeepForcing(Policy):
     def check(self, geometry: Geometry, blocks: int) -> None:
         super().check(geometry, blocks)
         size, window = geometry.frames_per_block, geometry.window_frames
-        within("sink_frames", self.sink_frames, 1, window - 1 - (self.recent_frames if self.budget_frames else size))
+        recent = self.recent_frames if self.budget_frames else size
         if self.budget_frames:
             within("reuse_limit", self.reuse_limit, 1, float("inf"))
-            within("recent_frames (the block's included)", self.recent_frames, size + 1, 2 * size)
-            least = self.sink_frames + self.recent_frames + 1
-            within("budget_frames (sink, one chosen, recent at least)", self.budget_frames, least, window)
+            within("recent_frames (the block's included)", recent, size + 1, 2 * size)
+        within("sink_frames", self.sink_frames, 1, window - 1 - recent)
+        within("budget_frames (sink, one chosen, recent at least)", self.budget_frames or window, self.sink_frames + recent + 1, window)
 
 
 class Participation(Memory):

@@ -57,5 +57,5 @@ class InfinityRope(Policy):
         super().check(geometry, blocks)
         within("window_frames", self.window(geometry), 2 * geometry.frames_per_block, geometry.window_frames)
         within("cut_position", self.cut_position, 0, float("inf"))
-        within("flush_frames", self.flush_frames, 0, self.window(geometry) - geometry.frames_per_block - self.sink_frames)
         within("sink_frames", self.sink_frames, 0, self.window(geometry) - geometry.frames_per_block - 1)
+        within("flush_frames", self.flush_frames, 0, self.window(geometry) - geometry.frames_per_block - self.sink_frames)

@@ -83,6 +83,6 @@ class LongLive(Policy):
         if not self.relative:
             super().check(geometry, blocks)
         size, own = geometry.frames_per_block, geometry.window_frames
-        within("sink_frames", self.sink_frames, 0, self.window_frames)
-        within("flush_frames", self.flush_frames, 0, self.window_frames)
+        within("sink_frames", self.sink_frames, 0, own - 2 * size)
         within("window_frames (sink, a past block, the block)", self.window_frames, self.sink_frames + 2 * size, own)
+        within("flush_frames", self.flush_frames, 0, self.window_frames)

@@ -66,8 +66,9 @@ class MemRope(Policy):
 
     def check(self, geometry: Geometry, blocks: int) -> None:
         super().check(geometry, blocks)
-        within("sink_frames", self.sink_frames, 0, geometry.window_frames)
-        least = self.sink_frames + len(MEANS) + 1 + geometry.frames_per_block
+        others = len(MEANS) + 1 + geometry.frames_per_block
+        within("sink_frames", self.sink_frames, 0, geometry.window_frames - others)
+        least = self.sink_frames + others
         within("window_frames (sink, means, a recent frame, the block)", self.window_frames, least, geometry.window_frames)
         within("long_rate", self.long_rate, 0, 1)
         within("short_rate", self.short_rate, 0, 1)

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from echo.files import RESULTS, ROOT
+from echo.files import RESULTS
 from echo.refusals import nearest_of
-from echo.scene import BLOCK_S, FPS, load_prompts
+from echo.scene import BLOCK_S, FPS
 from eval.figures import mosaic, output, style
 from eval.figures.mosaic import Section, Strip, marks, stills
 from eval.figures.output import FigureOrder
 from eval.figures.recorded.backbones import Loader
-from eval.store.rows import Entry, gather, parts_of
+from eval.store.rows import Entry, gather, parts_of, prompts_of
 from eval.store.runs import scenes_of, tasks
 
 COLUMNS = 12
@@ -89,7 +89,7 @@ def arrange(rows: Sequence[SheetRow], methods: Sequence[str]) -> list[SheetRow]:
 
 def _row(entry: Entry) -> SheetRow:
     """What a row of the store has to show of one seed."""
-    prompt_set = next((start.prompt_set for run in entry.runs for start in reversed(run.attempts().values()) if start.prompt_set), "")
+    prompt_set = next((run.prompt_set for run in entry.runs if run.prompt_set), "")
     row = SheetRow(entry.label, entry.preset, entry.backbone, entry.settings, {}, prompt_set, entry.calibration)
     for (prompt, _), video in entry.videos.dropna(subset=["video", "trace"]).iterrows():
         scenes = scenes_of(Path(video["trace"]))
@@ -125,12 +125,9 @@ def shared_prompt(rows: Sequence[SheetRow], wanted: str) -> str:
 
 
 def sentences(rows: Sequence[SheetRow], prompt: str) -> tuple[str, ...]:
-    """The scenes of a prompt, from the prompt set that its runs name; none if that is no longer there."""
-    for row in rows:
-        path = ROOT / row.prompt_set
-        if row.prompt_set and path.is_file():
-            return next((one.scenes for one in load_prompts(path) if one.id == prompt), ())
-    return ()
+    """The scenes of a prompt, from the prompt set that its runs name; none if that is no longer there, or, which is said, is damaged."""
+    sets = (prompts_of(row.prompt_set) for row in rows)
+    return next((one.scenes for one in next(filter(None, sets), ()) if one.id == prompt), ())
 
 
 def section(rows: Sequence[SheetRow], prompt: str, every_s: float | None, title: str) -> Section:

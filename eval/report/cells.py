@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from echo.files import ROOT
-from echo.scene import Prompt, load_prompts, prompt_digest
+from echo.scene import Prompt, prompt_digest
 from eval.store.records import UnitRecord
-from eval.store.rows import Comparable, Entry, Source, Unit
+from eval.store.rows import Comparable, Entry, Source, Unit, prompts_of
 from eval.store.runs import Run
 from eval.tables.grid import Grid, TableRow
 from eval.tables.meta import MadeGrid
@@ -133,16 +132,8 @@ def _cells(entry: Entry) -> dict[Unit, VideoCell]:
 def _texts(group: Comparable) -> dict[str, Prompt]:
     """The prompts of a part from the sets that its runs name, those left out that have been edited or are gone."""
     texts: dict[str, Prompt] = {}
-    for name in sorted({_prompt_set(run) for entry in group.entries.values() for run in entry.runs} - {""}):
-        try:
-            prompts = load_prompts(ROOT / name)
-        except (OSError, ValueError):
-            continue
-        for prompt in prompts:
+    for name in sorted({run.prompt_set for entry in group.entries.values() for run in entry.runs}):
+        for prompt in prompts_of(name):
             if group.prompts.get(prompt.id) == prompt_digest(prompt):
                 texts[prompt.id] = prompt
     return texts
-
-
-def _prompt_set(run: Run) -> str:
-    return next((start.prompt_set for start in reversed(run.attempts().values()) if start.prompt_set), "")

@@ -9,6 +9,7 @@ asked of a task, and shows of the newest group one row a preset (`newest`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
@@ -19,8 +20,10 @@ from typing import Any
 import msgspec
 import pandas as pd
 
+from echo.files import ROOT
+from echo.scene import Prompt, load_prompts
 from eval.store.columns import Wishes, table
-from eval.store.reading import hearing
+from eval.store.reading import hearing, leave_out
 from eval.store.records import DamagedLine, Provenance, Scorer, Titled
 from eval.store.runs import Asked, Run, flat, runs, sweeps, tasks
 
@@ -353,3 +356,12 @@ def pick(entries: Iterable[Entry], names: Sequence[str]) -> list[Entry]:
         if name not in presets:
             raise ValueError(f"method={name}: no videos of it here; there are {', '.join(presets) or 'none'}")
     return [entry for name in names for entry in there if entry.preset == name]
+
+
+def prompts_of(prompt_set: str) -> tuple[Prompt, ...]:
+    """The prompts of a set that a run names; none where it is gone, or, which is said, damaged since."""
+    try:
+        return load_prompts(ROOT / prompt_set) if prompt_set and os.path.lexists(ROOT / prompt_set) else ()
+    except ValueError as error:
+        leave_out(f"{error}; its texts are left out")
+        return ()

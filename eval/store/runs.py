@@ -151,6 +151,11 @@ class Run:
         path = self.below(f"attempts/{name}.json")
         return (path and read(path, Provenance, self.leave_out)) or Provenance()
 
+    @property
+    def prompt_set(self) -> str:
+        """The file that its prompts came from, as its last start says that does; empty if none does."""
+        return next((start.prompt_set for start in reversed(self.attempts().values()) if start.prompt_set), "")
+
     def below(self, name: str) -> Path | None:
         """The path of a file of its folder; None, which is said, for a name that leads out of it."""
         try:

@@ -45,9 +45,18 @@ def filmed(folder: RunFolder, prompts: Sequence[Prompt]) -> dict[str, UnitRecord
         prompt.id: record
         for prompt in prompts
         if (record := last.get(folder.job.unit_id(prompt))) is not None
+        and folder.reader.side(record, "video") is not None
         and not {record.files["video"], record.files.get("trace")} & wrong.keys()
         and folder.reader.attempt(record.attempt).config.get("video") == wanted
     }
+
+
+def _video(folder: RunFolder, record: UnitRecord) -> Path:
+    """The video of a record that `filmed` gave. Raises ValueError for one that names none inside its run."""
+    path = folder.reader.side(record, "video")
+    if path is None:
+        raise ValueError(f"{folder.path}: the record of {record.prompt} names no video of the run")
+    return path
 
 
 def unscored(folder: RunFolder, missing: Sequence[Prompt]) -> set[str]:
@@ -109,7 +118,7 @@ def unmade(folder: RunFolder, prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
 
 def _as_written(folder: RunFolder, record: UnitRecord) -> bool:
     """Whether a video's content is what its record says, as far as that says it."""
-    return record.digests.get("video") in (None, file_digest(folder.reader.units / record.files["video"]))
+    return record.digests.get("video") in (None, file_digest(_video(folder, record)))
 
 
 def score(recorder: JobRecorder, prompts: Sequence[Prompt]) -> int:
@@ -147,7 +156,7 @@ def _scores(
     """Score one video; its metrics, and what its new record says else."""
     folder, job = recorder.folder, recorder.job
     start = time.perf_counter()
-    facts = scorer.inspect(folder.reader.units / record.files["video"])
+    facts = scorer.inspect(_video(folder, record))
     notes.video(facts.frames)
     outcome = scorer.score(facts, job.config.task.name, job.stretches(prompt), prompt.scenes, notes.frames_done)
     path = folder.side(prompt, f".{job.config.eval.name}-{(job.scores_id or '')[:8]}.json")

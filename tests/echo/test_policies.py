@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
+from itertools import combinations, product
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from baselines import registry
 from baselines.infinity_rope import InfinityRope
 from baselines.memrope import MEANS, MemRope
 from baselines.oracle import Oracle
@@ -212,3 +218,28 @@ def test_one_process_or_two() -> None:
 def test_bad_settings_are_one_clear_line(changes: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make("echo", **changes)
+
+
+@pytest.mark.parametrize("name", registry.shipped())
+def test_a_range_that_is_told_can_be_met(name: str) -> None:
+    """Whatever one or two settings are: no rule has its end before its beginning."""
+    kind = registry.find(name)
+    numbers = [field.name for field in dataclasses.fields(kind) if isinstance(field.default, int) and not isinstance(field.default, bool)]
+    values = (-(10**6), 0, 1, 22, 10**6)
+    changes = [dict(zip(two, both)) for two in combinations(numbers, 2) for both in product(values, repeat=2)]
+    told = [range_of(partial(checked, kind, change)) for change in changes]
+    assert not [(change, ends) for change, ends in zip(changes, told) if ends and ends[0] > ends[1]]
+    assert any(told) or numbers == ["max_position"]
+
+
+def checked(kind: type[Policy], change: dict[str, int]) -> None:
+    kind(**change).check(Geometry(layers=2, heads=2, head_dim=16, grid_height=2, grid_width=2), 3)
+
+
+def range_of(check: Callable[[], object]) -> tuple[float, float] | None:
+    try:
+        check()
+    except ValueError as error:
+        if ends := re.search(r"within (\S+?)\.\.([^\s;]+);", str(error)):
+            return float(ends[1]), float(ends[2])
+    return None

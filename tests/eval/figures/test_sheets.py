@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ import pytest
 from echo.files import ROOT
 from eval.figures import mosaic, sheets, style
 from eval.figures.mosaic import Strip, marks, native, stills
+from eval.store.reading import LeftOut
 from jobs import cli
 from tests.helpers.stores import put, write
 from tests.helpers.toy import TEXTS, overrides
@@ -37,6 +39,13 @@ def test_rows_videos_and_borders(store: Path) -> None:
     frames = stills(shot.path, 1.0)
     assert frames.shape[0] == 6 and frames.dtype == np.uint8 and frames.shape[3] == 3
     assert sheets.sentences(rows, "toy-000") == TEXTS
+
+
+def test_a_prompt_set_that_was_damaged_since_costs_its_texts(store: Path, tmp_path: Path) -> None:
+    rows, damaged = sheets.rows_of(store, "hard", 0), tmp_path / "set.jsonl"
+    damaged.write_bytes(b'{"id": "toy-000", "scenes": ["\xff"]}\n')
+    with pytest.warns(LeftOut, match=r"set.jsonl:1: byte 0xff is not UTF-8.*; its texts are left out"):
+        assert sheets.sentences([replace(row, prompt_set=str(damaged)) for row in rows], "toy-000") == ()
 
 
 def test_a_sheet_is_drawn(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

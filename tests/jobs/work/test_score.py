@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 
 from echo.files import ROOT, file_digest, write_atomic
 from echo.scene import scene_blocks
+from eval.store.records import line_of
 from eval.store.runs import runs
 from eval.vbench.borders import borders
 from eval.vbench.video import Facts
@@ -113,6 +115,19 @@ def test_a_start_that_ends_before_the_scores_costs_no_video(config, tmp_path, mo
     assert work(prepare(config), new_attempt(), [], config, events.append) == 0
     assert len(told(events)) == 2 and {path.stat().st_mtime_ns for path in films} == set(films.values())
     assert sum(record.scores is None for record in run.records()) == 2, "made once each"
+
+
+@pytest.mark.parametrize("name", ["../../../../../../../outside.mp4", None])
+def test_a_record_that_names_no_video_of_its_run_has_none(config, tmp_path, monkeypatch, name):
+    """Nothing outside a run's folder is read for its scores, whatever its records say: the video is made again."""
+    films_only(config, monkeypatch)
+    folder = RunFolder(prepare(config))
+    first, second = folder.reader.records()
+    (tmp_path / "outside.mp4").write_bytes((folder.path / "units" / first.files["video"]).read_bytes())
+    files = {kind: one for kind, one in {**first.files, "video": name}.items() if one}
+    (file,) = folder.reader.record_files()
+    Path(file).write_bytes(line_of(msgspec.structs.replace(first, files=files, sizes={}, digests={})) + line_of(second))
+    assert set(score.filmed(folder, folder.job.asked)) == {second.prompt}
 
 
 @pytest.mark.parametrize("harm", ["cut", "one bit", "gone"])
