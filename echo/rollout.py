@@ -80,9 +80,8 @@ class Rollout:
         Raises ValueError for a recall of a scene that has not ended.
         """
         if recalls is not None and not 0 <= recalls < len(self._starts):
-            raise ValueError(
-                f"recall of scene {recalls}: only scenes 0..{len(self._starts) - 1} have been shown; nearest is {len(self._starts) - 1}"
-            )
+            shown = f"{len(self._starts)} have been shown; nearest is {len(self._starts)}" if self._starts else "none has been shown yet"
+            raise ValueError(f"recall of scene {recalls + 1}: {shown}")
         with torch.inference_mode():
             text = self.model.text_states(text_BLT)
         self._pending = (text, SceneStart(self.block, transition if self._starts else None, recalls, jump))

@@ -208,11 +208,11 @@ def oldest(scene: int, settings: Routing) -> int:
 
 
 def check_recall(named: int | None, scene: int, settings: Routing) -> None:
-    """Raises ValueError for a recall of a scene that the pool does not hold when scene `scene` begins."""
+    """Raises ValueError, which counts scenes from 1, for a recall of one that the pool does not hold when scene `scene` begins."""
     first = oldest(scene, settings)
     if named is None or not first <= named < scene:
-        near = first if named is None else min(max(named, first), scene - 1)
-        raise ValueError(f"recall of scene {named}: the pool holds {first}..{scene - 1}; nearest is {near}")
+        number, near = (None, first) if named is None else (named + 1, min(max(named, first), scene - 1))
+        raise ValueError(f"recall of scene {number}: the pool holds {first + 1}..{scene}; nearest is {near + 1}")
 
 
 def recall_target(similarity: Sequence[float], settings: Routing) -> int:

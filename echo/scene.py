@@ -97,8 +97,8 @@ class Prompt:
             )
         for scene, recalled in enumerate(self.recalls):
             if recalled is not None and not 0 <= recalled < scene:
-                rule = f"scenes before it are 0..{scene - 1}; nearest is {scene - 1}" if scene else "nothing is before it; nearest is null"
-                raise ValueError(f"prompt {shown(self.id)}: scene {scene} recalls scene {recalled}: {rule}")
+                rule = f"before it are 0..{scene - 1}; nearest is {scene - 1}" if scene else "nothing is before it; nearest is null"
+                raise ValueError(f"prompt {shown(self.id)}: scene {scene + 1} has recalls {recalled}, which counts from 0: {rule}")
 
     def content(self) -> Json:
         """All that it says as plain values, of which names by content are made; what came later is absent where it says nothing."""

@@ -149,8 +149,9 @@ def script_of(prompt: Prompt, policy: Policy, embed: Embed | None = None) -> Scr
     starts, block = list[SceneStart](), 0
     named = prompt.recalls or (None,) * len(prompt.scenes)
     for scene, tagged in enumerate(prompt.transitions(policy.tags)):
-        if named[scene] is not None and tagged not in (Transition.recall, None):
-            raise ValueError(f"scene {scene} recalls scene {named[scene]}, but its tag says {tagged}; nearest is '@'")
+        recalled = named[scene]
+        if recalled is not None and tagged not in (Transition.recall, None):
+            raise ValueError(f"scene {scene + 1} recalls scene {recalled + 1}, but its tag says {tagged}; nearest is '@'")
         if scene == 0:
             starts.append(SceneStart(block))
         elif settings is None and tagged is not None:

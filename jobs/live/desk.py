@@ -104,7 +104,7 @@ def announcement(scene: Scene) -> str:
     if scene.start.transition is None:
         return "It begins."
     routed = ", routed by the texts" if scene.routed else ""
-    return f"Scene {scene.number} begins with the next block: {entered(scene)}{routed}."
+    return f"Scene {scene.number + 1} begins with the next block: {entered(scene)}{routed}."
 
 
 def stories(prompts: Sequence[Prompt]) -> list[list[str]]:

@@ -209,7 +209,7 @@ class Session:
         if recalls is not None:
             transition = transition or Transition.recall
             if transition is not Transition.recall:
-                raise ValueError(f"scene {recalls} is named and {transition} recalls none; nearest is recall")
+                raise ValueError(f"scene {recalls + 1} is named and {transition} recalls none; nearest is recall")
         if transition is Transition.recall and not self.job.policy.recalls:
             raise ValueError(f"method={self.job.config.method.name}: keeps no ended scene to recall; nearest is smooth or hard here")
         if not self.scenes:
@@ -240,7 +240,7 @@ class Session:
         except ValueError as error:
             if said is None:
                 raise
-            raise Refused(f"scene {said.number} is not begun: {error}") from error
+            raise Refused(f"scene {said.number + 1} is not begun: {error}") from error
         part = developed(block, [0], self._stream)
         (content,), (frames,) = part.content(), part.frames()
         self._film.seek(self._bytes)  # whoever read it may have stopped anywhere

@@ -58,7 +58,9 @@ def entered(scene: Scene) -> str:
     start = scene.start
     if start.transition is None:
         return "start"
-    return f"recall {start.recalls}" if start.recalls is not None else {"hard": "hard cut"}.get(start.transition, start.transition)
+    if start.recalls is not None:
+        return f"recall of scene {start.recalls + 1}"
+    return {"hard": "hard cut"}.get(start.transition, start.transition)
 
 
 @dataclass(frozen=True)

@@ -228,7 +228,7 @@ def _can_recall(prompt: Prompt, policy: Policy) -> None:
         try:
             script_of(prompt, policy, lambda texts: [[1.0]] * len(texts))  # how like texts are changes a jump, not what is refused
         except ValueError as error:
-            raise ValueError(f"prompt {prompt.id!r}: {error}") from None
+            raise ValueError(f"prompt {prompt.id!r}: {error} (recalls in the file counts scenes from 0)") from None
 
 
 def _can_be_rendered(config: RunConfig, policy: Policy, prompts: Sequence[Prompt], header: Mapping[str, Any], geometry: Geometry) -> None:

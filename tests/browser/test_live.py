@@ -179,7 +179,8 @@ def test_a_prompt_is_switched_live_and_obeyed(browser, served, tmp_path):
     page.until(lambda: "unknown word 'zebra'" in page.at("note").text, "the refusal is told")
     page.send(BACK)
     page.shown(2, 2)
-    assert "recall 0" in page.cards()[2][0] and "routed by the texts" in page.at("note").text
+    assert page.cards()[2][0] == "3 · recall 1" and "Scene 3 begins" in page.at("note").text
+    assert "routed by the texts" in page.at("note").text and page.at("scene").text == "Scene 3", "people count from 1, files from 0"
     assert any({"recalled 1", "decaying 1"} <= set(kinds) for kinds in page.legends(2)), page.legends(2)
     if "LIVE_PNG" in os.environ:
         browser.save_screenshot(os.environ["LIVE_PNG"])
@@ -188,7 +189,7 @@ def test_a_prompt_is_switched_live_and_obeyed(browser, served, tmp_path):
     before = page.block()
     page.at("prompt").clear()
     page.recall(0)
-    page.until(lambda: "recall of scene 0: the pool holds 1..2" in page.at("note").text, "the refused recall is told")
+    page.until(lambda: "recall of scene 1: the pool holds 2..3" in page.at("note").text, "the refused recall is told")
     page.until(lambda: page.block() > before + 1, "the film goes on")
     assert page.said("scene") == "2"
     page.recall(1)

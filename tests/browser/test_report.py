@@ -271,6 +271,26 @@ def test_a_link_opens_a_cell(browser, folder):
     assert not console_errors(browser)
 
 
+def test_the_address_holds_what_is_shown(browser, folder):
+    """Methods, prompt, frame; also while it plays. What is told of a place on the page stays until something is played."""
+    opened(browser, folder, "#task=smooth&method=tiny/echo,tiny/self_forcing")
+    browser.execute_script("document.querySelectorAll('.prompt')[2].scrollIntoView({behavior: 'instant'}); report.transport.seek(150)")
+    until(lambda: "&row=smooth/p02/0&frame=150" in browser.current_url, lambda: browser.current_url)
+    address = browser.current_url
+    browser.execute_script("report.transport.seek(20); report.transport.play()")
+    until(lambda: int(browser.current_url.rpartition("=")[2]) not in (20, 150), lambda: browser.current_url)
+    browser.execute_script("report.transport.pause()")
+    until(lambda: browser.current_url.endswith(f"&frame={frame(browser)}"), lambda: browser.current_url)
+    browser.get("about:blank")
+    browser.get(address)
+    row = "document.querySelectorAll('.prompt')[2].getBoundingClientRect()"
+    until_true(browser, f"return report.transport.frame === 150 && Math.abs({row}.top) < 300")
+    assert methods(browser) == {"tiny/echo", "tiny/self_forcing"}
+    browser.get(address.partition("#")[0] + "#drift")
+    settled(browser)
+    assert browser.current_url.endswith("#drift")
+
+
 def test_a_link_to_what_is_not_there_says_so(browser, folder):
     opened(browser, folder, "#task=smooth&method=tiny/eco,tiny/echo,tiny/self_forcing&cell=tiny/echo/p99/0")
     text = browser.find_element("id", "count").text

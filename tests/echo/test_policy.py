@@ -80,7 +80,7 @@ def test_a_recall_out_of_the_pool_is_refused(model: WanModel, geometry: Geometry
         rollout.switch(texts[scene : scene + 1], HARD, None, 45)
     rollout.next()
     rollout.switch(texts[4:5], RECALL, 1)
-    with pytest.raises(ValueError, match=r"recall of scene 1: the pool holds 2..3; nearest is 2"):
+    with pytest.raises(ValueError, match=r"recall of scene 2: the pool holds 3\.\.4; nearest is 3"):
         rollout.next()
     assert rollout.next().scene == 3, "a refused switch leaves the rollout in its scene"
 

@@ -56,10 +56,10 @@
     drawn = -1;
     at("empty").hidden = true;
     const scene = scenes.get(block.scene), text = scene ? scene.text : "";
-    at("scene").textContent = `Scene ${block.scene}`;
+    at("scene").textContent = `Scene ${block.scene + 1}`;
     at("text").textContent = text;
     at("clock").textContent = `block ${block.index}, made in ${Math.round(block.made_ms)} ms`;
-    screen.setAttribute("aria-label", `The film: scene ${block.scene}, ${text}`);
+    screen.setAttribute("aria-label", `The film: scene ${block.scene + 1}, ${text}`);
     root.dataset.block = block.index;
     root.dataset.scene = block.scene;
     strip(block.strip, block.window);
@@ -84,7 +84,7 @@
     at("strip").replaceChildren(...keys.map(([label, position, kind, decays]) => {
       const cell = made("i"), [name, colour] = colours.get(kind);
       cell.style.backgroundColor = colour;
-      cell.title = `${label}: ${name}${decays ? ", decaying" : ""}, at ${position === null ? "its own indices" : `index ${position}`}`;
+      cell.title = `${label.replace(/^srf(\d+)$/, (all, number) => `${all} (scene ${Number(number) + 1})`)}: ${name}${decays ? ", decaying" : ""}, at ${position === null ? "its own indices" : `index ${position}`}`;
       if (decays) cell.classList.add("decays");
       fading += decays ? 1 : 0;
       counts.set(kind, (counts.get(kind) || 0) + 1);
@@ -143,9 +143,9 @@
       if (inside(scene.number)) button.removeAttribute("aria-disabled");
       else button.setAttribute("aria-disabled", "true"); // still pressed: the answer says why
       button.title = `${scene.text}\n${scene.how}${scene.routed && scene.number ? ", routed by the texts" : ""}\n${!inside(scene.number) ? "Not in the pool" : "Recall this scene, with the sentence above if there is one"}`;
-      button.setAttribute("aria-label", `Recall scene ${scene.number}: ${scene.text}`);
+      button.setAttribute("aria-label", `Recall scene ${scene.number + 1}: ${scene.text}`);
       if (image.src !== scene.thumb) image.src = scene.thumb;
-      line.textContent = `${scene.number} · ${scene.how}`;
+      line.textContent = `${scene.number + 1} · ${scene.how.replace("of scene ", "")}`;
       item.classList.toggle("running", showing !== null && showing.scene === scene.number);
     }
   }

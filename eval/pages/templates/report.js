@@ -4,6 +4,7 @@ const report = (() => {
   const { fps, block_frames: BLOCK, block_s: BLOCK_S } = DATA;
   const transport = new Transport(fps);
   const state = { task: DATA.parts.length ? DATA.parts[0].id : "", seed: "", prompt: "", methods: null, cell: null };
+  const KEEP_MS = 400;          // browsers refuse an address that changes more than a hundred times in half a minute
   const live = new Set();       // figures in sight whose videos are attached
   const rows = new Set();       // rows that are filled
   let charts = [], opened = null, inSight = false;
@@ -53,12 +54,23 @@ const report = (() => {
     });
   };
   const cellName = (part, method, prompt, seed) => `${method.id}/${prompt.id}/${seed}`;
-  const fragment = (cell, frame) => {
-    const words = [["task", state.task], ["seed", state.seed], ["prompt", state.prompt], ["method", state.methods ? [...state.methods].join(",") : ""], ["cell", cell], ["frame", frame]];
+  const fragment = (cell, frame, row) => {
+    const words = [["task", state.task], ["seed", state.seed], ["prompt", state.prompt], ["method", state.methods ? [...state.methods].join(",") : ""], ["cell", cell], ["row", row], ["frame", frame]];
     const plain = (text) => encodeURIComponent(text).replace(/%2F/g, "/").replace(/%2C/g, ",");
     return `#${words.filter(([, value]) => value !== "" && value !== null && value !== undefined).map(([key, value]) => `${key}=${plain(String(value))}`).join("&")}`;
   };
-  const keep = () => history.replaceState(null, "", fragment(state.cell));
+  const rowName = (section) => `${section.task.id}/${section.prompt.id}/${section.seed}`;
+  const rowInSight = () => {  // the first that is, unless it is the first of all
+    const sections = [...$("grid").querySelectorAll(".prompt")], first = sections.findIndex((one) => one.getBoundingClientRect().bottom > window.innerHeight / 4);
+    return first > 0 ? rowName(sections[first]) : null;
+  };
+  let keeping = 0, kept = 0;
+  const keep = () => {
+    clearTimeout(keeping);
+    keeping = 0;
+    kept = transport.frame;
+    history.replaceState(null, "", fragment(state.cell, kept || null, state.cell ? null : rowInSight()));
+  };
 
   // --- a strip with its playhead, its tooltip and its keys
   const tip = $("tip");
@@ -427,6 +439,12 @@ const report = (() => {
       const figure = [...row.querySelectorAll(".cell")].find((one) => one.dataset.cell === cell);
       if (figure.name) await open(figure, true); else row.scrollIntoView({ block: "start" });
     }
+    const row = !place && words.get("row") && [...$("grid").querySelectorAll(".prompt")].find((one) => rowName(one) === words.get("row"));
+    if (row) {
+      near.unobserve(row);
+      fill(row);
+      row.scrollIntoView({ block: "start", behavior: "instant" });
+    }
     if (words.get("frame") !== null && /^\d+$/.test(words.get("frame"))) transport.seek(Number(words.get("frame")));
   };
   const find = (cell) => {
@@ -442,6 +460,7 @@ const report = (() => {
     for (const row of rows) if (row.isConnected) tellScene(row, frame);
     for (const chart of charts) chart.place(frame / BLOCK);
     tellOpened(frame);
+    if (frame !== kept && !keeping) keeping = setTimeout(keep, KEEP_MS);
     $("seek").value = frame;
     $("seek").setAttribute("aria-valuetext", `${seconds(frame)} seconds, frame ${frame}`);
     $("clock").textContent = `${seconds(frame)} s, frame ${frame} of ${transport.frames}`;

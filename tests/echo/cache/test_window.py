@@ -143,7 +143,7 @@ def test_a_rollout_takes_switches_between_blocks(model: WanModel, geometry: Geom
     rollout = Rollout(model, make("echo"), geometry, keyed_noise(0, ["p"], (3, 16, 4, 6)))
     with pytest.raises(ValueError, match="no scene yet"):
         rollout.next()
-    with pytest.raises(ValueError, match="recall of scene 0"):
+    with pytest.raises(ValueError, match="recall of scene 1: none has been shown yet"):
         rollout.switch(texts[:1], Transition.recall, 0)
     rollout.switch(texts[:1])
     stream = rollout.blocks()

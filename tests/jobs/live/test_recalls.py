@@ -39,8 +39,8 @@ def test_a_prompt_may_name_the_scene_it_recalls():
         ({"recalls": "0"}, "recalls is a list of scene numbers"),
         ({"recalls": [None, None, True]}, "recalls is a list of scene numbers"),
         ({"recalls": [0]}, "3 scenes, 1 recalls"),
-        ({"recalls": [None, None, 2]}, "scene 2 recalls scene 2: scenes before it are 0..1; nearest is 1"),
-        ({"recalls": [0, None, None]}, "scene 0 recalls scene 0: nothing is before it"),
+        ({"recalls": [None, None, 2]}, "scene 3 has recalls 2, which counts from 0: before it are 0..1; nearest is 1"),
+        ({"recalls": [0, None, None]}, "scene 1 has recalls 0, which counts from 0: nothing is before it"),
         ({"recall": [None, None, 0]}, "unknown key 'recall'; nearest is 'recalls'"),
     ],
 )
@@ -53,8 +53,8 @@ def test_a_bad_recall_is_one_line(change, line):
 def test_a_recall_that_cannot_be_is_refused_before_any_work(words, tmp_path):
     path = tmp_path / "set.jsonl"
     for tags, recalls, line in (
-        (["", "#", "#"], [None, None, 0], "scene 2 recalls scene 0, but its tag says hard; nearest is '@'"),
-        (["", "#", "@"], [None, None, 0], r"recall of scene 0: the pool holds 1\.\.1; nearest is 1"),
+        (["", "#", "#"], [None, None, 0], "scene 3 recalls scene 1, but its tag says hard; nearest is '@'"),
+        (["", "#", "@"], [None, None, 0], r"recall of scene 1: the pool holds 2\.\.2; nearest is 2 .recalls in the file counts"),
     ):
         prompt = Prompt("p", (A, B, C), (3.0, 3.0, 3.0), tuple(tags), TagMeaning.enter, tuple(recalls))
         write_set(path, [PromptLine(prompt)])

@@ -84,7 +84,7 @@ def test_a_recall_that_the_pool_no_longer_has_is_refused_and_the_session_goes_on
     for text in (A, B):
         session.say(text, "hard")
         film(session, 2)
-    with pytest.raises(ValueError, match=r"recall of scene 0: the pool holds 1\.\.1; nearest is 1"):
+    with pytest.raises(ValueError, match=r"recall of scene 1: the pool holds 2\.\.2; nearest is 2"):
         session.say(C, "recall", 0)
     assert session.pool == range(1, 2)
     assert [made.scene for made in film(session, 1)] == [1]
@@ -104,7 +104,7 @@ def test_what_the_memory_refuses_leaves_no_trace(opened, monkeypatch):
 
         patch.setattr(session._rollout.memory, "switch", no)
         session.say(B, "recall", 0)
-        with pytest.raises(Refused, match="scene 1 is not begun: recall of scene 0: forgotten"):
+        with pytest.raises(Refused, match="scene 2 is not begun: recall of scene 0: forgotten"):
             session.next_block()
     for one in (session, other):
         film(one, 2)
@@ -154,7 +154,7 @@ def test_a_session_refuses_what_it_cannot_do(opened, tmp_path):
         (lambda: session.say("  "), "nothing was said"),
         (lambda: session.say(A, "recal"), "transition 'recal': nearest is 'recall'"),
         (lambda: session.say(A, "recall", 0), "nothing has been shown yet"),
-        (lambda: session.say(A, "hard", 0), "scene 0 is named and hard recalls none"),
+        (lambda: session.say(A, "hard", 0), "scene 1 is named and hard recalls none"),
     ):
         with pytest.raises(ValueError, match=line):
             call()
