@@ -1,0 +1,98 @@
+"""Quality against what it costs: frames that a block attends to, and frames that are kept, a point for each policy.
+
+Reads what `python run.py experiment=zoo -m` asked for. A task is a row of panels, its score the first that the table leads with, or text
+alignment. Policies that no other beats at less or equal cost are named and joined: the frontier. A line leads from a policy to itself with
+a commit of its own (NAME_commit).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.figures import output, style
+from eval.figures.output import FigureOrder
+from eval.figures.recorded.backbones import Loader
+from eval.metrics import Column
+from eval.store.rows import Comparable, gather, sources
+from eval.tables.build import grid_of
+
+COSTS = {"attended": ("attended_frames", "frames attended (K)"), "kept": ("kept_frames", "frames kept")}
+"""Of each panel of a row: the fact of a record, and the axis."""
+COMMIT = "_commit"
+KEYS: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A policy. score: its mean. half: half the interval of 95 %, None where unknown. attended, kept: latent frames."""
+
+    task: str
+    metric: str
+    preset: str
+    label: str
+    score: float
+    half: float | None
+    attended: float
+    kept: float
+
+
+def best(points: Sequence[Point], cost: str, lower: bool) -> list[Point]:
+    """The points that none beats at less or equal cost, by rising cost."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda point: (getattr(point, cost), point.score if lower else -point.score)):
+        if not front or (point.score < front[-1].score if lower else point.score > front[-1].score):
+            front.append(point)
+    return front
+
+
+def points_of(block: Comparable, blocks: Sequence[Comparable]) -> tuple[Column, list[Point]] | None:
+    """The score of a task and each policy's place; None where nothing is scored, or no record says what it cost."""
+    grid, costs = grid_of(block, blocks), {entry.preset: entry.videos for entry in block.entries.values()}
+    columns = sorted(enumerate(grid.columns), key=lambda pair: (not pair[1].about.leads, pair[1].dimension != "text_alignment"))
+    for place, column in columns[:1]:
+        points = []
+        for row in grid.rows:
+            facts = costs[row.preset]
+            spent = [float(facts[fact].max()) if fact in facts else float("nan") for fact, _ in COSTS.values()]
+            found = row.cells[place].estimate
+            if found is not None and not row.calibration and all(value == value for value in spent):
+                points.append(Point(block.task.name, column.metric, row.preset, row.label, found.mean, found.half_width, *spent))
+        if points:
+            return column, points
+    return None
+
+
+def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
+    """Draw the frontier of each task; the files. Raises ValueError that names the command where the store has nothing of it."""
+    store = order.settings["store"]
+    blocks = [block for source in sources(Path(store)) if source.experiment == "zoo" for block in gather(source.wishes)]
+    found = [rows for block in blocks if (rows := points_of(block, [block])) is not None]
+    if not found:
+        raise ValueError(f"store={store}: no policies of one backbone; `python run.py experiment=zoo store={store} -m` makes them")
+    plots = style.pyplot()
+    figure, axes = plots.subplots(len(found), len(COSTS), figsize=(7.4, 2.9 * len(found)), squeeze=False, sharey="row")
+    for line, (column, points) in zip(axes, found):
+        for axis, (cost, (_, words)) in zip(line, COSTS.items()):
+            _panel(axis, points, cost, column.lower)
+            axis.set_xlabel(words)
+        line[0].set_ylabel(f"{' '.join(column.words)}")
+        line[0].set_title(points[0].task)
+    figure.tight_layout()
+    return output.write(figure, name, order, {"rows": [asdict(point) for _, points in found for point in points]})
+
+
+def _panel(axis: Any, points: Sequence[Point], cost: str, lower: bool) -> None:
+    front, by_name = best(points, cost, lower), {point.preset: point for point in points}
+    axis.step([getattr(point, cost) for point in front], [point.score for point in front], where="post", color=style.MUTED, lw=0.8)
+    for point in points:
+        plain = by_name.get(point.preset.removesuffix(COMMIT))
+        if plain is not None and plain is not point:
+            axis.plot([getattr(plain, cost), getattr(point, cost)], [plain.score, point.score], color=style.MUTED, lw=0.6, ls=":")
+        colour = style.SERIES[1] if point.preset.endswith(COMMIT) else style.SERIES[0]
+        axis.errorbar(getattr(point, cost), point.score, point.half or 0.0, fmt="o", ms=4, color=colour, elinewidth=0.6, capsize=0)
+    for point in front:
+        axis.annotate(point.preset, (getattr(point, cost), point.score), textcoords="offset points", xytext=(4, 3), fontsize=6)
+    axis.xaxis.get_major_locator().set_params(integer=True)
