@@ -1,8 +1,8 @@
 """Quality against what it costs: frames that a block attends to, and frames that are kept, a point for each policy.
 
-Reads what `python run.py experiment=zoo -m` asked for. A task is a row of panels, its score the first that the table leads with, or text
-alignment. Policies that no other beats at less or equal cost are named and joined: the frontier. A line leads from a policy to itself with
-a commit of its own (NAME_commit).
+Reads what `python run.py experiment=zoo -m` asked for. A task is a row of panels, its score the first of those that a sweep is drawn of.
+Policies that no other beats at less or equal cost are named and joined: the frontier. A line leads from a policy to itself with a commit
+of its own (NAME_commit).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from eval import metrics
 from eval.figures import output, style
 from eval.figures.output import FigureOrder
 from eval.figures.recorded.backbones import Loader
@@ -51,8 +52,9 @@ def best(points: Sequence[Point], cost: str, lower: bool) -> list[Point]:
 def points_of(block: Comparable, blocks: Sequence[Comparable]) -> tuple[Column, list[Point]] | None:
     """The score of a task and each policy's place; None where nothing is scored, or no record says what it cost."""
     grid, costs = grid_of(block, blocks), {entry.preset: entry.videos for entry in block.entries.values()}
-    columns = sorted(enumerate(grid.columns), key=lambda pair: (not pair[1].about.leads, pair[1].dimension != "text_alignment"))
-    for place, column in columns[:1]:
+    places = {column.dimension: place for place, column in enumerate(grid.columns)}
+    for place in [places[name] for name in metrics.panels(block.task.name) if name in places][:1]:
+        column = grid.columns[place]
         points = []
         for row in grid.rows:
             facts = costs[row.preset]
