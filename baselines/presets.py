@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from baselines import registry
 from echo.cache.policy import Policy
 from echo.files import ROOT
-from echo.refusals import nearest, reading
+from echo.refusals import brief, nearest, reading
 
 CONF = ROOT / "conf"
 Preset = dict[str, Any]
@@ -65,11 +65,16 @@ def preset(group: str, name: str) -> Preset:
         raise ValueError(f"unknown {group} {name!r}; nearest is {nearest(name, known)!r} of {', '.join(known)}")
     with reading(path, "a choice is a YAML file of keys and values"):
         content = OmegaConf.load(path) if made is None else OmegaConf.create(made)
-    if not isinstance(content, DictConfig):
-        raise ValueError(f"{path}: a list; a choice is a YAML file of keys and values")
-    bases = [base for base in content.pop("defaults", []) if isinstance(base, str) and base != "_self_"]  # others are of other groups
-    merged = OmegaConf.to_container(OmegaConf.merge(*(preset(group, base) for base in bases), content))
-    assert isinstance(merged, dict)
+        if not isinstance(content, DictConfig):
+            raise ValueError(f"{path}: a list; a choice is a YAML file of keys and values")
+        bases = [base for base in content.pop("defaults", []) if isinstance(base, str) and base != "_self_"]  # others are of other groups
+    below = [preset(group, base) for base in bases]
+    with reading(path, "a choice is a YAML file of keys and values"):
+        merged = OmegaConf.to_container(OmegaConf.merge(*below, content))
+        assert isinstance(merged, dict)
+        if group == "method" and not isinstance(merged.get("policy"), str):
+            said = brief(merged.get("policy"))
+            raise ValueError(f"{path}: policy={said}; it names the policy that it is a preset of; nearest is policy={name}")
     return {str(key): value for key, value in merged.items()}
 
 

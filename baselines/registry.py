@@ -7,6 +7,7 @@ presets come first: no installed package takes them. `method=package.module:Clas
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import pkgutil
@@ -36,7 +37,11 @@ def shipped() -> list[str]:
 
 def packaged() -> dict[str, metadata.EntryPoint]:
     """The entry points of other packages by the names of their policies."""
-    return {entry.name: entry for entry in metadata.entry_points(group=GROUP) if entry.name not in shipped()}
+    entries: list[metadata.EntryPoint] = []
+    for package in metadata.distributions():
+        with contextlib.suppress(OSError, ValueError):  # metadata that cannot be read declare nothing
+            entries += package.entry_points.select(group=GROUP)
+    return {entry.name: entry for entry in entries if entry.name not in shipped() and metadata.EntryPoint.pattern.match(entry.value)}
 
 
 def names() -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,12 +18,14 @@ from baselines.presets import preset
 from echo.backbone.wan import WanConfig, WanModel
 from echo.cache.plan import Plan
 from echo.cache.policy import Policy
+from echo.files import Json, read_json, read_text
 from echo.geometry import Geometry
 from echo.noise import Noise
-from echo.refusals import Unfinished, nearest
+from echo.refusals import Unfinished, first_line, nearest, reading
 from echo.rollout import Rollout
 from echo.scene import Transition
 
+RECORD = "record it again"
 MODES = {"smooth": Transition.smooth, "hardcut": Transition.hard, "hard": Transition.hard, "recall": Transition.recall}
 OVERRIDES = {"drift_gate_lambda": "drift_gate_lambda", "use_amplitude_compensation": "amplitude", "use_drift_gate": "drift_gate"}
 """Released setting names that a case may override, and ours; other names are the policy's own.
@@ -65,10 +68,11 @@ class Selections:
 
 def load_case(path: Path, meta_path: Path) -> Case:
     """Raises ValueError where the meta file has no entry of the case's name."""
-    meta = json.loads(meta_path.read_text(encoding="utf-8"))
+    with reading(meta_path, RECORD):
+        meta: dict[str, Json] = msgspec.convert(read_json(read_text(meta_path), str(meta_path)), dict[str, Json])
     if path.stem not in meta:
         raise ValueError(f"{meta_path}: no case {path.stem!r}; it has {', '.join(k for k in meta if not k.startswith('_'))}")
-    with np.load(path) as arrays:
+    with reading(path, RECORD), np.load(path) as arrays:
         case = Case(path.stem, {key: arrays[key] for key in arrays.files}, meta[path.stem], meta.get("_model", {}))
     check(case)
     return case
@@ -93,7 +97,7 @@ def check(case: Case) -> None:
 
 def load_model(path: Path, case: Case) -> WanModel:
     """The toy network in fp32, every size read off the weights. Raises ValueError for weights that do not fit."""
-    with np.load(path) as arrays:
+    with reading(path, RECORD), np.load(path) as arrays:
         state = {key: torch.from_numpy(arrays[key]).float() for key in arrays.files}
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     if "patch_embedding.weight" not in shapes:
@@ -216,7 +220,11 @@ def replay_case(case: Path, /, *, weights: Path, meta: Path, tolerance: float = 
     """
     torch.set_num_threads(1)
     recorded = load_case(case, meta)
-    result = compare(recorded, *replay(recorded, load_model(weights, recorded)))
+    try:
+        result = compare(recorded, *replay(recorded, load_model(weights, recorded)))
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError) as error:
+        fault = f"{type(error).__name__}: {first_line(error)[:200]}"
+        raise ValueError(f"{meta}: case {case.stem} does not fit {case} and {weights} ({fault}); {RECORD}") from None
     yield json.dumps(result)
     if not result["max_abs_diff"] <= tolerance or result["selection_mismatches"] > 0:
         raise Unfinished

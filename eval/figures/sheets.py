@@ -18,6 +18,7 @@ from eval.figures import mosaic, output, style
 from eval.figures.mosaic import Section, Strip, marks, stills
 from eval.figures.output import FigureOrder
 from eval.figures.recorded.backbones import Loader
+from eval.store.reading import leave_out
 from eval.store.rows import Entry, gather, parts_of, prompts_of
 from eval.store.runs import scenes_of, tasks
 
@@ -71,6 +72,8 @@ class SheetRow:
 def rows_of(store: Path, task: str, seed: int) -> list[SheetRow]:
     """Every preset and its settings that have videos, of the newest rows that may be compared (`eval.store.rows`)."""
     groups = gather(part for part in parts_of(store, task, scored=False) if part[0].place.seed == seed)
+    for line in groups[0].damaged if groups else ():
+        leave_out(f"{line}: a damaged record")
     return [row for row in map(_row, groups[0].entries.values()) if row.videos] if groups else []
 
 

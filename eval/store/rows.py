@@ -331,9 +331,11 @@ def differences(first: Entry, second: Entry, metric: str) -> pd.Series:
 
 
 def left_out(entries: Iterable[Entry]) -> list[str]:
-    """A line for each row that gave way to newer settings of its preset: what it had otherwise, and how many videos it has."""
+    """What rows lack, a line each: records whose lines are damaged, and rows that gave way to newer settings of their preset, with what
+    these had otherwise and how many videos."""
     lines = []
     for entry in entries:
+        lines += [f"left out, as its line is damaged: {line}, of {entry.name}" for line in entry.damaged]
         for other in entry.older:
             old, new = other.settings, entry.settings
             keys = [key for key in old if old[key] != new.get(key, old[key])] or [key for key in old if key not in new]

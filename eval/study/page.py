@@ -21,6 +21,7 @@ import av
 import msgspec
 from av.bitstream import BitStreamFilterContext
 
+from echo.refusals import reading
 from eval import metrics, pages
 from eval.store.rows import Entry
 from eval.study.choice import Choice, Group, StudyRequest
@@ -143,7 +144,11 @@ def strip(source: Path, target: Path) -> None:
         ValueError: if the copy still says something of itself.
     """
     quiet = {"movflags": "+faststart", "fflags": "+bitexact"}
-    with av.open(str(source)) as read, av.open(str(target), "w", format="mp4", options=quiet) as written:
+    with (
+        reading(source, "run its command again"),
+        av.open(str(source)) as read,
+        av.open(str(target), "w", format="mp4", options=quiet) as written,
+    ):
         stream = read.streams.video[0]
         copy = written.add_stream_from_template(stream)
         copy.metadata.clear()

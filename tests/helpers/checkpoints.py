@@ -13,11 +13,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as fn
 
-from echo.backbone.checkpoints.transformer import network_shapes
+from echo.backbone.checkpoints.transformer import network_shapes, random_network
+from echo.backbone.extras import need
+from echo.backbone.sizes import SIZES
 from echo.backbone.wan import WanConfig
+from tests.helpers.toy import write_prompts
 
 State = dict[str, Tensor]
 Write = Callable[[Path, State], Path]
+TEXT = "A ferry mechanic tightens a valve ."
+"""What the tokenizer of `write_parts` knows."""
 
 
 def wrapped(state: State, prefix: str = "model.") -> State:
@@ -132,3 +137,20 @@ def forward(model: torch.nn.Module, config: WanConfig) -> Tensor:
     latents = torch.randn(1, 3, config.in_channels, 4, 6, generator=generator)
     text = model.text_states(torch.randn(1, 5, config.text_dim, generator=generator))
     return model(latents, model.time_states(torch.full((1, 3), 625.0)), text, attend)
+
+
+def write_parts(folder: Path) -> Path:
+    """All files of a backbone with parts in its tiny sizes, and a prompt of two scenes: network, text encoder, tokenizer and codec."""
+    diffusers, tokenizers, transformers = need("diffusers"), need("tokenizers"), need("transformers")
+    save_file(random_network(SIZES["tiny"].network, torch.float32, "cpu").state_dict(), folder / "network.safetensors")
+    sizes = {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 4, "feed_forward_proj": "gated-gelu"}
+    transformers.UMT5EncoderModel(transformers.UMT5Config(**sizes)).save_pretrained(folder / "text")
+    vocabulary = {word: number for number, word in enumerate(["<pad>", "</s>", "<unk>", *dict.fromkeys(TEXT.split())])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    torch.manual_seed(0)
+    diffusers.AutoencoderKLWan(base_dim=4).save_pretrained(folder / "vae")
+    write_prompts(folder / "prompts.jsonl", 1, texts=(TEXT, TEXT))
+    return folder

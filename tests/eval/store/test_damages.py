@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,46 +11,9 @@ import pytest
 from eval.store.records import AskedFile, SweepEntry, SweepFile
 from eval.store.runs import Run, runs
 from jobs import cli
+from tests.helpers.damages import DAMAGES
 from tests.helpers.stores import keep, put
 
-DEEP = b"[" * 100_000
-HUGE = b"9" * 400
-Damage = Callable[[Path], object]
-
-
-def content(after: bytes) -> Damage:
-    """Something else in its place."""
-    return lambda path: path.write_bytes(after)
-
-
-def edited(old: bytes, new: bytes) -> Damage:
-    """Everywhere where it stands."""
-    return lambda path: path.write_bytes(path.read_bytes().replace(old, new))
-
-
-def instead(make: Callable[[Path], object]) -> Damage:
-    """No file at all."""
-    return lambda path: (path.unlink(), make(path))
-
-
-DAMAGES: dict[str, Damage] = {
-    "empty": content(b""),
-    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] + b"\n"),
-    "another kind": content(b"[1, 2]\n"),
-    "null": content(b"null\n"),
-    "nested without end": content(DEEP + b"\n"),
-    "nested in a field": content(b'{"key":{"pixels":{"a":' + DEEP + b"\n"),
-    "a number of 400 digits": content(b'{"seed":' + HUGE + b',"scene":' + HUGE + b',"argv":' + HUGE + b',"metrics":{"x":' + HUGE + b"}}\n"),
-    "half an emoji": content(b'{"v":"\\ud83d","scene":"\\ud83d"}\n'),
-    "UTF-16": lambda path: path.write_bytes(path.read_bytes().decode().encode("utf-16")),
-    "GBK": content('{"label":"狐狸"}\n'.encode("gbk")),
-    "a mark of byte order": lambda path: path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes()),
-    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size) + b"\n"),
-    "lists for texts": edited(b'":', b'":['),
-    "a folder": instead(Path.mkdir),
-    "a pipe": instead(os.mkfifo),
-    "a circle of links": instead(lambda path: path.symlink_to(path)),
-}
 FILES = ("run.json", "asked/*.json", "attempts/*.json", "records/*.jsonl", "units/p0.json", "units/p0.trace.jsonl", "sweeps/hard.json")
 READERS: dict[str, tuple[str, ...]] = {
     "status": ("run.json", "asked/*.json", "records/*.jsonl"),

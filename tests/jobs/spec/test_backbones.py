@@ -15,35 +15,20 @@ from safetensors.torch import load_file, save_file
 from data import hub
 from data.hub import Table, published
 from echo import files as house
-from echo.backbone.extras import need
 from echo.backbone.sizes import SIZES
 from jobs.spec import backbones
 from jobs.spec.compose import one
 from jobs.spec.plan import prepare
+from tests.helpers.checkpoints import TEXT, write_parts
 from tests.helpers.toy import changed, write_prompts
 
 TINY = ["backbone=self_forcing", "geometry=tiny", "task=hard", "prompts=1"]
-TEXT = "A ferry mechanic tightens a valve ."
 
 
 @pytest.fixture
 def parts(tmp_path) -> Path:
     """All files of a tiny backbone, and a prompt of two scenes."""
-    from echo.backbone.checkpoints.transformer import random_network
-
-    diffusers, tokenizers, transformers = need("diffusers"), need("tokenizers"), need("transformers")
-    save_file(random_network(SIZES["tiny"].network, torch.float32, "cpu").state_dict(), tmp_path / "network.safetensors")
-    sizes = {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 4, "feed_forward_proj": "gated-gelu"}
-    transformers.UMT5EncoderModel(transformers.UMT5Config(**sizes)).save_pretrained(tmp_path / "text")
-    vocabulary = {word: number for number, word in enumerate(["<pad>", "</s>", "<unk>", *dict.fromkeys(TEXT.split())])}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokenizer.post_processor = tokenizers.processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    torch.manual_seed(0)
-    diffusers.AutoencoderKLWan(base_dim=4).save_pretrained(tmp_path / "vae")
-    write_prompts(tmp_path / "prompts.jsonl", 1, texts=(TEXT, TEXT))
-    return tmp_path
+    return write_parts(tmp_path)
 
 
 def planned(parts: Path, *more: str):
