@@ -40,24 +40,19 @@ class Lack:
 
 @dataclass(frozen=True)
 class GridView:
-    """A grid as the template prints it: the columns that have a number, their places, and the panels."""
+    """A grid as the template prints it: the columns that have a number, and the panels."""
 
     title: str
-    columns: list[Column]
-    places: list[int]
+    columns: Sequence[Column]
     means: Panel
     differences: list[Panel]
 
 
 def table(grid: Grid) -> GridView:
     """A grid on the page: the texts are those of every other form of the table; columns without a number are named below."""
-    places = [place for place in range(len(grid.columns)) if any(row.cells[place].estimate is not None for row in grid.rows)]
-    gap = any(row.cells[place].estimate is None for row in grid.rows for place in places)
-    means, *differences = panels(grid)
-    notes = [note for note in means.notes if gap or not note.startswith("-:")]
-    if empty := [column.about.label for place, column in enumerate(grid.columns) if place not in places]:
-        notes.append(f"Columns left out, as no row has a number: {', '.join(empty)}.")
-    return GridView(grid.title, [grid.columns[place] for place in places], places, replace(means, notes=notes), differences)
+    shown, left_out = grid.measured()
+    means, *differences = panels(shown)
+    return GridView(grid.title, shown.columns, replace(means, notes=[*means.notes, *left_out]), differences)
 
 
 class CellState(msgspec.Struct, frozen=True, omit_defaults=True):

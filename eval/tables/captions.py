@@ -18,19 +18,26 @@ RENDERED = (
 
 @dataclass(frozen=True)
 class Panel:
-    """A part of a printed table: means of all rows, or, where `gaps` is true, differences of the rows that have a reference."""
+    """A part of a printed table: means of all rows, or, where `gaps` is true, differences of the rows that have a reference.
+
+    below: the caption without what the panel above it has said.
+    """
 
     caption: str
     rows: Sequence[TableRow]
     notes: Sequence[str]
     gaps: bool = False
+    below: str = ""
 
 
 def panels(grid: Grid) -> list[Panel]:
     """All that every form of a table prints, in order."""
     compared = _compared(grid)
     means = Panel(caption(grid), grid.rows, notes(grid))
-    return [means, Panel(_gap_caption(grid, compared), compared, _gap_notes(grid, compared), gaps=True)] if compared else [means]
+    if not compared:
+        return [means]
+    below = _gap_caption(grid, compared)
+    return [means, Panel(below + _again(grid), compared, _gap_notes(grid, compared), gaps=True, below=below)]
 
 
 def caption(grid: Grid) -> str:
@@ -41,11 +48,11 @@ def caption(grid: Grid) -> str:
     return (
         f"{grid.title}. {noun} {backbones}; {grid.scorer}. "
         f"{f'Settings: {grid.settings}. ' if grid.settings else ''}{f'Rule: {grid.rule}. ' if grid.rule else ''}"
-        f"{grid.interval or f'Mean ± 95 % interval, bootstrap clustered by prompt over {_size(grid)}'}; {better}."
+        f"{grid.interval or f'Mean ± 95 % interval, bootstrap clustered by prompt over {size(grid)}'}; {better}."
     )
 
 
-def _size(grid: Grid) -> str:
+def size(grid: Grid) -> str:
     """Of how many prompts and seeds a number is made."""
     parts = grid.parts or (grid,)
     if len({(part.prompts, part.seeds) for part in parts}) == 1:
@@ -97,14 +104,18 @@ def _compared(grid: Grid) -> list[TableRow]:
 
 
 def _gap_caption(grid: Grid, compared: Sequence[TableRow]) -> str:
-    """What the differences are, in sentences that stand by themselves."""
+    """What the differences are."""
     names = dict.fromkeys(row.reference for row in compared)
-    rule = f" Rule: {grid.rule}." if grid.rule else ""
     return (
         f"{grid.title}: difference to {' and '.join(names)} {grid.pairing}; "
-        f"{CERTAIN}: p < {ALPHA} after Holm's correction over the rows of a column. "
-        f"Backbone {' and '.join(label for label, _ in grid.backbones)}; {grid.scorer}; {_size(grid)}.{rule}"
+        f"{CERTAIN}: p < {ALPHA} after Holm's correction over the rows of a column."
     )
+
+
+def _again(grid: Grid) -> str:
+    """What a caption of differences that stands by itself says again of the table."""
+    rule = f" Rule: {grid.rule}." if grid.rule else ""
+    return f" Backbone {' and '.join(label for label, _ in grid.backbones)}; {grid.scorer}; {size(grid)}.{rule}"
 
 
 def _gap_notes(grid: Grid, compared: Sequence[TableRow]) -> list[str]:

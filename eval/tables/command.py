@@ -26,27 +26,29 @@ from eval.tables.grid import Grid
 from eval.tables.latex import as_latex
 from eval.tables.meta import MadeGrid, meta
 from eval.tables.published import published
-from eval.tables.text import as_csv, as_markdown, as_text
+from eval.tables.text import as_csv, as_markdown, as_summary, as_text
 
 
 @dataclass(frozen=True)
 class TableOptions:
     """What is asked beside names. compare: whether published numbers stand beside. rules: definitions that come first. output: a folder
-    for the files; the store's `tables` by default."""
+    for the files; the store's `tables` by default. width: a summary of so many characters is shown; None: the table."""
 
     compare: bool = False
     rules: tuple[str, ...] = ()
     styled: bool = False
     output: Path | None = None
+    width: int | None = None
 
 
-def make(store: Path, names: Sequence[str] | None = None, styled: bool = False) -> list[str]:
+def make(store: Path, names: Sequence[str] | None = None, styled: bool = False, width: int | None = None) -> list[str]:
     """Write `<store>/tables/<name>.{tex,csv,md,meta.json}` and return the lines to show.
 
     Args:
         store: the run store.
         names: which tables, by the names of sweeps (`table2-hard` stands for all of `table2`) or of experiments; all by default.
         styled: whether the lines may carry terminal colours.
+        width: of the terminal, for a summary of each table; None for the whole.
 
     Raises:
         ValueError: for a name that the store has nothing of, as where it was deleted or renamed meanwhile.
@@ -55,7 +57,7 @@ def make(store: Path, names: Sequence[str] | None = None, styled: bool = False) 
     owners = {source.name: name for name, group in groups.items() for source in group} | {name: name for name in groups}
     known("", names or (), owners, f"store {store} has no scores of it, or has them no longer")
     chosen = list(groups) if names is None else list(dict.fromkeys(owners[name] for name in names))
-    return _write(store, {name: groups[name] for name in chosen}, TableOptions(styled=styled))
+    return _write(store, {name: groups[name] for name in chosen}, TableOptions(styled=styled, width=width))
 
 
 def grouped(sources_there: Iterable[Source]) -> dict[str, list[Source]]:
@@ -74,7 +76,8 @@ def _write(store: Path, groups: Mapping[str, Sequence[Source]], wanted: TableOpt
         for one in made:
             warnings = [f"not reproduced: {line}" for line in one.group.conflicts]
             warnings += [f"damaged and left out: {line}; the command that made it makes it again" for line in one.group.damaged]
-            lines += [as_text(one.grid, wanted.styled), *(f"warning: {line}" for line in warnings), ""]
+            text = as_text(one.grid, wanted.styled) if wanted.width is None else as_summary(one.grid, wanted.styled, wanted.width)
+            lines += [text, *(f"warning: {line}" for line in warnings), ""]
         grids = combined(looks[name].title, [one.grid for one in made])
         lines += _kept(store, wanted.output, name, grids, meta(name, looks[name].title, made))
     return lines

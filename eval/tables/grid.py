@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from eval.metrics import Column
@@ -144,6 +144,17 @@ class Grid:
     def weights(self) -> str:
         """Of all backbones."""
         return " ".join(weights for _, weights in self.backbones)
+
+    def only(self, places: Sequence[int]) -> Grid:
+        """With these columns alone."""
+        rows = tuple(replace(row, cells=tuple(row.cells[place] for place in places)) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[place] for place in places), rows=rows)
+
+    def measured(self) -> tuple[Grid, list[str]]:
+        """Without the columns that no row has a number of, and a note that names these, if there are any."""
+        full = [place for place in range(len(self.columns)) if any(row.cells[place].estimate is not None for row in self.rows)]
+        empty = [column.about.label for place, column in enumerate(self.columns) if place not in full]
+        return self.only(full), [f"Columns left out, as no row has a number: {', '.join(empty)}."] if empty else []
 
 
 def sections(rows: Iterable[TableRow]) -> dict[str, list[TableRow]]:

@@ -3,25 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import product
+from textwrap import wrap
 
 import pandas as pd
 
 from data.outgoing import without_formulas
+from eval import metrics
 from eval.metrics import Column
-from eval.tables.captions import Panel, panels
-from eval.tables.grid import Grid, TableCell, TableRow, sections
+from eval.tables.captions import Panel, notes, panels, size
+from eval.tables.grid import FEWER, Grid, TableCell, TableRow, sections
+
+BEST = "*"
+KEYS = 4
+"""Most columns of a summary."""
+NAMES = (24, 16)
+"""Characters to which names of rows are cut before a summary does without a column."""
 
 
 def as_text(grid: Grid, styled: bool) -> str:
-    """For a terminal; `styled` makes the best bold and the second underlined."""
-    parts = [[panel.caption, "", *_text_rows(grid.columns, panel, styled), *panel.notes] for panel in panels(grid)]
-    return "\n\n".join("\n".join(part) for part in parts)
+    """For a terminal; `styled` makes the best bold and the second underlined. Columns without a number are named below."""
+    shown, left_out = grid.measured()
+    means, *differences = panels(shown)
+    lines = [means.caption, "", *_text_rows(shown.columns, means, styled), *means.notes, *left_out]
+    for panel in differences:
+        lines += ["", panel.below, "", *_text_rows(shown.columns, panel, styled), *panel.notes]
+    return "\n".join(lines)
 
 
-def _text_rows(columns: Sequence[Column], panel: Panel, styled: bool) -> list[str]:
-    tall = max(len(column.words) for column in columns)
+def as_summary(grid: Grid, styled: bool, width: int) -> str:
+    """What a person wants to see first, no wider than `width` characters: all rows, and of the columns that matter most those that fit.
+
+    These are the ones that figures of the task show, then the others in their order; four at most.
+    """
+    shown, _ = grid.measured()
+    first = metrics.panels(grid.task)
+    order = sorted(range(len(shown.columns)), key=lambda place: (shown.columns[place].dimension not in first, place))
+    longest = max(len(row.name) for row in grid.rows)
+    for count, name in product(range(min(KEYS, len(order)), -1, -1), (longest, *NAMES)):
+        narrow = shown.only(sorted(order[:count]))
+        panel = Panel("", [replace(row, preset=_cut(row.name, name), variant="") for row in narrow.rows], ())
+        if max(map(len, _text_rows(narrow.columns, panel, False, BEST))) <= width:
+            break
+    compared = any(cell.printed(False).rank == 1 for row in narrow.rows for cell in row.cells)
+    backbones = " and ".join(label for label, _ in grid.backbones)
+    words = f"{grid.title}, {backbones}; {grid.scorer}; {size(grid)}, mean ± 95 % interval" + f"; {BEST} the best" * compared
+    fewer = any(cell.fewer for row in narrow.rows for cell in row.cells)
+    said = [f"{FEWER} fewer than asked for, not ranked"] * fewer + notes(grid)[-1:]
+    told = [line for text in said for line in wrap(text, width)]
+    return "\n".join([*wrap(words, width), "", *_text_rows(narrow.columns, panel, styled, BEST), "", *told])
+
+
+def _cut(name: str, most: int) -> str:
+    """A name of at most so many characters, without some of its middle."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[len(name) - (most - most // 2 - 1) :]}"
+
+
+def _text_rows(columns: Sequence[Column], panel: Panel, styled: bool, best: str = "") -> list[str]:
+    """best: what stands before the best number of a column."""
+    tall = max((len(column.words) for column in columns), default=1)
     heads = [[*words, *[""] * (tall - len(words))] for words in (("method",), ("n",), *(column.words for column in columns))]
-    body = [[row.name, row.count, *(plain(cell, panel.gaps) for cell in row.cells)] for row in panel.rows]
+    numbers = [[best * (cell.printed(panel.gaps).rank == 1) + plain(cell, panel.gaps) for cell in row.cells] for row in panel.rows]
+    body = [[row.name, row.count, *own] for row, own in zip(panel.rows, numbers)]
     widths = [max(map(len, (*head, *(texts[index] for texts in body)))) for index, head in enumerate(heads)]
 
     def line(texts: Iterable[str], ranks: Iterable[int]) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
+import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from data.outgoing import said
+from echo.files import RESULTS
 from echo.refusals import Unfinished, lacks
 from jobs.launch import local
 from jobs.memory.job import foretell as foretell_memory
@@ -142,12 +145,24 @@ def _tables(stores: Sequence[str], jobs: Sequence[Job], experiments: Sequence[st
         if not any(RunFolder(job).reader.exists for job in jobs if job.config.store == store):  # deleted meanwhile, which is said
             continue
         names = _keep_sweeps(store, jobs, experiments)
-        for line in command.make(Path(store), names, sys.stdout.isatty()):
+        for line in command.make(Path(store), names, sys.stdout.isatty(), shutil.get_terminal_size().columns):
             say(line)
         for experiment in dict.fromkeys(experiments):
             own = [name for name in names if experiment is None or name.startswith(experiment)]
             tracking.tables(jobs[0].config.tracker, Path(store), [*own, *([experiment] if experiment else [])], experiment)
         say(f"videos, traces and scores: below {Path(store) / 'runs'}")
+        for line in _next(store, names, experiments):
+            say(line)
+
+
+def _next(store: str, names: Sequence[str], experiments: Sequence[str | None]) -> Iterator[str]:
+    """The commands that show more of what was made."""
+    where = "" if Path(store) == RESULTS else f" --store {shlex.quote(store)}"
+    own = ((experiment, name) for experiment in experiments for name in names if name.startswith(experiment or name))
+    if tables := dict.fromkeys(experiment or name for experiment, name in own):
+        yield f"all columns, differences: echo-harness tables {' '.join(tables)}{where}"
+    only = f" experiment={experiments[0]}" if len(set(experiments)) == 1 and experiments[0] else ""
+    yield f"side by side, in step:    echo-harness report{only}{where}"
 
 
 def _keep_sweeps(store: str, jobs: Sequence[Job], experiments: Sequence[str | None]) -> list[str]:

@@ -21,7 +21,7 @@ from eval.tables import command
 from eval.tables.build import grid_of
 from eval.tables.grid import TableCell, TableRow
 from eval.tables.latex import PREAMBLE, as_latex, escape
-from eval.tables.text import as_markdown, as_text
+from eval.tables.text import as_markdown, as_summary, as_text
 from jobs import cli
 from jobs.spec.config import BackboneConfig, EvalConfig, MethodConfig, NoiseConfig, RunConfig, TaskConfig, VideoConfig
 from jobs.spec.plan import Job
@@ -330,8 +330,32 @@ def test_every_form_says_where_numbers_come_from(write):
 
 def test_terminal_form_fits_and_styles(write):
     (grid,) = grids(write)
-    assert max(len(line) for line in as_text(grid, False).splitlines() if not line.startswith(("Task", "proxy"))) <= 150
+    assert max(len(line) for line in as_text(grid, False).splitlines() if not line.startswith(("Task", "proxy", "Columns"))) <= 150
     assert "\x1b[1m" in as_text(grid, True) and "\x1b" not in as_text(grid, False)
+
+
+def test_a_terminal_repeats_no_caption_and_shows_no_empty_column(write):
+    (grid,) = grids(write)
+    told = as_text(grid, False)
+    assert any(cell.estimate is None for cell in grid.rows[0].cells) and "no row has a number: subject consistency, " in told
+    assert "difference to echo" in told
+    assert not [line for line in told.splitlines() if line.startswith(("echo ", "self_forcing ")) and " - " in line]
+    assert told.count("embedded world, embedded scorer") == 1 == told.count("3 prompts"), "of a grid with differences"
+
+
+@pytest.mark.parametrize("width", [200, 80, 60, 40])
+def test_a_summary_fits_the_terminal(write, width):
+    """Names are cut in the middle, then columns go; of each the best is marked, and the numbers are those of the table."""
+    write("echo", {"drift_gate_lambda": 1.0})
+    (grid,) = grids(write)
+    text = as_summary(grid, False, width)
+    head, *rows = [line.split() for line in text.split("\n\n")[1].splitlines() if not line.startswith(" ")]
+    assert max(map(len, text.splitlines())) <= width and head[:2] == ["method", "n"] and "Failed runs: 0 of 9 videos." in text
+    shown = [row for row in rows if set(row[0]) != {"-"}]
+    assert len({" ".join(row[:2]) for row in shown}) == 3 and ("…" in text) == (width == 40)
+    stars = [sum("*" in word for word in row) for row in shown]
+    assert sorted(stars)[:2] == [0, 0] and max(stars) == (1 if width == 40 else 2) and "*82.00" in text and " 81.00" in text
+    assert "\x1b[1m*82.00" in as_summary(grid, True, width)
 
 
 def test_escaping():
