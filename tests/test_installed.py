@@ -56,6 +56,7 @@ def test_installed_without_a_clone(tmp_path: Path) -> None:
 
     told = harness("run", "method=echo,forget", "task=recall", "prompts=1", "seed=0", "duration_scale=0.1", "-m")
     assert "Failed runs: 0 of 2 videos." in told and "table: results/tables/recall.md" in told
+    assert "echo-harness tables recall\n" in told and "echo-harness report\n" in told and max(map(len, told.splitlines())) <= 80
     assert "echo " in harness("tables", "recall") and (folder / "results" / "tables" / "recall.csv").is_file()
     assert "(1 task, 2 videos" in harness("report") and (folder / "results" / "report" / "all" / "index.html").is_file()
     assert "in all: 8 runs" in harness("plan", "experiment=bounds", "prompts=1", "seed=0")

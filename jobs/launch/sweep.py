@@ -151,15 +151,15 @@ def _tables(stores: Sequence[str], jobs: Sequence[Job], experiments: Sequence[st
             own = [name for name in names if experiment is None or name.startswith(experiment)]
             tracking.tables(jobs[0].config.tracker, Path(store), [*own, *([experiment] if experiment else [])], experiment)
         say(f"videos, traces and scores: below {Path(store) / 'runs'}")
-        for line in _next(store, names, experiments):
+        for line in next_commands(store, names, experiments):
             say(line)
 
 
-def _next(store: str, names: Sequence[str], experiments: Sequence[str | None]) -> Iterator[str]:
+def next_commands(store: str, names: Sequence[str], experiments: Sequence[str | None]) -> Iterator[str]:
     """The commands that show more of what was made."""
     where = "" if Path(store) == RESULTS else f" --store {shlex.quote(store)}"
-    own = ((experiment, name) for experiment in experiments for name in names if name.startswith(experiment or name))
-    if tables := dict.fromkeys(experiment or name for experiment, name in own):
+    tables = dict.fromkeys(next((one for one in experiments if one and name.startswith(f"{one}-")), name) for name in names)
+    if tables:
         yield f"all columns, differences: echo-harness tables {' '.join(tables)}{where}"
     only = f" experiment={experiments[0]}" if len(set(experiments)) == 1 and experiments[0] else ""
     yield f"side by side, in step:    echo-harness report{only}{where}"

@@ -51,3 +51,12 @@ def test_names_that_become_folders_are_checked_where_they_are_typed(plain, key, 
 @pytest.mark.parametrize("name", ["ours-v2", "echo_official", "我的方法", "a b", "x" * 80, "lambda=0.5", "v1.2+x"])
 def test_good_names_are_taken(plain, name):
     assert from_plain(changed(plain, "method.name", name)).method.name == name
+
+
+def test_the_next_commands_show_what_was_made():
+    """Tables by experiment where there was one, the report of it alone; nothing where videos alone were made; other stores by name."""
+    tables, report = sweep.next_commands("results", ["table2-hard", "table2-recall"], ["table2"])
+    assert tables.endswith("echo-harness tables table2") and report.endswith("echo-harness report experiment=table2")
+    tables, report = sweep.next_commands("a store", ["recall", "table2-hard"], [None, "table2"])
+    assert tables.endswith("tables recall table2 --store 'a store'") and report.endswith("report --store 'a store'")
+    assert [line.partition("echo-")[2] for line in sweep.next_commands("results", [], [None])] == ["harness report"]
