@@ -224,7 +224,8 @@ def curve(results: Sequence[Horizon], clips: Mapping[str, float], path: Path) ->
                 axis.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
             if (seconds, what) in TARGETS:
                 axis.axhline(100 * TARGETS[seconds, what], color=colour, lw=0.8, ls=(0, (1, 2)))
-        axis.set(title=f"at {seconds:g} s", xlabel="thousand clips seen in training", ylim=(0, 101))
+        axis.set(title=f"at {seconds:g} s", xlabel="thousand clips seen in training")
+        style.bounded(axis)
     axes[0][0].set_ylabel("held-out prompts shown right, %")
     axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     style.save(figure, path)

@@ -197,8 +197,9 @@ def draw_figure(spoilt: Mapping[str, SpoiltCurve], levels: Mapping[str, tuple[fl
             lower.plot(x, values, line, color=style.SERIES[series], marker=marker, ms=3, label=score.replace("_", " "))
         for level in anchor:
             lower.axhline(level, color=style.MUTED, lw=0.9, ls=":", label="fidelity's chance and ceiling" if level == min(anchor) else None)
-        upper.set(title=name, ylim=(0, 102))
-        lower.set(xlabel=curve["unit"], ylim=(0, 102))
+        upper.set(title=name)
+        lower.set(xlabel=curve["unit"])
+        style.bounded(upper, lower)
     axes[0][0].set_ylabel("read rightly, %")
     axes[1][0].set_ylabel("score")
     for row in axes:

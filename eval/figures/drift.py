@@ -138,7 +138,8 @@ def _panel(axis: Any, drift: Drift, others: Sequence[Drift], truth: Drift | None
     low, high = (np.clip(one.mean + sign * one.half_width, 0, 100) for sign in (-1, 1))
     axis.fill_between(_times(one), low, high, color=style.SERIES[0], alpha=0.22, linewidth=0, zorder=3)
     axis.plot(_times(one), one.mean, color=style.SERIES[0], zorder=4)
-    axis.set(ylim=(0, 104), yticks=(0, 50, 100), xlim=(0, BLOCK_S * len(one.mean)))
+    axis.set(yticks=(0, 50, 100), xlim=(0, BLOCK_S * len(one.mean)))
+    style.bounded(axis)
 
 
 def _times(one: Curve) -> NDArray[np.float64]:

@@ -85,6 +85,15 @@ def row_label(axis: Any, text: str, **more: Any) -> None:
     axis.set_ylabel(text, rotation=0, ha="right", va="center", color=INK, **more)
 
 
+def bounded(*axes: Any, least: float = 0.0, most: float = 100.0) -> None:
+    """End axes where nothing can be beyond; lines that lie upon an end are not cut in half."""
+    for axis in axes:
+        axis.set_ylim(least, most)
+        for line in axis.lines:
+            values = np.asarray(line.get_ydata(), dtype=np.float64)
+            line.set_clip_on(bool(np.any(values < least) or np.any(values > most)))
+
+
 def save_pair(figure: Any, stem: Path, dpi: int = DPI) -> list[Path]:
     """Write a figure as `<stem>.pdf` and `<stem>.png`, the same bytes from the same numbers, and close it; the files."""
     stem.parent.mkdir(parents=True, exist_ok=True)

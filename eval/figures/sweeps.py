@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +95,19 @@ def draw(sweeps: Sequence[SweptTask], name: str) -> Any:
     plots = style.pyplot()
     columns = max(len(sweep.panels) for sweep in sweeps)
     figure, axes = plots.subplots(len(sweeps), columns, figsize=(2.1 * columns, 2.1 * len(sweeps) + 0.5), squeeze=False)
+    alike: dict[str, list[Any]] = {}
     for line, sweep in zip(axes, sweeps, strict=True):
         for axis in line[len(sweep.panels) :]:
             axis.set_visible(False)
         for axis, (place, column) in zip(line, sweep.panels):
             _panel(axis, sweep, place)
+            alike.setdefault(column.metric, []).append(axis)
             axis.set_title(" ".join(word for word in column.words if not word.startswith("(")), fontsize=7.5)
         line[0].set_ylabel(sweep.grid.title, fontsize=8)
+    for metric, panels in alike.items():  # one scale for what is compared from task to task
+        most = 100.0 if Column.named(metric).unit == metrics.PERCENT else inf
+        ends = [end for axis in panels for end in axis.get_ylim()]
+        style.bounded(*panels, least=max(0.0, min(ends)), most=min(most, max(ends)))
     grid = sweeps[0].grid
     made = f"{grid.scorer}, weights {grid.weights}; {grid.prompts} prompts with {grid.seeds} seeds each"
     figure.suptitle(made, fontsize=8, color=style.MUTED)

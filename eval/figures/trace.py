@@ -61,6 +61,7 @@ def draw(traced: Sequence[Plan], path: Path, title: str) -> None:
     used = [kind for kind in Kind if any(kind in plan.kinds() for plan in traced)]
     axis.legend(handles=[Patch(color=k.colour, label=k.value) for k in used], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     axis.set(xlabel="block (0.75 s)", ylabel="window slot (latent frames)", title=title)
+    axis.locator_params(integer=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

@@ -271,6 +271,7 @@ def term_lines(terms: Sequence[str], size: str, blocks: int, output: Path | None
         axis.plot(counts, points, "o", color=style.SERIES[0])
         axis.plot(counts, [fit.intercept + fit.slope * count for count in counts], color=style.SERIES[1], linewidth=1)
         axis.set(title=f"{term.upper()}: {fit.slope:.3g} ms a frame", xlabel=words, ylabel="own work, ms", ylim=(0, 1.15 * max(points)))
+        axis.locator_params(axis="x", integer=True)
     if output is None:
         plots.close(figure)
     else:

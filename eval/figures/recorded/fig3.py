@@ -255,7 +255,8 @@ def _curves(axis: Any, truth: Summary) -> None:
         axis.fill_between(truth.counts, mean - half, mean + half, color=COLOURS[name], alpha=0.15, linewidth=0)
     axis.plot([0, truth.tokens], [0, 100], color=style.MUTED, linewidth=0.8, linestyle=(0, (2, 2)), label="chance")
     axis.axvline(truth.keep, color=style.OTHERS, linewidth=0.8, zorder=0)
-    axis.set(title="recall@K, %", xlabel="K tokens", xlim=(0, truth.tokens), ylim=(0, 102))
+    axis.set(title="recall@K, %", xlabel="K tokens", xlim=(0, truth.tokens))
+    style.bounded(axis)
     axis.legend(fontsize=6.5, loc="lower right", handlelength=2.6, borderpad=0.2, labelspacing=0.25)
 
 
@@ -264,7 +265,8 @@ def _ages(axis: Any, truth: Summary) -> None:
         mean, half = _points(truth.rules[name].by_age)
         axis.errorbar(range(len(mean)), mean, half, color=COLOURS[name], linewidth=WIDTHS[name], capsize=1.5, elinewidth=0.8)
     axis.axhline(100 * truth.chance, color=style.MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
-    axis.set(title=f"recall@{truth.keep} by who asks, %", xlabel="blocks behind the choice", ylim=(0, 102))
+    axis.set(title=f"recall@{truth.keep} by who asks, %", xlabel="blocks behind the choice")
+    style.bounded(axis)
 
 
 def _kinds(axis: Any, truths: Mapping[str, Summary]) -> None:
@@ -274,7 +276,8 @@ def _kinds(axis: Any, truths: Mapping[str, Summary]) -> None:
             x = column + 0.13 * (place - (len(RULES) - 1) / 2)
             axis.errorbar([x], mean, half, color=COLOURS[name], fmt="o", ms=4, capsize=2, elinewidth=1)
     axis.axhline(100 * truths["time"].chance, color=style.MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
-    axis.set(title=f"recall@{truths['time'].keep} by where history stands, %", ylim=(0, 102))
+    axis.set(title=f"recall@{truths['time'].keep} by where history stands, %")
+    style.bounded(axis)
     axis.set_xticks(
         range(len(KINDS)),
         [label.replace(" in ", "\nin ").replace(" of ", "\nof ").replace("compressed ", "compressed\n") for label in KINDS.values()],

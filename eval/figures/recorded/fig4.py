@@ -179,6 +179,5 @@ def _fade_row(line: Sequence[Any], method: str, switch: str, recorded: RecordedF
         stairs = np.zeros(len(steps))
         stairs[: len(values) * STEPS] = np.repeat(values.numpy(), STEPS)
         line[-1].step(steps, stairs, where="post", color=style.SERIES[3], linewidth=wide)
-    line[-1].set(
-        ylim=(0, 1.04), yticks=[0, 0.5, 1], xticks=range(0, blocks * STEPS + 1, STEPS * max(1, blocks // 4)), xlim=(0, blocks * STEPS)
-    )
+    line[-1].set(yticks=[0, 0.5, 1], xticks=range(0, blocks * STEPS + 1, STEPS * max(1, blocks // 4)), xlim=(0, blocks * STEPS))
+    style.bounded(line[-1], most=1)

@@ -117,5 +117,6 @@ def _weights(axis: Any, told: Mode) -> None:
     for start in told.switches:
         values = np.array([*start.weights, 0.0])
         axis.fill_between(np.arange(len(values)) + start.block - 0.5, values, step="post", color=Kind.RECALLED.colour, alpha=0.6, lw=0)
-    axis.set(xlim=(-0.5, len(told.blocks) - 0.5), ylim=(0, 1.04), yticks=[0, 1])
+    axis.set(xlim=(-0.5, len(told.blocks) - 0.5), yticks=[0, 1])
+    style.bounded(axis, most=1)
     style.row_label(axis, "old memory", fontsize=8)

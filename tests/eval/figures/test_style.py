@@ -54,3 +54,13 @@ def test_a_persons_matplotlibrc_has_no_say():
 
     with matplotlib.rc_context({"text.usetex": True, "savefig.bbox": "tight"}):
         assert style.pyplot().rcParams["text.usetex"] is False and matplotlib.rcParams["savefig.bbox"] is None
+
+
+def test_an_axis_ends_where_nothing_can_be():
+    """A line upon the end is drawn whole, one that goes beyond it is cut."""
+    plots = style.pyplot()
+    figure, axis = plots.subplots()
+    upon, beyond = axis.plot([100.0, 100.0, np.nan])[0], axis.plot([50.0, 103.0])[0]
+    style.bounded(axis)
+    assert axis.get_ylim() == (0, 100) and not upon.get_clip_on() and beyond.get_clip_on()
+    plots.close(figure)

@@ -46,6 +46,15 @@ def test_files_hold_the_numbers_and_come_again(store, tmp_path):
     assert [path.read_bytes() for path in files] == [path.read_bytes() for path in again]
 
 
+def test_panels_that_are_compared_have_one_scale_that_ends_where_scores_do(store):
+    figure = sweeps.draw(sweeps.sweeps_of(store, "lambda"), "lambda")
+    ends = {}
+    for axis in figure.axes:
+        ends.setdefault(axis.get_title(loc="left"), []).append(axis.get_ylim())
+    assert len(ends["text alignment"]) == 2 and len(set(ends["text alignment"])) == 1
+    assert all(0 <= low < high <= 100 for both in ends.values() for low, high in both), ends
+
+
 def test_command(store, capsys, tmp_path):
     assert cli.main(["figures", "sweep", "lambda", "--store", str(store), "--output", str(tmp_path)]) == 0
     assert str(tmp_path / "sweep_lambda.png") in capsys.readouterr().out

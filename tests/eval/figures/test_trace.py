@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from matplotlib import image
+from matplotlib import image, pyplot
 
 from eval.figures import trace
 from jobs import cli
@@ -45,6 +45,15 @@ def test_the_picture_has_every_kind_in_its_colour(tmp_path: Path, capsys: pytest
         assert tuple(int(colour[i : i + 2], 16) for i in (0, 2, 4)) in pixels
     sink = trace.Kind.SINK.colour.removeprefix("#")
     assert tuple(int(sink[i : i + 2], 16) for i in (0, 2, 4)) not in pixels
+
+
+def test_slots_and_blocks_are_whole_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyplot, "close", lambda figure: None)
+    lines(capsys, "method=self_forcing", "task=hard", "blocks=2", "--png", str(tmp_path / "trace.png"))
+    axis = pyplot.gcf().axes[0]
+    monkeypatch.undo()
+    assert all(float(tick).is_integer() for tick in (*axis.get_xticks(), *axis.get_yticks())), (axis.get_xticks(), axis.get_yticks())
+    pyplot.close("all")
 
 
 @pytest.mark.parametrize(
