@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import msgspec
 
@@ -108,7 +109,7 @@ def _fill(folder: Folder, groups: Mapping[str, Sequence[Source]], store: Path, t
     tables, indexes, shown, missing = [], [], [], list[Lack]()
     for name, group in groups.items():
         look = look_of(group[0].experiment)
-        made = [(source, made_of(source, look)) for source in group]
+        made, links = [(source, made_of(source, look)) for source in group], dict[tuple[str, ...], str]()
         for source, ones in made:
             for part in parts(source, ones):
                 words = [look.title] if len(groups) > 1 else []
@@ -117,10 +118,11 @@ def _fill(folder: Folder, groups: Mapping[str, Sequence[Source]], store: Path, t
                 indexes.append(index(part, heading, folder))
                 folder.data(f"drift/{part.name}", drift(part))
                 missing += lacks(part, heading, folder)
+                links |= {method.row.runs: f"#task={quote(part.name)}&method={quote(method.name)}" for method in part.methods}
                 shown.append(part)
         scored = [one for source, ones in made for one in ones if source.wishes[0][1][-1].scores is not None]
         if scored:
-            tables.append(_table(folder, name, look.title, scored))
+            tables.append(_table(folder, name, look.title, scored, links))
     missing += _never(groups, store)
     lines = provenance(shown, folder)
     videos = {cell.video for part in shown for method in part.methods for cell in method.cells.values()} - {None}
@@ -140,23 +142,27 @@ def _fill(folder: Folder, groups: Mapping[str, Sequence[Source]], store: Path, t
 
 @dataclass(frozen=True)
 class TableView:
-    """A table on the page. conflicts: videos that were made twice and differ. damaged: lines of records that are left out."""
+    """A table on the page. links: to the videos of a row, by its runs. conflicts: videos that were made twice and differ.
+
+    damaged: lines of records that are left out.
+    """
 
     name: str
     title: str
     grids: list[GridView]
+    links: Mapping[tuple[str, ...], str]
     conflicts: list[str]
     damaged: list[str]
 
 
-def _table(folder: Folder, name: str, title: str, made: Sequence[MadeGrid]) -> TableView:
+def _table(folder: Folder, name: str, title: str, made: Sequence[MadeGrid], links: Mapping[tuple[str, ...], str]) -> TableView:
     """A table on the page, and in all its forms in the folder `tables`."""
     grids = combined(title, [one.grid for one in made])
     save(folder.root / "tables", name, grids, meta(name, title, made))
     shown = [table(grid) for grid in grids]
     conflicts = [line for one in made for line in one.group.conflicts]
     damaged = [line for one in made for line in one.group.damaged]
-    return TableView(name, shown[0].title if len(grids) == 1 else title or name, shown, conflicts, damaged)
+    return TableView(name, shown[0].title if len(grids) == 1 else title or name, shown, links, conflicts, damaged)
 
 
 def _never(groups: Mapping[str, Sequence[Source]], store: Path) -> list[Lack]:

@@ -291,6 +291,23 @@ def test_the_address_holds_what_is_shown(browser, folder):
     assert browser.current_url.endswith("#drift")
 
 
+def test_tables_sort_and_a_number_opens_its_videos(page):
+    first = "document.querySelector('[data-table=smooth] table')"
+    table = f"[...{first}.querySelectorAll('tbody tr:not(.section)')].map(row => row.cells[0].textContent.trim())"
+    head = f"{first}.querySelectorAll('.sort')"
+    came = page.execute_script(f"return {table}")
+    assert came == ["Echo", "Self Forcing", "Render Truth"], "of two sections, each by itself"
+    orders = []
+    for _ in range(3):
+        page.execute_script(f"{head}[1].click()")
+        orders.append(page.execute_script(f"return [{head}[1].closest('th').getAttribute('aria-sort'), ...{table}]"))
+    swapped = ["Self Forcing", "Echo", "Render Truth"]
+    assert orders == [["descending", *came], ["ascending", *swapped], [None, *came]]
+    page.execute_script(f"{first}.querySelectorAll('tbody tr:not(.section)')[1].querySelector('a.mean').click()")
+    until(lambda: methods(page) == {"tiny/self_forcing"}, lambda: page.current_url)
+    assert page.execute_script("return Math.abs(document.getElementById('videos').getBoundingClientRect().top) < 200")
+
+
 def test_a_link_to_what_is_not_there_says_so(browser, folder):
     opened(browser, folder, "#task=smooth&method=tiny/eco,tiny/echo,tiny/self_forcing&cell=tiny/echo/p99/0")
     text = browser.find_element("id", "count").text

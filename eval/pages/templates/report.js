@@ -454,7 +454,29 @@ const report = (() => {
     return null;
   };
 
+  // --- tables: a head sorts the rows of each section, the best first, then the other way round, then as they came; a row opens its videos
+  const sortBy = (button) => {
+    const head = button.closest("th"), table = head.closest("table"), now = head.getAttribute("aria-sort");
+    const rising = button.matches("[data-lower]") || !head.matches(".n") ? "ascending" : "descending", other = rising === "ascending" ? "descending" : "ascending";
+    const next = now === null ? rising : now === rising ? other : null;
+    for (const one of table.querySelectorAll("[aria-sort]")) one.removeAttribute("aria-sort");
+    if (next) head.setAttribute("aria-sort", next);
+    const value = (row) => {
+      const text = row.cells[head.cellIndex].textContent.trim(), number = Number.parseFloat(text);
+      return head.matches(".n") ? number : text;
+    };
+    for (const body of table.tBodies) {
+      const lines = [...body.rows].filter((row) => !row.matches(".section"));
+      lines.forEach((row, place) => { row.came ??= place; });
+      const known = (row) => value(row) === value(row);  // a dash is none, and stays below
+      const order = (one, two) => (known(two) - known(one)) || (value(one) < value(two) ? -1 : value(one) > value(two) ? 1 : 0) * (next === "ascending" ? 1 : -1);
+      body.append(...lines.sort((one, two) => (next && order(one, two)) || one.came - two.came));
+    }
+  };
+
   // --- wiring
+  for (const button of document.querySelectorAll(".sort")) button.addEventListener("click", () => sortBy(button));
+  for (const link of document.querySelectorAll("a.videos")) link.addEventListener("click", () => $("videos").scrollIntoView({ behavior: "instant" }));
   transport.listen((frame) => {
     for (const figure of live) figure.strip?.place?.(frame);
     for (const row of rows) if (row.isConnected) tellScene(row, frame);
