@@ -39,7 +39,7 @@ def packaged() -> dict[str, metadata.EntryPoint]:
     """The entry points of other packages by the names of their policies."""
     entries: list[metadata.EntryPoint] = []
     for package in metadata.distributions():
-        with contextlib.suppress(OSError, ValueError):  # metadata that cannot be read declare nothing
+        with contextlib.suppress(Exception):  # metadata that cannot be read declare nothing
             entries += package.entry_points.select(group=GROUP)
     return {entry.name: entry for entry in entries if entry.name not in shipped() and metadata.EntryPoint.pattern.match(entry.value)}
 

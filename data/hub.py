@@ -15,8 +15,8 @@ from typing import Any, Literal
 import msgspec
 from omegaconf import OmegaConf
 
-from echo.files import file_sha256, write_atomic
-from echo.refusals import nearest
+from echo.files import file_sha256, read_json, read_text, write_atomic
+from echo.refusals import nearest, reading
 from echo.scene import TagMeaning
 
 TABLE = Path(__file__).resolve().parent / "hub.yaml"
@@ -143,7 +143,10 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         path = folder / MANIFEST
-        self.rows = msgspec.json.decode(path.read_bytes(), type=dict[str, FetchedFile]) if path.is_file() else {}
+        self.rows: dict[str, FetchedFile] = {}
+        if os.path.lexists(path):
+            with reading(path, "remove it: what is there is checked again"):
+                self.rows = msgspec.convert(read_json(read_text(path), str(path)), dict[str, FetchedFile])
 
     def pinned(self, wanted: HubFile) -> HubFile:
         """The file with what an earlier download learned: the commit of a branch, size and sha256 where the table has none."""

@@ -107,7 +107,8 @@ def reading(path: Path, advice: str = "download it again") -> Iterator[None]:
         yield
     except Exception as error:
         line = first_line(error)
-        if str(path) in line and (isinstance(error, ValueError) or hasattr(error, "problem_mark")):
+        plain = isinstance(error, ValueError) and not hasattr(error, "errno")  # FFmpeg's errors are ValueErrors too
+        if str(path) in line and (plain or hasattr(error, "problem_mark")):
             raise ValueError(line) from None
         raise ValueError(f"{path}: cannot be read ({type(error).__name__}: {line[:200]}); {advice}") from None
 

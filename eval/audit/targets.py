@@ -17,8 +17,8 @@ from scipy.stats import binomtest
 
 from baselines.presets import CONF, make_policy, preset
 from data.world.words import KINDS, Words, held_out, sentence
-from echo.files import ROOT
-from echo.refusals import Unfinished
+from echo.files import ROOT, read_json, read_text
+from echo.refusals import Unfinished, reading
 from echo.scene import BLOCK_S, Prompt
 from eval.measures.formulas import Frames
 from eval.store.origin import digest_if_there, origin
@@ -235,7 +235,8 @@ def seen_clips(weights: str, index: int) -> float:
     """Clips that the weights were trained on, from the provenance beside them; their place in the row where it does not say."""
     beside = (ROOT / weights.partition(" + ")[0]).parent / "provenance.json"
     if beside.is_file():
-        return float(json.loads(beside.read_text(encoding="utf-8")).get("seen_clips", index))
+        with reading(beside, "remove it, or train again"):
+            return float(read_json(read_text(beside), str(beside)).get("seen_clips", index))
     return float(index)
 
 

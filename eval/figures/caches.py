@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 from baselines.presets import preset
 from echo.cache.kinds import Kind
 from echo.cache.plan import Plan
-from echo.refusals import nearest
+from echo.files import read_json, read_text
+from echo.refusals import nearest, reading
 from eval.figures import output, sheets, style
 from eval.figures.output import FigureOrder
 from eval.figures.recorded.backbones import Loader, policy, prompt_of
@@ -99,7 +99,8 @@ def _stored(store: Path, task: str, seed: int, prompt: str) -> dict[str, list[An
             video = row.videos[prompt].path
             trace = video.with_name(video.name.removesuffix(video.suffix) + ".trace.jsonl")
             if trace.is_file():
-                traces[row.preset] = [json.loads(line) for line in trace.read_text(encoding="utf-8").splitlines()]
+                with reading(trace, "run its command again"):
+                    traces[row.preset] = [read_json(line, str(trace)) for line in read_text(trace).splitlines()]
     return traces
 
 

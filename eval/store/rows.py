@@ -302,6 +302,8 @@ def newest(store: Path, task: str, scored: bool = True, texts: bool = True) -> l
     """
     groups = gather(parts_of(store, task, scored), texts)
     there = [entry for entry in groups[0].entries.values() if entry.count("done")] if groups else []
+    for line in groups[0].damaged if groups else ():
+        leave_out(f"{line}: a damaged record")
     best: dict[str, Entry] = {}
     for entry in sorted(_alike(there), key=lambda entry: (entry.newest, entry.count("done")), reverse=True):
         first = best.setdefault(entry.name, entry)
@@ -331,11 +333,9 @@ def differences(first: Entry, second: Entry, metric: str) -> pd.Series:
 
 
 def left_out(entries: Iterable[Entry]) -> list[str]:
-    """What rows lack, a line each: records whose lines are damaged, and rows that gave way to newer settings of their preset, with what
-    these had otherwise and how many videos."""
+    """A line for each row that gave way to newer settings of its preset: what it had otherwise, and how many videos it has."""
     lines = []
     for entry in entries:
-        lines += [f"left out, as its line is damaged: {line}, of {entry.name}" for line in entry.damaged]
         for other in entry.older:
             old, new = other.settings, entry.settings
             keys = [key for key in old if old[key] != new.get(key, old[key])] or [key for key in old if key not in new]

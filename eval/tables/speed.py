@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 
 from data.outgoing import without_formulas
 from data.published import speeds
 from echo.files import RESULTS, Json, read_json, read_text
+from echo.refusals import first_line
 from eval.tables.grid import NOTHING
 from eval.tables.latex import escape
 from eval.tables.text import markdown_table, spaced
@@ -45,6 +49,45 @@ FACTS = ("backbone", "weights", "geometry", "device", "device_name", "dtype", "k
 """What the CSV tells of the measurement in each line."""
 
 
+class _Code(msgspec.Struct):
+    commit: str | None
+    dirty: bool | None
+
+
+class _Provenance(msgspec.Struct):
+    code: _Code
+    packages: dict[str, str | None]
+
+
+class _Method(msgspec.Struct):
+    method: str
+    label: str | None
+    notes: list[str]
+
+
+class SpeedFile(msgspec.Struct):
+    """What a bench file says beside its numbers."""
+
+    label: str
+    frame_px: tuple[int, int]
+    backbone: str
+    weights: str
+    geometry: str
+    device: str
+    device_name: str
+    dtype: str
+    kernel: str
+    compile: str
+    window: str
+    batch: str | int
+    decoder: str
+    codec_dtype: str
+    clock: str
+    provenance: _Provenance
+    methods: list[_Method]
+    failed: dict[str, str] = {}
+
+
 def read(path: Path) -> Json:
     """A bench file. Raises ValueError for a file that is none."""
     if not path.exists():
@@ -55,14 +98,21 @@ def read(path: Path) -> Json:
         raise ValueError(f"bench={error}") from None
     if not isinstance(bench, dict) or bench.get("what") != "speed":
         raise ValueError(f'bench={path}: not a speed measurement of echo-harness bench; nearest is a file whose "what" is "speed"')
+    try:
+        said, numbers = msgspec.convert(bench, SpeedFile), measured(bench)
+        if not said.methods or numbers.isin([math.inf, -math.inf]).any(axis=None) or "torch" not in said.provenance.packages:
+            raise ValueError("no methods, a speed without end, or no version of torch")
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        raise ValueError(f"bench={path}: not as echo-harness bench writes it ({first_line(error)[:200]}); measure again") from None
     return bench
 
 
 def newest(folder: Path = FOLDER) -> Path:
     """The latest speed measurement of a folder. Raises ValueError where there is none."""
     for path in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True):
-        if '"what": "speed"' in path.read_text(encoding="utf-8")[:200]:
-            return path
+        with contextlib.suppress(OSError):
+            if path.is_file() and b'"what": "speed"' in path.read_bytes()[:200]:
+                return path
     raise ValueError(f"{folder}: no speed measurement; echo-harness bench backbone=self_forcing makes one, bench=FILE names another")
 
 

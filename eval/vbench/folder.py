@@ -25,7 +25,7 @@ import msgspec
 from tqdm import tqdm
 
 from data.outgoing import said
-from echo.files import RESULTS, digest, name_part, write_atomic
+from echo.files import RESULTS, digest, name_part, read_json, read_text, write_atomic
 from echo.refusals import Unfinished, nearest
 from echo.scene import Prompt, load_prompts
 from eval.protocol import TASKS, scopes
@@ -280,7 +280,7 @@ def free(place: Path, clips: Sequence[FolderVideo], task: str, scorer: VideoScor
     if not place.is_file():
         return
     try:
-        last = json.loads(place.read_bytes())
+        last = read_json(read_text(place), str(place))
         mine = {clip.name: clip.facts.digest for clip in clips}
         text = any(clip.prompt for clip in clips)
         asked, said = _asked(clips), last.get("asked", {})

@@ -180,6 +180,8 @@ def lines(rows: Sequence[RunForecast], launcher: SlurmSettings) -> Iterator[str]
     yield f"in all: {counted(runs, 'run')}, {whole} videos, {whole - videos - unscored} there{rest}, {videos} to make ({blocks} blocks)"
     if not videos + unscored:
         return
+    for load in rows:
+        yield from load.folder.again()
     for on_card, name in ((True, "GPU"), (False, "processor")):
         members = [load for load in rows if load.on_card == on_card and load.videos]
         if members:

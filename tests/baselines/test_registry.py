@@ -63,6 +63,19 @@ def test_code_that_fails_is_one_clear_line(package: Path) -> None:
     assert "\n" not in str(refusal.value)
 
 
+def test_a_preset_that_says_nothing_and_metadata_that_cannot_be_read_are_one_line_or_nothing(package: Path) -> None:
+    path = package / "both_ends" / "conf" / "method" / "ends.yaml"
+    nothing = {"null": "policy=None; it names the policy", "name: ends\npolicy: [1]": "policy=.1.; it names", "[1]": "a list"}
+    for content, words in nothing.items():
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises(ValueError, match=f"^{path}: {words}") as refusal:
+            preset("method", "ends")
+        assert "\n" not in str(refusal.value)
+    for entry in ("ends = [[", "ends", "\0"):
+        write_metadata(package, entry=entry)
+        assert "ends" not in registry.names() and "echo" in registry.names()
+
+
 def test_no_package_takes_a_shipped_name(package: Path) -> None:
     write_metadata(package, entry="echo = both_ends.policy:Ends")
     assert registry.find("echo") is Echo and registry.packaged() == {}

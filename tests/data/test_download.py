@@ -72,6 +72,16 @@ def manifest(table: Path) -> dict[str, dict[str, object]]:
     return json.loads((table.parent / "kept" / MANIFEST).read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("content", [b"\xf4", b'{"a":' * 100_000, b"[1]", b'{"net.pt": null}'])
+def test_a_manifest_that_cannot_be_read_is_one_line(content: bytes, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = table.parent / "kept" / MANIFEST
+    path.parent.mkdir()
+    path.write_bytes(content)
+    assert command(table, "backbone=net", "--dry-run") == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"{path}:") and told.count("\n") == 1
+
+
 def test_shipped_table_pins_what_it_can() -> None:
     table = Table()
     files = {wanted.target: wanted for source in table.sources.values() for wanted in source}

@@ -45,6 +45,7 @@ COMMANDS_OF_A_STORE = (
     f"figures sheet task=hard every_s=2 --output {{out}}/sheet.png {STORE}",
     f"figures drift task=hard --output {{out}}/drift.png {STORE}",
     f"study build task=hard groups=1 --output {{out}}/study {STORE}",
+    f"figures cache method=echo task=hard --output {{out}}/figures {STORE}",
     f"plan {SWEEP} store={{folder}}/store",
 )
 

@@ -49,7 +49,7 @@ OUTCOMES = {
     "silent": "another answer, without a word, of a file that cannot be right",
 }
 BAD = ("traceback", "hang", "wordless", "silent")
-ANSWERS = (".csv", ".md", ".json", ".jsonl")
+ANSWERS = (".csv", ".md", ".json", ".jsonl", ".html")
 """Endings of files whose content is part of an answer; of others it is that they are there."""
 Answer = tuple[int, str, str]
 """Exit status, what was said, and what was written, without names of folders."""
@@ -138,7 +138,7 @@ class Fuzzer:
 
 def judged(answer: Answer, usual: Answer, file: Path, sound: Path) -> tuple[str, str]:
     """The outcome of a case by the answer to it and the one to sound files, and what is wrong with the file where that matters."""
-    status, said, _ = answer
+    status, said = answer[:2]
     if status == HUNG:
         return "hang", ""
     if "Traceback (most" in said or cli.TRACEBACK in said or status < 0 or status == FELL:
@@ -147,7 +147,7 @@ def judged(answer: Answer, usual: Answer, file: Path, sound: Path) -> tuple[str,
         return ("refused" if said.strip() else "wordless"), ""
     if answer == usual:
         return "same", ""
-    news = set(said.splitlines()) - set(usual[1].splitlines())
+    news = {line for now, before in zip(answer[1:], usual[1:]) for line in {*now.splitlines()} - {*before.splitlines()}}
     if any(file.name in line or file.parent.name in line and "left out" in line for line in news) or status != usual[0]:
         return "refused", ""
     fault = fault_of(file, sound)

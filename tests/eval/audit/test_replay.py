@@ -16,6 +16,7 @@ from echo.policy import Echo
 from echo.rollout import Rollout
 from echo.scene import Transition
 from eval.audit import replay
+from jobs import cli
 from tests.helpers.command import ECHO_HARNESS
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
@@ -146,3 +147,26 @@ def test_rollouts_are_repeatable() -> None:
     first, second = (replay.replay(case, model)[0] for _ in range(2))
     assert torch.equal(first, second)
     assert Rollout(model, replay.make_policy(case), case.geometry, replay.recorded_noise(case)).store.bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("recall.npz", b"PK\x03\x04", b"PK\x03\x05"),
+        ("toy_weights.npz", b"PK\x03\x04", b"PK\x03\x05"),
+        ("meta.json", b"{", b"[{"),
+        ("meta.json", b'"LAYERS": 2', b'"LAYERS": null'),
+        ("meta.json", b'"LAYERS": 2', b'"LAYERS": 1e400'),
+    ],
+)
+def test_files_that_cannot_be_read_are_one_line(
+    file: str, old: bytes, new: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("recall.npz", "toy_weights.npz", "meta.json"):
+        content = (GOLDEN / name).read_bytes()
+        assert name != file or old in content
+        (tmp_path / name).write_bytes(content.replace(old, new) if name == file else content)
+    words = ["replay", f"{tmp_path}/recall.npz", "--weights", f"{tmp_path}/toy_weights.npz", "--meta", f"{tmp_path}/meta.json"]
+    assert cli.main(words) == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path}/{file}: " in told and told.count("\n") == 1

@@ -207,6 +207,16 @@ def test_ratings_are_judged_too(tmp_path, capsys):
     assert "table4: people's ratings; give ratings=FILE.csv" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("one", [True, False])
+def test_damaged_records_are_named(one, tmp_path, capsys):
+    """Also where a row has no other."""
+    fill(tmp_path, "hard", {"echo": 1.0, "infinity_rope": 0.0}, prompts=3)
+    path = next(tmp_path.glob("runs/*/*/echo/seed=0/*/records/*.jsonl"))
+    path.write_bytes(path.read_bytes().replace(b'"seed":0', b'"seed":1', 1) if one else bytes(99) + b"\n")
+    assert cli.main(["claims", "ordering", "--store", str(tmp_path)]) == 0
+    assert f"left out: {path}:1: a damaged record\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -48,6 +48,14 @@ def test_a_prompt_set_that_was_damaged_since_costs_its_texts(store: Path, tmp_pa
         assert sheets.sentences([replace(row, prompt_set=str(damaged)) for row in rows], "toy-000") == ()
 
 
+@pytest.mark.parametrize("content", [b"no video", b""])
+def test_stills_of_what_is_no_video_are_one_line(content: bytes, store: Path, tmp_path: Path) -> None:
+    shot = sheets.rows_of(store, "hard", 0)[0].videos["toy-000"].path.read_bytes()
+    (tmp_path / "v.mp4").write_bytes(content or shot.replace(b"trak", b"free"))
+    with pytest.raises(ValueError, match=r"^\S*/v.mp4: cannot be read .*; run its command again$"):
+        stills(tmp_path / "v.mp4", 1.0)
+
+
 def test_a_sheet_is_drawn(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["figures", "sheet", "task=hard", "--store", str(store), "every_s=1", "prompt=toy-001"]) == 0
     path = Path(capsys.readouterr().out.split(" (")[0])

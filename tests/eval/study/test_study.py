@@ -458,6 +458,12 @@ def test_two_keys_or_nothing_that_counts(sent, tmp_path, capsys):
     assert "nothing counts of 4 files" in told.err and "0.json" in told.out and not (tmp_path / "ratings.csv").exists()
 
 
+def test_a_key_that_is_a_pipe_is_not_waited_for(sent, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.key.json")
+    assert collected(sent, f"key={tmp_path / 'pipe.key.json'}") == 2
+    assert "pipe.key.json: a pipe or a device stands where" in capsys.readouterr().err
+
+
 def test_no_torch():
     code = "import sys, eval.study.command; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

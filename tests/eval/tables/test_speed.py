@@ -144,6 +144,10 @@ def test_the_newest_measurement_counts(tmp_path):
         ('{"what": "parity"}', "not a speed measurement"),
         ("[]", "not a speed"),
         ('{"a":' * 100_000, "lists or objects within each other without end"),
+        (json.dumps(bench(clock=None)), "not as echo-harness bench writes it (Expected `str`, got `null` - at `$.clock`); measure again"),
+        (json.dumps(bench(methods=[])), "not as echo-harness bench writes it"),
+        (json.dumps(bench()).replace("24.0", "1e400"), "a speed without end"),
+        (json.dumps(bench()).replace("24.0", '"fast"'), "not as echo-harness bench writes it"),
     ],
 )
 def test_other_files_are_refused(tmp_path, capsys, content, message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,17 @@ def test_measured_speed_and_disk_come_from_the_store(words):
     assert [load.videos for load in found] == [2, 3, 3, 3] and [load.seconds for load in found] == [160.0, 240.0, 240.0, 240.0]
     assert found[0].disk == pytest.approx(16 * size) and found[0].source == f"measured in {folder.job.config.store}"
     assert found[2].disk != pytest.approx(24 * size), "another method may write other films"
+
+
+def test_what_is_made_again_is_said(words):
+    """A record whose line is damaged, and a video of another size than was written."""
+    folder = finish(words, 100.0, 2)
+    (path,) = map(Path, folder.reader.record_files())
+    path.write_bytes(path.read_bytes().replace(b'"blocks":8', b'"blocks":9', 1))
+    folder.side(folder.job.asked[1], ".mp4").write_bytes(b"0")
+    lines = list(plan(words, fps=4))
+    assert f"{folder.job.title}: {path}:1 is damaged and left out" in lines
+    assert any("toy-001 is made again: " in line for line in lines)
 
 
 def test_jobs_are_as_long_as_asked(words):
