@@ -15,6 +15,7 @@ from data.outgoing import without_formulas
 from data.published import speeds
 from echo.files import RESULTS, Json, read_json, read_text
 from echo.refusals import first_line
+from eval.store.records import Provenance
 from eval.tables.grid import NOTHING
 from eval.tables.latex import escape
 from eval.tables.text import markdown_table, spaced
@@ -49,16 +50,6 @@ FACTS = ("backbone", "weights", "geometry", "device", "device_name", "dtype", "k
 """What the CSV tells of the measurement in each line."""
 
 
-class _Code(msgspec.Struct):
-    commit: str | None
-    dirty: bool | None
-
-
-class _Provenance(msgspec.Struct):
-    code: _Code
-    packages: dict[str, str | None]
-
-
 class _Method(msgspec.Struct):
     method: str
     label: str | None
@@ -83,7 +74,7 @@ class SpeedFile(msgspec.Struct):
     decoder: str
     codec_dtype: str
     clock: str
-    provenance: _Provenance
+    provenance: Provenance
     methods: list[_Method]
     failed: dict[str, str] = {}
 
@@ -104,7 +95,7 @@ def read(path: Path) -> Json:
             raise ValueError("no methods, a speed without end, or no version of torch")
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise ValueError(f"bench={path}: not as echo-harness bench writes it ({first_line(error)[:200]}); measure again") from None
-    return bench
+    return bench | {"provenance": msgspec.to_builtins(said.provenance)}
 
 
 def newest(folder: Path = FOLDER) -> Path:

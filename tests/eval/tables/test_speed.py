@@ -9,6 +9,7 @@ import json
 import pytest
 
 from data.published import numbers, speeds
+from echo.files import ROOT
 from eval.tables import speed
 from jobs import cli
 
@@ -121,6 +122,10 @@ def test_command_writes_three_forms(tmp_path, capsys):
     assert cli.main(["tables", "speed", f"bench={file}", "--output", str(tmp_path / "tables")]) == 0
     said = capsys.readouterr().out
     assert "15.71 (H100)" in said and {path.name for path in (tmp_path / "tables").iterdir()} == {"speed.md", "speed.csv", "speed.tex"}
+
+
+def test_what_the_bench_wrote_is_read():
+    assert len(speed.measured(speed.read(ROOT / "docs" / "data" / "bench_tiny_cpu.json"))) > 1
 
 
 def test_the_newest_measurement_counts(tmp_path):
