@@ -406,6 +406,9 @@ const report = (() => {
   const apply = async () => {
     const words = new URLSearchParams(location.hash.slice(1).replace(/\+/g, "%2B"));
     if (location.hash && !location.hash.includes("=")) {  // a place on the page
+      clearTimeout(keeping);  // it stays in the address until something else is shown
+      keeping = 0;
+      kept = transport.frame;
       const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
       if (!$("grid").children.length) { showFilters(); show(); }
       for (let box = target && target.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
