@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,8 +30,12 @@ GENERATED = sorted({name for name, _ in PRESETS})
 TINY = ["backbone=self_forcing", "geometry=tiny", "task=hard", "prompts=1"]
 
 
+SECRETS = {"HF_TOKEN": "hf_planted0123456789", "WANDB_API_KEY": "planted-1111222233334444", "AWS_SECRET_ACCESS_KEY": "planted/55556666"}
+
+
 def run(*words: str) -> str:
-    done = subprocess.run([sys.executable, "run.py", *words], cwd=ROOT, text=True, capture_output=True, timeout=900)
+    environment = os.environ | SECRETS
+    done = subprocess.run([sys.executable, "run.py", *words], cwd=ROOT, env=environment, text=True, capture_output=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -68,6 +73,10 @@ def test_the_documented_command_goes_from_prompt_to_video(tmp_path):
     before = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*.mp4"))
     run(*shorter)
     assert sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*.mp4")) == before, "what is there is not made again"
+    written = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for secret in SECRETS.values():
+        assert not [name for name, content in written.items() if secret.encode() in content] and secret not in said
+    assert len(written) > 10
 
 
 @pytest.fixture(scope="module")
