@@ -47,7 +47,7 @@ SPECIAL = {
 def as_latex(grids: Sequence[Grid]) -> str:
     """All tables of a file: best in bold, second underlined, a rule between parts; then the differences, as a float of their own.
 
-    Captions tell what the numbers are; notes stand below the rows. A table is no wider than the line.
+    Captions tell what the numbers are; notes stand below the rows. A table is as wide as the line.
     """
     tables = [_table(grid, panel) for grid in grids for panel in panels(grid)]
     plain = "".join(rf"\usepackage{{{package}}}" for package in PACKAGES)
@@ -61,7 +61,7 @@ def _table(grid: Grid, panel: Panel) -> str:
         r"\centering",
         r"\caption{" + escape(panel.caption) + r"}\smallskip",
         r"\label{tab:" + _label(grid) + "-differences" * panel.gaps + "}",
-        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        r"\resizebox{\linewidth}{!}{%",
         r"\begin{tabular}{llr" + "r" * len(grid.columns) + "}",
         r"\toprule",
         rf"Method & Preset & n & {heads} \\",

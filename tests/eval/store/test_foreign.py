@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from echo.files import inside, name_part
+from echo.files import ROOT, inside, name_part
 from eval.store import frame
 from eval.store.reading import LeftOut, hearing
 from eval.store.records import SweepFile, UnitRecord, line_of
@@ -121,6 +121,8 @@ def as_nobody():
         os.setegid(65534)
         os.seteuid(65534)
     try:
+        if not os.access(ROOT / "run.py", os.R_OK, effective_ids=True):
+            pytest.skip("this clone lies where only root may look, so nobody cannot run it")
         yield
     finally:
         if root:
