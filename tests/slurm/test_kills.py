@@ -32,7 +32,7 @@ with Attempt(folder, new_attempt(), Provenance()) as attempt:
         own = attempt.take([prompt])
         for one in own:
             time.sleep(0.02)
-            attempt.ok(one, {"x": 1.0}, {"latents_sha256": one.id, "files": {"video": "y" * 8000}})
+            attempt.ok(one, {"x": 1.0}, {"latents_sha256": one.id, "tokens_cut": {"0": list(range(2000))}})
         attempt.release(own)
 """
 """What a worker does around a video, without the video."""
