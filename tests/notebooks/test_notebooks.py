@@ -34,8 +34,8 @@ def test_a_notebook_leaves_the_working_tree_alone(tmp_path: Path) -> None:
     """Its Python imports the copy it lies in, not what is installed."""
     tree = copy_of_tree(tmp_path)
     setup = read(NOTEBOOKS[0])["cells"][1]
-    here = "import eval.figures.sheets\nassert eval.figures.sheets.ROOT.samefile('.'), eval.figures.sheets.ROOT\n"
-    shell = setup | {"source": "%%bash -e\npython -c \"import eval.figures.sheets as s; assert s.ROOT.samefile('.'), s.ROOT\""}
+    here = "import echo.files\nassert echo.files.ROOT.samefile('.'), echo.files.ROOT\n"
+    shell = setup | {"source": "%%bash -e\npython -c \"import echo.files as s; assert s.ROOT.samefile('.'), s.ROOT\""}
     write(tree / "notebooks" / "x.ipynb", cleaned({"cells": [setup, setup | {"source": here}, shell]}))
     execute(tree / "notebooks" / "x.ipynb", tree)
 
