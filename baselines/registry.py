@@ -104,6 +104,10 @@ def source_of(policy: Policy) -> dict[str, str | None] | None:
     top = kind.__module__.partition(".")[0]
     if top in OWN:
         return None
-    package = next(iter(metadata.packages_distributions().get(top, ())), None)
-    version = None if package is None else metadata.version(package)
+    try:
+        package = next(iter(metadata.packages_distributions().get(top, ())), None)
+        version = None if package is None else metadata.version(package)
+    except Exception as error:  # the lists of files of all that is installed are anybody's
+        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ValueError(f"policy {kind.__module__}:{kind.__name__}: its package cannot be told ({why}); install it again") from error
     return {"package": package, "version": version, "file": file_digest(Path(inspect.getfile(kind)))}

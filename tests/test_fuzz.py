@@ -13,6 +13,6 @@ from tests.load.fuzz import BAD, fuzz
 def test_nothing_wrong_passes_in_silence(tmp_path: Path) -> None:
     """No damage ends in a traceback, hangs, fails without a word, or changes an answer in silence; many are refused."""
     lines = list[str]()
-    told = fuzz(0.4, 0, tmp_path, ("prompts", "measured", "foreign", "scored"), lines.append)
+    told = fuzz(5, 0, tmp_path, ("prompts", "measured", "foreign", "scored"), lines.append, most=60)
     assert not lines, "\n".join(lines)
     assert told["outcomes"]["refused"] > 5 and not any(told["outcomes"][name] for name in BAD)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import itertools
 import json
 import os
 import platform
@@ -234,10 +235,12 @@ def cases(fuzzer: Fuzzer, minutes: float) -> Iterator[Case]:
             bar.update()
 
 
-def fuzz(minutes: float, seed: int, folder: Path, names: Sequence[str] = (), say: Callable[[str], object] = print) -> dict[str, Any]:
-    """Damage files for some minutes: cases by outcome, by kind and in all; what is bad is said in a line each."""
+def fuzz(
+    minutes: float, seed: int, folder: Path, names: Sequence[str] = (), say: Callable[[str], object] = print, most: int | None = None
+) -> dict[str, Any]:
+    """Damage files for some minutes, or `most` times: cases by outcome, by kind and in all; what is bad is said in a line each."""
     counts, kinds = Counter[str](), Counter[str]()
-    for case in cases(Fuzzer(folder, seed, names), minutes):
+    for case in itertools.islice(cases(Fuzzer(folder, seed, names), minutes), most):
         counts[case.outcome] += 1
         kinds[case.kind] += 1
         if case.outcome in BAD:
