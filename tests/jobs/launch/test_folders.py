@@ -24,6 +24,19 @@ def test_a_prepared_store_keeps_its_rights_after_a_refused_sweep(tmp_path):
     assert store.stat().st_mode & 0o7777 == 0o2775 and os.listdir(tmp_path) == ["store"] and not os.listdir(store)
 
 
+def test_each_command_has_a_note_of_its_own(tmp_path, monkeypatch):
+    """Two at once in one store: the end of one took away the folder in which the other was about to write."""
+    seen = []
+    monkeypatch.setattr(sweep, "foresee", lambda folder: seen.append(folder))
+    monkeypatch.setattr(sweep, "run", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    for pid in (11, 12):
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        sweep.command([f"store={tmp_path}", "seed=0,1", "-m"])
+    assert [path.name for path in seen] == ["hydra-11", "hydra-12"] and {path.parent for path in seen} == {tmp_path}
+    assert all((path / "multirun.yaml").is_file() for path in seen), "the sweeper writes where it was foreseen"
+
+
 def test_only_what_was_not_there_goes(tmp_path):
     (tmp_path / "a").mkdir()
     sweep.foresee(tmp_path / "a" / "b" / "c")

@@ -6,6 +6,7 @@ on the path. No `__init__.py` may stand in `hydra_plugins` itself.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 
 class LocalLauncher(Launcher):
@@ -30,6 +31,8 @@ class LocalLauncher(Launcher):
         from jobs.launch import sweep
 
         self._context, self._config = hydra_context, config
+        with read_write(config), open_dict(config):  # one for each command, so that none takes away another's
+            config.hydra.sweep.dir = f"{config.hydra.sweep.dir}-{os.getpid()}"
         sweep.foresee(Path(config.hydra.sweep.dir))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
