@@ -80,8 +80,7 @@ class LongLive(Policy):
         return self.sink_frames + max(self.kept_frames(geometry.frames_per_block), geometry.frames_per_block)
 
     def check(self, geometry: Geometry, blocks: int) -> None:
-        if not self.relative:
-            super().check(geometry, blocks)
+        super().check(geometry, 0 if self.relative else blocks)  # slot numbers end with the window
         size, own = geometry.frames_per_block, geometry.window_frames
         within("sink_frames", self.sink_frames, 0, own - 2 * size)
         within("window_frames (sink, a past block, the block)", self.window_frames, self.sink_frames + 2 * size, own)

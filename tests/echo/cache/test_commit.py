@@ -76,7 +76,8 @@ def test_a_clean_pass_reads_the_newest_alone(
         assert torch.allclose(ours, torch.cat([k, v], 1), atol=1e-5), (layer, report(ours, torch.cat([k, v], 1)))
 
 
-def test_counts_that_cannot_be_are_refused() -> None:
+@pytest.mark.parametrize("name", ["longlive", "streaming_llm", "anchor_forcing", "echo", "memrope", "relax_forcing"])
+def test_counts_that_cannot_be_are_refused(name: str) -> None:
     for commit in (-1, 2, 22):
         with pytest.raises(ValueError, match=f"commit .0 for none.*{commit}.*3..21"):
-            make("longlive", commit=commit).check(GEOMETRIES[0], 3)
+            make(name, commit=commit).check(GEOMETRIES[0], 3)

@@ -28,6 +28,14 @@ def test_the_papers_scale_is_the_papers_setting(table):
         )
 
 
+@pytest.mark.parametrize(("scale", "backbone"), [("paper", "self_forcing"), ("night", "tiny"), ("laptop", "tiny")])
+def test_the_zoo_is_on_one_backbone(scale, backbone):
+    """Also presets that name another one: what is compared are policies."""
+    runs = compose.sweep(["experiment=zoo", f"scale={scale}", "task=recall", "seed=0"])
+    assert {run["backbone"]["name"] for run in runs} == {backbone}
+    assert {"longlive", "anchor_forcing", "streaming_llm_commit", "oracle"} < {run["method"]["name"] for run in runs}
+
+
 def test_a_rehearsal_needs_no_file_and_what_the_command_says_stays():
     words = ["experiment=table2", "scale=paper", "weights=random", "geometry=tiny", "prompts=1", "seed=0"]
     runs = compose.sweep(words)
