@@ -27,12 +27,15 @@ class AnchorForcing(LongLive):
     junction_position: int = 6
     junction_after: int = 9
 
+    def switches(self, step: Step) -> list[int]:
+        """First latent frames of the last two scenes that were switched to."""
+        return [start.block * step.geometry.frames_per_block for start in step.starts[1:]][-2:]
+
     def junction(self, step: Step, oldest: int) -> range:
         """The junction's frames; none where they are among the recent ones, which begin with `oldest`, or where none has its time."""
-        switches = [start.block * step.geometry.frames_per_block for start in step.starts[1:]][-2:]
-        first = next((frame for frame in reversed(switches) if step.first_frame > frame + self.junction_after), None)
-        if first is None and len(switches) == 2:
-            first = switches[0]
+        switches = self.switches(step)
+        before = switches[0] if len(switches) == 2 else None
+        first = next((frame for frame in reversed(switches) if step.first_frame > frame + self.junction_after), before)
         if first is None or first + self.junction_frames > oldest:
             return range(0)
         return range(first, first + self.junction_frames)
@@ -45,10 +48,8 @@ class AnchorForcing(LongLive):
         parts = (sink, 0, Kind.SINK), (junction, self.junction_position, Kind.ANCHOR), (recent, block - len(recent), Kind.RECENT)
         context = tuple(Slot(frame, at + i, kind) for frames, at, kind in parts for i, frame in enumerate(frames))
         after = first + size
-        begun = [start.block * size for start in step.starts[1:]][-2:]
-        kept = (range(frame, frame + self.junction_frames) for frame in begun)
-        newest = range(max(0, after - self.kept_frames(size)), after)
-        keep = frozenset((*self.sink(step, after), *(frame for frames in kept for frame in frames), *newest))
+        junctions = (first + i for first in self.switches(step) for i in range(self.junction_frames))
+        keep = frozenset((*self.sink(step, after), *junctions, *range(max(0, after - self.kept_frames(size)), after)))
         return Plan(step.block, step.scene, first, context, step.positions(block), keep)
 
     def capacity(self, geometry: Geometry) -> int:

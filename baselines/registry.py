@@ -21,7 +21,7 @@ import baselines
 from echo.cache.policy import Policy
 from echo.files import file_digest
 from echo.policy import Echo
-from echo.refusals import nearest, nearest_of
+from echo.refusals import first_line, nearest, nearest_of
 from echo.settings import build
 
 GROUP = "echo_harness.policies"
@@ -36,12 +36,14 @@ def shipped() -> list[str]:
 
 
 def packaged() -> dict[str, metadata.EntryPoint]:
-    """The entry points of other packages by the names of their policies."""
-    entries: list[metadata.EntryPoint] = []
+    """The entry points of other packages by the names of their policies; of two of one name that which Python finds first."""
+    policies: dict[str, metadata.EntryPoint] = {}
     for package in metadata.distributions():
         with contextlib.suppress(Exception):  # metadata that cannot be read declare nothing
-            entries += package.entry_points.select(group=GROUP)
-    return {entry.name: entry for entry in entries if entry.name not in shipped() and metadata.EntryPoint.pattern.match(entry.value)}
+            for entry in package.entry_points.select(group=GROUP):
+                if entry.name not in shipped() and metadata.EntryPoint.pattern.match(entry.value):
+                    policies.setdefault(entry.name, entry)
+    return policies
 
 
 def names() -> list[str]:
@@ -108,6 +110,6 @@ def source_of(policy: Policy) -> dict[str, str | None] | None:
         package = next(iter(metadata.packages_distributions().get(top, ())), None)
         version = None if package is None else metadata.version(package)
     except Exception as error:  # the lists of files of all that is installed are anybody's
-        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        why = first_line(error)
         raise ValueError(f"policy {kind.__module__}:{kind.__name__}: its package cannot be told ({why}); install it again") from error
     return {"package": package, "version": version, "file": file_digest(Path(inspect.getfile(kind)))}

@@ -1,10 +1,9 @@
 """What self-attention meets in a block: the context, rotated, and behind it the block itself.
 
-Resident, the first pass of a block assembles each layer's context from the store and all passes meet it, but for a clean
-pass with a context of its own. Shared, one layer's
-worth of window serves all layers in turn and every pass assembles again: the same bits, a fraction of the memory. Either way a
-pass writes the block's own keys and values into the window's tail in place. Nothing grows with the length of the video and
-nothing is read back by the host.
+Resident, the first pass of a block assembles each layer's context from the store and all passes meet it, but for a clean pass with a
+context of its own. Shared, one layer's worth of window serves all layers in turn and every pass assembles again: the same bits, a
+fraction of the memory. Either way a pass writes the block's own keys and values into the window's tail in place. Nothing grows with
+the length of the video and nothing is read back by the host.
 
 Shapes: B batch, T context frames, S tokens of a frame, N tokens of the block, K chosen tokens, H heads, D head_dim, C complex channels.
 """

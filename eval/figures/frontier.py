@@ -7,6 +7,7 @@ of its own (NAME_commit).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,29 +50,27 @@ def best(points: Sequence[Point], cost: str, lower: bool) -> list[Point]:
     return front
 
 
-def points_of(block: Comparable, blocks: Sequence[Comparable]) -> tuple[Column, list[Point]] | None:
+def points_of(block: Comparable) -> tuple[Column, list[Point]] | None:
     """The score of a task and each policy's place; None where nothing is scored, or no record says what it cost."""
-    grid, costs = grid_of(block, blocks), {entry.preset: entry.videos for entry in block.entries.values()}
+    grid, videos = grid_of(block, [block]), {entry.preset: entry.videos for entry in block.entries.values()}
     places = {column.dimension: place for place, column in enumerate(grid.columns)}
-    for place in [places[name] for name in metrics.panels(block.task.name) if name in places][:1]:
-        column = grid.columns[place]
-        points = []
-        for row in grid.rows:
-            facts = costs[row.preset]
-            spent = [float(facts[fact].max()) if fact in facts else float("nan") for fact, _ in COSTS.values()]
-            found = row.cells[place].estimate
-            if found is not None and not row.calibration and all(value == value for value in spent):
-                points.append(Point(block.task.name, column.metric, row.preset, row.label, found.mean, found.half_width, *spent))
-        if points:
-            return column, points
-    return None
+    place = next((places[name] for name in metrics.panels(block.task.name) if name in places), None)
+    if place is None:
+        return None
+    column, points = grid.columns[place], list[Point]()
+    for row in grid.rows:
+        spent = [float(videos[row.preset][fact].max()) for fact, _ in COSTS.values()]
+        estimate = row.cells[place].estimate
+        if estimate is not None and not row.calibration and all(map(math.isfinite, spent)):
+            points.append(Point(block.task.name, column.metric, row.preset, row.label, estimate.mean, estimate.half_width, *spent))
+    return (column, points) if points else None
 
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
     """Draw the frontier of each task; the files. Raises ValueError that names the command where the store has nothing of it."""
     store = order.settings["store"]
     blocks = [block for source in sources(Path(store)) if source.experiment == "zoo" for block in gather(source.wishes)]
-    found = [rows for block in blocks if (rows := points_of(block, [block])) is not None]
+    found = [rows for block in blocks if (rows := points_of(block)) is not None]
     if not found:
         raise ValueError(f"store={store}: no policies of one backbone; `python run.py experiment=zoo store={store} -m` makes them")
     plots = style.pyplot()
@@ -80,7 +79,7 @@ def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
         for axis, (cost, (_, words)) in zip(line, COSTS.items()):
             _panel(axis, points, cost, column.lower)
             axis.set_xlabel(words)
-        line[0].set_ylabel(f"{' '.join(column.words)}")
+        line[0].set_ylabel(" ".join(column.words))
         line[0].set_title(points[0].task)
     figure.tight_layout()
     return output.write(figure, name, order, {"rows": [asdict(point) for _, points in found for point in points]})
