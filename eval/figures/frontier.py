@@ -79,8 +79,10 @@ def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
         for axis, (cost, (_, words)) in zip(line, COSTS.items()):
             _panel(axis, points, cost, column.lower)
             axis.set_xlabel(words)
+        style.one_scale(line, 100.0 if column.unit == metrics.PERCENT else math.inf)
         line[0].set_ylabel(" ".join(column.words))
         line[0].set_title(points[0].task)
+    figure.supxlabel("orange: with a commit of its own, dotted from the same policy without", fontsize=7, color=style.MUTED)
     figure.tight_layout()
     return output.write(figure, name, order, {"rows": [asdict(point) for _, points in found for point in points]})
 
@@ -94,6 +96,7 @@ def _panel(axis: Any, points: Sequence[Point], cost: str, lower: bool) -> None:
             axis.plot([getattr(plain, cost), getattr(point, cost)], [plain.score, point.score], color=style.MUTED, lw=0.6, ls=":")
         colour = style.SERIES[1] if point.preset.endswith(COMMIT) else style.SERIES[0]
         axis.errorbar(getattr(point, cost), point.score, point.half or 0.0, fmt="o", ms=4, color=colour, elinewidth=0.6, capsize=0)
-    for point in front:
-        axis.annotate(point.preset, (getattr(point, cost), point.score), textcoords="offset points", xytext=(4, 3), fontsize=6)
+    for place, point in enumerate(front):  # names of neighbours above and below
+        beside = (4, -8 if place % 2 else 3)
+        axis.annotate(point.preset, (getattr(point, cost), point.score), textcoords="offset points", xytext=beside, fontsize=6)
     axis.xaxis.get_major_locator().set_params(integer=True)

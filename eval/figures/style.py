@@ -5,6 +5,7 @@ Text is always drawn in ink, never in a series' colour. A series has its colour 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,12 @@ def bounded(*axes: Any, least: float = 0.0, most: float = 100.0) -> None:
         for line in axis.lines:
             values = np.asarray(line.get_ydata(), dtype=np.float64)
             line.set_clip_on(bool(np.any(values < least) or np.any(values > most)))
+
+
+def one_scale(axes: Sequence[Any], most: float) -> None:
+    """Give axes that are compared the scale that all of them fill, within 0 and what is possible."""
+    ends = [end for axis in axes for end in axis.get_ylim()]
+    bounded(*axes, least=max(0.0, min(ends)), most=min(most, max(ends)))
 
 
 def save_pair(figure: Any, stem: Path, dpi: int = DPI) -> list[Path]:

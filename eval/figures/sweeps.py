@@ -105,9 +105,7 @@ def draw(sweeps: Sequence[SweptTask], name: str) -> Any:
             axis.set_title(" ".join(word for word in column.words if not word.startswith("(")), fontsize=7.5)
         line[0].set_ylabel(sweep.grid.title, fontsize=8)
     for metric, panels in alike.items():  # one scale for what is compared from task to task
-        most = 100.0 if Column.named(metric).unit == metrics.PERCENT else inf
-        ends = [end for axis in panels for end in axis.get_ylim()]
-        style.bounded(*panels, least=max(0.0, min(ends)), most=min(most, max(ends)))
+        style.one_scale(panels, 100.0 if Column.named(metric).unit == metrics.PERCENT else inf)
     grid = sweeps[0].grid
     made = f"{grid.scorer}, weights {grid.weights}; {grid.prompts} prompts with {grid.seeds} seeds each"
     figure.suptitle(made, fontsize=8, color=style.MUTED)
