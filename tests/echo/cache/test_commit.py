@@ -13,7 +13,7 @@ from echo.geometry import Geometry
 from echo.noise import keyed_noise
 from echo.rollout import Rollout
 from tests.helpers.compare import report
-from tests.helpers.policies import GEOMETRIES, HARD, make
+from tests.helpers.policies import GEOMETRIES, S, make
 
 
 def rollout_of(model: WanModel, geometry: Geometry, name: str, commit: int, *, shared: bool = False) -> Rollout:
@@ -49,12 +49,13 @@ def test_a_clean_pass_reads_the_newest_alone(
     model: WanModel, geometry: Geometry, texts: Tensor, name: str, commit: int, blocks: int, since: int, shared: bool
 ) -> None:
     """Path 1: what the last block left in the store. Path 2: its latents at t = 0, with the frames before it as they were stored,
-    rotated to the indices right before the block's, through plain attention. `since`: block of a hard cut."""
+    rotated to the indices right before the block's, through plain attention.
+    `since`: block of a smooth transition, whose old scene is read for five blocks and never in a clean pass."""
     rollout = rollout_of(model, geometry, name, commit, shared=shared)
     rollout.switch(texts[:1])
     for block in range(blocks):
         if since and block == since:
-            rollout.switch(texts[1:2], HARD, None, 4)
+            rollout.switch(texts[1:2], S)
         rollout.next()
     first = 3 * blocks
     newest = range(max(3 * since, first + 3 - commit), first)
