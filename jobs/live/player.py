@@ -78,9 +78,8 @@ class Player:
 
         def change() -> None:
             self.paused = paused
-            if self.status in ("playing", "paused"):
-                self.status = "paused" if paused else "playing"
-            self._tell()
+            shown = self.status in ("playing", "paused")
+            self._tell(status=("paused" if paused else "playing") if shown else None)
 
         self._in_thread(change)
 
@@ -149,8 +148,7 @@ class Player:
         except BaseException as error:
             sys.stderr.write(said(traceback.format_exc()))
             kept = self._keep()
-            self.status = "failed"
-            self._tell(said(f"{type(error).__name__}: {error}{kept}"))
+            self._tell(said(f"{type(error).__name__}: {error}{kept}"), "failed")
             while not self._stopped:
                 self._decline(f"the session has failed: {error}", 0.25)
         finally:
@@ -187,8 +185,7 @@ class Player:
             self._seen_at = time.monotonic()  # what a script says is made whoever watches
             for made in self._session.follow(self._first):
                 self._publish(self._view(made))
-        self.status = "waiting" if self._first is None else "playing"
-        self._tell()
+        self._tell(status="waiting" if self._first is None else "playing")
 
     def _serve(self) -> None:
         """Calls that wait, or the next one that comes until the next block is due."""
@@ -222,8 +219,7 @@ class Player:
             self._tell(str(error))
             return
         except ValueError as error:
-            self.status = "ended"
-            self._tell(str(error))
+            self._tell(str(error), "ended")
             return
         view = self._view(made)
         self._paces.append(view.made_at - begun)
@@ -248,8 +244,10 @@ class Player:
             self._pool = session.pool
             self._news.notify_all()
 
-    def _tell(self, note: str = "") -> None:
+    def _tell(self, note: str = "", status: str | None = None) -> None:
+        """Tell pages something new, and how the session stands now if that changes: none hears one without the other."""
         with self._news:
+            self.status = status or self.status
             if note:
                 self.note, self.notes = note, self.notes + 1
             self.version += 1

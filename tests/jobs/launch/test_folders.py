@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from echo.files import ROOT
 from jobs.launch import sweep
@@ -26,15 +29,15 @@ def test_a_prepared_store_keeps_its_rights_after_a_refused_sweep(tmp_path):
 
 def test_each_command_has_a_note_of_its_own(tmp_path, monkeypatch):
     """Two at once in one store: the end of one took away the folder in which the other was about to write."""
-    seen = []
-    monkeypatch.setattr(sweep, "foresee", lambda folder: seen.append(folder))
-    monkeypatch.setattr(sweep, "run", lambda *_: None)
-    monkeypatch.setattr(sys, "argv", ["run.py"])
-    for pid in (11, 12):
-        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
-        sweep.command([f"store={tmp_path}", "seed=0,1", "-m"])
-    assert [path.name for path in seen] == ["hydra-11", "hydra-12"] and {path.parent for path in seen} == {tmp_path}
-    assert all((path / "multirun.yaml").is_file() for path in seen), "the sweeper writes where it was foreseen"
+    file = sweep.PLUGINS / "hydra_plugins" / "echo_launchers" / "launchers.py"
+    spec = importlib.util.spec_from_file_location("launchers", file)
+    launchers = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(launchers)
+    foreseen = []
+    monkeypatch.setattr(sweep, "foresee", foreseen.append)
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": f"{tmp_path}/hydra"}}}, flags={"readonly": True, "struct": True})
+    launchers.LocalLauncher().setup(hydra_context=None, task_function=None, config=config)
+    assert foreseen == [Path(config.hydra.sweep.dir)] == [tmp_path / f"hydra-{os.getpid()}"]
 
 
 def test_only_what_was_not_there_goes(tmp_path):
