@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from echo.backbone.kernels import Attention
+from echo.backbone.kernels import AttentionKernel
 from echo.backbone.packed import Network
 from echo.cache.plan import Plan, Step
 from echo.cache.policy import Policy
@@ -50,7 +50,7 @@ class Rollout:
     def __init__(
         self, model: Network, policy: Policy, geometry: Geometry, noise: Noise, *,
         batch: int = 1, steps: Schedule | None = None, on_select: OnSelect | None = None,
-        attention: Attention | None = None, shared_window: bool = False, capacity: int | None = None,
+        attention: AttentionKernel | None = None, shared_window: bool = False, capacity: int | None = None,
     ) -> None:  # fmt: skip
         """attention: a kernel of `echo.backbone.kernels`. shared_window: one layer's window for all, assembled again in every pass.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from echo.backbone.finite import Finite
-from echo.backbone.kernels import Attention
+from echo.backbone.kernels import AttentionKernel
 from echo.backbone.packed import Network
 from echo.geometry import Geometry
 from echo.routing import Encoder
@@ -84,7 +84,7 @@ class VideoModel(Protocol):
     @property
     def dtype(self) -> torch.dtype: ...
     @property
-    def attention(self) -> Attention | None:
+    def attention(self) -> AttentionKernel | None:
         """The kernel of self-attention; None for torch's own choice."""
         ...
 

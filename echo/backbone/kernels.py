@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from echo.refusals import nearest
 
@@ -20,27 +20,36 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Attention = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
-"""Dense soft-maximum attention of q [B, N, H, D] over k, v [B, M, H, D], no mask; gives [B, N, H, D]."""
+
+class AttentionKernel(Protocol):
+    """Dense soft-maximum attention of q [B, N, H, D] over k, v [B, M, H, D]; gives [B, N, H, D].
+
+    bias [1, 1, 1, M]: added to the logits of each key, for all queries and heads alike; None, and no mask, for most plans.
+    """
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, /) -> Tensor: ...
+
 
 NAMES = ("auto", "sdpa", "cudnn", "flash", "flash3")
 FLASH3 = "flash_attn_interface"
 """Module of FlashAttention-3."""
 LEAST = {"cudnn": (8, 0), "flash": (8, 0), "flash3": (9, 0)}
 """Compute capability from which a kernel runs."""
+NO_BIAS = "adds no bias to logits, which plans of this policy ask for"
 
 
-def resolve(name: str, device: str | torch.device, dtype: str = "bfloat16") -> str:
+def resolve(name: str, device: str | torch.device, dtype: str = "bfloat16", *, biased: bool = False) -> str:
     """The kernel that a run on `device` uses: `name`, or what `auto` comes to in this installation.
 
-    No card is asked, so that a machine without one names the same run as the machine that computes it; `require` asks there.
-    Raises ValueError for an unknown name and for a kernel that this kind of device, type or installation lacks.
+    biased: whether plans add to the logits of some frames, which sdpa alone does. No card is asked, so that a machine without one
+    names the same run as the machine that computes it; `require` asks there.
+    Raises ValueError for an unknown name and for a kernel that this kind of device, type, installation or policy cannot have.
     """
     if name not in NAMES:
         raise ValueError(f"kernel {name!r}: one of {', '.join(NAMES)}; nearest is {nearest(name, NAMES)!r}")
     if name == "auto":
-        return "sdpa" if _lack("flash3", str(device), dtype) else "flash3"
-    lack = _lack(name, str(device), dtype)
+        return "sdpa" if biased or _lack("flash3", str(device), dtype) else "flash3"
+    lack = NO_BIAS if biased and name != "sdpa" else _lack(name, str(device), dtype)
     if lack:
         raise ValueError(f"kernel {name!r}: {lack}; nearest is 'sdpa'")
     return name
@@ -84,12 +93,12 @@ def require(name: str, device: str | torch.device) -> None:
         raise ValueError(f"kernel {name!r}: torch {torch.__version__} is built without it; nearest is backbone.parts.kernel=sdpa")
 
 
-def attention(name: str) -> Attention:
+def attention(name: str) -> AttentionKernel:
     """The kernel of a resolved name. Raises ValueError for `auto` and unknown names."""
     from torch.nn import functional as fn
 
-    def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return fn.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
+    def sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        return fn.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=bias).transpose(1, 2)
 
     if name == "sdpa":
         return sdpa
@@ -100,24 +109,32 @@ def attention(name: str) -> Attention:
     raise ValueError(f"kernel {name!r}: resolve it first; one of {', '.join(NAMES[1:])}")
 
 
-def _held_to(name: str, sdpa: Attention) -> Attention:
+def _refuse(name: str, bias: Tensor | None) -> None:
+    """For plans of a policy that does not say that it is biased. Raises ValueError."""
+    if bias is not None:
+        raise ValueError(f"kernel {name!r}: {NO_BIAS}; let the policy say `biased`; nearest is backbone.parts.kernel=sdpa")
+
+
+def _held_to(name: str, sdpa: AttentionKernel) -> AttentionKernel:
     """Torch's attention, one implementation alone; torch says so itself where its sizes do not suit."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     backend = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION}[name]
 
-    def held(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def held(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        _refuse(name, bias)
         with sdpa_kernel(backend):
             return sdpa(q, k, v)
 
     return held
 
 
-def _flash3() -> Attention:
+def _flash3() -> AttentionKernel:
     """FlashAttention-3 in our layout, which is its own; releases differ in whether the sums come back too."""
     function: Callable[..., Tensor | tuple[Tensor, ...]] = importlib.import_module(FLASH3).flash_attn_func
 
-    def flash3(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def flash3(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        _refuse("flash3", bias)
         out = function(q, k, v)
         return out[0] if isinstance(out, tuple) else out
 

@@ -14,7 +14,7 @@ import torch
 from echo.backbone import compiled, kernels
 from echo.backbone.checkpoints import transformer
 from echo.backbone.interface import Codec, Text
-from echo.backbone.kernels import Attention
+from echo.backbone.kernels import AttentionKernel
 from echo.backbone.load import DTYPES
 from echo.backbone.packed import Network
 from echo.backbone.sizes import SIZES, WanConfig
@@ -66,7 +66,7 @@ class RealBackbone:
         self.schedule: Schedule = schedule()
         self.device, self.dtype = torch.device(parts.device), DTYPES[parts.dtype]
         kernels.require(parts.kernel, self.device)
-        self.attention: Attention = kernels.attention(parts.kernel)
+        self.attention: AttentionKernel = kernels.attention(parts.kernel)
         self.shared_window = parts.window == "shared"
 
     @cached_property

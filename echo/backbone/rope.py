@@ -35,9 +35,14 @@ def _frequencies_on(channels: int, device: torch.device) -> Tensor:
 
 def integers(values: Sequence[int], device: torch.device) -> Tensor:
     """Host integers on a device, int64 [N]; through pinned memory to a GPU, for which the host then does not wait."""
+    return on_device(list(values), torch.long, device)
+
+
+def on_device(values: Sequence[object], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Host numbers, or rows of them, on a device, likewise."""
     if device.type != "cuda":
-        return torch.tensor(list(values), dtype=torch.long, device=device)
-    return torch.tensor(list(values), dtype=torch.long, pin_memory=True).to(device, non_blocking=True)
+        return torch.tensor(values, dtype=dtype, device=device)
+    return torch.tensor(values, dtype=dtype, pin_memory=True).to(device, non_blocking=True)
 
 
 def temporal_frequencies(head_dim: int) -> Tensor:

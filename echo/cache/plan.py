@@ -1,10 +1,11 @@
-"""What one block attends to, in plain integers. A plan can be printed, drawn and compared without a model.
+"""What one block attends to, in plain integers (a bias: in plain floats). A plan can be printed, drawn and compared without a model.
 
 Frame = latent frame. `f@p`: the key of source f carried at temporal RoPE index p.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -52,6 +53,8 @@ class Plan:
     keep: what the store must still hold once the block is done (frames by number, memories by name).
     unseen: how many of the block's first frames leave no keys behind (only in a recache).
     clean: context of the clean pass, latent frames alone; None: it meets what the denoising passes meet.
+    bias: for each denoising pass, what is added to the logits of each context slot's tokens (the last row holds for further passes);
+    None: nothing, as in the clean pass always.
     """
 
     block: int
@@ -64,6 +67,7 @@ class Plan:
     faded: int = 0
     unseen: int = 0
     clean: tuple[Slot, ...] | None = None
+    bias: tuple[tuple[float, ...], ...] | None = None
 
     def key_positions(self) -> list[list[Any]]:
         """[[source, position], ...] of all keys, the block's own included, in buffer order."""
@@ -73,7 +77,24 @@ class Plan:
     def as_json(self) -> Json:
         """The block's line of a trace."""
         line: Json = {"block": self.block, "scene": self.scene, "keys": self.key_positions(), "queries": list(self.queries)}
-        return line if self.clean is None else line | {"clean": [[slot.label(), slot.position] for slot in self.clean]}
+        if self.clean is not None:
+            line["clean"] = [[slot.label(), slot.position] for slot in self.clean]
+        if self.bias is not None:
+            line["bias"] = [list(row) for row in self.bias]
+        return line
+
+    def notes(self) -> list[str]:
+        """What the plan says beside its keys, in few words, for who looks at a strip."""
+        notes = [] if self.clean is None else [f"clean pass reads {len(self.clean)}"]
+        if self.bias is not None:
+            added = [value for row in self.bias for value in row if value]
+            notes += [f"bias {min(added, default=0.0):.1f} to {max(added, default=0.0):.1f}"]
+        return notes
+
+    def shares(self) -> list[float]:
+        """What the bias leaves of each key frame's weight, the mean over its passes; all 1 without one."""
+        every = [[1.0] * len(self.context)] if self.bias is None else [[math.exp(value) for value in row] for row in self.bias]
+        return [sum(column) / len(every) for column in zip(*every)] + [1.0] * (len(self.queries) - self.unseen)
 
     def kinds(self) -> list[Kind]:
         """Kind of memory of each key frame, as `key_positions` orders them."""

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from echo.cache.plan import Plan, Step, committed
 from echo.geometry import Geometry
@@ -63,8 +63,10 @@ class Policy(ABC):
     durations, tags: how prompts become scenes. max_position: RoPE table of policies with absolute indices (0: no limit).
     commit: newest frames that a clean pass reads, the block's own included, in place of what the denoising passes read
     (0: it reads the same). Commit Forcing, github.com/Dwell-Jing/commit-forcing; where scenes are entered by a router,
-    of the running scene alone.
+    of the running scene alone. biased: whether plans have a bias, which not every attention kernel adds.
     """
+
+    biased: ClassVar[bool] = False
 
     label: str = ""
     durations: DurationRule = DurationRule.cumulative

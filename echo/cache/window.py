@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as fn
 
 from echo.backbone import kernels, rope
 from echo.cache.kinds import COMPRESSED, MemoryName
@@ -61,7 +62,7 @@ class Window:
 
     def __init__(
         self, geometry: Geometry, store: FrameStore, memory: Memory, on_select: OnSelect | None = None, *,
-        attention: kernels.Attention | None = None, shared: bool = False,
+        attention: kernels.AttentionKernel | None = None, shared: bool = False,
     ) -> None:  # fmt: skip
         self.geometry, self.store, self.memory, self.on_select, self.shared = geometry, store, memory, on_select, shared
         tokens = geometry.window_frames * geometry.tokens_per_frame
@@ -71,7 +72,7 @@ class Window:
         self.on_attend: OnAttend | None = None
         self._grid = (geometry.grid_height, geometry.grid_width, geometry.head_dim)
         if attention is not None:
-            self.attention = attention  # type: ignore[assignment]
+            self.attention = attention  # type: ignore[method-assign]
 
     def begin(self, plan: Plan, phase: Pass = Pass.FIRST) -> None:
         """Turn the plan into tensors that all layers share. Places in the store are taken now: its frames may move on after it."""
@@ -82,10 +83,11 @@ class Window:
         self._chosen: list[Chosen | None] = [None] * self.geometry.layers
         self._assembling = phase in (Pass.FIRST, Pass.REWRITE)
         self._meet(plan.context)
+        self._biases = () if plan.bias is None else self._laid(plan.bias)
 
     def turn_clean(self) -> None:
         """The clean pass is next; from here on the block meets the plan's own context for it, if it has one."""
-        self.phase = Pass.CLEAN
+        self.phase, self._biases = Pass.CLEAN, ()
         if self.plan.clean is not None:
             self._selection, self._faded, self._assembling = None, 0, True
             self._meet(self.plan.clean)
@@ -93,6 +95,13 @@ class Window:
     def turn_next(self) -> None:
         """The first pass is over."""
         self.phase, self._assembling = Pass.NEXT, False
+        self._biases = self._biases[1:] or self._biases
+
+    def _laid(self, bias: Sequence[Sequence[float]]) -> tuple[Tensor, ...]:
+        """What each pass adds to the logits of every key, [1, 1, 1, T * S + N] each; nothing to the block's own."""
+        rows = rope.on_device(bias, self.store.k.dtype, self.store.device).repeat_interleave(self.geometry.tokens_per_frame, 1)
+        own = (len(self.plan.queries) - self.plan.unseen) * self.geometry.tokens_per_frame
+        return fn.pad(rows, (0, own))[:, None, None, None].unbind()
 
     def _meet(self, context: Sequence[Slot]) -> None:
         """Positions and places of a context."""
@@ -113,7 +122,7 @@ class Window:
         self._selected = next((i for i, name in names if name == COMPRESSED), 0)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Self-attention of the block's raw q, k, v [B, N, H, D] over the window; no mask."""
+        """Self-attention of the block's raw q, k, v [B, N, H, D] over the window; no mask but the plan's bias."""
         row = 0 if self.shared else layer
         if self.on_attend is not None:
             self.on_attend(layer, self.plan, self.phase, q, k)
@@ -131,12 +140,12 @@ class Window:
             self.memory.observe(layer, self.plan, q, k, v)
         if layer == self.geometry.layers - 1 and self.phase in (Pass.CLEAN, Pass.REWRITE):
             return q  # the flow of these passes is read by nobody
-        return self.attention(rope.rotate(q, self._turn_NC), keys, values)
+        return self.attention(rope.rotate(q, self._turn_NC), keys, values, *self._biases[:1])
 
     @staticmethod
-    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, /) -> Tensor:
         """Dense soft-maximum attention, all [B, N, H, D]; a benchmark that times everything else replaces it."""
-        return _SDPA(q, k, v)
+        return _SDPA(q, k, v, bias)
 
     def _assemble(self, layer: int, q: Tensor, into_k: Tensor, into_v: Tensor) -> None:
         """Gather, weigh and rotate the context of one layer into the window, [B, T * S, H, D] each."""

@@ -78,6 +78,7 @@ def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
             {
                 "method": one.method,
                 "full_window": distribution(one.full),
+                "notes": one.full.notes(),
                 "paper": PAPER.get(one.method),
                 "stored_trace_agrees": one.stored,
                 "frames": [len(plan.kinds()) for plan in one.plans],
@@ -129,4 +130,5 @@ def _strip(axis: Any, one: Cache, tallest: int) -> None:
     axis.grid(False)
     style.row_label(axis, one.label, fontsize=8)
     paper = f"\npaper: {PAPER[one.method]}" if one.method in PAPER else ""
-    axis.text(1.01, 0.5, f"{distribution(one.full)}{paper}", transform=axis.transAxes, va="center", fontsize=7.5)
+    said = "\n".join([distribution(one.full), *one.full.notes()])
+    axis.text(1.01, 0.5, f"{said}{paper}", transform=axis.transAxes, va="center", fontsize=7.5)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 def strip(axis: Any, traced: Sequence[Plan], height: int, bottom: float, ink: str) -> None:
     """Draw plans on an axis: blocks to the right, window slots upwards, coloured by kind of memory; scene borders as lines.
 
+    Frames whose logits a bias lowers are paler.
+
     Args:
         axis: of matplotlib.
         traced: plans of blocks that follow each other.
@@ -35,11 +37,14 @@ def strip(axis: Any, traced: Sequence[Plan], height: int, bottom: float, ink: st
 
     kinds = list(Kind)
     grid = [[float("nan")] * len(traced) for _ in range(height)]
+    strength = [[1.0] * len(traced) for _ in range(height)]
     for column, plan in enumerate(traced):
-        for slot, kind in enumerate(plan.kinds()):
+        for slot, (kind, share) in enumerate(zip(plan.kinds(), plan.shares())):
             grid[slot][column] = kinds.index(kind)
+            strength[slot][column] = max(0.25, min(1.0, share))
     colours = ListedColormap([kind.colour for kind in kinds])
-    axis.imshow(grid, origin="lower", aspect="auto", interpolation="none", cmap=colours, vmin=-0.5, vmax=len(kinds) - 0.5,
+    biased = {"alpha": strength} if any(plan.bias for plan in traced) else {}
+    axis.imshow(grid, **biased, origin="lower", aspect="auto", interpolation="none", cmap=colours, vmin=-0.5, vmax=len(kinds) - 0.5,
                 extent=(traced[0].block - 0.5, traced[-1].block + 0.5, bottom, bottom + height))  # fmt: skip
     for before, after in zip(traced[:-1], traced[1:]):
         if before.scene != after.scene:

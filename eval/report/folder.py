@@ -64,7 +64,7 @@ class CellData:
 
 @dataclass(frozen=True)
 class StripData:
-    """What was kept, a value a block: scene, kinds as a letter a slot, sources, positions, slots that decay."""
+    """What was kept, a value a block: scene, kinds as a letter a slot, sources, positions, slots that decay, what else was planned."""
 
     certain: bool
     scenes: list[int]
@@ -72,6 +72,7 @@ class StripData:
     sources: list[list[str]]
     positions: list[list[int | None]]
     faded: list[int]
+    notes: list[str]
 
 
 @dataclass
@@ -204,6 +205,7 @@ def strip(memory: MemoryStrip) -> StripData:
         [[source for source, _ in block.keys] for block in blocks],
         [[position for _, position in block.keys] for block in blocks],
         [block.faded for block in blocks],
+        ["; ".join(block.notes) for block in blocks],
     )
 
 

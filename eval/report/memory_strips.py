@@ -29,12 +29,14 @@ WINDOW = 21
 
 @dataclass(frozen=True)
 class StripBlock:
-    """keys: source and position of each in slot order; `faded`: how many of them, from the front, are a memory that decays."""
+    """keys: source and position of each in slot order; `faded`: how many of them, from the front, are a memory that decays.
+    notes: what the plan says beside them."""
 
     scene: int
     keys: tuple[tuple[str, int | None], ...]
     kinds: tuple[Kind, ...]
     faded: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def kept(trace: Sequence[Line], policy: Policy | None, window_frames: int = WIND
             blocks += [_guessed(line) for line in scene]
             continue
         starts, plans = planned
-        blocks += [StripBlock(line["scene"], _keys(line), tuple(plan.kinds()), plan.faded) for line, plan in zip(scene, plans)]
+        for line, plan in zip(scene, plans):
+            blocks.append(StripBlock(line["scene"], _keys(line), tuple(plan.kinds()), plan.faded, tuple(plan.notes())))
     return MemoryStrip(tuple(blocks), certain)
 
 

@@ -110,7 +110,7 @@ def config_of(ways: Ways) -> RunConfig:
     words += [f"backbone.parts.{name}={value}" for name in parts if (value := getattr(ways, name))]
     with explained(words):
         plain = compose.one(words)
-    return backbones.checked(plain)
+    return backbones.checked(plain, biased=any(make_policy({"method": method}).biased for method in ways.method.split(",")))
 
 
 def text_rows(parts: Parts, batch: int) -> Tensor:

@@ -133,7 +133,7 @@ class Conditions:
         noise = still_noise(geometry, self.batch, self.dtype, self.device, self.draws)
         network = cast(Network, stand_in)  # it stands where a network does
         rollout = Rollout(
-            network, policy, geometry, noise, batch=self.batch, attention=lambda q, k, v: q, shared_window=self.shared_window
+            network, policy, geometry, noise, batch=self.batch, attention=lambda q, k, v, bias=None: q, shared_window=self.shared_window
         )  # fmt: skip
         text = torch.zeros(1, 1, 1, device=self.device)
         rollout.switch(text)
@@ -154,7 +154,7 @@ class Conditions:
 def whole_block(geometry: Geometry, ffn_dim: int, dtype: torch.dtype, blocks: int) -> float:
     """Milliseconds of a Self-Forcing block with network and attention, the window full."""
     rollout = processor_rollout(make_policy({"method": "self_forcing"}), geometry, ffn_dim, dtype)
-    rollout.window.attention = lambda q, k, v: q  # type: ignore[method-assign] # while the window fills, its products count for nothing
+    rollout.window.attention = lambda q, k, v, bias=None: q  # type: ignore[method-assign] # while the window fills, its products count for nothing
     rollout.switch(torch.zeros(1, 1, 1, dtype=dtype))
     for _ in range(geometry.context_frames // geometry.frames_per_block):
         rollout.next()

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from echo.backbone.parts.tokens import Tokenizer
 
 
-def resolved(config: RunConfig) -> RunConfig:
+def resolved(config: RunConfig, *, biased: bool = False) -> RunConfig:
     """The config with `auto` and `weights=random` put into its parts, so that a run's name tells what really ran.
 
+    biased: whether the policy's plans have a bias, which not every kernel adds.
     `auto` is the graphics card at the native geometry and the processor at the tiny one, whatever machine asks: a login node
     without a card names the same run as the node that computes it. Raises ValueError for choices that do not go together.
     """
@@ -39,7 +40,7 @@ def resolved(config: RunConfig) -> RunConfig:
 
     device = ("cpu" if config.geometry == "tiny" else "cuda") if parts.device == "auto" else parts.device
     try:
-        kernel = kernels.resolve(parts.kernel, device, config.backbone.dtype)
+        kernel = kernels.resolve(parts.kernel, device, config.backbone.dtype, biased=biased)
         compiled.check(parts.compile, device)
     except ValueError as error:
         raise ValueError(f"backbone.parts.{error}") from None
@@ -191,8 +192,8 @@ def _tokenizer(text: Path, tokenizer: Path, *content: str) -> Tokenizer:
     return dataclasses.replace(read, numbers=lru_cache(maxsize=2**16)(read.numbers))
 
 
-def checked(plain: Mapping[str, Any]) -> RunConfig:
+def checked(plain: Mapping[str, Any], *, biased: bool = False) -> RunConfig:
     """The config of a backbone with parts from composed plain values, resolved and checked. Raises ValueError: one line."""
-    config = resolved(from_plain(plain))
+    config = resolved(from_plain(plain), biased=biased)
     check(config)
     return config

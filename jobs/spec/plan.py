@@ -108,8 +108,10 @@ def prepare(plain: Mapping[str, Any], *, elsewhere: bool = False) -> Job:
 
     Raises ValueError: one line naming the value, the rule and the nearest valid choice.
     """
-    config = scoring.resolved(backbones.resolved(from_plain(plain)))
-    job = Job(config, _policy(config), _prompts(config))
+    config = from_plain(plain)
+    policy = _policy(config)
+    config = scoring.resolved(backbones.resolved(config, biased=policy.biased))
+    job = Job(config, policy, _prompts(config))
     _check(job, elsewhere)
     return job
 

@@ -235,8 +235,19 @@ def reward_ema(script: Script) -> Iterator[Keys]:
         yield at(buffer, list(range(len(buffer))))
 
 
+def recency(script: Script) -> Iterator[Keys]:
+    buffer: list[str] = []
+    for first, _ in walk(script):
+        if len(buffer) == 21:
+            del buffer[3:6]
+        oldest = first if len(buffer) < 6 else int(buffer[3][1:])
+        past = at(buffer[:3], [oldest - 3, oldest - 2, oldest - 1][: len(buffer)]) + at(buffer[3:], [int(name[1:]) for name in buffer[3:]])
+        yield past + at(frames(first), [first, first + 1, first + 2])
+        buffer += frames(first)
+
+
 HAND = [self_forcing, longlive, longlive_relative, infinity_rope_official, infinity_rope, rolling_sink, deep_forcing_sink]
-HAND += [streaming_llm, anchor_forcing, relax_forcing, reward_ema]
+HAND += [streaming_llm, anchor_forcing, relax_forcing, reward_ema, recency]
 HAND += [deep_forcing_official, memrope, echo, forget, oracle]
 
 

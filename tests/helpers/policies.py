@@ -91,6 +91,8 @@ PRESETS: list[tuple[str, dict[str, object]]] = [
     ("reward_ema", {}),
     ("reward_ema", {"window_frames": 15, "rate": 0.5}),
     ("streaming_llm", {}),
+    ("recency", {}),
+    ("recency", {"chunk_frames": 2, "bias_passes": 2, "commit": 9}),
     ("streaming_llm_commit", {}),
     ("longlive_commit", {}),
     ("rolling_sink_commit", {}),

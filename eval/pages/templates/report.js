@@ -84,7 +84,8 @@ const report = (() => {
   const showTip = (strip, data, trace, block) => {
     hideTip();
     const head = make("b", { text: blockWords(data, trace, block) });
-    tip.replaceChildren(head, make("table", {}, make("tbody", {}, ...tipLines(data, trace, block))));
+    const notes = trace.notes[block] ? [make("div", { text: trace.notes[block] })] : [];
+    tip.replaceChildren(head, make("table", {}, make("tbody", {}, ...tipLines(data, trace, block))), ...notes);
     const box = strip.getBoundingClientRect(), width = box.width / data.blocks;
     strip.append(make("div", { class: "at", style: `left:${(100 * block) / data.blocks}%;width:${100 / data.blocks}%` }));
     tip.hidden = false;
@@ -101,7 +102,7 @@ const report = (() => {
       strip.block = Math.max(0, Math.min(data.blocks - 1, block));
       strip.setAttribute("aria-valuenow", strip.block);
       const lines = Strip.lines(trace, strip.block, DATA.kinds).map((line) => `${line.name} ${line.frames} at ${line.positions}`);
-      strip.setAttribute("aria-valuetext", `${blockWords(data, trace, strip.block)}: ${lines.join("; ")}`);
+      strip.setAttribute("aria-valuetext", `${blockWords(data, trace, strip.block)}: ${[...lines, trace.notes[strip.block]].filter(Boolean).join("; ")}`);
       showTip(strip, data, trace, strip.block);
     };
     const under = (event) => { const box = strip.getBoundingClientRect(); return Math.floor(((event.clientX - box.left) / box.width) * data.blocks); };

@@ -225,11 +225,16 @@ def test_command_line_refuses_in_one_line(capsys):
 
 
 def test_caches_are_those_of_c6(tmp_path):
-    given = caches.KEYS | {"task": "long60", "method": "self_forcing,longlive,rolling_sink,deep_forcing_table,echo", "store": str(tmp_path)}
+    given = caches.KEYS | {
+        "task": "long60",
+        "method": "self_forcing,longlive,rolling_sink,recency,deep_forcing_table,echo",
+        "store": str(tmp_path),
+    }
     caches.make("cache", FigureOrder(given, tmp_path), lambda _: None)
     found = json.loads((tmp_path / "cache.json").read_text(encoding="utf-8"))["numbers"]["methods"]
     full = {row["method"]: row["full_window"] for row in found}
     assert full["echo"] == "A12 C3 R3 +3" and full["self_forcing"] == "R18 +3" and full["longlive"] == "S3 R6 +3"
+    assert full["recency"] == "S3 R15 +3" and found[3]["notes"] == ["bias -4.0 to -0.4"] and found[0]["notes"] == []
     assert full["rolling_sink"] == "S15 R3 +3" and found[-1]["blocks"][0] == "+3" and max(found[1]["frames"]) == 12
     assert all(row["stored_trace_agrees"] is None for row in found)
 

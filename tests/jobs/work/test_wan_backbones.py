@@ -28,6 +28,7 @@ from tests.helpers.toy import write_prompts
 COMMAND = "backbone=self_forcing weights=random geometry=tiny method=echo task=hard seed=0 prompts=1 eval=none"
 GENERATED = sorted({name for name, _ in PRESETS})
 TINY = ["backbone=self_forcing", "geometry=tiny", "task=hard", "prompts=1"]
+ON_A_CARD = ["weights=random", "backbone.parts.device=cuda", "backbone.parts.kernel=flash"]
 
 
 SECRETS = {"HF_TOKEN": "hf_planted0123456789", "WANDB_API_KEY": "planted-1111222233334444", "AWS_SECRET_ACCESS_KEY": "planted/55556666"}
@@ -186,6 +187,7 @@ def test_files_of_the_true_formats_make_the_video_that_their_own_libraries_make(
         ([*TINY, "weights=random", "backbone.parts.height_px=500"], ["backbone.parts.height_px=500", "nearest is 496"]),
         ([*TINY, "weights=random", "backbone.parts.compile=graphs"], ["backbone.parts.compile 'graphs': CUDA graphs need a CUDA device"]),
         ([*TINY, "weights=random", "backbone.parts.kernel=flash"], ["kernel", "flash", "nearest is"]),
+        ([*TINY, *ON_A_CARD, "method=recency"], ["backbone.parts.kernel 'flash': adds no bias to logits", "nearest is 'sdpa'"]),
         ([*TINY, "weights=rendom"], ["weights=rendom: nearest is random"]),
     ],
 )
