@@ -15,6 +15,11 @@ from echo.geometry import Geometry
 from echo.scene import SceneStart, chain_head
 
 
+def label_of(source: Source) -> str:
+    """A frame's number behind an f, or a memory's name."""
+    return f"f{source}" if isinstance(source, int) else str(source)
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
     """One frame's worth of context tokens.
@@ -28,7 +33,7 @@ class Slot:
     kind: Kind
 
     def label(self) -> str:
-        return f"f{self.source}" if isinstance(self.source, int) else str(self.source)
+        return label_of(self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,8 @@ class Plan:
     clean: context of the clean pass, latent frames alone; None: it meets what the denoising passes meet.
     bias: for each denoising pass, what is added to the logits of each context slot's tokens (the last row holds for further passes);
     None: nothing, as in the clean pass always.
+    revision: memories and frames that leave, from which each layer chooses in the clean pass, before it meets its context, `frames` that
+    stay as the memories; the plan's context, or `clean`, then has them as they have become.
     """
 
     block: int
@@ -68,6 +75,7 @@ class Plan:
     unseen: int = 0
     clean: tuple[Slot, ...] | None = None
     bias: tuple[tuple[float, ...], ...] | None = None
+    revision: Selection | None = None
 
     def key_positions(self) -> list[list[Any]]:
         """[[source, position], ...] of all keys, the block's own included, in buffer order."""
@@ -81,6 +89,8 @@ class Plan:
             line["clean"] = [[slot.label(), slot.position] for slot in self.clean]
         if self.bias is not None:
             line["bias"] = [list(row) for row in self.bias]
+        if self.revision is not None:
+            line["revision"] = [label_of(source) for source in self.revision.candidates]
         return line
 
     def notes(self) -> list[str]:
@@ -89,6 +99,8 @@ class Plan:
         if self.bias is not None:
             added = [value for row in self.bias for value in row if value]
             notes += [f"bias {min(added, default=0.0):.1f} to {max(added, default=0.0):.1f}"]
+        if self.revision is not None:
+            notes += [f"clean pass keeps {self.revision.frames} of {len(self.revision.candidates)}"]
         return notes
 
     def shares(self) -> list[float]:

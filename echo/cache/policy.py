@@ -49,6 +49,11 @@ class Memory:
     def weights(self, layer: int, plan: Plan) -> Tensor | None:
         """Weights [B, tokens] of the plan's faded slots, None where all are 1."""
 
+    def revise(self, layer: int, plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> None:
+        """Clean pass of a block whose plan has a revision, before its context is met: q of the block; k, v [B, T, S, H, D] of the frames
+        among the candidates, which are gone behind it. What stays, and how it is edited, is to stand under the memories' names."""
+        raise NotImplementedError(f"{type(self).__name__} plans a revision but has none")
+
     def observe(self, layer: int, plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> None:
         """Clean pass of a block. The store holds what its plan keeps, and the block up to this layer."""
 

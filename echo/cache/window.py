@@ -88,6 +88,9 @@ class Window:
     def turn_clean(self) -> None:
         """The clean pass is next; from here on the block meets the plan's own context for it, if it has one."""
         self.phase, self._biases = Pass.CLEAN, ()
+        if self.plan.revision is not None:  # what was gathered before is then no longer what the memories hold
+            self._leaving = self.store.index([source for source in self.plan.revision.candidates if isinstance(source, int)])
+            self._assembling = True
         if self.plan.clean is not None:
             self._selection, self._faded, self._assembling = None, 0, True
             self._meet(self.plan.clean)
@@ -126,6 +129,8 @@ class Window:
         row = 0 if self.shared else layer
         if self.on_attend is not None:
             self.on_attend(layer, self.plan, self.phase, q, k)
+        if self.phase is Pass.CLEAN and self.plan.revision is not None:
+            self.memory.revise(layer, self.plan, q, *(part[layer].index_select(1, self._leaving) for part in (self.store.k, self.store.v)))
         if self._context and (self.shared or self._assembling):
             self._assemble(layer, q, self.k[row, :, : self._context], self.v[row, :, : self._context])
         own_k, own_v = k[:, self._unseen :], v[:, self._unseen :]

@@ -246,8 +246,23 @@ def recency(script: Script) -> Iterator[Keys]:
         buffer += frames(first)
 
 
+def tethercache(script: Script) -> Iterator[Keys]:
+    """Frames 3 to 16 are told by their places, which they keep until the first ones behind them compete for these."""
+    sink, places, recent = [], [], []
+    for first, _ in walk(script):
+        past = sink + places + recent[-1:]
+        yield at(past + frames(first), list(range(len(past) + 3)))
+        for frame in range(first, first + 3):
+            if frame < 3:
+                sink.append(f"f{frame}")
+            elif frame < 17:
+                places.append(f"mem{frame - 3}")
+            else:
+                recent.append(f"f{frame}")
+
+
 HAND = [self_forcing, longlive, longlive_relative, infinity_rope_official, infinity_rope, rolling_sink, deep_forcing_sink]
-HAND += [streaming_llm, anchor_forcing, relax_forcing, reward_ema, recency]
+HAND += [streaming_llm, anchor_forcing, relax_forcing, reward_ema, recency, tethercache]
 HAND += [deep_forcing_official, memrope, echo, forget, oracle]
 
 

@@ -21,6 +21,7 @@ from baselines.memrope import MEANS, MemRope
 from baselines.oracle import Oracle
 from baselines.presets import CONF, ablations, choices
 from baselines.reward_ema import RewardEma, means
+from baselines.tethercache import TetherCache
 from echo.backbone.wan import WanConfig, WanModel
 from echo.cache.kinds import COMPRESSED, MemoryName, chosen, recall_of
 from echo.cache.plan import Plan, Step
@@ -48,6 +49,8 @@ def made_by_hooks(policy: Policy, plan: Plan, script: Script) -> set[MemoryName]
     begins = plan.block in [start.block for start in script.starts[1:]]
     if isinstance(policy, Echo):
         return {recall_of(plan.scene - 1)} if begins and policy.recall_frame.fusion is not Fusion.none else set()
+    if isinstance(policy, TetherCache):
+        return set(policy.places(3 * plan.block))
     if isinstance(policy, RewardEma):
         return set(means(3)) if 3 * plan.block >= policy.window_frames else set()
     return set(MEANS) if isinstance(policy, MemRope) and 3 * plan.block >= policy.window_frames else set()
@@ -70,6 +73,9 @@ def test_plans_keep_their_promises(name: str, changes: dict[str, object], story:
             assert len(plan.context) + 3 <= sizes.window_frames and len(plan.queries) == 3
             assert len(plan.clean or ()) + 3 <= sizes.window_frames
             wanted = {slot.source for slot in (*plan.context, *(plan.clean or ()))} - {COMPRESSED}
+            if plan.revision:
+                wanted |= set(plan.revision.candidates)
+                assert plan.revision.frames == len([name for name in plan.revision.candidates if isinstance(name, MemoryName)])
             if plan.selection:
                 wanted |= set(plan.selection.candidates)
                 held |= {chosen(rank) for rank in range(plan.selection.frames)}
@@ -154,7 +160,7 @@ def test_rollouts_are_finite_bounded_and_forget(name: str, changes: dict[str, ob
                     rollout.switch(text.to(dtype), start.transition, start.recalls, start.jump)
             made = rollout.next()
             latents.append(made.latents)
-            things.append(held(rollout))
+            things.append(held(rollout) - sum(isinstance(source, MemoryName) for source in made.plan.keep))
             indices = [position for _, position in made.plan.key_positions() if position is not None]
             step = Step(block, tuple(start for start in script.starts if start.block <= block), sizes)
             assert len(made.plan.key_positions()) <= budget and set(indices) <= set(bounds(policy, step, sizes)), made.plan
@@ -164,6 +170,7 @@ def test_rollouts_are_finite_bounded_and_forget(name: str, changes: dict[str, ob
     other, _ = run("two")
     again, _ = run("one", shared=sizes.layers > 1)
     assert bool(torch.isfinite(first).all())
+    # memories by name are the plan's word; all else is bounded
     assert max(things) <= policy.store_frames(sizes) + 3 + len(script.starts) + sizes.window_frames // 3, things
     assert torch.equal(first, again), report(first.float(), again.float())
     assert not torch.allclose(first, other, atol=0.1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
@@ -19,21 +17,11 @@ from echo.cache.window import Window
 from echo.geometry import Geometry
 from echo.noise import keyed_noise
 from echo.rollout import Rollout
+from tests.helpers.attention import by_hand
 from tests.helpers.compare import report
 from tests.helpers.policies import make
 
 BIAS = (0.0, -4.0, 1.5), (-0.5, 2.0, -30.0)
-
-
-def by_hand(q: Tensor, k: Tensor, v: Tensor, added: list[float]) -> Tensor:
-    """Every head's every query on its own; q [N, H, D], k and v [M, H, D] rotated, one added logit a token."""
-    out = torch.zeros_like(q)
-    for head in range(q.shape[1]):
-        for n in range(q.shape[0]):
-            logits = [float(q[n, head] @ k[m, head]) / math.sqrt(q.shape[2]) + added[m] for m in range(k.shape[0])]
-            shares = [math.exp(logit - max(logits)) for logit in logits]
-            out[n, head] = sum(share / sum(shares) * v[m, head] for m, share in enumerate(shares))
-    return out
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["resident", "shared"])
