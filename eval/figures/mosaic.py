@@ -133,7 +133,7 @@ def compose(sections: Sequence[Section]) -> Any:
     figure = plots.figure(figsize=(canvas.shape[1] / DPI, canvas.shape[0] / DPI), dpi=DPI)
     figure.figimage(canvas, 0, 0, origin="upper")
     for one in placed:
-        _letter(figure, canvas.shape[0], one)
+        _texts(figure, canvas.shape[0], one)
     return figure
 
 
@@ -153,21 +153,22 @@ def _place(section: Section, top: int) -> _Layout:
     return _Layout(section, top, scale, wrapped, rows, below)
 
 
-def _letter(figure: Any, height: int, one: _Layout) -> None:
+def _texts(figure: Any, height: int, one: _Layout) -> None:
     """The texts of a section."""
     left, (tile_h, tile_w) = MARGIN + LABEL, one.tile
-    _write(figure, height, MARGIN, one.top + MARGIN + LINE / 2, one.section.title, color=style.MUTED)
+    letter(figure, height, MARGIN, one.top + MARGIN + LINE / 2, one.section.title, color=style.MUTED)
     for start, lines in one.wrapped:
         for number, line in enumerate(lines):
-            _write(figure, height, left + start * (tile_w + GAP) + 2, one.top + MARGIN + LINE * (number + 1.9), line)
+            letter(figure, height, left + start * (tile_w + GAP) + 2, one.top + MARGIN + LINE * (number + 1.9), line)
     for strip, y in zip(one.section.strips, one.rows):
-        _write(figure, height, left - 8, y + tile_h / 2, _short(strip.label), ha="right", linespacing=1.25)
+        letter(figure, height, left - 8, y + tile_h / 2, folded(strip.label), ha="right", linespacing=1.25)
     for column, second in enumerate(one.section.times_s):
         x = left + column * (tile_w + GAP) + tile_w / 2
-        _write(figure, height, x, one.below + LINE / 2, f"{second:g} s", ha="center", color=style.MUTED)
+        letter(figure, height, x, one.below + LINE / 2, f"{second:g} s", ha="center", color=style.MUTED)
 
 
-def _short(label: str) -> str:
+def folded(label: str) -> str:
+    """A row's label in lines that fit beside it."""
     return "\n".join(piece for line in label.splitlines() for piece in textwrap.wrap(line, 24))
 
 
@@ -180,7 +181,7 @@ def _paint(canvas: NDArray[np.uint8], strip: Strip, left: int, top: int, scale: 
             canvas[top : top + large.shape[0], x - GAP : x - 1] = MARK
 
 
-def _write(figure: Any, height: int, x: float, y: float, text: str, **more: Any) -> None:
+def letter(figure: Any, height: int, x: float, y: float, text: str, **more: Any) -> None:
     """Text at pixels from the upper left corner."""
     size = FONT_PX * 72 / DPI
     width = figure.get_figwidth() * DPI

@@ -14,7 +14,7 @@ from pathlib import Path
 from echo.files import RESULTS
 from echo.refusals import nearest_of
 from echo.scene import BLOCK_S, FPS
-from eval.figures import mosaic, output, style
+from eval.figures import mosaic, moving, output, style
 from eval.figures.mosaic import Section, Strip, marks, stills
 from eval.figures.output import FigureOrder
 from eval.figures.recorded.backbones import Loader
@@ -133,10 +133,13 @@ def sentences(rows: Sequence[SheetRow], prompt: str) -> tuple[str, ...]:
     return next((one.scenes for one in next(filter(None, sets), ()) if one.id == prompt), ())
 
 
-def section(rows: Sequence[SheetRow], prompt: str, every_s: float | None, title: str) -> Section:
-    """One prompt's stills of all rows. Raises ValueError if videos are shorter than the time between stills, or of several sizes."""
+def section(rows: Sequence[SheetRow], prompt: str, every_s: float | None, title: str, columns: int = COLUMNS) -> Section:
+    """One prompt's stills of all rows, one each `every_s` seconds or `columns` of them.
+
+    Raises ValueError if videos are shorter than the time between stills, or of several sizes.
+    """
     shots = [row.videos[prompt] for row in rows]
-    every = every_s or max(shot.duration_s for shot in shots) / COLUMNS
+    every = every_s or max(shot.duration_s for shot in shots) / columns
     strips = [Strip(row.label, stills(shot.path, every), marks(shot.borders, every), row.calibration) for row, shot in zip(rows, shots)]
     sizes = {f"{strip.frames.shape[2]}x{strip.frames.shape[1]}": row.preset for strip, row in zip(strips, rows)}
     if len(sizes) > 1:
@@ -239,15 +242,16 @@ def sheets(
 
         echo-harness figures sheet task=recall method=echo,infinity_rope --output sheet.png
         echo-harness figures sheet task=all --output docs
+        echo-harness figures sheet task=recall method=forget,echo,oracle --output memories.gif
 
     Args:
         task: tasks, or all that the store has.
         method: presets, in the order of the rows; all by default.
         prompt: its id; the first that all rows have by default.
         seed: of the runs.
-        every_s: seconds between stills; a twelfth of the video by default.
+        every_s: seconds between stills; a twelfth of the video by default, of a moving picture a ninetieth.
         store: the run store.
-        output: a PNG, or of several tasks a folder, which gets one for each.
+        output: a PNG, a GIF that moves, or of several tasks a folder, which gets a PNG for each.
     """
     _check_every(every_s)
     every = list(task) == ["all"]
@@ -267,8 +271,12 @@ def sheets(
         chosen = shared_prompt(shown, prompt)
         own = store / "sheets" / f"{name}-{chosen}-seed{seed}.png"
         out = own if output is None else output / f"{name}.png" if several else output
-        one = section(shown, chosen, every_s, f"{name}, prompt {chosen}, seed {seed}")
-        style.save(mosaic.compose([one]), out, dpi=mosaic.DPI)
+        moves = out.suffix == ".gif"
+        one = section(shown, chosen, every_s, f"{name}, prompt {chosen}, seed {seed}", moving.FRAMES if moves else COLUMNS)
+        if moves:
+            moving.animate(one, out)
+        else:
+            style.save(mosaic.compose([one]), out, dpi=mosaic.DPI)
         written.append(f"{out} ({out.stat().st_size // 1000} kB)")
     return written
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from echo.files import ROOT
-from eval.figures import mosaic, sheets, style
+from eval.figures import mosaic, moving, sheets, style
 from eval.figures.mosaic import Strip, marks, native, stills
 from eval.store.reading import LeftOut
 from jobs import cli
@@ -67,6 +68,31 @@ def test_one_command_makes_the_sheets_of_all_tasks(store: Path, tmp_path: Path, 
     assert [path.name for path in tmp_path.iterdir()] == ["hard.png"] and "hard.png (" in capsys.readouterr().out
     image = cv2.imread(str(tmp_path / "hard.png"))
     assert image.shape[1] <= mosaic.WIDTH, "twelve columns by default"
+
+
+def test_a_sheet_that_moves(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["figures", "sheet", "task=hard", "--store", str(store), "every_s=0.5", "prompt=toy-001", "--output", str(tmp_path / "m.gif")]
+    assert cli.main(words) == 0 and "m.gif (" in capsys.readouterr().out
+    rows = sheets.arrange(sheets.rows_of(store, "hard", 0), ())
+    films = [stills(row.videos["toy-001"].path, 0.5) for row in rows]
+    with Image.open(tmp_path / "m.gif") as picture:
+        assert picture.n_frames == 12 and picture.info["loop"] == 0
+        scale = mosaic.TILE // films[0].shape[2]
+        top = picture.height - moving.BAR - mosaic.MARGIN - mosaic.LINE - mosaic.GAP - scale * films[0].shape[1]
+        done = list[int]()
+        for column in range(picture.n_frames):
+            picture.seek(column)
+            shown = np.asarray(picture.convert("RGB")).astype(int)
+            for number, film in enumerate(films):
+                left = mosaic.MARGIN + number * (film.shape[2] * scale + mosaic.GAP)
+                tile = shown[top : top + film.shape[1] * scale : scale, left : left + film.shape[2] * scale : scale]
+                differ = np.abs(tile - film[column])
+                assert differ.mean() < 8, (
+                    f"frame {column}, row {number}: differs by {differ.max()} at most, {differ.mean():.2f} mean"
+                )
+            bar = shown[-mosaic.MARGIN - 1]
+            done.append(int((np.abs(bar - moving.DONE).sum(-1) < 60).sum()))
+    assert done == sorted(done) and done[0] > 0 and done[-1] > 11 * done[0]
 
 
 @pytest.mark.parametrize(
