@@ -6,6 +6,7 @@ import itertools
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -170,3 +171,21 @@ def test_a_broken_link_is_seen():
 def test_commands_are_found_in_shell_blocks_alone():
     text = "```bash\n# comment\n$ a b && c \\\n  d\n```\n```python\nno\n```\n"
     assert list(commands(text)) == ["a b", "c    d"]
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_broken_link(tmp_path):
+    """README, guides, results and the reference that is made from the code; `--strict` refuses a link or an anchor that leads nowhere."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pages = {path.relative_to(tmp_path).as_posix(): path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html")}
+    for page, words in {
+        "policies": "relax_forcing",
+        "settings": "backbone.parts.kernel",
+        "commands": "tables speed",
+        "python": "videos",
+    }.items():
+        assert words in pages[f"reference/{page}.html"], page
+    fetched = {one for text in pages.values() for one in re.findall(r'<(?:script|link|img)[^>]* (?:src|href)="(https?://[^"]+)', text)}
+    assert not {one for one in fetched if "img.shields.io" not in one}, "the site fetches nothing, but for README's badges"

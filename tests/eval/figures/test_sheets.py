@@ -87,9 +87,7 @@ def test_a_sheet_that_moves(store: Path, tmp_path: Path, capsys: pytest.CaptureF
                 left = mosaic.MARGIN + number * (film.shape[2] * scale + mosaic.GAP)
                 tile = shown[top : top + film.shape[1] * scale : scale, left : left + film.shape[2] * scale : scale]
                 differ = np.abs(tile - film[column])
-                assert differ.mean() < 8, (
-                    f"frame {column}, row {number}: differs by {differ.max()} at most, {differ.mean():.2f} mean"
-                )
+                assert differ.mean() < 8, f"frame {column}, row {number}: differs by {differ.max()} at most, {differ.mean():.2f} mean"
             bar = shown[-mosaic.MARGIN - 1]
             done.append(int((np.abs(bar - moving.DONE).sum(-1) < 60).sum()))
     assert done == sorted(done) and done[0] > 0 and done[-1] > 11 * done[0]
