@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -61,3 +64,32 @@ def test_installed_without_a_clone(tmp_path: Path) -> None:
     assert "(1 task, 2 videos" in harness("report") and (folder / "results" / "report" / "all" / "index.html").is_file()
     assert "in all: 8 runs" in harness("plan", "experiment=bounds", "prompts=1", "seed=0")
     assert {path.name for path in folder.iterdir()} == {"results"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "files"), [("Dockerfile", r"^COPY (\S+) "), ("echo.def", r"^    (\S+) /echo/")])
+def test_a_containers_recipe(recipe: str, files: str, tmp_path: Path) -> None:
+    """No container is built: what it copies is in git, and its install line works in a fresh environment; nothing is fetched."""
+    text = (ROOT / "docs" / "containers" / recipe).read_text(encoding="utf-8")
+    tracked, tree = called("git", "ls-files", cwd=ROOT).splitlines(), tmp_path / "tree"
+    copied = re.findall(files, text, flags=re.M)
+    names = [name for name in tracked if copied == ["."] or name in copied]
+    assert len(copied) in (1, 3) and (copied == ["."] or sorted(names) == sorted(copied))
+    for name in names:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tree / name)
+    (line,) = re.findall(r"pip install ([^&\n]+)$", text, flags=re.M)
+    words = shlex.split(line)
+    extras = re.fullmatch(r"\.\[(.+)\]", words[-1])
+    assert extras and set(extras[1].split(",")) <= set(
+        tomllib.loads((tree / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    )
+    venv = tmp_path / "venv"
+    called(sys.executable, "-m", "venv", "--without-pip", venv, cwd=tmp_path)
+    (packages,) = venv.glob("lib/python*/site-packages")
+    (packages / "others.pth").write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", venv / "bin" / "python")
+    called(*pip, "install", "-q", "--no-deps", "--no-build-isolation", *words, cwd=tree)
+    # The image for clusters holds no harness: a job's PYTHONPATH names the clone.
+    environment = os.environ | {"PYTHONPATH": str(ROOT) if recipe == "echo.def" else "", "OMP_NUM_THREADS": "1"}
+    assert "Usage: echo-harness" in called(venv / "bin" / "echo-harness", "--help", cwd=tmp_path, environment=environment)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -34,7 +35,7 @@ def test_an_array(tmp_path, whole, monkeypatch):
     """Given from inside another job, whose variables would send it to a partition that is not there, with too many cores."""
     for name, value in {"SLURM_JOB_ID": "1", "SLURM_CPUS_PER_TASK": "7", "SLURM_MEM_PER_NODE": "9999999", "SBATCH_PARTITION": "no"}.items():
         monkeypatch.setenv(name, value)
-    told = finish(start(tmp_path, "launcher.units_per_job=4"))
+    told = finish(start(tmp_path, "launcher.units_per_job=4", f"launcher.python='nice -n 1 {sys.executable}'"))
     assert "12 videos in 4 jobs" in told and "submitted array" in told
     whole(tmp_path)
     jobs = {(attempt["slurm"]["array_job_id"], attempt["slurm"]["array_task_id"]) for attempt in attempts(tmp_path).values()}
@@ -132,10 +133,11 @@ def test_a_node_set_down(tmp_path, whole):
 
 def test_more_jobs_than_an_array_may_have(tmp_path, whole):
     more = "launcher.extra={comment:whatever}", f"launcher.setup=['touch {tmp_path}/here']"
-    told = finish(start(tmp_path, "launcher.units_per_job=2", "launcher.max_parallel=2", *more))
+    told = finish(start(tmp_path, "launcher.units_per_job=2", "launcher.max_parallel=2", "launcher.max_queued=5", *more))
     assert "Comment=whatever" in slurm("scontrol", "-o", "show", "job") and (tmp_path / "here").exists()
     line = next(line for line in told.splitlines() if line.startswith("submitted array"))
-    assert "12 videos in 6 jobs" in told and len(line.removeprefix("submitted array").partition(";")[0].split()) == 2 and MOST < 6
+    assert "10 videos in 5 jobs" in told and "launcher.max_queued=5: 1 more job" in told and "2 videos in 1 job" in told
+    assert len(line.removeprefix("submitted array").partition(";")[0].split()) == 2 and MOST < 5
     whole(tmp_path)
 
 

@@ -70,15 +70,20 @@ class SlurmSettings:
     poll_seconds: float
     extra: Mapping[str, Any]
     setup: tuple[str, ...] = ()
+    gpu_type: str | None = None
+    max_queued: int | None = None
+    python: str | None = None
 
     def __post_init__(self) -> None:
-        least = {"gpus": 0, "cpus": 1, "time_minutes": 1, "warn_seconds": 1, "max_parallel": 1, "units_per_job": 1}
+        least = {"gpus": 0, "cpus": 1, "time_minutes": 1, "warn_seconds": 1, "max_parallel": 1, "units_per_job": 1, "max_queued": 1}
         for name, bound in least.items():
             at_least(f"launcher.{name}", getattr(self, name), bound)
         for name in ("memory_gb", "target_minutes", "poll_seconds"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"launcher.{name}={value}: it is above 0")
+        if self.gpu_type and not self.gpus:
+            raise ValueError(f"launcher.gpu_type={self.gpu_type}: of launcher.gpus=0 cards; nearest is launcher.gpus=1")
         if self.warn_seconds >= 60 * self.time_minutes:
             raise ValueError(
                 f"launcher.warn_seconds={self.warn_seconds}: jobs of launcher.time_minutes={self.time_minutes} would be told to end when "
@@ -147,13 +152,17 @@ class Launch:
             todo = [prompt for prompt in folder.missing() if not any(piece.covers(indices[prompt.id]) for piece in pieces)]
             if todo:
                 cuts += [(folder.job, piece, cost) for piece, cost in split.cut(folder, config, todo, measure)]
-        packs = split.packed(cuts, measure.most)
+        every = split.packed(cuts, measure.most)
+        packs = every if self._settings.max_queued is None else every[: max(0, self._settings.max_queued - len(waiting))]
         if waiting:
             theirs = counted(len(waiting), "job")
             say(f"{theirs} of earlier commands on the way to the same videos; not submitted again: {arrays(waiting)}")
         if packs:
             videos = sum(piece.units for pack in packs for piece in pack)
             say(f"{counted(videos, 'video')} in {counted(len(packs), 'job')}; {measure.line}")
+        if len(packs) < len(every):
+            later = "when these have ended" if self._settings.wait else "when this command is given again"
+            say(f"launcher.max_queued={self._settings.max_queued}: {counted(len(every) - len(packs), 'more job')} {later}")
         self.sent = bool(packs)
         return waiting | (self._send(packs) if packs else {})
 
@@ -199,7 +208,7 @@ class Launch:
         chosen = self._settings
         parts = [self._part(pack, folder) for pack in packs]
         with slurm_queue.clean_environment():
-            executor = submitit.SlurmExecutor(folder, max_num_timeout=ENDLESS)
+            executor = submitit.SlurmExecutor(folder, max_num_timeout=ENDLESS, python=chosen.python)
             executor.update_parameters(**parameters(chosen, len(packs)), **({"dependency": f"afterany:{after}"} if after else {}))
             return [job.job_id for job in executor.map_array(SlurmWork(), parts)]
 
@@ -252,7 +261,8 @@ def parameters(chosen: SlurmSettings, jobs: int) -> Plain:
     named: Plain = {
         "job_name": "echo", "partition": chosen.partition, "account": chosen.account, "qos": chosen.qos, "constraint": chosen.constraint,
         "cpus_per_task": chosen.cpus, "time": chosen.time_minutes, "signal_delay_s": chosen.warn_seconds,
-        "array_parallelism": chosen.max_parallel or jobs, "gpus_per_node": chosen.gpus or None, "nodes": 1, "ntasks_per_node": 1,
+        "array_parallelism": chosen.max_parallel or jobs, "nodes": 1, "ntasks_per_node": 1,
+        "gpus_per_node": f"{chosen.gpu_type}:{chosen.gpus}" if chosen.gpu_type else chosen.gpus or None,
         "mem": None if chosen.memory_gb is None else f"{round(chosen.memory_gb * 1024)}M",
         "additional_parameters": {"requeue": True, **chosen.extra}, "setup": [*ALWAYS, *chosen.setup],
     }  # fmt: skip

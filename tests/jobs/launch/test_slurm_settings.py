@@ -93,6 +93,8 @@ def test_a_job_is_as_long_as_was_asked_by_what_the_store_has_measured(many):
         ({"time_minutes": 1, "target_minutes": 1}, "launcher.warn_seconds=90: .* told to end when they begin; nearest is 59"),
         ({"setup": 3}, "launcher.setup=3: a list of lines of shell is expected"),
         ({"extra": "x"}, "launcher.extra=x: names and values are expected, for example launcher.extra={reservation:NAME}"),
+        ({"gpu_type": "h100"}, "launcher.gpu_type=h100: of launcher.gpus=0 cards; nearest is launcher.gpus=1"),
+        ({"max_queued": 0}, "launcher.max_queued=0: it is at least 1"),
         ({"wait": "no"}, "launcher.wait=no: true or false is expected here"),
     ],
 )
@@ -100,6 +102,14 @@ def test_a_wrong_setting_is_refused_in_one_line(changes, line):
     with pytest.raises(ValueError, match=line.replace("(", r"\(")) as error:
         slurm.settings(given(**changes))
     assert "\n" not in str(error.value)
+
+
+def test_a_type_of_cards_and_what_starts_python(monkeypatch):
+    assert slurm.parameters(slurm.settings(given(gpus=2, gpu_type="h100")), 1)["gpus_per_node"] == "h100:2"
+    monkeypatch.setenv("ECHO_IMAGE", "/images/echo.sif")
+    chosen = slurm.settings({key: value for key, value in launcher("launcher=apptainer").items() if key != "_target_"})
+    assert chosen.gpus == 1 and chosen.python is not None
+    assert chosen.python.startswith("apptainer exec --nv --bind /") and chosen.python.endswith(" /images/echo.sif python")
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
@@ -143,14 +153,14 @@ def launch(plain, tmp_path, monkeypatch):
     sent = []
     monkeypatch.setattr(slurm.Launch, "_send", lambda self, packs: sent.extend(sum(packs, [])) or {})
 
-    def submit(*changes: dict, queue: dict = {}) -> list[Piece]:  # noqa: B006
+    def submit(*changes: dict, queue: dict = {}, **more: object) -> list[Piece]:  # noqa: B006
         sent.clear()
         monkeypatch.setattr(slurm_queue, "queue", lambda: {name: slurm_queue.QueueEntry("RUNNING", "None", "node1") for name in queue})
         path = tmp_path / "store" / "slurm" / "earlier" / "launch.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"v": 1, "argv": [], "jobs": queue}))
         configs = [changed(plain, "store", str(tmp_path / "store")) | change for change in changes]
-        made = slurm.Launch([prepare(config) for config in configs], configs, slurm.settings(given(units_per_job=2)))
+        made = slurm.Launch([prepare(config) for config in configs], configs, slurm.settings(given(units_per_job=2, **more)))
         made.submit()
         return list(sent)
 
@@ -165,6 +175,16 @@ def test_what_is_under_way_is_not_submitted_again_and_nothing_else_is_taken_for_
     assert [piece.units for piece in launch({}, queue={"7_0": [row]})] == [1]
     assert not launch({}, queue={"7_0": [[*row[:2], None, 3, 3]]})
     assert launch({}, queue={"7_0": [[first.run.replace("/hard/", "/recall/"), *row[1:]]]}) == [first, second]
+
+
+def test_a_cluster_that_limits_the_queue(launch, capsys):
+    """Jobs of earlier commands on the way count."""
+    first, second = launch({})
+    assert launch({}, max_queued=1) == [first]
+    assert "launcher.max_queued=1: 1 more job when these have ended" in capsys.readouterr().out
+    row = [first.run, first.title, first.shard, first.asked, first.units]
+    assert launch({}, queue={"7_0": [row]}, max_queued=1) == []
+    assert [piece.units for piece in launch({}, queue={"7_0": [row]}, max_queued=2)] == [second.units]
 
 
 def test_shards_of_a_run_that_one_command_sweeps_are_all_made(launch):
