@@ -21,8 +21,10 @@ from omegaconf import OmegaConf
 
 from data.chat import Chat, Endpoint, Local, Message, model_name, text_of
 from data.formats import numbered_lines
-from data.importers import DURATION_S, check_duration, refuse_tags, tidy
+from data.importers import check_duration
 from data.prompt_sets import PromptLine, write_set
+from data.sets.columns import LONE_S
+from data.sets.texts import refuse_tags, tidy
 from data.story import ATS, KEYS, Story, faults_of, parse_story, prompt_of
 from echo.files import read_json
 from echo.refusals import Unfinished
@@ -298,7 +300,7 @@ def shots(
     log = Log(output.with_suffix(".log.jsonl"), {"task": task, "model": model, "seed": seed, **body, "system": ASKS[task]})
     try:
         chat = asked.chat(body)
-        usual_s = DURATION_S if task == "long" else SCENE_S
+        usual_s = LONE_S if task == "long" else SCENE_S
         duration_s = usual_s if duration is None else duration
         try:
             yield from build(chat, task, bases[:first], output, log, seed=seed, tries=tries, duration_s=duration_s)

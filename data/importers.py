@@ -2,66 +2,59 @@
 
 released: `scene[10s#] | scene[10s@] ; subtitle | subtitle`, the format of the released interactive files.
 lines: one prompt a line, as MovieGenBench's file; each becomes one scene of duration= (60 s unless told otherwise).
-csv, json: a column of a table (comma, semicolon or tab), a key of JSON objects in a list or a line each, as VBench's own file.
+csv, json: columns of a table (comma, semicolon or tab), keys of JSON objects in a list or a line each, as VBench's own file.
+memflow, helios, vmem, layerrecall, rollf200: sets of other people, as `data.sets.known` has them.
 jsonl: our own format, through the same check. A file that would lose text or keep a broken tag is refused with its line, and so is one
 that is of another format than it is said to be.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import random
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from data import formats
 from data.prompt_sets import PromptLine, write_set
+from data.sets.columns import FOUND, LONE_S, Columns, prompt_of
+from data.sets.known import SETS, TABLES, rows
+from data.sets.texts import BRACKETS, TAG, TAGLIKE, plain, refuse_tags, tidy
 from echo.files import read_json
-from echo.refusals import shown
-from echo.scene import BLOCK_S, LONGEST_S, Prompt, TagMeaning, parse_prompt, says
+from echo.scene import BLOCK_S, LONGEST_S, Prompt, TagMeaning, parse_prompt
 
-TAG = re.compile(r"\[(\d+(?:\.\d+)?) *s([#@]?)\]")
-"""Seconds and mark of a scene; anywhere in it, the first counts, all are removed."""
-BRACKETS = re.compile(r"[\[［【][^\[\]［］【】]*[\]］】]?|[\]］】]")
-TAGLIKE = re.compile(
-    r"[\[［【]\s*\d{1,3}(?:[.,]\d+)?\s*(?:(?:s|sec\w*|m|min\w*)\s*[\]］】]\s*(?=$|[|;])|(?:s|sec\w*|m|min\w*)?\s*[#@＃＠]\s*[\]］】])"
-)
-"""A tag, right or wrong, where tags are none: seconds at a scene's end, or a mark. `[1980s]`, `[42]` and `[0-2s]` are text."""
-OTHER_TAGS = re.compile(r"[({]\s*\d{1,3}(?:[.,]\d+)?\s*(?:s|sec\w*|m|min\w*)\s*[#@]?\s*[)}]|(?<!\d)\d+(?:\.\d+)? *s[#@]", re.IGNORECASE)
-"""What people write for a tag and is none; it would stay in the text."""
 LOOKALIKES = {"；": ";", "｜": "|", "￨": "|", "∣": "|", "¦": "|"}
-INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060\u00ad\u200e\u200f"))
-"""Signs that take no room; the text encoder would see them."""
 Untagged = Literal["smooth", "automatic"]
-DURATION_S = 60.0
-"""Of a line that says none: the shorter of the paper's two settings for long video."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """Lines of a prompt set, and how often something was seen that is worth saying."""
+    """Lines of a prompt set, how often something was seen that is worth saying, and what its rule adds."""
 
     lines: list[PromptLine]
     seen: Counter[str]
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Options:
     """What the command line says beside the file: meaning of the tags, seconds of an untagged scene, prefix of the ids, whether a
-    scene without a tag is smooth (the released code) or has none (the paper's appendix B), and the column that holds the prompts.
+    scene without a tag is smooth (the released code) or has none (the paper's appendix B), how scenes of a table without a word of that
+    are entered, and which columns of it hold what.
     """
 
     meaning: TagMeaning | None = None
     duration_s: float | None = None
     name: str = ""
     untagged: Untagged = "smooth"
-    column: str = ""
+    tags: tuple[str, ...] = ()
+    columns: Columns = FOUND
 
     def id(self, index: int) -> str:
         """Of the prompt that stands at a place of the set."""
@@ -70,11 +63,27 @@ class Options:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Which prompts of a file are taken: the first ones, or a random draw (appendix A.1); all where neither is said."""
+    """Which prompts of a file are taken: the first ones, a random draw (appendix A.1), or those that a file of line numbers from 0 names,
+    which are then counted anew; all where none is said.
+    """
 
     first: int | None = None
     sample: int | None = None
     seed: int = 0
+    lines: Path | None = None
+
+    def named(self, texts: formats.Numbered, path: Path) -> formats.Numbered:
+        """The lines that the file of numbers names, in its order. Raises ValueError, with its line, for one that holds no prompt."""
+        if self.lines is None:
+            return texts
+        there = {number - 1: (number, text) for number, text in texts}
+        wanted = formats.line_numbers(self.lines)
+        for where, number in wanted:
+            if number not in there:
+                raise ValueError(
+                    f"{where}: line {number} of {path}, counted from 0, holds no prompt; nearest is {nearest_number(number, there)}"
+                )
+        return [there[number] for _, number in wanted]
 
     def of(self, lines: list[PromptLine], path: Path) -> list[PromptLine]:
         """The prompts that are taken. Raises ValueError for a number that the file cannot give, or for both ways at once."""
@@ -89,36 +98,9 @@ class Excerpt:
         return sorted(lines, key=lambda _: draw.random())[: self.sample]
 
 
-def tidy(text: str, where: str) -> str:
-    """Text without invisible signs and with single spaces; everything else as written, typographic signs too.
-
-    Raises:
-        ValueError: for a control character.
-    """
-    shown = " ".join(text.translate(INVISIBLE).split())
-    for sign in shown:
-        if unicodedata.category(sign) == "Cc" or sign == "\ufffd":
-            raise ValueError(f"{where}: unreadable character U+{ord(sign):04X}; remove it")
-    return shown
-
-
-def nearest_tag(text: str) -> str:
-    """The valid tag that a wrong one looks most like: `[10 sec]` is `[10s]`, `[1 min @]` is `[60s@]`."""
-    number = re.search(r"(\d+)(?:[.,](\d+))?\s*(m)?", text, re.IGNORECASE)
-    seconds = 10.0 if number is None else min(float(f"{number[1]}.{number[2] or 0}") * (60 if number[3] else 1), LONGEST_S)
-    mark = next((sign for sign in unicodedata.normalize("NFKC", text) if sign in "#@"), "")
-    return f"[{seconds:g}s{mark}]"
-
-
-def refuse_tags(text: str, where: str, patterns: Sequence[re.Pattern[str]] = (BRACKETS, OTHER_TAGS)) -> None:
-    """Raise ValueError for a bracket or a would-be tag in a scene's text, naming the nearest valid form."""
-    for pattern in patterns:
-        wrong = pattern.search(text)
-        if wrong is None:
-            continue
-        if not re.search(r"[\d#@＃＠]", wrong[0]) and len(wrong[0]) > 1:
-            raise ValueError(f"{where}: {shown(wrong[0])} is no tag; nearest is the text without brackets, or a tag such as '[10s]'")
-        raise ValueError(f"{where}: {shown(wrong[0])} is no tag; nearest is {nearest_tag(wrong[0])!r}")
+def nearest_number(number: int, there: Iterable[int]) -> int:
+    """The number that is nearest to one."""
+    return min(there, key=lambda other: abs(other - number))
 
 
 def parse_scene(raw: str, where: str) -> tuple[str, float | None, str, int]:
@@ -157,7 +139,7 @@ def parse_released(line: str, where: str, index: int, options: Options, seen: Co
         seen["scenes with several tags: the first counts"] += count > 1
         seen["scenes without a tag"] += seconds is None
     seen["empty scenes dropped"] += body.count("|") + 1 - len(pieces)
-    usual_s = DURATION_S if options.duration_s is None else options.duration_s
+    usual_s = LONE_S if options.duration_s is None else options.duration_s
     durations_s = tuple(usual_s if seconds is None else seconds for _, seconds, _, _ in scenes)
     subtitles = tuple(tidy(piece, where) for piece in rest.split("|") if piece.strip())
     seen["lines whose subtitles are not one a scene"] += len(subtitles) not in (0, len(scenes))
@@ -173,20 +155,8 @@ def parse_line(line: str, where: str, index: int, options: Options, seen: Counte
     if field is not None:
         text = tidy(field[1].replace('""', '"'), where)
         seen["lines in the quotes of a CSV field, which are gone"] += 1
-    return parse_text(text, where, index, options, seen)
-
-
-def parse_text(line: str, where: str, index: int, options: Options, seen: Counter[str]) -> PromptLine:
-    """One scene of a text that stood by itself, a cell or a JSON text: no sign of it has a meaning, and quotes are speech."""
-    text = tidy(line, where)
-    if not says(text):
-        raise ValueError(f"{where}: holds nothing but signs that take no room; nearest is to remove it")
-    tag = TAGLIKE.search(text)
-    if tag is not None and TAG.match(tag[0]):
-        raise ValueError(f"{where}: holds the tag {tag[0]!r}; nearest is format=released")
-    refuse_tags(text, where, (TAGLIKE,))
-    seconds = DURATION_S if options.duration_s is None else options.duration_s
-    return PromptLine(Prompt(options.id(index), (text,), (seconds,), ("",), options.meaning or TagMeaning.enter))
+    seconds = LONE_S if options.duration_s is None else options.duration_s
+    return PromptLine(Prompt(options.id(index), (plain(text, where),), (seconds,), ("",), options.meaning or TagMeaning.enter))
 
 
 def parse_record(line: str, where: str, index: int, options: Options, seen: Counter[str]) -> PromptLine:
@@ -201,9 +171,38 @@ def parse_record(line: str, where: str, index: int, options: Options, seen: Coun
 
 
 FORMATS: dict[str, Callable[[str, str, int, Options, Counter[str]], PromptLine]] = {
-    "released": parse_released, "lines": parse_line, "jsonl": parse_record, "csv": parse_text, "json": parse_text,
+    "released": parse_released, "lines": parse_line, "jsonl": parse_record,
 }  # fmt: skip
 """How a line is read: the line, where it stands, its prompt's place in the set, what the command says, what is worth saying."""
+
+
+ENTERED: Mapping[str | None, str] = {"": "smoothly", "#": "by a cut", "@": "by a recall", None: "as their texts say"}
+"""Tags of tables in words."""
+
+
+def _parsed(path: Path, form: str, options: Options, excerpt: Excerpt, seen: Counter[str]) -> Iterator[PromptLine]:
+    """The prompts of a file, one after the other. Raises ValueError in one line with the file's line."""
+    if form in TABLES:
+        for index, row in enumerate(rows(path, form, options.columns)):
+            name = "-".join(filter(None, (options.name, row.id))) if row.id else options.id(index)
+            with placed(row.where, row.where):
+                prompt = prompt_of(row, name, options.tags, options.duration_s)
+            seen.update(row.seen)
+            seen.update(f"scenes entered {ENTERED[tag]}" for tag in prompt.tags[1:])
+            yield PromptLine(prompt)
+        return
+    for index, (number, line) in enumerate(excerpt.named(formats.texts(path, form), path)):
+        with placed(f"{path}:{number}", f"{path}:"):
+            yield FORMATS[form](line, f"{path}:{number}", index, options, seen)
+
+
+@contextlib.contextmanager
+def placed(where: str, told: str) -> Iterator[None]:
+    """Put file and line before a refusal that does not begin with them."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(str(error) if str(error).startswith(told) else f"{where}: {error}") from None
 
 
 def read(path: Path, form: str, options: Options = Options(), excerpt: Excerpt | None = None) -> Imported:
@@ -211,33 +210,45 @@ def read(path: Path, form: str, options: Options = Options(), excerpt: Excerpt |
 
     Args:
         path: the file.
-        form: one of FORMATS.
+        form: one of FORMATS, of TABLES or of SETS.
         options: what the command line says.
         excerpt: which of them, all by default.
 
     Raises:
         ValueError: in one line with the file's line.
     """
-    if not options.name and form != "jsonl":
+    rule = SETS.get(form)
+    if rule is not None:
+        usual_s = rule.duration_s if options.duration_s is None else options.duration_s
+        options = replace(options, name=options.name or form, duration_s=usual_s, tags=options.tags or rule.tags)
+    elif not options.name and form != "jsonl" and not options.columns.id_column:
         options = replace(options, name=re.sub(r"[^A-Za-z0-9.-]+", "-", path.stem).strip("-") or "prompt")
     if form == "jsonl" and options.duration_s is not None:
         raise ValueError("duration=: a JSONL record says its own durations; nearest is to leave it out")
     seen: Counter[str] = Counter()
-    lines = []
-    for index, (number, line) in enumerate(formats.texts(path, form, options.column)):
-        try:
-            lines.append(FORMATS[form](line, f"{path}:{number}", index, options, seen))
-        except ValueError as error:
-            raise ValueError(str(error) if str(error).startswith(f"{path}:") else f"{path}:{number}: {error}") from None
+    excerpt = excerpt or Excerpt()
+    lines = list(_parsed(path, "lines" if rule is not None and rule.form == "lines" else form, options, excerpt, seen))
     if not lines:
         raise ValueError(f"{path}: no prompts")
-    imported = Imported((excerpt or Excerpt()).of(lines, path), seen)
+    notes = (
+        [rule.note] * bool(rule.note) + [f"{form} has {rule.count} prompts, here are {len(lines)}"] * (len(lines) != rule.count)
+        if rule
+        else []
+    )
+    imported = Imported(excerpt.of(lines, path), seen, [f"note: {line}" for line in notes])
     texts = Counter(line.prompt.scenes for line in imported.lines)
     ids = Counter(line.prompt.id for line in imported.lines)
     imported.seen["prompts that say what an earlier one says"] += sum(texts.values()) - len(texts)
     doubled = next((name for name, count in ids.items() if count > 1), None)
     if doubled is not None:
-        raise ValueError(f"{path}: prompt id {doubled!r} stands twice; nearest is name=PREFIX, which counts them anew")
+        rest = (
+            "to leave out id_column"
+            if options.columns.id_column
+            else "one place for it"
+            if form in SETS
+            else "name=PREFIX, which counts them anew"
+        )
+        raise ValueError(f"{path}: prompt id {doubled!r} stands twice; nearest is {rest}")
     return imported
 
 
@@ -251,7 +262,7 @@ def summary(imported: Imported, output: Path) -> list[str]:
         f"{output}: {len(prompts)} prompts; scenes {_counted(scenes)}; seconds {_counted(lengths)}; "
         f"tags mean {_meaning(prompts)}; {subtitles} subtitles kept"
     ]
-    return lines + [f"note: {count} {what}" for what, count in imported.seen.items() if count]
+    return [*lines, *imported.notes, *(f"note: {count} {what}" for what, count in imported.seen.items() if count)]
 
 
 def _counted(counts: Counter[int] | Counter[float]) -> str:
@@ -277,7 +288,7 @@ def check_duration(seconds: float | None) -> None:
 def import_prompts(
     file: Path,
     /,
-    format: Literal["released", "lines", "jsonl", "csv", "json"],
+    format: Literal["released", "lines", "jsonl", "csv", "json", "memflow", "helios", "vmem", "layerrecall", "rollf200"],
     tag_meaning: TagMeaning | None = None,
     duration: float | None = None,
     first: int | None = None,
@@ -285,7 +296,9 @@ def import_prompts(
     seed: int = 0,
     name: str = "",
     untagged: Untagged = "smooth",
-    column: str = "",
+    tags: tuple[str, ...] = (),
+    columns: Columns = FOUND,
+    lines: Path | None = None,
     *,
     output: Path,
 ) -> list[str]:
@@ -295,18 +308,22 @@ def import_prompts(
         echo-harness data import moviegen.txt format=lines sample=64 seed=0 duration=120 --output long120.jsonl
         echo-harness data import prompts.csv format=csv column=prompt --output set.jsonl
         echo-harness data import VBench_full_info.json format=json column=prompt_en --output vbench.jsonl
+        echo-harness data import memflow_100.jsonl format=memflow --output checkpoints/prompts/memflow.jsonl
+        echo-harness data import stories.json format=json scenes_column=shots duration_column=seconds tags=hard --output stories.jsonl
 
     Args:
         file: the file to read.
-        format: released: `scene[10s#] | scene[10s@] ; subtitle | subtitle`; lines: a prompt a line; csv, json: one column of a table or
-            of JSON objects; jsonl: our own, checked.
+        format: released: `scene[10s#] | scene[10s@] ; subtitle | subtitle`; lines: a prompt a line; csv, json: columns of a table, or keys
+            of JSON objects; jsonl: our own, checked; the others are sets of other people, in docs/prompt_sets.md.
         tag_meaning: what a tag says; files of the release say to_next.
         duration: seconds of a scene that says none; 60 for a line of one scene.
         first: only so many prompts, from the top.
         sample: only so many prompts, drawn at random (the paper's A.1) and in the order of the draw; ids count the file's lines.
         seed: of the draw; a smaller draw by it is the first part of a larger one.
         untagged: what a scene without any tag says: smooth, as the released code reads it, or automatic, the texts (appendix B).
-        column: of csv and json, the one with the prompts; found by its name where only one is called prompt, text or caption.
+        tags: of tables, how the scenes after the first are entered where no column says it, a word for all or one for each: smooth, hard,
+            recall, recall:N of scene N, counted from 1, automatic.
+        lines: of format=lines and rollf200, a file of line numbers, counted from 0: which lines of the file are the prompts.
         name: ids are NAME-000 and so on; the file's name by default.
         output: the prompt set, JSONL.
     """
@@ -317,8 +334,11 @@ def import_prompts(
     if name and not re.fullmatch(r"[A-Za-z0-9.-]+", name):
         raise ValueError(f"name={name}: letters, digits, '.' and '-'; nearest is {re.sub('[^A-Za-z0-9.-]+', '-', name)}")
     check_duration(duration)
-    if column and format not in ("csv", "json"):
-        raise ValueError(f"column={column}: is of format=csv and format=json; nearest is format=csv")
-    imported = read(file, format, Options(tag_meaning, duration, name, untagged, column), Excerpt(first, sample, seed))
+    for key, value in (*asdict(columns).items(), ("tags", ",".join(tags))):
+        if value and format not in TABLES:
+            raise ValueError(f"{key}={value}: is of format={' and format='.join(TABLES)}; nearest is format=csv")
+    if lines is not None and format not in ("lines", "rollf200"):
+        raise ValueError(f"lines={lines}: is of format=lines and format=rollf200; nearest is format=lines")
+    imported = read(file, format, Options(tag_meaning, duration, name, untagged, tags, columns), Excerpt(first, sample, seed, lines))
     write_set(output, imported.lines)
     return summary(imported, output)

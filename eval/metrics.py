@@ -20,7 +20,11 @@ from echo.refusals import nearest_of
 PERCENT = "percent, 0 to 100"
 COSINE = "100 x cosine"
 TASKS: Final = ("long60", "long120", "smooth", "hard", "recall")
-"""Tasks that have a protocol, in the paper's order."""
+"""Tasks that have a protocol of their own, in the paper's order."""
+LIKE: Final[Mapping[str, str]] = {
+    "memflow": "smooth", "layerrecall": "recall", "vmem": "recall", "helios": "long60", "rollf200": "long60",
+}  # fmt: skip
+"""Tasks of other people's prompt sets, and the task whose protocol scores them; of recall's, each prompt names its own pairs."""
 
 
 class Scope(StrEnum):
@@ -37,7 +41,7 @@ class Scope(StrEnum):
 WHOLE: Final = dict.fromkeys(TASKS, Scope.whole)
 SCOPES: Final = {
     Scope.segments: "scene by scene",
-    Scope.pairs: "on each recalled scene with the one that it recalls (4-1, 5-2, 6-3)",
+    Scope.pairs: "on each recalled scene with the one that it recalls",
     Scope.whole: "over the whole video",
 }
 """Stretches in words, in the order in which a table's caption names them."""
@@ -249,9 +253,14 @@ class Column:
         return (*self.about.label.split(), *((f"({self.kind.replace('_', ' ')})",) if self.kind else ()), *(("↓",) if self.lower else ()))
 
 
+def protocol_of(task: str) -> str:
+    """The task whose protocol scores a task, itself by default."""
+    return LIKE.get(task, task)
+
+
 def kind_of(task: str) -> str:
     """ "long" for a task of one scene, else "interactive"."""
-    return "long" if task.startswith("long") else "interactive"
+    return "long" if protocol_of(task).startswith("long") else "interactive"
 
 
 def dimensions(kind: str) -> tuple[str, ...]:
@@ -307,7 +316,7 @@ def column(task: str, dimension: str, measured: Collection[str], rules: Sequence
     usual = KNOWN[dimension].definitions
     if not usual:
         plain = ("vbench_long", "vbench") if kind_of(task) == "long" else ("vbench", "vbench_long")
-        usual = (*PAIRS, *plain) if KNOWN[dimension].scopes.get(task) is Scope.pairs else ("vbench_static", *plain)
+        usual = (*PAIRS, *plain) if KNOWN[dimension].scopes.get(protocol_of(task)) is Scope.pairs else ("vbench_static", *plain)
     asked = [kind for rule in rules for kind in (rule, PAIRS.get(rule, rule))]
     candidates = (Column(dimension, kind) for kind in (*asked, *usual, "", *PAIRS.values()))
     return next((column for column in candidates if column.metric in measured), Column(dimension, ""))
@@ -336,6 +345,7 @@ def rule_of(task: str, shown: Sequence[Column]) -> str:
     """How the columns of a task are scored, in words: stretches first, definitions then."""
     kinds = {column.kind for column in shown}
     words = [rule.words for kind, rule in RULES.items() if kind in kinds]
+    task, own = protocol_of(task), " (4-1, 5-2, 6-3)" if task == "recall" else ""
     if task not in TASKS:
         return "; ".join(words)
     stretches: list[str] = []
@@ -344,7 +354,7 @@ def rule_of(task: str, shown: Sequence[Column]) -> str:
         if labels and scope is Scope.whole:
             stretches.append(f"{'all else' if stretches else 'all'} {where}")
         elif labels:
-            stretches.append(f"{' and '.join(labels)} {where}")
+            stretches.append(f"{' and '.join(labels)} {where}{own if scope is Scope.pairs else ''}")
     paired = {column.kind for column in shown if column.about.scopes.get(task) is Scope.pairs}
     words += [RULES[rule].words for rule, kind in PAIRS.items() if kind in paired]
     return "; ".join([", ".join(stretches), *words] if stretches else words)

@@ -16,9 +16,14 @@ from eval import metrics
 from eval.metrics import METRICS, Scope
 
 TASKS: Final = MappingProxyType(
-    {task: {metric.name: metric.scopes[task] for metric in METRICS if task in metric.scopes} for task in metrics.TASKS}
+    {
+        task: {metric.name: metric.scopes[like] for metric in METRICS if (like := metrics.protocol_of(task)) in metric.scopes}
+        for task in (*metrics.TASKS, *metrics.LIKE)
+    }
 )
 """Task -> dimension -> scope."""
+PAIRED: Final = tuple(task for task, dimensions in TASKS.items() if Scope.pairs in dimensions.values())
+"""Tasks whose recalled scenes are compared with those that they recall."""
 
 RECALL_PAIRS: Final = ((4, 1), (5, 2), (6, 3))
 """Scenes, counted from 1: the recalled one and the one that it recalls."""
@@ -39,6 +44,27 @@ def recalled(count: int) -> list[tuple[int, int]]:
     if count != 2 * len(RECALL_PAIRS):
         raise ValueError(f"{count} segments cannot be paired 4-1, 5-2, 6-3; the recall protocol needs 6 scenes")
     return [(late - 1, early - 1) for late, early in RECALL_PAIRS]
+
+
+def pairs_of(task: str, count: int, recalls: Sequence[int | None]) -> list[tuple[int, int]]:
+    """Pairs (recalled, recalling from) by which a task compares segments, counted from 0; none where its protocol has none.
+
+    Args:
+        task: one of TASKS.
+        count: of segments.
+        recalls: of the prompt: for each scene the one that it recalls; the paper's recall task pairs 4-1, 5-2, 6-3 whatever it says.
+
+    Raises ValueError for a count that cannot be paired, or recalls that name no pair.
+    """
+    if task not in PAIRED:
+        return []
+    if task == "recall":
+        return recalled(count)
+    pairs = [(late, early) for late, early in enumerate(recalls) if early is not None]
+    if not pairs or len(recalls) != count:
+        rule = "compares scenes that return with those that they recall"
+        raise ValueError(f"none of {count} scenes says which one it recalls (recalls), and task={task} {rule}; nearest is task=smooth")
+    return pairs
 
 
 TOLERANCE_S = 1.0

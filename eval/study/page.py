@@ -68,7 +68,7 @@ class Placed:
 
 def focus(task: str) -> tuple[str, str]:
     """Name and instruction of a task."""
-    return FOCUS["long" if task.startswith("long") else task]
+    return FOCUS["long" if metrics.kind_of(task) == "long" else metrics.protocol_of(task)]
 
 
 def free(folder: Path, key: Path) -> None:

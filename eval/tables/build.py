@@ -249,7 +249,7 @@ def _scorer(group: Comparable) -> str:
     words += [f"networks {hashlib.blake2b(repr(sorted(networks.items())).encode(), digest_size=4).hexdigest()}"]
     if any(str(identity).lstrip("['").startswith("random") for identity in networks.values()):
         words.append("RANDOM WEIGHTS, these numbers say nothing")
-    if (group.task.name.startswith("long") or key.get("eval.vbench.long_for") == "all") and weights.get("firsts"):
+    if (metrics.kind_of(group.task.name) == "long" or key.get("eval.vbench.long_for") == "all") and weights.get("firsts"):
         words.append(f"clips compared by {weights['firsts'].replace('_', ' and ')}")
     return ", ".join(words)
 

@@ -63,6 +63,11 @@ class FolderVideo:
         """A sentence for each segment, or none."""
         return () if self.prompt is None else self.prompt.scenes
 
+    @property
+    def recalls(self) -> tuple[int | None, ...]:
+        """For each scene the one that it recalls, where the prompt says it."""
+        return () if self.prompt is None else self.prompt.recalls
+
 
 @dataclass(frozen=True)
 class Measures:
@@ -111,7 +116,7 @@ def score(
         path: a video or a folder of videos.
         prompts: a prompt set; a video belongs to the prompt whose id its name is, or begins with before a `-`. Without, each video is one
             scene and has no text alignment.
-        task: the protocol: long60, long120, smooth, hard, recall; needed where prompts have several scenes.
+        task: the protocol: long60, long120, smooth, hard, recall, or another set's; needed where prompts have several scenes.
         measures: what is scored, and by which networks.
         backend: vbench_package scores by the package itself too, and tells the largest difference.
         shard: i/n scores the i-th of n parts.
@@ -147,7 +152,7 @@ def scored(
         sys.stderr.write("" if sys.stderr.isatty() else said(f"{title}: {clip.facts.frames} frames\n"))  # a log has no use for a bar
         try:
             with tqdm(total=clip.facts.frames, desc=said(title), unit=" frames", disable=None) as bar:
-                outcome = scorer.score(clip.facts, task, clip.spans, clip.texts, bar.update)
+                outcome = scorer.score(clip.facts, task, clip.spans, clip.texts, bar.update, clip.recalls)
             content = msgspec.to_builtins(outcome) | {"task": task, "borders": clip.borders}
             write_atomic(output / f"{clip.name}.json", json.dumps(content, indent=1).encode())
             outcomes[clip.name] = clip, outcome
@@ -237,7 +242,7 @@ def videos_of(path: Path, prompts: Sequence[Prompt], task: str, scorer: VideoSco
             prompt = prompt_of(file, prompts)
             spans, by = borders(facts, prompt.durations_s if prompt else None)
             clips.append(FolderVideo(facts, prompt, tuple(spans), by))
-            check(facts, task, spans, prompt.scenes if prompt else ())
+            check(facts, task, spans, clips[-1].texts, clips[-1].recalls)
         except ValueError as error:
             complaints.append(str(error))
     if complaints:

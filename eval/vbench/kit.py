@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from echo.backbone.extras import version_of
 from echo.files import file_digest
 from echo.refusals import Missing, lacks, one_of, refuse
+from eval.metrics import kind_of
 from eval.vbench.measure import RULE, FrameLayout, NetworkQuery
 from eval.vbench.networks import packages
 from eval.vbench.networks.catalogue import network_class
 from eval.vbench.networks.interface import LEAST_SIDE_PX, NETWORKS, VOCABULARY
 from eval.vbench.records import Record, RecordKey, RecordStore, Units
-from eval.vbench.rules import FIRSTS, LONG_TASKS, RECORD, STILLS, TEXTS
+from eval.vbench.rules import FIRSTS, RECORD, STILLS, TEXTS
 from eval.vbench.video import DECODER, Facts, Frames
 
 DIMENSIONS: Final = (*RECORD, "text_alignment")
@@ -99,7 +100,7 @@ class Wish:
 
     def long(self, task: str) -> bool:
         """Whether a task has VBench-Long's scores."""
-        return task in LONG_TASKS or self.long_for == "all"
+        return kind_of(task) == "long" or self.long_for == "all"
 
     def wanted(self, *, long: bool, text: bool) -> tuple[str, ...]:
         """Names of all networks that have something to do."""

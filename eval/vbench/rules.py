@@ -20,14 +20,12 @@ from numpy.typing import NDArray
 
 from echo.files import ROOT
 from eval.measures.formulas import consistency, ends, is_dynamic, is_still, pair_consistency, pair_joined, sampling_step
-from eval.protocol import Scope, cover, recalled, scopes
+from eval.protocol import Scope, cover, pairs_of, scopes
 from eval.vbench.measure import Span, clips, clips_within, middles
 from eval.vbench.records import Record
 
 PLAIN: Final = "vbench"
 DATA = ROOT / "data" / "vbench_long"
-LONG_TASKS: Final = ("long60", "long120")
-"""Videos of one scene, which VBench-Long is for."""
 STILLS: Final = ("raft_still", "raft_back")
 """Records of the static filter: flow to the next frame and from a clip's first frame to its last, and that from the last to the first."""
 RECORD: Final = MappingProxyType(
@@ -115,6 +113,7 @@ def score(
     kinds: Sequence[str] = (),
     *,
     long: bool = False,
+    recalls: Sequence[int | None] = (),
 ) -> VideoScores:
     """All scores that the records allow.
 
@@ -125,15 +124,17 @@ def score(
         texts: features [segments, D] of the segments' texts, by record of the frames that they are compared with.
         kinds: of text alignment, keys of `TEXTS`.
         long: whether VBench-Long's are wanted, for which clips were measured; of several segments also of each by itself.
+        recalls: of the prompt, as `eval.protocol.pairs_of` takes them.
 
-    Raises ValueError for segments that leave frames out, and as `eval.protocol.scopes` and `recalled` do.
+    Raises ValueError for segments that leave frames out, and as `eval.protocol.scopes` and `pairs_of` do.
     """
     cover(spans, measured.frames)
     metrics: dict[str, float | None] = {}
     protocol = scopes(task)
     dimensions = [dimension for dimension in protocol if RECORD.get(dimension) in measured.records]
+    pairs = pairs_of(task, len(spans), recalls)
     for dimension in dimensions:
-        metrics |= _scoped(measured, dimension, protocol[dimension], spans)
+        metrics |= _scoped(measured, dimension, protocol[dimension], spans, pairs)
     cosines = {kind: _cosines(measured, kind, spans, texts) for kind in kinds}
     metrics |= {f"text_alignment.{kind}": 100 * float(np.mean(values)) for kind, values in cosines.items()}
     per_clip = [_row(measured, dimensions, clip) for clip in clips(measured.frames, measured.fps)]
@@ -174,14 +175,14 @@ def over(measured: Measured, dimension: str, span: Span, *, clip: bool = False) 
 _PER_FRAME: Final = MappingProxyType({"imaging_quality": 100.0, "aesthetic_quality": 10.0})
 
 
-def _scoped(measured: Measured, dimension: str, scope: Scope, spans: Sequence[Span]) -> dict[str, float]:
+def _scoped(measured: Measured, dimension: str, scope: Scope, spans: Sequence[Span], pairs: Sequence[tuple[int, int]]) -> dict[str, float]:
     if scope is Scope.whole:
         return {f"{dimension}.vbench": 100 * over(measured, dimension, (0, measured.frames))}
     if scope is Scope.segments:
         return {f"{dimension}.vbench": 100 * float(np.mean([over(measured, dimension, span) for span in spans]))}
     features = measured.features(RECORD[dimension])
-    pairs = [(features[slice(*spans[early])], features[slice(*spans[late])]) for late, early in recalled(len(spans))]
-    return {f"{dimension}.{name}": 100 * float(np.mean([rule(early, late) for early, late in pairs])) for name, rule in PAIR_RULES.items()}
+    both = [(features[slice(*spans[early])], features[slice(*spans[late])]) for late, early in pairs]
+    return {f"{dimension}.{name}": 100 * float(np.mean([rule(early, late) for early, late in both])) for name, rule in PAIR_RULES.items()}
 
 
 PAIR_RULES: Final[Mapping[str, Callable[[NDArray[Any], NDArray[Any]], float]]] = MappingProxyType(

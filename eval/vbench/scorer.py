@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from eval.protocol import exact, recalled, scopes
+from eval.protocol import exact, pairs_of, scopes
 from eval.vbench.kit import Kit
 from eval.vbench.measure import FrameLayout, Span, measure, middles
 from eval.vbench.records import RecordStore
@@ -57,6 +57,7 @@ class VideoScorer:
         spans: Sequence[Span],
         texts: Sequence[str] = (),
         progress: Callable[[int], object] = lambda frames: None,
+        recalls: Sequence[int | None] = (),
     ) -> ScoredVideo:
         """Scores of one video.
 
@@ -66,10 +67,11 @@ class VideoScorer:
             spans: pixel frames of the segments, the whole video long.
             texts: a sentence for each segment, or none at all, which leaves text alignment out.
             progress: is told of frames that are done with.
+            recalls: of the prompt, as `eval.protocol.pairs_of` takes them.
 
         Raises ValueError, naming the video, for what cannot be scored.
         """
-        check(facts, task, spans, texts if "text_alignment" in self.kit.wish.dimensions else ())
+        check(facts, task, spans, texts if "text_alignment" in self.kit.wish.dimensions else (), recalls)
         long = self.kit.wish.long(task)
         compared = tuple(spans) if texts and self.kit.wish.metrics_of_text else ()
         layout = FrameLayout(facts.frames, facts.fps, long, compared, tuple(spans) if len(spans) > 1 else ())
@@ -78,7 +80,7 @@ class VideoScorer:
         features, cut = self.kit.texts(texts, self.store) if compared else ({}, {})
         measured = Measured(facts.frames, facts.fps, facts.height, facts.width, records)
         try:
-            scores = score(measured, task, spans, features, self.kit.wish.kinds if compared else (), long=long)
+            scores = score(measured, task, spans, features, self.kit.wish.kinds if compared else (), long=long, recalls=recalls)
         except ValueError as error:
             raise ValueError(f"{facts.name}: {error}") from None
         wrong = [name for name, value in scores.metrics.items() if value is not None and not np.isfinite(value)]
@@ -91,12 +93,11 @@ class VideoScorer:
         )  # fmt: skip
 
 
-def check(facts: Facts, task: str, spans: Sequence[Span], texts: Sequence[str]) -> None:
+def check(facts: Facts, task: str, spans: Sequence[Span], texts: Sequence[str], recalls: Sequence[int | None] = ()) -> None:
     """Refuse before any work what the protocol cannot score. Raises ValueError that names the video."""
     try:
         scopes(task)
-        if task == "recall":
-            recalled(len(spans))
+        pairs_of(task, len(spans), recalls)
         if texts and len(texts) != len(spans):
             raise ValueError(f"{len(texts)} texts for {len(spans)} segments")
         for span in spans if texts else ():

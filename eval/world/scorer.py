@@ -31,7 +31,7 @@ from eval.measures.formulas import (
     temporal_flickering,
 )
 from eval.measures.quality import Quality
-from eval.protocol import Scope, cover, recalled, scopes
+from eval.protocol import Scope, cover, pairs_of, scopes
 from eval.world.encoder import SIZE, FrameEncoder
 from eval.world.places import SceneScores, place_scores
 from eval.world.readings import LEAST, MOTION_WINDOW, Readings, blocks_of, motion_of, probabilities, readings_of, right_pairs, said
@@ -69,6 +69,7 @@ class _Measured:
     fastest_px: NDArray[np.float64]
     smoothness: float
     spans: Sequence[Span]
+    pairs: Sequence[tuple[int, int]]
     step: int
     readings: Readings
     quality: NDArray[np.float64]
@@ -114,6 +115,7 @@ class EmbeddedScorer:
         *,
         stretches: Sequence[Span] = (),
         joined: bool = False,
+        recalls: Sequence[int | None] = (),
     ) -> EmbeddedScores:
         """Scores of one video.
 
@@ -124,14 +126,16 @@ class EmbeddedScorer:
             task: a key of `eval.protocol.TASKS`.
             stretches: the same as VBench's dimensions are to take it; the segments by default.
             joined: whether recalled pairs are also scored joined end to end, as `proxy_joined`.
+            recalls: of the prompt, as `eval.protocol.pairs_of` takes them.
 
         Raises ValueError for frames of another type or size, for segments that do not cover them, for a score that is not finite, and as
-        `scopes` and the text encoder do.
+        `scopes`, `pairs_of` and the text encoder do.
         """
         dimensions, stretches = scopes(task), stretches or segments
+        pairs = pairs_of(task, len(segments), recalls)
         for spans in (segments, stretches):
             _check(frames, scene_texts, spans)
-        measured = self._measure(frames, scene_texts, stretches)
+        measured = self._measure(frames, scene_texts, stretches, pairs)
         produced: dict[str, float] = {}
         for dimension, scope in dimensions.items():
             value = _score(measured, dimension, scope)
@@ -143,14 +147,14 @@ class EmbeddedScorer:
         if both is not None:
             produced["proxy.quality_drift"] = abs(float(measured.quality[both[0]].mean() - measured.quality[both[1]].mean()))
         words = [said(text) for text in scene_texts]
-        places = place_scores(measured.readings, words, segments, recalled(len(segments)) if task == "recall" else [])
+        places = place_scores(measured.readings, words, segments, pairs)
         metrics = produced | places.metrics
         if odd := [name for name, value in metrics.items() if not math.isfinite(value)]:
             raise ValueError(f"{', '.join(odd)} of this video: no number (NaN or infinity), so it is not scored")
         per_segment = [vbench | world for vbench, world in zip(_per_segment(measured), places.per_segment, strict=True)]
         return EmbeddedScores(metrics, per_segment, _per_block(measured, words, segments))
 
-    def _measure(self, frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span]) -> _Measured:
+    def _measure(self, frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span], pairs: Sequence[tuple[int, int]]) -> _Measured:
         seen = self.encoder.frames(torch.from_numpy(np.ascontiguousarray(frames)))
         features = seen.features
         said: Vectors = self.encoder.sentences(scene_texts).numpy()
@@ -159,7 +163,7 @@ class EmbeddedScorer:
         step = sampling_step(FPS)
         fastest_px, smoothness = motion(frames, step)
         return _Measured(
-            frames, features.subject.numpy(), features.place.numpy(), to_text, fastest_px, smoothness, segments, step,
+            frames, features.subject.numpy(), features.place.numpy(), to_text, fastest_px, smoothness, segments, pairs, step,
             readings_of(seen), np.repeat(self.quality.scores(frames[::SAMPLED]), SAMPLED)[: len(frames)],
         )  # fmt: skip
 
@@ -193,7 +197,7 @@ def _consistency(measured: _Measured, dimension: str, scope: Scope) -> float:
 def _pairs(measured: _Measured, dimension: str, rule: Callable[[Vectors, Vectors], float]) -> float:
     """The mean over recalled scenes of a rule for such a scene and the one that it recalls."""
     features, spans = _features(measured, dimension), measured.spans
-    pairs = [(features[slice(*spans[early])], features[slice(*spans[late])]) for late, early in recalled(len(spans))]
+    pairs = [(features[slice(*spans[early])], features[slice(*spans[late])]) for late, early in measured.pairs]
     return float(np.mean([rule(reference, again) for reference, again in pairs]))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from baselines.registry import find, source_of
+from data.sets.known import SETS
 from echo.backbone.checkpoints.headers import layers_of, misfit, read_header, shapes_of
 from echo.cache.policy import Policy, script_of
 from echo.files import ROOT, digest
@@ -120,6 +121,12 @@ def _prompts(config: RunConfig) -> tuple[Prompt, ...]:
     """The prompt set, as long as the config wants its scenes. Raises ValueError for a set that is not there or too small."""
     if config.task.prompts == RELEASED:
         _check_released(config)
+    if config.task.name in SETS and config.backbone.parts is None:
+        rule = f"has sentences of any words, backbone={config.backbone.name} knows those of its own world alone"
+        raise ValueError(f"task={config.task.name}: {rule}; nearest is backbone=self_forcing")
+    if config.task.name in SETS and not located(config.task.prompt_set).exists():
+        command = f"echo-harness data import FILE format={config.task.name} --output {config.task.prompt_set}"
+        raise ValueError(f"task.prompt_set={config.task.prompt_set}: not there; `{command}` makes it of {config.task.label}'s own file")
     _is_there("task.prompt_set", config.task.prompt_set)
     prompts = load_prompts(located(config.task.prompt_set))
     if config.prompts is not None and config.prompts > len(prompts):

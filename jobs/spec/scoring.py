@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 
 from echo.refusals import Missing, refuse
 from echo.scene import Prompt
-from eval.protocol import TASKS, Scope, recalled
+from eval.protocol import PAIRED, pairs_of
 from jobs.spec.config import RANDOM, Key, RunConfig, VbenchConfig, enlarged, located
 
 if TYPE_CHECKING:
     from eval.vbench.kit import Kit, Wish
 
 SCORER = "vbench"
-PAIRED = tuple(task for task, dimensions in TASKS.items() if Scope.pairs in dimensions.values())
-"""Tasks whose recalled scenes are compared with those that they recall."""
 
 
 def wish(config: RunConfig) -> Wish:
@@ -72,12 +70,11 @@ def check(config: RunConfig, prompts: Sequence[Prompt]) -> None:
         size, others = f"{parts.width_px * larger}x{parts.height_px * larger} px", "+".join(ANY_SIZE)
         rule = f"RAFT and AMT need sides of at least {asked.wish.least_side} px"
         raise ValueError(f"eval=vbench: the videos are {size}, {rule}; nearest is eval.vbench.dimensions={others}")
-    if config.task.name == "recall":
-        for prompt in prompts:
-            try:
-                recalled(len(prompt.scenes))
-            except ValueError as error:
-                raise ValueError(f"prompt {prompt.id!r}: {error}") from None
+    for prompt in prompts:
+        try:
+            pairs_of(config.task.name, len(prompt.scenes), prompt.recalls)
+        except ValueError as error:
+            raise ValueError(f"prompt {prompt.id!r}: {error}") from None
     refuse(missing(config))
 
 

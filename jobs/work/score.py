@@ -158,7 +158,7 @@ def _scores(
     start = time.perf_counter()
     facts = scorer.inspect(_video(folder, record))
     notes.video(facts.frames)
-    outcome = scorer.score(facts, job.config.task.name, job.stretches(prompt), prompt.scenes, notes.frames_done)
+    outcome = scorer.score(facts, job.config.task.name, job.stretches(prompt), prompt.scenes, notes.frames_done, prompt.recalls)
     path = folder.side(prompt, f".{job.config.eval.name}-{(job.scores_id or '')[:8]}.json")
     write_atomic(path, json.dumps(msgspec.to_builtins(outcome) | {"scores": job.scores_id}).encode())
     rest = {key: value for key, value in msgspec.to_builtins(record).items() if key not in OWN}

@@ -314,7 +314,8 @@ def _score(folder: RunFolder, scorer: EmbeddedScorer, film: Film) -> tuple[Mappi
     spans = job.spans(film.prompt)
     assert film.frames is not None
     frames, stretches, joined = np.concatenate(film.frames), job.stretches(film.prompt), job.config.eval.pairs == "joined"
-    scores = scorer.score(frames, film.prompt.scenes, spans, job.config.task.name, stretches=stretches, joined=joined)
+    task, recalls = job.config.task.name, film.prompt.recalls
+    scores = scorer.score(frames, film.prompt.scenes, spans, task, stretches=stretches, joined=joined, recalls=recalls)
     path = folder.side(film.prompt, f".{job.config.eval.name}-{(job.scores_id or '')[:8]}.json")
     content = {
         "v": 1,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data.importers import nearest_tag
+from data.sets.texts import nearest_tag
 from echo.scene import Prompt, TagMeaning, Transition, load_prompts
 from jobs import cli
 

@@ -7,11 +7,14 @@ import sys
 
 import pytest
 
-from eval.protocol import RECALL_PAIRS, TASKS, Scope, exact, recalled, scopes
+from data.sets.known import SETS
+from eval import metrics
+from eval.protocol import RECALL_PAIRS, TASKS, Scope, exact, pairs_of, recalled, scopes
 
 
 def test_tasks_and_dimensions() -> None:
-    assert set(TASKS) == {"long60", "long120", "smooth", "hard", "recall"}
+    assert set(metrics.TASKS) == {"long60", "long120", "smooth", "hard", "recall"} and set(metrics.LIKE) == set(SETS)
+    assert set(TASKS) == {*metrics.TASKS, *SETS}
     assert all(len(dimensions) == 8 for dimensions in TASKS.values())
 
 
@@ -23,6 +26,11 @@ def test_tasks_and_dimensions() -> None:
         ("smooth", Scope.whole, Scope.whole),
         ("hard", Scope.whole, Scope.segments),
         ("recall", Scope.pairs, Scope.pairs),
+        ("memflow", Scope.whole, Scope.whole),
+        ("helios", Scope.whole, Scope.whole),
+        ("rollf200", Scope.whole, Scope.whole),
+        ("vmem", Scope.pairs, Scope.pairs),
+        ("layerrecall", Scope.pairs, Scope.pairs),
     ],
 )
 def test_scopes_of_consistency(task: str, subject: Scope, background: Scope) -> None:
@@ -47,6 +55,16 @@ def test_pairs_are_four_one_five_two_six_three() -> None:
     assert recalled(6) == [(3, 0), (4, 1), (5, 2)]
     with pytest.raises(ValueError, match="needs 6 scenes"):
         recalled(5)
+
+
+def test_pairs_of_other_sets_are_those_that_prompts_name():
+    assert pairs_of("layerrecall", 3, (None, None, 0)) == [(2, 0)]
+    assert pairs_of("vmem", 4, (None, None, 0, 1)) == [(2, 0), (3, 1)]
+    assert pairs_of("recall", 6, (None, None, 0, 1, 2, 3)) == recalled(6) and pairs_of("memflow", 6, (None, 0)) == []
+    for recalls in ((), (None, None, None), (None, 0)):
+        with pytest.raises(ValueError, match="none of 3 scenes says which one it recalls .* task=vmem .* nearest is task=smooth"):
+            pairs_of("vmem", 3, recalls)
+    assert [metrics.kind_of(task) for task in metrics.LIKE] == ["interactive"] * 3 + ["long"] * 2
 
 
 def test_exact_seconds() -> None:

@@ -61,14 +61,16 @@ def texts() -> tuple[str, ...]:
     return tuple(f"shows {number}" for number in range(6))
 
 
-def scored(folder: Path, shown: np.ndarray, task: str, wish: Wish | None = None, spans: list | None = None) -> Mapping[str, float | None]:
+def scored(
+    folder: Path, shown: np.ndarray, task: str, wish: Wish | None = None, spans: list | None = None, recalls: tuple[int | None, ...] = ()
+) -> Mapping[str, float | None]:
     path = folder / f"{hashlib.sha256(shown.tobytes()).hexdigest()[:16]}.mp4"
     facts = inspect(path if path.exists() else write(path, film(shown)))
     scene = len(shown) // 6
     spans = spans or ([(0, len(shown))] if task in ("long60", "long120") else [(n * scene, (n + 1) * scene) for n in range(6)])
     scorer = VideoScorer(Kit(wish or Wish(kinds=("clip_b32",)), StandIns()), RecordStore(folder / "records"))
     said = texts() if len(spans) == 6 else ("shows 4",)
-    return scorer.score(facts, task, spans, said).metrics
+    return scorer.score(facts, task, spans, said, recalls=recalls).metrics
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +127,16 @@ BREAKS = [
     ("smooth", SAID, slice(32, 64), {"text_alignment.clip_b32": 500 / 6}),
     ("hard", SAID, slice(0, 32), {"text_alignment.clip_b32": 500 / 6}),
 ]
+
+
+def test_pairs_are_those_that_the_prompt_names(folder):
+    """Scenes 4 to 6 show the places of 1 to 3: named otherwise they have nothing in common."""
+    right = scored(folder, levels("recall"), "vmem", recalls=(None, None, None, 0, 1, 2))
+    assert right == scored(folder, levels("recall"), "recall")
+    wrong = scored(folder, levels("recall"), "vmem", recalls=(None, None, None, 1, None, None))
+    assert wrong["background_consistency.pair_mean"] == pytest.approx(0.0, abs=0.02) and wrong["subject_consistency.pair_mean"] > 99
+    with pytest.raises(ValueError, match="none of 6 scenes says which one it recalls"):
+        scored(folder, levels("recall"), "layerrecall")
 
 
 @pytest.mark.parametrize(("task", "band", "where", "moved"), BREAKS, ids=lambda value: str(value)[:24])

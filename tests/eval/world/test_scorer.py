@@ -15,7 +15,7 @@ from data.world.render import Truth, clip, draw_place, render
 from data.world.words import Words, sentence
 from echo.geometry import scene_spans
 from eval.measures.formulas import consistency, pair_consistency
-from eval.protocol import TASKS
+from eval.protocol import PAIRED, TASKS
 from eval.world.scorer import EmbeddedScorer
 
 WEIGHTS = Path(__file__).resolve().parents[3] / "data" / "weights" / "scorer" / "model.safetensors"
@@ -51,8 +51,8 @@ def video(places: list[tuple[Words, int]]) -> tuple[np.ndarray, list[str], list[
 @pytest.mark.parametrize("task", TASKS)
 def test_names_and_range(scorer: EmbeddedScorer, task: str) -> None:
     frames, texts, spans = video([(A, 1), (B, 2), (C, 3)] * 2)
-    scores = scorer.score(frames, texts, spans, task)
-    assert set(scores.metrics) == NAMES | SWITCHED | ({"world.recall_fidelity"} if task == "recall" else set())
+    scores = scorer.score(frames, texts, spans, task, recalls=(None, None, None, 0, 1, 2))
+    assert set(scores.metrics) == NAMES | SWITCHED | ({"world.recall_fidelity"} if task in PAIRED else set())
     assert all(-100 <= value <= 100 for value in scores.metrics.values())
     assert [segment["start"] for segment in scores.per_segment] == [start for start, _ in spans]
 
@@ -70,6 +70,16 @@ def test_scopes_reach_the_right_frames(scorer: EmbeddedScorer) -> None:
     assert hard["proxy.subject_consistency"] == pytest.approx(100 * consistency(subject), abs=1e-4)
     smooth = scorer.score(frames, texts, spans, "smooth").metrics
     assert smooth["proxy.background_consistency"] == pytest.approx(100 * consistency(place), abs=1e-4)
+
+
+def test_pairs_are_those_that_the_prompt_names(scorer: EmbeddedScorer) -> None:
+    frames, texts, spans = video([(A, 1), (B, 2), (C, 3), (B, 2)])
+    place = scorer.encoder.frames(torch.from_numpy(frames)).features.place.numpy()
+    for earlier in (0, 1):
+        scores = scorer.score(frames, texts, spans, "layerrecall", recalls=(None, None, None, earlier)).metrics
+        pair = pair_consistency(place[slice(*spans[earlier])], place[slice(*spans[3])])
+        assert scores["proxy.background_consistency"] == pytest.approx(100 * pair, abs=1e-4)
+        assert scores["world.recall_fidelity"] > 90 if earlier == 1 else scores["world.recall_fidelity"] < 50
 
 
 def test_pairs_may_be_joined(scorer: EmbeddedScorer) -> None:

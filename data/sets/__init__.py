@@ -1,0 +1,1 @@
+"""Prompt sets of other people, and tables of prompts by their columns."""
