@@ -81,7 +81,7 @@ def preset(group: str, name: str) -> Preset:
 def prompt_set(task: str, backbone: str = "tiny") -> str:
     """Path of a task's prompts for a backbone, from the project on. Raises ValueError as `preset` does."""
     folders = {"own": preset("backbone", backbone)["prompt_folder"]}
-    return str(OmegaConf.create({"prompt_folders": folders, "task": preset("task", task)}).task.prompt_set)
+    return str(OmegaConf.create({"prompt_folders": folders, "checkpoints": "checkpoints", "task": preset("task", task)}).task.prompt_set)
 
 
 def make_policy(options: Mapping[str, Any]) -> Policy:

@@ -119,19 +119,28 @@ def prepare(plain: Mapping[str, Any], *, elsewhere: bool = False) -> Job:
 
 def _prompts(config: RunConfig) -> tuple[Prompt, ...]:
     """The prompt set, as long as the config wants its scenes. Raises ValueError for a set that is not there or too small."""
-    if config.task.prompts == RELEASED:
+    if config.task.name in SETS:
+        _check_set(config)
+    elif config.task.prompts == RELEASED:
         _check_released(config)
-    if config.task.name in SETS and config.backbone.parts is None:
-        rule = f"has sentences of any words, backbone={config.backbone.name} knows those of its own world alone"
-        raise ValueError(f"task={config.task.name}: {rule}; nearest is backbone=self_forcing")
-    if config.task.name in SETS and not located(config.task.prompt_set).exists():
-        command = f"echo-harness data import FILE format={config.task.name} --output {config.task.prompt_set}"
-        raise ValueError(f"task.prompt_set={config.task.prompt_set}: not there; `{command}` makes it of {config.task.label}'s own file")
     _is_there("task.prompt_set", config.task.prompt_set)
     prompts = load_prompts(located(config.task.prompt_set))
     if config.prompts is not None and config.prompts > len(prompts):
         raise ValueError(f"prompts={config.prompts}: the set {config.task.name} has {len(prompts)}; nearest is {len(prompts)}")
     return tuple(_scaled(prompt, config.duration_scale) for prompt in prompts)
+
+
+def _check_set(config: RunConfig) -> None:
+    """Refuse a set of other people where it is not imported, and for a backbone that lacks its words. Raises ValueError."""
+    task = config.task
+    if config.backbone.parts is None:
+        rule = f"has sentences of any words, backbone={config.backbone.name} knows those of its own world alone"
+        raise ValueError(f"task={task.name}: {rule}; nearest is backbone=self_forcing")
+    if task.prompts == RELEASED:
+        raise ValueError(f"task.prompts={RELEASED}: the authors have no prompts of task={task.name}; nearest is task.prompts=own")
+    if not located(task.prompt_set).exists():
+        command = f"echo-harness data import FILE format={task.name} --output {task.prompt_set}"
+        raise ValueError(f"task.prompt_set={task.prompt_set}: not there; `{command}` makes it of {task.label}'s own file")
 
 
 def _check_released(config: RunConfig) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from baselines.presets import choices, preset, prompt_set
+from baselines.presets import preset, prompt_set
 from data import download
 from data.download import LOCK
 from data.hub import COMMIT, MANIFEST, HubFile, Table
 from echo.scene import TagMeaning, load_prompts
+from eval.metrics import TASKS
 from jobs import cli
 from jobs.spec.compose import one as one_config
 
@@ -352,7 +353,7 @@ def test_released_sets_land_where_the_configs_look() -> None:
     fetched = {wanted.target for wanted in table.files("prompts", ["echo_forcing"])}
     sets = table.prompt_sets["echo_forcing"]
     assert {one.file for one in sets.values()} == fetched
-    for task in choices("task"):
+    for task in TASKS:
         plain = one_config([f"task={task}", "task.prompts=released", "checkpoints=elsewhere"])
         assert plain["task"]["prompt_set"] == f"elsewhere/prompts/echo_forcing/{task}.jsonl" and task in sets
         own = one_config([f"task={task}", "backbone=self_forcing"])["task"]["prompt_set"]

@@ -51,6 +51,8 @@ def test_a_set_that_is_not_there_names_its_command(tmp_path):
         planned(tmp_path, "vmem")
     with pytest.raises(ValueError, match="task=memflow: has sentences of any words, backbone=tiny .* nearest is backbone=self_forcing"):
         prepare(one(["backbone=tiny", "task=memflow"]))
+    with pytest.raises(ValueError, match="the authors have no prompts of task=vmem; nearest is task.prompts=own"):
+        planned(tmp_path, "vmem", "task.prompts=released")
 
 
 def test_returns_that_nobody_names_are_not_scored(checkpoints, tmp_path):
