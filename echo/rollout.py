@@ -29,7 +29,8 @@ from echo.scene import SceneStart, Transition
 class Block:
     """One finished block: clean latents [B, frames, channels, height, width] and the plan that made it.
 
-    kept: frames' worth of keys and values that the store then holds, memories by name among them.
+    kept: frames' worth of keys and values that the store then holds, memories by name among them. attended: frames that it attended to,
+    its own among them; where heads are in groups, the mean over heads and layers.
     """
 
     index: int
@@ -37,6 +38,7 @@ class Block:
     latents: Tensor
     plan: Plan
     kept: int
+    attended: float
 
 
 class Rollout:
@@ -110,7 +112,7 @@ class Rollout:
         self.store.release(plan.keep)
         self._latents.append(latents)
         self.block += 1
-        return Block(plan.block, plan.scene, latents, plan, self.store.size)
+        return Block(plan.block, plan.scene, latents, plan, self.store.size, self.window.attended)
 
     def _refuse_beyond_capacity(self, plan: Plan) -> None:
         """The capacity is what memory is forecast and policies are compared by. Raises ValueError for a plan that keeps more."""

@@ -45,6 +45,12 @@ def on_device(values: Sequence[object], dtype: torch.dtype, device: torch.device
     return torch.tensor(values, dtype=dtype, pin_memory=True).to(device, non_blocking=True)
 
 
+def host_integers(values: Tensor) -> list[list[int]]:
+    """A device's integers [R, N] on the host, which waits for them: once in a video, between blocks, and never for a pass."""
+    rows: list[list[int]] = values.tolist()
+    return rows
+
+
 def temporal_frequencies(head_dim: int) -> Tensor:
     """Temporal omega on the temporal channels and 0 on the spatial ones, float64 [C]."""
     time, height, width = split(head_dim)

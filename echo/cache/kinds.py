@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import groupby
 
 
 class Kind(StrEnum):
@@ -26,6 +28,11 @@ class Kind(StrEnum):
     OLD = "old", "old scene", "O", "#c7a76c"
     RECALLED = "recalled", "recalled", "E", "#d62728"
     CURRENT = "current", "this block", "+", "#c8c8c8"
+
+
+def letters(kinds: Iterable[Kind]) -> str:
+    """Kinds in the letters of C.6, those of one kind that follow each other counted: `A12 C3 R3 +3`."""
+    return " ".join(f"{kind.letter}{sum(1 for _ in same)}" for kind, same in groupby(kinds))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from echo.cache.kinds import Kind, Source
+from echo.cache.kinds import Kind, Source, letters
 from echo.files import Json
 from echo.geometry import Geometry
 from echo.scene import SceneStart, chain_head
@@ -51,6 +51,18 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadGroup:
+    """Heads that meet the block and a part of the context; which heads of a layer they are, the memory says.
+
+    slots: places in the plan's context, rising. share: of the heads of all layers; None: the device divides what others leave.
+    """
+
+    name: str
+    slots: tuple[int, ...]
+    share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A block's attention: `context` in buffer order, then the block itself at the indices `queries`.
 
@@ -62,6 +74,7 @@ class Plan:
     None: nothing, as in the clean pass always.
     revision: memories and frames that leave, from which each layer chooses in the clean pass, before it meets its context, `frames` that
     stay as the memories; the plan's context, or `clean`, then has them as they have become.
+    groups: parts of the context that groups of heads meet, each head being in one; none: every head meets all of it.
     """
 
     block: int
@@ -76,6 +89,7 @@ class Plan:
     clean: tuple[Slot, ...] | None = None
     bias: tuple[tuple[float, ...], ...] | None = None
     revision: Selection | None = None
+    groups: tuple[HeadGroup, ...] = ()
 
     def key_positions(self) -> list[list[Any]]:
         """[[source, position], ...] of all keys, the block's own included, in buffer order."""
@@ -91,7 +105,7 @@ class Plan:
             line["bias"] = [list(row) for row in self.bias]
         if self.revision is not None:
             line["revision"] = [label_of(source) for source in self.revision.candidates]
-        return line
+        return line | {"groups": [[group.name, list(group.slots)] for group in self.groups]} if self.groups else line
 
     def notes(self) -> list[str]:
         """What the plan says beside its keys, in few words, for who looks at a strip."""
@@ -101,12 +115,21 @@ class Plan:
             notes += [f"bias {min(added, default=0.0):.1f} to {max(added, default=0.0):.1f}"]
         if self.revision is not None:
             notes += [f"clean pass keeps {self.revision.frames} of {len(self.revision.candidates)}"]
-        return notes
+        met = [(group.name, letters(self.context[slot].kind for slot in group.slots)) for group in self.groups]
+        return notes + [f"{name} heads meet {frames or 'the block alone'}" for name, frames in met]
 
     def shares(self) -> list[float]:
         """What the bias leaves of each key frame's weight, the mean over its passes; all 1 without one."""
         every = [[1.0] * len(self.context)] if self.bias is None else [[math.exp(value) for value in row] for row in self.bias]
         return [sum(column) / len(every) for column in zip(*every)] + [1.0] * (len(self.queries) - self.unseen)
+
+    @property
+    def attended(self) -> float:
+        """Frames that a head attends to, the block's own among them: the mean over heads, the most where the device divides them."""
+        known = [(group.share, len(group.slots)) for group in self.groups if group.share is not None]
+        rest = max((len(group.slots) for group in self.groups if group.share is None), default=0) if self.groups else len(self.context)
+        own = len(self.queries) - self.unseen
+        return own + sum(share * slots for share, slots in known) + (1 - sum(share for share, _ in known)) * rest
 
     def kinds(self) -> list[Kind]:
         """Kind of memory of each key frame, as `key_positions` orders them."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from echo.cache.plan import Plan, Step, committed
@@ -45,6 +46,10 @@ class Memory:
     def selected(self, layer: int, plan: Plan, index: Tensor, k: Tensor, v: Tensor, places: Tensor) -> None:
         """What `select` chose, to keep if wanted: copies of raw k, v [B, K, H, D] and the tokens' places [B, K]
         (frame * tokens_per_frame + raster place)."""
+
+    def heads(self, layer: int, plan: Plan) -> Sequence[Tensor]:
+        """Heads of each of the plan's groups, int64 [n] rising, as sample * heads + head: every one of a layer's is in one group."""
+        raise NotImplementedError(f"{type(self).__name__} plans groups of heads but has none")
 
     def weights(self, layer: int, plan: Plan) -> Tensor | None:
         """Weights [B, tokens] of the plan's faded slots, None where all are 1."""
@@ -113,6 +118,13 @@ class Policy(ABC):
     def memory_bytes(self, geometry: Geometry, batch: int, item: int) -> int:
         """Bytes that the device side keeps beside the store's frames and memories; `item`: of a number of the network's type."""
         return 0
+
+    def fitted(self, weights: Sequence[Path], backbone: str) -> Self:
+        """The policy with what it needs to know of a network beforehand, which lies beside these files of it; most need nothing.
+
+        Raises Missing, which names the command that measures it, where that was not done.
+        """
+        return self
 
     @property
     def routed_by(self) -> Routing | None:

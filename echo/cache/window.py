@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from echo.backbone import kernels, rope
+from echo.cache.groups import GroupWindows
 from echo.cache.kinds import COMPRESSED, MemoryName
 from echo.cache.plan import Plan, Selection, Slot
 from echo.cache.policy import Memory
@@ -80,6 +81,7 @@ class Window:
         self._turn_NC = rope.frame_table(plan.queries, *self._grid, self.store.device)
         self._unseen = plan.unseen * self.geometry.tokens_per_frame
         self._selection, self._faded = plan.selection, plan.faded
+        self._heads = [self.memory.heads(layer, plan) for layer in range(self.geometry.layers)] if plan.groups else None
         self._chosen: list[Chosen | None] = [None] * self.geometry.layers
         self._assembling = phase in (Pass.FIRST, Pass.REWRITE)
         self._meet(plan.context)
@@ -92,8 +94,18 @@ class Window:
             self._leaving = self.store.index([source for source in self.plan.revision.candidates if isinstance(source, int)])
             self._assembling = True
         if self.plan.clean is not None:
-            self._selection, self._faded, self._assembling = None, 0, True
+            self._selection, self._faded, self._heads, self._assembling = None, 0, None, True
             self._meet(self.plan.clean)
+
+    @property
+    def attended(self) -> float:
+        """Frames that the block's denoising passes attend to, its own among them: the mean over heads and layers."""
+        own, whole = len(self.plan.queries) - self.plan.unseen, len(self.plan.context)
+        if not self.plan.groups:
+            return own + whole
+        every = (zip(self.plan.groups, self.memory.heads(layer, self.plan)) for layer in range(self.geometry.layers))
+        met = sum(len(heads) * len(group.slots) for layer in every for group, heads in layer)
+        return own + met / (self.geometry.layers * self.geometry.heads * self.store.batch)
 
     def turn_next(self) -> None:
         """The first pass is over."""
@@ -131,13 +143,22 @@ class Window:
             self.on_attend(layer, self.plan, self.phase, q, k)
         if self.phase is Pass.CLEAN and self.plan.revision is not None:
             self.memory.revise(layer, self.plan, q, *(part[layer].index_select(1, self._leaving) for part in (self.store.k, self.store.v)))
-        if self._context and (self.shared or self._assembling):
-            self._assemble(layer, q, self.k[row, :, : self._context], self.v[row, :, : self._context])
         own_k, own_v = k[:, self._unseen :], v[:, self._unseen :]
         end = self._context + own_k.shape[1]
         keys, values = self.k[row, :, :end], self.v[row, :, :end]
-        rope.rotate_into(keys[:, self._context :], own_k, self._turn_NC[self._unseen :])
-        values[:, self._context :] = own_v
+        grouped = self._grouped(layer, row)
+        if self._context and (self.shared or self._assembling):
+            if grouped is None:
+                self._assemble(layer, q, keys[:, : self._context], values[:, : self._context])
+            else:
+                whole = [k.new_empty(k.shape[0], self._context, *k.shape[2:]) for _ in "kv"]
+                self._assemble(layer, q, *whole)
+                grouped.lay_context(*whole)
+        if grouped is None:
+            rope.rotate_into(keys[:, self._context :], own_k, self._turn_NC[self._unseen :])
+            values[:, self._context :] = own_v
+        else:
+            grouped.lay_own(rope.rotate(own_k, self._turn_NC[self._unseen :]), own_v)
         if self.phase in (Pass.CLEAN, Pass.REWRITE):  # behind the assembly: the block may take the place of what it met there
             first = self.plan.first_frame
             self.store.write(layer, range(first + self.plan.unseen, first + len(self.plan.queries)), own_k, own_v)
@@ -145,7 +166,16 @@ class Window:
             self.memory.observe(layer, self.plan, q, k, v)
         if layer == self.geometry.layers - 1 and self.phase in (Pass.CLEAN, Pass.REWRITE):
             return q  # the flow of these passes is read by nobody
-        return self.attention(rope.rotate(q, self._turn_NC), keys, values, *self._biases[:1])
+        turned = rope.rotate(q, self._turn_NC)
+        bias = self._biases[:1]
+        return self.attention(turned, keys, values, *bias) if grouped is None else grouped.answer(self.attention, turned, *bias)
+
+    def _grouped(self, layer: int, row: int) -> GroupWindows | None:
+        """The layer's window divided among groups of heads; None where every head meets all of the context."""
+        if self._heads is None:
+            return None
+        tokens, own = self.geometry.tokens_per_frame, self._turn_NC.shape[0] - self._unseen
+        return GroupWindows(self.plan.groups, self._heads[layer], self.k[row], self.v[row], tokens, own)
 
     @staticmethod
     def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, /) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from baselines.presets import preset
-from echo.cache.kinds import Kind
+from echo.cache.kinds import Kind, letters
 from echo.cache.plan import Plan
 from echo.files import read_json, read_text
 from echo.refusals import nearest, reading
@@ -48,13 +48,7 @@ class Cache:
 
 def distribution(plan: Plan) -> str:
     """A block's context in the letters of C.6, in the order of its slots: `A12 C3 R3`, and `+3` for the block itself."""
-    parts: list[tuple[Kind, int]] = []
-    for kind in plan.kinds():
-        if parts and parts[-1][0] is kind:
-            parts[-1] = kind, parts[-1][1] + 1
-        else:
-            parts.append((kind, 1))
-    return " ".join(f"{kind.letter}{count}" for kind, count in parts)
+    return letters(plan.kinds())
 
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
@@ -82,6 +76,7 @@ def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
                 "paper": PAPER.get(one.method),
                 "stored_trace_agrees": one.stored,
                 "frames": [len(plan.kinds()) for plan in one.plans],
+                "attended": [plan.attended for plan in one.plans],
                 "blocks": [distribution(plan) for plan in one.plans],
             }
             for one in cached

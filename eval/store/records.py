@@ -155,7 +155,8 @@ class UnitRecord(Outcome, kw_only=True, omit_defaults=True):
 
     flags: metrics that are not finite. files: names of side files by kind. sizes: their bytes by kind; digests: 128 bits of BLAKE2b over
     each, as 32 hex digits; neither has a kind that an older version recorded. fps: pixel frames a second, all work included; fps_dit:
-    without the codec. denoising_steps: of a block. attended_frames: latent frames that a block attended to at most.
+    without the codec. denoising_steps: of a block. attended_frames: latent frames that a block attended to at most,
+    of heads in groups the mean.
     kept_frames: frames' worth of keys and values that were kept behind a block at most, memories by name among them. err, trace: of an
     error, the path of its traceback from the run's folder on.
     """
@@ -171,7 +172,7 @@ class UnitRecord(Outcome, kw_only=True, omit_defaults=True):
     fps: float | None = None
     fps_dit: float | None = None
     denoising_steps: int | None = None
-    attended_frames: int | None = None
+    attended_frames: int | float | None = None
     kept_frames: int | None = None
     block_ms: float | None = None
     block_ms_p95: float | None = None

@@ -38,16 +38,16 @@ class Operations:
         return self.linear + self.self_attention + self.cross_attention
 
 
-def block(config: WanConfig, geometry: Geometry, attended_frames: int, steps: int = 4, batch: int = 1) -> Operations:
+def block(config: WanConfig, geometry: Geometry, attended_frames: float, steps: int = 4, batch: int = 1) -> Operations:
     """A block under texts of full length: `steps` denoising passes and a clean one, whose flow nobody reads, so that it asks nothing of
-    the last layer's self-attention. attended_frames: frames that queries see, the block's own among them."""
+    the last layer's self-attention. attended_frames: frames that queries see, the block's own among them, of heads in groups the mean."""
     dim, tokens, keys = config.dim, geometry.block_tokens, attended_frames * geometry.tokens_per_frame
     layer = 2 * dim * dim * 6 + 4 * dim * config.ffn_dim  # q, k, v, o; cross q, o; up and down
     ends = 2 * dim * PATCH[1] * PATCH[2] * (config.in_channels + config.out_channels)
     queries = batch * tokens * (steps + 1)
     return Operations(
         linear=queries * (config.layers * layer + ends),
-        self_attention=(queries * config.layers - batch * tokens) * 4 * keys * dim,
+        self_attention=round((queries * config.layers - batch * tokens) * 4 * keys * dim),
         cross_attention=queries * config.layers * 4 * config.text_len * dim,
     )
 

@@ -27,7 +27,7 @@ from echo.geometry import Geometry
 from echo.rollout import Rollout
 from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT, SceneStart, Script, Transition
 from jobs.bench import flops
-from jobs.bench.overhead import Conditions, blocks_ms, steady_from, still_noise
+from jobs.bench.overhead import Conditions, blocks_ms, same_window, steady_from, still_noise
 from jobs.bench.stopwatch import Figures, Stopwatch, TimedNetwork
 from jobs.memory.forecast import Setup, forecast
 from jobs.memory.measured import Meter
@@ -141,7 +141,6 @@ def measure(rig: Rig, method: str) -> Figures:
     meter = rig.meter or Meter(rig.backbone.device)
     policy, budget = make_policy({"method": method}), Budget(rig.method_s)
     warm, lengths = steady_from(policy, rig.geometry)
-    attended = max(lengths)
     policy.check(rig.geometry, warm + 2 * rig.blocks + 3 * (warm + 2))
     notes = list[str]()
     meter.again()
@@ -152,8 +151,10 @@ def measure(rig: Rig, method: str) -> Figures:
         rollout.next()
     rig.watch.wait()
     block_s = (time.perf_counter() - start) / max(1, warm - 1)
+    lengths = [rollout.window.attended] if rollout.window.plan.groups else lengths  # what a plan can only say at most
+    attended = max(lengths)
     rig.network.taken()
-    result: Figures = {"method": method, "label": policy.label, "window_frames": attended, "warm_up_blocks": warm}
+    result: Figures = {"method": method, "label": policy.label, "window_frames": round(attended, 4), "warm_up_blocks": warm}
     steady = _steady(rig, rollout, _count(rig.blocks, budget.fitting(SHARES["steady"], block_s), "steady blocks", notes))
     result |= steady | {"fps_dit": round(1e3 * FRAMES * rig.batch / steady["block_ms"]["median"], 3)}
     result |= _speeds(rig, rollout, stream, budget, block_s, first_ms, notes)
@@ -164,12 +165,12 @@ def measure(rig: Rig, method: str) -> Figures:
     result["tflops"] = round(1e3 * result["tflop_a_block"] / steady["block_ms"]["median"], 3)
     del rollout, stream
     rig.release()
-    result["overhead"] = _overhead(rig, policy, attended)
+    result["overhead"] = _overhead(rig, policy, same_window(attended, rig.geometry))
     result["notes"] = notes
     return result
 
 
-def _work(rig: Rig, attended: int) -> int:
+def _work(rig: Rig, attended: float) -> int:
     """Operations of a block that attends to so many frames."""
     return flops.block(rig.config, rig.geometry, attended, len(rig.backbone.schedule.timesteps), rig.batch).total
 

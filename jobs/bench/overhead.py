@@ -9,6 +9,7 @@ eq. (29), O(N_cand + M + B), and fits lines.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -86,18 +87,24 @@ def still_noise(geometry: Geometry, batch: int, dtype: torch.dtype, device: torc
     return lambda block, draw: drawn[draw]
 
 
-def steady_from(policy: Policy, geometry: Geometry) -> tuple[int, list[int]]:
-    """The first block that is like the later ones of a scene without end, and how many frames these attend to, block after block.
+def steady_from(policy: Policy, geometry: Geometry) -> tuple[int, list[float]]:
+    """The first block that is like the later ones of a scene without end, and how many frames these attend to, block after block: of
+    heads in groups the mean, the most that it can be.
 
     Windows that shrink once they were full, and come and go with each selection, are steady when they repeat themselves.
     """
     plans = [policy.block_plan(Step(block, (SceneStart(0),), geometry)) for block in range(HORIZON)]
-    lengths = [len(plan.context) + geometry.frames_per_block for plan in plans]
+    lengths = [plan.attended for plan in plans]
     later = set(lengths[HORIZON // 2 :])
     odd = max((block for block, length in enumerate(lengths) if length not in later), default=-1)
     full = next(block for block, length in enumerate(lengths) if block > odd and length == max(later))
     selects = next((block for block, plan in enumerate(plans) if plan.selection is not None), 0)
     return max(full, selects) + 1, lengths[HORIZON // 2 :]
+
+
+def same_window(attended: float, geometry: Geometry) -> int:
+    """Frames of the window at which Self-Forcing is compared with what attends to so many: a past block's at least."""
+    return max(2 * geometry.frames_per_block, math.ceil(attended))
 
 
 def steady(times: Sequence[float]) -> float:
@@ -205,7 +212,7 @@ def measure(method: str, size: str, blocks: int) -> dict[str, object]:
     geometry, ffn_dim, dtype = SIZES[size]
     policy = make_policy({"method": method})
     own_ms, switch_ms = processor(dtype).own_work(policy, geometry, blocks)
-    window = max(steady_from(policy, geometry)[1])
+    window = same_window(max(steady_from(policy, geometry)[1]), geometry)
     base_own_ms, base_switch_ms, whole_ms = reference(size, window, blocks)
     return {
         "method": method,

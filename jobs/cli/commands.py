@@ -71,6 +71,7 @@ GROUPS: Table = {
         "backbone": ("Train the tiny backbone on the embedded world.", "jobs.train.backbone:backbone"),
         "scorer": ("Train the embedded scorer's encoder.", "jobs.train.scorer:scorer"),
         "self-rollout": ("Train a backbone on its own few-step rollouts.", "jobs.train.self_rollout:self_rollout"),
+        "heads": ("Label a network's heads by where they look, for method=forcing_kv.", "jobs.train.heads:heads"),
     }),
     "audit": ("Measure how far this project's own instruments can be believed.", {
         "targets": ("Measure how often the backbone shows what a held-out prompt says.", "eval.audit.targets:targets"),

@@ -23,7 +23,7 @@ from echo.settings import build, spoken
 from eval.protocol import exact, scopes
 from eval.store.records import RENDER
 from jobs.spec import backbones, identity, scoring
-from jobs.spec.config import RELEASED, Key, RunConfig, from_plain, located, looked_at, parse_shard
+from jobs.spec.config import RANDOM, RELEASED, Key, RunConfig, from_plain, located, looked_at, parse_shard
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def prepare(plain: Mapping[str, Any], *, elsewhere: bool = False) -> Job:
     config = from_plain(plain)
     policy = _policy(config)
     config = scoring.resolved(backbones.resolved(config, biased=policy.biased))
-    job = Job(config, policy, _prompts(config))
+    job = Job(config, _fitted(config, policy), _prompts(config))
     _check(job, elsewhere)
     return job
 
@@ -157,9 +157,9 @@ def _check_released(config: RunConfig) -> None:
 
 def lacking(plain: Iterable[Mapping[str, Any]]) -> list[Missing]:
     """As `missing`, of composed configs, each thing once."""
-    configs = dict[tuple[str, str], Mapping[str, Any]]()
+    configs = dict[tuple[str, str, str], Mapping[str, Any]]()
     for one in plain:
-        configs.setdefault((one["backbone"]["name"], one["task"]["name"]), one)
+        configs.setdefault((one["backbone"]["name"], one["task"]["name"], str(one["method"]["policy"])), one)
     resolved = [scoring.resolved(backbones.resolved(from_plain(one))) for one in configs.values()]
     return list({absent.what: absent for config in resolved for absent in missing(config)}.values())
 
@@ -176,6 +176,7 @@ def missing(config: RunConfig) -> Iterator[Missing]:
     yield from scoring.missing(config)
     if config.task.prompts == RELEASED:
         yield from lacks(lambda: _check_released(config))
+    yield from lacks(lambda: _fitted(config, _policy(config)))
 
 
 def _check(job: Job, elsewhere: bool = False) -> None:
@@ -289,6 +290,12 @@ def _policy(config: RunConfig) -> Policy:
         return build(Render if name == RENDER else find(name), config.method.settings, "method.", of=f"policy {name}")
     except ValueError as error:
         raise ValueError(f"method={config.method.name}: {error}") from error
+
+
+def _fitted(config: RunConfig, policy: Policy) -> Policy:
+    """The policy with what it needs to know of trained weights. Raises Missing."""
+    paths = [located(path) for path in (config.backbone.weights, config.backbone.lora) if path not in (None, RANDOM)]
+    return policy.fitted(paths, config.backbone.name) if all(path.is_file() for path in paths) and paths else policy
 
 
 def _scaled(prompt: Prompt, factor: float) -> Prompt:

@@ -24,7 +24,8 @@ class MadeBlock:
 
     content: the bytes that a hash of the video is made of, latents or frames. frames: develops uint8 [T, H, W, 3] of each, once and
     in order, since a codec may remember what came before.
-    plan: the block's line of the trace. kept: frames' worth of keys and values that are held behind it; of what was rendered none.
+    plan: the block's line of the trace. kept: frames' worth of keys and values that are held behind it; attended: frames that a head
+    attended to, on the mean; of what was rendered none.
     """
 
     index: int
@@ -33,6 +34,7 @@ class MadeBlock:
     frames: Callable[[], Sequence[NDArray[np.uint8]]]
     plan: Mapping[str, Any]
     kept: int = 0
+    attended: float = 0
 
 
 def blocks(job: Job, backbone: VideoModel | None, group: Sequence[Prompt], wanted: Sequence[Prompt]) -> Iterator[MadeBlock]:
@@ -77,6 +79,7 @@ def developed(block: Block, rows: list[int], stream: Stream) -> MadeBlock:
         frames,
         block.plan.as_json(),
         block.kept,
+        block.attended,
     )
 
 

@@ -47,7 +47,8 @@ class Film:
         video = folder.job.config.video
         self.prompt = prompt
         self.frames: list[NDArray[np.uint8]] | None = [] if folder.job.config.eval.scorer == "embedded" else None
-        self.count = self.attended = self.kept = 0
+        self.count = self.kept = 0
+        self._attended: tuple[bool, float] = False, 0
         self.trace: list[str] = []
         self.hash = hashlib.sha256()
         self._first: NDArray[np.int16] | None = None
@@ -55,11 +56,11 @@ class Film:
         self.path = folder.side(prompt, ".mp4")
         self._video = stack.enter_context(VideoWriter(self.path, fps=FPS, height_px=video.height_px, crf=video.crf))
 
-    def add(self, content: bytes, frames_THWC: NDArray[np.uint8], plan: Mapping[str, Any], kept: int) -> None:
-        """One block: the bytes to be hashed, its frames, what it attended to, and how many frames were kept then."""
+    def add(self, content: bytes, frames_THWC: NDArray[np.uint8], plan: Mapping[str, Any], kept: int, attended: float) -> None:
+        """One block: the bytes to be hashed, its frames, its line of the trace, how many frames were kept then and attended to."""
         self.hash.update(content)
         self.count += len(frames_THWC)
-        self.attended = max(self.attended, len(plan["keys"]))
+        self._attended = max(self._attended, ("groups" in plan, attended))
         self.kept = max(self.kept, kept)
         if self.frames is not None:  # else memory does not grow with the video
             self.frames.append(frames_THWC)
@@ -76,6 +77,11 @@ class Film:
                 self._varies_in_space = bool((frame.max((0, 1)).astype(int) - frame.min((0, 1)) > UNSEEN).any())
             if not self._varies_in_time:
                 self._varies_in_time = bool((abs(frame - self._first) > UNSEEN).any())
+
+    @property
+    def attended(self) -> float:
+        """Frames that a block attended to at most; where heads come to be in groups, from then on."""
+        return round(self._attended[1], 4)
 
     @property
     def dead(self) -> str:
@@ -242,14 +248,14 @@ class _Maker:
                     switches.append(part.index)
                 clock = time.perf_counter()
                 for film, content, frames in zip(films, part.content(), part.frames(), strict=True):
-                    film.add(content, frames, part.plan, part.kept)
+                    film.add(content, frames, part.plan, part.kept, part.attended)
                 count()
                 decode_s += time.perf_counter() - clock
                 clock = time.perf_counter()
         total_s = time.perf_counter() - start
         return films, _speeds(gaps_ms, switches, films[0].count * len(group), total_s, decode_s, len(group))
 
-    def _costs(self, film: Film) -> dict[str, int]:
+    def _costs(self, film: Film) -> dict[str, float]:
         """What a block of this video asked of the network and of memory."""
         return {"attended_frames": film.attended, "kept_frames": film.kept, "denoising_steps": self._steps}
 

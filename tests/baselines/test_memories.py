@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
+from random import Random
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
+from baselines.dummy_forcing import NAMES, WhereHeadsLook, divided
 from baselines.relax_forcing import spread
 from baselines.reward_ema import means
 from baselines.tethercache import Tether, align
+from echo.backbone import rope
 from echo.backbone.wan import WanConfig, WanModel
 from echo.geometry import Geometry
 from echo.noise import keyed_noise
@@ -85,6 +91,91 @@ def test_relax_forcing_takes_what_is_like_the_sink_and_unlike_the_tail() -> None
                 assert index == list(range(6 * best, 6 * best + 6)), (block, row, layer, scores)
             picked.add(best)
     assert len(picked) > 1
+
+
+def looks(recorder: Recorder, block: int, layer: int, front: int) -> NDArray[np.float64]:
+    """p0 and p1 of the heads of a layer in a block's clean pass, [B, H, 2], one drawn query row after another."""
+    plan = recorder.plans[block]
+    at = [*(slot.position for slot in plan.context), *plan.queries]
+    turn = rope.frame_table([int(position or 0) for position in at], 2, 3, 16)
+    keys = torch.cat([recorder.clean_keys(layer, range(plan.first_frame)).flatten(1, 2), recorder.keys(layer, block)[-1]], 1)
+    asked = rope.rotate(recorder.queries(layer, block)[-1], turn[-18:]).double().numpy()
+    met = rope.rotate(keys, turn).double().numpy()
+    rows = Random(f"0 {layer}").choices(range(18), k=2)
+    mass = np.zeros((2, 2, 2))
+    for sample, head, row in product(range(2), range(2), rows):
+        weights = np.exp(met[sample, :, head] @ asked[sample, row, head] / 4)
+        weights /= weights.sum()
+        mass[sample, head] += weights[: 6 * front].sum() / 2, weights[6 * front : -18].sum() / 2
+    return mass
+
+
+@pytest.mark.parametrize(("name", "block", "front"), [("dummy_forcing", 1, 1), ("dummy_forcing_longlive", 2, 3)])
+def test_dummy_forcing_divides_heads_by_where_they_look(name: str, block: int, front: int) -> None:
+    """Path 2: heads sorted one by one, each video by itself."""
+    rollout, recorder = recorded(name, block + 2)
+    mass = np.stack([looks(recorder, block, layer, front) for layer in range(2)], 1)
+    assert isinstance(rollout.memory, WhereHeadsLook)
+    for sample in range(2):
+        share = mass[sample] / mass[sample].sum((0, 1))
+        costs = {(layer, head): share[layer, head].max() for layer, head in product(range(2), range(2))}
+        dummies = sorted(costs, key=lambda place: costs[place])[:2]
+        for layer, head in costs:
+            kind = "dummy" if (layer, head) in dummies else "first" if share[layer, head, 0] >= share[layer, head, 1] else "mid"
+            where = [NAMES[group] for group, heads in enumerate(rollout.memory.groups[layer]) if 2 * sample + head in heads.tolist()]
+            assert where == [kind], (sample, layer, head, costs)
+
+
+def test_the_share_of_dummy_heads_is_a_setting() -> None:
+    mass = torch.rand(3, 30, 12, 2, generator=torch.Generator().manual_seed(5))
+    for share, count in ((0.0, 0), (0.5, 180), (0.25, 90), (1.0, 360)):
+        assert (divided(mass, share) == 2).sum((1, 2)).tolist() == [count] * 3
+
+
+@pytest.mark.parametrize(("heads", "asked"), [((), [0, 1]), (("dd", "sd"), [1]), (("sd", "ss"), [0, 1])])
+def test_forcing_kv_takes_the_chunks_that_change_most(heads: tuple[str, ...], asked: list[int]) -> None:
+    """Path 2: chunk by chunk and token by token, each video by itself; a frame of six tokens has three chunks of two."""
+    blocks = 9
+    rollout, recorder = recorded("forcing_kv", blocks, chunks=4, heads=list(heads))
+    picked = set()
+    for block in range(2, blocks):
+        first = 3 * block
+        keys = recorder.clean_keys(1, range(first))
+        turned = rope.rotate(keys.flatten(1, 2), rope.frame_table(range(first), 2, 3, 16)).unflatten(1, (first, 6)).double().numpy()
+        for sample in range(2):
+            alike = {}
+            for place, frame in enumerate((first - 4, first - 3, first - 2)):
+                for chunk in range(3):
+                    cosines = []
+                    for token in (2 * chunk, 2 * chunk + 1):
+                        a, b = (turned[sample, at, token, asked].ravel() for at in (frame, frame + 1))
+                        cosines.append(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+                    alike[place, chunk] = np.mean(cosines)
+            taken = sorted(sorted(alike, key=lambda one: alike[one])[:3])
+            expected = [6 * place + 2 * chunk + token for place, chunk in taken for token in range(2)]
+            assert recorder.selected[1, block][sample].tolist() == expected, (block, sample, alike)
+            picked.add(tuple(taken))
+    assert len(picked) > 3
+    words = ("ss", *(heads[1:] or ("dd",)))
+    for layer, word in enumerate(words):
+        static, dynamic = ([2 * sample + h for sample in range(2) for h in range(2) if word[h] == kind] for kind in "sd")
+        assert [rows.tolist() for rows in rollout.memory.heads(layer, recorder.plans[5])] == [static, dynamic]
+
+
+def test_later_layers_take_what_layer_1_chose() -> None:
+    torch.manual_seed(7)
+    sizes = replace(GEOMETRY, layers=3)
+    network = WanModel(WanConfig(dim=32, ffn_dim=48, heads=2, layers=3, freq_dim=32, text_dim=16, text_len=6))
+    noise = keyed_noise(0, ["a", "b"], (3, 16, 4, 6))
+    rollout = Rollout(network.eval().requires_grad_(False), make("forcing_kv"), sizes, noise, batch=2)
+    recorder = Recorder()
+    recorder.watch(rollout)
+    rollout.switch(torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(3)))
+    for _ in range(6):
+        rollout.next()
+    for block in range(2, 6):
+        assert torch.equal(recorder.selected[2, block], recorder.selected[1, block])
+        assert recorder.plans[block].attended == 6
 
 
 @pytest.mark.parametrize("middle", [2, 3, 4, 5, 9, 40, 117])

@@ -226,6 +226,34 @@ def relax_forcing(script: Script) -> Iterator[Keys]:
         buffer = (buffer + frames(first))[-120:]
 
 
+def dummy_forcing(script: Script) -> Iterator[Keys]:
+    sink: list[str] = []
+    local: list[str] = []
+    for first, _ in walk(script):
+        yield at([*sink, *local, *frames(first)], [int(name[1:]) for name in [*sink, *local, *frames(first)]])
+        local = (local + frames(first))[-3:] if sink else ["f1", "f2"]
+        sink = ["f0"]
+
+
+def dummy_forcing_longlive(script: Script) -> Iterator[Keys]:
+    buffer: list[str] = []
+    for first, _ in walk(script):
+        buffer += frames(first)
+        yield at(buffer, [int(name[1:]) for name in buffer])
+        buffer = buffer[:1] + buffer[1:][-6:]
+
+
+def forcing_kv(script: Script) -> Iterator[Keys]:
+    """A drawer of three frames before the newest, out of which the dynamic frame comes once none of them is the sink."""
+    made: list[str] = []
+    for first, _ in walk(script):
+        own = at(frames(first), [first, first + 1, first + 2])
+        dynamic: Keys = [("cmp", None)] if len(made) > 3 and "f0" not in made[-4:] else []
+        last = [(made[-1], first - 1)] if made else []
+        yield at(made[:1], [0] * len(made[:1])) + dynamic + last + own
+        made += frames(first)
+
+
 def reward_ema(script: Script) -> Iterator[Keys]:
     buffer: list[str] = []
     for first, _ in walk(script):
@@ -262,7 +290,7 @@ def tethercache(script: Script) -> Iterator[Keys]:
 
 
 HAND = [self_forcing, longlive, longlive_relative, infinity_rope_official, infinity_rope, rolling_sink, deep_forcing_sink]
-HAND += [streaming_llm, anchor_forcing, relax_forcing, reward_ema, recency, tethercache]
+HAND += [streaming_llm, anchor_forcing, relax_forcing, reward_ema, recency, tethercache, dummy_forcing, dummy_forcing_longlive, forcing_kv]
 HAND += [deep_forcing_official, memrope, echo, forget, oracle]
 
 
@@ -274,6 +302,20 @@ def test_vectors(hand, script: Script) -> None:
         ours = [(source, position) for source, position in plan.key_positions()]
         assert ours == expected, f"block {plan.block}"
         assert list(plan.queries) == [position for _, position in expected[-3:]]
+
+
+@pytest.mark.parametrize("script", [ONE, SIX], ids=["one scene", "six scenes"])
+@pytest.mark.parametrize(("name", "local", "last_whole"), [("dummy_forcing", 3, 1), ("dummy_forcing_longlive", 6, 2)])
+def test_heads_keep_a_buffer_for_each_group(name: str, local: int, last_whole: int, script: Script) -> None:
+    """Path 2: three lists, shifted as their group says; up to the block that divides the heads there is one for all."""
+    first_heads, mid_heads, dummy_heads = ["f0"], [f"f{frame}" for frame in range(3)][-local:], ["f2"]
+    for plan, (first, _) in zip(plans(make(name), script, SIZES), walk(script), strict=True):
+        assert bool(plan.groups) == (plan.block > last_whole)
+        met = {group.name: [plan.context[slot].label() for slot in group.slots] for group in plan.groups}
+        if met:
+            assert met == {"first": first_heads, "mid": mid_heads, "dummy": dummy_heads}, f"block {plan.block}"
+        if first:
+            mid_heads, dummy_heads = (mid_heads + frames(first))[-local:], frames(first)[-1:]
 
 
 @pytest.mark.parametrize("script", [ONE, SIX], ids=["one scene", "six scenes"])

@@ -239,6 +239,15 @@ def test_caches_are_those_of_c6(tmp_path):
     assert all(row["stored_trace_agrees"] is None for row in found)
 
 
+def test_caches_say_what_each_group_of_heads_meets(tmp_path):
+    given = caches.KEYS | {"task": "long60", "method": "dummy_forcing,forcing_kv", "store": str(tmp_path)}
+    caches.make("cache", FigureOrder(given, tmp_path), lambda _: None)
+    dummy, kv = json.loads((tmp_path / "cache.json").read_text(encoding="utf-8"))["numbers"]["methods"]
+    assert dummy["full_window"] == "S1 R3 +3" and dummy["notes"] == ["first heads meet S1", "mid heads meet R3", "dummy heads meet R1"]
+    assert dummy["attended"][:3] == [3, 6, 5] and dummy["frames"][:3] == [3, 6, 7]
+    assert kv["full_window"] == "S1 C1 R1 +3" and kv["notes"] == ["static heads meet S1 R1", "dynamic heads meet S1 C1 R1"]
+
+
 def test_a_stored_trace_is_compared(store):
     trace = caches._stored(store, "hard", 0, "hard-000")
     assert set(trace) == {"echo", "longlive"} and trace["echo"][1]["scene"] == 1

@@ -19,6 +19,7 @@ CASES = [
     ("echo", "recall", 3), ("echo", "smooth", 0), ("echo_paper", "hard", 1), ("longlive_echo", "recall", 0), ("longlive", "hard", 0),
     ("infinity_rope", "hard", 0), ("oracle", "recall", 2), ("memrope", "long60", 0), ("deep_forcing_official", "long60", 0),
     ("rolling_sink", "long60", 0), ("recency", "long60", 0), ("longlive_commit", "long60", 0),
+    ("dummy_forcing", "hard", 0),
 ]  # fmt: skip
 
 
@@ -40,6 +41,7 @@ def test_kinds_are_those_of_the_plans(preset, task, index):
     assert [list(block.kinds) for block in found.blocks] == [plan.kinds() for plan in made]
     assert [block.faded for block in found.blocks] == [plan.faded for plan in made]
     said = {"recency": ("bias -4.0 to -0.4",), "longlive_commit": ("clean pass reads 9",)}
+    said["dummy_forcing"] = ("first heads meet S1", "mid heads meet R3", "dummy heads meet R1")
     assert found.blocks[-1].notes == said.get(preset, ())
     assert [[list(key) for key in block.keys] for block in found.blocks] == [line["keys"] for line in lines]
 

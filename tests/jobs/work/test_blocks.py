@@ -84,7 +84,7 @@ def numbered(value: float, part: str):
 
     latents = torch.randn(2, 3, 16, 4, 4)
     latents[1, 2, 5, 0, 1] = value if part == "network" else 0
-    return Block(7, 0, latents, Plan(7, 0, 21, (), (), frozenset()), 3), Stream()
+    return Block(7, 0, latents, Plan(7, 0, 21, (), (), frozenset()), 3, 3), Stream()
 
 
 @pytest.mark.parametrize("part", ["network", "codec"])
@@ -115,7 +115,7 @@ def test_a_video_that_shows_nothing_or_does_not_move_is_dead(dead, config):
     with ExitStack() as stack:
         film = Film(RunFolder(job), job.asked[0], stack)
         for part in np.split(frames, 2):
-            film.add(b"", part, {"keys": []}, 0)
+            film.add(b"", part, {"keys": []}, 0, 0)
     assert film.dead == dead
 
 

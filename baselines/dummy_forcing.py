@@ -1,0 +1,132 @@
+"""Dummy-Forcing: heads that look at neither the first frame nor the middle of the window get next to nothing of it.
+
+arXiv 2601.20499, csguoh/DummyForcing (Apache-2.0), on the weights of Self-Forcing, LongLive and others. Up to block a every head meets
+[frame 0 | local 3L | block], absolute indices. In the clean pass of block a a third of a frame's worth of query rows, drawn at random,
+says how much of each head's attention falls on the window's first frames (p0) and on its middle (p1), the block itself being its end.
+Both are divided by their sums over all heads of all layers; of those with the smallest max(p0, p1) a share is dummy, the others are "first"
+where p0 >= p1, else "mid". From then on first heads meet frame 0, dummy heads the newest frame, mid heads the newest 3L, and all the block.
+Groups are of one video and stay; a prompt switch is LongLive's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import TYPE_CHECKING
+
+from baselines.longlive import AtSwitch, LongLive
+from echo.cache.plan import HeadGroup, Plan, Step
+from echo.cache.policy import Memory
+from echo.geometry import Geometry
+from echo.refusals import within
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from echo.cache.store import FrameStore
+
+NAMES = "first", "mid", "dummy"
+ROWS = 3
+"""A frame's tokens to the query rows that are drawn: 520 of 1560."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DummyForcing(LongLive):
+    """LongLive's settings, its `window_frames` being those that a recache runs again. local_blocks: L. classify_block: a. first_frames: at
+    the front of the window, whose mass is p0. dummy_share: of the heads of all layers. rows_seed: of the rows that are drawn."""
+
+    sink_frames: int = 1
+    at_switch: AtSwitch = AtSwitch.keep
+    local_blocks: int = 1
+    classify_block: int = 1
+    first_frames: int = 1
+    dummy_share: float = 0.5
+    rows_seed: int = 0
+
+    def recent_frames(self, block_frames: int) -> int:
+        return self.local_blocks * block_frames
+
+    def plan(self, step: Step) -> Plan:
+        plan = super().plan(step)
+        if step.block == self.classify_block:  # its clean pass looks at what it met
+            return replace(plan, keep=plan.keep.union(slot.source for slot in plan.context))
+        if step.block < self.classify_block:
+            return plan
+        first, last = len(self.sink(step, step.first_frame)), len(plan.context)
+        slots = range(first), range(first, last), range(max(first, last - 1), last)
+        groups = (
+            HeadGroup(name, tuple(own), self.dummy_share if name == "dummy" else None) for name, own in zip(NAMES, slots, strict=True)
+        )
+        return replace(plan, groups=tuple(groups))
+
+    def capacity(self, geometry: Geometry) -> int:
+        size = geometry.frames_per_block
+        return max(super().capacity(geometry), size + min(self.classify_block * size, self.sink_frames + self.recent_frames(size)))
+
+    def memory(self, geometry: Geometry, store: FrameStore) -> Memory:
+        return WhereHeadsLook(self, geometry, store)
+
+    def memory_bytes(self, geometry: Geometry, batch: int, item: int) -> int:
+        """Each head's place in its group."""
+        return geometry.layers * geometry.heads * batch * 8
+
+    def check(self, geometry: Geometry, blocks: int) -> None:
+        super().check(geometry, blocks)
+        size = geometry.frames_per_block
+        within("local_blocks", self.local_blocks, 1, (geometry.context_frames - self.sink_frames) // size)
+        within("classify_block (its next has all its local frames)", self.classify_block, self.local_blocks, 10_000)
+        within("first_frames", self.first_frames, 1, self.sink_frames + self.recent_frames(size))
+        within("dummy_share", self.dummy_share, 0, 1)
+
+
+class WhereHeadsLook(Memory):
+    """What heads look at in block a, and from then on their groups."""
+
+    def __init__(self, policy: DummyForcing, geometry: Geometry, store: FrameStore) -> None:
+        self.policy, self.geometry, self.store = policy, geometry, store
+        self.mass: dict[int, Tensor] = {}
+        self.groups: list[list[Tensor]] = []
+
+    def observe(self, layer: int, plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> None:
+        """p0 and p1 of the heads of a layer, [B, H, 2], in the clean pass of block a."""
+        import torch
+
+        from echo.backbone import rope
+        from echo.memory.heads import frame_mass
+
+        if plan.block != self.policy.classify_block:
+            return
+        g, random = self.geometry, Random(f"{self.policy.rows_seed} {layer}")
+        rows = rope.integers(random.choices(range(q.shape[1]), k=max(1, g.tokens_per_frame // ROWS)), q.device)
+        positions = [slot.position for slot in plan.context if slot.position is not None]
+        turn = rope.frame_table((*positions, *plan.queries), g.grid_height, g.grid_width, g.head_dim, q.device)
+        past, _ = self.store.sources(layer, [slot.source for slot in plan.context])
+        keys = rope.rotate(torch.cat([past.flatten(1, 2), k], 1), turn)
+        mass = frame_mass(rope.rotate(q, turn[-q.shape[1] :])[:, rows], keys, g.tokens_per_frame)
+        front = self.policy.first_frames
+        self.mass[layer] = torch.stack([mass[..., :front].sum(-1), mass[..., front : len(plan.context)].sum(-1)], -1)
+
+    def begin_block(self, step: Step, plan: Plan) -> None:
+        """The groups, read by the host once: their sizes are shapes from here on."""
+        import torch
+
+        from echo.backbone.rope import host_integers
+        from echo.cache.groups import members
+
+        if not plan.groups or self.groups:
+            return
+        kinds = divided(torch.stack([self.mass.pop(layer) for layer in range(self.geometry.layers)], 1), self.policy.dummy_share)
+        self.groups = members(host_integers(kinds.transpose(0, 1).flatten(1)), len(NAMES), self.store.device)
+
+    def heads(self, layer: int, plan: Plan) -> Sequence[Tensor]:
+        return self.groups[layer]
+
+
+def divided(mass_BLHP: Tensor, dummy_share: float) -> Tensor:
+    """HeadGroup of each head by its p0 and p1, [B, L, H, 2] to numbers of `NAMES` [B, L, H]."""
+    p_BLHP = mass_BLHP / mass_BLHP.sum((1, 2), keepdim=True)
+    cost_BN = p_BLHP.amax(-1).flatten(1)
+    kinds = (p_BLHP[..., 0] < p_BLHP[..., 1]).long().flatten(1)
+    dummies = cost_BN.argsort(dim=1, stable=True)[:, : round(dummy_share * cost_BN.shape[1])]
+    return kinds.scatter(1, dummies, NAMES.index("dummy")).view(mass_BLHP.shape[:3])

@@ -1,0 +1,150 @@
+"""Forcing-KV: static heads meet the sink and the newest frame, dynamic heads also a frame's worth of what changed most before it.
+
+arXiv 2605.09681, zju-jiyicheng/Forcing-KV (Apache-2.0). Heads are labelled beforehand by where they look in a full window. Static ones
+meet [sink 1 | last 1 | block], dynamic ones [sink 1 | dynamic 1 | last 1 | block], absolute indices. The dynamic frame is made of sixths of
+frames: of the block's length of frames before the last, those least like the same place of the next frame (mean cosine of rotated keys).
+Dynamic heads of layer 1 choose, later layers take the same, and in layer 0 all heads are static. A prompt switch is LongLive's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from baselines.longlive import AtSwitch, LongLive
+from echo.cache.kinds import COMPRESSED, Kind
+from echo.cache.plan import HeadGroup, Plan, Selection, Slot, Step
+from echo.cache.policy import Memory
+from echo.files import file_digest, read_json, read_text
+from echo.geometry import Geometry
+from echo.refusals import Missing, within
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from echo.cache.store import FrameStore
+
+LETTERS = STATIC, DYNAMIC = "s", "d"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForcingKV(LongLive):
+    """LongLive's settings, its `window_frames` being those that a recache runs again. chunks: of a frame, or as many fewer as its tokens
+    can be divided into. heads: a word a layer, a letter a head, s for static, d for dynamic; none: those measured of the weights."""
+
+    sink_frames: int = 1
+    at_switch: AtSwitch = AtSwitch.keep
+    chunks: int = 6
+    heads: tuple[str, ...] = ()
+
+    def fitted(self, weights: Sequence[Path], backbone: str) -> Self:
+        return self if self.heads else replace(self, heads=labels(weights, backbone))
+
+    def recent_frames(self, block_frames: int) -> int:
+        return 1
+
+    def kept_frames(self, block_frames: int) -> int:
+        return max(block_frames + 1, super().kept_frames(block_frames))
+
+    def plan(self, step: Step) -> Plan:
+        plan, size, sink = super().plan(step), step.geometry.frames_per_block, self.sink(step, step.first_frame)
+        candidates = range(step.first_frame - 1 - size, step.first_frame - 1)
+        if candidates.start < sink.stop:
+            return plan
+        context = (*plan.context[: len(sink)], Slot(COMPRESSED, None, Kind.COMPRESSED), *plan.context[len(sink) :])
+        every, share = range(len(context)), self.static_share
+        static = HeadGroup("static", tuple(slot for slot in every if slot != len(sink)), share)
+        dynamic = HeadGroup("dynamic", tuple(every), None if share is None else 1 - share)
+        return replace(plan, context=context, selection=Selection(tuple(candidates), 1, own_spatial=True), groups=(static, dynamic))
+
+    @property
+    def static_share(self) -> float | None:
+        """Of all heads, those of layer 0 among them; None where they are not labelled."""
+        letters = "".join(static_first(self.heads))
+        return letters.count(STATIC) / len(letters) if letters else None
+
+    def memory(self, geometry: Geometry, store: FrameStore) -> Memory:
+        return ChangedChunks(self, geometry, store)
+
+    def memory_bytes(self, geometry: Geometry, batch: int, item: int) -> int:
+        """Each head's place in its group."""
+        return geometry.layers * geometry.heads * batch * 8
+
+    def check(self, geometry: Geometry, blocks: int) -> None:
+        super().check(geometry, blocks)
+        within("chunks", self.chunks, 1, 1000)
+        if self.relative:
+            raise ValueError("relative true: chosen tokens keep their own indices, among absolute ones; nearest is false")
+        sizes = [len(word) for word in self.heads if set(word) <= set(LETTERS)]
+        if self.heads and sizes != [geometry.heads] * geometry.layers:
+            rule = f"{geometry.layers} words, a layer each, of {geometry.heads} letters {' or '.join(LETTERS)}, a head each"
+            raise ValueError(f"heads {','.join(self.heads)[:60]}: {rule}; nearest is those that `echo-harness train heads` measures")
+
+
+def static_first(heads: Sequence[str]) -> tuple[str, ...]:
+    """The labels as they are used: layer 0 is static as a whole."""
+    return tuple(word if layer else STATIC * len(word) for layer, word in enumerate(heads))
+
+
+def labels_file(weights: Sequence[Path]) -> Path:
+    """Where the labels of a network's heads lie: beside the last of its files."""
+    return weights[-1].with_name(f"{weights[-1].stem}.heads.json")
+
+
+def labels(weights: Sequence[Path], backbone: str) -> tuple[str, ...]:
+    """The labels measured of these very files. Raises Missing, which names the command, where there are none."""
+    path, remedy = labels_file(weights), f"echo-harness train heads backbone={backbone}"
+    kept = read_json(read_text(path), str(path)) if path.is_file() else {}
+    if isinstance(kept, dict) and kept.get("weights") == [file_digest(file) for file in weights]:
+        return tuple(map(str, kept["heads"]))
+    why = f"{path} is of other weights" if kept else f"no {path}"
+    what = f"labels of the heads of backbone={backbone}"
+    raise Missing(f"{what}: {why}; `{remedy}` measures them, method.heads=[...] says them", what, remedy)
+
+
+class ChangedChunks(Memory):
+    """The labels as index sets, and what layer 1 chose."""
+
+    def __init__(self, policy: ForcingKV, geometry: Geometry, store: FrameStore) -> None:
+        from echo.backbone.rope import integers
+        from echo.cache.groups import members
+
+        self.geometry, self.store = geometry, store
+        words = static_first(policy.heads or (DYNAMIC * geometry.heads,) * geometry.layers)
+        self.chunks = max(count for count in range(1, policy.chunks + 1) if geometry.tokens_per_frame % count == 0)
+        self.groups = members(([LETTERS.index(letter) for letter in word] * store.batch for word in words), 2, store.device)
+        dynamic = [head for word in words[1:2] for head, letter in enumerate(word) if letter == DYNAMIC]
+        self.asked = integers(dynamic or range(geometry.heads), store.device)
+
+    def heads(self, layer: int, plan: Plan) -> Sequence[Tensor]:
+        return self.groups[layer]
+
+    def select(self, layer: int, plan: Plan, q: Tensor) -> Tensor:
+        """Tokens [B, S]; in layer 0, where no head meets them, the first candidate's."""
+        import torch
+
+        if layer == 0:
+            return torch.arange(self.geometry.tokens_per_frame, device=q.device).expand(q.shape[0], -1)
+        if layer == 1:
+            self.chosen = self._least_alike(plan)
+        return self.chosen
+
+    def _least_alike(self, plan: Plan) -> Tensor:
+        """Tokens [B, S] of the candidates' chunks that are least like the same place of the next frame."""
+        import torch
+        from torch.nn.functional import cosine_similarity
+
+        from echo.backbone import rope
+
+        g, first = self.geometry, plan.first_frame
+        frames = range(first - 1 - g.frames_per_block, first)
+        keys = self.store.frames(1, frames)[0].index_select(3, self.asked)
+        turned = rope.rotate(keys.flatten(1, 2), rope.frame_table(frames, g.grid_height, g.grid_width, g.head_dim, keys.device))
+        states_BTSE = turned.unflatten(1, (len(frames), -1)).flatten(-2).float()
+        alike_BTS = cosine_similarity(states_BTSE[:, :-1], states_BTSE[:, 1:], dim=-1)
+        score_BC = alike_BTS.unflatten(-1, (self.chunks, -1)).mean(-1).flatten(1)
+        chunks_BK = score_BC.topk(self.chunks, largest=False).indices.sort().values
+        length = g.tokens_per_frame // self.chunks
+        return (chunks_BK[..., None] * length + torch.arange(length, device=keys.device)).flatten(1)
