@@ -104,6 +104,8 @@ class Rollout:
         if pending is not None:
             self.memory.switch(step)  # may refuse a recall; the rollout is then as it was
             self._text, self._starts = pending[0], starts
+            if self.memory.reads_text:
+                self.memory.read_text(self.model.text_keys(self._text))
             self._recache(step)
         plan = self.policy.block_plan(step)
         self.memory.begin_block(step, plan)

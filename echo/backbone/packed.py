@@ -9,7 +9,7 @@ Shapes: B batch, F latent frames, C channels, N tokens, E width, H heads, D head
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -40,6 +40,7 @@ class Network(Protocol):
     def patch_embedding(self) -> nn.Conv3d: ...
     def time_states(self, timesteps_BF: Tensor, /) -> Any: ...
     def text_states(self, text_BLT: Tensor, /) -> Any: ...
+    def text_keys(self, text: Any, /) -> Sequence[Tensor]: ...
     def __call__(self, latents_BFCHW: Tensor, time: Any, text: Any, attend: Attend, /) -> Tensor: ...
 
 
@@ -72,6 +73,12 @@ class PackedWan:
     def text_states(self, text_BLT: Tensor) -> PackedText:
         """As `WanModel.text_states`, laid out for one product on each side of the soft maximum."""
         return tuple(layer.text(*states) for layer, states in zip(self._layers, self._model.text_states(text_BLT), strict=True))
+
+    def text_keys(self, text: PackedText) -> list[Tensor]:
+        """As `WanModel.text_keys`, taken out of the layout."""
+        heads, size = self.config.heads, self.config.dim // self.config.heads
+        apart = [keys.unflatten(2, (-1, heads)).unflatten(1, (heads, size)).diagonal(0, 1, 4) for keys, _ in text]  # [B, D, L, H]
+        return [keys.permute(0, 3, 2, 1) * size**0.5 for keys in apart]
 
     def __call__(self, latents_BFCHW: Tensor, time: PackedTime, text: PackedText, attend: Attend) -> Tensor:
         """Flow of the same shape as the latents."""

@@ -179,6 +179,10 @@ class WanModel(nn.Module):
         text = self.text_embedding(fn.pad(text_BLT, (0, 0, 0, self.config.text_len - rows)))
         return tuple(cast(TransformerLayer, block).cross_attn.text_states(text) for block in self.blocks)
 
+    def text_keys(self, text: TextStates) -> list[Tensor]:
+        """Cross-attention keys of all layers, [B, heads, L, head_dim] each, of what `text_states` gave."""
+        return [k for k, _ in text]
+
     def forward(self, latents_BFCHW: Tensor, time: TimeStates, text: TextStates, attend: Attend) -> Tensor:
         """Flow of the same shape as the latents."""
         height, width = latents_BFCHW.shape[-2:]

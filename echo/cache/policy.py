@@ -30,11 +30,17 @@ if TYPE_CHECKING:
 class Memory:
     """Device side of a policy. The base does nothing: a plan is enough for most policies.
 
-    Shapes: B batch, N tokens of the block, H heads, D head_dim; q, k, v are raw (after qk-norm, before RoPE).
+    Shapes: B batch, N tokens of the block, L text rows, H heads, D head_dim; q, k, v are raw (after qk-norm, before RoPE).
+    reads_text: whether `read_text` is to be called.
     """
+
+    reads_text: ClassVar[bool] = False
 
     def switch(self, step: Step) -> None:
         """A scene begins with `step`; the ended scene's frames are still in the store."""
+
+    def read_text(self, keys: Sequence[Tensor]) -> None:
+        """A scene begins, behind `switch`: the cross-attention keys of its text, for each layer [B, H, L, D]."""
 
     def begin_block(self, step: Step, plan: Plan) -> None:
         """The plan is made, nothing has run yet; what the last block's plan kept is still in the store."""

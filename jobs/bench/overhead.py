@@ -71,6 +71,10 @@ class AttentionOnly(nn.Module):
     def text_states(self, text: Tensor) -> None:
         """Nor from the text."""
 
+    def text_keys(self, text: object) -> list[Tensor]:
+        """Keys of a text of one row."""
+        return [self.states[1, :, :1].transpose(1, 2)] * self.geometry.layers
+
     def forward(self, latents: Tensor, time: TimeStates, text: TextStates, attend: Attend) -> Tensor:
         """Ask every layer's attention; a recache asks with as many frames as it has latents."""
         blocks = latents.shape[1] // self.geometry.frames_per_block

@@ -60,7 +60,7 @@ class TimedNetwork:
     def __init__(self, network: Network, watch: Stopwatch) -> None:
         self._network, self._watch = network, watch
         self._leave_states = getattr(network, "leave_states", network)
-        self.time_states, self.text_states = network.time_states, network.text_states
+        self.time_states, self.text_states, self.text_keys = network.time_states, network.text_states, network.text_keys
         self.marks: list[tuple[str, Any, Any]] = []
 
     @property

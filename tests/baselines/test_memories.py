@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from baselines.dummy_forcing import NAMES, WhereHeadsLook, divided
+from baselines.memflow import Bank
 from baselines.relax_forcing import spread
 from baselines.reward_ema import means
 from baselines.tethercache import Tether, align
@@ -21,7 +22,7 @@ from echo.geometry import Geometry
 from echo.noise import keyed_noise
 from echo.recording import Recorder
 from echo.rollout import Rollout
-from tests.helpers.policies import make
+from tests.helpers.policies import HARD, make
 
 GEOMETRY = Geometry(layers=2, heads=2, head_dim=16, grid_height=2, grid_width=3)
 
@@ -252,3 +253,41 @@ def test_no_share_of_alignment_changes_nothing() -> None:
     whole = align(x, reference, 1.0)
     gap = (whole.mean((2,)) - reference.mean((1, 2))[:, None]).abs()
     assert gap.max() < 1e-5, f"largest {gap.max():.2e}, mean {gap.mean():.2e}"
+
+
+def asked_for(text: NDArray[np.float64], key: NDArray[np.float64]) -> float:
+    """Mean of the products of every text row [H, L, D] with every rotated token [S, H, D], head by head, over sqrt(D)."""
+    return float(np.mean([text[head, row] @ token[head] / 4 for head in range(2) for row in range(text.shape[1]) for token in key]))
+
+
+def test_memflow_banks_what_the_text_asks_for() -> None:
+    """Path 2: a list a layer and sample, into which the frame recorded last goes before each block, and of three the two stay that the
+    text meets most; none is asked right behind the switch."""
+    rollout, recorder = begun("memflow")
+    texts = [torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(seed)) for seed in (3, 4)]
+    bank, recorded_frame, dropped = {(layer, row): list[int]() for layer in range(2) for row in range(2)}, -1, set()
+    memory, sizes = rollout.memory, (GEOMETRY.grid_height, GEOMETRY.grid_width, GEOMETRY.head_dim)
+    assert isinstance(memory, Bank)
+    for block in range(20):
+        if block == 14:
+            rollout.switch(texts[1], HARD)
+        rollout.next()
+        keys = rollout.model.text_keys(rollout.model.text_states(texts[block >= 14]))
+        for (layer, row), frames in bank.items():
+            if len(frames) == 3:
+                raw = recorder.clean_keys(layer, frames)[row]
+                scores = [
+                    asked_for(keys[layer][row].double().numpy(), rope.rotate(k[None], rope.frame_table([f], *sizes))[0].double().numpy())
+                    for f, k in zip(frames, raw)
+                ]
+                least = 2 if block == 14 else int(np.argmin(scores))
+                dropped.add((layer, row, frames.pop(least)))
+            if block:
+                frames.append(recorded_frame)
+            ours = memory.places[layer, row, : len(frames)]
+            assert (ours[:, 0] // 6).tolist() == frames and bool((ours == ours[:, :1] + torch.arange(6)).all()), (block, layer, row)
+            if frames:
+                assert torch.equal(memory.k[layer, row, : len(frames)], recorder.clean_keys(layer, frames)[row])
+        if block % 3 == 0:
+            recorded_frame = 3 * block
+    assert len({tuple(frames) for frames in bank.values()}) > 1 and len(dropped) > 8 and any(f != 0 for _, _, f in dropped)

@@ -289,8 +289,21 @@ def tethercache(script: Script) -> Iterator[Keys]:
                 recent.append(f"f{frame}")
 
 
+def memflow(script: Script) -> Iterator[Keys]:
+    """Each block's first pass fills a place or replaces one; every third block does not look at the place that it has just filled."""
+    filled = 0
+    for keys, (first, _) in zip(longlive(script), walk(script), strict=True):
+        filled = min(3, filled + 1) if first else 0
+        read = [f"bank{place}" for place in range(filled)]
+        if first in range(0, 300, 9):
+            read = read[:-1]
+        sink = [key for key in keys[:3] if first]
+        yield sink + [(name, None) for name in read] + keys[len(sink) :]
+
+
 HAND = [self_forcing, longlive, longlive_relative, infinity_rope_official, infinity_rope, rolling_sink, deep_forcing_sink]
-HAND += [streaming_llm, anchor_forcing, relax_forcing, reward_ema, recency, tethercache, dummy_forcing, dummy_forcing_longlive, forcing_kv]
+HAND += [streaming_llm, anchor_forcing, relax_forcing, reward_ema, recency, tethercache, memflow]
+HAND += [dummy_forcing, dummy_forcing_longlive, forcing_kv]
 HAND += [deep_forcing_official, memrope, echo, forget, oracle]
 
 

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from baselines import registry
 from baselines.infinity_rope import InfinityRope
+from baselines.memflow import MemFlow
 from baselines.memrope import MEANS, MemRope
 from baselines.oracle import Oracle
 from baselines.presets import CONF, ablations, choices
@@ -51,6 +52,8 @@ def made_by_hooks(policy: Policy, plan: Plan, script: Script) -> set[MemoryName]
         return {recall_of(plan.scene - 1)} if begins and policy.recall_frame.fusion is not Fusion.none else set()
     if isinstance(policy, TetherCache):
         return set(policy.places(3 * plan.block))
+    if isinstance(policy, MemFlow):
+        return set(policy.bank(plan.block))
     if isinstance(policy, RewardEma):
         return set(means(3)) if 3 * plan.block >= policy.window_frames else set()
     return set(MEANS) if isinstance(policy, MemRope) and 3 * plan.block >= policy.window_frames else set()
@@ -147,7 +150,7 @@ def test_rollouts_are_finite_bounded_and_forget(name: str, changes: dict[str, ob
     network = WanModel(WanConfig(width, 16, sizes.heads, sizes.layers, 8, 8, 4)).to(dtype).eval().requires_grad_(False)
     script = Script((SceneStart(0), SceneStart(9, HARD, None, 45), SceneStart(10, S), SceneStart(12, RECALL, 0, 6)), 14)
     policy = make(name, **changes)
-    budget = getattr(policy, "window_frames", 0) + getattr(policy, "junction_frames", 0) or sizes.window_frames
+    budget = sum(getattr(policy, name, 0) for name in ("window_frames", "junction_frames", "bank_frames")) or sizes.window_frames
 
     def run(prompt: str, shared: bool = False) -> tuple[torch.Tensor, list[int]]:
         noise = keyed_noise(1, [prompt], (3, 16, sizes.latent_height, sizes.latent_width), dtype=dtype)

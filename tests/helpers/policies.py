@@ -100,6 +100,8 @@ PRESETS: list[tuple[str, dict[str, object]]] = [
     ("tethercache", {}),
     ("tethercache_commit", {}),
     ("tethercache", {"memory_frames": 4, "recent_frames": 8, "sink_frames": 2}),
+    ("memflow", {}),
+    ("memflow", {"bank_frames": 2, "record_frames": 6, "commit": 9}),
     ("recency", {}),
     ("recency", {"chunk_frames": 2, "bias_passes": 2, "commit": 9}),
     ("streaming_llm_commit", {}),

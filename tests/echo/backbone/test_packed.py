@@ -28,7 +28,7 @@ def network() -> WanModel:
     return model.eval()
 
 
-@pytest.mark.parametrize("name", ["echo", "self_forcing_recache", "deep_forcing_official"])
+@pytest.mark.parametrize("name", ["echo", "self_forcing_recache", "deep_forcing_official", "memflow"])
 def test_rollouts_are_the_same(name: str, network: WanModel) -> None:
     """Path 1: `WanModel`. Path 2: `PackedWan`, same noise; two prompts at once, a cut, and where the policy wants it a recache."""
     text = torch.randn(3, 2, 5, 10, generator=torch.Generator().manual_seed(1))
@@ -44,6 +44,12 @@ def test_rollouts_are_the_same(name: str, network: WanModel) -> None:
     plain, packed = run(network), run(PackedWan(network))
     assert torch.allclose(plain, packed, atol=1e-4), report(plain, packed)
     assert not torch.allclose(plain[0], plain[1], atol=0.1)
+
+
+def test_keys_of_a_text_are_taken_out_of_the_layout(network: WanModel) -> None:
+    text, packed = torch.randn(2, 3, 10, generator=torch.Generator().manual_seed(2)), PackedWan(network)
+    for plain, ours in zip(network.text_keys(network.text_states(text)), packed.text_keys(packed.text_states(text)), strict=True):
+        assert ours.shape == (2, 4, 5, 12) and torch.allclose(plain, ours, atol=1e-6), report(plain, ours)
 
 
 def test_every_weight_counts(network: WanModel) -> None:
