@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from importlib.util import find_spec
@@ -38,9 +39,10 @@ def shipped() -> list[str]:
 def packaged() -> dict[str, metadata.EntryPoint]:
     """The entry points of other packages by the names of their policies; of two of one name that which Python finds first."""
     policies: dict[str, metadata.EntryPoint] = {}
-    for package in metadata.distributions():
+    declared = (file for place in sys.path for file in sorted(Path(place).glob("*.*-info/entry_points.txt")))
+    for file in declared:
         with contextlib.suppress(Exception):  # metadata that cannot be read declare nothing
-            for entry in package.entry_points.select(group=GROUP):
+            for entry in metadata.Distribution.at(file.parent).entry_points.select(group=GROUP) if file.is_file() else ():  # no pipe
                 if entry.name not in shipped() and metadata.EntryPoint.pattern.match(entry.value):
                     policies.setdefault(entry.name, entry)
     return policies

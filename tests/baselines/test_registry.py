@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -74,6 +75,10 @@ def test_a_preset_that_says_nothing_and_metadata_that_cannot_be_read_are_one_lin
     for entry in ("ends = [[", "ends", "\0"):
         write_metadata(package, entry=entry)
         assert "ends" not in registry.names() and "echo" in registry.names()
+    (entries,) = package.glob("*.dist-info/entry_points.txt")
+    entries.unlink()
+    os.mkfifo(entries)  # which would be waited for without end
+    assert "ends" not in registry.names()
 
 
 def test_no_package_takes_a_shipped_name(package: Path) -> None:
