@@ -1,9 +1,10 @@
 """The paper's figures: which there are, what each may be told, and what is asked of each.
 
 Each writes NAME.pdf, NAME.png and NAME.json (numbers, settings, command, commit) to `<store>/figures`, or the folder given. fig3, fig4,
-fig10 and overview roll out the embedded backbone for a minute or two and `cache` plans alone: they need no store. Figures take, each some
-of [backbone= task= method= source= prompt= prompts= seed= scenes= blocks= block= every= every_s= layers= layer= truth= recent= batch=];
-what they mean and are by default: docs/figures.md. One that a figure does not have is refused.
+fig10, overview and centres roll out the embedded backbone for a minute or two and `cache` plans alone: they need no store. `centres`
+reads statistics of a real backbone, real=FILE.pt. Figures take, each some of [backbone= task= method= source= prompt= prompts= seed=
+scenes= blocks= block= every= every_s= layers= layer= truth= recent= batch= real= ages=]; what they mean and are by default:
+docs/figures.md. One that a figure does not have is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from eval.figures.recorded.backbones import Loader, embedded
 MODULES = {
     "fig3": "recorded.fig3", "fig4": "recorded.fig4", "fig5": "sheets", "fig6": "sheets", "fig7": "sheets", "fig8": "sheets",
     "fig9": "sheets", "fig10": "recorded.fig10", "fig11": "sheets", "cache": "caches", "lambda": "sweeps", "budget": "sweeps",
-    "overview": "recorded.overview", "frontier": "frontier",
+    "overview": "recorded.overview", "frontier": "frontier", "centres": "recorded.centres",
 }  # fmt: skip
 """Figure -> module of `eval.figures` with KEYS and `make`."""
 
@@ -42,7 +43,8 @@ def orders(words: Sequence[str], store: Path = RESULTS, folder: Path | None = No
         raise ValueError(
             f"give a figure: {', '.join(known)}" if other is None else f"{other}: no figure of this name; {nearest_of(other, known)}"
         )
-    names = list(MODULES) if "all" in wanted else list(dict.fromkeys(wanted))
+    real = any(word.startswith("real=") for word in words)  # a file that nobody has by default
+    names = [name for name in MODULES if real or name != "centres"] if "all" in wanted else list(dict.fromkeys(wanted))
     own = {name: keys_of(name) for name in names}
     said = {word.partition("=")[0]: word.partition("=")[2] for word in words if "=" in word}
     forms = [*known, *dict.fromkeys(f"{key}=" for keys in own.values() for key in keys)]
