@@ -92,30 +92,31 @@ class DeepForcing(Policy):
         recent = self.recent_frames if self.budget_frames else size
         if self.budget_frames:
             within("reuse_limit", self.reuse_limit, 1, float("inf"))
-            within("recent_frames (the block's included)", recent, size + 1, 2 * size)
+            within("recent_frames (the block's included)", recent, size + 1, window - 2)
         within("sink_frames", self.sink_frames, 1, window - 1 - recent)
         within("budget_frames (sink, one chosen, recent at least)", self.budget_frames or window, self.sink_frames + recent + 1, window)
 
 
 class Participation(Memory):
-    """The last block's clean queries, and how often each chosen token has been chosen."""
+    """Clean queries of the newest frames, and how often each chosen token has been chosen."""
 
     def __init__(self, policy: DeepForcing, geometry: Geometry, store: FrameStore) -> None:
         self.policy, self.geometry, self.store = policy, geometry, store
-        self.past: list[tuple[Tensor, int] | None] = [None] * geometry.layers
+        self.past: list[Tensor | None] = [None] * geometry.layers
         self.uses: list[Tensor | None] = [None] * geometry.layers
 
     def observe(self, layer: int, plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> None:
-        frames = self.policy.recent_frames - self.geometry.frames_per_block
-        first = plan.first_frame + self.geometry.frames_per_block - frames
-        self.past[layer] = (q[:, -frames * self.geometry.tokens_per_frame :].clone(), first)
+        import torch
+
+        tokens, past = (self.policy.recent_frames - len(plan.queries)) * self.geometry.tokens_per_frame, self.past[layer]
+        self.past[layer] = (q if past is None or tokens <= q.shape[1] else torch.cat((past, q), 1))[:, -tokens:].clone()
 
     def select(self, layer: int, plan: Plan, q: Tensor) -> Tensor:
         from echo.memory.compression import top_tokens
 
         past = self.past[layer]
         assert plan.selection is not None and past is not None
-        participation = self._turned(q, plan.first_frame).sum(1) + self._turned(*past).sum(1)
+        participation = self._turned(q, plan.first_frame + len(plan.queries)).sum(1) + self._turned(past, plan.first_frame).sum(1)
         places = self.store.places(layer, plan.selection.candidates)
         keys = self.store.sources(layer, plan.selection.candidates)[0].flatten(1, 2)
         score = (self._rotated(keys, places) * participation.unsqueeze(1)).sum((-1, -2))
@@ -128,8 +129,8 @@ class Participation(Memory):
         assert plan.selection is not None
         candidates = self.store.places(layer, plan.selection.candidates)
         self.uses[layer] = self._counts(layer, candidates).gather(1, index) + 1
-        frames = (part.split(self.geometry.tokens_per_frame, 1) for part in (k, v, places))
-        for name, parts in zip(self.policy.chosen, zip(*frames, strict=True), strict=True):
+        frames = zip(*(part.split(self.geometry.tokens_per_frame, 1) for part in (k, v, places)), strict=True)
+        for name, parts in zip(self.policy.chosen, frames, strict=True):
             self.store.remember(name, layer, Named(*parts))
 
     def _counts(self, layer: int, places: Tensor) -> Tensor:
@@ -139,9 +140,8 @@ class Participation(Memory):
             counts[:, : uses.shape[1]] = uses
         return counts
 
-    def _turned(self, q: Tensor, first_frame: int) -> Tensor:
-        frames = range(first_frame, first_frame + q.shape[1] // self.geometry.tokens_per_frame)
-        return self._rotated(q, self.store.places(0, frames))
+    def _turned(self, q: Tensor, after: int) -> Tensor:
+        return self._rotated(q, self.store.places(0, range(after - q.shape[1] // self.geometry.tokens_per_frame, after)))
 
     def _rotated(self, x: Tensor, places: Tensor) -> Tensor:
         from echo.backbone import rope

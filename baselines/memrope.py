@@ -53,13 +53,14 @@ class MemRope(Policy):
             entries += [(f, Kind.RECENT) for f in range(self.sink_frames, first)]
         context = tuple(Slot(source, index, kind) for index, (source, kind) in enumerate(entries))
         after = first + size
-        held = self.recent_frames(step.geometry) + size
+        held = self.capacity(step.geometry) - self.sink_frames
         means = MEANS if self.evicted(step) else ()
         keep = frozenset((*range(self.sink_frames), *means, *range(max(0, after - held), after)))
         return Plan(step.block, step.scene, first, context, step.positions(len(entries)), keep)
 
     def capacity(self, geometry: Geometry) -> int:
-        return self.window_frames - len(MEANS)
+        """The window without the means, whose evicted frames stay until these have them; while it fills, all but the block."""
+        return self.window_frames - min(len(MEANS), geometry.frames_per_block)
 
     def memory(self, geometry: Geometry, store: FrameStore) -> Memory:
         return RunningMeans(self, geometry, store)

@@ -14,7 +14,7 @@ from echo.scene import Prompt, Script
 def check(backbone: VideoModel, policy: Policy, prompt: Prompt) -> Script:
     """The prompt's script, refused with a ValueError where the policy or the text encoder cannot run it."""
     try:
-        script = script_of(prompt, policy, reader(backbone.text))
+        script = script_of(prompt, policy, backbone.geometry.frames_per_block, reader(backbone.text))
         policy.check(backbone.geometry, script.blocks)
         backbone.text.check(prompt.scenes)
     except ValueError as error:

@@ -16,6 +16,10 @@ from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
 
 PATCH = (1, 2, 2)
 """Latent cells that one token covers: (frames, rows, columns)."""
+TRAIN_STEPS = 1000
+STEPS = (1000, 750, 500, 250)
+"""Nominal denoising steps of a block, and how far noise levels are moved towards 1 (`echo.sampler`), unless a backbone has its own."""
+SHIFT = 5.0
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Geometry:
     grid_height: int
     grid_width: int
     latent_channels: int = 16
-    frames_per_block: int = 3
+    frames_per_block: int = FRAMES_PER_BLOCK
     window_frames: int = 21
 
     def __post_init__(self) -> None:
@@ -65,6 +69,12 @@ class Geometry:
         return self.grid_width * PATCH[2]
 
 
+def check_steps(steps: Sequence[int]) -> None:
+    """Raises ValueError where denoising steps are not strictly falling within 1..1000."""
+    if not steps or any(not 1 <= s <= TRAIN_STEPS for s in steps) or any(a <= b for a, b in zip(steps, steps[1:], strict=False)):
+        raise ValueError(f"denoising steps {list(steps)}: must fall strictly within 1..{TRAIN_STEPS}, as {list(STEPS)} does")
+
+
 def pixel_frames(latent_frames: int, first_frames: int) -> int:
     """Pixel frames of a video's first `latent_frames` latent frames: Wan's 4 n - 3, the embedded world's 4 n, 0 of none.
 
@@ -89,20 +99,20 @@ def latent_frame(pixel_frame: int, first_frames: int) -> int:
     return (pixel_frame - first_frames) // PIXEL_FRAMES_PER_LATENT + 1 if pixel_frame >= first_frames else 0
 
 
-def span(first_block: int, end_block: int, first_frames: int, frames_per_block: int = FRAMES_PER_BLOCK) -> tuple[int, int]:
+def span(first_block: int, end_block: int, first_frames: int, frames_per_block: int) -> tuple[int, int]:
     """Pixel frames [start, end) of the blocks [first_block, end_block); a block of Wan's first frames is shorter than the others.
 
     Raises ValueError where the range of blocks is empty or begins before the video.
 
-    >>> span(0, 1, 1), span(1, 3, 1)
-    ((0, 9), (9, 33))
+    >>> span(0, 1, 1, 3), span(1, 3, 1, 3), span(0, 1, 1, 1)
+    ((0, 9), (9, 33), (0, 1))
     """
     if not 0 <= first_block < end_block:
         raise ValueError(f"blocks {first_block}..{end_block}: at least one block, from 0 on; nearest is 0..1")
     return tuple(pixel_frames(block * frames_per_block, first_frames) for block in (first_block, end_block))  # type: ignore[return-value]
 
 
-def scene_spans(scene_blocks: Sequence[int], first_frames: int, frames_per_block: int = FRAMES_PER_BLOCK) -> list[tuple[int, int]]:
+def scene_spans(scene_blocks: Sequence[int], first_frames: int, frames_per_block: int) -> list[tuple[int, int]]:
     """Pixel frames [start, end) of each scene, from the blocks that it really took; they leave no gap.
 
     Raises ValueError for a scene without blocks.

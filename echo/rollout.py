@@ -73,8 +73,8 @@ class Rollout:
         reach = policy.recache_frames(geometry)
         self._latents: deque[Tensor] = deque(maxlen=-(-reach // geometry.frames_per_block))
         with torch.inference_mode():
-            clock = [weight.new_full((1, geometry.frames_per_block), t, dtype=torch.float64) for t in (*self.schedule.timesteps, 0.0)]
-            self._time = [model.time_states(t) for t in clock]
+            clock = {t: weight.new_full((1, geometry.frames_per_block), t, dtype=torch.float64) for t in self.schedule.clock}
+            self._time = {t: model.time_states(frames) for t, frames in clock.items()}
 
     def switch(self, text_BLT: Tensor, transition: Transition | None = None, recalls: int | None = None, jump: int = 0) -> None:
         """From the next block on, another scene: text rows [B, L, text_dim], how it is entered, the scene it recalls.
@@ -137,10 +137,11 @@ class Rollout:
 
     def _denoise(self, plan: Plan) -> Tensor:
         self.window.begin(plan)
-        sigmas = self.schedule.sigmas
+        steps = self.schedule.of(plan.block)
+        sigmas = steps.sigmas
         x = self.noise(plan.block, 0)
         for i, sigma in enumerate(sigmas):
-            flow = self.model(x, self._time[i], self._text, self.window.attend)
+            flow = self.model(x, self._time[steps.timesteps[i]], self._text, self.window.attend)
             x = x0_from_flow(x, flow, sigma)
             if i + 1 < len(sigmas):
                 x = renoise(x, self.noise(plan.block, i + 1), sigmas[i + 1])
@@ -149,5 +150,5 @@ class Rollout:
         # From here on nothing reads what the plan lets go but each layer's window, just before the block is written in its place.
         self._refuse_beyond_capacity(plan)
         self.store.turn_over(range(plan.first_frame, plan.first_frame + len(plan.queries)), plan.keep)
-        self._leave_states(x, self._time[-1], self._text, self.window.attend)
+        self._leave_states(x, self._time[0.0], self._text, self.window.attend)
         return x

@@ -11,16 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-TRAIN_STEPS = 1000
+from echo.geometry import SHIFT, STEPS, TRAIN_STEPS, check_steps
+
 Levels = TypeVar("Levels", Tensor, NDArray[np.float64])
 
 
-def shifted(x: Levels, shift: float = 5.0) -> Levels:
+def shifted(x: Levels, shift: float = SHIFT) -> Levels:
     """s(x) = shift x / (1 + (shift - 1) x): noise levels in 0..1, moved towards 1."""
     return shift * x / (1 + (shift - 1) * x)
 
 
-def sigma_table(shift: float = 5.0) -> Tensor:
+def sigma_table(shift: float = SHIFT) -> Tensor:
     """sigma_i = s(1 - i/1000), i = 0..999; float64 [1000], from 1 down."""
     return shifted(1 - torch.arange(TRAIN_STEPS, dtype=torch.float64) / TRAIN_STEPS, shift)
 
@@ -37,24 +38,41 @@ def renoise(x0: Tensor, noise: Tensor, sigma: float | Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The denoising steps of a block: `timesteps` (0..1000) as the network reads them and their `sigmas`."""
+    """The denoising steps of a block: `timesteps` (0..1000) as the network reads them and their `sigmas`.
+
+    first: those of a video's first block where it has others, as Causal-Forcing++ gives more steps to what no past supports.
+    """
 
     timesteps: tuple[float, ...]
     sigmas: tuple[float, ...]
+    first: Schedule | None = None
+
+    def of(self, block: int) -> Schedule:
+        """The steps of a block."""
+        return self.first if block == 0 and self.first is not None else self
+
+    @property
+    def clock(self) -> tuple[float, ...]:
+        """All timesteps that the network reads, each once, that of the clean pass last."""
+        return tuple(dict.fromkeys((*self.timesteps, *(self.first.timesteps if self.first else ()), 0.0)))
 
     @property
     def draws(self) -> int:
-        """Noise draws of a block: the initial one and one before every step but the first."""
-        return len(self.timesteps)
+        """Most noise draws of a block: the initial one and one before every step but the first."""
+        return max(len(self.of(block).timesteps) for block in (0, 1))
 
 
-def schedule(steps: Sequence[int] = (1000, 750, 500, 250), shift: float = 5.0) -> Schedule:
+def schedule(steps: Sequence[int] = STEPS, shift: float = SHIFT, *, warp: bool = True, first: Sequence[int] = ()) -> Schedule:
     """Warp nominal `steps` (1..1000, falling) through the shifted table: 1000, 937.5, 833.3, 625 for the default four.
+
+    warp: False takes steps as the timesteps that the network reads, at the table's nearest noise levels (CausVid's 1000, 757, 522).
+    first: steps of a video's first block; none for the same.
 
     Raises ValueError where steps are not strictly falling within 1..1000.
     """
-    if not steps or any(not 1 <= s <= TRAIN_STEPS for s in steps) or any(a <= b for a, b in zip(steps, steps[1:], strict=False)):
-        raise ValueError(f"denoising steps {list(steps)}: must fall strictly within 1..{TRAIN_STEPS}, as [1000, 750, 500, 250] does")
-    table = sigma_table(shift)
+    check_steps(steps)
+    table, own = sigma_table(shift), schedule(first, shift, warp=warp) if first else None
+    if not warp:
+        return Schedule(tuple(map(float, steps)), tuple(table[(TRAIN_STEPS * table - s).abs().argmin()].item() for s in steps), own)
     sigmas = tuple(table[TRAIN_STEPS - s].item() for s in steps)
-    return Schedule(tuple(TRAIN_STEPS * sigma for sigma in sigmas), sigmas)
+    return Schedule(tuple(TRAIN_STEPS * sigma for sigma in sigmas), sigmas, own)

@@ -19,11 +19,12 @@ from echo.refusals import nearest, shown
 
 FPS = 16
 FRAMES_PER_BLOCK = 3
+"""Latent frames in a block of a chunk-wise backbone, which is what most are; a frame-wise one has 1 (`Geometry.frames_per_block`)."""
 PIXEL_FRAMES_PER_LATENT = 4
 BLOCK_S = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT / FPS
-"""Seconds of video in a block: 0.75."""
+"""Seconds of a chunk-wise block, 0.75: what rules of prompt sets go by, which are written before a backbone is chosen."""
 LONGEST_S = 36_000
-"""Of a video: ten hours, 48,000 blocks; planning goes block by block."""
+"""Of a video: ten hours, 48,000 blocks of three; planning goes block by block."""
 MOST_SCENES = 1000
 """Of a video; a router compares each with all before it."""
 LONGEST_TEXT = 20_000
@@ -83,7 +84,7 @@ class Prompt:
         if longest > LONGEST_TEXT:
             raise ValueError(f"prompt {shown(self.id)}: a scene of {longest} letters; {LONGEST_TEXT} at most")
         for duration in self.durations_s:
-            if not duration >= BLOCK_S / 2:
+            if not duration >= block_s(1):  # which may be the block; `scene_blocks` knows
                 raise ValueError(f"prompt {shown(self.id)}: duration {duration} s is under half a block; nearest is {BLOCK_S} s")
         if not sum(self.durations_s) <= LONGEST_S:
             rule = f"a video is {LONGEST_S} s at most; nearest is {LONGEST_S / len(self.durations_s):g} s a scene"
@@ -223,20 +224,37 @@ def _loaded(path: Path, version: tuple[int, ...]) -> tuple[Prompt, ...]:
     return prompts
 
 
-def scene_blocks(durations_s: Sequence[float], rule: DurationRule = DurationRule.cumulative) -> tuple[int, ...]:
+def block_s(frames_per_block: int) -> float:
+    """Seconds of video in a block of so many latent frames.
+
+    >>> block_s(3), block_s(1)
+    (0.75, 0.25)
+    """
+    return frames_per_block * PIXEL_FRAMES_PER_LATENT / FPS
+
+
+def scene_blocks(durations_s: Sequence[float], rule: DurationRule, frames_per_block: int) -> tuple[int, ...]:
     """Blocks of each scene, at least one each.
 
     `floor_each` is the released arithmetic: scenes round down, the last takes what the total leaves over.
+
+    Raises ValueError for a scene of under half a block.
+
+    >>> scene_blocks([10, 10], DurationRule.cumulative, 3), scene_blocks([10, 10], DurationRule.cumulative, 1)
+    ((13, 14), (40, 40))
     """
+    seconds = block_s(frames_per_block)
+    if (shortest := min(durations_s)) < seconds / 2:
+        raise ValueError(f"a scene of {shortest:g} s is under half a block; nearest is {seconds:g} s")
     if rule is DurationRule.cumulative:
         borders, total = [0], 0.0
         for duration in durations_s:
             total += duration
-            borders.append(max(borders[-1] + 1, math.floor(total / BLOCK_S + 0.5)))
+            borders.append(max(borders[-1] + 1, math.floor(total / seconds + 0.5)))
         return tuple(end - start for start, end in zip(borders[:-1], borders[1:], strict=True))
     latents = int(sum(durations_s) * FPS) // PIXEL_FRAMES_PER_LATENT
-    blocks = [max(1, int(duration / BLOCK_S)) for duration in durations_s[:-1]]
-    return (*blocks, max(1, math.ceil(latents / FRAMES_PER_BLOCK) - sum(blocks)))
+    blocks = [max(1, int(duration / seconds)) for duration in durations_s[:-1]]
+    return (*blocks, max(1, math.ceil(latents / frames_per_block) - sum(blocks)))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echo.refusals import nearest_of
+from echo.scene import FPS
 
 PERCENT = "percent, 0 to 100"
 COSINE = "100 x cosine"
@@ -205,6 +206,10 @@ READINGS: Final = {
     "quality": ("image quality", 1.0),
 }
 """What the embedded scorer reads of each block: its label, and the factor that makes it 0..100."""
+READING_FRAMES: Final = 12
+"""Pixel frames of such a block, whatever a backbone's own blocks are."""
+READING_S: Final = READING_FRAMES / FPS
+"""Its seconds: 0.75."""
 
 
 @dataclass(frozen=True)

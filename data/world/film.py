@@ -21,9 +21,7 @@ from data.world.words import Words, parse
 from echo.cache.plan import Plan, Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
-from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT, Prompt, Transition, scene_blocks
-
-BLOCK_FRAMES = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT
+from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, Transition, scene_blocks
 
 
 class Way(StrEnum):
@@ -61,26 +59,27 @@ class Render(Policy):
         except ValueError as error:
             raise ValueError(f"prompt {prompt.id!r}: {error}") from None
 
-    def lengths(self, prompt: Prompt) -> tuple[int, ...]:
+    def lengths(self, prompt: Prompt, frames_per_block: int) -> tuple[int, ...]:
         """Blocks of each scene."""
-        return scene_blocks(prompt.durations_s, self.durations)
+        return scene_blocks(prompt.durations_s, self.durations, frames_per_block)
 
-    def film(self, prompt: Prompt, seed: int) -> NDArray[np.uint8]:
-        """The whole video, uint8 [T, 48, 48, 3], T = 12 frames a block; raises as `check_prompt` does."""
-        frames = np.concatenate([render([truth])[0] for truth in truths(prompt, seed, self)])
+    def film(self, prompt: Prompt, seed: int, frames_per_block: int) -> NDArray[np.uint8]:
+        """The whole video, uint8 [T, 48, 48, 3], T = 4 frames for each latent frame of a block; raises as `check_prompt` does."""
+        frames = np.concatenate([render([truth])[0] for truth in truths(prompt, seed, self, frames_per_block)])
         if self.way is Way.shuffled:
             frames = frames[np.random.default_rng(_key(seed, prompt)).permutation(len(frames))]
         return frames
 
 
-def truths(prompt: Prompt, seed: int, policy: Render) -> list[Truth]:
+def truths(prompt: Prompt, seed: int, policy: Render, frames_per_block: int) -> list[Truth]:
     """The truth of each scene in order."""
     said = [parse(text) for text in prompt.scenes]
     sources = _shown_before(prompt, said, policy)
     entered = prompt.transitions(policy.tags)
     made: list[Truth] = []
-    for scene, (words, blocks) in enumerate(zip(said, policy.lengths(prompt), strict=True)):
-        drawn = draw((*_key(seed, prompt), scene, int(policy.way is Way.other)), blocks * BLOCK_FRAMES + 1, words=words)
+    for scene, (words, blocks) in enumerate(zip(said, policy.lengths(prompt, frames_per_block), strict=True)):
+        frames = blocks * frames_per_block * PIXEL_FRAMES_PER_LATENT
+        drawn = draw((*_key(seed, prompt), scene, int(policy.way is Way.other)), frames + 1, words=words)
         place, centres, source = drawn.place, drawn.centres[1:], sources[scene]
         if source is not None and policy.way is not Way.other:
             place = made[source].place

@@ -42,6 +42,10 @@ class Backbone:
     shared_window: bool = False
     """Each layer has its own window: small, and assembled once a block."""
 
+    def paced(self, frames_per_block: int, steps: Schedule) -> Backbone:
+        """The same weights in blocks of so many latent frames, denoised in these steps."""
+        return dataclasses.replace(self, geometry=dataclasses.replace(self.geometry, frames_per_block=frames_per_block), schedule=steps)
+
     @cached_property
     def network(self) -> Network:
         """The network as rollouts run it: laid out for this device where that is faster."""

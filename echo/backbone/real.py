@@ -19,7 +19,7 @@ from echo.backbone.load import DTYPES
 from echo.backbone.packed import Network
 from echo.backbone.sizes import SIZES, WanConfig
 from echo.geometry import Geometry
-from echo.sampler import Schedule, schedule
+from echo.sampler import Schedule
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Parts:
 
     size: str
     geometry: Geometry
+    schedule: Schedule
     weights: Path | None
     lora: Path | None
     text: Path | None
@@ -63,7 +64,7 @@ class RealBackbone:
 
     def __init__(self, parts: Parts) -> None:
         self.parts, self.geometry = parts, parts.geometry
-        self.schedule: Schedule = schedule()
+        self.schedule: Schedule = parts.schedule
         self.device, self.dtype = torch.device(parts.device), DTYPES[parts.dtype]
         kernels.require(parts.kernel, self.device)
         self.attention: AttentionKernel = kernels.attention(parts.kernel)

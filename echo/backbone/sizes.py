@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from echo.geometry import PATCH, Geometry
+from echo.scene import FRAMES_PER_BLOCK
 
 CELL_PX = 8
 """Pixels on a side of a latent cell of Wan's codec."""
@@ -120,9 +121,10 @@ SIZES = {
 }
 
 
-def geometry(network: WanConfig, height_px: int, width_px: int, window_frames: int) -> Geometry:
+def geometry(network: WanConfig, height_px: int, width_px: int, window_frames: int, frames_per_block: int = FRAMES_PER_BLOCK) -> Geometry:
     """Geometry of a network on frames of a size."""
     rows, columns = (px // (CELL_PX * side) for px, side in zip((height_px, width_px), PATCH[1:], strict=True))
     return Geometry(
-        network.layers, network.heads, network.head_dim, rows, columns, latent_channels=network.in_channels, window_frames=window_frames
-    )
+        network.layers, network.heads, network.head_dim, rows, columns,
+        latent_channels=network.in_channels, frames_per_block=frames_per_block, window_frames=window_frames,
+    )  # fmt: skip

@@ -162,14 +162,14 @@ class Policy(ABC):
             )
 
 
-def script_of(prompt: Prompt, policy: Policy, embed: Embed | None = None) -> Script:
+def script_of(prompt: Prompt, policy: Policy, frames_per_block: int, embed: Embed | None = None) -> Script:
     """Scene starts of a prompt under a policy's preset; a policy without a router takes the tags and no jump.
 
     A scene without a tag is entered as its text says, by every policy.
 
     Raises ValueError for a scene that names another to recall and is not entered by a recall, or names one outside the pool.
     """
-    lengths = scene_blocks(prompt.durations_s, policy.durations)
+    lengths = scene_blocks(prompt.durations_s, policy.durations, frames_per_block)
     settings = policy.routed_by
     starts, block = list[SceneStart](), 0
     named = prompt.recalls or (None,) * len(prompt.scenes)

@@ -232,7 +232,8 @@ class EchoSettings:
         fading = self.fading(start.transition)
         if fading.blocks is not None and step.block_in_scene >= fading.blocks:
             return ()
-        recent = range(step.scene_frame - fading.old_recent, step.scene_frame)
+        left_frame = step.starts[step.scene - 1].block * step.geometry.frames_per_block  # the scene just left may have had fewer
+        recent = range(max(left_frame, step.scene_frame - fading.old_recent), step.scene_frame)
         if self.recall_frame.fusion is Fusion.none:
             return tuple(recent)
         source = step.scene - 1

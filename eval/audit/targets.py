@@ -19,11 +19,11 @@ from baselines.presets import CONF, make_policy, preset
 from data.world.words import KINDS, Words, held_out, sentence
 from echo.files import ROOT, read_json, read_text
 from echo.refusals import Unfinished, reading
-from echo.scene import BLOCK_S, Prompt
+from echo.scene import FPS, PIXEL_FRAMES_PER_LATENT, Prompt, block_s
 from eval.measures.formulas import Frames
 from eval.store.origin import digest_if_there, origin
 from eval.world.places import SHIPPED
-from eval.world.readings import BLOCK, MOTION_WINDOW, Readings, motion_of, read, right, right_pairs
+from eval.world.readings import MOTION_WINDOW, Readings, motion_of, read, right, right_pairs
 
 TARGETS = {(5.0, "place"): 0.97, (5.0, "subject"): 0.90, (5.0, "motion"): 0.85, (60.0, "place"): 0.90, (60.0, "subject"): 0.75}
 """(horizon in seconds, what is read) -> least share of prompts."""
@@ -158,8 +158,8 @@ class TargetTrial:
             seconds = sorted(float(word) for word in self.seconds)
         except ValueError:
             raise ValueError(f"seconds={','.join(self.seconds)}: numbers with commas, for example 5,60") from None
-        if min(seconds) < MOTION_WINDOW / BLOCK * BLOCK_S:
-            raise ValueError(f"seconds={min(seconds):g}: reading takes {MOTION_WINDOW / BLOCK * BLOCK_S:g} s, so no less")
+        if min(seconds) < MOTION_WINDOW / FPS:
+            raise ValueError(f"seconds={min(seconds):g}: reading takes {MOTION_WINDOW / FPS:g} s, so no less")
         combinations(self.prompts)
         if self.batch < 1:
             raise ValueError(f"batch={self.batch}: at least 1")
@@ -197,10 +197,11 @@ def _films(backbone: Any, method: str, prompts: Sequence[Prompt], horizons: Sequ
     from echo.generate import generate
 
     kept: list[Frames] = []
-    ends = {math.floor(seconds / BLOCK_S + 0.5): seconds for seconds in horizons}
+    size = backbone.geometry.frames_per_block
+    ends = {math.floor(seconds / block_s(size) + 0.5): seconds for seconds in horizons}
     with torch.inference_mode():
         for block in generate(backbone, make_policy({"method": method}), prompts, seed):
-            kept = [*kept, backbone.codec.decode(block.latents.float().cpu()).numpy()][-MOTION_WINDOW // BLOCK :]
+            kept = [*kept, backbone.codec.decode(block.latents.float().cpu()).numpy()][-MOTION_WINDOW // (size * PIXEL_FRAMES_PER_LATENT) :]
             if block.index + 1 in ends:
                 yield ends[block.index + 1], np.concatenate(kept, axis=1)
 

@@ -12,10 +12,11 @@ from echo.cache.kinds import Kind, letters
 from echo.cache.plan import Plan
 from echo.files import read_json, read_text
 from echo.refusals import nearest, reading
+from echo.scene import FRAMES_PER_BLOCK
 from eval.figures import output, sheets, style
 from eval.figures.output import FigureOrder
 from eval.figures.recorded.backbones import Loader, policy, prompt_of
-from eval.figures.trace import planned, strip
+from eval.figures.trace import block_axis, planned, strip
 from eval.store.runs import tasks
 
 KEYS = {
@@ -111,7 +112,7 @@ def draw(cached: Sequence[Cache], title: str) -> Any:
     tallest = max(len(plan.kinds()) for one in cached for plan in one.plans)
     for (axis,), one in zip(axes, cached):
         _strip(axis, one, tallest)
-    axes[-1][0].set_xlabel("block (0.75 s)")
+    axes[-1][0].set_xlabel(block_axis(FRAMES_PER_BLOCK))
     used = [kind for kind in Kind if any(kind in plan.kinds() for one in cached for plan in one.plans)]
     handles = [Patch(color=kind.colour, label=f"{kind.letter}  {kind.value}") for kind in used]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=7.5, handlelength=1, columnspacing=1.4)

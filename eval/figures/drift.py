@@ -1,7 +1,8 @@
 """How policies drift: place, subject and quality block by block, from the scores files of a store.
 
-A block is 0.75 s. Each video's blocks are smoothed by a centred moving mean over `window` blocks; curves are means over videos, bands
-95 % intervals over prompts. The rendered truth, where the store has it, is the ceiling.
+A block is what is read together, 0.75 s, whatever a backbone's own blocks have. Each video's blocks are smoothed by a centred moving mean
+over `window` blocks; curves are means over videos, bands 95 % intervals over prompts. The rendered truth, where the store has it, is the
+ceiling.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from numpy.typing import NDArray
 
 from echo.files import RESULTS
 from echo.refusals import nearest_of
-from echo.scene import BLOCK_S, FPS
+from echo.scene import FPS
 from eval.figures import style
-from eval.metrics import READINGS
+from eval.metrics import READING_S, READINGS
 from eval.stats.curves import Curve, curve
 from eval.store.frame import readings
 from eval.store.rows import Entry, left_out, newest, pick
@@ -85,7 +86,7 @@ def as_json(drifted: Sequence[Drift], task: str, window: int) -> dict[str, objec
         size = {"videos": first.videos, "prompts": first.prompts, "seeds": first.seeds}
         curves = {name: {"mean": _plain(one.mean), "half_width": _plain(one.half_width)} for name, one in drift.curves.items()}
         lines.append({"row": drift.row.name, "label": drift.row.label, **size, **curves})
-    return {"v": 1, "task": task, "window_blocks": window, "block_s": BLOCK_S, "rows": lines}
+    return {"v": 1, "task": task, "window_blocks": window, "block_s": READING_S, "rows": lines}
 
 
 def _plain(values: NDArray[np.float64]) -> list[float | None]:
@@ -114,7 +115,7 @@ def draw(drifted: Sequence[Drift], task: str, window: int, out: Path) -> None:
     ceiling = "; dashed: the rendered truth" if truth else ""
     title = f"{task}: {prompts} prompts x {seeds} seeds, embedded world"
     figure.suptitle(
-        f"{title}\nMoving mean over {window * BLOCK_S:g} s, band: 95 % over prompts; grey: the other policies{ceiling}",
+        f"{title}\nMoving mean over {window * READING_S:g} s, band: 95 % over prompts; grey: the other policies{ceiling}",
         fontsize=8.5,
         x=0.01,
         ha="left",
@@ -138,20 +139,20 @@ def _panel(axis: Any, drift: Drift, others: Sequence[Drift], truth: Drift | None
     low, high = (np.clip(one.mean + sign * one.half_width, 0, 100) for sign in (-1, 1))
     axis.fill_between(_times(one), low, high, color=style.SERIES[0], alpha=0.22, linewidth=0, zorder=3)
     axis.plot(_times(one), one.mean, color=style.SERIES[0], zorder=4)
-    axis.set(yticks=(0, 50, 100), xlim=(0, BLOCK_S * len(one.mean)))
+    axis.set(yticks=(0, 50, 100), xlim=(0, READING_S * len(one.mean)))
     style.bounded(axis)
 
 
 def _times(one: Curve) -> NDArray[np.float64]:
     """Middle of each block in seconds."""
-    drifted: NDArray[np.float64] = BLOCK_S * (np.arange(len(one.mean), dtype=np.float64) + 0.5)
+    drifted: NDArray[np.float64] = READING_S * (np.arange(len(one.mean), dtype=np.float64) + 0.5)
     return drifted
 
 
 def summary(drifted: Sequence[Drift]) -> list[str]:
     """A line for each row: every measure at some seconds that the videos have."""
     length = max(len(drift.curves[FIRST].mean) for drift in drifted)
-    blocks = {second: round(second / BLOCK_S) - 1 for second in TOLD_S if round(second / BLOCK_S) <= length}
+    blocks = {second: round(second / READING_S) - 1 for second in TOLD_S if round(second / READING_S) <= length}
     lines = []
     for drift in drifted:
         for name, one in drift.curves.items():

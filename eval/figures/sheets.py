@@ -13,7 +13,7 @@ from pathlib import Path
 
 from echo.files import RESULTS
 from echo.refusals import nearest_of
-from echo.scene import BLOCK_S, FPS
+from echo.scene import FPS, block_s
 from eval.figures import mosaic, moving, output, style
 from eval.figures.mosaic import Section, Strip, marks, stills
 from eval.figures.output import FigureOrder
@@ -94,10 +94,11 @@ def _row(entry: Entry) -> SheetRow:
     """What a row of the store has to show of one seed."""
     prompt_set = next((run.prompt_set for run in entry.runs if run.prompt_set), "")
     row = SheetRow(entry.label, entry.preset, entry.backbone, entry.settings, {}, prompt_set, entry.calibration)
+    seconds = block_s(entry.run.spec.frames_per_block)
     for (prompt, _), video in entry.videos.dropna(subset=["video", "trace"]).iterrows():
         scenes = scenes_of(Path(video["trace"]))
-        borders = [BLOCK_S * block for block in range(1, len(scenes)) if scenes[block] != scenes[block - 1]]
-        row.videos[prompt] = SheetVideo(Path(video["video"]), borders, BLOCK_S * len(scenes))
+        borders = [seconds * block for block in range(1, len(scenes)) if scenes[block] != scenes[block - 1]]
+        row.videos[prompt] = SheetVideo(Path(video["video"]), borders, seconds * len(scenes))
     return row
 
 

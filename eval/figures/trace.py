@@ -13,8 +13,8 @@ from echo.cache.kinds import Kind
 from echo.cache.plan import Plan
 from echo.cache.policy import Policy, plans, script_of
 from echo.geometry import Geometry
-from echo.refusals import brief
-from echo.scene import BLOCK_S, LONGEST_S, Prompt
+from echo.refusals import brief, within
+from echo.scene import FRAMES_PER_BLOCK, LONGEST_S, Prompt, block_s
 from eval.figures.recorded.backbones import embedded, prompt_of
 
 if TYPE_CHECKING:
@@ -51,6 +51,15 @@ def strip(axis: Any, traced: Sequence[Plan], height: int, bottom: float, ink: st
             axis.axvline(after.block - 0.5, color=ink, linewidth=0.8)
 
 
+def block_axis(frames_per_block: int) -> str:
+    """What stands below an axis of blocks.
+
+    >>> block_axis(3), block_axis(1)
+    ('block (0.75 s)', 'block (0.25 s)')
+    """
+    return f"block ({block_s(frames_per_block):g} s)"
+
+
 def draw(traced: Sequence[Plan], path: Path, title: str) -> None:
     """A strip of one policy as a picture."""
     import matplotlib
@@ -65,7 +74,7 @@ def draw(traced: Sequence[Plan], path: Path, title: str) -> None:
     strip(axis, traced, height, -0.5, "black")
     used = [kind for kind in Kind if any(kind in plan.kinds() for plan in traced)]
     axis.legend(handles=[Patch(color=k.colour, label=k.value) for k in used], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    axis.set(xlabel="block (0.75 s)", ylabel="window slot (latent frames)", title=title)
+    axis.set(xlabel=block_axis(len(traced[0].queries)), ylabel="window slot (latent frames)", title=title)
     axis.locator_params(integer=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
@@ -85,23 +94,25 @@ def shipped_backbone() -> VideoModel:
     return embedded("tiny")
 
 
-def planned(policy: Policy, prompt: Prompt, blocks: int | None = None) -> list[Plan]:
+def planned(policy: Policy, prompt: Prompt, blocks: int | None = None, frames_per_block: int = FRAMES_PER_BLOCK) -> list[Plan]:
     """A policy's plans of a prompt's first blocks, all by default. Raises ValueError for what the policy cannot plan."""
     # Planning reads frames and slots only; the sizes of the network have no say in it.
-    geometry = Geometry(layers=1, heads=1, head_dim=6, grid_height=1, grid_width=1)
-    script = script_of(prompt, policy, embed)
+    geometry = Geometry(layers=1, heads=1, head_dim=6, grid_height=1, grid_width=1, frames_per_block=frames_per_block)
+    script = script_of(prompt, policy, frames_per_block, embed)
     blocks = script.blocks if blocks is None else blocks
     if blocks < 1:
         raise ValueError(f"blocks={blocks}: a whole number, at least 1; nearest is 1")
-    if blocks * BLOCK_S > LONGEST_S:
-        raise ValueError(f"blocks={brief(blocks)}: a video is {LONGEST_S} s at most; nearest is {int(LONGEST_S / BLOCK_S)}")
+    if blocks * block_s(frames_per_block) > LONGEST_S:
+        nearest = int(LONGEST_S / block_s(frames_per_block))
+        raise ValueError(f"blocks={brief(blocks)}: a video is {LONGEST_S} s at most; nearest is {nearest}")
     policy.check(geometry, blocks)
     return list(plans(policy, script, geometry, blocks))
 
 
 def trace(
-    words: Sequence[str], /, method: str, task: str, blocks: int | None = None, prompt: str = "", *, png: Path | None = None
-) -> list[str]:
+    words: Sequence[str], /, method: str, task: str, blocks: int | None = None, prompt: str = "", frames_per_block: int = FRAMES_PER_BLOCK,
+    *, png: Path | None = None,
+) -> list[str]:  # fmt: skip
     """Print what each block attends to, one JSON line a block.
 
     {"block", "scene", "keys": [[source, position], ...], "queries": [...]} in latent frames, from the policy's plan alone: no network
@@ -109,6 +120,7 @@ def trace(
 
         echo-harness trace method=echo task=recall blocks=12 --png trace.png
         echo-harness trace method=echo method.anchors=6 task=recall
+        echo-harness trace method=longlive task=recall frames_per_block=1
 
     Args:
         words: settings of the method, method.SETTING=VALUE.
@@ -116,6 +128,7 @@ def trace(
         task: a preset of conf/task.
         blocks: how many; all of the prompt's by default.
         prompt: its id; the first of the task's set by default.
+        frames_per_block: latent frames of a block, 1 of frame-wise backbones.
         png: also draw the trace into this file.
     """
     for word in words:
@@ -123,7 +136,8 @@ def trace(
             raise ValueError(f"{word!r}: give method=NAME task=TASK [blocks=N] [prompt=ID] [method.SETTING=VALUE ...]")
     policy = make_policy({"method": method, **dict(word.split("=", 1) for word in words)})
     chosen = prompt_of(task, "tiny", prompt)
-    traced = planned(policy, chosen, blocks)
+    within("frames_per_block", frames_per_block, 1, 10)
+    traced = planned(policy, chosen, blocks, frames_per_block)
     if png:
         draw(traced, png, f"{policy.label} on {task}: prompt {chosen.id}")
     return [json.dumps(plan.as_json()) for plan in traced]

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import msgspec
 
 from echo.files import inside
-from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
+from echo.scene import PIXEL_FRAMES_PER_LATENT
 from eval.metrics import READINGS, described
 from eval.pages import literal
 from eval.pages.films import Form, form_of
@@ -29,8 +29,6 @@ from eval.store.records import DamagedFile, Provenance
 from eval.store.runs import Run, scores_of
 from eval.world.places import scene_scores
 
-BLOCK_FRAMES = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT
-"""Video frames of a block."""
 WAYS = ("link", "copy", "relative")
 """How videos come into the folder: hard links (copies where the disk differs), copies, or not at all: the page names those of the store."""
 SPAN = ("start", "end")
@@ -44,8 +42,8 @@ class CellData:
     """What the page loads of a video.
 
     video: its address. frames: pixel frames. lead: how many fewer the first latent frame makes than the others. trace: the name that
-    loads what was kept. borders: blocks at which scenes begin. segments, per_segment: pixel frames and scores of the scenes. drift: a
-    value a block, by reading.
+    loads what was kept. borders: blocks at which scenes begin. block_frames: pixel frames of a block. segments, per_segment: pixel
+    frames and scores of the scenes. drift: a value for each 12 pixel frames, by reading.
     """
 
     video: str
@@ -54,6 +52,7 @@ class CellData:
     trace: str | None
     borders: list[int]
     blocks: int
+    block_frames: int
     run: str
     metrics: dict[str, float | None]
     facts: dict[str, float | str]
@@ -152,16 +151,18 @@ class Folder:
         path, trace, shape = cell.video, self.trace(cell), self.shape(cell)
         assert path is not None and cell.record is not None
         blocks = len(trace[1].blocks) if trace else cell.record.blocks
-        frames = shape.frames if shape and shape.frames else blocks * BLOCK_FRAMES
+        size = cell.run.spec.frames_per_block * PIXEL_FRAMES_PER_LATENT
+        frames = shape.frames if shape and shape.frames else blocks * size
         self.lengths[name] = frames
         scores = scores_of(cell.side("scores"))
         content = CellData(
             video=self.video(path),
             frames=frames,
-            lead=max(0, blocks * BLOCK_FRAMES - frames),
+            lead=max(0, blocks * size - frames),
             trace=trace[0] if trace and any(block.keys for block in trace[1].blocks) else None,
             borders=list(trace[1].borders) if trace else [0],
             blocks=blocks,
+            block_frames=size,
             run=cell.run.path.name,
             metrics=cell.record.metrics,
             facts={key: value for key in FACTS if (value := getattr(cell.record, key)) is not None},

@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 
 from echo.cache.kinds import Kind
-from echo.scene import BLOCK_S, FPS, TagMeaning
+from echo.scene import FPS, FRAMES_PER_BLOCK, TagMeaning
 from eval.figures import style
 from eval.figures.drift import FIRST, drifts
-from eval.metrics import READINGS, Column
+from eval.metrics import READING_FRAMES, READING_S, READINGS, Column
 from eval.report.cells import ABSENT, DONE, Method, ReportPart, VideoCell
-from eval.report.folder import BLOCK_FRAMES, Folder
+from eval.report.folder import Folder
 from eval.store.records import Provenance
 from eval.store.runs import Run
 from eval.tables.captions import Panel, panels
@@ -65,10 +65,11 @@ class CellState(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True)
 class PromptIndex:
-    """A prompt of a part. borders: blocks at which scenes begin. texts, how: of the scenes and how each is entered, if they are known."""
+    """A prompt of a part. borders: where scenes begin, in readings of 12 pixel frames. texts, how: of the scenes and how each is entered,
+    if they are known."""
 
     id: str
-    borders: list[int]
+    borders: list[float]
     texts: list[str]
     how: list[str]
 
@@ -132,11 +133,12 @@ def _method(method: Method, others: Sequence[Method], folder: Folder) -> MethodI
 def _prompt(part: ReportPart, name: str, folder: Folder) -> PromptIndex:
     """Scenes begin where the first trace that there is says so."""
     videos = (cell for method in part.methods for (prompt, _), cell in method.cells.items() if prompt == name and cell.video)
-    trace = next((trace for cell in videos if (trace := folder.trace(cell))), None)
+    traced = ((trace[1].borders, cell.run.spec.frames_per_block) for cell in videos if (trace := folder.trace(cell)))
+    borders, size = next(traced, ((0,), FRAMES_PER_BLOCK))
     prompt = part.texts.get(name)
     ways = prompt.transitions(TagMeaning.enter) if prompt else ()
     how = [str(way.value) if way else "" for way in ways]
-    return PromptIndex(name, list(trace[1].borders) if trace else [0], list(prompt.scenes) if prompt else [], how)
+    return PromptIndex(name, [border * size / FRAMES_PER_BLOCK for border in borders], list(prompt.scenes) if prompt else [], how)
 
 
 @dataclass(frozen=True)
@@ -228,5 +230,5 @@ def constants() -> dict[str, object]:
     """What the page's script must know beside the parts: sizes, colours, kinds, measures."""
     kinds = {kind.letter: {"name": kind.words, "colour": kind.colour} for kind in Kind}
     measures = {name: words for name, (words, _) in READINGS.items()}
-    return {"fps": FPS, "block_frames": BLOCK_FRAMES, "block_s": BLOCK_S, "kinds": kinds, "measures": measures,
+    return {"fps": FPS, "reading_frames": READING_FRAMES, "reading_s": READING_S, "kinds": kinds, "measures": measures,
             "series": list(style.SERIES), "window": WINDOW}  # fmt: skip

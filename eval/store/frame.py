@@ -9,15 +9,17 @@ Which runs are in them is the rule of `eval.store.rows`: of each task the newest
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
+from eval.metrics import READING_FRAMES
 from eval.store.columns import FACTS, FILES, table
 from eval.store.records import ScoresFile
 from eval.store.rows import Comparable, Entry, gather, parts_of
-from eval.store.runs import scenes_of, scores_of, tasks
+from eval.store.runs import scores_of, tasks
 
 CATEGORIES = ("task", "backbone", "preset", "label", "policy", "settings", "scorer", "status", "text", "run", "attempt", "pixel_code")
 """Columns of few different texts, of the dtype `category`."""
@@ -76,15 +78,18 @@ def segments(store: str | Path) -> pd.DataFrame:
 
 
 def blocks(store: str | Path) -> pd.DataFrame:
-    """All blocks of the videos that are scored, a row each: task, backbone, preset, prompt, seed, `block` (int64, from 0), `scene` (that
-    it is of, by the trace), then what the embedded scorer reads off a block, for example `place_right` and `quality`, float64."""
-    there = videos(store)
-    readings = _sides(there, lambda side: side.per_block, "block")
-    scenes = {path: scenes_of(Path(path)) for path in there["trace"].dropna()}
-    traced = there.set_index(KEYS)["trace"].to_dict()
-    at = zip(readings[KEYS].itertuples(index=False, name=None), readings["block"])
-    readings.insert(len(KEYS) + 1, "scene", [(scenes.get(traced.get(key), []) + [-1] * (block + 1))[block] for key, block in at])
-    return readings
+    """All blocks that are read of the videos that are scored, of 12 pixel frames whatever a backbone's own have, a row each: task,
+    backbone, preset, prompt, seed, `block` (int64, from 0), `scene` (that it is of, by its scores), then what the embedded
+    scorer reads off a block, for example `place_right` and `quality`, float64."""
+    return _sides(videos(store), _placed, "block")
+
+
+def _placed(side: ScoresFile) -> list[dict[str, float | None]]:
+    """Readings of blocks, each with its scene; a scene's last block may be of fewer frames. -1 where no scene has it."""
+    lengths = [(row.get("start"), row.get("end")) for row in side.per_segment]
+    counts = [math.ceil((end - start) / READING_FRAMES) if type(start) is type(end) is int else 0 for start, end in lengths]
+    scenes = [scene for scene, count in enumerate(counts) for _ in range(min(count, len(side.per_block)))]
+    return [{"scene": scene} | line for scene, line in zip(scenes + [-1] * len(side.per_block), side.per_block)]
 
 
 KEYS = ["task", "backbone", "preset", "settings", "prompt", "seed"]

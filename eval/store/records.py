@@ -25,7 +25,10 @@ from zlib import crc32
 
 import msgspec
 
+from echo.geometry import STEPS
 from echo.refusals import PART, PART_LENGTH
+from echo.scene import FRAMES_PER_BLOCK
+from echo.settings import LARGEST
 
 VERSION: Final = 3
 """Of records; whatever is read of an older version is brought up to it, of a newer one refused. From this one on a line of records ends
@@ -79,6 +82,18 @@ class Spec(msgspec.Struct, frozen=True):
     method: Titled
     seed: Count
     v: Version = 1
+
+    @property
+    def pace(self) -> tuple[int, int]:
+        """Latent frames of a block and its denoising steps; where there was no choice the key names neither."""
+        frames, steps = (self.key.pixels.get(f"backbone.{name}") for name in ("frames_per_block", "steps"))
+        count = frames if isinstance(frames, int) and 1 <= frames <= LARGEST else FRAMES_PER_BLOCK
+        return count, len(steps) if isinstance(steps, list) else len(STEPS)
+
+    @property
+    def frames_per_block(self) -> int:
+        """Latent frames of a block."""
+        return self.pace[0]
 
 
 class Scorer(msgspec.Struct, frozen=True):
@@ -239,6 +254,7 @@ class TraceLine(msgspec.Struct):
     """What a line of a trace says of its block, as far as a store's readers ask."""
 
     scene: Count
+    queries: list[Any] = []
 
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)

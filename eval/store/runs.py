@@ -372,15 +372,15 @@ def scores_of(path: Path | None) -> ScoresFile:
     return (path and read(path, ScoresFile)) or ScoresFile()
 
 
-def scenes_in(path: Path) -> list[int]:
-    """The scene of each block off a video's trace. Raises FileNotFoundError and DamagedFile."""
-    return [decoded(line, TraceLine, path).scene for line in content_of(path).splitlines() if line]
+def traced(path: Path) -> list[TraceLine]:
+    """The lines of a video's trace, a block each. Raises FileNotFoundError and DamagedFile."""
+    return [decoded(line, TraceLine, path) for line in content_of(path).splitlines() if line]
 
 
 def scenes_of(path: Path | None) -> list[int]:
-    """As `scenes_in`; empty where there is no trace, or, which is said, it is damaged."""
+    """The scene of each block off a video's trace; empty where there is no trace, or, which is said, it is damaged."""
     try:
-        scenes = scenes_in(path) if path else []
+        scenes = [line.scene for line in traced(path)] if path else []
         if path and not scenes:
             raise DamagedFile(f"{path}: it is empty")
         return scenes

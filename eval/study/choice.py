@@ -14,7 +14,7 @@ from baselines.ours import OURS, TUNED, methods
 from baselines.presets import preset
 from echo.files import ROOT
 from echo.refusals import nearest
-from echo.scene import BLOCK_S, load_prompts
+from echo.scene import block_s, load_prompts
 from eval.pages.films import Form, form_of
 from eval.store.rows import Entry, Unit, left_out, newest, pick
 from eval.store.runs import scenes_of
@@ -185,7 +185,8 @@ def _scenes(task: str, unit: Unit, shown: Sequence[Entry]) -> tuple[tuple[float,
             continue
         texts = next((one.scenes for one in load_prompts(ROOT / name) if one.id == unit[0]), ())
         scenes = scenes_of(Path(video["trace"]) if isinstance(video["trace"], str) else None)
-        starts = [BLOCK_S * block for block in range(len(scenes)) if block == 0 or scenes[block] != scenes[block - 1]]
+        seconds = block_s(row.run.spec.frames_per_block)
+        starts = [seconds * block for block in range(len(scenes)) if block == 0 or scenes[block] != scenes[block - 1]]
         if texts and len(texts) == len(starts):
             return tuple(zip(starts, texts))
         reason = f"{name} has {len(texts)} scenes of it and the video {len(starts)}"

@@ -5,6 +5,7 @@ A run's scenes end with blocks, and Wan makes one pixel frame of its first laten
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -13,17 +14,16 @@ from typing import Any, Final
 import msgspec
 
 from echo.geometry import scene_spans
-from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
+from echo.scene import PIXEL_FRAMES_PER_LATENT
 from eval.protocol import cover
 from eval.store.reading import content_of
-from eval.store.records import UNREADABLE, DamagedFile
-from eval.store.runs import scenes_in
+from eval.store.records import UNREADABLE, DamagedFile, TraceLine
+from eval.store.runs import traced
 from eval.vbench.measure import Span
 from eval.vbench.scorer import spans_of
 from eval.vbench.video import Facts
 
 TRACE, SCORES, DURATIONS, WHOLE = "trace", "scores file", "durations", "whole video"
-BLOCK: Final = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT
 LATER: Final = PIXEL_FRAMES_PER_LATENT - 1
 """How many frames fewer a video has whose codec makes one of the first latent frame."""
 
@@ -59,15 +59,24 @@ def _agreed(path: Path, spans: list[Span], durations_s: Sequence[float] | None) 
 
 def _of_trace(path: Path, facts: Facts) -> list[Span]:
     try:
-        scenes = scenes_in(path)
+        lines = traced(path)
     except ValueError:
         raise ValueError(f"{path}: no trace, a line of which is a block with its scene; without this file durations are taken") from None
+    scenes = [line.scene for line in lines]
     runs = [(scene, len(list(blocks))) for scene, blocks in groupby(scenes)]
-    short = len(scenes) * BLOCK - facts.frames
+    size = _latents_of_a_block(lines, facts.frames)
+    whole = len(scenes) * size * PIXEL_FRAMES_PER_LATENT
+    short = whole - facts.frames
     if [scene for scene, _ in runs] != list(range(len(runs))) or not runs or short not in (0, LATER):
-        expected = f"{len(scenes)} blocks are {len(scenes) * BLOCK} or {len(scenes) * BLOCK - LATER} frames, scene after scene"
+        expected = f"{len(scenes)} blocks are {whole} or {whole - LATER} frames, scene after scene"
         raise ValueError(f"{path}: of another video; {expected}, the video has {facts.frames}; without this file durations are taken")
-    return scene_spans([blocks for _, blocks in runs], PIXEL_FRAMES_PER_LATENT - short)
+    return scene_spans([blocks for _, blocks in runs], PIXEL_FRAMES_PER_LATENT - short, size)
+
+
+def _latents_of_a_block(lines: Sequence[TraceLine], frames: int) -> int:
+    """Latent frames of a block: as many as its queries; of a rendered video, which has none, as many as its length is of."""
+    counts = [len(line.queries) for line in lines if line.queries]
+    return counts[0] if counts else math.ceil(frames / max(1, len(lines) * PIXEL_FRAMES_PER_LATENT))
 
 
 class _ScoredSegments(msgspec.Struct):

@@ -14,6 +14,7 @@ from data.world.render import LANDMARK, PERIOD, Place, Truth, background, draw, 
 from data.world.words import KINDS, Words, sentence
 from echo.backbone.parts.codec import PatchCodec
 from echo.geometry import scene_spans
+from echo.scene import FRAMES_PER_BLOCK
 from eval.measures.formulas import Frames
 from eval.measures.quality import Quality, statistics
 from eval.protocol import recalled
@@ -67,7 +68,7 @@ def film(truths: Sequence[Truth], codec: PatchCodec | None = None, spoken: Seque
     if codec is not None:
         frames = codec.decode(codec.encode(torch.from_numpy(frames))).numpy()
     texts = tuple(sentence(words, number) for number, words in enumerate(spoken or [truth.words for truth in truths]))
-    spans = scene_spans([len(truth.centres) // BLOCK for truth in truths], PatchCodec.first_frames)
+    spans = scene_spans([len(truth.centres) // BLOCK for truth in truths], PatchCodec.first_frames, FRAMES_PER_BLOCK)
     return RecallFilm(frames[0], texts, spans, tuple(truths))
 
 

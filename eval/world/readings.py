@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from data.world.render import SIZE, displacement
 from data.world.words import KINDS, MOTIONS, VOCABULARY
 from eval.measures.formulas import Frames
+from eval.metrics import READING_FRAMES
 
 if TYPE_CHECKING:
     from eval.world.encoder import FrameEncoder, Seen
 
 Floats = NDArray[np.float64]
 
-BLOCK = 12
-"""Pixel frames in a block."""
+BLOCK = READING_FRAMES
+"""Pixel frames that are read together: three latent frames, whatever a backbone's own blocks have."""
 LOOPS = {"circling": 48, "bouncing": 24}
 """Frames after which a motion repeats; to begin a straight one later is only to begin it elsewhere."""
 LEAST = 24

@@ -124,7 +124,8 @@ def text_rows(parts: Parts, batch: int) -> Tensor:
 def memory_fields(parts: Parts) -> Figures:
     """Fields of `jobs.memory.forecast.Setup` that say how the parts are computed."""
     return {
-        "dtype": parts.dtype, "codec_dtype": parts.codec_dtype, "codec": codec_sizes(parts.decoder, parts.size), "text_on_device": False
+        "dtype": parts.dtype, "codec_dtype": parts.codec_dtype, "codec": codec_sizes(parts.decoder, parts.size), "text_on_device": False,
+        "timesteps": len(parts.schedule.clock),
     }  # fmt: skip
 
 
@@ -266,7 +267,7 @@ def one_block(ways: Ways) -> Figures:
     rig.watch.wait()
     block_s = time.perf_counter() - start
     computed = forecast(setup_of(rig, policy, Script(tuple(rig.starts), 1)))
-    work = flops.block(parts.network, backbone.geometry, backbone.geometry.frames_per_block)
+    work = flops.block(parts.network, backbone.geometry, backbone.geometry.frames_per_block, backbone.schedule.draws)
     passes = [round(ms / 1e3, 3) for _, ms in rig.network.taken()]
     return head | {
         "method": method,

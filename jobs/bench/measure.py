@@ -25,15 +25,13 @@ from echo.backbone.sizes import WanConfig
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
 from echo.rollout import Rollout
-from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT, SceneStart, Script, Transition
+from echo.scene import PIXEL_FRAMES_PER_LATENT, SceneStart, Script, Transition
 from jobs.bench import flops
 from jobs.bench.overhead import Conditions, blocks_ms, same_window, steady_from, still_noise
 from jobs.bench.stopwatch import Figures, Stopwatch, TimedNetwork
 from jobs.memory.forecast import Setup, forecast
 from jobs.memory.measured import Meter
 
-FRAMES = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT
-"""Pixel frames of a block, a video's first one aside."""
 LEAST_BLOCKS = 3
 SHARES = {"steady": 0.45, "stream": 0.25, "switch": 0.30}
 """How a method's time is divided once its window is full; what a stretch leaves over, the next ones have."""
@@ -66,6 +64,11 @@ class Rig:
         self.network = TimedNetwork(self.backbone.network, self.watch)
         self.geometry = self.backbone.geometry
         self.starts: list[SceneStart] = []
+
+    @property
+    def shown_frames(self) -> int:
+        """Pixel frames of a block of the whole batch, a video's first block aside."""
+        return self.geometry.frames_per_block * PIXEL_FRAMES_PER_LATENT * self.batch
 
     def rollout(self, policy: Policy, geometry: Geometry | None = None) -> Rollout:
         """A fresh rollout of the timed network."""
@@ -156,7 +159,7 @@ def measure(rig: Rig, method: str) -> Figures:
     rig.network.taken()
     result: Figures = {"method": method, "label": policy.label, "window_frames": round(attended, 4), "warm_up_blocks": warm}
     steady = _steady(rig, rollout, _count(rig.blocks, budget.fitting(SHARES["steady"], block_s), "steady blocks", notes))
-    result |= steady | {"fps_dit": round(1e3 * FRAMES * rig.batch / steady["block_ms"]["median"], 3)}
+    result |= steady | {"fps_dit": round(1e3 * rig.shown_frames / steady["block_ms"]["median"], 3)}
     result |= _speeds(rig, rollout, stream, budget, block_s, first_ms, notes)
     result["switch_ms"] = _switches(rig, rollout, warm, budget, notes)
     computed = forecast(setup_of(rig, policy, Script(tuple(rig.starts), rollout.block)))
@@ -220,9 +223,8 @@ def _speeds(
         gaps.append(1e3 * (time.perf_counter() - start))
         decode.append(1e3 * (time.perf_counter() - made))
     rig.network.taken()
-    shown = FRAMES * rig.batch
     return {
-        "fps_end_to_end": round(shown * blocks / (sum(gaps) / 1e3), 3),
+        "fps_end_to_end": round(rig.shown_frames * blocks / (sum(gaps) / 1e3), 3),
         "stream": {"first_frames_ms": round(first_ms, 3), "gap_ms": summary(gaps)},
         "codec_ms": summary(decode),
     }
@@ -274,7 +276,7 @@ def _overhead(rig: Rig, policy: Policy, attended: int) -> Figures:
     base, same = make_policy({"method": "self_forcing"}), replace(rig.geometry, window_frames=attended)
     backbone = rig.backbone
     conditions = Conditions(
-        rig.watch, backbone.dtype, backbone.device, rig.batch, backbone.shared_window, backbone.schedule.draws
+        rig.watch, backbone.dtype, backbone.device, rig.batch, backbone.shared_window, backbone.schedule
     )  # fmt: skip
     turns = []
     for _ in range(2):

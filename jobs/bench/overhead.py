@@ -13,7 +13,7 @@ import ctypes
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -32,6 +32,7 @@ from echo.geometry import Geometry
 from echo.noise import Noise
 from echo.refusals import one_of
 from echo.rollout import Rollout
+from echo.sampler import Schedule, schedule
 from echo.scene import SceneStart, Transition
 from eval.figures import style
 from jobs.bench.stopwatch import Stopwatch
@@ -145,16 +146,17 @@ class Conditions:
     device: torch.device
     batch: int = 1
     shared_window: bool = False
-    draws: int = 4
+    steps: Schedule = field(default_factory=schedule)
 
     def rollout(self, policy: Policy, geometry: Geometry) -> tuple[Rollout, Tensor]:
         """A rollout without network and attention, its first scene begun, and the text of all scenes."""
         stand_in = AttentionOnly(geometry, self.dtype).to(self.device)
         stand_in.states = stand_in.states.to(self.device).repeat(1, self.batch, 1, 1, 1)
-        noise = still_noise(geometry, self.batch, self.dtype, self.device, self.draws)
+        noise = still_noise(geometry, self.batch, self.dtype, self.device, self.steps.draws)
         network = cast(Network, stand_in)  # it stands where a network does
         rollout = Rollout(
-            network, policy, geometry, noise, batch=self.batch, attention=lambda q, k, v, bias=None: q, shared_window=self.shared_window
+            network, policy, geometry, noise, batch=self.batch, steps=self.steps,
+            attention=lambda q, k, v, bias=None: q, shared_window=self.shared_window,
         )  # fmt: skip
         text = torch.zeros(1, 1, 1, device=self.device)
         rollout.switch(text)

@@ -14,7 +14,7 @@ from echo.backbone.interface import features
 from echo.cache.policy import script_of
 from echo.files import write_atomic
 from echo.routing import Embed, Encoder, Feature, Routing, Running, recall_target, similarities
-from echo.scene import Prompt, TagMeaning, Transition
+from echo.scene import FRAMES_PER_BLOCK, Prompt, TagMeaning, Transition
 from eval.protocol import recalled
 from jobs.spec.compose import sweep
 from jobs.spec.mistakes import explained
@@ -50,7 +50,7 @@ def entered(prompts: Sequence[Prompt], running: Running, threshold: float, embed
     policy = make_policy({"method": "echo", **{f"method.routing.{name}": value for name, value in settings.items()}})
     right = count = 0
     for prompt in tqdm(prompts, desc=f"eq. (17), {running}, {threshold:g}", unit="prompt", disable=None, leave=False):
-        script = script_of(replace(prompt, tags=(None,) * len(prompt.tags), recalls=()), policy, embed)
+        script = script_of(replace(prompt, tags=(None,) * len(prompt.tags), recalls=()), policy, FRAMES_PER_BLOCK, embed)
         pairs = list(zip(script.starts[1:], meant(prompt), strict=True))
         right += sum((start.transition, start.recalls) == way for start, way in pairs)
         count += len(pairs)

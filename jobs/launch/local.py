@@ -137,7 +137,7 @@ def texts_of(jobs: Sequence[Job]) -> list[str]:
             texts.update(dict.fromkeys(prompt.scenes))
             tags = tuple("@" if tag is None else tag for tag in prompt.tags)
             for way in (prompt, replace(prompt, tags=tags)):  # a router asks for texts of its own, most of them at a recall
-                script_of(way, job.policy, asks)
+                script_of(way, job.policy, job.config.backbone.frames_per_block, asks)
     return list(texts)
 
 

@@ -135,7 +135,7 @@ class Pool:
                 self._progress.note(line)
             case BlocksMade(count=count):
                 worker.open_blocks += count
-                self._progress.block(count)
+                self._progress.block(count, job.config.backbone.frames_per_block)
             case Elsewhere(prompts=ids):
                 theirs = [prompt for prompt in job.mine if prompt.id in ids]
                 self._progress.elsewhere(job.blocks(*theirs), len(theirs))
@@ -163,7 +163,7 @@ class Pool:
         self._deaths[folder.path] = f"its process {how}; " + (
             f"last words: {lines[-1]} (log: {worker.log})" if lines else "it said nothing"
         )
-        self._progress.block(-worker.open_blocks)
+        self._progress.block(-worker.open_blocks, folder.job.config.backbone.frames_per_block)
         self._progress.note(f"{folder.job.title}: {self._deaths[folder.path]}")
 
 

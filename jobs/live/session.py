@@ -29,7 +29,7 @@ from echo.files import write_atomic
 from echo.generate import begin
 from echo.refusals import nearest
 from echo.routing import Router, Routing, enter, oldest
-from echo.scene import BLOCK_S, FPS, TAGS, Prompt, SceneStart, TagMeaning, Transition
+from echo.scene import FPS, TAGS, Prompt, SceneStart, TagMeaning, Transition, block_s
 from jobs.spec.plan import Job
 from jobs.work.blocks import developed
 from jobs.work.video import VideoWriter
@@ -267,7 +267,7 @@ class Session:
         if self.blocks or prompt.id != self.name:
             raise ValueError(f"script {prompt.id!r}: followed from the beginning of a session of its own id, not of {self.name!r}")
         self.backbone.text.check(prompt.scenes)
-        script = script_of(prompt, self.job.policy, self._embed)
+        script = script_of(prompt, self.job.policy, self.backbone.geometry.frames_per_block, self._embed)
         for text, start, length in zip(prompt.scenes, script.starts, script.lengths(), strict=True):
             self.say(text, start.transition, start.recalls)
             for _ in range(length):
@@ -280,9 +280,10 @@ class Session:
         ends = [*(scene.start.block for scene in self.scenes[1:]), self.blocks]
         entered = [scene.start.transition for scene in self.scenes]
         recalls = tuple(scene.start.recalls for scene in self.scenes)
+        seconds = block_s(self.backbone.geometry.frames_per_block)
         return Prompt(
             self.name, tuple(scene.text for scene in self.scenes),
-            tuple((end - scene.start.block) * BLOCK_S for scene, end in zip(self.scenes, ends, strict=True)),
+            tuple((end - scene.start.block) * seconds for scene, end in zip(self.scenes, ends, strict=True)),
             tuple("" if transition is None else TAG[transition] for transition in entered),
             TagMeaning.enter, () if set(recalls) == {None} else recalls,
         )  # fmt: skip

@@ -19,7 +19,7 @@ from echo.cache.kinds import MemoryName, Source
 from echo.cache.plan import Step
 from echo.cache.policy import Policy
 from echo.files import Json
-from echo.geometry import Geometry
+from echo.geometry import STEPS, Geometry
 from echo.scene import Script
 from jobs.memory.parts import BYTES, CodecMemory, TaehvMemory, TextMemory, frame_bytes, network_parameters, pass_bytes, states
 
@@ -33,7 +33,7 @@ class Setup:
     """All that a run's memory depends on.
 
     text_on_device: whether the encoder shares the network's device. codec: None where nothing is decoded. capacity: frames that
-    the store holds, where that is not the policy's own figure.
+    the store holds, where that is not the policy's own figure. timesteps: all that the network reads, the clean pass's among them.
     """
 
     network: WanConfig
@@ -49,6 +49,7 @@ class Setup:
     codec: CodecMemory | TaehvMemory | None = field(default_factory=CodecMemory)
     codec_dtype: str = "bfloat16"
     capacity: int | None = None
+    timesteps: int = len(STEPS) + 1
 
     @property
     def store_frames(self) -> int:
@@ -216,7 +217,7 @@ def forecast(setup: Setup) -> Forecast:
         setup=setup,
         walk=most,
         weights=network_parameters(network) * item,
-        states=states(network, geometry, batch, item),
+        states=states(network, geometry, batch, item, setup.timesteps),
         store=setup.store_frames * frame,
         window=geometry.window_frames * frame_bytes(geometry, batch, item, layers),
         chosen=_chosen(setup, most, frame),

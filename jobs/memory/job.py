@@ -38,15 +38,16 @@ def forecast_of(job: Job) -> Forecast:
     """Memory of a job, by its longest prompt."""
     config, parts = job.config, backbones.parts_of(job.config)
     policy = job.policy.routed(feature=Feature.idf)  # which scene is recalled changes no size, and the encoder is not loaded for it
-    alike = [script_of(prompt, policy, lambda texts: [[1.0]] * len(texts)) for prompt in job.asked]
-    script = max(alike, key=lambda script: (script.blocks, len(script.starts)))
     geometry = backbones.geometry(config)
+    alike = [script_of(prompt, policy, geometry.frames_per_block, lambda texts: [[1.0]] * len(texts)) for prompt in job.asked]
+    script = max(alike, key=lambda script: (script.blocks, len(script.starts)))
     return forecast(
         Setup(
             sizes.SIZES[config.geometry].network, geometry, policy, script, config.batch, config.backbone.dtype, parts.window,
             text=text_sizes(config.geometry, config.weights == "random"), text_dtype=parts.text_dtype,
             text_on_device=parts.text_device == parts.device, codec=codec_sizes(parts.decoder, config.geometry),
             codec_dtype=parts.codec_dtype, capacity=held_frames(plans(policy, script, geometry)),
+            timesteps=len({*config.backbone.steps, *config.backbone.first_steps}) + 1,
         )
     )  # fmt: skip
 

@@ -48,7 +48,7 @@ def network_parameters(c: WanConfig) -> int:
     return patch + text + time + c.layers * block + head
 
 
-def states(c: WanConfig, geometry: Geometry, batch: int, item: int, timesteps: int = 5) -> int:
+def states(c: WanConfig, geometry: Geometry, batch: int, item: int, timesteps: int) -> int:
     """Bytes of what is derived once: modulations of each timestep (eight vectors a layer and frame), text keys and values of each layer."""
     time = timesteps * geometry.frames_per_block * c.dim * (8 * c.layers + 3)
     text = 2 * c.layers * batch * c.text_len * c.dim

@@ -82,7 +82,8 @@ def parts_of(config: RunConfig) -> PartsConfig:
 def geometry(config: RunConfig) -> Geometry:
     """Geometry of a resolved config's backbone with parts."""
     parts = parts_of(config)
-    return sizes.geometry(sizes.SIZES[config.geometry].network, parts.height_px, parts.width_px, parts.window_frames)
+    network, frames = sizes.SIZES[config.geometry].network, config.backbone.frames_per_block
+    return sizes.geometry(network, parts.height_px, parts.width_px, parts.window_frames, frames)
 
 
 def missing(config: RunConfig) -> Iterator[Missing]:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from echo.files import ROOT
-from echo.refusals import brief, path_part
+from echo.geometry import SHIFT, STEPS, TRAIN_STEPS, check_steps
+from echo.refusals import brief, path_part, within
+from echo.scene import FRAMES_PER_BLOCK
 from echo.settings import LARGEST, build
 
 Plain = dict[str, Any]
@@ -99,12 +101,21 @@ class BackboneConfig:
     batch: int = inert("default of the run's batch")
     prompts: int | None = inert("default of the run's prompts")
     lora: str | None = file_of("pixels", default=None)
+    frames_per_block: int = pixels(most=1024, default=FRAMES_PER_BLOCK)  # latent frames that are made at once
+    steps: tuple[int, ...] = pixels(most=TRAIN_STEPS, default=STEPS)  # denoising steps of a block, nominal ones where they are warped
+    first_steps: tuple[int, ...] = pixels(most=TRAIN_STEPS, default=())  # of a video's first block, where it has others
+    shift: float = pixels(most=100, default=SHIFT)  # of the noise levels (`echo.sampler`)
+    warp: bool = pixels(default=True)  # whether steps are warped by the shift, or are the timesteps themselves
     prompt_folder: str = inert("each unit carries the content of its prompt", default="data/prompts")
     parts: PartsConfig | None = pixels(default=None)
 
     def __post_init__(self) -> None:
         path_part("backbone.name", self.name)
         at_least("backbone.threads", self.threads, 1)
+        at_least("backbone.frames_per_block", self.frames_per_block, 1)
+        for steps in (self.steps, self.first_steps or self.steps):
+            check_steps(steps)
+        within("backbone.shift", self.shift, 1, 100)
 
 
 @dataclass(frozen=True)

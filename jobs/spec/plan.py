@@ -76,12 +76,26 @@ class Job:
 
     def blocks(self, *prompts: Prompt) -> int:
         """Blocks of the videos of some prompts."""
-        return sum(sum(scene_blocks(prompt.durations_s, self.policy.durations)) for prompt in prompts)
+        return sum(sum(self.lengths(prompt)) for prompt in prompts)
+
+    @property
+    def block_frames(self) -> int:
+        """Pixel frames of a block; the codec may make fewer of a video's first latent frame."""
+        return self.config.backbone.frames_per_block * PIXEL_FRAMES_PER_LATENT
+
+    @property
+    def pace(self) -> tuple[int, int]:
+        """Latent frames of a block and its denoising steps: the time of blocks of one pace is compared."""
+        return self.config.backbone.frames_per_block, len(self.config.backbone.steps)
+
+    def lengths(self, prompt: Prompt) -> tuple[int, ...]:
+        """Blocks of each scene of a prompt."""
+        return scene_blocks(prompt.durations_s, self.policy.durations, self.config.backbone.frames_per_block)
 
     def spans(self, prompt: Prompt) -> list[tuple[int, int]]:
         """Pixel frames of a prompt's scenes in its MP4: Wan's codecs make one frame of the first latent frame, the embedded one four."""
-        lengths = scene_blocks(prompt.durations_s, self.policy.durations)
-        return scene_spans(lengths, PIXEL_FRAMES_PER_LATENT if self.config.backbone.parts is None else 1)
+        first_frames = PIXEL_FRAMES_PER_LATENT if self.config.backbone.parts is None else 1
+        return scene_spans(self.lengths(prompt), first_frames, self.config.backbone.frames_per_block)
 
     def stretches(self, prompt: Prompt) -> list[tuple[int, int]]:
         """Pixel frames of its scenes for who scores them: where blocks end or, with `task.borders=seconds`, where seconds do.
@@ -198,7 +212,7 @@ def _check(job: Job, elsewhere: bool = False) -> None:
         except ValueError as error:
             raise ValueError(f"method={config.method.name}: {error}") from error
     for prompt in job.asked:
-        _can_recall(prompt, policy)
+        _can_recall(prompt, policy, geometry.frames_per_block)
         try:
             job.stretches(prompt)
         except ValueError as error:
@@ -229,7 +243,8 @@ def _geometry(config: RunConfig, policy: Policy, prompts: Sequence[Prompt]) -> G
         header = read_header(weights)
         if "sizes" not in header.get("__metadata__", {}):
             raise ValueError(f"backbone.weights={weights}: no sizes in its header; it is not a backbone of this project")
-        geometry, layers = Geometry(**json.loads(header["__metadata__"]["sizes"])["geometry"]), layers_of(header)
+        made, layers = Geometry(**json.loads(header["__metadata__"]["sizes"])["geometry"]), layers_of(header)
+    geometry = dataclasses.replace(made, frames_per_block=config.backbone.frames_per_block)
     if config.backbone.lora is not None:
         nearest_file = _nearest_file("backbone.lora", config.backbone.lora)
         with reading(located(config.backbone.lora), nearest_file):
@@ -241,11 +256,12 @@ def _geometry(config: RunConfig, policy: Policy, prompts: Sequence[Prompt]) -> G
     return geometry
 
 
-def _can_recall(prompt: Prompt, policy: Policy) -> None:
+def _can_recall(prompt: Prompt, policy: Policy, frames_per_block: int) -> None:
     """Refuse a prompt that names a scene to recall which the policy's pool will not hold. Raises ValueError."""
     if prompt.recalls:
         try:
-            script_of(prompt, policy, lambda texts: [[1.0]] * len(texts))  # how like texts are changes a jump, not what is refused
+            # how like texts are changes a jump, not what is refused
+            script_of(prompt, policy, frames_per_block, lambda texts: [[1.0]] * len(texts))
         except ValueError as error:
             raise ValueError(f"prompt {prompt.id!r}: {error} (recalls in the file counts scenes from 0)") from None
 

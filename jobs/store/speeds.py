@@ -59,32 +59,33 @@ def _lines(path: Path) -> list[bytes]:
     return []
 
 
-def block_s(store: str, backbone: str, method: str, alike: bool = True) -> float | None:
+def block_s(store: str, backbone: str, method: str, pace: tuple[int, int], alike: bool = True) -> float | None:
     """Median seconds of a block of a method, scoring included; None where nothing is known.
 
-    alike: whether the backbone's other methods count where this one has none yet; those that render and generate nothing never do.
+    pace: latent frames and denoising steps of the block. alike: whether the backbone's other methods count where this one has none yet;
+    those that render and generate nothing never do.
     """
-    own = _median_block_s(_runs_of(store, backbone, method))
+    own = _median_block_s(_runs_of(store, backbone, method, pace))
     if own is not None or not alike:
         return own
     others: dict[str, list[Run]] = {}
-    for run in _runs_of(store, backbone, "*"):
+    for run in _runs_of(store, backbone, "*", pace):
         if not run.calibration:
             others.setdefault(run.place.method, []).append(run)
     speeds = [speed for like in others.values() if (speed := _median_block_s(like)) is not None]
     return median(speeds) if speeds else None
 
 
-def block_bytes(store: str, backbone: str, method: str) -> float | None:
+def block_bytes(store: str, backbone: str, method: str, pace: tuple[int, int]) -> float | None:
     """Bytes of disk that a block of a method takes; None where the store has none yet."""
-    units = newest_units(_runs_of(store, backbone, method))[:SAMPLE]
+    units = newest_units(_runs_of(store, backbone, method, pace))[:SAMPLE]
     blocks = sum(unit.blocks for unit in units)
     return sum(unit.size for unit in units) / blocks if blocks else None
 
 
-def _runs_of(store: str, backbone: str, method: str) -> Iterable[Run]:
-    """Runs of a backbone and method, whatever the task and seed."""
-    return runs(Path(store), f"{backbone}/*/{method}/seed=*/*")
+def _runs_of(store: str, backbone: str, method: str, pace: tuple[int, int]) -> Iterable[Run]:
+    """Runs of a backbone and method in blocks of a pace, whatever the task and seed."""
+    return (run for run in runs(Path(store), f"{backbone}/*/{method}/seed=*/*") if run.spec.pace == pace)
 
 
 def _median_block_s(among: Iterable[Run]) -> float | None:

@@ -12,7 +12,9 @@ from omegaconf import OmegaConf
 
 from baselines.presets import preset
 from data import published
+from echo.geometry import STEPS
 from echo.refusals import suggestion
+from echo.scene import FRAMES_PER_BLOCK
 from eval.store.records import RENDER
 from jobs.launch.slurm import split
 from jobs.launch.slurm.submit import SlurmSettings, counted, settings
@@ -23,14 +25,14 @@ from jobs.spec.plan import Job, lacking, prepare, told_of
 from jobs.store import provenance, speeds
 from jobs.store.folder import RunFolder
 from jobs.work import score
-from jobs.work.progress import FRAMES
 
 PIXEL_BYTES = 0.03
 """Of a stored video, by pixel and frame, before this store has one: measured of the embedded world, H.264 at crf 20."""
 SIDECAR_BYTES = 500
 """Of trace, scores and record, by block, likewise."""
 BLOCK_S = {False: 0.037, True: 0.011}
-"""Seconds of one core for a block, generated and rendered, scores included, where a store tells of none yet (an AMD EPYC of 2025)."""
+"""Seconds of one core for a block of three latent frames, generated in four steps and rendered, scores included, where a store tells of
+none yet (an AMD EPYC of 2025)."""
 PUBLISHED = "as the paper prints it of an H100, scoring left out; of methods that it does not print its slowest"
 OWN_MEASURE = "this project's own measure on one core"
 START_S = 6.0
@@ -98,14 +100,16 @@ def _speed(job: Job, fps: float | None) -> tuple[float | None, str]:
     config = job.config
     rendered = config.method.policy == RENDER
     if fps is not None and not rendered:
-        return FRAMES / fps, f"fps={fps:g} as given"
-    measured = speeds.block_s(config.store, config.backbone.name, config.method.name, alike=not rendered)
+        return job.block_frames / fps, f"fps={fps:g} as given"
+    measured = speeds.block_s(config.store, config.backbone.name, config.method.name, job.pace, alike=not rendered)
     if measured is not None:
         return measured, f"measured in {config.store}"
+    if job.pace != (FRAMES_PER_BLOCK, len(STEPS)):
+        return None, "no speed known of such blocks"
     if config.backbone.parts is None:
         return BLOCK_S[rendered], OWN_MEASURE
     if config.backbone.parts.device == "cuda" and config.geometry == "native":
-        return FRAMES / published_fps(config.method.name), PUBLISHED
+        return job.block_frames / published_fps(config.method.name), PUBLISHED
     return None, "no speed known"
 
 
@@ -118,12 +122,12 @@ def published_fps(method: str) -> float:
 def _block_bytes(job: Job) -> float:
     """Bytes of disk that a block takes, by what the store has of this backbone and method, else by the video's size."""
     config, parts = job.config, job.config.backbone.parts
-    measured = speeds.block_bytes(config.store, config.backbone.name, config.method.name)
+    measured = speeds.block_bytes(config.store, config.backbone.name, config.method.name, job.pace)
     if measured is not None:
         return measured
     height = config.video.height_px if parts is None else max(config.video.height_px, parts.height_px)
     width = height if parts is None else height * parts.width_px / parts.height_px
-    return FRAMES * height * width * PIXEL_BYTES + SIDECAR_BYTES
+    return job.block_frames * height * width * PIXEL_BYTES + SIDECAR_BYTES
 
 
 def briefly(jobs: Sequence[Job]) -> str:

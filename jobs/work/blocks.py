@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from data.world.film import BLOCK_FRAMES, Render
+from data.world.film import Render
 from echo.scene import Prompt
 from jobs.spec.plan import Job
 
@@ -40,7 +40,7 @@ class MadeBlock:
 def blocks(job: Job, backbone: VideoModel | None, group: Sequence[Prompt], wanted: Sequence[Prompt]) -> Iterator[MadeBlock]:
     """All blocks of a batch; `backbone` may be None where the policy renders."""
     if job.rendered:
-        return _rendered(cast(Render, job.policy), wanted, job.config.seed)
+        return _rendered(job, wanted)
     assert backbone is not None
     return _rolled(job, backbone, group, [group.index(prompt) for prompt in wanted])
 
@@ -83,10 +83,11 @@ def developed(block: Block, rows: list[int], stream: Stream) -> MadeBlock:
     )
 
 
-def _rendered(policy: Render, wanted: Sequence[Prompt], seed: int) -> Iterator[MadeBlock]:
-    films = [policy.film(prompt, seed) for prompt in wanted]
-    scenes = [scene for scene, blocks in enumerate(policy.lengths(wanted[0])) for _ in range(blocks)]
+def _rendered(job: Job, wanted: Sequence[Prompt]) -> Iterator[MadeBlock]:
+    policy, size = cast(Render, job.policy), job.block_frames
+    films = [policy.film(prompt, job.config.seed, job.config.backbone.frames_per_block) for prompt in wanted]
+    scenes = [scene for scene, blocks in enumerate(job.lengths(wanted[0])) for _ in range(blocks)]
     for index, scene in enumerate(scenes):
-        part = [film[index * BLOCK_FRAMES : (index + 1) * BLOCK_FRAMES] for film in films]
+        part = [film[index * size : (index + 1) * size] for film in films]
         plan = {"block": index, "scene": scene, "keys": [], "queries": []}
         yield MadeBlock(index, scene, lambda part=part: [frames.tobytes() for frames in part], lambda part=part: part, plan)  # type: ignore[misc]

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from echo.files import file_digest
 from echo.refusals import Missing
 from jobs.spec import backbones
-from jobs.spec.config import RANDOM, RunConfig, located
+from jobs.spec.config import RANDOM, BackboneConfig, RunConfig, located
 from jobs.spec.plan import Job
 
 if TYPE_CHECKING:
     from echo.backbone.interface import VideoModel
     from echo.backbone.real import Parts
+    from echo.sampler import Schedule
     from eval.world.scorer import EmbeddedScorer
 
 Content = tuple[Path | None, str | None]
@@ -40,15 +41,24 @@ def load(job: Job) -> tuple[VideoModel | None, EmbeddedScorer | None]:
         backbone = _real(parts_to_load(job.config))
     elif not job.rendered:
         files = [None if path is None else located(path) for path in (job.config.backbone.weights, job.config.backbone.lora)]
-        backbone = _backbone(job.config.backbone.dtype, *((path, path and file_digest(path)) for path in files))
+        contents = [(path, path and file_digest(path)) for path in files]
+        config = job.config.backbone
+        backbone = _backbone(config.dtype, *contents, config.frames_per_block, steps_of(config))
     return backbone, scorer
 
 
+def steps_of(backbone: BackboneConfig) -> Schedule:
+    """The denoising steps of a backbone's blocks."""
+    from echo.sampler import schedule
+
+    return schedule(backbone.steps, backbone.shift, warp=backbone.warp, first=backbone.first_steps)
+
+
 @lru_cache(maxsize=2)
-def _backbone(dtype: str, weights: Content, lora: Content) -> VideoModel:
+def _backbone(dtype: str, weights: Content, lora: Content, frames: int, steps: Schedule) -> VideoModel:
     from echo.backbone.load import load
 
-    return load(str(weights[0]), dtype, None if lora[0] is None else str(lora[0]))
+    return load(str(weights[0]), dtype, None if lora[0] is None else str(lora[0])).paced(frames, steps)
 
 
 @lru_cache(maxsize=1)  # the last one is let go before the next is loaded
@@ -82,7 +92,8 @@ def parts_to_load(config: RunConfig) -> Parts:
     text, tokenizer = place(parts.text), place(parts.tokenizer)
     read = [place(path) for path in (config.backbone.weights, config.backbone.lora, parts.codec)]
     return Parts(
-        size=config.geometry, geometry=backbones.geometry(config), weights=place(config.backbone.weights), lora=place(config.backbone.lora),
+        size=config.geometry, geometry=backbones.geometry(config), schedule=steps_of(config.backbone),
+        weights=place(config.backbone.weights), lora=place(config.backbone.lora),
         text=text, tokenizer=tokenizer, codec=place(parts.codec), decoder=parts.decoder, dtype=config.backbone.dtype,
         text_dtype=parts.text_dtype, codec_dtype=parts.codec_dtype, device=parts.device, text_device=parts.text_device,
         kernel=parts.kernel, compile=parts.compile, window=parts.window, text_cache=Path(parts.text_cache),

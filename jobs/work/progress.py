@@ -11,8 +11,6 @@ from tqdm import tqdm
 from data.outgoing import said
 from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
 
-FRAMES = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT
-"""Pixel frames of a block."""
 LINE_EVERY_S = 15.0
 
 
@@ -29,7 +27,7 @@ class Progress:
         """Begin: so many blocks and videos are to be made. stream: where to show it; standard error by default."""
         self._stream = stream or sys.stderr
         self._blocks, self._videos = blocks, videos
-        self._made = self._ended = 0
+        self._made = self._ended = self._latents = 0
         self._start = self._said = time.monotonic()
         self._bar: tqdm | None = None
         if self._stream.isatty():
@@ -37,9 +35,10 @@ class Progress:
             desc = f"0/{videos} videos"
             self._bar = tqdm(total=blocks, desc=desc, file=self._stream, bar_format=form, dynamic_ncols=True, mininterval=0.2)
 
-    def block(self, count: int = 1) -> None:
-        """Some blocks are done; a negative number takes back those of a video that failed."""
+    def block(self, count: int = 1, frames_per_block: int = FRAMES_PER_BLOCK) -> None:
+        """Some blocks of so many latent frames are done; a negative number takes back those of a video that failed."""
         self._made += count
+        self._latents += count * frames_per_block
         if self._bar is not None:
             self._bar.update(count)
             self._show()
@@ -73,7 +72,7 @@ class Progress:
     @property
     def fps(self) -> float:
         """Pixel frames per second since the start, all jobs together, loading and scoring included."""
-        return self._made * FRAMES / max(1e-9, time.monotonic() - self._start)
+        return self._latents * PIXEL_FRAMES_PER_LATENT / max(1e-9, time.monotonic() - self._start)
 
     def _show(self) -> None:
         assert self._bar is not None

@@ -150,7 +150,7 @@ def test_the_oracle_is_told_which_scene_is_recalled() -> None:
         return [[float(any(word in text for word in kind)) for kind in kinds] for text in texts]
 
     for name in ("oracle", "echo"):
-        assert [start.recalls for start in script_of(prompt, make(name), embed).starts[3:]] == [0, 1, 2], name
+        assert [start.recalls for start in script_of(prompt, make(name), 3, embed).starts[3:]] == [0, 1, 2], name
 
 
 def test_the_oracle_remembers_no_more_than_a_short_scene_had() -> None:

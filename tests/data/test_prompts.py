@@ -9,7 +9,7 @@ import pytest
 
 from data.build_prompts import FOLDER, SETS, prompts
 from data.world.words import Words, parse
-from echo.scene import Transition, load_prompts, scene_blocks
+from echo.scene import DurationRule, Transition, load_prompts, scene_blocks
 
 SUBJECT, PLACE = ("colour", "shape"), ("place", "pattern")
 
@@ -44,7 +44,7 @@ def test_records_carry_version_and_meaning(name: str) -> None:
 
 
 def test_lengths() -> None:
-    blocks = {name: scene_blocks(load_prompts(FOLDER / f"{name}.jsonl")[0].durations_s) for name in SETS}
+    blocks = {name: scene_blocks(load_prompts(FOLDER / f"{name}.jsonl")[0].durations_s, DurationRule.cumulative, 3) for name in SETS}
     assert blocks == {
         "long60": (80,), "long120": (160,),
         **dict.fromkeys(("smooth", "hard", "recall"), (13, 14, 13, 13, 14, 13)),

@@ -28,7 +28,7 @@ from data.story import (
     token_bound,
 )
 from echo.routing import Feature, Routing, enter
-from echo.scene import SceneStart, Transition, load_prompts, scene_blocks
+from echo.scene import DurationRule, SceneStart, Transition, load_prompts, scene_blocks
 from jobs import cli
 
 WAN = FOLDER / "prompts" / "wan"
@@ -78,7 +78,7 @@ def test_committed_sets_are_what_the_command_makes(tmp_path: Path):
 def test_counts_lengths_and_transitions():
     expected = {"recall": 64, "hard": 64, "smooth": 64, "long60": 128, "long120": 64}
     assert {name: len(prompts(name)) for name in SETS} == expected
-    blocks = {name: {scene_blocks(one.durations_s) for one in prompts(name)} for name in SETS}
+    blocks = {name: {scene_blocks(one.durations_s, DurationRule.cumulative, 3) for one in prompts(name)} for name in SETS}
     assert blocks == {"long60": {(80,)}, "long120": {(160,)}, **dict.fromkeys(INTERACTIVE, {(13, 14, 13, 13, 14, 13)})}
     smooth, hard, recall = Transition.smooth, Transition.hard, Transition.recall
     entered = {"recall": (None, hard, hard, recall, recall, recall), "hard": (None, *(hard,) * 5), "smooth": (None, *(smooth,) * 5)}

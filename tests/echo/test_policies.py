@@ -23,6 +23,7 @@ from baselines.oracle import Oracle
 from baselines.presets import CONF, ablations, choices
 from baselines.reward_ema import RewardEma, means
 from baselines.tethercache import TetherCache
+from echo.backbone.interface import latent_shape
 from echo.backbone.wan import WanConfig, WanModel
 from echo.cache.kinds import COMPRESSED, MemoryName, chosen, recall_of
 from echo.cache.plan import Plan, Step
@@ -32,9 +33,10 @@ from echo.memory.settings import Encoding, Fusion
 from echo.noise import keyed_noise
 from echo.policy import Echo
 from echo.rollout import Rollout
+from echo.sampler import schedule
 from echo.scene import SceneStart, Script
 from tests.helpers.compare import report
-from tests.helpers.policies import GEOMETRIES, HARD, PRESETS, RECALL, SCRIPTS, S, make, rows
+from tests.helpers.policies import FRAME_WISE, GEOMETRIES, HARD, PRESETS, RECALL, SCRIPTS, S, frame_wise, make, make_frame_wise, rows
 
 
 def test_every_preset_has_a_row() -> None:
@@ -45,18 +47,18 @@ def test_every_preset_has_a_row() -> None:
     assert known >= rows >= (known - set(ablations()) | {f"echo_{change}" for change in changes}) - rendered
 
 
-def made_by_hooks(policy: Policy, plan: Plan, script: Script) -> set[MemoryName]:
-    """Named memories that the device side makes before the block."""
+def made_by_hooks(policy: Policy, plan: Plan, script: Script, size: int) -> set[MemoryName]:
+    """Named memories that the device side makes before the block, which has so many frames."""
     begins = plan.block in [start.block for start in script.starts[1:]]
     if isinstance(policy, Echo):
         return {recall_of(plan.scene - 1)} if begins and policy.recall_frame.fusion is not Fusion.none else set()
     if isinstance(policy, TetherCache):
-        return set(policy.places(3 * plan.block))
+        return set(policy.places(size * plan.block))
     if isinstance(policy, MemFlow):
         return set(policy.bank(plan.block))
     if isinstance(policy, RewardEma):
-        return set(means(3)) if 3 * plan.block >= policy.window_frames else set()
-    return set(MEANS) if isinstance(policy, MemRope) and 3 * plan.block >= policy.window_frames else set()
+        return set(means(size)) if size * plan.block >= policy.window_frames else set()
+    return set(MEANS) if isinstance(policy, MemRope) and size * plan.block >= policy.window_frames else set()
 
 
 @pytest.mark.parametrize("story", SCRIPTS)
@@ -64,17 +66,20 @@ def made_by_hooks(policy: Policy, plan: Plan, script: Script) -> set[MemoryName]
 def test_plans_keep_their_promises(name: str, changes: dict[str, object], story: str) -> None:
     """A store of the declared capacity, run by hand on integers: every source of a plan is there when it is asked for. A block comes
     into the store when its clean pass begins, in the place of what its plan lets go."""
-    policy, script = make(name, **changes), SCRIPTS[story]
-    for sizes in GEOMETRIES:
+    chunk_wise = make(name, **changes), SCRIPTS[story]
+    single = make_frame_wise(name, **changes), frame_wise(SCRIPTS[story])
+    for (policy, script), sizes in ((chunk_wise, GEOMETRIES[0]), (chunk_wise, GEOMETRIES[1]), (single, FRAME_WISE)):
+        size = sizes.frames_per_block
         policy.check(sizes, script.blocks)
         held: set[int | str] = set()
         most = 0
         traced = list(plans(policy, script, sizes))
         for plan in traced:
-            first = 3 * plan.block
-            held |= made_by_hooks(policy, plan, script)
-            assert len(plan.context) + 3 <= sizes.window_frames and len(plan.queries) == 3
-            assert len(plan.clean or ()) + 3 <= sizes.window_frames
+            first = size * plan.block
+            held |= made_by_hooks(policy, plan, script, size)
+            own = set(range(first, first + size))
+            assert len(plan.context) + size <= sizes.window_frames and len(plan.queries) == size
+            assert len(plan.clean or ()) + size <= sizes.window_frames
             wanted = {slot.source for slot in (*plan.context, *(plan.clean or ()))} - {COMPRESSED}
             if plan.revision:
                 wanted |= set(plan.revision.candidates)
@@ -87,11 +92,11 @@ def test_plans_keep_their_promises(name: str, changes: dict[str, object], story:
                 again = set(range(recache.first_frame + recache.unseen, first))
                 assert again | {slot.source for slot in recache.context} <= held, (recache, held)
                 assert len(recache.queries) <= policy.recache_frames(sizes)
-            assert wanted <= held and not wanted & {first, first + 1, first + 2}, (plan, wanted - held)
+            assert wanted <= held and not wanted & own, (plan, wanted - held)
             assert (plan.selection is None) == (COMPRESSED not in {slot.source for slot in plan.context})
             assert all(b - a == 1 for a, b in zip(plan.queries[:-1], plan.queries[1:], strict=True))
-            assert len(plan.kinds()) == len(plan.key_positions()) == len(plan.context) + 3
-            held = {source for source in held if source in plan.keep} | {first, first + 1, first + 2}
+            assert len(plan.kinds()) == len(plan.key_positions()) == len(plan.context) + size
+            held = {source for source in held if source in plan.keep} | own
             most = max(most, len([f for f in held if isinstance(f, int)]))
             held &= plan.keep
         assert most == held_frames(traced) <= policy.store_frames(sizes)
@@ -133,7 +138,7 @@ def bounds(policy: Policy, step: Step, sizes: Geometry) -> range:
     """Temporal indices that a policy promises."""
     relative = isinstance(policy, (InfinityRope, MemRope, Oracle)) or getattr(policy, "relative", False)
     relative = relative or (isinstance(policy, Echo) and policy.encoding is Encoding.relative)
-    last = (sizes.window_frames if relative else step.first_frame + 3) - 1
+    last = (sizes.window_frames if relative else step.first_frame + step.geometry.frames_per_block) - 1
     cut = max(getattr(policy, "cut_position", 0), step.start.jump) if step.block_in_scene == 0 else 0
     return range(0, last + cut + 1)
 
@@ -177,6 +182,55 @@ def test_rollouts_are_finite_bounded_and_forget(name: str, changes: dict[str, ob
     assert max(things) <= policy.store_frames(sizes) + 3 + len(script.starts) + sizes.window_frames // 3, things
     assert torch.equal(first, again), report(first.float(), again.float())
     assert not torch.allclose(first, other, atol=0.1)
+
+
+@pytest.mark.parametrize(("name", "changes"), rows(run=True))
+def test_frame_wise_rollouts_are_finite_and_bounded(name: str, changes: dict[str, object]) -> None:
+    """Blocks of one frame, of one denoising step: the same bytes with a window for each layer and with one for all; nothing grows."""
+    torch.manual_seed(2)
+    sizes = FRAME_WISE
+    network = WanModel(WanConfig(sizes.heads * sizes.head_dim, 16, sizes.heads, sizes.layers, 8, 8, 4)).eval().requires_grad_(False)
+    script = Script((SceneStart(0), SceneStart(23, HARD, None, 45), SceneStart(25, S), SceneStart(28, RECALL, 0, 6)), 30)
+    policy = make_frame_wise(name, **changes)
+
+    def run(prompt: str, shared: bool) -> torch.Tensor:
+        noise = keyed_noise(1, [prompt], latent_shape(sizes))
+        rollout = Rollout(network, policy, sizes, noise, shared_window=shared, steps=schedule([1000]))
+        latents = []
+        for block in range(script.blocks):
+            for scene, start in enumerate(script.starts):
+                if start.block == block:
+                    text = torch.randn(1, 4, 8, generator=torch.Generator().manual_seed(scene))
+                    rollout.switch(text, start.transition, start.recalls, start.jump)
+            latents.append(rollout.next().latents)
+            assert held(rollout) <= policy.store_frames(sizes) + 3 + len(script.starts) + 2 * sizes.window_frames
+        return torch.cat(latents, 1)
+
+    first, again = run("one", shared=False), run("one", shared=True)
+    assert first.shape == (1, 30, 16, 2, 4) and bool(torch.isfinite(first).all())
+    assert torch.equal(first, again), report(first, again)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("echo", "anchors 12 + compressed 3 + recent 3: must fill the 20 frames before the block; nearest is anchors 14"),
+        ("anchor_forcing", "junction_frames 3: within 1..1; nearest is 1"),
+    ],
+)
+def test_what_cannot_be_at_one_frame_is_one_clear_line(name: str, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        make(name).check(FRAME_WISE, 80)
+
+
+def test_no_other_preset_is_refused_at_one_frame() -> None:
+    refused = set[str]()
+    for name, changes in PRESETS:
+        try:
+            make(name, **changes).check(FRAME_WISE, 80)
+        except ValueError:
+            refused.add(name)
+    assert {name for name in refused if "echo" not in name} == {"anchor_forcing"}
 
 
 PRINT_HASH = """

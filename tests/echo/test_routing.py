@@ -79,14 +79,14 @@ def test_scenes_without_a_tag_are_routed_as_plain_loops_say_and_others_by_their_
             return [rows[int(text)] for text in asked]
 
         expected = by_loops(rows, pool, 0.85)
-        untagged = script_of(Prompt("s", texts, (3.0,) * 7, (None,) * 7, meant), policy, embed)
+        untagged = script_of(Prompt("s", texts, (3.0,) * 7, (None,) * 7, meant), policy, 3, embed)
         assert [(str(start.transition), start.recalls) for start in untagged.starts[1:]] == expected
         jumps = {"smooth": lambda t, i: 0, "hard": lambda t, i: 45, "recall": lambda t, i: min(45, 10 * (t - i))}
         assert [start.jump for start in untagged.starts[1:]] == [jumps[way](t, i) for t, (way, i) in enumerate(expected, 1)]
         seen |= {way for way, _ in expected}
         at = 2 if meant is TagMeaning.enter else 1
         mixed = tuple("#" if index == at else None for index in range(7))
-        some = script_of(Prompt("s", texts, (3.0,) * 7, mixed, meant), policy, embed)
+        some = script_of(Prompt("s", texts, (3.0,) * 7, mixed, meant), policy, 3, embed)
         assert some.starts[2].transition is Transition.hard
         assert [some.starts[t] for t in (1, 3, 4, 5, 6)] == [untagged.starts[t] for t in (1, 3, 4, 5, 6)]
     assert seen == ({"smooth", "hard"} if pool == 1 else {"smooth", "hard", "recall"})
@@ -101,7 +101,8 @@ def test_a_scene_of_the_running_chain_goes_on_smoothly() -> None:
         return [rows[text] for text in texts]
 
     printed, chained = (
-        script_of(prompt, make("echo", routing__feature="prompt", routing__running=way), embed).starts[2] for way in ("previous", "chain")
+        script_of(prompt, make("echo", routing__feature="prompt", routing__running=way), 3, embed).starts[2]
+        for way in ("previous", "chain")
     )
     assert (printed.transition, printed.recalls) == (Transition.recall, 0)
     assert (chained.transition, chained.recalls) == (Transition.smooth, None)
@@ -113,10 +114,10 @@ def test_methods_without_a_pool_enter_by_a_cut_where_texts_mean_a_recall() -> No
 
     prompt = Prompt("s", STORY, (10.0,) * 6, (None,) * 6)
     for name in ("infinity_rope", "echo_recall_none"):
-        assert [start.transition for start in script_of(prompt, make(name), embed).starts[1:]] == [Transition.hard] * 5
-    assert [start.recalls for start in script_of(prompt, make("echo"), embed).starts[3:]] == [0, 1, 2]
+        assert [start.transition for start in script_of(prompt, make(name), 3, embed).starts[1:]] == [Transition.hard] * 5
+    assert [start.recalls for start in script_of(prompt, make("echo"), 3, embed).starts[3:]] == [0, 1, 2]
     with pytest.raises(ValueError, match="needs a text encoder"):
-        script_of(prompt, make("infinity_rope"))
+        script_of(prompt, make("infinity_rope"), 3)
 
 
 def test_the_cap_of_eq_18_is_a_setting_of_its_own() -> None:
@@ -202,7 +203,7 @@ def films() -> list[Prompt]:
 def test_films_of_any_script_recall_the_scenes_that_they_mean(film: Prompt, tmp_path: Path) -> None:
     reads = reader(Umt5Text.random("tiny", cache=tmp_path, dtype="float32"))
     for name in ("echo", "echo_official"):
-        assert [start.recalls for start in script_of(film, make(name), reads).starts] == [None, None, None, 0, 1, 2], name
+        assert [start.recalls for start in script_of(film, make(name), 3, reads).starts] == [None, None, None, 0, 1, 2], name
 
 
 def test_words_of_other_scripts() -> None:
@@ -223,18 +224,18 @@ def test_a_feature_that_is_empty_for_every_scene_never_decides() -> None:
 
     scenes = ("1", "2", "3", "1 1", "2 2", "3 3")
     prompt = Prompt("s", scenes, (3.0,) * 6, A_B_C, TagMeaning.enter)
-    assert [start.recalls for start in script_of(prompt, make("echo"), embed).starts[3:]] == [0, 1, 2]
+    assert [start.recalls for start in script_of(prompt, make("echo"), 3, embed).starts[3:]] == [0, 1, 2]
     assert asked[-1] == list(scenes)
-    assert [start.recalls for start in script_of(prompt, make("echo", routing__feature="idf")).starts[3:]] == [0, 1, 2]
+    assert [start.recalls for start in script_of(prompt, make("echo", routing__feature="idf"), 3).starts[3:]] == [0, 1, 2]
 
 
 def test_scripts_of_a_story() -> None:
     prompt = Prompt("s", STORY, (10.0,) * 6, ("", "#", "#", "@", "@", "@"), TagMeaning.enter)
-    script = script_of(prompt, make("echo", routing__feature="idf"))
+    script = script_of(prompt, make("echo", routing__feature="idf"), 3)
     assert [s.block for s in script.starts] == [0, 13, 27, 40, 53, 67] and script.blocks == 80
     assert [s.recalls for s in script.starts] == [None, None, None, 0, 1, 2]
     assert [s.jump for s in script.starts[:3]] == [0, 45, 45] and all(0 <= s.jump <= 6 for s in script.starts[3:])
-    plain = script_of(prompt, make("infinity_rope"))
+    plain = script_of(prompt, make("infinity_rope"), 3)
     assert [s.transition for s in plain.starts[1:]] == [Transition.hard] * 2 + [Transition.recall] * 3
     assert all(s.recalls is None and s.jump == 0 for s in plain.starts)
 
@@ -244,7 +245,7 @@ def test_the_automatic_router_ignores_tags() -> None:
         return [[float("meadow" in text), float("cavern" in text), float("desert" in text)] for text in texts]
 
     prompt = Prompt("s", STORY, (10.0,) * 6, ("",) * 6)
-    script = script_of(prompt, make("echo_paper", routing__router=Router.automatic.value), embed)
+    script = script_of(prompt, make("echo_paper", routing__router=Router.automatic.value), 3, embed)
     assert [s.transition for s in script.starts[1:]] == [Transition.hard] * 2 + [Transition.recall] * 3
     assert [s.jump for s in script.starts] == [0, 45, 45, 30, 30, 30]
 
@@ -252,4 +253,4 @@ def test_the_automatic_router_ignores_tags() -> None:
 def test_a_feature_that_needs_an_encoder_says_so() -> None:
     prompt = Prompt("s", STORY, (10.0,) * 6, ("", "#", "#", "@", "@", "@"), TagMeaning.enter)
     with pytest.raises(ValueError, match="nearest that does not is 'idf'"):
-        script_of(prompt, make("echo_official"))
+        script_of(prompt, make("echo_official"), 3)

@@ -15,6 +15,15 @@ def test_warped_steps() -> None:
     assert steps.draws == 4
 
 
+def test_own_steps_are_the_timesteps_that_the_network_reads() -> None:
+    """CausVid's three lie on the table of shift 8; a noise level is the nearest of the table, found by looking at all."""
+    steps = sampler.schedule((1000, 757, 522), 8.0, warp=False)
+    levels = [8 * i / 1000 / (1 + 7 * i / 1000) for i in range(1, 1001)]
+    expected = [min(levels, key=lambda level: abs(1000 * level - step)) for step in (1000, 757, 522)]
+    assert steps.timesteps == (1000, 757, 522) and steps.sigmas == pytest.approx(expected)
+    assert expected == pytest.approx([1, 0.757, 0.522], abs=5e-4)
+
+
 def test_table_falls_from_one() -> None:
     table = sampler.sigma_table()
     assert table[0] == 1 and table[-1] == pytest.approx(5 * 0.001 / 1.004) and bool((table.diff() < 0).all())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -13,16 +14,20 @@ from echo.scene import DurationRule, Prompt, TagMeaning, Transition, load_prompt
 
 
 def test_cumulative_rounding_does_not_drift() -> None:
-    assert scene_blocks([10] * 6) == (13, 14, 13, 13, 14, 13)
-    assert sum(scene_blocks([10] * 12)) == 160
-    assert scene_blocks([60]) == (80,) and scene_blocks([120]) == (160,)
+    rule = DurationRule.cumulative
+    assert scene_blocks([10] * 6, rule, 3) == (13, 14, 13, 13, 14, 13) and scene_blocks([10] * 6, rule, 1) == (40,) * 6
+    assert sum(scene_blocks([10] * 12, rule, 3)) == 160
+    assert scene_blocks([60], rule, 3) == (80,) and scene_blocks([120], rule, 3) == (160,)
+    with pytest.raises(ValueError, match=re.escape("a scene of 0.3 s is under half a block; nearest is 0.75 s")):
+        scene_blocks([10, 0.3], rule, 3)
+    assert scene_blocks([10, 0.3], rule, 1) == (40, 1)
 
 
 def test_released_rounding() -> None:
     rule = DurationRule.floor_each
-    assert scene_blocks([10] * 6, rule) == (13, 13, 13, 13, 13, 15)
-    assert scene_blocks([2, 2, 2, 5, 3], rule) == (2, 2, 2, 6, 7)
-    assert [sum(scene_blocks([s], rule)) * 3 for s in (10, 20, 40, 60, 120)] == [42, 81, 162, 240, 480]
+    assert scene_blocks([10] * 6, rule, 3) == (13, 13, 13, 13, 13, 15)
+    assert scene_blocks([2, 2, 2, 5, 3], rule, 3) == (2, 2, 2, 6, 7)
+    assert [sum(scene_blocks([s], rule, 3)) * 3 for s in (10, 20, 40, 60, 120)] == [42, 81, 162, 240, 480]
 
 
 def test_tags_read_both_ways() -> None:

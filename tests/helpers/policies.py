@@ -6,16 +6,19 @@ And how tests make policies and ask them for single plans.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
 from baselines import registry
+from baselines.anchor_forcing import AnchorForcing
 from baselines.presets import preset
 from echo.cache.plan import Plan, Step
 from echo.cache.policy import Policy
 from echo.geometry import Geometry
+from echo.policy import Echo
 from echo.scene import SceneStart, Script, Transition
 
 PRESETS: list[tuple[str, dict[str, object]]] = [
@@ -134,6 +137,21 @@ SCRIPTS = {
     "mixed": Script((SceneStart(0), SceneStart(2, S), SceneStart(5, RECALL, 0, 6), SceneStart(14, S), SceneStart(25, HARD, None, 45)), 40),
 }
 GEOMETRIES = [Geometry(2, 2, 16, 2, 3), Geometry(1, 1, 8, 1, 1, frames_per_block=3, window_frames=21)]
+FRAME_WISE = Geometry(2, 1, 12, 1, 2, frames_per_block=1)
+
+
+def frame_wise(script: Script) -> Script:
+    """The same script in blocks of one frame."""
+    return Script(tuple(replace(start, block=3 * start.block) for start in script.starts), 3 * script.blocks)
+
+
+def make_frame_wise(name: str, **changes: object) -> Policy:
+    """A preset with what its policy wants of blocks of one frame: Echo's anchors fill the two frames that such a block leaves, a junction
+    is one frame, read when the recent frames lie behind it."""
+    policy = make(name, **changes)
+    if isinstance(policy, Echo):
+        return replace(policy, anchors=policy.anchors + 2, pool_frames=max(policy.pool_frames, policy.anchors + 2))
+    return replace(policy, junction_frames=1, junction_after=11) if isinstance(policy, AnchorForcing) else policy
 
 
 ANOTHER_NUMBER = re.compile(r".*_(lambda|decay)_(05|1|2|3|5|95|90|80)|.*_(anchors_(6|9)|recall_first|rolling_(forward|backward))")

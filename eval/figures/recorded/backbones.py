@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from baselines.presets import make_policy, preset, prompt_set
 from echo.cache.policy import Policy
 from echo.files import ROOT
+from echo.geometry import STEPS
 from echo.refusals import nearest
-from echo.scene import Prompt, load_prompts
+from echo.scene import FRAMES_PER_BLOCK, Prompt, load_prompts
 
 if TYPE_CHECKING:
     from echo.backbone.interface import VideoModel
@@ -23,12 +24,14 @@ def embedded(name: str) -> VideoModel:
     import torch
 
     from echo.backbone.load import load
+    from echo.sampler import schedule
 
     settings = preset("backbone", name)
     if settings.get("parts"):
         raise ValueError(f"backbone={name}: its weights are loaded by `echo-harness figures`, with the same words; nearest here is tiny")
     torch.set_num_threads(int(settings.get("threads", 1)))
-    return load(settings["weights"], settings["dtype"], settings.get("lora"))
+    backbone = load(settings["weights"], settings["dtype"], settings.get("lora"))
+    return backbone.paced(settings.get("frames_per_block", FRAMES_PER_BLOCK), schedule(settings.get("steps", STEPS)))
 
 
 def policy(name: str) -> Policy:

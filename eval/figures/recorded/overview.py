@@ -16,7 +16,7 @@ from eval.figures.caches import distribution
 from eval.figures.output import FigureOrder
 from eval.figures.recorded.backbones import Loader, policy, prompt_of
 from eval.figures.recorded.recall_frames import Fade, RecordedFilm, film
-from eval.figures.trace import strip
+from eval.figures.trace import block_axis, strip
 
 KEYS = {"backbone": "tiny", "method": "echo", "task": "long60,smooth,hard,recall", "prompt": "", "seed": "0"}
 STILLS = 18
@@ -89,7 +89,7 @@ def draw(films: Sequence[RecordedFilm], modes: Sequence[Mode], title: str) -> An
         axes[3 * number + 1].grid(False)
         style.row_label(axes[3 * number + 1], "attended", fontsize=8)
         _weights(axes[3 * number + 2], told)
-    axes[-1].set_xlabel("block (0.75 s)")
+    axes[-1].set_xlabel(block_axis(len(films[0].plans[0].queries)))
     used = [kind for kind in Kind if any(kind in plan.kinds() for one in films for plan in one.plans)]
     handles = [Patch(color=kind.colour, label=kind.words) for kind in used]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=7.5, handlelength=1, columnspacing=1.4)

@@ -42,7 +42,7 @@
       begun.set(scene, 0);
       requestAnimationFrame(() => { begun.set(scene, performance.now()); measure(scene); }); // the frame is on the screen by now
     }
-    root.dataset.frame = showing.index * 12 + frame;
+    root.dataset.frame = showing.index * showing.count + frame;
   }
 
   function begin(block) {

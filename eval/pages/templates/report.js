@@ -1,7 +1,7 @@
 const report = (() => {
   "use strict";
   const $ = (id) => document.getElementById(id);
-  const { fps, block_frames: BLOCK, block_s: BLOCK_S } = DATA;
+  const { fps, reading_frames: BLOCK, reading_s: BLOCK_S } = DATA;  // of a reading; a video says how long its own blocks are
   const transport = new Transport(fps);
   const state = { task: DATA.parts.length ? DATA.parts[0].id : "", seed: "", prompt: "", methods: null, cell: null };
   const KEEP_MS = 400;          // browsers refuse an address that changes more than a hundred times in half a minute
@@ -78,8 +78,8 @@ const report = (() => {
   const tipLines = (data, trace, block) => Strip.lines(trace, block, DATA.kinds).map((line) => make("tr", {},
     make("td", {}, swatch(line.kind, line.faded), line.name), make("td", { class: "mono", text: line.frames }), make("td", { text: line.positions === "own positions" ? line.positions : `at ${line.positions}` })));
   const blockWords = (data, trace, block) => {
-    const from = Math.max(0, block * BLOCK - data.lead);
-    return `Block ${block}, ${seconds(from)}\u2013${seconds((block + 1) * BLOCK - data.lead)} s, scene ${trace.scenes[block] + 1}`;
+    const size = data.block_frames, from = Math.max(0, block * size - data.lead);
+    return `Block ${block}, ${seconds(from)}\u2013${seconds((block + 1) * size - data.lead)} s, scene ${trace.scenes[block] + 1}`;
   };
   const showTip = (strip, data, trace, block) => {
     hideTip();
@@ -106,11 +106,11 @@ const report = (() => {
       showTip(strip, data, trace, strip.block);
     };
     const under = (event) => { const box = strip.getBoundingClientRect(); return Math.floor(((event.clientX - box.left) / box.width) * data.blocks); };
-    const go = (block) => transport.seek(block * BLOCK - data.lead);
+    const go = (block) => transport.seek(block * data.block_frames - data.lead);
     strip.addEventListener("pointermove", (event) => choose(under(event)));
     strip.addEventListener("pointerleave", () => { if (document.activeElement !== strip) hideTip(); });
     strip.addEventListener("click", (event) => go(under(event)));
-    strip.addEventListener("focus", () => { if (strip.matches(":focus-visible")) choose(Math.floor((transport.frame + data.lead) / BLOCK)); });
+    strip.addEventListener("focus", () => { if (strip.matches(":focus-visible")) choose(Math.floor((transport.frame + data.lead) / data.block_frames)); });
     strip.addEventListener("blur", hideTip);
     strip.addEventListener("keydown", (event) => {
       const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowDown: -1, ArrowUp: 1, PageDown: -10, PageUp: 10, Home: -data.blocks, End: data.blocks };
@@ -121,7 +121,7 @@ const report = (() => {
       event.preventDefault();
       event.stopPropagation();
     });
-    strip.place = (frame) => { head.style.left = `${(100 * (Math.min(frame, data.frames - 1) + data.lead + 0.5)) / (data.blocks * BLOCK)}%`; };
+    strip.place = (frame) => { head.style.left = `${(100 * (Math.min(frame, data.frames - 1) + data.lead + 0.5)) / (data.blocks * data.block_frames)}%`; };
     strip.draw = () => Strip.draw(canvas, trace, DATA.kinds);
     strip.place(transport.frame);
     return strip;
@@ -220,7 +220,7 @@ const report = (() => {
     $("grid").style.setProperty("--row", `${section.offsetHeight}px`);  // so that rows ahead take about the place that they will need
   };
   const tellScene = (section, frame, force) => {
-    const { prompt } = section, block = Math.floor(frame / BLOCK);
+    const { prompt } = section, block = frame / BLOCK;
     let scene = 0;
     while (scene + 1 < prompt.borders.length && prompt.borders[scene + 1] <= block) scene += 1;
     if (!force && scene === section.scene) return;
@@ -263,10 +263,10 @@ const report = (() => {
     return make("div", { class: "wide facts" }, ...(scores.length ? [list("Scores of the video", scores)] : []), list("Where it comes from", from));
   };
   const driftOf = (data) => {
-    const names = Object.keys(data.drift), box = make("div", { class: "wide curves" });
+    const names = Object.keys(data.drift), box = make("div", { class: "wide curves" }), scale = data.block_frames / BLOCK;
     opened.charts = names.map((name) => {
       const line = { name: "video", colour: colour(DATA.series[0]), mean: data.drift[name], half: null };
-      const chart = Curves.chart([line], Math.max(data.blocks, data.drift[name].length), data.borders, BLOCK_S, `${name} of this video by block`, { ...Curves.size, height: 110 });
+      const chart = Curves.chart([line], Math.max(data.blocks * scale, data.drift[name].length), data.borders.map((border) => border * scale), BLOCK_S, `${name} of this video by block`, { ...Curves.size, height: 110 });
       box.append(make("figure", {}, make("p", { class: "title", text: `${name.replace(/_/g, " ")}, by block` }), chart));
       return chart;
     });
@@ -308,7 +308,7 @@ const report = (() => {
   const tellOpened = (frame) => {
     if (!opened) return;
     const { data, trace, strip, now, link, charts: own } = opened;
-    const block = Math.min(data.blocks - 1, Math.floor((Math.min(frame, data.frames - 1) + data.lead) / BLOCK));
+    const block = Math.min(data.blocks - 1, Math.floor((Math.min(frame, data.frames - 1) + data.lead) / data.block_frames));
     strip.place?.(frame);
     for (const chart of own) chart.place((frame + data.lead) / BLOCK);
     if (!transport.running) link.setAttribute("href", fragment(state.cell, frame));

@@ -61,7 +61,7 @@ def measure(jobs: Sequence[Job], units_per_job: int | None, target_minutes: floa
         return Measure(lambda job, prompt: 1.0, units_per_job, f"at most {units_per_job} a job")
     speeds = {}
     for job in jobs:
-        key = job.config.store, job.config.backbone.name, job.config.method.name
+        key = job.config.store, job.config.backbone.name, job.config.method.name, job.pace
         if key not in speeds:
             speeds[key] = block_s(*key)
     if not all(speeds.values()):
@@ -70,7 +70,7 @@ def measure(jobs: Sequence[Job], units_per_job: int | None, target_minutes: floa
         return Measure(lambda job, prompt: 1.0, UNMEASURED_UNITS, line)
 
     def cost(job: Job, prompt: Prompt) -> float:
-        speed = speeds[job.config.store, job.config.backbone.name, job.config.method.name]
+        speed = speeds[job.config.store, job.config.backbone.name, job.config.method.name, job.pace]
         assert speed is not None
         return speed * job.blocks(prompt)
 

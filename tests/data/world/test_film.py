@@ -28,14 +28,14 @@ def test_every_prompt_of_the_sets_can_be_rendered():
 
 def test_truth_shows_the_place_again_and_the_words_alone_another():
     """Scenes 4, 5, 6 recall 1, 2, 3. Compared by the renderer's truth, and by the medians of frames."""
-    shown = truths(SHORT, 0, Render())
-    alone = truths(SHORT, 0, Render(way=Way.other))
+    shown = truths(SHORT, 0, Render(), 3)
+    alone = truths(SHORT, 0, Render(way=Way.other), 3)
     for late, early in ((3, 0), (4, 1), (5, 2)):
         assert shown[late].place == shown[early].place and alone[late].place != alone[early].place
     assert len({truth.place for truth in shown}) == 3 and len({truth.place for truth in alone}) == 6
     assert [truth.words for truth in shown] == [parse(text) for text in SHORT.scenes] == [truth.words for truth in alone]
     assert len({truth.radius for truth in shown}) == 1
-    film, other = Render().film(SHORT, 0), Render(way=Way.other).film(SHORT, 0)
+    film, other = Render().film(SHORT, 0, 3), Render(way=Way.other).film(SHORT, 0, 3)
     assert film.shape == other.shape == (6 * 24, SIZE, SIZE, 3)
     apart = [abs(np.median(video[72:96], 0) - np.median(video[:24], 0)).mean() for video in (film, other)]
     assert 3 * apart[0] < apart[1], apart
@@ -43,26 +43,26 @@ def test_truth_shows_the_place_again_and_the_words_alone_another():
 
 def test_a_smooth_transition_goes_on_where_the_subject_is():
     prompt = dataclasses.replace(SMOOTH, durations_s=(1.5,) * 6)
-    shown = truths(prompt, 0, Render())
+    shown = truths(prompt, 0, Render(), 3)
     assert len({truth.place for truth in shown}) == 1
     path = np.concatenate([truth.centres for truth in shown])
     steps = np.abs((np.diff(path, axis=0) + SIZE / 2) % SIZE - SIZE / 2).max(1)
     assert steps.max() < 2.5, steps.max()
-    cut = np.concatenate([truth.centres for truth in truths(SHORT, 0, Render())])
+    cut = np.concatenate([truth.centres for truth in truths(SHORT, 0, Render(), 3)])
     assert np.abs((np.diff(cut, axis=0) + SIZE / 2) % SIZE - SIZE / 2).max() > 2.5
 
 
 def test_shuffled_has_the_same_frames_in_another_order():
-    film, shuffled = Render().film(SHORT, 0), Render(way=Way.shuffled).film(SHORT, 0)
+    film, shuffled = Render().film(SHORT, 0, 3), Render(way=Way.shuffled).film(SHORT, 0, 3)
     assert not np.array_equal(film, shuffled)
     assert sorted(frame.tobytes() for frame in film) == sorted(frame.tobytes() for frame in shuffled)
 
 
 def test_a_film_is_named_by_seed_and_prompt_alone():
-    film = Render().film(SHORT, 0)
-    assert np.array_equal(film, Render().film(SHORT, 0))
-    assert not np.array_equal(film, Render().film(SHORT, 1))
-    assert not np.array_equal(film, Render().film(dataclasses.replace(SHORT, id="another"), 0))
+    film = Render().film(SHORT, 0, 3)
+    assert np.array_equal(film, Render().film(SHORT, 0, 3))
+    assert not np.array_equal(film, Render().film(SHORT, 1, 3))
+    assert not np.array_equal(film, Render().film(dataclasses.replace(SHORT, id="another"), 0, 3))
 
 
 @pytest.mark.parametrize(

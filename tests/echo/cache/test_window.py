@@ -19,7 +19,7 @@ from echo.cache.window import Window
 from echo.geometry import Geometry
 from echo.noise import keyed_noise, stream_seed
 from echo.rollout import Rollout
-from echo.sampler import schedule
+from echo.sampler import Schedule, schedule
 from echo.scene import Transition
 from tests.helpers.compare import report
 from tests.helpers.policies import make
@@ -92,13 +92,14 @@ def test_window_equals_attention_written_out(geometry: Geometry, own_spatial: bo
         assert torch.allclose(ours[b], expected, atol=1e-5), report(ours[b], expected)
 
 
-def test_cached_rollout_equals_one_masked_forward(model: WanModel, geometry: Geometry, texts: Tensor) -> None:
+@pytest.mark.parametrize("size", [3, 1])
+def test_cached_rollout_equals_one_masked_forward(model: WanModel, geometry: Geometry, texts: Tensor, size: int) -> None:
     """Path 1: Self-Forcing's rollout inside its window. Path 2: the whole video at t = 0 and the last block's noisy latents in one
-    forward under a block-causal mask; flow of the first denoising step must agree."""
-    noise = keyed_noise(0, ["p"], (3, 16, 4, 6))
-    rollout = Rollout(model, make("self_forcing"), geometry, noise)
+    forward under a block-causal mask; flow of the first denoising step must agree. In blocks of three frames and of one."""
+    noise = keyed_noise(0, ["p"], (size, 16, 4, 6))
+    rollout = Rollout(model, make("self_forcing"), dataclasses.replace(geometry, frames_per_block=size), noise)
     rollout.switch(texts[:1])
-    clean = torch.cat([rollout.next().latents for _ in range(4)], 1)
+    clean = torch.cat([rollout.next().latents for _ in range(12 // size)], 1)
     seen: list[Tensor] = []
     forward = model.forward
 
@@ -115,10 +116,10 @@ def test_cached_rollout_equals_one_masked_forward(model: WanModel, geometry: Geo
     rollout.next()
 
     tokens = geometry.tokens_per_frame
-    video = torch.cat([clean, noise(4, 0)], 1)
-    time = model.time_states(torch.cat([torch.zeros(1, 12), torch.full((1, 3), 1000.0)], 1))
-    block = torch.arange(15).div(3, rounding_mode="floor").repeat_interleave(tokens)
-    turn = rope.frame_table(range(15), 2, 3, 16)
+    video = torch.cat([clean, noise(12 // size, 0)], 1)
+    time = model.time_states(torch.cat([torch.zeros(1, 12), torch.full((1, size), 1000.0)], 1))
+    block = torch.arange(12 + size).div(size, rounding_mode="floor").repeat_interleave(tokens)
+    turn = rope.frame_table(range(12 + size), 2, 3, 16)
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         heads_first = [x.transpose(1, 2) for x in (rope.rotate(q, turn), rope.rotate(k, turn), v)]
@@ -160,6 +161,28 @@ def test_steps_are_a_setting(model: WanModel, geometry: Geometry, texts: Tensor)
         return rollout.next().latents
 
     assert not torch.allclose(first([1000, 750, 500, 250]), first([1000, 500]), atol=1e-3)
+
+
+def test_a_first_block_has_steps_of_its_own(model: WanModel, geometry: Geometry, texts: Tensor) -> None:
+    """Path 2: a rollout of the first block's steps for block 0; passes are counted for both blocks."""
+
+    def passes(steps: Schedule) -> tuple[list[int], Tensor]:
+        seen: list[Tensor] = []
+        rollout = Rollout(model, make("self_forcing"), geometry, keyed_noise(0, ["p"], (3, 16, 4, 6)), steps=steps)
+        attend = rollout.window.attend
+        rollout.window.attend = lambda layer, *qkv: seen.append(qkv[0]) or attend(layer, *qkv)  # type: ignore[func-returns-value, method-assign]
+        rollout.switch(texts[:1])
+        counts, latents = [], []
+        for _ in range(2):
+            latents.append(rollout.next().latents)
+            counts.append(len(seen) // geometry.layers)
+            seen.clear()
+        return counts, latents[0]
+
+    own, first = passes(schedule([1000], first=[1000, 750, 500, 250]))
+    usual, expected = passes(schedule())
+    assert own == [5, 2] and usual == [5, 5] and torch.equal(first, expected)
+    assert schedule([1000], first=[1000, 500]).draws == 2 and schedule([1000, 500], first=[1000]).clock == (1000, 5000 / 6, 0)
 
 
 def test_the_store_forgets_and_reuses(geometry: Geometry) -> None:

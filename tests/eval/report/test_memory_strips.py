@@ -28,7 +28,7 @@ def traced(preset, task, index, blocks=40):
         {"method": preset, "task": task} | ({"method.routing.feature": "idf"} if preset in ("echo", "longlive_echo", "oracle") else {})
     )
     prompt = load_prompts(ROOT / prompt_set(task))[index]
-    made = list(plans(policy, script_of(prompt, policy), GEOMETRY, None if task == "recall" else blocks))
+    made = list(plans(policy, script_of(prompt, policy, 3), GEOMETRY, None if task == "recall" else blocks))
     return policy, made, [json.loads(json.dumps(plan.as_json())) for plan in made]
 
 

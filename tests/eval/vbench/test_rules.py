@@ -195,7 +195,7 @@ def test_kinds_of_text_alignment(folder, kind):
 
 def test_segments_are_cut_where_the_codec_puts_scenes(folder):
     """Wan's first latent frame is one pixel frame, so borders are odd; a border that is one frame off shows in the score."""
-    spans = scene_spans((2,) * 6, first_frames=1)
+    spans = scene_spans((2,) * 6, 1, 3)
     assert spans[:2] == [(0, 21), (21, 45)] and spans[-1][1] == 141
     shown = np.full((141, 8), 4)
     shown[:, [PLACE, SAID]] = np.concatenate([np.full((end - start, 2), number) for number, (start, end) in enumerate(spans)])

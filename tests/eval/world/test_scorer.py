@@ -45,7 +45,7 @@ def scene(words: Words, place_seed: int, frames: int = 24) -> np.ndarray:
 def video(places: list[tuple[Words, int]]) -> tuple[np.ndarray, list[str], list[tuple[int, int]]]:
     """Scenes end to end, their sentences and their segments."""
     frames = np.concatenate([scene(words, seed) for words, seed in places])
-    return frames, [sentence(words, 5) for words, _ in places], scene_spans((2,) * len(places), 4)
+    return frames, [sentence(words, 5) for words, _ in places], scene_spans((2,) * len(places), 4, 3)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -27,10 +27,10 @@ def test_a_prompt_may_name_the_scene_it_recalls():
     prompt = parse_prompt(json.dumps(line), "here")
     assert prompt.recalls == (None, None, 0) and parse_prompt(PromptLine(prompt).json, "there") == prompt
     policy = make("echo", routing__feature="idf")
-    assert [start.recalls for start in script_of(prompt, policy).starts] == [None, None, 0]
+    assert [start.recalls for start in script_of(prompt, policy, 3).starts] == [None, None, 0]
     other = parse_prompt(json.dumps(line | {"recalls": [None, None, 1]}), "here")
-    assert script_of(other, policy).starts[2].recalls == 1
-    assert script_of(other, make("self_forcing")).starts[2] == SceneStart(8, Transition.recall)
+    assert script_of(other, policy, 3).starts[2].recalls == 1
+    assert script_of(other, make("self_forcing"), 3).starts[2] == SceneStart(8, Transition.recall)
 
 
 @pytest.mark.parametrize(

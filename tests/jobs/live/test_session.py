@@ -66,6 +66,18 @@ def test_the_script_makes_the_same_bytes_as_a_normal_run(opened, tmp_path, metho
     assert not recalls or prompt.recalls[:4] == (None, None, None, 0)
 
 
+def test_blocks_of_one_frame_replay_too(opened, tmp_path):
+    """A scene may be a single block, of a quarter of a second."""
+    session = opened("oracle", "backbone.frames_per_block=1", "backbone.steps=[1000,500]")
+    for text, transition, recalled, blocks in [(A, None, None, 23), (B, "hard", None, 1), (C, "smooth", None, 2), (A, "recall", 0, 5)]:
+        session.say(text, transition, recalled)
+        assert [len(made.frames_THWC) for made in film(session, blocks)] == [4] * blocks
+    saved = session.save(tmp_path)
+    (prompt,) = load_prompts(saved.script)
+    assert prompt.durations_s == (5.75, 0.25, 0.5, 1.25)
+    assert replayed(saved.command) == (saved.latents_sha256, saved.video.read_bytes(), saved.trace.read_bytes())
+
+
 def test_another_scene_recalled_is_another_video(opened, tmp_path):
     hashes = {}
     for recalled in (0, 1):
@@ -193,7 +205,7 @@ def test_a_script_without_tags_is_routed_as_a_session_is(opened, method):
         session.say(text)
         film(session, 2)
     policy = session.job.policy
-    script = script_of(Prompt("live", texts, (1.5,) * 7, (None,) * 7), policy, partial(features, session.backbone.text))
+    script = script_of(Prompt("live", texts, (1.5,) * 7, (None,) * 7), policy, 3, partial(features, session.backbone.text))
     assert list(script.starts) == [scene.start for scene in session.scenes] and all(scene.routed for scene in session.scenes)
     recalled = {start.recalls for start in script.starts} - {None}
     assert recalled == (set() if method == "infinity_rope" else {0}), "the second B is out of the pool when it comes back"

@@ -55,7 +55,7 @@ def test_ways_seeds_and_worlds_are_runs_of_their_own(config, monkeypatch):
     monkeypatch.setattr("data.world.film.VERSION", 3)
     ids.add(prepare(changed(config, "method.world", 3)).run_id)
     assert len(ids) == 4 and base.run_key["pixels"]["method.settings"]["world"] == 2
-    assert sum(scene_blocks(base.asked[0].durations_s, base.policy.durations)) == 4
+    assert sum(scene_blocks(base.asked[0].durations_s, base.policy.durations, 3)) == 4
 
 
 def test_another_backbone_is_refused_in_one_line(config, plain):

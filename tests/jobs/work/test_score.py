@@ -13,7 +13,6 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from echo.files import ROOT, file_digest, write_atomic
-from echo.scene import scene_blocks
 from eval.store.records import line_of
 from eval.store.runs import runs
 from eval.vbench.borders import borders
@@ -221,7 +220,7 @@ def test_wan_videos_are_cut_where_wan_puts_scenes(tmp_path):
     job = prepare(composed([*TINY, "eval=vbench", SOME]))
     spans = job.spans(job.asked[0])
     assert spans[0] == (0, 153) and spans[-1][1] == 957 and len(spans) == 6
-    facts, lengths = Facts(tmp_path / "x.mp4", "", 957, 16.0, 480, 832), scene_blocks(job.asked[0].durations_s, job.policy.durations)
+    facts, lengths = Facts(tmp_path / "x.mp4", "", 957, 16.0, 480, 832), job.lengths(job.asked[0])
     assert borders(facts, job.asked[0].durations_s)[0][0] == (0, 160)
     trace = [json.dumps({"scene": scene}) + "\n" for scene, blocks in enumerate(lengths) for _ in range(blocks)]
     (tmp_path / "x.trace.jsonl").write_text("".join(trace), encoding="utf-8")
