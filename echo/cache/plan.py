@@ -109,7 +109,7 @@ class Plan:
 
     def notes(self) -> list[str]:
         """What the plan says beside its keys, in few words, for who looks at a strip."""
-        notes = [] if self.clean is None else [f"clean pass reads {len(self.clean)}"]
+        notes = [] if self.clean is None else [f"clean pass R{len(self.clean)} +{len(self.queries)}"]
         if self.bias is not None:
             added = [value for row in self.bias for value in row if value]
             notes += [f"bias {min(added, default=0.0):.1f} to {max(added, default=0.0):.1f}"]

@@ -68,7 +68,7 @@ class Walk:
 
     stored: frames in the store, the running block among them. named: memories kept by name; named_placed: those that keep
     their tokens' places. context: past frames attended to.
-    candidates: frames that a selection or revision chooses from. recache: frames of a recache's pass. chosen: frames' worth of tokens of a
+    candidates: frames that a selection chooses from. recache: frames of a recache's pass. chosen: frames' worth of tokens of a
     selection; copied: the same, of selections whose candidates are memories too, so that a shared window keeps copies. placed: the same,
     of tokens that keep their own row and column.
     """
@@ -107,8 +107,6 @@ def walk(policy: Policy, geometry: Geometry, script: Script) -> Walk:
             copies = any(isinstance(source, MemoryName) for source in selection.candidates)
             here |= Counter(candidates=len(selection.candidates), chosen=selection.frames, copied=selection.frames * copies)
             here |= Counter(placed=selection.frames * selection.own_spatial)
-        if plan.revision is not None:
-            here |= Counter(candidates=len(plan.revision.candidates))
         most |= here  # the larger of each
         stored, named = stored & plan.keep, named & plan.keep
     return Walk(**{name: most[name] for name in Walk.__dataclass_fields__})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -19,7 +22,7 @@ from echo.noise import keyed_noise
 from echo.rollout import Rollout
 from tests.helpers.attention import by_hand
 from tests.helpers.compare import report
-from tests.helpers.policies import make
+from tests.helpers.policies import at, make
 
 BIAS = (0.0, -4.0, 1.5), (-0.5, 2.0, -30.0)
 
@@ -78,6 +81,16 @@ def test_the_kernel_is_asked_with_a_bias_only_where_a_plan_has_one(model: WanMod
     plain = run("streaming_llm")
     assert set(calls) == {None} and torch.allclose(none, plain, atol=1e-4), report(none, plain)
     assert not torch.allclose(biased, plain, atol=1e-3)
+
+
+def test_a_plan_says_what_its_bias_leaves_and_can_be_printed() -> None:
+    plan = at("recency", 10)
+    assert plan.bias is not None and plan.as_json() == json.loads(json.dumps(plan.as_json())) and len(plan.as_json()["bias"]) == 4
+    shares = plan.shares()
+    assert shares[:3] == shares[-6:-3] == shares[-3:] == [1.0] * 3
+    for slot in range(3, 15):
+        assert shares[slot] == pytest.approx(sum(math.exp(row[slot]) for row in plan.bias) / 4)
+    assert at("longlive", 10).shares() == [1.0] * 12
 
 
 def test_a_newest_chunk_has_none_whatever_the_exponent() -> None:

@@ -40,7 +40,7 @@ def test_kinds_are_those_of_the_plans(preset, task, index):
     assert found.certain
     assert [list(block.kinds) for block in found.blocks] == [plan.kinds() for plan in made]
     assert [block.faded for block in found.blocks] == [plan.faded for plan in made]
-    said = {"recency": ("bias -4.0 to -0.4",), "longlive_commit": ("clean pass reads 9",)}
+    said = {"recency": ("bias -4.0 to -0.4",), "longlive_commit": ("clean pass R9 +3",)}
     said["dummy_forcing"] = ("first heads meet S1", "mid heads meet R3", "dummy heads meet R1")
     assert found.blocks[-1].notes == said.get(preset, ())
     assert [[list(key) for key in block.keys] for block in found.blocks] == [line["keys"] for line in lines]

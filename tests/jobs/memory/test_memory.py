@@ -81,7 +81,13 @@ def rollout_of(policy, network, geometry, device: str, *, shared: bool, batch: i
     shape = (batch, geometry.frames_per_block, geometry.latent_channels, geometry.latent_height, geometry.latent_width)
     noise = torch.zeros(shape, dtype=torch.bfloat16, device=device)
     rollout = Rollout(
-        model, policy, geometry, lambda block, draw: noise, batch=batch, shared_window=shared, attention=lambda q, k, v: torch.empty_like(q)
+        model,
+        policy,
+        geometry,
+        lambda block, draw: noise,
+        batch=batch,
+        shared_window=shared,
+        attention=lambda q, *others: torch.empty_like(q),
     )
     return rollout, torch.zeros(batch, network.text_len, network.text_dim, dtype=torch.bfloat16, device=device)
 
@@ -148,6 +154,18 @@ def test_cache_is_told_to_the_byte(name, window):
     told = forecast(Setup(network, geometry, policy, SCRIPT, window=window))
     window_bytes = rollout.window.k.untyped_storage().nbytes() + rollout.window.v.untyped_storage().nbytes()
     assert (told.store, told.window, told.named, told.chosen) == (rollout.store.bytes, window_bytes, most, chosen)
+
+
+@pytest.mark.parametrize("name", ["tethercache", "tethercache_commit", "memflow"])
+def test_memories_that_a_policy_lays_out_itself_are_told_once(name):
+    """All tensors of its device side: what stands under names, and statistics."""
+    policy, network = policy_of(name), TINY.network
+    rollout, rows = rollout_of(policy, network, SMALL, "cpu", shared=True, batch=2)
+    rollout.switch(rows)
+    for _ in range(SCRIPT.blocks):
+        rollout.next()
+    told, counted = forecast(Setup(network, SMALL, policy, SCRIPT, batch=2)), sum(storages(rollout.memory).values())
+    assert told.store == rollout.store.bytes and told.named + told.statistics == pytest.approx(counted, rel=0.01)
 
 
 def test_memories_that_leave_the_pool_are_let_go():
