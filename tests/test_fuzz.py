@@ -1,4 +1,4 @@
-"""Random damage to files of every kind, for a short while: `python -m tests.load.fuzz` for a long one."""
+"""Random damage to files of every kind, for two minutes: `python -m tests.load.fuzz` for an hour."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ from tests.load.fuzz import BAD, fuzz
 def test_nothing_wrong_passes_in_silence(tmp_path: Path) -> None:
     """No damage ends in a traceback, hangs, fails without a word, or changes an answer in silence; many are refused."""
     lines = list[str]()
-    told = fuzz(5, 0, tmp_path, ("prompts", "measured", "foreign", "scored"), lines.append, most=60)
+    told = fuzz(2, 0, tmp_path, say=lines.append)
     assert not lines, "\n".join(lines)
     assert told["outcomes"]["refused"] > 5 and not any(told["outcomes"][name] for name in BAD)
