@@ -16,7 +16,7 @@ from echo.files import RESULTS, inside
 from eval.pages import literal, render
 from eval.report.cells import parts
 from eval.report.folder import Folder
-from eval.report.view import GridView, Lack, constants, drift, index, lacks, provenance, table
+from eval.report.view import GridView, Lack, constants, drift, index, lacks, provenance, scores, table
 from eval.store.origin import commit
 from eval.store.records import Scorer
 from eval.store.rows import Source, sources
@@ -117,6 +117,7 @@ def _fill(folder: Folder, groups: Mapping[str, Sequence[Source]], store: Path, t
                 heading = ": ".join(filter(None, words))
                 indexes.append(index(part, heading, folder))
                 folder.data(f"drift/{part.name}", drift(part))
+                folder.data(f"scores/{part.name}", scores(part))
                 missing += lacks(part, heading, folder)
                 links |= {method.row.runs: f"#task={quote(part.name)}&method={quote(method.name)}" for method in part.methods}
                 shown.append(part)

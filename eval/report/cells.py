@@ -80,6 +80,11 @@ class ReportPart:
     texts: dict[str, Prompt]
 
     @property
+    def task(self) -> str:
+        """The task by whose protocol its videos are scored."""
+        return self.grid.task
+
+    @property
     def prompts(self) -> list[str]:
         """Ids of all prompts asked for, in order."""
         return sorted({prompt for method in self.methods for prompt, _ in method.cells})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from echo.scene import FPS, FRAMES_PER_BLOCK, TagMeaning
 from eval.figures import style
 from eval.figures.drift import FIRST, drifts
 from eval.metrics import READING_FRAMES, READING_S, READINGS, Column
+from eval.protocol import pairs_of
 from eval.report.cells import ABSENT, DONE, Method, ReportPart, VideoCell
 from eval.report.folder import Folder
 from eval.store.records import Provenance
@@ -21,6 +23,8 @@ from eval.store.runs import Run
 from eval.tables.captions import Panel, panels
 from eval.tables.grid import Grid
 
+BOUNDS = ("oracle", "oracle_cache", "forget")
+"""Presets between which the others lie: they are no answer to who is best."""
 WINDOW = 9
 """Blocks of the moving mean of drift curves, as of `eval.figures.drift`."""
 
@@ -46,13 +50,29 @@ class GridView:
     columns: Sequence[Column]
     means: Panel
     differences: list[Panel]
+    headline: str
+
+
+def headline(grid: Grid) -> str:
+    """Who is best and who is not by the table's measure of recall, or by its first, and what the oracle has; "" for fewer than two rows."""
+    shown = grid.measured()[0]
+    place = next((place for place, column in enumerate(shown.columns) if column.metric == "world.recall_fidelity"), 0)
+    generated = [row for row in shown.rows if not row.calibration and shown.columns and row.cells[place].estimate is not None]
+    generated.sort(key=lambda row: row.cells[place].estimate.mean, reverse=bool(generated) and not shown.columns[place].lower)  # type: ignore[union-attr]
+    ranked = [row for row in generated if row.preset not in BOUNDS]
+    if len(ranked) < 2:
+        return ""
+    first, last, *_ = (f"{row.label} {' ± '.join(filter(None, row.cells[place].printed(False)[:2]))}" for row in (ranked[0], ranked[-1]))
+    most = next((f"; {row.label} {row.cells[place].printed(False).mean}" for row in generated if row.preset == "oracle"), "")
+    about = shown.columns[place]
+    return f"{grid.title}, {about.about.label}{f' ({about.kind})' if about.kind else ''}: {first}, against {last}{most}."
 
 
 def table(grid: Grid) -> GridView:
     """A grid on the page: the texts are those of every other form of the table; columns without a number are named below."""
     shown, left_out = grid.measured()
     means, *differences = panels(shown)
-    return GridView(grid.title, shown.columns, replace(means, notes=[*means.notes, *left_out]), differences)
+    return GridView(grid.title, shown.columns, replace(means, notes=[*means.notes, *left_out]), differences, headline(grid))
 
 
 class CellState(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -66,12 +86,13 @@ class CellState(msgspec.Struct, frozen=True, omit_defaults=True):
 @dataclass(frozen=True)
 class PromptIndex:
     """A prompt of a part. borders: where scenes begin, in readings of 12 pixel frames. texts, how: of the scenes and how each is entered,
-    if they are known."""
+    if they are known. first: of a recalled scene the number of its first showing, as the scores pair them."""
 
     id: str
     borders: list[float]
     texts: list[str]
     how: list[str]
+    first: dict[int, int]
 
 
 @dataclass(frozen=True)
@@ -138,7 +159,11 @@ def _prompt(part: ReportPart, name: str, folder: Folder) -> PromptIndex:
     prompt = part.texts.get(name)
     ways = prompt.transitions(TagMeaning.enter) if prompt else ()
     how = [str(way.value) if way else "" for way in ways]
-    return PromptIndex(name, [border * size / FRAMES_PER_BLOCK for border in borders], list(prompt.scenes) if prompt else [], how)
+    first: dict[int, int] = {}
+    with suppress(ValueError):  # scenes that cannot be paired have no first showing
+        first = dict(pairs_of(part.task, len(borders), prompt.recalls if prompt else ()))
+    marks = [border * size / FRAMES_PER_BLOCK for border in borders]
+    return PromptIndex(name, marks, list(prompt.scenes) if prompt else [], how, first)
 
 
 @dataclass(frozen=True)
@@ -168,6 +193,24 @@ def drift(part: ReportPart) -> list[DriftView]:
 
 def _plain(values: Any) -> list[float | None]:
     return [round(value, 2) if value == value else None for value in map(float, values)]
+
+
+class PromptScores(msgspec.Struct, frozen=True):
+    """Scores of a part's videos, a metric at a time: by method, prompt and seed, as `PartIndex.cells`; null where there is none."""
+
+    metrics: dict[str, list[list[list[float | None]]]]
+
+
+def scores(part: ReportPart) -> PromptScores:
+    """What the table of prompts is made of: the metrics of the part's own columns."""
+    names = [column.metric for column in part.grid.measured()[0].columns]
+
+    def value(method: Method, prompt: str, seed: int, name: str) -> float | None:
+        cell = method.cells.get((prompt, seed))
+        return cell.record.metrics.get(name) if cell is not None and cell.record is not None else None
+
+    values = {name: [[[value(m, p, s, name) for s in part.seeds] for p in part.prompts] for m in part.methods] for name in names}
+    return PromptScores({name: rows for name, rows in values.items() if any(one is not None for m in rows for p in m for one in p)})
 
 
 def lacks(part: ReportPart, title: str, folder: Folder) -> Iterator[Lack]:

@@ -21,6 +21,10 @@ from tests.helpers.waiting import until
 pytestmark = pytest.mark.slow
 
 
+CHOOSE = "const choice = {}; choice.value = arguments[0]; choice.dispatchEvent(new Event('change'))"
+"""Script by which a list is set to a value, as a person would."""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Two tasks, three methods, three prompts, two seeds."""
@@ -216,8 +220,8 @@ def test_a_strip_names_frames_and_positions(page):
         ["anchors", "f27–f29", "at 3–5"],
         ["this block", "f30–f32", "at 6–8"],
     ]
-    strip.click()
-    assert frame(page) == 12 * round(width / 2 // (width / 18)), "a click goes to the block under it"
+    ActionChains(page).click().perform()
+    assert frame(page) == 12 * 10, "a click goes to the block under it"
     page.execute_script("report.transport.seek(0); document.activeElement.blur(); window.scrollBy(0, 1); window.scrollBy(0, -1)")
     page.find_element("css selector", ".cell[data-method='tiny/echo'] .open").send_keys(Keys.SHIFT, Keys.TAB)
     focused = page.switch_to.active_element
@@ -289,6 +293,81 @@ def test_the_address_holds_what_is_shown(browser, folder):
     browser.get(address.partition("#")[0] + "#drift")
     settled(browser)
     assert browser.current_url.endswith("#drift")
+
+
+def test_pictures_come_first_under_a_headline(page):
+    order = page.execute_script("return [...document.querySelectorAll('.headline, main section')].map(one => one.id || one.innerText)")
+    assert order[0] == "hard, imaging quality (proxy): Echo 91.12 ± 2.69, against Self Forcing 90.12 ± 2.69." and "smooth" in order[1]
+    assert [one for one in order if one in ("videos", "tables", "prompts", "drift")] == ["videos", "tables", "prompts", "drift"]
+    assert page.execute_script("return [...document.querySelectorAll('details.caption')].every(one => !one.open)")
+
+
+def test_scenes_and_sizes(page):
+    buttons = page.find_elements("css selector", "#scenes button")
+    assert [button.text for button in buttons] == ["1", "2"]
+    buttons[1].click()
+    stand(page, 108)
+    assert buttons[1].get_attribute("aria-current") is not None and buttons[0].get_attribute("aria-current") is None
+    width = "return document.querySelector('.cell .screen').offsetWidth"
+    before = page.execute_script(width)
+    slide = "const size = document.getElementById('size'); size.value = arguments[0]; size.dispatchEvent(new Event('input'))"
+    page.execute_script(slide, 600)
+    assert page.execute_script(width) >= 560 > before
+    page.execute_script(slide, 116)
+    assert page.execute_script(width) < before
+
+
+def test_a_picture_opens_and_another_is_wiped_over_it(page):
+    page.execute_script("report.transport.seek(60)")
+    page.find_element("css selector", ".cell .screen").click()
+    until_true(page, "return document.querySelector('.detail .stage > .screen > video')?.readyState >= 3")
+    choice = CHOOSE.format("document.querySelector('.detail .tools select')")
+    page.execute_script(choice, "0")
+    until_true(page, "return document.querySelector('.detail video.over')?.readyState >= 3")
+    settled(page)
+    both = "return [...document.querySelectorAll('.detail .stage > .screen > video')].map(video => Math.floor(16 * video.currentTime))"
+    assert page.execute_script(both) == [60, 60], "in step"
+    slide = "const wipe = document.querySelector('.detail .tools input'); wipe.value = 25; wipe.dispatchEvent(new Event('input'))"
+    page.execute_script(slide)
+    clip = "return getComputedStyle(document.querySelector('.detail video.over')).clipPath"
+    assert page.execute_script(clip).endswith("25%)")
+    page.execute_script(choice, "")
+    assert not page.find_elements("css selector", ".detail video.over")
+    films = "return report.transport.films.size - document.querySelectorAll('.cell video').length"
+    assert page.execute_script(films) == 1, "what is gone is no longer kept in step"
+
+
+def test_a_recalled_scene_has_its_first_showing_beside_it(page):
+    """The store's prompts recall nothing; as if their second scene did."""
+    page.execute_script(
+        "report.transport.seek(150); for (const part of DATA.parts) for (const prompt of part.prompts) prompt.first = {1: 0}"
+    )
+    page.find_element("css selector", ".cell .open").click()
+    there = "const inset = document.querySelector('.detail .inset'), video = inset?.querySelector('video');"
+    until_true(page, f"{there} return video?.readyState >= 2 && (report.transport.tell(), !video.seeking)")
+    shown_at = f"{there} return [inset.hidden, Math.floor(16 * video.currentTime), inset.innerText]"
+    until_true(page, f"report.transport.tell(); {there} return Math.floor(16 * video.currentTime) === 150 - 108")
+    assert page.execute_script(shown_at) == [False, 42, "scene 1, its first showing"]
+    page.execute_script("report.transport.seek(20)")
+    assert page.execute_script(f"{there} return inset.hidden")
+
+
+def test_scores_by_prompt_and_what_one_method_has_more_than_another(page):
+    table = "return [...document.querySelectorAll('#by-prompt tr')].map(row => [...row.cells].map(cell => cell.innerText))"
+    until_true(page, "return document.querySelectorAll('#by-prompt tbody tr').length > 0")
+    rows = page.execute_script(table)
+    assert rows[0] == ["Prompt", "Echo", "Self Forcing", "Render Truth"]
+    assert rows[1:4] == [["p00", "90.00", "89.00", "88.00"], ["p01", "91.00", "90.00", "89.00"], ["p02", "92.00", "91.00", "90.00"]]
+    against = (
+        "const choice = document.getElementById('against'); choice.value = 'tiny/self_forcing'; choice.dispatchEvent(new Event('change'))"
+    )
+    page.execute_script(against)
+    until_true(page, "return document.querySelector('#by-prompt tbody td').innerText === '+1.00'")
+    page.execute_script("document.querySelectorAll('#by-prompt .sort')[1].click()")
+    page.execute_script("[...document.querySelectorAll('#by-prompt .open')].find(one => one.innerText === 'p01').click()")
+    until_true(
+        page, "return document.querySelectorAll('.prompt').length === 1 && document.querySelector('.prompt').dataset.prompt === 'p01'"
+    )
 
 
 def test_tables_sort_and_a_number_opens_its_videos(page):

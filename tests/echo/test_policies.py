@@ -106,7 +106,7 @@ def test_plans_keep_their_promises(name: str, changes: dict[str, object], story:
 def test_a_batch_equals_one_at_a_time(
     name: str, changes: dict[str, object], model: WanModel, geometry: Geometry, texts: torch.Tensor
 ) -> None:
-    """Path 1: three prompts together, and one window for all layers. Path 2: each alone, a window for each layer, same keyed noise."""
+    """Path 1: two prompts together, and one window for all layers. Path 2: each alone, a window for each layer, same keyed noise."""
     script = Script((SceneStart(0), SceneStart(9, HARD, None, 45), SceneStart(11, S), SceneStart(20, RECALL, 0, 6)), 22)
 
     def run(ids: list[str]) -> torch.Tensor:
@@ -121,8 +121,8 @@ def test_a_batch_equals_one_at_a_time(
             latents.append(rollout.next().latents)
         return torch.cat(latents, 1)
 
-    together = run(["a", "b", "c"])
-    for row, name_ in enumerate("abc"):
+    together = run(["a", "b"])
+    for row, name_ in enumerate("ab"):
         alone = run([name_])[0]
         assert torch.allclose(together[row], alone, atol=1e-5), (name_, report(together[row], alone))
     assert not torch.allclose(together[0], together[1], atol=0.1)

@@ -1,4 +1,4 @@
-// Lines over time as SVG: values 0 to 100, a value a block, bands of 95 % where a line has one.
+// Lines over time as SVG: values within 0 and 100, axes where they are, a value a block, bands of 95 % where a line has one.
 const Curves = {
   size: { width: 360, height: 150, left: 24, right: 4, top: 6, bottom: 18 },
 
@@ -14,8 +14,10 @@ const Curves = {
     const { width, height, left, right, top, bottom } = size;
     const svg = Curves.make("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
     const x = (block) => left + ((width - left - right) * block) / blocks;
-    const y = (value) => top + (height - top - bottom) * (1 - Math.max(0, Math.min(100, value)) / 100);
-    for (const value of [0, 50, 100]) {
+    const values = lines.flatMap((line) => line.mean).filter((value) => value !== null);
+    const low = Math.max(0, Math.floor(Math.min(90, ...values) / 10) * 10), high = Math.min(100, Math.max(low + 10, Math.ceil(Math.max(0, ...values) / 10) * 10));
+    const y = (value) => top + (height - top - bottom) * (1 - (Math.max(low, Math.min(high, value)) - low) / (high - low));
+    for (const value of [low, (low + high) / 2, high]) {
       Curves.make("line", { class: "rule", x1: left, x2: width - right, y1: y(value), y2: y(value) }, svg);
       Curves.make("text", { x: left - 4, y: y(value) + 3.5, "text-anchor": "end" }, svg).textContent = value;
     }

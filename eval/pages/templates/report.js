@@ -146,6 +146,7 @@ const report = (() => {
     }
     if (entry.status) figure.append(make("div", { class: "small bad", text: entry.status }));
     button.addEventListener("click", () => (state.cell === figure.dataset.cell ? close() : open(figure)));
+    screen.addEventListener("click", () => button.click());
     sight.observe(figure);
     return figure;
   };
@@ -234,11 +235,55 @@ const report = (() => {
   }, { rootMargin: "700px 0px" });
 
   // --- a cell by itself: large, with scores of its scenes, its drift and where it comes from
+  const drop = (video) => {
+    transport.leave(video);
+    video.removeAttribute("src");
+    video.load();
+    video.remove();
+  };
+  // Over the picture another method's, from a line on that a slider moves.
+  const wipeOf = (row, method, screen, stage) => {
+    const others = [...row.querySelectorAll(".cell")].filter((figure) => figure.name && figure.method !== method);
+    const choice = make("select", {}, make("option", { value: "", text: "nothing" }), ...others.map((figure, index) => make("option", { value: index, text: figure.method.label + (figure.method.more ? `, ${figure.method.more}` : "") })));
+    const slider = make("input", { type: "range", min: "0", max: "100", value: "50", "aria-label": "Where the other picture begins", hidden: true });
+    slider.addEventListener("input", () => stage.style.setProperty("--wipe", `${slider.value}%`));
+    choice.addEventListener("change", async () => {
+      const own = opened, figure = others[choice.value], data = figure ? await load(figure.name) : null;
+      if (!own || own !== opened) return;
+      if (own.over) drop(own.over);
+      own.over = null;
+      slider.hidden = !figure;
+      stage.classList.toggle("wiped", Boolean(figure));
+      if (!figure) return;
+      own.over = videoOf(data, `${figure.method.label}, from the line on`);
+      own.over.muted = true;
+      own.over.className = "over";
+      own.over.src = data.video;
+      screen.append(own.over);
+      transport.join(own.over, data.frames);
+    });
+    return others.length ? [make("label", {}, "Wipe to ", choice), slider] : [];
+  };
+  // Beside a recalled scene its first showing, in step.
+  const insetOf = (data, prompt, screen) => {
+    if (!Object.keys(prompt.first).length) return null;
+    const video = videoOf(data, "first showing"), words = make("figcaption"), box = make("figure", { class: "inset", hidden: true }, make("div", { class: "screen", style: screen.getAttribute("style") }, video), words);
+    video.muted = true;
+    video.src = data.video;
+    screen.append(box);
+    return { video, box, words, prompt };
+  };
+  const tellInset = ({ video, box, words, prompt }, frame) => {
+    const scene = prompt.borders.findLastIndex((border) => border * BLOCK <= frame), first = prompt.first[scene];
+    box.hidden = first === undefined;
+    if (box.hidden || video.readyState === 0 || video.seeking) return;
+    words.textContent = `scene ${first + 1}, its first showing`;
+    const last = prompt.borders[first + 1] * BLOCK - 1, at = Math.min(last, Math.floor(prompt.borders[first] * BLOCK) + frame - Math.ceil(prompt.borders[scene] * BLOCK));
+    if (Math.abs(video.currentTime - (at + 0.5) / fps) > 1e-3) video.currentTime = (at + 0.5) / fps;
+  };
   const close = () => {
     if (!opened) return;
-    transport.leave(opened.video);
-    opened.video.removeAttribute("src");
-    opened.video.load();
+    for (const video of [opened.video, opened.over, opened.inset?.video]) if (video) drop(video);
     opened.panel.remove();
     opened.figure.button.setAttribute("aria-expanded", "false");
     const { button } = opened.figure;
@@ -285,15 +330,19 @@ const report = (() => {
     const length = seconds(data.frames);
     const right = make("div", {}, make("h5", { text: "Kept, block by block" }), strip, ...(trace ? [make("div", { class: "axis" }, make("span", { text: "0 s" }), make("span", { text: `${length} s, ${data.blocks} blocks` })), now] : []));
     const status = typeof figure.entry === "object" ? [make("span", { class: "bad", text: `${figure.entry.status} ${figure.entry.note}` })] : [];
-    opened = { figure, data, trace, video, strip, now, link, charts: [] };
+    const stage = make("div", { class: "stage" }), full = make("button", { type: "button", text: "Full screen" });
+    full.addEventListener("click", () => screen.requestFullscreen?.().catch(() => {}));
+    stage.append(screen, make("div", { class: "tools" }, full, ...wipeOf(row, method, screen, stage)));
+    const inset = insetOf(data, row.prompt, screen);
+    opened = { figure, data, trace, video, strip, now, link, inset, over: null, charts: [] };
     const head = make("header", {}, make("h4", { text: `${method.label}${method.more ? `, ${method.more}` : ""}` }), make("span", { class: "muted", text: `${row.prompt.id}, seed ${row.seed}` }), ...status, link, closing);
-    const panel = make("div", { class: "detail", role: "region", "aria-label": `${method.label}, ${row.prompt.id}, seed ${row.seed}`, tabindex: "-1" }, head, screen, right);
+    const panel = make("div", { class: "detail", role: "region", "aria-label": `${method.label}, ${row.prompt.id}, seed ${row.seed}`, tabindex: "-1" }, head, stage, right);
     if (data.per_segment.length) panel.append(segmentsOf(data, row.prompt));
     panel.append(...driftOf(data), factsOf(data));
     opened.panel = panel;
     video.muted = true;
     video.src = data.video;
-    screen.append(video);
+    screen.prepend(video);
     row.append(panel);
     strip.draw?.();
     transport.join(video, data.frames);
@@ -310,6 +359,7 @@ const report = (() => {
     const { data, trace, strip, now, link, charts: own } = opened;
     const block = Math.min(data.blocks - 1, Math.floor((Math.min(frame, data.frames - 1) + data.lead) / data.block_frames));
     strip.place?.(frame);
+    if (opened.inset) tellInset(opened.inset, frame);
     for (const chart of own) chart.place((frame + data.lead) / BLOCK);
     if (!transport.running) link.setAttribute("href", fragment(state.cell, frame));
     if (!trace || opened.block === block) return;
@@ -345,6 +395,40 @@ const report = (() => {
     });
     for (const chart of charts) chart.place(transport.frame / BLOCK);
   };
+
+  // --- scores of the task that is shown, prompt by prompt
+  const tellScores = async () => {
+    const part = shownParts()[0], table = $("by-prompt");
+    if (!part) return;
+    const told = await load(`scores/${part.id}`).catch(() => ({ metrics: {} })), names = Object.keys(told.metrics);
+    if (part !== shownParts()[0]) return;
+    $("prompts").hidden = !names.length;
+    if (!names.length) return;
+    const methods = shownMethods(part), seeds = shownSeeds(part), words = ([method]) => method.label + (method.more ? ` (${method.more})` : "");
+    if (!names.includes($("score").value)) options($("score"), names.map((name) => [name, headed(name)]), names.find((name) => name.startsWith("world.recall")) ?? names[0]);
+    const before = $("against").value;
+    options($("against"), [["", "nothing"], ...methods.map((pair) => [pair[0].id, words(pair)])], methods.some(([method]) => method.id === before) ? before : "");
+    const name = $("score").value, rows = told.metrics[name], reference = methods.find(([method]) => method.id === $("against").value), lower = metric(name).better === "lower";
+    const mean = (index, prompt) => {  // over seeds; of differences where both were measured
+      const values = seeds.map(([, seed]) => { const one = rows[index][prompt][seed], base = reference ? rows[reference[1]][prompt][seed] : 0; return one === null || base === null ? null : one - base; }).filter((value) => value !== null);
+      return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
+    };
+    const head = (text, number) => {
+      const button = make("button", { type: "button", class: "sort", "data-lower": number && lower, text });
+      button.addEventListener("click", () => sortBy(button));
+      return make("th", { scope: "col", class: number && "n" }, button);
+    };
+    const line = ([prompt, index]) => {
+      const button = make("button", { type: "button", class: "open mono", text: prompt.id, title: prompt.texts.join(" / ") });
+      button.addEventListener("click", () => { state.prompt = prompt.id; showFilters(); show(); $("videos").scrollIntoView({ behavior: "instant" }); });
+      return make("tr", {}, make("th", { scope: "row" }, button), ...methods.map(([, method]) => { const value = mean(method, index); return make("td", { class: "n", text: value === null ? "-" : `${reference && value > 0 ? "+" : ""}${value.toFixed(2)}` }); }));
+    };
+    $("prompts-words").textContent = `${part.title}; ${seeds.length > 1 ? `means over ${seeds.length} seeds` : `seed ${seeds[0]?.[0]}`}. A head sorts, a prompt opens its videos.`;
+    table.tHead.replaceChildren(make("tr", {}, head("Prompt", false), ...methods.map((pair) => head(words(pair), true))));
+    table.tBodies[0].replaceChildren(...shownPrompts(part).map(line));
+    tellWidth();
+  };
+  const tellWidth = () => { for (const box of document.querySelectorAll(".scroll")) box.classList.toggle("more", box.scrollWidth - box.clientWidth - box.scrollLeft > 2); };
 
   // --- filters
   const options = (select, pairs, value) => {
@@ -393,13 +477,20 @@ const report = (() => {
     }
     $("grid").replaceChildren(...sections);
     $("count").textContent = `${videos} ${videos === 1 ? "video" : "videos"} shown of ${DATA.parts.reduce((sum, part) => sum + part.cells.flat(2).filter((entry) => typeof entry === "string" || (entry && entry.data)).length, 0)}`;
-    const parts = shownParts(), same = parts.flatMap((part) => part.prompts.map((prompt) => String(prompt.borders)));
+    const parts = shownParts(), cut = parts.flatMap((part) => part.prompts).filter((prompt) => prompt.borders.length > 1), same = cut.map((prompt) => String(prompt.borders));
     transport.resize(Math.max(1, ...parts.map((part) => part.frames)));
     $("seek").max = transport.frames - 1;
-    const borders = same.length && same.every((text) => text === same[0]) ? parts[0].prompts[0].borders.slice(1) : [];
+    const borders = same.length && same.every((text) => text === same[0]) ? cut[0].borders.slice(1) : [];
     $("ticks").replaceChildren(...borders.map((border) => make("i", { style: `left:${(100 * border * BLOCK) / transport.frames}%` })));
+    $("scenes").replaceChildren(...(borders.length ? [0, ...borders] : []).map((border, scene) => {
+      const button = make("button", { type: "button", title: `To scene ${scene + 1}`, "aria-label": `Scene ${scene + 1}`, text: String(scene + 1) });
+      button.from = Math.ceil(border * BLOCK);
+      button.addEventListener("click", () => transport.seek(button.from));
+      return button;
+    }));
     if (!place) keep();
     drawDrift();
+    tellScores();
   };
 
   // --- links: the fragment holds the filters, the open cell and the frame
@@ -486,6 +577,8 @@ const report = (() => {
     for (const row of rows) if (row.isConnected) tellScene(row, frame);
     for (const chart of charts) chart.place(frame / BLOCK);
     tellOpened(frame);
+    const begun = [...$("scenes").children].filter((button) => button.from <= frame);
+    for (const button of $("scenes").children) button.toggleAttribute("aria-current", button === begun.at(-1));
     if (frame !== kept && !keeping) keeping = setTimeout(keep, KEEP_MS);
     $("seek").value = frame;
     $("seek").setAttribute("aria-valuetext", `${seconds(frame)} seconds, frame ${frame}`);
@@ -499,6 +592,10 @@ const report = (() => {
     const frame = Number($("seek").value);  // read first: a pause puts the handle back where the clock stands
     if (transport.running) transport.pause();
     transport.seek(frame);
+  });
+  $("size").addEventListener("input", () => {
+    $("grid").classList.add("sized");
+    $("grid").style.setProperty("--size", `${$("size").value}px`);
   });
   $("rate").addEventListener("change", () => { transport.rate = Number($("rate").value); });
   $("loop").addEventListener("change", () => { transport.loop = $("loop").checked; });
@@ -523,6 +620,9 @@ const report = (() => {
   const redraw = () => { for (const strip of document.querySelectorAll(".strip")) strip.draw?.(); };
   new ResizeObserver(() => { cancelAnimationFrame(redraw.soon); redraw.soon = requestAnimationFrame(redraw); }).observe($("grid"));
   window.addEventListener("scroll", () => { if (!document.activeElement?.matches?.(".strip:focus-visible")) hideTip(); }, { passive: true });
+  document.addEventListener("scroll", tellWidth, { passive: true, capture: true });
+  window.addEventListener("resize", tellWidth);
+  for (const name of ["score", "against"]) $(name).addEventListener("change", tellScores);
   window.addEventListener("hashchange", () => apply());
   $("key").append(...Object.entries(DATA.kinds).map(([kind, { name }]) => make("span", {}, swatch(kind), name)), make("span", {}, make("span", { class: "swatch faded", style: "--c:var(--muted)" }), "decaying"), make("span", { text: "\u2502 a scene begins" }));
   if (DATA.parts.length) apply();
