@@ -107,8 +107,10 @@ def objects(path: Path) -> Iterator[tuple[str, object]]:
 
 def row_of(where: str, item: object, columns: Columns) -> Row:
     """A table's row, or a JSON value, by its columns. Raises ValueError."""
-    if isinstance(item, str):
+    if isinstance(item, str) and not columns.column:
         return Row(where, (item,))
+    if isinstance(item, str):
+        raise ValueError(f"{where}: {shown(item)} is a text alone, without {columns.column}; nearest is to leave column= out")
     if not isinstance(item, dict):
         raise ValueError(f"{where}: {shown(item)} is no text; nearest is column=NAME of one that is")
     scenes: list[tuple[str, dict[str, object]]] = [(where, item)]

@@ -148,9 +148,12 @@ def _read(path: Path, key: RecordKey) -> Record | None:
         with safe_open(path, framework="numpy") as file:
             if (file.metadata() or {}).get("key") != key.text:
                 raise ValueError(f"{path}: holds another record than its name says; away with it")
-            return Record(file.get_tensor("units"), file.get_tensor("values"))
+            record = Record(file.get_tensor("units"), file.get_tensor("values"))
     except SafetensorError as error:
         raise Damaged(f"{path}: damaged ({str(error).partition(chr(10))[0]}); away with it, and it is measured again") from None
+    if not np.isfinite(record.values).all():
+        raise Damaged(f"{path}: damaged (an answer that is no number); away with it, and it is measured again")
+    return record
 
 
 def _write(path: Path, key: RecordKey, record: Record) -> None:

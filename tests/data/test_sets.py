@@ -143,6 +143,7 @@ def test_tags_are_never_guessed(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ('{"prompts": ["A"]}\n{"prompts": ["A"\n', "format=memflow", ":2: not JSON"),
         ('{"story_id": "s", "segments": []}', "format=vmem", ":1: segments is a list of objects, a scene each, not []"),
         ('{"story_id": "s", "segments": [{"prompt": "A"}]}', "format=vmem", ":1, scene 1: duration_column=duration_sec"),
+        ('"A fox"', "format=json column=prompt", ":1: 'A fox' is a text alone, without prompt; nearest is to leave column= out"),
         ("A fox", "format=lines tags=hard", "tags=hard: is of format=csv and format=json"),
         ("A fox", "format=lines id_column=x", "id_column=x: is of format=csv"),
         ("A fox", "format=helios per_second=-1", "per_second=-1: a number above 0; nearest is 24"),

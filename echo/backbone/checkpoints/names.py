@@ -110,7 +110,7 @@ def looks_like(shapes: Mapping[str, Shape]) -> str:
     if any(name.startswith("codec.") for name in shapes):
         return "a backbone of this project (backbone=tiny)"
     plain = {from_diffusers(bare(name)): shape for name, shape in shapes.items()}
-    if "patch_embedding.weight" in plain and any(name.startswith("blocks.") for name in plain):
+    if plain.get("patch_embedding.weight") and any(name.startswith("blocks.") for name in plain):
         return _transformer(plain)
     kinds = (kind for pattern, kind in KINDS if any(re.search(pattern, name) for name in shapes))
     return next(kinds, "nothing that this project knows")

@@ -156,6 +156,9 @@ def test_whatever_can_change_a_value_is_in_the_name(tmp_path, monkeypatch):
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(ValueError, match="damaged"):
         store.read(base)
+    store.keep(base, Record(np.zeros((1, 1), np.int64), np.full(1, np.nan)))
+    with pytest.raises(ValueError, match="damaged .an answer that is no number.; away with it, and it is measured again"):
+        store.read(base)
 
 
 def damaged(folder: Path) -> dict[str, Path]:

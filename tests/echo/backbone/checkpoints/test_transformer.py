@@ -126,6 +126,10 @@ WRONG: dict[str, tuple[Write, str]] = {
         changed(lambda state: state | {"time_embedding.0.weight": torch.ones(32, 31)}),
         r"1 misshapen, first time_embedding.0.weight \[32, 31\] where \[32, 32\] belongs",
     ),
+    "flat": (
+        changed(lambda state: state | {"patch_embedding.weight": torch.ones(())}),
+        r"patch_embedding.weight \[\] where .* it looks like ",
+    ),
     "14B": (
         lambda folder, state: true_size_file(folder / "w.safetensors", WanConfig(dim=5120, ffn_dim=13824, heads=40, layers=40)),
         "unexpected, first blocks.2.*looks like Wan2.1-14B.*5120 wide with 40 layers.*nearest is self_forcing_dmd.pt",
