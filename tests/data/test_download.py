@@ -90,7 +90,14 @@ def test_shipped_table_pins_what_it_can() -> None:
     by_first_download = {
         f"vbench/{name}" for name in ("amt/amt-s.pth", "viclip/ViClip-InternVid-10M-FLT.pth", "dreamsim/dreamsim_ensemble_checkpoint.zip")
     }
-    assert unknown == {"infinite_forcing/ema_model.pt", "vbench/musiq/musiq_spaq_ckpt-358bb6af.pth", *by_first_download}
+    by_first_download |= {
+        "causal_forcing_framewise/framewise/causal_forcing.pt",
+        "causal_forcing_2step/causal-forcing++/framewise-2step.pt",
+    }
+    by_first_download |= {"causvid/autoregressive_checkpoint/model.pt", "reward_forcing/rewardforcing.pt", "infinite_forcing/ema_model.pt"}
+    by_first_download |= {f"sgf_{kind}/{kind}/ar/model.pt" for kind in ("chunkwise", "framewise")}
+    by_first_download |= {f"{name}.pt" for name in ("memflow/base", "memflow/lora", "anchor_forcing/base", "anchor_forcing/final")}
+    assert unknown == {"vbench/musiq/musiq_spaq_ckpt-358bb6af.pth", *by_first_download}
     for target, wanted in files.items():
         assert not Path(wanted.file).is_absolute() and ".." not in Path(target).parts
         assert wanted.sha256 is None or re.fullmatch("[0-9a-f]{64}", wanted.sha256), target
