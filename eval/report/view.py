@@ -54,18 +54,17 @@ class GridView:
 
 
 def headline(grid: Grid) -> str:
-    """Who is best and who is not by the table's measure of recall, or by its first, and what the oracle has; "" for fewer than two rows."""
+    """Who is best and who is not by the first measure (those of memory lead), and what the oracle has; "" for fewer than two rows."""
     shown = grid.measured()[0]
-    place = next((place for place, column in enumerate(shown.columns) if column.metric == "world.recall_fidelity"), 0)
-    generated = [row for row in shown.rows if not row.calibration and shown.columns and row.cells[place].estimate is not None]
-    generated.sort(key=lambda row: row.cells[place].estimate.mean, reverse=bool(generated) and not shown.columns[place].lower)  # type: ignore[union-attr]
-    ranked = [row for row in generated if row.preset not in BOUNDS]
-    if len(ranked) < 2:
+    means = [(row.cells[0].estimate.mean, row) for row in shown.rows if not row.calibration and row.cells and row.cells[0].estimate]
+    ranked = [row for _, row in sorted(means, key=lambda pair: pair[0], reverse=bool(means) and not shown.columns[0].lower)]
+    own = [row for row in ranked if row.preset not in BOUNDS]
+    if len(own) < 2:
         return ""
-    first, last, *_ = (f"{row.label} {' ± '.join(filter(None, row.cells[place].printed(False)[:2]))}" for row in (ranked[0], ranked[-1]))
-    most = next((f"; {row.label} {row.cells[place].printed(False).mean}" for row in generated if row.preset == "oracle"), "")
-    about = shown.columns[place]
-    return f"{grid.title}, {about.about.label}{f' ({about.kind})' if about.kind else ''}: {first}, against {last}{most}."
+    first, last = (f"{row.label} {' ± '.join(filter(None, row.cells[0].printed(False)[:2]))}" for row in (own[0], own[-1]))
+    most = next((f"; {row.label} {row.cells[0].printed(False).mean}" for row in ranked if row.preset == BOUNDS[0]), "")
+    about, kind = shown.columns[0].about, shown.columns[0].kind
+    return f"{grid.title}, {about.label}{f' ({kind})' if kind else ''}: {first}, against {last}{most}."
 
 
 def table(grid: Grid) -> GridView:

@@ -405,7 +405,7 @@ const report = (() => {
     $("prompts").hidden = !names.length;
     if (!names.length) return;
     const methods = shownMethods(part), seeds = shownSeeds(part), words = ([method]) => method.label + (method.more ? ` (${method.more})` : "");
-    if (!names.includes($("score").value)) options($("score"), names.map((name) => [name, headed(name)]), names.find((name) => name.startsWith("world.recall")) ?? names[0]);
+    if (!names.includes($("score").value)) options($("score"), names.map((name) => [name, headed(name)]), names[0]);
     const before = $("against").value;
     options($("against"), [["", "nothing"], ...methods.map((pair) => [pair[0].id, words(pair)])], methods.some(([method]) => method.id === before) ? before : "");
     const name = $("score").value, rows = told.metrics[name], reference = methods.find(([method]) => method.id === $("against").value), lower = metric(name).better === "lower";
