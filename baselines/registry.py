@@ -11,8 +11,9 @@ import contextlib
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,13 +40,30 @@ def shipped() -> list[str]:
 def packaged() -> dict[str, metadata.EntryPoint]:
     """The entry points of other packages by the names of their policies; of two of one name that which Python finds first."""
     policies: dict[str, metadata.EntryPoint] = {}
-    declared = (file for place in sys.path for file in sorted(Path(place).glob("*.*-info/entry_points.txt")))
-    for file in declared:
+    for info in _installed("entry_points.txt"):
         with contextlib.suppress(Exception):  # metadata that cannot be read declare nothing
-            for entry in metadata.Distribution.at(file.parent).entry_points.select(group=GROUP) if file.is_file() else ():  # no pipe
+            for entry in metadata.Distribution.at(info).entry_points.select(group=GROUP):
                 if entry.name not in shipped() and metadata.EntryPoint.pattern.match(entry.value):
                     policies.setdefault(entry.name, entry)
     return policies
+
+
+def _installed(file: str) -> Iterator[Path]:
+    """Folders of metadata that have such a file, as Python finds them; what is none is not read, for a pipe would be waited for."""
+    return (path.parent for place in sys.path for path in sorted(Path(place).glob(f"*.*-info/{file}")) if path.is_file())
+
+
+def _package_of(top: str) -> tuple[str | None, str | None]:
+    """Name and version of the installed package that holds a module; None for one that none holds."""
+    held = re.compile(rf"^{re.escape(top)}(/|\.py,|$)", re.MULTILINE)
+    for file in ("top_level.txt", "RECORD"):
+        for info in _installed(file):
+            if held.search((info / file).read_text(encoding="utf-8")):
+                if not any((info / name).is_file() for name in ("METADATA", "PKG-INFO")):
+                    raise ValueError(f"{info}: no METADATA")
+                package = metadata.Distribution.at(info)
+                return package.name, package.version
+    return None, None
 
 
 def names() -> list[str]:
@@ -109,8 +127,7 @@ def source_of(policy: Policy) -> dict[str, str | None] | None:
     if top in OWN:
         return None
     try:
-        package = next(iter(metadata.packages_distributions().get(top, ())), None)
-        version = None if package is None else metadata.version(package)
+        package, version = _package_of(top)
     except Exception as error:  # the lists of files of all that is installed are anybody's
         why = first_line(error)
         raise ValueError(f"policy {kind.__module__}:{kind.__name__}: its package cannot be told ({why}); install it again") from error

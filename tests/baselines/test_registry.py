@@ -79,6 +79,11 @@ def test_a_preset_that_says_nothing_and_metadata_that_cannot_be_read_are_one_lin
     entries.unlink()
     os.mkfifo(entries)  # which would be waited for without end
     assert "ends" not in registry.names()
+    record = entries.with_name("RECORD")
+    record.unlink()
+    os.mkfifo(record)
+    source = registry.source_of(registry.make("both_ends.policy:Ends", {}))
+    assert source is not None and source["package"] is None and source["file"]
 
 
 def test_no_package_takes_a_shipped_name(package: Path) -> None:
