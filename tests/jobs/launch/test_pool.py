@@ -63,7 +63,7 @@ def work(tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "COMMAND", (sys.executable, "-c", FAKE))
 
     def do(*things: str) -> tuple[list[tuple[str, str]], dict[str, str]]:
-        backbone = SimpleNamespace(threads=1)
+        backbone = SimpleNamespace(threads=1, frames_per_block=3)
         waiting = []
         for thing in things:
             job = SimpleNamespace(title=thing, config=SimpleNamespace(backbone=backbone))
