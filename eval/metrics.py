@@ -15,11 +15,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from echo.refusals import nearest_of
+from echo.refusals import nearest_of, suggestion
 from echo.scene import FPS
+from eval.definitions import COSINE, DEFINITIONS, MADE, PAIRS, PERCENT, RULES, Definition, Part, weighted
 
-PERCENT = "percent, 0 to 100"
-COSINE = "100 x cosine"
 TASKS: Final = ("long60", "long120", "smooth", "hard", "recall")
 """Tasks that have a protocol of their own, in the paper's order."""
 LIKE: Final[Mapping[str, str]] = {
@@ -48,60 +47,6 @@ SCOPES: Final = {
 """Stretches in words, in the order in which a table's caption names them."""
 
 
-@dataclass(frozen=True)
-class Definition:
-    """A way to measure a metric; its name is part of the metric's name in the store.
-
-    words: what it is, for a caption; "" for one that nobody can ask for. unit: its own, if it is not the metric's.
-    note: said below a table that shows it. cuts: it says itself over which stretches it goes. embedded: it is of the embedded
-    scorer and stands before the metric, as in `proxy.dynamic_degree`; the others stand behind, as in `dynamic_degree.vbench`.
-    """
-
-    words: str = ""
-    unit: str = ""
-    note: str = ""
-    cuts: bool = False
-    embedded: bool = False
-
-
-DEFINITIONS: Final[Mapping[str, Definition]] = {
-    "vbench_long": Definition(
-        "VBench-Long: mean over clips of 2 s; subject and background consistency are half the clips' own, half that between clips, "
-        "mapped by VBench-Long's table",
-        cuts=True,
-    ),
-    "vbench_long_scenes": Definition("VBench-Long of each scene as if it were a video, then the mean over scenes", cuts=True),
-    "vbench_static": Definition("temporal flickering: over those clips of 2 s that VBench's static filter calls still", cuts=True),
-    "vbench": Definition("VBench's plain formulas"),
-    "pair_mean": Definition("consistency of a pair: mean cosine across it"),
-    "pair_joined": Definition("consistency of a pair: VBench's plain formula on the two scenes joined end to end"),
-    "clip_b32": Definition("text alignment: 100 x cosine of CLIP ViT-B/32", COSINE),
-    "clip_l14": Definition("text alignment: 100 x cosine of CLIP ViT-L/14", COSINE),
-    "viclip": Definition("text alignment: 100 x cosine of ViCLIP", COSINE),
-    "vbench_text_alignment": Definition("text alignment: mean of CLIP's and ViCLIP's cosine x 100, as in VBench's competitions", COSINE),
-    "proxy": Definition(note="proxy: the dimension's idea measured by another scorer; not a VBench number.", embedded=True),
-    "proxy_joined": Definition(embedded=True),
-    "world": Definition(note="world: read against the truth of the embedded world; no other benchmark has it.", embedded=True),
-    "opinion": Definition(unit="points, 1 (worst) to 5 (best)"),
-}
-"""By name, in the order in which a caption names them."""
-PAIRS: Final = {"pair_joined": "proxy_joined", "pair_mean": "proxy"}
-"""Readings of the appendix's "paired segments", the usual one first, and what the embedded scorer calls each."""
-MADE: Final = {"vbench_long": ("vbench_long",), "vbench_long_scenes": ("vbench_long_scenes",), "vbench": ("vbench", "pair_joined")}
-"""Definitions of metrics that are made of others, and by which definitions these are taken, the first that is there."""
-RULES: Final = {name: definition for name, definition in DEFINITIONS.items() if definition.words}
-"""Definitions that `rule=` can ask for."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """What a metric that is made of others takes of one: scaled from least..most (percent) to 0..1, times a weight."""
-
-    least: float = 0.0
-    most: float = 100.0
-    weight: float = 1.0
-
-
 QUALITY: Final = {
     "subject_consistency": Part(14.62),
     "background_consistency": Part(26.15),
@@ -112,6 +57,20 @@ QUALITY: Final = {
     "imaging_quality": Part(),
 }
 """VBench's Quality: its dimensions, the range to which each is scaled, and its weight."""
+SEMANTIC: Final = {
+    **dict.fromkeys(("object_class", "multiple_objects", "human_action", "color", "spatial_relationship"), Part()),
+    "scene": Part(most=82.22),
+    "appearance_style": Part(0.09, 28.55),
+    "temporal_style": Part(most=36.4),
+    "overall_consistency": Part(most=36.4),
+}
+"""VBench's Semantic: dimensions of its own prompt suite, likewise; all weigh the same."""
+TOTAL: Final = {"quality": Part(weight=4.0), "vbench_semantic": Part()}
+"""VBench's Total."""
+CONSISTENCY: Final = {"subject_consistency": Part(), "background_consistency": Part()}
+"""MemFlow's Consistency."""
+SCENES_TOLD: Final = 6
+"""Text alignment is also told scene by scene of videos of two to so many scenes."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +89,8 @@ class Metric:
     fact: of one that no scorer writes, which fact of a video's record it is; only tables that name it show it. of_device:
     only numbers of one device compare. printed: what published data calls it, if otherwise.
     question: what raters are asked, for a criterion of the user study. note: said below a table that shows it.
+    misleads: when its number does not say what it seems to; said below a table that was asked for it. sets: names that a table can be
+    asked for columns by (`columns=memflow`), and its place among them.
     """
 
     name: str
@@ -150,9 +111,12 @@ class Metric:
     printed: str = ""
     question: str = ""
     note: str = ""
+    misleads: str = ""
+    sets: Mapping[str, int] = field(default_factory=dict)
 
 
 BOTH = ("long", "interactive")
+TEXT_KINDS = ("clip_b32", "clip_l14", "viclip", "vbench_text_alignment")
 
 # fmt: off
 METRICS: Final = (
@@ -163,11 +127,12 @@ METRICS: Final = (
            question="Does everything move evenly and believably, without jumps, stutter or a standstill that no text asks for?"),
     Metric("imaging_quality", "imaging quality", "low-level quality of frames: noise, blur, exposure",
            scopes=WHOLE, long=3, interactive=5, sweeps=BOTH),
-    Metric("aesthetic_quality", "aesthetic quality", "beauty of frames", scopes=WHOLE, long=1, interactive=4),
-    Metric("dynamic_degree", "dynamic degree", "whether enough moves", scopes=WHOLE, long=7, interactive=8, sweeps=("long",)),
+    Metric("aesthetic_quality", "aesthetic quality", "beauty of frames", scopes=WHOLE, long=1, interactive=4, sets={"memflow": 3}),
+    Metric("dynamic_degree", "dynamic degree", "whether enough moves", scopes=WHOLE, long=7, interactive=8,
+           sweeps=("long",), sets={"repeats": 3}),
     Metric("text_alignment", "text alignment", "whether each scene shows what its sentence says",
            scopes=dict.fromkeys(TASKS, Scope.segments), long=8, interactive=1, sweeps=BOTH,
-           definitions=("clip_b32", "clip_l14", "viclip", "vbench_text_alignment"),
+           definitions=TEXT_KINDS,
            question="Does each scene show what its text says: the subject, the place and what happens?"),
     Metric("subject_consistency", "subject consistency", "whether the subject stays itself",
            scopes=WHOLE | {"recall": Scope.pairs}, long=4, interactive=2, sweeps=BOTH,
@@ -184,9 +149,36 @@ METRICS: Final = (
                 "13 (a scene of 10 s) says at least 13, and means with such videos are too low."),
     Metric("quality", "Quality", "VBench's weighted mean of its seven dimensions of quality", trails=True, parts=QUALITY,
            note="Quality: the seven dimensions of the same definition, each scaled to VBench's range of it, weighted 1 each and dynamic "
-                "degree 0.5; a recalled pair counts as joined end to end."),
+                "degree 0.5; a recalled pair counts as joined end to end.",
+           sets={"memflow": 1},
+           misleads="Quality: a video that stops is best in four of its dimensions; dynamic degree alone, at half a weight, sees it."),
     Metric("quality_drift", "quality drift", "imaging quality of the first 5 s minus that of the last 5 s, whichever is more",
-           lower=True, trails=True),
+           lower=True, trails=True,
+           misleads="quality drift: a video that is bad from the start, or bad in its middle alone, has none."),
+    Metric("consistency", "Consistency", "mean of subject and background consistency", parts=CONSISTENCY,
+           sets={"memflow": 2},
+           misleads="Consistency: highest of a video that has stopped; changes that a prompt asks for count against it."),
+    Metric("vbench_semantic", "Semantic", "mean of the nine dimensions of VBench's own prompt suite that ask what is shown", parts=SEMANTIC,
+           misleads="Semantic: of VBench's own prompts alone; on others its dimensions mean nothing."),
+    Metric("vbench_total", "Total", "(4 Quality + Semantic) / 5, VBench's score", parts=TOTAL,
+           misleads="Total: four fifths are Quality, and mislead as that does."),
+    *(Metric(f"text_alignment_{scene}", f"text alignment {scene}", f"whether scene {scene} shows what its sentence says",
+             definitions=TEXT_KINDS,
+             sets={"memflow": 3 + scene},
+             misleads="text alignment by scene: CLIP reads 77 tokens and knows little of motion; a lingering scene may fit too.")
+      for scene in range(1, SCENES_TOLD + 1)),
+    Metric("frozen_time", "frozen time", "share of time in which a frame and the next differ by less than half a step of 255",
+           lower=True,
+           sets={"repeats": 1},
+           misleads="frozen time: a still life under a still camera is frozen by right; grain, or a codec's, hides one."),
+    Metric("looping", "looping", "how much likeness comes back 1 s to 30 s later, beyond that of the least alike frames nearer", COSINE,
+           lower=True,
+           sets={"repeats": 2},
+           misleads="looping: what repeats by nature (steps, waves) counts; periods over half a scene are not seen."),
+    *(Metric(f"coherence_{lag}", f"coherence {lag} s", f"mean cosine of frames {lag} s apart", COSINE,
+             sets={"coherence": lag},
+             misleads="coherence: 100 at every distance in a frozen video; cuts that a prompt asks for lower it.")
+      for lag in (1, 2, 5, 10, 20, 40)),
     Metric("run_fps", "FPS", "how fast these videos were made", unit="pixel frames a second", fact="fps_dit", of_device=True,
            printed="fps"),
     Metric("frames_attended", "frames attended", "latent frames that a block attends to at most, its own among them (K)",
@@ -275,8 +267,24 @@ def dimensions(kind: str) -> tuple[str, ...]:
 
 
 def showable() -> tuple[str, ...]:
-    """Names of the columns that an experiment's table may ask for."""
-    return (*dimensions("long"), *(metric.name for metric in METRICS if metric.fact))
+    """Names of the columns that a table may be asked for: all but what people alone rate."""
+    return tuple(metric.name for metric in METRICS if metric.scopes or not metric.question)
+
+
+def chosen(names: Sequence[str]) -> tuple[str, ...]:
+    """Columns by their names and those of sets. Raises ValueError in one line for one that there is not."""
+    sets = {name: {metric.sets[name]: metric.name for metric in METRICS if name in metric.sets} for one in METRICS for name in one.sets}
+    every = [one for name in names for one in ([own for _, own in sorted(sets[name].items())] if name in sets else [name])]
+    for name in every:
+        if name not in showable():
+            raise ValueError(f"columns={name}: no such column; {suggestion(name, [*showable(), *sets])}")
+    return tuple(dict.fromkeys(every))
+
+
+def by_scene(name: str, values: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
+    """A score of each scene by the name of that scene's own metric; none where the scenes are one, or more than are told."""
+    told = values if 2 <= len(values) <= SCENES_TOLD else ()
+    return {f"{name}_{scene}": float(value) for scene, value in enumerate(told, 1)}
 
 
 def criteria() -> dict[str, str]:
@@ -311,7 +319,9 @@ def columns(task: str, names: Iterable[str], rules: Sequence[str] = (), wanted: 
     every = [Column(metric.name, kind) for metric in METRICS if metric.leads for kind in metric.definitions]
     leading = [one for one in every if one.metric in measured]
     trailing = [
-        one for one in (column(task, metric.name, measured, rules) for metric in METRICS if metric.trails) if one.metric in measured
+        one
+        for one in (column(task, metric.name, measured, rules) for metric in METRICS if metric.trails and metric.name not in wanted)
+        if one.metric in measured
     ]
     return (*leading, *(column(task, dimension, measured, rules) for dimension in wanted or dimensions(kind_of(task))), *trailing)
 
@@ -329,21 +339,14 @@ def column(task: str, dimension: str, measured: Collection[str], rules: Sequence
 
 def derived(numbers: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
     """What is made of the numbers of videos, by name in the store: [videos] of each metric with parts, where all of these are there."""
-    made = {}
+    made = dict[str, NDArray[np.float64]]()
     for metric in METRICS:
         for kind, kinds in MADE.items() if metric.parts else ():
-            names = {part: [name for one in kinds if (name := Column(part, one).metric) in numbers] for part in metric.parts}
+            there = {**numbers, **made}
+            names = {part: [name for one in kinds if (name := Column(part, one).metric) in there] for part in metric.parts}
             if all(names.values()):
-                made[Column(metric.name, kind).metric] = weighted(
-                    metric.parts, {part: numbers[first] for part, (first, *_) in names.items()}
-                )
+                made[Column(metric.name, kind).metric] = weighted(metric.parts, {part: there[first] for part, (first, *_) in names.items()})
     return made
-
-
-def weighted(parts: Mapping[str, Part], values: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-    """The weighted mean of values in percent, each scaled to the range of its part; in percent."""
-    scaled = [part.weight * (values[name] - part.least) / (part.most - part.least) for name, part in parts.items()]
-    return np.asarray(100 * sum(scaled) / sum(part.weight for part in parts.values()), np.float64)
 
 
 def rule_of(task: str, shown: Sequence[Column]) -> str:
@@ -368,7 +371,8 @@ def rule_of(task: str, shown: Sequence[Column]) -> str:
 def notes(shown: Sequence[Column]) -> list[str]:
     """What a reader must know of columns, each line once: of their definitions, then of the metrics."""
     of_definitions = [definition.note for kind, definition in DEFINITIONS.items() if any(column.kind == kind for column in shown)]
-    return [note for note in (*of_definitions, *dict.fromkeys(column.about.note for column in shown)) if note]
+    misleads = (column.about.misleads for column in shown if not column.about.trails)  # those that trail are in every table
+    return [note for note in dict.fromkeys((*of_definitions, *(column.about.note for column in shown), *misleads)) if note]
 
 
 def described(metric: str) -> dict[str, str]:

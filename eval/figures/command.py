@@ -22,7 +22,7 @@ from eval.figures.recorded.backbones import Loader, embedded
 MODULES = {
     "fig3": "recorded.fig3", "fig4": "recorded.fig4", "fig5": "sheets", "fig6": "sheets", "fig7": "sheets", "fig8": "sheets",
     "fig9": "sheets", "fig10": "recorded.fig10", "fig11": "sheets", "cache": "caches", "lambda": "sweeps", "budget": "sweeps",
-    "overview": "recorded.overview", "frontier": "frontier", "centres": "recorded.centres",
+    "overview": "recorded.overview", "frontier": "frontier", "centres": "recorded.centres", "coherence": "coherence",
 }  # fmt: skip
 """Figure -> module of `eval.figures` with KEYS and `make`."""
 

@@ -51,10 +51,15 @@ def temporal_flickering(frames: Frames) -> float:
 
     frames uint8 [T, H, W, 3]. Raises ValueError for fewer than two frames.
     """
+    return float(1 - differences(frames).mean() / 255)
+
+
+def differences(frames: Frames) -> NDArray[np.float64]:
+    """Mean absolute difference of each frame of uint8 [T, H, W, 3] and the next, [T - 1]. Raises ValueError for fewer than two frames."""
     if len(frames) < 2:
         raise ValueError(f"{len(frames)} frame(s): flickering compares neighbours, so at least 2 are needed")
-    difference = np.maximum(frames[1:], frames[:-1]) - np.minimum(frames[1:], frames[:-1])
-    return float(1 - difference.reshape(len(difference), -1).mean(1).mean() / 255)
+    apart = np.maximum(frames[1:], frames[:-1]) - np.minimum(frames[1:], frames[:-1])
+    return np.asarray(apart.reshape(len(apart), -1).mean(1))
 
 
 def sampling_step(fps: float) -> int:

@@ -11,13 +11,13 @@ import errno
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from baselines.presets import choices
 from echo.files import RESULTS, inside
-from eval.metrics import TASKS
+from eval.metrics import TASKS, chosen
 from eval.store.rows import Source, gather, sources
 from eval.store.runs import existing, known
 from eval.tables import opinions
@@ -32,13 +32,15 @@ from eval.tables.text import as_csv, as_markdown, as_summary, as_text
 @dataclass(frozen=True)
 class TableOptions:
     """What is asked beside names. compare: whether published numbers stand beside. rules: definitions that come first. output: a folder
-    for the files; the store's `tables` by default. width: a summary of so many characters is shown; None: the table."""
+    for the files; the store's `tables` by default. width: a summary of so many characters is shown; None: the table.
+    columns: instead of the task's own."""
 
     compare: bool = False
     rules: tuple[str, ...] = ()
     styled: bool = False
     output: Path | None = None
     width: int | None = None
+    columns: tuple[str, ...] = ()
 
 
 def make(store: Path, names: Sequence[str] | None = None, styled: bool = False, width: int | None = None) -> list[str]:
@@ -71,6 +73,8 @@ def grouped(sources_there: Iterable[Source]) -> dict[str, list[Source]]:
 def _write(store: Path, groups: Mapping[str, Sequence[Source]], wanted: TableOptions) -> list[str]:
     lines: list[str] = []
     looks = {name: look_of(group[0].experiment, wanted.rules) for name, group in groups.items()}
+    if wanted.columns:
+        looks = {name: replace(look, dimensions=wanted.columns) for name, look in looks.items()}
     for name, group in groups.items():
         made = [one for source in in_order(group) for one in made_of(source, looks[name], wanted.compare)]
         for one in made:
@@ -140,6 +144,7 @@ def tables(
     compare: Literal["", "published"] = "",
     rule: Sequence[str] = (),
     ratings: str = "",
+    columns: Sequence[str] = (),
     *,
     store: Path = RESULTS,
     output: Path | None = None,
@@ -149,6 +154,7 @@ def tables(
         echo-harness tables table2 compare=published
         echo-harness tables --store results
         echo-harness tables table4 table5 ratings=ratings.csv
+        echo-harness tables memflow columns=memflow --output results/tables/memflow
 
     Args:
         names: experiments (table2), tasks that were run without one, or table4 and table5 with ratings=; all that the store has by default.
@@ -156,11 +162,13 @@ def tables(
         experiment: only this experiment.
         compare: published puts the paper's printed numbers below the rows that they belong to.
         rule: definitions that come before the usual ones (docs/vbench.md).
+        columns: these instead of a table's own: names of scores (frozen_time,looping), or of sets of them: memflow (MemFlow's interactive
+            table), repeats, coherence.
         ratings: of people for tables 4 and 5: a CSV that `echo-harness study collect` wrote.
         store: the run store.
         output: the folder of the files; STORE/tables by default.
     """
-    wanted = TableOptions(compare == "published", tuple(rule), sys.stdout.isatty(), output)
+    wanted = TableOptions(compare == "published", tuple(rule), sys.stdout.isatty(), output, columns=chosen(columns))
     people = [name for name in names if name in opinions.TABLES]
     lines = [line for name in people for line in _opinions(name, ratings, store, wanted)]
     if ratings and not people:

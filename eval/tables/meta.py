@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import msgspec
 
 from echo.files import Json
-from eval.metrics import RULES, Column
+from eval.definitions import RULES
+from eval.metrics import Column
 from eval.stats.statistics import ALPHA, LEVEL, POWER, RESAMPLES
 from eval.store.rows import Comparable, Entry, asked_of
 from eval.store.runs import flat

@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echo.files import ROOT
+from eval.measures import repeats
 from eval.measures.formulas import consistency, ends, is_dynamic, is_still, pair_consistency, pair_joined, sampling_step
+from eval.metrics import by_scene
 from eval.protocol import Scope, cover, pairs_of, scopes
 from eval.vbench.measure import Span, clips, clips_within, middles
 from eval.vbench.records import Record
@@ -136,7 +138,10 @@ def score(
     for dimension in dimensions:
         metrics |= _scoped(measured, dimension, protocol[dimension], spans, pairs)
     cosines = {kind: _cosines(measured, kind, spans, texts) for kind in kinds}
-    metrics |= {f"text_alignment.{kind}": 100 * float(np.mean(values)) for kind, values in cosines.items()}
+    for kind, values in cosines.items():
+        metrics[f"text_alignment.{kind}"] = 100 * float(np.mean(values))
+        metrics |= {f"{name}.{kind}": 100 * float(value) for name, value in by_scene("text_alignment", values).items()}
+    metrics |= _repeats(measured, spans)
     per_clip = [_row(measured, dimensions, clip) for clip in clips(measured.frames, measured.fps)]
     if long:
         metrics |= {f"{dimension}.vbench_long": _long(measured, dimension, per_clip) for dimension in dimensions}
@@ -151,6 +156,18 @@ def score(
     drift = _drift(measured, dimensions)
     metrics |= {f"quality_drift.{PLAIN}": abs(value) for name, value in drift.items() if name == "imaging_quality"}
     return VideoScores(metrics, per_segment, per_clip, drift)
+
+
+def _repeats(measured: Measured, spans: Sequence[Span]) -> dict[str, float | None]:
+    """Freeze by the differences of neighbouring frames, loop of each segment and coherence of the whole video by DINO's features."""
+    metrics: dict[str, float | None] = {}
+    if RECORD["temporal_flickering"] in measured.records and measured.frames > 1:
+        metrics["frozen_time"] = repeats.freeze(measured.within(RECORD["temporal_flickering"], (0, measured.frames), 1))
+    if RECORD["subject_consistency"] in measured.records:
+        features = measured.features(RECORD["subject_consistency"])
+        metrics["looping"] = repeats.mean_loop([features[slice(*span)] for span in spans], measured.fps)
+        metrics |= {f"coherence_{lag}": value for lag, value in repeats.coherence(features, measured.fps).items()}
+    return {f"{name}.{PLAIN}": 100 * value for name, value in metrics.items() if value is not None}
 
 
 def over(measured: Measured, dimension: str, span: Span, *, clip: bool = False) -> float:

@@ -18,11 +18,13 @@ from safetensors.torch import load_file, save_file
 
 from echo.backbone.finite import broken
 from echo.scene import FPS
+from eval.measures import repeats
 from eval.measures.flow import motion
 from eval.measures.formulas import (
     Frames,
     Vectors,
     consistency,
+    differences,
     dynamic_share,
     ends,
     pair_consistency,
@@ -31,6 +33,7 @@ from eval.measures.formulas import (
     temporal_flickering,
 )
 from eval.measures.quality import Quality
+from eval.metrics import by_scene
 from eval.protocol import Scope, cover, pairs_of, scopes
 from eval.world.encoder import SIZE, FrameEncoder
 from eval.world.places import SceneScores, place_scores
@@ -143,6 +146,7 @@ class EmbeddedScorer:
                 produced[dimension if dimension == "temporal_flickering" else f"proxy.{dimension}"] = 100.0 * value
         for dimension in [name for name, scope in dimensions.items() if joined and scope is Scope.pairs]:
             produced[f"proxy_joined.{dimension}"] = 100.0 * _pairs(measured, dimension, pair_joined)
+        produced |= {f"proxy.{name}": 100.0 * value for name, value in _more(measured).items()}
         both = ends(len(frames), FPS)
         if both is not None:
             produced["proxy.quality_drift"] = abs(float(measured.quality[both[0]].mean() - measured.quality[both[1]].mean()))
@@ -221,6 +225,16 @@ def _score(measured: _Measured, dimension: str, scope: Scope) -> float | None:
     if scope is not only:
         raise ValueError(f"{dimension} over {scope}: it is only defined here over {only}")
     return rule(measured)
+
+
+def _more(measured: _Measured) -> dict[str, float]:
+    """Text alignment of each scene, frozen time, coherence of subject and place; no looping, for all that moves in this world repeats."""
+    shown = np.concatenate([measured.subject, measured.place], axis=1) / math.sqrt(2)
+    return {
+        **by_scene("text_alignment", measured.to_text),
+        "frozen_time": repeats.freeze(differences(measured.frames)),
+        **{f"coherence_{lag}": value for lag, value in repeats.coherence(shown, FPS).items()},
+    }
 
 
 def _per_segment(measured: _Measured) -> list[SceneScores]:

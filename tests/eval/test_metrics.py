@@ -165,7 +165,7 @@ def test_quality_is_vbenchs_to_the_last_digit():
     table = np.array([[float(number) for number in rest.split(",")] for _, rest in lines])
     made = metrics.derived({f"{name}.vbench_long": 100 * values for name, values in zip(ORDER, table.T)})
     expected = [100 * float(quality) for quality, _ in lines]
-    assert list(made) == ["quality.vbench_long"]
+    assert list(made) == ["quality.vbench_long", "consistency.vbench_long"]
     assert made["quality.vbench_long"] == pytest.approx(expected, abs=1e-11), (
         f"max difference {abs(made['quality.vbench_long'] - expected).max()}"
     )
@@ -173,14 +173,38 @@ def test_quality_is_vbenchs_to_the_last_digit():
 
 def test_quality_needs_all_its_dimensions_of_one_definition():
     numbers = {f"{name}.vbench": np.full(2, 80.0) for name in ORDER}
-    assert list(metrics.derived(numbers)) == ["quality.vbench"]
+    assert list(metrics.derived(numbers)) == ["quality.vbench", "consistency.vbench"]
     lacking = {name: values for name, values in numbers.items() if "aesthetic" not in name}
-    assert not metrics.derived(lacking) and not metrics.derived(lacking | {"aesthetic_quality.vbench_long": np.full(2, 80.0)})
+    for others in (lacking, lacking | {"aesthetic_quality.vbench_long": np.full(2, 80.0)}):
+        assert list(metrics.derived(others)) == ["consistency.vbench"]
     pair = {name: values for name, values in numbers.items() if not name.startswith("subject")} | {
         "subject_consistency.pair_joined": np.full(2, 80.0)
     }
     assert metrics.derived(pair)["quality.vbench"] == pytest.approx(metrics.derived(numbers)["quality.vbench"])
     assert np.isnan(metrics.derived(numbers | {"dynamic_degree.vbench": np.array([1.0, np.nan])})["quality.vbench"][1])
+
+
+def test_semantic_and_total_are_vbenchs():
+    """The arithmetic by hand: each dimension at its most is 1, at its least 0; Total is four fifths Quality."""
+    nine = metrics.KNOWN["vbench_semantic"].parts
+    assert len(nine) == 9
+    quality = {f"{name}.vbench": np.array([part.most, part.least]) for name, part in metrics.KNOWN["quality"].parts.items()}
+    shown = {f"{name}.vbench": np.array([part.most, part.most]) for name, part in nine.items()}
+    made = metrics.derived(quality | shown | {"scene.vbench": np.array([41.11, 82.22]), "temporal_style.vbench": np.array([0.0, 18.2])})
+    assert made["quality.vbench"] == pytest.approx([100, 0])
+    assert made["vbench_semantic.vbench"] == pytest.approx([100 * 7.5 / 9, 100 * 8.5 / 9])
+    assert made["vbench_total.vbench"] == pytest.approx([(400 + 100 * 7.5 / 9) / 5, 100 * 8.5 / 9 / 5])
+    assert "vbench_total.vbench" not in metrics.derived(quality)
+
+
+def test_every_score_that_misleads_says_so_in_the_documents():
+    text = (ROOT / "docs" / "vbench.md").read_text(encoding="utf-8")
+    for metric in metrics.METRICS:
+        sentence = metric.misleads.partition(": ")[2].rstrip(".")
+        assert sentence in text or metric.name.startswith("vbench_"), metric.name
+    assert all(
+        metrics.KNOWN[name].misleads for name in ("quality", "quality_drift", "consistency", "frozen_time", "looping", "coherence_40")
+    )
 
 
 def test_scores_of_a_scene_are_numbers():

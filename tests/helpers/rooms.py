@@ -27,7 +27,7 @@ ORDER = {
     "echo": "files geometry noise refusals routing sampler scene settings < backbone < cache < memory < policy rollout"
     " < generate recording",
     "data": "world < *",
-    "eval": "protocol metrics < measures store < stats pages < world vbench < tables < claims figures < study report < audit",
+    "eval": "protocol metrics definitions < measures store < stats pages < world vbench < tables < claims figures < study report < audit",
     "eval.vbench": "networks < *",
     "jobs": "spec < memory store < work < launch < watch live bench train < cli",
 }

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from echo.files import ROOT, digest
-from eval.protocol import TASKS
+from eval.metrics import TASKS
 from eval.store.origin import ROOMS, commit
 from eval.store.records import (
     AskedFile,

@@ -23,6 +23,10 @@ NAMES = {
     "temporal_flickering", "proxy.subject_consistency", "proxy.background_consistency", "proxy.text_alignment",
     "proxy.motion_smoothness", "proxy.dynamic_degree", "proxy.imaging_quality",
 }  # fmt: skip
+TOLD = {"proxy.frozen_time", "proxy.coherence_1", "proxy.coherence_2", "proxy.coherence_5"} | {
+    f"proxy.text_alignment_{scene}" for scene in range(1, 7)
+}
+"""What no protocol has; a video of 9 s has frames 5 s apart and none 10 s apart."""
 SWITCHED = {"world.leakage", "world.half_life_blocks"}
 """Told of every video whose sentences name one place after another."""
 LOOKS = (("meadow", "plain"), ("ocean", "striped"), ("dusk", "dotted"))
@@ -52,7 +56,7 @@ def video(places: list[tuple[Words, int]]) -> tuple[np.ndarray, list[str], list[
 def test_names_and_range(scorer: EmbeddedScorer, task: str) -> None:
     frames, texts, spans = video([(A, 1), (B, 2), (C, 3)] * 2)
     scores = scorer.score(frames, texts, spans, task, recalls=(None, None, None, 0, 1, 2))
-    assert set(scores.metrics) == NAMES | SWITCHED | ({"world.recall_fidelity"} if task in PAIRED else set())
+    assert set(scores.metrics) == NAMES | TOLD | SWITCHED | ({"world.recall_fidelity"} if task in PAIRED else set())
     assert all(-100 <= value <= 100 for value in scores.metrics.values())
     assert [segment["start"] for segment in scores.per_segment] == [start for start, _ in spans]
 
@@ -80,6 +84,40 @@ def test_pairs_are_those_that_the_prompt_names(scorer: EmbeddedScorer) -> None:
         pair = pair_consistency(place[slice(*spans[earlier])], place[slice(*spans[3])])
         assert scores["proxy.background_consistency"] == pytest.approx(100 * pair, abs=1e-4)
         assert scores["world.recall_fidelity"] > 90 if earlier == 1 else scores["world.recall_fidelity"] < 50
+
+
+@pytest.fixture(scope="module")
+def shown() -> tuple[np.ndarray, str]:
+    """A scene of 15 s and its sentence."""
+    return scene(A, 1, 240), sentence(A, 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "frozen", "coherence", "drift", "moves"),
+    [
+        ("perfect", 0, (90, 100), 0, 100),
+        ("frozen", 100, (99.99, 100.01), 0, 0),
+        ("half frozen", 50, (90, 100), 0, 50),
+        ("drifting", 0, (0, 80), 50, 100),
+    ],
+)
+def test_known_answers_of_whether_a_video_moves_and_stays_itself(
+    scorer: EmbeddedScorer, shown, kind, frozen, coherence, drift, moves
+) -> None:
+    """A frozen video is perfectly consistent: frozen time tells it from a perfect one. A drifting one fades into noise."""
+    frames, text = shown
+    if kind.endswith("frozen"):
+        frames = np.concatenate([frames[: 0 if kind == "frozen" else 120], np.repeat(frames[120:121], 240 if kind == "frozen" else 120, 0)])
+    if kind == "drifting":
+        noise = np.random.default_rng(0).integers(0, 256, frames.shape)
+        share = np.linspace(-2, 1, len(frames)).clip(0)[:, None, None, None]
+        frames = np.rint((1 - share) * frames + share * noise).astype(np.uint8)
+    found = scorer.score(frames, [text], [(0, len(frames))], "long60").metrics
+    assert found["proxy.frozen_time"] == pytest.approx(frozen, abs=0.5)
+    assert coherence[0] <= found["proxy.coherence_10"] <= coherence[1]
+    assert found["proxy.quality_drift"] > drift if drift else found["proxy.quality_drift"] < 1
+    assert found["proxy.dynamic_degree"] == pytest.approx(moves, abs=15)
+    assert "proxy.looping" not in found, "every motion of this world repeats"
 
 
 def test_pairs_may_be_joined(scorer: EmbeddedScorer) -> None:

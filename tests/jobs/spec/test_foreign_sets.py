@@ -42,7 +42,10 @@ BLOCKS = {"memflow": [80, 80], "helios": [7, 13, 80], "vmem": [40], "layerrecall
 def test_a_task_plans_the_videos_of_its_set(checkpoints, task):
     job = planned(checkpoints, task)
     assert [job.blocks(prompt) for prompt in job.asked] == BLOCKS[task]
-    recalled = [start.recalls for start in script_of(job.asked[0], job.policy, lambda texts: [[1.0]] * len(texts)).starts]
+    recalled = [
+        start.recalls
+        for start in script_of(job.asked[0], job.policy, job.config.backbone.frames_per_block, lambda texts: [[1.0]] * len(texts)).starts
+    ]
     assert recalled == {"vmem": [None, None, None, 1, None, 2], "layerrecall": [None, None, 0]}.get(task, [None] * len(recalled))
 
 

@@ -61,7 +61,8 @@ def test_videos_are_scored_from_their_files_and_made_once(config, tmp_path, monk
     widths = [max(len(json.loads(line)["keys"]) for line in run.side(record, "trace").read_text().splitlines()) for record in scored]
     assert [record.attended_frames for record in scored] == widths and {record.denoising_steps for record in scored} == {4}
     names = {"subject_consistency", "background_consistency", "temporal_flickering", "aesthetic_quality"}
-    assert {name.removesuffix(".vbench") for name in scored[0].metrics} == names and not scored[0].flags
+    told_too = {"frozen_time", "coherence_1", "coherence_2"}  # of videos of 3 s
+    assert {name.removesuffix(".vbench") for name in scored[0].metrics} == names | told_too and not scored[0].flags
     told_of = [{name for name, value in msgspec.structs.asdict(one).items() if value} for one in (filmed[0], scored[0])]
     assert scored[0].latents_sha256 == filmed[0].latents_sha256 and told_of[0] <= told_of[1]
     assert all(record.dur_s == round(record.generate_s + record.score_s, 3) for record in scored), "what a video took in all"
@@ -80,7 +81,7 @@ def test_videos_are_scored_from_their_files_and_made_once(config, tmp_path, monk
     other = changed(config, "eval.vbench.dimensions", "temporal_flickering")  # other scores of videos that are there
     assert prepare(other).scores_id != job.scores_id and prepare(other).run_id == job.run_id
     assert work(prepare(other), new_attempt(), [], other, events.append) == 0
-    assert {name for record in run.records()[4:] for name in record.metrics} == {"temporal_flickering.vbench"}
+    assert {name for record in run.records()[4:] for name in record.metrics} == {"temporal_flickering.vbench", "frozen_time.vbench"}
 
 
 def test_a_start_that_ends_before_the_scores_costs_no_video(config, tmp_path, monkeypatch):
