@@ -116,7 +116,8 @@ def trace(
     """Print what each block attends to, one JSON line a block.
 
     {"block", "scene", "keys": [[source, position], ...], "queries": [...]} in latent frames, from the policy's plan alone: no network
-    runs.
+    runs. Where a plan has them, also what its clean pass meets ("clean"), the logits that it adds by pass and slot ("bias"), of what its
+    clean pass chooses ("revision"), and what groups of heads meet ("groups").
 
         echo-harness trace method=echo task=recall blocks=12 --png trace.png
         echo-harness trace method=echo method.anchors=6 task=recall

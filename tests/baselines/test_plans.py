@@ -41,6 +41,7 @@ def test_longlive_recaches_under_the_new_prompt() -> None:
     assert free is not None and free.unseen == 0 and vector(free) == " ".join(f"{f}@{f}" for f in range(6, 18))
     after = at("longlive_local_sink", 6, SceneStart(6, HARD))
     assert vector(after) == "6@6 7@7 8@8 12@12 13@13 14@14 15@15 16@16 17@17 18@18 19@19 20@20"
+    assert recache("memflow", 9) == plan, "its bank is neither read nor written"
     assert recache("longlive_relative", 9) is None and recache("longlive_flush", 9) is None and recache("self_forcing", 9) is None
 
 
