@@ -33,25 +33,30 @@ ROWS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class DummyForcing(LongLive):
-    """LongLive's settings, its `window_frames` being those that a recache runs again. local_blocks: L. classify_block: a. first_frames: at
-    the front of the window, whose mass is p0. dummy_share: of the heads of all layers. rows_seed: of the rows that are drawn."""
+    """LongLive's settings, its `window_frames` being those that a recache runs again; counts are of frames. local_frames: 3L.
+    classify_after: 3a, those before block a. first_frames: at the front of the window, whose mass is p0. dummy_share: of the heads of all
+    layers. rows_seed: of the rows that are drawn."""
 
     sink_frames: int = 1
     at_switch: AtSwitch = AtSwitch.keep
-    local_blocks: int = 1
-    classify_block: int = 1
+    local_frames: int = 3
+    classify_after: int = 3
     first_frames: int = 1
     dummy_share: float = 0.5
     rows_seed: int = 0
 
     def recent_frames(self, block_frames: int) -> int:
-        return self.local_blocks * block_frames
+        return self.local_frames
+
+    def looks(self, plan: Plan) -> bool:
+        """Whether a plan is of block a."""
+        return plan.first_frame - len(plan.queries) < self.classify_after <= plan.first_frame
 
     def plan(self, step: Step) -> Plan:
         plan = super().plan(step)
-        if step.block == self.classify_block:  # its clean pass looks at what it met
+        if self.looks(plan):  # its clean pass looks at what it met
             return replace(plan, keep=plan.keep.union(slot.source for slot in plan.context))
-        if step.block < self.classify_block:
+        if step.first_frame < self.classify_after:
             return plan
         first, last = len(self.sink(step, step.first_frame)), len(plan.context)
         slots = range(first), range(first, last), range(max(first, last - 1), last)
@@ -61,8 +66,12 @@ class DummyForcing(LongLive):
         return replace(plan, groups=tuple(groups))
 
     def capacity(self, geometry: Geometry) -> int:
+        return max(super().capacity(geometry), geometry.frames_per_block + self.looked_at(geometry))
+
+    def looked_at(self, geometry: Geometry) -> int:
+        """Past frames in the window of block a."""
         size = geometry.frames_per_block
-        return max(super().capacity(geometry), size + min(self.classify_block * size, self.sink_frames + self.recent_frames(size)))
+        return min(-(-self.classify_after // size) * size, self.sink_frames + self.local_frames)
 
     def memory(self, geometry: Geometry, store: FrameStore) -> Memory:
         return WhereHeadsLook(self, geometry, store)
@@ -73,10 +82,9 @@ class DummyForcing(LongLive):
 
     def check(self, geometry: Geometry, blocks: int) -> None:
         super().check(geometry, blocks)
-        size = geometry.frames_per_block
-        within("local_blocks", self.local_blocks, 1, (geometry.context_frames - self.sink_frames) // size)
-        within("classify_block (its next has all its local frames)", self.classify_block, self.local_blocks, 10_000)
-        within("first_frames", self.first_frames, 1, self.sink_frames + self.recent_frames(size))
+        within("local_frames", self.local_frames, max(1, 2 - self.sink_frames), geometry.context_frames - self.sink_frames)
+        within("classify_after (a block later all local frames are there)", self.classify_after, max(2, self.local_frames), 10_000)
+        within("first_frames (fewer than block a looks at)", self.first_frames, 1, self.looked_at(geometry) - 1)
         within("dummy_share", self.dummy_share, 0, 1)
 
 
@@ -95,7 +103,7 @@ class WhereHeadsLook(Memory):
         from echo.backbone import rope
         from echo.memory.heads import frame_mass
 
-        if plan.block != self.policy.classify_block:
+        if not self.policy.looks(plan):
             return
         g, random = self.geometry, Random(f"{self.policy.rows_seed} {layer}")
         rows = rope.integers(random.choices(range(q.shape[1]), k=max(1, g.tokens_per_frame // ROWS)), q.device)

@@ -2,8 +2,8 @@
 
 arXiv 2605.09681, zju-jiyicheng/Forcing-KV (Apache-2.0). Heads are labelled beforehand by where they look in a full window. Static ones
 meet [sink 1 | last 1 | block], dynamic ones [sink 1 | dynamic 1 | last 1 | block], absolute indices. The dynamic frame is made of sixths of
-frames: of the block's length of frames before the last, those least like the same place of the next frame (mean cosine of rotated keys).
-Dynamic heads of layer 1 choose, later layers take the same, and in layer 0 all heads are static. A prompt switch is LongLive's.
+the three frames before the last: those least like the same place of the next frame (mean cosine of rotated keys). Dynamic heads of layer 1
+choose, later layers take the same, and in layer 0 all heads are static. A prompt switch is LongLive's.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class ForcingKV(LongLive):
 
     sink_frames: int = 1
     at_switch: AtSwitch = AtSwitch.keep
+    candidate_frames: int = 3
     chunks: int = 6
     heads: tuple[str, ...] = ()
 
@@ -46,11 +47,11 @@ class ForcingKV(LongLive):
         return 1
 
     def kept_frames(self, block_frames: int) -> int:
-        return max(block_frames + 1, super().kept_frames(block_frames))
+        return max(self.candidate_frames + 1, super().kept_frames(block_frames))
 
     def plan(self, step: Step) -> Plan:
-        plan, size, sink = super().plan(step), step.geometry.frames_per_block, self.sink(step, step.first_frame)
-        candidates = range(step.first_frame - 1 - size, step.first_frame - 1)
+        plan, sink, last = super().plan(step), self.sink(step, step.first_frame), step.first_frame - 1
+        candidates = range(last - self.candidate_frames, last)
         if candidates.start < sink.stop:
             return plan
         context = (*plan.context[: len(sink)], Slot(COMPRESSED, None, Kind.COMPRESSED), *plan.context[len(sink) :])
@@ -69,12 +70,12 @@ class ForcingKV(LongLive):
         return ChangedChunks(self, geometry, store)
 
     def memory_bytes(self, geometry: Geometry, batch: int, item: int) -> int:
-        """Each head's place in its group."""
-        return geometry.layers * geometry.heads * batch * 8
+        return geometry.layers * geometry.heads * batch * 8  # each head's place in its group
 
     def check(self, geometry: Geometry, blocks: int) -> None:
         super().check(geometry, blocks)
         within("chunks", self.chunks, 1, 1000)
+        within("candidate_frames", self.candidate_frames, 1, 1000)
         if self.relative:
             raise ValueError("relative true: chosen tokens keep their own indices, among absolute ones; nearest is false")
         sizes = [len(word) for word in self.heads if set(word) <= set(LETTERS)]
@@ -111,7 +112,7 @@ class ChangedChunks(Memory):
         from echo.backbone.rope import integers
         from echo.cache.groups import members
 
-        self.geometry, self.store = geometry, store
+        self.policy, self.geometry, self.store = policy, geometry, store
         words = static_first(policy.heads or (DYNAMIC * geometry.heads,) * geometry.layers)
         self.chunks = max(count for count in range(1, policy.chunks + 1) if geometry.tokens_per_frame % count == 0)
         self.groups = members(([LETTERS.index(letter) for letter in word] * store.batch for word in words), 2, store.device)
@@ -125,11 +126,9 @@ class ChangedChunks(Memory):
         """Tokens [B, S]; in layer 0, where no head meets them, the first candidate's."""
         import torch
 
-        if layer == 0:
-            return torch.arange(self.geometry.tokens_per_frame, device=q.device).expand(q.shape[0], -1)
         if layer == 1:
             self.chosen = self._least_alike(plan)
-        return self.chosen
+        return self.chosen if layer else torch.arange(self.geometry.tokens_per_frame, device=q.device).expand(q.shape[0], -1)
 
     def _least_alike(self, plan: Plan) -> Tensor:
         """Tokens [B, S] of the candidates' chunks that are least like the same place of the next frame."""
@@ -139,7 +138,7 @@ class ChangedChunks(Memory):
         from echo.backbone import rope
 
         g, first = self.geometry, plan.first_frame
-        frames = range(first - 1 - g.frames_per_block, first)
+        frames = range(first - 1 - self.policy.candidate_frames, first)
         keys = self.store.frames(1, frames)[0].index_select(3, self.asked)
         turned = rope.rotate(keys.flatten(1, 2), rope.frame_table(frames, g.grid_height, g.grid_width, g.head_dim, keys.device))
         states_BTSE = turned.unflatten(1, (len(frames), -1)).flatten(-2).float()

@@ -154,7 +154,25 @@ def echo(script: Script) -> Iterator[Keys]:
             window, old = window[old:], 0
 
 
+def dummy_forcing(script: Script) -> Iterator[Keys]:
+    buffer: list[str] = []
+    for frame, _ in walk(script):
+        if len(buffer) == 5:
+            buffer.pop(1)
+        buffer.append(f"f{frame}")
+        yield at_home(buffer)
+
+
+def forcing_kv(script: Script) -> Iterator[Keys]:
+    made: list[str] = []
+    for frame, _ in walk(script):
+        dynamic: Keys = [("cmp", None)] if len(made) > 4 else []
+        yield at_home(made[:1]) + dynamic + at_home([*made[1:][-1:], f"f{frame}"])
+        made.append(f"f{frame}")
+
+
 HAND = [self_forcing, longlive, streaming_llm, infinity_rope, rolling_sink, deep_forcing_official, memrope, reward_ema, relax_forcing, echo]
+HAND += [dummy_forcing, forcing_kv]
 
 
 @pytest.mark.parametrize("script", [ONE, SIX], ids=["one scene", "six scenes"])

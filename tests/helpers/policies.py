@@ -94,7 +94,7 @@ PRESETS: list[tuple[str, dict[str, object]]] = [
     ("reward_ema", {}),
     ("reward_ema", {"window_frames": 15, "rate": 0.5}),
     ("dummy_forcing", {}),
-    ("dummy_forcing", {"local_blocks": 2, "classify_block": 5, "dummy_share": 0.25, "sink_frames": 3}),
+    ("dummy_forcing", {"local_frames": 6, "classify_after": 14, "dummy_share": 0.25, "sink_frames": 3}),
     ("dummy_forcing_longlive", {}),
     ("dummy_forcing_longlive", {"global_sink": False, "dummy_share": 1.0}),
     ("forcing_kv", {}),

@@ -6,11 +6,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from baselines.forcing_kv import labels_file
+from echo.files import file_digest
+
 TEXTS = ("a red ball moving left over a plain meadow", "a red ball moving up over a striped desert")
 
 
 def write_backbone(path: Path, seed: int = 0, grid: int = 2) -> Path:
-    """A backbone file with random weights: 2 layers, `grid` x `grid` tokens a frame, the full window of 21 frames."""
+    """A backbone file with random weights and labels of heads: 2 layers, `grid` x `grid` tokens a frame, the full window of 21 frames."""
     import torch
 
     from echo.backbone.load import save
@@ -31,6 +34,7 @@ def write_backbone(path: Path, seed: int = 0, grid: int = 2) -> Path:
     codec = PatchCodec.fit(torch.randint(0, 256, (4, 8, 24, 24, 3), dtype=torch.uint8), channels=16)
     geometry = Geometry(layers=2, heads=2, head_dim=16, grid_height=grid, grid_width=grid)
     save(path, model, WordEncoder(words, 12, 6), codec, geometry)
+    labels_file([path]).write_text(json.dumps({"heads": ["dd", "sd"], "weights": [file_digest(path)]}), encoding="utf-8")
     return path
 
 
