@@ -6,6 +6,7 @@ A run's scenes end with blocks, and Wan makes one pixel frame of its first laten
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -39,7 +40,7 @@ def borders(facts: Facts, durations_s: Sequence[float] | None) -> tuple[list[Spa
     """
     stem = facts.path.stem
     trace = facts.path.with_name(f"{stem}.trace.jsonl")
-    if trace.is_file():
+    if os.path.lexists(trace):  # whatever it is: what cannot be read is not absent
         return _agreed(trace, _of_trace(trace, facts), durations_s), TRACE
     for path in sorted(facts.path.parent.iterdir()):
         middle = path.name.removeprefix(f"{stem}.").removesuffix(".json")
@@ -60,7 +61,7 @@ def _agreed(path: Path, spans: list[Span], durations_s: Sequence[float] | None) 
 def _of_trace(path: Path, facts: Facts) -> list[Span]:
     try:
         lines = traced(path)
-    except ValueError:
+    except (OSError, ValueError):
         raise ValueError(f"{path}: no trace, a line of which is a block with its scene; without this file durations are taken") from None
     scenes = [line.scene for line in lines]
     runs = [(scene, len(list(blocks))) for scene, blocks in groupby(scenes)]

@@ -326,6 +326,10 @@ def test_scenes_are_cut_where_a_run_has_put_them(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=part) as refusal:
             command(words)
         assert "p-0.trace.jsonl" in str(refusal.value) and "\n" not in str(refusal.value)
+    (folder / "p-0.trace.jsonl").unlink()
+    (folder / "p-0.trace.jsonl").symlink_to("p-0.trace.jsonl")
+    with pytest.raises(ValueError, match=r"p-0.trace.jsonl: no trace"):
+        command(words)
 
 
 def test_one_failure_stops_no_other(tmp_path, monkeypatch, capsys):
