@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from echo.geometry import scene_spans
-from echo.scene import PIXEL_FRAMES_PER_LATENT
+from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
 from eval.protocol import cover
 from eval.store.reading import content_of
 from eval.store.records import UNREADABLE, DamagedFile, TraceLine
@@ -75,9 +75,9 @@ def _of_trace(path: Path, facts: Facts) -> list[Span]:
 
 
 def _latents_of_a_block(lines: Sequence[TraceLine], frames: int) -> int:
-    """Latent frames of a block: as many as its queries; of a rendered video, which has none, as many as its length is of."""
+    """Latent frames of a block: as many as its queries; of a rendered video, which has none, as many as its length is of, three at most."""
     counts = [len(line.queries) for line in lines if line.queries]
-    return counts[0] if counts else math.ceil(frames / max(1, len(lines) * PIXEL_FRAMES_PER_LATENT))
+    return counts[0] if counts else min(FRAMES_PER_BLOCK, math.ceil(frames / max(1, len(lines) * PIXEL_FRAMES_PER_LATENT)))
 
 
 class _ScoredSegments(msgspec.Struct):
