@@ -251,10 +251,16 @@ class ScoresFile(msgspec.Struct, kw_only=True):
 
 
 class TraceLine(msgspec.Struct):
-    """What a line of a trace says of its block, as far as a store's readers ask."""
+    """What a line of a trace says of its block, as far as a store's readers ask; frames: where it has no queries, as a rendered one."""
 
     scene: Count
     queries: list[Any] = []
+    frames: Count = FRAMES_PER_BLOCK
+
+    @property
+    def frames_per_block(self) -> int:
+        """Latent frames of the block."""
+        return len(self.queries) or self.frames
 
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)

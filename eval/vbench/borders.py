@@ -5,7 +5,6 @@ A run's scenes end with blocks, and Wan makes one pixel frame of its first laten
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from itertools import groupby
@@ -18,7 +17,7 @@ from echo.geometry import scene_spans
 from echo.scene import FRAMES_PER_BLOCK, PIXEL_FRAMES_PER_LATENT
 from eval.protocol import cover
 from eval.store.reading import content_of
-from eval.store.records import UNREADABLE, DamagedFile, TraceLine
+from eval.store.records import UNREADABLE, DamagedFile
 from eval.store.runs import traced
 from eval.vbench.measure import Span
 from eval.vbench.scorer import spans_of
@@ -65,19 +64,13 @@ def _of_trace(path: Path, facts: Facts) -> list[Span]:
         raise ValueError(f"{path}: no trace, a line of which is a block with its scene; without this file durations are taken") from None
     scenes = [line.scene for line in lines]
     runs = [(scene, len(list(blocks))) for scene, blocks in groupby(scenes)]
-    size = _latents_of_a_block(lines, facts.frames)
+    size = lines[0].frames_per_block if lines else FRAMES_PER_BLOCK
     whole = len(scenes) * size * PIXEL_FRAMES_PER_LATENT
     short = whole - facts.frames
     if [scene for scene, _ in runs] != list(range(len(runs))) or not runs or short not in (0, LATER):
         expected = f"{len(scenes)} blocks are {whole} or {whole - LATER} frames, scene after scene"
         raise ValueError(f"{path}: of another video; {expected}, the video has {facts.frames}; without this file durations are taken")
     return scene_spans([blocks for _, blocks in runs], PIXEL_FRAMES_PER_LATENT - short, size)
-
-
-def _latents_of_a_block(lines: Sequence[TraceLine], frames: int) -> int:
-    """Latent frames of a block: as many as its queries; of a rendered video, which has none, as many as its length is of, three at most."""
-    counts = [len(line.queries) for line in lines if line.queries]
-    return counts[0] if counts else min(FRAMES_PER_BLOCK, math.ceil(frames / max(1, len(lines) * PIXEL_FRAMES_PER_LATENT)))
 
 
 class _ScoredSegments(msgspec.Struct):

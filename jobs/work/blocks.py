@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from data.world.film import Render
-from echo.scene import Prompt
+from echo.scene import FRAMES_PER_BLOCK, Prompt
 from jobs.spec.plan import Job
 
 if TYPE_CHECKING:
@@ -85,9 +85,11 @@ def developed(block: Block, rows: list[int], stream: Stream) -> MadeBlock:
 
 def _rendered(job: Job, wanted: Sequence[Prompt]) -> Iterator[MadeBlock]:
     policy, size = cast(Render, job.policy), job.block_frames
-    films = [policy.film(prompt, job.config.seed, job.config.backbone.frames_per_block) for prompt in wanted]
     scenes = [scene for scene, blocks in enumerate(job.lengths(wanted[0])) for _ in range(blocks)]
+    latents = job.config.backbone.frames_per_block
+    films = [policy.film(prompt, job.config.seed, latents) for prompt in wanted]
+    told = {} if latents == FRAMES_PER_BLOCK else {"frames": latents}  # a block without queries is of three, unless it says so
     for index, scene in enumerate(scenes):
         part = [film[index * size : (index + 1) * size] for film in films]
-        plan = {"block": index, "scene": scene, "keys": [], "queries": []}
+        plan = {"block": index, "scene": scene, "keys": [], "queries": []} | told
         yield MadeBlock(index, scene, lambda part=part: [frames.tobytes() for frames in part], lambda part=part: part, plan)  # type: ignore[misc]
