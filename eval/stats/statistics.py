@@ -175,11 +175,11 @@ def detectable(mean: Estimate, rows: int) -> float | None:
     """
     if mean.half_width is None:
         return None
-    return _noncentrality(mean.freedom, max(1, rows)) * mean.half_width / float(stats.t.ppf((1 + LEVEL) / 2, mean.freedom))
+    return noncentrality(mean.freedom, max(1, rows)) * mean.half_width / float(stats.t.ppf((1 + LEVEL) / 2, mean.freedom))
 
 
 @lru_cache(maxsize=256)
-def _noncentrality(freedom: float, rows: int) -> float:
+def noncentrality(freedom: float, rows: int) -> float:
     """Standard errors that a true difference must have for `POWER`."""
     limit = float(stats.t.isf(ALPHA / (2 * rows), freedom))
 

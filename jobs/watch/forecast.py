@@ -24,6 +24,7 @@ from jobs.spec.mistakes import explained
 from jobs.spec.plan import Job, lacking, prepare, told_of
 from jobs.store import provenance, speeds
 from jobs.store.folder import RunFolder
+from jobs.watch.power import told
 from jobs.work import score
 
 PIXEL_BYTES = 0.03
@@ -219,16 +220,22 @@ def _size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, math.ceil(count / 1e6))} MB"
 
 
-def plan(words: Sequence[str], /, fps: float | None = None) -> list[str]:
+def plan(words: Sequence[str], /, fps: float | None = None, *, power: Path | None = None) -> list[str]:
     """Say what a sweep will take before anything runs: videos that are missing, hours of devices, disk, and jobs on a cluster.
 
         echo-harness plan experiment=table1
         echo-harness plan backbone=self_forcing method=echo,rolling_sink task=recall seed=0,1 fps=16 launcher=gpu
+        echo-harness plan --power results task=recall method=echo,longlive metric=world.recall_fidelity difference=5
+        echo-harness plan --power vbench_long_60s.csv method=longlive,sf metric=quality difference=0.005
 
     Args:
         words: those of run.py, KEY=VALUE, launcher.target_minutes= and the like too.
         fps: pixel frames a second, scoring included; by default what the store has measured.
+        power: instead, how many prompts and seeds a difference needs, from a store or another's per-video scores (VBench's
+            *_eval_results.json with against= another, or a CSV with methods, prompts and seeds): metric=, method=A,B, task=, difference=.
     """
+    if power is not None:
+        return list(told(power, words))
     launcher, rest = launcher_of(words), []
     if fps is not None and not 0 < fps < math.inf:
         raise ValueError(f"fps={fps:g}: a number above 0 is expected, for example fps=20")
