@@ -297,7 +297,7 @@ def import_prompts(
     name: str = "",
     untagged: Untagged = "smooth",
     tags: tuple[str, ...] = (),
-    columns: Columns = FOUND,
+    asked: Columns = FOUND,
     lines: Path | None = None,
     *,
     output: Path,
@@ -334,11 +334,11 @@ def import_prompts(
     if name and not re.fullmatch(r"[A-Za-z0-9.-]+", name):
         raise ValueError(f"name={name}: letters, digits, '.' and '-'; nearest is {re.sub('[^A-Za-z0-9.-]+', '-', name)}")
     check_duration(duration)
-    for key, value in (*asdict(columns).items(), ("tags", ",".join(tags))):
+    for key, value in (*asdict(asked).items(), ("tags", ",".join(tags))):
         if value and format not in TABLES:
             raise ValueError(f"{key}={value}: is of format={' and format='.join(TABLES)}; nearest is format=csv")
     if lines is not None and format not in ("lines", "rollf200"):
         raise ValueError(f"lines={lines}: is of format=lines and format=rollf200; nearest is format=lines")
-    imported = read(file, format, Options(tag_meaning, duration, name, untagged, tags, columns), Excerpt(first, sample, seed, lines))
+    imported = read(file, format, Options(tag_meaning, duration, name, untagged, tags, asked), Excerpt(first, sample, seed, lines))
     write_set(output, imported.lines)
     return summary(imported, output)

@@ -86,7 +86,7 @@ def command_faults(words: list[str]) -> Iterator[str]:
     except (ValueError, TyperException) as error:
         yield error.format_message() if isinstance(error, TyperException) else str(error)
         return
-    if words[:1] in (["run"], ["plan"], ["suite"], ["live"]):
+    if words[:1] in (["run"], ["plan"], ["suite"], ["live"]) and not taken.get("power"):
         yield from run_faults([word for word in taken.get("words") or () if "=" in word], multirun=True)
 
 
