@@ -8,15 +8,27 @@ from pathlib import Path
 from typing import Any
 
 STORY = [
-    ("cut", "A quay at dawn. Ona, in a yellow coat, mends a net.", [("E1", "introduce", 0, ""), ("E2", "introduce", 0, "")]),
+    (
+        "cut",
+        "A quay at dawn. Ona, in a yellow coat, mends a net beside a boat.",
+        [("E1", "introduce", 0, ""), ("E2", "introduce", 0, ""), ("E5", "introduce", 0, "")],
+    ),
     ("continue", "Ona coils a rope.", [("E1", "recall", 0, "seg_001"), ("E2", "recall", 0, "seg_001")]),
-    ("cut", "A kitchen with a blue stove. A cat sleeps.", [("E3", "introduce", 0, ""), ("E4", "introduce", 0, "")]),
-    ("cut", "Ona walks along the quay.", [("E1", "recall", 1, "seg_002"), ("E2", "recall_after_gap", 1, "seg_002")]),
+    (
+        "cut",
+        "A kitchen with a blue stove. Ona feeds a cat.",
+        [("E1", "recall", 0, "seg_002"), ("E3", "introduce", 0, ""), ("E4", "introduce", 0, "")],
+    ),
+    ("cut", "Ona walks along the quay.", [("E1", "recall", 0, "seg_003"), ("E2", "recall_after_gap", 1, "seg_002")]),
     ("continue", "The cat comes along the quay.", [("E4", "recall", 1, "seg_003"), ("E2", "recall", 0, "seg_004")]),
-    ("cut", "Ona, now in a red coat, stands in the kitchen.", [("E3", "recall", 2, "seg_003"), ("E1", "transform", 1, "seg_004")]),
+    (
+        "cut",
+        "Ona, now in a red coat, puts the boat on the kitchen table.",
+        [("E5", "recall_after_gap", 4, "seg_001"), ("E3", "recall", 2, "seg_003"), ("E1", "transform", 1, "seg_004")],
+    ),
 ]
 """A story's segments: transition, text, and what each shows: who, what it is to memory, segments without it, when it was last seen."""
-KINDS = {"E1": "character", "E2": "location", "E3": "location", "E4": "character"}
+KINDS = {"E1": "character", "E2": "location", "E3": "location", "E4": "character", "E5": "prop"}
 
 
 def written(path: Path, content: object) -> Path:
