@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from baselines.presets import make_policy
+from echo.geometry import Geometry
+from echo.sampler import schedule
 from jobs import cli
 from jobs.bench import overhead, stopwatch
 
@@ -72,3 +76,15 @@ def test_own_work_is_linear_in_each_term_of_equation_29(
     assert [Path(pdf).name, Path(png).name] == ["overhead_terms.pdf", "overhead_terms.png"] and Path(png).stat().st_size > 3000
     assert cli.main(["bench", "overhead", "terms=n"]) == 2
     assert "terms=n" in capsys.readouterr().err
+
+
+def test_blocks_of_one_frame_and_one_step_have_their_own_work() -> None:
+    """Two passes a block, of one frame each, the noisy one and the clean one."""
+    geometry, steps = Geometry(1, 1, 8, 1, 1, frames_per_block=1), schedule([1000])
+    conditions = replace(overhead.processor(torch.float32), steps=steps)
+    rollout, _ = conditions.rollout(make_policy({"method": "longlive"}), geometry)
+    seen: list[int] = []
+    attend = rollout.window.attend
+    rollout.window.attend = lambda layer, q, k, v: seen.append(q.shape[1]) or attend(layer, q, k, v)  # type: ignore[func-returns-value, method-assign]
+    assert rollout.next().latents.shape[1] == 1 and seen == [1, 1]
+    assert min(conditions.own_work(make_policy({"method": "longlive"}), geometry, 3)) > 0
