@@ -204,7 +204,12 @@ def command(words: list[str]) -> subprocess.CompletedProcess[str]:
 
 def test_help_names_the_choices():
     done = command(["--help"])
-    for part in ("method: ", "infinity_rope", "task: hard, long120, long60, recall, smooth", "max_workers"):
+    for part in (
+        "method: ",
+        "infinity_rope",
+        "task: hard, helios, layerrecall, long120, long60, memflow, recall, rollf200, smooth, vmem",
+        "max_workers",
+    ):
         assert part in done.stdout
 
 

@@ -60,7 +60,8 @@ OTHER = {
     "text_dtype": "float32", "text_device": "cpu", "codec_dtype": "float32", "width_px": 64, "window_frames": 24,
     "device": "cpu", "kernel": "flash3", "compile": "blocks", "window": "resident", "text_cache": "other", "parts": None,
     "text": "", "tokenizer": "", "codec": "", "vbench": VbenchConfig("all", "clip_b32", "dino_clip", "fp32", "cpu"),
-    "borders": "seconds", "pairs": "joined", "experiment": "other", "tracker": "jsonl", "allow_dirty": True,
+    "borders": "seconds", "pairs": "joined", "experiment": "other", "frames_per_block": 1, "steps": (1000, 500), "first_steps": (1000,),
+    "shift": 3.0, "warp": False, "tracker": "jsonl", "allow_dirty": True,
 }  # fmt: skip
 """For each leaf of the config, by its own name, a value that it does not have above."""
 

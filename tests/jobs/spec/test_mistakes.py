@@ -26,14 +26,20 @@ REAL = "backbone=self_forcing"
         (["backbone.parts.kernel=sdpa"], "unknown key backbone.parts.kernel: nearest is backbone.prompts"),
         (["scale=paper", "scale.siut=1"], "unknown key scale.siut: nearest is scale"),
         (["method=null"], "method=null: no such method; nearest is "),
-        (["task=null"], "task=null: no such task; valid: hard, long120, long60, recall, smooth"),
+        (
+            ["task=null"],
+            "task=null: no such task; valid: hard, helios, layerrecall, long120, long60, memflow, recall, rollf200, smooth, vmem",
+        ),
         (["method={a:1}"], "method={'a': 1}: no such method; nearest is echo_lambda_1"),
         (["=3"], "=3: has no key; a setting is key=value, for example seed=3"),
         (["seed"], "seed: not understood; a setting is key=value, sweeps are key=a,b"),
         (["a b"], "a b: not understood; a setting is key=value, sweeps are key=a,b"),
         (["seed=range(0,-3)", "-m"], "seed=range(0,-3): is a sweep over nothing; nearest is seed=0,1"),
         (["method=glob([])", "-m"], "method=glob([]): matches nothing; nearest is method="),
-        (["task=glob()", "-m"], "task=glob(): no such task; valid: hard, long120, long60, recall, smooth"),
+        (
+            ["task=glob()", "-m"],
+            "task=glob(): no such task; valid: hard, helios, layerrecall, long120, long60, memflow, recall, rollf200, smooth, vmem",
+        ),
         (["task.prompt_set=/a,b"], "task.prompt_set=/a,b: asks for several runs; add -m, or, for one path, 'task.prompt_set=\"/a,b\"'"),
         (["-c", "job", "-m"], "Only one of --run, --multirun, --cfg, --info and --shell_completion can be specified"),
         (
