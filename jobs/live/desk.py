@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from data.outgoing import said
+from data.world.words import KINDS
 from echo.scene import Prompt
 from jobs.live.player import Player
 from jobs.live.session import LiveOrder, Scene, Session
@@ -41,6 +42,7 @@ def about(asked: LiveOrder) -> Json:
     return {
         "method": method, "backbone": config.backbone.label, "seed": config.seed, "id": asked.name, "legend": legend(),
         "recalls": asked.job.policy.recalls, "ideas": stories(asked.job.prompt_set[:IDEAS]),
+        "words": {kind: list(words) for kind, words in KINDS.items()} if config.backbone.parts is None else {},
     }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ import av
 import numpy as np
 import pytest
 
+from data.world.words import KINDS
 from echo.files import ROOT
 from echo.scene import BLOCK_S
 from eval.world.readings import motion_of, read, right_pairs, said
@@ -242,6 +243,12 @@ def test_a_method_that_recalls_nothing_says_so_and_starts_anew(browser, served):
 
     url, _ = served("backbone=tiny", "method=self_forcing")
     page = Page(browser, url)
+    page.until(lambda: browser.find_elements("css selector", ".live-words button"), "words that the world knows")
+    chips = {chip.text: chip for chip in browser.find_elements("css selector", ".live-words button")}
+    assert list(chips) == [word for kind in KINDS.values() for word in kind]
+    for word in ("red", "ball", "meadow"):
+        chips[word].click()
+    assert page.at("prompt").get_attribute("value") == "red ball meadow "
     page.send(FIRST)
     page.shown(0, 2)
     page.recall(0)

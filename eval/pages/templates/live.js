@@ -1,7 +1,7 @@
 // The live session's page: asks the session for news, shows its blocks at 16 frames a second, and says what is typed.
 (async () => {
   "use strict";
-  const FPS = 16, LATE = 3, SMALL = 128;
+  const FPS = 16, LATE = 3, SMALL = 128, FADES_MS = 8000;
   const root = element.querySelector(".live");
   const at = (name) => element.querySelector(`[data-live="${name}"]`);
   const made = (tag, text, kind) => {
@@ -13,11 +13,14 @@
   const screen = at("screen"), paint = screen.getContext("2d"), prompt = at("prompt");
   const known = { epoch: 0, after: -1, version: 0, notes: 0 };
   const scenes = new Map(), asked = new Map(), begun = new Map(), arrived = new Map(), queue = [], latencies = [];
-  let idle = 0, pool = [0, 0], showing = null, drawn = -1, started = 0, about = null, story = 0, paused = false;
+  let idle = 0, pool = [0, 0], showing = null, drawn = -1, started = 0, fading = 0, about = null, story = 0, paused = false;
 
   const tell = (line, bad) => {
     at("note").textContent = line;
     at("note").classList.toggle("bad", Boolean(bad));
+    at("note").classList.remove("over");
+    clearTimeout(fading);
+    if (!bad) fading = setTimeout(() => at("note").classList.add("over"), FADES_MS);
   };
 
   // ---- the film
@@ -150,6 +153,20 @@
     }
   }
 
+  // What the embedded world can show, a line a kind; a word goes where the caret is.
+  function words() {
+    at("words").replaceChildren(...Object.values(about.words).flatMap((kind) => [...kind.map((word) => {
+      const button = made("button", word);
+      button.type = "button";
+      button.addEventListener("click", () => {
+        const before = prompt.value.slice(0, prompt.selectionStart), gap = before && !before.endsWith(" ") ? " " : "";
+        prompt.setRangeText(`${gap}${word} `, prompt.selectionStart, prompt.selectionEnd, "end");
+        prompt.focus();
+      });
+      return button;
+    }), made("i")]));
+  }
+
   function ideas() {
     const texts = about.ideas.length ? about.ideas[story % about.ideas.length] : [];
     at("ideas").replaceChildren(...texts.slice(0, 6).map((text) => {
@@ -247,6 +264,7 @@
   about = await server.know({});
   at("what").textContent = `${about.method} · ${about.backbone} · seed ${about.seed} · ${about.id}`;
   ideas();
+  words();
   cards();
   at("auto").addEventListener("click", (event) => say(null, null, event.timeStamp));
   at("smooth").addEventListener("click", (event) => say("smooth", null, event.timeStamp));
