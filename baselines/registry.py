@@ -50,7 +50,9 @@ def packaged() -> dict[str, metadata.EntryPoint]:
 
 def _installed(file: str) -> Iterator[Path]:
     """Folders of metadata that have such a file, as Python finds them; what is none is not read, for a pipe would be waited for."""
-    return (path.parent for place in sys.path for path in sorted(Path(place).glob(f"*.*-info/{file}")) if path.is_file())
+    for place in sys.path:
+        with contextlib.suppress(OSError):  # what may not be looked into holds nothing
+            yield from (path.parent for path in sorted(Path(place).glob(f"*.*-info/{file}")) if path.is_file())
 
 
 def _package_of(top: str) -> tuple[str | None, str | None]:

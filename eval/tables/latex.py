@@ -23,6 +23,8 @@ PREAMBLE = r"""\usepackage{booktabs}\usepackage{graphicx}\usepackage{iftex}
 \DeclareRobustCommand\letters[1]{{\lettersfont#1}}
 \fi"""
 """For pdflatex and lualatex: accents and quotes of Latin scripts, and Chinese, kana and Cyrillic where their fonts are installed."""
+MANY = 20
+"""Rows of a table beyond which they stand closer, to leave room for its notes on the page."""
 GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega".split()
 CAPITALS = "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega".split()
 RELATIONS = "rightarrow leftarrow leftrightarrow uparrow downarrow leq geq approx neq infty pm times".split()
@@ -61,6 +63,7 @@ def _table(grid: Grid, panel: Panel) -> str:
         r"\centering",
         r"\caption{" + escape(panel.caption) + r"}\smallskip",
         r"\label{tab:" + _label(grid) + "-differences" * panel.gaps + "}",
+        *[r"\renewcommand{\arraystretch}{0.9}"] * (len(panel.rows) > MANY),
         r"\resizebox{\linewidth}{!}{%",
         r"\begin{tabular}{llr" + "r" * len(grid.columns) + "}",
         r"\toprule",

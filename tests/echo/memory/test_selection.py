@@ -94,7 +94,9 @@ def slow_deep(rollout: Rollout, layer: int, plan: Plan, q_NHD: Tensor) -> Tensor
         )
         return rope.rotate(x_HD[None, None].float(), rope.table(*index, geometry.head_dim))[0, 0].double()
 
-    past, first = memory.past[layer] or (q_NHD, 0)
+    past = memory.past[layer]
+    assert past is not None
+    first = plan.first_frame - past.shape[1] // tokens
     queries = [(q, first * tokens + n) for n, q in enumerate(past[0].double())]
     queries += [(q, plan.first_frame * tokens + n) for n, q in enumerate(q_NHD)]
     total = torch.stack([turned(q, place) for q, place in queries])
