@@ -45,7 +45,7 @@ def test_every_attempt_says_where_it_ran(monkeypatch):
 
 def test_versions_are_kept_of_all_that_the_project_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    tests = ("dev", "browser", "notebooks")
+    tests = ("dev", "browser", "notebooks", "docs")
     extras = [line for name, lines in project["optional-dependencies"].items() if name not in tests for line in lines]
     pinned = [word for word in (*INSTALL.split(), *DREAMSIM.split()) if "==" in word]
     wanted = {name for line in (*project["dependencies"], *extras, *pinned) for name in re.findall(r"^[a-z][\w-]*", line)}
