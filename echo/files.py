@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from echo.refusals import special
+
 Json = dict[str, Any]
 """A JSON object where it comes in or goes out."""
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,8 +70,7 @@ def read_text(path: Path) -> str:
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
-            kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-            raise ValueError(f"{path}: is {kinds.get(stat.S_IFMT(mode), 'a device')}; a text file belongs here")
+            raise ValueError(f"{path}: is {special(path) or 'a folder'}; a text file belongs here")
         if path.stat().st_size > LARGE_BYTES:
             raise ValueError(f"{path}: {path.stat().st_size / 1e6:.0f} MB; a text file of {LARGE_BYTES / 1e6:.0f} MB at most belongs here")
         raw = path.read_bytes()

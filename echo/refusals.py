@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import math
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -100,10 +101,21 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
+def special(path: Path) -> str:
+    """What a path is that is neither file nor folder, and of which reading may never end; "" for all else, what is not there among it."""
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except (OSError, ValueError):
+        return ""
+    return {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}.get(kind, "")
+
+
 @contextlib.contextmanager
 def reading(path: Path, advice: str = "download it again") -> Iterator[None]:
-    """Whatever a reader raises comes out as a ValueError of one line that begins with the file's name."""
+    """Whatever a reader raises comes out as a ValueError of one line that begins with the file's name; what never ends is not read."""
     try:
+        if kind := special(path):
+            raise ValueError(f"{path}: is {kind}; a file belongs here")
         yield
     except Exception as error:
         line = first_line(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -170,3 +171,8 @@ def test_files_that_cannot_be_read_are_one_line(
     assert cli.main(words) == 2
     told = capsys.readouterr().err
     assert f"{tmp_path}/{file}: " in told and told.count("\n") == 1
+    (tmp_path / file).unlink()
+    os.mkfifo(tmp_path / file)  # reading it would never end
+    assert cli.main(words) == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path}/{file}: is a pipe; a " in told and told.count("\n") == 1
