@@ -45,6 +45,7 @@ def test_a_policy_from_the_readme(copy: Path) -> None:
     carried_out(copy, copy)
 
 
+@pytest.mark.slow
 def test_a_policy_from_the_readme_in_a_package_of_its_own(tmp_path: Path) -> None:
     """The same steps with this repository as it is, and the package where pip would have put it."""
     write_metadata(write_package(tmp_path))

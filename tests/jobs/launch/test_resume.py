@@ -113,6 +113,7 @@ def uninterrupted(toy, tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_killed_three_times_and_resumed(toy, tmp_path, uninterrupted):
     """Twice the command and once a worker die by kill -9, and with them their jobs; every unit is there once, bit for bit."""
     store, wait_while = tmp_path / "store", tmp_path / "wait"
@@ -149,6 +150,7 @@ def test_nobody_listens_any_more(plain, tmp_path):
     assert not [record for record in records(tmp_path) if record.status != "ok"], "the job may have made some before its worker spoke"
 
 
+@pytest.mark.slow
 def test_shards_meet_in_one_store(toy, tmp_path, uninterrupted):
     """Both parts at the same time, as two machines would."""
     parts = [start(toy, tmp_path, "seed=0,1", f"shard={part}/2", "-m") for part in (1, 2)]
@@ -256,6 +258,7 @@ def test_interrupt_ends_the_workers(toy, tmp_path):
     assert workers and not any(map(alive, workers))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pieces", "count"), [("shard=1/2,2/2", COUNT), ("prompts=1,2", 2)])
 def test_pieces_of_a_run_in_one_sweep_are_all_made(toy, tmp_path, pieces, count):
     finish(toy, tmp_path, pieces, "-m")

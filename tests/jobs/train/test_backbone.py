@@ -23,6 +23,7 @@ SMALL = BackboneTraining(plan="0:4", frames_per_step=45, dim=24, heads=2, layers
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_as_uninterrupted(tmp_path: Path) -> None:
     whole = Trainer(SMALL, tmp_path / "whole", CPU)
     train_all(whole)
@@ -52,6 +53,7 @@ def test_other_settings_do_not_resume(tmp_path: Path) -> None:
         Trainer(dataclasses.replace(SMALL, seed=1), tmp_path, CPU).resume()
 
 
+@pytest.mark.slow
 def test_steps_can_be_planned_anew_and_it_shows(tmp_path: Path) -> None:
     trainer = Trainer(SMALL, tmp_path, CPU)
     trainer.train_step()
@@ -67,6 +69,7 @@ def test_steps_can_be_planned_anew_and_it_shows(tmp_path: Path) -> None:
             BackboneTraining(plan=plan)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", range(4))
 def test_shares_of_a_step_add_up_to_it(tmp_path: Path, step: int) -> None:
     settings = dataclasses.replace(SMALL, frames_per_step=180)

@@ -29,6 +29,7 @@ def words(tmp_path):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["laptop", "night"])
 def test_every_row_of_every_experiment_is_there_once(size, words):
     """A second path: the product of the experiments' own parameters."""

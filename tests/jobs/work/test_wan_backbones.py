@@ -58,6 +58,7 @@ def frames_of(path: Path) -> list:
         return [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
 
 
+@pytest.mark.slow
 def test_the_documented_command_goes_from_prompt_to_video(tmp_path):
     """Of a quarter of its length: six scenes all the same."""
     shorter = [*COMMAND.split(), "duration_scale=0.25", f"store={tmp_path}"]
