@@ -84,6 +84,7 @@ def test_a_reader_who_knows_nothing_finds_all_in_each_caption(whole):
                 assert part in caption, f"{path.name}: {part} is not in: {caption}"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here: that the tables compile is not shown")
 def test_all_tables_compile(whole, tmp_path):
     fragments = [path.read_text(encoding="utf-8") for path in sorted(whole.glob("*.tex"))]

@@ -267,6 +267,7 @@ def test_latex_form(write):
     assert all(line.count("&") == 10 for line in body)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
 def test_latex_compiles(write, tmp_path):
     text = document([as_latex(grids(write))])
@@ -298,6 +299,7 @@ def with_labels(write):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["pdflatex", "lualatex"])
 def test_any_label_compiles(engine, write, tmp_path):
     if (
