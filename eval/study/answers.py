@@ -24,14 +24,16 @@ from eval.tables.opinions import POINTS, TASKS
 RULES = {
     "damaged": "the file is not one that this study's page wrote",
     "study": "the answers are to another study",
+    "consent": "the rater did not agree to what the study asks for",
     "copy": "the same file again",
     "rater": "another file of the same rater has as many answers or more; the fullest counts, of equals the newest",
     "missing": "not every question is answered",
     "straight": "in over half of the groups, all videos got the same points in all criteria",
+    "attention": "a check of attention did not get the points that it asks for",
     "fast": "over half of the groups were left in less than half the length of their videos",
 }
 """Why answers are not counted, in the order in which it is asked."""
-KEEPABLE = ("missing", "straight", "fast")
+KEEPABLE = ("missing", "straight", "attention", "fast")
 """Rules about how somebody answered; whatever breaks another cannot be counted."""
 SHARE, HASTE = 0.5, 0.5
 """Of groups, and of their videos' length; see `RULES`."""
@@ -149,6 +151,10 @@ def _answers(content: bytes, key: StudyKey) -> AnswersFile:
         raise RefusedAnswers("damaged", f"version {answers.v!r} and rater {answers.rater!r} are not what the page writes")
     if answers.order != order_of(answers.rater, key.shown):
         raise RefusedAnswers("damaged", f"the order is not the one that rater {answers.rater} was shown; the file was changed")
+    if answers.participant and not re.fullmatch(r"[\w.@-]{1,100}", answers.participant, re.ASCII):
+        raise RefusedAnswers("damaged", f"participant {answers.participant!r} is not what the page writes")
+    if key.consent and not answers.consented:
+        raise RefusedAnswers("consent", "no consent is in the file; its answers must not be used")
     for name, group in answers.groups.items():
         if name not in key.groups:
             raise RefusedAnswers("damaged", f"group {name} is not in this study")
@@ -179,11 +185,11 @@ def _doubles(every: Sequence[RaterAnswers]) -> None:
     best: dict[str, RaterAnswers] = {}
     whole = [one for one in every if not one.broken]
     for one in sorted(whole, key=lambda one: (len(one.points), one.answers.saved), reverse=True):
-        other = best.setdefault(one.answers.rater, one)
+        other = best.setdefault(one.answers.person, one)
         if other is not one:
             newer = "" if len(one.points) < len(other.points) else " and is newer"
             counts = f"{len(one.points)} answers, {other.path.name} has {len(other.points)}"
-            one.broken["rater"] = f"rater {one.answers.rater} again ({counts}{newer})"
+            one.broken["rater"] = f"rater {said(one.answers.person)} again ({counts}{newer})"
 
 
 def _manners(one: RaterAnswers, key: StudyKey) -> None:
@@ -195,7 +201,11 @@ def _manners(one: RaterAnswers, key: StudyKey) -> None:
     if lack:
         groups = [name for name, group in key.groups.items() if len(points[name]) < len(group.videos) * len(key.criteria)]
         one.broken["missing"] = f"{lack} of {key.questions} answers are missing, in {len(groups)} of {len(key.groups)} groups"
-    answered = {name: values for name, values in points.items() if values}
+    failed = [name for name, group in key.groups.items() if group.check and set(points[name]) - {group.check}]
+    if failed:
+        checks = sum(bool(group.check) for group in key.groups.values())
+        one.broken["attention"] = f"{len(failed)} of {checks} checks got other points than they ask for"
+    answered = {name: values for name, values in points.items() if values and key.groups[name].counts}
     one.straight = sum(
         len(key.groups[name].videos) > 1 and len(values) > len(key.criteria) and len(set(values)) == 1 for name, values in answered.items()
     )
@@ -242,7 +252,7 @@ def _line(one: RaterAnswers, key: StudyKey, counts: bool) -> tuple[str, ...]:
     shares = [min(1.0, group.played_s / key.groups[name].seconds) for name, group in groups.items()]
     watched, answers = f"{100 * statistics.median(shares):.0f} %" if shares else "-", f"{len(one.points)}/{key.questions}"
     numbers = (answers, f"{minutes:.1f}", watched, str(one.straight), str(one.fast))
-    return (_name(one), one.answers.rater, *numbers, "yes" if counts else "no")
+    return (_name(one), said(one.answers.person), *numbers, "yes" if counts else "no")
 
 
 def ratings_of(counts: Sequence[RaterAnswers], key: StudyKey) -> pd.DataFrame:
@@ -254,7 +264,7 @@ def ratings_of(counts: Sequence[RaterAnswers], key: StudyKey) -> pd.DataFrame:
         for about in [(group.task, group.prompt, group.seed, shown.backbone, shown.method)]
         for one in sorted(counts, key=lambda one: one.answers.rater)
         for criterion in key.criteria
-        if (name, video, criterion) in one.points
+        if group.counts and (name, video, criterion) in one.points
     ]
     return pd.DataFrame(lines, columns=COLUMNS)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from echo.scene import block_s, load_prompts
 from eval.pages.films import Form, form_of
 from eval.store.rows import Entry, Unit, left_out, newest, pick
 from eval.store.runs import scenes_of
+from eval.study.files import PRACTICE
 from eval.tables.opinions import TASKS
 
 EXPERIMENTS = {"table4": "table1", "table5": "table2"}
@@ -26,7 +27,11 @@ EXPERIMENTS = {"table4": "table1", "table5": "table2"}
 
 @dataclass(frozen=True)
 class Group:
-    """Videos of one prompt and seed, by row of the store. scenes: seconds at which each begins, and its text."""
+    """Videos of one prompt and seed, by row of the store.
+
+    scenes: seconds at which each begins, and its text.
+    check: the points that raters are told to give, to see who reads; 0 where they rate.
+    """
 
     task: str
     prompt: str
@@ -34,6 +39,7 @@ class Group:
     scenes: tuple[tuple[float, str], ...]
     form: Form
     videos: dict[str, Path]
+    check: int = 0
 
     @property
     def seconds(self) -> float:
@@ -54,13 +60,27 @@ class Choice:
 
 @dataclass(frozen=True)
 class StudyRequest:
-    """What is asked for. methods: presets by task, none of them for all of its experiment. seeds: of runs. draw: seed of the lot."""
+    """What is asked for.
+
+    methods: presets by task, none of them for all of its experiment.
+    seeds: of runs.
+    groups: prompts of each task that are rated.
+    draw: seed of the lot.
+    checks: task -> points that its checks of attention ask for.
+    practice: task of the group that raters practise with; "" for none.
+    """
 
     store: Path
     methods: dict[str, list[str]]
     seeds: tuple[int, ...]
     groups: int
     draw: int
+    checks: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    practice: str = ""
+
+    def prompts(self, task: str) -> int:
+        """How many are drawn: those that are rated, a further one for each check and for the practice."""
+        return self.groups + len(self.checks.get(task, ())) + (task == self.practice)
 
 
 def choose(wanted: StudyRequest, task: str, names: Sequence[str]) -> Choice:
@@ -80,22 +100,30 @@ def choose(wanted: StudyRequest, task: str, names: Sequence[str]) -> Choice:
         raise ValueError(f"task {task}: {have}, at seed={_seeds(wanted)}; {_command(wanted, task, lacking or usual)}")
     common = _common(shown, wanted.seeds)
     prompts = len({prompt for prompt, _ in common})
-    if prompts < wanted.groups:
+    if prompts < wanted.prompts(task):
         raise ValueError(_shortage(wanted, task, shown, lacking, prompts))
-    return Choice(task, tuple(shown), tuple(lacking), prompts, tuple(_draw(wanted, task, shown, common)))
+    groups = [*_draw(wanted, task, shown, common)]
+    checks = wanted.checks.get(task, ())
+    for place, points in enumerate(checks, wanted.groups):
+        groups[place] = replace(groups[place], check=points)
+    if task == wanted.practice:
+        groups[-1] = replace(groups[-1], task=PRACTICE)
+    return Choice(task, tuple(shown), tuple(lacking), prompts, tuple(groups))
 
 
 def _shortage(wanted: StudyRequest, task: str, shown: Sequence[Entry], lacking: Sequence[str], prompts: int) -> str:
     """Why there are too few prompts: how many videos each method has, which lack some, which are left out, and the command for the rest."""
     have = {row.preset: {unit for unit in row.videos.index if unit[1] in wanted.seeds} for row in shown}
     all_units = set().union(*have.values())
-    few = [name for name, units in have.items() if units != all_units or len({prompt for prompt, _ in units}) < wanted.groups]
+    few = [name for name, units in have.items() if units != all_units or len({prompt for prompt, _ in units}) < wanted.prompts(task)]
     line = f"task {task}: {prompts} prompts have videos of all of {', '.join(row.name for row in shown)} at seed={_seeds(wanted)}"
     if few:
         line += f" ({', '.join(f'{name} has {len(have[name])}' for name in few)} of {len(all_units)})"
     else:
         line += " from the same text"
-    line += f", groups={wanted.groups} are asked for; {_command(wanted, task, few or list(have))}"
+    more = wanted.prompts(task) - wanted.groups
+    extra = f" and {more} more for practice and checks" if more else ""
+    line += f", groups={wanted.groups}{extra} are asked for; {_command(wanted, task, few or list(have))}"
     gone = "; ".join(
         [f"left out are {', '.join(lacking)}, of which the store has no videos at these seeds"] * bool(lacking) + left_out(shown)
     )
@@ -120,7 +148,7 @@ def _seeds(wanted: StudyRequest) -> str:
 
 
 def _command(wanted: StudyRequest, task: str, names: Sequence[str]) -> str:
-    words = f"method={','.join(names)} task={task} seed={_seeds(wanted)} prompts={wanted.groups} eval=none store={wanted.store}"
+    words = f"method={','.join(names)} task={task} seed={_seeds(wanted)} prompts={wanted.prompts(task)} eval=none store={wanted.store}"
     return f"make them with python run.py {words} -m"
 
 
@@ -146,10 +174,10 @@ def _draw(wanted: StudyRequest, task: str, shown: Sequence[Entry], common: Seque
         elif group is not None:
             drawn.add(group.prompt)
             yield group
-        if len(drawn) == wanted.groups:
+        if len(drawn) == wanted.prompts(task):
             return
     rule = "videos side by side have one codec, size and length, else they tell what they are (video.height_px=)"
-    raise ValueError(f"task {task}: {len(drawn)} prompts have videos of one form, groups={wanted.groups} are asked for: {odd}; {rule}")
+    raise ValueError(f"task {task}: {len(drawn)} prompts have videos of one form, {wanted.prompts(task)} are asked for: {odd}; {rule}")
 
 
 def _group(task: str, unit: Unit, shown: Sequence[Entry]) -> Group | str:

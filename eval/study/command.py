@@ -12,6 +12,7 @@ from eval.store.rows import left_out
 from eval.store.runs import existing
 from eval.study.answers import KEEPABLE, RULES, counted, gather, key_beside, ratings_of, read_key, tables_of, told
 from eval.study.choice import Choice, StudyRequest, choose, settings
+from eval.study.form import StudyForm, read_form
 from eval.study.page import focus, free, write
 from eval.tables import opinions
 
@@ -31,11 +32,13 @@ def build(
     store: Path = RESULTS,
     output: Path = Path("study"),
     key: Path | None = None,
+    form: Path | None = None,
 ) -> list[str]:
     """Write a rating page from a store: a static folder for any web host, names hidden, and a key that says what is what.
 
         echo-harness study build contact="me@lab.example" --output study
         echo-harness study build task=long60,recall method.long60=echo,longlive groups=4
+        echo-harness study build --form study.yaml
 
     Args:
         words: the methods of one task alone, method.TASK=NAME,NAME.
@@ -48,13 +51,15 @@ def build(
         store: the run store.
         output: the folder.
         key: the file that says what the videos' random names stand for; OUTPUT.key.json by default.
+        form: a YAML file with the study's own title, text, consent, criteria, practice and checks.
     """
     key = key or output.with_name(f"{output.name}.key.json")
     free(output, key)
-    wanted = _wanted(store, task, method, _own(words, task), [_number("seed", word, 0) for word in seed], groups, draw)
+    words_of = read_form(form)
+    wanted = _wanted(words_of, store, task, method, _own(words, task), [_number("seed", word, 0) for word in seed], groups, draw)
     choices = [choose(wanted, name, presets) for name, presets in wanted.methods.items()]
-    made = write(choices, wanted, output, key, contact)
-    ratings = made.videos * len(opinions.CRITERIA)
+    made = write(choices, wanted, words_of, output, key, contact)
+    ratings = made.videos * len(words_of.asked)
     hours = f"{made.seconds / 60:.0f} minutes of video and {ratings} ratings for each rater"
     return [
         *(line for choice in choices for line in _about(choice)),
@@ -81,7 +86,14 @@ def _own(words: Sequence[str], task: str) -> dict[str, list[str]]:
 
 
 def _wanted(
-    store: Path, task: str, method: Sequence[str], own: Mapping[str, list[str]], seeds: Sequence[int], groups: int, draw: int
+    form: StudyForm,
+    store: Path,
+    task: str,
+    method: Sequence[str],
+    own: Mapping[str, list[str]],
+    seeds: Sequence[int],
+    groups: int,
+    draw: int,
 ) -> StudyRequest:
     """What is asked for. Raises ValueError."""
     methods = {name: own.get(name, list(method)) for name in settings(task)}
@@ -89,7 +101,9 @@ def _wanted(
         twice = next((preset for preset in presets if presets.count(preset) > 1), None)
         if twice:
             raise ValueError(f"task {name}: method={twice} is named twice; once is enough")
-    return StudyRequest(existing(store), methods, tuple(seeds), _number("groups", str(groups), 1), _number("draw", str(draw), 0))
+    checks, practice = form.checks_of([*methods]), next(iter(methods)) if form.practice else ""
+    numbers = _number("groups", str(groups), 1), _number("draw", str(draw), 0)
+    return StudyRequest(existing(store), methods, tuple(seeds), *numbers, checks, practice)
 
 
 def _number(key: str, word: str, least: int) -> int:
@@ -101,7 +115,10 @@ def _number(key: str, word: str, least: int) -> int:
 def _about(choice: Choice) -> list[str]:
     """What a task shows."""
     rows = ", ".join(row.name for row in choice.rows)
-    lines = [f"{choice.task} ({focus(choice.task)[0].lower()}): {len(choice.groups)} of {choice.candidates} prompts that all have: {rows}"]
+    rated = sum(group.task == choice.task and not group.check for group in choice.groups)
+    more = len(choice.groups) - rated
+    extra = f", {more} more for practice and checks" * bool(more)
+    lines = [f"{choice.task} ({focus(choice.task)[0].lower()}): {rated} of {choice.candidates} prompts that all have: {rows}{extra}"]
     lines += [f"note: {choice.task}: not in the store: {', '.join(choice.absent)}"] * bool(choice.absent)
     return lines + [f"note: {choice.task}: {line}" for line in left_out(choice.rows)]
 
@@ -114,7 +131,7 @@ def collect(folder: Path, /, key: Path | None = None, keep: Sequence[str] = (), 
     Args:
         folder: the raters' files.
         key: the file that `echo-harness study build` wrote beside the page; one beside the folder by default.
-        keep: count answers that break these rules: all, or of missing, straight, fast.
+        keep: count answers that break these rules: all, or of missing, straight, attention, fast.
         output: the ratings, from which `echo-harness tables table4 ratings=FILE` and table5 are made.
     """
     chosen = list(KEEPABLE) if list(keep) == ["all"] else list(keep)

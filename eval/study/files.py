@@ -8,6 +8,8 @@ import msgspec
 
 VERSION = 1
 """Of keys and of answers."""
+PRACTICE = "practice"
+"""Task of the group that every rater begins with and that does not count."""
 
 
 class KeyVideo(msgspec.Struct, frozen=True):
@@ -19,13 +21,23 @@ class KeyVideo(msgspec.Struct, frozen=True):
 
 
 class KeyGroup(msgspec.Struct, frozen=True):
-    """Videos of one prompt and seed by their random names. seconds: length of each of them."""
+    """Videos of one prompt and seed by their random names.
+
+    seconds: length of each of them.
+    check: the points that raters are told to give to all of them, to see who reads; 0 where they are rated.
+    """
 
     task: str
     prompt: str
     seed: int
     seconds: float
     videos: dict[str, KeyVideo]
+    check: int = 0
+
+    @property
+    def counts(self) -> bool:
+        """Whether its ratings say something of the videos."""
+        return self.task != PRACTICE and not self.check
 
 
 class KeyTask(msgspec.Struct, frozen=True, rename={"absent": "not in the store", "candidates": "prompts drawn from"}):
@@ -37,7 +49,12 @@ class KeyTask(msgspec.Struct, frozen=True, rename={"absent": "not in the store",
 
 
 class StudyKey(msgspec.Struct, frozen=True, kw_only=True):
-    """The key of a study. draw, lot: how its prompts were drawn. page: which page its answers come from."""
+    """The key of a study.
+
+    draw, lot: how its prompts were drawn.
+    page: which page its answers come from.
+    consent: whether raters had to agree to something.
+    """
 
     v: int
     made: str = ""
@@ -50,6 +67,7 @@ class StudyKey(msgspec.Struct, frozen=True, kw_only=True):
     groups: dict[str, KeyGroup]
     study: str
     page: str
+    consent: bool = False
 
     @property
     def shown(self) -> dict[str, dict[str, list[str]]]:
@@ -74,7 +92,12 @@ class GroupAnswers(msgspec.Struct, frozen=True):
 
 
 class AnswersFile(msgspec.Struct, frozen=True):
-    """What a rating page saves. order: all that the rater saw, as `eval.study.order.order_of` gives it."""
+    """What a rating page saves.
+
+    order: all that the rater saw, as `eval.study.order.order_of` gives it.
+    participant: id of the rater in the page's address; "" where the study asks for none.
+    consented: when the rater agreed to what the study asks for.
+    """
 
     v: int
     study: str
@@ -83,3 +106,10 @@ class AnswersFile(msgspec.Struct, frozen=True):
     page: str
     order: list[dict[str, str | list[str]]]
     groups: dict[str, GroupAnswers]
+    participant: str = ""
+    consented: str = ""
+
+    @property
+    def person(self) -> str:
+        """Who rated: the id of the address, or the page's random one."""
+        return self.participant or self.rater

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from eval.study.files import PRACTICE
+
 WORD = 0xFFFFFFFF
 
 
@@ -27,7 +29,7 @@ def shuffled(rater: str, names: Iterable[str]) -> list[str]:
 
 
 def order_of(rater: str, tasks: Mapping[str, Mapping[str, Iterable[str]]]) -> list[dict[str, object]]:
-    """All that a rater sees, in order: task, group and its videos from left to right.
+    """All that a rater sees, in order: task, group and its videos from left to right; the practice comes first.
 
     Args:
         rater: the id.
@@ -35,6 +37,6 @@ def order_of(rater: str, tasks: Mapping[str, Mapping[str, Iterable[str]]]) -> li
     """
     return [
         {"task": task, "group": group, "videos": shuffled(rater, tasks[task][group])}
-        for task in shuffled(rater, tasks)
+        for task in sorted(shuffled(rater, tasks), key=lambda name: name != PRACTICE)
         for group in shuffled(rater, tasks[task])
     ]

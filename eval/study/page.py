@@ -25,8 +25,9 @@ from echo.refusals import reading
 from eval import metrics, pages
 from eval.store.rows import Entry
 from eval.study.choice import Choice, Group, StudyRequest
-from eval.study.files import VERSION, KeyGroup, KeyTask, KeyVideo, StudyKey
-from eval.tables.opinions import CRITERIA, POINTS
+from eval.study.files import PRACTICE, VERSION, KeyGroup, KeyTask, KeyVideo, StudyKey
+from eval.study.form import StudyForm
+from eval.tables.opinions import POINTS
 
 ENDS = ("worst", "best")
 FOCUS = {
@@ -63,7 +64,7 @@ class Placed:
         """As the key has it."""
         group = self.group
         videos = {name: KeyVideo(row.backbone, row.preset, row.label) for name, row in self.names.items()}
-        return KeyGroup(group.task, group.prompt, group.seed, group.seconds, videos)
+        return KeyGroup(group.task, group.prompt, group.seed, group.seconds, videos, group.check)
 
 
 def focus(task: str) -> tuple[str, str]:
@@ -81,12 +82,13 @@ def free(folder: Path, key: Path) -> None:
         raise ValueError(f"key={key}: lies in the folder that raters get; nearest is {folder.with_name(f'{folder.name}.key.json')}")
 
 
-def write(choices: Sequence[Choice], wanted: StudyRequest, folder: Path, key: Path, contact: str = "") -> WrittenStudy:
+def write(choices: Sequence[Choice], wanted: StudyRequest, form: StudyForm, folder: Path, key: Path, contact: str = "") -> WrittenStudy:
     """Write the folder and, beside it, its key.
 
     Args:
         choices: what is shown.
         wanted: what was asked for, for the key.
+        form: what the page says.
         folder: of the page; it must not be there, or be empty.
         key: file of the key.
         contact: where raters send their answers, in words.
@@ -99,11 +101,11 @@ def write(choices: Sequence[Choice], wanted: StudyRequest, folder: Path, key: Pa
     (part / "videos").mkdir(parents=True)
     try:
         placed, remarks = _placed(choices, part / "videos")
-        shown = _shown(choices, placed)
+        shown = _shown(choices, placed, form)
         study = secrets.token_hex(8)
-        page = hashlib.sha256(_page(shown, study, "", contact).encode()).hexdigest()[:12]
-        (part / "index.html").write_text(_page(shown, study, page, contact), encoding="utf-8")
-        content = msgspec.to_builtins(_key(choices, wanted, placed, study, page))
+        page = hashlib.sha256(_page(shown, form, study, "", contact).encode()).hexdigest()[:12]
+        (part / "index.html").write_text(_page(shown, form, study, page, contact), encoding="utf-8")
+        content = msgspec.to_builtins(_key(choices, wanted, form, placed, study, page))
         _same_times(part)
         key.parent.mkdir(parents=True, exist_ok=True)
         with key.open("x", encoding="utf-8") as file:  # never over another key
@@ -166,33 +168,36 @@ def strip(source: Path, target: Path) -> None:
         raise ValueError(f"{source}: its copy would still tell raters {', '.join(sorted(extra)) or left['handler_name']}")
 
 
-def _shown(choices: Sequence[Choice], placed: Mapping[str, Placed]) -> dict[str, Any]:
+def _shown(choices: Sequence[Choice], placed: Mapping[str, Placed], form: StudyForm) -> dict[str, Any]:
     """What the page knows: everything sorted by random name, so that no order tells of a method."""
     tasks = []
-    for choice in choices:
-        name, look = focus(choice.task)
+    kinds = {choice.task: focus(choice.task) for choice in choices}
+    kinds |= {PRACTICE: ("Practice", form.practice)} if form.practice else {}
+    for kind, (name, look) in kinds.items():
         own = []
         for key in sorted(placed):
-            group, form = placed[key].group, placed[key].group.form
-            if group.task == choice.task:
+            group, video = placed[key].group, placed[key].group.form
+            if group.task == kind:
                 scenes = [{"at": start, "text": text} for start, text in group.scenes]
-                size = {"frames": form.frames, "fps": form.fps, "width": form.width, "height": form.height}
-                own.append({"id": key, "scenes": scenes, "videos": sorted(placed[key].names)} | size)
-        tasks.append({"id": choice.task, "name": name, "focus": look, "groups": own})
-    criteria = [
-        {"id": name, "name": name.replace("_", " ").capitalize(), "asked": question} for name, question in metrics.criteria().items()
-    ]
-    return {"v": VERSION, "points": list(POINTS), "ends": list(ENDS), "criteria": criteria, "tasks": tasks}
+                size = {"frames": video.frames, "fps": video.fps, "width": video.width, "height": video.height}
+                own.append({"id": key, "scenes": scenes, "videos": sorted(placed[key].names), "check": group.check} | size)
+        tasks.append({"id": kind, "name": name, "focus": look, "groups": own})
+    criteria = [{"id": name, "name": name.replace("_", " ").capitalize(), "asked": question} for name, question in form.asked.items()]
+    named = {"rater": form.rater, "practice": PRACTICE}
+    return {"v": VERSION, "points": list(POINTS), "ends": list(ENDS), "criteria": criteria, "tasks": tasks} | named
 
 
-def _page(shown: Mapping[str, Any], study: str, page: str, contact: str) -> str:
+def _page(shown: Mapping[str, Any], form: StudyForm, study: str, page: str, contact: str) -> str:
     data = {**shown, "study": study, "page": page}
     minutes = sum(group["frames"] / group["fps"] for task in shown["tasks"] for group in task["groups"]) / 60
-    return pages.render("study.html", data=data, contact=contact, minutes=minutes)
+    return pages.render("study.html", data=data, form=form, contact=contact, minutes=minutes)
 
 
-def _key(choices: Sequence[Choice], wanted: StudyRequest, placed: Mapping[str, Placed], study: str, page: str) -> StudyKey:
-    lot = f"numpy default_rng([draw, crc32(task)]).permutation over sorted (prompt, seed), the first {wanted.groups} prompts of one form"
+def _key(choices: Sequence[Choice], wanted: StudyRequest, form: StudyForm, placed: Mapping[str, Placed], study: str, page: str) -> StudyKey:
+    lot = (
+        f"numpy default_rng([draw, crc32(task)]).permutation over sorted (prompt, seed), the first {wanted.groups} prompts of one form; "
+        "further ones for checks, then for practice"
+    )
     return StudyKey(
         v=VERSION,
         made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -200,11 +205,12 @@ def _key(choices: Sequence[Choice], wanted: StudyRequest, placed: Mapping[str, P
         seeds=wanted.seeds,
         draw=wanted.draw,
         lot=lot,
-        criteria=CRITERIA,
+        criteria=tuple(form.asked),
         tasks={choice.task: KeyTask([row.name for row in choice.rows], list(choice.absent), choice.candidates) for choice in choices},
         groups={name: one.key for name, one in placed.items()},
         study=study,
         page=page,
+        consent=bool(form.consent),
     )
 
 

@@ -376,3 +376,54 @@ def test_looks(browser, made, tmp_path):
         )
     assert {"theme", "play", "seek", "next", "back"} <= reached and sum(", video " in name for name in reached) == len(rater.due())
     assert console_errors(browser) == []
+
+
+def test_a_study_of_its_own_words_asks_who_rates_and_for_consent_and_checks_attention(browser, tmp_path):
+    (tmp_path / "study.yaml").write_text(
+        "title: Our study\nconsent: I take part of my own will.\nrater: PROLIFIC_PID\npractice: Try it out here.\nchecks: 1\n"
+        "criteria: {camera: Is the camera steady?}\nfinish: https://app.prolific.com/submissions/complete?cc=C0FFEE\n",
+        encoding="utf-8",
+    )
+    made = studies.store(tmp_path, 3, methods={"hard": ("echo", "longlive")})
+    words = ["task=hard", "groups=1", "--form", str(tmp_path / "study.yaml"), "--output", str(tmp_path / "page")]
+    assert cli.main(["study", "build", "--store", str(made), *words]) == 0
+    key = json.loads((tmp_path / "page.key.json").read_text(encoding="utf-8"))
+    sent = tmp_path / "sent"
+    sent.mkdir()
+    rater, page = Rater(browser, sent), (tmp_path / "page" / "index.html").as_uri()
+
+    def begins() -> bool:
+        return browser.find_element("id", "begin").is_enabled()
+
+    browser.get(page)
+    assert rater.text("title") == "Our study" and "does not say who you are (PROLIFIC_PID)" in rater.text("person")
+    rater.click("agreed")
+    assert not begins(), "nobody is known by this address"
+    browser.get(f"{page}?PROLIFIC_PID=5f3a&STUDY_ID=x")
+    assert rater.text("person") == "You take part as 5f3a." and not begins()
+    rater.click("agreed")
+    browser.refresh()
+    assert begins(), "what was agreed to is kept"
+    rater.click("begin")
+    heads = []
+    for _ in range(3):
+        rater.loaded()
+        heads.append((rater.text("task"), rater.text("focus")))
+        group = rater.js("[...STUDY.tasks.flatMap(task => task.groups)].find(g => g.videos.includes(arguments[0])).id", rater.videos()[0])
+        rater.press("2" if key["groups"][group].get("check") else "5")
+        rater.press("2" if key["groups"][group].get("check") else "4")
+        rater.press("n")
+    assert heads[0] == ("Practice", "Try it out here.") and {head[0] for head in heads[1:]} == {"Hard cut"}
+    asked = "This group checks that texts are read: please give every video here 2 points in every respect."
+    assert [head[1] == asked for head in heads].count(True) == 1, heads
+    assert rater.text("whole") == "All 6 ratings are given." and "the id of the link" in rater.text("end")
+    assert not browser.find_element("id", "finish").is_displayed()
+    rater.click("save")
+    (path,) = until(lambda: list(sent.glob("answers-*.json")))
+    until(lambda: path.stat().st_size, "the file is written")
+    link = browser.find_element("css selector", "#finish a")
+    assert link.is_displayed() and link.get_attribute("href") == "https://app.prolific.com/submissions/complete?cc=C0FFEE"
+    answers = json.loads(path.read_text(encoding="utf-8"))
+    assert answers["participant"] == "5f3a" and answers["consented"] and console_errors(browser) == []
+    assert cli.main(["study", "collect", str(sent), "keep=all", "--output", str(tmp_path / "ratings.csv")]) == 0
+    assert sorted(opinions.read(tmp_path / "ratings.csv")["points"]) == [4, 5], "two videos of the one group that counts"

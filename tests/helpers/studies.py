@@ -95,7 +95,7 @@ def answers(key: dict[str, Any], rater: str, points: Callable[[str, str, str], i
             "spent_s": 2.0,
             "played_s": 2,
             "ratings": {
-                video: {criterion: [points(group, shown, criterion), 1.0] for criterion in key["criteria"]}
+                video: {criterion: [group.get("check") or points(group, shown, criterion), 1.0] for criterion in key["criteria"]}
                 for video, shown in group["videos"].items()
             },
         }

@@ -1,7 +1,10 @@
 (() => {
   "use strict";
   const $ = (id) => document.getElementById(id);
-  const KEPT = `study-${STUDY.study}`;
+  // A study may ask who rates: then the link says it, and each person's answers are kept apart.
+  const named = STUDY.rater ? new URLSearchParams(location.search).get(STUDY.rater) || "" : "";
+  const PERSON = /^[\w.@-]{1,100}$/.test(named) ? named : "";
+  const KEPT = `study-${STUDY.study}${PERSON && `-${PERSON}`}`;
   const CRITERIA = STUDY.criteria.map((criterion) => criterion.id);
   const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
   const tasks = new Map(STUDY.tasks.map((task) => [task.id, task]));
@@ -18,7 +21,8 @@
   };
   const shuffled = (rater, names) => names.map((name) => [stirred(`${rater}/${name}`), name])
     .sort((one, other) => one[0] - other[0] || (one[1] < other[1] ? -1 : 1)).map((pair) => pair[1]);
-  const orderOf = (rater) => shuffled(rater, [...tasks.keys()]).flatMap((task) =>
+  const practiceFirst = (one, other) => (other === STUDY.practice) - (one === STUDY.practice);
+  const orderOf = (rater) => shuffled(rater, [...tasks.keys()]).sort(practiceFirst).flatMap((task) =>
     shuffled(rater, tasks.get(task).groups.map((group) => group.id)).map((group) =>
       ({ task, group, videos: shuffled(rater, groups.get(group).videos) })));
 
@@ -26,7 +30,7 @@
   const now = () => new Date().toISOString();
   const begun = () => ({
     v: STUDY.v, rater: [...crypto.getRandomValues(new Uint8Array(8))].map((byte) => byte.toString(16).padStart(2, "0")).join(""),
-    started: now(), at: -1, groups: {},
+    started: now(), at: -1, consented: "", groups: {},
   });
   const warn = (text) => { $("warning").textContent = text; $("warning").hidden = !text; };
   const load = () => {
@@ -212,7 +216,8 @@
     about(shown.id);
     const task = tasks.get(step.task);
     $("task").textContent = task.name;
-    $("focus").textContent = task.focus;
+    $("focus").textContent = shown.check
+      ? `This group checks that texts are read: please give every video here ${shown.check} points in every respect.` : task.focus;
     $("scenes").replaceChildren(...shown.scenes.map((scene, index) => {
       const button = make("button", { type: "button" }, make("span", { textContent: `${index + 1}` }),
         make("span", { textContent: clock(Math.round(scene.at)).replace(/\.\d$/, "") }), make("span", { textContent: scene.text }));
@@ -287,6 +292,7 @@
   };
   const answers = () => ({
     v: STUDY.v, study: STUDY.study, page: STUDY.page, rater: state.rater, started: state.started, saved: now(), complete: total() === asked,
+    participant: PERSON, consented: state.consented || "",
     order,
     groups: Object.fromEntries(Object.entries(state.groups).map(([id, one]) => [id, {
       opened: one.opened, spent_s: Math.round(one.spent_s * 10) / 10, played_s: Object.keys(one.played).length, ratings: one.ratings,
@@ -298,7 +304,8 @@
     make("a", { href: url, download: name }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10000);
     $("saved").textContent = `Saved as ${name}, where this browser puts downloads.`;
-    $("another").hidden = false;
+    $("another").hidden = Boolean(PERSON);
+    if ($("finish")) $("finish").hidden = false;
   };
   const restart = () => {
     leave();
@@ -377,12 +384,21 @@
     open();
   });
 
+  const mayBegin = () => { $("begin").disabled = Boolean(($("agreed") && !state.consented) || ($("person") && !PERSON)); };
+  $("agreed")?.addEventListener("change", () => { state.consented = $("agreed").checked ? now() : ""; keep(); mayBegin(); });
   const open = () => {
     overview();
     $("total").textContent = `${order.length} groups with ${asked} ratings`;
     const begunBefore = total() > 0;
     $("begin").textContent = begunBefore ? "Continue" : "Begin";
-    $("over").hidden = !begunBefore;
+    $("over").hidden = !begunBefore || Boolean(PERSON);
+    if ($("agreed")) $("agreed").checked = Boolean(state.consented);
+    if ($("person")) {
+      $("person").textContent = PERSON ? `You take part as ${PERSON}.`
+        : `The address of this page does not say who you are (${STUDY.rater}): please open it by the link that you got.`;
+      $("person").classList.toggle("bad", !PERSON);
+    }
+    mayBegin();
     go(state.at);
   };
   open();

@@ -20,6 +20,7 @@ from echo.files import ROOT
 from eval.study import choice
 from eval.study.answers import RaterAnswers, _manners
 from eval.study.files import AnswersFile, GroupAnswers, StudyKey
+from eval.study.form import read_form
 from eval.study.order import order_of, shuffled, stirred
 from eval.study.page import strip
 from eval.tables import opinions
@@ -222,6 +223,122 @@ def test_the_very_same_video_of_two_methods_is_told(tmp_path, capsys):
     one.write_bytes(other.read_bytes())
     assert cli.main(["study", "build", "--store", str(made), "task=hard", "groups=1", "--output", str(tmp_path / "out")]) == 0
     assert "hard: tiny/echo and tiny_long/longlive show the very same video in 1 group:" in capsys.readouterr().out
+
+
+FORM = """
+title: Which <film> is better?
+text: |
+  We compare films.
+
+  It takes ten minutes.
+consent: I am of age & take part of my own will.
+thanks: You have helped us.
+finish: https://app.prolific.com/submissions/complete?cc=C0FFEE
+rater: PROLIFIC_PID
+criteria: {camera: Is the camera steady?, text_alignment: Does it show the text?}
+practice: This group is for practice.
+checks: 3
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory) -> tuple[Path, dict]:
+    """A study of a group of two tasks each by a form of its own, and its key."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "study.yaml").write_text(FORM, encoding="utf-8")
+    made = studies.store(folder, 4)
+    words = ["task=hard,long60", "groups=1", "--form", str(folder / "study.yaml"), "--output", str(folder / "page")]
+    assert cli.main(["study", "build", "--store", str(made), *words]) == 0
+    return folder / "page", json.loads((folder / "page.key.json").read_text(encoding="utf-8"))
+
+
+def test_a_form_gives_a_study_its_words_practice_and_checks(own):
+    folder, key = own
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    said = ["Which &lt;film&gt; is better?", "<p>We compare films.</p>", "<p>It takes ten minutes.</p>", "I am of age &amp; take part"]
+    for part in [*said, "You have helped us.", 'href="https://app.prolific.com/submissions/complete?cc=C0FFEE"', "Is the camera steady?"]:
+        assert part in text, part
+    kinds = Counter((group["task"], group.get("check", 0)) for group in key["groups"].values())
+    assert kinds == {("hard", 0): 1, ("long60", 0): 1, ("practice", 0): 1, ("hard", 2): 2, ("long60", 4): 1}
+    assert len({group["prompt"] for group in key["groups"].values() if group["task"] != "long60"}) == 4, "none is shown twice"
+    assert key["criteria"] == ["camera", "text_alignment"] and key["consent"]
+    tasks = studies.tasks_of(key)
+    assert all(order_of(str(rater), tasks)[0]["task"] == "practice" for rater in range(40))
+
+
+def test_the_form_of_the_documents_is_one(tmp_path):
+    (tmp_path / "study.yaml").write_text(
+        (ROOT / "docs" / "study.md").read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0], encoding="utf-8"
+    )
+    form = read_form(tmp_path / "study.yaml")
+    assert all(msgspec.structs.asdict(form).values()), "it shows every key"
+
+
+def test_practice_and_checks_never_count_and_a_failed_check_does(own, tmp_path, capsys):
+    _, key = own
+    (tmp_path / "own.key.json").write_text(json.dumps(key), encoding="utf-8")
+    sent = tmp_path / "sent"
+    sent.mkdir()
+    check = next(name for name, group in key["groups"].items() if group.get("check") == 4)
+
+    def answer(name: str, rater: int, **changes: object) -> dict:
+        made = studies.answers(key, f"{rater:016x}", lambda *_: 1 + rater % 5, consented="2026-01-01", participant=f"P{rater}", **changes)
+        for index, group in enumerate(made["groups"].values()):  # no two groups alike
+            for video, ratings in group["ratings"].items():
+                if not key["groups"][list(made["groups"])[index]].get("check"):
+                    ratings["camera"] = [1 + (index + len(video + video[0]) + int(video, 16)) % 5, 1.0]
+        put(sent / f"{name}.json", made)
+        return made
+
+    answer("good", 1)
+    failed = answer("failed", 2)
+    next(iter(failed["groups"][check]["ratings"].values()))["camera"] = [5, 1.0]
+    put(sent / "failed.json", failed)
+    silent = answer("silent", 3)
+    put(sent / "silent.json", silent | {"consented": ""})
+    put(sent / "twice.json", answer("twice", 4) | {"participant": "P1", "saved": "2020-01-01"})
+    put(sent / "odd.json", answer("odd", 5) | {"participant": "<b> x"})
+    assert collected(sent) == 0
+    said = capsys.readouterr().out
+    for part in (
+        "failed.json: attention: 1 of 3 checks",
+        "silent.json: consent: ",
+        "twice.json: rater: rater P1 again",
+        "odd.json: damaged: ",
+    ):
+        assert part in said, said
+    assert "1 rater counted, 4 files left out, 10 ratings" in said, said  # 2 + 3 videos of the groups that count, two criteria
+    ratings = opinions.read(tmp_path / "ratings.csv")
+    assert set(ratings["task"]) == {"hard", "long60"} and set(ratings["criterion"]) == {"camera", "text_alignment"}
+    assert set(ratings["rater"]) == {f"{1:016x}"}, "a participant's name is not published"
+    assert collected(sent, "keep=attention") == 0 and "2 raters counted" in capsys.readouterr().out
+    assert cli.main(["tables", "table5", f"ratings={tmp_path / 'ratings.csv'}", "--store", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("titel: x", "titel: no such key; nearest is title"),
+        ("title: ''", "title: it is empty"),
+        ("finish: http://x.org", "finish: 'http://x.org' is no https address"),
+        ("rater: a b", "rater: 'a b' is no key of an address"),
+        ("criteria: {Camera: x}", "criteria: 'Camera': a name in small letters"),
+        ("criteria: {camera: ' '}", "criteria: 'camera': a name in small letters"),
+        ("checks: 13", "checks: 13: 0 to 12"),
+        ("checks: two", "Expected `int`, got `str` - at `$.checks`"),
+        ("[a, b", "study.yaml: "),
+        ("just words", "Expected `object`"),
+        (None, "No such file"),
+    ],
+)
+def test_a_form_that_is_none_is_refused(store, tmp_path, capsys, text, part):
+    if text is not None:
+        (tmp_path / "study.yaml").write_text(text, encoding="utf-8")
+    words = ["--store", str(store), "--form", str(tmp_path / "study.yaml"), "--output", str(tmp_path / "out")]
+    assert cli.main(["study", "build", *words]) == 2
+    line = capsys.readouterr().err
+    assert part in line and line.count("\n") == 1, line
+    assert not (tmp_path / "out").exists()
 
 
 def test_orders_are_fair_and_a_raters_own():
