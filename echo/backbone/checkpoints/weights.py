@@ -144,7 +144,8 @@ def _file(path: Path, part: PartKind) -> Weights:
     beside = next((file for ending in UNFINISHED if (file := path.with_name(path.name + ending)).exists()), None)
     if beside is not None or path.suffix in UNFINISHED:
         raise ValueError(f"{path}: its download is not finished, {(beside or path).name} says so; let it end, or download it again")
-    return _safetensors(path) if path.suffix == ".safetensors" else _torch(path, part)
+    with reading(path):
+        return _safetensors(path) if path.suffix == ".safetensors" else _torch(path, part)
 
 
 def _nearest(path: Path) -> str:

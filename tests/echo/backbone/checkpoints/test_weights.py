@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import signal
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -173,6 +175,28 @@ def test_whatever_a_header_says_is_one_line(header: bytes, tmp_path: Path, model
         with pytest.raises(ValueError) as refusal:
             check(path, model.config)
         assert str(refusal.value).startswith(str(path)) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["w.safetensors", "w.pth", "folder/diffusion_pytorch_model.safetensors", "folder/model.bin", "folder/adapter_model.safetensors"]
+)
+def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path, model: WanModel) -> None:
+    """Alone or in a folder; a test that waits dies by its alarm."""
+    signal.alarm(30)
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    os.mkfifo(path)
+    asked = tmp_path / Path(name).parts[0]
+    for check in (
+        transformer.check,
+        lambda path, _: check_lora(path, {}),
+        lambda path, _: vae.check(path),
+        lambda path, _: umt5.check(path, path),
+    ):
+        with pytest.raises(ValueError) as refusal:
+            check(asked, model.config)
+        assert str(refusal.value).startswith(str(asked)) and "\n" not in str(refusal.value)
+    signal.alarm(0)
 
 
 def test_random_damage_is_one_line_or_a_right_file(tmp_path: Path, model: WanModel) -> None:
