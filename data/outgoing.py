@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -20,6 +21,12 @@ LEAST = 8
 LOGIN = re.compile(r"(?<=://)[^/\s@'\"]+(?=@)")
 QUERY = re.compile(r"([?&;][\w.-]*(?:token|secret|passw|credential|auth|key|sig|signature)[\w.-]*=)[^&\s'\"]+", re.IGNORECASE)
 BEARER = re.compile(r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{16,}|(?<=Bearer )[\w.~+/=-]{8,})")
+ASSIGNED = re.compile(r"(\b[A-Z0-9_]*(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY)=)[^\s'\";&]+")
+HOMES = re.compile(
+    r"(?<![\w.~/-])(?:(?:/[\w.@+-]+)*?/(?:home|homes|users)/[\w.@+-]+|/root(?![\w.@+-])|[A-Z]:[\\/]+users[\\/]+[^\\/\s'\"]+)",
+    re.IGNORECASE,
+)
+"""Folders of people, of this machine or another."""
 UNSHOWN = re.compile(r"(?!\x1b\[[014]m)[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What moves a terminal's cursor, changes its colours, turns its text round or cannot be written; tabs, ends of lines and the bold of a
 table's best value may pass."""
@@ -33,7 +40,7 @@ def without_secrets(content: Content) -> Content:
     """A text, or all texts of plain lists and dicts, with `***` for what nobody else may know.
 
     That are values of the environment's variables that are named as tokens, keys and passwords are, logins before an address's host,
-    values of queries so named, and tokens of the Hugging Face hub.
+    values of queries and of assignments so named, and tokens of the Hugging Face hub.
     """
     secrets = sorted(
         (
@@ -44,7 +51,14 @@ def without_secrets(content: Content) -> Content:
         key=len,
         reverse=True,
     )
-    return cast(Content, _blotted(content, secrets))
+    return cast(Content, _changed(content, lambda text: _blotted(text, secrets)))
+
+
+def without_homes(content: Content) -> Content:
+    """A text, or all texts of plain lists and dicts, with `~` for the home folder of whoever runs this, and for whatever looks like one."""
+    home = os.path.expanduser("~")
+    own = re.compile(rf"(?<![\w.~-]){re.escape(home)}(?![\w.@+-])") if len(home) > 1 else HOMES
+    return cast(Content, _changed(content, lambda text: HOMES.sub("~", own.sub("~", text))))
 
 
 def said(line: object) -> str:
@@ -68,16 +82,21 @@ def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: table[name].map(harmless) for name in table if table[name].dtype.kind in "OSU"})
 
 
-def _blotted(content: object, secrets: list[str]) -> object:
+def _blotted(text: str, secrets: list[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+    return BEARER.sub(HIDDEN, ASSIGNED.sub(rf"\1{HIDDEN}", QUERY.sub(rf"\1{HIDDEN}", LOGIN.sub(HIDDEN, text))))
+
+
+def _changed(content: object, change: Callable[[str], str]) -> object:
+    """Plain content with all its texts changed, keys aside."""
     match content:
         case str():
-            for secret in secrets:
-                content = content.replace(secret, HIDDEN)
-            return BEARER.sub(HIDDEN, QUERY.sub(rf"\1{HIDDEN}", LOGIN.sub(HIDDEN, content)))
+            return change(content)
         case dict():
-            return {name: _blotted(value, secrets) for name, value in content.items()}
+            return {name: _changed(value, change) for name, value in content.items()}
         case list() | tuple():
-            return type(content)(_blotted(value, secrets) for value in content)
+            return type(content)(_changed(value, change) for value in content)
     return content
 
 

@@ -1,75 +1,62 @@
-"""Whether a store still holds what was written to it: records by their checksums, videos and what lies beside them by size and digest."""
+"""Whether a store, or a lab's submission, still holds what was written to it: records by their checksums, files by size and digest."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import combinations
 from pathlib import Path
 
-import msgspec
 from tqdm import tqdm
 
-from echo.files import RESULTS, digest
+from echo.files import RESULTS
 from echo.refusals import Unfinished
 from eval.store.reading import hearing
-from eval.store.records import DamagedFile, UnitRecord, UnknownVersion
 from eval.store.runs import Run, existing, runs, sweeps
+from eval.store.submission import DamagedSubmission, Lab, disagreements, faults, opened
 
 SHOWN = 10
 """Faults of a run that are told one by one; of more the number."""
 
 
-def faults(run: Run, contents: bool, remove: bool = False) -> tuple[list[str], int, int]:
-    """What of a run is not as it was written, a line each; how many records it has, and how many of its files were looked at.
-
-    contents: whether files are read; else their sizes alone are looked at. remove: whether files that are not as they were go.
-    """
-    lines = list[str]()
-    try:
-        key = msgspec.to_builtins(run.spec.key)
-        named = digest(key) == run.place.run
-        lines += [] if named else [f"{run.path / 'run.json'}: its settings are not those that its folder is named after"]
-        run.asked()
-        run.attempts()
-        records, damaged = run.lines(UnitRecord)
-    except (FileNotFoundError, DamagedFile, UnknownVersion) as error:
-        return [str(error)], 0, 0
-    lines += [*run.unreadable, *(f"{line}: a damaged record" for line in damaged)]
-    wrong = run.amiss(records, contents)
-    lines += [f"{run.units / name}: {why}" for name, why in wrong.items()]
-    for name in wrong if remove else ():
-        (run.units / name).unlink(missing_ok=True)
-    names = {name for record in records if record.ok for name in record.files.values()}
-    return lines, len(records), len(names)
-
-
-def verify(*, store: Path = RESULTS, sizes: bool = False, remove: bool = False) -> Iterator[str]:
-    """Check that a store still holds what was written to it.
+def verify(files: Sequence[str] = (), /, *, store: Path = RESULTS, sizes: bool = False, remove: bool = False) -> Iterator[str]:
+    """Check that a store still holds what was written to it, or that submissions of labs do, and that they agree with each other.
 
     Lines of records by their checksums; videos, traces and files of scores by size and digest; runs by their names. What is damaged is
     told by file and line, and the exit status is 1. The command that made it makes it again: at once what is gone or has another size or
-    was a record, and what has other contents once it is taken away (--remove).
+    was a record, and what has other contents once it is taken away (--remove). Of a submission videos that were asked for and are not done
+    are told too, and of several every unit that does not stand alike in them.
 
         echo-harness verify
         echo-harness verify --store results --remove
+        echo-harness verify ann.zip bob.zip results
 
     Args:
+        files: submissions, as `echo-harness export` makes them, and stores to compare them with; by default --store alone is checked.
         store: the run store.
         sizes: look at sizes of files alone, and read none of them.
         remove: take files away that are not what was written.
     """
+    if files:
+        if remove:
+            raise ValueError(f"--remove: a submission stays as it is; nearest is --store {store} --remove")
+        yield from _handed_in(files, not sizes)
+        return
     with hearing() as unreadable:
         every = list(runs(existing(store)))
         for _ in sweeps(store):
             pass
     yield from unreadable
-    found, records, files = len(unreadable), 0, 0
+    found, records, looked_at = len(unreadable), 0, 0
     for run in tqdm(every, desc="verify", unit="run", disable=None, leave=False):
-        lines, of_run, named = faults(run, not sizes, remove)
+        lines, of_run, named = faults(run, not sizes)
         yield from lines[:SHOWN]
         if len(lines) > SHOWN:
             yield f"{run.path}: {len(lines) - SHOWN} faults more"
-        found, records, files = found + len(lines), records + of_run, files + named
-    whole = f"{len(every)} runs, {records} records, {files} files beside them"
+        for name in run.amiss(run.records(), not sizes) if remove and lines and of_run else ():
+            (run.units / name).unlink(missing_ok=True)
+        found, records, looked_at = found + len(lines), records + of_run, looked_at + named
+    whole = f"{len(every)} runs, {records} records, {looked_at} files beside them"
     if not found:
         yield f"{whole}: all as {'long as ' if sizes else ''}they were written"
         return
@@ -77,3 +64,60 @@ def verify(*, store: Path = RESULTS, sizes: bool = False, remove: bool = False) 
         "" if remove or sizes else ", those of other contents once --remove has taken them away"
     )
     raise Unfinished
+
+
+def _handed_in(files: Sequence[str], contents: bool) -> Iterator[str]:
+    """What is wrong with submissions and stores, each by itself and beside the others."""
+    found, labs = 0, list[Lab]()
+    with ExitStack() as stack:
+        for word in files:
+            try:
+                labs.append(stack.enter_context(opened(Path(word))))
+            except DamagedSubmission as error:
+                yield from error.lines
+                found += len(error.lines)
+        for lab in labs:
+            lines = _of_lab(lab, contents)
+            yield from lines
+            found += len(lines) - 1
+        for one, other in combinations(labs, 2):
+            for run, difference in disagreements(one, other):
+                found += 1
+                yield f"{one.path} and {other.path}: {run.place}: {difference.prompt}: {difference.what}"
+    if found:
+        yield f"{found} faults"
+        raise Unfinished
+    if len(labs) > 1:
+        yield "whatever stands in several of them stands alike"
+
+
+def _of_lab(lab: Lab, contents: bool) -> list[str]:
+    """What is wrong with what a lab hands in, and what is missing of it, a line each; what it is in the last line."""
+    with hearing() as unreadable:
+        every, begun = list(runs(lab.store)), list(sweeps(lab.store))
+    lines, records, files, codes = [lab.told(line) for line in unreadable], 0, 0, set[str]()
+    for run in tqdm(every, desc=lab.name, unit="run", disable=None, leave=False):
+        of_run, count, named = lab.faults(run, contents)
+        lines += of_run if of_run else _undone(lab, run)
+        records, files = records + count, files + named
+        codes.add(str(run.spec.key.epoch))
+    never = {run.place for sweep in begun for run, _ in sweep.wishes if not run.exists}
+    lines += [f"{lab.path}: {place}: not begun" for place in sorted(never)]
+    videos = "videos among them" if lab.videos else "no videos"
+    about = (
+        f"{len(every)} runs, {records} records, {files} files beside them, {videos}; pixels of version {', '.join(sorted(codes)) or '-'}"
+    )
+    return [*lines, f"{lab.path}: of {lab.name}: {about}; {len(lines)} faults" if lines else f"{lab.path}: of {lab.name}: {about}; whole"]
+
+
+def _undone(lab: Lab, run: Run) -> Iterator[str]:
+    """What was asked of a run and is not done, by way of scoring, and what it did twice with different outcomes."""
+    asked = dict[str | None, dict[str, str]]()
+    for wish in run.asked():
+        asked.setdefault(wish.scores, {}).update(wish.units)
+    for scores, units in asked.items():
+        settled = run.settled(scores)
+        undone = [prompt for prompt, unit in units.items() if unit not in settled.done]
+        if undone:
+            yield f"{lab.path}: {run.place}: {len(undone)} of {len(units)} videos are missing: {', '.join(undone[:SHOWN])}"
+        yield from (f"{lab.path}: {run.place}: {line}" for line in settled.conflicts)

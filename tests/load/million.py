@@ -54,7 +54,7 @@ start = time.monotonic()
 from eval.store.runs import runs
 from eval.tables import command as tables
 from jobs.memory.measured import resident
-from jobs.watch.verify import faults
+from eval.store.submission import faults
 imported, before = time.monotonic(), time.process_time()
 store = Path(sys.argv[2])
 if sys.argv[1] == "tables":

@@ -1,0 +1,132 @@
+"""Submissions of labs taken into a store: what agrees is kept once, what differs is named and stays out, nothing is overwritten."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from zlib import crc32
+
+import msgspec
+
+from echo.files import RESULTS, replacing, write_atomic
+from echo.refusals import Unfinished
+from eval.store.reading import content_of, hearing, names_in, read
+from eval.store.records import VERSION, SweepFile, UnitRecord, encoded, line_of, lines_of
+from eval.store.runs import Run, runs
+from eval.store.submission import Lab, differing, digests_of, opened
+
+
+@dataclass
+class Taken:
+    """What came of a merge. added, alike: how many units are new, and were here already. refused: a line for each that differs."""
+
+    added: int = 0
+    alike: int = 0
+    refused: list[str] = field(default_factory=list)
+
+
+def merge(submissions: Sequence[str], /, *, store: Path = RESULTS) -> Iterator[str]:
+    """Take submissions of labs, or whole stores, into a store.
+
+    Each is verified first, and one that is not what was packed is refused whole. A unit that both have and that agrees is kept once; one
+    of which they say different things is named and stays as it is here, and the exit status is 1. Errors of others are not taken. Stopped
+    at any moment, the same command goes on.
+
+        echo-harness merge ann.zip bob.zip --store everybody
+
+    Args:
+        submissions: files that `echo-harness export` made, or folders of stores.
+        store: the run store that they go into; it is made where it is not there.
+    """
+    refused = 0
+    for word in submissions:
+        with opened(Path(word)) as lab:
+            taken = _taken(lab, store)
+        yield from taken.refused
+        yield f"{word}: {taken.added} units are new, {taken.alike} were here, {len(taken.refused)} differ and stay out"
+        refused += len(taken.refused)
+    if refused:
+        raise Unfinished
+
+
+def _taken(lab: Lab, store: Path) -> Taken:
+    """Take what a lab has into a store. Raises ValueError in one line where it is not as it was written."""
+    with hearing() as unreadable:
+        every, taken = list(runs(lab.store)), Taken()
+    if lines := [*map(lab.told, unreadable), *(line for run in every for line in lab.faults(run)[0])]:
+        raise ValueError(f"{lines[0]}{f'; and {len(lines) - 1} faults more' if len(lines) > 1 else ''}; nothing of it is merged")
+    for theirs in every:
+        _take_run(lab, Run(store, theirs.place), theirs, taken)
+    for name in names_in(lab.store / "sweeps", ".json"):
+        _take_sweep(store / "sweeps" / name, lab.store / "sweeps" / name)
+    return taken
+
+
+def _take_run(lab: Lab, ours: Run, theirs: Run, taken: Taken) -> None:
+    """Take the units of a run that are not here. Files come before the records that name them, and run.json, which begins a run, last."""
+    here, there = ours.records(), [record for record in theirs.records() if record.ok]
+    differences = {difference.unit: difference for difference in differing(here, there)}
+    taken.refused += [f"{lab.path}: {ours.place}: {one.prompt}: {one.what} than in {ours.store}" for one in differences.values()]
+    known = {(record.unit, record.scores) for record in here if record.ok}
+    new = dict[tuple[str, str | None], UnitRecord]()
+    for record in there:
+        key = (record.unit, record.scores)
+        taken.alike += key in known and record.unit not in differences
+        if key not in known and record.unit not in differences:
+            new.setdefault(key, record)
+    digests = {name: digest for record in here if record.ok for name, digest in digests_of(record).items()}
+    for record in there:
+        if record.unit not in differences:
+            _take_files(ours, theirs, record, digests)
+    taken.added += len(new)
+    attempts = {f"{record.attempt}.json" for record in new.values()}
+    for name in attempts.intersection(names_in(theirs.path / "attempts")):
+        _put(ours.path / "attempts" / name, content_of(theirs.path / "attempts" / name))
+    wishes = {content_of(ours.path / "asked" / name) for name in names_in(ours.path / "asked", ".json")}
+    for name in names_in(theirs.path / "asked", ".json"):
+        if (content := content_of(theirs.path / "asked" / name)) not in wishes:
+            _put(ours.path / "asked" / name, content)
+    for path in map(Path, theirs.record_files()):
+        every = [msgspec.structs.replace(one, v=VERSION) for one in lines_of(content_of(path), UnitRecord, path)[0]]
+        own = [one for one in every if new.get((one.unit, one.scores)) == one]
+        if own:
+            content = b"".join(map(line_of, own))
+            name = f"{path.stem}-{crc32(content):08x}" if (ours.path / "records" / path.name).exists() else path.stem
+            write_atomic(ours.path / "records" / f"{name}.jsonl", content)
+    _put(ours.path / "run.json", content_of(theirs.path / "run.json"))
+
+
+def _take_files(ours: Run, theirs: Run, record: UnitRecord, digests: dict[str, str]) -> None:
+    """Take the files of a unit that are not here, but for one that the records here say otherwise of."""
+    for kind, name in record.files.items():
+        source, target = theirs.side(record, kind), ours.below(f"units/{name}")
+        if source is None or target is None or os.path.lexists(target) or not source.is_file():
+            continue
+        if digests.get(name, digest := record.digests.get(kind)) == digest:
+            with replacing(target) as part:
+                shutil.copyfile(source, part)
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a file where there is none."""
+    if not os.path.lexists(path):
+        write_atomic(path, content)
+
+
+def _take_sweep(path: Path, theirs: Path) -> None:
+    """Add what a command of a lab asked for to what the command of that name asked for here, whose own word counts."""
+    more, ours = (read(one, SweepFile, lost="its table") for one in (theirs, path))
+    if more is None or (ours is None and os.path.lexists(path)):
+        return
+    if ours is not None and (ours.experiment, ours.task) != (more.experiment, more.task):
+        return
+    wishes = {(wish.path, wish.scores): wish for wish in (ours.runs if ours else [])}
+    for wish in more.runs:
+        own = wishes.setdefault((wish.path, wish.scores), wish)
+        own.units, own.prompts = wish.units | own.units, wish.prompts | own.prompts
+    content = msgspec.json.format(encoded(SweepFile(more.experiment, more.task, list(wishes.values()))), indent=1)
+    if ours is None or content_of(path) != content:
+        write_atomic(path, content)
