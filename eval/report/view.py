@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ from echo.cache.kinds import Kind
 from echo.scene import FPS, FRAMES_PER_BLOCK, TagMeaning
 from eval.figures import style
 from eval.figures.drift import FIRST, drifts
-from eval.metrics import READING_FRAMES, READING_S, READINGS, Column
+from eval.metrics import KNOWN, METRICS, READING_FRAMES, READING_S, READINGS, Column
 from eval.protocol import pairs_of
 from eval.report.cells import ABSENT, DONE, Method, ReportPart, VideoCell
 from eval.report.folder import Folder
@@ -25,6 +26,8 @@ from eval.tables.grid import Grid
 
 BOUNDS = ("oracle", "oracle_cache", "forget")
 """Presets between which the others lie: they are no answer to who is best."""
+COSTS = tuple(metric.name for metric in METRICS if metric.fact)
+"""Metrics against which scores are drawn: facts of records that no scorer writes."""
 WINDOW = 9
 """Blocks of the moving mean of drift curves, as of `eval.figures.drift`."""
 
@@ -194,22 +197,39 @@ def _plain(values: Any) -> list[float | None]:
     return [round(value, 2) if value == value else None for value in map(float, values)]
 
 
-class PromptScores(msgspec.Struct, frozen=True):
-    """Scores of a part's videos, a metric at a time: by method, prompt and seed, as `PartIndex.cells`; null where there is none."""
+class PartScores(msgspec.Struct, frozen=True):
+    """Scores of a part and what its methods cost, a metric at a time; null where there is none.
+
+    metrics: of its videos, by method, prompt and seed, as `PartIndex.cells`.
+    means: of its methods, with the half width of the interval of 95 %, as the table has them.
+    costs: of its methods, by the metric of a fact.
+    """
 
     metrics: dict[str, list[list[list[float | None]]]]
+    means: dict[str, list[tuple[float, float | None] | None]]
+    costs: dict[str, list[float | None]]
 
 
-def scores(part: ReportPart) -> PromptScores:
-    """What the table of prompts is made of: the metrics of the part's own columns."""
+def scores(part: ReportPart) -> PartScores:
+    """What the table of prompts and the charts of costs are made of: the metrics of the part's own columns."""
     names = [column.metric for column in part.grid.measured()[0].columns]
+    places = {column.metric: place for place, column in enumerate(part.grid.columns)}
 
     def value(method: Method, prompt: str, seed: int, name: str) -> float | None:
         cell = method.cells.get((prompt, seed))
         return cell.record.metrics.get(name) if cell is not None and cell.record is not None else None
 
     values = {name: [[[value(m, p, s, name) for s in part.seeds] for p in part.prompts] for m in part.methods] for name in names}
-    return PromptScores({name: rows for name, rows in values.items() if any(one is not None for m in rows for p in m for one in p)})
+    there = {name: rows for name, rows in values.items() if any(one is not None for m in rows for p in m for one in p)}
+    cells = {name: [method.row.cells[places[name]].estimate for method in part.methods] for name in there}
+    means = {name: [None if one is None else (one.mean, one.half_width) for one in row] for name, row in cells.items()}
+    return PartScores(there, means, {name: [_cost(method, name) for method in part.methods] for name in COSTS})
+
+
+def _cost(method: Method, name: str) -> float | None:
+    """The mean of a fact over a method's videos."""
+    mean = float(method.entry.videos[KNOWN[name].fact].astype("float64").mean())
+    return mean if math.isfinite(mean) else None
 
 
 def lacks(part: ReportPart, title: str, folder: Folder) -> Iterator[Lack]:
@@ -272,5 +292,6 @@ def constants() -> dict[str, object]:
     """What the page's script must know beside the parts: sizes, colours, kinds, measures."""
     kinds = {kind.letter: {"name": kind.words, "colour": kind.colour} for kind in Kind}
     measures = {name: words for name, (words, _) in READINGS.items()}
-    return {"fps": FPS, "reading_frames": READING_FRAMES, "reading_s": READING_S, "kinds": kinds, "measures": measures,
+    costs = {name: {"label": KNOWN[name].label, "lower": KNOWN[name].lower} for name in COSTS}
+    return {"fps": FPS, "reading_frames": READING_FRAMES, "reading_s": READING_S, "kinds": kinds, "measures": measures, "costs": costs,
             "series": list(style.SERIES), "window": WINDOW}  # fmt: skip

@@ -370,6 +370,34 @@ def test_scores_by_prompt_and_what_one_method_has_more_than_another(page):
     )
 
 
+def test_scores_stand_against_what_methods_attend_to_keep_and_how_fast_they_are(browser, tmp_path):
+    store = reports.store(tmp_path, 2, methods=("echo", "self_forcing", "longlive", "render_truth"))
+    spent = {"echo": (21, 38, 10.0), "self_forcing": (21, 18, 12.0), "longlive": (12, 15, 20.0)}
+    for preset, facts in spent.items():
+        for run in store.glob(f"runs/*/smooth/{preset}/*/*"):
+            reports.cost(run, *facts)
+    assert cli.main(["report", "--store", str(store), "--output", str(tmp_path / "out")]) == 0
+    opened(browser, tmp_path / "out")
+    until_true(browser, "return document.querySelectorAll('#costs svg').length === 3")
+    charts = "[...document.querySelectorAll('#costs svg')]"
+    words = browser.execute_script(f"return {charts}.map(svg => [...svg.querySelectorAll('title')].map(one => one.textContent))")
+    assert words[0] == [
+        "Echo: 90.63 ± 4.58; frames attended 21",
+        "Longlive: 88.63 ± 4.58; frames attended 12",
+        "Self Forcing: 89.63 ± 4.58; frames attended 21",
+    ]
+    assert [line.rsplit(" ", 1)[1] for line in words[1] + words[2]] == ["38", "15", "18", "10", "20", "12"]
+    fronts = browser.execute_script(f"return {charts}.map(svg => svg.front)")
+    assert fronts[0] == ["tiny/longlive", "tiny/echo"] and fronts[1] == ["tiny/longlive", "tiny/self_forcing", "tiny/echo"]
+    assert fronts[2] == ["tiny/longlive", "tiny/self_forcing", "tiny/echo"], "of speed more is better"
+    place = "one => ['cx', 'cy'].map(name => Number(one.getAttribute(name)))"
+    places = browser.execute_script(f"return {charts}.map(svg => [...svg.querySelectorAll('circle')].map({place}))")
+    for (x_echo, y_echo), (x_long, y_long), (x_self, y_self) in places:
+        assert y_echo < y_self < y_long, places
+        assert (x_echo - x_self) * (x_echo - x_long) >= 0
+    assert places[0][0][0] == places[0][2][0] > places[0][1][0] and not console_errors(browser)
+
+
 def test_tables_sort_and_a_number_opens_its_videos(page):
     first = "document.querySelector('[data-table=smooth] table')"
     table = f"[...{first}.querySelectorAll('tbody tr:not(.section)')].map(row => row.cells[0].textContent.trim())"

@@ -126,3 +126,12 @@ def film_only(run: Path, name: str, like: str) -> None:
     """A record of a video that nobody has scored: that of another prompt."""
     record = next(record for record in run_at(run).records() if record.prompt == like)
     append(run_at(run), msgspec.structs.replace(record, unit=f"u-{name}", prompt=name, scores=None, metrics={}))
+
+
+def cost(run: Path, attended: float, kept: int, fps: float) -> None:
+    """Say what a run's videos took."""
+    records = list(run_at(run).records())
+    for path in (run / "records").glob("*.jsonl"):
+        path.unlink()
+    for record in records:
+        append(run_at(run), msgspec.structs.replace(record, attended_frames=attended, kept_frames=kept, fps_dit=fps))

@@ -43,6 +43,40 @@ const Curves = {
     return svg;
   },
 
+  // Points of one score against one cost, and the line through those that no other beats at less or equal cost.
+  // points: [{name, words, colour, calibration, cost, score, half}]; less: of a cost and of a score, whether less is better.
+  scatter(points, less, label, size = { ...Curves.size, left: 34, height: 190, right: 10 }) {
+    const { width, height, left, right, top, bottom } = size;
+    const svg = Curves.make("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
+    const ends = (values) => { const low = Math.min(...values), high = Math.max(...values), room = (high - low || Math.abs(high) || 1) * 0.08; return [low - room, high + room]; };
+    const [first, last] = ends(points.map((point) => point.cost));
+    const [low, high] = ends(points.flatMap((point) => [point.score - (point.half || 0), point.score + (point.half || 0)]));
+    const x = (cost) => left + ((width - left - right) * (cost - first)) / (last - first);
+    const y = (score) => top + (height - top - bottom) * (1 - (score - low) / (high - low));
+    const ticks = (from, to) => {
+      const step = [1, 2, 5].flatMap((one) => [-2, -1, 0, 1, 2, 3].map((power) => one * 10 ** power)).sort((one, other) => one - other).find((one) => (to - from) / one <= 5) || to - from;
+      return Array.from({ length: 7 }, (_, index) => (Math.ceil(from / step) + index) * step).filter((tick) => tick <= to).map((tick) => Number(tick.toPrecision(6)));
+    };
+    for (const tick of ticks(low, high)) {
+      Curves.make("line", { class: "rule", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }, svg);
+      Curves.make("text", { x: left - 4, y: y(tick) + 3.5, "text-anchor": "end" }, svg).textContent = tick;
+    }
+    for (const tick of ticks(first, last)) Curves.make("text", { x: x(tick), y: height - 5, "text-anchor": "middle" }, svg).textContent = tick;
+    const best = (one, other) => (less.score ? one < other : one > other);
+    const front = points.filter((point) => !point.calibration).sort((one, other) => (less.cost ? 1 : -1) * (one.cost - other.cost) || (less.score ? 1 : -1) * (one.score - other.score))
+      .reduce((kept, point) => (kept.length && !best(point.score, kept.at(-1).score) ? kept : [...kept, point]), []);
+    const corners = front.flatMap((point, index) => (index ? [[point.cost, front[index - 1].score], [point.cost, point.score]] : [[point.cost, point.score]]));
+    Curves.make("polyline", { class: "front", points: corners.map(([cost, score]) => `${x(cost).toFixed(1)},${y(score).toFixed(1)}`).join(" ") }, svg);
+    for (const point of points) {
+      const style = `--c:${point.colour}`, at = x(point.cost), group = Curves.make("g", { class: point.calibration ? "point calibration" : "point", style, "data-line": point.name }, svg);
+      Curves.make("title", {}, group).textContent = point.words;
+      if (point.half) Curves.make("line", { x1: at, x2: at, y1: y(point.score - point.half), y2: y(point.score + point.half) }, group);
+      Curves.make("circle", { cx: at, cy: y(point.score), r: 3.4 }, group);
+    }
+    svg.front = front.map((point) => point.name);
+    return svg;
+  },
+
   focus(charts, name) {
     for (const chart of charts) {
       chart.classList.toggle("focus", name !== null);

@@ -367,6 +367,34 @@ const report = (() => {
     now.replaceChildren(make("b", { text: blockWords(data, trace, block) }), make("table", {}, make("tbody", {}, ...tipLines(data, trace, block))));
   };
 
+  // --- names of methods beside their colours: pointing at one brings it out in all charts
+  const huesOf = (part) => part.methods.map((method) => method.calibration ? "var(--muted)" : colour(DATA.series[part.methods.filter((other) => !other.calibration).indexOf(method) % DATA.series.length]));
+  const named = (method) => method.label + (method.more ? ` (${method.more})` : "");
+  const legend = (part, indices, shown) => make("div", { class: "lines" }, ...indices.map((index) => {
+    const button = make("button", { type: "button" }, make("span", { class: "swatch", style: `--c:${huesOf(part)[index]}` }), named(part.methods[index]));
+    for (const event of ["pointerenter", "focus"]) button.addEventListener(event, () => Curves.focus(shown, part.methods[index].id));
+    for (const event of ["pointerleave", "blur"]) button.addEventListener(event, () => Curves.focus(shown, null));
+    return button;
+  }));
+
+  // --- the score that is chosen, against what a method attends to, what it keeps, and how fast it is
+  const drawCosts = (part, told, name) => {
+    const hues = huesOf(part), shown = shownMethods(part).map(([, index]) => index).filter((index) => told.means[name][index]), drawn = [];
+    const figures = Object.entries(DATA.costs).flatMap(([cost, about]) => {
+      const points = shown.filter((index) => told.costs[cost][index] !== null).map((index) => {
+        const [score, half] = told.means[name][index], spent = told.costs[cost][index], method = part.methods[index];
+        const words = `${named(method)}: ${score.toFixed(2)}${half === null ? "" : ` \u00b1 ${half.toFixed(2)}`}; ${about.label} ${Number(spent.toFixed(2))}`;
+        return { name: method.id, words, colour: hues[index], calibration: method.calibration, cost: spent, score, half };
+      });
+      if (!points.length) return [];
+      drawn.push(Curves.scatter(points, { cost: about.lower, score: metric(name).better === "lower" }, `${headed(name)} against ${about.label}, ${part.title}`));
+      return [make("figure", {}, make("p", { class: "title", text: about.label }), drawn.at(-1))];
+    });
+    $("cost").hidden = !figures.length;
+    $("cost-words").textContent = `${part.title}. ${headed(name)}, the score chosen above, with its 95 % interval; joined are methods that no other beats at less or equal cost.`;
+    $("costs").replaceChildren(legend(part, shown, drawn), ...figures);
+  };
+
   // --- drift of the task that is shown
   const drawDrift = async () => {
     const part = shownParts()[0], box = $("curves");
@@ -378,21 +406,15 @@ const report = (() => {
     box.replaceChildren();
     if (!kept.length) { $("drift-words").textContent = `${part.title}: no scores by block. The embedded scorer writes them.`; return; }
     const borders = part.prompts.every((prompt) => String(prompt.borders) === String(part.prompts[0].borders)) ? part.prompts[0].borders : [0];
-    const hues = part.methods.map((method) => method.calibration ? "var(--muted)" : colour(DATA.series[part.methods.filter((other) => !other.calibration).indexOf(method) % DATA.series.length]));
-    const named = (line) => part.methods[line.method].label + (part.methods[line.method].more ? ` (${part.methods[line.method].more})` : "");
+    const hues = huesOf(part);
     $("drift-words").textContent = `${part.title}. Moving mean over ${DATA.window * BLOCK_S} s, mean over videos; point at a name for its 95 % band over prompts. Dashed: rendered rows.`;
-    const buttons = kept.map((line) => make("button", { type: "button" }, make("span", { class: "swatch", style: `--c:${hues[line.method]}` }), named(line)));
-    box.append(make("div", { class: "lines" }, ...buttons));
+    box.append(legend(part, kept.map((line) => line.method), charts));
     for (const [name, words] of Object.entries(DATA.measures)) {
       const drawn = kept.filter((line) => line.curves[name]).map((line) => ({ name: part.methods[line.method].id, colour: hues[line.method], calibration: part.methods[line.method].calibration, ...line.curves[name] }));
       const chart = Curves.chart(drawn, Math.max(...drawn.map((line) => line.mean.length)), borders, BLOCK_S, `${words}, ${part.title}`);
       charts.push(chart);
       box.append(make("figure", {}, make("p", { class: "title", text: words }), chart));
     }
-    buttons.forEach((button, index) => {
-      for (const event of ["pointerenter", "focus"]) button.addEventListener(event, () => Curves.focus(charts, part.methods[kept[index].method].id));
-      for (const event of ["pointerleave", "blur"]) button.addEventListener(event, () => Curves.focus(charts, null));
-    });
     for (const chart of charts) chart.place(transport.frame / BLOCK);
   };
 
@@ -400,11 +422,11 @@ const report = (() => {
   const tellScores = async () => {
     const part = shownParts()[0], table = $("by-prompt");
     if (!part) return;
-    const told = await load(`scores/${part.id}`).catch(() => ({ metrics: {} })), names = Object.keys(told.metrics);
+    const told = await load(`scores/${part.id}`).catch(() => ({ metrics: {}, means: {}, costs: {} })), names = Object.keys(told.metrics);
     if (part !== shownParts()[0]) return;
-    $("prompts").hidden = !names.length;
+    $("prompts").hidden = $("cost").hidden = !names.length;
     if (!names.length) return;
-    const methods = shownMethods(part), seeds = shownSeeds(part), words = ([method]) => method.label + (method.more ? ` (${method.more})` : "");
+    const methods = shownMethods(part), seeds = shownSeeds(part), words = ([method]) => named(method);
     if (!names.includes($("score").value)) options($("score"), names.map((name) => [name, headed(name)]), names[0]);
     const before = $("against").value;
     options($("against"), [["", "nothing"], ...methods.map((pair) => [pair[0].id, words(pair)])], methods.some(([method]) => method.id === before) ? before : "");
@@ -423,6 +445,7 @@ const report = (() => {
       button.addEventListener("click", () => { state.prompt = prompt.id; showFilters(); show(); $("videos").scrollIntoView({ behavior: "instant" }); });
       return make("tr", {}, make("th", { scope: "row" }, button), ...methods.map(([, method]) => { const value = mean(method, index); return make("td", { class: "n", text: value === null ? "-" : `${reference && value > 0 ? "+" : ""}${value.toFixed(2)}` }); }));
     };
+    drawCosts(part, told, name);
     $("prompts-words").textContent = `${part.title}; ${seeds.length > 1 ? `means over ${seeds.length} seeds` : `seed ${seeds[0]?.[0]}`}. A head sorts, a prompt opens its videos.`;
     table.tHead.replaceChildren(make("tr", {}, head("Prompt", false), ...methods.map((pair) => head(words(pair), true))));
     table.tBodies[0].replaceChildren(...shownPrompts(part).map(line));
