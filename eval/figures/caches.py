@@ -115,7 +115,7 @@ def draw(cached: Sequence[Cache], title: str) -> Any:
     axes[-1][0].set_xlabel(block_axis(FRAMES_PER_BLOCK))
     used = [kind for kind in Kind if any(kind in plan.kinds() for one in cached for plan in one.plans)]
     handles = [Patch(color=kind.colour, label=f"{kind.letter}  {kind.value}") for kind in used]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=7.5, handlelength=1, columnspacing=1.4)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8.5, handlelength=1, columnspacing=1.4)
     style.heading(figure, f"Frames that each block attends to, slot by slot from below; {title}")
     return figure
 
@@ -124,7 +124,7 @@ def _strip(axis: Any, one: Cache, tallest: int) -> None:
     strip(axis, one.plans, tallest, 0, style.INK)
     axis.set(yticks=[0, tallest], ylim=(0, tallest))
     axis.grid(False)
-    style.row_label(axis, one.label, fontsize=8)
+    style.row_label(axis, one.label, fontsize=9)
     paper = f"\npaper: {PAPER[one.method]}" if one.method in PAPER else ""
     said = "\n".join([distribution(one.full), *one.full.notes()])
-    axis.text(1.01, 0.5, f"{said}{paper}", transform=axis.transAxes, va="center", fontsize=7.5)
+    axis.text(1.01, 0.5, f"{said}{paper}", transform=axis.transAxes, va="center", fontsize=8.5)

@@ -71,4 +71,4 @@ def _panel(axis: Any, curves: list[list[Apart]]) -> None:
     axis.minorticks_off()
     axis.set_xlabel("seconds apart")
     axis.set_title(curves[0][0].task)
-    axis.legend(fontsize=6)
+    axis.legend(fontsize=7)

@@ -116,7 +116,7 @@ def draw(drifted: Sequence[Drift], task: str, window: int, out: Path) -> None:
     title = f"{task}: {prompts} prompts x {seeds} seeds, embedded world"
     figure.suptitle(
         f"{title}\nMoving mean over {window * READING_S:g} s, band: 95 % over prompts; grey: the other policies{ceiling}",
-        fontsize=8.5,
+        fontsize=9.5,
         x=0.01,
         ha="left",
         y=0.995,

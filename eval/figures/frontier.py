@@ -82,7 +82,7 @@ def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
         style.one_scale(line, 100.0 if column.unit == metrics.PERCENT else math.inf)
         line[0].set_ylabel(" ".join(column.words))
         line[0].set_title(points[0].task)
-    figure.supxlabel("orange: with a commit of its own, dotted from the same policy without", fontsize=7, color=style.MUTED)
+    figure.supxlabel("orange: with a commit of its own, dotted from the same policy without", fontsize=8, color=style.MUTED)
     figure.tight_layout()
     return output.write(figure, name, order, {"rows": [asdict(point) for _, points in found for point in points]})
 
@@ -98,5 +98,5 @@ def _panel(axis: Any, points: Sequence[Point], cost: str, lower: bool) -> None:
         axis.errorbar(getattr(point, cost), point.score, point.half or 0.0, fmt="o", ms=4, color=colour, elinewidth=0.6, capsize=0)
     for place, point in enumerate(front):  # names of neighbours above and below
         beside = (4, -8 if place % 2 else 3)
-        axis.annotate(point.preset, (getattr(point, cost), point.score), textcoords="offset points", xytext=beside, fontsize=6)
+        axis.annotate(point.preset, (getattr(point, cost), point.score), textcoords="offset points", xytext=beside, fontsize=7)
     axis.xaxis.get_major_locator().set_params(integer=True)

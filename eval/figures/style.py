@@ -24,12 +24,13 @@ DPI = 110
 COLOURS = 256
 
 RC: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "axes.titlesize": 9,
+    "font.family": ["STIXGeneral", "DejaVu Sans"],  # Times, as a paper's text is set; the second has what the first lacks
+    "mathtext.fontset": "stix",
+    "font.size": 9.5,
+    "axes.titlesize": 10,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.labelsize": 8.5,
+    "axes.labelsize": 9.5,
     "axes.labelcolor": MUTED,
     "axes.edgecolor": GRID,
     "axes.linewidth": 0.8,
@@ -42,14 +43,14 @@ RC: Any = {
     "text.color": INK,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 9,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "image.interpolation": "nearest",
@@ -78,7 +79,7 @@ def bare(*axes: Any) -> None:
 
 def heading(figure: Any, text: str) -> None:
     """A quiet title above a figure or a part of one."""
-    figure.suptitle(text, fontsize=8.5, color=MUTED, x=0.01, ha="left")
+    figure.suptitle(text, fontsize=9.5, color=MUTED, x=0.01, ha="left")
 
 
 def row_label(axis: Any, text: str, **more: Any) -> None:

@@ -102,18 +102,18 @@ def draw(sweeps: Sequence[SweptTask], name: str) -> Any:
         for axis, (place, column) in zip(line, sweep.panels):
             _panel(axis, sweep, place)
             alike.setdefault(column.metric, []).append(axis)
-            axis.set_title(" ".join(word for word in column.words if not word.startswith("(")), fontsize=7.5)
-        line[0].set_ylabel(sweep.grid.title, fontsize=8)
+            axis.set_title(" ".join(word for word in column.words if not word.startswith("(")), fontsize=8.5)
+        line[0].set_ylabel(sweep.grid.title, fontsize=9)
     for metric, panels in alike.items():  # one scale for what is compared from task to task
         style.one_scale(panels, 100.0 if Column.named(metric).unit == metrics.PERCENT else inf)
     grid = sweeps[0].grid
     made = f"{grid.scorer}, weights {grid.weights}; {grid.prompts} prompts with {grid.seeds} seeds each"
-    figure.suptitle(made, fontsize=8, color=style.MUTED)
-    figure.supxlabel(AXES[name], fontsize=8, color=style.MUTED)
+    figure.suptitle(made, fontsize=9, color=style.MUTED)
+    figure.supxlabel(AXES[name], fontsize=9, color=style.MUTED)
     rendered = dict.fromkeys(row.preset for sweep in sweeps for row in sweep.calibration)
     handles = [plots.Line2D([], [], color=style.MUTED, lw=1, ls=LINES.get(preset, OTHER_LINE), label=preset) for preset in rendered]
     if handles:
-        figure.legend(handles=handles, loc="lower right", ncols=len(handles), fontsize=6.5, frameon=False)
+        figure.legend(handles=handles, loc="lower right", ncols=len(handles), fontsize=7.5, frameon=False)
     figure.tight_layout()
     return figure
 

@@ -161,7 +161,7 @@ def draw(numbers: dict[str, CentreNumbers]) -> Any:
         if one.gate is not None:
             axes[3].plot(range(1, len(one.gate) + 1), one.gate, "o-", color=colour, ms=3)
     axes[0].set(title="share by temporal channel, %", xlabel="channel, fastest first")
-    axes[0].legend(fontsize=7)
+    axes[0].legend(fontsize=8)
     axes[1].set(title="concentration |E q| / E|q|", xlabel="channel: time, then height and width")
     axes[2].set(title="phase score of a key like the centre", xlabel="age, latent frames")
     axes[3].set(title="gate g between two runs, eq. (5)", xlabel="layer")

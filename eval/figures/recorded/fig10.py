@@ -96,7 +96,7 @@ def draw(recorded: RecordedFilm, layer: int | None, order: FigureOrder) -> Any:
             inset.set(xticks=[], yticks=[])
             inset.spines[:].set_visible(False)
             own = frame - recorded.starts[source.scene] * recorded.geometry.frames_per_block
-            axis.set_title(f"its frame {own}", fontsize=8, fontweight="normal")
+            axis.set_title(f"its frame {own}", fontsize=9, fontweight="normal")
         for axis in line[1 + len(source.frames) :]:
             axis.set_visible(False)
     assert shown is not None

@@ -227,8 +227,8 @@ def _strips(panel: Any, shown: Shown) -> None:
             right.imshow(verdict(values, shown.values["truth"], shown.keep), aspect="equal")
         if name not in ("pictures", "truth"):
             hits = float((_best(values, shown.keep) & _best(shown.values["truth"], shown.keep)).sum()) / shown.keep
-            style.row_label(right, f"{100 * hits:.0f} %", fontsize=8)
-        style.row_label(left, labels[name], fontsize=8)
+            style.row_label(right, f"{100 * hits:.0f} %", fontsize=9)
+        style.row_label(left, labels[name], fontsize=9)
     axes[0][0].set_title(f"{len(shown.frames)} latent frames, the oldest left; score of each token", loc="left")
     axes[0][1].set_title(f"the {shown.keep} tokens kept", loc="left")
     style.heading(panel, shown.title)
@@ -239,7 +239,7 @@ def _legend(axis: Any) -> None:
 
     kinds = (("kept, and asked for most", HIT), ("kept, not among them", FALSE), ("asked for most, not kept", MISSED))
     handles = [Patch(color="#{:02x}{:02x}{:02x}".format(*colour), label=label) for label, colour in kinds]
-    axis.legend(handles=handles, loc="center left", ncols=3, fontsize=7, handlelength=1, columnspacing=1, borderpad=0)
+    axis.legend(handles=handles, loc="center left", ncols=3, fontsize=8, handlelength=1, columnspacing=1, borderpad=0)
 
 
 def _points(told: Sequence[Mean]) -> tuple[Pixels, Pixels]:
@@ -257,7 +257,7 @@ def _curves(axis: Any, truth: Summary) -> None:
     axis.axvline(truth.keep, color=style.OTHERS, linewidth=0.8, zorder=0)
     axis.set(title="recall@K, %", xlabel="K tokens", xlim=(0, truth.tokens))
     style.bounded(axis)
-    axis.legend(fontsize=6.5, loc="lower right", handlelength=2.6, borderpad=0.2, labelspacing=0.25)
+    axis.legend(fontsize=7.5, loc="lower right", handlelength=2.6, borderpad=0.2, labelspacing=0.25)
 
 
 def _ages(axis: Any, truth: Summary) -> None:

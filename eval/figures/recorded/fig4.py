@@ -125,14 +125,14 @@ def _sources(panel: Any, one: RecordedFilm, likeness: Mapping[str, Mean], world:
     for axis, frame in zip(axes[0], source.frames):
         style.bare(axis)
         axis.imshow(one.frames[frame])
-        axis.set_title(f"frame {frame - first}", fontsize=8, fontweight="normal")
+        axis.set_title(f"frame {frame - first}", fontsize=9, fontweight="normal")
     style.row_label(axes[0][0], "candidates")
     for line, (way, label) in zip(axes[1:], WAYS.items()):
         for axis, values in zip(line, weights[way]):
             style.bare(axis)
             axis.imshow(values, cmap="Blues", vmin=0, vmax=1 if way != "fused" else max(0.5, float(weights["fused"].max())))
             axis.text(
-                0.5, -0.04, f"{float(values.mean()):.2f}", transform=axis.transAxes, ha="center", va="top", fontsize=7, color=style.MUTED
+                0.5, -0.04, f"{float(values.mean()):.2f}", transform=axis.transAxes, ha="center", va="top", fontsize=8, color=style.MUTED
             )
         style.row_label(line[0], label)
     for axis in axes[:, -1]:
@@ -141,7 +141,7 @@ def _sources(panel: Any, one: RecordedFilm, likeness: Mapping[str, Mean], world:
     for place, (way, label) in enumerate(WAYS.items()):
         mean = likeness[way]
         right.errorbar([mean.mean], [-place], xerr=[mean.half_width or 0], fmt="o", ms=5, color=style.SERIES[0], capsize=2)
-        right.annotate(label, (mean.mean, -place), (0, 7), textcoords="offset points", ha="center", fontsize=7.5)
+        right.annotate(label, (mean.mean, -place), (0, 7), textcoords="offset points", ha="center", fontsize=8.5)
     right.set(yticks=[], ylim=(-len(WAYS) + 0.5, 0.6), title="likeness to the scene", xlabel="mean cosine of keys with the scene's frames")
     right.margins(x=0.35)
     title = f"(a) recall source. {world}; {one.prompt}, first scene; weight of each frame at each place, mean over layers"
@@ -155,9 +155,9 @@ def _fades(panel: Any, faded: Mapping[tuple[str, str], RecordedFilm]) -> None:
     for line, ((method, switch), recorded) in zip(axes, faded.items()):
         _fade_row(line, method, switch, recorded, blocks)
     for axis, title in zip(axes[0], ("old scene", "new scene", *(f"block {number + 1}" for number in range(shown)))):
-        axis.set_title(title, fontsize=8, fontweight="normal")
-    axes[0][-1].set_title("mean, lowest, highest", fontsize=8, fontweight="normal")
-    axes[-1][-1].set_xlabel("passes after the switch, 5 a block", fontsize=7.5)
+        axis.set_title(title, fontsize=9, fontweight="normal")
+    axes[0][-1].set_title("mean, lowest, highest", fontsize=9, fontweight="normal")
+    axes[-1][-1].set_xlabel("passes after the switch, 5 a block", fontsize=8.5)
     title = "(b) weights of the old scene's memory, mean over layers (smooth: recall frame, then its last two frames); dropped where blank"
     title += f"; maps of the first {shown} blocks" if shown < blocks else ""
     style.heading(panel, title)
@@ -168,11 +168,11 @@ def _fade_row(line: Sequence[Any], method: str, switch: str, recorded: RecordedF
     style.bare(*line[:-1])
     line[0].imshow(recorded.frames[fade.block * size - 1])
     line[1].imshow(recorded.frames[fade.block * size + size - 1])
-    style.row_label(line[0], f"{switch}\n{method}", fontsize=8)
+    style.row_label(line[0], f"{switch}\n{method}", fontsize=9)
     for axis, weights in zip(line[2:-1], recorded.grid(fade.weights.mean(1))):
         gap = np.full((weights.shape[1], 1), np.nan)
         axis.imshow(np.concatenate([part for one in weights for part in (one, gap)][:-1], 1), cmap="Purples", vmin=0, vmax=1)
-        axis.set_xlabel(f"{float(weights.mean()):.2f}", fontsize=7, labelpad=2)
+        axis.set_xlabel(f"{float(weights.mean()):.2f}", fontsize=8, labelpad=2)
     flat = fade.weights.flatten(1)
     steps = np.arange(blocks * STEPS)
     for values, wide in ((flat.mean(1), 1.6), (flat.amin(1), 0.7), (flat.amax(1), 0.7)):

@@ -87,12 +87,12 @@ def draw(films: Sequence[RecordedFilm], modes: Sequence[Mode], title: str) -> An
         strip(axes[3 * number + 1], one.plans, tallest, 0, style.INK)
         axes[3 * number + 1].set(yticks=[0, tallest], ylim=(0, tallest), xticks=[])
         axes[3 * number + 1].grid(False)
-        style.row_label(axes[3 * number + 1], "attended", fontsize=8)
+        style.row_label(axes[3 * number + 1], "attended", fontsize=9)
         _weights(axes[3 * number + 2], told)
     axes[-1].set_xlabel(block_axis(len(films[0].plans[0].queries)))
     used = [kind for kind in Kind if any(kind in plan.kinds() for one in films for plan in one.plans)]
     handles = [Patch(color=kind.colour, label=kind.words) for kind in used]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=7.5, handlelength=1, columnspacing=1.4)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8.5, handlelength=1, columnspacing=1.4)
     style.heading(figure, f"{title}: the film, the frames that each block attends to, the weight of the old scene's memory")
     return figure
 
@@ -109,8 +109,8 @@ def _film(axis: Any, one: RecordedFilm, told: Mode) -> None:
     for start in told.switches:
         scene = "" if start.remembered is None or start.entered != "recall" else f" of scene {start.remembered + 1}"
         axis.axvline(start.block - 0.5, color=style.INK, linewidth=0.8)
-        axis.text(start.block - 0.3, 1.03, f"{start.entered}{scene}", fontsize=7, color=style.MUTED, va="bottom")
-    style.row_label(axis, told.task, fontsize=8)
+        axis.text(start.block - 0.3, 1.03, f"{start.entered}{scene}", fontsize=8, color=style.MUTED, va="bottom")
+    style.row_label(axis, told.task, fontsize=9)
 
 
 def _weights(axis: Any, told: Mode) -> None:
@@ -119,4 +119,4 @@ def _weights(axis: Any, told: Mode) -> None:
         axis.fill_between(np.arange(len(values)) + start.block - 0.5, values, step="post", color=Kind.RECALLED.colour, alpha=0.6, lw=0)
     axis.set(xlim=(-0.5, len(told.blocks) - 0.5), yticks=[0, 1])
     style.bounded(axis, most=1)
-    style.row_label(axis, "old memory", fontsize=8)
+    style.row_label(axis, "old memory", fontsize=9)
