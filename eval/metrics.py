@@ -179,6 +179,15 @@ METRICS: Final = (
              sets={"coherence": lag},
              misleads="coherence: 100 at every distance in a frozen video; cuts that a prompt asks for lower it.")
       for lag in (1, 2, 5, 10, 20, 40)),
+    Metric("memory_fidelity", "memory fidelity",
+           "similarity of a return to the scene that it recalls, minus that of the scene just left",
+           sets={"memory": 1},
+           misleads="memory fidelity: what the prompt says comes back without memory, and similar places leave little to bring back: "
+                    "compare with a policy that keeps nothing."),
+    Metric("memory_leakage", "memory leakage", "similarity of the first 4.5 s of a return to the scene just left", lower=True,
+           sets={"memory": 2},
+           misleads="memory leakage: never 0, because the subject is in both places and places are similar by nature: compare methods on "
+                    "the same prompts."),
     Metric("run_fps", "FPS", "how fast these videos were made", unit="pixel frames a second", fact="fps_dit", of_device=True,
            printed="fps"),
     Metric("frames_attended", "frames attended", "latent frames that a block attends to at most, its own among them (K)",

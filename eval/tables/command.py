@@ -163,7 +163,7 @@ def tables(
         compare: published puts the paper's printed numbers below the rows that they belong to.
         rule: definitions that come before the usual ones (docs/vbench.md).
         columns: these instead of a table's own: names of scores (frozen_time,looping), or of sets of them: memflow (MemFlow's interactive
-            table), repeats, coherence.
+            table), repeats, coherence, memory.
         ratings: of people for tables 4 and 5: a CSV that `echo-harness study collect` wrote.
         store: the run store.
         output: the folder of the files; STORE/tables by default.

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echo.files import ROOT
-from eval.measures import repeats
+from eval.measures import memory, repeats
 from eval.measures.formulas import consistency, ends, is_dynamic, is_still, pair_consistency, pair_joined, sampling_step
 from eval.metrics import by_scene
 from eval.protocol import Scope, cover, pairs_of, scopes
@@ -141,7 +141,7 @@ def score(
     for kind, values in cosines.items():
         metrics[f"text_alignment.{kind}"] = 100 * float(np.mean(values))
         metrics |= {f"{name}.{kind}": 100 * float(value) for name, value in by_scene("text_alignment", values).items()}
-    metrics |= _repeats(measured, spans)
+    metrics |= _over_time(measured, spans, pairs)
     per_clip = [_row(measured, dimensions, clip) for clip in clips(measured.frames, measured.fps)]
     if long:
         metrics |= {f"{dimension}.vbench_long": _long(measured, dimension, per_clip) for dimension in dimensions}
@@ -158,8 +158,8 @@ def score(
     return VideoScores(metrics, per_segment, per_clip, drift)
 
 
-def _repeats(measured: Measured, spans: Sequence[Span]) -> dict[str, float | None]:
-    """Freeze by the differences of neighbouring frames, loop of each segment and coherence of the whole video by DINO's features."""
+def _over_time(measured: Measured, spans: Sequence[Span], pairs: Sequence[tuple[int, int]]) -> dict[str, float | None]:
+    """Freeze by the differences of neighbouring frames; by DINO's features loop of each segment, coherence of the video, and memory."""
     metrics: dict[str, float | None] = {}
     if RECORD["temporal_flickering"] in measured.records and measured.frames > 1:
         metrics["frozen_time"] = repeats.freeze(measured.within(RECORD["temporal_flickering"], (0, measured.frames), 1))
@@ -167,6 +167,8 @@ def _repeats(measured: Measured, spans: Sequence[Span]) -> dict[str, float | Non
         features = measured.features(RECORD["subject_consistency"])
         metrics["looping"] = repeats.mean_loop([features[slice(*span)] for span in spans], measured.fps)
         metrics |= {f"coherence_{lag}": value for lag, value in repeats.coherence(features, measured.fps).items()}
+        remembered = memory.returns(features, spans, pairs, measured.fps)
+        metrics |= remembered._asdict() if remembered else {}
     return {f"{name}.{PLAIN}": 100 * value for name, value in metrics.items() if value is not None}
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from echo.backbone.finite import broken
 from echo.scene import FPS
-from eval.measures import repeats
+from eval.measures import memory, repeats
 from eval.measures.flow import motion
 from eval.measures.formulas import (
     Frames,
@@ -228,12 +228,15 @@ def _score(measured: _Measured, dimension: str, scope: Scope) -> float | None:
 
 
 def _more(measured: _Measured) -> dict[str, float]:
-    """Text alignment of each scene, frozen time, coherence of subject and place; no looping, for all that moves in this world repeats."""
+    """Text alignment of each scene, frozen time; of subject and place together coherence and memory; no looping, for all that moves in this
+    world repeats."""
     shown = np.concatenate([measured.subject, measured.place], axis=1) / math.sqrt(2)
+    remembered = memory.returns(shown, measured.spans, measured.pairs, FPS)
     return {
         **by_scene("text_alignment", measured.to_text),
         "frozen_time": repeats.freeze(differences(measured.frames)),
         **{f"coherence_{lag}": value for lag, value in repeats.coherence(shown, FPS).items()},
+        **(remembered._asdict() if remembered else {}),
     }
 
 

@@ -79,6 +79,7 @@ GROUPS: Table = {
         "targets": ("Measure how often the backbone shows what a held-out prompt says.", "eval.audit.targets:targets"),
         "routers": ("Count what each router gets right on the prompt sets.", "jobs.bench.routers:routers"),
         "validate": ("Measure what the embedded scorer still reads of spoilt videos.", "eval.audit.validate:validate"),
+        "memory": ("Measure how the memory scores of real video follow the embedded world's truth.", "eval.audit.memory:memory"),
     }),
 }  # fmt: skip
 

@@ -62,7 +62,7 @@ def texts() -> tuple[str, ...]:
     return tuple(f"shows {number}" for number in range(6))
 
 
-MORE = re.compile(r"frozen_time|looping|coherence_|text_alignment_\d")
+MORE = re.compile(r"frozen_time|looping|coherence_|text_alignment_\d|memory_")
 """What no protocol has: scores of whether a video moves, repeats itself and stays itself, and texts scene by scene."""
 
 
@@ -181,6 +181,20 @@ def test_known_answers_of_whether_a_video_moves_and_stays_itself(folder, kind):
     assert (plain["quality_drift.vbench"] > 50) is (drift > 50) and (kind == "drifting") is (plain["quality_drift.vbench"] > 0.1)
     if kind == "frozen":
         assert plain["subject_consistency.vbench"] == pytest.approx(100) == plain["motion_smoothness.vbench"]
+
+
+@pytest.mark.parametrize(
+    ("places", "fidelity", "leakage"),
+    [((1, 2, 3, 1, 2, 3), 100, 0), ((1, 2, 3, 3, 3, 3), 0, 100), ((1, 2, 3, 4, 5, 6), 0, 0)],
+    ids=["perfect return", "stays in the scene just left", "a third place"],
+)
+def test_known_answers_of_memory(folder, places, fidelity, leakage):
+    """What returns is told by DINO's features; no other task has it."""
+    shown = levels("recall")
+    shown[:, SUBJECT] = np.repeat(places, SCENE)
+    found = scored(folder, shown, "recall", Wish(("subject_consistency",)), more=True)
+    assert [found[f"memory_{name}.vbench"] for name in ("fidelity", "leakage")] == pytest.approx([fidelity, leakage], abs=1e-4)
+    assert not [name for name in scored(folder, shown, "smooth", Wish(("subject_consistency",)), more=True) if name.startswith("memory")]
 
 
 def test_texts_are_told_scene_by_scene(folder):

@@ -56,7 +56,8 @@ def video(places: list[tuple[Words, int]]) -> tuple[np.ndarray, list[str], list[
 def test_names_and_range(scorer: EmbeddedScorer, task: str) -> None:
     frames, texts, spans = video([(A, 1), (B, 2), (C, 3)] * 2)
     scores = scorer.score(frames, texts, spans, task, recalls=(None, None, None, 0, 1, 2))
-    assert set(scores.metrics) == NAMES | TOLD | SWITCHED | ({"world.recall_fidelity"} if task in PAIRED else set())
+    returns = {"world.recall_fidelity", "proxy.memory_fidelity", "proxy.memory_leakage"}
+    assert set(scores.metrics) == NAMES | TOLD | SWITCHED | (returns if task in PAIRED else set())
     assert all(-100 <= value <= 100 for value in scores.metrics.values())
     assert [segment["start"] for segment in scores.per_segment] == [start for start, _ in spans]
 
@@ -118,6 +119,21 @@ def test_known_answers_of_whether_a_video_moves_and_stays_itself(
     assert found["proxy.quality_drift"] > drift if drift else found["proxy.quality_drift"] < 1
     assert found["proxy.dynamic_degree"] == pytest.approx(moves, abs=15)
     assert "proxy.looping" not in found, "every motion of this world repeats"
+
+
+@pytest.mark.parametrize(
+    ("places", "fidelity", "leakage"),
+    [
+        ([(A, 1), (B, 2), (C, 3)] * 2, (20, 60), (40, 75)),
+        ([(A, 1), (B, 2), *[(C, 3)] * 4], (-5, 5), (97, 101)),
+        ([(A, 1), (B, 2), (C, 3), (A, 4), (B, 5), (C, 6)], (5, 25), (40, 75)),
+    ],
+    ids=["perfect return", "stays in the scene just left", "others of the same words"],
+)
+def test_known_answers_of_memory(scorer: EmbeddedScorer, places, fidelity, leakage) -> None:
+    """The subject is in all places, so that leakage is never 0; what the words bring back is less than the whole."""
+    found = scorer.score(*video(places), "recall").metrics
+    assert fidelity[0] <= found["proxy.memory_fidelity"] <= fidelity[1] and leakage[0] <= found["proxy.memory_leakage"] <= leakage[1], found
 
 
 def test_pairs_may_be_joined(scorer: EmbeddedScorer) -> None:
