@@ -21,6 +21,6 @@ def test_a_table_of_chosen_columns(write, tmp_path, capsys):  # noqa: F811
         *(f"text alignment {scene}" for scene in range(1, 7)),
         "frozen time ↓ |",
     ]
-    assert "a still life under a still camera is frozen by right" in text and "Consistency: highest of a video that has stopped" in text
+    assert "a still life under a still camera counts as frozen" in text and "Consistency: highest for a frozen video" in text
     assert cli.main([*words, "columns=frosen_time"]) == 2
     assert "columns=frosen_time: no such column; nearest is frozen_time" in capsys.readouterr().err
