@@ -157,7 +157,7 @@ def _fades(panel: Any, faded: Mapping[tuple[str, str], RecordedFilm]) -> None:
     for axis, title in zip(axes[0], ("old scene", "new scene", *(f"block {number + 1}" for number in range(shown)))):
         axis.set_title(title, fontsize=9, fontweight="normal")
     axes[0][-1].set_title("mean, lowest, highest", fontsize=9, fontweight="normal")
-    axes[-1][-1].set_xlabel("passes after the switch, 5 a block", fontsize=8.5)
+    axes[-1][-1].set_xlabel("passes, 5 a block", fontsize=8.5)
     title = "(b) weights of the old scene's memory, mean over layers (smooth: recall frame, then its last two frames); dropped where blank"
     title += f"; maps of the first {shown} blocks" if shown < blocks else ""
     style.heading(panel, title)
