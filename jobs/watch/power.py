@@ -92,6 +92,8 @@ def lines(name: str, seen: Spread, size: float | None) -> Iterator[str]:
     alone = ", seeds among them (one a prompt, so more are counted as no help)"
     parts += alone if seen.within is None else f", {math.sqrt(seen.within):.4g} between seeds"
     yield f"{name}: {seen.mean:+.4g} over {seen.prompts} prompts x {seen.seeds} seeds; {parts}"
+    if error := seen.error(seen.prompts, seen.seeds):
+        yield f"the two are {abs(seen.mean) / error:.1f} paired standard errors apart, of {error:.4g} each"
     yield "true difference that is found in 80 of 100 trials (paired t test over prompts, two-sided, 5 %), in the scores' unit:"
     seeds = SEEDS if seen.within is not None else SEEDS[:1]
     yield "  prompts" + "".join(f"{f'{count} seed' + 's' * (count > 1):>10}" for count in seeds)

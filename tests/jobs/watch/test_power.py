@@ -43,6 +43,8 @@ def test_of_a_csv(tmp_path: Path, capsys):
     seen = Spread(0.02, variance, 0.0, 12, 2)
     assert "sf+rule minus sf, quality: +0.02 over 12 prompts x 2 seeds" in said
     assert f"standard deviation {variance**0.5:.4g} between prompts, " in said
+    # Seeds are alike, so it is the plain error of the mean of 12 prompts.
+    assert f"the two are {0.02 / (variance / 12) ** 0.5:.1f} paired standard errors apart, of {(variance / 12) ** 0.5:.4g} each" in said
     assert f"needs {seen.needed(0.005, 1)} prompts with 1 seed, {seen.needed(0.005, 2)} prompts with 2 seeds" in said
     assert f"{seen.detects(64, 1):10.4g}" in next(line for line in said.splitlines() if line.startswith("       64"))
     file.write_text("\n".join(ROWS[:7] + ["sf,0,12,nan"]))
@@ -88,6 +90,7 @@ def test_of_a_store(write, capsys):  # noqa: F811
             write(preset, shift=shift, seed=seed, task="recall")
     said = told(capsys, write.store, "metric=proxy.text_alignment", "method=echo,memrope", "difference=1")
     assert "echo minus memrope, proxy.text_alignment, recall: +3 over 3 prompts x 2 seeds; standard deviation" in said
+    assert "standard errors" not in said, "all differences are alike, so there is no error to count in"
     assert "metric=proxy.text: task=recall has no such score of both; nearest is proxy.text_alignment" in refused(
         capsys, write.store, "metric=proxy.text"
     )
