@@ -1,9 +1,10 @@
 """Score a folder of videos, anybody's, by VBench's formulas over the scopes of the paper's appendix A.2.
 
 PATH is a video or a folder of videos. With prompts, a video belongs to the prompt whose id its name is, or begins with before a
-`-`: `recall-007.mp4`, `recall-007-2.mp4`. Without, it has no text alignment. Scenes are cut where a run has put them if its
-`<name>.trace.jsonl`, or else a scores file `<name>.<scorer>-<id>.json`, lies beside the video (blocks, and one frame or four of the
-first latent frame); else by the prompt's durations; without a prompt it is one scene. The answer says which of these was taken.
+`-`: `recall-007.mp4`, `recall-007-2.mp4`; of other names `names=` or a `manifest=` says it (`eval.vbench.naming`). Without prompts there is
+no text alignment. Scenes are cut where a run has put them if its `<name>.trace.jsonl`, or else a scores file `<name>.<scorer>-<id>.json`,
+lies beside the video (blocks, and one frame or four of the first latent frame); else by the prompt's durations; without a prompt it is one
+scene. The answer says which of these was taken.
 
 What is measured is kept below `records`: a stopped command goes on, and asks no network twice. Scores of each video go to
 `output/<file name>.json`, means with their intervals to `output/scores.json`, never over those of other videos. Videos that cannot be
@@ -25,14 +26,16 @@ import msgspec
 from tqdm import tqdm
 
 from data.outgoing import said
-from echo.files import RESULTS, digest, name_part, read_json, read_text, write_atomic
-from echo.refusals import Unfinished, nearest
-from echo.scene import Prompt, load_prompts
+from echo.files import RESULTS, digest, read_json, read_text, write_atomic
+from echo.refusals import Unfinished
+from echo.scene import Prompt, load_prompts, prompt_digest
 from eval.protocol import TASKS, scopes
 from eval.stats.statistics import estimate
 from eval.vbench.borders import borders
 from eval.vbench.kit import DIMENSIONS, Files, Kit, NetworkSource, Random, Wish, listed
 from eval.vbench.measure import Span
+from eval.vbench.naming import NameRule, Naming
+from eval.vbench.naming import manifest as manifest_of
 from eval.vbench.package import beside
 from eval.vbench.records import RecordStore
 from eval.vbench.scorer import ScoredVideo, VideoScorer, check
@@ -52,6 +55,7 @@ class FolderVideo:
     prompt: Prompt | None
     spans: tuple[Span, ...]
     borders: str
+    seed: int = 0
 
     @property
     def name(self) -> str:
@@ -102,7 +106,10 @@ def score(
     measures: Measures = Measures(),
     backend: Literal["native", "vbench_package"] = "native",
     shard: str = "",
+    names: str = "",
+    manifest: Path | None = None,
     *,
+    label: str = "",
     records: Path = RESULTS / "records",
     output: Path = RESULTS / "vbench",
 ) -> Iterator[str]:
@@ -110,6 +117,7 @@ def score(
 
         echo-harness score videos/
         echo-harness score videos/ prompts.jsonl task=recall shard=1/2
+        echo-harness score their_videos/ prompts.jsonl names={index}-{seed}_* --label LongLive --output results/longlive
         echo-harness score videos/ weights=random dimensions=subject_consistency+temporal_flickering
 
     Args:
@@ -120,14 +128,18 @@ def score(
         measures: what is scored, and by which networks.
         backend: vbench_package scores by the package itself too, and tells the largest difference.
         shard: i/n scores the i-th of n parts.
+        names: how another system names its videos: {id}, {index} (from 0), {number} (from 1) or {text} of the prompt, {seed}, * for
+            anything; for example names={index}-{seed}_*.
+        manifest: a CSV or JSONL that says it: file, prompt, seed, and without a prompt set scenes, durations, recalls.
+        label: what the system is called in tables; the folder's name by default.
         records: the folder that keeps what is measured, so that a stopped command goes on.
         output: the folder of each video's scores, and of their means, scores.json.
     """
-    sentences = load_prompts(str(prompts)) if prompts else ()
-    task = task_of(task, sentences)
+    naming = _naming(path, load_prompts(str(prompts)) if prompts else (), names, manifest)
+    task = task_of(task, naming.asked)
     scorer = VideoScorer(Kit(wish_of(measures), source_of(measures.weights)), RecordStore(records))
-    clips, aside = videos_of(path, sentences, task, scorer, shard)
-    scorer.kit.check(long=scorer.kit.wish.long(task), text=bool(sentences))
+    clips, aside = videos_of(path, naming, task, scorer, shard)
+    scorer.kit.check(long=scorer.kit.wish.long(task), text=naming.texts)
     yield from aside
     if backend == "vbench_package":
         yield from beside([clip.facts for clip in clips], [clip.texts for clip in clips], task, scorer)
@@ -135,11 +147,20 @@ def score(
     place = output / (f"scores-{shard.replace('/', '-of-')}.json" if shard else "scores.json")
     free(place, clips, task, scorer)
     outcomes, failures = scored(clips, task, scorer, output)
-    yield from summary(outcomes, task, scorer, place, aside, failures) if outcomes else ()
+    yield from summary(outcomes, task, scorer, place, aside, failures, label or path.resolve().stem) if outcomes else ()
     if failures:
         raise Unfinished(
             "\n".join([*failures.values(), f"{len(failures)} of {len(clips)} videos failed; the same command tries them again"])
         )
+
+
+def _naming(path: Path, prompts: Sequence[Prompt], names: str, file: Path | None) -> Naming:
+    """How videos are named. Raises ValueError for what cannot be meant together."""
+    if names and (file or not prompts):
+        raise ValueError(f"names={names}: {'manifest= says it already' if file else 'says which prompt of a set, and there is none'}")
+    if file and not path.is_dir():
+        raise ValueError(f"manifest={file}: names videos of a folder, and {path} is none")
+    return Naming(prompts, NameRule(names), manifest_of(file, path, prompts) if file else {})
 
 
 def scored(
@@ -153,7 +174,9 @@ def scored(
         try:
             with tqdm(total=clip.facts.frames, desc=said(title), unit=" frames", disable=None) as bar:
                 outcome = scorer.score(clip.facts, task, clip.spans, clip.texts, bar.update, clip.recalls)
-            content = msgspec.to_builtins(outcome) | {"task": task, "borders": clip.borders}
+            text = prompt_digest(clip.prompt) if clip.prompt else ""
+            unit = {"prompt": clip.prompt.id if clip.prompt else Path(clip.name).stem, "seed": clip.seed, "text": text}
+            content = msgspec.to_builtins(outcome) | {"task": task, "borders": clip.borders, **unit}
             write_atomic(output / f"{clip.name}.json", json.dumps(content, indent=1).encode())
             outcomes[clip.name] = clip, outcome
         except Exception as error:
@@ -226,22 +249,26 @@ def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + ", ..." * (len(names) > NAMED)
 
 
-def videos_of(path: Path, prompts: Sequence[Prompt], task: str, scorer: VideoScorer, shard: str) -> tuple[list[FolderVideo], list[str]]:
+def videos_of(path: Path, naming: Naming, task: str, scorer: VideoScorer, shard: str) -> tuple[list[FolderVideo], list[str]]:
     """The videos of a shard in the order of their names, all looked at before any work, and lines about what is left out.
 
     Raises ValueError that names the first of those that cannot be scored, and how many they are.
     """
     paths, aside = ([path], list[str]()) if path.is_file() else listed_in(path)
+    if naming.owners:
+        rest = [file.name for file in paths if file not in naming.owners]
+        paths, aside = list(naming.owners), aside + [f"left out: {len(rest)} that the manifest does not name: {_first(rest)}"] * bool(rest)
     part, whole = _shard(shard)
-    clips, complaints = [], list[str]()
+    clips, complaints, units = [], list[str](), set[tuple[str, int]]()
     for index, file in enumerate(paths):
         if index % whole + 1 != part:
             continue
         try:
+            owner = naming.owner(file)
             facts = scorer.inspect(file)
-            prompt = prompt_of(file, prompts)
+            prompt = owner.lasting(facts.frames / facts.fps)
             spans, by = borders(facts, prompt.durations_s if prompt else None)
-            clips.append(FolderVideo(facts, prompt, tuple(spans), by))
+            clips.append(FolderVideo(facts, prompt, tuple(spans), by, naming.free(file, owner, units)))
             check(facts, task, spans, clips[-1].texts, clips[-1].recalls)
         except ValueError as error:
             complaints.append(str(error))
@@ -249,26 +276,6 @@ def videos_of(path: Path, prompts: Sequence[Prompt], task: str, scorer: VideoSco
         more = f"; {len(complaints)} of {len(paths)} videos cannot be scored" if len(complaints) > 1 else ""
         raise ValueError("; ".join(complaints[:NAMED]) + more)
     return clips, aside
-
-
-def prompt_of(file: Path, prompts: Sequence[Prompt]) -> Prompt | None:
-    """The prompt that a video's name says; None where there are no prompts. Raises ValueError where none fits."""
-    if not prompts:
-        return None
-    fitting = [one for one in prompts if _begins(file.stem, one.id) or _begins(file.stem, name_part(one.id))]  # runs write the latter
-    if not fitting:
-        near = nearest(file.stem, [prompt.id for prompt in prompts])
-        raise ValueError(f"{file}: no prompt has this id; its name is a prompt's id, or that and -<anything>; nearest is {near}")
-    longest = max(len(prompt.id) for prompt in fitting)
-    best = [prompt for prompt in fitting if len(prompt.id) == longest]
-    best = [prompt for prompt in best if _begins(file.stem, prompt.id)] or best
-    if len(best) > 1:
-        raise ValueError(f"{file}: of {best[0].id!r} or of {best[1].id!r}, which runs write alike; nearest is a name that begins with one")
-    return best[0]
-
-
-def _begins(stem: str, name: str) -> bool:
-    return stem == name or stem.startswith(f"{name}-")
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -328,8 +335,12 @@ def summary(
     place: Path,
     aside: Sequence[str],
     failures: Mapping[str, str],
+    label: str,
 ) -> list[str]:
-    """Means with intervals over prompts and how many videos each is of, as lines and as a file; aside: lines about what is left out."""
+    """Means with intervals over prompts and how many videos each is of, as lines and as a file.
+
+    aside: lines about what is left out. label: what the system is called that made the videos.
+    """
     values: dict[str, dict[tuple[str, int], float]] = {}
     for number, (name, (clip, outcome)) in enumerate(outcomes.items()):
         group = clip.prompt.id if clip.prompt else name
@@ -350,6 +361,7 @@ def summary(
     text = any(clip.prompt for clip, _ in outcomes.values())
     content = {
         "v": 1,
+        "label": label,
         "task": task,
         "videos": {facts.path.name: facts.digest for facts in videos},
         "failed": dict(failures),

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, ImageSequence
 
 from echo.scene import Prompt, TagMeaning
-from eval.vbench.folder import listed_in, prompt_of
+from eval.vbench.folder import listed_in
+from eval.vbench.naming import prompt_of
 from eval.vbench.video import chunks, inspect
 from jobs import cli
 from tests.helpers.constructed import StandIns, film, write
