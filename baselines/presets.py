@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -54,8 +56,8 @@ def choices(group: str) -> list[str]:
     return sorted({*(path.stem for path in files), *((*ablations(), *registry.packaged()) if group == "method" else ())})
 
 
-def preset(group: str, name: str) -> Preset:
-    """One choice of a config group upon those that its defaults name. Raises ValueError that names the nearest choice."""
+def _read(group: str, name: str) -> tuple[Path, DictConfig, list[Any]]:
+    """The file of one choice, what it holds, and its defaults. Raises ValueError that names the nearest choice."""
     path = CONF / group / f"{name}.yaml"
     if not path.is_file():
         path = next((file for folder in registry.conf_folders() if (file := folder / group / path.name).is_file()), path)
@@ -67,8 +69,30 @@ def preset(group: str, name: str) -> Preset:
         content = OmegaConf.load(path) if made is None else OmegaConf.create(made)
         if not isinstance(content, DictConfig):
             raise ValueError(f"{path}: a list; a choice is a YAML file of keys and values")
-        bases = [base for base in content.pop("defaults", []) if isinstance(base, str) and base != "_self_"]  # others are of other groups
-    below = [preset(group, base) for base in bases]
+        return path, content, list(content.pop("defaults", []))
+
+
+def _ours(group: str, name: str) -> bool:
+    """Whether a choice is of this project, whose files stay as they are."""
+    return (CONF / group / f"{name}.yaml").is_file() or (group == "method" and name in ablations())
+
+
+@cache
+def alone(method: str) -> bool:
+    """Whether it is a preset of this project whose file says nothing of another group, such as the backbone."""
+    return _ours("method", method) and all(
+        isinstance(base, str) and (base == "_self_" or alone(base)) for base in _read("method", method)[2]
+    )
+
+
+def preset(group: str, name: str) -> Preset:
+    """One choice of a config group upon those that its defaults name. Raises ValueError that names the nearest choice."""
+    return deepcopy((_kept if _ours(group, name) else _merged)(group, name))
+
+
+def _merged(group: str, name: str) -> Preset:
+    path, content, defaults = _read(group, name)
+    below = [preset(group, base) for base in defaults if isinstance(base, str) and base != "_self_"]  # others are of other groups
     with reading(path, "a choice is a YAML file of keys and values"):
         merged = OmegaConf.to_container(OmegaConf.merge(*below, content))
         assert isinstance(merged, dict)
@@ -76,6 +100,9 @@ def preset(group: str, name: str) -> Preset:
             said = brief(merged.get("policy"))
             raise ValueError(f"{path}: policy={said}; it names the policy that it is a preset of; nearest is policy={name}")
     return {str(key): value for key, value in merged.items()}
+
+
+_kept = cache(_merged)
 
 
 def prompt_set(task: str, backbone: str = "tiny") -> str:

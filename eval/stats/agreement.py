@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from eval.stats.statistics import LEVEL, Estimate
 
@@ -41,7 +41,7 @@ def two_way(values: pd.Series) -> Estimate | None:
     variance = max(by_rater + by_video - float(values.var()) / size, by_rater, by_video)
     fewest, parts = float(min(clusters) - 1), by_rater**2 / (raters - 1) + by_video**2 / (videos - 1)
     freedom = max(fewest, variance**2 / parts) if parts else fewest
-    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
+    half = float(special.stdtrit(freedom, (1 + LEVEL) / 2)) * math.sqrt(variance)
     return Estimate(mean, half, size, videos, raters, freedom)
 
 

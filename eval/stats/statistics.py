@@ -1,4 +1,7 @@
-"""Means, differences, intervals and ranks of scores; pure functions."""
+"""Means, differences, intervals and ranks of scores; pure functions.
+
+Quantiles of t and normal distributions are scipy.special's: scipy.stats takes longer to import than a table takes to be made.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import special
 
 from eval.store.rows import Unit
 
@@ -133,7 +136,7 @@ def half_width(sums: NDArray[np.float64], counts: NDArray[np.float64], resamples
         means = (drawn @ sums) / (counts.sum(axis=0) if even else drawn @ counts)
     quantile = np.nanquantile if np.isnan(means).any() else np.quantile
     low, high = quantile(means, [1 - tail, tail], axis=0)
-    few = np.sqrt(known / (known - 1)) * stats.t.ppf(tail, known - 1) / stats.norm.ppf(tail)
+    few = np.sqrt(known / (known - 1)) * special.stdtrit(known - 1, tail) / special.ndtri(tail)
     return np.asarray((high - low) / 2 * few, dtype=np.float64)
 
 
@@ -157,8 +160,8 @@ def chance(mean: Estimate) -> float | None:
         return None
     if mean.half_width == 0:
         return 1.0 if mean.mean == 0 else 0.0
-    statistic = abs(mean.mean) / mean.half_width * stats.t.ppf((1 + LEVEL) / 2, mean.freedom)
-    return float(2 * stats.t.sf(statistic, mean.freedom))
+    statistic = abs(mean.mean) / mean.half_width * float(special.stdtrit(mean.freedom, (1 + LEVEL) / 2))
+    return float(2 * special.stdtr(mean.freedom, -statistic))
 
 
 def detectable(mean: Estimate, rows: int) -> float | None:
@@ -175,16 +178,18 @@ def detectable(mean: Estimate, rows: int) -> float | None:
     """
     if mean.half_width is None:
         return None
-    return noncentrality(mean.freedom, max(1, rows)) * mean.half_width / float(stats.t.ppf((1 + LEVEL) / 2, mean.freedom))
+    return noncentrality(mean.freedom, max(1, rows)) * mean.half_width / float(special.stdtrit(mean.freedom, (1 + LEVEL) / 2))
 
 
 @lru_cache(maxsize=256)
 def noncentrality(freedom: float, rows: int) -> float:
     """Standard errors that a true difference must have for `POWER`."""
-    limit = float(stats.t.isf(ALPHA / (2 * rows), freedom))
+    from scipy import optimize
+
+    limit = -float(special.stdtrit(freedom, ALPHA / (2 * rows)))
 
     def lack(shift: float) -> float:
-        return float(stats.nct.sf(limit, freedom, shift)) - POWER  # in the right direction; the other tail is no finding
+        return 1 - float(special.nctdtr(freedom, shift, limit)) - POWER  # in the right direction; the other tail is no finding
 
     highest = 2.0
     while lack(highest) < 0:

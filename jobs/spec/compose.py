@@ -21,7 +21,7 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from baselines.presets import choices
+from baselines.presets import alone, choices, preset
 from echo.files import ROOT
 from echo.refusals import nearest
 from jobs.spec import scale
@@ -149,7 +149,7 @@ def check_sweeps(words: Iterable[str]) -> None:
 
 
 def product(axes: Mapping[str, Sequence[str]], fixed: Sequence[str]) -> list[Plain]:
-    """The config of every combination of swept values, with settings of all runs; each but for its seed is composed once."""
+    """The config of every combination of swept values, with settings of all runs; each but for seed and method is composed once."""
     rows = []
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for values in itertools.product(*axes.values()):
@@ -159,8 +159,17 @@ def product(axes: Mapping[str, Sequence[str]], fixed: Sequence[str]) -> list[Pla
                 put["seed"] = int(seed) if seed.isdecimal() else seed  # what is no number is refused where the config is read
             chosen = (f"{'++' if key.startswith('method.') else ''}{key}={value}" for key, value in pairs.items())
             written = (*fixed, *chosen)
-            rows.append(anchored(_composed(written), written) | put)
+            rows.append(anchored(_row(written), written) | put)
     return rows
+
+
+def _row(words: tuple[str, ...]) -> Plain:
+    """What words compose to. A preset that says nothing of other groups is put in the place of another, which composes nothing anew."""
+    names = [word.removeprefix("method=") for word in words if word.startswith("method=")]
+    if len(names) != 1 or names == ["echo"] or any("method." in word for word in words) or not alone(names[0]):
+        return _composed(words)
+    plain = _composed(tuple("method=echo" if word.startswith("method=") else word for word in words))
+    return plain | {"method": preset("method", names[0])}
 
 
 @lru_cache(maxsize=1024)

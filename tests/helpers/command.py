@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
+from jobs import cli
 from jobs.cli.commands import GROUPS, Kinds, group
 from jobs.cli.words import command
 
@@ -21,6 +23,17 @@ def carried_out(name: str, target: str, words: Sequence[str]) -> list[str]:
     with redirect_stdout(out):
         command(name, target).main(list(words), standalone_mode=False)
     return out.getvalue().splitlines()
+
+
+def ended_here(call: Callable[[], int | None], mistake: int = 2) -> subprocess.CompletedProcess[str]:
+    """What a command line ends in, carried out in this process, which has imported everything."""
+    out, err, argv = io.StringIO(), io.StringIO(), sys.argv
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            status = cli.ended(call, mistake)
+    finally:
+        sys.argv = argv
+    return subprocess.CompletedProcess([], status, out.getvalue(), err.getvalue())
 
 
 def understood(words: Sequence[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -106,7 +107,7 @@ PRESETS: list[tuple[str, dict[str, object]]] = [
     ("memflow", {}),
     ("memflow", {"bank_frames": 2, "record_frames": 6, "commit": 9}),
     ("recency", {}),
-    ("recency", {"chunk_frames": 2, "bias_passes": 2, "commit": 9}),
+    ("recency", {"chunk_frames": 2, "bias_passes": 1, "commit": 9}),
     ("streaming_llm_commit", {}),
     ("longlive_commit", {}),
     ("rolling_sink_commit", {}),
@@ -170,8 +171,9 @@ def rows(*, run: bool = False) -> list[object]:
     ]
 
 
+@cache
 def make(name: str, **changes: object) -> Policy:
-    """A preset with changed settings; nested ones with a double underscore."""
+    """A preset with changed settings; nested ones with a double underscore. Made once: a policy is frozen."""
     dotted = [f"{key.replace('__', '.')}={value}" for key, value in changes.items()]
     settings: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(preset("method", name)), OmegaConf.from_dotlist(dotted)))
     return registry.make(settings["policy"], {key: value for key, value in settings.items() if key not in ("name", "policy")})

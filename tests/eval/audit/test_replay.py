@@ -18,7 +18,7 @@ from echo.rollout import Rollout
 from echo.scene import Transition
 from eval.audit import replay
 from jobs import cli
-from tests.helpers.command import ECHO_HARNESS
+from tests.helpers.command import ended_here
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 WEIGHTS = GOLDEN / "toy_weights.npz"
@@ -93,8 +93,7 @@ def test_a_smooth_chain_of_the_official_preset_runs_to_the_end() -> None:
 
 def test_command_line(tmp_path: Path) -> None:
     def command(*extra: str, case: Path = GOLDEN / "hardcut.npz") -> subprocess.CompletedProcess[str]:
-        words = ["replay", str(case), "--weights", str(WEIGHTS), "--meta", str(GOLDEN / "meta.json"), *extra]
-        return subprocess.run([*ECHO_HARNESS, *words], capture_output=True, text=True, cwd=GOLDEN.parents[1], check=False)
+        return ended_here(lambda: cli.main(["replay", str(case), "--weights", str(WEIGHTS), "--meta", str(GOLDEN / "meta.json"), *extra]))
 
     good = command()
     assert good.returncode == 0, good.stderr

@@ -198,9 +198,10 @@ def test_mistakes_are_one_line(tmp_path, capsys, words, part):
     assert part in told.err and told.err.count("\n") == 1 and not (tmp_path / "tables").exists()
 
 
-def test_making_tables_needs_no_torch(tmp_path):
+def test_making_tables_needs_no_torch_and_no_scipy_stats(tmp_path):
     fill(tmp_path, ["table3"])
-    code = f"import sys; from jobs import cli; cli.main(['tables', 'table3', '--store', '{tmp_path}']); sys.exit('torch' in sys.modules)"
+    code = f"import sys; from jobs import cli; cli.main(['tables', 'table3', '--store', '{tmp_path}']); "
+    code += "sys.exit(not {'torch', 'scipy.stats'}.isdisjoint(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False).returncode == 0
 
 

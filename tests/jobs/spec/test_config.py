@@ -11,10 +11,12 @@ import pytest
 
 from echo.files import ROOT
 from echo.refusals import suggestion
+from jobs.launch.sweep import command as launch
 from jobs.spec import scale
 from jobs.spec.compose import one, sweep
 from jobs.spec.config import from_plain, parse_shard
 from jobs.spec.plan import prepare
+from tests.helpers.command import ended_here
 from tests.helpers.toy import changed, overrides
 
 PYTHON = sys.executable
@@ -185,7 +187,8 @@ def test_nearest_or_all():
 )
 def test_command_line_refuses_in_one_line_before_any_work(words, part, toy):
     given = {word.split("=")[0] for word in words}
-    done = command([word for word in overrides(toy) if word.split("=")[0] not in given] + words)
+    words = [word for word in overrides(toy) if word.split("=")[0] not in given] + words
+    done = ended(words)
     assert done.returncode == 1 and done.stdout == ""
     assert part in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not (toy / "store").exists()
@@ -194,8 +197,14 @@ def test_command_line_refuses_in_one_line_before_any_work(words, part, toy):
 @pytest.mark.parametrize("more", [[], ["-m"]])
 def test_store_that_cannot_be_written_is_told_in_one_line(more, toy):
     store = f"store={toy / 'model.safetensors' / 'inside'}"
-    done = command([word for word in overrides(toy) if not word.startswith("store=")] + [store, *more])
+    words = [word for word in overrides(toy) if not word.startswith("store=")] + [store, *more]
+    done = ended(words)
     assert done.returncode == 1 and done.stderr.startswith(f"{store}: cannot be written (Not a directory") and done.stderr.count("\n") == 1
+
+
+def ended(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """A sweep in a process of its own: Hydra looks for launchers once, and other tests may have made it look before there were any."""
+    return command(words) if "-m" in words else ended_here(lambda: launch(words), mistake=1)
 
 
 def command(words: list[str]) -> subprocess.CompletedProcess[str]:
@@ -204,6 +213,7 @@ def command(words: list[str]) -> subprocess.CompletedProcess[str]:
 
 def test_help_names_the_choices():
     done = command(["--help"])
+    assert done.returncode == 0
     for part in (
         "method: ",
         "infinity_rope",
@@ -219,7 +229,8 @@ def test_answers_within_two_seconds(words):
     taken_s = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command(words)
+        done = command(words)
+        assert done.returncode == (words != ["--help"]) and done.stderr.count("\n") == done.returncode
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         taken_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         if taken_s[-1] < 2:
