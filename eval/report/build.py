@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +13,8 @@ import msgspec
 from echo.files import RESULTS, inside
 from eval.pages import literal, render
 from eval.report.cells import parts
-from eval.report.folder import Folder
+from eval.report.folder import MARK, Folder, replacing_folder
+from eval.report.site import leaderboard
 from eval.report.view import GridView, Lack, constants, drift, index, lacks, provenance, scores, table
 from eval.store.origin import commit
 from eval.store.records import Scorer
@@ -26,8 +25,6 @@ from eval.tables.command import combined, grouped, in_order, made_of, save
 from eval.tables.grid import sections
 from eval.tables.meta import MadeGrid, meta
 
-MARK = "report.json"
-"""The file by which a folder is known to be a report, which may be replaced."""
 CODE = ("echo", "baselines", "data", "eval", "conf")
 
 
@@ -91,18 +88,8 @@ def write(groups: Mapping[str, Sequence[Source]], store: Path, out: Path, ways: 
     Raises:
         ValueError: where `out` is something else than a report or an empty folder.
     """
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file()):
-        raise ValueError(f"--output {out}: there is something else than a report; give another folder, for example --output {out}-report")
-    part = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    part.mkdir(parents=True)
-    try:
-        counts = _fill(Folder(part, out, ways), groups, store, title)
-        if out.exists():
-            shutil.rmtree(out)
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return counts
+    with replacing_folder(out) as part:
+        return _fill(Folder(part, out, ways), groups, store, title)
 
 
 def _fill(folder: Folder, groups: Mapping[str, Sequence[Source]], store: Path, title: str) -> Counts:
@@ -179,28 +166,41 @@ def _never(groups: Mapping[str, Sequence[Source]], store: Path) -> list[Lack]:
 
 
 def report(
+    labs: Sequence[str] = (),
+    /,
     experiment: str = "",
     task: Sequence[str] = (),
     *,
+    site: bool = False,
     store: Path = RESULTS,
     videos: Literal["link", "copy", "relative"] = "link",
     output: Path | None = None,
 ) -> list[str]:
     """Write a store as one folder that opens from disk: tables, videos side by side in step, what each block kept, drift, provenance.
 
-    Open index.html in the folder; it asks no server and no network.
+    Open index.html in the folder; it asks no server and no network. With --site it is the leaderboard of what labs hand in: methods x
+    tasks with intervals, every number down to its record.
 
         echo-harness report experiment=table2
         echo-harness report --store results --output review
+        echo-harness report --site ann.zip bob.zip results --output site
 
     Args:
+        labs: with --site: submissions, as `echo-harness export` makes them, and stores; by default --store alone.
         experiment: only this one; by default all that the store has, runs without scores too.
         task: only these tasks.
+        site: make the leaderboard.
         store: the run store.
         videos: link puts hard links into the folder (copies where the disk differs), copy copies, and either can be packed and sent;
             relative leaves them where they are, for a report that stays beside its store.
-        output: the folder; STORE/report/EXPERIMENT by default.
+        output: the folder; STORE/report/EXPERIMENT by default, of a leaderboard `site`.
     """
+    if site:
+        if experiment:
+            raise ValueError(f"experiment={experiment}: a leaderboard has the newest rows of each task; nearest is task=NAME")
+        return leaderboard(list(labs) or [str(store)], task, output or Path("site"), videos)
+    if labs:
+        raise ValueError(f"{labs[0]}: what labs hand in is shown as a leaderboard; nearest is --site {labs[0]}")
     groups = chosen(store, experiment, task)
     out = output or inside(store, f"report/{experiment or 'all'}")
     counts = write(groups, store, out, videos, "" if experiment else f"All runs of {store.resolve().name}")

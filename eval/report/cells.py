@@ -105,11 +105,11 @@ def parts(source: Source, made: Sequence[MadeGrid]) -> Iterator[ReportPart]:
             entry = entries[row.runs]
             first = entry.name
             like = sum(method.name.partition("~")[0] == first for method in methods)
-            methods.append(Method(f"{first}~{like + 1}" if like else first, row, entry, _cells(entry)))
+            methods.append(Method(f"{first}~{like + 1}" if like else first, row, entry, cells_of(entry)))
         yield ReportPart(name, one.grid, methods, _texts(one.group))
 
 
-def _cells(entry: Entry) -> dict[Unit, VideoCell]:
+def cells_of(entry: Entry) -> dict[Unit, VideoCell]:
     """A cell for each prompt and seed that was asked of a row."""
     cells: dict[Unit, VideoCell] = {}
     for run, asked in entry.parts:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,33 @@ from eval.store.records import DamagedFile, Provenance
 from eval.store.runs import Run, scores_of
 from eval.world.places import scene_scores
 
+MARK = "report.json"
+"""The file by which a folder is known to be a report, which may be replaced."""
 WAYS = ("link", "copy", "relative")
 """How videos come into the folder: hard links (copies where the disk differs), copies, or not at all: the page names those of the store."""
 SPAN = ("start", "end")
 """First frame of a scene and the one behind its last, beside its scores."""
 FACTS = ("fps", "fps_dit", "block_ms", "generate_s", "score_s", "host", "device", "latents_sha256", "attempt")
 """Fields of a record that a cell tells."""
+
+
+@contextmanager
+def replacing_folder(out: Path) -> Iterator[Path]:
+    """A folder to write to, which takes the place of a report at the end: an older one stands until the new one does.
+
+    Raises ValueError where `out` is something else than a report or an empty folder.
+    """
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file()):
+        raise ValueError(f"--output {out}: there is something else than a report; give another folder, for example --output {out}-report")
+    part = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if out.exists():
+            shutil.rmtree(out)
+        part.rename(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 @dataclass(frozen=True)

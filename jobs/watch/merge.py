@@ -14,7 +14,7 @@ import msgspec
 from echo.files import RESULTS, replacing, write_atomic
 from echo.refusals import Unfinished
 from eval.store.reading import content_of, hearing, names_in, read
-from eval.store.records import VERSION, SweepFile, UnitRecord, encoded, line_of, lines_of
+from eval.store.records import VERSION, SweepFile, UnitRecord, line_of, lines_of
 from eval.store.runs import Run, runs
 from eval.store.submission import Lab, differing, digests_of, opened
 
@@ -125,8 +125,9 @@ def _take_sweep(path: Path, theirs: Path) -> None:
         return
     wishes = {(wish.path, wish.scores): wish for wish in (ours.runs if ours else [])}
     for wish in more.runs:
-        own = wishes.setdefault((wish.path, wish.scores), wish)
-        own.units, own.prompts = wish.units | own.units, wish.prompts | own.prompts
-    content = msgspec.json.format(encoded(SweepFile(more.experiment, more.task, list(wishes.values()))), indent=1)
-    if ours is None or content_of(path) != content:
-        write_atomic(path, content)
+        own = wishes.get((wish.path, wish.scores), wish)
+        both = msgspec.structs.replace(own, units=wish.units | own.units, prompts=wish.prompts | own.prompts)
+        wishes[wish.path, wish.scores] = both
+    whole = SweepFile(more.experiment, more.task, list(wishes.values()))
+    if ours is None or whole.runs != ours.runs:
+        write_atomic(path, msgspec.json.format(msgspec.json.encode(whole), indent=1))

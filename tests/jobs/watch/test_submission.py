@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import stat
 import sys
@@ -16,6 +17,7 @@ import msgspec
 import pytest
 
 from eval.store import frame
+from eval.store.records import line_of
 from eval.store.rows import sources
 from eval.store.runs import runs
 from eval.store.submission import MANIFEST, Manifest
@@ -262,6 +264,22 @@ def test_nothing_that_is_here_is_overwritten_and_what_lacks_its_video_gets_it(
     assert video.read_bytes() == b"own" and len(list(store.rglob("*.mp4"))) == 12
     status, lines = said(capsys, "verify", "--store", store)
     assert status == 1 and lines[0].startswith(str(video)) and lines[-1].startswith("4 runs, 12 records, 36 files beside them: 1 faults")
+
+
+def test_a_unit_of_other_latents_stays_out_however_it_was_scored(labs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two units that were scored another way elsewhere, that of the same latents comes in, the other is named."""
+    store, theirs = shutil.copytree(labs / "bob", tmp_path / "store"), shutil.copytree(labs / "bob", tmp_path / "theirs")
+    before, run = files_of(store), next(runs(theirs))
+    (path,) = map(Path, run.record_files())
+    same, other, *_ = (msgspec.structs.replace(record, scores="another-way") for record in run.records())
+    path.write_bytes(line_of(same) + line_of(msgspec.structs.replace(other, latents_sha256="f" * 64)))
+    status, lines = said(capsys, "merge", theirs, "--store", store)
+    assert status == 1 and len([line for line in lines if "other latents" in line and other.prompt in line]) == 1
+    assert "1 units are new" in lines[-1] or "1 units are new" in lines[-2]
+    after = files_of(store)
+    assert {name: after[name] for name in before} == before, "what was here is as it was"
+    (added,) = after.keys() - before.keys()
+    assert after[added] == line_of(same)
 
 
 def test_mistakes_are_told(labs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
