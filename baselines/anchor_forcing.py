@@ -1,8 +1,8 @@
-"""Anchor Forcing: LongLive's window, and between sink and recent frames the block with which a scene began.
+"""Anchor Forcing: LongLive's window with the first block of the scene, its junction, between sink and recent frames.
 
-arXiv 2603.13405, vivoCameraResearch/Anchor-Forcing (CC BY-NC-SA 4.0; written from the paper and a description of the release).
+arXiv 2603.13405, vivoCameraResearch/Anchor-Forcing (CC BY-NC-SA 4.0; written from the paper and a description of the released code).
 [sink 3 at 0 | junction 3 at 6 | recent 6 at 12 | block at 18], raw keys. A junction is read once the block lies more than nine frames
-behind its switch; until then the junction before it, if there is one. At a switch LongLive's recache runs, the sink protected.
+after its switch; until then the previous junction, if there is one. A switch runs LongLive's recache, which leaves the sink unchanged.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from echo.refusals import within
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorForcing(LongLive):
-    """junction_frames: first frames of a scene that was switched to. junction_position: their first index. junction_after: a block is
-    so many frames behind the switch, and more, when it reads them. window_frames: sink, recent frames and block."""
+    """junction_frames: first frames of a scene after a switch. junction_position: their first index. junction_after: smallest
+    distance in frames from the switch at which a block reads them. window_frames: sink, recent frames and block."""
 
     relative: bool = True
     junction_frames: int = 3
@@ -28,11 +28,11 @@ class AnchorForcing(LongLive):
     junction_after: int = 9
 
     def switches(self, step: Step) -> list[int]:
-        """First latent frames of the last two scenes that were switched to."""
+        """First latent frames of the last two scenes after a switch."""
         return [start.block * step.geometry.frames_per_block for start in step.starts[1:]][-2:]
 
     def junction(self, step: Step, oldest: int) -> range:
-        """The junction's frames; none where they are among the recent ones, which begin with `oldest`, or where none has its time."""
+        """The junction's frames; empty if they are among the recent frames, which begin with `oldest`, or if no junction is old enough."""
         switches = self.switches(step)
         before = switches[0] if len(switches) == 2 else None
         first = next((frame for frame in reversed(switches) if step.first_frame > frame + self.junction_after), before)

@@ -3,8 +3,8 @@
 arXiv 2512.05081. Deep sink alone (`budget_frames` 0): the first S frames at indices that follow the window, then the newest frames
 at absolute indices. With compression: once the cache is full, every other block rebuilds it as [sink S | best tokens C | recent R]
 with S + C + R = budget; R counts the block. A token's score is its rotated key's dot product with the summed rotated queries of the
-recent frames, over all heads; no token is chosen more than `reuse_limit` times. The release leaves chosen tokens at their own
-temporal index; the unification that its paper describes is `unify_positions`.
+recent frames, over all heads; no token is chosen more than `reuse_limit` times. The released code leaves chosen tokens at their own
+temporal index; `unify_positions` is the unification that the paper describes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DeepForcing(Policy):
-    """Counts are of latent frames; the window is the backbone's."""
+    """Counts are latent frames; the window is the backbone's."""
 
     sink_frames: int = 10
     budget_frames: int = 16
@@ -40,7 +40,7 @@ class DeepForcing(Policy):
         return tuple(map(chosen, range(self.budget_frames - self.sink_frames - self.recent_frames)))
 
     def rebuilt(self, step: Step) -> int | None:
-        """First frame of the block at which the cache was last rebuilt; None while it fills or where nothing is compressed."""
+        """First frame of the block at which the cache was last rebuilt; None while it fills or without compression."""
         window, size = step.geometry.window_frames, step.geometry.frames_per_block
         if not self.budget_frames or step.first_frame + size <= window:
             return None
@@ -68,7 +68,7 @@ class DeepForcing(Policy):
         return Plan(step.block, step.scene, first, tuple(context), step.positions(first), keep, selection)
 
     def candidates(self, step: Step) -> tuple[Source, ...]:
-        """All of the cache but the sink and the recent frames: the last choice, then what came since."""
+        """All of the cache except sink and recent frames: the tokens chosen last, then newer frames."""
         past = self.recent_frames - step.geometry.frames_per_block
         last = self.rebuilt(Step(step.block - 1, step.starts, step.geometry))
         if last is None:
@@ -79,7 +79,7 @@ class DeepForcing(Policy):
         return geometry.window_frames if self.budget_frames else max(geometry.context_frames, self.sink_frames + geometry.frames_per_block)
 
     def memory_bytes(self, geometry: Geometry, batch: int, item: int) -> int:
-        """The last queries, and how often each chosen token was chosen, 8 bytes each."""
+        """The last queries, and a counter of 8 bytes for each chosen token."""
         past = (self.recent_frames - geometry.frames_per_block) * geometry.heads * geometry.head_dim * item + len(self.chosen) * 8
         return geometry.layers * batch * geometry.tokens_per_frame * past if self.budget_frames else 0
 
@@ -134,7 +134,7 @@ class Participation(Memory):
             self.store.remember(name, layer, Named(*parts))
 
     def _counts(self, layer: int, places: Tensor) -> Tensor:
-        """Uses of each candidate, [B, N]; frames that are new among them have none."""
+        """How often each candidate was chosen, [B, N]; zero for new frames."""
         counts, uses = places.new_zeros(places.shape), self.uses[layer]
         if uses is not None:
             counts[:, : uses.shape[1]] = uses

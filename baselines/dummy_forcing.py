@@ -1,11 +1,11 @@
-"""Dummy-Forcing: heads that look at neither the first frame nor the middle of the window get next to nothing of it.
+"""Dummy-Forcing: heads that attend to neither the first frame nor the middle of the window get only its newest frame.
 
-arXiv 2601.20499, csguoh/DummyForcing (Apache-2.0), on the weights of Self-Forcing, LongLive and others. Up to block a every head meets
-[frame 0 | local 3L | block], absolute indices. In the clean pass of block a a third of a frame's worth of query rows, drawn at random,
-says how much of each head's attention falls on the window's first frames (p0) and on its middle (p1), the block itself being its end.
-Both are divided by their sums over all heads of all layers; of those with the smallest max(p0, p1) a share is dummy, the others are "first"
-where p0 >= p1, else "mid". From then on first heads meet frame 0, dummy heads the newest frame, mid heads the newest 3L, and all the block.
-Groups are of one video and stay; a prompt switch is LongLive's.
+arXiv 2601.20499, csguoh/DummyForcing (Apache-2.0), on the weights of Self-Forcing, LongLive and others. Up to block a every head attends
+to [frame 0 | local 3L | block], absolute indices. In the clean pass of block a, a random third of a frame's query tokens measures each
+head's attention mass on the window's first frames (p0) and on its middle (p1); the block itself is its end. Both are divided by their sums
+over all heads of all layers. The share of heads with the smallest max(p0, p1) is dummy; the others are "first" if p0 >= p1, else "mid".
+From then on first heads attend to frame 0, dummy heads to the newest frame, mid heads to the newest 3L, and all to the block.
+Groups are chosen once per video; a prompt switch is LongLive's.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 NAMES = "first", "mid", "dummy"
 ROWS = 3
-"""A frame's tokens to the query rows that are drawn: 520 of 1560."""
+"""Ratio of a frame's tokens to the drawn query tokens: 520 of 1560."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DummyForcing(LongLive):
-    """LongLive's settings, its `window_frames` being those that a recache runs again; counts are of frames. local_frames: 3L.
-    classify_after: 3a, those before block a. first_frames: at the front of the window, whose mass is p0. dummy_share: of the heads of all
-    layers. rows_seed: of the rows that are drawn."""
+    """LongLive's settings, where `window_frames` are the frames of a recache; counts are frames. local_frames: 3L.
+    classify_after: 3a, the frames before block a. first_frames: frames at the front of the window, whose mass is p0. dummy_share: of the
+    heads of all layers. rows_seed: seed of the drawn query tokens."""
 
     sink_frames: int = 1
     at_switch: AtSwitch = AtSwitch.keep
@@ -54,7 +54,7 @@ class DummyForcing(LongLive):
 
     def plan(self, step: Step) -> Plan:
         plan = super().plan(step)
-        if self.looks(plan):  # its clean pass looks at what it met
+        if self.looks(plan):  # its clean pass reads the keys of its context
             return replace(plan, keep=plan.keep.union(slot.source for slot in plan.context))
         if step.first_frame < self.classify_after:
             return plan
@@ -77,7 +77,7 @@ class DummyForcing(LongLive):
         return WhereHeadsLook(self, geometry, store)
 
     def memory_bytes(self, geometry: Geometry, batch: int, item: int) -> int:
-        """Each head's place in its group."""
+        """Indices of the heads of each group."""
         return geometry.layers * geometry.heads * batch * 8
 
     def check(self, geometry: Geometry, blocks: int) -> None:
@@ -89,7 +89,7 @@ class DummyForcing(LongLive):
 
 
 class WhereHeadsLook(Memory):
-    """What heads look at in block a, and from then on their groups."""
+    """Attention masses of the heads in block a, and from then on their groups."""
 
     def __init__(self, policy: DummyForcing, geometry: Geometry, store: FrameStore) -> None:
         self.policy, self.geometry, self.store = policy, geometry, store
@@ -116,7 +116,7 @@ class WhereHeadsLook(Memory):
         self.mass[layer] = torch.stack([mass[..., :front].sum(-1), mass[..., front : len(plan.context)].sum(-1)], -1)
 
     def begin_block(self, step: Step, plan: Plan) -> None:
-        """The groups, read by the host once: their sizes are shapes from here on."""
+        """Form the groups; the host reads their sizes once, since they are tensor shapes."""
         import torch
 
         from echo.backbone.rope import host_integers
@@ -132,7 +132,7 @@ class WhereHeadsLook(Memory):
 
 
 def divided(mass_BLHP: Tensor, dummy_share: float) -> Tensor:
-    """HeadGroup of each head by its p0 and p1, [B, L, H, 2] to numbers of `NAMES` [B, L, H]."""
+    """Group of each head from its p0 and p1, [B, L, H, 2] to indices into `NAMES` [B, L, H]."""
     p_BLHP = mass_BLHP / mass_BLHP.sum((1, 2), keepdim=True)
     cost_BN = p_BLHP.amax(-1).flatten(1)
     kinds = (p_BLHP[..., 0] < p_BLHP[..., 1]).long().flatten(1)

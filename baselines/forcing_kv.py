@@ -1,9 +1,9 @@
-"""Forcing-KV: static heads meet the sink and the newest frame, dynamic heads also a frame's worth of what changed most before it.
+"""Forcing-KV: static heads attend to the sink and the newest frame, dynamic heads also to the parts of earlier frames that changed most.
 
-arXiv 2605.09681, zju-jiyicheng/Forcing-KV (Apache-2.0). Heads are labelled beforehand by where they look in a full window. Static ones
-meet [sink 1 | last 1 | block], dynamic ones [sink 1 | dynamic 1 | last 1 | block], absolute indices. The dynamic frame is made of sixths of
-the three frames before the last: those least like the same place of the next frame (mean cosine of rotated keys). Dynamic heads of layer 1
-choose, later layers take the same, and in layer 0 all heads are static. A prompt switch is LongLive's.
+arXiv 2605.09681, zju-jiyicheng/Forcing-KV (Apache-2.0). Heads are labelled beforehand by their attention in a full window. Static heads
+attend to [sink 1 | last 1 | block], dynamic heads to [sink 1 | dynamic 1 | last 1 | block], absolute indices. The dynamic frame consists of
+sixths of the three frames before the last, those least similar to the same place of the next frame (mean cosine of rotated keys). Dynamic
+heads of layer 1 choose, later layers use the same tokens, and in layer 0 all heads are static. A prompt switch is LongLive's.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ LETTERS = STATIC, DYNAMIC = "s", "d"
 
 @dataclass(frozen=True, kw_only=True)
 class ForcingKV(LongLive):
-    """LongLive's settings, its `window_frames` being those that a recache runs again. chunks: of a frame, or as many fewer as its tokens
-    can be divided into. heads: a word a layer, a letter a head, s for static, d for dynamic; none: those measured of the weights."""
+    """LongLive's settings, where `window_frames` are the frames of a recache. chunks: parts of a frame, or fewer if its tokens
+    cannot be divided so. heads: a word per layer, a letter per head, s for static, d for dynamic; empty: measured for the weights."""
 
     sink_frames: int = 1
     at_switch: AtSwitch = AtSwitch.keep
@@ -62,7 +62,7 @@ class ForcingKV(LongLive):
 
     @property
     def static_share(self) -> float | None:
-        """Of all heads, those of layer 0 among them; None where they are not labelled."""
+        """Share of static heads, those of layer 0 included; None without labels."""
         letters = "".join(static_first(self.heads))
         return letters.count(STATIC) / len(letters) if letters else None
 
@@ -70,7 +70,7 @@ class ForcingKV(LongLive):
         return ChangedChunks(self, geometry, store)
 
     def memory_bytes(self, geometry: Geometry, batch: int, item: int) -> int:
-        return geometry.layers * geometry.heads * batch * 8  # each head's place in its group
+        return geometry.layers * geometry.heads * batch * 8  # indices of the heads of each group
 
     def check(self, geometry: Geometry, blocks: int) -> None:
         super().check(geometry, blocks)
@@ -85,17 +85,17 @@ class ForcingKV(LongLive):
 
 
 def static_first(heads: Sequence[str]) -> tuple[str, ...]:
-    """The labels as they are used: layer 0 is static as a whole."""
+    """The labels with all heads of layer 0 static."""
     return tuple(word if layer else STATIC * len(word) for layer, word in enumerate(heads))
 
 
 def labels_file(weights: Sequence[Path]) -> Path:
-    """Where the labels of a network's heads lie: beside the last of its files."""
+    """The file of a network's head labels, beside the last of its files."""
     return weights[-1].with_name(f"{weights[-1].stem}.heads.json")
 
 
 def labels(weights: Sequence[Path], backbone: str) -> tuple[str, ...]:
-    """The labels measured of these very files. Raises Missing, which names the command, where there are none."""
+    """The labels measured for these files. Raises Missing, which names the command, if there are none."""
     path, remedy = labels_file(weights), f"echo-harness train heads backbone={backbone}"
     kept = read_json(read_text(path), str(path)) if path.is_file() else {}
     if isinstance(kept, dict) and kept.get("weights") == [file_digest(file) for file in weights]:
@@ -106,7 +106,7 @@ def labels(weights: Sequence[Path], backbone: str) -> tuple[str, ...]:
 
 
 class ChangedChunks(Memory):
-    """The labels as index sets, and what layer 1 chose."""
+    """The labels as index sets, and the tokens that layer 1 chose."""
 
     def __init__(self, policy: ForcingKV, geometry: Geometry, store: FrameStore) -> None:
         from echo.backbone.rope import integers
@@ -123,7 +123,7 @@ class ChangedChunks(Memory):
         return self.groups[layer]
 
     def select(self, layer: int, plan: Plan, q: Tensor) -> Tensor:
-        """Tokens [B, S]; in layer 0, where no head meets them, the first candidate's."""
+        """Tokens [B, S]; in layer 0, where no head attends to them, those of the first candidate."""
         import torch
 
         if layer == 1:
@@ -131,7 +131,7 @@ class ChangedChunks(Memory):
         return self.chosen if layer else torch.arange(self.geometry.tokens_per_frame, device=q.device).expand(q.shape[0], -1)
 
     def _least_alike(self, plan: Plan) -> Tensor:
-        """Tokens [B, S] of the candidates' chunks that are least like the same place of the next frame."""
+        """Tokens [B, S] of the candidates' chunks that are least similar to the same place of the next frame."""
         import torch
         from torch.nn.functional import cosine_similarity
 

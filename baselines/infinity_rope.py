@@ -1,8 +1,8 @@
 """Infinity-RoPE: raw keys re-indexed by slot, a KV flush at every prompt switch, a RoPE cut at scene changes.
 
 Yesiltepe et al., arXiv 2511.20649. The released code pins frame 0 (`sink_frames` 1) in a window of 6. The Echo paper runs
-it as R21, sink-free, which that code cannot do: with 21 frames its flush leaves the queries at indices 18..20 while the block's
-own keys stand at 3..5. The repair, here always on: queries sit where the block's own keys do.
+it as R21 without a sink, which that code cannot do: with 21 frames its flush leaves the queries at indices 18..20 and the block's
+own keys at 3..5. Here queries always have the indices of the block's own keys.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from echo.scene import Transition
 
 @dataclass(frozen=True, kw_only=True)
 class InfinityRope(Policy):
-    """window_frames: 0 takes the backbone's. flush_frames: newest frames that survive a flush. cut_position: index of the
+    """window_frames: 0 takes the backbone's. flush_frames: newest frames that a flush keeps. cut_position: index of the
     first block after a cut (0: no cut); cut_on: transitions that cut."""
 
     window_frames: int = 0
@@ -32,7 +32,7 @@ class InfinityRope(Policy):
         return self.window_frames or geometry.window_frames
 
     def past(self, geometry: Geometry) -> int:
-        """Frames between sink and block; the newest that survive a flush are among them."""
+        """Number of frames between sink and block, those that a flush keeps included."""
         return self.window(geometry) - geometry.frames_per_block - self.sink_frames
 
     def plan(self, step: Step) -> Plan:

@@ -1,9 +1,9 @@
 """LongLive: a frame sink and a short local window at absolute indices, and a KV recache at every prompt switch.
 
-Yang et al., arXiv 2509.22622, release 1.0. Window of 12: [sink 3 | recent 6 | block 3]. The sink is never moved, so its distance
-grows without bound. Recache: one clean forward over the newest generated frames under the new text, bidirectional over all of
-them. With `global_sink` (as shipped) the sink keeps the first prompt's keys; without it the recached window's first frames become
-the sink. `relative` is the later "infinity" variant, whose keys sit at their slot number.
+Yang et al., arXiv 2509.22622, release 1.0. Window of 12: [sink 3 | recent 6 | block 3]. The sink keeps its indices, so its distance
+grows without bound. Recache: one clean forward pass over the newest generated frames under the new text, bidirectional over all of
+them. With `global_sink` (as released) the sink keeps the first prompt's keys; without it the recached window's first frames become
+the sink. `relative` is the later "infinity" variant, whose keys have slot indices.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from echo.refusals import within
 
 
 class AtSwitch(StrEnum):
-    """What a prompt switch does to the cache: nothing, LongLive's recache, or a flush of all but sink and newest frames."""
+    """What a prompt switch does to the cache: nothing, LongLive's recache, or a flush that keeps only sink and newest frames."""
 
     keep = "keep"
     recache = "recache"
@@ -28,7 +28,7 @@ class AtSwitch(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class LongLive(Policy):
-    """Counts are of latent frames; `flush_frames`: newest frames that survive a flush."""
+    """Counts are latent frames; `flush_frames`: newest frames that a flush keeps."""
 
     window_frames: int = 12
     sink_frames: int = 3
@@ -42,11 +42,11 @@ class LongLive(Policy):
         return self.window_frames - block_frames - self.sink_frames
 
     def kept_frames(self, block_frames: int) -> int:
-        """Newest frames that a later block reads, or a recache writes."""
+        """Number of newest frames that a later block reads, or a recache writes."""
         return self.window_frames if self.at_switch is AtSwitch.recache else self.recent_frames(block_frames)
 
     def sink(self, step: Step, after: int) -> range:
-        """The sink's frames among those before `after`: the video's first, or the first ones of the last recache."""
+        """The sink's frames before `after`: the video's first frames, or the first frames of the last recache."""
         first = 0
         if self.at_switch is AtSwitch.recache and not self.global_sink and step.scene:
             first = max(0, step.scene_frame - self.window_frames)
@@ -80,7 +80,7 @@ class LongLive(Policy):
         return self.sink_frames + max(self.kept_frames(geometry.frames_per_block), geometry.frames_per_block)
 
     def check(self, geometry: Geometry, blocks: int) -> None:
-        super().check(geometry, 0 if self.relative else blocks)  # slot numbers end with the window
+        super().check(geometry, 0 if self.relative else blocks)  # slot indices never exceed the window
         size, own = geometry.frames_per_block, geometry.window_frames
         within("sink_frames", self.sink_frames, 0, own - 2 * size)
         within("window_frames (sink, a past block, the block)", self.window_frames, self.sink_frames + 2 * size, own)

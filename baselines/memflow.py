@@ -1,10 +1,10 @@
-"""MemFlow: LongLive's window, and a bank of three past frames that the running text asks for, layer by layer.
+"""MemFlow: LongLive's window, and a bank of three past frames that match the running text, chosen in each layer.
 
 arXiv 2512.14699, KlingTeam/MemFlow @7ed5147 (Apache-2.0). [sink 3 | bank 3 | recent 6 | block 3] at absolute indices. The clean pass of
-each block whose first frame is a multiple of 9 records that frame. Before each block the newest recorded frame enters the bank; of a full
-bank the two stay whose rotated keys the text's keys meet most, by the mean of their products over heads, text and tokens. As released,
-a frame so enters once a block until the next one is recorded, a recording block does not read the place that was filled last, and the
-choice right behind a switch is blind to the text. At a switch LongLive's recache runs, the sink protected; the bank is kept.
+each block whose first frame is a multiple of 9 records that frame. Before each block the newest recorded frame enters the bank; a full
+bank keeps the two frames whose rotated keys have the largest mean product with the text's keys over heads, text and tokens. As released,
+a frame thus enters before every block until the next one is recorded, a recording block does not read the slot that was filled last, and
+the first choice after a switch ignores the text. A switch runs LongLive's recache, which leaves the sink unchanged; the bank is kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MemFlow(LongLive):
-    """bank_frames: beside the window. record_frames: a block is recorded whose first frame is a multiple of it."""
+    """bank_frames: besides the window. record_frames: a block is recorded if its first frame is a multiple of this."""
 
     bank_frames: int = 3
     record_frames: int = 9
@@ -38,7 +38,7 @@ class MemFlow(LongLive):
         return frame % self.record_frames == 0
 
     def bank(self, block: int) -> tuple[MemoryName, ...]:
-        """Places of the bank that are filled before a block runs: one more before each until it is full."""
+        """Slots of the bank that are filled before a block runs: one more per block until it is full."""
         return tuple(MemoryName("bank", i, Kind.COMPRESSED, placed=True) for i in range(min(self.bank_frames, block)))
 
     def plan(self, step: Step) -> Plan:
@@ -52,7 +52,7 @@ class MemFlow(LongLive):
         return Bank(self, geometry, store)
 
     def memory_bytes(self, geometry: Geometry, batch: int, item: int) -> int:
-        """The frame recorded last with its places, and mean keys of bank and text in float32; the bank itself is memories by name."""
+        """The frame recorded last with its places, and mean keys of bank and text in float32; the bank itself is kept by the store."""
         width, tokens, float32, place = geometry.heads * geometry.head_dim, geometry.tokens_per_frame, 4, 8
         return geometry.layers * batch * (2 * tokens * width * item + tokens * place + (self.bank_frames + 2) * width * float32)
 
@@ -63,7 +63,7 @@ class MemFlow(LongLive):
 
 
 class Bank(Memory):
-    """Every layer's bank and, behind it, the frame that was recorded last: raw keys and values, tokens' places, mean rotated keys."""
+    """Every layer's bank, followed by the frame recorded last: raw keys and values, tokens' places, mean rotated keys."""
 
     reads_text = True
 
@@ -81,7 +81,7 @@ class Bank(Memory):
         self.text = [key.float().mean(2) for key in keys]
 
     def observe(self, layer: int, plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> None:
-        """Record the block's first frame where it is its turn."""
+        """Record the block's first frame if it is due."""
         from echo.backbone import rope
 
         if not self.policy.records(plan.first_frame):
@@ -93,7 +93,7 @@ class Bank(Memory):
         self.means[layer, :, -1] = rope.rotate(k[:, :tokens], turn).float().mean(1)
 
     def begin_block(self, step: Step, plan: Plan) -> None:
-        """The frame that was recorded last enters; of a full bank all but one of those before it stay."""
+        """Let the frame recorded last enter; a full bank drops one of the others."""
         from echo.cache.store import Named
 
         before, bank = self.policy.bank(step.block - 1), self.policy.bank(step.block)
@@ -109,7 +109,7 @@ class Bank(Memory):
                 self.store.remember(bank[-1], layer, Named(*(part[:, len(bank) - 1] for part in parts[:3])))
 
     def _let_go(self, layer: int, parts: tuple[Tensor, ...], *, blind: bool) -> None:
-        """Close the ranks over the frame that the text asks for least; blind: over the last one, whatever the text."""
+        """Drop the frame that matches the text least; blind: drop the last one, whatever the text."""
         count = self.policy.bank_frames - 1
         if blind or not count:
             return

@@ -1,8 +1,8 @@
-"""MemRoPE: evicted frames live on in two running means, a slow and a fast one, between the sink and the recent frames.
+"""MemRoPE: two running means of evicted frames, a slow and a fast one, between the sink and the recent frames.
 
-Kim et al., arXiv 2603.12513. Window of 12: [sink 3 | long mean | short mean | recent 4 | block 3], all at their slot number. At the
-first eviction both means begin as the mean of the evicted frames. The release takes that mean over all evicted tokens, one vector a
-head; `per_position` keeps one for each place, as its figures suggest.
+Kim et al., arXiv 2603.12513. Window of 12: [sink 3 | long mean | short mean | recent 4 | block 3], all at slot indices. At the
+first eviction both means begin as the mean of the evicted frames. The released code takes that mean over all evicted tokens, one vector
+per head; `per_position` keeps one for each place, as the paper's figures suggest.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MEANS = MemoryName("long"), MemoryName("short")
 
 @dataclass(frozen=True, kw_only=True)
 class MemRope(Policy):
-    """long_rate, short_rate: share of the newly evicted in the two means."""
+    """long_rate, short_rate: weight of newly evicted frames in the two means."""
 
     window_frames: int = 12
     sink_frames: int = 3
@@ -38,7 +38,7 @@ class MemRope(Policy):
         return self.window_frames - self.sink_frames - len(MEANS) - geometry.frames_per_block
 
     def evicted(self, step: Step) -> range:
-        """Frames that leave for the means before this block; none while the window fills."""
+        """Frames that move into the means before this block; empty while the window fills."""
         size = step.geometry.frames_per_block
         newest = step.first_frame - self.recent_frames(step.geometry)
         return range(newest - size, newest) if step.first_frame + size > self.window_frames else range(0)
@@ -59,7 +59,7 @@ class MemRope(Policy):
         return Plan(step.block, step.scene, first, context, step.positions(len(entries)), keep)
 
     def capacity(self, geometry: Geometry) -> int:
-        """The window without the means, whose evicted frames stay until these have them; while it fills, all but the block."""
+        """The window without the means, with evicted frames until the means are updated."""
         return self.window_frames - min(len(MEANS), geometry.frames_per_block)
 
     def memory(self, geometry: Geometry, store: FrameStore) -> Memory:

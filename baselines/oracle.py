@@ -1,12 +1,12 @@
-"""Oracle: no method, but the ceiling of what a cache can remember: at a recall, the recalled scene's own clean frames come back.
+"""Oracle: the ceiling of what a cache can remember, not a method: a recall restores the recalled scene's own clean frames.
 
-A scene's anchors are its first frames, walked to and fro as Echo's are, behind them its newest frames, all at slot indices.
+A scene's anchors are its first frames, walked to and fro like Echo's, followed by its newest frames, all at slot indices.
 A hard cut flushes everything. A recall flushes too, but its anchors are the first frames of the *first showing* of the
-recalled scene, there from the first block on and kept as long as the scene lasts. A smooth transition changes nothing.
-No release does this: first frames of all scenes are kept at full size.
+recalled scene, from the first block on until the scene ends. A smooth transition changes nothing. The first frames of all
+scenes are kept at full size.
 
-The paper sets its recall frames against "full-cache storage" (3.2): `stored=cache` keeps the whole cache of every scene as it stood at the
-scene's end, and a recalled scene goes on from it as though it had never been left.
+The paper compares its recall frames with "full-cache storage" (3.2): `stored=cache` keeps the whole cache of every scene at the
+scene's end, and a recalled scene continues from it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from echo.settings import silent
 
 
 class Stored(StrEnum):
-    """What is kept of an ended scene: its first frames, or all of its cache, the newest ones behind them."""
+    """What is kept of an ended scene: its first frames, or its whole cache, which also has the newest frames."""
 
     first = "first"
     cache = "cache"
@@ -34,8 +34,8 @@ class Stored(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Oracle(Policy):
-    """memory_frames: first frames of a showing that are its anchors and come back. routing: which scene a recall means, as in
-    Echo; its `pool_scenes` says how many scenes back a recall can reach, to an older one it is a cut. stored: of an ended scene."""
+    """memory_frames: first frames of a showing, which are its anchors and come back. routing: chooses the recalled scene, as in
+    Echo; `pool_scenes` limits how many scenes back a recall can reach. stored: what is kept of an ended scene."""
 
     memory_frames: int = 12
     routing: Routing = field(default_factory=lambda: Routing(causal=True, exclude_previous=True, pool_scenes=16))
@@ -64,7 +64,7 @@ class Oracle(Policy):
         return Plan(step.block, step.scene, step.first_frame, context, step.positions(len(entries)), self.keep(step))
 
     def showing(self, step: Step) -> int:
-        """First showing of the running scene: the head of its smooth chain, or what that recalls, or what that recalls in turn."""
+        """First showing of the running scene: the head of its smooth chain, or the scene that the head recalls, and so on."""
         scene = head = chain_head(step.starts, step.scene)
         while step.starts[scene].transition is Transition.recall and (recalls := step.starts[scene].recalls) is not None:
             scene = chain_head(step.starts, recalls)
@@ -82,12 +82,12 @@ class Oracle(Policy):
         return range(step.starts[scene].block * size, next(ends, step.block) * size)
 
     def tail(self, step: Step, scene: int) -> range:
-        """Newest frames of a showing, as many as its cache had beside the first ones; none where they are not stored."""
+        """Newest frames of a showing, as many as its cache had besides the first ones; empty if they are not stored."""
         later = self.frames(step, scene)[self.memory_frames :] if self.stored is Stored.cache else range(0)
         return later[-(step.geometry.context_frames - self.memory_frames) :]
 
     def keep(self, step: Step) -> frozenset[Source]:
-        """What is stored of the last showings, and the newest frames."""
+        """Stored frames of the last showings, and the newest frames."""
         size = step.geometry.frames_per_block
         after = step.first_frame + size
         kept: set[Source] = {*range(max(0, after - step.geometry.context_frames), after)}
@@ -100,7 +100,7 @@ class Oracle(Policy):
     def capacity(self, geometry: Geometry) -> int:
         """As many first showings as `keep` can name, and the newest frames.
 
-        Whole caches are most where a recall and a smooth scene behind it follow cuts alone: a smooth chain shares its newest frames.
+        Whole caches need most if a recall and a smooth scene after it follow only cuts, since a smooth chain shares its newest frames.
         """
         pool, first, whole = self.routing.pool_scenes, self.memory_frames, geometry.context_frames
         chain = (pool + 3) * first

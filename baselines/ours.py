@@ -1,8 +1,8 @@
 """Presets that stand for the paper's own method: three bases, the same on LongLive, and every ablation around each.
 
-An experiment's list of methods may hold `${ours:full,no_amp}`, a row for each change of `conf/ablations.yaml` (`full` is none) around each
-base that `ours` names, `${ours:longlive,full}`, the same on LongLive, and `${beyond:rolling_eq1,render}`, rows that the paper's table has
-not, which a scale may leave out.
+An experiment's list of methods may hold `${ours:full,no_amp}`, a row for each change of `conf/ablations.yaml` (`full` is no change) around
+each base in `ours`; `${ours:longlive,full}`, the same on LongLive; and `${beyond:rolling_eq1,render}`, rows that the paper's table does not
+have and that a scale may leave out.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from baselines.presets import preset
 from echo.refusals import nearest_of
 
 OURS = {"echo": "echo", "official": "echo_official", "paper": "echo_paper"}
-"""What `ours` may be, alone or joined by `+`: our default, the released code, the paper's text."""
+"""Values of `ours`, alone or joined by `+`: our default, the released code, the paper's text."""
 BASES = tuple(OURS.values())
 TUNED = "longlive_"
-"""What the names of the same presets on the fine-tuned backbone begin with."""
+"""Prefix of the same presets on the long-tuned backbone."""
 FULL = "full"
 RENDER = "render"
 RENDERED = ("render_truth", "render_other", "render_shuffled")
 
 
 def bases_of(ours: str) -> list[str]:
-    """Bases that `ours=` names. Raises ValueError in one line for another word."""
+    """Bases in `ours=`. Raises ValueError in one line for another word."""
     words = list(dict.fromkeys(ours.split("+")))
     for word in words:
         if word not in OURS:
@@ -36,7 +36,7 @@ def bases_of(ours: str) -> list[str]:
 
 @cache
 def row_of(base: str, change: str) -> str:
-    """The preset of a change around a base, which stands itself for a change to what it already is."""
+    """The preset of a change around a base; the base itself if the change is already its setting."""
     if change == FULL:
         return base
     own, whole = preset("method", f"{base}_{change}"), preset("method", base)
@@ -45,7 +45,7 @@ def row_of(base: str, change: str) -> str:
 
 
 def rebased(name: str, base: str) -> str:
-    """The preset upon another base; itself if it is made upon none.
+    """The same preset on another base; unchanged if it has no base.
 
     >>> rebased("longlive_echo_recall_none", "echo_paper"), rebased("rolling_sink", "echo_paper")
     ('longlive_echo_paper_recall_none', 'rolling_sink')
@@ -62,7 +62,7 @@ def _rows(*changes: str, _root_: DictConfig) -> str:
 
 
 def _beyond(*names: str, _root_: DictConfig) -> str:
-    """The resolver `${beyond:...}`: a comma and presets, or nothing where only the paper's rows are wanted."""
+    """The resolver `${beyond:...}`: a comma and presets, or nothing if only the paper's rows are wanted."""
     if not _root_.scale.beyond:
         return ""
     changes = [name for name in names if name != RENDER]
@@ -74,6 +74,6 @@ OmegaConf.register_new_resolver("beyond", _beyond, replace=True)
 
 
 def methods(listed: str, ours: Sequence[str]) -> list[str]:
-    """Presets of an experiment's list with the paper's own rows alone; ours: words of `OURS`."""
+    """Presets of an experiment's list, only the paper's own rows; ours: words of `OURS`."""
     config = OmegaConf.create({"ours": "+".join(ours), "scale": {"beyond": False}, "methods": listed})
     return str(config.methods).split(",")

@@ -17,7 +17,7 @@ from echo.refusals import brief, nearest, reading
 
 CONF = ROOT / "conf"
 Preset = dict[str, Any]
-"""What a YAML file of `conf/` holds, as plain values."""
+"""Content of a YAML file of `conf/`, as plain values."""
 
 
 @cache
@@ -33,7 +33,7 @@ def bases() -> list[str]:
 
 @cache
 def ablations() -> dict[str, Preset]:
-    """What would stand in the file of each ablation, by the name BASE_CHANGE: base, name, label and change."""
+    """Each ablation as if it had a preset file, by the name BASE_CHANGE: base, name, label and change."""
     files = {}
     for base in bases():
         start = preset("method", base)["label"].replace("Echo-Forcing", "Echo")
@@ -44,20 +44,20 @@ def ablations() -> dict[str, Preset]:
 
 
 def without_file(name: str) -> Preset | None:
-    """What would stand in the file of an ablation, or of a policy of another package at its defaults; None for any other name."""
+    """The preset of an ablation, or of another package's policy at its defaults, which have no files; None for any other name."""
     if name in ablations():
         return ablations()[name]
     return {"name": name.rpartition(":")[2], "policy": name} if ":" in name or name in registry.packaged() else None
 
 
 def choices(group: str) -> list[str]:
-    """All values of a config group that have a name, those of packages with policies among them."""
+    """All named choices of a config group, those of packages with policies included."""
     files = [path for folder in (CONF, *registry.conf_folders()) for path in (folder / group).glob("*.yaml")]
     return sorted({*(path.stem for path in files), *((*ablations(), *registry.packaged()) if group == "method" else ())})
 
 
 def _read(group: str, name: str) -> tuple[Path, DictConfig, list[Any]]:
-    """The file of one choice, what it holds, and its defaults. Raises ValueError that names the nearest choice."""
+    """The file of one choice, its content, and its defaults. Raises ValueError that names the nearest choice."""
     path = CONF / group / f"{name}.yaml"
     if not path.is_file():
         path = next((file for folder in registry.conf_folders() if (file := folder / group / path.name).is_file()), path)
@@ -73,20 +73,20 @@ def _read(group: str, name: str) -> tuple[Path, DictConfig, list[Any]]:
 
 
 def _ours(group: str, name: str) -> bool:
-    """Whether a choice is of this project, whose files stay as they are."""
+    """Whether a choice is of this project, so that it can be cached."""
     return (CONF / group / f"{name}.yaml").is_file() or (group == "method" and name in ablations())
 
 
 @cache
 def alone(method: str) -> bool:
-    """Whether it is a preset of this project whose file says nothing of another group, such as the backbone."""
+    """Whether a preset is of this project and overrides no other group, such as the backbone."""
     return _ours("method", method) and all(
         isinstance(base, str) and (base == "_self_" or alone(base)) for base in _read("method", method)[2]
     )
 
 
 def preset(group: str, name: str) -> Preset:
-    """One choice of a config group upon those that its defaults name. Raises ValueError that names the nearest choice."""
+    """One choice of a config group, merged with those in its defaults. Raises ValueError that names the nearest choice."""
     return deepcopy((_kept if _ours(group, name) else _merged)(group, name))
 
 
@@ -106,7 +106,7 @@ _kept = cache(_merged)
 
 
 def prompt_set(task: str, backbone: str = "tiny") -> str:
-    """Path of a task's prompts for a backbone, from the project on. Raises ValueError as `preset` does."""
+    """Path of a task's prompts for a backbone, relative to the project. Raises ValueError like `preset`."""
     folders = {"own": preset("backbone", backbone)["prompt_folder"]}
     return str(OmegaConf.create({"prompt_folders": folders, "checkpoints": "checkpoints", "task": preset("task", task)}).task.prompt_set)
 

@@ -1,8 +1,8 @@
-"""Recency reading: sink and newest frames, and in the noisy passes the older of these are attended to less.
+"""Recency reading: sink and newest frames, where noisy passes attend less to older frames.
 
-arXiv 2609.19729, its training-free part, by the formula in github.com/Dwell-Jing/commit-forcing. [sink 3 | recent 15 | block 3], the sink
-at the indices right before the oldest recent frame. A chunk of 3 frames d chunks before the block has, in noisy pass t, an added logit:
-nothing for the newest, down to -4 four chunks further back. Sink and block have none, and the clean pass has none at all.
+arXiv 2609.19729, training-free part, by the formula in github.com/Dwell-Jing/commit-forcing. [sink 3 | recent 15 | block 3], with the sink
+at the indices right before the oldest recent frame. In noisy pass t, the logits of a chunk of 3 frames, d chunks before the block, get a
+bias: 0 for the newest chunk, down to -4 four chunks further back. Sink and block have no bias, and neither has the clean pass.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def added_logit(away: int, number: int, most: float, reach: int, rate: float) ->
 
 @dataclass(frozen=True, kw_only=True)
 class Recency(LongLive):
-    """chunk_frames: of the past, that share a bias. bias_most: how far the logits of the oldest sink. bias_chunks: chunks behind the
-    newest at which they are there. bias_rate: of the exponent, that doubles from pass to pass. bias_passes: noisy passes that differ."""
+    """chunk_frames: past frames that share a bias. bias_most: reduction of the oldest logits. bias_chunks: distance in chunks from the
+    newest at which it is reached. bias_rate: of the exponent, which doubles from pass to pass. bias_passes: noisy passes that differ."""
 
     biased: ClassVar[bool] = True
 

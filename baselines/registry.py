@@ -1,8 +1,8 @@
 """Policies by name: Echo-Forcing, the modules of this package, and the policies of other packages.
 
 Another package declares its policies as entry points of the group `echo_harness.policies`, and may ship presets in a folder
-`conf/method` of its own; or a config names a class outright: `method.policy=package.module:Class`. Shipped names and
-presets come first: no installed package takes them. `method=package.module:Class` is short for a preset with nothing but the policy.
+`conf/method` of its own; or a config names a class directly: `method.policy=package.module:Class`. An installed package cannot override
+shipped names and presets. `method=package.module:Class` is short for a preset with only the policy.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from echo.settings import build
 GROUP = "echo_harness.policies"
 NOT_POLICIES = ("ours", "presets", "registry")
 OWN = ("echo", "baselines", "data")
-"""Packages of this project with policies, and with the renderer that stands for one."""
+"""Packages of this project with policies, and with the renderer that takes a policy's place."""
 
 
 def shipped() -> list[str]:
@@ -38,10 +38,10 @@ def shipped() -> list[str]:
 
 
 def packaged() -> dict[str, metadata.EntryPoint]:
-    """The entry points of other packages by the names of their policies; of two of one name that which Python finds first."""
+    """The entry points of other packages by the names of their policies; the first one of each name."""
     policies: dict[str, metadata.EntryPoint] = {}
     for info in _installed("entry_points.txt"):
-        with contextlib.suppress(Exception):  # metadata that cannot be read declare nothing
+        with contextlib.suppress(Exception):  # metadata that cannot be read declares nothing
             for entry in metadata.Distribution.at(info).entry_points.select(group=GROUP):
                 if entry.name not in shipped() and metadata.EntryPoint.pattern.match(entry.value):
                     policies.setdefault(entry.name, entry)
@@ -49,14 +49,14 @@ def packaged() -> dict[str, metadata.EntryPoint]:
 
 
 def _installed(file: str) -> Iterator[Path]:
-    """Folders of metadata that have such a file, as Python finds them; what is none is not read, for a pipe would be waited for."""
+    """Metadata folders that have such a regular file, in Python's order; anything else is skipped, since a pipe would block."""
     for place in sys.path:
-        with contextlib.suppress(OSError):  # what may not be looked into holds nothing
+        with contextlib.suppress(OSError):  # unreadable folders are skipped
             yield from (path.parent for path in sorted(Path(place).glob(f"*.*-info/{file}")) if path.is_file())
 
 
 def _package_of(top: str) -> tuple[str | None, str | None]:
-    """Name and version of the installed package that holds a module; None for one that none holds."""
+    """Name and version of the installed package that contains a module; None for a module of no package."""
     held = re.compile(rf"^{re.escape(top)}(/|\.py,|$)", re.MULTILINE)
     for file in ("top_level.txt", "RECORD"):
         for info in _installed(file):
@@ -69,19 +69,19 @@ def _package_of(top: str) -> tuple[str | None, str | None]:
 
 
 def names() -> list[str]:
-    """Every policy that can be named alone, without its module."""
+    """Every policy that has a name, without `module:Class`."""
     return [*shipped(), *sorted(packaged())]
 
 
 def conf_folders() -> list[Path]:
-    """Folders `conf` of the packages that declare policies; nothing of them is imported."""
+    """Folders `conf` of the packages that declare policies, which are not imported."""
     specs = [find_spec(module) for module in sorted({entry.module.partition(".")[0] for entry in packaged().values()})]
     places = [Path(place) / "conf" for spec in specs if spec for place in spec.submodule_search_locations or ()]
     return [place for place in places if place.is_dir()]
 
 
 def find(name: str) -> type[Policy]:
-    """The class of a policy. Raises ValueError for an unknown name, or a module without the policy that it is said to have."""
+    """The class of a policy. Raises ValueError for an unknown name, or a module without the named policy."""
     if name == "echo":
         return Echo
     if name in shipped():
@@ -105,7 +105,7 @@ def _policies(module: str, name: str) -> dict[str, type[Policy]]:
     """The policies that can be named in a module."""
     try:
         content = vars(importlib.import_module(module))
-    except Exception as error:  # whatever another's code raises becomes one line
+    except Exception as error:  # any error of foreign code becomes one line
         why = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ValueError(
             f"policy {name!r}: {module} cannot be imported ({why}); install its package, or add its folder to PYTHONPATH"
@@ -120,9 +120,9 @@ def make(name: str, settings: Mapping[str, Any], where: str = "") -> Policy:
 
 
 def source_of(policy: Policy) -> dict[str, str | None] | None:
-    """What tells another package's policy from its earlier versions: package, version and the content of the file that defines it.
+    """Package, version and file digest of another package's policy, which identify its code.
 
-    None for a policy of this project, whose settings say everything.
+    None for a policy of this project, which its settings identify.
     """
     kind = type(policy)
     top = kind.__module__.partition(".")[0]
@@ -130,7 +130,7 @@ def source_of(policy: Policy) -> dict[str, str | None] | None:
         return None
     try:
         package, version = _package_of(top)
-    except Exception as error:  # the lists of files of all that is installed are anybody's
+    except Exception as error:  # file lists of installed packages may hold anything
         why = first_line(error)
         raise ValueError(f"policy {kind.__module__}:{kind.__name__}: its package cannot be told ({why}); install it again") from error
     return {"package": package, "version": version, "file": file_digest(Path(inspect.getfile(kind)))}

@@ -1,9 +1,9 @@
-"""Relax-Forcing: of a long past only the sink, the newest frame and one frame between them, chosen by what it looks like.
+"""Relax-Forcing: from a long past only the sink, the newest frame and one frame between them, chosen by similarity.
 
-arXiv 2603.21366, zengqunzhao/Relax-Forcing (Apache-2.0), on Self-Forcing's weights. Attended: [sink 2 | history 1 | tail 1 | block 3].
-Tail and block stand at their absolute indices, sink and history at the three before the tail. The frame of history is chosen in the
-first pass of layer 0, among up to four of the newer half between sink and tail: cos(frame, sink) - 2 cos(frame, tail) of their
-mean keys, the largest; all layers and passes take it. Until more than four frames are past everything is attended to as it is.
+arXiv 2603.21366, zengqunzhao/Relax-Forcing (Apache-2.0), on Self-Forcing's weights. Context: [sink 2 | history 1 | tail 1 | block 3].
+Tail and block have their absolute indices, sink and history the three before the tail. The history frame is chosen in the
+first pass of layer 0 from up to four frames of the newer half between sink and tail: the largest cos(frame, sink) - 2 cos(frame, tail)
+of their mean keys; all layers and passes use it. A past of up to four frames is attended to as a whole.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def spread(middle: int, most: int) -> tuple[int, ...]:
-    """Up to `most` places in the newer half of `middle` frames: those of a line from its half to its last, the last one left out."""
+    """Up to `most` evenly spaced places in the newer half of `middle` frames, without the last one."""
     half, count = middle // 2, min(most, middle - middle // 2)
     places = (half + i * (middle - 1 - half) // count for i in range(count + 1))
     return tuple(dict.fromkeys(places))[:-1] or (half,)
@@ -32,8 +32,8 @@ def spread(middle: int, most: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class RelaxForcing(Policy):
-    """sink_frames: pinned. reservoir_frames: frames kept, those among them. candidates: most frames among which one is chosen.
-    tail_weight: how much likeness to the newest frame counts against a candidate. max_position: Self-Forcing's table."""
+    """sink_frames: pinned first frames. reservoir_frames: frames kept, the sink included. candidates: most frames from which one is
+    chosen. tail_weight: weight of the similarity to the newest frame. max_position: Self-Forcing's table."""
 
     sink_frames: int = 2
     reservoir_frames: int = 120
@@ -42,7 +42,7 @@ class RelaxForcing(Policy):
     max_position: int = 1024
 
     def reservoir(self, before: int) -> tuple[int, ...]:
-        """Frames kept once `before` are made."""
+        """Frames kept once `before` frames are made."""
         newest = range(max(self.sink_frames, before - self.reservoir_frames + self.sink_frames), before)
         return (*range(min(self.sink_frames, before)), *newest)
 

@@ -1,8 +1,8 @@
-"""Reward-Forcing's sink: a running mean that begins as the first frames and takes in, block by block, what leaves the window.
+"""Reward-Forcing's sink: a running mean that begins as the first frames and is updated with the frames that leave the window.
 
 arXiv 2512.04678, JaydenLyh/Reward-Forcing (Apache-2.0). Window of 9: [sink 3 | recent 3 | block 3] at slot indices, raw keys. Before
-each block, place by place and for keys and values alike, sink <- 0.999 sink + 0.001 evicted. The mean is kept in float32: in bfloat16
-a thousandth of a number is lost by rounding.
+each block, at each place and for keys and values, sink <- 0.999 sink + 0.001 evicted. The mean is kept in float32, since bfloat16
+would round away a thousandth.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RewardEma(Policy):
-    """window_frames: sink, recent frames and block; the sink is as long as a block. rate: share of what was newly evicted."""
+    """window_frames: sink, recent frames and block; the sink is as long as a block. rate: weight of newly evicted frames."""
 
     window_frames: int = 9
     rate: float = 0.001
@@ -31,7 +31,7 @@ class RewardEma(Policy):
         return self.window_frames - 2 * geometry.frames_per_block
 
     def evicted(self, step: Step) -> range:
-        """Frames that leave for the sink before this block; none while the window fills."""
+        """Frames that move into the sink before this block; empty while the window fills."""
         size, newest = step.geometry.frames_per_block, step.first_frame - self.recent_frames(step.geometry)
         return range(newest - size, newest) if newest >= 2 * size else range(0)
 
@@ -54,7 +54,7 @@ class RewardEma(Policy):
         return RunningSink(self, geometry, store)
 
     def memory_bytes(self, geometry: Geometry, batch: int, item: int) -> int:
-        """The sink in float32, beside what a named memory of the network's type would take."""
+        """The sink in float32, besides the named memory in the network's dtype."""
         frame = 2 * geometry.layers * batch * geometry.tokens_per_frame * geometry.heads * geometry.head_dim
         return geometry.frames_per_block * frame * max(0, 4 - item)
 
@@ -66,7 +66,7 @@ class RewardEma(Policy):
 
 
 def means(frames: int) -> tuple[MemoryName, ...]:
-    """Names of the sink's frames once it runs."""
+    """Names of the sink's frames once the mean is updated."""
     return tuple(MemoryName("ema", index, Kind.SINK) for index in range(frames))
 
 

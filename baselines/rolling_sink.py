@@ -1,8 +1,8 @@
 """Rolling-Sink: a window that looks like a long past but holds the first frames, walked to and fro.
 
 arXiv 2602.07775. [rolling 15 | recent 3 | block 3] at absolute, contiguous indices: position p carries early frame g(p), a triangle
-wave over frames 0..17 with doubled ends. Its release repeats one block of initial noise for the whole video; here that is an option
-of the noise protocol (`repeat_initial_noise`), off by default, so that methods share their noise.
+wave over frames 0..17 with doubled ends. The released code repeats one block of initial noise for the whole video; here that is a
+setting (`noise.repeat_initial`), off by default, so that methods share their noise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def triangle(position: int, pool_frames: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class RollingSink(Policy):
-    """pool_frames: early frames that are walked. recent_frames: real frames before the block. The RoPE table has 8192 rows."""
+    """pool_frames: early frames that the window cycles through. recent_frames: real frames before the block."""
 
     pool_frames: int = 18
     recent_frames: int = 3

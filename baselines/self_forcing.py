@@ -1,7 +1,7 @@
 """Self-Forcing with a rolling window (R21): the newest frames at their absolute temporal indices, first in first out.
 
-Huang et al., arXiv 2506.08009. The released code stops at 21 latent frames; rolling on is what its users do. At a prompt
-switch only the text changes; with `recache`, LongLive's recache runs over the whole window first.
+Huang et al., arXiv 2506.08009. The released code stops at 21 latent frames; its users let the window roll on. At a prompt
+switch only the text changes; with `recache_at_switch`, LongLive's recache first runs over the whole window.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""TetherCache: a memory of 14 past frames that each layer renews block by block, by what the block asks for and what they add.
+"""TetherCache: a memory of 14 past frames that each layer chooses again for each block, by attention mass and diversity.
 
-arXiv 2606.13035, my4f175/TetherCache (Apache-2.0). [sink 3 | memory 14 | recent 4, the block among them] at slot indices, raw keys. The
+arXiv 2606.13035, my4f175/TetherCache (Apache-2.0). [sink 3 | memory 14 | recent 4, the block included] at slot indices, raw keys. The
 memory begins as frames 3 to 16. Later, before the attention of a clean pass, the three frames that left the recent tier with this block
-compete with the memory, layer by layer: score = mass + 0.35 diversity, and the 14 best stay. What is newly admitted is drawn towards
-the keys and values that stand there (AdaIN), so that a drifted frame does not pull the rest along.
+compete with the memory in each layer: score = mass + 0.35 diversity, and the 14 best stay. Newly admitted frames are aligned
+with the keys and values of the memory (AdaIN), so that a drifted frame does not change the others.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from echo.cache.store import FrameStore
 
 EPSILON = 1e-5
-"""Added to variances, as AdaIN has it."""
+"""Added to variances, as in AdaIN."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TetherCache(Policy):
-    """recent_frames: newest, the block's own among them. diversity_weight: beside the mass. align_share: of AdaIN in what is admitted."""
+    """recent_frames: newest frames, the block's own included. diversity_weight: against the mass. align_share: of AdaIN on admission."""
 
     sink_frames: int = 3
     memory_frames: int = 14
@@ -37,11 +37,11 @@ class TetherCache(Policy):
     align_share: float = 0.35
 
     def places(self, before: int) -> tuple[MemoryName, ...]:
-        """The memory's places that are taken once `before` frames are made; place i begins with frame sink + i."""
+        """The memory's places that are filled once `before` frames are made; place i begins with frame sink + i."""
         return tuple(MemoryName("mem", i, Kind.COMPRESSED) for i in range(max(0, min(self.memory_frames, before - self.sink_frames))))
 
     def recent(self, oldest: int, before: int) -> range:
-        """Frames from `oldest` on that are recent ones: behind those with which the memory began."""
+        """Recent frames from `oldest` on, without those with which the memory began."""
         start = max(self.sink_frames + self.memory_frames, oldest)
         return range(start, max(start, before))
 
@@ -95,7 +95,7 @@ class Tether(Memory):
             self.leaving = integers([source for source in plan.revision.candidates if isinstance(source, int)], self.store.device)
 
     def observe(self, layer: int, plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> None:
-        """The memory's first frames take their places as they are made."""
+        """Store the memory's first frames when they are made."""
         from echo.cache.store import Named
 
         first, size = plan.first_frame, len(plan.queries)
@@ -108,7 +108,7 @@ class Tether(Memory):
             self.store.remember(name, layer, own)
 
     def revise(self, layer: int, plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> None:
-        """The best of memory and leaving frames, in their order; those that are new are aligned."""
+        """Keep the best of memory and leaving frames, in their order; new ones are aligned."""
         import torch
 
         sink_k, sink_v = self.store.frames(layer, range(self.policy.sink_frames))
@@ -122,7 +122,7 @@ class Tether(Memory):
 
 
 def mass(q_BNHD: Tensor, k_BTSHD: Tensor) -> Tensor:
-    """Soft maximum over frames of the mean over heads, queries and tokens of q . k / sqrt(D), [B, T]."""
+    """Softmax over frames of the mean over heads, queries and tokens of q . k / sqrt(D), [B, T]."""
     mean_q, mean_k = q_BNHD.float().mean(1), k_BTSHD.float().mean(2)
     return (mean_k * mean_q[:, None]).sum(-1).mean(-1).div(q_BNHD.shape[-1] ** 0.5).softmax(-1)
 
@@ -141,7 +141,7 @@ def best(mass_BT: Tensor, frames_BT: Tensor, weight: float, count: int) -> Tenso
 
 
 def align(x_BTSHD: Tensor, reference_BTSHD: Tensor, share: float) -> Tensor:
-    """(1 - share) x + share AdaIN(x): each frame of x at the mean and deviation of all the reference's tokens, per head and channel."""
+    """(1 - share) x + share AdaIN(x): each frame of x gets the mean and standard deviation of the reference, per head and channel."""
     import torch
 
     variance, mean = torch.var_mean(x_BTSHD.float(), 2, keepdim=True, correction=0)

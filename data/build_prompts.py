@@ -1,4 +1,4 @@
-"""The five prompt sets of the small world. Same code, same bytes."""
+"""The five prompt sets of the embedded world; the same code makes the same bytes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from data.world.words import COLOURS, MOTIONS, PATTERNS, PLACES, RETURNS, SHAPES
 from echo.scene import Prompt
 
 VERSION = 1
-"""Goes up with every change that alters a prompt."""
+"""Increases with every change that alters a prompt."""
 COUNT = 64
 FOLDER = Path(__file__).resolve().parent / "prompts"
 SCENE_S = 10.0
 
 Drawn = tuple[list[Words], list[tuple[str, ...]]]
-"""What each scene says, and the templates that it may be said with."""
+"""Attributes of each scene, and the templates for its sentence."""
 
 
 def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
@@ -27,7 +27,7 @@ def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
 
 
 def _motions(rng: np.random.Generator, scenes: int) -> list[str]:
-    """Motions in a drawn order; as there are six, six scenes all move differently."""
+    """Motions in random order; there are six, so that six scenes all move differently."""
     return [str(motion) for motion in rng.permutation(MOTIONS)[:scenes]]
 
 
@@ -66,11 +66,11 @@ SETS: dict[str, tuple[Callable[[np.random.Generator], Drawn], float, tuple[str, 
     "hard": (_hard, SCENE_S, ("", *("#",) * 5)),
     "recall": (_recall, SCENE_S, ("", "#", "#", "@", "@", "@")),
 }
-"""Set -> how a prompt is drawn, seconds of a scene, how each scene is entered."""
+"""Set -> generator of its prompts, seconds per scene, tags."""
 
 
 def build(name: str) -> list[Prompt]:
-    """The prompts of one set; no two say the same."""
+    """The prompts of one set, all different."""
     draw, duration_s, tags = SETS[name]
     rng = np.random.default_rng([VERSION, sorted(SETS).index(name)])
     prompts: list[Prompt] = []
@@ -92,7 +92,7 @@ def prompts(*, output: Path = FOLDER) -> None:
         echo-harness data prompts
 
     Args:
-        output: the folder that gets them.
+        output: the folder to write to.
     """
     for name in SETS:
         write_set(output / f"{name}.jsonl", (PromptLine(prompt, VERSION) for prompt in build(name)))

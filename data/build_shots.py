@@ -1,8 +1,8 @@
 """Prompt sets from base prompts by a language model, as the paper's appendix A.1 makes them, every rule checked by code.
 
-The model writes the parts of a story as JSON; `data.story` checks and tells them. What is wrong is told to the model, which
-answers again. Every request and answer is kept beside the output in OUT.log.jsonl; started again, the command asks for
-nothing that was accepted before. `task=long` expands a base prompt into one detailed description.
+The model writes the parts of a story as JSON; `data.story` checks them and makes sentences. The model gets a list of mistakes and
+answers again. Every request and answer is kept beside the output in OUT.log.jsonl; started again, the command does not repeat
+accepted requests. `task=long` expands a base prompt into one detailed description.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from echo.routing import words as content_words
 from echo.scene import load_prompts
 
 VERSION = 1
-"""Goes up when a change of code alters the prompts made from the same answers."""
+"""Increases when a change of code alters the prompts made from the same answers."""
 SCENE_S = 10.0
 TEXTS: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).resolve().parent / "stories" / "asks.yaml"))
 PARTS = "\n" + Template(TEXTS["parts"]).substitute(ats=", ".join(ATS))
 ASKS = {task: f"{TEXTS['intro']}\n{TEXTS[task]}{'' if task == 'long' else PARTS}" for task in KEYS}
-"""What a model is told, by task."""
+"""Instructions for the model, by task."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Base:
 
 
 def load_bases(path: Path) -> list[Base]:
-    """Base prompts: lines of a text file, or the first scene of every record of a JSONL. Raises ValueError."""
+    """Base prompts: lines of a text file, or the first scene of every record of a JSONL. Raises ValueError for an empty file."""
     if path.suffix == ".jsonl":
         return [Base(index, prompt.id, prompt.scenes[0]) for index, prompt in enumerate(load_prompts(path))]
     bases: list[Base] = []
@@ -65,10 +65,10 @@ def load_bases(path: Path) -> list[Base]:
 
 
 def parse_answer(task: str, said: str, stopped: str) -> Story:
-    """The story in a model's answer, with or without a code fence or words around it.
+    """The story in a model's answer, with or without a code fence or text around it.
 
     Raises:
-        ValueError: in words for the model, for an answer that holds none.
+        ValueError: for an answer without a story, with a message for the model.
     """
     if stopped == "length":
         raise ValueError("the answer was cut off before its end; write shorter texts and nothing but the JSON object")
@@ -83,14 +83,14 @@ def parse_answer(task: str, said: str, stopped: str) -> Story:
 
 
 def strays(task: str, story: Story, base: str) -> bool:
-    """Whether a story shares no content word with its base prompt; word starts of four letters count, other alphabets always pass."""
+    """Whether a story shares no content word with its base prompt, by the first four letters; other alphabets always pass."""
     story_text = " ".join((story.subject, story.text, story.light, *story.actions, *(place.what for place in story.places)))
     base_words, story_words = ({word[:4] for word in content_words(text) if word.isascii()} for text in (base, story_text))
     return bool(base_words) and not base_words & story_words
 
 
 def faults_in(task: str, story: Story, base: Base, taken: Mapping[str, int]) -> list[str]:
-    """Everything that is wrong with a story: its own faults, a strayed subject, a subject or text that another story has."""
+    """All faults of a story: its own, an unrelated subject, a subject or text that another story has."""
     faults = faults_of(task, story, base.index)
     if strays(task, story, base.text):
         faults.append(f"the story has nothing of the base prompt {base.text!r}")
@@ -128,7 +128,7 @@ class Log:
         self.entries: list[dict[str, Any]] = lines[1:]
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Write one line to the disk, before the first one what all were asked with."""
+        """Write one line to the disk, after a first line with the settings of all requests."""
         if self._first is not None:
             self._file.write(f"{json.dumps(self._first)}\n")
             self._first = None
@@ -137,7 +137,7 @@ class Log:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Let others write."""
+        """Release the log for other processes."""
         self._file.close()
 
     def tries(self, base: Base) -> int:
@@ -153,10 +153,10 @@ class Log:
 
 
 def write_story(chat: Chat, task: str, base: Base, log: Log, taken: Mapping[str, int], seed: int, tries: int) -> Story | None:
-    """Ask until a story passes; None after `tries` answers that did not. Every answer is logged, with what was wrong with it.
+    """Ask until a story passes; None after `tries` failed answers. Every answer is logged, with its faults.
 
     Raises:
-        ValueError: where the model cannot be asked.
+        ValueError: if the model cannot be reached.
     """
     messages: list[Message] = [{"role": "system", "content": ASKS[task]}, {"role": "user", "content": f"Base prompt: {base.text}"}]
     before = log.tries(base)
@@ -183,7 +183,7 @@ def write_story(chat: Chat, task: str, base: Base, log: Log, taken: Mapping[str,
 def build(
     chat: Chat, task: str, bases: Sequence[Base], output: Path, log: Log, *, seed: int = 0, tries: int = 5, duration_s: float = SCENE_S
 ) -> Iterator[str]:
-    """Make what the log lacks, and after each story the output from all that there is; one line of progress a base prompt.
+    """Make the stories that the log lacks, and rewrite the output after each; yields one line of progress per base prompt.
 
     Raises:
         ValueError: at the end, naming the base prompts without a story.
@@ -212,14 +212,14 @@ def build(
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """How a model is asked.
+    """The language model and its settings.
 
     Attributes:
         endpoint: an OpenAI-compatible server, up to and with /v1.
         model: the model's name at the endpoint.
         local: a transformers model instead: a folder or a name on the hub.
-        temperature: 0 takes the likeliest words.
-        max_tokens: most tokens of an answer.
+        temperature: 0 is greedy decoding.
+        max_tokens: longest answer in tokens.
         extra: more entries of every request as a JSON object; null removes one.
         key_variable: the environment variable that holds the endpoint's key.
     """
@@ -233,7 +233,7 @@ class ModelChoice:
     key_variable: str = "OPENAI_API_KEY"
 
     def body(self) -> dict[str, Any]:
-        """Entries of every request. Raises ValueError in one line for what cannot be asked."""
+        """Entries of every request. Raises ValueError in one line for invalid settings."""
         if bool(self.endpoint) == bool(self.local):
             raise ValueError("endpoint=URL model=NAME, or local=MODEL: exactly one of the two")
         if self.endpoint and not self.model:
@@ -251,7 +251,7 @@ class ModelChoice:
         return {"temperature": self.temperature, "max_tokens": self.max_tokens, **extra}
 
     def chat(self, body: Mapping[str, Any]) -> Chat:
-        """Who answers."""
+        """The model that answers."""
         return Local(self.local, body) if self.local else Endpoint(self.endpoint, self.model, body, key_variable=self.key_variable)
 
 
@@ -269,19 +269,18 @@ def shots(
 ) -> Iterator[str]:
     """Make a prompt set from base prompts with a language model, every rule checked by code.
 
-    Every request and answer is kept beside the output in OUTPUT.log.jsonl; started again, the command asks for nothing that was accepted
-    before.
+    Every request and answer is kept beside the output in OUTPUT.log.jsonl; started again, the command does not repeat accepted requests.
 
         echo-harness data shots base.txt task=recall endpoint=http://localhost:8000/v1 model=NAME --output recall.jsonl
         echo-harness data shots base.txt task=hard local=Qwen/Qwen2.5-7B-Instruct --output hard.jsonl
 
     Args:
         base: base prompts: a text file of lines, or JSONL.
-        task: which kind of set; long expands a base prompt into one detailed description.
-        asked: how the model is asked.
-        seed: of the model's choice of words.
-        tries: answers that may be refused before a base prompt is left out.
-        first: only the first so many base prompts.
+        task: kind of set; long expands a base prompt into one detailed description.
+        asked: the model and its settings.
+        seed: the model's random seed.
+        tries: answers per base prompt before it is left out.
+        first: only this many base prompts, from the top.
         duration: seconds of a long prompt, 60 by default.
         output: the prompt set, JSONL.
     """

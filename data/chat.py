@@ -1,7 +1,7 @@
 """Language models that answer a chat: any OpenAI-compatible endpoint, or a transformers model on this machine.
 
-Both take a request as plain JSON and give the whole answer back as plain JSON in the same form, so that a log of the two
-says everything that was asked and answered. No key is ever part of either.
+Both take a request as plain JSON and return the whole answer as plain JSON, so that a log of the two
+is complete. No key is ever part of either.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ BUSY = frozenset({408, 409, 425, 429, *range(500, 600)})
 """Statuses after which the same request may be answered later."""
 TRIES = 7
 LONGEST_WAIT_S = 60
-"""Between two tries."""
+"""Longest wait between two tries."""
 LONGEST_SILENCE_S = 300.0
-"""While a server answers."""
+"""Timeout of a server's answer."""
 
 
 class Chat(Protocol):
-    """A model that answers messages."""
+    """A chat model."""
 
     def request(self, messages: Sequence[Message], seed: int) -> Body:
-        """The whole request, which a log can hold."""
+        """The whole request, for the log."""
 
     def answer(self, request: Mapping[str, Any]) -> Body:
-        """The whole answer. Raises ValueError in one line where none can be had."""
+        """The whole answer. Raises ValueError in one line if there is none."""
 
 
 def text_of(answer: Mapping[str, Any]) -> tuple[str, str]:
-    """What a model said and why it stopped. Raises ValueError for an answer of another form."""
+    """A model's text and its finish reason. Raises ValueError for an answer of another form."""
     try:
         choice = answer["choices"][0]
         return str(choice["message"]["content"] or ""), str(choice.get("finish_reason") or "")
@@ -53,15 +53,15 @@ def text_of(answer: Mapping[str, Any]) -> tuple[str, str]:
 class Endpoint:
     """Any server that speaks the chat-completions protocol.
 
-    urllib3 asks, and asks a busy or silent server again. The hub's client would rewrite a request's `response_format` and, without a
-    key, send a saved hub token to whatever server is named; a log could then not say what was asked, and the token would leak. No
-    redirect is followed: it would take the key elsewhere.
+    It uses urllib3, with retries. The hub's client would rewrite a request's `response_format` and, without a
+    key, send a saved hub token to the named server: the log would be incomplete, and the token would leak. No
+    redirect is followed, since it would send the key elsewhere.
 
     Args:
         url: base address, up to and with /v1.
-        model: name that the server knows.
-        settings: entries of every request beside messages, model and seed; None removes one.
-        key_variable: environment variable with the key; without it no key is sent.
+        model: the server's name of the model.
+        settings: entries of every request besides messages, model and seed; None removes one.
+        key_variable: environment variable with the key; if it is not set, no key is sent.
     """
 
     def __init__(self, url: str, model: str, settings: Mapping[str, Any], *, key_variable: str = "OPENAI_API_KEY") -> None:
@@ -86,10 +86,10 @@ class Endpoint:
         return {key: value for key, value in body.items() if value is not None}
 
     def answer(self, request: Mapping[str, Any]) -> Body:
-        """The server's answer, asked for again while it is busy, with waits that double or are as the server says.
+        """The server's answer, with retries while it is busy; waits double or follow the server's `Retry-After`.
 
         Raises:
-            ValueError: in one line, for a refusal or a server that stays busy.
+            ValueError: in one line, for an error status or a server that stays busy.
         """
         try:
             response = self._post(json=request)
@@ -111,13 +111,13 @@ class Endpoint:
         return answer
 
     def _shown(self, text: str) -> str:
-        """A server's words in one line, without the key should it have said it."""
+        """A server's message in one line, without the key if it repeats it."""
         hidden = text.replace(self._key, "(key)") if self._key else text
         return " ".join(hidden.split())[:240]
 
 
 class Local:
-    """A transformers model on this machine, on its GPU if there is one; greedy at temperature 0, else drawn with the seed."""
+    """A transformers model on this machine, on its GPU if there is one; greedy at temperature 0, else sampled with the seed."""
 
     def __init__(self, model: str, settings: Mapping[str, Any]) -> None:
         if model.startswith(("/", ".", "~")) and not Path(model).is_dir():
@@ -138,7 +138,7 @@ class Local:
         return {"model": model_name(self._name), "messages": [dict(one) for one in messages], "seed": seed, **self._settings}
 
     def answer(self, request: Mapping[str, Any]) -> Body:
-        """A generated answer in the form of a chat completion. Raises ValueError where the messages leave no room for it."""
+        """A generated answer in the form of a chat completion. Raises ValueError if the messages leave no room for it."""
         torch, tokenizer = self._torch, self._tokenizer
         chat = tokenizer.apply_chat_template(request["messages"], add_generation_prompt=True, return_tensors="pt", return_dict=True)
         inputs = chat.to(self._device)
@@ -165,5 +165,5 @@ class Local:
 
 
 def model_name(model: str) -> str:
-    """A local model as a log names it: a folder by its last part, so that it may be moved."""
+    """A local model's name in a log: the last part of a folder, so that it may be moved."""
     return Path(model).name if Path(model).is_dir() else model

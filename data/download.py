@@ -1,4 +1,4 @@
-"""Files of gigabytes, fetched: those of `data/hub.yaml`, with a manifest beside them that says what they are."""
+"""Download of weights and prompts in `data/hub.yaml`, with a manifest of what was checked."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from echo.files import ROOT
 from echo.refusals import Unfinished, nearest
 
 PARTIAL = ".partial"
-"""Folder below the checkpoints where unfinished files wait."""
+"""Folder below the checkpoints with unfinished files."""
 LOCK = ".download.lock"
-"""File among the checkpoints that one download at a time holds."""
+"""Lock file among the checkpoints: only one download runs at a time."""
 CHECKPOINTS = Path("checkpoints")
-"""Folder of the project that gets them where no other is said; another one counts from the user's folder."""
+"""Default folder, below the project; another one is relative to the current folder."""
 REDIRECTS = 5
 SILENCE_S = 10.0
 UNITS = {"GB": 1e9, "MB": 1e6}
@@ -34,10 +34,10 @@ UNITS = {"GB": 1e9, "MB": 1e6}
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked for.
+    """A download's arguments.
 
-    names: kind -> names of the table's groups. mirror: a folder, an address that stands for the hub's, or None for the hub. dry: nothing
-    is fetched. verify: what is there is checked again.
+    names: kind -> names of the table's groups. mirror: a folder, the address of another hub, or None for the hub. dry: nothing
+    is fetched. verify: existing files are checked again.
     """
 
     names: Mapping[str, Sequence[str]]
@@ -59,7 +59,7 @@ def download(
     dry_run: bool = False,
     verify: bool = False,
 ) -> Iterator[str]:
-    """Fetch files of gigabytes, each checked by size and sha256 before it takes its place; a stopped command goes on where it was.
+    """Download weights and prompts, each file checked by size and sha256 before it takes its place; a stopped command resumes.
 
         echo-harness data download backbone=self_forcing eval=vbench
         echo-harness data download backbone=longlive checkpoints=/data/checkpoints mirror=/mnt/hub --dry-run
@@ -67,15 +67,15 @@ def download(
         echo-harness data download --list
 
     Args:
-        backbone: backbones, with what they need.
+        backbone: backbones, with all that they need.
         decoder: decoders of latents.
         eval: networks of a scorer.
         prompts: prompt files of others, and the prompt sets made of them.
-        checkpoints: the folder that gets them; run.py takes the same setting.
-        mirror: a folder that has the files, or an address that stands for the hub's and never gets its token.
-        list: only show what there is, from where, under which licence.
+        checkpoints: the folder to download to; run.py takes the same setting.
+        mirror: a folder that has the files, or the address of another hub, which never gets the hub's token.
+        list: only list all files with source and licence.
         dry_run: only show what is missing.
-        verify: check files that are there already once more.
+        verify: check existing files again.
     """
     table = Table(TABLE)
     asked = {"backbone": backbone, "decoder": decoder, "eval": eval, "prompts": prompts}
@@ -106,7 +106,7 @@ def _mirror(value: str) -> Path | str | None:
 
 
 def _alone(folder: Path) -> AbstractContextManager[Any]:
-    """Hold a folder of checkpoints. Raises ValueError where another download holds it: two would write into the same files."""
+    """Lock a folder of checkpoints. Raises ValueError if another download holds the lock, since both would write the same files."""
     filelock = need("filelock", asked="a download")
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -117,7 +117,7 @@ def _alone(folder: Path) -> AbstractContextManager[Any]:
 
 
 def _carry_out(order: Order, table: Table) -> Iterator[str]:
-    """Fetch, or say what would be fetched; raises as `download` does."""
+    """Fetch, or say what would be fetched; raises like `download`."""
     kept = Checkpoints(order.checkpoints)
     files = [kept.pinned(wanted) for kind, names in order.names.items() for wanted in table.files(kind, names)]
     files = list({wanted.target: wanted for wanted in files}.values())
@@ -142,7 +142,7 @@ def _carry_out(order: Order, table: Table) -> Iterator[str]:
 
 
 def _prompt_sets(order: Order, table: Table) -> Iterator[str]:
-    """Make the prompt sets of the files that are there now, whose names say task and, by the line, prompt; a line for each."""
+    """Make the prompt sets of the existing prompt files, with ids of task and line; yields a line for each."""
     for name in order.names.get("prompts", ()):
         for task, wanted in table.prompt_sets[name].items():
             settings = msgspec.structs.asdict(wanted) | {"output": order.checkpoints / "prompts" / name / f"{task}.jsonl"}
@@ -150,7 +150,7 @@ def _prompt_sets(order: Order, table: Table) -> Iterator[str]:
 
 
 def _tidied(partial: Path, files: Sequence[HubFile]) -> None:
-    """Remove what is begun of files that are there now, and empty folders; what another command has begun stays."""
+    """Remove partial files of completed downloads, and empty folders; partial files of other commands stay."""
     for wanted in files:
         (partial / wanted.target).unlink(missing_ok=True)
     below = sorted((folder for folder in partial.rglob("*") if folder.is_dir()), reverse=True)  # the inner ones first
@@ -160,7 +160,7 @@ def _tidied(partial: Path, files: Sequence[HubFile]) -> None:
 
 
 def _checked(path: Path, wanted: HubFile) -> str:
-    """The sha256 of a fetched file. Raises ValueError for a wrong one, which goes, so that the next command begins anew."""
+    """The sha256 of a fetched file. Raises ValueError for a wrong one and deletes the file, so that the next command starts again."""
     try:
         return check(path, wanted)
     except ValueError:
@@ -196,7 +196,7 @@ def _total(files: Sequence[HubFile]) -> str:
 
 
 def _announce(files: Sequence[HubFile], there: set[str], order: Order) -> Iterator[str]:
-    """The total, before anything is fetched. Raises ValueError where the disk is too small."""
+    """The total, before anything is fetched. Raises ValueError if the disk is too small."""
     absent = [wanted for wanted in files if wanted.target not in there]
     parts = (order.checkpoints / PARTIAL / wanted.target for wanted in absent)
     begun = sum(part.stat().st_size for part in parts if part.is_file())
@@ -215,7 +215,7 @@ def _announce(files: Sequence[HubFile], there: set[str], order: Order) -> Iterat
 
 
 def client() -> Any:
-    """The hub's client, whose log says addresses as everything here says them."""
+    """The hub's client, with secrets removed from its log."""
     hub = need("huggingface_hub", asked="a download")
     for handler in logging.getLogger("huggingface_hub").handlers:
         handler.addFilter(_without_secrets)
@@ -228,7 +228,7 @@ def _without_secrets(record: logging.LogRecord) -> bool:
 
 
 def _resolved(wanted: HubFile, endpoint: str | None) -> HubFile:
-    """A file of a branch with the branch's commit now, and the size and sha256 that the hub tells."""
+    """A file of a branch with the branch's present commit, and the hub's size and sha256."""
     if wanted.pinned:
         return wanted
     hub = client()
@@ -236,7 +236,7 @@ def _resolved(wanted: HubFile, endpoint: str | None) -> HubFile:
         info = hub.HfApi(endpoint=endpoint, token=_token(endpoint or hub.constants.ENDPOINT)).model_info(
             wanted.repo, revision=wanted.revision, files_metadata=True
         )
-    except Exception as error:  # whatever the client raises becomes one line
+    except Exception as error:  # any error of the client becomes one line
         raise _unreachable(wanted, endpoint, error) from error
     siblings = {entry.rfilename: entry for entry in info.siblings or ()}
     if wanted.file not in siblings:
@@ -254,17 +254,17 @@ def _resolved(wanted: HubFile, endpoint: str | None) -> HubFile:
 
 
 def _unreachable(wanted: HubFile, endpoint: str | None, error: Exception) -> Unfinished:
-    """One line for whatever the hub's client raised."""
+    """An error of the hub's client in one line."""
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     where = endpoint or os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    if wanted.repo is None:  # it lies elsewhere, whatever hub is asked
+    if wanted.repo is None:  # at another address, whatever the hub
         where = "://".join(urlsplit(str(wanted.url))[:2])
     rest = "what is begun is kept; nearest without the network is mirror=FOLDER with the files, or mirror=URL of another hub"
     return Unfinished(f"{wanted.origin}: not fetched from {where} ({type(error).__name__}: {reason[:200]}); {rest}")
 
 
 def _fetch(wanted: HubFile, order: Order) -> Path:
-    """Bring one file below the folder of unfinished files, going on where an earlier command stopped."""
+    """Download one file into the folder of unfinished files, resuming an earlier command."""
     part = order.checkpoints / PARTIAL / wanted.target
     part.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(order.mirror, Path):
@@ -272,16 +272,16 @@ def _fetch(wanted: HubFile, order: Order) -> Path:
         return part
     try:
         _read(wanted, part, order.mirror)
-    except Exception as error:  # whatever the client raises becomes one line
+    except Exception as error:  # any error of the client becomes one line
         raise _unreachable(wanted, order.mirror, error) from error
     return part
 
 
 def _read(wanted: HubFile, part: Path, endpoint: str | None) -> None:
-    """A file of the hub or of another address, from where an earlier command stopped.
+    """Read a file of the hub or of another address, from where an earlier command stopped.
 
-    The hub's client finds the file and reads it, with its retries; its own `hf_hub_download` throws away what is begun when a process
-    ends (since 2.0), which for eleven gigabytes is too much.
+    It uses the hub's client with its retries, but not `hf_hub_download`, which since 2.0 discards partial files when a process
+    ends; that is too costly for 11 GB.
     """
     hub, client_of_files = client(), need("huggingface_hub.file_download", asked="a download")
     address, size_bytes, headers = f"{wanted.url}/{wanted.file}", wanted.size_bytes, {}
@@ -297,7 +297,7 @@ def _read(wanted: HubFile, part: Path, endpoint: str | None) -> None:
 
 
 def _located(page: str) -> tuple[str, int | None]:
-    """Where a file of the hub lies, and its size, asked without following a redirect to another host: a token is for the hub alone."""
+    """Address and size of a file of the hub, without following a redirect to another host, because the token is only for the hub."""
     utils = need("huggingface_hub.utils")
     for _ in range(REDIRECTS):
         answer = utils.http_backoff(
@@ -314,13 +314,13 @@ def _located(page: str) -> tuple[str, int | None]:
 
 
 def _headers(address: str) -> dict[str, str]:
-    """Of a request, with the user's token where it may go to the address."""
+    """Headers of a request, with the user's token if the address may have it."""
     headers: dict[str, str] = need("huggingface_hub.utils").build_hf_headers(token=_token(address))
     return headers
 
 
 def _token(address: str) -> bool | None:
-    """As the hub's client takes it: None for the token that it finds, False for none."""
+    """The hub client's `token` argument: None for the token that it finds, False for none."""
     return None if may_have_token(address, need("huggingface_hub.constants").ENDPOINT) else False
 
 
@@ -341,7 +341,7 @@ def _in_folder(wanted: HubFile, mirror: Path) -> Path:
 
 
 def _copy(source: Path, part: Path) -> None:
-    """A hard link where one disk holds both, so that nothing is stored twice; else a copy that goes on where it stopped."""
+    """A hard link on the same disk; else a copy that can be resumed."""
     if not part.exists():
         try:
             os.link(source.resolve(), part)

@@ -1,4 +1,4 @@
-"""What a file of prompts is by its content, and the texts that it holds, where they are lines."""
+"""The format of a prompt file by its content, and the texts of line formats."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from echo.files import read_text
 from echo.refusals import shown
 
 Numbered = list[tuple[int, str]]
-"""Texts with the lines, from 1, where they begin."""
+"""Texts with the numbers of their first lines, from 1."""
 OTHERS = ("id", "index", "seed", "tag", "tags", "category", "categories", "dimension", "name", "duration", "split", "url", "video", "model")
-"""What stands beside them."""
+"""Other columns that usually occur beside prompts."""
 RELEASED = re.compile(r"\[\d{1,3}(?:\.\d+)? *s[#@]?\]\s*(?:[|;]|$)")
 LISTED = {"a number and a point": r"\s*\d+\s*[.):]\s", "a bullet": r"\s*[-*•]\s"}
 COMMENT = re.compile(r"\s*(?:#|//)(?:\s|$)")
 
 
 def numbered_lines(path: Path) -> Numbered:
-    """Lines that are not blank. Raises ValueError as `echo.files.read_text` does."""
+    """Lines that are not blank. Raises ValueError like `echo.files.read_text`."""
     return _lines(read_text(path))
 
 
 def texts(path: Path, form: str) -> Numbered:
-    """The texts of a file that is said to be of a format of lines: released, lines, jsonl.
+    """The texts of a file in one of the line formats: released, lines, jsonl.
 
     Raises:
         ValueError: in one line, for a file of another format.
@@ -43,7 +43,7 @@ def texts(path: Path, form: str) -> Numbered:
 
 
 def line_numbers(path: Path) -> list[tuple[str, int]]:
-    """Whole numbers, one a line, from 0, and where each stands. Raises ValueError."""
+    """Integers from 0 on, one per line, each with its place as FILE:LINE. Raises ValueError for anything else."""
     for number, line in numbered_lines(path):
         if not re.fullmatch(r"\s*\d{1,9}\s*", line):
             raise ValueError(f"{path}:{number}: {shown(line)} is no line number, counted from 0; nearest is 0")
@@ -55,7 +55,7 @@ def _lines(text: str) -> Numbered:
 
 
 def _other(text: str, lines: Numbered, form: str) -> str | None:
-    """What a file of lines looks like instead, and the nearest choice; None where it may be what it is said to be."""
+    """The format that a file of lines looks like instead, and the nearest choice; None if it fits its format."""
     first = lines[0][1].lstrip() if lines else ""
     if first.startswith("{") and form != "jsonl":
         ours = '"scenes"' in first
@@ -75,13 +75,13 @@ def _other(text: str, lines: Numbered, form: str) -> str | None:
 
 @dataclass(frozen=True)
 class _Table:
-    """Rows of cells, each with the line where it ends; whether one has the name of a column of prompts is for the reader to see."""
+    """Rows of cells, each with its last line."""
 
     rows: Sequence[tuple[int, list[str]]]
 
 
 def _table(text: str) -> _Table | None:
-    """A text as a table, where it can be meant as one: rows of equally many cells that a tab parts, or under a header, or in quotes."""
+    """A text as a table if it looks like one: rows with equally many cells, separated by tabs, under a header, or in quotes."""
     for delimiter in "\t,;":
         try:
             rows = list(cells_of(text, delimiter))

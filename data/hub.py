@@ -1,4 +1,4 @@
-"""The table of files that can be fetched (`data/hub.yaml`), and what lies in a folder of checkpoints by its manifest."""
+"""The table of files that can be downloaded (`data/hub.yaml`), and the manifest of a folder of checkpoints."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 class HubFile:
     """One file of the table.
 
-    source: the folder below the checkpoints. repo, revision: where on the hub; repo None: at `url`, which names the revision.
-    size_bytes, sha256: None where they are not known; known_by: who knows them, the table, the hub or an earlier download.
+    source: the folder below the checkpoints. repo, revision: on the hub; repo None: at `url`, which names the revision.
+    size_bytes, sha256: None if unknown; known_by: their source, the table, the hub or an earlier download.
     """
 
     source: str
@@ -54,12 +54,12 @@ class HubFile:
 
     @property
     def origin(self) -> str:
-        """Where the file comes from, for people."""
+        """The file's source, for messages."""
         return f"{self.repo}@{self.revision}/{self.file}" if self.repo else f"{self.url}/{self.file}"
 
 
 class PromptFile(msgspec.Struct, forbid_unknown_fields=True):
-    """A fetched file of prompts, below the checkpoints, and how `data.importers.import_prompts` makes a prompt set of it."""
+    """A downloaded prompt file, below the checkpoints, with the arguments of `data.importers.import_prompts`."""
 
     file: str
     format: Literal["released", "lines", "jsonl"]
@@ -79,7 +79,7 @@ class Table:
         self.prompt_sets = msgspec.convert(content.get("prompt_sets", {}), dict[str, dict[str, PromptFile]], strict=False)
 
     def files(self, kind: str, names: Iterable[str]) -> list[HubFile]:
-        """The files of some names of a group, each once. Raises ValueError for a name that the group lacks."""
+        """The files of some names of a group, each once. Raises ValueError for an unknown name."""
         files: dict[str, HubFile] = {}
         for name in names:
             if name not in self.groups[kind]:
@@ -102,10 +102,10 @@ def shipped() -> Table:
 
 
 def published(path: Path, table: Table) -> HubFile | None:
-    """The file of the table that a file is, by its sha256; None for any other file, and for a folder, whose files are looked at.
+    """The table's entry of a file, by its sha256; None for any other file, and for a folder, whose files are checked.
 
     Raises:
-        ValueError: in one line, for a file that has the place, or name and size, of one of the table, and is another.
+        ValueError: in one line, for a file with the path, or the name and size, of an entry but another sha256.
     """
     if path.is_dir():
         for file in sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith(".")):
@@ -125,7 +125,7 @@ def published(path: Path, table: Table) -> HubFile | None:
 
 
 class FetchedFile(msgspec.Struct):
-    """A line of the manifest: what a file is, where it came from, what its sha256 was checked against, and when it last changed."""
+    """An entry of the manifest: a file's digest, its source, what the digest was checked against, and its modification time."""
 
     repo: str | None
     revision: str
@@ -138,7 +138,7 @@ class FetchedFile(msgspec.Struct):
 
 
 class Checkpoints:
-    """A folder of fetched files with its manifest: what each file is, where it came from and that it was checked."""
+    """A folder of downloaded files with its manifest."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -149,17 +149,17 @@ class Checkpoints:
                 self.rows = msgspec.convert(read_json(read_text(path), str(path)), dict[str, FetchedFile])
 
     def pinned(self, wanted: HubFile) -> HubFile:
-        """The file with what an earlier download learned: the commit of a branch, size and sha256 where the table has none."""
+        """The entry completed by an earlier download: the commit of a branch, and size and sha256 if the table has none."""
         row = self.rows.get(wanted.target)
         if row is None or wanted.sha256 is not None:
             return wanted
         return replace(wanted, revision=row.revision, size_bytes=row.size_bytes, sha256=row.sha256, known_by=EARLIER)
 
     def there(self, wanted: HubFile, *, again: bool = False) -> bool:
-        """Whether the file lies in its place and is the right one; one unknown to the manifest is hashed and written down.
+        """Whether the right file is in its place; a file that the manifest lacks is hashed and recorded.
 
         Args:
-            again: hash it even if the manifest says that it was hashed and it has not changed since.
+            again: hash it even if it has not changed since the manifest recorded it.
 
         Raises:
             ValueError: for a file of another size or content.
@@ -174,7 +174,7 @@ class Checkpoints:
         return True
 
     def keep(self, wanted: HubFile, sha256: str, path: Path) -> None:
-        """Move a checked file into its place and write it down."""
+        """Move a checked file into its place and record it."""
         target = self.folder / wanted.target
         target.parent.mkdir(parents=True, exist_ok=True)
         if path != target:
@@ -189,10 +189,10 @@ class Checkpoints:
 
 
 def check(path: Path, wanted: HubFile) -> str:
-    """The sha256 of a file that is the wanted one.
+    """The sha256 of the wanted file.
 
     Raises:
-        ValueError: in one line, where size or sha256 are others than the known ones.
+        ValueError: in one line, if size or sha256 differ from the known ones.
     """
     size = path.stat().st_size
     if wanted.size_bytes is not None and size != wanted.size_bytes:

@@ -1,11 +1,11 @@
-"""Prompt files of others as prompt sets of ours.
+"""Import of prompt files.
 
 released: `scene[10s#] | scene[10s@] ; subtitle | subtitle`, the format of the released interactive files.
-lines: one prompt a line, as MovieGenBench's file; each becomes one scene of duration= (60 s unless told otherwise).
-csv, json: columns of a table (comma, semicolon or tab), keys of JSON objects in a list or a line each, as VBench's own file.
-memflow, helios, vmem, layerrecall, rollf200: sets of other people, as `data.sets.known` has them.
-jsonl: our own format, through the same check. A file that would lose text or keep a broken tag is refused with its line, and so is one
-that is of another format than it is said to be.
+lines: one prompt per line, as in MovieGenBench's file; each becomes one scene of duration= (60 s by default).
+csv, json: columns of a table (comma, semicolon or tab), or keys of JSON objects in a list or one per line, as in VBench's own file.
+memflow, helios, vmem, layerrecall, rollf200: sets of other benchmarks (`data.sets.known`).
+jsonl: our own format, through the same checks. A file that would lose text or keep a broken tag is refused with its line, as is a file
+of another format than `format=` says.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Untagged = Literal["smooth", "automatic"]
 
 @dataclass(frozen=True)
 class Imported:
-    """Lines of a prompt set, how often something was seen that is worth saying, and what its rule adds."""
+    """Lines of a prompt set, counts of observations for the summary, and the notes of the set's rule."""
 
     lines: list[PromptLine]
     seen: Counter[str]
@@ -44,9 +44,9 @@ class Imported:
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says beside the file: meaning of the tags, seconds of an untagged scene, prefix of the ids, whether a
-    scene without a tag is smooth (the released code) or has none (the paper's appendix B), how scenes of a table without a word of that
-    are entered, and which columns of it hold what.
+    """The command line's options: meaning of the tags, seconds of an untagged scene, prefix of the ids, whether a
+    scene without a tag is smooth (the released code) or stays untagged (the paper's appendix B), transitions of scenes for which a
+    table has none, and the names of its columns.
     """
 
     meaning: TagMeaning | None = None
@@ -57,14 +57,14 @@ class Options:
     columns: Columns = FOUND
 
     def id(self, index: int) -> str:
-        """Of the prompt that stands at a place of the set."""
+        """The id of the prompt at an index of the set."""
         return f"{self.name}-{index:03d}"
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Which prompts of a file are taken: the first ones, a random draw (appendix A.1), or those that a file of line numbers from 0 names,
-    which are then counted anew; all where none is said.
+    """Selection of a file's prompts: the first ones, a random sample (appendix A.1), or the lines whose numbers, from 0, are in a file,
+    which are then renumbered; all by default.
     """
 
     first: int | None = None
@@ -73,7 +73,7 @@ class Excerpt:
     lines: Path | None = None
 
     def named(self, texts: formats.Numbered, path: Path) -> formats.Numbered:
-        """The lines that the file of numbers names, in its order. Raises ValueError, with its line, for one that holds no prompt."""
+        """The selected lines, in the order of the file of numbers. Raises ValueError, with the line, for a number without a prompt."""
         if self.lines is None:
             return texts
         there = {number - 1: (number, text) for number, text in texts}
@@ -86,7 +86,7 @@ class Excerpt:
         return [there[number] for _, number in wanted]
 
     def of(self, lines: list[PromptLine], path: Path) -> list[PromptLine]:
-        """The prompts that are taken. Raises ValueError for a number that the file cannot give, or for both ways at once."""
+        """The selected prompts. Raises ValueError for more prompts than the file has, or for both `first` and `sample`."""
         if self.first is not None and self.sample is not None:
             raise ValueError(f"first={self.first} sample={self.sample}: the top or a draw; nearest is sample={self.sample}")
         for name, count in (("first", self.first), ("sample", self.sample)):
@@ -94,12 +94,12 @@ class Excerpt:
                 raise ValueError(f"{name}={count}: {path} has {len(lines)} prompts; nearest is {min(max(count, 1), len(lines))}")
         if self.sample is None:
             return lines[: self.first]
-        draw = random.Random(self.seed)  # its `random` is the same in every version of Python, its `sample` is not promised to be
+        draw = random.Random(self.seed)  # only its `random`, not its `sample`, is guaranteed to be the same in every version of Python
         return sorted(lines, key=lambda _: draw.random())[: self.sample]
 
 
 def nearest_number(number: int, there: Iterable[int]) -> int:
-    """The number that is nearest to one."""
+    """The nearest of some numbers."""
     return min(there, key=lambda other: abs(other - number))
 
 
@@ -118,7 +118,7 @@ def parse_scene(raw: str, where: str) -> tuple[str, float | None, str, int]:
 
 
 def parse_released(line: str, where: str, index: int, options: Options, seen: Counter[str]) -> PromptLine:
-    """A line of the released format, whose tags name the transition to the next scene unless told otherwise.
+    """A line of the released format, whose tags by default name the transition to the next scene.
 
     Raises:
         ValueError: for a wrong tag, a `;` inside a scene, an untagged scene among several without a duration.
@@ -149,7 +149,7 @@ def parse_released(line: str, where: str, index: int, options: Options, seen: Co
 
 
 def parse_line(line: str, where: str, index: int, options: Options, seen: Counter[str]) -> PromptLine:
-    """One scene a line; no sign of a line has a meaning but the quotes of a CSV field, and one with a tag is refused."""
+    """One scene per line; only the quotes of a CSV field have a meaning, and a line with a tag is refused."""
     text = tidy(line, where)
     field = re.fullmatch(r'"((?:[^"]|"")*)"', text)
     if field is not None:
@@ -160,7 +160,7 @@ def parse_line(line: str, where: str, index: int, options: Options, seen: Counte
 
 
 def parse_record(line: str, where: str, index: int, options: Options, seen: Counter[str]) -> PromptLine:
-    """A record of our own format, checked; a given name replaces the ids, a given meaning stands where a record says none."""
+    """A checked record of our own format; `name` replaces the ids, `tag_meaning` applies to records without one."""
     prompt, record = parse_prompt(line, where), read_json(line, where)
     scenes = tuple(tidy(scene, f"{where}, scene {number}") for number, scene in enumerate(prompt.scenes, 1))
     for number, scene in enumerate(scenes, 1):
@@ -173,7 +173,7 @@ def parse_record(line: str, where: str, index: int, options: Options, seen: Coun
 FORMATS: dict[str, Callable[[str, str, int, Options, Counter[str]], PromptLine]] = {
     "released": parse_released, "lines": parse_line, "jsonl": parse_record,
 }  # fmt: skip
-"""How a line is read: the line, where it stands, its prompt's place in the set, what the command says, what is worth saying."""
+"""Parsers of lines: (line, FILE:LINE, index of the prompt, options, counts for the summary)."""
 
 
 ENTERED: Mapping[str | None, str] = {"": "smoothly", "#": "by a cut", "@": "by a recall", None: "as their texts say"}
@@ -198,7 +198,7 @@ def _parsed(path: Path, form: str, options: Options, excerpt: Excerpt, seen: Cou
 
 @contextlib.contextmanager
 def placed(where: str, told: str) -> Iterator[None]:
-    """Put file and line before a refusal that does not begin with them."""
+    """Prefix an error with file and line unless it begins with them."""
     try:
         yield
     except ValueError as error:
@@ -211,8 +211,8 @@ def read(path: Path, form: str, options: Options = Options(), excerpt: Excerpt |
     Args:
         path: the file.
         form: one of FORMATS, of TABLES or of SETS.
-        options: what the command line says.
-        excerpt: which of them, all by default.
+        options: of the command line.
+        excerpt: the selection, all by default.
 
     Raises:
         ValueError: in one line with the file's line.
@@ -253,7 +253,7 @@ def read(path: Path, form: str, options: Options = Options(), excerpt: Excerpt |
 
 
 def summary(imported: Imported, output: Path) -> list[str]:
-    """What was written, and what was seen on the way."""
+    """Lines that summarise what was written, with counts of observations."""
     prompts = [line.prompt for line in imported.lines]
     scenes = Counter(len(prompt.scenes) for prompt in prompts)
     lengths = Counter(sum(prompt.durations_s) for prompt in prompts)
@@ -266,7 +266,7 @@ def summary(imported: Imported, output: Path) -> list[str]:
 
 
 def _counted(counts: Counter[int] | Counter[float]) -> str:
-    """`6` where all are alike, else `1 (x2), 6 (x3)`."""
+    """`6` if all are equal, else `1 (x2), 6 (x3)`."""
     if len(counts) == 1:
         return f"{next(iter(counts)):g}"
     return ", ".join(f"{value:g} (x{count})" for value, count in sorted(counts.items()))
@@ -278,7 +278,7 @@ def _meaning(prompts: Sequence[Prompt]) -> str:
 
 
 def check_duration(seconds: float | None) -> None:
-    """Raise ValueError for a duration that no scene can have; None is none given."""
+    """Raise ValueError for a duration that no scene can have; None is always valid."""
     if seconds is not None and LONGEST_S < seconds < math.inf:
         raise ValueError(f"duration={seconds:g}: a video is {LONGEST_S} s at most; nearest is duration={LONGEST_S}")
     if seconds is not None and not BLOCK_S / 2 <= seconds < math.inf:
@@ -302,7 +302,7 @@ def import_prompts(
     *,
     output: Path,
 ) -> list[str]:
-    """Make a prompt set of another's prompt file, without losing text or keeping a broken tag.
+    """Make a prompt set from a prompt file, without losing text or keeping a broken tag.
 
         echo-harness data import prompts_hard.txt format=released tag_meaning=to_next --output hard.jsonl
         echo-harness data import moviegen.txt format=lines sample=64 seed=0 duration=120 --output long120.jsonl
@@ -313,17 +313,17 @@ def import_prompts(
 
     Args:
         file: the file to read.
-        format: released: `scene[10s#] | scene[10s@] ; subtitle | subtitle`; lines: a prompt a line; csv, json: columns of a table, or keys
-            of JSON objects; jsonl: our own, checked; the others are sets of other people, in docs/prompt_sets.md.
-        tag_meaning: what a tag says; files of the release say to_next.
-        duration: seconds of a scene that says none; 60 for a line of one scene.
-        first: only so many prompts, from the top.
-        sample: only so many prompts, drawn at random (the paper's A.1) and in the order of the draw; ids count the file's lines.
-        seed: of the draw; a smaller draw by it is the first part of a larger one.
-        untagged: what a scene without any tag says: smooth, as the released code reads it, or automatic, the texts (appendix B).
-        tags: of tables, how the scenes after the first are entered where no column says it, a word for all or one for each: smooth, hard,
-            recall, recall:N of scene N, counted from 1, automatic.
-        lines: of format=lines and rollf200, a file of line numbers, counted from 0: which lines of the file are the prompts.
+        format: released: `scene[10s#] | scene[10s@] ; subtitle | subtitle`; lines: a prompt per line; csv, json: columns of a table, or
+            keys of JSON objects; jsonl: our own, checked; the others are sets of other benchmarks, see docs/prompt_sets.md.
+        tag_meaning: meaning of a tag; it is to_next in the released files.
+        duration: seconds of a scene without a duration; 60 for a line of one scene.
+        first: only this many prompts, from the top.
+        sample: only this many prompts, drawn at random (the paper's A.1) and in the order of the draw; ids count the file's lines.
+        seed: of the draw; a smaller draw is the first part of a larger one.
+        untagged: transition of a scene without a tag: smooth, as in the released code, or automatic, by the texts (appendix B).
+        tags: for tables, the transitions of the scenes after the first if no column has them, a word for all or one for each: smooth,
+            hard, recall, recall:N of scene N, counted from 1, automatic.
+        lines: for format=lines and rollf200, a file of line numbers, counted from 0: the lines that are prompts.
         name: ids are NAME-000 and so on; the file's name by default.
         output: the prompt set, JSONL.
     """

@@ -1,4 +1,4 @@
-"""What goes out: texts without secrets and control characters, and tokens to none but their own hub."""
+"""Removal of secrets and control characters from output, and the rule which address may get the hub's token."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|AUTH|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY")
-"""In the name of a variable of the environment whose value is one."""
+"""Parts of the name of an environment variable with a secret value."""
 PLACE = re.compile(r"_(FILE|PATH|DIR|URL|URI|SOCK)$")
-"""At the end of the name of a variable that says where something is."""
+"""Ends of the names of variables that hold a path or an address."""
 LEAST = 8
-"""Shorter values are words that stand in any text."""
+"""Shorter values are not replaced, since they may be ordinary words."""
 LOGIN = re.compile(r"(?<=://)[^/\s@'\"]+(?=@)")
 QUERY = re.compile(r"([?&;][\w.-]*(?:token|secret|passw|credential|auth|key|sig|signature)[\w.-]*=)[^&\s'\"]+", re.IGNORECASE)
 BEARER = re.compile(r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{16,}|(?<=Bearer )[\w.~+/=-]{8,})")
@@ -26,21 +26,21 @@ HOMES = re.compile(
     r"(?<![\w.~/-])(?:(?:/[\w.@+-]+)*?/(?:home|homes|users)/[\w.@+-]+|/root(?![\w.@+-])|[A-Z]:[\\/]+users[\\/]+[^\\/\s'\"]+)",
     re.IGNORECASE,
 )
-"""Folders of people, of this machine or another."""
+"""Home folders, of this machine or another."""
 UNSHOWN = re.compile(r"(?!\x1b\[[014]m)[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What moves a terminal's cursor, changes its colours, turns its text round or cannot be written; tabs, ends of lines and the bold of a
-table's best value may pass."""
+"""Characters that move a terminal's cursor, change its colours, reverse its text or cannot be encoded; tabs, line ends and the bold type
+of a table's best value are allowed."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that spreadsheets carry out."""
+"""First characters of cells that spreadsheets execute."""
 HIDDEN = "***"
 Content = TypeVar("Content")
 
 
 def without_secrets(content: Content) -> Content:
-    """A text, or all texts of plain lists and dicts, with `***` for what nobody else may know.
+    """A text, or all texts of plain lists and dicts, with `***` in place of secrets.
 
-    That are values of the environment's variables that are named as tokens, keys and passwords are, logins before an address's host,
-    values of queries and of assignments so named, and tokens of the Hugging Face hub.
+    Secrets are values of environment variables that are named as tokens, keys or passwords, logins in addresses,
+    values of queries and assignments with such names, and tokens of the Hugging Face hub.
     """
     secrets = sorted(
         (
@@ -55,19 +55,19 @@ def without_secrets(content: Content) -> Content:
 
 
 def without_homes(content: Content) -> Content:
-    """A text, or all texts of plain lists and dicts, with `~` for the home folder of whoever runs this, and for whatever looks like one."""
+    """A text, or all texts of plain lists and dicts, with `~` in place of the user's home folder and of paths that look like one."""
     home = os.path.expanduser("~")
     own = re.compile(rf"(?<![\w.~-]){re.escape(home)}(?![\w.@+-])") if len(home) > 1 else HOMES
     return cast(Content, _changed(content, lambda text: HOMES.sub("~", own.sub("~", text))))
 
 
 def said(line: object) -> str:
-    """A line as a terminal or a log gets it: without secrets, control characters and halves of emoji written as their numbers."""
+    """A line for a terminal or a log: without secrets, and with control characters and lone surrogates escaped."""
     return UNSHOWN.sub(lambda found: ascii(found[0])[1:-1], without_secrets(str(line)))
 
 
 def harmless(cell: object) -> object:
-    """A cell of a CSV file: a text that a spreadsheet would take for a formula, and that is no number, begins with an apostrophe."""
+    """A cell of a CSV file: a text that a spreadsheet would take for a formula gets an apostrophe in front, unless it is a number."""
     if not isinstance(cell, str) or cell[:1] not in FORMULA:
         return cell
     try:
@@ -78,7 +78,7 @@ def harmless(cell: object) -> object:
 
 
 def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
-    """A table with all texts `harmless`; numbers stay what they are."""
+    """A table with all texts `harmless`; numbers are unchanged."""
     return table.assign(**{name: table[name].map(harmless) for name in table if table[name].dtype.kind in "OSU"})
 
 
@@ -101,7 +101,7 @@ def _changed(content: object, change: Callable[[str], str]) -> object:
 
 
 def loopback(host: str) -> bool:
-    """Whether a name or an address is this machine's own, as nobody else reaches it."""
+    """Whether a host is the loopback of this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -109,7 +109,7 @@ def loopback(host: str) -> bool:
 
 
 def may_have_token(address: str, hub: str) -> bool:
-    """Whether the hub's token may go to an address: to the hub itself, and over plain http on this machine alone."""
+    """Whether the hub's token may go to an address: only to the hub itself, and over plain http only on this machine."""
     parts, own = urlsplit(address), urlsplit(hub)
     guarded = parts.scheme == "https" or parts.scheme == "http" and loopback(parts.hostname or "")
     return guarded and (parts.scheme, parts.netloc.lower()) == (own.scheme, own.netloc.lower())

@@ -1,4 +1,4 @@
-"""Prompt sets as they are written: a JSON line for each prompt, which `echo.scene.load_prompts` reads."""
+"""Writing of prompt sets: a JSON line for each prompt, which `echo.scene.load_prompts` reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from echo.scene import Prompt, TagMeaning
 
 @dataclass(frozen=True)
 class PromptLine:
-    """A line of a prompt set. version: of the code that made it. subtitles: of an imported file; runs read neither of the two."""
+    """A line of a prompt set. version: of the code that made it. subtitles: of an imported file. Runs ignore both."""
 
     prompt: Prompt
     version: int | None = None
@@ -21,7 +21,7 @@ class PromptLine:
 
     @property
     def json(self) -> str:
-        """The line; what says nothing is left out."""
+        """The line, without empty fields."""
         prompt, meaning = self.prompt, self.prompt.tag_meaning
         always = {"id": prompt.id, "scenes": prompt.scenes, "durations": prompt.durations_s, "tags": prompt.tags}
         rest = {"tag_meaning": meaning, "recalls": prompt.recalls, "version": self.version, "subtitles": self.subtitles}
@@ -29,11 +29,11 @@ class PromptLine:
 
 
 def entered(name: str, scenes: Iterable[str], duration_s: float, tags: tuple[str, ...]) -> Prompt:
-    """A prompt with scenes of one length, whose tags say how each scene is entered."""
+    """A prompt with scenes of one length, whose tags name the transition into each scene."""
     texts = tuple(scenes)
     return Prompt(name, texts, (duration_s,) * len(texts), tags, TagMeaning.enter)
 
 
 def write_set(path: Path, lines: Iterable[PromptLine]) -> None:
-    """Write a prompt set whole or not at all, so that a kill leaves the old file or the new one."""
+    """Write a prompt set atomically, so that a kill leaves the old file or the new one."""
     write_atomic(path, "".join(f"{line.json}\n" for line in lines).encode())

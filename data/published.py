@@ -1,9 +1,9 @@
-"""The numbers that the Echo-Forcing paper prints, what it says in words about orderings, and our names for its names.
+"""The numbers that the Echo-Forcing paper prints, its orderings in words, and our names for its names.
 
-`published.csv` holds the numbers with the source of each, `published_claims.csv` orderings that are told without a number,
-`published_names.csv` the one table of names: an empty `ours` says that a thing has no counterpart here, the note says why. Backbones and
-metrics of the embedded world are named in a column of their own.
-`published_speed.csv` holds speeds that others report, which are of other code and other machines.
+`published.csv` holds the numbers with their sources, `published_claims.csv` orderings that the paper states without a number,
+`published_names.csv` the names: an empty `ours` means no counterpart here, for the reason in the note. Backbones and
+metrics of the embedded world have a column of their own.
+`published_speed.csv` holds reported speeds, of other code and other machines.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 KINDS = ("backbone", "task", "metric", "method")
 APART = ("2",)
-"""Tables whose rows the paper ranks within a backbone only: its fine-tuned and its other half."""
+"""Tables whose rows the paper ranks only within a backbone."""
 OWN = ("echo", "longlive_echo", "echo_lambda_2")
-"""Our names of the paper's own method; in a pair it stands first."""
+"""Our names of the paper's own method, which comes first in a pair."""
 WORLDS = ("backbone", "metric")
-"""Kinds of names that are others in the embedded world."""
+"""Kinds of names that differ in the embedded world."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """One printed value in the paper's own names; `value` is as printed, higher is better but for fps, which has no direction here."""
+    """One printed value in the paper's own names; `value` is as printed, and higher is better (fps has no direction here)."""
 
     table: str
     task: str
@@ -40,9 +40,9 @@ class Number:
 
 @dataclass(frozen=True)
 class Speed:
-    """A reported speed; `ours` None without a counterpart here, `fps` None where only words tell it, `block_ms` as printed.
+    """A reported speed; `ours` None without a counterpart here, `fps` None if the source has no number, `block_ms` as printed.
 
-    Frames are of 832x480 at 16 a second; unless the remark says so, texts and decoding are not in it.
+    Frames are of 832x480 at 16 a second, without text encoding and decoding unless the remark says otherwise.
     """
 
     method: str
@@ -56,7 +56,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Side:
-    """A row of a table by the paper's names."""
+    """A row of a table, by the paper's names."""
 
     backbone: str
     method: str
@@ -66,9 +66,9 @@ class Side:
 class Claim:
     """The paper ranks two rows of a table by a metric.
 
-    first, second: the paper's own method, if it is one of them, stands first. difference: first minus second as printed; None
-    where only words say it.
-    sign: 1 where the first is said to be better, else -1.
+    first, second: the paper's own method, if it is one of them, is first. difference: first minus second as printed; None
+    if the paper has only words.
+    sign: 1 if the first is better in the paper, else -1.
     """
 
     table: str
@@ -94,7 +94,7 @@ def speeds() -> tuple[Speed, ...]:
     paper = [
         Speed(n.method, preset, n.value, "", "H100", "Table 1", f"Echo-Forcing (arXiv 2605.16003), {n.source}")
         for n in printed.values()
-        for preset in ours("method", n.method, n.table)[-1:]  # of several the one that was released
+        for preset in ours("method", n.method, n.table)[-1:]  # the released one of several
     ]
     rows = _rows("published_speed.csv")
     others = [Speed(**{**row, "ours": row["ours"] or None, "fps": float(row["fps"]) if row["fps"] else None}) for row in rows]  # type: ignore[arg-type]
@@ -107,13 +107,13 @@ def _names() -> Mapping[tuple[str, str, str], Mapping[str, str]]:
 
 
 def ours(kind: str, paper: str, table: str, embedded: bool = False) -> tuple[str, ...]:
-    """Our names for the paper's, the usual one first; none if it has no counterpart. Upon another base: `baselines.ours.rebased`.
+    """Our names for the paper's, the usual one first; empty without a counterpart. For another base: `baselines.ours.rebased`.
 
     Args:
         kind: one of `KINDS`.
         paper: the paper's name.
-        table: the paper's table, since a method's name means what its table says.
-        embedded: whether what the embedded world has in its place is wanted.
+        table: the paper's table, since a name may mean different things in different tables.
+        embedded: whether to return the embedded world's counterpart.
 
     Raises:
         KeyError: for a name that the table of names lacks.
@@ -126,28 +126,28 @@ def ours(kind: str, paper: str, table: str, embedded: bool = False) -> tuple[str
 
 
 def backbones(embedded: bool = False) -> frozenset[str]:
-    """Our names of all backbones that the paper has, or what the embedded world has in their place."""
+    """Our names of all backbones in the paper, or of their counterparts in the embedded world."""
     return frozenset(name for n in numbers() if n.backbone for name in ours("backbone", n.backbone, n.table, embedded))
 
 
 def own(method: str, table: str) -> bool:
-    """Whether a row is of the paper's own method."""
+    """Whether a row is the paper's own method."""
     return any(preset in OWN for preset in ours("method", method, table))
 
 
 def note(kind: str, paper: str, table: str) -> str:
-    """What there is to say about a name's counterpart; empty if nothing."""
+    """The note on a name's counterpart, or an empty string."""
     names = _names()
     return (names.get((kind, table, paper)) or names.get((kind, "", paper)) or {"note": ""})["note"]
 
 
 def unmapped(embedded: bool) -> list[tuple[str, str, str, str]]:
-    """(kind, table or empty, the paper's name, why) of everything without a counterpart."""
+    """(kind, table or empty, the paper's name, reason) for every name without a counterpart."""
     return [(*key, row["note"]) for key, row in _names().items() if not ours(key[0], key[2], key[1], embedded)]
 
 
 def claims() -> list[Claim]:
-    """Every pair of rows that the paper ranks, by each metric, from its numbers and then from its words; ties rank nothing."""
+    """Every pair of rows that the paper ranks, by each metric, from its numbers and then from its words; ties are left out."""
     columns: dict[tuple[str, str, str], dict[Side, Number]] = {}
     for number in numbers():
         columns.setdefault((number.table, number.task, number.metric), {})[Side(number.backbone, number.method)] = number

@@ -1,7 +1,7 @@
 """Our own prompt sets for the real backbones, from the stories written for this project.
 
-`data/stories/{recall,hard,smooth,long}.yaml` hold the parts, `data/prompts/wan/*.jsonl` what this command makes of them:
-same code, same bytes. Every rule that the sets promise is checked before a line is written.
+`data/stories/{recall,hard,smooth,long}.yaml` hold the parts, from which this command makes `data/prompts/wan/*.jsonl`;
+the same code makes the same bytes. Every rule of the sets is checked before a line is written.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from data.story import TOKENS, Story, bare, faults_of, moves, overlap, parse_sto
 from echo.scene import Prompt
 
 VERSION = 1
-"""Goes up with every change that alters a prompt."""
+"""Increases with every change that alters a prompt."""
 FOLDER = Path(__file__).resolve().parent
 SETS: dict[str, tuple[str, int]] = {
     "recall": ("recall", 64), "hard": ("hard", 64), "smooth": ("smooth", 64), "long60": ("long", 128), "long120": ("long", 64),
 }  # fmt: skip
-"""Set -> the stories that it takes, and how many of them from the first on."""
+"""Set -> its stories, and how many of them from the first on."""
 SUBJECTS_ALIKE = 0.5
-"""Share of content words in common above which two subjects of a set count as the same."""
+"""Share of common content words above which two subjects of a set count as the same."""
 PLACES_ALIKE = 0.5
-"""The same for two places of the recall set, all of which are another kind of place."""
+"""The same for two places of the recall set, all of which are of different kinds."""
 
 
 def load_stories(task: str, path: Path) -> list[Story]:
-    """The stories of a YAML list. Raises ValueError naming the file and the story's number from 0."""
+    """The stories of a YAML list. Raises ValueError that names the file and the story's number from 0."""
     plain = OmegaConf.to_container(OmegaConf.load(path))
     if not isinstance(plain, list):
         raise ValueError(f"{path}: a list of stories, not {type(plain).__name__}")
@@ -52,12 +52,12 @@ def build(name: str, stories: Sequence[Story]) -> list[Prompt]:
 
 
 def faults_of_set(name: str, stories: Sequence[Story], prompts: Sequence[Prompt]) -> list[str]:
-    """What a set breaks of what it promises, one sentence each.
+    """The rules that a set breaks, one sentence each.
 
     Args:
         name: one of SETS.
         stories: the parts.
-        prompts: what was made of them.
+        prompts: the prompts made from them.
     """
     task, count = SETS[name]
     faults = [] if len(prompts) == count else [f"{name} has {len(prompts)} prompts; {count} are promised"]
@@ -69,7 +69,7 @@ def faults_of_set(name: str, stories: Sequence[Story], prompts: Sequence[Prompt]
     if sum(moving) != len(prompts) // 2 or sum(still) != len(prompts) - len(prompts) // 2:
         faults.append(f"{name}: the camera moves in {sum(moving)} and stands still in {sum(still)} of {len(prompts)} prompts; half each")
     for prompt in prompts:
-        # A token is at least a byte, and the text's start and end are two: no tokenizer makes more of it than this.
+        # A token is at least one byte, and start and end are two tokens: this is an upper bound for any tokenizer.
         longest = max(len(scene.encode()) for scene in prompt.scenes) + 2
         if longest > TOKENS:
             faults.append(
@@ -83,7 +83,7 @@ def faults_of_set(name: str, stories: Sequence[Story], prompts: Sequence[Prompt]
 
 
 def _doubled(name: str, prompts: Sequence[Prompt]) -> Iterator[str]:
-    """Ids and stories that stand twice; whatever the camera, since a camera makes no other story."""
+    """Duplicate ids and stories; another camera does not make another story."""
     for kind in ("id", "story"):
         first: dict[tuple[str, ...], str] = {}
         for prompt in prompts:
@@ -104,7 +104,7 @@ def make(folder: Path) -> dict[str, list[Prompt]]:
     """The prompts of all sets from the YAML files of a folder, checked.
 
     Raises:
-        ValueError: with every fault that was found, one a line.
+        ValueError: with every fault, one per line.
     """
     stories = {task: load_stories(task, folder / f"{task}.yaml") for task in ("recall", "hard", "smooth", "long")}
     sets = {name: build(name, stories[task]) for name, (task, _) in SETS.items()}
@@ -120,7 +120,7 @@ def stories(*, output: Path = FOLDER / "prompts" / "wan") -> list[str]:
         echo-harness data stories
 
     Args:
-        output: the folder that gets them.
+        output: the folder to write to.
     """
     lines = []
     for name, prompts in make(FOLDER / "stories").items():

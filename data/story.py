@@ -1,7 +1,7 @@
-"""A story in parts (subject, places, light, actions), the scenes it is told in, and what is wrong with it: paper, appendix A.1.
+"""A story in parts (subject, places, light, actions), the scenes made from it, and its faults by the paper's appendix A.1.
 
-The parts are what an author or a language model writes; sentences, cameras, tags and lengths are ours, so that a subject
-or a place is said in the same words whenever it comes back.
+An author or a language model writes the parts; sentences, cameras, tags and lengths are added here, so that a subject
+or a place has the same words whenever it returns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from echo.routing import words as content_words
 from echo.scene import Prompt
 
 ATS = tuple("inside on in at beneath along beside under above among near behind across atop".split())
-"""How a place may be entered."""
+"""Prepositions of a place."""
 PLACES = {"recall": 3, "hard": 6, "smooth": 1}
 """Places of a story of each interactive task; every story has six actions."""
 ACTIONS = 6
@@ -33,26 +33,26 @@ KEYS = {
 }
 """Keys of a story's record by task."""
 LIMITS = {"subject": (10, 26), "place": (11, 32), "light": (2, 16), "action": (6, 22), "text": (35, 95), "scene": (35, 110)}
-"""Fewest and most words of a part and of an assembled scene; authors are asked for a narrower range."""
+"""Smallest and largest number of words of a part and of an assembled scene; authors are asked for a narrower range."""
 TOKENS = 512
 """Rows of Wan's text encoder."""
 FORBIDDEN = frozenset(";|[]{}<>#@*`\\")
-"""Characters of the released prompt format and of mark-up; none may stand in a part."""
+"""Characters of the released prompt format and of mark-up, which a part must not contain."""
 ALIKE = 0.34
-"""Share of content words in common, of the shorter text, above which two places of one story count as the same."""
+"""Share of common content words, of the shorter text, above which two places of one story count as the same."""
 REPEATED = 0.6
-"""The same share for a recalled scene's action and the one shown there first."""
+"""The same share for a recalled scene's action and the first one there."""
 
 _CAMERAS: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).resolve().parent / "stories" / "cameras.yaml"))
 STATIC, MOVING, FLOWING = (tuple(_CAMERAS[kind]) for kind in ("static", "moving", "flowing"))
 LONG_STATIC = tuple(phrase for phrase in STATIC if "medium" not in phrase and "three-quarter" not in phrase and "profile" not in phrase)
 LONG_MOVING = tuple(phrase for phrase in MOVING if "tracking" not in phrase)
-"""Those that a scene of a minute takes whatever it shows, a valley as well as a person."""
+"""Camera moves that suit a scene of a minute with any subject, a valley as well as a person."""
 
 
 @dataclass(frozen=True)
 class StoryPlace:
-    """Where a scene plays: a preposition, and the words from "the" on."""
+    """Place of a scene: a preposition, and the words from "the" on."""
 
     at: str
     what: str
@@ -73,7 +73,7 @@ def parse_story(task: str, raw: Any) -> Story:
     """A story from a plain record.
 
     Raises:
-        ValueError: for a record of another form, naming the key and what is expected there.
+        ValueError: for a record of another form; the message names the key and its expected value.
     """
     if not isinstance(raw, Mapping):
         raise ValueError(f"a story is an object with the keys {', '.join(KEYS[task])}, not {type(raw).__name__}")
@@ -115,7 +115,7 @@ def _place(raw: Any) -> StoryPlace:
 
 
 def scenes_of(task: str, story: Story, index: int) -> tuple[str, ...]:
-    """The scenes of story `index` of a set, in words. The camera stands still in even stories and moves in odd ones."""
+    """The texts of the scenes of story `index` of a set. The camera stands still in even stories and moves in odd ones."""
     cameras = cameras_of(task, index)
     if task == "long":
         return (f"{story.text.rstrip('.')}. {cameras[0]}.",)
@@ -171,21 +171,21 @@ def prompt_of(name: str, task: str, story: Story, index: int, duration_s: float)
 
 
 def overlap(one: str, other: str) -> float:
-    """Content words in common, as a share of the shorter text's; 0 where one has none."""
+    """Common content words as a share of the shorter text's; 0 if one has none."""
     a, b = set(content_words(one)), set(content_words(other))
     return len(a & b) / min(len(a), len(b)) if a and b else 0.0
 
 
 def token_bound(text: str) -> int:
-    """A pessimistic count of UMT5 tokens: a piece for two letters, one for each other sign, one for the end.
+    """An upper estimate of UMT5 tokens: one for two letters, one for each other character, one for the end.
 
-    The encoder's 256,000 pieces need about 1.3 for an English word; two letters a piece is thrice that.
+    UMT5 needs about 1.3 tokens for an English word; two letters per token is three times that.
     """
     return sum((len(word) + 1) // 2 for word in re.findall(r"\w+", text)) + len(re.findall(r"[^\w\s]", text)) + 1
 
 
 def faults_of(task: str, story: Story, index: int = 0) -> list[str]:
-    """What is wrong with a story, one sentence each, in words that an author or a model can act on."""
+    """Faults of a story, one sentence each, that an author or a model can act on."""
     faults = [fault for name, text in _parts(task, story) for fault in _part_faults(name, text)]
     faults += _shape_faults(task, story)
     for number, scene in enumerate(scenes_of(task, story, index), 1):
@@ -228,7 +228,7 @@ def _part_faults(name: str, text: str) -> Iterator[str]:
 
 
 def grammar(text: str) -> Iterator[str]:
-    """Slips that a pattern can find: "a" before a vowel, "an" before a consonant, a word twice."""
+    """Grammar errors that a pattern can find: "a" before a vowel, "an" before a consonant, a doubled word."""
     for slip in re.findall(r"\b[Aa] (?!one|once|ewe|eu|uni|us[eu]|util|uku|ura)[aeiou]\w*", text):
         yield f"{slip!r} wants 'an'"
     for slip in re.findall(r"\b[Aa]n (?!hour|hon|heir|[A-Z][A-Z])[^aeiouAEIOU\W]\w*", text):

@@ -1,4 +1,4 @@
-"""Files: where the repository stands, files that are there whole or not at all, and names by content."""
+"""Files: the repository's folder, atomic writes, reading of text and JSON, and digests."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from typing import Any
 from echo.refusals import special
 
 Json = dict[str, Any]
-"""A JSON object where it comes in or goes out."""
+"""A JSON object at the border of the program."""
 ROOT = Path(__file__).resolve().parent.parent
-"""The repository's folder; relative paths of a config count from it."""
+"""The repository's folder; relative paths of a config are below it."""
 RESULTS = Path("results")
-"""The run store of whoever names no other, below the working folder."""
+"""The default run store, in the working folder."""
 LARGE_BYTES = 2**28
 """From this size on, a file's digest is kept in a hidden file next to it."""
 PART_BYTES = 80
-"""Of a text in a file's name, at most; a digest stands behind it where names must differ."""
+"""Longest text in a file's name; a digest follows it where names must differ."""
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` at the end; where the block raises, `path` stays as it was.
+    """A temporary path to write to, which replaces `path` at the end; if the block raises, `path` stays as it was.
 
-    What is written survives a crash of the machine once the block has ended.
+    The content survives a crash of the machine once the block has ended.
     """
     make_folder(path.parent)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -48,13 +48,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Put a file in place whole or not at all, and keep it across a crash of the machine."""
+    """Write a file completely or not at all; it survives a crash of the machine."""
     with replacing(path) as part:
         part.write_bytes(content)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it that are not there, and keep them across a crash of the machine."""
+    """Make a folder and its missing parents; they survive a crash of the machine."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -62,10 +62,10 @@ def make_folder(folder: Path) -> None:
 
 
 def read_text(path: Path) -> str:
-    """A text file that a person brings, with its line ends made one: UTF-8, with or without a mark.
+    """The text of a user's file, in UTF-8 with or without a byte order mark, with line ends unified.
 
     Raises:
-        ValueError: in one line, for what is no file that can be read, or for bytes of another encoding, with their line.
+        ValueError: in one line, for a path that is not a readable file, or for another encoding, with the line.
     """
     try:
         mode = path.stat().st_mode
@@ -93,7 +93,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(text: str, where: str) -> Any:
-    """What JSON text of a person says. Raises ValueError in one line that begins with `where`: not JSON, or nothing that can be meant."""
+    """The value of a user's JSON text. Raises ValueError in one line that begins with `where` for invalid or senseless JSON."""
     try:
         value = json.loads(text, object_pairs_hook=_once)
         if "\\u" in text:
@@ -114,7 +114,7 @@ def read_json(text: str, where: str) -> Any:
 
 
 class _Doubled(ValueError):
-    """A key stands twice in an object."""
+    """An object has a key twice."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> Json:
@@ -126,13 +126,13 @@ def _once(pairs: list[tuple[str, Any]]) -> Json:
 
 
 def name_part(text: str) -> str:
-    """A text as a part of a file's name: letters, digits, `-` and `.` stay, all else becomes `-`; cut at 80 bytes of UTF-8."""
+    """A text as a part of a file's name: letters, digits, `-` and `.` stay, other characters become `-`; cut at 80 bytes of UTF-8."""
     safe = "".join(c if c.isalnum() or c in "-." else "-" for c in text)
     return safe.encode()[:PART_BYTES].decode(errors="ignore")
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of a name below a folder, as anybody's file says it. Raises ValueError for one that leads out, by itself or by a link."""
+    """The path of an untrusted name below a folder. Raises ValueError for one that leads out of it, by itself or by a link."""
     if name and "\0" not in name:
         path = folder / name
         with contextlib.suppress(OSError, RuntimeError):  # a circle of links
@@ -142,7 +142,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """Keep a folder's renames across a crash of the machine."""
+    """Flush a folder's entries to disk, so that they survive a crash of the machine."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -167,8 +167,8 @@ def digest(value: Any) -> str:
 def file_digest(path: Path) -> str:
     """128 bits of BLAKE2b over a file's bytes, as 32 hex digits; one read per process and version of the file.
 
-    Of a folder: over the names and digests of all its files, hidden ones left out. The digest of a file of gigabytes is kept
-    in a hidden file next to it, where the folder can be written to, so that not every process of a sweep reads it whole.
+    For a folder: over the names and digests of all its files except hidden ones. The digest of a file of 256 MB or more is kept
+    in a hidden file next to it, if the folder is writable, so that not every process of a sweep reads the whole file.
     """
     if path.is_dir():
         files = {file.relative_to(path): file for file in sorted(path.rglob("*")) if file.is_file()}
@@ -180,13 +180,13 @@ def file_digest(path: Path) -> str:
 
 
 def content_digest(path: Path) -> str:
-    """The digest of a file as `file_digest` gives it, of its bytes as they are now, whatever is noted of it. Raises OSError."""
+    """`file_digest` of a file's present bytes, without any cached digest. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file, by which it is published; taken in the same reading as `file_digest`."""
+    """The sha256 of a file; computed in the same reading as `file_digest`."""
     version = path.stat()
     return _digests(path, version.st_mtime_ns, version.st_size)[1]
 
@@ -216,8 +216,8 @@ _JUDGED: set[str] = set()
 
 
 def judged_once(path: Path, kind: str, judge: Callable[[], object]) -> None:
-    """Judge the content of a file or folder as of a kind, unless it has passed before: in this process, or, where it has gigabytes,
-    in any, of which a hidden note next to it tells. What `judge` raises comes through, and nothing is kept.
+    """Run a check on the content of a file or folder unless it has passed before: in this process, or, for files of 256 MB or more,
+    in any process, which a hidden file next to it records. Errors of `judge` are raised, and nothing is recorded.
     """
     content, note = f"{kind} {file_digest(path)}", path.with_name(f".{path.name}.judged")
     large = any(file.stat().st_size >= LARGE_BYTES for file in ([path] if path.is_file() else path.iterdir()))

@@ -1,4 +1,4 @@
-"""From prompts to blocks: scripts, text, noise and the rollout put together."""
+"""From prompts to blocks: scripts, text, noise and the rollout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from echo.scene import Prompt, Script
 
 
 def check(backbone: VideoModel, policy: Policy, prompt: Prompt) -> Script:
-    """The prompt's script, refused with a ValueError where the policy or the text encoder cannot run it."""
+    """The prompt's script. Raises ValueError if the policy or the text encoder cannot run it."""
     try:
         script = script_of(prompt, policy, backbone.geometry.frames_per_block, reader(backbone.text))
         policy.check(backbone.geometry, script.blocks)
@@ -26,7 +26,7 @@ def begin(
     backbone: VideoModel, policy: Policy, ids: Sequence[str], seed: int, *,
     repeat_initial_noise: bool = False, capacity: int | None = None,
 ) -> Rollout:  # fmt: skip
-    """A rollout before its first scene, with the noise of prompts of these ids; `capacity` as in `Rollout`."""
+    """A rollout before its first scene, with the noise of the prompts with these ids; `capacity` as in `Rollout`."""
     noise = keyed_noise(
         seed, ids, latent_shape(backbone.geometry),
         dtype=backbone.dtype, device=backbone.device, repeat_initial=repeat_initial_noise,
@@ -43,9 +43,9 @@ def generate(
 ) -> Iterator[Block]:  # fmt: skip
     """Blocks of a batch of prompts, as they are made; `repeat_initial_noise` as in `echo.noise.keyed_noise`.
 
-    watch: told of the rollout before its first block, for example `echo.recording.Recorder.watch`.
+    watch: called with the rollout before its first block, for example `echo.recording.Recorder.watch`.
 
-    Raises ValueError where the prompts' scripts differ: their scenes must switch, and recall, together.
+    Raises ValueError if the prompts' scripts differ, since their scenes must switch and recall together.
     """
     scripts = [check(backbone, policy, prompt) for prompt in prompts]
     script = scripts[0]

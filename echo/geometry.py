@@ -1,7 +1,7 @@
 """The sizes of a rollout, and time arithmetic between latent and pixel frames.
 
-Nothing else in the project knows how many tokens a latent frame has. A codec makes `first_frames` pixel frames of a video's very first
-latent frame (Wan's causal codec 1, the embedded one 4) and `PIXEL_FRAMES_PER_LATENT` of every later one. Frames and blocks are counted
+Nothing else in the project knows how many tokens a latent frame has. A codec makes `first_frames` pixel frames from a video's first
+latent frame (Wan's causal codec 1, the embedded one 4) and `PIXEL_FRAMES_PER_LATENT` from every later one. Frames and blocks are counted
 from 0; a span is half open, [start, end).
 """
 
@@ -18,13 +18,13 @@ PATCH = (1, 2, 2)
 """Latent cells that one token covers: (frames, rows, columns)."""
 TRAIN_STEPS = 1000
 STEPS = (1000, 750, 500, 250)
-"""Nominal denoising steps of a block, and how far noise levels are moved towards 1 (`echo.sampler`), unless a backbone has its own."""
+"""Nominal denoising steps of a block, and the shift of noise levels towards 1 (`echo.sampler`), unless a backbone has its own."""
 SHIFT = 5.0
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes of one backbone on one frame size; every count is of latent frames, tokens or channels.
+    """Sizes of one backbone at one frame size, counted in latent frames, tokens or channels.
 
     `grid_height` x `grid_width` is the token grid of one latent frame; the latent itself is twice as large each way.
     """
@@ -57,7 +57,7 @@ class Geometry:
 
     @property
     def context_frames(self) -> int:
-        """Frames of the window that are left for the past."""
+        """Frames of the window before the block."""
         return self.window_frames - self.frames_per_block
 
     @property
@@ -70,15 +70,15 @@ class Geometry:
 
 
 def check_steps(steps: Sequence[int]) -> None:
-    """Raises ValueError where denoising steps are not strictly falling within 1..1000."""
+    """Raises ValueError if denoising steps are not strictly decreasing within 1..1000."""
     if not steps or any(not 1 <= s <= TRAIN_STEPS for s in steps) or any(a <= b for a, b in zip(steps, steps[1:], strict=False)):
         raise ValueError(f"denoising steps {list(steps)}: must fall strictly within 1..{TRAIN_STEPS}, as {list(STEPS)} does")
 
 
 def pixel_frames(latent_frames: int, first_frames: int) -> int:
-    """Pixel frames of a video's first `latent_frames` latent frames: Wan's 4 n - 3, the embedded world's 4 n, 0 of none.
+    """Pixel frames of a video's first `latent_frames` latent frames: 4 n - 3 for Wan, 4 n in the embedded world, 0 for none.
 
-    Raises ValueError for fewer than no frames, or a first latent frame of none or of more than a later one has.
+    Raises ValueError for a negative count, or `first_frames` outside 1..4.
 
     >>> pixel_frames(21, 1), pixel_frames(21, 4)
     (81, 84)
@@ -100,9 +100,9 @@ def latent_frame(pixel_frame: int, first_frames: int) -> int:
 
 
 def span(first_block: int, end_block: int, first_frames: int, frames_per_block: int) -> tuple[int, int]:
-    """Pixel frames [start, end) of the blocks [first_block, end_block); a block of Wan's first frames is shorter than the others.
+    """Pixel frames [start, end) of the blocks [first_block, end_block); Wan's first block is shorter than the others.
 
-    Raises ValueError where the range of blocks is empty or begins before the video.
+    Raises ValueError if the range of blocks is empty or begins before the video.
 
     >>> span(0, 1, 1, 3), span(1, 3, 1, 3), span(0, 1, 1, 1)
     ((0, 9), (9, 33), (0, 1))
@@ -113,7 +113,7 @@ def span(first_block: int, end_block: int, first_frames: int, frames_per_block: 
 
 
 def scene_spans(scene_blocks: Sequence[int], first_frames: int, frames_per_block: int) -> list[tuple[int, int]]:
-    """Pixel frames [start, end) of each scene, from the blocks that it really took; they leave no gap.
+    """Pixel frames [start, end) of each scene, from its number of blocks, without gaps.
 
     Raises ValueError for a scene without blocks.
     """

@@ -25,7 +25,7 @@ def keyed_noise(
     """Noise of a batch of prompts, `shape` = [frames, channels, height, width] each; drawn in fp32 on the CPU, so that it is
     the same on every machine.
 
-    repeat_initial: every block starts from the first block's noise, as Rolling-Sink's release does; re-noise stays fresh.
+    repeat_initial: every block starts from the first block's noise, as in Rolling-Sink's released code; re-noise stays fresh.
     """
 
     def draw_noise(block: int, draw: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Echo-Forcing: rolling anchors, phase-compressed history, recent frames, and the fading memory of another scene.
 
-Paper arXiv 2605.16003; section and equation numbers are its. A full window is `[anchors | compressed | recent | block]`; a scene
-that was entered from another begins as `[old memory | scene so far | block]` (spans of the old memory: sections 3.2, 3.3).
+Section and equation numbers are of arXiv 2605.16003. A full window is `[anchors | compressed | recent | block]`; a scene
+that was entered from another begins as `[old memory | scene so far | block]` (old memory: sections 3.2, 3.3).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Echo(EchoSettings, Policy):
-    """The method: its settings made into plans."""
+    """The policy: plans from the method's settings."""
 
     def plan(self, step: Step) -> Plan:
         geometry, old = step.geometry, self.old_memory(step)
@@ -35,9 +35,9 @@ class Echo(EchoSettings, Policy):
             scene = range(step.scene_frame, step.first_frame)
             entries += [(f, Kind.ANCHOR if f < step.scene_frame + self.anchors else Kind.RECENT) for f in scene]
         else:
-            full = (geometry.context_frames - len(old)) // geometry.frames_per_block  # the last block that all of the scene is before
+            full = (geometry.context_frames - len(old)) // geometry.frames_per_block  # the last block whose window holds the whole scene
             pool = min(self.pool_frames, (full + 1) * geometry.frames_per_block)
-            active = self.anchors - len(old)  # an old memory that stays takes its places from them
+            active = self.anchors - len(old)  # an old memory that stays takes slots of the anchors
             rolled = anchors(step.block_in_scene - full, active, pool, geometry.frames_per_block, self.rolling)
             entries += [(step.scene_frame + f, Kind.ANCHOR) for f in rolled]
             entries += [(COMPRESSED, Kind.COMPRESSED)] * self.compressed
@@ -73,7 +73,7 @@ class Echo(EchoSettings, Policy):
         return frozenset((*history, *pool, *scene_recall, *old, *(map(recall_of, ended) if self.recalls else ())))
 
     def capacity(self, geometry: Geometry) -> int:
-        """Of a long scene its pool, its recall candidates and its history; of a young one all it has, and the old scene's frames."""
+        """The larger of two cases: a long scene keeps pool, recall candidates and history; a short one all its frames and old ones."""
         early = {*range(max(self.pool_frames, self.anchors)), *self.recall_frame.candidates(sys.maxsize)}
         ways = (self.smooth, self.hard, self.recall)
         young = max(f.old_recent + (f.blocks or 0) * geometry.frames_per_block for f in ways)
@@ -82,7 +82,7 @@ class Echo(EchoSettings, Policy):
 
     @property
     def own_time(self) -> bool:
-        """Whether a compressed token keeps its own time in a window of slots."""
+        """Whether a compressed token keeps its own temporal distance in a window of slots."""
         return self.compressed_position is CompressedPosition.original
 
     @property
@@ -90,17 +90,17 @@ class Echo(EchoSettings, Policy):
         return self.recall_frame.fusion is not Fusion.none
 
     def memory_bytes(self, geometry: Geometry, batch: int, item: int) -> int:
-        """Sums and rates of the statistics, and the weights of the old memory; in float32 whatever the network's type."""
+        """Sums and rates of the statistics, and the weights of the old memory; in float32 whatever the network's dtype."""
         width, float32 = geometry.heads * geometry.head_dim, 4
-        sums = width + width // 2 * 4  # queries, magnitudes twice, and a complex centre; all by pairs but the first
+        sums = width + width // 2 * 4  # queries; by channel pairs: magnitudes twice, and a complex centre
         sums += width * geometry.tokens_per_frame if self.recall_frame.centre is QueryCentre.position else 0
         sums += width * self.recent_blocks(geometry) if self.recent_centre is RecentCentre.clean else 0
         old = max(map(self.old_frames, Transition))
-        around = 9 * geometry.tokens_per_frame * 8 if self.looks_around else 0  # the 3x3 places around each, whole numbers
+        around = 9 * geometry.tokens_per_frame * 8 if self.looks_around else 0  # int64 indices of the 3x3 neighbourhoods
         return geometry.layers * batch * (sums + 2 * old * geometry.tokens_per_frame) * float32 + around
 
     def memory(self, geometry: Geometry, store: FrameStore) -> Memory:
-        from echo.memory.state import EchoMemory  # torch, which planning must not need
+        from echo.memory.state import EchoMemory  # imports torch, which planning must not need
 
         return EchoMemory(self, geometry, store)
 

@@ -1,10 +1,10 @@
-"""What a rollout asked and what it was asked with: raw queries and keys of every layer, block and pass, copied as it runs.
+"""Records raw queries and keys of every layer, block and pass of a rollout while it runs.
 
     recorder = Recorder()
     for block in generate(backbone, policy, prompts, seed, watch=recorder.watch): ...
     recorder.queries(layer, block)       # [P, B, N, H, D]
 
-Nothing of the model or the policy is repeated here: the window tells each self-attention before it is computed. Pixels stay as they are.
+The window calls the recorder before each self-attention. The pixels do not change.
 
 Shapes: P passes of a block in their order (the last one is the clean one), B batch, N tokens of a block, H heads, D head_dim.
 """
@@ -23,10 +23,10 @@ from echo.rollout import Rollout
 
 
 class Recorder:
-    """States of one rollout, on the host in the type they have.
+    """States of one rollout, on the host in their own dtype.
 
-    layers: those to record, all by default. blocks: likewise. geometry: of the rollout, once it is watched. plans: by block, those
-    recorded. selected: token indices [B, K] that the policy chose, by layer and block.
+    layers, blocks: those to record, all by default. geometry: of the rollout, once it is watched. plans: the recorded plans by
+    block. selected: token indices [B, K] that the policy selected, by layer and block.
     """
 
     def __init__(self, layers: Collection[int] | None = None, blocks: Collection[int] | None = None) -> None:
@@ -37,15 +37,15 @@ class Recorder:
         self.geometry: Geometry | None = None
 
     def watch(self, rollout: Rollout) -> None:
-        """Record this rollout from now on; whoever was told of its selections is still told."""
+        """Record this rollout from now on; an earlier callback for its selections is still called."""
         self.geometry = rollout.geometry
-        told = rollout.window.on_select
+        earlier = rollout.window.on_select
 
         def select(layer: int, plan: Plan, index: Tensor) -> None:
             if self._wants(layer, plan.block):
                 self.selected[layer, plan.block] = index.cpu().clone()
-            if told is not None:
-                told(layer, plan, index)
+            if earlier is not None:
+                earlier(layer, plan, index)
 
         rollout.window.on_attend, rollout.window.on_select = self._attend, select
 
@@ -59,7 +59,7 @@ class Recorder:
         return self._stacked(layer, block, 0)
 
     def keys(self, layer: int, block: int) -> Tensor:
-        """Raw keys of the block itself in all passes, [P, B, N, H, D]; the last are those that later blocks meet."""
+        """Raw keys of the block itself in all passes, [P, B, N, H, D]; the last are those that later blocks attend to."""
         return self._stacked(layer, block, 1)
 
     def clean_keys(self, layer: int, frames: Collection[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The one voice in which a wrong value is refused: the value, the rule, the nearest valid choice, in one line."""
+"""Error messages for wrong values: the value, the rule and the nearest valid choice, in one line."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from typing import Any
 
 
 def nearest(word: object, choices: Iterable[object]) -> str:
-    """The choice most like a word; "none" where there is nothing to choose from."""
+    """The choice most similar to a word; "none" without choices."""
     return next(iter(difflib.get_close_matches(str(word), [str(choice) for choice in choices], 1, 0)), "none")
 
 
 def nearest_of(word: object, choices: Iterable[object]) -> str:
-    """A phrase that names the choice most like a word, and all choices in their order."""
+    """A phrase that names the choice most similar to a word, and all choices in their order."""
     names = [str(choice) for choice in choices]
     return f"nearest is {nearest(word, names)} of {', '.join(names)}"
 
 
 def shown(value: object) -> str:
-    """A value as Python writes it, no more than a refusal has room for."""
+    """A value as Python writes it, shortened for a message."""
     return brief(repr(value))
 
 
 def brief(value: object) -> str:
-    """A value as it is typed, no more than a refusal has room for."""
+    """A value as it is typed, shortened to 60 characters for a message."""
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def similar(word: str, choices: Iterable[str], count: int = 1) -> list[str]:
-    """Up to `count` choices that are like a word, the most alike first; empty where none is."""
+    """Up to `count` choices that are similar to a word, the most similar first."""
     return difflib.get_close_matches(word, list(choices), count, 0.5)
 
 
 MANY = 30
-"""Choices that are more than this are not all told."""
+"""A message does not list more choices than this."""
 
 
 def suggestion(word: str, choices: Iterable[str]) -> str:
-    """A phrase that names the choice most like a word, or all choices where none is like it and they are few."""
+    """A phrase that names the choice most similar to a word, or lists all choices if none is similar and they are few."""
     known = sorted(choices)
     close = similar(word, known) or ([nearest(word, known)] if len(known) > MANY else [])
     return f"nearest is {close[0]}" if close else "valid: " + ", ".join(known)
 
 
 def one_of(what: str, value: object, choices: Iterable[object]) -> None:
-    """Raises ValueError for a value that is none of the choices; `what` names the setting and the value."""
+    """Raises ValueError for a value that is not one of the choices; `what` names the setting and the value."""
     names = [str(choice) for choice in choices]
     if str(value) not in names:
         raise ValueError(f"{what}: one of {', '.join(names)}; nearest is {nearest(value, names)}")
@@ -67,12 +67,12 @@ def within(name: str, value: float, low: float, high: float) -> None:
 
 
 PART = r"^\w[\w .+=@,()-]*\Z"
-"""What a name is that becomes a folder's or a file's, or a part of one."""
+"""Pattern of a name that becomes a folder's or a file's name, or a part of one."""
 PART_LENGTH = 80
 
 
 def path_part(name: str, value: str) -> None:
-    """Raises ValueError for a name that no folder could have everywhere, or that would lead to another one."""
+    """Raises ValueError for a name that is not a valid folder name on every system, or that would lead to another folder."""
     if re.match(PART, value) and len(value.encode()) <= PART_LENGTH:
         return
     close = re.sub(r"^\W+", "", re.sub(r"[^\w .+=@,()-]", "-", value)).encode()[:PART_LENGTH].decode(errors="ignore") or "own"
@@ -81,20 +81,20 @@ def path_part(name: str, value: str) -> None:
 
 
 def positive(settings: Any, *names: str) -> None:
-    """Raises ValueError for a setting under 1."""
+    """Raises ValueError for a setting below 1."""
     for name in names:
         within(name, getattr(settings, name), 1, math.inf)
 
 
 def multiple_of(size: int, **settings: int) -> None:
-    """Raises ValueError for a setting that is no multiple of `size`, naming the next one up."""
+    """Raises ValueError for a setting that is not a multiple of `size`, naming the next larger one."""
     for name, value in settings.items():
         if value % size:
             raise ValueError(f"{name} {value}: a multiple of {size}; nearest is {-(-value // size) * size}")
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in a line; of a YAML file that cannot be parsed, which file and line."""
+    """The first line of an error's message; for a YAML file that cannot be parsed, with its file and line."""
     mark: Any = getattr(error, "problem_mark", None)
     if mark is not None:
         return f"{mark.name}, line {mark.line + 1}: {getattr(error, 'problem', None)}"
@@ -102,7 +102,7 @@ def first_line(error: BaseException) -> str:
 
 
 def special(path: Path) -> str:
-    """What a path is that is neither file nor folder, and of which reading may never end; "" for all else, what is not there among it."""
+    """The kind of a path that is neither file nor folder, from which reading may never end; "" for files, folders and missing paths."""
     try:
         kind = stat.S_IFMT(path.stat().st_mode)
     except (OSError, ValueError):
@@ -112,7 +112,7 @@ def special(path: Path) -> str:
 
 @contextlib.contextmanager
 def reading(path: Path, advice: str = "download it again") -> Iterator[None]:
-    """Whatever a reader raises comes out as a ValueError of one line that begins with the file's name; what never ends is not read."""
+    """Turn any error of a reader into a ValueError of one line that begins with the file's name; refuse pipes and devices."""
     try:
         if kind := special(path):
             raise ValueError(f"{path}: is {kind}; a file belongs here")
@@ -126,22 +126,21 @@ def reading(path: Path, advice: str = "download it again") -> Iterator[None]:
 
 
 class Missing(ValueError):
-    """Something that is not on this machine: files, packages, a graphics card.
+    """Something that this machine lacks: files, packages, a GPU.
 
     Args:
-        line: the refusal where nothing else is missing.
-        what: it in a few words.
-        remedy: the command that brings it.
+        line: the message if nothing else is missing.
+        what: the missing thing in a few words.
+        remedy: the command that installs or downloads it.
     """
 
     def __init__(self, line: str, what: str, remedy: str) -> None:
-        """Keep all three."""
         super().__init__(line)
         self.what, self.remedy = what, remedy
 
 
 def lacks(*checks: Callable[[], object]) -> Iterator[Missing]:
-    """What some checks find missing, which they raise; all else that they raise comes through."""
+    """The `Missing` errors that some checks raise; other errors are raised."""
     for check in checks:
         try:
             check()
@@ -150,10 +149,10 @@ def lacks(*checks: Callable[[], object]) -> Iterator[Missing]:
 
 
 def refuse(missing: Iterable[Missing]) -> None:
-    """Raises the first of what is missing, if anything is."""
+    """Raises the first `Missing`, if there is one."""
     for one in missing:
         raise one
 
 
 class Unfinished(Exception):
-    """Some of what was asked is done and told; the message is a line for each of the rest, or nothing where that is told too."""
+    """A command did a part of its work; the message has a line for each part that failed, or is empty if those were printed already."""

@@ -1,6 +1,6 @@
-"""The rollout: block after block, four denoising passes and a clean one, prompt switches at block borders.
+"""The rollout: block after block, denoising passes (usually four) and a clean one, prompt switches at block borders.
 
-The loop knows sizes, noise and the clock. What a block attends to is the policy's plan; how, is the window's business.
+The policy's plan says what a block attends to, and the window computes it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from echo.scene import SceneStart, Transition
 class Block:
     """One finished block: clean latents [B, frames, channels, height, width] and the plan that made it.
 
-    kept: frames' worth of keys and values that the store then holds, memories by name among them. attended: frames that it attended to,
-    its own among them; where heads are in groups, the mean over heads and layers.
+    kept: frames in the store after the block, named memories included. attended: frames that it attended to,
+    its own included; with groups of heads, the mean over heads and layers.
     """
 
     index: int
@@ -54,14 +54,14 @@ class Rollout:
         batch: int = 1, steps: Schedule | None = None, on_select: OnSelect | None = None,
         attention: AttentionKernel | None = None, shared_window: bool = False, capacity: int | None = None,
     ) -> None:  # fmt: skip
-        """attention: a kernel of `echo.backbone.kernels`. shared_window: one layer's window for all, assembled again in every pass.
+        """attention: a kernel of `echo.backbone.kernels`. shared_window: one window for all layers, assembled again in every pass.
 
-        capacity: frames that the store holds, where the script is known to need fewer than the policy at its most (`held_frames`).
+        capacity: frames of the store, if a known script needs fewer than the policy's maximum (`held_frames`).
         """
         weight = model.patch_embedding.weight
         self.model, self.policy, self.geometry, self.noise = model, policy, geometry, noise
         self.schedule = steps or schedule()
-        self._leave_states = getattr(model, "leave_states", model)  # a clean pass, without what only its flow needs
+        self._leave_states = getattr(model, "leave_states", model)  # a clean pass, without the work that only its flow needs
         self._promised = policy.store_frames(geometry)
         frames = self._promised if capacity is None else capacity
         self.store = FrameStore(geometry, frames, batch, dtype=weight.dtype, device=weight.device)
@@ -77,7 +77,7 @@ class Rollout:
             self._time = {t: model.time_states(frames) for t, frames in clock.items()}
 
     def switch(self, text_BLT: Tensor, transition: Transition | None = None, recalls: int | None = None, jump: int = 0) -> None:
-        """From the next block on, another scene: text rows [B, L, text_dim], how it is entered, the scene it recalls.
+        """Begin another scene with the next block: text rows [B, L, text_dim], transition, recalled scene, RoPE jump.
 
         Raises ValueError for a recall of a scene that has not ended.
         """
@@ -89,13 +89,13 @@ class Rollout:
         self._pending = (text, SceneStart(self.block, transition if self._starts else None, recalls, jump))
 
     def blocks(self) -> Iterator[Block]:
-        """Blocks as they are made, without end."""
+        """An endless iterator over blocks as they are made."""
         while True:
             yield self.next()
 
     @torch.inference_mode()
     def next(self) -> Block:
-        """Make one block. Raises ValueError before the first scene is given, or for a recall that the memory refuses."""
+        """Make one block. Raises ValueError before the first scene, for a recall that the memory refuses, or a plan that keeps too much."""
         pending, self._pending = self._pending, None
         starts = self._starts if pending is None else (*self._starts, pending[1])
         if not starts:
@@ -117,7 +117,7 @@ class Rollout:
         return Block(plan.block, plan.scene, latents, plan, self.store.size, self.window.attended)
 
     def _refuse_beyond_capacity(self, plan: Plan) -> None:
-        """The capacity is what memory is forecast and policies are compared by. Raises ValueError for a plan that keeps more."""
+        """Raises ValueError for a plan that keeps more than the policy's capacity, by which memory is forecast and policies compared."""
         held = self.store.count(plan.keep) + len(plan.queries)
         if held > self._promised:
             name = self.policy.label or type(self.policy).__name__
@@ -125,7 +125,7 @@ class Rollout:
             raise ValueError(f"{keeps}; its capacity says at most {self._promised}; let plans keep fewer, or say {held}")
 
     def _recache(self, step: Step) -> None:
-        """Run old frames once more, clean, all at once and under the new text, where the policy wants it."""
+        """Run old frames again, clean and all at once, under the new text, if the policy wants it."""
         plan = self.policy.recache(step)
         if plan is None:
             return
@@ -147,7 +147,7 @@ class Rollout:
                 x = renoise(x, self.noise(plan.block, i + 1), sigmas[i + 1])
             self.window.turn_next()
         self.window.turn_clean()
-        # From here on nothing reads what the plan lets go but each layer's window, just before the block is written in its place.
+        # Frames that the plan does not keep are from here on read only by each layer's window, just before the block is written over them.
         self._refuse_beyond_capacity(plan)
         self.store.turn_over(range(plan.first_frame, plan.first_frame + len(plan.queries)), plan.keep)
         self._leave_states(x, self._time[0.0], self._text, self.window.attend)

@@ -1,4 +1,4 @@
-"""From a prompt to a script: where scenes begin, how each is entered, which earlier scene it recalls, how far RoPE jumps.
+"""The router: the transition into each scene, the earlier scene that it recalls, and the jump of the RoPE index.
 
 Paper, appendix B (eqs 15-18), and the released code's rules, which differ. Scenes are counted from 0.
 """
@@ -22,12 +22,12 @@ Vector = Sequence[float]
 Embed = Callable[[list[str]], list[list[float]]]
 """Sentences to one feature each: the mean of the text encoder's non-zero rows."""
 Pieces = Callable[[str], Sequence[str]]
-"""A run of letters of a script without spaces to what stands for its words."""
+"""A run of letters of a script without spaces to the pieces that stand for its words."""
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A text encoder as the router asks it: for features, and for the pieces that it cuts letters into."""
+    """The part of a text encoder that the router uses: features, and the tokenizer's pieces."""
 
     features: Embed
     pieces: Pieces
@@ -38,10 +38,10 @@ class Encoder:
 
 
 class Feature(StrEnum):
-    """Text feature that scenes are compared by.
+    """Text feature by which scenes are compared.
 
-    similar: encoder feature of the prompt less common and scene-wide words (released default). idf: inverse document
-    frequencies, no encoder needed. prompt: encoder feature of the whole prompt (eq. 15).
+    similar: encoder feature of the prompt without stop words and words that most scenes share (released default). idf: inverse
+    document frequencies, without an encoder. prompt: encoder feature of the whole prompt (eq. 15).
     """
 
     similar = "similar"
@@ -50,15 +50,15 @@ class Feature(StrEnum):
 
 
 class Router(StrEnum):
-    """Who says how a scene is entered: its tag, and the texts where it has none; or the texts alone, by eqs (15)-(17)."""
+    """What decides a transition: the scene's tag, or the texts if it has none; or always the texts, by eqs (15)-(17)."""
 
     tags = "tags"
     automatic = "automatic"
 
 
 class Running(StrEnum):
-    """Scenes whose continuation eq. (17) calls smooth: the one before (as printed), or all of the smooth chain that it ends, since a scene
-    from which the running one went on smoothly is the running place.
+    """Scenes whose continuation eq. (17) calls smooth: only the scene before (as printed), or the whole smooth chain that ends with it,
+    since all its scenes show the same place.
     """
 
     previous = "previous"
@@ -66,7 +66,7 @@ class Running(StrEnum):
 
 
 class RecallJump(StrEnum):
-    """RoPE jump of a recall: by the share of dissimilarity, 0 to 6 (released), or by distance (eq. 18)."""
+    """RoPE jump of a recall: by the share of dissimilarity, 0 to 6 (released code), or by distance (eq. 18)."""
 
     similarity = "similarity"
     distance = "distance"
@@ -74,9 +74,9 @@ class RecallJump(StrEnum):
 
 @dataclass(frozen=True)
 class Routing:
-    """Settings of the router. causal: only scenes up to the current one count in document frequencies.
+    """Settings of the router. causal: document frequencies count only scenes up to the current one.
 
-    pool_scenes: how many ended scenes can be recalled. jump_recall_cap: most of eq. (18)'s jump; None is that of a hard cut.
+    pool_scenes: number of ended scenes that can be recalled. jump_recall_cap: largest jump of eq. (18); None takes `jump_hard`.
     """
 
     router: Router = Router.tags
@@ -115,21 +115,21 @@ UNSPACED = (
     r"\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u3005-\u3007\u3040-\u312f\u3400-\u4dbf\u4e00-\u9fff"
     r"\ua980-\ua9df\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 )
-"""Letters of scripts that put no spaces between words: Thai to Burmese, Khmer, Tai, Japanese, Chinese, Javanese."""
+"""Letters of scripts without spaces between words: Thai to Burmese, Khmer, Tai, Japanese, Chinese, Javanese."""
 RUNS = re.compile(f"[{UNSPACED}]+|[^{UNSPACED}]+")
 ALPHABETS_END = "\u0700"
-"""Below it stand scripts of single letters (Latin to Arabic), above it those whose letters are syllables, where one may be a word."""
+"""Alphabets (Latin to Arabic) are below this code point; above it are scripts of syllables, where one letter may be a word."""
 
 
 def pairs(letters: str) -> list[str]:
-    """Neighbouring letters two by two, which stand for words where no encoder has pieces of its own; a letter alone by itself."""
+    """Overlapping pairs of letters, which stand for words without a tokenizer; a single letter stays alone."""
     return [letters[at : at + 2] for at in range(len(letters) - 1)] or [letters]
 
 
 def words(text: str, pieces: Pieces = pairs) -> list[str]:
-    """Content words of any script: letters, marks and apostrophes in lower case, no English stop words.
+    """Content words of any script: letters, marks and apostrophes in lower case, without English stop words.
 
-    In alphabets they are longer than two letters; of scripts without spaces, they are the pieces of each run of letters.
+    In alphabets they are longer than two letters; in scripts without spaces they are the pieces of each run of letters.
     """
     content: list[str] = []
     for run in _runs(text):
@@ -142,13 +142,13 @@ def words(text: str, pieces: Pieces = pairs) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def _runs(text: str) -> tuple[str, ...]:
-    """Letters of a text that stand together and are of one kind of script; kept, since each scene is compared with all before it."""
+    """Runs of letters of one kind of script; cached, since each scene is compared with all before it."""
     letters = "".join(sign if sign == "'" or unicodedata.category(sign)[0] in "LM" else " " for sign in text.lower())
     return tuple(run for word in letters.split() for run in RUNS.findall(word))
 
 
 def without_common(texts: Sequence[str], pieces: Pieces = pairs) -> list[str]:
-    """Each scene's content words, less those in at least 70 % of the scenes (but never fewer than two)."""
+    """Each scene's content words, without those that occur in at least 70 % of the scenes (and in at least two)."""
     documents = [words(text, pieces) for text in texts]
     counts = Counter(word for document in documents for word in set(document))
     limit = max(2, math.ceil(0.7 * len(texts)))
@@ -156,7 +156,7 @@ def without_common(texts: Sequence[str], pieces: Pieces = pairs) -> list[str]:
 
 
 def idf_features(texts: Sequence[str]) -> list[list[float]]:
-    """(1 + ln tf) (ln((1 + n) / (1 + df)) + 1) over the texts' vocabulary; of texts without any word, over their signs."""
+    """(1 + ln tf) (ln((1 + n) / (1 + df)) + 1) over the texts' vocabulary, or over whole texts if none has a word."""
     said = [words(text) for text in texts]
     documents = [Counter(own) for own in (said if any(said) else ["".join(text.split()) for text in texts])]
     frequency = Counter(word for document in documents for word in document)
@@ -165,15 +165,15 @@ def idf_features(texts: Sequence[str]) -> list[list[float]]:
 
 
 def cosine(a: Vector, b: Vector) -> float:
-    """Eq. (15); 0 where a vector is zero."""
+    """Eq. (15); 0 if a vector is zero."""
     norm = math.sqrt(math.fsum(x * x for x in a)) * math.sqrt(math.fsum(x * x for x in b))
     return math.fsum(x * y for x, y in zip(a, b, strict=True)) / norm if norm else 0.0
 
 
 def similarities(texts: Sequence[str], scene: int, settings: Routing, embed: Embed | None) -> list[float]:
-    """Similarity of scene `scene` to every earlier one; by whole texts where no scene has a word of its own, which would tell nothing.
+    """Similarity of scene `scene` to every earlier one; whole texts are compared if no scene has a word of its own.
 
-    Raises ValueError where the feature needs an encoder and has none.
+    Raises ValueError if the feature needs an encoder and `embed` is None.
     """
     known = texts[: scene + 1] if settings.causal else texts
     if settings.feature is Feature.idf:
@@ -187,12 +187,12 @@ def similarities(texts: Sequence[str], scene: int, settings: Routing, embed: Emb
 
 
 def threshold_mode(similarity: Sequence[float], settings: Routing, running: int | None = None) -> tuple[Transition, int | None]:
-    """Eqs (16) and (17): how a scene is entered, and the one that it recalls.
+    """Eqs (16) and (17): the transition into a scene, and the scene that it recalls.
 
     Args:
-        similarity: to the scenes before it, of which those that the pool has let go do not count.
+        similarity: to the scenes before it; those that have left the pool do not count.
         settings: thresholds and size of the pool.
-        running: first of the scenes that the running one goes on from; the last alone by default, as printed.
+        running: first scene of the running place; by default only the last scene, as printed.
     """
     running = len(similarity) - 1 if running is None else running
     here, pool = max(similarity[running:]), range(oldest(len(similarity), settings), running)
@@ -208,7 +208,7 @@ def oldest(scene: int, settings: Routing) -> int:
 
 
 def check_recall(named: int | None, scene: int, settings: Routing) -> None:
-    """Raises ValueError, which counts scenes from 1, for a recall of one that the pool does not hold when scene `scene` begins."""
+    """Raises ValueError for a recall of a scene that the pool does not hold when scene `scene` begins; the message counts from 1."""
     first = oldest(scene, settings)
     if named is None or not first <= named < scene:
         number, near = (None, first) if named is None else (named + 1, min(max(named, first), scene - 1))
@@ -216,14 +216,14 @@ def check_recall(named: int | None, scene: int, settings: Routing) -> None:
 
 
 def recall_target(similarity: Sequence[float], settings: Routing) -> int:
-    """Eq. (16) over the pool, without the scene just left if `exclude_previous` and there is another."""
+    """Eq. (16) over the pool, without the scene just left if `exclude_previous` is set and there is another."""
     first = oldest(len(similarity), settings)
     last = len(similarity) - 1 if settings.exclude_previous and len(similarity) - first > 1 else len(similarity)
     return max(range(first, last), key=similarity.__getitem__)
 
 
 def recall_jump(similarity: Sequence[float], target: int, settings: Routing) -> int:
-    """Eq. (18) for `distance`; for `similarity` the chosen scene's share of all dissimilarity."""
+    """Eq. (18) for `distance`; for `similarity`, proportional to the target's share of all dissimilarity."""
     if settings.jump_recall is RecallJump.distance:
         most = settings.jump_hard if settings.jump_recall_cap is None else settings.jump_recall_cap
         return min(most, settings.jump_per_scene * (len(similarity) - target))
@@ -233,9 +233,9 @@ def recall_jump(similarity: Sequence[float], target: int, settings: Routing) -> 
 
 
 def automatic(texts: Sequence[str], starts: Sequence[SceneStart], settings: Routing, embed: Embed | None) -> tuple[Transition, int | None]:
-    """How the scene after `starts` is entered where nobody says: eqs (15)-(17) on whole prompts, and the scene that a recall means.
+    """The transition into the scene after `starts` by eqs (15)-(17) on whole prompts, and the scene that it recalls.
 
-    Thresholds are of whole prompts whatever `feature` says, and a text that is said later never counts.
+    The thresholds apply to whole prompts, whatever `feature` is, and later texts never count.
     """
     scene = len(starts)
     similarity = similarities(texts, scene, replace(settings, feature=Feature.prompt, causal=True), embed)
@@ -251,19 +251,19 @@ def enter(
     named: int | None = None,
     recalls: bool = True,
 ) -> tuple[Transition, int | None, int]:
-    """How the scene after `starts`, not the first, is entered: (transition, recalled scene, jump).
+    """The entry into the scene after `starts`, which is not the first: (transition, recalled scene, jump).
 
     Args:
         texts: of all scenes, or of those up to this one.
         starts: of the scenes before it.
-        tagged: what its tag says; None asks the texts.
+        tagged: the transition of its tag; None lets the texts decide.
         settings: of the router.
         embed: features of texts.
-        named: the scene to be recalled, whatever texts say.
-        recalls: whether an ended scene can be taken back; where none can, texts that mean one enter by a hard cut.
+        named: the scene to be recalled, whatever the texts are.
+        recalls: whether ended scenes can be recalled; if not, a recall by the texts becomes a hard cut.
 
     Raises:
-        ValueError: for a named scene that the pool does not hold, or a feature that needs an encoder where there is none.
+        ValueError: for a named scene that the pool does not hold, or a feature that needs an encoder without one.
     """
     transition, target, scene = tagged, named, len(starts)
     if named is not None:

@@ -17,7 +17,7 @@ Levels = TypeVar("Levels", Tensor, NDArray[np.float64])
 
 
 def shifted(x: Levels, shift: float = SHIFT) -> Levels:
-    """s(x) = shift x / (1 + (shift - 1) x): noise levels in 0..1, moved towards 1."""
+    """s(x) = shift x / (1 + (shift - 1) x): noise levels in 0..1, shifted towards 1."""
     return shift * x / (1 + (shift - 1) * x)
 
 
@@ -27,12 +27,12 @@ def sigma_table(shift: float = SHIFT) -> Tensor:
 
 
 def x0_from_flow(noisy: Tensor, flow: Tensor, sigma: float) -> Tensor:
-    """x0 = x_t - sigma v, taken in float64."""
+    """x0 = x_t - sigma v, computed in float64."""
     return (noisy.double() - sigma * flow.double()).to(noisy.dtype)
 
 
 def renoise(x0: Tensor, noise: Tensor, sigma: float | Tensor) -> Tensor:
-    """x_t = (1 - sigma) x0 + sigma eps; sigma one number, or broadcast."""
+    """x_t = (1 - sigma) x0 + sigma eps; sigma is a number, or a tensor that broadcasts."""
     return (1 - sigma) * x0 + sigma * noise
 
 
@@ -40,7 +40,7 @@ def renoise(x0: Tensor, noise: Tensor, sigma: float | Tensor) -> Tensor:
 class Schedule:
     """The denoising steps of a block: `timesteps` (0..1000) as the network reads them and their `sigmas`.
 
-    first: those of a video's first block where it has others, as Causal-Forcing++ gives more steps to what no past supports.
+    first: the schedule of a video's first block, if it has another one: Causal-Forcing++ gives it more steps, since it has no past.
     """
 
     timesteps: tuple[float, ...]
@@ -53,7 +53,7 @@ class Schedule:
 
     @property
     def clock(self) -> tuple[float, ...]:
-        """All timesteps that the network reads, each once, that of the clean pass last."""
+        """All timesteps that the network sees, each once, with that of the clean pass last."""
         return tuple(dict.fromkeys((*self.timesteps, *(self.first.timesteps if self.first else ()), 0.0)))
 
     @property
@@ -63,12 +63,12 @@ class Schedule:
 
 
 def schedule(steps: Sequence[int] = STEPS, shift: float = SHIFT, *, warp: bool = True, first: Sequence[int] = ()) -> Schedule:
-    """Warp nominal `steps` (1..1000, falling) through the shifted table: 1000, 937.5, 833.3, 625 for the default four.
+    """Warp nominal `steps` (1..1000, decreasing) through the shifted table: 1000, 937.5, 833.3, 625 for the default four.
 
-    warp: False takes steps as the timesteps that the network reads, at the table's nearest noise levels (CausVid's 1000, 757, 522).
-    first: steps of a video's first block; none for the same.
+    warp: False uses steps as the network's timesteps, with the table's nearest noise levels (CausVid's 1000, 757, 522).
+    first: steps of a video's first block; empty for the same.
 
-    Raises ValueError where steps are not strictly falling within 1..1000.
+    Raises ValueError if steps are not strictly decreasing within 1..1000.
     """
     check_steps(steps)
     table, own = sigma_table(shift), schedule(first, shift, warp=warp) if first else None

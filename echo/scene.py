@@ -1,4 +1,4 @@
-"""Prompts, their scenes, and the blocks at which scenes begin. No torch: all of it is known before a rollout starts."""
+"""Prompts, their scenes, and the blocks at which scenes begin. No torch: everything here is known before a rollout starts."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from echo.refusals import nearest, shown
 
 FPS = 16
 FRAMES_PER_BLOCK = 3
-"""Latent frames in a block of a chunk-wise backbone, which is what most are; a frame-wise one has 1 (`Geometry.frames_per_block`)."""
+"""Latent frames per block of a chunk-wise backbone, the default; a frame-wise one has 1 (`Geometry.frames_per_block`)."""
 PIXEL_FRAMES_PER_LATENT = 4
 BLOCK_S = FRAMES_PER_BLOCK * PIXEL_FRAMES_PER_LATENT / FPS
-"""Seconds of a chunk-wise block, 0.75: what rules of prompt sets go by, which are written before a backbone is chosen."""
+"""Seconds of a chunk-wise block, 0.75; prompt sets use it, since they are written before a backbone is chosen."""
 LONGEST_S = 36_000
-"""Of a video: ten hours, 48,000 blocks of three; planning goes block by block."""
+"""Longest video: ten hours, 48,000 blocks of three; planning takes time for each block."""
 MOST_SCENES = 1000
-"""Of a video; a router compares each with all before it."""
+"""Most scenes of a video; a router compares each with all before it."""
 LONGEST_TEXT = 20_000
-"""Letters of a scene; text encoders read some hundred words."""
+"""Most letters of a scene's prompt; text encoders read some hundred words."""
 
 
 class Transition(StrEnum):
@@ -44,14 +44,14 @@ TAGS = {"": Transition.smooth, "#": Transition.hard, "@": Transition.recall}
 
 
 class TagMeaning(StrEnum):
-    """What the tag of scene i says: how scene i is entered, or how scene i + 1 is (the released code's reading)."""
+    """Whether the tag of scene i names the transition into scene i, or into scene i + 1 (as in the released code)."""
 
     enter = "enter"
     to_next = "to_next"
 
 
 class DurationRule(StrEnum):
-    """`cumulative` rounds scene borders, so that no drift adds up; `floor_each` rounds every scene down (released code)."""
+    """`cumulative` rounds scene borders, so that rounding errors do not add up; `floor_each` rounds every scene down (released code)."""
 
     cumulative = "cumulative"
     floor_each = "floor_each"
@@ -59,10 +59,10 @@ class DurationRule(StrEnum):
 
 @dataclass(frozen=True)
 class Prompt:
-    """One line of a prompt set. `tag_meaning` None leaves the reading of the tags to the method's preset.
+    """One line of a prompt set. `tag_meaning` None leaves the meaning of the tags to the method's preset.
 
-    tags: letters as in `TAGS`; None is no tag at all, and the texts say how the scene is entered (the paper's appendix B).
-    recalls: for each scene the earlier one that it recalls, None where the router finds it by the texts; empty where no scene says.
+    tags: letters as in `TAGS`; None is no tag, and the texts decide the transition (the paper's appendix B).
+    recalls: for each scene the earlier one that it recalls, None if the router finds it by the texts; empty if no scene names one.
     """
 
     id: str
@@ -84,7 +84,7 @@ class Prompt:
         if longest > LONGEST_TEXT:
             raise ValueError(f"prompt {shown(self.id)}: a scene of {longest} letters; {LONGEST_TEXT} at most")
         for duration in self.durations_s:
-            if not duration >= block_s(1):  # which may be the block; `scene_blocks` knows
+            if not duration >= block_s(1):  # the shortest block; `scene_blocks` checks against the backbone's own
                 raise ValueError(f"prompt {shown(self.id)}: duration {duration} s is under half a block; nearest is {BLOCK_S} s")
         if not sum(self.durations_s) <= LONGEST_S:
             rule = f"a video is {LONGEST_S} s at most; nearest is {LONGEST_S / len(self.durations_s):g} s a scene"
@@ -102,32 +102,32 @@ class Prompt:
                 raise ValueError(f"prompt {shown(self.id)}: scene {scene + 1} has recalls {recalled}, which counts from 0: {rule}")
 
     def content(self) -> Json:
-        """All that it says as plain values, of which names by content are made; what came later is absent where it says nothing."""
+        """The prompt as plain values, for its digest; fields that were added later are absent if empty."""
         fields = dataclasses.asdict(self)
         if not self.recalls:
             del fields["recalls"]
         return fields
 
     def transitions(self, default_meaning: TagMeaning) -> tuple[Transition | None, ...]:
-        """How each scene is entered; None for the first, and for those without a tag."""
+        """The transition into each scene; None for the first, and for those without a tag."""
         meaning = self.tag_meaning or default_meaning
         tags = self.tags[1:] if meaning is TagMeaning.enter else self.tags[:-1]
         return (None, *(None if tag is None else TAGS[tag] for tag in tags))
 
 
 def prompt_digest(prompt: Prompt, duration_scale: float = 1.0) -> str:
-    """Name by content of a prompt as it stands in its set.
+    """Digest of a prompt as in its prompt set.
 
     Args:
-        prompt: the prompt, its durations already scaled.
-        duration_scale: what they were multiplied by.
+        prompt: the prompt, with scaled durations.
+        duration_scale: the factor that they were multiplied by.
     """
     durations = [round(duration / duration_scale, 6) for duration in prompt.durations_s]
     return digest(prompt.content() | {"durations_s": durations})
 
 
 KEYS = ("id", "scenes", "durations", "tags", "tag_meaning", "recalls", "version", "subtitles")
-"""Of a line of a prompt set; the last two say nothing to a run."""
+"""Keys of a line of a prompt set; runs ignore the last two."""
 LISTS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("scenes", lambda one: isinstance(one, str) and says(one), "texts, none of them empty"),
     ("durations", lambda one: type(one) in (int, float), "seconds, one number a scene"),
@@ -135,11 +135,11 @@ LISTS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("recalls", lambda one: one is None or type(one) is int, "scene numbers from 0 on, null for a scene that recalls none"),
     ("subtitles", lambda one: isinstance(one, str), "texts"),
 )
-"""Keys that hold lists, what may stand in them, and that in words."""
+"""Keys that hold lists, the test of their entries, and its description."""
 
 
 def says(text: str) -> bool:
-    """Whether a text says anything: a letter, a digit or another sign that can be seen."""
+    """Whether a text has a visible character."""
     return any(unicodedata.category(sign)[0] in "LNPS" for sign in text)
 
 
@@ -179,7 +179,7 @@ def parse_prompt(line: str, where: str) -> Prompt:
 
 
 def _nearest_list(key: str, value: Any, record: Json) -> str:
-    """A list that could stand under a key instead of what does."""
+    """A valid list for a key, as a suggestion."""
     count = len(record["scenes"]) if isinstance(record["scenes"], list) else 1
     if key == "durations":
         seconds = value[0] if isinstance(value, list) and value else value
@@ -194,7 +194,7 @@ def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
     """All prompts of a JSONL file. Raises ValueError for a bad line, a doubled id, an empty file or a text file of another format."""
     path = Path(path)
     version: tuple[int, ...] = ()
-    with contextlib.suppress(OSError, ValueError):  # whoever reads it says what is wrong
+    with contextlib.suppress(OSError, ValueError):  # the reader reports what is wrong
         state = path.stat()
         version = state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size
     return _loaded(path, version)
@@ -202,7 +202,7 @@ def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
 
 @lru_cache(maxsize=4)
 def _loaded(path: Path, version: tuple[int, ...]) -> tuple[Prompt, ...]:
-    """A set as it stands in one version of its file, read once for all jobs of a sweep."""
+    """The prompts of one version of a file, read once for all jobs of a sweep."""
     made = path.with_suffix(".jsonl").name if path.suffix != ".jsonl" else "set.jsonl"
     if path.suffix in (".txt", ".csv", ".tsv"):
         form = "csv" if path.suffix != ".txt" else "released|lines"
@@ -212,7 +212,7 @@ def _loaded(path: Path, version: tuple[int, ...]) -> tuple[Prompt, ...]:
     if text.lstrip().startswith("["):
         command = f"echo-harness data import {path} format=json --output {made}"
         raise ValueError(f"{path}: a JSON list; a prompt set has a JSON object a line; nearest is what {command} makes")
-    # a JSON text may hold the other line ends that Unicode knows
+    # not splitlines: JSON strings may contain Unicode's other line ends
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     prompts = tuple(parse_prompt(line, f"{path}:{number}") for number, line in lines)
     if not prompts:
@@ -225,7 +225,7 @@ def _loaded(path: Path, version: tuple[int, ...]) -> tuple[Prompt, ...]:
 
 
 def block_s(frames_per_block: int) -> float:
-    """Seconds of video in a block of so many latent frames.
+    """Seconds of video in a block of `frames_per_block` latent frames.
 
     >>> block_s(3), block_s(1)
     (0.75, 0.25)
@@ -236,9 +236,9 @@ def block_s(frames_per_block: int) -> float:
 def scene_blocks(durations_s: Sequence[float], rule: DurationRule, frames_per_block: int) -> tuple[int, ...]:
     """Blocks of each scene, at least one each.
 
-    `floor_each` is the released arithmetic: scenes round down, the last takes what the total leaves over.
+    `floor_each` is the released rule: scenes are rounded down, the last takes the rest of the total.
 
-    Raises ValueError for a scene of under half a block.
+    Raises ValueError for a scene of less than half a block.
 
     >>> scene_blocks([10, 10], DurationRule.cumulative, 3), scene_blocks([10, 10], DurationRule.cumulative, 1)
     ((13, 14), (40, 40))
@@ -259,7 +259,7 @@ def scene_blocks(durations_s: Sequence[float], rule: DurationRule, frames_per_bl
 
 @dataclass(frozen=True)
 class SceneStart:
-    """A scene begins: at which block, how it is entered, which earlier scene it recalls, how far RoPE jumps."""
+    """Start of a scene: its block, the transition into it, the earlier scene that it recalls, the jump of the RoPE index."""
 
     block: int
     transition: Transition | None = None
@@ -268,7 +268,7 @@ class SceneStart:
 
 
 def chain_head(starts: Sequence[SceneStart], scene: int) -> int:
-    """The scene in which the smooth chain of `scene` began; itself where it was not entered smoothly."""
+    """The scene in which the smooth chain of `scene` began; `scene` itself if it was not entered smoothly."""
     while starts[scene].transition is Transition.smooth:
         scene -= 1
     return scene
@@ -276,7 +276,7 @@ def chain_head(starts: Sequence[SceneStart], scene: int) -> int:
 
 @dataclass(frozen=True)
 class Script:
-    """All scene starts of a rollout and its length. Prompts with equal scripts can share a batch."""
+    """All scene starts of a rollout and its length in blocks. Prompts with equal scripts can share a batch."""
 
     starts: tuple[SceneStart, ...]
     blocks: int

@@ -1,4 +1,4 @@
-"""Typed settings from plain values: policies, runs and launchers are all built here, every name and type checked."""
+"""Typed settings from plain values, with every name and type checked: policies, runs and launchers are all built here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from echo.refusals import brief, nearest, suggestion
 
 T = TypeVar("T")
 LARGEST = 1_000_000
-"""Of a number, whatever its sign, whose field names no other: `field(metadata={"most": ...})`. What is larger would be counted up to."""
+"""Largest absolute value of a number, unless its field sets another: `field(metadata={"most": ...})`; larger counts would never end."""
 NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -22,11 +22,11 @@ def build(kind: type[T], values: Mapping[str, Any], where: str = "", *, of: str 
     """A dataclass from plain values; a field with a default may be left out.
 
     Args:
-        kind: the dataclass. Its fields are numbers, texts, truth values, enumerations, literals, tuples and dataclasses of these.
-        values: plain values by field name. A group of settings changes only those of its default that it names.
+        kind: the dataclass. Its fields are numbers, strings, booleans, enumerations, literals, tuples and dataclasses of these.
+        values: plain values by field name. A group of settings changes only the fields of its default that it names.
         where: path of `values` in the whole config with a trailing dot, for messages.
-        of: whose settings they are, for messages.
-        upon: what to change; without it the fields' defaults count.
+        of: owner of the settings, for messages.
+        upon: the instance to change; None uses the fields' defaults.
 
     Raises:
         ValueError: one line that names the key or value, the rule, and the nearest valid choice.
@@ -48,7 +48,7 @@ def build(kind: type[T], values: Mapping[str, Any], where: str = "", *, of: str 
 
 
 def _check_said(where: str, value: object, most: float) -> None:
-    """Raises ValueError for a number that is larger than its setting takes, and for a text that says nothing."""
+    """Raises ValueError for a number above its setting's limit, and for an empty string."""
     if isinstance(value, str) and not value.strip() and not where.endswith("label"):
         raise ValueError(f"{where}=: nothing is said, as by a variable that is not set; leave it out, or say it")
     for one in value if isinstance(value, tuple) else (value,):
@@ -57,12 +57,12 @@ def _check_said(where: str, value: object, most: float) -> None:
 
 
 def silent(default: T) -> T:
-    """The default of a setting that came after runs were stored: at it, `spoken` leaves the setting out, and their names stay."""
+    """A default at which `spoken` leaves the setting out, for settings that were added later: stored runs keep their names."""
     return dataclasses.field(default=default, metadata={"silent": True})
 
 
 def spoken(settings: Any) -> dict[str, Any]:
-    """A dataclass of settings as plain values, by which runs are named; without those that are silent at their default."""
+    """A dataclass of settings as plain values, by which runs are named; without silent settings at their default."""
     values = {
         field.name: getattr(settings, field.name)
         for field in dataclasses.fields(settings)

@@ -1,1 +1,1 @@
-"""Prompt sets of other people, and tables of prompts by their columns."""
+"""Prompt sets of other benchmarks, and tables of prompts by their columns."""

@@ -1,4 +1,4 @@
-"""Tables of prompts by their columns: rows of CSV, JSON objects, and what stands in which column."""
+"""Tables of prompts, in CSV or JSON, and the meaning of their columns."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from echo.refusals import nearest_of, shown
 from echo.scene import Prompt, TagMeaning
 
 TEXTS = ("prompt", "prompts", "prompt_en", "text", "texts", "caption", "captions", "description", "sentence")
-"""What columns of prompts are called."""
+"""Usual names of columns of prompts."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of a table, or keys of JSON objects, by what they hold.
+    """Names of the columns of a table, or of the keys of JSON objects.
 
     Attributes:
-        column: of csv and json, the one with the prompts: a text, or of json a list of texts, a scene each; found by its name where only
+        column: for csv and json, the prompts: a text, or in json a list of texts, one per scene; found by its name if only
             one is called prompt, text or caption.
-        id_column: of csv and json, ids; NAME-000 and so on where none is named.
-        duration_column: how long a scene lasts, or of json a list of that.
-        scenes_column: of json, a list of objects, a scene each, which hold what the other columns name, the id aside.
-        transition_column: how a scene is entered: smooth or continue, hard or cut, recall, or recall:N of scene N, counted from 1.
-        per_second: what duration_column counts, in a second: 24 where it counts frames at 24 a second.
+        id_column: for csv and json, ids; NAME-000 and so on by default.
+        duration_column: length of a scene, or in json a list of lengths.
+        scenes_column: for json, a list of objects, one per scene, which hold the other columns except the id.
+        transition_column: transition into a scene: smooth or continue, hard or cut, recall, or recall:N of scene N, counted from 1.
+        per_second: units of duration_column per second: 24 for frames at 24 a second.
     """
 
     column: str = ""
@@ -45,17 +45,17 @@ class Columns:
             raise ValueError(f"per_second={self.per_second:g}: a number above 0; nearest is 24, of frames")
 
     def over(self, usual: Columns) -> Columns:
-        """These, and where they say nothing, the usual ones."""
+        """These columns, completed by the usual ones."""
         return Columns(*(getattr(self, one.name) or getattr(usual, one.name) for one in fields(Columns)))
 
 
 FOUND = Columns()
-"""The prompts are found by their column's name; all else is not there."""
+"""Only prompts, found by their column's name."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt as a table has it. where: file and line. durations_s, tags: one a scene, or none; seen: what is worth saying."""
+    """A prompt of a table. where: file and line. durations_s, tags: one per scene, or empty; seen: observations for the summary."""
 
     where: str
     texts: tuple[str, ...]
@@ -75,7 +75,7 @@ def cells_of(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def records(path: Path) -> Iterator[tuple[str, object]]:
-    """The rows of a table with a header, by its columns. Raises ValueError."""
+    """(FILE:LINE, row as a mapping) for each row of a CSV with a header. Raises ValueError for a malformed table."""
     text = read_text(path)
     delimiter = max(",;\t", key=(text.split("\n", 1)[0]).count)
     try:
@@ -93,7 +93,7 @@ def records(path: Path) -> Iterator[tuple[str, object]]:
 
 
 def objects(path: Path) -> Iterator[tuple[str, object]]:
-    """What a JSON list holds, a JSON object, or a file with one a line. Raises ValueError."""
+    """(place, value) for each value of a JSON list, of a JSON object, or of a file with one object per line. Raises ValueError."""
     text = read_text(path)
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if text.lstrip().startswith("["):
@@ -106,7 +106,7 @@ def objects(path: Path) -> Iterator[tuple[str, object]]:
 
 
 def row_of(where: str, item: object, columns: Columns) -> Row:
-    """A table's row, or a JSON value, by its columns. Raises ValueError."""
+    """A prompt from a table's row or a JSON value. Raises ValueError for a value of another type."""
     if isinstance(item, str) and not columns.column:
         return Row(where, (item,))
     if isinstance(item, str):
@@ -138,7 +138,7 @@ def row_of(where: str, item: object, columns: Columns) -> Row:
 
 
 def _values(where: str, item: dict[str, object], columns: Columns, name: str) -> list[object]:
-    """What stands in a column, by itself or in a list; nothing where no such column is asked for. Raises ValueError."""
+    """The values of a column, single or in a list; empty if no such column is named. Raises ValueError for a missing column."""
     if name != "column" and not getattr(columns, name):
         return []
     value = item[_named(where, list(item), columns, name)]
@@ -146,7 +146,7 @@ def _values(where: str, item: dict[str, object], columns: Columns, name: str) ->
 
 
 def _seconds(where: str, value: object, columns: Columns) -> float:
-    """How long a scene lasts. Raises ValueError for what is no number of it."""
+    """Seconds of a scene. Raises ValueError unless the value is a positive number."""
     try:
         count = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -157,7 +157,7 @@ def _seconds(where: str, value: object, columns: Columns) -> float:
 
 
 def _named(where: str, names: Sequence[str], columns: Columns, name: str) -> str:
-    """The column that is asked for, or the only one that is called like prompts. Raises ValueError."""
+    """The named column, or the only one with a usual name of prompts. Raises ValueError if there is none."""
     asked = str(getattr(columns, name))
     fits = [one for one in names if one == asked or not asked and one.lower() in TEXTS]
     if len(fits) != 1:
@@ -169,19 +169,19 @@ def _named(where: str, names: Sequence[str], columns: Columns, name: str) -> str
 WAYS: Mapping[str, str | None] = {
     "smooth": "", "continue": "", "": "", "hard": "#", "cut": "#", "#": "#", "recall": "@", "@": "@", "automatic": None,
 }  # fmt: skip
-"""What tables and `tags=` call the way into a scene, and its tag; automatic is none, and the texts say it (appendix B)."""
+"""Words of tables and `tags=` for a transition, and its tag; automatic has no tag, so that the texts decide (appendix B)."""
 RECALL = re.compile(r"recall:(\d{1,6})")
 """A recall of a scene, counted from 1."""
 LONE_S = 60.0
-"""Of a prompt of one scene that says no duration: the shorter of the paper's two settings for long video."""
+"""Duration of a prompt of one scene without one: the shorter of the paper's two settings for long video."""
 
 
 def entry(word: str, scene: int, where: str) -> tuple[str | None, int | None]:
-    """The tag that a word is for, and the scene that it recalls, if it says it; of the first scene none. Raises ValueError.
+    """The tag of a word, and the scene that it recalls if it names one. Raises ValueError for an unknown word.
 
     Args:
         word: as in WAYS, or recall:N.
-        scene: which one, counted from 1.
+        scene: number of the scene, counted from 1.
         where: file and line.
     """
     number = RECALL.fullmatch(word)
@@ -198,16 +198,16 @@ def entry(word: str, scene: int, where: str) -> tuple[str | None, int | None]:
 
 
 def prompt_of(row: Row, name: str, tags: tuple[str, ...] = (), duration_s: float | None = None) -> Prompt:
-    """The prompt of a row; its tags say how its scenes are entered, never by a guess.
+    """The prompt of a row; transitions are never guessed.
 
     Args:
-        row: as the table has it.
-        name: its id.
-        tags: how scenes after the first are entered where the row does not say it: a word for all, or one for each.
-        duration_s: of a scene where the row does not say it.
+        row: of the table.
+        name: the prompt's id.
+        tags: transitions into the scenes after the first, if the row has none: a word for all, or one for each.
+        duration_s: duration of a scene, if the row has none.
 
     Raises:
-        ValueError: for a text as `plain` does, for several scenes of which nothing says how they are entered, or how long they last.
+        ValueError: for texts that `plain` refuses, and for several scenes without transitions or durations.
     """
     count = len(row.texts)
     if row.tags and tags:

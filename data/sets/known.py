@@ -1,4 +1,4 @@
-"""Prompt sets of other people as rules: which columns of theirs hold what, what they leave unsaid, and what lies beside them.
+"""Prompt sets of other benchmarks as rules: their columns, defaults and further files.
 
 Most are one line of `SETS`. Two are read from folders: LayerRecall's cases, and VMem-Bench's stories with their ground truth.
 """
@@ -23,8 +23,8 @@ T = TypeVar("T")
 class SetRule:
     """How the files of a set are read.
 
-    form: of its files. columns: as they call them. count: of its prompts. duration_s: of a scene, where no column says it.
-    tags: how the scenes after the first are entered, where no column says it; one word for all, or one for each. note: for people.
+    form: format of its files. columns: their names. count: number of prompts. duration_s: of a scene, if no column has it.
+    tags: transitions into the scenes after the first, if no column has them; one word for all, or one for each. note: for the summary.
     """
 
     form: Literal["csv", "json", "lines"]
@@ -45,15 +45,15 @@ SETS: Mapping[str, SetRule] = {
     ),
     "rollf200": SetRule("lines", Columns(), 200, 60.0),
 }  # fmt: skip
-"""Sets of other people: MemFlow, Helios-Bench, VMem-Bench's track B, LayerRecall, and Rolling Forcing's draw from MovieGen."""
+"""Sets of other benchmarks: MemFlow, Helios-Bench, VMem-Bench's track B, LayerRecall, and Rolling Forcing's sample of MovieGen."""
 TABLES: Mapping[str, SetRule] = {
     "csv": SetRule("csv", Columns(), 0), "json": SetRule("json", Columns(), 0),
     **{name: rule for name, rule in SETS.items() if rule.form != "lines"},
 }  # fmt: skip
-"""Formats of columns: any table, whose columns are named or found, and sets."""
+"""Formats with columns: any table, and sets."""
 SHOTS = 3
 BLOCKS = (24, 12, 12)
-"""Of a case of LayerRecall: the subject is visible, absent, and returns; its blocks where `global.json` does not say them."""
+"""Blocks of a LayerRecall case (visible, absent, return) if `global.json` does not state them."""
 
 
 def rows(path: Path, name: str, columns: Columns) -> Iterator[Row]:
@@ -62,10 +62,10 @@ def rows(path: Path, name: str, columns: Columns) -> Iterator[Row]:
     Args:
         path: a file; of vmem also the folder of its stories, of layerrecall that of its cases.
         name: one of TABLES.
-        columns: what its columns are called; found, or as the set has them, where nothing is said.
+        columns: names of its columns; by default found, or those of the set.
 
     Raises:
-        ValueError: in one line with the file's line, for a file of another form, a column that is not there, or a value of another kind.
+        ValueError: in one line with the file's line, for a file of another format, a missing column, or a value of another type.
     """
     rule = TABLES[name]
     columns = columns.over(rule.columns)
@@ -82,26 +82,26 @@ def rows(path: Path, name: str, columns: Columns) -> Iterator[Row]:
 
 
 def _inside(folder: Path, pattern: str, what: str) -> list[Path]:
-    """What a folder holds, by name. Raises ValueError where there is none."""
+    """Entries of a folder that match a pattern, by name. Raises ValueError if there are none."""
     if not folder.is_dir() or not (there := sorted(folder.glob(pattern))):
         raise ValueError(f"{folder}: a folder is expected with {what} in each of {pattern}; nothing of that is there")
     return there
 
 
 class _Shot(msgspec.Struct):
-    """What LayerRecall says of a shot's design."""
+    """LayerRecall's design of a shot."""
 
     duration_blocks: float
 
 
 class _Case(msgspec.Struct):
-    """What it says of a case as a whole, as far as it is read."""
+    """LayerRecall's `global.json`, as far as it is read."""
 
     shot_design: list[_Shot] = []
 
 
 def _cases(root: Path) -> Iterator[tuple[str, object]]:
-    """LayerRecall's cases: folders of `0.json`, `1.json` and `2.json`, a shot each, and `global.json`. Raises ValueError."""
+    """LayerRecall's cases: folders with a file per shot (`0.json`, `1.json`, `2.json`) and `global.json`. Raises ValueError."""
     folder = root / "caption" if (root / "caption").is_dir() else root
     for case in _inside(folder, "case_*", "0.json, 1.json and 2.json"):
         shots = [(file, _whole(file)) for file in sorted(case.glob("[0-9]*.json"))]
@@ -124,7 +124,7 @@ def _whole(path: Path) -> Any:
 
 
 def _typed(path: Path, kind: type[T]) -> T:
-    """A JSON file as a record. Raises ValueError that names the place in it."""
+    """A JSON file as a typed record. Raises ValueError that names the key."""
     try:
         return msgspec.convert(_whole(path), kind)
     except msgspec.ValidationError as error:
@@ -132,7 +132,7 @@ def _typed(path: Path, kind: type[T]) -> T:
 
 
 class _Present(msgspec.Struct):
-    """Something that a segment shows. gap: segments without it since `last_seen`; neither where it is new."""
+    """Something that a segment shows. gap: number of segments without it since `last_seen`; both are absent if it is new."""
 
     eid: str
     op: Literal["introduce", "recall", "recall_after_gap", "transform", "persist"]
@@ -148,7 +148,7 @@ class _Segment(msgspec.Struct):
 
 
 class _Entity(msgspec.Struct):
-    """Somebody, something or a place."""
+    """A person, an object or a place."""
 
     kind: str = ""
 
@@ -161,14 +161,14 @@ class _Story(msgspec.Struct):
 
 
 RETURNS = ("recall", "recall_after_gap", "persist")
-"""What the ground truth calls things that are there again as they were last."""
+"""Operations of the ground truth for things that return unchanged."""
 
 
 def _with_truth(row: Row, path: Path) -> Row:
-    """A story whose cuts say which earlier segment they recall, by the ground truth beside it (`gt/<story>.json`).
+    """A story whose cuts name the earlier segment that they recall, by the ground truth beside it (`gt/<story>.json`).
 
-    A cut recalls where something returns that some segment before it lacked: a place first, then what was away longest; what it recalls
-    is the segment that showed it last. Raises ValueError for a ground truth of another story.
+    A cut becomes a recall if something returns that was away for at least one segment: a place first, else what was away longest. It
+    recalls the segment that showed it last. Raises ValueError for a ground truth of another story.
     """
     folders = (path / "gt", path.parent / "gt") if path.is_dir() else (path.parent / "gt", path.parent.parent / "gt")
     files = [file for folder in folders if folder.is_dir() and (file := inside(folder, f"{row.id}.json")).is_file()]

@@ -1,4 +1,4 @@
-"""Texts of prompt files: tidied, and refused where a tag stands that is none."""
+"""Cleaning of texts in prompt files, and errors for malformed tags."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from echo.refusals import shown
 from echo.scene import LONGEST_S, says
 
 TAG = re.compile(r"\[(\d+(?:\.\d+)?) *s([#@]?)\]")
-"""Seconds and mark of a scene; anywhere in it, the first counts, all are removed."""
+"""Seconds and mark of a scene; the first one in a text counts, and all are removed."""
 BRACKETS = re.compile(r"[\[［【][^\[\]［］【】]*[\]］】]?|[\]］】]")
 TAGLIKE = re.compile(
     r"[\[［【]\s*\d{1,3}(?:[.,]\d+)?\s*(?:(?:s|sec\w*|m|min\w*)\s*[\]］】]\s*(?=$|[|;])|(?:s|sec\w*|m|min\w*)?\s*[#@＃＠]\s*[\]］】])"
 )
-"""A tag, right or wrong, where tags are none: seconds at a scene's end, or a mark. `[1980s]`, `[42]` and `[0-2s]` are text."""
+"""A tag, well-formed or not, in a format without tags: seconds at a scene's end, or a mark. `[1980s]`, `[42]` and `[0-2s]` are text."""
 OTHER_TAGS = re.compile(r"[({]\s*\d{1,3}(?:[.,]\d+)?\s*(?:s|sec\w*|m|min\w*)\s*[#@]?\s*[)}]|(?<!\d)\d+(?:\.\d+)? *s[#@]", re.IGNORECASE)
-"""What people write for a tag and is none; it would stay in the text."""
+"""Malformed tags, which would stay in the text."""
 INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060\u00ad\u200e\u200f"))
-"""Signs that take no room; the text encoder would see them."""
+"""Invisible characters, which the text encoder would read."""
 
 
 def tidy(text: str, where: str) -> str:
-    """Text without invisible signs and with single spaces; everything else as written, typographic signs too.
+    """Text without invisible characters and with single spaces; everything else is unchanged.
 
     Raises:
         ValueError: for a control character.
@@ -36,7 +36,7 @@ def tidy(text: str, where: str) -> str:
 
 
 def nearest_tag(text: str) -> str:
-    """The valid tag that a wrong one looks most like: `[10 sec]` is `[10s]`, `[1 min @]` is `[60s@]`."""
+    """The valid tag nearest to a malformed one: `[10 sec]` is `[10s]`, `[1 min @]` is `[60s@]`."""
     number = re.search(r"(\d+)(?:[.,](\d+))?\s*(m)?", text, re.IGNORECASE)
     seconds = 10.0 if number is None else min(float(f"{number[1]}.{number[2] or 0}") * (60 if number[3] else 1), LONGEST_S)
     mark = next((sign for sign in unicodedata.normalize("NFKC", text) if sign in "#@"), "")
@@ -44,7 +44,7 @@ def nearest_tag(text: str) -> str:
 
 
 def refuse_tags(text: str, where: str, patterns: Sequence[re.Pattern[str]] = (BRACKETS, OTHER_TAGS)) -> None:
-    """Raise ValueError for a bracket or a would-be tag in a scene's text, naming the nearest valid form."""
+    """Raise ValueError for a bracket or a malformed tag in a scene's text, naming the nearest valid form."""
     for pattern in patterns:
         wrong = pattern.search(text)
         if wrong is None:
@@ -55,7 +55,7 @@ def refuse_tags(text: str, where: str, patterns: Sequence[re.Pattern[str]] = (BR
 
 
 def plain(line: str, where: str) -> str:
-    """A text without a tag, tidied. Raises ValueError for one that says nothing, or holds what looks like a tag."""
+    """A cleaned text without a tag. Raises ValueError for an empty text, or one with something like a tag."""
     text = tidy(line, where)
     if not says(text):
         raise ValueError(f"{where}: holds nothing but signs that take no room; nearest is to remove it")

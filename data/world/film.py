@@ -1,8 +1,8 @@
-"""Videos of a prompt's script by the renderer itself, in place of a backbone: what scores of videos are to be read against.
+"""Calibration rows: videos of a prompt's script by the renderer itself, in place of a backbone.
 
 truth: a recalled scene shows the same place again, so no memory can do better. other: every scene is a new place of its
-words, as if text were all that is left of the past. shuffled: the frames of truth in random order. The subject keeps its
-size and what the words say of it; it moves as `draw` has it, on from where it was where a transition is smooth.
+words, as if only the text were left of the past. shuffled: the frames of truth in random order. The subject keeps its
+size and the properties in the prompt; after a smooth transition it continues from its last position.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from echo.scene import PIXEL_FRAMES_PER_LATENT, Prompt, Transition, scene_blocks
 
 
 class Way(StrEnum):
-    """Which of the three videos."""
+    """The three kinds of rendered videos."""
 
     truth = "truth"
     other = "other"
@@ -34,7 +34,7 @@ class Way(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Render(Policy):
-    """Stands where a cache policy does, so that a calibration row is a run like any other; a job says that it is rendered.
+    """Takes the place of a cache policy, so that a calibration row is a run like any other (`Job.rendered` is true).
 
     world: version of the renderer.
     """
@@ -53,7 +53,7 @@ class Render(Policy):
         return 0
 
     def check_prompt(self, prompt: Prompt) -> None:
-        """Refuse a prompt that the renderer cannot show: a scene of other words, or a recall of a place not yet shown. ValueError."""
+        """Raises ValueError for a prompt that the renderer cannot show: unknown words, or a recall of a place not yet shown."""
         try:
             _shown_before(prompt, [parse(text) for text in prompt.scenes], self)
         except ValueError as error:
@@ -64,7 +64,7 @@ class Render(Policy):
         return scene_blocks(prompt.durations_s, self.durations, frames_per_block)
 
     def film(self, prompt: Prompt, seed: int, frames_per_block: int) -> NDArray[np.uint8]:
-        """The whole video, uint8 [T, 48, 48, 3], T = 4 frames for each latent frame of a block; raises as `check_prompt` does."""
+        """The whole video, uint8 [T, 48, 48, 3], with four frames for each latent frame; raises like `check_prompt`."""
         frames = np.concatenate([render([truth])[0] for truth in truths(prompt, seed, self, frames_per_block)])
         if self.way is Way.shuffled:
             frames = frames[np.random.default_rng(_key(seed, prompt)).permutation(len(frames))]
@@ -91,7 +91,7 @@ def truths(prompt: Prompt, seed: int, policy: Render, frames_per_block: int) -> 
 
 
 def _shown_before(prompt: Prompt, said: Sequence[Words], policy: Render) -> list[int | None]:
-    """The earlier scene whose place each scene shows again: the one before where it goes on, the first alike where it is recalled."""
+    """The earlier scene whose place each scene shows again: the previous one if smooth, the first with the same place if recalled."""
     sources: list[int | None] = []
     for scene, (words, transition) in enumerate(zip(said, prompt.transitions(policy.tags), strict=True)):
         if scene and transition is None:
@@ -108,5 +108,5 @@ def _shown_before(prompt: Prompt, said: Sequence[Words], policy: Render) -> list
 
 
 def _key(seed: int, prompt: Prompt) -> tuple[int, int]:
-    """Of a video's own; never of the order in which videos are made."""
+    """Random seed of a video, independent of the order in which videos are made."""
     return seed, int.from_bytes(hashlib.blake2b(prompt.id.encode(), digest_size=8).digest(), "big") >> 1

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from data.world.words import KINDS, Words
 
 VERSION = 2
-"""Goes up with every change that alters a pixel or a truth for the same seed."""
+"""Increases with every change that alters a pixel or a truth for the same seed."""
 SIZE = 48
 FPS = 16
 SPEED = 1.0
-"""Pixels in a frame: 12 px in a block of 12 frames."""
+"""Pixels per frame: 12 px in a block of 12 frames."""
 PERIOD = 12
-"""Pixels after which a pattern repeats; a cell of the 4x4 grid on which landmarks stand is as wide."""
+"""Pixels after which a pattern repeats, and the width of a cell of the landmarks' 4x4 grid."""
 
 SUBJECT_RGB = {
     "red": (225, 25, 30), "green": (30, 200, 50), "blue": (35, 70, 235), "yellow": (245, 220, 30),
@@ -48,7 +48,7 @@ class Landmark:
 
 @dataclass(frozen=True)
 class Place:
-    """What makes a place this one and not another of the same words; prompts never say it.
+    """Identity of a place, which distinguishes it from others of the same words; prompts never mention it.
 
     hue: -1 (cold) to 1 (warm). phase: (down, right) shift of the pattern in pixels, 0 to 9.
     """
@@ -60,7 +60,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Truth:
-    """All that determines a clip: its words, its place, and where the subject is.
+    """Everything that determines a clip: its words, its place, and the subject's positions.
 
     centres: (x, y) of the subject in pixels for each frame, float64 [T, 2], wrapped into 0..48.
     """
@@ -105,8 +105,8 @@ def displacement(motion: str, frames: NDArray[np.float64]) -> NDArray[np.float64
 def draw(seed: int | Sequence[int], frames: int, easy: bool = False, words: Words | None = None, before: int = 0) -> Truth:
     """The truth of the clip of `seed`, `frames` long.
 
-    words: what the clip shows; drawn if None. before: for so many frames the subject moves in another, drawn way and
-    from anywhere in the frame, before it takes up the motion of its words (0: it starts near the middle).
+    words: what the clip shows; drawn if None. before: number of frames in which the subject first moves in another, random way
+    from a random position, before the motion of its words (0: it starts near the middle).
     """
     rng = np.random.default_rng([VERSION, *([seed] if isinstance(seed, int) else seed)])
     drawn = draw_words(rng)

@@ -1,4 +1,4 @@
-"""What can be said about a clip of the world, and the sentences that say it."""
+"""Attributes of a clip of the world, and sentences that state them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ VOCABULARY = Vocabulary(tuple(word for kind in KINDS.values() for word in kind),
 
 @dataclass(frozen=True)
 class Words:
-    """The five things that a prompt says of a clip."""
+    """The five attributes of a clip that a prompt states."""
 
     colour: str
     shape: str
@@ -48,14 +48,14 @@ class Words:
     pattern: str
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a word outside its kind, naming the nearest that is in it."""
+        """Raise ValueError for a word that is not of its kind, naming the nearest one."""
         for (kind, known), word in zip(KINDS.items(), astuple(self), strict=True):
             if word not in known:
                 raise ValueError(f"{kind} {word!r} is none of {', '.join(known)}; nearest: {nearest(word, known)}")
 
 
 def held_out(words: Words) -> bool:
-    """Whether training never shows `words` together: every 29th of the 2,880 combinations, counted in the order of KINDS."""
+    """Whether this combination is held out of training: every 29th of the 2,880, counted in the order of KINDS."""
     index = 0
     for known, word in zip(KINDS.values(), astuple(words), strict=True):
         index = index * len(known) + known.index(word)
@@ -66,7 +66,7 @@ _OVER = ("over", "across", "above")
 
 
 def sentence(words: Words, choice: int, templates: Sequence[str] = TEMPLATES) -> str:
-    """One sentence that says `words`; `choice` (any integer >= 0) picks template, verb, preposition and synonyms."""
+    """A sentence that states `words`; `choice` (any integer >= 0) selects template, verb, preposition and synonyms."""
     choice, which = divmod(choice, len(templates))
     choice, which_verb = divmod(choice, 3)
     choice, which_over = divmod(choice, len(_OVER))
@@ -83,9 +83,9 @@ def sentence(words: Words, choice: int, templates: Sequence[str] = TEMPLATES) ->
 
 
 def parse(text: str) -> Words:
-    """The five words that `text` says, whatever the sentence around them.
+    """The five attributes that `text` states.
 
-    Raises ValueError for an unknown word, for a kind that is not said, and for one that is said twice.
+    Raises ValueError for an unknown word, and for an attribute that is missing or stated twice.
     """
     concepts = VOCABULARY.concepts_of(text)
     values: dict[str, str] = {}

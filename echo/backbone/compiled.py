@@ -1,7 +1,7 @@
 """The network with its pieces compiled by torch: the same weights, the same numbers to rounding, less time.
 
-A block is cut at self-attention, which stays as it is, so that policies, window and kernels know nothing of it. Layers differ in
-weights alone and share one graph; another number of frames (a recache) or of prompts makes a second one, for all sizes.
+Compilation stops at self-attention, so that policies, window and kernels are not affected. Layers differ only in
+weights and share one graph; another number of frames (a recache) or of prompts makes a second one, for all sizes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from echo.backbone.wan import TransformerLayer, WanModel
 from echo.refusals import nearest
 
 MODES = ("none", "blocks", "graphs")
-"""none: as it is. blocks: what stands before and behind self-attention is compiled. graphs: the same, replayed from CUDA graphs."""
+"""none: not compiled. blocks: everything before and after self-attention is compiled. graphs: the same, replayed from CUDA graphs."""
 
 
 def speed_up(model: WanModel, mode: str) -> WanModel:
-    """A network of the same weights (they are shared, not copied) whose blocks are compiled; compiling happens at the first pass.
+    """A network with the same weights (shared, not copied) whose blocks are compiled at the first pass.
 
-    Raises ValueError for an unknown mode, for CUDA graphs on another device, and where there is nothing to compile with.
+    Raises ValueError for an unknown mode, for CUDA graphs on another device, and without a compiler.
     """
     check(mode, model.patch_embedding.weight.device.type)
     if mode == "none":
@@ -36,7 +36,7 @@ def speed_up(model: WanModel, mode: str) -> WanModel:
         torch.compile(TransformerLayer.ask, fullgraph=True, mode=kind),
         torch.compile(TransformerLayer.answer, fullgraph=True, mode=kind),
     )
-    # Methods of a class and not of each block: a block that held methods bound to itself would outlive the network until a collection.
+    # Methods of a class, not of each block: a block with methods bound to itself would stay alive until garbage collection.
     kind_of_block = type("CompiledLayer", (TransformerLayer,), {"ask": ask, "answer": answer})
     for block in fast.blocks:
         block.__class__ = kind_of_block
@@ -46,7 +46,7 @@ def speed_up(model: WanModel, mode: str) -> WanModel:
 
 
 def check(mode: str, device: str) -> None:
-    """Raises ValueError where `speed_up` would, for a network on `device` ("cpu", "cuda")."""
+    """Raises ValueError like `speed_up`, for a network on `device` ("cpu", "cuda")."""
     if mode not in MODES:
         raise ValueError(f"compile {mode!r}: one of {', '.join(MODES)}; nearest is {nearest(mode, MODES)!r}")
     if mode == "graphs" and device != "cuda":
@@ -57,7 +57,7 @@ def check(mode: str, device: str) -> None:
 
 
 def compiler(device: str) -> bool:
-    """Whether torch finds what it compiles with."""
+    """Whether torch finds a compiler."""
     if device == "cuda":
         return importlib.util.find_spec("triton") is not None
     return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++"))

@@ -12,11 +12,11 @@ from echo.refusals import Missing
 
 INSTALL = "pip install -e '.[wan]'"
 PACKAGES = ("transformers", "tokenizers", "diffusers", "ftfy", "filelock")
-"""What a Wan2.1 backbone imports on its way from a prompt to frames."""
+"""Packages that a Wan2.1 backbone imports."""
 
 
 def check(asked: str) -> None:
-    """Look for all of `PACKAGES` without importing any. Raises `Missing` that names those that are missing."""
+    """Check that all of `PACKAGES` are installed, without importing any. Raises `Missing` that names the missing ones."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         names = ", ".join(missing)
@@ -24,9 +24,9 @@ def check(asked: str) -> None:
 
 
 def need(name: str, *, asked: str = "a Wan2.1 backbone") -> Any:
-    """The module `name` of an optional package, imported now and not before; typed Any, for it may not be there.
+    """The module `name` of an optional package, imported on demand; typed Any, since it may be missing.
 
-    Raises ValueError, naming what `asked` for it and how to install it, where it is missing or does not import.
+    Raises ValueError if it is missing or cannot be imported; the message names `asked`, which needs it, and how to install it.
     """
     package = name.partition(".")[0]
     try:
@@ -38,7 +38,7 @@ def need(name: str, *, asked: str = "a Wan2.1 backbone") -> Any:
 
 @cache
 def version_of(package: str) -> str:
-    """A package's version without importing it; "missing" where it is not installed."""
+    """A package's version without importing it; "missing" if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

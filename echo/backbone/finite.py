@@ -1,4 +1,4 @@
-"""Whether numbers are numbers: pixels before they become bytes, tensors of files when they are cast."""
+"""Checks for NaN and infinity: in pixels before they become bytes, and in tensors of files when they are cast."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 class Finite:
-    """A flag on the device: whether all that it was shown is finite. To show something waits for nothing; to ask waits for the device."""
+    """A flag on the device: whether all values seen were finite. `see` does not wait for the device; `bool` does."""
 
     def __init__(self) -> None:
         self._flag: Tensor | None = None
 
     def see(self, values: Tensor) -> None:
-        """Look at some values: one reading of them, and no copy."""
+        """Check some values, with one read and no copy."""
         low, high = values.aminmax()  # both are NaN where any value is
         flag = low.isfinite() & high.isfinite()
         self._flag = flag if self._flag is None else self._flag & flag
@@ -26,9 +26,9 @@ class Finite:
 
 
 def broken(tensors: Mapping[str, Tensor]) -> tuple[str, str] | None:
-    """The first tensor that holds a NaN or an infinity, or is a matrix of zeros alone, and which of the two; None where none is.
+    """The first tensor that holds a NaN or an infinity, or is an all-zero matrix, and which of the two; None if there is none.
 
-    Each tensor is read once, without a copy, and the device waited for once.
+    Reads each tensor once, without a copy, and waits for the device once.
     """
     named = [(name, value) for name, value in tensors.items() if value.is_floating_point() and value.numel()]
     if not named:

@@ -1,4 +1,4 @@
-"""What a rollout and a worker ask of a backbone, whatever its make: the embedded one or one of Wan2.1's.
+"""The interface of backbones, embedded or Wan2.1, for rollouts and workers.
 
 Shapes: B batch, F latent frames, C channels, H W latent cells (of frames: pixels), T pixel frames, L text rows.
 """
@@ -26,27 +26,27 @@ class Text(Protocol):
     @property
     def text_len(self) -> int: ...
     def check(self, texts: Sequence[str]) -> None:
-        """Raise ValueError for texts that it cannot read whole: too long, or of unknown words."""
+        """Raise ValueError for texts that it cannot read completely: too long, or with unknown words."""
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Rows [B, L, text_dim] on the host, zero past a text's end. Raises ValueError as `check` does."""
+        """Embeddings [B, L, text_dim] on the host, zero past a text's end. Raises ValueError like `check`."""
         ...
 
     def pieces(self, text: str) -> list[str]:
-        """What its tokenizer cuts letters of a script without spaces into, in order."""
+        """The tokenizer's pieces of letters of a script without spaces, in order."""
         ...
 
     def prepare(self, texts: Sequence[str]) -> None:
-        """Encode now what `encode` will be asked for, so that the encoder can be let go."""
+        """Encode texts in advance, so that the encoder can be freed."""
 
     def release(self) -> None:
-        """Free the encoder; what was prepared can still be encoded."""
+        """Free the encoder; prepared texts can still be encoded."""
 
 
 class Stream(Protocol):
     """The decoding of one batch of videos, latent frame after latent frame.
 
-    finite: whether all pixels so far were finite before they became bytes, for a NaN would become black.
+    finite: whether all pixels so far were finite before they became bytes; a NaN would become black.
     """
 
     @property
@@ -67,7 +67,7 @@ class Codec(Protocol):
 
 
 class VideoModel(Protocol):
-    """Everything between a sentence and pixels that no policy changes."""
+    """Everything between a prompt and pixels that no policy changes."""
 
     @property
     def network(self) -> Network: ...
@@ -108,5 +108,5 @@ def features(text: Text, sentences: Sequence[str]) -> list[list[float]]:
 
 
 def reader(text: Text) -> Encoder:
-    """A text encoder as the router asks it."""
+    """A text encoder for the router."""
     return Encoder(partial(features, text), text.pieces)

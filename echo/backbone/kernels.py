@@ -1,8 +1,8 @@
-"""Attention kernels by name. The name that `resolve` gives is part of a run's identity: kernels differ in their last bits.
+"""Attention kernels by name. The resolved name is part of a run's identity, since kernels differ in their last bits.
 
-sdpa: torch's scaled dot-product attention, which chooses for itself. cudnn, flash: the same, held to one implementation.
-flash3: FlashAttention-3 (arXiv 2407.08608) from its package `flash_attn_interface`, which needs a Hopper GPU. auto: flash3 where
-it runs, else sdpa. Only self-attention over the window takes another kernel; cross-attention to the text stays with torch's choice.
+sdpa: torch's scaled dot-product attention, which chooses an implementation. cudnn, flash: the same, restricted to one implementation.
+flash3: FlashAttention-3 (arXiv 2407.08608) from its package `flash_attn_interface`, which needs a Hopper GPU. auto: flash3 if
+it can be imported, else sdpa. The kernel applies to self-attention over the window; cross-attention to the text uses torch's choice.
 
 Torch is imported where it is used: a config is checked without it.
 """
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 class AttentionKernel(Protocol):
-    """Dense soft-maximum attention of q [B, N, H, D] over k, v [B, M, H, D]; gives [B, N, H, D].
+    """Dense softmax attention of q [B, N, H, D] over k, v [B, M, H, D]; returns [B, N, H, D].
 
-    bias [1, 1, 1, M]: added to the logits of each key, for all queries and heads alike; None, and no mask, for most plans.
+    bias [1, 1, 1, M]: added to the logits of each key, for all queries and heads; None for most plans. There is no mask.
     """
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, /) -> Tensor: ...
@@ -39,7 +39,7 @@ NO_BIAS = "adds no bias to logits, which plans of this policy ask for"
 
 
 def resolve(name: str, device: str | torch.device, dtype: str = "bfloat16", *, biased: bool = False) -> str:
-    """The kernel that a run on `device` uses: `name`, or what `auto` comes to in this installation.
+    """The kernel that a run on `device` uses: `name`, or the kernel that `auto` means in this installation.
 
     biased: whether plans add to the logits of some frames, which sdpa alone does. No card is asked, so that a machine without one
     names the same run as the machine that computes it; `require` asks there.
@@ -56,7 +56,7 @@ def resolve(name: str, device: str | torch.device, dtype: str = "bfloat16", *, b
 
 
 def _lack(name: str, device: str, dtype: str) -> str | None:
-    """What stands in a kernel's way, in words; None where it runs."""
+    """Why a kernel cannot run; None if it can."""
     if name == "sdpa":
         return None
     if not device.startswith("cuda"):
@@ -68,7 +68,7 @@ def _lack(name: str, device: str, dtype: str) -> str | None:
 
 @cache
 def lack_of_flash3() -> str | None:
-    """Why FlashAttention-3 does not import; None where it does. An installation for another torch or CUDA is found, and does not."""
+    """Why FlashAttention-3 cannot be imported; None if it can. An installation for another torch or CUDA is found but does not import."""
     try:
         importlib.import_module(FLASH3)
     except Exception as error:  # a library that does not load raises whatever it likes
@@ -79,7 +79,7 @@ def lack_of_flash3() -> str | None:
 
 
 def require(name: str, device: str | torch.device) -> None:
-    """Refuse a resolved kernel that the card of this process lacks. Raises ValueError."""
+    """Raises ValueError for a resolved kernel that this process's GPU does not support."""
     if name == "sdpa" or not str(device).startswith("cuda"):
         return
     import torch
@@ -110,13 +110,13 @@ def attention(name: str) -> AttentionKernel:
 
 
 def _refuse(name: str, bias: Tensor | None) -> None:
-    """For plans of a policy that does not say that it is biased. Raises ValueError."""
+    """Raises ValueError for a bias of a policy that does not set `biased`."""
     if bias is not None:
         raise ValueError(f"kernel {name!r}: {NO_BIAS}; let the policy say `biased`; nearest is backbone.parts.kernel=sdpa")
 
 
 def _held_to(name: str, sdpa: AttentionKernel) -> AttentionKernel:
-    """Torch's attention, one implementation alone; torch says so itself where its sizes do not suit."""
+    """Torch's attention restricted to one implementation; torch raises if sizes do not suit it."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     backend = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION}[name]
@@ -130,7 +130,7 @@ def _held_to(name: str, sdpa: AttentionKernel) -> AttentionKernel:
 
 
 def _flash3() -> AttentionKernel:
-    """FlashAttention-3 in our layout, which is its own; releases differ in whether the sums come back too."""
+    """FlashAttention-3, whose layout is ours; some of its versions also return the log-sum-exp."""
     function: Callable[..., Tensor | tuple[Tensor, ...]] = importlib.import_module(FLASH3).flash_attn_func
 
     def flash3(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:

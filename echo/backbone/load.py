@@ -30,7 +30,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Backbone:
-    """An embedded backbone; `echo.backbone.interface.VideoModel` says what others ask of it."""
+    """An embedded backbone, an `echo.backbone.interface.VideoModel`."""
 
     model: WanModel
     text: WordEncoder
@@ -40,15 +40,15 @@ class Backbone:
     attention: None = None
     """Torch's own choice of a kernel."""
     shared_window: bool = False
-    """Each layer has its own window: small, and assembled once a block."""
+    """Each layer has its own window: small, and assembled once per block."""
 
     def paced(self, frames_per_block: int, steps: Schedule) -> Backbone:
-        """The same weights in blocks of so many latent frames, denoised in these steps."""
+        """The same weights with another number of latent frames per block and these denoising steps."""
         return dataclasses.replace(self, geometry=dataclasses.replace(self.geometry, frames_per_block=frames_per_block), schedule=steps)
 
     @cached_property
     def network(self) -> Network:
-        """The network as rollouts run it: laid out for this device where that is faster."""
+        """The network for rollouts, in a faster layout if this device has one."""
         return pack(self.model)
 
     @property
@@ -73,11 +73,11 @@ def save(
 
 
 def load(weights: str, dtype: str = "float32", lora: str | None = None, device: torch.device | str = "cpu") -> Backbone:
-    """Load a backbone from its file; relative paths count from the project, wherever the command runs.
+    """Load a backbone from its file; relative paths are below the project's folder.
 
-    dtype: the type to compute in. lora: a file of low-rank additions to merge into the weights.
+    dtype: the dtype to compute in. lora: a file of LoRA weights to merge into the weights.
 
-    Raises ValueError for a missing, foreign or damaged file, additions that do not fit, or an unknown dtype.
+    Raises ValueError for a missing, foreign or damaged file, LoRA weights that do not fit, or an unknown dtype.
     """
     path = ROOT / weights
     one_of(f"dtype {dtype!r}", dtype, DTYPES)
@@ -115,7 +115,7 @@ def _load(path: Path, dtype: torch.dtype, lora: Path | None, device: torch.devic
 
 
 def _merge(model: WanModel, path: Path) -> None:
-    """Add the low-rank weights at `path`. Raises ValueError as `load` does."""
+    """Merge the LoRA weights at `path`. Raises ValueError like `load`."""
     if not path.is_file():
         raise ValueError(f"no low-rank weights at {path}; `echo-harness train self-rollout` makes them, the repository ships them")
     try:

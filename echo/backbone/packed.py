@@ -1,8 +1,8 @@
-"""The same network laid out for one processor thread: one product for q, k and v, weights in the order that oneDNN reads them.
+"""The same network laid out for one CPU thread: one product for q, k and v, and weights in oneDNN's memory order.
 
-A block of a tiny backbone is forty-eight tokens, so that the cost of a pass is in small matrix products and in asking for
-them. Here every layer asks for a third of them: modulation rides on the normalisation, the text's values are multiplied by
-the output projection once a scene, and weights are reordered once. Numbers differ from `WanModel`'s in their last bits.
+A block of a tiny backbone has forty-eight tokens, so that small matrix products and the calls of them dominate a pass. Here every
+layer needs a third of them: modulation is merged with the normalisation, the text's values are multiplied by
+the output projection once per scene, and weights are reordered once. Numbers differ from `WanModel`'s in their last bits.
 
 Shapes: B batch, F latent frames, C channels, N tokens, E width, H heads, D head_dim, L text rows.
 """
@@ -22,19 +22,19 @@ from echo.geometry import PATCH
 
 Linear = Callable[[Tensor], Tensor]
 PackedText = tuple[tuple[Tensor, Tensor], ...]
-"""Of each layer: scaled keys [B, E, L H], heads apart; values behind the output projection [B, L H, E]."""
+"""For each layer: scaled keys [B, E, L H], block-diagonal by head; values after the output projection [B, L H, E]."""
 
 
 @dataclass(frozen=True)
 class PackedTime:
-    """Modulations of a timestep that all frames share: six vectors [E] a layer, then scale and shift of the head."""
+    """Modulations of a timestep that all frames share: six vectors [E] per layer, then scale and shift of the head."""
 
     blocks: tuple[Modulation, ...]
     head: tuple[Tensor, Tensor]
 
 
 class Network(Protocol):
-    """What a rollout asks of a network: `WanModel`, or the same in another layout. What it derives, it alone reads."""
+    """The interface of networks for rollouts: `WanModel`, or the same in another layout. Only the network reads its derived states."""
 
     @property
     def patch_embedding(self) -> nn.Conv3d: ...
@@ -45,17 +45,17 @@ class Network(Protocol):
 
 
 def pack(model: WanModel) -> Network:
-    """The network in the faster layout where there is one: fp32 on a processor, a text of few rows; else the network itself."""
+    """The network in the faster layout, for fp32 on a CPU and short texts; else the network itself."""
     weight, config = model.patch_embedding.weight, model.config
     fits = weight.device.type == "cpu" and weight.dtype == torch.float32 and config.heads * config.text_len <= config.dim
     return PackedWan(model) if fits else model
 
 
 class PackedWan:
-    """Stands for a `WanModel` in a rollout; timesteps must be one number for all frames of a pass."""
+    """Replaces a `WanModel` in a rollout; all frames of a pass must have the same timestep."""
 
     def __init__(self, model: WanModel) -> None:
-        """Reorder the weights of `model`; later changes of them are not seen."""
+        """Reorder the weights of `model`; later changes of `model` have no effect."""
         self._model, self.config, self.patch_embedding = model, model.config, model.patch_embedding
         with torch.inference_mode():
             self._layers = tuple(_Layer(cast(TransformerLayer, block)) for block in model.blocks)
@@ -63,7 +63,7 @@ class PackedWan:
             self._last = _linear(model.head.head.weight, model.head.head.bias)
 
     def time_states(self, timesteps_BF: Tensor) -> PackedTime:
-        """As `WanModel.time_states`. Raises ValueError for frames of different timesteps."""
+        """Like `WanModel.time_states`. Raises ValueError for frames of different timesteps."""
         if not bool((timesteps_BF == timesteps_BF.flatten()[0]).all()):
             raise ValueError(f"timesteps {timesteps_BF.flatten().tolist()}: a pass has one for all frames here; `WanModel` takes several")
         states = self._model.time_states(timesteps_BF[:1, :1])
@@ -71,11 +71,11 @@ class PackedWan:
         return PackedTime(blocks, (states.head[0].flatten().contiguous(), states.head[1].flatten().contiguous()))
 
     def text_states(self, text_BLT: Tensor) -> PackedText:
-        """As `WanModel.text_states`, laid out for one product on each side of the soft maximum."""
+        """Like `WanModel.text_states`, laid out for one product before and after the softmax."""
         return tuple(layer.text(*states) for layer, states in zip(self._layers, self._model.text_states(text_BLT), strict=True))
 
     def text_keys(self, text: PackedText) -> list[Tensor]:
-        """As `WanModel.text_keys`, taken out of the layout."""
+        """Like `WanModel.text_keys`."""
         heads, size = self.config.heads, self.config.dim // self.config.heads
         apart = [keys.unflatten(2, (-1, heads)).unflatten(1, (heads, size)).diagonal(0, 1, 4) for keys, _ in text]  # [B, D, L, H]
         return [keys.permute(0, 3, 2, 1) * size**0.5 for keys in apart]
@@ -93,7 +93,7 @@ class PackedWan:
         return flow.reshape(batch, frames, -1, height, width)
 
     def leave_states(self, latents_BFCHW: Tensor, time: PackedTime, text: PackedText, attend: Attend) -> None:
-        """A pass whose flow nobody reads: every layer is asked to attend, and nothing is done behind the last one."""
+        """A pass whose flow nobody reads: it ends with the last layer's self-attention."""
         x, last = self._embed(latents_BFCHW), len(self._layers) - 1
         for index, layer in enumerate(self._layers[:-1]):
             x = layer(x, time.blocks[index], text[index], index, attend)
@@ -123,9 +123,9 @@ class _Layer:
         self.up, self.down = _linear(up.weight, up.bias, gelu=True), _linear(down.weight, down.bias)
 
     def text(self, k_BHLD: Tensor, v_BHLD: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys with heads apart and scaled, values behind the output projection; its bias is shared out among the heads."""
+        """Scaled block-diagonal keys, and values after the output projection, whose bias is divided among the heads."""
         batch, heads, rows, size = k_BHLD.shape
-        keys = k_BHLD.new_zeros(batch, heads, size, rows, heads)  # heads last, so that the soft maximum runs over whole vectors
+        keys = k_BHLD.new_zeros(batch, heads, size, rows, heads)  # heads last, so that the softmax runs over contiguous vectors
         for head in range(heads):
             keys[:, head, ..., head] = k_BHLD[:, head].transpose(1, 2) / size**0.5
         values = v_BHLD @ self.cross_out.weight.T.reshape(heads, size, -1) + self.cross_out.bias / heads
@@ -153,13 +153,13 @@ class _Layer:
 
 
 def _rms(x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
-    """RMS normalisation of the last dimension; one pass for the length where `rms_norm` takes several on a processor."""
+    """RMS normalisation of the last dimension; on a CPU it needs fewer passes over memory than `rms_norm`."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return (x * torch.addcmul(eps, length, length, value=1 / x.shape[-1]).rsqrt_()).mul_(weight)
 
 
 def _linear(weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Linear:
-    """`x @ weight.T + bias`, then GELU if wanted, on reordered weights where oneDNN is there."""
+    """`x @ weight.T + bias`, then GELU if wanted, with reordered weights if oneDNN is available."""
     if not torch.backends.mkldnn.is_available():
         plain = weight.contiguous()
         return (lambda x: fn.gelu(fn.linear(x, plain, bias), approximate="tanh")) if gelu else (lambda x: fn.linear(x, plain, bias))

@@ -1,6 +1,6 @@
-"""A backbone of Wan2.1's make from its parts: text encoder, network, codec, each loaded when it is first asked for.
+"""A Wan2.1 backbone from its parts: text encoder, network, codec, each loaded when it is first used.
 
-The order in which a worker asks keeps the peak of memory low: texts first, then the encoder is let go, then the network.
+A worker keeps peak memory low by its order of use: it encodes texts, frees the text encoder, then loads the network.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from echo.sampler import Schedule
 
 @dataclass(frozen=True)
 class Parts:
-    """Where the parts are and how they are computed.
+    """The files of the parts and how they are computed.
 
     size: "native" or "tiny". weights, lora, text, tokenizer, codec: files; None draws random weights of that size.
-    decoder: "wan" or "taehv". text_identity: a name of the text encoder's content, for the cache of its rows.
-    kernel: as `echo.backbone.kernels` resolved it. window: "shared" or "resident". content: digests of the other files, so that parts
-    with a file that was replaced are other parts.
+    decoder: "wan" or "taehv". text_identity: digest of the text encoder, for the cache of its rows.
+    kernel: as `echo.backbone.kernels` resolved it. window: "shared" or "resident". content: digests of the other files, so that
+    parts with a replaced file compare unequal.
     """
 
     size: str
@@ -60,7 +60,7 @@ class Parts:
 
 
 class RealBackbone:
-    """A backbone that is loaded part by part; `echo.backbone.interface.VideoModel` says what others ask of it."""
+    """A backbone that is loaded part by part, an `echo.backbone.interface.VideoModel`."""
 
     def __init__(self, parts: Parts) -> None:
         self.parts, self.geometry = parts, parts.geometry
@@ -72,7 +72,7 @@ class RealBackbone:
 
     @cached_property
     def text(self) -> Text:
-        """Text encoder with its cache; the encoder itself is loaded at the first text that the cache lacks."""
+        """Text encoder with its cache; the encoder itself is loaded for the first text that is not cached."""
         from echo.backbone.parts.umt5 import Umt5Text
 
         p = self.parts
@@ -86,7 +86,7 @@ class RealBackbone:
 
     @cached_property
     def network(self) -> Network:
-        """The network as rollouts run it. Raises ValueError for weights that are not those of this network."""
+        """The network for rollouts. Raises ValueError for weights of another network."""
         p = self.parts
         if p.weights is None:
             model = transformer.random_network(p.network, self.dtype, self.device)
@@ -96,7 +96,7 @@ class RealBackbone:
 
     @cached_property
     def codec(self) -> Codec:
-        """The decoder of latents. Raises ValueError for a file that is none."""
+        """The decoder of latents. Raises ValueError for a foreign file."""
         p, dtype = self.parts, DTYPES[self.parts.codec_dtype]
         if p.decoder == "taehv":
             from echo.backbone.parts.taehv import TaehvCodec

@@ -28,25 +28,25 @@ def frequencies(channels: int) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _frequencies_on(channels: int, device: torch.device) -> Tensor:
-    """`frequencies` where they are used; moved there once."""
+    """`frequencies` on a device; moved there once."""
     with torch.inference_mode(False):  # kept beyond the rollout
         return frequencies(channels).to(device)
 
 
 def integers(values: Sequence[int], device: torch.device) -> Tensor:
-    """Host integers on a device, int64 [N]; through pinned memory to a GPU, for which the host then does not wait."""
+    """Host integers on a device, int64 [N]; through pinned memory to a GPU, so that the host does not wait."""
     return on_device(list(values), torch.long, device)
 
 
 def on_device(values: Sequence[object], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Host numbers, or rows of them, on a device, likewise."""
+    """Host numbers, or rows of them, on a device; see `integers`."""
     if device.type != "cuda":
         return torch.tensor(values, dtype=dtype, device=device)
     return torch.tensor(values, dtype=dtype, pin_memory=True).to(device, non_blocking=True)
 
 
 def host_integers(values: Tensor) -> list[list[int]]:
-    """A device's integers [R, N] on the host, which waits for them: once in a video, between blocks, and never for a pass."""
+    """A device's integers [R, N] on the host, which waits for them; used once per video, between blocks."""
     rows: list[list[int]] = values.tolist()
     return rows
 
@@ -60,7 +60,7 @@ def temporal_frequencies(head_dim: int) -> Tensor:
 def table(t: Tensor, h: Tensor, w: Tensor, head_dim: int) -> Tensor:
     """Rotation e^(i angle) of tokens at integer indices `t`, `h`, `w` (each [N]); complex64 [N, C].
 
-    Angles are taken in float64, so that an index of tens of thousands loses nothing.
+    Angles are computed in float64, so that indices of tens of thousands stay exact.
     """
     parts = [
         torch.outer(index.double(), _frequencies_on(size, index.device)) for index, size in zip((t, h, w), split(head_dim), strict=True)
@@ -70,9 +70,9 @@ def table(t: Tensor, h: Tensor, w: Tensor, head_dim: int) -> Tensor:
 
 
 def frame_table(positions: Sequence[int], grid_height: int, grid_width: int, head_dim: int, device: torch.device | None = None) -> Tensor:
-    """Rotation of whole frames in raster order, frame f at temporal index `positions[f]`; complex64 [F * S, C], not to be written to.
+    """Rotation of whole frames in raster order, frame f at temporal index `positions[f]`; complex64 [F * S, C], read-only.
 
-    On a GPU it is made there: megabytes of angles from a few integers.
+    It is computed on the device, since megabytes of angles come from a few integers.
     """
     if device is None or device.type == "cpu":
         return _frame_table(tuple(positions), grid_height, grid_width, head_dim)
@@ -81,7 +81,7 @@ def frame_table(positions: Sequence[int], grid_height: int, grid_width: int, hea
 
 @lru_cache(maxsize=64)
 def _frame_table(positions: tuple[int, ...], grid_height: int, grid_width: int, head_dim: int) -> Tensor:
-    """Of policies with indices by slot, the same few all the time."""
+    """Cached, since policies with slot indices use the same few tables."""
     with torch.inference_mode(False):  # kept beyond the rollout, and training may use it too
         return _made_table(torch.tensor(positions, dtype=torch.long), grid_height, grid_width, head_dim)
 
@@ -95,7 +95,7 @@ def _made_table(positions: Tensor, grid_height: int, grid_width: int, head_dim: 
 def place_table(places: Tensor, positions: Tensor | None, grid_width: int, tokens_per_frame: int, head_dim: int) -> Tensor:
     """Rotation of tokens by their place = frame * tokens_per_frame + raster, [..., N] to complex64 [..., N, C].
 
-    positions: temporal indices that stand in for the frame numbers where they are not negative, broadcast to `places`.
+    positions: temporal indices that replace the frame numbers where they are not negative, broadcast to `places`.
     """
     frame, raster = places.div(tokens_per_frame, rounding_mode="floor"), places % tokens_per_frame
     t = frame if positions is None else torch.where(positions < 0, frame, positions)
@@ -110,7 +110,7 @@ def rotate(x: Tensor, turn: Tensor) -> Tensor:
 
 
 def rotate_into(target: Tensor, x: Tensor, turn: Tensor) -> None:
-    """Write `rotate(x, turn)` to `target`, a view of the same shape and dtype; in fp32 without a tensor in between, else with one."""
+    """Write `rotate(x, turn)` to `target`, a view of the same shape and dtype; in fp32 without an intermediate tensor."""
     pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
     if x.dtype == torch.float32:
         torch.mul(pairs, turn.unsqueeze(-2), out=torch.view_as_complex(target.view(*target.shape[:-1], -1, 2)))

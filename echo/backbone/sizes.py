@@ -1,4 +1,4 @@
-"""Sizes of the backbones of Wan2.1's make, known without torch."""
+"""Sizes of Wan2.1 backbones, without torch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class WanConfig:
 
     @classmethod
     def from_weights(cls, shapes: Mapping[str, tuple[int, ...]], *, heads: int, text_len: int) -> WanConfig:
-        """Read every size off the checkpoint's shapes; only the number of heads and text rows leave no trace in them."""
+        """All sizes by the checkpoint's shapes, except the number of heads and of text rows, which the shapes do not show."""
         dim = shapes["patch_embedding.weight"][0]
         if dim % heads:
             raise ValueError(f"heads {heads}: must divide the checkpoint's width {dim}")
@@ -74,8 +74,8 @@ RANDOM_TEXT = {
 class CodecSizes:
     """Sizes of Wan2.1's decoder; the defaults are the released ones.
 
-    base: channels at full resolution. multipliers: how many times as many the levels have, the finest first. temporal: which of the
-    doublings in space double time too.
+    base: channels at full resolution. multipliers: factors of channels of the levels, the finest first. temporal: which of the
+    doublings in space also double time.
     """
 
     base: int = 96
@@ -86,14 +86,14 @@ class CodecSizes:
 
 
 CODECS = {"tiny": CodecSizes(base=4), "native": CodecSizes()}
-"""Decoders of Wan2.1's make with random weights."""
+"""Wan2.1 decoders with random weights."""
 
 
 @dataclass(frozen=True)
 class TaehvSizes:
     """Sizes of the small decoder; the defaults are the published ones.
 
-    widths: channels of the three levels and after them. growth: frames that a level makes of one. blocks: of a level.
+    widths: channels of the three levels and after them. growth: frames that a level makes of one. blocks: blocks per level.
     """
 
     widths: tuple[int, ...] = (256, 128, 64, 64)
@@ -108,7 +108,7 @@ SMALL_CODECS = {"tiny": TaehvSizes(widths=(16, 8, 8, 8)), "native": TaehvSizes()
 
 @dataclass(frozen=True)
 class Size:
-    """A network's sizes and the frames that it was made for (tiny: frames that a processor makes in seconds), in pixels."""
+    """A network's sizes and the size of its frames in pixels (tiny: frames that a CPU makes in seconds)."""
 
     network: WanConfig
     height_px: int
@@ -122,7 +122,7 @@ SIZES = {
 
 
 def geometry(network: WanConfig, height_px: int, width_px: int, window_frames: int, frames_per_block: int = FRAMES_PER_BLOCK) -> Geometry:
-    """Geometry of a network on frames of a size."""
+    """Geometry of a network at a frame size."""
     rows, columns = (px // (CELL_PX * side) for px, side in zip((height_px, width_px), PATCH[1:], strict=True))
     return Geometry(
         network.layers, network.heads, network.head_dim, rows, columns,

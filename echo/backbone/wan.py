@@ -1,7 +1,7 @@
 """The causal Wan2.1 transformer in one class for all sizes. Parameter names are those of the Wan checkpoint.
 
-The network knows no cache: self-attention hands raw queries, keys and values (after qk-norm, before RoPE) to an `attend`
-function, and whoever calls the network decides what they meet.
+The network has no cache: self-attention passes raw queries, keys and values (after qk-norm, before RoPE) to an `attend`
+function, and the caller of the network decides what they attend to.
 
 Shapes: B batch, F latent frames, C channels, H W latent cells, S tokens of a frame, N = F S, E width, L text rows.
 """
@@ -37,7 +37,7 @@ class Modulation(NamedTuple):
 
 
 class TimeStates(NamedTuple):
-    """All that the network derives from a timestep alone, so that a few-step sampler derives it once."""
+    """Everything that the network derives only from a timestep, so that a few-step sampler derives it once."""
 
     blocks: tuple[Modulation, ...]
     head: tuple[Tensor, Tensor]
@@ -56,7 +56,7 @@ def sinusoid(timesteps: Tensor, dim: int) -> Tensor:
 
 
 class RMSNorm(nn.Module):
-    """RMS over the full width, in fp32; the weight comes after the cast, as in Wan."""
+    """RMS over the full width, in fp32; the weight is applied after the cast, as in Wan."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class Attention(nn.Module):
         return k.transpose(1, 2).contiguous(), v.transpose(1, 2).contiguous()
 
     def cross(self, x_BNE: Tensor, k_BHLD: Tensor, v_BHLD: Tensor) -> Tensor:
-        """Attend to the text without a mask: Wan attends to the padding rows too."""
+        """Attention to the text without a mask: Wan also attends to the padding rows."""
         out = fn.scaled_dot_product_attention(self.query(x_BNE).transpose(1, 2), k_BHLD, v_BHLD)
         return self.o(out.transpose(1, 2).flatten(2))
 
@@ -114,12 +114,12 @@ class TransformerLayer(nn.Module):
         return torch.addcmul(shift, fn.layer_norm(x_BFSE, x_BFSE.shape[-1:], eps=self.eps), scale)
 
     def ask(self, x: Tensor, m: Modulation) -> tuple[Tensor, Tensor, Tensor]:
-        """What stands before self-attention: raw q, k, v [B, N, heads, head_dim] of `x` [B, F, S, E]."""
+        """The layer up to self-attention: raw q, k, v [B, N, heads, head_dim] of `x` [B, F, S, E]."""
         y = self.modulate(x, m.scale_attention, m.shift_attention).flatten(1, 2)
         return self.self_attn.query(y), *self.self_attn.key_value(y)
 
     def answer(self, x: Tensor, attended: Tensor, m: Modulation, text: tuple[Tensor, Tensor]) -> Tensor:
-        """What stands behind it, [B, F, S, E]; `attended` [B, N, heads, head_dim]."""
+        """The layer after self-attention, [B, F, S, E]; `attended` [B, N, heads, head_dim]."""
         frames = x.shape[1:3]
         x = torch.addcmul(x, self.self_attn.o(attended.flatten(2)).unflatten(1, frames), m.gate_attention)
         x = x + self.cross_attn.cross(self.norm3(x).flatten(1, 2), *text).unflatten(1, frames)
@@ -180,7 +180,7 @@ class WanModel(nn.Module):
         return tuple(cast(TransformerLayer, block).cross_attn.text_states(text) for block in self.blocks)
 
     def text_keys(self, text: TextStates) -> list[Tensor]:
-        """Cross-attention keys of all layers, [B, heads, L, head_dim] each, of what `text_states` gave."""
+        """Cross-attention keys of all layers, [B, heads, L, head_dim] each, from `text_states`."""
         return [k for k, _ in text]
 
     def forward(self, latents_BFCHW: Tensor, time: TimeStates, text: TextStates, attend: Attend) -> Tensor:

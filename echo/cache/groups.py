@@ -1,7 +1,7 @@
-"""Heads in groups that each meet a part of the context: where their keys and values lie in a window, and attention group by group.
+"""Groups of heads that each attend to a part of the context: the layout of their keys and values in a window, and their attention.
 
-The heads of a group lie one behind another, as samples of one head each, in a stretch of the window's own memory; so a group may have
-other heads in each sample of a batch, attention is asked once for each group, and nothing is kept beside the window.
+The heads of a group lie one after another in the window's own memory, as samples of one head each. So a group may have
+other heads in each sample of a batch, attention is computed once per group, and no further memory is needed.
 
 Shapes: B batch, H heads, D head_dim, n heads of a group in all samples, T context frames, S tokens of a frame, N tokens of the block.
 """
@@ -21,7 +21,7 @@ from echo.cache.plan import HeadGroup
 
 
 class GroupWindow(NamedTuple):
-    """What one group meets: slots of the context, heads [n] as sample * H + head, and its keys and values, views [n, T * S + N, D]."""
+    """One group's part: slots of the context, heads [n] as sample * H + head, and keys and values, views [n, T * S + N, D]."""
 
     slots: tuple[int, ...]
     heads: Tensor
@@ -30,7 +30,7 @@ class GroupWindow(NamedTuple):
 
 
 class GroupWindows:
-    """The groups of one layer in its window: the context is laid down first, then in each pass the block behind it."""
+    """The groups of one layer in its window: the context is written first, then in each pass the block after it."""
 
     def __init__(self, groups: Sequence[HeadGroup], heads: Sequence[Tensor], k: Tensor, v: Tensor, tokens: int, own: int) -> None:
         """Divide a layer's window among the groups that have heads in it.
@@ -39,8 +39,8 @@ class GroupWindows:
             groups: of the plan.
             heads: of each of them.
             k, v: the window, [B, tokens, H, D] each.
-            tokens: of a frame.
-            own: tokens of the block that later attend to each other.
+            tokens: tokens per frame.
+            own: tokens of the block itself.
         """
         self.tokens, self.windows, start = tokens, list[GroupWindow](), 0
         assert sum(map(len, heads)) == k.shape[0] * k.shape[2], "every head is in one group"
@@ -52,7 +52,7 @@ class GroupWindows:
             start = stop
 
     def lay_context(self, k: Tensor, v: Tensor) -> None:
-        """Give each group its slots of the whole context, rotated k and v [B, T * S, H, D]."""
+        """Copy each group's slots of the whole context, rotated k and v [B, T * S, H, D]."""
         for met in self.windows:
             for place, slot, count in runs(met.slots):
                 into, out_of = (slice(at * self.tokens, (at + count) * self.tokens) for at in (place, slot))
@@ -60,13 +60,13 @@ class GroupWindows:
                 take(v[:, out_of], met.heads, met.v[:, into])
 
     def lay_own(self, k: Tensor, v: Tensor) -> None:
-        """Lay the block's rotated keys and its values [B, N, H, D] behind each group's context."""
+        """Copy the block's rotated keys and its values [B, N, H, D] behind each group's context."""
         for met in self.windows:
             take(k, met.heads, met.k[:, -k.shape[1] :])
             take(v, met.heads, met.v[:, -v.shape[1] :])
 
     def answer(self, attention: AttentionKernel, q: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Attention of the block's rotated queries [B, N, H, D], each head over what its group meets; the same shape.
+        """Attention of the block's rotated queries [B, N, H, D], each head over its group's part; the same shape.
 
         bias: added to the logits of the whole context and the block, [1, 1, 1, T * S + N].
         """
@@ -79,19 +79,19 @@ class GroupWindows:
         return out.unflatten(0, (batch, heads)).transpose(1, 2)
 
     def _added(self, met: GroupWindow, bias: Tensor) -> Tensor:
-        """Of a bias that of the keys that a group meets."""
+        """The bias of a group's keys."""
         own = met.k.shape[1] - len(met.slots) * self.tokens
         spans = (bias[..., slot * self.tokens : (slot + count) * self.tokens] for _, slot, count in runs(met.slots))
         return torch.cat([*spans, bias[..., -own:]], -1)
 
 
 def members(kinds: Iterable[Sequence[int]], count: int, device: torch.device) -> list[list[Tensor]]:
-    """Index sets of `count` groups in each layer, from the number of each head's group, sample after sample."""
+    """Index sets of `count` groups in each layer, from each head's group number, sample after sample."""
     return [[integers([place for place, kind in enumerate(row) if kind == group], device) for group in range(count)] for row in kinds]
 
 
 def runs(slots: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Slots that follow each other: (place of the first among all, the first, how many).
+    """Runs of consecutive slots: (index of the first in `slots`, the first slot, length).
 
     >>> runs((0, 2, 3))
     [(0, 0, 1), (1, 2, 2)]

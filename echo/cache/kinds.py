@@ -1,4 +1,4 @@
-"""Kinds of memory, as every picture and table of the project shows them, and the names of what a store keeps beside frames."""
+"""Kinds of context frames, as all figures and tables show them, and names of the memories that a store keeps besides frames."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import groupby
 
 
 class Kind(StrEnum):
-    """The kinds of memory. words: as people call them. letter: of the paper's C.6. colour: in every picture of the project."""
+    """The kinds of context frames. words: for people. letter: in the paper's C.6. colour: in every figure of the project."""
 
     words: str
     letter: str
@@ -31,7 +31,7 @@ class Kind(StrEnum):
 
 
 def letters(kinds: Iterable[Kind]) -> str:
-    """Kinds in the letters of C.6, those of one kind that follow each other counted: `A12 C3 R3 +3`."""
+    """Kinds in the letters of C.6, with the length of each run: `A12 C3 R3 +3`."""
     return " ".join(f"{kind.letter}{sum(1 for _ in same)}" for kind, same in groupby(kinds))
 
 
@@ -39,7 +39,7 @@ def letters(kinds: Iterable[Kind]) -> str:
 class MemoryName:
     """A frame's worth of tokens that a store keeps by name: `srf0` is `MemoryName("srf", 0, Kind.RECALLED)`.
 
-    placed: its tokens come from several frames, and the store keeps each one's own place.
+    placed: its tokens come from several frames, and the store keeps each token's own place.
     """
 
     word: str
@@ -52,10 +52,10 @@ class MemoryName:
 
 
 Source = int | MemoryName
-"""What a slot's tokens are: a latent frame by its number, or a memory by its name."""
+"""Source of a slot's tokens: a latent frame by its number, or a memory by its name."""
 
 COMPRESSED = MemoryName("cmp", kind=Kind.COMPRESSED)
-"""In no store: the plan's selection fills these slots."""
+"""Slots that the plan's selection fills; no store has this name."""
 
 
 def recall_of(scene: int) -> MemoryName:
@@ -64,11 +64,11 @@ def recall_of(scene: int) -> MemoryName:
 
 
 def chosen(rank: int) -> MemoryName:
-    """The frame's worth of chosen tokens of a rank."""
+    """One frame's worth of chosen tokens, by rank."""
     return MemoryName("top", rank, Kind.COMPRESSED, placed=True)
 
 
 def kind_of(label: str) -> Kind:
-    """Kind of a memory by its name in a trace; a name that no shipped policy gives is a summary's."""
+    """Kind of a memory by its name in a trace; an unknown name is a summary."""
     shipped = {name.word: name.kind for name in (COMPRESSED, recall_of(0), chosen(0))}
     return shipped.get(label.rstrip("0123456789"), Kind.SUMMARY)

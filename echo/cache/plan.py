@@ -1,4 +1,4 @@
-"""What one block attends to, in plain integers (a bias: in plain floats). A plan can be printed, drawn and compared without a model.
+"""What one block attends to, in plain integers (and floats for a bias). A plan can be printed, drawn and compared without a model.
 
 Frame = latent frame. `f@p`: the key of source f carried at temporal RoPE index p.
 """
@@ -16,7 +16,7 @@ from echo.scene import SceneStart, chain_head
 
 
 def label_of(source: Source) -> str:
-    """A frame's number behind an f, or a memory's name."""
+    """`f` and a frame's number, or a memory's name."""
     return f"f{source}" if isinstance(source, int) else str(source)
 
 
@@ -24,8 +24,8 @@ def label_of(source: Source) -> str:
 class Slot:
     """One frame's worth of context tokens.
 
-    `source` is a latent frame's number, a stored memory's name, or `COMPRESSED`: filled by the plan's selection.
-    `position` None: its tokens come from several frames and keep each its own temporal index.
+    `source` is a latent frame's number, a stored memory's name, or `COMPRESSED`, which the plan's selection fills.
+    `position` None: its tokens come from several frames, and each keeps its own temporal index.
     """
 
     source: Source
@@ -38,10 +38,10 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Tokens to be chosen on the device in the block's first pass, out of `candidates` (memories and frames, in buffer order).
+    """Tokens to be chosen on the device in the block's first pass from `candidates` (memories and frames, in buffer order).
 
-    They fill the plan's `cmp` slots by rank. `own_spatial`: each keeps its own row and column under RoPE; otherwise it
-    takes the raster place of its rank. shift: from a token's latent frame to its temporal index, where its slot gives none.
+    They fill the plan's `cmp` slots by rank. `own_spatial`: each token keeps its own row and column under RoPE; otherwise it
+    takes the raster place of its rank. shift: from a token's latent frame to its temporal index, if its slot has none.
     """
 
     candidates: tuple[Source, ...]
@@ -52,9 +52,9 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class HeadGroup:
-    """Heads that meet the block and a part of the context; which heads of a layer they are, the memory says.
+    """Heads that attend to the block and a part of the context; `Memory.heads` says which heads of a layer they are.
 
-    slots: places in the plan's context, rising. share: of the heads of all layers; None: the device divides what others leave.
+    slots: ascending indices into the plan's context. share: of the heads of all layers; None: the device divides the remaining heads.
     """
 
     name: str
@@ -66,15 +66,15 @@ class HeadGroup:
 class Plan:
     """A block's attention: `context` in buffer order, then the block itself at the indices `queries`.
 
-    faded: how many slots at the front carry the per-token weights of a decaying memory.
-    keep: what the store must still hold once the block is done (frames by number, memories by name).
-    unseen: how many of the block's first frames leave no keys behind (only in a recache).
-    clean: context of the clean pass, latent frames alone; None: it meets what the denoising passes meet.
-    bias: for each denoising pass, what is added to the logits of each context slot's tokens (the last row holds for further passes);
-    None: nothing, as in the clean pass always.
-    revision: memories and frames that leave, from which each layer chooses in the clean pass, before it meets its context, `frames` that
-    stay as the memories; the plan's context, or `clean`, then has them as they have become.
-    groups: parts of the context that groups of heads meet, each head being in one; none: every head meets all of it.
+    faded: number of slots at the front that carry the per-token weights of a decaying memory.
+    keep: what the store must hold after the block (frames by number, memories by name).
+    unseen: number of the block's first frames that leave no keys behind (only in a recache).
+    clean: context of the clean pass, only latent frames; None: the same as that of the denoising passes.
+    bias: for each denoising pass, the value added to the logits of each context slot's tokens (the last row also holds for further
+    passes); None: no bias. The clean pass never has one.
+    revision: memories and leaving frames; in the clean pass, before its attention, each layer chooses `frames` of them that become the
+    new memories. The clean pass attends to these.
+    groups: parts of the context for groups of heads, each head being in one; empty: every head attends to the whole context.
     """
 
     block: int
@@ -108,7 +108,7 @@ class Plan:
         return line | {"groups": [[group.name, list(group.slots)] for group in self.groups]} if self.groups else line
 
     def notes(self) -> list[str]:
-        """What the plan says beside its keys, in few words, for who looks at a strip."""
+        """Short descriptions of the plan's other parts, for cache strips."""
         notes = [] if self.clean is None else [f"clean pass R{len(self.clean)} +{len(self.queries)}"]
         if self.bias is not None:
             added = [value for row in self.bias for value in row if value]
@@ -119,13 +119,13 @@ class Plan:
         return notes + [f"{name} heads meet {frames or 'the block alone'}" for name, frames in met]
 
     def shares(self) -> list[float]:
-        """What the bias leaves of each key frame's weight, the mean over its passes; all 1 without one."""
+        """Factor exp(bias) of each key frame's weight, the mean over passes; all 1 without a bias."""
         every = [[1.0] * len(self.context)] if self.bias is None else [[math.exp(value) for value in row] for row in self.bias]
         return [sum(column) / len(every) for column in zip(*every)] + [1.0] * (len(self.queries) - self.unseen)
 
     @property
     def attended(self) -> float:
-        """Frames that a head attends to, the block's own among them: the mean over heads, the most where the device divides them."""
+        """Frames that a head attends to, the block's own included: the mean over heads, or an upper bound if the device divides them."""
         known = [(group.share, len(group.slots)) for group in self.groups if group.share is not None]
         rest = max((len(group.slots) for group in self.groups if group.share is None), default=0) if self.groups else len(self.context)
         own = len(self.queries) - self.unseen
@@ -137,9 +137,10 @@ class Plan:
 
 
 def committed(plan: Plan, frames: int, oldest: int) -> Plan:
-    """The same plan with a clean pass that reads the newest `frames` alone, the block's own among them, at the indices before the block's.
+    """The same plan with a clean pass that reads only the newest `frames`, the block's own included, at the indices before the block's.
 
-    Sinks and memories shape what is seen and not what is kept of it (Commit Forcing). `oldest`: first latent frame that may be read.
+    So sinks and memories influence the generated frames, but not the keys and values that are stored of them (Commit Forcing).
+    `oldest`: first latent frame that may be read.
     """
     first, after = plan.first_frame, plan.first_frame + len(plan.queries)
     newest = range(max(oldest, after - frames, first - plan.queries[0]), first)  # no index lies before 0
@@ -150,7 +151,7 @@ def committed(plan: Plan, frames: int, oldest: int) -> Plan:
 
 @dataclass(frozen=True)
 class Step:
-    """All that a policy may know before a block: which block it is and which scenes have begun (the last is running)."""
+    """Everything that a policy may know before a block: its number and the scenes that have begun (the last is running)."""
 
     block: int
     starts: tuple[SceneStart, ...]
@@ -179,7 +180,7 @@ class Step:
 
     @property
     def chain_head(self) -> int:
-        """First scene of the running chain of smooth transitions; the running scene where it was not entered so."""
+        """First scene of the running chain of smooth transitions; the running scene if it was not entered smoothly."""
         return chain_head(self.starts, self.scene)
 
     def positions(self, first: int) -> tuple[int, ...]:

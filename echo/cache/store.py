@@ -1,4 +1,4 @@
-"""Raw keys and values by latent frame, preallocated: what plans refer to by number, and a few stored memories by name.
+"""Raw keys and values, preallocated by latent frame, and a few memories by name.
 
 Shapes: B batch, T frames, S tokens of a frame, K single tokens, H heads, D head_dim.
 """
@@ -17,9 +17,9 @@ from echo.geometry import Geometry
 
 
 class Named(NamedTuple):
-    """A frame's worth of tokens of one layer under a name: raw k, v [B, S, H, D].
+    """One frame's worth of tokens of one layer under a name: raw k, v [B, S, H, D].
 
-    places [B, S] where the tokens come from several frames: frame * tokens_per_frame + raster place of each.
+    places [B, S] if the tokens come from several frames: frame * tokens_per_frame + raster place of each.
     """
 
     k: Tensor
@@ -28,7 +28,7 @@ class Named(NamedTuple):
 
 
 class FrameStore:
-    """Slots for `capacity` frames in each layer, keys as they are before RoPE. Frames come and go by number on the host."""
+    """Slots for `capacity` frames in each layer, with keys before RoPE. The host admits and releases frames by number."""
 
     def __init__(self, geometry: Geometry, capacity: int, batch: int, *, dtype: torch.dtype, device: torch.device) -> None:
         self.geometry, self.batch, self.device = geometry, batch, device
@@ -47,7 +47,7 @@ class FrameStore:
         return 2 * self.k.numel() * self.k.element_size()
 
     def admit(self, frames: Iterable[int]) -> None:
-        """Give each new frame a slot. The capacity is the policy's promise."""
+        """Give each new frame a slot."""
         for frame in frames:
             assert self._free, f"the store is full: {sorted(self._slot)} and now {frame}"
             self._slot[frame] = self._free.pop()
@@ -55,7 +55,7 @@ class FrameStore:
     def turn_over(self, frames: Iterable[int], keep: frozenset[Source]) -> None:
         """Give new frames the slots of frames outside `keep`.
 
-        What these held stays there, for readers with an index made before, until `write` lays the new over it; memories stay.
+        Their old content can be read through an index that was made before, until `write` overwrites it; memories stay.
         """
         self._release_frames(keep)
         self.admit(frames)
@@ -72,7 +72,7 @@ class FrameStore:
         self._index.clear()
 
     def index(self, frames: Sequence[int]) -> Tensor:
-        """Slot numbers of frames, [T]; made once per block, shared by all layers."""
+        """Slot numbers of frames, [T]; made once per block and shared by all layers."""
         key = tuple(frames)
         if key not in self._index:
             self._index[key] = integers([self._slot[frame] for frame in key], self.device)

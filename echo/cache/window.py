@@ -1,9 +1,9 @@
-"""What self-attention meets in a block: the context, rotated, and behind it the block itself.
+"""Keys and values of self-attention in a block: the rotated context, followed by the block itself.
 
-Resident, the first pass of a block assembles each layer's context from the store and all passes meet it, but for a clean pass with a
-context of its own. Shared, one layer's worth of window serves all layers in turn and every pass assembles again: the same bits, a
-fraction of the memory. Either way a pass writes the block's own keys and values into the window's tail in place. Nothing grows with
-the length of the video and nothing is read back by the host.
+A resident window keeps every layer's context: the first pass of a block assembles it from the store, and all passes use it, except
+a clean pass with a context of its own. A shared window serves all layers in turn, and every pass assembles it again: the same bits
+in a fraction of the memory. In both, a pass writes the block's own keys and values into the window's tail in place. Nothing grows
+with the length of the video, and the host reads nothing back.
 
 Shapes: B batch, T context frames, S tokens of a frame, N tokens of the block, K chosen tokens, H heads, D head_dim, C complex channels.
 """
@@ -29,16 +29,16 @@ from echo.geometry import Geometry
 _SDPA = kernels.attention("sdpa")
 
 OnSelect = Callable[[int, Plan, Tensor], None]
-"""Told of each selection: layer, plan, token indices [B, K] into the candidates."""
+"""Called for each selection: layer, plan, token indices [B, K] into the candidates."""
 
 OnAttend = Callable[[int, Plan, "Pass", Tensor, Tensor], None]
-"""Told of each self-attention before it is computed: layer, plan, pass, the block's raw q and k [B, N, H, D], which are not to be kept."""
+"""Called before each self-attention: layer, plan, pass, the block's raw q and k [B, N, H, D], which must be copied to be kept."""
 
 
 class Pass(Enum):
-    """The passes of a block: the first chooses the context, the clean one feeds store and memories.
+    """The passes of a block: the first selects and assembles the context, the clean one writes store and memories.
 
-    REWRITE: the only pass of a recache; it assembles, and leaves new keys and values of old frames in the store.
+    REWRITE: the only pass of a recache, which writes new keys and values of old frames to the store.
     """
 
     FIRST = "first"
@@ -48,9 +48,9 @@ class Pass(Enum):
 
 
 class Chosen(NamedTuple):
-    """One layer's selection: where its tokens lie in the store [B, K], or copies where the choice may be written over.
+    """One layer's selection: indices of its tokens in the store [B, K], or copies if their memories may be overwritten.
 
-    places [B, K] = frame * tokens_per_frame + raster place, where tokens keep their own row and column.
+    places [B, K] = frame * tokens_per_frame + raster place, if tokens keep their own row and column.
     """
 
     slots: Tensor | None
@@ -76,7 +76,7 @@ class Window:
             self.attention = attention  # type: ignore[method-assign]
 
     def begin(self, plan: Plan, phase: Pass = Pass.FIRST) -> None:
-        """Turn the plan into tensors that all layers share. Places in the store are taken now: its frames may move on after it."""
+        """Turn the plan into tensors that all layers share. Store indices are taken now, because frames may leave the store later."""
         self.plan, self.phase = plan, phase
         self._turn_NC = rope.frame_table(plan.queries, *self._grid, self.store.device)
         self._unseen = plan.unseen * self.geometry.tokens_per_frame
@@ -88,9 +88,9 @@ class Window:
         self._biases = () if plan.bias is None else self._laid(plan.bias)
 
     def turn_clean(self) -> None:
-        """The clean pass is next; from here on the block meets the plan's own context for it, if it has one."""
+        """The clean pass is next, with the context that the plan has for it, if any."""
         self.phase, self._biases = Pass.CLEAN, ()
-        if self.plan.revision is not None:  # what was gathered before is then no longer what the memories hold
+        if self.plan.revision is not None:  # the memories change, so that the assembled context is stale
             self._leaving = self.store.index([source for source in self.plan.revision.candidates if isinstance(source, int)])
             self._assembling = True
         if self.plan.clean is not None:
@@ -99,7 +99,7 @@ class Window:
 
     @property
     def attended(self) -> float:
-        """Frames that the block's denoising passes attend to, its own among them: the mean over heads and layers."""
+        """Frames that the block's denoising passes attend to, its own included: the mean over heads and layers."""
         own, whole = len(self.plan.queries) - self.plan.unseen, len(self.plan.context)
         if not self.plan.groups:
             return own + whole
@@ -113,13 +113,13 @@ class Window:
         self._biases = self._biases[1:] or self._biases
 
     def _laid(self, bias: Sequence[Sequence[float]]) -> tuple[Tensor, ...]:
-        """What each pass adds to the logits of every key, [1, 1, 1, T * S + N] each; nothing to the block's own."""
+        """Each pass's bias on the logits of all keys, [1, 1, 1, T * S + N] each; zero for the block's own."""
         rows = rope.on_device(bias, self.store.k.dtype, self.store.device).repeat_interleave(self.geometry.tokens_per_frame, 1)
         own = (len(self.plan.queries) - self.plan.unseen) * self.geometry.tokens_per_frame
         return fn.pad(rows, (0, own))[:, None, None, None].unbind()
 
     def _meet(self, context: Sequence[Slot]) -> None:
-        """Positions and places of a context."""
+        """Rotations, store indices and memory names of a context."""
         tokens, device = self.geometry.tokens_per_frame, self.store.device
         positions = [-1 if slot.position is None else slot.position for slot in context]
         own = len(self.plan.queries) - self.plan.unseen
@@ -127,7 +127,7 @@ class Window:
         self._context_turn = rope.frame_table(positions, *self._grid, device) if positions else self._turn_NC[:0]
         self._context = len(positions) * tokens
         self._positions = rope.integers(positions, device)
-        # Slots without a stored frame of their own (memories, selections) borrow any; their content is laid over it.
+        # Slots without a stored frame of their own (memories, selections) gather any frame, which is then overwritten.
         frames = [slot.source if isinstance(slot.source, int) else None for slot in context]
         stand_in = next((frame for frame in frames if frame is not None), None)
         held = [frame if frame is not None else stand_in for frame in frames if stand_in is not None]
@@ -137,7 +137,7 @@ class Window:
         self._selected = next((i for i, name in names if name == COMPRESSED), 0)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Self-attention of the block's raw q, k, v [B, N, H, D] over the window; no mask but the plan's bias."""
+        """Self-attention of the block's raw q, k, v [B, N, H, D] over the window; the plan's bias is the only mask."""
         row = 0 if self.shared else layer
         if self.on_attend is not None:
             self.on_attend(layer, self.plan, self.phase, q, k)
@@ -159,19 +159,19 @@ class Window:
             values[:, self._context :] = own_v
         else:
             grouped.lay_own(rope.rotate(own_k, self._turn_NC[self._unseen :]), own_v)
-        if self.phase in (Pass.CLEAN, Pass.REWRITE):  # behind the assembly: the block may take the place of what it met there
+        if self.phase in (Pass.CLEAN, Pass.REWRITE):  # after the assembly, since the block may overwrite frames of its context
             first = self.plan.first_frame
             self.store.write(layer, range(first + self.plan.unseen, first + len(self.plan.queries)), own_k, own_v)
         if self.phase is Pass.CLEAN:
             self.memory.observe(layer, self.plan, q, k, v)
         if layer == self.geometry.layers - 1 and self.phase in (Pass.CLEAN, Pass.REWRITE):
-            return q  # the flow of these passes is read by nobody
+            return q  # nobody reads the flow of these passes
         turned = rope.rotate(q, self._turn_NC)
         bias = self._biases[:1]
         return self.attention(turned, keys, values, *bias) if grouped is None else grouped.answer(self.attention, turned, *bias)
 
     def _grouped(self, layer: int, row: int) -> GroupWindows | None:
-        """The layer's window divided among groups of heads; None where every head meets all of the context."""
+        """The layer's window divided among groups of heads; None if the plan has no groups."""
         if self._heads is None:
             return None
         tokens, own = self.geometry.tokens_per_frame, self._turn_NC.shape[0] - self._unseen
@@ -179,11 +179,11 @@ class Window:
 
     @staticmethod
     def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, /) -> Tensor:
-        """Dense soft-maximum attention, all [B, N, H, D]; a benchmark that times everything else replaces it."""
+        """Dense softmax attention, all [B, N, H, D]; a benchmark of the remaining work replaces it."""
         return _SDPA(q, k, v, bias)
 
     def _assemble(self, layer: int, q: Tensor, into_k: Tensor, into_v: Tensor) -> None:
-        """Gather, weigh and rotate the context of one layer into the window, [B, T * S, H, D] each."""
+        """Gather, weight and rotate the context of one layer into the window, [B, T * S, H, D] each."""
         tokens, turn, v = self.geometry.tokens_per_frame, self._context_turn, into_v
         if self._frames is None:
             k = torch.empty_like(into_k)
@@ -204,7 +204,7 @@ class Window:
         rope.rotate_into(into_k, k, turn)
 
     def _replace(self, turn: Tensor, span: slice, places: Tensor) -> Tensor:
-        """The context's rotation, [B, N, C], where the tokens of `span` turn by their own places [B, K]."""
+        """The context's rotation [B, N, C], with the tokens of `span` rotated by their own places [B, K]."""
         tokens, width, head_dim = self.geometry.tokens_per_frame, self.geometry.grid_width, self.geometry.head_dim
         own = self._positions[span.start // tokens : span.stop // tokens].repeat_interleave(tokens)
         turn = turn.expand(self.store.batch, -1, -1).clone()
@@ -212,7 +212,7 @@ class Window:
         return turn
 
     def _select(self, layer: int, selection: Selection, q: Tensor, k: Tensor, v: Tensor, turn: Tensor) -> Tensor:
-        """Lay the selected tokens over their slots; gives the context's rotation, [N, C] or [B, N, C]."""
+        """Write the selected tokens into their slots; returns the context's rotation, [N, C] or [B, N, C]."""
         tokens, chosen = self.geometry.tokens_per_frame, self._chosen[layer]
         if chosen is None:
             chosen = self._choose(layer, selection, q)
@@ -225,7 +225,7 @@ class Window:
         return turn if chosen.places is None else self._replace(turn, span, chosen.places + selection.shift * tokens)
 
     def _choose(self, layer: int, selection: Selection, q: Tensor) -> Chosen:
-        """The block's selection of one layer; a shared window asks once and lays it down in every pass."""
+        """The block's selection of one layer; a shared window selects once and writes the tokens again in every pass."""
         store, tokens = self.store, self.geometry.tokens_per_frame
         index_BK = self.memory.select(layer, self.plan, q)
         if self.on_select is not None:

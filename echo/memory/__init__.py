@@ -1,1 +1,1 @@
-"""Echo-Forcing's four memories, one pure function for each equation."""
+"""Echo-Forcing's memories: one pure function for each equation, their settings, and their state on the device."""

@@ -9,8 +9,8 @@ class Rolling(StrEnum):
     """Order in which the pool is walked.
 
     ping_pong: backward from the pool's end, then forward, a triangle wave (the released code).
-    walk: the same wave, going on from the anchors that stand, so that it never leaps, also in a pool larger than they are (C.1).
-    per_update: eq. (1) as printed, the direction flips at every update. forward, backward, static: Table 6.
+    walk: the same wave, continued from the present anchors, so that it never jumps, even if the pool is larger (C.1).
+    per_update: eq. (1) as printed; the direction flips at every update. forward, backward, static: Table 6.
     """
 
     ping_pong = "ping_pong"

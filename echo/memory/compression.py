@@ -32,8 +32,8 @@ def drift_gate(recent_BHD: Tensor, centre_BHC: Tensor, strength: float) -> Tenso
 def phase_score(keys_BTSHD: Tensor, centre_BHC: Tensor, phase_C: Tensor, omega_C: Tensor, ages_T: Tensor) -> Tensor:
     """Eq. (3) averaged over offsets and heads, [B, T, S].
 
-    Re(q_bar conj(k) e^(i omega (age + o))) is a real dot product of k with a vector that depends on the frame alone.
-    ages: block's first frame minus the candidate's.
+    Re(q_bar conj(k) e^(i omega (age + o))) is a real dot product of k with a vector that depends only on the frame.
+    ages: the block's first frame minus the candidate frame.
     """
     angle = torch.outer(ages_T.double(), omega_C.double())
     turn_TC = torch.polar(torch.ones_like(angle), angle).to(torch.complex64)

@@ -1,6 +1,6 @@
-"""Where heads look: how much of a head's attention falls on each frame.
+"""The attention mass of each head on each frame.
 
-Shapes: B batch, N tokens that ask, T key frames, S tokens of a frame, H heads, D head_dim.
+Shapes: B batch, N query tokens, T key frames, S tokens of a frame, H heads, D head_dim.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 def frame_mass(q_BNHD: Tensor, k_BMHD: Tensor, tokens_per_frame: int) -> Tensor:
-    """Share of the attention of rotated queries that falls on each frame of rotated keys (M = T * S), the mean over queries; [B, H, T].
+    """Share of the attention of rotated queries on each frame of rotated keys (M = T * S), the mean over queries; [B, H, T].
 
-    One head after another, in fp32: the weights of all heads at once are gigabytes at the true sizes.
+    Computed head by head in fp32: the attention weights of all heads take gigabytes at full size.
     """
     scale, masses = q_BNHD.shape[-1] ** -0.5, []
     for head in range(q_BNHD.shape[2]):

@@ -10,9 +10,9 @@ from torch.nn import functional as fn
 
 
 def recall_weights(keys_BMSHD: Tensor, centre: Tensor) -> Tensor:
-    """alpha of eq. (8), [B, M, S]: soft maximum over candidates of the head-mean dot product with the scene's mean query.
+    """alpha of eq. (8), [B, M, S]: softmax over candidates of the head-mean dot product with the scene's mean query.
 
-    centre: one for all places [B, H, D], or each place's own [B, S, H, D].
+    centre: one query for all places [B, H, D], or one for each place [B, S, H, D].
     """
     heads = keys_BMSHD.shape[-2]
     centre_BSHD = centre if centre.dim() == 4 else centre.unsqueeze(1)
@@ -26,6 +26,6 @@ def crucial(weights_BMS: Tensor) -> Tensor:
 
 
 def fuse(states_BMSHD: Tensor, weights_BMS: Tensor, base_weight: float) -> Tensor:
-    """Eq. (9), [B, S, H, D], of which the share `base_weight` is the first candidate itself."""
+    """Eq. (9), [B, S, H, D], blended with the first candidate, whose share is `base_weight`."""
     fused = (states_BMSHD.float() * weights_BMS[..., None, None]).sum(1)
     return (base_weight * states_BMSHD[:, 0].float() + (1 - base_weight) * fused).to(states_BMSHD.dtype)

@@ -1,4 +1,4 @@
-"""Settings of Echo-Forcing, checked at birth: what both its plans and its memory on the device read. No torch."""
+"""Settings of Echo-Forcing, checked when they are made; plans and the memory on the device both read them. No torch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from echo.settings import silent
 class CompressedPosition(StrEnum):
     """RoPE index of compressed tokens.
 
-    slot: raster places of the compressed slots by rank (released code). own_spatial: slot in time, own row and column.
-    current_time: the block's own time index, own row and column (appendix C.2). original: its own distance in time from the
-    block, own row and column: what C.2 says it does not do.
+    slot: raster places of the compressed slots by rank (released code). own_spatial: the slot's time index, own row and column.
+    current_time: the block's time index, own row and column (appendix C.2). original: the token's own distance in time from the
+    block, own row and column, which C.2 rejects.
     """
 
     slot = "slot"
@@ -30,14 +30,14 @@ class CompressedPosition(StrEnum):
 
 
 class Encoding(StrEnum):
-    """Temporal indices: by slot in a bounded window (C.5, eq. 28), or each frame's own number, as LongLive was trained."""
+    """Temporal indices: by slot in a bounded window (C.5, eq. 28), or each frame's own number, as in LongLive's training."""
 
     relative = "relative"
     native = "native"
 
 
 class RecentCentre(StrEnum):
-    """Queries of the recent centre in eq. (5): the block's own of its first, noisy pass (released code), or the clean ones of the
+    """Queries of the recent centre in eq. (5): the block's own in its first, noisy pass (released code), or the clean queries of the
     `recent` frames before it.
     """
 
@@ -46,7 +46,7 @@ class RecentCentre(StrEnum):
 
 
 class LeftScene(StrEnum):
-    """What of the scene just left stands behind the recalled one, besides `recall.old_recent` frames: nothing, or its recall frame."""
+    """What is kept of the scene just left after a recall, besides `recall.old_recent` frames: nothing, or its recall frame."""
 
     nothing = "nothing"
     recall_frame = "recall_frame"
@@ -60,9 +60,9 @@ class ChainSource(StrEnum):
 
 
 class Fusion(StrEnum):
-    """What a scene leaves behind: candidates fused place by place (eq. 9), the one that scores best as a whole, or nothing.
+    """What is kept of an ended scene: candidates fused place by place (eq. 9), the single best candidate, or nothing.
 
-    The scene's first frame alone is `soft` with base_weight 1.
+    Only the scene's first frame is `soft` with base_weight 1.
     """
 
     soft = "soft"
@@ -85,7 +85,7 @@ class QueryCentre(StrEnum):
 
 
 class CentreFrames(StrEnum):
-    """Frames that the mean query of eq. (8) is of: the whole scene's (released code), or those of the calibration, eq. (2)."""
+    """Frames over which the mean query of eq. (8) is taken: the whole scene (released code), or the calibration of eq. (2)."""
 
     scene = "scene"
     calibration = "calibration"
@@ -99,21 +99,21 @@ class DecayMap(StrEnum):
 
 
 class Discrepancy(StrEnum):
-    """Compare the recall frame alone and tile the result over all old frames (released code), or every old frame."""
+    """Compare only the recall frame and repeat the result for all old frames (released code), or compare every old frame."""
 
     tiled = "tiled"
     per_frame = "per_frame"
 
 
 class Reference(StrEnum):
-    """What of the new scene's first clean block old memory is compared with: its first frame (released code), or all of it (3.3)."""
+    """The part of the new scene's first clean block with which old memory is compared: its first frame (released code), or all (3.3)."""
 
     frame = "frame"
     block = "block"
 
 
 class Counterpart(StrEnum):
-    """Where in the reference an old token's counterpart is: at its own place, or the best match of the 3x3 around ("neighboring", 3.3)."""
+    """The reference token with which an old token is compared: the same place, or the best match in its 3x3 neighbourhood (3.3)."""
 
     same = "same"
     neighbourhood = "neighbourhood"
@@ -121,9 +121,9 @@ class Counterpart(StrEnum):
 
 @dataclass(frozen=True)
 class RecallFrame:
-    """Scene recall frames (3.2). `base_weight`: share of the first candidate that is kept beside the fusion (released: 0.9).
+    """Scene recall frames (3.2). `base_weight`: share of the first candidate in the blend with the fused frame (released: 0.9).
 
-    centre, queries: the mean query that weighs the candidates.
+    centre, queries: the mean query that weights the candidates.
     """
 
     fusion: Fusion = Fusion.soft
@@ -139,7 +139,7 @@ class RecallFrame:
         within("recall_frame.base_weight", self.base_weight, 0.0, 1.0)
 
     def candidates(self, scene_frames: int) -> tuple[int, ...]:
-        """Frames of a scene of `scene_frames` frames to fuse, as many as exist; the first frame where none does."""
+        """Frames to fuse of a scene of `scene_frames` frames, as many as exist; at least the first."""
         if self.part is RecallPart.first:
             wanted = [self.stride * i for i in range(self.count)]
         else:
@@ -149,10 +149,10 @@ class RecallFrame:
 
 @dataclass(frozen=True)
 class Fading:
-    """Old memory after a transition: frames, first weight, retention per block, life in blocks (3.3); `blocks` None: it stays.
+    """Old memory after a transition: frames, first weight, retention per block, lifetime in blocks (3.3); `blocks` None: it stays.
 
-    old_recent: last frames of the old scene kept behind the recall frame. rho_min, rho_max: share of the weight that is
-    left after a block where old and new differ most and least; equal values make the decay a fixed one.
+    old_recent: last frames of the old scene that are kept after the recall frame. rho_min, rho_max: share of the weight that is
+    left after a block where old and new differ most and least; equal values give a fixed decay.
     """
 
     old_recent: int = 0
@@ -176,13 +176,13 @@ class Fading:
 
     @property
     def fixed(self) -> bool:
-        """The same rate everywhere: no discrepancy is needed."""
+        """Whether the rate is the same everywhere, so that no discrepancy is needed."""
         return self.rho_min == self.rho_max
 
 
 @dataclass(frozen=True, kw_only=True)
 class EchoSettings:
-    """Settings of the method; counts are of latent frames unless named otherwise.
+    """Settings of the method; counts are latent frames unless named otherwise.
 
     anchors, pool_frames, rolling: 3.1.1. compressed, recent, candidate_frames, offsets, drift_gate_lambda, amplitude,
     drift_gate, recent_centre: 3.1.2. recall_frame: 3.2. smooth, hard, recall: what is kept of the old scene and how it fades, 3.3;
@@ -213,7 +213,7 @@ class EchoSettings:
 
     def __post_init__(self) -> None:
         positive(self, "anchors", "pool_frames", "recent", "candidate_frames")
-        if self.rolling is Rolling.walk:  # it goes on from the anchors that stand, so that these are of the pool
+        if self.rolling is Rolling.walk:  # it continues from the present anchors, which must be in the pool
             within("pool_frames", self.pool_frames, self.anchors, float("inf"))
         within("compressed", self.compressed, 0, self.candidate_frames)
         within("drift_gate_lambda", self.drift_gate_lambda, 0, float("inf"))
@@ -221,18 +221,18 @@ class EchoSettings:
             raise ValueError(f"offsets {list(self.offsets)}: one or more frames ahead, none negative; nearest is [1]")
 
     def fading(self, transition: Transition) -> Fading:
-        """How old memory fades after a transition."""
+        """The decay of old memory after a transition."""
         return {Transition.smooth: self.smooth, Transition.hard: self.hard, Transition.recall: self.recall}[transition]
 
     def old_memory(self, step: Step) -> tuple[Source, ...]:
-        """What still stands of another scene at the front of the window, in slot order."""
+        """Memory of another scene at the front of the window, in slot order."""
         start = step.start
         if start.transition is None:
             return ()
         fading = self.fading(start.transition)
         if fading.blocks is not None and step.block_in_scene >= fading.blocks:
             return ()
-        left_frame = step.starts[step.scene - 1].block * step.geometry.frames_per_block  # the scene just left may have had fewer
+        left_frame = step.starts[step.scene - 1].block * step.geometry.frames_per_block  # the scene just left may have fewer frames
         recent = range(max(left_frame, step.scene_frame - fading.old_recent), step.scene_frame)
         if self.recall_frame.fusion is Fusion.none:
             return tuple(recent)
@@ -246,14 +246,14 @@ class EchoSettings:
 
     @property
     def looks_around(self) -> bool:
-        """Whether some old memory is compared with the places around its own."""
+        """Whether any transition compares old memory with neighbouring places."""
         return any(self.fading(transition).place is Counterpart.neighbourhood for transition in Transition)
 
     def recent_blocks(self, geometry: Geometry) -> int:
-        """Blocks that the recent frames are of."""
+        """Number of blocks that the recent frames span."""
         return -(-self.recent // geometry.frames_per_block)
 
     def old_frames(self, transition: Transition) -> int:
-        """Most frames that the old memory has at the front of the window after a transition."""
+        """Largest number of frames of old memory after a transition."""
         both = transition is Transition.recall and self.left_at_recall is LeftScene.recall_frame
         return self.fading(transition).old_recent + 1 + both

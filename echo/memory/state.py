@@ -36,7 +36,7 @@ from echo.scene import Transition
 class LayerStatistics:
     """Sums over the clean queries of the running scene, and the calibration (eq. 2) once it is complete.
 
-    place_sum: the same place by place, where recall frames are weighed so. newest: mean clean queries of the recent frames' blocks.
+    place_sum: sums for each place, if recall frames are weighted by place. newest: mean clean queries of the recent frames' blocks.
     """
 
     query_sum_BHD: Tensor
@@ -48,7 +48,7 @@ class LayerStatistics:
 
 
 class EchoMemory(Memory):
-    """State of one rollout. Counters are host integers and shared by all layers; only sums and weights are tensors."""
+    """State of one rollout. Counters are host integers that all layers share; only sums and weights are tensors."""
 
     def __init__(self, policy: EchoSettings, geometry: Geometry, store: FrameStore) -> None:
         self.policy, self.geometry, self.store = policy, geometry, store
@@ -108,12 +108,12 @@ class EchoMemory(Memory):
             self.store.remember(recall_of(step.scene - 1), layer, Named(recall.fuse(k, weights, base), recall.fuse(v, weights, base)))
 
     def candidate_weights(self, layer: int, keys_BMSHD: Tensor) -> Tensor:
-        """alpha of eq. (8) as the settings have it, [B, M, S], by the mean query of the scene so far."""
+        """alpha of eq. (8) under the settings, [B, M, S], by the mean query of the scene so far."""
         weights = recall.recall_weights(keys_BMSHD, self._recall_centre(layer))
         return recall.crucial(weights) if self.policy.recall_frame.fusion is Fusion.crucial else weights
 
     def _recall_centre(self, layer: int) -> Tensor:
-        """The mean clean query of eq. (8), [B, H, D], or [B, S, H, D] where each place has its own."""
+        """The mean clean query of eq. (8), [B, H, D], or [B, S, H, D] if each place has its own."""
         statistics, calibrated = self.layers[layer], self.policy.recall_frame.queries is CentreFrames.calibration
         if statistics.place_sum_BSHD is not None:
             return statistics.place_sum_BSHD / (min(self.scene_frames, self.policy.calibration_frames) if calibrated else self.scene_frames)
@@ -122,7 +122,7 @@ class EchoMemory(Memory):
         return statistics.query_sum_BHD / (self.scene_frames * self.geometry.tokens_per_frame)
 
     def begin_block(self, step: Step, plan: Plan) -> None:
-        """Ages of the candidates, which all layers share."""
+        """Compute the candidates' ages, which all layers share."""
         if plan.selection is not None:
             ages = [plan.first_frame - frame for frame in plan.selection.candidates if isinstance(frame, int)]
             self.ages_T = integers(ages, self.store.device)
@@ -142,7 +142,7 @@ class EchoMemory(Memory):
         return compression.top_tokens(score.flatten(1), plan.selection.frames * self.geometry.tokens_per_frame)
 
     def gate(self, layer: int, q: Tensor) -> Tensor:
-        """g of eq. (5) as the settings have it, [B]; q [B, N, H, D] are the block's first-pass queries."""
+        """g of eq. (5) under the settings, [B]; q [B, N, H, D] are the block's first-pass queries."""
         statistics = self.layers[layer]
         clean = self.policy.recent_centre is RecentCentre.clean
         recent_BHD = torch.stack(tuple(statistics.newest)).mean(0) if clean else q.mean(1)
@@ -168,7 +168,7 @@ class EchoMemory(Memory):
             statistics.magnitude_BHC = statistics.magnitude_sum_BHC / tokens
 
     def end_block(self, step: Step, plan: Plan) -> None:
-        """Fade the old memory by one block; its rates come from the scene's first clean block."""
+        """Fade the old memory by one block, at rates from the scene's first clean block."""
         self.scene_frames += self.geometry.frames_per_block
         if not plan.faded:
             return

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 class MadeBlock:
     """One block of each wanted prompt.
 
-    content: the bytes that a hash of the video is made of, latents or frames. frames: develops uint8 [T, H, W, 3] of each, once and
-    in order, since a codec may remember what came before.
-    plan: the block's line of the trace. kept: frames' worth of keys and values that are held behind it; attended: frames that a head
-    attended to, on the mean; of what was rendered none.
+    content: the bytes that enter the video's hash, latents or frames. frames: decodes uint8 [T, H, W, 3] of each; call it once and
+    in order, since a codec may keep state.
+    plan: the block's line of the trace. kept: frames in the store after the block; attended: frames that a head attended to on
+    average; both 0 for rendered blocks.
     """
 
     index: int
@@ -38,7 +38,7 @@ class MadeBlock:
 
 
 def blocks(job: Job, backbone: VideoModel | None, group: Sequence[Prompt], wanted: Sequence[Prompt]) -> Iterator[MadeBlock]:
-    """All blocks of a batch; `backbone` may be None where the policy renders."""
+    """All blocks of a batch; `backbone` is None for rendered jobs."""
     if job.rendered:
         return _rendered(job, wanted)
     assert backbone is not None
@@ -54,13 +54,13 @@ def _rolled(job: Job, backbone: VideoModel, group: Sequence[Prompt], rows: list[
 
 
 def developed(block: Block, rows: list[int], stream: Stream) -> MadeBlock:
-    """What is made of a rollout's block, of the batch's `rows`; `stream` decodes its frames when they are asked for.
+    """The made block of a rollout's block, for the batch's `rows`; `stream` decodes its frames on demand.
 
-    Raises ValueError for latents that are not finite, and so do `frames` for such pixels: the block, and the part that made them.
+    Raises ValueError for latents that are not finite, as `frames` does for pixels; the message names the block and the part.
     """
     from echo.backbone.finite import Finite
 
-    kept = block.latents[rows].float().cpu()  # a device has finished the block when it is here
+    kept = block.latents[rows].float().cpu()  # waits until the device has finished the block
     latents = Finite()
     latents.see(kept)
     if not latents:
@@ -68,7 +68,7 @@ def developed(block: Block, rows: list[int], stream: Stream) -> MadeBlock:
 
     def frames() -> list[NDArray[np.uint8]]:
         decoded = list(stream.decode(block.latents)[rows].cpu().numpy())
-        if not stream.finite:  # it is asked when the block's frames are on the host anyway
+        if not stream.finite:  # costs no further wait, since the block's frames are on the host
             raise ValueError(f"block {block.index}: the codec's pixels are not finite (NaN or infinity), so there is no video")
         return decoded
 

@@ -1,4 +1,4 @@
-"""Networks that a process loads and keeps until it lets them go; files are told apart by their content."""
+"""Networks that a process loads and caches by the content of their files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from eval.world.scorer import EmbeddedScorer
 
 Content = tuple[Path | None, str | None]
-"""A file and the digest of its content, so that a file that changes is read again; None where there is none."""
+"""A file and the digest of its content, so that a changed file is read again; None for no file."""
 
 
 def load(job: Job) -> tuple[VideoModel | None, EmbeddedScorer | None]:
-    """Backbone and scorer of a job, kept from an earlier job of this process where they are the same; a rendered row needs no backbone."""
+    """Backbone and scorer of a job, cached from an earlier job of this process if they are the same; a rendered row has no backbone."""
     import torch
 
     torch.set_num_threads(job.config.backbone.threads)
@@ -61,7 +61,7 @@ def _backbone(dtype: str, weights: Content, lora: Content, frames: int, steps: S
     return load(str(weights[0]), dtype, None if lora[0] is None else str(lora[0])).paced(frames, steps)
 
 
-@lru_cache(maxsize=1)  # the last one is let go before the next is loaded
+@lru_cache(maxsize=1)  # `release` frees it before the next is loaded
 def _real(parts: Parts) -> VideoModel:
     from echo.backbone.real import RealBackbone
 
@@ -76,12 +76,12 @@ def _scorer(path: Path, digest: str) -> EmbeddedScorer:
 
 
 def release() -> None:
-    """Let a large backbone go."""
+    """Free a large backbone."""
     _real.cache_clear()
 
 
 def parts_to_load(config: RunConfig) -> Parts:
-    """What the loader needs, from a resolved config."""
+    """The loader's arguments, from a resolved config."""
     from echo.backbone.real import Parts
 
     parts = backbones.parts_of(config)
@@ -103,9 +103,9 @@ def parts_to_load(config: RunConfig) -> Parts:
 
 
 def cards(configs: Sequence[RunConfig]) -> list[str]:
-    """The graphics cards of this machine, as CUDA_VISIBLE_DEVICES names them, where a run wants one; else none.
+    """The GPUs of this machine, as CUDA_VISIBLE_DEVICES names them, if a run needs one; else none.
 
-    Raises ValueError where one is wanted and there is none.
+    Raises ValueError if a run needs a GPU and there is none.
     """
     every = [(config, config.backbone.parts) for config in configs]
     wanting = [config for config, parts in every if parts is not None and "cuda" in (parts.device, parts.text_device)]

@@ -1,4 +1,4 @@
-"""Low-rank additions as others save them: under which names, and where their scale stands.
+"""LoRA files of other tools: the names of their tensors, and their scale.
 
 Names are those of peft, diffusers, ComfyUI, kohya and musubi. A scale, alpha / rank (LoRA, arXiv 2106.09685, section 4.1), stands in a
 folder's config, in a file's header, or beside each layer; where it stands nowhere it is 1, as in LongLive's file.
@@ -24,10 +24,10 @@ from echo.refusals import reading
 ADAPTER = "adapter_config.json"
 ALPHA = ".alpha"
 END = re.compile(r"\.(?:lora_(?P<peft>[AB])(?:\.\w+)?\.weight|lora[._](?P<kohya>down|up)\.weight|(?P<alpha>alpha))$")
-"""What stands behind the layer in a tensor's name: peft's and diffusers' ends (with an adapter's name), kohya's and ComfyUI's, a scale."""
+"""Ends of a tensor's name after the layer: peft's and diffusers' (with an adapter's name), kohya's and ComfyUI's, a scale."""
 OURS = {"A": DOWN, "down": DOWN, "B": UP, "up": UP, "alpha": ALPHA}
 FLAT = re.compile(r"^lora_(unet|transformer)_")
-"""How a layer's name begins where its dots have become underlines (kohya, musubi)."""
+"""Prefix of a layer's name whose dots have become underscores (kohya, musubi)."""
 OTHERS = (
     (r"\.hada_w", "a LoHa, a product of two low-rank matrices"),
     (r"\.lokr_", "a LoKr, a Kronecker product"),
@@ -37,11 +37,11 @@ OTHERS = (
     (r"lora_(B|up)\.(\w+\.)?bias$", "an addition to a bias"),
     (r"^(lora_te|text_encoder)", "an addition to a text encoder"),
 )
-"""Names of tensors that stand beside low-rank additions or instead of them, and what they are: they cannot be merged."""
+"""Names of tensors of other adapters, which cannot be merged, and what they are."""
 RECORD = "lora_adapter_metadata"
 """Where diffusers keeps peft's config in a file's header."""
 KOHYA = {"ss_network_alpha": "lora_alpha", "ss_network_dim": "r"}
-"""kohya's and musubi's words in a header; where each layer has its alpha beside it they tell of the training alone."""
+"""kohya's and musubi's keys in a header; they are ignored where each layer has its own alpha."""
 KEYS = ("lora_alpha", "r", "use_rslora", "rank_pattern", "alpha_pattern", "use_dora")
 
 Pair = tuple[Tensor, Tensor, float]
@@ -51,7 +51,7 @@ Pair = tuple[Tensor, Tensor, float]
 def names_of(names: Collection[str], layers: Collection[str]) -> dict[str, str]:
     """`<layer>.lora_A.weight`, `<layer>.lora_B.weight` and `<layer>.alpha` by the network's names of its layers -> the file's own names.
 
-    A name that is none of these stands for itself. Raises ValueError for what is no low-rank addition, and for two names of one thing.
+    Other names stand for themselves. Raises ValueError for tensors that are not LoRA weights, and for two names of one tensor.
     """
     flat = {name.replace(".", "_"): layer for layer in layers for name in (layer, to_diffusers(layer))}
     by_ours: dict[str, str] = {}
@@ -72,7 +72,7 @@ def names_of(names: Collection[str], layers: Collection[str]) -> dict[str, str]:
 def check_lora(
     path: Path, layers: Mapping[str, tuple[int, ...]], *, whole: bool = False
 ) -> Callable[[str, torch.device | str], Pair | None]:
-    """Judge low-rank additions by their header and their scale, or whole.
+    """Check LoRA weights by their header and scale, or completely.
 
     Args:
         path: a file, or the folder that peft writes.
@@ -80,7 +80,7 @@ def check_lora(
         whole: whether all tensors are read too.
 
     Returns:
-        A layer's addition by its name, on a device; None for a layer without.
+        A function from a layer's name and a device to its LoRA weights; None for a layer without.
 
     Raises:
         ValueError: in one line with the first wrong key and the rule.
@@ -111,7 +111,7 @@ def check_lora(
 
 
 def _scales(path: Path, weights: Weights, names: Mapping[str, str], ranks: Mapping[str, int]) -> dict[str, float]:
-    """The scale of each layer. Raises ValueError for one that is no number, and for two places that say different things."""
+    """The scale of each layer. Raises ValueError for one that is not a number, and for two sources that disagree."""
     own = {name.removesuffix(ALPHA): float(weights.get(names[name])) for name in names if name.endswith(ALPHA)}
     whole = _scale(path, weights, ranks, KEYS if own else (*KEYS, *KOHYA))
     if not own:
@@ -130,9 +130,9 @@ def _scales(path: Path, weights: Weights, names: Mapping[str, str], ranks: Mappi
 
 
 def _scale(path: Path, weights: Weights, ranks: Mapping[str, int], keys: Collection[str]) -> float | None:
-    """The one scale that a folder's config or a file's header gives all layers; None where neither has one.
+    """The scale that a folder's config or a file's header gives all layers; None if neither has one.
 
-    What lies beside a file is not looked at: a run's name covers the file alone, and nothing outside it may change a pixel.
+    Files beside the weight file are ignored, because a run's name covers only the file itself.
 
     Raises:
         ValueError: in one line, for a config without both numbers, with others for single layers, or beside a file that peft wrote.
@@ -149,7 +149,7 @@ def _scale(path: Path, weights: Weights, ranks: Mapping[str, int], keys: Collect
 
 
 def _header(path: Path, entries: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
-    """What a file's header says of its scale, by peft's words: diffusers' record, the same words by themselves, kohya's."""
+    """The scale in a file's header, under peft's keys: from diffusers' record, from plain keys, or from kohya's."""
     said: dict[str, Any] = {}
     for key, value in entries.items():
         short = key.removeprefix("transformer.")
@@ -162,7 +162,7 @@ def _header(path: Path, entries: Mapping[str, Any], keys: Collection[str]) -> di
 
 
 def _scale_of(where: str, values: Any, ranks: Mapping[str, int]) -> float:
-    """alpha / rank of peft's words; with rank stabilisation alpha / sqrt(rank) (arXiv 2312.03732). Raises ValueError as `_scale` does."""
+    """alpha / rank; with rank stabilisation alpha / sqrt(rank) (arXiv 2312.03732). Raises ValueError like `_scale`."""
     try:
         rank, alpha = values["r"], values["lora_alpha"]
         scale = alpha / (math.sqrt(rank) if values.get("use_rslora") else rank)

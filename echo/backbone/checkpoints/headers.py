@@ -1,4 +1,4 @@
-"""What safetensors files say of themselves, read without torch: a header, and whether low-rank additions fit a backbone."""
+"""Headers of safetensors files, read without torch, and whether LoRA weights fit a backbone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from echo.files import Json
 from echo.refusals import nearest
 
 LONGEST_BYTES = 2**27
-"""A longer header is none."""
+"""A longer header is not one."""
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 """Ends of the names of an addition's two tensors, as peft names them."""
 Shape = tuple[int, ...]
@@ -40,7 +40,7 @@ def layers_of(header: Mapping[str, Any]) -> dict[str, Shape]:
 
 
 def misfit(additions: Mapping[str, Shape], layers: Mapping[str, Shape]) -> str | None:
-    """Why low-rank additions cannot be merged into a network: the first wrong key and the rule; None where they fit.
+    """Why LoRA weights cannot be merged into a network: the first wrong key and the rule; None if they fit.
 
     Args:
         additions: shapes of `<layer>.lora_A.weight` [rank, in] and `<layer>.lora_B.weight` [out, rank].

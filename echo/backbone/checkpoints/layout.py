@@ -1,4 +1,4 @@
-"""Weights of the parts around the network, whoever saved them, under the names of the class that runs them."""
+"""Weight files of text encoders and codecs, from any tool, under the names of the class that runs them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from echo.backbone.finite import broken
 from echo.refusals import reading
 
 Rename = Callable[[dict[str, str]], Mapping[str, str]]
-"""From the file's names, each under itself, to the same under the names in use."""
+"""From the file's names (name -> name) to a mapping from the names in use to the file's."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Layout:
         return {name: self.weights.shapes[own] for name, own in self.names.items()}
 
     def get(self, name: str) -> Tensor:
-        """One tensor, mapped from the file where that can be."""
+        """One tensor, memory-mapped if possible."""
         return self.weights.get(self.names[name])
 
     def check(self, what: str, wanted: Mapping[str, Shape], *, beside: tuple[str, ...] = (), whole: bool = False) -> None:
-        """Raise a ValueError of one line unless the file has the names and shapes of `what`, of floats.
+        """Raise a ValueError of one line unless the file has the names and shapes of `what`, as floats.
 
-        whole: whether all that is wanted is read too. beside: beginnings of names that may be in the file too, for nothing;
-            tensors of other names that hold no floats may be anyway.
+        whole: whether all wanted tensors are read too. beside: prefixes of further names that are allowed and ignored;
+            further tensors that are not floats are always allowed.
         """
         self.weights.floats(own for name, own in self.names.items() if name in wanted)
         dtypes = self.weights.dtypes
@@ -53,7 +53,7 @@ class Layout:
 
 
 def open_layout(path: Path, part: PartKind, rename: Rename = dict) -> Layout:
-    """Open a file or folder of weights under new names, without what wrapped them; where two tensors get one name, either will do.
+    """Open a file or folder of weights under new names, without wrapper prefixes; if two tensors get one name, one of them is used.
 
     Raises ValueError for a missing, foreign or damaged file (`echo.backbone.checkpoints.weights.open_weights`).
     """
@@ -63,12 +63,12 @@ def open_layout(path: Path, part: PartKind, rename: Rename = dict) -> Layout:
 
 
 def module_shapes(module: nn.Module) -> dict[str, Shape]:
-    """Shapes of all that a module keeps."""
+    """Shapes of a module's parameters and buffers."""
     return {name: tuple(value.shape) for name, value in module.state_dict().items()}
 
 
 def fill(module: nn.Module, prefix: str, layout: Layout, dtype: torch.dtype, device: torch.device | str) -> None:
-    """Give a module without memory the tensors whose names begin so, cast and moved one after another.
+    """Load the tensors with a prefix into a module on the meta device, cast and moved one after another.
 
     Raises ValueError for one that is not finite.
     """
@@ -77,9 +77,9 @@ def fill(module: nn.Module, prefix: str, layout: Layout, dtype: torch.dtype, dev
 
 
 def refuse_broken(owner: str, module: nn.Module, source: Callable[[str], Tensor]) -> None:
-    """Raise a ValueError for a module one of whose tensors is not finite. Zeros are for `Weights.judge`: a published file may hold some.
+    """Raise a ValueError for a module with a tensor that is not finite. All-zero matrices are not checked here (see `Weights.judge`).
 
-    owner: the file or the part, for people. source: a tensor by its name before it was cast.
+    owner: the file or the part, for messages. source: returns a tensor by its name before the cast.
     """
     if wrong := broken({name: value.flatten() for name, value in module.state_dict().items()}):
         name, what = wrong

@@ -1,4 +1,4 @@
-"""Low-rank additions to a network's linear layers (LoRA, arXiv 2106.09685, section 4.1): W + scale * up @ down.
+"""LoRA for a network's linear layers (arXiv 2106.09685, section 4.1): W + scale * up @ down.
 
 Tensors are named as peft names them: `<layer>.lora_A.weight` (down, [rank, in]) and `<layer>.lora_B.weight` (up, [out, rank]).
 """
@@ -29,7 +29,7 @@ class LowRank(nn.Module):
 
 
 def attach(model: nn.Module, rank: int, seed: int, *, within: str = "blocks.") -> dict[str, LowRank]:
-    """Freeze `model` and give each linear layer under `within` a trainable addition of `rank`; layer's name -> addition."""
+    """Freeze `model` and add trainable LoRA weights of `rank` to each linear layer under `within`; layer's name -> weights."""
     generator = torch.Generator().manual_seed(seed)
     model.requires_grad_(False)
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear) and name.startswith(within)]
@@ -41,7 +41,7 @@ def attach(model: nn.Module, rank: int, seed: int, *, within: str = "blocks.") -
 
 
 def tensors_of(additions: Mapping[str, LowRank]) -> dict[str, Tensor]:
-    """What `merge` reads."""
+    """LoRA weights as tensors, for `merge`."""
     pairs = ((name, addition.down, addition.up) for name, addition in additions.items())
     return {f"{name}{end}": part.detach().clone() for name, down, up in pairs for end, part in ((DOWN, down), (UP, up))}
 
@@ -55,7 +55,7 @@ def with_addition(weight: Tensor, down: Tensor, up: Tensor, scale: float = 1.0) 
 def merge(model: nn.Module, tensors: Mapping[str, Tensor], scale: float = 1.0) -> None:
     """Add scale * up @ down to the weights of `model`, in place and summed in fp32.
 
-    Raises ValueError where they do not fit (`echo.backbone.checkpoints.headers.misfit`).
+    Raises ValueError if they do not fit (`echo.backbone.checkpoints.headers.misfit`).
     """
     layers = {name: module.weight for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     shapes = ({name: tuple(tensor.shape) for name, tensor in group.items()} for group in (tensors, layers))

@@ -1,4 +1,4 @@
-"""What the tensors of a Wan network are called in the files of others, and what a file of weights looks like.
+"""Names of a Wan network's tensors in files of other tools, and a guess at what a weight file holds.
 
 Two layouts: that of the Wan release, which the Self-Forcing line keeps, and that of diffusers' `WanTransformer3DModel`.
 """
@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from echo.backbone.checkpoints.headers import Shape
 
 WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
-"""Marks that FSDP, activation checkpointing and torch.compile leave anywhere in a name."""
+"""Parts that FSDP, activation checkpointing and torch.compile add anywhere in a name."""
 PREFIXES = (
     "base_model.model.", "module.", "model.", "diffusion_model.", "transformer.", "generator.",
     "vae.", "first_stage_model.", "cond_stage_model.", "text_encoder.", "text_encoders.", "umt5xxl.",
 )  # fmt: skip
-"""Names of whatever held a part when it was saved; no name inside a part begins so."""
+"""Prefixes of the object that held a part when it was saved; no name inside a part begins with one."""
 ATTENTIONS = {"attn1": "self_attn", "attn2": "cross_attn"}
 PARTS = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "o", "norm_q": "norm_q", "norm_k": "norm_k"}
 IN_BLOCK = {f"{a}.{p}": f"{ours}.{part}" for a, ours in ATTENTIONS.items() for p, part in PARTS.items()} | {
@@ -52,12 +52,12 @@ KINDS = (
     (r"^condition_embedder\.", "a Wan network in diffusers' layout"),
     (r"(^|\.)blocks\.0\.self_attn\.", "a Wan network"),
 )
-"""A name of tensors in each kind of file, and what to call that kind; the first that fits counts."""
+"""A pattern of tensor names in each kind of file, and a description of the kind; the first match counts."""
 LOW_RANK = (".lora_A", ".lora_B", ".lora_down", ".lora_up", ".lora.down", ".lora.up")
 
 
 def bare(name: str) -> str:
-    """A tensor's name without what wrapped its part when it was saved."""
+    """A tensor's name without wrapper prefixes."""
     for mark in WRAPPERS:
         name = name.replace(mark, "")
     while prefix := next((p for p in PREFIXES if name.startswith(p)), None):
@@ -66,7 +66,7 @@ def bare(name: str) -> str:
 
 
 def _placed(name: str) -> tuple[str, str, Mapping[str, str]]:
-    """The block that a name begins with, the rest of it, and the table of names there."""
+    """The block prefix of a name, the rest of the name, and the table of names for it."""
     if not name.startswith("blocks."):
         return "", name, OUTSIDE
     number, _, rest = name.removeprefix("blocks.").partition(".")
@@ -74,7 +74,7 @@ def _placed(name: str) -> tuple[str, str, Mapping[str, str]]:
 
 
 def from_diffusers(name: str) -> str:
-    """Wan's name for diffusers' name of a tensor, low-rank additions included; any other name as it is."""
+    """Wan's name for diffusers' name of a tensor, LoRA weights included; any other name is unchanged."""
     head, rest, table = _placed(name)
     for theirs, ours in table.items():
         if rest == theirs or rest.startswith(f"{theirs}."):
@@ -83,7 +83,7 @@ def from_diffusers(name: str) -> str:
 
 
 def to_diffusers(layer: str) -> str:
-    """diffusers' name for Wan's name of a layer; any other name as it is."""
+    """diffusers' name for Wan's name of a layer; any other name is unchanged."""
     head, rest, table = _placed(layer)
     return head + next((theirs for theirs, ours in table.items() if ours == rest), rest)
 
@@ -92,7 +92,7 @@ def wan_names(names: Iterable[str]) -> dict[str, str]:
     """Wan's name -> the name in the file, for all tensors of a file in either layout.
 
     Raises:
-        ValueError: where two names of the file mean the same tensor.
+        ValueError: if two names of the file mean the same tensor.
     """
     by_ours: dict[str, str] = {}
     for name in names:
@@ -104,7 +104,7 @@ def wan_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def looks_like(shapes: Mapping[str, Shape]) -> str:
-    """What a file seems to hold, judged by the names and shapes of its tensors as they stand in it."""
+    """What a file seems to hold, by the names and shapes of its tensors."""
     if any(mark in name for name in shapes for mark in LOW_RANK):
         return "a LoRA (low-rank additions)"
     if any(name.startswith("codec.") for name in shapes):
@@ -117,7 +117,7 @@ def looks_like(shapes: Mapping[str, Shape]) -> str:
 
 
 def _transformer(plain: Mapping[str, Shape]) -> str:
-    """A Wan transformer's kind, by its sizes and the branches that text-to-video lacks."""
+    """The kind of a Wan transformer, by its sizes and by branches that text-to-video models lack."""
     first = plain["patch_embedding.weight"]
     layers = 1 + max((int(name.split(".")[1]) for name in plain if name.startswith("blocks.") and name.split(".")[1].isdigit()), default=-1)
     kind = SIZES.get((first[0], layers), "a Wan transformer")
@@ -129,7 +129,7 @@ def _transformer(plain: Mapping[str, Shape]) -> str:
 
 
 def mismatch(shapes: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> str | None:
-    """Counts and first keys of what is missing, unexpected and of another shape; None where all fits."""
+    """Counts and first keys of missing, unexpected and misshapen tensors; None if everything fits."""
     missing = [name for name in wanted if name not in shapes]
     unexpected = [name for name in shapes if name not in wanted]
     other = [name for name in wanted if name in shapes and shapes[name] != wanted[name]]

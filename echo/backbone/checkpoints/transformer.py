@@ -1,7 +1,7 @@
 """Network weights of every released format, under Wan's names: Self-Forcing, LongLive, Causal- and Infinite-Forcing, diffusers, Wan.
 
-A file is judged by the names and shapes in its header before a tensor is read, then read tensor by tensor: cast, merged with
-low-rank additions, moved, given to the network. So memory holds the network once, and beside it one tensor of the file.
+A file is checked by the names and shapes in its header before a tensor is read, then read tensor by tensor: cast, merged with
+LoRA weights, moved, given to the network. So memory holds the network once, and one tensor of the file.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def load_network(path: Path, lora: Path | None, config: WanConfig, dtype: torch.
 
     Args:
         path: weights in any of the formats.
-        lora: low-rank additions to merge, summed in fp32 before the cast.
+        lora: LoRA weights to merge, summed in fp32 before the cast.
         config: the sizes that the weights must have.
-        dtype: type of all parameters.
-        device: where the network goes; additions are multiplied there too.
+        dtype: dtype of all parameters.
+        device: device of the network; LoRA weights are multiplied there too.
 
     Raises:
         ValueError: as `check` and `check_lora` (`echo.backbone.checkpoints.additions`), before any tensor is read; for a
@@ -55,9 +55,9 @@ def load_network(path: Path, lora: Path | None, config: WanConfig, dtype: torch.
 
 
 def random_network(config: WanConfig, dtype: torch.dtype, device: torch.device | str, seed: int = 0) -> WanModel:
-    """A network of random weights: each tensor depends on its name and the seed alone, whatever the device and the type.
+    """A network of random weights: each tensor depends only on its name and the seed, not on device and dtype.
 
-    Matrices keep the variance of their input; what a block adds to the residual is damped by its depth, so that the
+    Matrices keep the variance of their input, and a block's contribution to the residual is damped by its depth, so that the
     flow of unit noise has about unit variance at every size.
     """
     shapes = network_shapes(config)
@@ -77,14 +77,14 @@ def _drawn(name: str, shape: Shape, layers: int, seed: int) -> Tensor:
 
 
 def _assemble(config: WanConfig, tensor: Callable[[str], Tensor]) -> WanModel:
-    """A network whose every tensor comes from a function of its name; the network takes it as it is, without a copy."""
+    """A network whose every tensor comes from a function of its name, without a copy."""
     model = _empty(config)
     model.load_state_dict({name: tensor(name) for name in model.state_dict()}, strict=True, assign=True)
     return model.eval().requires_grad_(False)
 
 
 def _empty(config: WanConfig) -> WanModel:
-    """A network of shapes without numbers."""
+    """A network on the meta device."""
     with torch.device("meta"):
         return WanModel(config)
 
@@ -95,7 +95,7 @@ def network_shapes(config: WanConfig) -> dict[str, Shape]:
 
 
 def check(path: Path, config: WanConfig, *, whole: bool = False) -> tuple[Weights, dict[str, str]]:
-    """Judge a checkpoint by its header, and all that is read of it if it is wanted whole.
+    """Check a checkpoint by its header, and with `whole` also all tensors that will be used.
 
     Returns the opened file, and Wan's name -> the name in it.
 

@@ -1,6 +1,6 @@
-"""Files of weights as others save them, opened without reading a tensor: torch, safetensors, a folder of shards.
+"""Weight files of other tools, opened without reading a tensor: torch, safetensors, folders of shards.
 
-Nothing in a file is ever run: torch files are read weights-only, and one that needs more is refused.
+No code in a file is ever run: torch files are read weights-only, and a file that needs more is refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SAFETENSORS = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "f
 SAFETENSORS |= {"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 UNFINISHED = (".aria2", ".part", ".incomplete", ".crdownload")
-"""Ends of the names that a download keeps beside its file, or instead of it, until it is whole."""
+"""Endings of files that a download keeps beside its file, or instead of it, until it is complete."""
 MAGIC = {
     b"version https://git-lfs": "a git LFS pointer, not the file itself: run `git lfs pull`, or download it again",
     b"GGUF": "a GGUF file, whose weights are quantized: take the original",
@@ -37,15 +37,15 @@ MAGIC = {
     b"<html": "a web page, not the file itself: download it again",
     b"{": "a text file: give the file of weights beside it",
 }
-"""First bytes of what is often mistaken for weights."""
+"""First bytes of files that are often mistaken for weights."""
 
 
 @dataclass(frozen=True)
 class Weights:
     """Tensors of a file or folder under their own names, none of them read yet.
 
-    get: reads one tensor; from a file of the common kinds it shares the file's pages, so copy before changing it. said: what a file
-    says of itself in its header, or a folder in its config. files: the files that it was opened from.
+    get: reads one tensor; it may be memory-mapped, so copy it before changing it. said: metadata of a file's header, or of a
+    folder's config. files: the files that it was opened from.
     """
 
     path: Path
@@ -56,16 +56,16 @@ class Weights:
     files: tuple[Path, ...] = ()
 
     def floats(self, names: Iterable[str]) -> None:
-        """Raise ValueError for one of some tensors that is not of floats: quantized weights are not read."""
+        """Raise ValueError if one of these tensors is not of floats: quantized weights are not supported."""
         odd = next((name for name in names if self.dtypes[name] not in FLOATS), None)
         if odd is not None:
             rule = "quantized weights are not read; nearest is the original in bfloat16"
             raise ValueError(f"{self.path}: {odd} is {self.dtypes[odd]}, {rule}")
 
     def judge(self, names: Iterable[str], zeros: Container[str] = ()) -> None:
-        """Read some tensors and the sums of their files, once: a header says nothing of what follows it. zeros: names that may be zero.
+        """Read these tensors and the checksums of their files once. zeros: names of tensors that may be zero.
 
-        Raises ValueError for a file whose sums are wrong, and for a tensor that is unreadable, not finite or a matrix of zeros alone.
+        Raises ValueError for a file with wrong checksums, and for a tensor that is unreadable, not finite or an all-zero matrix.
         """
         for file in self.files:
             _check_sums(file)
@@ -79,10 +79,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class PartKind:
-    """One of the parts of a backbone, as its files have it.
+    """One of the parts of a backbone in weight files.
 
-    what: for people. folder: its name in a pipeline. classes: what a folder's config.json may say that it is. sections: where a
-    training state keeps it, best first: averaged weights before the last ones. marks: how names begin in files of several parts.
+    what: description for messages. folder: its name in a pipeline. classes: its class names in a folder's config.json. sections: its
+    keys in a training state, best first: averaged weights before the last ones. marks: prefixes of names in files of several parts.
     """
 
     what: str
@@ -93,9 +93,9 @@ class PartKind:
 
 
 CAUSAL = ("CausalWanTransformer3DModel", "CausalWanModel")
-"""Classes of networks that make a video block after block."""
+"""Classes of causal networks."""
 PLAIN = ("diffusion_pytorch_model", "model", "pytorch_model")
-"""What diffusers and transformers call the file of a folder that is no variant."""
+"""File names of diffusers and transformers without a variant."""
 NETWORK = PartKind(
     "a Wan transformer", "transformer", ("WanTransformer3DModel", "WanModel", *CAUSAL),
     ("generator_ema", "generator", "model", "state_dict"), ("model.diffusion_model.",),
@@ -113,9 +113,9 @@ def open_weights(path: Path, part: PartKind = NETWORK) -> Weights:
     """Open a file, or the weights inside a folder.
 
     Args:
-        path: a torch or safetensors file; a folder with one such file, with shards and their index, or a diffusers pipeline. Single
-            whole numbers, such as the step at which a state was saved, are no weights and are left out.
-        part: what is looked for.
+        path: a torch or safetensors file; a folder with one such file, with shards and their index, or a diffusers pipeline. Integer
+            scalars, such as the step at which a state was saved, are left out.
+        part: the part to look for.
 
     Raises:
         ValueError: in one line, for a missing, cut, foreign, unsafe or unreadable file.
@@ -128,7 +128,7 @@ def open_weights(path: Path, part: PartKind = NETWORK) -> Weights:
         else:
             weights = _file(path, part)
         counters = {name for name, shape in weights.shapes.items() if shape == () and weights.dtypes[name] in INTEGERS}
-        kept = {name for name in weights.shapes if name not in counters or name.endswith(".alpha")}  # the scale of low-rank additions
+        kept = {name for name in weights.shapes if name not in counters or name.endswith(".alpha")}  # the scale of LoRA weights
         if marked := {name for name in kept if name.startswith(part.marks)} if part.marks else set():
             kept = marked
         shapes = {name: shape for name, shape in weights.shapes.items() if name in kept}
@@ -149,7 +149,7 @@ def _file(path: Path, part: PartKind) -> Weights:
 
 
 def _nearest(path: Path) -> str:
-    """The file most like a missing one, in words."""
+    """A phrase that names the file most similar to a missing one."""
     if not path.parent.is_dir():
         return ""
     names = sorted(entry.name for entry in path.parent.iterdir() if entry.suffix in SUFFIXES or entry.is_dir())
@@ -157,7 +157,7 @@ def _nearest(path: Path) -> str:
 
 
 def _foreign(path: Path, expected: str) -> ValueError:
-    """The refusal of a file that does not begin as expected."""
+    """The error for a file that does not begin as expected."""
     with path.open("rb") as file:
         start = file.read(64).lstrip().lower()
     if not start:
@@ -179,7 +179,7 @@ def _safetensors(path: Path) -> Weights:
     if size < needed:
         raise ValueError(f"{path}: cut short, {size} of {needed} bytes; download it again")
     dtypes = {name: SAFETENSORS.get(entry["dtype"], entry["dtype"]) for name, entry in entries.items()}
-    mapped = cache(lambda: safe_open(path, framework="pt"))  # maps the whole file, so not before a tensor is asked for
+    mapped = cache(lambda: safe_open(path, framework="pt"))  # maps the whole file, so only once a tensor is read
     said = header.get("__metadata__") or {}
     return Weights(path, shapes_of(header), dtypes, lambda name: mapped().get_tensor(name), said, (path,))
 
@@ -198,7 +198,7 @@ def _torch(path: Path, part: PartKind) -> Weights:
 
 
 def _refuse_other_archives(path: Path) -> None:
-    """Raise ValueError for a zip that torch.save has not written, and say what it is; one that is cut has no list of what it holds."""
+    """Raise ValueError for a zip that torch.save has not written, and say what it is; a truncated zip has no list of members."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
@@ -213,13 +213,13 @@ def _refuse_other_archives(path: Path) -> None:
 
 
 def _check_sums(path: Path) -> None:
-    """Raise ValueError for a torch file one of whose entries has not the sum that stands in its list."""
+    """Raise ValueError for a torch file with an entry whose CRC is wrong."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
             with reading(path), archive.open(entry) as content:
-                if entry.CRC:  # torch may be told to write none
+                if entry.CRC:  # torch can be configured to write none
                     while content.read(2**22):
                         pass
 
@@ -227,7 +227,7 @@ def _check_sums(path: Path) -> None:
 def _unpickle(path: Path) -> Any:
     """The content of a torch file; its tensors are mapped from the disk. Raises ValueError as `open_weights` does."""
     try:
-        warnings.filterwarnings("ignore", "Detected pickle protocol")  # said of every protocol but the second
+        warnings.filterwarnings("ignore", "Detected pickle protocol")  # warned for every protocol but the second
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError as error:
@@ -244,7 +244,7 @@ def _unpickle(path: Path) -> Any:
 
 
 def _section(path: Path, content: Any, part: PartKind) -> dict[str, Tensor]:
-    """The tensors to read of a torch file's content. Raises ValueError where there are none."""
+    """The part's tensors in a torch file's content. Raises ValueError if there are none."""
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: holds a {type(content).__name__}, a mapping from names to tensors belongs there")
     named = (content[key] for key in part.sections if isinstance(content.get(key), Mapping))
@@ -257,13 +257,13 @@ def _section(path: Path, content: Any, part: PartKind) -> dict[str, Tensor]:
 
 
 def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """The tensors of a mapping; scales of low-rank additions may be plain numbers."""
+    """The tensors of a mapping; LoRA scales may be plain numbers."""
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     return tensors | {str(n): torch.tensor(v) for n, v in content.items() if str(n).endswith(".alpha") and isinstance(v, (int, float))}
 
 
 def _folder(path: Path, part: PartKind) -> Weights:
-    """A part's weights in a folder: those of its own folder in a pipeline, those that an index lists, or its only file."""
+    """A part's weights in a folder: its own folder in a pipeline, the files that an index lists, or the only file."""
     if part.folder and (path / part.folder).is_dir():
         return _folder(path / part.folder, part)
     said = _config(path)
@@ -278,7 +278,7 @@ def _folder(path: Path, part: PartKind) -> Weights:
 
 
 def _members(path: Path) -> list[Path]:
-    """The files of a folder to be read as one. Raises ValueError where it has none, or several and nothing that chooses."""
+    """The files of a folder that are read as one. Raises ValueError if there are none, or several without an index."""
     index = next(iter(sorted(path.glob("*.safetensors.index.json")) or sorted(path.glob("*.bin.index.json"))), None)
     if index is not None:
         with reading(index):
@@ -299,7 +299,7 @@ def _members(path: Path) -> list[Path]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """What a folder's config.json says; empty where there is none."""
+    """The content of a folder's config.json; empty if there is none."""
     path = folder / "config.json"
     if not path.is_file():
         return {}

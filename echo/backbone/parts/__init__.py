@@ -1,1 +1,1 @@
-"""What stands around the network: text encoders and codecs, the embedded ones and those of Wan2.1."""
+"""Text encoders and codecs, of the embedded world and of Wan2.1."""

@@ -20,9 +20,9 @@ CHANNELS = 24
 class PatchCodec:
     """Principal components of 6x6 px x 4 frames x RGB patches, half whitened.
 
-    Dividing by the square root of a component's deviation (not by all of it) leaves coarse components louder than fine
-    ones, so that a flow model does not spend its loss on the finest; one factor then gives latents unit deviation.
-    Latent frames do not see each other: decoding a video block by block gives what decoding it at once gives.
+    Dividing by the square root of a component's standard deviation leaves coarse components larger than fine
+    ones, so that a flow model does not spend its loss on the finest; one factor then gives latents unit standard deviation.
+    Latent frames are independent: decoding a video block by block equals decoding it at once.
     """
 
     first_frames = FRAMES
@@ -71,7 +71,7 @@ class PatchCodec:
         return latents.permute(0, 1, 4, 2, 3).contiguous()
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Frames uint8 [B,4F,H,W,3] of `latents` [B,F,channels,h,w]; in double, so that no sum's order turns a pixel."""
+        """Frames uint8 [B,4F,H,W,3] of `latents` [B,F,channels,h,w]; in double precision, so that summation order changes no pixel."""
         return self.to_bytes(self.values(latents))
 
     def values(self, latents: torch.Tensor) -> torch.Tensor:
@@ -79,7 +79,7 @@ class PatchCodec:
         return latents.permute(0, 1, 3, 4, 2).double() @ self._restore.to(latents.device) + self.mean.to(latents.device)
 
     def to_bytes(self, values: torch.Tensor) -> torch.Tensor:
-        """Frames as of `decode` of what `values` gives."""
+        """Frames as from `decode`, of patches as from `values`."""
         batch, length, height, width, _ = values.shape
         values = values.reshape(batch, length, height, width, FRAMES, SIDE, SIDE, 3)
         values = values.permute(0, 1, 4, 2, 5, 3, 6, 7)
@@ -107,7 +107,7 @@ class PatchStream:
         self._codec, self.finite = codec, Finite()
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Frames as of `PatchCodec.decode`."""
+        """Frames as from `PatchCodec.decode`."""
         values = self._codec.values(latents)
         self.finite.see(values)
         return self._codec.to_bytes(values)

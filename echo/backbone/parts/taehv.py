@@ -1,8 +1,8 @@
-"""TAEHV: a small decoder of Wan2.1's latents, an option for watching videos as they come.
+"""TAEHV: a small, fast decoder of Wan2.1's latents.
 
-O. Boer Bohan, github.com/madebyollin/taehv, weights taew2_1.pth. Facts from its repository and two independent ports: a block sees its
-input of this frame beside that of the frame before (zeros before the first); latents come as the network makes them (no mean, no
-deviation); colours go from 0 to 1; a video's first three frames are dropped, so that frames are as many as Wan's.
+O. Boer Bohan, github.com/madebyollin/taehv, weights taew2_1.pth. By its repository and two independent ports, a block reads its
+input of this frame and of the frame before (zeros before the first); latents are used as the network makes them, without mean and
+standard deviation; colours go from 0 to 1; a video's first three frames are dropped, so that it has as many frames as Wan's.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from echo.backbone.sizes import SMALL_CODECS, TaehvSizes
 from echo.refusals import one_of
 
 LIMIT = 3.0
-"""Latents are bent below this size before the first convolution."""
+"""Latents are squashed to this range before the first convolution."""
 
 Memory = dict[nn.Module, Tensor]
-"""The last input frame [B, 1, C, H, W] of each block that remembers."""
+"""The last input frame [B, 1, C, H, W] of each `Remembering` block."""
 
 
 class Bend(nn.Module):
-    """Latents below `LIMIT`."""
+    """Squashes latents to `LIMIT`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.tanh(x / LIMIT) * LIMIT
 
 
 class Grow(nn.Module):
-    """Frames [B * T, C, H, W] to [B * T * growth, C, H, W]; the frames of one frame lie side by side in its channels."""
+    """Frames [B * T, C, H, W] to [B * T * growth, C, H, W], by splitting channels into frames."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Grow(nn.Module):
 
 
 class Remembering(nn.Module):
-    """A block on frames [B, T, C, H, W], of which each sees the one before it."""
+    """A block on frames [B, T, C, H, W], each of which reads the one before it."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Remembering(nn.Module):
 
 
 class TaehvDecoder(nn.Module):
-    """The decoder under the names of the published file, whose numbers also count the layers without weights."""
+    """The decoder under the names of the published file, whose numbers include layers without weights."""
 
     def __init__(self, sizes: TaehvSizes = SMALL_CODECS["native"]) -> None:
         super().__init__()
@@ -71,8 +71,8 @@ class TaehvDecoder(nn.Module):
         self.decoder = nn.Sequential(*layers, nn.ReLU(), _conv(widths[-1], 3))
 
     def forward(self, latent: Tensor, memory: Memory) -> Tensor:
-        """Frames [B, 4, 3, 8H, 8W] of one latent frame [B, 16, H, W], black at 0 and white at 1; `memory` is empty before a video's
-        first, and is then what the frame before left.
+        """Frames [B, 4, 3, 8H, 8W] of one latent frame [B, 16, H, W], black at 0 and white at 1. `memory` is empty before a video's
+        first frame, and is updated in place.
         """
         x, batch = latent, len(latent)
         for layer in self.decoder:
@@ -109,7 +109,7 @@ class TaehvCodec:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
             decoder = TaehvDecoder(SMALL_CODECS[size])
-            # Colours around grey: half of them would be cut off at black.
+            # Centre colours at grey, or half of them would be clipped at black.
             decoder.get_parameter("decoder.22.bias").add_(0.5)
         return cls(decoder.to(device, dtype))
 
@@ -125,7 +125,7 @@ class TaehvCodec:
 
 
 def check(path: Path, *, whole: bool = False) -> tuple[Layout, TaehvDecoder]:
-    """Judge a codec's file by its header, or whole; the file, and a decoder of its size without memory. Raises as `load` does."""
+    """Check a codec's file by its header, or completely; returns the file and a decoder on the meta device. Raises like `load`."""
     layout = open_layout(path, SMALL_CODEC)
     ends = zip((1, 8, 14, 20), TaehvSizes.widths, strict=True)
     widths = tuple(layout.shapes.get(f"decoder.{number}.weight", (wide,))[0] for number, wide in ends)

@@ -13,7 +13,7 @@ from echo.backbone.parts.words import Vocabulary
 class WordEncoder(nn.Module):
     """Sentences to [B, text_len, text_dim]: a row for each concept in order of appearance, then rows of zeros.
 
-    The zero rows stand where Wan's text encoder puts zeros past a prompt's end, so the backbone sees the same padding.
+    The zero rows are the same padding as in Wan's text encoder.
     """
 
     def __init__(self, vocabulary: Vocabulary, text_dim: int, text_len: int = 8) -> None:
@@ -37,18 +37,18 @@ class WordEncoder(nn.Module):
         return table
 
     def check(self, sentences: Sequence[str]) -> None:
-        """Raises as `rows` does."""
+        """Raises like `rows`."""
         self.rows(sentences)
 
     def pieces(self, text: str) -> list[str]:
-        """Words, which are all that it reads."""
+        """The words."""
         return text.split()
 
     def prepare(self, sentences: Sequence[str]) -> None:
-        """Nothing: reading a sentence costs nothing."""
+        """Does nothing, since encoding is cheap."""
 
     def release(self) -> None:
-        """Nothing: there is nothing to free."""
+        """Does nothing."""
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Vectors [B, text_len, text_dim] of `rows` (as from `rows`), zero where the row is -1."""
@@ -56,7 +56,7 @@ class WordEncoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, sentences: Sequence[str]) -> torch.Tensor:
-        """Vectors [B, text_len, text_dim] of `sentences`; raises as `rows` does."""
+        """Vectors [B, text_len, text_dim] of `sentences`; raises like `rows`."""
         weight = self.embedding.weight
         return self.forward(self.rows(sentences).to(weight.device))
 

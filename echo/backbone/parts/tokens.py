@@ -12,19 +12,19 @@ from echo.backbone.extras import need
 from echo.routing import pairs
 
 TEXT_LEN = 512
-"""Tokens that Wan's networks were trained with, the end token among them."""
+"""Tokens that Wan's networks were trained with, the end token included."""
 
 PAD, END = 0, 1
 """UMT5's token numbers of padding and of a text's end."""
 
 UNKNOWN = "<unk>"
-"""UMT5's token for a piece that it does not know."""
+"""UMT5's token for an unknown piece."""
 
 SPACE = "\u2581"
-"""UMT5's sign for the beginning of a word; a token by itself before letters that it does not know behind a space."""
+"""UMT5's mark for the beginning of a word; a token by itself before unknown letters after a space."""
 
 PADDED = 128
-"""An encoder has rows for its tokenizer's tokens, and fewer than this for nothing: their number is rounded up (256,300 to 256,384)."""
+"""An encoder has fewer than this many rows more than its tokenizer has tokens: their number is rounded up (256,300 to 256,384)."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Tokenizer:
 def pieces(vocabulary: int) -> Tokenizer:
     """A tokenizer that needs no file: pieces of up to four letters, and marks, numbered by a checksum.
 
-    A trained tokenizer makes about as many tokens of English (bytes would make four times as many, and refuse prompts that
-    the real one takes); two pieces may share a number, which random weights do not mind. The router gets letters of scripts
-    without spaces two by two, since which four stand together there is chance.
+    It makes about as many tokens of English as a trained tokenizer (bytes would be four times as many, and refuse prompts that
+    the real one accepts). Two pieces may share a number, which does not matter with random weights. For scripts
+    without spaces the router gets pairs of letters, since groups of four would be arbitrary.
     """
 
     def numbers(text: str) -> list[int]:
@@ -55,7 +55,7 @@ def pieces(vocabulary: int) -> Tokenizer:
 
 
 def refuse_long(text: str, tokens: Sequence[int], most: int = TEXT_LEN) -> None:
-    """Raise ValueError for a text of more than `most` tokens, its end token included."""
+    """Raise ValueError for a text of more than `most` tokens, the end token included."""
     if len(tokens) > most:
         rule = f"the text encoder takes at most {most} with the end token, so shorten it by {len(tokens) - most}"
         raise ValueError(f"{_shown(text)} has {len(tokens)} tokens; {rule}")
@@ -66,7 +66,7 @@ def _shown(text: str) -> str:
 
 
 def from_file(path: Path, vocabulary: int) -> Tokenizer:
-    """The tokenizer of a tokenizer.json. Raises ValueError for a missing or foreign one."""
+    """The tokenizer of a tokenizer.json. Raises ValueError for a missing or foreign file."""
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         raise ValueError(f"no tokenizer at {file}; `echo-harness data download` fetches it (google/umt5-xxl)")

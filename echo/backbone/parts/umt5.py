@@ -1,8 +1,7 @@
-"""Wan's text encoder: UMT5-XXL through transformers, with the rows of each prompt kept on disk.
+"""Wan's text encoder: UMT5-XXL through transformers, with each prompt's embeddings ("rows") cached on disk.
 
-Facts: spec of the common machinery (text encoder), Wan's own cleaning and padding. The encoder is 11 GB in bfloat16 and
-is needed for seconds, so the rows it makes are files named by what decides them, and only the process that finds some
-missing loads it. Rows past a prompt's end are zero, as the network was trained.
+Cleaning and padding are Wan's own. The encoder takes 11 GB in bfloat16 and is needed for seconds, so its rows are cached in files
+named by content, and only a process with missing rows loads it. Rows past a prompt's end are zero, as in the network's training.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from echo.files import replacing
 from echo.refusals import one_of
 
 FORMAT = 1
-"""Of the rows on disk; part of their names, so that a change of this module can make all of them stale."""
+"""Version of the cached rows; part of their names, so that a change of this module can invalidate them."""
 
 _LAYER = r"^blocks\.(\d+)\."
 TEXT_FROM_WAN = (
@@ -57,11 +56,11 @@ TEXT_FROM_WAN = (
 
 
 DECODING_HALF = ("decoder.", "lm_head.")
-"""Beginnings of names that the file of a whole UMT5 has beside its encoder; they are not read."""
+"""Prefixes of the decoder's tensors in a file of a whole UMT5; they are not read."""
 
 
 def clean(text: str) -> str:
-    """A prompt as Wan's tokenizer gets it: repaired by ftfy, HTML entities undone twice, runs of white space made one space."""
+    """A prompt as Wan's tokenizer gets it: repaired by ftfy, HTML entities unescaped twice, white space collapsed."""
     repaired = html.unescape(html.unescape(need("ftfy").fix_text(text)))
     return re.sub(r"\s+", " ", repaired).strip()
 
@@ -73,15 +72,15 @@ Tensors = Callable[[str], Tensor]
 class Umt5Text:
     """The `Text` of a Wan2.1 backbone (echo.backbone.interface): prompts to rows [B, text_len, text_dim].
 
-    Several processes may share a cache folder: rows are written whole or not at all, and a process that has to wait for
-    another one's encoder finds its rows instead of loading the encoder again.
+    Several processes may share a cache folder: rows are written completely or not at all, and a process that waits for
+    another one's encoder then finds the rows instead of loading the encoder again.
     """
 
     def __init__(
         self, sizes: TextSizes, tensors: Callable[[nn.Module], Tensors], tokenize: Tokenizer, *,
         identity: str, cache: Path, dtype: str = "bfloat16", device: str = "cpu", text_len: int = TEXT_LEN,
     ) -> None:  # fmt: skip
-        """`tensors` opens the encoder's when they are first needed; `identity` stands for them in the names of the rows."""
+        """`tensors` opens the encoder's tensors when they are first needed; `identity` is their digest in the names of the rows."""
         one_of(f"text encoder in {dtype!r}", dtype, DTYPES)
         self.text_len, self.text_dim, self.dtype = text_len, sizes.width, DTYPES[dtype]
         self._sizes, self._tensors, self._tokenize, self._identity, self._cache = sizes, tensors, tokenize, identity, cache
@@ -89,18 +88,18 @@ class Umt5Text:
         self._encoder: nn.Module | None = None
         self._entries: dict[str, _Entry] = {}
         self.loads = 0
-        """How often the encoder was made."""
+        """How often the encoder was loaded."""
 
     @classmethod
     def load(
         cls, weights: Path, tokenizer: Path, *, identity: str, cache: Path, dtype: str = "bfloat16", device: str = "cpu",
         text_len: int = TEXT_LEN,
     ) -> Umt5Text:  # fmt: skip
-        """The encoder of a weights file or folder, which is looked at now and loaded when a prompt needs it.
+        """The encoder of a weights file or folder, which is checked now and loaded when a prompt needs it.
 
         weights: Wan's `models_t5_umt5-xxl-enc-bf16.pth`, or a folder of diffusers or transformers (safetensors or torch files, in
-        shards or not, with the decoding half or without it). tokenizer: a folder with tokenizer.json, or that file. identity: a
-        digest of the weights, so that files of 11 GB are not read for their names. Raises ValueError for a missing or foreign file.
+        shards or not, with or without the decoder). tokenizer: a folder with tokenizer.json, or that file. identity: a
+        digest of the weights, so that 11 GB are not read to name the rows. Raises ValueError for a missing or foreign file.
         """
         sizes = _fitting(weights)
         return cls(
@@ -110,10 +109,10 @@ class Umt5Text:
 
     @classmethod
     def random(cls, size: str, *, cache: Path, dtype: str = "bfloat16", device: str = "cpu") -> Umt5Text:
-        """An encoder with random weights, always the same ones, and a tokenizer without a file (see `pieces`).
+        """An encoder with fixed random weights, and a tokenizer without a file (see `echo.backbone.parts.tokens.pieces`).
 
-        "tiny" has two layers of 32. "native" has XXL's widths, so that its rows are as wide as real ones and a layer costs what a real
-        one costs, but two layers of 24 and 4096 tokens: 0.8 GB in bfloat16, not 11.
+        "tiny" has two layers of width 32. "native" has XXL's widths, so that rows have the real width and a layer the real
+        cost, but two layers instead of 24 and 4096 tokens: 0.8 GB in bfloat16 instead of 11.
         """
         one_of(f"random text encoder {size!r}", size, RANDOM_TEXT)
         sizes = RANDOM_TEXT[size]
@@ -123,16 +122,16 @@ class Umt5Text:
         )  # fmt: skip
 
     def check(self, texts: Sequence[str]) -> None:
-        """Raise ValueError for a text of more than `text_len` tokens, its end token included: none is cut silently."""
+        """Raise ValueError for a text of more than `text_len` tokens, the end token included; texts are never truncated."""
         for text in texts:
             refuse_long(text, self._entry(text).tokens, self.text_len)
 
     def pieces(self, text: str) -> list[str]:
-        """What the tokenizer cuts letters of a script without spaces into, in order."""
+        """The tokenizer's pieces of letters of a script without spaces, in order."""
         return self._tokenize.cut(text)
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Rows [B, text_len, text_dim] on the host, zero past a text's end. Raises ValueError as `check` does."""
+        """Rows [B, text_len, text_dim] on the host, zero past a text's end. Raises ValueError like `check`."""
         self.prepare(texts)
         table = torch.zeros(len(texts), self.text_len, self.text_dim, dtype=self.dtype)
         for line, text in zip(table, texts, strict=True):
@@ -143,10 +142,10 @@ class Umt5Text:
         return table
 
     def prepare(self, texts: Sequence[str]) -> None:
-        """Encode the texts whose rows are not on disk yet, on a processor with all the cores that this process may use.
+        """Encode the texts whose rows are not on disk yet, on a CPU with all cores that this process may use.
 
-        The last bits of a processor's rows depend on that number of cores, as those of a card depend on the card; rows on disk are
-        taken as they are, wherever they were made. Raises ValueError as `check` does, before any is encoded.
+        The last bits of rows depend on the number of cores of a CPU, or on the GPU; cached rows are used wherever they
+        were made. Raises ValueError like `check`, before any text is encoded.
         """
         self.check(texts)
         lacking = [entry for entry in map(self._entry, dict.fromkeys(texts)) if self._kept(entry) is None]
@@ -160,7 +159,7 @@ class Umt5Text:
                     self._keep(entry, self._rows(entry.tokens))
 
     def release(self) -> None:
-        """Free the encoder; `encode` of texts that were prepared still works, other ones make it again."""
+        """Free the encoder; prepared texts can still be encoded, other texts load it again."""
         self._encoder = None
         gc.collect()
         if self._device.type == "cuda":
@@ -193,7 +192,7 @@ class Umt5Text:
         return self._entries[text]
 
     def _kept(self, entry: _Entry) -> Tensor | None:
-        """Rows [n, text_dim] on disk; None where there are none, or not these (a damaged file is as good as none)."""
+        """Cached rows [n, text_dim]; None if they are missing, damaged or of other tokens."""
         try:
             with safe_open(entry.path, framework="pt") as file:
                 rows: Tensor = file.get_tensor("rows")
@@ -209,7 +208,7 @@ class Umt5Text:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A cleaned text, its tokens, and where its rows are kept."""
+    """A cleaned text, its tokens, and the file of its rows."""
 
     text: str
     tokens: list[int]
@@ -218,7 +217,7 @@ class _Entry:
 
 @contextmanager
 def _all_cores(device: torch.device) -> Iterator[None]:
-    """A worker computes with few threads so that many run side by side, but only one of them encodes, and the others wait for it."""
+    """Use all cores while encoding: workers compute with few threads each, but the others wait while one encodes."""
     before = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(cores())
@@ -234,7 +233,7 @@ def cores() -> int:
 
 
 def _open(path: Path) -> Layout:
-    """A file or folder under transformers' names; a pipeline's folder stands for its `text_encoder`."""
+    """A file or folder under transformers' names; for a pipeline, its `text_encoder`."""
     return open_layout(path, TEXT, _from_wan)
 
 
@@ -248,15 +247,15 @@ def _from_wan(names: dict[str, str]) -> dict[str, str]:
 
 
 def check(weights: Path, tokenizer: Path, *, whole: bool = False) -> Tokenizer:
-    """Judge an encoder's files by their headers, or whole, and read its tokenizer.
+    """Check an encoder's files by their headers, or completely, and read its tokenizer.
 
-    Raises ValueError as `Umt5Text.load` does.
+    Raises ValueError like `Umt5Text.load`.
     """
     return from_file(tokenizer, _fitting(weights, whole).vocabulary)
 
 
 def _fitting(path: Path, whole: bool = False) -> TextSizes:
-    """Sizes of an encoder's file. Raises ValueError as `Umt5Text.load` does."""
+    """Sizes of an encoder's file. Raises ValueError like `Umt5Text.load`."""
     layout = _open(path)
     sizes = _sizes(layout.shapes)
     layout.check("a UMT5 encoder", _expected(_model(sizes)), beside=DECODING_HALF, whole=whole)
@@ -264,7 +263,7 @@ def _fitting(path: Path, whole: bool = False) -> TextSizes:
 
 
 def _sizes(shapes: Mapping[str, Shape]) -> TextSizes:
-    """Sizes as the shapes tell them; XXL's where they do not, so that the check can say what is wrong."""
+    """Sizes by the shapes; XXL's sizes as a fallback, so that the check can name what is wrong."""
     layer = "encoder.block.0.layer."
     names = ("shared.weight", layer + "0.SelfAttention.q.weight", layer + "1.DenseReluDense.wi_0.weight",
              layer + "0.SelfAttention.relative_attention_bias.weight")  # fmt: skip
@@ -276,7 +275,7 @@ def _sizes(shapes: Mapping[str, Shape]) -> TextSizes:
 
 
 def _model(sizes: TextSizes) -> nn.Module:
-    """An encoder without memory."""
+    """An encoder on the meta device."""
     transformers = need("transformers")
     config = transformers.UMT5Config(
         vocab_size=sizes.vocabulary, d_model=sizes.width, d_kv=sizes.head_dim, d_ff=sizes.ffn, num_layers=sizes.layers,
@@ -290,12 +289,12 @@ def _model(sizes: TextSizes) -> nn.Module:
 
 
 def _expected(model: nn.Module) -> dict[str, Shape]:
-    """Shapes of a model's tensors, the embedding table once of its two names."""
+    """Shapes of a model's tensors, with the embedding table under one of its two names."""
     return {name: shape for name, shape in module_shapes(model).items() if not name.startswith("encoder.embed_tokens.")}
 
 
 def _assign(model: nn.Module, tensor: Tensors, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """Give a model without memory its tensors, one after another, so that there are never two encoders in memory."""
+    """Load tensors into a model on the meta device one after another, so that memory never holds two encoders."""
     for name in _expected(model):
         owner, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor(name).to(device, dtype), requires_grad=False))
@@ -306,7 +305,7 @@ def _assign(model: nn.Module, tensor: Tensors, dtype: torch.dtype, device: torch
 
 
 def _noise(sizes: TextSizes, shapes: Mapping[str, Shape], name: str) -> Tensor:
-    """A random tensor of a sane scale: products keep their size, and queries make up for the attention that is not scaled."""
+    """A random tensor at a scale that keeps the variance of products; queries are smaller because T5's attention is not scaled."""
     shape = shapes[name]
     if len(shape) == 1:
         return torch.ones(shape)

@@ -1,7 +1,7 @@
 """Wan2.1's codec: the decoder of diffusers' AutoencoderKLWan, one latent frame after another.
 
-Every causal convolution keeps its last two input frames between calls, so that a video decoded block by block is the video
-decoded at once, to the bit, and memory does not grow with its length. Only the decoding half is kept in memory.
+Every causal convolution keeps its last two input frames between calls, so that decoding block by block equals decoding
+at once bit for bit, and memory does not grow with the video's length. Only the decoder is kept in memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LATENT_STD = (
     2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743, 3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251,
     1.9160,
 )  # fmt: skip
-"""Of each latent channel: the network works on (latent - mean) / std (Wan2.1's own constants)."""
+"""For each latent channel: the network works on (latent - mean) / std (Wan2.1's own constants)."""
 
 CONSTANTS = {"latents_mean": LATENT_MEAN, "latents_std": LATENT_STD}
 """By their names in diffusers' config."""
@@ -66,7 +66,7 @@ class WanCodec:
 
     @classmethod
     def random(cls, size: str, *, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu") -> WanCodec:
-        """A codec with random weights, always the same ones: "tiny" for tests, "native" of the true size."""
+        """A codec with fixed random weights: "tiny" for tests, "native" in full size."""
         one_of(f"random codec {size!r}", size, CODECS)
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(0)
@@ -88,8 +88,8 @@ class LatentStream:
     """One batch of videos that is being decoded, latent frame after latent frame."""
 
     def __init__(self, frames: Callable[[Tensor, bool], Tensor], black: float, to_bytes: Callable[[Tensor], Tensor]) -> None:
-        """frames: pixels of the next latent frame [B, C, H, W], and whether it is the first, as the network makes them; they are cut
-        to `black`..1. to_bytes: of these, [B, T, 8H, 8W, 3].
+        """frames: decodes a latent frame [B, C, H, W], given whether it is the first; its pixels are clamped to `black`..1.
+        to_bytes: from such pixels to [B, T, 8H, 8W, 3].
         """
         self._frames, self._black, self._to_bytes = frames, black, to_bytes
         self.finite = Finite()
@@ -103,7 +103,7 @@ class LatentStream:
 
     @torch.no_grad()
     def pixels(self, latents_BFCHW: Tensor) -> Iterator[Tensor]:
-        """The frames of each latent frame before they are rounded; raises as `decode` does."""
+        """The frames of each latent frame before rounding; raises like `decode`."""
         first = self._shape is None
         self._shape = same_shape(latents_BFCHW, self._shape)
         for latent in latents_BFCHW.unbind(1):
@@ -114,12 +114,12 @@ class LatentStream:
 
 
 def check(path: Path, *, whole: bool = False) -> None:
-    """Judge a codec's file by its header, or whole. Raises ValueError as `WanCodec.load` does."""
+    """Check a codec's file by its header, or completely. Raises ValueError like `WanCodec.load`."""
     _constants(_fitting(path, whole)[0].weights)
 
 
 def same_shape(latents: Tensor, before: tuple[int, ...] | None) -> tuple[int, ...]:
-    """Shape [B, C, H, W] of latents [B, F, C, H, W]. Raises ValueError for one that is not the stream's."""
+    """Shape [B, C, H, W] of latents [B, F, C, H, W]. Raises ValueError if it differs from the stream's."""
     batch, length, channels, height, width = latents.shape
     shape = (batch, channels, height, width)
     if channels != CHANNELS or length == 0:
@@ -137,7 +137,7 @@ def to_bytes(frames: Tensor) -> Tensor:
 
 
 def _parts(sizes: CodecSizes, *, meta: bool = True) -> tuple[nn.Module, nn.Module]:
-    """`decoder` and `post_quant_conv` of an AutoencoderKLWan of this size, by default without memory."""
+    """`decoder` and `post_quant_conv` of an AutoencoderKLWan of this size, by default on the meta device."""
     module = need("diffusers.models.autoencoders.autoencoder_kl_wan")
     with torch.device("meta" if meta else "cpu"):
         entry: nn.Module = module.WanCausalConv3d(sizes.channels, sizes.channels, 1)
@@ -149,7 +149,7 @@ def _parts(sizes: CodecSizes, *, meta: bool = True) -> tuple[nn.Module, nn.Modul
 
 
 def _fitting(path: Path, whole: bool = False) -> tuple[Layout, nn.Module, nn.Module]:
-    """A file that fits, and the two modules of its size, without memory. Raises ValueError as `WanCodec.load` does."""
+    """A file that fits, and the two modules of its size on the meta device. Raises ValueError like `WanCodec.load`."""
     layout = open_layout(path, CODEC, need("diffusers.loaders.single_file_utils").convert_wan_vae_to_diffusers)
     (base,) = layout.shapes.get("decoder.norm_out.gamma", (CodecSizes.base, 1, 1, 1))[:1]
     decoder, entry = _parts(CodecSizes(base=base))
@@ -163,7 +163,7 @@ def _expected(decoder: nn.Module, entry: nn.Module) -> dict[str, Shape]:
 
 
 def _constants(weights: Weights) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of latents: those of a folder's config where it has them, else Wan2.1's."""
+    """Mean and standard deviation of latents: those of a folder's config if it has them, else Wan2.1's."""
     with reading(weights.path, f"its config.json needs latents_mean and latents_std of {CHANNELS} numbers each"):
         mean, std = (torch.tensor(weights.said.get(name, usual), dtype=torch.float32) for name, usual in CONSTANTS.items())
         if len(mean) != CHANNELS or len(std) != CHANNELS:

@@ -19,7 +19,7 @@ class Vocabulary:
 
     concepts: what the words mean, one embedding row each, in row order.
     synonyms: word -> concept; every concept names itself without being listed.
-    silent: words that are known and say nothing (articles, prepositions).
+    silent: known words without a meaning (articles, prepositions).
     """
 
     concepts: tuple[str, ...]
@@ -57,7 +57,7 @@ class Vocabulary:
         return known_rows
 
     def concepts_of(self, sentence: str) -> list[str]:
-        """Names of the concepts in `sentence`; raises as `rows_of` does."""
+        """Names of the concepts in `sentence`; raises like `rows_of`."""
         return [self.concepts[row] for row in self.rows_of(sentence)]
 
     def _unknown(self, word: str, sentence: str) -> str:
