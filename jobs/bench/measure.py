@@ -158,7 +158,7 @@ def measure(rig: Rig, method: str) -> Figures:
     attended = max(lengths)
     rig.network.taken()
     result: Figures = {"method": method, "label": policy.label, "window_frames": round(attended, 4), "warm_up_blocks": warm}
-    steady = _steady(rig, rollout, _count(rig.blocks, budget.fitting(SHARES["steady"], block_s), "steady blocks", notes))
+    steady = steady_blocks(rig, rollout, _count(rig.blocks, budget.fitting(SHARES["steady"], block_s), "steady blocks", notes))
     result |= steady | {"fps_dit": round(1e3 * rig.shown_frames / steady["block_ms"]["median"], 3)}
     result |= _speeds(rig, rollout, stream, budget, block_s, first_ms, notes)
     result["switch_ms"] = _switches(rig, rollout, warm, budget, notes)
@@ -194,7 +194,7 @@ def _first(rig: Rig, rollout: Rollout, stream: Any) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
-def _steady(rig: Rig, rollout: Rollout, blocks: int) -> Figures:
+def steady_blocks(rig: Rig, rollout: Rollout, blocks: int) -> Figures:
     """Blocks one after the other with nothing in between: each as a whole, and its passes."""
     whole = blocks_ms(rollout, rig.watch, blocks)
     passes = rig.network.taken()
@@ -301,7 +301,7 @@ def reference(rig: Rig, attended: int) -> float:
         rig.switch(rollout)
         for _ in range(steady_from(policy, geometry)[0]):
             rollout.next()
-        whole = _steady(rig, rollout, LEAST_BLOCKS)
+        whole = steady_blocks(rig, rollout, LEAST_BLOCKS)
         del rollout
         rig.release()
         rig.references[attended] = whole["block_ms"]["median"]

@@ -57,6 +57,7 @@ GROUPS: Table = {
     "score": ("Score a folder of videos, anybody's, by VBench's formulas.", "eval.vbench.folder:score"),
     "bench": ("Measure speed and memory on this device.", {
         USUAL: ("Measure speed and memory of cache policies on a backbone of Wan2.1's make.", "jobs.bench.command:bench"),
+        "card": ("Measure everything that a graphics card can tell in twelve minutes.", "jobs.bench.card:card"),
         "block": ("Measure a single block of the true size.", "jobs.bench.command:block"),
         "parity": ("Compare latents of bf16 with fp32, and compiled with eager.", "jobs.bench.command:compare"),
         "overhead": ("Measure what each policy costs beside attention.", "jobs.bench.overhead:overhead"),

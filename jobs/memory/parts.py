@@ -142,6 +142,11 @@ class CodecMemory(sizes.CodecSizes):
         norms = sum(c.inputs for c in every[2:] if c.kernel == (3, 3, 3)) + self.base * self.multipliers[-1]
         return sum(c.parameters for c in every) + norms
 
+    def operations(self, height_px: int, width_px: int) -> int:
+        """Of the convolutions of one latent frame, a video's first aside; a multiplication and its addition count as two."""
+        every = self.convolutions(height_px, width_px)
+        return sum(2 * (c.parameters - c.outputs) * c.frames * c.rows * c.columns for c in every)
+
     def cache(self, height_px: int, width_px: int, item: int) -> int:
         """Bytes of the frames that are kept from one latent frame to the next."""
         every = self.convolutions(height_px, width_px)

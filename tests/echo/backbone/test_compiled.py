@@ -52,6 +52,7 @@ def test_compiling_changes_nothing_but_time(geometry: Geometry, monkeypatch: pyt
     fast = compiled.speed_up(model, "blocks")
     plain, compiled_ = run(model), run(fast)
     assert torch.allclose(plain, compiled_, atol=1e-5), report(plain, compiled_)
+    assert not counters["graph_break"], f"a part of a layer is compiled whole: {counters['graph_break']}"
     assert counters["stats"]["unique_graphs"] == 2, f"layers share a graph before attention and one behind it: {counters['stats']}"
     assert fast.state_dict().keys() == model.state_dict().keys()
     assert all(a.data_ptr() == b.data_ptr() for a, b in zip(fast.state_dict().values(), model.state_dict().values(), strict=True))

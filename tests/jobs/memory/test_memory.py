@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
+from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.presets import make_policy
 from echo.backbone import sizes
@@ -250,7 +251,11 @@ def test_a_decodings_peak_at_the_true_size(dtype):
         stream.decode(torch.zeros(shape, device="meta"))
         kept = live.now
         stream.decode(torch.zeros(shape, device="meta"))
+    with FlopCounterMode(display=False) as counter:
+        stream.decode(torch.zeros(shape, device="meta"))
     told = CodecMemory()
+    counted = counter.get_total_flops()
+    assert told.operations(480, 832) == pytest.approx(counted, rel=0.01), "of convolutions; an attention in the middle is below a hundredth"
     cache, work = told.cache(480, 832, item), told.work(480, 832, item)
     assert cache == pytest.approx(kept, rel=0.02), f"{cache} told, {kept} counted"
     assert 0.97 < (cache + work) / live.most < 1.25, f"{(cache + work) / GB:.3f} GB told, {live.most / GB:.3f} GB counted"

@@ -1,0 +1,213 @@
+"""What `echo-harness bench card` measures, in order of worth, and how long each will take: by arithmetic, before a card is asked.
+
+A block's seconds are its operations (`jobs.bench.flops`) over a stated share of what the maker says that the card can do, and never less
+than the host takes to ask for its kernels. The plan holds the measurements: what was measured is written into it, so that the file of a run
+that was killed says what it has and what it has not.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from baselines.presets import make_policy
+from echo.backbone.sizes import CELL_PX, CODECS, WanConfig
+from echo.geometry import Geometry
+from echo.refusals import first_line
+from jobs.bench import flops
+from jobs.bench.overhead import steady_from
+from jobs.memory.parts import CodecMemory, network_parameters
+
+SHARE = 0.25
+"""Of its published peak that a card is forecast to reach on a block and on a decoding; the model of docs/performance.md says 0.32."""
+FP32_SHARE = 0.03
+"""The same for fp32 without tensor cores, of the bf16 peak: an H100 does 67 of 989 TFLOP/s, of which half is counted on."""
+UNLISTED = {"cuda": 100.0, "cpu": 0.1}
+"""TFLOP/s of a device that `flops.PEAK_TFLOPS` does not list."""
+LAUNCHES_S = 0.8e-3
+"""Of the host for a layer's pass, some eighty kernels."""
+DRAW_S = 15e-9
+"""Of one processor thread for a random weight."""
+COMPILE_S = {"none": 0.0, "blocks": 50.0, "graphs": 50.0}
+START_S = 1.0
+"""Of a measurement before its first block: memory given back, a rollout and its plans."""
+KERNELS = ("sdpa", "cudnn", "flash", "flash3")
+PARITY_BLOCKS = 8
+WHOLE_BLOCKS = 45
+"""Blocks that `jobs.bench.measure.measure` makes at least: two windows filled and three switches behind full ones."""
+BEST = "best"
+"""Stands in a plan for the fastest choice that was measured before."""
+
+Kind = Literal["block", "decoded", "profile", "parity", "whole"]
+
+
+class Variant(msgspec.Struct, frozen=True):
+    """How a rollout is computed.
+
+    decoder: "" where nothing is decoded. aside: whether decoding has a stream of its own, beside the next block.
+    """
+
+    method: str
+    kernel: str = "sdpa"
+    compile: str = "none"
+    window: str = "shared"
+    decoder: str = ""
+    aside: bool = False
+
+    def __str__(self) -> str:
+        decoded = f", {self.decoder} {'on a stream of its own' if self.aside else 'after each block'}" if self.decoder else ""
+        return f"{self.method}: {self.kernel}, compile={self.compile}, window={self.window}{decoded}"
+
+
+class Values(msgspec.Struct, omit_defaults=True):
+    """What a measurement found; which of them, its kind says.
+
+    block_ms, p95_ms, pass_ms: medians of steady blocks, milliseconds; of decoded blocks, gaps between them on the host's clock. fps: pixel
+    frames a second of the network and cache, or end to end. differences: largest and mean of latents, in words, by what was compared.
+    operations, waits: torch operations of a block that compute, and those that the host waits for. kernels: name, how often in a block,
+    milliseconds. whole: as `jobs.bench.measure.measure` gives it.
+    """
+
+    way: Variant
+    block_ms: float = 0.0
+    p95_ms: float = 0.0
+    pass_ms: dict[str, float] = {}
+    window_frames: float = 0.0
+    fps: float = 0.0
+    tflops: float = 0.0
+    percent_of_peak: float | None = None
+    measured_bytes: int = 0
+    computed_bytes: int = 0
+    differences: dict[str, str] = {}
+    operations: int = 0
+    waits: int = 0
+    kernels: list[tuple[str, int, float]] = []
+    whole: dict[str, Any] = {}
+
+
+class Measurement(msgspec.Struct):
+    """One line of the plan. seconds: what it took; None where it was not begun. reason: why there are no values."""
+
+    kind: Kind
+    way: Variant
+    forecast_s: float
+    seconds: float | None = None
+    reason: str = "not reached"
+    values: Values | None = None
+
+
+@dataclass(frozen=True)
+class CardSize:
+    """What the forecast is of: sizes, blocks that are timed, and what the device is said to do in bf16."""
+
+    network: WanConfig
+    geometry: Geometry
+    blocks: int
+    steps: int
+    tflops: float
+    codec: str = "native"
+
+    def block_s(self, attended: float, share: float = SHARE) -> float:
+        """Seconds of a block that attends to so many frames."""
+        work = flops.block(self.network, self.geometry, attended, self.steps).total
+        return max(work / (share * self.tflops * 1e12), LAUNCHES_S * self.network.layers * (self.steps + 1))
+
+    def decoding_s(self) -> float:
+        """Seconds of a block's decoding by the codec of the checkpoint; a smaller one takes less."""
+        frame_px = self.geometry.latent_height * CELL_PX, self.geometry.latent_width * CELL_PX
+        work = self.geometry.frames_per_block * CodecMemory(**vars(CODECS[self.codec])).operations(*frame_px)
+        return work / (SHARE * self.tflops * 1e12)
+
+    def load_s(self) -> float:
+        """Seconds to draw random weights."""
+        return DRAW_S * network_parameters(self.network)
+
+    def forecast(self, kind: Kind, way: Variant) -> float:
+        """Seconds of a measurement, compilation apart."""
+        warm, lengths = steady_from(make_policy({"method": way.method}), self.geometry)
+        block_s = self.block_s(statistics.fmean(lengths))
+        if kind == "parity":
+            return PARITY_BLOCKS * (3 * block_s + self.block_s(max(lengths), FP32_SHARE)) + self.load_s()
+        blocks = {"profile": warm + 2, "whole": WHOLE_BLOCKS}.get(kind, warm + self.blocks)
+        return blocks * (block_s + (self.decoding_s() if kind in ("decoded", "whole") else 0.0))
+
+
+def plan(size: CardSize, base: Variant, methods: Sequence[str], decoders: Sequence[str]) -> list[Measurement]:
+    """All measurements, those of most worth first, ways of one compilation beside each other.
+
+    Of the first two methods one thing at a time is changed from `base`; the others are measured at `base` and at the best of all.
+    """
+    made = list[Measurement]()
+    compiled = "none"
+    for index, (kind, way) in enumerate(_ways(base, methods, decoders)):
+        extra = START_S + (0.0 if index else size.load_s())
+        if way.compile not in (compiled, BEST):
+            compiled, extra = way.compile, extra + COMPILE_S[way.compile]
+        made.append(Measurement(kind, way, round(size.forecast(kind, way) + extra, 2)))
+    return made
+
+
+def _ways(base: Variant, methods: Sequence[str], decoders: Sequence[str]) -> Iterator[tuple[Kind, Variant]]:
+    change = msgspec.structs.replace
+    bases = [change(base, method=method) for method in methods]
+    yield from (("block", way) for way in bases)
+    for way in bases[:2]:
+        yield from (("block", change(way, kernel=kernel)) for kernel in KERNELS if kernel != base.kernel)
+        yield "block", change(way, window="resident" if base.window == "shared" else "shared")
+    for compiled in (mode for mode in COMPILE_S if mode != base.compile):
+        yield from (("block", change(way, compile=compiled)) for way in bases[:2])
+    best = [change(way, kernel=BEST, compile=BEST, window=BEST) for way in bases]
+    yield from (("block", way) for way in best)
+    yield from (("decoded", change(best[0], decoder=decoder, aside=aside)) for decoder in decoders for aside in (False, True))
+    yield from (("profile", way) for way in bases[:2])
+    yield "parity", best[0]
+    yield from (("whole", change(way, decoder=decoders[0])) for way in bases)
+
+
+def best(rows: Iterable[Measurement], way: Variant, base: Variant) -> Variant:
+    """`way` with the fastest choice that was measured by itself in place of each BEST: the base's own where none was faster."""
+    chosen = {}
+    for name in [name for name in ("kernel", "compile", "window") if getattr(way, name) == BEST]:
+        own = getattr(base, name)
+        alike = [row for row in rows if row.kind == "block" and msgspec.structs.replace(row.way, **{name: own}) == base]
+        times = {getattr(row.way, name): row.values.block_ms for row in alike if row.values is not None}
+        chosen[name] = min(times, key=times.__getitem__, default=own)
+    return msgspec.structs.replace(way, **chosen)
+
+
+def carry_out(
+    rows: Sequence[Measurement],
+    seconds: float,
+    do: Callable[[Measurement], Values],
+    keep: Callable[[Measurement], object],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Measure what fits into `seconds`, in order, and `keep` after each; what fails, or does not fit, is a reason and stops nothing.
+
+    The forecast of what is left is corrected by what was measured so far. Where the first way of a kind of compilation does not fit, none
+    of that kind is made: the next would have to compile in its place.
+    """
+    begun, forecast_s, taken_s = clock(), 0.0, 0.0
+    modes: dict[str, bool] = {BEST: True}  # of compiling: whether its first way fitted
+    for row in rows:
+        wanted, left = row.forecast_s * (taken_s / forecast_s if forecast_s else 1.0), seconds - (clock() - begun)
+        compiles = modes.setdefault(row.way.compile, wanted <= left)
+        if wanted > left:
+            row.reason = f"left out: {wanted:.0f} s are forecast, {max(0.0, left):.0f} s are left"
+        elif not compiles:
+            row.reason = f"left out: the first way with compile={row.way.compile} did not fit"
+        else:
+            start = clock()
+            try:
+                row.values, row.reason = do(row), ""
+            except Exception as error:  # a kernel, a compiler or memory that this machine lacks; the rest is measured all the same
+                row.reason = first_line(error)
+            row.seconds = round(clock() - start, 2)
+            if row.values is not None:
+                forecast_s, taken_s = forecast_s + row.forecast_s, taken_s + row.seconds
+        keep(row)
