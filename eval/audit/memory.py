@@ -134,8 +134,9 @@ def draw(policies: Sequence[str], values: Mapping[str, Values], against: Sequenc
         x, y = values[truth].mean(1), values[score].mean(1)
         one = next(one for one in against if (one.score, one.truth) == (score, truth)).policies_spearman
         axis.plot(x, y, "o", ms=4, color=style.SERIES[0])
-        for place in (*np.argsort(x)[:2], *np.argsort(x)[-3:]):
-            axis.annotate(policies[place], (x[place], y[place]), textcoords="offset points", xytext=(4, 3), fontsize=6)
+        for number, place in enumerate((*np.argsort(x)[:2], *np.argsort(x)[-3:])):  # names of neighbours above and below
+            beside = (4, -7 if number % 2 else 3)
+            axis.annotate(policies[place], (x[place], y[place]), textcoords="offset points", xytext=beside, fontsize=6)
         axis.set(xlabel=f"{metrics.described(truth)['label']}, truth", ylabel=f"{metrics.described(score)['label']}, from features")
         axis.set_title(f"rank correlation {one.value:.2f} [{one.low:.2f}, {one.high:.2f}]")
     style.save(figure, path)
