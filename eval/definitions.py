@@ -1,4 +1,4 @@
-"""Ways to measure a metric, and the arithmetic of metrics that are made of others. No torch, no frames."""
+"""Definitions of metrics, and the arithmetic of metrics that are derived from others. No torch, no frames."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ COSINE = "100 x cosine"
 
 @dataclass(frozen=True)
 class Definition:
-    """A way to measure a metric; its name is part of the metric's name in the store.
+    """A definition of a metric; its name is part of the metric's name in the store.
 
-    words: what it is, for a caption; "" for one that nobody can ask for. unit: its own, if it is not the metric's.
-    note: said below a table that shows it. cuts: it says itself over which stretches it goes. embedded: it is of the embedded
-    scorer and stands before the metric, as in `proxy.dynamic_degree`; the others stand behind, as in `dynamic_degree.vbench`.
+    words: description for a caption; "" for one that `rule=` cannot select. unit: its own, if it is not the metric's.
+    note: printed below a table that shows it. cuts: whether its description states its stretches of video. embedded: of the embedded
+    scorer; its name precedes the metric, as in `proxy.dynamic_degree`, while others follow it, as in `dynamic_degree.vbench`.
     """
 
     words: str = ""
@@ -49,21 +49,21 @@ DEFINITIONS: Final[Mapping[str, Definition]] = {
     "world": Definition(note="world: read against the truth of the embedded world; no other benchmark has it.", embedded=True),
     "opinion": Definition(unit="points, 1 (worst) to 5 (best)"),
 }
-"""By name, in the order in which a caption names them."""
+"""By name, in the order of captions."""
 PAIRS: Final = {"pair_joined": "proxy_joined", "pair_mean": "proxy"}
-"""Readings of the appendix's "paired segments", the usual one first, and what the embedded scorer calls each."""
+"""Readings of the appendix's "paired segments", the default first, and the embedded scorer's name of each."""
 MADE: Final = {
     "vbench_long": ("vbench_long",), "vbench_long_scenes": ("vbench_long_scenes",), "vbench": ("vbench", "pair_joined"),
     "proxy": ("proxy",),
 }  # fmt: skip
-"""Definitions of metrics that are made of others, and by which definitions these are taken, the first that is there."""
+"""Definitions of derived metrics, and the definitions of their parts, of which the first available one is used."""
 RULES: Final = {name: definition for name, definition in DEFINITIONS.items() if definition.words}
-"""Definitions that `rule=` can ask for."""
+"""Definitions that `rule=` can select."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a metric that is made of others takes of one: scaled from least..most (percent) to 0..1, times a weight."""
+    """A part of a derived metric: scaled from least..most (percent) to 0..1, times a weight."""
 
     least: float = 0.0
     most: float = 100.0

@@ -1,8 +1,8 @@
-"""The registry of metrics: all that tables, figures and pages know of a metric stands in its entry here, and nowhere else.
+"""The registry of metrics: an entry here holds everything that tables, figures and pages know of a metric.
 
-A scorer writes a number under a name of its metric and of its definition. `subject_consistency.vbench_long` is not
-`subject_consistency.vbench`, and `proxy.subject_consistency` is neither. A column of a table shows one definition, the same in
-every row, and says which. No torch, no frames.
+A scorer writes a number under the name of its metric and definition: `subject_consistency.vbench_long`,
+`subject_consistency.vbench` and `proxy.subject_consistency` are three different numbers. A column of a table shows one definition,
+the same in every row, and names it. No torch, no frames.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ TASKS: Final = ("long60", "long120", "smooth", "hard", "recall")
 LIKE: Final[Mapping[str, str]] = {
     "memflow": "smooth", "layerrecall": "recall", "vmem": "recall", "helios": "long60", "rollf200": "long60",
 }  # fmt: skip
-"""Tasks of other people's prompt sets, and the task whose protocol scores them; of recall's, each prompt names its own pairs."""
+"""Tasks of imported prompt sets, and the task whose protocol scores them; for recall, each prompt names its own pairs."""
 
 
 class Scope(StrEnum):
-    """The stretch of video that one score is made of."""
+    """The stretch of video over which a score is computed."""
 
     whole = "whole"
     """All frames at once."""
@@ -44,7 +44,7 @@ SCOPES: Final = {
     Scope.pairs: "on each recalled scene with the one that it recalls",
     Scope.whole: "over the whole video",
 }
-"""Stretches in words, in the order in which a table's caption names them."""
+"""Stretches in words, in the order of a table's caption."""
 
 
 QUALITY: Final = {
@@ -64,33 +64,33 @@ SEMANTIC: Final = {
     "temporal_style": Part(most=36.4),
     "overall_consistency": Part(most=36.4),
 }
-"""VBench's Semantic: dimensions of its own prompt suite, likewise; all weigh the same."""
+"""VBench's Semantic: dimensions of its own prompt suite and their ranges; all have the same weight."""
 TOTAL: Final = {"quality": Part(weight=4.0), "vbench_semantic": Part()}
 """VBench's Total."""
 CONSISTENCY: Final = {"subject_consistency": Part(), "background_consistency": Part()}
 """MemFlow's Consistency."""
 SCENES_TOLD: Final = 6
-"""Text alignment is also told scene by scene of videos of two to so many scenes."""
+"""Text alignment is also scored scene by scene for videos of two to this many scenes."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """All that is known of a metric.
+    """Everything that is known of a metric.
 
-    name: in stores, configs and published data. label: in words, as a table's head has it. meaning: what it measures.
-    unit: of its numbers, where the definition has none of its own. lower: whether less is better.
-    scopes: over which stretch of a video each task's protocol scores it; empty for one that no protocol has.
-    long, interactive: its place among the columns of tasks of one scene, and of several; 0 for none.
-    definitions: those that a column looks for, the usual one first; by default VBench's, as the task has them.
-    leads, trails: it stands before, or behind, the other columns, and only where it was measured.
-    parts: of one that is made of others of the same definition: these, and what it takes of each. No scorer writes it; whoever reads
-    a store makes it (`derived`).
+    name: in stores, configs and published data. label: column head. meaning: what it measures.
+    unit: of its numbers, unless the definition has its own. lower: whether less is better.
+    scopes: the stretch of video over which each task's protocol scores it; empty if no protocol has it.
+    long, interactive: its position among the columns of tasks of one scene, and of several; 0 for none.
+    definitions: those that a column looks for, the usual one first; by default VBench's for the task.
+    leads, trails: whether it is before, or after, the other columns, and only if it was measured.
+    parts: of a derived metric: its parts, of the same definition. No scorer writes it; it is computed when a store is read
+    (`derived`).
     sweeps: kinds of task ("long", "interactive") whose figure of a swept setting has a panel of it.
-    fact: of one that no scorer writes, which fact of a video's record it is; only tables that name it show it. of_device:
-    only numbers of one device compare. printed: what published data calls it, if otherwise.
-    question: what raters are asked, for a criterion of the user study. note: said below a table that shows it.
-    misleads: when its number does not say what it seems to; said below a table that was asked for it. sets: names that a table can be
-    asked for columns by (`columns=memflow`), and its place among them.
+    fact: the fact of a video's record that it shows, if no scorer writes it; only tables that name it show it. of_device:
+    whether only numbers of one device can be compared. printed: its name in published data, if different.
+    question: the question to raters, for a criterion of the user study. note: printed below a table that shows it.
+    misleads: when its number misleads; printed below a table that was asked for it. sets: names of sets of columns
+    (`columns=memflow`) that contain it, and its position there.
     """
 
     name: str
@@ -206,16 +206,16 @@ READINGS: Final = {
     "subject_right": ("subject right, % of videos", 100.0),
     "quality": ("image quality", 1.0),
 }
-"""What the embedded scorer reads of each block: its label, and the factor that makes it 0..100."""
+"""The embedded scorer's readings of each block: label, and the factor that scales it to 0..100."""
 READING_FRAMES: Final = 12
 """Pixel frames of such a block, whatever a backbone's own blocks are."""
 READING_S: Final = READING_FRAMES / FPS
-"""Its seconds: 0.75."""
+"""Seconds of such a block: 0.75."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A metric and which definition of it, "" where there is but one; any other name than a registered one stands for itself."""
+    """A metric and its definition, "" if there is only one; an unregistered name stands for itself."""
 
     dimension: str
     kind: str
@@ -228,12 +228,12 @@ class Column:
 
     @property
     def about(self) -> Metric:
-        """What the registry says of it."""
+        """The metric's entry in the registry."""
         return KNOWN.get(self.dimension) or Metric(self.dimension, self.dimension.replace("_", " "))
 
     @property
     def definition(self) -> Definition:
-        """What is known of the definition."""
+        """The definition's entry."""
         return DEFINITIONS.get(self.kind, Definition())
 
     @property
@@ -276,12 +276,12 @@ def dimensions(kind: str) -> tuple[str, ...]:
 
 
 def showable() -> tuple[str, ...]:
-    """Names of the columns that a table may be asked for: all but what people alone rate."""
+    """Names of the columns that a table can show: all metrics except those that only people rate."""
     return tuple(metric.name for metric in METRICS if metric.scopes or not metric.question)
 
 
 def chosen(names: Sequence[str]) -> tuple[str, ...]:
-    """Columns by their names and those of sets. Raises ValueError in one line for one that there is not."""
+    """Columns by their names and by names of sets. Raises ValueError in one line for an unknown name."""
     sets = {name: {metric.sets[name]: metric.name for metric in METRICS if name in metric.sets} for one in METRICS for name in one.sets}
     every = [one for name in names for one in ([own for _, own in sorted(sets[name].items())] if name in sets else [name])]
     for name in every:
@@ -291,25 +291,25 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def by_scene(name: str, values: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
-    """A score of each scene by the name of that scene's own metric; none where the scenes are one, or more than are told."""
+    """Each scene's score under its own metric name; empty for one scene, or for more than `SCENES_TOLD`."""
     told = values if 2 <= len(values) <= SCENES_TOLD else ()
     return {f"{name}_{scene}": float(value) for scene, value in enumerate(told, 1)}
 
 
 def criteria() -> dict[str, str]:
-    """Metrics that raters are asked for, in the order of the paper's user study, and the question of each."""
+    """Metrics that people rate, in the order of the paper's user study, with the question of each."""
     asked = sorted((metric for metric in METRICS if metric.question), key=lambda metric: metric.interactive or len(METRICS))
     return {metric.name: metric.question for metric in asked}
 
 
 def panels(task: str) -> tuple[str, ...]:
-    """Metrics that a figure of a swept setting shows of a task, in the order of the columns."""
+    """Metrics with a panel in a task's figure of a swept setting, in the order of the columns."""
     leading = [metric.name for metric in METRICS if metric.leads]
     return tuple(name for name in (*leading, *dimensions("interactive")) if kind_of(task) in KNOWN[name].sweeps)
 
 
 def check(rules: Sequence[str]) -> None:
-    """Refuse, by a ValueError in one line, a definition that there is not."""
+    """Raises ValueError in one line for an unknown definition."""
     for rule in rules:
         if rule not in RULES:
             raise ValueError(f"rule={rule}: no such definition; {nearest_of(rule, RULES)}")
@@ -321,8 +321,8 @@ def columns(task: str, names: Iterable[str], rules: Sequence[str] = (), wanted: 
     Args:
         task: its task.
         names: metrics that any row has, by their names in the store.
-        rules: definitions that come before the usual ones.
-        wanted: dimensions and their order; the task's own by default. Those that lead stand before them, those that trail behind.
+        rules: definitions that are preferred to the usual ones.
+        wanted: dimensions and their order; the task's own by default. Leading metrics come before them, trailing ones after.
     """
     measured = set(names)
     every = [Column(metric.name, kind) for metric in METRICS if metric.leads for kind in metric.definitions]
@@ -336,7 +336,7 @@ def columns(task: str, names: Iterable[str], rules: Sequence[str] = (), wanted: 
 
 
 def column(task: str, dimension: str, measured: Collection[str], rules: Sequence[str] = ()) -> Column:
-    """A dimension by the first definition of it that was measured, those of `rules` first; the dimension alone where none was."""
+    """A dimension with the first of its definitions that was measured, those of `rules` first; without a definition if none was."""
     usual = KNOWN[dimension].definitions
     if not usual:
         plain = ("vbench_long", "vbench") if kind_of(task) == "long" else ("vbench", "vbench_long")
@@ -347,7 +347,7 @@ def column(task: str, dimension: str, measured: Collection[str], rules: Sequence
 
 
 def derived(numbers: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
-    """What is made of the numbers of videos, by name in the store: [videos] of each metric with parts, where all of these are there."""
+    """Derived metrics from the numbers of videos, by name in the store: [videos] for each metric whose parts are all there."""
     made = dict[str, NDArray[np.float64]]()
     for metric in METRICS:
         for kind, kinds in MADE.items() if metric.parts else ():
@@ -359,7 +359,7 @@ def derived(numbers: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.
 
 
 def rule_of(task: str, shown: Sequence[Column]) -> str:
-    """How the columns of a task are scored, in words: stretches first, definitions then."""
+    """Description of how the columns of a task are scored: stretches first, then definitions."""
     kinds = {column.kind for column in shown}
     words = [rule.words for kind, rule in RULES.items() if kind in kinds]
     task, own = protocol_of(task), " (4-1, 5-2, 6-3)" if task == "recall" else ""
@@ -385,7 +385,7 @@ def notes(shown: Sequence[Column]) -> list[str]:
 
 
 def described(metric: str) -> dict[str, str]:
-    """A metric of the store for a page: its label, its unit, what it measures, and which of "higher" and "lower" is better."""
+    """A metric of the store for a page: label, unit, meaning, and whether "higher" or "lower" is better."""
     column = Column.named(metric)
     label = " ".join(word for word in column.words if word != "↓")
     return {"label": label, "unit": column.unit, "meaning": column.about.meaning, "better": "lower" if column.lower else "higher"}

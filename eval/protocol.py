@@ -1,7 +1,7 @@
-"""The segmented protocol: over which stretch of a video each dimension of each task is scored. No torch, no frames.
+"""The segmented protocol: the stretch of video over which each dimension of each task is scored. No torch, no frames.
 
 Source: appendix A.2 of the Echo-Forcing paper for the three interactive tasks. Long videos of one scene have a single
-segment, so that there is nothing to choose. Which stretch it is stands with each metric (`eval.metrics`).
+segment. Each metric's entry in `eval.metrics` has its stretches.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RECALL_PAIRS: Final = ((4, 1), (5, 2), (6, 3))
 
 
 def scopes(task: str) -> dict[str, Scope]:
-    """Scopes of `task`; ValueError naming the nearest task if there is none of that name."""
+    """Scopes of `task`. Raises ValueError with the nearest task for an unknown one."""
     if task not in TASKS:
         raise ValueError(f"task {task!r} has no protocol; one of {', '.join(TASKS)}; nearest: {nearest(task, TASKS)}")
     return dict(TASKS[task])
@@ -47,12 +47,12 @@ def recalled(count: int) -> list[tuple[int, int]]:
 
 
 def pairs_of(task: str, count: int, recalls: Sequence[int | None]) -> list[tuple[int, int]]:
-    """Pairs (recalled, recalling from) by which a task compares segments, counted from 0; none where its protocol has none.
+    """Pairs (recalled, recalling from) of segments that a task compares, counted from 0; empty if its protocol has none.
 
     Args:
         task: one of TASKS.
-        count: of segments.
-        recalls: of the prompt: for each scene the one that it recalls; the paper's recall task pairs 4-1, 5-2, 6-3 whatever it says.
+        count: number of segments.
+        recalls: of the prompt: for each scene the one that it recalls; the paper's recall task ignores it and pairs 4-1, 5-2, 6-3.
 
     Raises ValueError for a count that cannot be paired, or recalls that name no pair.
     """
@@ -68,11 +68,11 @@ def pairs_of(task: str, count: int, recalls: Sequence[int | None]) -> list[tuple
 
 
 TOLERANCE_S = 1.0
-"""How far a video's length may be from its prompt's: codecs and blocks round."""
+"""Largest difference between a video's length and its prompt's, since codecs and blocks round."""
 
 
 def exact(frames: int, fps: float, durations_s: Sequence[float]) -> list[tuple[int, int]]:
-    """Frames [start, end) of segments that last so many seconds, wherever blocks end; the last one ends with the video.
+    """Frames [start, end) of segments with these durations, independent of blocks; the last one ends with the video.
 
     Raises ValueError if the video is more than a second shorter or longer than all of them together.
     """

@@ -1,4 +1,4 @@
-"""Where a store orders methods as the paper does, where it does not, and where it can't tell, as lines, Markdown and JSON."""
+"""Where a store orders methods as the paper does, where it does not, and where it is undecided, as lines, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from eval.tables.text import markdown, markdown_table
 TABLES = ("table1", "table2", "table3", *opinions.TABLES, "table6", "table7", "table8", "table9a", "table9b")
 FEW = "†"
 USUAL = (verdicts.STAND_IN, *ours("backbone", "Self-Forcing", ""))
-"""Backbones that are not told behind a row's name."""
+"""Backbones that are not printed after a row's name."""
 LEGEND = (
     "Cells: the paper's difference (first minus second; `>` or `<` where only its words rank the two), ours with half its 95 % interval, "
     "and whether they agree: ✓ they do, ✗ they do not, ? the interval holds zero, – the store lacks it. An asterisk: both rows on the "
@@ -48,14 +48,14 @@ def by_metric(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
 
 
 def lacking(findings: Iterable[Finding]) -> list[str]:
-    """What the store lacks for the findings, each said once: rows, or metrics that two rows share."""
+    """What the store lacks for the findings, each once: rows, or metrics that two rows share."""
     missing = [finding for finding in findings if finding.verdict == MISSING]
     rows_of = dict.fromkeys(f"{name} on {finding.task}" for finding in missing for name in finding.lacks)
     return [*rows_of, *dict.fromkeys(finding.why for finding in missing if not finding.lacks)]
 
 
 def own(findings: Iterable[Finding]) -> list[Finding]:
-    """Those in which the paper's own method is one of the two."""
+    """Findings in which one row is the paper's own method."""
     return [finding for finding in findings if finding.own]
 
 
@@ -85,7 +85,7 @@ def _embedded(there: Rows) -> bool:
 
 
 def as_markdown(findings: Sequence[Finding], trials: Sequence[Trial], effects: Sequence[Effect]) -> str:
-    """A table for each table and task of the paper, then what the variants say."""
+    """A table for each table and task of the paper, then the variants' results."""
     lines = [_total(findings), "", LEGEND, ""]
     for (table, task), members in by_table(findings).items():
         lines += [f"### Table {table}, `{task}`", "", f"{count(members).text}.", ""]
@@ -102,7 +102,7 @@ def _total(findings: Sequence[Finding]) -> str:
 
 
 def _short(name: str) -> str:
-    """A row's name as printed, its backbone behind it where it is not the usual one."""
+    """A row's name as printed, followed by its backbone if that is not the usual one."""
     backbone, _, preset = name.partition("/")
     return preset if backbone in USUAL else f"{preset} ({backbone})"
 
@@ -122,7 +122,7 @@ def _pairs(members: Sequence[Finding]) -> list[str]:
 
 
 def _cell(finding: Finding) -> tuple[str, str]:
-    """What the paper says and what the store does."""
+    """The paper's difference and the store's."""
     claim = finding.claim
     paper = (">" if claim.sign > 0 else "<") if claim.difference is None else f"{claim.difference:+.2f}"
     mark = MARKS[finding.verdict] + ("\\*" if finding.verdict != MISSING and finding.why else "")
@@ -131,7 +131,7 @@ def _cell(finding: Finding) -> tuple[str, str]:
 
 
 def _notes(members: Iterable[Finding]) -> list[str]:
-    """What our names stand for where that needs a word, and an empty line behind; nothing where nothing does."""
+    """Notes on our names where needed, followed by an empty line; empty without notes."""
     lines: dict[str, None] = {}
     for finding in members:
         for side in (finding.claim.first, finding.claim.second):
@@ -143,7 +143,7 @@ def _notes(members: Iterable[Finding]) -> list[str]:
 
 
 def _tried(trials: Sequence[Trial]) -> list[str]:
-    """Disagreements again, a column for each variant that the store has."""
+    """Disagreements, with a column for each variant that the store has."""
     swaps = list(dict.fromkeys(trial.reason for trial in trials))
     rows: dict[int, tuple[Finding, dict[str, str]]] = {}
     for trial in trials:
@@ -199,13 +199,13 @@ def ordering(
     output: Path | None = None,
     markdown: Path | None = None,
 ) -> list[str]:
-    """Say where a store orders methods as the paper does, where it does not, and where it can't tell.
+    """Say where a store orders methods as the paper does, where it does not, and where it is undecided.
 
         echo-harness claims ordering table2 --output docs/data/ordering.json --markdown docs/data/ordering.md
 
     Args:
-        names: tables of the paper, table1 to table9b; all by default, those of raters where ratings= is given.
-        ours: what stands for the paper's own method, with its ablations; by default the first of which the store has the rows of a pair.
+        names: tables of the paper, table1 to table9b; all by default, or those of raters with ratings=.
+        ours: the preset that stands for the paper's own method, with its ablations; by default the first whose rows the store has.
         ratings: of people, for tables 4 and 5: a CSV that `echo-harness study collect` wrote.
         store: the run store.
         output: also write everything into this JSON.
@@ -228,7 +228,7 @@ def ordering(
 
 
 def swapped(names: Sequence[str] = (), /, *, store: Path = RESULTS) -> list[str]:
-    """Say what changes where a method is swapped for a variant: orderings that the paper has and the store has not, then all scores.
+    """Say what changes if a method is swapped for a variant: orderings that differ from the paper's, then all scores.
 
         echo-harness claims variants table2
 
@@ -241,7 +241,7 @@ def swapped(names: Sequence[str] = (), /, *, store: Path = RESULTS) -> list[str]
 
 
 def _compared(names: Sequence[str], store: Path, base: str = "") -> tuple[list[Finding], list[Trial], list[Effect], Rows]:
-    """What a store says of the paper's claims, and of its variants."""
+    """A store's findings on the paper's claims and on variants."""
     for name in names:
         if name not in TABLES:
             raise ValueError(f"{name}: no such table; {nearest_of(name, TABLES)}")

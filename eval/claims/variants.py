@@ -1,7 +1,7 @@
-"""Cheap tests of why the store orders two rows otherwise than the paper: one row is swapped for a variant of it.
+"""Cheap tests of why the store orders two rows unlike the paper: one row is swapped for a variant.
 
-A variant differs from its base in one respect. If the verdict turns when the base is swapped for it, the respect is a reason;
-if it stays, it is not. `conf/experiment/reasons.yaml` runs the variants.
+A variant differs from its base in one respect. If the verdict changes when the base is swapped for it, the respect is a reason;
+if not, it is none. `conf/experiment/reasons.yaml` runs the variants.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from eval.store.rows import differences
 
 @dataclass(frozen=True)
 class Reason:
-    """base, variant: presets. text: what the variant does otherwise."""
+    """base, variant: presets. text: what the variant does differently."""
 
     base: str
     variant: str
@@ -43,10 +43,10 @@ REASONS = (
 
 @dataclass(frozen=True)
 class Trial:
-    """A finding again, one of its rows swapped for a variant.
+    """A finding with one of its rows swapped for a variant.
 
-    difference, verdict: with the variant. unswapped: the verdict as it is, but over the videos that the variant has too, which
-    may be fewer; where it differs from the finding's, the variant tests nothing.
+    difference, verdict: with the variant. unswapped: the verdict without the variant, over the videos that the variant has too, which
+    may be fewer; if it differs from the finding's, the variant tests nothing.
     """
 
     finding: Finding
@@ -65,7 +65,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a variant changes by itself: variant minus base, by metric."""
+    """Effect of a variant: variant minus base, by metric."""
 
     task: str
     backbone: str
@@ -80,7 +80,7 @@ class Effect:
 
 
 def effects(rows: Rows, reasons: Sequence[Reason] = REASONS) -> list[Effect]:
-    """Variant minus base, paired, wherever the store has both on a task and backbone; every metric that both have."""
+    """Paired differences variant minus base for every task and backbone with both, for every metric that both have."""
     changed = []
     for task in sorted(rows):
         named = {row.name: row for row in rows[task]}
@@ -94,7 +94,7 @@ def effects(rows: Rows, reasons: Sequence[Reason] = REASONS) -> list[Effect]:
 
 
 def trials(findings: Iterable[Finding], rows: Rows, reasons: Sequence[Reason] = REASONS) -> list[Trial]:
-    """Every finding that disagrees or is undecided, again with each variant of either row that the store has."""
+    """Every finding that disagrees or is undecided, with each variant of either row that the store has."""
     tried = []
     for finding, reason in product([one for one in findings if one.verdict in (DISAGREE, UNSURE)], reasons):
         named, pair = {row.name: row for row in rows[finding.task]}, (finding.first, finding.second)

@@ -21,10 +21,10 @@ from eval.tables import opinions
 AGREE, DISAGREE, UNSURE, MISSING = "agree", "disagree", "can't tell", "missing"
 MARKS = {AGREE: "✓", DISAGREE: "✗", UNSURE: "?", MISSING: "–"}
 STAND_IN = "tiny"
-"""The backbone on which both rows are looked for where a store of the embedded world lacks one on its own."""
+"""The backbone on which both rows are compared if a store of the embedded world lacks one row on its own backbone."""
 
 RATERS = "raters"
-"""What stands in the place of a backbone in the names of rows that people rated."""
+"""Replaces the backbone in the names of rows that people rated."""
 
 Rows = Mapping[str, Sequence[Entry]]
 """Rows by our task."""
@@ -32,10 +32,10 @@ Rows = Mapping[str, Sequence[Entry]]
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim of the paper and what the store says of it.
+    """A claim of the paper and the store's verdict.
 
-    task, first, second, metric: our names, rows with their backbones. difference: first minus second; None where the store has
-    none. why: what the store lacks, or what stands in for what; empty if nothing. lacks: rows that are not in the store.
+    task, first, second, metric: our names, rows with their backbones. difference: first minus second; None if the store has
+    none. why: what the store lacks, or which row replaces which; may be empty. lacks: rows that are not in the store.
     """
 
     claim: Claim
@@ -70,7 +70,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Count:
-    """How many claims have which verdict."""
+    """Number of claims by verdict."""
 
     agree: int
     disagree: int
@@ -79,7 +79,7 @@ class Count:
 
     @property
     def share(self) -> float | None:
-        """Agreeing ones among those that the store decides, 0..1; None where it decides none."""
+        """Share of agreeing claims among the decided ones, 0..1; None if none is decided."""
         decided = self.agree + self.disagree
         return self.agree / decided if decided else None
 
@@ -96,7 +96,7 @@ class Count:
 
 
 def judge(sign: int, difference: Estimate | None) -> str:
-    """The verdict on a difference whose sign the paper gives; an interval that holds zero, or an unknown one, decides nothing."""
+    """The verdict on a difference whose sign the paper gives; undecided if the interval contains zero or is unknown."""
     if difference is None:
         return MISSING
     if difference.half_width is None or abs(difference.mean) <= difference.half_width:
@@ -106,7 +106,7 @@ def judge(sign: int, difference: Estimate | None) -> str:
 
 @dataclass(frozen=True)
 class _There:
-    """What a store has of a task: rows by name, names of all that is measured, and whether it is of the embedded world."""
+    """A store's rows of a task by name, names of all measured metrics, and whether it is of the embedded world."""
 
     rows: Mapping[str, Entry]
     measured: frozenset[str]
@@ -119,14 +119,14 @@ class _There:
 
 
 def is_embedded(rows: Iterable[Entry]) -> bool:
-    """Whether no row is on a backbone of the paper's: then it is judged by what the embedded world has in the place of each."""
+    """Whether no row is on a backbone of the paper; then the embedded world's counterparts are compared."""
     return not any(row.backbone in backbones() for row in rows)
 
 
 def find(claims: Iterable[Claim], rows: Rows, base: str = "") -> list[Finding]:
-    """What the store says to every claim whose task, metric and rows have a counterpart here; the others are left out.
+    """The store's finding on every claim whose task, metric and rows have a counterpart here; the others are left out.
 
-    base: which of `BASES` stands for the paper's own method; by default the first of which the store has the rows.
+    base: which of `BASES` stands for the paper's own method; by default the first whose rows the store has.
     """
     there = {task: _There.of(members) for task, members in rows.items()}
     findings = []
@@ -140,7 +140,7 @@ def find(claims: Iterable[Claim], rows: Rows, base: str = "") -> list[Finding]:
 
 
 def _pairs(claim: Claim, embedded: bool, bases: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Two `backbone/preset` that may stand for the rows of a claim, the usual ones first; none if there is no counterpart."""
+    """Pairs of `backbone/preset` that may stand for the rows of a claim, the usual ones first; empty without a counterpart."""
     sides = (claim.first, claim.second)
     places = [ours("backbone", side.backbone, claim.table, embedded) for side in sides]
     presets = [ours("method", side.method, claim.table) for side in sides]
@@ -151,14 +151,14 @@ def _pairs(claim: Claim, embedded: bool, bases: Sequence[str]) -> Iterator[tuple
 
 
 def _stand_ins(pair: tuple[str, str]) -> Iterator[tuple[str, str]]:
-    """The pair on the stand-in, and again with Echo's ablations for those of the long-tuned backbone, which are the same there."""
+    """The pair on `STAND_IN`, also with Echo's ablations in place of those of the long-tuned backbone, which are the same there."""
     first, second = (f"{STAND_IN}/{name.partition('/')[2]}" for name in pair)
     yield first, second
     yield first.replace("/longlive_echo", "/echo"), second.replace("/longlive_echo", "/echo")
 
 
 def _finding(claim: Claim, task: str, metric: str, pairs: Sequence[tuple[str, str]], there: _There) -> Finding:
-    """The first of the pairs that the store has, on their own backbones or, in the embedded world, on the stand-in."""
+    """The finding on the first pair that the store has, on their own backbones or, in the embedded world, on `STAND_IN`."""
     rows = there.rows
     others = [other for pair in pairs for other in _stand_ins(pair)] if there.embedded else []
     pair = next((pair for pair in (*pairs, *others) if all(name in rows for name in pair)), None)
@@ -174,7 +174,7 @@ def _finding(claim: Claim, task: str, metric: str, pairs: Sequence[tuple[str, st
 
 
 def rated(claims: Iterable[Claim], ratings: pd.DataFrame, base: str = "") -> list[Finding]:
-    """The same of claims of Tables 4 and 5 by people's ratings (`eval.tables.opinions.read`), paired by rater and video."""
+    """Findings on claims of Tables 4 and 5 by people's ratings (`eval.tables.opinions.read`), paired by rater and video."""
     findings = []
     for claim in claims:
         own = ratings[(ratings["criterion"] == claim.metric) & ratings["task"].isin(opinions.TASKS.get(f"table{claim.table}", ()))]
@@ -195,7 +195,7 @@ def rated(claims: Iterable[Claim], ratings: pd.DataFrame, base: str = "") -> lis
 
 
 def compare(first: Entry, second: Entry, metric: str) -> Estimate | None:
-    """Paired difference, first minus second, over shared prompts and seeds, prompts being the clusters; None without any."""
+    """Paired difference, first minus second, over shared prompts and seeds, clustered by prompt; None without any."""
     return estimate(differences(first, second, metric))
 
 

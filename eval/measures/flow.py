@@ -18,7 +18,7 @@ ITERATIONS = 2
 
 
 def flow_between(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> Flow:
-    """Where each pixel of grey frame `before` [H, W] has gone in `after`: (x, y) in pixels, float32 [H, W, 2]."""
+    """Displacement (x, y) in pixels of each pixel of grey frame `before` [H, W] in `after`, float32 [H, W, 2]."""
     start = np.zeros((*before.shape, 2), dtype=np.float32)
     flow = cv2.calcOpticalFlowFarneback(before, after, start, 0.5, LEVELS, WINDOW_PX, ITERATIONS, 5, 1.1, 0)
     return np.asarray(flow, dtype=np.float32)
@@ -59,7 +59,7 @@ def motion(frames: Frames, step: int) -> tuple[NDArray[np.float64], float]:
         flow = flow_between(grey[middle - 1], grey[middle + 1])
         over_two.append(flow)
         predicted = middle_frame(frames[middle - 1], frames[middle + 1], flow)
-        # Truncated as VBench truncates its prediction on the way to bytes.
+        # Truncated to bytes, as VBench does with its prediction.
         errors.append(float(np.abs(np.trunc(predicted) - frames[middle]).mean()))
     if step == 2:
         pairs = over_two

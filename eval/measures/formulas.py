@@ -1,4 +1,4 @@
-"""VBench's arithmetic on features and frames; nothing here knows where the features come from."""
+"""VBench's arithmetic on features and frames, independent of the network."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ Vectors = NDArray[np.float32]
 Frames = NDArray[np.uint8]
 
 RECOMMENDED_FRAMES = 16
-"""Number of sampled frames for which VBench asks four moving pairs."""
+"""Number of sampled frames for which VBench requires four moving pairs."""
 DRIFT_S = 5.0
-"""Seconds at either end of a video between which drift is."""
+"""Seconds at either end of a video that drift compares."""
 
 
 def consistency(features: Vectors) -> float:
@@ -30,18 +30,18 @@ def consistency(features: Vectors) -> float:
 def pair_consistency(reference: Vectors, recalled: Vectors) -> float:
     """Mean cosine over all frame pairs across two segments, unit features [T, D] and [U, D].
 
-    The paper only says that the pair is compared; this is the reading that its numbers fit better.
+    The paper only says that the pair is compared; its numbers fit this reading better.
     """
     return float(reference.mean(0) @ recalled.mean(0))
 
 
 def pair_joined(reference: Vectors, recalled: Vectors) -> float:
-    """VBench's formula over both segments end to end as if they were one video: the reading that changes nothing in it."""
+    """VBench's unchanged formula over both segments end to end, as if they were one video."""
     return consistency(np.concatenate([reference, recalled]))
 
 
 def ends(frames: int, fps: float) -> tuple[slice, slice] | None:
-    """Frames of the first and of the last 5 s of a video; None for one under 10 s."""
+    """Frames of the first and of the last 5 s of a video; None below 10 s."""
     length = round(DRIFT_S * fps)
     return (slice(0, length), slice(frames - length, frames)) if 2 * length <= frames else None
 
@@ -63,7 +63,7 @@ def differences(frames: Frames) -> NDArray[np.float64]:
 
 
 def sampling_step(fps: float) -> int:
-    """Every how many frames VBench measures motion: about eight frames a second."""
+    """Step in frames at which VBench measures motion: about eight frames a second."""
     return max(1, round(fps / 8))
 
 
@@ -76,14 +76,14 @@ def fastest(flow: NDArray[np.float32]) -> float:
 def is_dynamic(fastest_px: NDArray[np.float64], sampled_frames: int, height: int, width: int) -> bool:
     """VBench's rule: enough pairs of sampled frames move, each by more than 6/256 of the shorter side.
 
-    fastest_px: `fastest` of each pair. Python's rounding of the count (halves to even) is VBench's.
+    fastest_px: `fastest` of each pair. The count is rounded as in VBench (halves to even).
     """
     moving = int((fastest_px > 6.0 * min(height, width) / 256.0).sum())
     return moving >= round(4 * sampled_frames / RECOMMENDED_FRAMES)
 
 
 def is_still(neighbours_px: NDArray[np.float64], ends_px: NDArray[np.float64], frames: int, height: int, width: int) -> bool:
-    """VBench's static filter: few neighbouring frames differ by much, and the last frame is near the first.
+    """VBench's static filter: few neighbouring frames differ much, and the last frame is near the first.
 
     Args:
         neighbours_px: mean length of the fastest 2 % of flow between frames that follow each other.
@@ -100,8 +100,8 @@ def is_still(neighbours_px: NDArray[np.float64], ends_px: NDArray[np.float64], f
 def dynamic_share(fastest_px: NDArray[np.float64], height: int, width: int) -> float:
     """Share of a video's stretches of sixteen sampled pairs (2 s) that are dynamic by VBench's rule, 0..1.
 
-    VBench asks its question of clips of sixteen sampled frames; a minute has so many pairs that nearly every video answers
-    yes, so it is asked of each stretch. A last stretch counts if it is half as long or there is no other.
+    VBench applies its rule to clips of sixteen sampled frames; a minute has so many pairs that nearly every video would be
+    dynamic, so it is applied to each stretch. The last stretch counts if it is half as long or the only one.
     """
     starts = range(0, len(fastest_px), RECOMMENDED_FRAMES)
     stretches = [fastest_px[start : start + RECOMMENDED_FRAMES] for start in starts]

@@ -1,4 +1,4 @@
-"""Image quality by statistics: how far a frame is from the world's, for collapse, saturation, grids and noise. No torch."""
+"""Image quality as the distance of a frame's statistics from the world's: detects collapse, saturation, grids and noise. No torch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from data.world.render import PERIOD
 from eval.measures.formulas import Frames
 
 PATCH = 6
-"""Pixels on a side of the codec's patches, at whose borders a broken video shows a grid."""
+"""Side in pixels of the codec's patches, at whose borders a broken video shows a grid."""
 NAMES = (
     "mean_red", "mean_green", "mean_blue", "spread_red", "spread_green", "spread_blue", "saturation", "saturation_spread",
     "fine_gradient", "coarse_gradient", "patch_borders", "clipped", "periodic", "grain", "grain_top_20", "grain_top_5", "grain_median",
 )  # fmt: skip
-"""What `statistics` measures, in order."""
+"""Names of the statistics, in order."""
 
 CHUNK = 48
-"""Frames measured together: as many as a processor's cache holds."""
+"""Frames measured together: as many as fit into a CPU's cache."""
 Floats = NDArray[np.float64]
 
 
@@ -30,7 +30,7 @@ def statistics(frames: Frames) -> Floats:
 
 
 def _statistics(frames: Frames) -> Floats:
-    """Of a few frames; colours are taken apart first, because sums over a last axis of three are slow."""
+    """Statistics of a few frames; colours are separated first, because sums over a last axis of three are slow."""
     planes = np.ascontiguousarray(frames.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255)
     length, _, height, width = planes.shape
     red, green, blue = planes[:, 0], planes[:, 1], planes[:, 2]
@@ -50,7 +50,7 @@ def _statistics(frames: Frames) -> Floats:
 
 
 def _pooled(planes: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """Means of squares of `size` px of [T, 3, N, N], as two products with a matrix of shares."""
+    """Means over squares of `size` px of [T, 3, N, N], as two matrix products."""
     share = np.kron(np.eye(planes.shape[-1] // size, dtype=np.float32), np.full((size, 1), 1 / size, np.float32))
     pooled: NDArray[np.float32] = share.T @ (planes @ share)
     return pooled
@@ -88,10 +88,10 @@ def _log(energy: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Quality:
-    """Gaussians fitted on renders: a middle for each place and pattern as rendered and through the codec, one spread for all.
+    """Gaussians fitted on renders: a mean for each place and pattern, as rendered and through the codec, and one common covariance.
 
-    middles [48, 17]. whiten [17, 17]: turns a difference of statistics into one of unit spread. d95: the distance within
-    which 95 % of held-out renders lie.
+    middles [48, 17]. whiten [17, 17]: whitens a difference of statistics. d95: the distance within which 95 % of held-out
+    renders lie.
     """
 
     middles: Floats
@@ -100,7 +100,7 @@ class Quality:
 
     @classmethod
     def fit(cls, measured: Floats, kinds: NDArray[np.int64]) -> Quality:
-        """From statistics [N, 17] of frames and the kind of place of each, 0..K-1; d95 is that of these same frames."""
+        """Fit to statistics [N, 17] of frames and the kind of place of each, 0..K-1; d95 is that of the same frames."""
         middles = np.stack([measured[kinds == kind].mean(0) for kind in range(int(kinds.max()) + 1)])
         rest = measured - middles[kinds]
         covariance = rest.T @ rest / len(rest) + 1e-8 * np.eye(rest.shape[1])
@@ -108,17 +108,17 @@ class Quality:
         return cls(middles, vectors / np.sqrt(values), 1.0).calibrated(measured)
 
     def calibrated(self, measured: Floats) -> Quality:
-        """The same, with d95 taken from statistics [N, 17] of other frames."""
+        """A copy with d95 from statistics [N, 17] of other frames."""
         return Quality(self.middles, self.whiten, float(np.quantile(self.distances(measured), 0.95)))
 
     def distances(self, measured: Floats) -> Floats:
-        """Distance [N] of statistics [N, 17] from the nearest kind of place, in spreads."""
+        """Distance [N] of statistics [N, 17] from the nearest kind of place, in standard deviations."""
         apart = (measured[:, None] - self.middles) @ self.whiten
         nearest: Floats = np.sqrt((apart**2).sum(-1).min(1))
         return nearest
 
     def scores(self, frames: Frames) -> Floats:
-        """Quality of each frame [T], 0..100: 100 within d95, and as many times less as it lies farther."""
+        """Quality of each frame [T], 0..100: 100 within d95, beyond it 100 d95 / distance."""
         distances = self.distances(statistics(frames))
         return 100 * np.minimum(1.0, self.d95 / np.maximum(distances, 1e-12))
 
@@ -128,5 +128,5 @@ class Quality:
 
     @classmethod
     def load(cls, arrays: Mapping[str, Floats]) -> Quality:
-        """What `save` wrote."""
+        """The inverse of `save`."""
         return cls(arrays["middles"], arrays["whiten"], float(arrays["d95"][0]))

@@ -1,6 +1,6 @@
-"""Freeze, loop, and coherence over distance: whether a video moves, whether it comes back to itself, how long it stays like itself.
+"""Frozen time, looping, and coherence over distance: whether a video moves, repeats itself, and stays similar to itself.
 
-Consistency alone cannot tell these: a frozen video has the best there is. Nothing here knows where features come from.
+Consistency does not measure these: it is best for a frozen video. The formulas are independent of the network.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 FROZEN_GREY: Final = 0.5
-"""Mean absolute difference of neighbouring frames, in steps of 255, under which they are nearly the same."""
+"""Mean absolute difference of neighbouring frames, in steps of 255, below which they count as the same."""
 LAGS_S: Final = (1, 2, 5, 10, 20, 40)
 """Distances of coherence, in seconds."""
 LOOPS_S: Final = (1.0, 30.0)
-"""Periods that are looked for, in seconds; none is longer than half the stretch, so that a period is seen twice."""
+"""Range of periods in seconds; a period is at most half the stretch, so that it occurs twice."""
 SAMPLES: Final = 4
-"""Frames a second that are compared for loops."""
+"""Frames per second that are compared for loops."""
 
 
 def freeze(differences: NDArray[np.float64]) -> float:
-    """Share of time, 0..1, in which a frame and the next are nearly the same.
+    """Share of time, 0..1, in which a frame and the next count as the same.
 
     differences: mean absolute difference of each frame and the next, [T - 1], in steps of 255; at least one.
     """
@@ -35,10 +35,10 @@ def likeness(features: NDArray[np.floating], lag: int) -> float:
 
 
 def loop(features: NDArray[np.floating], fps: float) -> float | None:
-    """How much likeness comes back at a distance, 0..1; None where the stretch is under 2 s.
+    """How much similarity returns at a distance, 0..1; None below 2 s.
 
-    Over all periods of 1 s to 30 s: likeness of frames that far apart, beyond that of the least alike frames that are nearer. It only falls
-    in a video that goes on, is 1 everywhere in a frozen one, and rises again where a video repeats itself.
+    The maximum over periods of 1 s to 30 s of the similarity of frames one period apart, beyond that of the least similar nearer frames.
+    Similarity only falls in a video that develops, is 1 everywhere in a frozen one, and rises again where a video repeats itself.
     features: unit, [T, D]. fps: of the frames.
     """
     step = max(1, round(fps / SAMPLES))
@@ -53,12 +53,12 @@ def loop(features: NDArray[np.floating], fps: float) -> float | None:
 
 
 def mean_loop(stretches: Sequence[NDArray[np.floating]], fps: float) -> float | None:
-    """Mean of `loop` over stretches of a video, those left out that are too short; None where all are."""
+    """Mean of `loop` over stretches of a video that are long enough; None if none is."""
     known = [value for stretch in stretches if (value := loop(stretch, fps)) is not None]
     return float(np.mean(known)) if known else None
 
 
 def coherence(features: NDArray[np.floating], fps: float) -> dict[int, float]:
-    """Mean cosine, 0..1, of unit features [T, D] of frames each of LAGS_S apart, but those that the video is too short for."""
+    """Mean cosine, 0..1, of unit features [T, D] of frames each of LAGS_S apart, for lags shorter than the video."""
     lags = {seconds: round(seconds * fps) for seconds in LAGS_S}
     return {seconds: likeness(features, lag) for seconds, lag in lags.items() if lag < len(features)}

@@ -1,8 +1,8 @@
 """HTML pages that open from disk: templates, the common look and its theme switch, and data that is safe inside scripts.
 
-A page extends `base.html`, which carries the common style and script inside itself, so that one file is a whole page. Blocks to fill:
-`title`, `style` (CSS), `heading`, `main` and `script` (JavaScript). Functions that templates may call:
-`source(name)` puts in a file of the templates' folder as it is, and `value | tojson` writes data into a script.
+A page extends `base.html`, which contains the common style and script, so that one file is a whole page. Blocks to fill:
+`title`, `style` (CSS), `heading`, `main` and `script` (JavaScript). Templates may call
+`source(name)`, which inserts a file of the templates' folder, and `value | tojson`, which writes data into a script.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ def render(name: str, **context: Any) -> str:
 
     Args:
         name: for example `report.html`.
-        context: what the template shows.
+        context: variables of the template.
 
     Raises:
-        jinja2.UndefinedError: if the template asks for something that the context lacks.
+        jinja2.UndefinedError: if the context lacks a variable.
     """
     return _environment().get_template(name).render(**context)
 
 
 def source(name: str) -> Markup:
-    """A file of the templates' folder as it is, for a page's own <style> or <script>."""
+    """A file of the templates' folder, unchanged, for a page's own <style> or <script>."""
     return Markup((FOLDER / name).read_text(encoding="utf-8"))
 
 

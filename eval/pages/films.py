@@ -1,4 +1,4 @@
-"""What a video file says of itself."""
+"""Codec, size and length of a video file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import av
 
 @dataclass(frozen=True)
 class Form:
-    """What must be equal in videos that play side by side; sizes in pixels."""
+    """Properties that must be equal in videos that play side by side; sizes in pixels."""
 
     codec: str
     width: int
@@ -23,7 +23,7 @@ class Form:
 
 
 def form_of(path: Path) -> Form:
-    """The form of a video. Raises ValueError in one line for a file that is none."""
+    """The form of a video. Raises ValueError in one line for a file that is not a video."""
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]

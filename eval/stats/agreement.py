@@ -1,4 +1,4 @@
-"""Ratings by people: intervals that know both raters and videos, and how far raters agree; pure functions."""
+"""Ratings by people: intervals clustered by raters and videos, and agreement of raters; pure functions."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def two_way(values: pd.Series) -> Estimate | None:
     """Mean of ratings and its 95 % interval, clustered by rater and by video.
 
     Raters differ in strictness and videos in quality, so that neither the ratings of a rater nor those of a video are independent.
-    Variance: that clustered by rater plus that clustered by video less that of single ratings (Cameron, Gelbach, Miller 2011), at
-    least either of the first two; quantile: t with Satterthwaite's degrees of freedom of that sum, at least those of the smaller
+    Variance: clustered by rater plus clustered by video minus that of single ratings (Cameron, Gelbach, Miller 2011), and at
+    least either of the first two; quantile: t with Satterthwaite's degrees of freedom of that sum, and at least those of the smaller
     number of clusters.
 
     Args:
         values: ratings; index rater and video.
 
     Returns:
-        `prompts` counts videos and `seeds` raters; the interval is unknown with one of either. None if there is no value.
+        `prompts` counts videos and `seeds` raters; the interval is unknown with only one of either. None if there is no value.
     """
     if not len(values):
         return None
@@ -46,13 +46,13 @@ def two_way(values: pd.Series) -> Estimate | None:
 
 
 def paired(values: pd.Series, reference: pd.Series) -> Estimate | None:
-    """What a rater gives to one method's video more than to the other's, over raters and videos that have both; None if there is none."""
+    """Mean difference of a rater's points for two methods' videos, over raters and videos that have both; None if there is none."""
     return two_way((values - reference).dropna())
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Krippendorff's alpha and its 95 % interval; NaN where all ratings are the same. units: videos with two ratings and more."""
+    """Krippendorff's alpha and its 95 % interval; NaN if all ratings are the same. units: videos with two or more ratings."""
 
     alpha: float
     low: float
@@ -61,14 +61,14 @@ class Agreement:
 
 
 def krippendorff(units: Mapping[tuple[str, str], Sequence[int]], points: Sequence[int]) -> Agreement | None:
-    """Agreement of raters on an ordinal scale: 1 is perfect, 0 is what chance gives (Krippendorff, "Content Analysis", chapter 12).
+    """Agreement of raters on an ordinal scale: 1 is perfect, 0 is chance (Krippendorff, "Content Analysis", chapter 12).
 
     Args:
-        units: all ratings of a thing, by (cluster that the interval resamples, name); raters need not all rate all.
+        units: all ratings of a unit, by (cluster that the interval resamples, name); raters need not rate all units.
         points: of the scale, lowest first.
 
     Returns:
-        None where nothing was rated twice.
+        None if nothing was rated twice.
     """
     clusters: dict[str, NDArray[np.float64]] = {}
     rated = {key: ratings for key, ratings in sorted(units.items()) if len(ratings) > 1}

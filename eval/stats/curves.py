@@ -1,4 +1,4 @@
-"""Curves over time from the blocks of videos, with intervals whose clusters are the prompts; pure functions."""
+"""Curves over time from the blocks of videos, with intervals clustered by prompt; pure functions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from eval.stats.statistics import half_width
 
 RESAMPLES = 2000
-"""Fewer than of the tables, since there are a hundred blocks and more."""
+"""Fewer than for tables, since a video has a hundred blocks and more."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """mean: [T], one value a block, NaN where no video has one. half_width: [T] of the 95 % interval; NaN where it is unknown."""
+    """mean: [T], one value per block, NaN if no video has one. half_width: [T] of the 95 % interval; NaN if unknown."""
 
     mean: NDArray[np.float64]
     half_width: NDArray[np.float64]
@@ -26,10 +26,10 @@ class Curve:
 
 
 def curve(values: pd.DataFrame, window: int) -> Curve:
-    """Mean over videos of each video's centred moving mean, which is cut off at both ends.
+    """Mean over videos of each video's centred moving mean, whose window is shortened at both ends.
 
     Args:
-        values: [videos, T], a column for each block; index prompt id and seed, ascending. NaN where there is no value; videos may
+        values: [videos, T], a column for each block; index prompt id and seed, ascending. NaN for missing values; videos may
             differ in length.
         window: blocks, an odd number.
 

@@ -1,4 +1,4 @@
-"""Per-video scores of others: VBench's `*_eval_results.json`, and CSV of a row a video with its method, prompt and seed."""
+"""Per-video scores of other tools: VBench's `*_eval_results.json`, and CSV with one row per video with its method, prompt and seed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from echo.files import read_json, read_text
 from echo.refusals import nearest_of, shown
 
 NAMES = {"label": ("label", "method", "arm", "model", "preset"), "prompt": ("prompt", "prompt_id", "id"), "seed": ("seed",)}
-"""What columns of methods, prompts and seeds are called."""
+"""Names of columns of methods, prompts and seeds."""
 
 
 def read(path: Path, metric: str) -> dict[str, pd.Series]:
-    """Scores by method, each with prompt and seed as its index, in the file's own unit.
+    """Scores by method, each indexed by prompt and seed, in the file's own unit.
 
     Args:
-        path: VBench's results, which are of one method, called by the file's name; or a CSV.
+        path: VBench's results, of one method named after the file; or a CSV.
         metric: a dimension of VBench, or a column.
 
     Raises:
-        ValueError: in one line with the file's line, for a file without it, or a value that is no number.
+        ValueError: in one line with the file's line, for a file without the metric, or a value that is not a number.
     """
     if path.suffix == ".json":
         return {path.name: _vbench(path, metric)}
@@ -48,7 +48,7 @@ def read(path: Path, metric: str) -> dict[str, pd.Series]:
 
 
 def _vbench(path: Path, metric: str) -> pd.Series:
-    """A dimension of VBench's results by the videos' names: prompt, `-`, number of the draw, or the whole name as a prompt."""
+    """A dimension of VBench's results by the videos' names: `PROMPT-NUMBER`, or the whole name as a prompt."""
     content = read_json(read_text(path), str(path))
     if not isinstance(content, dict) or metric not in content:
         raise ValueError(f"{path}: metric={metric}: no such dimension; {nearest_of(metric, content if isinstance(content, dict) else [])}")

@@ -22,16 +22,16 @@ RESAMPLES = 9999
 ALPHA = 0.05
 POWER = 0.8
 TOGETHER = 16
-"""Scores whose intervals are computed in one product."""
+"""Number of scores whose intervals are computed in one matrix product."""
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A mean over videos.
 
-    half_width: of the interval, same unit as the mean; None where one prompt alone leaves it unknown.
-    videos, prompts, seeds: how many the mean is made of.
-    freedom: degrees of freedom of the t distribution that the interval is made with; one less than prompts by default.
+    half_width: of the interval, in the unit of the mean; None for a single prompt.
+    videos, prompts, seeds: their numbers.
+    freedom: degrees of freedom of the interval's t distribution; number of prompts minus one by default.
     """
 
     mean: float
@@ -47,7 +47,7 @@ class Estimate:
 
 
 def by_unit(values: Mapping[Unit, float] | pd.Series) -> pd.Series:
-    """Scores by prompt id and seed as a series whose index is both, ascending."""
+    """Scores by prompt id and seed as a series with that index, ascending."""
     if isinstance(values, pd.Series):
         return values
     index = pd.MultiIndex.from_tuples(sorted(values)) if values else pd.MultiIndex.from_arrays([[], []])
@@ -55,14 +55,14 @@ def by_unit(values: Mapping[Unit, float] | pd.Series) -> pd.Series:
 
 
 def estimate(values: Mapping[Unit, float] | pd.Series) -> Estimate | None:
-    """Mean and 95 % interval of one score by prompt id and seed, prompts being the clusters; None if there is no value."""
+    """Mean and 95 % interval of one score by prompt id and seed, clustered by prompt; None if there is no value."""
     return estimates([by_unit(values)])[0]
 
 
 def estimates(many: Sequence[pd.Series]) -> list[Estimate | None]:
-    """As `estimate`, of many scores at once, which is faster than one by one. Their index is prompt and seed, ascending.
+    """`estimate` of many scores at once, which is faster. Their index is prompt and seed, ascending.
 
-    Scores are put together in products of one size, whatever their number, so that a sum's last bit does not depend on it.
+    Scores are combined in products of a fixed size, so that a sum's last bit does not depend on their number.
     """
     clusters = [_Clusters.of(values) if len(values) else None for values in many]
     groups: dict[int, list[int]] = {}
@@ -84,7 +84,7 @@ def estimates(many: Sequence[pd.Series]) -> list[Estimate | None]:
 
 @dataclass(frozen=True)
 class _Clusters:
-    """What is known of the prompts of a score: sums of their values and how many each has, [prompts]."""
+    """Sum and number of values of each prompt of a score, [prompts]."""
 
     sums: NDArray[np.float64]
     counts: NDArray[np.float64]
@@ -98,14 +98,14 @@ class _Clusters:
         return cls(np.add.reduceat(values.to_numpy(), starts), counts, int(np.count_nonzero(np.bincount(seed))))
 
     def estimate(self, half: float) -> Estimate:
-        """The mean, with half its interval, NaN where it is unknown."""
+        """The mean, with half its interval (NaN if unknown)."""
         videos, freedom = int(self.counts.sum()), float(effective(self.counts)) - 1
         known = None if math.isnan(half) else half
         return Estimate(math.fsum(self.sums) / videos, known, videos, len(self.sums), self.seeds, freedom)
 
 
 def effective(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How many clusters of one size tell as much as clusters of these sizes, [clusters, ...] -> [...] (Kish); all, if they are alike."""
+    """Effective number of clusters of unequal sizes, [clusters, ...] -> [...] (Kish); their number if all sizes are equal."""
     return np.asarray(counts.sum(axis=0) ** 2 / (counts**2).sum(axis=0), dtype=np.float64)
 
 
@@ -114,16 +114,16 @@ def half_width(sums: NDArray[np.float64], counts: NDArray[np.float64], resamples
 
     Args:
         sums: [clusters, ...], of a cluster's values.
-        counts: likewise, how many they are; not zero in all clusters.
-        resamples: how many are drawn.
+        counts: [clusters, ...], their numbers; not zero in all clusters.
+        resamples: number of resamples.
 
     Returns:
-        [...], NaN where one cluster alone leaves it unknown.
+        [...], NaN for a single cluster.
 
-    Prompts are drawn with all their seeds, because seeds of a prompt are alike. The bootstrap's variance is (k-1)/k of the
-    unbiased one and its quantiles are a normal's; with 8 prompts it covers 0.88 where 0.95 is meant. The factor below
-    undoes both, as the t interval does (Hesterberg 2015, "What teachers should know about the bootstrap", section 3.4); where
-    some clusters are larger than others it counts those that tell as much (`effective`).
+    Prompts are drawn with all their seeds, because seeds of a prompt are correlated. The bootstrap's variance is (k-1)/k of the
+    unbiased one and its quantiles are a normal's; with 8 prompts it covers 0.88 instead of 0.95. The factor below
+    corrects both, as the t interval does (Hesterberg 2015, "What teachers should know about the bootstrap", section 3.4); for
+    clusters of unequal sizes it uses their effective number (`effective`).
     """
     clusters = len(sums)
     if clusters < 2:
@@ -131,7 +131,7 @@ def half_width(sums: NDArray[np.float64], counts: NDArray[np.float64], resamples
     known = np.where(effective(counts) > 1, effective(counts), np.nan)
     drawn = _drawn(clusters, resamples)
     tail = (1 + LEVEL) / 2
-    even = bool((counts == counts[:1]).all())  # then every resample has as many values
+    even = bool((counts == counts[:1]).all())  # then every resample has the same number of values
     with np.errstate(invalid="ignore"):  # a resample may draw none of the clusters that have values
         means = (drawn @ sums) / (counts.sum(axis=0) if even else drawn @ counts)
     quantile = np.nanquantile if np.isnan(means).any() else np.quantile
@@ -142,12 +142,12 @@ def half_width(sums: NDArray[np.float64], counts: NDArray[np.float64], resamples
 
 @lru_cache(maxsize=16)
 def _drawn(clusters: int, resamples: int) -> NDArray[np.float64]:
-    """How often each cluster is drawn in each resample, [resamples, clusters]; the same for every score, so that rows are alike."""
+    """How often each cluster is drawn in each resample, [resamples, clusters]; the same for every score."""
     return np.random.default_rng(0).multinomial(clusters, [1 / clusters] * clusters, size=resamples).astype(np.float64)
 
 
 def less(values: pd.Series, reference: pd.Series) -> pd.Series:
-    """The paired difference, over the prompts and seeds of both."""
+    """The paired difference over the prompts and seeds that both have."""
     some, other = values.index, reference.index
     if all(map(np.array_equal, some.codes, other.codes)) and all(one.equals(two) for one, two in zip(some.levels, other.levels)):
         return pd.Series(values.to_numpy() - reference.to_numpy(), some)
@@ -155,7 +155,7 @@ def less(values: pd.Series, reference: pd.Series) -> pd.Series:
 
 
 def chance(mean: Estimate) -> float | None:
-    """The p value of a mean of differences, of the t statistic that its interval has; None where the interval is unknown."""
+    """The p value of a mean of differences, by the t statistic of its interval; None if the interval is unknown."""
     if mean.half_width is None:
         return None
     if mean.half_width == 0:
@@ -168,11 +168,11 @@ def detectable(mean: Estimate, rows: int) -> float | None:
     """The true difference that would be distinguished from none with `POWER`, by the test of `chance` at Holm's first step.
 
     Args:
-        mean: of paired differences; its own spread over prompts is taken for the true one.
-        rows: differences that the correction is over; the first step asks for p < ALPHA / rows, so it is the strictest.
+        mean: of paired differences; its spread over prompts is taken as the true one.
+        rows: number of differences in the correction; its first and strictest step requires p < ALPHA / rows.
 
     Returns:
-        In the unit of the mean; None where the spread is unknown.
+        In the unit of the mean; None if the spread is unknown.
 
     The statistic of a true difference d follows a noncentral t with noncentrality d over its standard error.
     """
@@ -183,7 +183,7 @@ def detectable(mean: Estimate, rows: int) -> float | None:
 
 @lru_cache(maxsize=256)
 def noncentrality(freedom: float, rows: int) -> float:
-    """Standard errors that a true difference must have for `POWER`."""
+    """The true difference for `POWER`, in standard errors."""
     from scipy import optimize
 
     limit = -float(special.stdtrit(freedom, ALPHA / (2 * rows)))
@@ -198,7 +198,7 @@ def noncentrality(freedom: float, rows: int) -> float:
 
 
 def holm(chances: Sequence[float | None]) -> list[float | None]:
-    """p values corrected for being several (Holm 1979): the chance that any of them is a false alarm stays what it says."""
+    """p values corrected for multiple comparisons (Holm 1979), which controls the family-wise error rate."""
     known = sorted((p, index) for index, p in enumerate(chances) if p is not None)
     result: list[float | None] = [None] * len(chances)
     highest = 0.0
@@ -209,11 +209,11 @@ def holm(chances: Sequence[float | None]) -> list[float | None]:
 
 
 def ranks(values: Sequence[float | None], decimals: int) -> list[int | None]:
-    """Places (1 is highest) of the values as they are printed; equal prints share a place, the next place follows on.
+    """Ranks (1 is highest) of the values as printed; equal prints share a rank, and the next rank follows without a gap.
 
     Args:
-        values: None takes no part.
-        decimals: digits after the point that are printed.
+        values: None is not ranked.
+        decimals: printed digits after the point.
     """
     shown = [None if value is None else round(value, decimals) for value in values]
     order = sorted({value for value in shown if value is not None}, reverse=True)

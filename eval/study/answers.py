@@ -32,15 +32,15 @@ RULES = {
     "attention": "a check of attention did not get the points that it asks for",
     "fast": "over half of the groups were left in less than half the length of their videos",
 }
-"""Why answers are not counted, in the order in which it is asked."""
+"""Reasons for which answers are excluded, in the order in which they are checked."""
 KEEPABLE = ("missing", "straight", "attention", "fast")
-"""Rules about how somebody answered; whatever breaks another cannot be counted."""
+"""Rules about how somebody answered, which `keep=` can waive."""
 SHARE, HASTE = 0.5, 0.5
-"""Of groups, and of their videos' length; see `RULES`."""
+"""Limits of `RULES`: share of groups, and share of their videos' length."""
 MOST_BYTES, MOST_S = 2**24, 10_000_000
-"""Of a file, and of a group's seconds, a third of a year: an unwatched page stays open for days."""
+"""Largest file, and longest time of a group (a third of a year: an unwatched page stays open for days)."""
 MOST_SAID = 300
-"""Characters of why a file does not count."""
+"""Longest explanation of why a file does not count, in characters."""
 COLUMNS = ("rater", "task", "video", "seed", "backbone", "method", "criterion", "rating")
 
 
@@ -54,7 +54,7 @@ class RefusedAnswers(ValueError):
 
 @dataclass
 class RaterAnswers:
-    """One file. answers: empty for one that is none of this study. broken: rule -> how. straight, fast: groups so answered."""
+    """One file. answers: None if it is not of this study. broken: rule -> explanation. straight, fast: number of such groups."""
 
     path: Path
     digest: str
@@ -65,7 +65,7 @@ class RaterAnswers:
 
     @cached_property
     def points(self) -> dict[tuple[str, str, str], int]:
-        """By group, video and criterion."""
+        """Points by group, video and criterion."""
         return {
             (name, video, criterion): points
             for name, group in self.answers.groups.items()
@@ -75,7 +75,7 @@ class RaterAnswers:
 
 
 def read_key(path: Path) -> StudyKey:
-    """The key of a study. Raises ValueError in one line for a file that is none."""
+    """The key of a study. Raises ValueError in one line for a file that is not a key."""
     try:
         key = msgspec.json.decode(content_of(path), type=StudyKey)
     except (OSError, DamagedFile) as error:
@@ -89,7 +89,7 @@ def read_key(path: Path) -> StudyKey:
 
 
 def key_beside(folder: Path) -> Path:
-    """The one key in the folder of answers, beside it or where the command is given. Raises ValueError if it is not one."""
+    """The only key in the folder of answers, beside it or in the current folder. Raises ValueError if there is none or several."""
     keys = sorted({path.resolve() for place in (folder, folder.parent, Path()) for path in place.glob("*.key.json")})
     if len(keys) != 1:
         many = f"{len(keys)} keys are there ({', '.join(path.name for path in keys)})"
@@ -98,7 +98,7 @@ def key_beside(folder: Path) -> Path:
 
 
 def gather(folder: Path, key: StudyKey) -> list[RaterAnswers]:
-    """All files of a folder, each with the rules that it breaks. Raises ValueError where there is none."""
+    """All files of a folder, each with the rules that it breaks. Raises ValueError if there is none."""
     paths = sorted(path for path in folder.glob("*.json") if not path.name.endswith(".key.json")) if folder.is_dir() else []
     paths = [path for path in paths if not path.name.startswith(".")]  # `._answers.json` of a Mac
     if not paths:
@@ -112,7 +112,7 @@ def gather(folder: Path, key: StudyKey) -> list[RaterAnswers]:
 
 
 class _Which(msgspec.Struct):
-    """Which study a file of answers is of."""
+    """The study of a file of answers."""
 
     study: str
 
@@ -120,7 +120,7 @@ class _Which(msgspec.Struct):
 def _file(path: Path, key: StudyKey) -> RaterAnswers:
     one = RaterAnswers(path, path.name)
     try:
-        if not path.is_file():  # a folder, or a pipe that nobody writes to
+        if not path.is_file():  # a folder, or a pipe, which would block
             raise RefusedAnswers("damaged", "no file; ask for the file again")
         if path.stat().st_size > MOST_BYTES:
             raise RefusedAnswers("damaged", f"larger than {MOST_BYTES >> 20} MiB, which no page writes; ask for the file again")
@@ -133,13 +133,13 @@ def _file(path: Path, key: StudyKey) -> RaterAnswers:
         one.broken["damaged"] = f"something lacks or is not what the page writes ({error}); ask for the file again"
     except (msgspec.DecodeError, UnicodeDecodeError):
         one.broken["damaged"] = "not whole JSON; ask for the file again"
-    except Exception as error:  # one file never stops the others
+    except Exception as error:  # one bad file must not stop the others
         one.broken["damaged"] = f"cannot be read ({type(error).__name__}: {error})"[:MOST_SAID]
     return one
 
 
 def _answers(content: bytes, key: StudyKey) -> AnswersFile:
-    """What a file says. Raises RefusedAnswers."""
+    """The content of a file. Raises RefusedAnswers."""
     try:
         study = msgspec.json.decode(content, type=_Which).study
     except msgspec.ValidationError:
@@ -176,7 +176,7 @@ def _allowed(key: StudyKey, group: str, video: str, criterion: str, points: obje
 
 
 def _doubles(every: Sequence[RaterAnswers]) -> None:
-    """The same file twice, and several files of one rater."""
+    """Mark duplicate files, and further files of one rater."""
     first: dict[str, RaterAnswers] = {}
     for one in every:
         other = first.setdefault(one.digest, one)
@@ -193,7 +193,7 @@ def _doubles(every: Sequence[RaterAnswers]) -> None:
 
 
 def _manners(one: RaterAnswers, key: StudyKey) -> None:
-    """How somebody answered."""
+    """Apply the rules about how somebody answered."""
     points = {name: list[int]() for name in key.groups}
     for (name, _, _), value in one.points.items():
         points[name].append(value)
@@ -209,7 +209,7 @@ def _manners(one: RaterAnswers, key: StudyKey) -> None:
     one.straight = sum(
         len(key.groups[name].videos) > 1 and len(values) > len(key.criteria) and len(set(values)) == 1 for name, values in answered.items()
     )
-    one.fast = sum(not one.answers.groups[name].spent_s >= HASTE * key.groups[name].seconds for name in answered)  # no number is no time
+    one.fast = sum(not one.answers.groups[name].spent_s >= HASTE * key.groups[name].seconds for name in answered)  # NaN counts as too fast
     if one.straight > SHARE * len(answered):
         one.broken["straight"] = f"all the same points in {one.straight} of {len(answered)} groups"
     if one.fast > SHARE * len(answered):
@@ -217,12 +217,12 @@ def _manners(one: RaterAnswers, key: StudyKey) -> None:
 
 
 def counted(every: Sequence[RaterAnswers], keep: Sequence[str]) -> list[RaterAnswers]:
-    """Files that break no rule but those kept."""
+    """Files that break only rules in `keep`."""
     return [one for one in every if not set(one.broken) - set(keep)]
 
 
 def told(every: Sequence[RaterAnswers], key: StudyKey, keep: Sequence[str]) -> list[str]:
-    """A table of all files, a line for each rule that one breaks, and the rules that left something out."""
+    """A table of all files, a line for each rule that a file breaks, and the rules that excluded files."""
     counts = counted(every, keep)
     head = ("file", "rater", "answers", "minutes", "watched", "alike", "hasty", "counted")
     table = [head, *(_line(one, key, one in counts) for one in every)]
@@ -240,7 +240,7 @@ def told(every: Sequence[RaterAnswers], key: StudyKey, keep: Sequence[str]) -> l
 
 
 def _name(one: RaterAnswers) -> str:
-    """Of a file, on one line whatever is in it."""
+    """A file's name on one line, with control characters escaped."""
     return said(" ".join(one.path.name.splitlines()))
 
 
@@ -256,7 +256,7 @@ def _line(one: RaterAnswers, key: StudyKey, counts: bool) -> tuple[str, ...]:
 
 
 def ratings_of(counts: Sequence[RaterAnswers], key: StudyKey) -> pd.DataFrame:
-    """Ratings, methods in the order of the key, as `COLUMNS`."""
+    """Ratings with the columns `COLUMNS`, methods in the order of the key."""
     lines = [
         (one.answers.rater, *about, criterion, one.points[name, video, criterion])
         for name, group in key.groups.items()

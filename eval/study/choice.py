@@ -1,4 +1,4 @@
-"""Which videos a rating page shows: some prompts of each task, drawn by lot among those that all its methods have a video of."""
+"""The videos of a rating page: random prompts of each task of which all its methods have a video."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from eval.study.files import PRACTICE
 from eval.tables.opinions import TASKS
 
 EXPERIMENTS = {"table4": "table1", "table5": "table2"}
-"""Table of people's opinions -> the experiment whose rows stand in it unless others are named."""
+"""Table of people's opinions -> the experiment whose rows it shows by default."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a task shows. absent: rows of its experiment that the store has no videos of. candidates: prompts drawn from."""
+    """Groups of a task. absent: rows of its experiment without videos in the store. candidates: number of prompts drawn from."""
 
     task: str
     rows: tuple[Entry, ...]
@@ -60,12 +60,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class StudyRequest:
-    """What is asked for.
+    """The settings of a study.
 
-    methods: presets by task, none of them for all of its experiment.
+    methods: presets by task; empty for all of its experiment.
     seeds: of runs.
-    groups: prompts of each task that are rated.
-    draw: seed of the lot.
+    groups: number of rated prompts of each task.
+    draw: random seed of the prompts.
     checks: task -> points that its checks of attention ask for.
     practice: task of the group that raters practise with; "" for none.
     """
@@ -79,15 +79,15 @@ class StudyRequest:
     practice: str = ""
 
     def prompts(self, task: str) -> int:
-        """How many are drawn: those that are rated, a further one for each check and for the practice."""
+        """Number of drawn prompts: those that are rated, and one more for each check and for the practice."""
         return self.groups + len(self.checks.get(task, ())) + (task == self.practice)
 
 
 def choose(wanted: StudyRequest, task: str, names: Sequence[str]) -> Choice:
-    """The groups of a task, of the methods that are named.
+    """The groups of a task for these methods.
 
     Raises:
-        ValueError: in one line, for a method that the store lacks videos of; where a command makes them, it is named.
+        ValueError: in one line, for a method without enough videos, with the command that makes them.
     """
     rows = [row for row in newest(wanted.store, task, scored=False, texts=False) if _count(row, wanted.seeds)]
     usual = _usual(task, {row.preset for row in rows})
@@ -112,7 +112,7 @@ def choose(wanted: StudyRequest, task: str, names: Sequence[str]) -> Choice:
 
 
 def _shortage(wanted: StudyRequest, task: str, shown: Sequence[Entry], lacking: Sequence[str], prompts: int) -> str:
-    """Why there are too few prompts: how many videos each method has, which lack some, which are left out, and the command for the rest."""
+    """Message for too few prompts: videos of each method, methods that lack some or are left out, and the command for the rest."""
     have = {row.preset: {unit for unit in row.videos.index if unit[1] in wanted.seeds} for row in shown}
     all_units = set().union(*have.values())
     few = [name for name, units in have.items() if units != all_units or len({prompt for prompt, _ in units}) < wanted.prompts(task)]
@@ -131,7 +131,7 @@ def _shortage(wanted: StudyRequest, task: str, shown: Sequence[Entry], lacking: 
 
 
 def _usual(task: str, there: Collection[str]) -> list[str]:
-    """Methods of the experiment whose rows a task shows unless others are named, in its order.
+    """The default methods of a task: those of its experiment, in its order.
 
     Rendered ones, and LongLive's variants in Table 5, are shown where they are named.
 
@@ -153,7 +153,7 @@ def _command(wanted: StudyRequest, task: str, names: Sequence[str]) -> str:
 
 
 def _common(shown: Sequence[Entry], seeds: Sequence[int]) -> list[Unit]:
-    """Prompts and seeds that all rows have a video of, of the same text."""
+    """Prompts and seeds of which all rows have a video of the same text."""
     texts = pd.DataFrame({row.name: row.videos["text"].astype("str") for row in shown}).dropna()
     return sorted(unit for unit in texts.index[texts.nunique(axis=1) == 1] if unit[1] in seeds)
 
@@ -164,7 +164,7 @@ def _count(row: Entry, seeds: Sequence[int]) -> int:
 
 
 def _draw(wanted: StudyRequest, task: str, shown: Sequence[Entry], common: Sequence[Unit]) -> Iterator[Group]:
-    """Groups in the order of the lot; a prompt that is drawn already, or whose videos differ in form, is passed over."""
+    """Groups in random order; a prompt that was drawn before, or whose videos differ in form, is skipped."""
     order = np.random.default_rng([wanted.draw, zlib.crc32(task.encode())]).permutation(len(common))
     drawn, odd = set[str](), ""
     for unit in (common[index] for index in order):
@@ -181,7 +181,7 @@ def _draw(wanted: StudyRequest, task: str, shown: Sequence[Entry], common: Seque
 
 
 def _group(task: str, unit: Unit, shown: Sequence[Entry]) -> Group | str:
-    """A group, or how its videos differ."""
+    """A group, or a description of how its videos differ."""
     videos = {row.name: _file(row, unit) for row in shown}
     forms = {name: form_of(path) for name, path in videos.items()}
     first, *rest = forms.items()
@@ -203,7 +203,7 @@ def _file(row: Entry, unit: Unit) -> Path:
 
 
 def _scenes(task: str, unit: Unit, shown: Sequence[Entry]) -> tuple[tuple[float, str], ...]:
-    """Texts of the prompt and the seconds at which they begin, off the first video that still knows both."""
+    """Texts of the prompt and the seconds at which they begin, from the first video for which both are known."""
     reason = "no attempt names its prompt set"
     for row in shown:
         video = row.videos.loc[unit]
@@ -222,7 +222,7 @@ def _scenes(task: str, unit: Unit, shown: Sequence[Entry]) -> tuple[tuple[float,
 
 
 def settings(words: str) -> list[str]:
-    """Tasks of a comma-separated list. Raises ValueError for one that no table of opinions is of, and for one named twice."""
+    """Tasks of a comma-separated list. Raises ValueError for a task without a table of opinions, and for one named twice."""
     known = [task for tasks in TASKS.values() for task in tasks]
     names = [name for name in words.split(",") if name]
     for name in names:

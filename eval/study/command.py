@@ -34,23 +34,23 @@ def build(
     key: Path | None = None,
     form: Path | None = None,
 ) -> list[str]:
-    """Write a rating page from a store: a static folder for any web host, names hidden, and a key that says what is what.
+    """Write a rating page from a store: a static folder for any web host, with names hidden, and its key.
 
         echo-harness study build contact="me@lab.example" --output study
         echo-harness study build task=long60,recall method.long60=echo,longlive groups=4
         echo-harness study build --form study.yaml
 
     Args:
-        words: the methods of one task alone, method.TASK=NAME,NAME.
+        words: the methods of a single task, method.TASK=NAME,NAME.
         task: tasks that raters see.
         method: presets; by default the rows of Table 1 or 2 that the store has.
         seed: of the runs.
-        groups: prompts of each task, drawn among those that all methods have a video of.
-        draw: seed of the lot.
-        contact: whom raters may write to.
+        groups: prompts of each task, drawn among those of which all methods have a video.
+        draw: random seed of the prompts.
+        contact: where raters send their file.
         store: the run store.
         output: the folder.
-        key: the file that says what the videos' random names stand for; OUTPUT.key.json by default.
+        key: the file that maps the videos' random names to methods; OUTPUT.key.json by default.
         form: a YAML file with the study's own title, text, consent, criteria, practice and checks.
     """
     key = key or output.with_name(f"{output.name}.key.json")
@@ -71,7 +71,7 @@ def build(
 
 
 def _own(words: Sequence[str], task: str) -> dict[str, list[str]]:
-    """Methods of single tasks. Raises ValueError for another word, or a task that is not shown."""
+    """Methods of single tasks. Raises ValueError for another argument, or a task that is not shown."""
     lists = dict[str, list[str]]()
     forms = [f"method.{kind}=" for kind in KINDS]
     for word in words:
@@ -95,7 +95,7 @@ def _wanted(
     groups: int,
     draw: int,
 ) -> StudyRequest:
-    """What is asked for. Raises ValueError."""
+    """The settings of the study. Raises ValueError for a method that is named twice."""
     methods = {name: own.get(name, list(method)) for name in settings(task)}
     for name, presets in methods.items():
         twice = next((preset for preset in presets if presets.count(preset) > 1), None)
@@ -113,7 +113,7 @@ def _number(key: str, word: str, least: int) -> int:
 
 
 def _about(choice: Choice) -> list[str]:
-    """What a task shows."""
+    """Lines about a task's groups."""
     rows = ", ".join(row.name for row in choice.rows)
     rated = sum(group.task == choice.task and not group.check for group in choice.groups)
     more = len(choice.groups) - rated
@@ -124,14 +124,14 @@ def _about(choice: Choice) -> list[str]:
 
 
 def collect(folder: Path, /, key: Path | None = None, keep: Sequence[str] = (), *, output: Path = Path("ratings.csv")) -> Iterator[str]:
-    """Read the files that raters sent, tell which do not count and by which rule, and write the ratings that do.
+    """Read the files that raters sent, list which do not count and by which rule, and write the ratings that do.
 
         echo-harness study collect answers key=study.key.json --output ratings.csv
 
     Args:
         folder: the raters' files.
-        key: the file that `echo-harness study build` wrote beside the page; one beside the folder by default.
-        keep: count answers that break these rules: all, or of missing, straight, attention, fast.
+        key: the file that `echo-harness study build` wrote beside the page; by default the one beside the folder.
+        keep: count answers that break these rules: all, or some of missing, straight, attention, fast.
         output: the ratings, from which `echo-harness tables table4 ratings=FILE` and table5 are made.
     """
     chosen = list(KEEPABLE) if list(keep) == ["all"] else list(keep)

@@ -1,4 +1,4 @@
-"""The two files of a study, typed: the key, which says what random names stand for, and the answers that a rater's page saves."""
+"""The two files of a study, typed: the key, which maps random names to methods, and the answers that a rater's page saves."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 
 VERSION = 1
-"""Of keys and of answers."""
+"""Version of keys and of answers."""
 PRACTICE = "practice"
 """Task of the group that every rater begins with and that does not count."""
 
 
 class KeyVideo(msgspec.Struct, frozen=True):
-    """What a random name stands for."""
+    """The meaning of a random name."""
 
     backbone: str
     method: str
@@ -36,12 +36,12 @@ class KeyGroup(msgspec.Struct, frozen=True):
 
     @property
     def counts(self) -> bool:
-        """Whether its ratings say something of the videos."""
+        """Whether its ratings count."""
         return self.task != PRACTICE and not self.check
 
 
 class KeyTask(msgspec.Struct, frozen=True, rename={"absent": "not in the store", "candidates": "prompts drawn from"}):
-    """What was drawn for a task: its rows, the methods that the store has no videos of, the number of prompts drawn from."""
+    """The draw of a task: its rows, methods without videos in the store, the number of prompts drawn from."""
 
     methods: list[str]
     absent: list[str]
@@ -51,9 +51,9 @@ class KeyTask(msgspec.Struct, frozen=True, rename={"absent": "not in the store",
 class StudyKey(msgspec.Struct, frozen=True, kw_only=True):
     """The key of a study.
 
-    draw, lot: how its prompts were drawn.
-    page: which page its answers come from.
-    consent: whether raters had to agree to something.
+    draw, lot: random seed and rule by which its prompts were drawn.
+    page: id of the page that its answers come from.
+    consent: whether raters had to give consent.
     """
 
     v: int
@@ -79,12 +79,12 @@ class StudyKey(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def questions(self) -> int:
-        """Ratings that a whole file of answers has."""
+        """Number of ratings in a complete file of answers."""
         return sum(len(group.videos) for group in self.groups.values()) * len(self.criteria)
 
 
 class GroupAnswers(msgspec.Struct, frozen=True):
-    """What a rater did with a group, in seconds. ratings: by video and criterion, points (checked later) and when they were given."""
+    """A rater's answers for a group, with times in seconds. ratings: points (checked later) and time, by video and criterion."""
 
     spent_s: float
     played_s: float
@@ -92,11 +92,11 @@ class GroupAnswers(msgspec.Struct, frozen=True):
 
 
 class AnswersFile(msgspec.Struct, frozen=True):
-    """What a rating page saves.
+    """The file that a rating page saves.
 
-    order: all that the rater saw, as `eval.study.order.order_of` gives it.
-    participant: id of the rater in the page's address; "" where the study asks for none.
-    consented: when the rater agreed to what the study asks for.
+    order: everything that the rater saw, as in `eval.study.order.order_of`.
+    participant: id of the rater in the page's URL; "" if the study asks for none.
+    consented: time of the rater's consent.
     """
 
     v: int
@@ -111,5 +111,5 @@ class AnswersFile(msgspec.Struct, frozen=True):
 
     @property
     def person(self) -> str:
-        """Who rated: the id of the address, or the page's random one."""
+        """The rater: the id in the URL, or the page's random id."""
         return self.participant or self.rater

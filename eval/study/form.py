@@ -1,4 +1,4 @@
-"""What a study says in its own words: title, text, consent and criteria, a practice group and checks of attention, from a YAML file."""
+"""A study's own texts and rules from a YAML file: title, text, consent, criteria, a practice group and checks of attention."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from eval.store.records import DamagedFile
 from eval.tables.opinions import POINTS
 
 CHECKED = (POINTS[1], POINTS[-2])
-"""Points that checks of attention ask for in turn; neither is an end of the scale."""
+"""Points that checks of attention ask for alternately; neither is an end of the scale."""
 MOST_CHECKS, MOST_TEXT = 12, 20_000
-"""Of checks, and of the characters of a text."""
+"""Largest number of checks, and of characters of a text."""
 
 
 class StudyForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Words and rules of a study; what is left out is as in the paper's appendix A.3. Empty lines part the paragraphs of a text.
+    """Texts and rules of a study; the defaults are those of the paper's appendix A.3. Empty lines separate paragraphs.
 
     title: heading of the page.
-    text: stands before the explanation of how videos are rated.
-    consent: what a rater has to agree to before the first group.
-    thanks: stands at the end.
-    finish: https address that a rater is sent to once the file is saved, for example Prolific's with its completion code.
-    rater: key of the page's address whose value names the rater, for example PROLIFIC_PID; without that value nobody can begin.
-    criteria: name -> question; the four of the paper's study if there is none.
-    practice: stands above a first group that does not count; none without it.
-    checks: groups that ask for a number of points, to see who reads.
+    text: shown before the explanation of how videos are rated.
+    consent: text that a rater has to agree to before the first group.
+    thanks: shown at the end.
+    finish: https URL that a rater is sent to once the file is saved, for example Prolific's with its completion code.
+    rater: key in the page's URL whose value identifies the rater, for example PROLIFIC_PID; without that value nobody can begin.
+    criteria: name -> question; by default the four of the paper's study.
+    practice: shown above a first group that does not count; empty for no such group.
+    checks: number of groups that ask for given points, as a test of attention.
     """
 
     title: str = "Rating videos"
@@ -50,13 +50,13 @@ class StudyForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.criteria or metrics.criteria()
 
     def checks_of(self, tasks: Sequence[str]) -> dict[str, tuple[int, ...]]:
-        """Task -> the points that its checks ask for; the checks go round the tasks."""
+        """Task -> the points that its checks ask for; checks are assigned to the tasks in turn."""
         points = [(tasks[index % len(tasks)], CHECKED[index % len(CHECKED)]) for index in range(self.checks)]
         return {task: tuple(value for name, value in points if name == task) for task in tasks}
 
 
 def read_form(path: Path | None) -> StudyForm:
-    """The form of a study; without a file, the paper's. Raises ValueError in one line for a file that is none."""
+    """The form of a study; without a file, the paper's. Raises ValueError in one line for an invalid file."""
     if path is None:
         return StudyForm()
     try:
@@ -75,7 +75,7 @@ def read_form(path: Path | None) -> StudyForm:
 
 
 def _wrong(form: StudyForm) -> list[str]:
-    """What a study cannot be made with, a line each."""
+    """Errors in a form, one line each."""
     lines = [
         f"{name}: {len(value)} characters; {MOST_TEXT} at most"
         for name, value in msgspec.structs.asdict(form).items()

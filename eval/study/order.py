@@ -1,7 +1,7 @@
-"""The order in which a rater sees things: a shuffle that the rater's own random id gives, the same in the page and here.
+"""The order in which a rater sees tasks, groups and videos: a shuffle by the rater's random id, the same in the page and here.
 
-Things are sorted by a hash of the id and their name: FNV-1a of 32 bits over `<rater>/<name>`, stirred by the finalizer of MurmurHash3,
-both of them published without rights. `eval/pages/templates/study.js` has the same two lines.
+Names are sorted by a hash of the id and the name: FNV-1a of 32 bits over `<rater>/<name>`, followed by the finalizer of MurmurHash3
+(both in the public domain). `eval/pages/templates/study.js` has the same two lines.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def shuffled(rater: str, names: Iterable[str]) -> list[str]:
 
 
 def order_of(rater: str, tasks: Mapping[str, Mapping[str, Iterable[str]]]) -> list[dict[str, object]]:
-    """All that a rater sees, in order: task, group and its videos from left to right; the practice comes first.
+    """Everything that a rater sees, in order: task, group and its videos from left to right; the practice comes first.
 
     Args:
         rater: the id.

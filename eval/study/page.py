@@ -1,6 +1,6 @@
-"""The rating page as a folder: one HTML file and videos whose names, bytes and order tell nothing of who made them.
+"""The rating page as a folder: one HTML file and videos whose names, bytes and order do not reveal the methods.
 
-Raters see texts, letters and random names. What the names stand for is in the key, which is written beside the folder.
+Raters see texts, letters and random names. The key, which is written beside the folder, maps the names to methods.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ FOCUS = {
     "recall": ("Scene recall", "Later scenes return to earlier ones. Watch whether a place that comes back is the one shown before."),
     "interactive": ("Interactive video", "The text changes from scene to scene. Watch whether the video follows each change."),
 }
-"""Task -> its name for raters, and what they are asked to look at (the paper's appendix A.3, in other words)."""
+"""Task -> its name for raters, and their instruction (the paper's appendix A.3, paraphrased)."""
 ALLOWED = {"major_brand", "minor_version", "compatible_brands", "language", "handler_name"}
 """Metadata that every MP4 of this writer has."""
 
 
 @dataclass(frozen=True)
 class WrittenStudy:
-    """A study on disk: the seconds of video that a rater sees, its videos and their bytes, and what its maker should know."""
+    """A study on disk: the seconds of video that a rater sees, its videos and their bytes, and remarks."""
 
     seconds: float
     videos: int
@@ -61,7 +61,7 @@ class Placed:
 
     @property
     def key(self) -> KeyGroup:
-        """As the key has it."""
+        """The group's entry in the key."""
         group = self.group
         videos = {name: KeyVideo(row.backbone, row.preset, row.label) for name, row in self.names.items()}
         return KeyGroup(group.task, group.prompt, group.seed, group.seconds, videos, group.check)
@@ -73,7 +73,7 @@ def focus(task: str) -> tuple[str, str]:
 
 
 def free(folder: Path, key: Path) -> None:
-    """Raise ValueError where a study cannot be written: its key or its folder is there, or the key would lie in the folder."""
+    """Raise ValueError if a study cannot be written: its key or its folder exists, or the key would be in the folder."""
     if key.exists():
         raise ValueError(f"{key}: the key of a study is there, and answers cannot be read without it; give another --output")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -86,15 +86,15 @@ def write(choices: Sequence[Choice], wanted: StudyRequest, form: StudyForm, fold
     """Write the folder and, beside it, its key.
 
     Args:
-        choices: what is shown.
-        wanted: what was asked for, for the key.
-        form: what the page says.
-        folder: of the page; it must not be there, or be empty.
+        choices: the groups of each task.
+        wanted: the settings, for the key.
+        form: the page's texts.
+        folder: of the page; it must not exist, or be empty.
         key: file of the key.
         contact: where raters send their answers, in words.
 
     Raises:
-        ValueError: as `free` does.
+        ValueError: like `free`.
     """
     free(folder, key)
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
@@ -108,7 +108,7 @@ def write(choices: Sequence[Choice], wanted: StudyRequest, form: StudyForm, fold
         content = msgspec.to_builtins(_key(choices, wanted, form, placed, study, page))
         _same_times(part)
         key.parent.mkdir(parents=True, exist_ok=True)
-        with key.open("x", encoding="utf-8") as file:  # never over another key
+        with key.open("x", encoding="utf-8") as file:  # never overwrite another key
             file.write(json.dumps(content, indent=1) + "\n")
         if folder.exists():
             folder.rmdir()
@@ -122,7 +122,7 @@ def write(choices: Sequence[Choice], wanted: StudyRequest, form: StudyForm, fold
 
 
 def _placed(choices: Sequence[Choice], folder: Path) -> tuple[dict[str, Placed], tuple[str, ...]]:
-    """Copies the videos. Groups by random name, in the order of the choices, and which methods showed the very same."""
+    """Copy the videos. Returns groups by random name, in the order of the choices, and remarks on identical videos."""
     placed: dict[str, Placed] = {}
     twins: Counter[str] = Counter()
     for choice in choices:
@@ -140,10 +140,10 @@ def _placed(choices: Sequence[Choice], folder: Path) -> tuple[dict[str, Placed],
 
 
 def strip(source: Path, target: Path) -> None:
-    """Copy an H.264 video without its metadata and without what its encoder wrote into the stream; no pixel changes.
+    """Copy an H.264 video without its metadata and its encoder's comments in the stream; no pixel changes.
 
     Raises:
-        ValueError: if the copy still says something of itself.
+        ValueError: if the copy still has metadata.
     """
     quiet = {"movflags": "+faststart", "fflags": "+bitexact"}
     with (
@@ -155,9 +155,9 @@ def strip(source: Path, target: Path) -> None:
         copy = written.add_stream_from_template(stream)
         copy.metadata.clear()
         written.metadata.clear()
-        silence = BitStreamFilterContext("filter_units=remove_types=6", in_stream=stream, out_stream=copy)  # 6: the encoder's remarks
+        silence = BitStreamFilterContext("filter_units=remove_types=6", in_stream=stream, out_stream=copy)  # 6: the encoder's comments
         packets = (packet for packet in read.demux(stream) if packet.dts is not None)
-        for packet in (*packets, None):  # None: what the filter holds back
+        for packet in (*packets, None):  # None flushes the filter
             for quiet_packet in silence.filter(packet):
                 quiet_packet.stream = copy
                 written.mux(quiet_packet)
@@ -169,7 +169,7 @@ def strip(source: Path, target: Path) -> None:
 
 
 def _shown(choices: Sequence[Choice], placed: Mapping[str, Placed], form: StudyForm) -> dict[str, Any]:
-    """What the page knows: everything sorted by random name, so that no order tells of a method."""
+    """The page's data, sorted by random name, so that no order reveals a method."""
     tasks = []
     kinds = {choice.task: focus(choice.task) for choice in choices}
     kinds |= {PRACTICE: ("Practice", form.practice)} if form.practice else {}
@@ -215,7 +215,7 @@ def _key(choices: Sequence[Choice], wanted: StudyRequest, form: StudyForm, place
 
 
 def _same_times(folder: Path) -> None:
-    """One time for all files: their order of writing is that of the methods."""
+    """Give all files the same time, since they were written in the order of the methods."""
     now = time.time()
     for path in folder.rglob("*"):
         os.utime(path, (now, now))

@@ -1,4 +1,4 @@
-"""Rows, columns, marks and differences of rows that may be compared: what `eval.tables.grid` holds and `eval.tables.text` prints."""
+"""Rows, columns, marks and differences of comparable rows, as a `Grid`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from eval.store.rows import Comparable, Entry, agree, asked_of
 from eval.tables.grid import DECIMALS, Gap, Grid, TableCell, TableRow
 
 REFERENCES = tuple(bases())
-"""Presets that the other rows are compared with, those that come first before others; without any of them it is the first row."""
+"""Presets that the other rows are compared with, in order of preference; without any of them it is the first row."""
 DEFAULTS = {"backbone.dtype": "float32", "backbone.threads": 1, "batch": 1, "duration_scale": 1.0, "noise.repeat_initial": False}
-"""Settings of a run other than its method's; values that differ from these always stand in the caption."""
+"""Usual settings of a run other than its method's; the caption states every other value."""
 NAMED = 3
-"""How much of what cannot be read is named."""
+"""How many of the unreadable files are named."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a table shows, besides its rows. title: of an experiment. dimensions: its columns; the task's own where there are none.
+    """Title and columns of a table. title: of an experiment. dimensions: its columns; by default the task's own.
 
-    rules: definitions that come before the usual ones (`eval.metrics.RULES`).
+    rules: definitions that are preferred to the usual ones (`eval.metrics.RULES`).
     """
 
     title: str = ""
@@ -39,10 +39,10 @@ class Look:
 
 
 def look_of(experiment: str | None, rules: Sequence[str] = ()) -> Look:
-    """What `table:` of `conf/experiment/<name>.yaml` says; `rules` come before its own.
+    """The content of `table:` in `conf/experiment/<name>.yaml`; `rules` come before its own.
 
     Raises:
-        ValueError: for a dimension or a definition that there is not.
+        ValueError: for an unknown dimension or definition.
     """
     said = preset("experiment", experiment).get("table", {}) if experiment in choices("experiment") else {}
     metrics.check(list(rules) + list(said.get("rules", ())))
@@ -55,14 +55,14 @@ def look_of(experiment: str | None, rules: Sequence[str] = ()) -> Look:
 def grid_of(
     group: Comparable, groups: Sequence[Comparable], ordered: bool = True, look: Look | None = None, unreadable: Sequence[str] = ()
 ) -> Grid:
-    """The table of rows that may be compared.
+    """The table of comparable rows.
 
     Args:
         group: its rows.
         groups: all groups of the same table, from which the caption must distinguish it.
-        ordered: rows in the order in which they were asked for; else by name.
-        look: what it shows.
-        unreadable: what of the table is left out besides that of its rows, as it cannot be read.
+        ordered: rows in the order in which they were requested; else by name.
+        look: title and columns.
+        unreadable: unreadable files of the table, besides those of its rows.
     """
     entries = list(group.entries.values()) if ordered else sorted(group.entries.values(), key=_row_order)
     entries = _in_sections(entries)
@@ -93,16 +93,16 @@ def grid_of(
 
 
 def _left_out(entries: Sequence[Entry], more: Sequence[str]) -> list[str]:
-    """What a table says of what cannot be read: how much, and the first of it."""
+    """A table's note on unreadable files: their number, and the first of them."""
     lines = list(dict.fromkeys([*more, *(line for entry in entries for line in entry.unreadable)]))
     rest = f"; and {len(lines) - NAMED} more" if len(lines) > NAMED else ""
     return [f"Left out, as they cannot be read ({len(lines)}): {'; '.join(lines[:NAMED])}{rest}."] if lines else []
 
 
 def merged(title: str, grids: Sequence[Grid]) -> Grid:
-    """One table of several tasks, a part each, with all columns that any of them has; a single grid but for its title.
+    """One table of several tasks, a part each, with all columns that any of them has; a single grid keeps all but its title.
 
-    Definitions that differ between parts leave the header and stand in the rule, which tells each part's.
+    Definitions that differ between parts are named in the rule, part by part, instead of the header.
     """
     if len(grids) == 1:
         return dataclasses.replace(grids[0], title=f"{title}: {grids[0].title}" if title else grids[0].title)
@@ -141,7 +141,7 @@ def _in_sections(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _references(entries: Sequence[Entry]) -> list[Entry | None]:
-    """For each row the one that it is compared with: of its own backbone, else of the first that has one; None for that one itself."""
+    """For each row its reference: of its own backbone, else of the first backbone that has one; None for a reference itself."""
     of_section: dict[str, Entry] = {}
     for entry in sorted((entry for entry in entries if entry.preset in REFERENCES), key=lambda entry: REFERENCES.index(entry.preset)):
         of_section.setdefault(entry.section, entry)
@@ -151,7 +151,7 @@ def _references(entries: Sequence[Entry]) -> list[Entry | None]:
 
 
 def _columns(entries: Sequence[Entry], references: Sequence[Entry | None], columns: Sequence[Column], asked: int) -> list[list[TableCell]]:
-    """The cells of every column; every mean and every difference is estimated at once."""
+    """The cells of every column; all means and differences are estimated together."""
     places = {id(entry): place for place, entry in enumerate(entries)}
     pairs = [None if other is None else places[id(other)] for other in references]
     values = [[_values(entry, column, entries) for entry in entries] for column in columns]
@@ -165,7 +165,7 @@ def _columns(entries: Sequence[Entry], references: Sequence[Entry | None], colum
 
 
 def _values(entry: Entry, column: Column, entries: Sequence[Entry]) -> pd.Series:
-    """What was measured, by prompt and seed; of speeds none where the rows were made on several devices, nor of what was rendered."""
+    """Measured values by prompt and seed; no speeds if the rows were made on several devices, or were rendered."""
     about = column.about
     if not about.fact:
         return entry.values(column.metric)
@@ -174,13 +174,13 @@ def _values(entry: Entry, column: Column, entries: Sequence[Entry]) -> pd.Series
 
 
 def _devices(entries: Sequence[Entry]) -> list[str]:
-    """On which devices the videos of the rows were made that were generated."""
+    """Devices on which the generated videos of the rows were made."""
     own = [entry.videos["device"].dropna() for entry in entries if not entry.calibration]
     return list(dict.fromkeys(str(device) for devices in own for device in devices))
 
 
 def _speeds_told(entries: Sequence[Entry]) -> str:
-    """What a table says of its speeds: device, denoising steps, how many frames a block attends to; or why it has none."""
+    """A table's note on its speeds: device, denoising steps, attended frames; or why it has none."""
     devices = _devices(entries)
     if len(devices) != 1:
         return (
@@ -198,13 +198,13 @@ def _speeds_told(entries: Sequence[Entry]) -> str:
 def marked(
     means: Sequence[Estimate | None], gaps: Sequence[Estimate | None], parts: Sequence[str | None], asked: int, lower: bool = False
 ) -> list[TableCell]:
-    """The cells of a column, with their places and differences.
+    """The cells of a column, with their ranks and differences.
 
     Args:
         means: of each row.
         gaps: differences of the rows to their references; their p values are corrected over all of them.
-        parts: the part of the table that a row is ranked in; None for rows that are not ranked, nor is a part's only one.
-        asked: videos that a full mean is of; others are marked and not ranked.
+        parts: the part of the table in which a row is ranked; None for rows that are not ranked. A part's only row is not ranked.
+        asked: number of videos of a full mean; others are marked and not ranked.
         lower: whether less is better.
     """
     full = [None if mean is None or mean.videos < asked else -mean.mean if lower else mean.mean for mean in means]
@@ -227,7 +227,7 @@ def _row_order(entry: Entry) -> tuple[Any, ...]:
 
 
 def _common(group: Comparable, groups: Sequence[Comparable]) -> str:
-    """What all rows share and a reader would not expect: settings off their defaults, and which texts the prompts have."""
+    """Unusual settings that all rows share: values other than the defaults, and the version of the prompts' texts."""
     first, *others = (entry.settings for entry in group.entries.values())
     shared = {key: value for key, value in first.items() if all(key in other and other[key] == value for other in others)}
     odd = [f"{key}={value}" for key, value in shared.items() if not key.startswith("method.") and value != DEFAULTS.get(key)]
@@ -238,7 +238,7 @@ def _common(group: Comparable, groups: Sequence[Comparable]) -> str:
 
 
 def _scorer(group: Comparable) -> str:
-    """The scorer's label and, where it is made of several networks, which they are; random ones are never passed over."""
+    """The scorer's label with its networks and options; random weights are always named."""
     key = group.scorer.settings
     weights, words = key.get("eval.weights"), [group.scorer.label]
     if key.get("task.borders", "blocks") != "blocks":
@@ -255,7 +255,7 @@ def _scorer(group: Comparable) -> str:
 
 
 def _row(entry: Entry, group: Comparable, cells: Sequence[TableCell]) -> TableRow:
-    """A row's variant: settings of its method that differ between rows of its preset, other settings that differ between any rows."""
+    """A table row; its variant has the method's settings that differ within its preset, and other settings that differ between any rows."""
     method = entry.run.spec.method
     every = [other.settings for other in group.entries.values()]
     like = [other.settings for other in group.entries.values() if other.preset == entry.preset]

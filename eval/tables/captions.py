@@ -1,4 +1,4 @@
-"""What a table says of itself: captions above its rows and above its differences, and the notes below them."""
+"""Captions above a table's rows and differences, and the notes below them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ RENDERED = (
 
 @dataclass(frozen=True)
 class Panel:
-    """A part of a printed table: means of all rows, or, where `gaps` is true, differences of the rows that have a reference.
+    """A part of a printed table: means of all rows, or, with `gaps`, differences of the rows that have a reference.
 
-    below: the caption without what the panel above it has said.
+    below: the caption without what the panel above it states.
     """
 
     caption: str
@@ -31,7 +31,7 @@ class Panel:
 
 
 def panels(grid: Grid) -> list[Panel]:
-    """All that every form of a table prints, in order."""
+    """Panels of a table, in order."""
     compared = _compared(grid)
     means = Panel(caption(grid), grid.rows, notes(grid))
     if not compared:
@@ -41,7 +41,7 @@ def panels(grid: Grid) -> list[Panel]:
 
 
 def caption(grid: Grid) -> str:
-    """What the numbers are and where they come from, in sentences: backbone, scorer, rule, prompts, seeds, interval."""
+    """Description of the numbers: backbone, scorer, rule, prompts, seeds, interval."""
     backbones = " and ".join(label + (f" (weights {weights})" if weights != "-" else "") for label, weights in grid.backbones)
     noun = "Backbone" if len(grid.backbones) == 1 else "Backbones"
     better = "higher is better" + (", lower where ↓ stands" if any(column.lower for column in grid.columns) else "")
@@ -53,7 +53,7 @@ def caption(grid: Grid) -> str:
 
 
 def size(grid: Grid) -> str:
-    """Of how many prompts and seeds a number is made."""
+    """Number of prompts and seeds of each value, in words."""
     parts = grid.parts or (grid,)
     if len({(part.prompts, part.seeds) for part in parts}) == 1:
         return f"{number(grid.prompts, 'prompt')}{' a task' if grid.parts else ''} with {number(grid.seeds, 'seed')} each"
@@ -80,7 +80,7 @@ def _tied(ranks: Sequence[Sequence[int | None]]) -> bool:
 
 
 def _failures(grid: Grid) -> str:
-    """How many videos failed, are made and not scored, or are not there, always said; and how many are dead, or damaged, if any."""
+    """Numbers of failed, unscored and missing videos; and of dead videos and damaged records, if any."""
     own = [row for row in grid.rows if not row.source]
     failed, unscored, absent = (sum(getattr(row, name) for row in own) for name in ("failed", "unscored", "absent"))
     asked = sum(part.videos * sum(not row.source for row in part.rows) for part in grid.parts or (grid,))
@@ -104,7 +104,7 @@ def _compared(grid: Grid) -> list[TableRow]:
 
 
 def _gap_caption(grid: Grid, compared: Sequence[TableRow]) -> str:
-    """What the differences are."""
+    """Description of the differences."""
     names = dict.fromkeys(row.reference for row in compared)
     return (
         f"{grid.title}: difference to {' and '.join(names)} {grid.pairing}; "
@@ -113,13 +113,13 @@ def _gap_caption(grid: Grid, compared: Sequence[TableRow]) -> str:
 
 
 def _again(grid: Grid) -> str:
-    """What a caption of differences that stands by itself says again of the table."""
+    """The parts of the table's caption that a separate caption of differences repeats."""
     rule = f" Rule: {grid.rule}." if grid.rule else ""
     return f" Backbone {' and '.join(label for label, _ in grid.backbones)}; {grid.scorer}; {size(grid)}.{rule}"
 
 
 def _gap_notes(grid: Grid, compared: Sequence[TableRow]) -> list[str]:
-    """Explanations that the differences need: what could have been seen, and which of them are of another backbone's row."""
+    """Notes on the differences: detectable differences, and rows that are compared with another backbone's row."""
     detectable = [line for part in grid.parts or (grid,) if (line := _detectable(part, bool(grid.parts)))]
     others = [
         f"{row.name} ({row.section}) is compared with {row.reference} on another backbone ({row.reference_section}): its difference "
@@ -131,7 +131,7 @@ def _gap_notes(grid: Grid, compared: Sequence[TableRow]) -> list[str]:
 
 
 def _detectable(grid: Grid, named: bool) -> str:
-    """Range over the rows of what each column could tell; empty where nothing is compared or nothing is spread."""
+    """Range of each column's detectable difference over the rows; empty if nothing is compared or has a spread."""
     ranges = []
     for index, column in enumerate(grid.columns):
         gaps = [row.cells[index].gap for row in _compared(grid)]

@@ -1,8 +1,8 @@
-"""The tables of a store, made from the store alone.
+"""The tables of a store.
 
-A table holds what its commands asked for: rows, prompts and seeds, as kept in `<store>/sweeps/`; the last command of an experiment and a
-task counts. The tasks of an experiment are parts of one table; of some of its tasks alone it is named `<experiment>-<task>`. A task that
-no sweep tells of gets one table of all that was ever asked of it. Each table is `.tex`, `.csv`, `.md` and `.meta.json`.
+A table holds the rows, prompts and seeds of its commands, as recorded in `<store>/sweeps/`; the last command of an experiment and a
+task counts. The tasks of an experiment are parts of one table; a table of only some tasks is named `<experiment>-<task>`. A task
+without a sweep gets one table of everything that was ever requested for it. Each table is `.tex`, `.csv`, `.md` and `.meta.json`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from eval.tables.text import as_csv, as_markdown, as_summary, as_text
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What is asked beside names. compare: whether published numbers stand beside. rules: definitions that come first. output: a folder
-    for the files; the store's `tables` by default. width: a summary of so many characters is shown; None: the table.
+    """Options besides names. compare: whether to add published numbers. rules: preferred definitions. output: a folder
+    for the files; the store's `tables` by default. width: of a summary in characters; None shows the table.
     columns: instead of the task's own."""
 
     compare: bool = False
@@ -48,12 +48,12 @@ def make(store: Path, names: Sequence[str] | None = None, styled: bool = False, 
 
     Args:
         store: the run store.
-        names: which tables, by the names of sweeps (`table2-hard` stands for all of `table2`) or of experiments; all by default.
-        styled: whether the lines may carry terminal colours.
-        width: of the terminal, for a summary of each table; None for the whole.
+        names: names of sweeps (`table2-hard` selects all of `table2`) or of experiments; all by default.
+        styled: whether the lines may contain terminal colours.
+        width: of the terminal, for a summary of each table; None for the whole table.
 
     Raises:
-        ValueError: for a name that the store has nothing of, as where it was deleted or renamed meanwhile.
+        ValueError: for a name that the store has no scores of.
     """
     groups = grouped(sources(store))
     owners = {source.name: name for name, group in groups.items() for source in group} | {name: name for name in groups}
@@ -88,7 +88,7 @@ def _write(store: Path, groups: Mapping[str, Sequence[Source]], wanted: TableOpt
 
 
 def _kept(store: Path, output: Path | None, name: str, grids: Sequence[Grid], behind: Mapping[str, object]) -> list[str]:
-    """As `save`; of a store that may only be read, a line that says so."""
+    """Like `save`; for a read-only store, a line that says so."""
     try:
         return save(output or inside(store, "tables"), name, grids, behind)
     except OSError as error:
@@ -98,7 +98,7 @@ def _kept(store: Path, output: Path | None, name: str, grids: Sequence[Grid], be
 
 
 def save(folder: Path, name: str, grids: Sequence[Grid], behind: Mapping[str, object]) -> list[str]:
-    """Write a table in all its forms; the line that names them."""
+    """Write a table in all its formats; returns the line that names the files."""
     folder.mkdir(parents=True, exist_ok=True)
     contents = {"tex": as_latex(grids), "csv": as_csv(grids), "md": as_markdown(grids), "meta.json": json.dumps(behind, indent=1) + "\n"}
     for ending, content in contents.items():
@@ -107,7 +107,7 @@ def save(folder: Path, name: str, grids: Sequence[Grid], behind: Mapping[str, ob
 
 
 def in_order(group: Sequence[Source]) -> list[Source]:
-    """Tasks in the order of the paper, others behind."""
+    """Tasks in the order of the paper, then others."""
     order = list(TASKS)
     return sorted(group, key=lambda source: (order.index(source.task) if source.task in order else len(order), source.name))
 
@@ -120,9 +120,9 @@ def made_of(source: Source, look: Look, compare: bool = False) -> list[MadeGrid]
 
 
 def combined(title: str, grids: Sequence[Grid]) -> list[Grid]:
-    """Grids that a reader may hold side by side in one table: a task each, of one scorer and the same settings; others by themselves.
+    """Merge grids of different tasks with the same scorer and settings into one table; others stay separate.
 
-    The first of each task (the one asked for last) is in the first table.
+    The first grid of each task (the one requested last) is in the first table.
     """
     groups: list[list[Grid]] = []
     for grid in grids:
@@ -149,7 +149,7 @@ def tables(
     store: Path = RESULTS,
     output: Path | None = None,
 ) -> list[str]:
-    """Make the tables of a store, from the store alone, as .tex, .csv, .md and .meta.json.
+    """Make the tables of a store as .tex, .csv, .md and .meta.json.
 
         echo-harness tables table2 compare=published
         echo-harness tables --store results
@@ -157,13 +157,13 @@ def tables(
         echo-harness tables memflow columns=memflow --output results/tables/memflow
 
     Args:
-        names: experiments (table2), tasks that were run without one, or table4 and table5 with ratings=; all that the store has by default.
+        names: experiments (table2), tasks that were run without one, or table4 and table5 with ratings=; by default all of the store.
         task: only these tasks.
         experiment: only this experiment.
-        compare: published puts the paper's printed numbers below the rows that they belong to.
-        rule: definitions that come before the usual ones (docs/vbench.md).
-        columns: these instead of a table's own: names of scores (frozen_time,looping), or of sets of them: memflow (MemFlow's interactive
-            table), repeats, coherence, memory.
+        compare: published puts the paper's printed numbers below the matching rows.
+        rule: definitions that are preferred to the usual ones (docs/vbench.md).
+        columns: columns instead of the table's own: names of scores (frozen_time,looping), or of sets of them: memflow (MemFlow's
+            interactive table), repeats, coherence, memory.
         ratings: of people for tables 4 and 5: a CSV that `echo-harness study collect` wrote.
         store: the run store.
         output: the folder of the files; STORE/tables by default.

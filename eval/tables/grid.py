@@ -1,4 +1,4 @@
-"""A table as data: rows in sections, cells with intervals, differences to a reference row. `eval.tables.captions` says what it is."""
+"""A table as data: rows in sections, cells with intervals, differences to a reference row."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ NOTHING = "-"
 
 @dataclass(frozen=True)
 class Gap:
-    """What a cell has more than the reference row's, on the same prompts and seeds.
+    """Difference of a cell to the reference row's, on the same prompts and seeds.
 
-    p: of no difference, after Holm's correction over the rows of the column; None where unknown.
-    detectable: the true difference that would be distinguished from none with a power of 80 %; None where unknown.
+    p: of no difference, after Holm's correction over the rows of the column; None if unknown.
+    detectable: the true difference that would be distinguished from none with a power of 80 %; None if unknown.
     """
 
     estimate: Estimate
@@ -31,7 +31,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class TableCell:
-    """A number of a row; `fewer` marks one of fewer prompts or seeds than were asked for."""
+    """A number of a row; `fewer` marks one of fewer prompts or seeds than were requested."""
 
     estimate: Estimate | None
     fewer: bool
@@ -39,7 +39,7 @@ class TableCell:
     gap: Gap | None = None
 
     def printed(self, gaps: bool) -> Printed:
-        """The number as every form prints it; `gaps`: the difference, with its sign."""
+        """The number as every format prints it; with `gaps` the difference, with its sign."""
         gap = self.gap if gaps else None
         estimate = gap.estimate if gap else None if gaps else self.estimate
         if estimate is None:
@@ -52,7 +52,7 @@ class TableCell:
 
 
 class Printed(NamedTuple):
-    """A number in digits, half its interval ("" where it is unknown), its mark, and 1 for the best, 2 for the second, else 0."""
+    """A number in digits, half its interval ("" if unknown), its mark, and 1 for the best, 2 for the second, else 0."""
 
     mean: str
     half: str
@@ -62,15 +62,15 @@ class Printed(NamedTuple):
 
 @dataclass(frozen=True)
 class TableRow:
-    """A preset, distinguished from its like by the settings that differ.
+    """A preset, distinguished from others of the same preset by the settings that differ.
 
-    section: label of its backbone, or "calibration". reference: name of the row that its differences are to, "" if none.
-    reference_section: that row's. failed, unscored, absent: videos asked for that ended in an error, are made and not scored, are not made.
-    dead: videos that show nothing, or nothing that moves. damaged: lines of records that were left out.
-    pixel_codes: digests of the code that made its pixels, one where all of it was made by the same.
-    part: title of its part in a table of several tasks. source: where the numbers are printed, if they are not ours.
-    backbone: its name.
-    runs: names of the runs that it is made of.
+    section: label of its backbone, or "calibration". reference: name of the row that it is compared with, "" if none.
+    reference_section: that row's section. failed, unscored, absent: number of requested videos that failed, are not scored, are not made.
+    dead: videos of one colour or without motion. damaged: number of damaged lines of records.
+    pixel_codes: digests of the code that made its pixels, normally one.
+    part: title of its part in a table of several tasks. source: source of published numbers.
+    backbone: name of the backbone.
+    runs: names of its runs.
     """
 
     label: str
@@ -95,33 +95,33 @@ class TableRow:
 
     @property
     def name(self) -> str:
-        """Preset and what is special about it."""
+        """Preset and variant."""
         return f"{self.preset} {self.variant}".strip()
 
     @property
     def calibration(self) -> bool:
-        """Whether no policy made it."""
+        """Whether it is rendered, not generated."""
         return self.section == CALIBRATION
 
     @property
     def count(self) -> str:
-        """Videos as printed; a published row tells none."""
+        """Number of videos as printed; empty for a published row."""
         return "-" if self.source else str(self.videos)
 
     @property
     def heading(self) -> str:
-        """What the rule above its part says."""
+        """The heading above its part."""
         return ", ".join(word for word in (self.part, self.section) if word)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """All rows that may be compared: one task, one scorer; a section for each backbone, and the calibration rows.
+    """All comparable rows: one task, one scorer; a section for each backbone, and the calibration rows.
 
-    rule: over which stretch of a video each dimension is scored, and by which definition, in sentences.
-    interval: how the intervals are made, if not by the bootstrap over prompts. remarks: what else its notes tell.
-    pairing: what is subtracted from what.
-    parts: the grids, a task each, that this one shows; empty for a grid of one task.
+    rule: the stretch of video and the definition of each dimension, in sentences.
+    interval: how the intervals are made, if not by the bootstrap over prompts. remarks: further notes.
+    pairing: how differences are paired.
+    parts: the grids of the tasks that this one merges; empty for a grid of one task.
     """
 
     task: str
@@ -142,16 +142,16 @@ class Grid:
 
     @property
     def weights(self) -> str:
-        """Of all backbones."""
+        """Weights of all backbones."""
         return " ".join(weights for _, weights in self.backbones)
 
     def only(self, places: Sequence[int]) -> Grid:
-        """With these columns alone."""
+        """The same grid with only these columns."""
         rows = tuple(replace(row, cells=tuple(row.cells[place] for place in places)) for row in self.rows)
         return replace(self, columns=tuple(self.columns[place] for place in places), rows=rows)
 
     def measured(self) -> tuple[Grid, list[str]]:
-        """Without the columns that no row has a number of, and a note that names these, if there are any."""
+        """The same grid without empty columns, and a note that names these, if there are any."""
         full = [place for place in range(len(self.columns)) if any(row.cells[place].estimate is not None for row in self.rows)]
         empty = [column.about.label for place, column in enumerate(self.columns) if place not in full]
         return self.only(full), [f"Columns left out, as no row has a number: {', '.join(empty)}."] if empty else []

@@ -1,5 +1,5 @@
-r"""A table for LaTeX, to be read in with `\input`; its document loads booktabs and graphicx, or, where texts have letters that need more,
-`PREAMBLE`, which stands at the table's head.
+r"""A table for LaTeX, for `\input`; its document loads booktabs and graphicx or, if texts have other letters, `PREAMBLE`, which
+is then given at the table's head.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PREAMBLE = r"""\usepackage{booktabs}\usepackage{graphicx}\usepackage{iftex}
 \fi"""
 """For pdflatex and lualatex: accents and quotes of Latin scripts, and Chinese, kana and Cyrillic where their fonts are installed."""
 MANY = 20
-"""Rows of a table beyond which they stand closer, to leave room for its notes on the page."""
+"""Number of rows beyond which they are set closer, to leave room for notes on the page."""
 GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega".split()
 CAPITALS = "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega".split()
 RELATIONS = "rightarrow leftarrow leftrightarrow uparrow downarrow leq geq approx neq infty pm times".split()
@@ -47,9 +47,9 @@ SPECIAL = {
 
 
 def as_latex(grids: Sequence[Grid]) -> str:
-    """All tables of a file: best in bold, second underlined, a rule between parts; then the differences, as a float of their own.
+    """All tables of a file: best in bold, second underlined, a rule between parts; then the differences, as a separate float.
 
-    Captions tell what the numbers are; notes stand below the rows. A table is as wide as the line.
+    Captions describe the numbers; notes are below the rows. A table is as wide as the line.
     """
     tables = [_table(grid, panel) for grid in grids for panel in panels(grid)]
     plain = "".join(rf"\usepackage{{{package}}}" for package in PACKAGES)
@@ -84,7 +84,7 @@ def _table(grid: Grid, panel: Panel) -> str:
 
 
 def _label(grid: Grid) -> str:
-    """A name that no other table of a document has and that LaTeX takes as it is."""
+    """A label that is unique in a document and valid in LaTeX."""
     backbones = (label for label, _ in grid.backbones)
     words = (grid.title if grid.parts else "", grid.task, *backbones, grid.weights, grid.scorer, grid.settings)
     return "-".join(re.findall(r"[A-Za-z0-9.]+", " ".join(words)))
@@ -99,7 +99,7 @@ def _cell(cell: TableCell, gaps: bool) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX prints as it is; of a letter that neither it nor `PREAMBLE` has, the letter without its marks, or a question mark."""
+    """Text escaped for LaTeX; a letter that neither LaTeX nor `PREAMBLE` has loses its marks, or becomes a question mark."""
     parts = zip(LETTERS.split(text), [*LETTERS.findall(text), ""])
     return "".join("".join(map(_sign, own)) + (rf"\letters{{{other}}}" if other else "") for own, other in parts)
 

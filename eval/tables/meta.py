@@ -1,4 +1,4 @@
-"""What stands behind a table, for machines: units, definitions, hashes and commits, as `<table>.meta.json`."""
+"""A table's `<table>.meta.json`: units, definitions, hashes and commits."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STATISTICS = {
 
 @dataclass(frozen=True)
 class MadeGrid:
-    """A grid of one task and the rows that it is made of."""
+    """A grid of one task and its rows."""
 
     grid: Grid
     group: Comparable
@@ -97,13 +97,13 @@ def _row(row: TableRow) -> Json:
 
 
 def _backbone(entry: Entry) -> Json:
-    """Everything that names the network: digests of its files, precision and the like."""
+    """Everything that identifies the network: digests of its files, precision and so on."""
     pixels = entry.run.spec.key.pixels
     return {key.removeprefix("backbone."): value for key, value in flat(pixels) if key.startswith("backbone.")}
 
 
 def commits(entries: Iterable[Entry]) -> dict[str, int]:
-    """How many attempts, of those that numbers are of, were made by each commit; "-changed" where the code differed from it."""
+    """Number of attempts behind the numbers by commit; "-changed" marks uncommitted changes."""
     codes = [start.code for entry in entries for start in entry.starts()]
     names = [(code.commit or "unknown") + ("-changed" if code.dirty else "") for code in codes]
     return dict(sorted(Counter(names).items()))

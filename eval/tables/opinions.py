@@ -1,7 +1,7 @@
-"""Tables 4 and 5: mean opinions of people, from a file of ratings, one a line: `rater,task,video,method,criterion,rating`.
+"""Tables 4 and 5: mean opinions of people, from a file with one rating per line: `rater,task,video,method,criterion,rating`.
 
-`video` names what all methods were shown for (its prompt), so that ratings of two methods can be paired; `seed` and `backbone` may be
-further columns. Ratings are whole, 1 (worst) to 5 (best).
+`video` is the prompt, which all methods share, so that ratings of two methods can be paired; `seed` and `backbone` may be
+further columns. Ratings are integers from 1 (worst) to 5 (best).
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ TABLES = ("table4", "table5")
 TITLES = {"table4": "User study, long video (Table 4)", "table5": "User study, interactive video (Table 5)"}
 TASKS = {"table4": ("long60", "long120", "long"), "table5": ("smooth", "hard", "recall", "interactive")}
 CRITERIA = tuple(metrics.criteria())
-"""Of the paper's user study, in its order; others of a file stand behind."""
+"""Criteria of the paper's user study, in its order; others of a file follow."""
 NEEDED = ("rater", "task", "video", "method", "criterion", "rating")
 EXTRA = ("seed", "backbone")
 POINTS = (1, 2, 3, 4, 5)
 
 
 def read(path: Path) -> pd.DataFrame:
-    """Ratings of a file. Raises ValueError in one line for a file or a line that is none, and for a rating that is there twice.
+    """Ratings of a file. Raises ValueError in one line for an invalid file or line, and for a duplicate rating.
 
-    Columns: the file's, str ("" for a seed or a backbone that it does not tell); `points`, int64; `shown`, str: what all methods were
-    shown for, by task, video and seed.
+    Columns: the file's, str ("" for a missing seed or backbone); `points`, int64; `shown`, str: task, video and seed, which
+    all methods share.
     """
     text = _text(path)
-    between = max(",;\t", key=text.partition("\n")[0].count)  # spreadsheets write those of their language
+    between = max(",;\t", key=text.partition("\n")[0].count)  # spreadsheets use the separator of their language
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=between)
     try:
         names = reader.fieldnames or ()
@@ -54,7 +54,7 @@ def read(path: Path) -> pd.DataFrame:
         twice = [name for index, name in enumerate(names) if name in names[:index]]
         if twice:
             raise ValueError(f"ratings={path}: column {twice[0] or 'without a name'} is there twice; each is named once")
-        # blank lines count, and say nothing
+        # blank lines are skipped but counted
         ratings = [(reader.line_num, _rating(path, reader.line_num, row, len(names))) for row in reader]
     except csv.Error as error:
         raise ValueError(f"ratings={path}, line {reader.line_num}: {error}; lines of {','.join(NEEDED)} are taken") from None
@@ -69,7 +69,7 @@ def read(path: Path) -> pd.DataFrame:
 
 def _text(path: Path) -> str:
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe that nobody writes to
+        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would block
             raise ValueError(f"ratings={path}: no file; give a file whose first line is {','.join(NEEDED)}")
         content = path.read_bytes()
     except OSError as error:
@@ -99,7 +99,7 @@ def _rating(path: Path, number: int, row: Mapping[str | None, Any], columns: int
 
 
 def table(name: str, ratings: str, scorer: str = "") -> tuple[list[Grid], Json]:
-    """A table and what stands behind it.
+    """A table and its meta data.
 
     Args:
         name: one of `TABLES`.
@@ -107,7 +107,7 @@ def table(name: str, ratings: str, scorer: str = "") -> tuple[list[Grid], Json]:
         scorer: label of the scorer whose scores the ratings were simulated from; "" for ratings by people.
 
     Raises:
-        ValueError: as `read` does, and where there are no ratings of this table.
+        ValueError: like `read`, and if there are no ratings of this table.
     """
     if not ratings:
         raise ValueError(f"{name}: people's ratings; give ratings=FILE.csv with {','.join(NEEDED)}")
@@ -133,19 +133,19 @@ def table(name: str, ratings: str, scorer: str = "") -> tuple[list[Grid], Json]:
 
 
 def criteria(ratings: pd.DataFrame) -> list[str]:
-    """What was asked, in the paper's order."""
+    """Criteria of the ratings, in the paper's order."""
     there = list(ratings["criterion"].unique())
     return [name for name in CRITERIA if name in there] + [name for name in there if name not in CRITERIA]
 
 
 def agreement(ratings: pd.DataFrame, criterion: str) -> Agreement | None:
-    """How far raters agree in one criterion; the interval is over what was shown."""
+    """Agreement of raters in one criterion; the interval is over videos."""
     own = ratings[ratings["criterion"] == criterion].groupby(["shown", "backbone", "method"])["points"]
     return krippendorff({(shown, f"{backbone}/{method}"): points.tolist() for (shown, backbone, method), points in own}, POINTS)
 
 
 def grid_of(name: str, ratings: pd.DataFrame, agreements: Mapping[str, Agreement | None], scorer: str = "") -> Grid:
-    """Rows are methods in the order of the file, columns are criteria; `scorer` is whose scores simulated ratings are of."""
+    """Rows are methods in the order of the file, columns are criteria; `scorer`: source of simulated ratings, as in `table`."""
     columns = tuple(Column(criterion, "opinion") for criterion in criteria(ratings))
     raters, shown, seeds = ratings[["rater", "shown", "seed"]].nunique()
     prompts, asked = len(ratings.groupby(["task", "video"])), len(ratings.groupby(["rater", "shown"]))
@@ -170,7 +170,7 @@ def grid_of(name: str, ratings: pd.DataFrame, agreements: Mapping[str, Agreement
 
 
 def _rows(ratings: pd.DataFrame, columns: Sequence[Column], asked: int) -> Iterator[TableRow]:
-    """A row for each method, those of one backbone together."""
+    """A row for each method, grouped by backbone."""
     backbones, pairs = list(ratings["backbone"].unique()), ratings[["backbone", "method"]].drop_duplicates()
     methods = sorted(pairs.itertuples(index=False, name=None), key=lambda pair: backbones.index(pair[0]))
     place = next((index for index, (_, method) in enumerate(methods) if method in REFERENCES), 0)
@@ -190,7 +190,7 @@ def _rows(ratings: pd.DataFrame, columns: Sequence[Column], asked: int) -> Itera
 
 
 def _plain(agreed: Agreement) -> dict[str, float | None]:
-    """For JSON, which has no NaN."""
+    """Plain values for JSON, with None for NaN."""
     return {key: None if math.isnan(value) else value for key, value in vars(agreed).items()}
 
 

@@ -1,4 +1,4 @@
-"""The paper's printed numbers as rows of a table, each below the row that it belongs to."""
+"""The paper's printed numbers as rows of a table, each below the matching row."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ RATED = ("4", "5")
 
 
 def published(grid: Grid, experiment: str | None) -> Grid:
-    """A grid with published rows put in, and a note that tells their source and what they cannot be compared in.
+    """A grid with published rows, and a note on their source and comparability.
 
     Args:
         grid: of one task.
-        experiment: its name; `table2` takes numbers of Table 2 alone, any other name those of all tables.
+        experiment: its name; `table2` takes only numbers of Table 2, any other name those of all tables.
     """
     wanted = [n for n in numbers() if _fits(n, grid, experiment)]
     rows: list[TableRow] = []
     used: list[Number] = []
-    told: set[tuple[str, Number]] = set()  # of several rows that may stand for one of the paper, the first has it below itself
+    told: set[tuple[str, Number]] = set()  # if several rows may stand for one of the paper, only the first gets it
     for row in grid.rows:
         rows.append(row)
         own = [] if row.variant or row.calibration else _first([n for n in wanted if _stands(row, n)])
@@ -55,7 +55,7 @@ def _fits(number: Number, grid: Grid, experiment: str | None) -> bool:
 
 
 def _stands(row: TableRow, number: Number) -> bool:
-    """Whether a row of ours is of the method and backbone of a printed number; in the embedded world any backbone is, and for raters."""
+    """Whether one of our rows has a printed number's method and backbone; for the embedded world and for raters any backbone fits."""
     presets = {rebased(preset, base) for preset in ours("method", number.method, number.table) for base in BASES}
     if number.table in RATED:
         return row.preset in presets
@@ -64,12 +64,12 @@ def _stands(row: TableRow, number: Number) -> bool:
 
 
 def _first(printed: Sequence[Number]) -> list[Number]:
-    """Of several tables that print a row, the first."""
+    """The numbers of the first of several tables that print a row."""
     return [number for number in printed if number.table == printed[0].table]
 
 
 def _printed(column: Column) -> str:
-    """What published data calls a column."""
+    """A column's name in published data."""
     return column.about.printed or column.dimension
 
 

@@ -1,4 +1,4 @@
-"""Speeds that `echo-harness bench` measured, as a table beside those that others publish, each with its machine and source."""
+"""A table of speeds that `echo-harness bench` measured, beside published ones, each with its machine and source."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ COLUMNS = (
     ("tflops", "TFLOP/s", 2, "tflops"),
     ("percent_of_peak", "% of peak", 1, "percent_of_peak"),
 )
-"""(key, heading, decimals, place in the file) of what is measured; None: three digits, wherever the point is; bytes become GB."""
+"""(key, heading, decimals, path in the file) of each measurement; decimals None: three significant digits; bytes become GB."""
 PRINTED = (
     "block_ms", "block_ms_p95", "fps_dit", "fps_end_to_end", "overhead_percent", "hard_ms", "recache_ms", "memory_gb", "percent_of_peak",
 )  # fmt: skip
-"""Columns that a page in LaTeX has room for."""
+"""Columns that fit on a page in LaTeX."""
 FACTS = ("backbone", "weights", "geometry", "device", "device_name", "dtype", "kernel", "compile", "window")
-"""What the CSV tells of the measurement in each line."""
+"""Facts of the measurement in each line of the CSV."""
 
 
 class _Method(msgspec.Struct):
@@ -57,7 +57,7 @@ class _Method(msgspec.Struct):
 
 
 class SpeedFile(msgspec.Struct):
-    """What a bench file says beside its numbers."""
+    """A bench file, checked as far as tables read it."""
 
     label: str
     frame_px: tuple[int, int]
@@ -80,7 +80,7 @@ class SpeedFile(msgspec.Struct):
 
 
 def read(path: Path) -> Json:
-    """A bench file. Raises ValueError for a file that is none."""
+    """The content of a bench file. Raises ValueError for any other file."""
     if not path.exists():
         raise ValueError(f"bench={path}: no such file; echo-harness bench backbone=self_forcing makes one")
     try:
@@ -99,7 +99,7 @@ def read(path: Path) -> Json:
 
 
 def newest(folder: Path = FOLDER) -> Path:
-    """The latest speed measurement of a folder. Raises ValueError where there is none."""
+    """The latest speed measurement of a folder. Raises ValueError if there is none."""
     for path in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True):
         with contextlib.suppress(OSError):
             if path.is_file() and b'"what": "speed"' in path.read_bytes()[:200]:
@@ -108,7 +108,7 @@ def newest(folder: Path = FOLDER) -> Path:
 
 
 def measured(bench: Mapping[str, Any]) -> pd.DataFrame:
-    """[methods, columns] of `COLUMNS`, float64, by preset; NaN where a method has no such thing."""
+    """[methods, columns] of `COLUMNS`, float64, by preset; NaN for missing values."""
     numbers = pd.json_normalize(bench["methods"]).set_index("method").reindex(columns=[place for *_, place in COLUMNS]).astype("float64")
     sizes = [place for place in numbers if place.endswith("_bytes")]
     numbers[sizes] /= 1e9
@@ -116,7 +116,7 @@ def measured(bench: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def printed(bench: Mapping[str, Any], keys: Iterable[str]) -> pd.DataFrame:
-    """A line of texts for each method, by preset: label, some columns under their headings, FPS that others print."""
+    """A row of texts for each method, by preset: label, some columns under their headings, published FPS."""
     numbers = measured(bench)
     texts = {"method": [method["label"] or method["method"] for method in bench["methods"]]}
     for key, heading, decimals, _ in COLUMNS:
@@ -127,7 +127,7 @@ def printed(bench: Mapping[str, Any], keys: Iterable[str]) -> pd.DataFrame:
 
 
 def caption(bench: Mapping[str, Any]) -> list[str]:
-    """What was measured on what, in sentences."""
+    """Description of the measurement, in sentences."""
     height, width = bench["frame_px"]
     lines = [
         f"Speed of cache policies: {bench['label']}, {width}x{height}, on {bench['device_name']} ({bench['device']}), {bench['dtype']}, "
@@ -154,7 +154,7 @@ def _text(value: float | None, decimals: int | None) -> str:
 
 
 def as_markdown(bench: Mapping[str, Any]) -> str:
-    """Both tables, a caption above, notes below."""
+    """Measured and published speeds, with a caption above and notes below."""
     rows = printed(bench, [key for key, *_ in COLUMNS])
     lines = [[label, f"`{method}`", *texts] for method, label, *texts in rows.itertuples(name=None)]
     notes = [f"{label}: {note}." for label, method in zip(rows["method"], bench["methods"]) for note in method["notes"]]
@@ -166,7 +166,7 @@ def as_markdown(bench: Mapping[str, Any]) -> str:
 
 
 def as_csv(bench: Mapping[str, Any]) -> str:
-    """One table: a line for each measured method, then for each published speed; `kind` tells them apart."""
+    """One table: a line for each measured method, then for each published speed, distinguished by `kind`."""
     own = measured(bench).reset_index().assign(kind="measured", source="echo-harness bench", **{name: bench[name] for name in FACTS})
     others = pd.DataFrame([vars(speed) for speed in speeds()]).assign(kind="published")
     others["method"] = others["ours"].fillna(others["method"])
@@ -177,7 +177,7 @@ def as_csv(bench: Mapping[str, Any]) -> str:
 
 
 def as_latex(bench: Mapping[str, Any]) -> str:
-    """For booktabs: speeds and memory, published FPS in the last column."""
+    """LaTeX for booktabs: speeds and memory, published FPS in the last column."""
     rows = printed(bench, PRINTED).replace(NOTHING, "--")
     lines = [
         r"\begin{table}[t]",
@@ -195,7 +195,7 @@ def as_latex(bench: Mapping[str, Any]) -> str:
 
 
 def table(bench: Path | None = None, *, output: Path = RESULTS / "tables") -> list[str]:
-    """Put measured speeds beside those that others publish: speed.md, speed.csv and speed.tex.
+    """Write measured speeds beside published ones: speed.md, speed.csv and speed.tex.
 
         echo-harness tables speed
         echo-harness tables speed bench=results/bench/speed.json --output tables

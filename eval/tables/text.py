@@ -1,4 +1,4 @@
-"""Forms in which a table is shown: terminal, Markdown, CSV; `eval.tables.latex` is the fourth."""
+"""Formats of a table: terminal, Markdown, CSV (`eval.tables.latex` is the fourth)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from eval.tables.grid import FEWER, Grid, TableCell, TableRow, sections
 
 BEST = "*"
 KEYS = 4
-"""Most columns of a summary."""
+"""Largest number of columns of a summary."""
 NAMES = (24, 16)
-"""Characters to which names of rows are cut before a summary does without a column."""
+"""Lengths to which names of rows are shortened before a summary drops a column."""
 
 
 def as_text(grid: Grid, styled: bool) -> str:
-    """For a terminal; `styled` makes the best bold and the second underlined. Columns without a number are named below."""
+    """A table for a terminal; `styled` sets the best bold and the second underlined. Columns without a number are named below."""
     shown, left_out = grid.measured()
     means, *differences = panels(shown)
     lines = [means.caption, "", *_text_rows(shown.columns, means, styled), *means.notes, *left_out]
@@ -33,9 +33,9 @@ def as_text(grid: Grid, styled: bool) -> str:
 
 
 def as_summary(grid: Grid, styled: bool, width: int) -> str:
-    """What a person wants to see first, no wider than `width` characters: all rows, and of the columns that matter most those that fit.
+    """A summary of at most `width` characters per line: all rows, and the most important columns that fit.
 
-    These are the ones that figures of the task show, then the others in their order; four at most.
+    These are the columns that the task's figures show, then the others in their order; four at most.
     """
     shown, _ = grid.measured()
     first = metrics.panels(grid.task)
@@ -56,7 +56,7 @@ def as_summary(grid: Grid, styled: bool, width: int) -> str:
 
 
 def _cut(name: str, most: int) -> str:
-    """A name of at most so many characters, without some of its middle."""
+    """A name shortened in the middle to at most `most` characters."""
     return name if len(name) <= most else f"{name[: most // 2]}…{name[len(name) - (most - most // 2 - 1) :]}"
 
 
