@@ -178,8 +178,8 @@ def report(
 ) -> list[str]:
     """Write a store as one folder that opens from disk: tables, videos side by side in step, what each block kept, drift, provenance.
 
-    Open index.html in the folder; it asks no server and no network. With --site it is the leaderboard of what labs hand in: methods x
-    tasks with intervals, every number down to its record.
+    Open index.html in the folder; it asks no server and no network. With --site it is the leaderboard of several labs: methods x tasks
+    with intervals, every number linked to its records.
 
         echo-harness report experiment=table2
         echo-harness report --store results --output review
@@ -189,7 +189,7 @@ def report(
         labs: with --site: submissions, as `echo-harness export` makes them, and stores; by default --store alone.
         experiment: only this one; by default all that the store has, runs without scores too.
         task: only these tasks.
-        site: make the leaderboard.
+        site: write the leaderboard.
         store: the run store.
         videos: link puts hard links into the folder (copies where the disk differs), copy copies, and either can be packed and sent;
             relative leaves them where they are, for a report that stays beside its store.
@@ -200,7 +200,7 @@ def report(
             raise ValueError(f"experiment={experiment}: a leaderboard has the newest rows of each task; nearest is task=NAME")
         return leaderboard(list(labs) or [str(store)], task, output or Path("site"), videos)
     if labs:
-        raise ValueError(f"{labs[0]}: what labs hand in is shown as a leaderboard; nearest is --site {labs[0]}")
+        raise ValueError(f"{labs[0]}: submissions are shown as a leaderboard; nearest is --site {labs[0]}")
     groups = chosen(store, experiment, task)
     out = output or inside(store, f"report/{experiment or 'all'}")
     counts = write(groups, store, out, videos, "" if experiment else f"All runs of {store.resolve().name}")

@@ -1,8 +1,8 @@
-"""The leaderboard of what labs hand in, as one folder that opens from disk and from any static host: methods x tasks, down to records.
+"""The leaderboard of several labs, as one folder that opens from disk and from any static host: methods x tasks, down to records.
 
-Rows are those of the one rule (`eval.store.rows`): of each lab and task the newest rows that may be compared, one a preset and backbone.
-Over all labs these fall into boards: rows of one task that may be compared with each other, whoever made them. Numbers of labs are never
-pooled; means, intervals and ranks are those of `eval.tables`.
+Rows follow the rule of `eval.store.rows`: for each lab and task the newest comparable rows, one per preset and backbone. Over all labs
+these form boards: rows of one task that are comparable with each other, whoever made them. Numbers of different labs are never pooled;
+means, intervals and ranks are those of `eval.tables`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from eval.tables.grid import Grid, TableCell, TableRow
 
 @dataclass(frozen=True)
 class BoardRow:
-    """A row of a board. page: of its records, from the site's folder on."""
+    """A row of a board. page: path of its page below the site's folder."""
 
     lab: Lab
     entry: Entry
@@ -44,15 +44,15 @@ class BoardRow:
 
     @property
     def key(self) -> tuple[bool, str, str, str]:
-        """What it has in common with rows of other boards: rendered or not, preset, backbone, lab."""
+        """What identifies its line over all boards: whether it is rendered, preset, backbone, lab."""
         return self.row.calibration, self.entry.preset, self.entry.backbone, self.lab.name
 
 
 @dataclass(frozen=True)
 class Board:
-    """Rows of one task that may be compared. name: unique on the page. title: of the task, with what tells it from its like.
+    """Comparable rows of one task. name: unique on the page. title: of the task, with what distinguishes it from other boards of the task.
 
-    panel: what tables say of it.
+    panel: caption and notes as tables print them.
     """
 
     name: str
@@ -62,15 +62,17 @@ class Board:
     panel: Panel
 
     def cells(self, key: tuple[bool, str, str, str]) -> tuple[BoardRow | None, Sequence[TableCell | None]]:
-        """The row of a key and its cells, a value a column; None where it has no such row."""
+        """The row with a key, or None, and its cells, one per column."""
         row = next((row for row in self.rows if row.key == key), None)
         return row, row.row.cells if row else [None] * len(self.grid.columns)
 
 
 @dataclass(frozen=True)
 class UnitView:
-    """A video on the page of its row. status: what has become of it. values: its scores, a text a column. record: its record as JSON, ""
-    where there is none."""
+    """A video on the page of its row.
+
+    values: its scores as text, one per column. record: its record as JSON, "" if there is none.
+    """
 
     cell: VideoCell
     status: str
@@ -81,7 +83,7 @@ class UnitView:
 
 @dataclass(frozen=True)
 class StartView:
-    """A start of a run: the file of all that is known of it, seed, and its provenance."""
+    """A start of a run. file: address of the run's provenance file from the lab's folder."""
 
     run: Run
     file: str
@@ -91,7 +93,7 @@ class StartView:
 
 @dataclass(frozen=True)
 class LabView:
-    """A lab. sha256: of its submission, "" of a store. faults: what of it is not as it was written."""
+    """A lab. sha256: of its submission, "" for a store. faults: what `verify` finds wrong with its files."""
 
     lab: Lab
     sha256: str
@@ -100,7 +102,7 @@ class LabView:
 
 @dataclass(frozen=True)
 class DisputeView:
-    """A unit of which two labs say different things, with the pages of both."""
+    """A unit in which two labs disagree, and the pages of both."""
 
     labs: tuple[Lab, Lab]
     run: Run
@@ -110,7 +112,7 @@ class DisputeView:
 
 @dataclass
 class Site:
-    """A leaderboard that is being written. folders: of each lab by its name."""
+    """A leaderboard that is being written. folders: each lab's, by its name."""
 
     folder: Folder
     labs: Sequence[Lab]
@@ -118,7 +120,7 @@ class Site:
     pages: dict[tuple[str, str], str] = field(default_factory=dict)  # by lab and run's place: the page of its row
 
     def page(self, lab: Lab, name: str) -> str:
-        """Where a page of a lab stands."""
+        """Path of a page of a lab below the site's folder."""
         ways = self.folder.ways
         own = f"labs/{name_part(lab.name)}"
         self.folders.setdefault(lab.name, Folder(self.folder.root / own, self.folder.final / own, ways))
@@ -126,9 +128,9 @@ class Site:
 
 
 def leaderboard(words: Sequence[str], task: Sequence[str], out: Path, ways: str) -> list[str]:
-    """Write the leaderboard of submissions and stores, whole or not at all; the line that names it.
+    """Write the leaderboard of submissions and stores, complete or not at all; returns the lines to print.
 
-    Raises ValueError in one line for a file that is no whole submission, for a task that no lab has, and as `replacing_folder`.
+    Raises ValueError in one line for a damaged submission, for a task that no lab has, and where `replacing_folder` does.
     """
     with ExitStack() as stack:
         labs = _named(stack.enter_context(opened(Path(word))) for word in words)
@@ -147,11 +149,11 @@ def leaderboard(words: Sequence[str], task: Sequence[str], out: Path, ways: str)
             _write_index(site, every, disputes)
     count = sum(len(board.rows) for board in every)
     lines = [f"leaderboard: {out / 'index.html'} ({len(labs)} labs, {len(every)} boards, {count} rows)"]
-    return lines + [f"labs differ in {number(_units(disputes), 'unit')}, listed at its end"] * bool(disputes)
+    return lines + [f"labs disagree in {number(_units(disputes), 'unit')}, listed at its end"] * bool(disputes)
 
 
 def _named(labs: Iterable[Lab]) -> list[Lab]:
-    """Labs with names of their own."""
+    """Labs with unique names."""
     made: dict[str, Lab] = {}
     for lab in labs:
         like = sum(name_part(lab.name).casefold() == name_part(other.name.partition(" (")[0]).casefold() for other in made.values())
@@ -171,7 +173,7 @@ def _boards(site: Site, only: Sequence[str]) -> Iterable[Board]:
 
 
 def _board(site: Site, name: str, group: Comparable, groups: Sequence[Comparable], own: Sequence[tuple[Lab, Entry]]) -> Board:
-    """A board: the rows of a group, each lab's apart."""
+    """A board: the rows of a comparable group, separated by lab."""
     members = {(run.path, wishes[-1].scores) for entry in group.entries.values() for run, wishes in entry.parts}
     rows = list[tuple[Lab, Entry]]()
     for lab, entry in own:
@@ -194,19 +196,19 @@ def _board(site: Site, name: str, group: Comparable, groups: Sequence[Comparable
 
 
 def _disputes(site: Site, one: Lab, other: Lab) -> Iterable[DisputeView]:
-    """Units of which two labs say different things."""
+    """Units in which two labs disagree, with links."""
     for run, difference in disagreements(one, other):
         pages = tuple(site.pages.get((lab.name, str(run.place)), "") for lab in (one, other))
         yield DisputeView((one, other), run, difference, (pages[0], pages[1]))
 
 
 def _units(disputes: Sequence[DisputeView]) -> int:
-    """Of how many units labs say different things."""
+    """In how many units labs disagree."""
     return len({(one.run.place, one.difference.unit) for one in disputes})
 
 
 def _write_row(site: Site, board: Board, row: BoardRow) -> None:
-    """The page of a row: what it is, every start, every video with its scores and its record."""
+    """Write the page of a row: every video with its scores and its record, every start, all settings."""
     folder, entry = site.folders[row.lab.name], row.entry
     tables = entry.asked, entry.videos
     units = [
@@ -220,12 +222,12 @@ def _write_row(site: Site, board: Board, row: BoardRow) -> None:
 
 
 def _status(lab: Lab, cell: VideoCell) -> str:
-    """What has become of a video, and why; one that was not handed in is not gone."""
+    """What became of a video, and why; a video that was not submitted is not missing."""
     return DONE if cell.status == GONE and not lab.videos else ": ".join(filter(None, (cell.status, cell.note)))
 
 
 def _value(tables: tuple[pd.DataFrame, pd.DataFrame], unit: Unit, column: Column) -> str:
-    """A score of a video as a text, whose other digits its record has; "" where there is none."""
+    """A score of a video as text with six digits, of which its record has the rest; "" if there is none."""
     table, name = (tables[1], column.about.fact) if column.about.fact else (tables[0], column.metric)
     value = table[name].get(unit) if name in table else None
     return "" if value is None or value != value else f"{value:.6g}"
@@ -243,7 +245,7 @@ def _starts(run: Run, folder: Folder) -> Iterable[tuple[str, str, Provenance]]:
 
 
 def _faults(lab: Lab) -> list[str]:
-    """What `verify` finds of it, a line each, folders left out of their names."""
+    """What `verify` finds, one line each, with paths below the lab's store."""
     return [line.removeprefix(f"{lab.path}/") for run in runs(lab.store) for line in lab.faults(run)[0]]
 
 
@@ -261,7 +263,7 @@ def _write_index(site: Site, boards: Sequence[Board], disputes: Sequence[Dispute
 
 
 def _as_csv(boards: Sequence[Board]) -> str:
-    """Every number of the leaderboard, a line each."""
+    """Every number of the leaderboard, one per line."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     about_row = ["task", "board", "scorer", "backbone", "preset", "variant", "lab"]

@@ -1,7 +1,8 @@
-"""A submission: what a lab hands in of its run store, as one file, and how another lab reads it. Nothing in it is believed unread.
+"""A submission: a lab's run store, or a part of it, in one file; how another lab reads it, and where the stores of two labs disagree.
 
-A zip whose members are a store's own files, uncompressed, under the names that they have there, and `manifest.json`, a `Manifest`. The file
-is anybody's: links, names of no store, sizes that the file has not, members that are not what the manifest says are refused by name.
+The file is an uncompressed zip. Its members are files of a store under the names that they have there, and `manifest.json`, a `Manifest`.
+It is untrusted: links, names that no file of a store has, sizes larger than the file, and members that differ from the manifest are
+refused, each with the member's name.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ _NAME = PART.strip("^").removesuffix("\\Z")
 MEMBER = re.compile(
     rf"sweeps/{_NAME}\.json|runs/{PLACE}/(?:run\.json|(?:asked|attempts)/{_NAME}\.json|records/{_NAME}\.jsonl|units/[\w-][\w .+=@,()-]*)"
 )
-"""What a member beside the manifest is called."""
+"""Names that members other than the manifest may have."""
 NAME_BYTES = 200
-"""Of each part of a member's name, at most."""
+"""Most bytes of each part of a member's name."""
 LINK = "is a link"
 GONE = "is gone"
 BLOCK_BYTES = 2**20
 
 
 class Manifest(msgspec.Struct, kw_only=True):
-    """What a submission holds. lab: whose it is. videos: whether its videos are in it. files: sha256 of every other member by name."""
+    """What a submission holds. lab: name of the lab. videos: whether videos are included. files: sha256 of every other member by name."""
 
     lab: Part
     videos: bool
@@ -47,7 +48,7 @@ class Manifest(msgspec.Struct, kw_only=True):
 
 
 class DamagedSubmission(ValueError):
-    """A submission some of whose members are not what was packed; lines: one for each."""
+    """A submission with members that are missing, extra or not what was packed; lines: one for each."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__(lines[0] + (f"; and {len(lines) - 1} faults more" if len(lines) > 1 else ""))
@@ -56,31 +57,33 @@ class DamagedSubmission(ValueError):
 
 @dataclass(frozen=True)
 class Lab:
-    """Whose records are read. path: the submission or the store as it was named. store: a folder with its files. videos: whether it says
-    that its videos are there."""
+    """A lab whose records are read.
+
+    path: its submission, or its store, as it was named. store: the store, unpacked. videos: whether it claims to include its videos.
+    """
 
     name: str
     path: Path
     store: Path
     videos: bool = True
 
-    def told(self, line: str) -> str:
-        """A line with the name of the submission in place of the folder that it is unpacked to."""
+    def renamed(self, line: str) -> str:
+        """A line with the submission's name instead of the temporary folder that it is unpacked to."""
         return line.replace(str(self.store), str(self.path))
 
     def faults(self, run: Run, contents: bool = True) -> tuple[list[str], int, int]:
-        """As `faults`, of videos that were left out by choice none."""
+        """As `faults`; videos that the lab chose not to include are no fault."""
         lines, records, files = faults(run, contents, videos=self.videos)
-        return [self.told(line) for line in lines], records, files
+        return [self.renamed(line) for line in lines], records, files
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Lab]:
-    """A submission unpacked for as long as the block lasts, in a folder for temporary files; or a store, which is read where it is.
+    """A submission, unpacked to a temporary folder until the block ends; or a store, which is read in place.
 
     Raises:
-        DamagedSubmission: for one whose members are not what its manifest says.
-        ValueError: in one line, for what is no submission, or none that can be unpacked safely; UnknownVersion for one of a newer version.
+        DamagedSubmission: if members differ from the manifest.
+        ValueError: in one line, for a file that is no submission or cannot be unpacked safely; UnknownVersion if a newer version wrote it.
     """
     if path.is_dir():
         yield Lab(path.resolve().name, path, existing(path))
@@ -94,7 +97,7 @@ def opened(path: Path) -> Iterator[Lab]:
 
 
 def unpack(path: Path, folder: Path) -> Manifest:
-    """Put the files of a submission below a folder; raises what `opened` does."""
+    """Write the files of a submission below an empty folder. Raises what `opened` raises."""
     with reading(path, "ask for it again"), ZipFile(path) as file:
         members = {info.filename: info for info in file.infolist()}
         _refuse_unsafe(path, file.infolist())
@@ -113,36 +116,36 @@ def unpack(path: Path, folder: Path) -> Manifest:
 
 
 def _refuse_unsafe(path: Path, members: list[ZipInfo]) -> None:
-    """Raises ValueError for the first member that may not be unpacked, whatever the manifest says, and for sizes that are not there."""
+    """Raises ValueError for the first member that may not be unpacked, and for members that are together larger than the file."""
     known = set[str]()
     for info in members:
         name = info.filename
         kind = stat.S_IFMT(info.external_attr >> 16)
         why = (
             LINK if kind == stat.S_IFLNK
-            else "is no file" if kind not in (0, stat.S_IFREG)
-            else "stands in it twice" if name in known
-            else "is no name of a store's file" if name != MANIFEST and not is_member(name)
-            else "is compressed or encrypted, as no member is" if info.compress_type != ZIP_STORED or info.flag_bits & 1
-            else f"has {info.file_size} bytes, {LARGE_BYTES} at most belong here" if name == MANIFEST and info.file_size > LARGE_BYTES
+            else "is no regular file" if kind not in (0, stat.S_IFREG)
+            else "occurs twice" if name in known
+            else "is not the name of a file of a store" if name != MANIFEST and not is_member(name)
+            else "is compressed or encrypted, which no member may be" if info.compress_type != ZIP_STORED or info.flag_bits & 1
+            else f"has {info.file_size} bytes, {LARGE_BYTES} at most are allowed" if name == MANIFEST and info.file_size > LARGE_BYTES
             else ""
         )  # fmt: skip
         if why:
-            raise ValueError(f"{path}: {brief(repr(name))} {why}; nothing of it is read")
+            raise ValueError(f"{path}: {brief(repr(name))} {why}; the file is refused")
         known.add(name)
-    size, said = path.stat().st_size, sum(info.file_size for info in members)
-    if said > size:
+    size, claimed = path.stat().st_size, sum(info.file_size for info in members)
+    if claimed > size:
         largest = max(members, key=lambda info: info.file_size).filename
-        raise ValueError(f"{path}: {brief(repr(largest))} and the others say that they have {said} bytes, the file has {size}")
+        raise ValueError(f"{path}: {brief(repr(largest))} and the other members claim {claimed} bytes, the file has {size}; it is refused")
 
 
 def is_member(name: str) -> bool:
-    """Whether a member beside the manifest may be called so."""
+    """Whether a member other than the manifest may have this name."""
     return MEMBER.fullmatch(name) is not None and all(len(part.encode()) <= NAME_BYTES for part in name.split("/"))
 
 
 def _unpacked(file: ZipFile, info: ZipInfo, target: Path, sha256: str) -> bool:
-    """Write a member to a path; whether it is what the manifest says."""
+    """Write a member to a path; returns whether its content has the manifest's sha256."""
     content = hashlib.sha256()
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -156,9 +159,9 @@ def _unpacked(file: ZipFile, info: ZipInfo, target: Path, sha256: str) -> bool:
 
 
 def faults(run: Run, contents: bool, videos: bool = True) -> tuple[list[str], int, int]:
-    """What of a run is not as it was written, a line each; how many records it has, and how many of its files were looked at.
+    """What of a run is not as it was written, one line each; how many records it has, and how many of its files were checked.
 
-    contents: whether files are read; else their sizes alone are looked at. videos: whether a video that is gone counts.
+    contents: whether files are read; otherwise only their sizes are compared. videos: whether a missing video is a fault.
     """
     lines = list[str]()
     try:
@@ -179,7 +182,7 @@ def faults(run: Run, contents: bool, videos: bool = True) -> tuple[list[str], in
 
 @dataclass(frozen=True)
 class Difference:
-    """A unit of which two stores say different things. what: which."""
+    """A unit in which two stores disagree. what: how."""
 
     prompt: str
     unit: str
@@ -187,9 +190,9 @@ class Difference:
 
 
 def differing(ours: Iterable[UnitRecord], theirs: Iterable[UnitRecord]) -> list[Difference]:
-    """Units of one run that stand otherwise in two stores: other latents, other scores of one way of scoring, or another file of one name.
+    """Units of one run in which two stores disagree: other latents, other scores by the same scorer, or another file of the same name.
 
-    A unit that was done twice in one store counts as it was first.
+    If a unit was done twice in one store, its first record counts.
     """
     latents, metrics, digests = dict[str, str](), dict[tuple[str, str | None], dict[str, float | None]](), dict[str, str]()
     for record in filter(lambda record: record.ok, ours):
@@ -214,12 +217,12 @@ def differing(ours: Iterable[UnitRecord], theirs: Iterable[UnitRecord]) -> list[
 
 
 def digests_of(record: UnitRecord) -> dict[str, str]:
-    """Digests of a record's files by their names, as far as it says them."""
+    """Digests of a record's files by file name; files without a recorded digest are left out."""
     return {name: record.digests[kind] for kind, name in record.files.items() if kind in record.digests}
 
 
 def disagreements(one: Lab, other: Lab) -> Iterator[tuple[Run, Difference]]:
-    """Units of which two labs say different things, each with the first lab's run."""
+    """Units in which two labs disagree, each with the first lab's run."""
     for run in runs(one.store):
         twin = Run(other.store, run.place)
         if twin.exists:

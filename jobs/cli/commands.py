@@ -30,9 +30,9 @@ GROUPS: Table = {
     "live": ("Say scenes while the film runs, in the browser.", "jobs.live.command:live"),
     "plan": ("Say what a sweep will take before anything runs.", "jobs.watch.forecast:plan"),
     "status": ("Show what of a store is done, under way, failed or missing.", "jobs.watch.status:status"),
-    "verify": ("Check that a store, or what labs hand in, still holds what was written to it.", "jobs.watch.verify:verify"),
+    "verify": ("Check that a store, or submissions of labs, still hold what was written to them.", "jobs.watch.verify:verify"),
     "export": ("Pack a store into one file that another lab can verify, merge and show.", "jobs.watch.export:export"),
-    "merge": ("Take what labs hand in into a store; what differs stays out.", "jobs.watch.merge:merge"),
+    "merge": ("Merge submissions of labs into a store; units that disagree are left out.", "jobs.watch.merge:merge"),
     "trace": ("Print what each block attends to, one JSON line a block.", "eval.figures.trace:trace"),
     "replay": ("Replay a recorded case and compare.", "eval.audit.replay:replay_case"),
     "tables": ("Make tables: of a store, of ratings by people, of measured speeds.", {

@@ -1,4 +1,4 @@
-"""A store packed into one file that another lab can verify, merge and show: `eval.store.submission` says what is in it and reads it."""
+"""Packing a store into one file that another lab can verify, merge and show; `eval.store.submission` defines and reads the format."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from eval.store.runs import Run, existing, known, runs
 from eval.store.submission import BLOCK_BYTES, MANIFEST, Manifest, is_member
 
 NO_TIME: Final = (1980, 1, 1, 0, 0, 0)
-"""Of every member, so that a store is packed to the same bytes whenever that is done."""
+"""The time of every member, so that the same store always gives the same bytes."""
 PLAIN_FILE: Final = 0o100644 << 16
-SIGNED = "it holds a path of a home folder or a secret, which cannot be taken out of what is named by its content"
+PRIVATE = "it holds a secret or a path of a home folder, and cannot be edited, as it is identified by its content"
 
 
 def export(
@@ -36,7 +36,7 @@ def export(
 ) -> Iterator[str]:
     """Pack a store's records, traces, scores, hashes and configs into one file that another lab can verify, merge and show.
 
-    Secrets and paths of home folders are taken out of command lines, configs and errors. The same store gives the same bytes.
+    Secrets and paths of home folders are removed from command lines, configs and errors. The same store gives the same bytes.
 
         echo-harness export lab=ann
         echo-harness export lab=ann task=recall method=echo,longlive --videos --output ann-recall.zip
@@ -44,10 +44,10 @@ def export(
     Args:
         task: only these tasks.
         method: only these methods, by the names of their presets.
-        lab: whose it is, which leaderboards show; the name of the store's folder by default.
+        lab: name of the lab, shown on leaderboards; the name of the store's folder by default.
         store: the run store.
-        videos: pack the videos too; else their hashes alone.
-        output: the file; LAB.zip by default. An older submission of this name is replaced when the new one is whole.
+        videos: include the videos; otherwise only their hashes.
+        output: the file, by default LAB.zip. An older submission of this name is replaced once the new one is complete.
     """
     name, lack = lab or existing(store).resolve().name, f"store {store} has no runs of it"
     path_part("lab", name)
@@ -59,7 +59,7 @@ def export(
         known("method=", method, {run.place.method for run in every}, lack)
         chosen = [run for run in every if (not task or run.place.task in task) and (not method or run.place.method in method)]
         if not chosen:
-            raise ValueError(f"--store {store}: no runs of task={','.join(task)} method={','.join(method)}, so nothing to hand in")
+            raise ValueError(f"--store {store}: no runs of task={','.join(task)} method={','.join(method)}, so nothing to export")
         for part in out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 8}"):  # of an export that was killed
             part.unlink(missing_ok=True)
         manifest = Manifest(lab=name, videos=videos, files={}, v=VERSION)
@@ -78,15 +78,15 @@ def export(
 
 
 def _refuse_other(out: Path) -> None:
-    """Raises ValueError where something else than a submission stands."""
+    """Raises ValueError if the output exists and is no submission."""
     if out.exists() or out.is_symlink():
         with reading(out, "give another --output"), ZipFile(out) as file:
             if MANIFEST not in file.namelist():
-                raise ValueError(f"{out}: something else than a submission stands there; give another --output")
+                raise ValueError(f"{out}: it exists and is no submission; give another --output")
 
 
 def _packed(file: ZipFile, member: str, content: bytes | Path) -> str:
-    """Add a member; its sha256."""
+    """Add a member; returns its sha256."""
     info, sha256 = ZipInfo(member, NO_TIME), hashlib.sha256()
     info.create_system, info.external_attr = 3, PLAIN_FILE
     info.file_size = len(content) if isinstance(content, bytes) else content.stat().st_size
@@ -103,14 +103,14 @@ def _packed(file: ZipFile, member: str, content: bytes | Path) -> str:
 
 
 def _members(run: Run, videos: bool) -> Iterator[tuple[str, bytes | Path]]:
-    """What is packed of a run, by name, in order; nothing of one whose settings hold what nobody else may know."""
+    """The members of a run by name; none, with a warning, if its settings hold private data."""
     place, content = f"runs/{run.place}", content_of(run.path / "run.json")
     if _clean(content) != content:
-        leave_out(f"{run.path / 'run.json'}: {SIGNED}; the run is left out")
+        leave_out(f"{run.path / 'run.json'}: {PRIVATE}; the run is left out")
         return
     for kind in ("asked", "attempts"):
         for name in names_in(run.path / kind, ".json", run.leave_out):
-            yield from _told(f"{place}/{kind}/{name}", run.path / kind / name)
+            yield from _json_member(f"{place}/{kind}/{name}", run.path / kind / name)
     whole = list[UnitRecord]()
     for path in run.record_files():
         try:
@@ -127,18 +127,18 @@ def _members(run: Run, videos: bool) -> Iterator[tuple[str, bytes | Path]]:
     sides = {name: kind for record in whole for kind, name in record.files.items() if videos or kind != "video"}
     for name, kind in sorted(sides.items()):
         member = f"{place}/units/{name}"
-        why = wrong.get(name, "" if is_member(member) else "its name is none of a store's file")
+        why = wrong.get(name, "" if is_member(member) else "its name is not the name of a file of a store")
         if not why and kind != "video":
             text = content_of(run.units / name).decode(errors="replace")
-            why = SIGNED if _blotted(text) != text else ""
+            why = PRIVATE if _public(text) != text else ""
         if why:
             leave_out(f"{run.units / name}: {why}; it is left out")
         else:
             yield member, run.units / name
 
 
-def _told(member: str, path: Path) -> Iterator[tuple[str, bytes]]:
-    """A JSON file without what nobody else may know; nothing of a damaged one, which is said."""
+def _json_member(member: str, path: Path) -> Iterator[tuple[str, bytes]]:
+    """A JSON file without private data; nothing, with a warning, if it is damaged."""
     try:
         if is_member(member):
             yield member, _clean(content_of(path))
@@ -147,7 +147,7 @@ def _told(member: str, path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _sweeps(store: Path, task: Sequence[str], method: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """What the commands asked for whose tables a store can make, of the chosen tasks and methods."""
+    """The sweeps of a store, reduced to the chosen tasks and methods."""
     for name in names_in(store / "sweeps", ".json"):
         content, member = read(store / "sweeps" / name, SweepFile, lost="its table"), f"sweeps/{name}"
         if content is None or not is_member(member) or (task and content.task not in task):
@@ -157,17 +157,17 @@ def _sweeps(store: Path, task: Sequence[str], method: Sequence[str]) -> Iterator
             yield member, _clean(encoded(content))
 
 
-def _blotted(content: object) -> object:
+def _public(content: object) -> object:
     return without_homes(without_secrets(content))
 
 
 def _clean(content: bytes) -> bytes:
-    """JSON without what nobody else may know; the same bytes where there is nothing of it."""
+    """JSON without private data; the same bytes if it holds none."""
     value = msgspec.json.decode(content)
-    clean = _blotted(value)
+    clean = _public(value)
     return content if clean == value else msgspec.json.encode(clean, order="sorted")
 
 
 def _without_traceback(record: UnitRecord) -> UnitRecord:
-    """A record as it is handed in: of an error without the traceback, whose lines are paths of this machine."""
-    return record if record.ok else msgspec.structs.replace(record, err=str(_blotted(record.err)), trace="")
+    """A record as it is exported: an error without its traceback, whose lines are paths of this machine."""
+    return record if record.ok else msgspec.structs.replace(record, err=str(_public(record.err)), trace="")

@@ -1,4 +1,4 @@
-"""Submissions of labs taken into a store: what agrees is kept once, what differs is named and stays out, nothing is overwritten."""
+"""Merging submissions of labs into a store: what agrees is kept once, what disagrees is listed and left out, nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from eval.store.submission import Lab, differing, digests_of, opened
 
 @dataclass
 class Taken:
-    """What came of a merge. added, alike: how many units are new, and were here already. refused: a line for each that differs."""
+    """What a merge did. added, alike: how many units were new, and were in the store already. refused: one line per unit that disagrees."""
 
     added: int = 0
     alike: int = 0
@@ -29,35 +29,35 @@ class Taken:
 
 
 def merge(submissions: Sequence[str], /, *, store: Path = RESULTS) -> Iterator[str]:
-    """Take submissions of labs, or whole stores, into a store.
+    """Merge submissions of labs, or whole stores, into a store.
 
-    Each is verified first, and one that is not what was packed is refused whole. A unit that both have and that agrees is kept once; one
-    of which they say different things is named and stays as it is here, and the exit status is 1. Errors of others are not taken. Stopped
-    at any moment, the same command goes on.
+    Each is verified first, and refused whole if it is not what was packed. A unit that both have is kept once; a unit in which they
+    disagree is listed and stays as it is in the store, and the exit status is 1. Error records are not merged. If it is stopped at any
+    moment, the same command continues.
 
         echo-harness merge ann.zip bob.zip --store everybody
 
     Args:
         submissions: files that `echo-harness export` made, or folders of stores.
-        store: the run store that they go into; it is made where it is not there.
+        store: the run store to merge into; it is created if it does not exist.
     """
     refused = 0
     for word in submissions:
         with opened(Path(word)) as lab:
             taken = _taken(lab, store)
         yield from taken.refused
-        yield f"{word}: {taken.added} units are new, {taken.alike} were here, {len(taken.refused)} differ and stay out"
+        yield f"{word}: units: {taken.added} added, {taken.alike} already in {store}, {len(taken.refused)} left out as they disagree"
         refused += len(taken.refused)
     if refused:
         raise Unfinished
 
 
 def _taken(lab: Lab, store: Path) -> Taken:
-    """Take what a lab has into a store. Raises ValueError in one line where it is not as it was written."""
+    """Merge a lab's store into another. Raises ValueError in one line if it is not as it was written."""
     with hearing() as unreadable:
         every, taken = list(runs(lab.store)), Taken()
-    if lines := [*map(lab.told, unreadable), *(line for run in every for line in lab.faults(run)[0])]:
-        raise ValueError(f"{lines[0]}{f'; and {len(lines) - 1} faults more' if len(lines) > 1 else ''}; nothing of it is merged")
+    if lines := [*map(lab.renamed, unreadable), *(line for run in every for line in lab.faults(run)[0])]:
+        raise ValueError(f"{lines[0]}{f'; and {len(lines) - 1} faults more' if len(lines) > 1 else ''}; nothing was merged")
     for theirs in every:
         _take_run(lab, Run(store, theirs.place), theirs, taken)
     for name in names_in(lab.store / "sweeps", ".json"):
@@ -66,7 +66,7 @@ def _taken(lab: Lab, store: Path) -> Taken:
 
 
 def _take_run(lab: Lab, ours: Run, theirs: Run, taken: Taken) -> None:
-    """Take the units of a run that are not here. Files come before the records that name them, and run.json, which begins a run, last."""
+    """Add the units of a run that are not in the store: files before the records that name them, run.json, which makes it a run, last."""
     here, there = ours.records(), [record for record in theirs.records() if record.ok]
     differences = {difference.unit: difference for difference in differing(here, there)}
     taken.refused += [f"{lab.path}: {ours.place}: {one.prompt}: {one.what} than in {ours.store}" for one in differences.values()]
@@ -100,7 +100,7 @@ def _take_run(lab: Lab, ours: Run, theirs: Run, taken: Taken) -> None:
 
 
 def _take_files(ours: Run, theirs: Run, record: UnitRecord, digests: dict[str, str]) -> None:
-    """Take the files of a unit that are not here, but for one that the records here say otherwise of."""
+    """Copy the files of a unit that the store lacks, unless its own records have another digest for them."""
     for kind, name in record.files.items():
         source, target = theirs.side(record, kind), ours.below(f"units/{name}")
         if source is None or target is None or os.path.lexists(target) or not source.is_file():
@@ -111,13 +111,13 @@ def _take_files(ours: Run, theirs: Run, record: UnitRecord, digests: dict[str, s
 
 
 def _put(path: Path, content: bytes) -> None:
-    """Write a file where there is none."""
+    """Write a file unless the path is taken."""
     if not os.path.lexists(path):
         write_atomic(path, content)
 
 
 def _take_sweep(path: Path, theirs: Path) -> None:
-    """Add what a command of a lab asked for to what the command of that name asked for here, whose own word counts."""
+    """Add the wishes of a lab's sweep to the store's sweep of that name; where both name a prompt, the store's unit stays."""
     more, ours = (read(one, SweepFile, lost="its table") for one in (theirs, path))
     if more is None or (ours is None and os.path.lexists(path)):
         return

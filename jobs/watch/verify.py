@@ -1,4 +1,4 @@
-"""Whether a store, or a lab's submission, still holds what was written to it: records by their checksums, files by size and digest."""
+"""Whether a store or a lab's submission still holds what was written to it: records by checksum, files by size and digest."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SHOWN = 10
 
 
 def verify(files: Sequence[str] = (), /, *, store: Path = RESULTS, sizes: bool = False, remove: bool = False) -> Iterator[str]:
-    """Check that a store still holds what was written to it, or that submissions of labs do, and that they agree with each other.
+    """Check that a store still holds what was written to it, or that submissions of labs do, and that these agree.
 
     Lines of records by their checksums; videos, traces and files of scores by size and digest; runs by their names. What is damaged is
     told by file and line, and the exit status is 1. The command that made it makes it again: at once what is gone or has another size or
-    was a record, and what has other contents once it is taken away (--remove). Of a submission videos that were asked for and are not done
-    are told too, and of several every unit that does not stand alike in them.
+    was a record, and what has other contents once it is taken away (--remove). In submissions, videos that were asked for and are not done
+    are listed too, and with several files every unit in which two of them disagree.
 
         echo-harness verify
         echo-harness verify --store results --remove
@@ -39,8 +39,8 @@ def verify(files: Sequence[str] = (), /, *, store: Path = RESULTS, sizes: bool =
     """
     if files:
         if remove:
-            raise ValueError(f"--remove: a submission stays as it is; nearest is --store {store} --remove")
-        yield from _handed_in(files, not sizes)
+            raise ValueError(f"--remove: a submission is never changed; nearest is --store {store} --remove")
+        yield from _submitted(files, not sizes)
         return
     with hearing() as unreadable:
         every = list(runs(existing(store)))
@@ -66,8 +66,8 @@ def verify(files: Sequence[str] = (), /, *, store: Path = RESULTS, sizes: bool =
     raise Unfinished
 
 
-def _handed_in(files: Sequence[str], contents: bool) -> Iterator[str]:
-    """What is wrong with submissions and stores, each by itself and beside the others."""
+def _submitted(files: Sequence[str], contents: bool) -> Iterator[str]:
+    """What is wrong with submissions and stores, each by itself, and where any two of them disagree."""
     found, labs = 0, list[Lab]()
     with ExitStack() as stack:
         for word in files:
@@ -88,14 +88,14 @@ def _handed_in(files: Sequence[str], contents: bool) -> Iterator[str]:
         yield f"{found} faults"
         raise Unfinished
     if len(labs) > 1:
-        yield "whatever stands in several of them stands alike"
+        yield "units that are in several of them agree"
 
 
 def _of_lab(lab: Lab, contents: bool) -> list[str]:
-    """What is wrong with what a lab hands in, and what is missing of it, a line each; what it is in the last line."""
+    """What is damaged or missing in a lab's submission, one line each; the last line says what it holds."""
     with hearing() as unreadable:
         every, begun = list(runs(lab.store)), list(sweeps(lab.store))
-    lines, records, files, codes = [lab.told(line) for line in unreadable], 0, 0, set[str]()
+    lines, records, files, codes = [lab.renamed(line) for line in unreadable], 0, 0, set[str]()
     for run in tqdm(every, desc=lab.name, unit="run", disable=None, leave=False):
         of_run, count, named = lab.faults(run, contents)
         lines += of_run if of_run else _undone(lab, run)
@@ -111,7 +111,7 @@ def _of_lab(lab: Lab, contents: bool) -> list[str]:
 
 
 def _undone(lab: Lab, run: Run) -> Iterator[str]:
-    """What was asked of a run and is not done, by way of scoring, and what it did twice with different outcomes."""
+    """Videos of a run that were asked for and are not done, by scorer, and units that were done twice with different outcomes."""
     asked = dict[str | None, dict[str, str]]()
     for wish in run.asked():
         asked.setdefault(wish.scores, {}).update(wish.units)

@@ -122,7 +122,7 @@ def all_pages(folder: Path) -> Iterator[str]:
 def test_labs_that_differ_are_shown_and_what_is_not_there_says_so(site: Path) -> None:
     page = Page(site / "index.html")
     text = (site / "index.html").read_text(encoding="utf-8")
-    assert "Labs differ in 1 unit." in text and "alert(1)>" not in text and "&lt;img src=x" in text
+    assert "Labs disagree in 1 unit." in text and "alert(1)>" not in text and "&lt;img src=x" in text
     (line,) = [row for row in page.rows if row and row[0][0] == "ann and bob"]
     assert line[2][0] == "recall-001" and line[3][0] == "1" and "world.leakage" in line[4][0]
     target, _, anchor = line[0][1].partition("#")
@@ -171,7 +171,7 @@ def test_scores_that_do_not_compare_stand_on_boards_of_their_own(labs: Path, tmp
     boards = [{line["lab"] for line in lines if line["board"] == board} for board in ("recall", "recall-2", "recall-3")]
     assert sorted(map(sorted, boards)) == [["ann"], ["edited"], ["scored"]]
     verified = {row[0][0]: row[3][0] for row in Page(out / "index.html").rows if len(row) == 4}
-    assert verified["ann"] == "all as it was written" and verified["edited"].startswith("1 fault") and "has 12 bytes" in verified["edited"]
+    assert verified["ann"] == "as it was written" and verified["edited"].startswith("1 fault") and "has 12 bytes" in verified["edited"]
 
 
 def test_mistakes_are_told(labs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
