@@ -154,7 +154,8 @@ def memory(
 
     Scores are made anew from the videos' files, so that a store from before there were these scores will do.
 
-        python run.py experiment=zoo scale=laptop task=recall seed=0 -m && echo-harness audit memory
+        python run.py experiment=zoo scale=laptop task=recall seed=0 -m
+        echo-harness audit memory --store results
 
     Args:
         task: one whose scenes return.
