@@ -1,4 +1,4 @@
-"""Recorded cases, run again and compared: noise, prompt embeddings, latents and selections (.npz), and what a meta file says of them."""
+"""Replay of recorded cases: noise, prompt embeddings, latents and selections (.npz), described by a meta file."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from echo.scene import Transition
 RECORD = "record it again"
 MODES = {"smooth": Transition.smooth, "hardcut": Transition.hard, "hard": Transition.hard, "recall": Transition.recall}
 OVERRIDES = {"drift_gate_lambda": "drift_gate_lambda", "use_amplitude_compensation": "amplitude", "use_drift_gate": "drift_gate"}
-"""Released setting names that a case may override, and ours; other names are the policy's own.
+"""Released names of settings that a case may override, and ours; other names are the policy's own.
 
-`rolling_cycle` counts insertions that walk the pool once.
+`rolling_cycle` is the number of insertions in one pass over the pool.
 """
 
 
@@ -67,7 +67,7 @@ class Selections:
 
 
 def load_case(path: Path, meta_path: Path) -> Case:
-    """Raises ValueError where the meta file has no entry of the case's name."""
+    """Load a case. Raises ValueError if the meta file has no entry of its name."""
     with reading(meta_path, RECORD):
         meta: dict[str, Json] = msgspec.convert(read_json(read_text(meta_path), str(meta_path)), dict[str, Json])
     if path.stem not in meta:
@@ -79,7 +79,7 @@ def load_case(path: Path, meta_path: Path) -> Case:
 
 
 def check(case: Case) -> None:
-    """Raises ValueError for what a case lacks or says that cannot be."""
+    """Raises ValueError for missing or impossible values of a case."""
     lacking = [key for key in ("noise", "renoise", "prompt_embeds", "latents") if key not in case.arrays]
     lacking += [f"_model.{key}" for key in ("FSL_HW", "NH", "HD", "LAYERS", "TEXT_LEN") if key not in case.model]
     lacking += ["blocks"] * ("blocks" not in case.entry)
@@ -96,7 +96,7 @@ def check(case: Case) -> None:
 
 
 def load_model(path: Path, case: Case) -> WanModel:
-    """The toy network in fp32, every size read off the weights. Raises ValueError for weights that do not fit."""
+    """The toy network in fp32, with sizes from the weights. Raises ValueError for weights that do not fit."""
     with reading(path, RECORD), np.load(path) as arrays:
         state = {key: torch.from_numpy(arrays[key]).float() for key in arrays.files}
     shapes = {key: tuple(value.shape) for key, value in state.items()}
@@ -139,7 +139,7 @@ def recorded_noise(case: Case) -> Noise:
 
 
 def scene_starts(case: Case) -> dict[int, tuple[int, Transition | None, int | None, int]]:
-    """Block at which each scene begins: (scene, how it is entered, scene it recalls, jump)."""
+    """Block at which each scene begins -> (scene, transition, recalled scene, jump)."""
     routing = make_policy(case).routed_by
     modes = [MODES[mode] for mode in case.entry.get("modes", ["smooth"] * len(case.entry["blocks"]))]
     if "rope_cut" in case.entry:  # says whether switches cut, whatever the modes are called
@@ -159,7 +159,7 @@ def scene_starts(case: Case) -> dict[int, tuple[int, Transition | None, int | No
 
 
 def replay(case: Case, model: WanModel) -> tuple[Tensor, Selections]:
-    """Latents [1, F, C, H, W] of our engine under the case's noise and prompts, and the selections that it made."""
+    """Latents [1, F, C, H, W] of our engine under the case's noise and prompts, and its selections."""
     selections = Selections()
     texts = torch.from_numpy(case.arrays["prompt_embeds"]).float()
     rollout = Rollout(model, make_policy(case), case.geometry, recorded_noise(case), on_select=selections)
@@ -182,11 +182,11 @@ Compared = TypedDict(
         "selections": int,
     },
 )  # fmt: skip
-"""What is printed of a case."""
+"""Printed comparison of a case."""
 
 
 def compare(case: Case, latents: Tensor, selections: Selections) -> Compared:
-    """The printed line: largest and mean difference, first frame that is off, how many selections differ."""
+    """The comparison: largest and mean difference, first deviating frame, number of differing selections."""
     difference = (latents - torch.from_numpy(case.arrays["latents"])).abs()
     per_frame = difference.amax(dim=(0, 2, 3, 4))
     off = (~(per_frame <= 1e-4)).nonzero()
@@ -208,7 +208,7 @@ def compare(case: Case, latents: Tensor, selections: Selections) -> Compared:
 def replay_case(case: Path, /, *, weights: Path, meta: Path, tolerance: float = 1e-5) -> Iterator[str]:
     """Replay a recorded case and compare.
 
-    One JSON line is printed; the exit status is 1 where latents differ by more than the tolerance or a selection differs.
+    One JSON line is printed; the exit status is 1 if latents differ by more than the tolerance or a selection differs.
 
         echo-harness replay tests/golden/recall.npz --weights tests/golden/toy_weights.npz --meta tests/golden/meta.json
 

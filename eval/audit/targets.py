@@ -1,4 +1,4 @@
-"""How often the backbone shows what a held-out prompt says, read by the embedded scorer, beside the targets (docs/embedded.md)."""
+"""How often the backbone follows a held-out prompt, read by the embedded scorer, and the targets for that (docs/embedded.md)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from eval.world.places import SHIPPED
 from eval.world.readings import MOTION_WINDOW, Readings, motion_of, read, right, right_pairs
 
 TARGETS = {(5.0, "place"): 0.97, (5.0, "subject"): 0.90, (5.0, "motion"): 0.85, (60.0, "place"): 0.90, (60.0, "subject"): 0.75}
-"""(horizon in seconds, what is read) -> least share of prompts."""
+"""(horizon in seconds, property) -> smallest share of prompts."""
 JUDGED = ("place", "subject", "motion")
 OTHERS = ("shape", "colour", "place_colour", "pattern")
 
@@ -40,9 +40,9 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 
 def combinations(count: int) -> list[Words]:
-    """`count` held-out combinations, each time the one whose words have been taken least often so far.
+    """`count` held-out combinations, each time the one with the least used words so far.
 
-    Raises ValueError for more than there are.
+    Raises ValueError for more than exist.
     """
     left = [words for parts in product(*KINDS.values()) if held_out(words := Words(*parts))]
     if not 1 <= count <= len(left):
@@ -59,12 +59,12 @@ def combinations(count: int) -> list[Words]:
 
 
 def prompts_of(chosen: Sequence[Words], seconds: float) -> list[Prompt]:
-    """One scene each, said in another way each time."""
+    """Prompts of one scene each, with varying sentences."""
     return [Prompt(f"held-{index:03d}", (sentence(words, 7919 * index),), (seconds,), ("",)) for index, words in enumerate(chosen)]
 
 
 def judge(readings: Readings, words: Words) -> dict[str, bool]:
-    """What of `words` is right in the readings of 36 frames, each kind and the three that targets speak of."""
+    """Whether each of `words`, and each of the three properties with targets, is right in the readings of 36 frames."""
     named = {kind: str(getattr(words, kind)) for kind in KINDS}
     pairs = right_pairs(readings, named)
     motion = motion_of(readings.centres) == words.motion
@@ -75,7 +75,7 @@ def judge(readings: Readings, words: Words) -> dict[str, bool]:
 
 @dataclass(frozen=True)
 class Horizon:
-    """Hits of one method at one horizon: what -> how many of `prompts`."""
+    """Hits of one method at one horizon: property -> number of `prompts`."""
 
     weights: str
     method: str
@@ -85,7 +85,7 @@ class Horizon:
 
     @property
     def shares(self) -> dict[str, dict[str, float]]:
-        """What -> share, the ends of its interval and, where there is one, its target, all 0..1."""
+        """Property -> share, the ends of its interval and its target, if any, all 0..1."""
         shares: dict[str, dict[str, float]] = {}
         for what, hits in self.hits.items():
             numbers = dict(zip(("share", "low", "high"), (hits / self.prompts, *wilson(hits, self.prompts))))
@@ -94,19 +94,19 @@ class Horizon:
         return shares
 
     def record(self) -> dict[str, object]:
-        """As it is written."""
+        """Plain values for JSON."""
         facts = {name: getattr(self, name) for name in ("weights", "method", "seconds", "prompts")}
         return facts | {"shares": self.shares}
 
 
 def best_of(rows: Sequence[Horizon], seconds: float) -> Horizon:
-    """The method that is right most often, place and subject (at 5 s motion too) together, at a horizon."""
+    """The method with the best mean of place and subject (at 5 s also motion) at a horizon."""
     whats = [what for what in JUDGED if (seconds, what) in TARGETS] or list(JUDGED)
     return max((row for row in rows if row.seconds == seconds), key=lambda row: sum(row.hits[what] for what in whats))
 
 
 def missed(rows: Sequence[Horizon]) -> list[str]:
-    """The targets that the best method at their horizon misses, told in a line each; horizons without targets miss none."""
+    """The targets that the best method at their horizon misses, a line each."""
     lines = []
     for (seconds, what), target in TARGETS.items():
         if any(row.seconds == seconds for row in rows):
@@ -134,11 +134,11 @@ def table(rows: Sequence[Horizon]) -> str:
 
 @dataclass(frozen=True)
 class TargetTrial:
-    """How prompts are rolled out and read.
+    """Settings of the rollouts and readings.
 
     Attributes:
         methods: presets of conf/method.
-        prompts: how many.
+        prompts: number of prompts.
         seconds: horizons at which they are read.
         seed: of the noise.
         batch: prompts rolled out together.
@@ -153,7 +153,7 @@ class TargetTrial:
     scorer: Path = SHIPPED.parent / "model.safetensors"
 
     def horizons(self) -> list[float]:
-        """Seconds, rising. Raises ValueError in one line for what cannot be tried."""
+        """Seconds, ascending. Raises ValueError in one line for invalid settings."""
         try:
             seconds = sorted(float(word) for word in self.seconds)
         except ValueError:
@@ -233,7 +233,7 @@ def curve(results: Sequence[Horizon], clips: Mapping[str, float], path: Path) ->
 
 
 def seen_clips(weights: str, index: int) -> float:
-    """Clips that the weights were trained on, from the provenance beside them; their place in the row where it does not say."""
+    """Clips that the weights were trained on, from the provenance beside them; `index` if it does not say."""
     beside = (ROOT / weights.partition(" + ")[0]).parent / "provenance.json"
     if beside.is_file():
         with reading(beside, "remove it, or train again"):
@@ -242,7 +242,7 @@ def seen_clips(weights: str, index: int) -> float:
 
 
 def _backbone(name: str) -> tuple[str, str | None]:
-    """Weights and low-rank additions of a preset of conf/backbone, or a file; ValueError if it is neither."""
+    """Weights and LoRA weights of a preset of conf/backbone, or a file. Raises ValueError if it is neither."""
     if (CONF / "backbone" / f"{name}.yaml").is_file():
         chosen = preset("backbone", name)
         return str(chosen["weights"]), chosen.get("lora")
@@ -255,16 +255,16 @@ def _backbone(name: str) -> tuple[str, str | None]:
 def targets(
     weights: Sequence[str] = ("tiny",), trial: TargetTrial = TargetTrial(), *, output: Path | None = None, figure: Path | None = None
 ) -> Iterator[str]:
-    """Measure how often the backbone shows what a held-out prompt says, beside the targets.
+    """Measure how often the backbone follows a held-out prompt, and compare with targets.
 
-    The exit status is 1 where the best method misses a target.
+    The exit status is 1 if the best method misses a target.
 
         echo-harness audit targets methods=echo,longlive,rolling_sink --output docs/data/targets.json
         echo-harness audit targets weights=results/training/teacher/0800/model.safetensors,tiny seconds=5 --figure docs/targets.png
 
     Args:
-        weights: files, or presets of conf/backbone; of several the last is judged, and the figure shows the curve over all.
-        trial: how prompts are rolled out and read.
+        weights: files, or presets of conf/backbone; the last one is compared with the targets, and the figure shows all.
+        trial: settings of the rollouts and readings.
         output: also write the numbers into this JSON.
         figure: also draw them over the weights into this PNG.
     """

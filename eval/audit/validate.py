@@ -1,4 +1,4 @@
-"""How far the embedded scorer can be believed: what it reads of clips that were spoilt, beside the truth (docs/embedded.md)."""
+"""Validity of the embedded scorer: its readings of corrupted clips, compared with the truth (docs/embedded.md)."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from eval.world.places import SHIPPED, anchors, place_scores
 from eval.world.readings import MOTION_WINDOW, Readings, motion_of, read, said, wrapped
 
 SCENE_BLOCKS = 6
-"""Blocks of a scene of the films here: enough for every reading, half as dear as the ten seconds of the tables."""
+"""Blocks of a scene of the videos here: enough for every reading, at half the cost of the tables' ten seconds."""
 READ = ("colour", "shape", "place", "pattern", "landmark", "shift", "motion")
 
 Spoil = Callable[[Frames, float, np.random.Generator], Frames]
 
 
 def blurred(frames: Frames, strength: float, rng: np.random.Generator) -> Frames:
-    """Gaussian blur of `strength` pixels, around the edges."""
+    """Gaussian blur of `strength` pixels, wrapping around the edges."""
     if strength == 0:
         return frames
     pad = 12
@@ -45,13 +45,13 @@ def noisy(frames: Frames, strength: float, rng: np.random.Generator) -> Frames:
 
 
 def tinted(frames: Frames, strength: float, rng: np.random.Generator) -> Frames:
-    """All pixels moved by `strength` (of 255) in one direction of colour, drawn for the whole video."""
+    """All pixels shifted by `strength` (of 255) in one random direction of colour for the whole video."""
     direction = rng.standard_normal(3)
     return _bytes(frames + strength * (direction / np.linalg.norm(direction)).astype(np.float32))
 
 
 def covered(frames: Frames, strength: float, rng: np.random.Generator) -> Frames:
-    """A grey square over a share of `strength` of the frame, somewhere, the whole video long."""
+    """A grey square over a share of `strength` of the frame, at one random position for the whole video."""
     side = round(SIZE * strength**0.5)
     row, column = rng.integers(0, SIZE - side + 1, size=2)
     out = frames.copy()
@@ -70,14 +70,14 @@ SPOILT: dict[str, tuple[Spoil, str, tuple[float, ...]]] = {
     "colour drift": (tinted, "shift of 255", (0.0, 10.0, 20.0, 30.0, 45.0, 60.0)),
     "occlusion": (covered, "share of the frame", (0.0, 0.05, 0.1, 0.2, 0.35, 0.5)),
 }
-"""What is done -> how, the unit of its strength, and the strengths."""
+"""Corruption -> function, unit of its strength, strengths."""
 
 
 def agreement(readings: Sequence[Readings], truths: Sequence[Truth], hidden: NDArray[np.float64]) -> dict[str, float]:
-    """Shares of right readings, 0..1, and mean errors, of clips [T] and their truths.
+    """Shares of correct readings, 0..1, and mean errors, of clips [T] and their truths.
 
-    Words and the shifts that a pattern shows (to 1.5 px) by the frame, landmarks by cells of which half can be seen (`hidden`
-    [N, T, 16] is the share that cannot), motion by the clip.
+    Words and a pattern's visible shifts (to 1.5 px) count by frame, landmarks by cells that are at least half visible (`hidden`
+    [N, T, 16] is the hidden share), motion by clip.
     """
     right: dict[str, list[float]] = {name: [] for name in (*READ, "empty_cell", "hue_error", "centre_error_px")}
     for clip, truth, cover in zip(readings, truths, hidden, strict=True):
@@ -110,7 +110,7 @@ def _cells(clip: Readings, truth: Truth, cover: NDArray[np.float64], right: Mapp
 
 
 class Subjects:
-    """The clips and films that everything is tried on, rendered once."""
+    """The clips and videos for all corruptions, rendered once."""
 
     def __init__(self, codec: Any, clips: int, films: int) -> None:
         import torch
@@ -130,7 +130,7 @@ class Subjects:
 
 
 class SpoiltRow(TypedDict):
-    """What is read and scored of videos that were spoilt with one strength."""
+    """Readings and scores of videos at one strength of corruption."""
 
     strength: float
     agreement: dict[str, float]
@@ -138,7 +138,7 @@ class SpoiltRow(TypedDict):
 
 
 class SpoiltCurve(TypedDict):
-    """One way to spoil a video: the unit of its strength, and a row for each strength."""
+    """One corruption: the unit of its strength, and a row for each strength."""
 
     unit: str
     rows: list[SpoiltRow]
@@ -166,7 +166,7 @@ def curves(scorer: Any, subjects: Subjects) -> dict[str, SpoiltCurve]:
 
 
 def _scores(scorer: Any, subjects: Subjects, spoil: Spoil, strength: float) -> dict[str, float]:
-    """Means over the films: fidelity of places that return and that do not, leakage after clean cuts and without any."""
+    """Means over the videos: fidelity of places that return and that do not, leakage after clean cuts and without cuts."""
     values: dict[str, list[float]] = {}
     for case, films in subjects.films.items():
         for index, shown in enumerate(films):
@@ -180,7 +180,7 @@ def _scores(scorer: Any, subjects: Subjects, spoil: Spoil, strength: float) -> d
 
 
 def draw_figure(spoilt: Mapping[str, SpoiltCurve], levels: Mapping[str, tuple[float, float]], path: Path) -> None:
-    """Two rows of panels, a column for each way to spoil a video: readings above, scores below."""
+    """Two rows of panels, a column for each corruption: readings above, scores below."""
     from eval.figures import style
 
     anchor = levels["recall_fidelity"]
@@ -226,15 +226,15 @@ def validate(
     output: Path = Path("docs/data/validation.json"),
     figure: Path = Path("docs/validation.png"),
 ) -> list[str]:
-    """Measure what the embedded scorer still reads rightly of videos that are spoilt: blurred, made noisy, tinted, covered.
+    """Measure what the embedded scorer reads correctly in corrupted videos: blurred, noisy, tinted, covered.
 
         echo-harness audit validate clips=96 films=6
 
     Args:
-        clips: how many are read.
-        films: how many are scored.
+        clips: number of clips to read.
+        films: number of videos to score.
         scorer: weights of the embedded scorer.
-        backbone: weights of the backbone whose codec they pass through.
+        backbone: weights of the backbone whose codec is used.
         output: the numbers, JSON.
         figure: the curves, PNG.
     """

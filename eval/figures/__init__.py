@@ -1,1 +1,1 @@
-"""The paper's figures: what each shows in numbers, and how it is drawn. `eval.figures.command` is their command line."""
+"""The paper's figures: their numbers and drawings. `eval.figures.command` is their command line."""

@@ -1,4 +1,4 @@
-"""Cache distributions (appendix C.6) as strips: what each block attends to, slot by slot, planned without a run."""
+"""Cache distributions (appendix C.6) as strips: what each block attends to, slot by slot, from plans without a run."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ PAPER = {
     "self_forcing": "R21", "infinity_rope": "R21", "longlive": "S3 R9", "rolling_sink": "S15 R6", "deep_forcing_official": "S12 C9",
     "deep_forcing_table": "S12 C9", "echo": "A12 C3 R6", "echo_paper": "A12 C3 R6",
 }  # fmt: skip
-"""As appendix C.6 writes them; its R holds the block's own three frames."""
+"""As in appendix C.6, whose R includes the block's own three frames."""
 
 
 @dataclass(frozen=True)
 class Cache:
-    """A method's plans of one prompt. stored: whether a trace of the store says the same, None where there is none."""
+    """A method's plans of one prompt. stored: whether a trace of the store is the same; None without a trace."""
 
     method: str
     label: str
@@ -41,7 +41,7 @@ class Cache:
 
     @property
     def full(self) -> Plan:
-        """The last block of the scene that runs longest, where the window is as full as it gets."""
+        """The last block of the longest scene, where the window is fullest."""
         scenes = [plan.scene for plan in self.plans]
         longest = max(dict.fromkeys(scenes), key=scenes.count)
         return [plan for plan in self.plans if plan.scene == longest][-1]
@@ -53,7 +53,7 @@ def distribution(plan: Plan) -> str:
 
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
-    """Plan and draw; the files. Raises ValueError in one line for a method, task or prompt that there is not."""
+    """Plan and draw; returns the files. Raises ValueError in one line for an unknown method, task or prompt."""
     task, prompt = order.settings["task"], prompt_of(order.settings["task"], "tiny", order.settings["prompt"])
     if not order.names:
         raise ValueError("method=: one policy or several, for example method=echo,longlive")
@@ -87,7 +87,7 @@ def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
 
 
 def _stored(store: Path, task: str, seed: int, prompt: str) -> dict[str, list[Any]]:
-    """Traces of a prompt by preset, of the newest runs; nothing where the store has none."""
+    """Traces of a prompt by preset, of the newest runs; empty without any."""
     if task not in tasks(store):
         return {}
     traces = {}

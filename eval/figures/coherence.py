@@ -1,6 +1,6 @@
-"""Coherence over distance: how alike frames are that lie 1 s to 40 s apart, a curve for each policy, a panel for each task.
+"""Coherence over distance: similarity of frames 1 s to 40 s apart, a curve for each policy, a panel for each task.
 
-Reads the newest rows of each task that have the score; docs/vbench.md says what it is and when it misleads.
+Reads the newest rows of each task that have the score; docs/vbench.md defines it and says when it misleads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KEYS: dict[str, str] = {}
 
 @dataclass(frozen=True)
 class Apart:
-    """A row's mean likeness of frames so far apart. half: of the interval of 95 % over prompts, None where unknown."""
+    """A row's mean similarity of frames at one distance. half: half width of the 95 % interval over prompts, None if unknown."""
 
     task: str
     metric: str
@@ -35,7 +35,7 @@ class Apart:
 
 
 def curves_of(task: str, rows: list[Entry]) -> list[list[Apart]]:
-    """The curve of each row of a task, as far as its videos last; rows without one left out."""
+    """The curve of each row of a task, up to the length of its videos; rows without one are left out."""
     names = {name for row in rows for name in row.videos}
     columns = {lag: metrics.column(task, f"coherence_{lag}", names).metric for lag in LAGS_S}
     curves = []
@@ -47,7 +47,7 @@ def curves_of(task: str, rows: list[Entry]) -> list[list[Apart]]:
 
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
-    """Draw the curves of each task; the files. Raises ValueError where the store has none."""
+    """Draw the curves of each task; returns the files. Raises ValueError if the store has none."""
     store = Path(order.settings["store"])
     panels = [curves for task in tasks(store) if (curves := curves_of(task, newest(store, task)))]
     if not panels:

@@ -1,10 +1,10 @@
-"""The paper's figures: which there are, what each may be told, and what is asked of each.
+"""The list of figures, and their command line.
 
-Each writes NAME.pdf, NAME.png and NAME.json (numbers, settings, command, commit) to `<store>/figures`, or the folder given. fig3, fig4,
-fig10, overview and centres roll out the embedded backbone for a minute or two and `cache` plans alone: they need no store. `centres`
-reads statistics of a real backbone, real=FILE.pt. Figures take, each some of [backbone= task= method= source= prompt= prompts= seed=
-scenes= blocks= block= every= every_s= layers= layer= truth= recent= batch= real= ages=]; what they mean and are by default:
-docs/figures.md. One that a figure does not have is refused.
+Each writes NAME.pdf, NAME.png and NAME.json (numbers, settings, command, commit) to `<store>/figures`, or to another folder. fig3, fig4,
+fig10, overview and centres roll out the embedded backbone for a minute or two, and `cache` only plans: they need no store. `centres`
+reads statistics of a real backbone, real=FILE.pt. Figures take some of [backbone= task= method= source= prompt= prompts= seed=
+scenes= blocks= block= every= every_s= layers= layer= truth= recent= batch= real= ages=]; docs/figures.md has their meanings and
+defaults. A setting that a figure does not have is refused.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def keys_of(name: str) -> dict[str, str]:
 
 
 def orders(words: Sequence[str], store: Path = RESULTS, folder: Path | None = None) -> dict[str, FigureOrder]:
-    """What is asked of each figure. Raises ValueError in one line for a word that none of them understands, or no figure at all."""
+    """The order of each figure. Raises ValueError in one line for a setting that none of them has, or without a figure."""
     known = [*MODULES, "all"]
     wanted = [word for word in words if word in known]
     if not wanted:
@@ -61,9 +61,9 @@ def orders(words: Sequence[str], store: Path = RESULTS, folder: Path | None = No
 
 
 def make(name: str, order: FigureOrder, load: Loader = embedded) -> list[Path]:
-    """Make one figure; the files.
+    """Make one figure; returns the files.
 
-    Raises ValueError in one line: for a value that it cannot take, or naming what a store lacks and the command that makes it.
+    Raises ValueError in one line for an invalid value, or with the command that makes what the store lacks.
     """
     module = importlib.import_module(f"eval.figures.{MODULES[name]}")
     written: list[Path] = module.make(name, order, load)
@@ -73,18 +73,18 @@ def make(name: str, order: FigureOrder, load: Loader = embedded) -> list[Path]:
 def draw(
     words: Sequence[str], store: Path = RESULTS, output: Path | None = None, load: Loader = embedded, more: Sequence[str] = ()
 ) -> Iterator[str]:
-    """Draw figures one after the other; a line for each file, when it is there. One that is refused stops no other.
+    """Draw figures one after the other; yields a line for each file. A figure that fails does not stop the others.
 
     Args:
         words: names of figures and their settings.
         store: the run store.
         output: the folder; the store's figures by default.
         load: from a backbone's name to the backbone.
-        more: words that the loader has taken, to be noted with the command.
+        more: arguments of the loader, which are recorded with the command.
 
     Raises:
-        ValueError: in one line, for a word that is not understood, and where no figure can be drawn.
-        Unfinished: where some figure cannot be drawn, a line for each.
+        ValueError: in one line, for an unknown argument, and if no figure can be drawn.
+        Unfinished: if some figures cannot be drawn, with a line for each.
     """
     made, failures = False, []
     for name, order in orders(words, store, output).items():

@@ -1,8 +1,8 @@
 """How policies drift: place, subject and quality block by block, from the scores files of a store.
 
-A block is what is read together, 0.75 s, whatever a backbone's own blocks have. Each video's blocks are smoothed by a centred moving mean
-over `window` blocks; curves are means over videos, bands 95 % intervals over prompts. The rendered truth, where the store has it, is the
-ceiling.
+A block here is 0.75 s, which the scorer reads together, whatever a backbone's own blocks are. Each video's blocks are smoothed by a
+centred moving mean over `window` blocks; curves are means over videos, bands 95 % intervals over prompts. The rendered truth, if the store
+has it, is the ceiling.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FIRST = next(iter(READINGS))
 TRUTH = "render_truth"
 USUAL = "tiny"
 TOLD_S = (5.0, 15.0, 30.0, 60.0, 120.0)
-"""Seconds that the terminal's table tells."""
+"""Seconds in the terminal's table."""
 
 
 @dataclass
@@ -45,13 +45,13 @@ class Drift:
 
     @property
     def label(self) -> str:
-        """Its label in short lines; the backbone where it is not the usual one."""
+        """The row's label in short lines, with the backbone if it is not the usual one."""
         lines = textwrap.wrap(self.row.label, 18)
         return "\n".join(lines if self.row.backbone == USUAL else [*lines, f"({self.row.backbone})"])
 
     @property
     def rank(self) -> tuple[float, float]:
-        """Mean of the first measure over the last quarter and over all blocks, -1 where there is none."""
+        """Mean of the first measure over the last quarter and over all blocks; -1 without values."""
         mean = self.curves[FIRST].mean
         parts = mean[-max(1, len(mean) // 4) :], mean
         end, whole = (-1.0 if np.isnan(part).all() else float(np.nanmean(part)) for part in parts)
@@ -59,7 +59,7 @@ class Drift:
 
 
 def drifts(rows: Sequence[Entry], window: int) -> tuple[list[Drift], list[str]]:
-    """Curves of all rows whose scores have readings of blocks, the best at the end first, and the names of the others."""
+    """Curves of all rows whose scores have readings of blocks, ordered by their last quarter, and the names of the others."""
     drawn, without = [], []
     for row in rows:
         read = readings(row)
@@ -73,13 +73,13 @@ def drifts(rows: Sequence[Entry], window: int) -> tuple[list[Drift], list[str]]:
 
 
 def borders(drifted: Sequence[Drift]) -> list[float]:
-    """Seconds at which scenes begin, the first left out, of the first row's first video."""
+    """Seconds at which scenes begin, except the first, in the first row's first video."""
     first = next(iter(drifted[0].row.videos["scores_file"].dropna()), None)
     return [start / FPS for start, _ in scores_of(first and Path(first)).segments[1:]]
 
 
 def as_json(drifted: Sequence[Drift], task: str, window: int) -> dict[str, object]:
-    """Everything that the figure shows, in plain values; null where nothing was measured."""
+    """Everything that the figure shows, in plain values; null for missing values."""
     lines = []
     for drift in drifted:
         first = drift.curves[FIRST]
@@ -150,7 +150,7 @@ def _times(one: Curve) -> NDArray[np.float64]:
 
 
 def summary(drifted: Sequence[Drift]) -> list[str]:
-    """A line for each row: every measure at some seconds that the videos have."""
+    """A line for each row: every measure at some seconds."""
     length = max(len(drift.curves[FIRST].mean) for drift in drifted)
     blocks = {second: round(second / READING_S) - 1 for second in TOLD_S if round(second / READING_S) <= length}
     lines = []
@@ -162,7 +162,7 @@ def summary(drifted: Sequence[Drift]) -> list[str]:
 
 
 def _number(mean: float, half: float) -> str:
-    """A mean with half its interval, where one prompt has none; a dash where nothing was read."""
+    """A mean with half its interval, if known; a dash for a missing value."""
     return "-" if math.isnan(mean) else f"{mean:.1f}" + ("" if math.isnan(half) else f" ± {half:.1f}")
 
 
@@ -175,7 +175,7 @@ def drift(
     output: Path | None = None,
     data: Path | None = None,
 ) -> list[str]:
-    """Tell, and draw, how policies drift: place, subject and quality block by block.
+    """Print, and draw, how policies drift: place, subject and quality block by block.
 
         echo-harness figures drift task=long120 --output docs/drift.png --data docs/data/drift.json
 

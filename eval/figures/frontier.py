@@ -1,8 +1,8 @@
-"""Quality against what it costs: frames that a block attends to, and frames that are kept, a point for each policy.
+"""Score against cost: frames that a block attends to, and frames that are kept, a point for each policy.
 
-Reads what `python run.py experiment=zoo -m` asked for. A task is a row of panels, its score the first of those that a sweep is drawn of.
-Policies that no other beats at less or equal cost are named and joined: the frontier. A line leads from a policy to itself with a commit
-of its own (NAME_commit).
+Reads the store of `python run.py experiment=zoo -m`. A task is a row of panels; its score is the first metric of a sweep's figure.
+Policies that no other beats at the same or lower cost are named and joined: the frontier. A line leads from a policy to the same one with
+Commit Forcing (NAME_commit).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from eval.store.rows import Comparable, gather, sources
 from eval.tables.build import grid_of
 
 COSTS = {"attended": ("attended_frames", "frames attended (K)"), "kept": ("kept_frames", "frames kept")}
-"""Of each panel of a row: the fact of a record, and the axis."""
+"""For each panel of a row: the fact of a record, and the axis label."""
 COMMIT = "_commit"
 KEYS: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
 class Point:
-    """A policy. score: its mean. half: half the interval of 95 %, None where unknown. attended, kept: latent frames."""
+    """A policy. score: its mean. half: half the 95 % interval, None if unknown. attended, kept: latent frames."""
 
     task: str
     metric: str
@@ -42,7 +42,7 @@ class Point:
 
 
 def best(points: Sequence[Point], cost: str, lower: bool) -> list[Point]:
-    """The points that none beats at less or equal cost, by rising cost."""
+    """The points that no other beats at the same or lower cost, by ascending cost."""
     front: list[Point] = []
     for point in sorted(points, key=lambda point: (getattr(point, cost), point.score if lower else -point.score)):
         if not front or (point.score < front[-1].score if lower else point.score > front[-1].score):
@@ -51,7 +51,7 @@ def best(points: Sequence[Point], cost: str, lower: bool) -> list[Point]:
 
 
 def points_of(block: Comparable) -> tuple[Column, list[Point]] | None:
-    """The score of a task and each policy's place; None where nothing is scored, or no record says what it cost."""
+    """The score of a task and each policy's point; None without scores, or without records of the cost."""
     grid, videos = grid_of(block, [block]), {entry.preset: entry.videos for entry in block.entries.values()}
     places = {column.dimension: place for place, column in enumerate(grid.columns)}
     place = next((places[name] for name in metrics.panels(block.task.name) if name in places), None)
@@ -67,7 +67,7 @@ def points_of(block: Comparable) -> tuple[Column, list[Point]] | None:
 
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
-    """Draw the frontier of each task; the files. Raises ValueError that names the command where the store has nothing of it."""
+    """Draw the frontier of each task; returns the files. Raises ValueError with the command that makes what the store lacks."""
     store = order.settings["store"]
     blocks = [block for source in sources(Path(store)) if source.experiment == "zoo" for block in gather(source.wishes)]
     found = [rows for block in blocks if (rows := points_of(block)) is not None]

@@ -19,19 +19,19 @@ from echo.refusals import reading
 from eval.figures import style
 
 GAP, RULE, MARGIN = 4, 16, 10
-"""Pixels between stills, between blocks of rows, and around all."""
+"""Pixels between stills, between blocks of rows, and at the margin."""
 LABEL, LINE = 150, 15
 """Pixels for a row's label and for a line of text."""
 WIDTH = 1900
-"""Pixels that a sheet may be wide."""
+"""Largest width of a sheet in pixels."""
 TILE = 192
-"""Pixels that a still may be wide."""
+"""Largest width of a still in pixels."""
 MARK = (220, 20, 60)
 LARGE = 96
-"""Height in pixels of a still of a video that is none of the embedded world."""
+"""Height in pixels of a still of a video that is not of the embedded world."""
 PAPER = 255
 DPI = 100
-"""Pixels to an inch of a sheet's figure, whose texts stand where its pixels say."""
+"""Pixels per inch of a sheet's figure, whose texts are placed by pixels."""
 FONT_PX = 11.5
 
 
@@ -60,7 +60,7 @@ def stills(path: Path, every_s: float) -> NDArray[np.uint8]:
 
 
 def native(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The frame as it was before it was enlarged for watching; one of another world than the embedded is made smaller if large."""
+    """The frame of the embedded world before it was enlarged; a large frame of another video is downscaled."""
     height, width, _ = frame_HWC.shape
     if height % SIZE == 0 and width % SIZE == 0:
         factor = height // SIZE
@@ -81,7 +81,7 @@ def marks(borders: Sequence[float], every_s: float) -> frozenset[int]:
 class Section:
     """A block of rows under a title.
 
-    strips: the rows; all frames of one size. times_s: what stands below each column. texts: (first column, sentence) of each scene,
+    strips: the rows; all frames of one size. times_s: labels below the columns. texts: (first column, sentence) of each scene,
     written above its columns.
     """
 
@@ -93,7 +93,7 @@ class Section:
 
 @dataclass
 class _Layout:
-    """Where a section stands: pixels of its upper edge, its rows, what is below them, and the end."""
+    """Layout of a section: pixels of its upper edge, its rows, the part below them, and its lower edge."""
 
     section: Section
     top: int
@@ -110,12 +110,12 @@ class _Layout:
 
     @property
     def right(self) -> int:
-        """Pixels to its right edge."""
+        """Pixel of its right edge."""
         return MARGIN + LABEL + len(self.section.times_s) * (self.tile[1] + GAP) + MARGIN
 
     @property
     def end(self) -> int:
-        """Pixels to its lower edge."""
+        """Pixel of its lower edge."""
         return self.below + LINE + MARGIN
 
 

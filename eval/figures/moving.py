@@ -1,4 +1,4 @@
-"""A sheet as a moving picture: its rows side by side and in step, the running scene's sentence above them, how far it is below."""
+"""A sheet as an animated GIF: its rows side by side and in step, the running scene's sentence above and a progress bar below."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from eval.figures import mosaic, style
 from eval.figures.mosaic import DPI, FONT_PX, GAP, LINE, MARGIN, PAPER, TILE, Section
 
 FRAMES = 90
-"""Frames that a video is shown in, unless it is said."""
+"""Default number of frames of the GIF."""
 FPS = 7.5
 BAR = 6
-"""Pixels that the bar of scenes is high."""
+"""Height of the bar of scenes in pixels."""
 DONE, LEFT = (42, 111, 187), (228, 227, 223)
 COLOURS = 128
 
 
 def animate(section: Section, path: Path) -> None:
-    """Write a section as a GIF that plays without end, a frame for each column; the folder is made."""
+    """Write a section as a GIF that loops, a frame for each column; the folder is made."""
     frames = [Image.fromarray(frame) for frame in _frames(section)]
-    # One palette for all, of frames from the whole length: a palette for each would flicker.
+    # One palette for the whole GIF: a palette per frame would flicker.
     sample = np.concatenate([np.asarray(frame) for frame in frames[:: max(1, len(frames) // 12)]])
     palette = Image.fromarray(sample).quantize(COLOURS, Image.Quantize.MEDIANCUT)
     flat = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]

@@ -1,4 +1,4 @@
-"""What every figure leaves behind: PDF, PNG, and beside them the numbers with settings, command and commit as JSON."""
+"""Output of every figure: PDF, PNG, and the numbers with settings, command and commit as JSON."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ DIGITS = 6
 
 @dataclass(frozen=True)
 class FigureOrder:
-    """What was asked for. settings: values by key. folder: where files go. words: of the command, as it is noted."""
+    """A figure's order. settings: values by key. folder: for the files. words: the recorded command."""
 
     settings: Mapping[str, str]
     folder: Path
     words: tuple[str, ...] = ()
 
     def number(self, key: str, least: int = 0) -> int:
-        """A whole number. Raises ValueError in one line."""
+        """An integer setting of `least` or more. Raises ValueError in one line."""
         text = self.settings[key]
         if not text.isdecimal() or int(text) < least:
             raise ValueError(f"{key}={text}: a whole number of {least} or more; nearest is {key}={least}")
         return int(text)
 
     def seconds(self, key: str) -> float | None:
-        """A number, None where nothing is said. Raises ValueError in one line."""
+        """A setting in seconds, None if it is empty. Raises ValueError in one line."""
         text = self.settings[key]
         try:
             return float(text) if text else None
@@ -47,7 +47,7 @@ class FigureOrder:
 
     @property
     def world(self) -> str:
-        """What a figure must say of its backbone, to begin a title with."""
+        """The backbone's description, for the beginning of a title."""
         name = self.settings["backbone"]
         return "Embedded world" if name.startswith("tiny") else f"Backbone {name}"
 
@@ -58,7 +58,7 @@ class FigureOrder:
 
 
 def write(figure: Any, name: str, order: FigureOrder, numbers: object) -> list[Path]:
-    """Write `<name>.pdf`, `.png` and `.json` and close the figure; the files."""
+    """Write `<name>.pdf`, `.png` and `.json` and close the figure; returns the files."""
     order.folder.mkdir(parents=True, exist_ok=True)
     pdf, png = order.folder / f"{name}.pdf", order.folder / f"{name}.png"
     figure.set_dpi(DPI)
@@ -72,7 +72,7 @@ def write(figure: Any, name: str, order: FigureOrder, numbers: object) -> list[P
 
 
 def write_json(name: str, order: FigureOrder, numbers: object) -> Path:
-    """The numbers behind a figure, as `<name>.json`; what is not finite becomes null."""
+    """Write the numbers behind a figure as `<name>.json`; numbers that are not finite become null."""
     made = {"v": 1, "figure": name, **origin("figures", order.words), "settings": dict(order.settings)}
     content = json.dumps(made | {"numbers": plain(numbers)}, indent=1, allow_nan=False)
     path = order.folder / f"{name}.json"
@@ -81,7 +81,7 @@ def write_json(name: str, order: FigureOrder, numbers: object) -> Path:
 
 
 def plain(value: Any) -> Any:
-    """Numbers, texts, lists and objects alone, rounded; records by the names of their fields."""
+    """Rounded plain values for JSON; records become objects with their fields' names."""
     if is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, Mapping):
@@ -96,7 +96,7 @@ def plain(value: Any) -> Any:
 
 
 def _folded(content: str) -> str:
-    """Lists of plain numbers on one line each, so that people can read the file."""
+    """Put lists of plain numbers on one line each, so that people can read the file."""
     lines: list[str] = []
     inside = False
     for line in content.splitlines():

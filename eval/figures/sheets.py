@@ -1,7 +1,7 @@
 """Contact sheets from a store: methods downwards, time to the right, scene borders marked, prompts above; Figs 5 to 9 and 11 too.
 
-Shows every preset and its settings, or the presets named, of the newest rows that may be compared (`eval.store.rows`); rendered rows
-stand apart at the end.
+Shows every preset with its settings, or the named presets, of the newest comparable rows (`eval.store.rows`); rendered rows
+are separated at the end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from eval.store.runs import scenes_of, tasks
 COLUMNS = 12
 USUAL = "tiny"
 LAST = ("oracle", "render_truth", "render_other", "render_shuffled")
-"""Presets that stand below the others, in this order."""
+"""Presets that are placed below the others, in this order."""
 KEYS = {"seed": "0", "prompt": "", "every_s": "", "task": "", "method": "", "prompts": "1"}
 CUTS = "self_forcing_recache,infinity_rope,longlive,echo,longlive_echo"
 LONG = "self_forcing,infinity_rope,deep_forcing_official,rolling_sink,echo"
@@ -37,7 +37,7 @@ OWN = {
     "fig9": {"task": "long120", "method": LONG},
     "fig11": {"task": "recall", "method": f"{CUTS},render_truth", "prompts": "2"},
 }
-"""What each shows by default; rows of the paper's figures as far as there are presets for them."""
+"""Defaults of each figure: the rows of the paper's figures, as far as there are presets for them."""
 TITLES = {
     "long60": "Long video, 60 s",
     "long120": "Long video, 120 s",
@@ -49,7 +49,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class SheetVideo:
-    """A video, the seconds at which its scenes begin (the first left out) and how long it is."""
+    """A video, the seconds at which its scenes begin (except the first), and its length."""
 
     path: Path
     borders: list[float]
@@ -58,7 +58,7 @@ class SheetVideo:
 
 @dataclass
 class SheetRow:
-    """A method's videos of one task and seed by prompt id; `prompt_set` is the file that their prompts came from."""
+    """A method's videos of one task and seed by prompt id; `prompt_set` is the file of their prompts."""
 
     label: str
     preset: str = ""
@@ -70,7 +70,7 @@ class SheetRow:
 
 
 def rows_of(store: Path, task: str, seed: int) -> list[SheetRow]:
-    """Every preset and its settings that have videos, of the newest rows that may be compared (`eval.store.rows`)."""
+    """Every preset with its settings that has videos, of the newest comparable rows (`eval.store.rows`)."""
     groups = gather(part for part in parts_of(store, task, scored=False) if part[0].place.seed == seed)
     for line in groups[0].damaged if groups else ():
         leave_out(f"{line}: a damaged record")
@@ -78,9 +78,9 @@ def rows_of(store: Path, task: str, seed: int) -> list[SheetRow]:
 
 
 def arrange(rows: Sequence[SheetRow], methods: Sequence[str]) -> list[SheetRow]:
-    """The rows of the presets named, in that order, else all by name; labels that tell them apart.
+    """The rows of the named presets, in that order, else all by name, with distinct labels.
 
-    Rendered rows stand last, and once: they are the same beside any backbone.
+    Rendered rows come last, and once: they are the same for any backbone.
     """
     presets = sorted({row.preset for row in rows})
     order = list(methods) or [name for name in presets if name not in LAST] + [name for name in LAST if name in presets]
@@ -91,7 +91,7 @@ def arrange(rows: Sequence[SheetRow], methods: Sequence[str]) -> list[SheetRow]:
 
 
 def _row(entry: Entry) -> SheetRow:
-    """What a row of the store has to show of one seed."""
+    """A row of the store with its videos of one seed."""
     prompt_set = next((run.prompt_set for run in entry.runs if run.prompt_set), "")
     row = SheetRow(entry.label, entry.preset, entry.backbone, entry.settings, {}, prompt_set, entry.calibration)
     seconds = block_s(entry.run.spec.frames_per_block)
@@ -103,7 +103,7 @@ def _row(entry: Entry) -> SheetRow:
 
 
 def _label(row: SheetRow, rows: Sequence[SheetRow]) -> str:
-    """The method's label, with what tells it from another row of the same: its backbone, its preset, the settings that differ."""
+    """The method's label, completed by backbone, preset and differing settings if another row has the same label."""
     twins = [other for other in rows if other.label == row.label]
     words = [row.preset] if len({other.preset for other in twins}) > 1 else []
     like = [other for other in twins if other.preset == row.preset and other.backbone == row.backbone]
@@ -119,7 +119,7 @@ def common_prompts(rows: Sequence[SheetRow]) -> list[str]:
 
 
 def shared_prompt(rows: Sequence[SheetRow], wanted: str) -> str:
-    """The wanted prompt, or the first that every row has. Raises ValueError where a row lacks it."""
+    """The wanted prompt, or the first that every row has. Raises ValueError if a row lacks it."""
     common = common_prompts(rows)
     if not wanted and not common:
         raise ValueError("no prompt has a video of every method; name one with prompt=ID or the methods with method=NAME,NAME")
@@ -129,13 +129,13 @@ def shared_prompt(rows: Sequence[SheetRow], wanted: str) -> str:
 
 
 def sentences(rows: Sequence[SheetRow], prompt: str) -> tuple[str, ...]:
-    """The scenes of a prompt, from the prompt set that its runs name; none if that is no longer there, or, which is said, is damaged."""
+    """The scenes of a prompt, from the prompt set of its runs; empty if that file is gone, or damaged (with a warning)."""
     sets = (prompts_of(row.prompt_set) for row in rows)
     return next((one.scenes for one in next(filter(None, sets), ()) if one.id == prompt), ())
 
 
 def section(rows: Sequence[SheetRow], prompt: str, every_s: float | None, title: str, columns: int = COLUMNS) -> Section:
-    """One prompt's stills of all rows, one each `every_s` seconds or `columns` of them.
+    """One prompt's stills of all rows, one every `every_s` seconds, or `columns` stills.
 
     Raises ValueError if videos are shorter than the time between stills, or of several sizes.
     """
@@ -154,13 +154,13 @@ def section(rows: Sequence[SheetRow], prompt: str, every_s: float | None, title:
 
 
 def _check_every(every_s: float | None) -> None:
-    """Raise ValueError in one line for seconds between stills that are less than a frame; None is the default."""
+    """Raise ValueError in one line for less than a frame between stills; None is the default."""
     if every_s is not None and not 1 / FPS <= every_s < math.inf:
         raise ValueError(f"every_s={every_s:g}: seconds between stills, {1 / FPS} (one frame) or more, for example every_s=4")
 
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
-    """Draw from the store; the files. Raises ValueError in one line, with the command that makes what is missing."""
+    """Draw from the store; returns the files. Raises ValueError in one line, with the command that makes what is missing."""
     values = order.settings
     store, seed, every_s = Path(values["store"]), order.number("seed"), order.seconds("every_s")
     _check_every(every_s)
@@ -202,7 +202,7 @@ def _rows(store: Path, wanted: Sequence[str], order: FigureOrder, seed: int) -> 
 
 
 def _prompts(rows: Sequence[SheetRow], order: FigureOrder, task: str) -> list[str]:
-    """The prompts named, or the first that all rows have. Raises ValueError in one line."""
+    """The named prompts, or the first that all rows have. Raises ValueError in one line if a row lacks one."""
     common = common_prompts(rows)
     named = [name for name in order.settings["prompt"].split(",") if name]
     if named:
@@ -215,7 +215,7 @@ def _prompts(rows: Sequence[SheetRow], order: FigureOrder, task: str) -> list[st
 
 
 def _described(rows: Sequence[SheetRow], task: str, prompt: str, section: Section) -> dict[str, object]:
-    """What a section shows: rows, their videos, times of stills and scene borders."""
+    """A section as plain values: rows, their videos, times of stills and scene borders."""
     shown = [
         {"label": row.label, "preset": row.preset, "backbone": row.backbone, "video": row.videos[prompt].path.as_posix()} for row in rows
     ]
@@ -246,13 +246,13 @@ def sheets(
         echo-harness figures sheet task=recall method=forget,echo,oracle --output memories.gif
 
     Args:
-        task: tasks, or all that the store has.
+        task: tasks, or all of the store.
         method: presets, in the order of the rows; all by default.
         prompt: its id; the first that all rows have by default.
         seed: of the runs.
-        every_s: seconds between stills; a twelfth of the video by default, of a moving picture a ninetieth.
+        every_s: seconds between stills; a twelfth of the video by default, for a GIF a ninetieth.
         store: the run store.
-        output: a PNG, a GIF that moves, or of several tasks a folder, which gets a PNG for each.
+        output: a PNG, an animated GIF, or for several tasks a folder, which gets a PNG for each.
     """
     _check_every(every_s)
     every = list(task) == ["all"]
@@ -283,7 +283,7 @@ def sheets(
 
 
 def _known(methods: Sequence[str], rows_by_task: Mapping[str, Sequence[SheetRow]], seed: int) -> None:
-    """Raise ValueError for a preset that no task has, or a task that has none of those named."""
+    """Raise ValueError for a preset that no task has, or a task without any of the named presets."""
     there = {task: {row.preset for row in rows} for task, rows in rows_by_task.items()}
     every = sorted(set().union(*there.values()))
     for name in methods:

@@ -1,6 +1,6 @@
-"""How figures look, in one place: fonts, colours, quiet axes, and PNG files small enough for a repository.
+"""Style of all figures: fonts, colours, plain axes, and PNG files small enough for a repository.
 
-Text is always drawn in ink, never in a series' colour. A series has its colour by its place in `SERIES`, in this order.
+Text is always drawn in ink, never in a series' colour. A series gets its colour by its index, in the order of `SERIES`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DPI = 110
 COLOURS = 256
 
 RC: Any = {
-    "font.family": ["STIXGeneral", "DejaVu Sans"],  # Times, as a paper's text is set; the second has what the first lacks
+    "font.family": ["STIXGeneral", "DejaVu Sans"],  # Times, like a paper's text; the second has the signs that the first lacks
     "mathtext.fontset": "stix",
     "font.size": 9.5,
     "axes.titlesize": 10,
@@ -58,7 +58,7 @@ RC: Any = {
 
 
 def pyplot() -> Any:
-    """Matplotlib's pyplot in the project's style, drawing to files alone; nothing of a person's `matplotlibrc` has a say."""
+    """Matplotlib's pyplot in the project's style, drawing only to files and ignoring the user's `matplotlibrc`."""
     import matplotlib
 
     matplotlib.rcdefaults()
@@ -70,7 +70,7 @@ def pyplot() -> Any:
 
 
 def bare(*axes: Any) -> None:
-    """Take ticks, grid and frame off axes that show pictures."""
+    """Remove ticks, grid and frame from axes that show images."""
     for axis in axes:
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
@@ -78,17 +78,17 @@ def bare(*axes: Any) -> None:
 
 
 def heading(figure: Any, text: str) -> None:
-    """A quiet title above a figure or a part of one."""
+    """A title above a figure or a part of one."""
     figure.suptitle(text, fontsize=9.5, color=MUTED, x=0.01, ha="left")
 
 
 def row_label(axis: Any, text: str, **more: Any) -> None:
-    """What a row of panels shows, level at its left; `more` as of matplotlib's labels."""
+    """A horizontal label at the left of a row of panels; `more` as in matplotlib's labels."""
     axis.set_ylabel(text, rotation=0, ha="right", va="center", color=INK, **more)
 
 
 def bounded(*axes: Any, least: float = 0.0, most: float = 100.0) -> None:
-    """End axes where nothing can be beyond; lines that lie upon an end are not cut in half."""
+    """End axes at the limits of possible values, without clipping lines at the limits."""
     for axis in axes:
         axis.set_ylim(least, most)
         for line in axis.lines:
@@ -97,13 +97,13 @@ def bounded(*axes: Any, least: float = 0.0, most: float = 100.0) -> None:
 
 
 def one_scale(axes: Sequence[Any], most: float) -> None:
-    """Give axes that are compared the scale that all of them fill, within 0 and what is possible."""
+    """Give compared axes a common scale, within 0 and `most`."""
     ends = [end for axis in axes for end in axis.get_ylim()]
     bounded(*axes, least=max(0.0, min(ends)), most=min(most, max(ends)))
 
 
 def save_pair(figure: Any, stem: Path, dpi: int = DPI) -> list[Path]:
-    """Write a figure as `<stem>.pdf` and `<stem>.png`, the same bytes from the same numbers, and close it; the files."""
+    """Write a figure as `<stem>.pdf` and `<stem>.png`, reproducible byte for byte, and close it; returns the files."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".pdf", ".png")]
     figure.savefig(paths[0], dpi=dpi, metadata={"CreationDate": None})
@@ -122,7 +122,7 @@ def save(figure: Any, path: Path, dpi: int = DPI) -> None:
 def write_png(path: Path, image_HWC: NDArray[np.uint8]) -> None:
     """Write uint8 [H, W, 3] as a PNG of at most 256 colours, about a third of its size in full colour.
 
-    An image of as many colours or fewer is kept to the bit; of others the colours are chosen by k-means.
+    An image with at most 256 colours is unchanged; otherwise k-means chooses the colours.
     """
     height, width, _ = image_HWC.shape
     palette, index = _palette(image_HWC.reshape(-1, 3))
@@ -139,7 +139,7 @@ def _palette(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.u
     colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1).astype(np.uint8)
     if len(colours) <= COLOURS:
         return colours, inverse.astype(np.uint8)
-    often = np.argsort(counts)[-8:]  # paper, ink and lines stay what they are
+    often = np.argsort(counts)[-8:]  # paper, ink and lines keep their exact colours
     sample = np.random.default_rng(0).choice(len(colours), size=min(20_000, len(colours)), replace=False)
     cv2.setRNGSeed(0)
     stop = (cv2.TERM_CRITERIA_MAX_ITER, 12, 0.0)

@@ -1,8 +1,8 @@
 """Scores against one setting of Echo.
 
-Reads what `python run.py experiment=sweep_lambda -m` (or `sweep_budget`) asked for and writes `sweep_<name>.pdf`, `.png` and `.csv`:
-a panel for each score, a row of panels for each task, means with 95 % intervals over prompts, the default filled, lines
-where rendered videos are, if that is near. The CSV has the paired differences to the default beside them.
+Reads the store of `python run.py experiment=sweep_lambda -m` (or `sweep_budget`) and writes `sweep_<name>.pdf`, `.png` and `.csv`:
+a panel for each score, a row of panels for each task, means with 95 % intervals over prompts, the default filled, and lines
+for rendered videos if they are near. The CSV also has the paired differences to the default.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from eval.tables.grid import Grid, TableCell, TableRow
 SETTINGS = {"lambda": "method.settings.drift_gate_lambda", "budget": "method.settings.anchors"}
 AXES = {"lambda": "drift gate's λ", "budget": "anchors (of 15; the rest is compressed)"}
 LINES = {"render_truth": "-", "render_other": ":", "render_shuffled": "--"}
-"""How rendered rows that have a line of their own are drawn; which rows are rendered, the grid says."""
+"""Line styles of rendered rows."""
 OTHER_LINE = "-."
 COLUMNS = ("task", "metric", "value", "preset", "mean", "ci95", "videos", "gap", "gap_ci95", "gap_p")
 KEYS: dict[str, str] = {}
@@ -46,14 +46,14 @@ class SweptTask:
 
     @property
     def panels(self) -> list[tuple[int, Column]]:
-        """Columns to be drawn and their places, the same for every task of a kind."""
+        """Columns to be drawn with their indices, the same for every task of a kind."""
         there = {column.dimension: (place, column) for place, column in enumerate(self.grid.columns)}
         panels = [there[name] for name in metrics.panels(self.task) if name in there]
         return [(place, column) for place, column in panels if any(row.cells[place].estimate for _, row in self.values)]
 
 
 def sweeps_of(store: Path, name: str) -> list[SweptTask]:
-    """What a store has of a sweep, a task each. Raises ValueError that names the command where there is nothing."""
+    """A store's tasks of a sweep. Raises ValueError with the command that makes them if there are none."""
     sweeps = []
     for source in sources(store):
         if source.experiment == f"sweep_{name}":
@@ -134,7 +134,7 @@ def _panel(axis: Any, sweep: SweptTask, place: int) -> None:
 
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
-    """Draw a sweep as a figure; the files. Raises ValueError as `write` does."""
+    """Draw a sweep as a figure; returns the files. Raises ValueError like `write`."""
     sweeps = scored_sweeps(Path(order.settings["store"]), name)
     paths = style.save_pair(draw(sweeps, name), order.folder / name)
     rows = [{column: _number(value) for column, value in zip(COLUMNS, line)} for line in lines(sweeps)]
@@ -149,7 +149,7 @@ def _number(text: str | int) -> float | str | None:
 
 
 def write(store: Path, name: str, out: Path) -> list[Path]:
-    """Write `sweep_<name>.csv`, `.pdf` and `.png` into a folder; the files. Raises ValueError as `scored_sweeps` does."""
+    """Write `sweep_<name>.csv`, `.pdf` and `.png` into a folder; returns the files. Raises ValueError like `scored_sweeps`."""
     sweeps = scored_sweeps(store, name)
     out.mkdir(parents=True, exist_ok=True)
     table = out / f"sweep_{name}.csv"
@@ -159,7 +159,7 @@ def write(store: Path, name: str, out: Path) -> list[Path]:
 
 
 def scored_sweeps(store: Path, name: str) -> list[SweptTask]:
-    """As `sweeps_of`; also raises ValueError where nothing is scored."""
+    """Like `sweeps_of`; also raises ValueError if nothing is scored."""
     sweeps = sweeps_of(store, name)
     if not any(sweep.panels for sweep in sweeps):
         raise ValueError(f"store={store}: this sweep has no scores; it is drawn from videos that were made with eval=embedded")
@@ -167,7 +167,7 @@ def scored_sweeps(store: Path, name: str) -> list[SweptTask]:
 
 
 def sweep(names: Sequence[str] = tuple(SETTINGS), /, *, store: Path = RESULTS, output: Path | None = None) -> Iterator[str]:
-    """Draw scores against one setting of Echo, for what `run.py experiment=sweep_lambda` or `sweep_budget` asked for.
+    """Draw scores against one setting of Echo, from the runs of `run.py experiment=sweep_lambda` or `sweep_budget`.
 
         echo-harness figures sweep lambda --store results
 

@@ -1,4 +1,4 @@
-"""What each block attends to, as data and as a picture, from the policy's plan alone: no network runs."""
+"""What each block attends to, as data and as a figure, from the policy's plan, without running a network."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def strip(axis: Any, traced: Sequence[Plan], height: int, bottom: float, ink: st
 
 
 def block_axis(frames_per_block: int) -> str:
-    """What stands below an axis of blocks.
+    """Label of an axis of blocks.
 
     >>> block_axis(3), block_axis(1)
     ('block (0.75 s)', 'block (0.25 s)')
@@ -61,10 +61,10 @@ def block_axis(frames_per_block: int) -> str:
 
 
 def draw(traced: Sequence[Plan], path: Path, title: str) -> None:
-    """A strip of one policy as a picture."""
+    """Draw a strip of one policy into a file."""
     import matplotlib
 
-    matplotlib.rcdefaults()  # nothing of a person's matplotlibrc has a say
+    matplotlib.rcdefaults()  # ignore the user's matplotlibrc
     matplotlib.use("Agg")
     from matplotlib import pyplot
     from matplotlib.patches import Patch
@@ -82,8 +82,8 @@ def draw(traced: Sequence[Plan], path: Path, title: str) -> None:
 
 
 def embed(texts: list[str]) -> list[list[float]]:
-    """Features of the shipped backbone's text encoder, for presets that route by one."""
-    from echo.backbone.interface import features  # torch, which most traces do without
+    """Features of the shipped backbone's text encoder, for presets whose router needs one."""
+    from echo.backbone.interface import features  # imports torch, which most traces do not need
 
     return features(shipped_backbone().text, texts)
 
@@ -95,8 +95,8 @@ def shipped_backbone() -> VideoModel:
 
 
 def planned(policy: Policy, prompt: Prompt, blocks: int | None = None, frames_per_block: int = FRAMES_PER_BLOCK) -> list[Plan]:
-    """A policy's plans of a prompt's first blocks, all by default. Raises ValueError for what the policy cannot plan."""
-    # Planning reads frames and slots only; the sizes of the network have no say in it.
+    """A policy's plans of a prompt's first blocks, all by default. Raises ValueError for a prompt that the policy cannot plan."""
+    # Plans depend only on frames and slots, not on the sizes of the network.
     geometry = Geometry(layers=1, heads=1, head_dim=6, grid_height=1, grid_width=1, frames_per_block=frames_per_block)
     script = script_of(prompt, policy, frames_per_block, embed)
     blocks = script.blocks if blocks is None else blocks
@@ -113,11 +113,11 @@ def trace(
     words: Sequence[str], /, method: str, task: str, blocks: int | None = None, prompt: str = "", frames_per_block: int = FRAMES_PER_BLOCK,
     *, png: Path | None = None,
 ) -> list[str]:  # fmt: skip
-    """Print what each block attends to, one JSON line a block.
+    """Print what each block attends to, one JSON line per block.
 
-    {"block", "scene", "keys": [[source, position], ...], "queries": [...]} in latent frames, from the policy's plan alone: no network
-    runs. Where a plan has them, also what its clean pass meets ("clean"), the logits that it adds by pass and slot ("bias"), of what its
-    clean pass chooses ("revision"), and what groups of heads meet ("groups").
+    {"block", "scene", "keys": [[source, position], ...], "queries": [...]} in latent frames, from the policy's plan, without running a
+    network. A plan may also have the context of its clean pass ("clean"), biases by pass and slot ("bias"), candidates that its
+    clean pass chooses from ("revision"), and the context of groups of heads ("groups").
 
         echo-harness trace method=echo task=recall blocks=12 --png trace.png
         echo-harness trace method=echo method.anchors=6 task=recall
@@ -127,9 +127,9 @@ def trace(
         words: settings of the method, method.SETTING=VALUE.
         method: a preset of conf/method.
         task: a preset of conf/task.
-        blocks: how many; all of the prompt's by default.
+        blocks: number of blocks; all of the prompt's by default.
         prompt: its id; the first of the task's set by default.
-        frames_per_block: latent frames of a block, 1 of frame-wise backbones.
+        frames_per_block: latent frames per block, 1 for frame-wise backbones.
         png: also draw the trace into this file.
     """
     for word in words:

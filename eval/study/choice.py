@@ -133,9 +133,9 @@ def _shortage(wanted: StudyRequest, task: str, shown: Sequence[Entry], lacking: 
 def _usual(task: str, there: Collection[str]) -> list[str]:
     """The default methods of a task: those of its experiment, in its order.
 
-    Rendered ones, and LongLive's variants in Table 5, are shown where they are named.
+    Rendered rows, and LongLive's variants in Table 5, are shown only if they are named.
 
-    there: presets that the store has: of those that may stand for the paper's own method these, or the first.
+    there: presets that the store has; they choose among the presets for the paper's own method.
     """
     table = next(table for table, tasks in TASKS.items() if task in tasks)
     listed = preset("experiment", EXPERIMENTS[table])["hydra"]["sweeper"]["params"]["method"]

@@ -1,4 +1,4 @@
-"""What renders of the world score: chance and ceiling of the world's scores, and the fit of the quality score."""
+"""Scores of renders: chance and ceiling of the world's scores, and the fit of the quality score."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from eval.world.readings import BLOCK, MOTION_WINDOW, motion_of, read, said
 SCENE_BLOCKS = 13
 """Blocks of a scene of 10 s."""
 SEED = 7_000_003
-"""Clips of this module are drawn from here: neither the encoder nor a backbone was trained on them."""
+"""Seed of this module's clips; neither the encoder nor a backbone was trained on them."""
 
 
 @dataclass(frozen=True)
 class RecallFilm:
-    """A video of the world with what was said of it: frames uint8 [T, 48, 48, 3], a sentence and a span for each scene."""
+    """A video of the world with its prompt: frames uint8 [T, 48, 48, 3], a sentence and a span for each scene."""
 
     frames: Frames
     texts: tuple[str, ...]
@@ -63,7 +63,7 @@ def recall_script(index: int, again: bool = True, blocks: int = SCENE_BLOCKS) ->
 
 
 def film(truths: Sequence[Truth], codec: PatchCodec | None = None, spoken: Sequence[Words] | None = None) -> RecallFilm:
-    """Scenes end to end, through the codec if there is one, with sentences of what they show or of `spoken`."""
+    """Scenes end to end, passed through the codec if there is one, with sentences of their own words or of `spoken`."""
     frames = np.concatenate([render([truth]) for truth in truths], axis=1)
     if codec is not None:
         frames = codec.decode(codec.encode(torch.from_numpy(frames))).numpy()
@@ -73,16 +73,16 @@ def film(truths: Sequence[Truth], codec: PatchCodec | None = None, spoken: Seque
 
 
 def world_metrics(encoder: FrameEncoder, video: RecallFilm) -> dict[str, float]:
-    """The `world.` scores of a film of six scenes."""
+    """The `world.` scores of a video of six scenes."""
     words = [said(text) for text in video.texts]
     return place_scores(read(encoder, video.frames), words, video.spans, recalled(len(video.spans))).metrics
 
 
 def measure_anchors(encoder: FrameEncoder, codec: PatchCodec, films: int) -> dict[str, tuple[float, float]]:
-    """Score without its prefix -> (chance, ceiling): means over `films` films of six scenes of 10 s, through the codec.
+    """Score without its prefix -> (chance, ceiling): means over `films` videos of six scenes of 10 s, through the codec.
 
-    Recall fidelity: places drawn anew from the same words, and the same places. Leakage and its half-life: a film that
-    never leaves its first place whatever is said, and clean cuts between the places.
+    Recall fidelity: other places of the same words, and the same places. Leakage and its half-life: a video that
+    never leaves its first place, and clean cuts between the places.
     """
     results: dict[str, list[tuple[float, float]]] = {}
     for index in range(films):
@@ -116,7 +116,7 @@ def hidden_share(frames: NDArray[np.uint8], truths: Sequence[Truth]) -> NDArray[
 
 
 def motion_accuracy(encoder: FrameEncoder, codec: PatchCodec | None, clips: int) -> float:
-    """Share of `clips` clips of three blocks whose motion is read rightly, through the codec if there is one."""
+    """Share of `clips` clips of three blocks whose motion is read correctly, through the codec if there is one."""
     right = 0
     for start in range(0, clips, 48):
         truths = [draw((SEED, 3, index), MOTION_WINDOW) for index in range(start, min(start + 48, clips))]

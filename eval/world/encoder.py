@@ -1,4 +1,4 @@
-"""The embedded encoder: what DINO and CLIP are to VBench, for frames of the small world."""
+"""The embedded encoder, the counterpart of VBench's DINO and CLIP for frames of the embedded world."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from echo.backbone.parts.words import Vocabulary
 
 SUBJECT_DIM = 64
 WORDS_DIM = 48
-"""The part of a place's vector that prompts speak of; the rest is the place's own identity."""
+"""The part of a place's vector that prompts determine; the rest is the place's identity."""
 GRID = SIZE // PERIOD
 CELLS = GRID**2
 LANDMARKS = tuple(sorted(LANDMARK_RGB))
 """Colours of landmarks in the order of the heads; class 0 of a cell is none, class 1 the first of these."""
 ANGLES = ("down", "right", "sum", "difference")
-"""Shifts of a pattern that are read, as angles in its period."""
+"""Shifts of a pattern, as angles in its period."""
 SHOWN = {"plain": (), "striped": ("right",), "checked": ("sum", "difference"), "dotted": ("down", "right")}
-"""Angles that a pattern shows: stripes stand upright, and a chequerboard shifted by half a period both ways is itself."""
+"""Angles that a pattern shows: stripes are vertical, and a chequerboard shifted by half a period both ways is unchanged."""
 SURFACE = 1 + 2 * len(ANGLES)
 """Hue, then the cosines of the angles, then their sines."""
 JOINT_DIM = 64
 VISIBLE = ("colour", "shape", "place", "pattern")
-"""Kinds of words that a single frame shows; motion it does not."""
+"""Kinds of words that a single frame shows (all but motion)."""
 BATCH = 240
 STRIDE = 4
-"""Pixels on a side of a position of the fine map."""
+"""Side in pixels of a position of the fine map."""
 FINE = SIZE // STRIDE
 WIDTH = 64
 SHARPNESS = 16.0
-"""Scale of the cosines that are read as class scores."""
+"""Scale from cosines to class scores."""
 
 
 class Features(NamedTuple):
@@ -49,11 +49,11 @@ class Features(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """All that the encoder says of N frames.
+    """All outputs of the encoder for N frames.
 
-    words: kind -> scores of its words [N, K]. cells [N, 16, 5]: scores of what each cell holds, none or a colour of
+    words: kind -> scores of its words [N, K]. cells [N, 16, 5]: scores of each cell's content, none or a colour of
     LANDMARKS. surface [N, 9]: hue, cosines and sines of ANGLES. centre [N, 4]: cosines, then sines, of the subject's
-    (x, y) as angles around the frame, shorter than 1 where the place is in doubt.
+    (x, y) as angles around the frame, shorter than 1 if the position is uncertain.
     """
 
     features: Features
@@ -64,7 +64,7 @@ class Seen(NamedTuple):
 
 
 def _conv(inputs: int, outputs: int, size: int, stride: int) -> nn.Sequential:
-    """Convolution around the edges, as the world itself wraps, normalised and rectified."""
+    """Convolution with circular padding, since the world wraps around, normalised and rectified."""
     convolution = nn.Conv2d(inputs, outputs, size, stride, size // 2, padding_mode="circular", bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
@@ -104,7 +104,7 @@ class FrameEncoder(nn.Module):
         self.register_buffer("shown", shown, persistent=False)
 
     def forward(self, frames: Tensor) -> Seen:
-        """What is seen in `frames` float [N, 3, 48, 48] in 0..255."""
+        """Outputs for `frames` float [N, 3, 48, 48] in 0..255."""
         fine = self.trunk(frames / 127.5 - 1.0)
         weight = self.where(fine).flatten(1).softmax(1)
         mean, largest = fine.mean((2, 3)), fine.amax((2, 3))
@@ -122,13 +122,13 @@ class FrameEncoder(nn.Module):
         return Seen(Features(subject, place, joint), words, cells, surface, self._centre(weight.view(-1, FINE, FINE)))
 
     def _place(self, told: Tensor, cells: Tensor, surface: Tensor, patterns: Tensor) -> Tensor:
-        """Two unit halves: a place of the same words that is another place comes to a cosine of about a half."""
+        """Two unit halves, so that two places of the same words have a cosine of about a half."""
         seen = (patterns.softmax(-1) @ self.shown).repeat(1, 2)
         own = torch.cat([cells.softmax(-1)[..., 1:].flatten(1), surface[:, :1], surface[:, 1:] * seen], dim=-1)
         return torch.cat([told, fn.normalize(own, dim=-1)], dim=-1) / 2**0.5
 
     def _centre(self, weight: Tensor) -> Tensor:
-        """Mean of the positions [N, 12, 12] as points on a circle, columns and rows: the world wraps."""
+        """Mean of the positions [N, 12, 12] as points on a circle, by columns and rows, since the world wraps around."""
         across, down = weight.sum(1) @ self.circle, weight.sum(2) @ self.circle
         return torch.stack([across[:, 0], down[:, 0], across[:, 1], down[:, 1]], dim=1)
 
@@ -138,14 +138,14 @@ class FrameEncoder(nn.Module):
 
     @torch.inference_mode()
     def frames(self, frames: Tensor) -> Seen:
-        """What is seen in video frames uint8 [T, 48, 48, 3], in batches."""
+        """Outputs for video frames uint8 [T, 48, 48, 3], in batches."""
         parts = [self(part.permute(0, 3, 1, 2).float()) for part in frames.split(BATCH)]
         seen: Seen = tree_map(lambda *tensors: torch.cat(tensors), *parts)
         return seen
 
     @torch.inference_mode()
     def sentences(self, sentences: Sequence[str]) -> Tensor:
-        """Unit vectors [B, 64] of `sentences`; ValueError names an unknown word and the nearest known ones."""
+        """Unit vectors [B, 64] of `sentences`. Raises ValueError for an unknown word, with the nearest known ones."""
         return self.text(self.words.rows(sentences))
 
     def save(self) -> dict[str, Tensor]:
@@ -156,7 +156,7 @@ class FrameEncoder(nn.Module):
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor]) -> FrameEncoder:
-        """The encoder that `save` wrote, frozen, to be computed in single precision."""
+        """The encoder that `save` wrote, frozen, in single precision."""
         tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
         words = WordEncoder.load({name.removeprefix("words."): value for name, value in tensors.items() if name.startswith("words.")})
         encoder = cls(words.vocabulary)

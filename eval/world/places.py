@@ -1,7 +1,7 @@
-"""Is it this place, and is it not the other one: recall fidelity and leakage, from readings. No torch, no frames.
+"""Recall fidelity and leakage from readings. No torch, no frames.
 
-Prompts say a place's colour and pattern. Its three landmarks, hue and shift of the pattern are its own: who shows them
-again remembers, and who shows them in another place lets the old one leak.
+Prompts state a place's colour and pattern. Its three landmarks, hue and shift of the pattern are its identity: showing them
+again is memory, and showing them in another place is leakage.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from eval.world.readings import BLOCK, Floats, Readings, blocks_of, wrapped
 
 SHIPPED = ROOT / "data" / "weights" / "scorer" / "provenance.json"
 FIDELITY, LEAKAGE, HALF_LIFE = "recall_fidelity", "leakage", "half_life_blocks"
-"""Metrics that are computed here, without the definition that the store puts before them."""
+"""Metrics that are computed here, without the definition's prefix."""
 COVERED_PX = 12.0
-"""A landmark whose middle is nearer than this to the subject's may be covered."""
+"""The subject may cover a landmark whose centre is nearer than this to its own."""
 SETTLE_BLOCKS = 3
-"""Blocks at the beginning of a scene that may still be on the way from the last one; left out where the scene is longer."""
+"""Blocks at the beginning of a scene that may still be in transition; left out in scenes of more than twice as many."""
 BEFORE_BLOCKS = 4
-"""Blocks before a switch that say what the old place was."""
+"""Blocks before a switch that define the old place."""
 LEAK_BLOCKS = 6
 """Blocks after a switch over which leakage is averaged: 4.5 s."""
 STANDING = 0.5
-"""The least number of landmarks (sum of their probabilities) about which anything can be said."""
+"""Smallest number of landmarks (sum of their probabilities) from which agreement is computed."""
 BY_CHANCE = 3 / 16 / 4
 """Share of an old place's landmarks that a new one repeats by chance: three of sixteen cells, one of four colours."""
 HUE_REACH = 0.5
-"""Difference in hue (of a range of 2) at which two places have nothing left in common."""
+"""Difference in hue (of a range of 2) at which agreement is 0."""
 
 # Columns: the angles down, right, sum and difference; rows: plain, striped, checked, dotted.
 _SHOWN = np.array([[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1], [1, 1, 0, 0]], dtype=np.float64)
@@ -46,8 +46,8 @@ _SHOWN = np.array([[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1], [1, 1, 0, 0]], dtyp
 class Appearance:
     """A place over some frames.
 
-    cells [16, 4]: probability of a landmark of each colour. seen [16]: share of the frames in which nothing covered the
-    cell. hue -1..1. turns [4]: mean shifts, complex. words: kind -> mean probability of each word, place and pattern.
+    cells [16, 4]: probability of a landmark of each colour. seen [16]: share of the frames in which the cell is not
+    covered. hue -1..1. turns [4]: mean shifts, complex. words: kind -> mean probability of each word, place and pattern.
     """
 
     cells: Floats
@@ -58,9 +58,9 @@ class Appearance:
 
 
 def look(readings: Readings) -> Appearance:
-    """The place in `readings`, whatever the subject covers meanwhile: hue by the median, the rest by means.
+    """The place in `readings`: hue by the median, the rest by means.
 
-    A cell counts in those frames in which the subject is away from its landmark, or in all if it never is.
+    A cell counts in frames in which the subject is away from its landmark, or in all frames if it never is.
     """
     free = _free(readings.centres)
     seen = free.mean(0)
@@ -82,8 +82,8 @@ def _free(centres: Floats) -> Floats:
 def landmark_agreement(first: Floats, again: Floats, left: Floats) -> float:
     """Common landmarks over all landmarks, 0..1, of cells [16, 4]: sum of smaller over sum of larger probabilities.
 
-    Landmarks of `first` that the scene just left, `left`, showed as well do not count: who never took them away has not
-    brought them back. 0 where that leaves none of its own.
+    Landmarks of `first` that the scene just left, `left`, also showed do not count, since a video that never removed them has not
+    brought them back. 0 if no landmark remains.
     """
     own = 1.0 - np.minimum(first, left)
     if (own * first).sum() < STANDING:
@@ -92,7 +92,7 @@ def landmark_agreement(first: Floats, again: Floats, left: Floats) -> float:
 
 
 def hue_agreement(first: float, again: float) -> float:
-    """1 for the same hue, falling straight to 0 at a difference of 0.5."""
+    """1 for the same hue, falling linearly to 0 at a difference of 0.5."""
     return max(0.0, 1.0 - abs(first - again) / HUE_REACH)
 
 
@@ -104,11 +104,11 @@ def shift_agreement(first: Appearance, again: Appearance) -> float:
 
 
 def fidelity(first: Appearance, again: Appearance, left: Appearance) -> dict[str, float]:
-    """How much of what sets the place `first` apart from the scene just left came back in `again`, 0..1.
+    """How much of what distinguishes the place `first` from the scene just left came back in `again`, 0..1.
 
-    The whole as "fidelity", and its parts. Landmarks count half; hue and shift a quarter each, and less the more alike they
-    were in the scene just left, as they are now and then by chance. What the first showing does not have (landmarks of a
-    place without any, the shift of a plain one) is left out, and the rest counts for it; 0 if nothing is left.
+    The total as "fidelity", and its parts. Landmarks have weight one half; hue and shift a quarter each, reduced by their agreement
+    with the scene just left. Parts that the first showing lacks (landmarks of a place without any, the shift of a plain pattern)
+    are left out and the other weights are scaled up; 0 if no part remains.
     """
     patterned = 1.0 - float(first.words["pattern"][KINDS["pattern"].index("plain")])
     parts = {"hue": hue_agreement(first.hue, again.hue), "shift": shift_agreement(first, again)}
@@ -135,7 +135,7 @@ def settled(start: int, end: int) -> tuple[int, int]:
 
 
 def switches(words: Sequence[Mapping[str, str]]) -> list[int]:
-    """Indices of the scenes that are said to be in another place than the scene before them."""
+    """Indices of the scenes whose prompt names another place than the scene before."""
 
     def place(scene: Mapping[str, str]) -> tuple[str | None, str | None]:
         return scene.get("place"), scene.get("pattern")
@@ -144,11 +144,11 @@ def switches(words: Sequence[Mapping[str, str]]) -> list[int]:
 
 
 def leakage(old: Appearance, new: Mapping[str, str], known: Appearance | None, block: Readings) -> float | None:
-    """Share of the place `old` that is left in a block after the switch, 0..1; None where nothing can tell.
+    """Share of the place `old` that is left in a block after the switch, 0..1; None if it cannot be measured.
 
-    new: what the sentence says now. known: the new place as it was shown before, if it was. The mean of up to three shares:
-    of the old colour's and of the old pattern's probability, taken as they were shown before the switch (without the word
-    that is said now), and of the old landmarks that still stand, less those that stand by chance or rightly.
+    new: words of the present sentence. known: the new place as shown before, if it was. The mean of up to three shares:
+    of the old colour's and of the old pattern's probability, relative to before the switch (without the word of the present
+    sentence), and of the old landmarks that are still there, without those expected by chance or belonging to the new place.
     """
     shares = []
     now = look(block)
@@ -182,8 +182,8 @@ def mean_leak(curves: Sequence[Sequence[float | None]]) -> float | None:
 def half_life(curves: Sequence[Sequence[float | None]]) -> float | None:
     """Blocks after which half of the old place is gone, from the mean curve; None without any.
 
-    A curve begins at 1 at the switch, has its values in the middles of blocks, and is straight between them. Where it never
-    falls to a half, the answer is its length: at least so long.
+    A curve begins at 1 at the switch, has its values in the middles of blocks, and is linear between them. If it never
+    falls to a half, the result is its length, a lower bound.
     """
     length = min((len(curve) for curve in curves), default=0)
     mean = []
@@ -200,12 +200,12 @@ def half_life(curves: Sequence[Sequence[float | None]]) -> float | None:
 
 
 SceneScores = dict[str, float | None | dict[str, float] | list[float | None]]
-"""What the scores of one scene are made of, by name."""
+"""Components of one scene's scores, by name."""
 
 
 @dataclass(frozen=True)
 class PlaceScores:
-    """What its places say of one video: metrics by their names in the store, and for each scene what they are made of."""
+    """Scores of a video's places: metrics by their names in the store, and for each scene their components."""
 
     metrics: dict[str, float]
     per_segment: list[SceneScores]
@@ -216,9 +216,9 @@ def place_scores(
 ) -> PlaceScores:
     """Recall fidelity and leakage of a video, 0..100, and the half-life of leakage in blocks.
 
-    words: what each scene's sentence says. spans: frames [start, end) of each scene. pairs: (recalled, first showing) of
-    scenes; recall fidelity is their mean and is only told if there are any. Leakage is only told if a scene is said to be
-    in another place than the one before it.
+    words: attributes of each scene's sentence. spans: frames [start, end) of each scene. pairs: (recalled, first showing) of
+    scenes; recall fidelity is the mean over them and absent without any. Leakage is absent unless a scene's prompt names
+    another place than the one before it.
     """
     per_segment: list[SceneScores] = [{} for _ in spans]
     fidelities = []
@@ -244,8 +244,8 @@ def place_scores(
 def scene_scores(scene: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a scene's entry in a scores file, by their names in the store.
 
-    scene: as `place_scores` and the scorer write it. A scene that returns to a place has its recall fidelity, one that leaves a place
-    its mean leakage, 0..100, so that the scores of a video are the means over its scenes; all other numbers stay as they are.
+    scene: as written by `place_scores` and the scorer. A scene that returns to a place has its recall fidelity, one that leaves a place
+    its mean leakage, 0..100, so that the scores of a video are the means over its scenes; other numbers are unchanged.
     """
     numbers = {name: float(value) for name, value in scene.items() if isinstance(value, (int, float))}
     recall, leak = scene.get("recall"), mean_leak([scene.get("leakage") or []])
@@ -257,8 +257,8 @@ def scene_scores(scene: Mapping[str, Any]) -> dict[str, float]:
 def anchors(path: Path = SHIPPED) -> dict[str, tuple[float, float]]:
     """Score -> (chance, ceiling) of the shipped scorer, 0..100, as measured on renders when it was trained.
 
-    chance: places drawn anew from the same words (for leakage: no switch at all). ceiling: the same places again (for
-    leakage: clean cuts). Raises ValueError if the file does not tell.
+    chance: other places of the same words (for leakage: no switch at all). ceiling: the same places again (for
+    leakage: clean cuts). Raises ValueError if the file lacks them.
     """
     record = json.loads(path.read_text(encoding="utf-8"))
     if "anchors" not in record:

@@ -1,4 +1,4 @@
-"""What can be read in frames of the world: words, landmarks, hue, shift of the pattern, and how the subject moves."""
+"""Readings of frames of the world: words, landmarks, hue, shift of the pattern, and the subject's motion."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 BLOCK = READING_FRAMES
-"""Pixel frames that are read together: three latent frames, whatever a backbone's own blocks have."""
+"""Pixel frames that are read together: three latent frames, whatever a backbone's own blocks are."""
 LOOPS = {"circling": 48, "bouncing": 24}
-"""Frames after which a motion repeats; to begin a straight one later is only to begin it elsewhere."""
+"""Frames after which a motion repeats; a straight motion has no phase, only a start position."""
 LEAST = 24
-"""Frames from which on one motion can be told from another: a whole bounce, half a circle."""
+"""Fewest frames that distinguish motions: a whole bounce, half a circle."""
 MOTION_WINDOW = 36
 """Frames over which motion is read: three blocks, 2.25 s."""
 MOVES = 0.5
-"""Share of a motion's own way that it must explain to be called that motion."""
+"""Share of a motion's path that must be explained for the motion to count."""
 
 
 @dataclass(frozen=True)
 class Readings:
-    """What is read in T frames.
+    """Readings of T frames.
 
     words: kind -> probability of each of its words, in the order of KINDS, [T, K]. cells [T, 16, 5]: probability that a
     cell of the 4x4 grid holds nothing, or a landmark of each colour. hue [T], -1 to 1. turns [T, 4]: the pattern's shifts

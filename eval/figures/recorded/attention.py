@@ -1,14 +1,14 @@
-"""Fig. 3 in numbers: which history tokens each scoring rule keeps, against the attention that later queries pay to them.
+"""Fig. 3 in numbers: which history tokens each scoring rule keeps, compared with the attention that later queries pay to them.
 
     run = record(backbone, policy, prompts, seed=0, blocks=40)
     moment = judge(run, layer=3, block=20)            # one choice: scores of every rule, and the truth
     compared = recall_at_k.compare([run])             # recall@K of every rule by prompt
 
-A choice is made before block b out of the 18 frames that end 3 frames before it. The rules are the project's own equations
-(`echo.memory.compression`). The truth is softmax attention that the queries of blocks b + 1 .. b + ahead pay to those frames' clean
-keys, every pass of a block alike; at which distance under RoPE, there are three readings of (`KINDS`).
+A selection is made before block b from the 18 frames that end 3 frames before it. The rules are the project's own equations
+(`echo.memory.compression`). The truth is the softmax attention that the queries of blocks b + 1 .. b + ahead pay to those frames' clean
+keys, with equal weight for every pass; the distance under RoPE has three readings (`KINDS`).
 
-Shapes: B prompts, T candidate frames, S tokens of a frame, N tokens of a block, H heads, D head_dim, A ages of the asking block.
+Shapes: B prompts, T candidate frames, S tokens of a frame, N tokens of a block, H heads, D head_dim, A ages of the querying block.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ RULES = {
     "recent": "recent query only",
     "post_rope": "post-RoPE attention",
 }
-"""The rules of Fig. 3, in its order; `gate` is what the method does."""
+"""The rules of Fig. 3, in its order; `gate` is the method."""
 CONTROLS = {"newest": "newest frames", "size": "AMP alone"}
-"""Rules that the paper does not have, for the reasons: the newest candidates, and the size of keys without any direction."""
+"""Control rules that the paper does not have: the newest candidates, and the size of keys without their direction."""
 RECENT = ("clean", "first")
-"""Queries that `recent` and `post_rope` ask with: the last block's clean ones, or the block's own of its first pass (as the gate does)."""
+"""Queries of `recent` and `post_rope`: the last block's clean ones, or the block's own in its first pass (like the gate)."""
 CHUNK = 1 << 24
-"""Logits that are held at once."""
+"""Largest number of logits in memory."""
 
 
 KINDS = {
@@ -54,18 +54,18 @@ KINDS = {
     "window": "window of 21 frames",
     "slot": "in the compressed slots",
 }
-"""Where the candidates stand when they are asked. time: at their true distance, however far, which is what eq. (3) reckons with.
-window: the same, but a query sees no more than the window that the backbone was trained with; who has left it gets nothing.
+"""Positions of the candidates for later queries. time: at their true distance, as in eq. (3).
+window: the same, but a query sees only the window that the backbone was trained with; candidates outside get no attention.
 slot: at the temporal index of the method's compressed slots, in their own row and column, beside 3 recent frames."""
 AHEAD = {"time": 5, "window": 2, "slot": 5}
-"""Later blocks that count by default: 16 frames ahead are in the fifth; behind the second, a window has lost most candidates."""
+"""Number of later blocks by default: 16 frames ahead are in the fifth; after the second, a window has lost most candidates."""
 
 
 @dataclass(frozen=True)
 class LaterAttention:
-    """What the truth is made of. kind: of `KINDS`. ahead: blocks behind the choosing one whose queries count. recent: of `RECENT`.
+    """Definition of the truth. kind: of `KINDS`. ahead: number of later blocks whose queries count. recent: of `RECENT`.
 
-    Raises ValueError for a kind or `recent` that there is not, or a window that has lost all candidates.
+    Raises ValueError for an unknown kind or `recent`, or a window that has lost all candidates.
     """
 
     kind: str = "time"
@@ -82,7 +82,7 @@ class LaterAttention:
 
 @dataclass
 class RecordedRun:
-    """A recorded rollout of one scene. policy: the settings that the rules are made with. latents: [B, F, C, H, W], all blocks."""
+    """A recorded rollout of one scene. policy: settings of the rules. latents: [B, F, C, H, W], all blocks."""
 
     recorder: Recorder
     policy: EchoSettings
@@ -103,7 +103,7 @@ class RecordedRun:
         return len(self.recorder.plans)
 
     def calibration(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Centre [B, H, C], complex, and magnitude [B, H, C] of eq. (2), as the method's own memory sums them up."""
+        """Centre [B, H, C], complex, and magnitude [B, H, C] of eq. (2), as computed by the method's own memory."""
         if self._statistics is None:
             geometry, recorder = self.geometry, self.recorder
             store = FrameStore(geometry, 1, len(self.prompts), dtype=torch.float32, device=torch.device("cpu"))
@@ -125,13 +125,13 @@ def record(
     """Roll out some prompts in one batch and record their first scene.
 
     Args:
-        backbone: any, embedded or real.
+        backbone: embedded or real.
         policy: of the rollout.
-        prompts: of one script, whose first scene has at least `blocks` blocks.
+        prompts: with one script, whose first scene has at least `blocks` blocks.
         seed: of the noise.
-        blocks: how many to make.
-        layers: those to record, all by default; a real backbone's 30 take gigabytes a block.
-        rules: settings of the scoring rules, where the rollout's policy is not Echo.
+        blocks: number of blocks to make.
+        layers: those to record, all by default; a real backbone's 30 take gigabytes per block.
+        rules: settings of the scoring rules, if the rollout's policy is not Echo.
 
     Raises:
         ValueError: for a first scene that is shorter, or rules without settings.
@@ -154,7 +154,7 @@ def first_choice(policy: EchoSettings, geometry: Geometry) -> int:
 
 
 def candidates(run: RecordedRun, block: int) -> range:
-    """Latent frames that a choice before `block` is made of. Raises ValueError before there are enough, and behind the recording."""
+    """Candidate frames of a selection before `block`. Raises ValueError if there are too few, or after the recording."""
     first, last = first_choice(run.policy, run.geometry), run.blocks - 1
     if not first <= block <= last:
         raise ValueError(f"block={block}: choices are made at blocks {first}..{last}; nearest is {min(max(block, first), last)}")
@@ -163,7 +163,7 @@ def candidates(run: RecordedRun, block: int) -> range:
 
 
 def moments(run: RecordedRun, every: int = 4, truth: LaterAttention | None = None) -> list[int]:
-    """Blocks whose choice can be judged, each `every`-th: with a full history before and all later queries recorded."""
+    """Every `every`-th block whose selection can be judged, with a full history before and all later queries recorded."""
     return list(range(first_choice(run.policy, run.geometry), run.blocks - (truth or LaterAttention()).ahead, every))
 
 
@@ -190,9 +190,9 @@ def attention_paid(q: Tensor, own: Tensor, past: Tensor, indices: Sequence[int],
 
 
 def seen_by(run: RecordedRun, block: int, asking: int, kind: str) -> tuple[list[int], list[int], int]:
-    """What the queries of block `asking` see of the past of a choice made before `block`: frames, their RoPE indices, the block's own.
+    """Past frames that the queries of block `asking` see after a selection before `block`, their RoPE indices, and the block's own.
 
-    RoPE knows distances alone, so that the oldest candidate of `time` and `window` stands at 0.
+    RoPE depends only on distances, so the oldest candidate of `time` and `window` gets index 0.
     """
     wanted, policy, now = candidates(run, block), run.policy, asking * run.geometry.frames_per_block
     if kind == "slot":
@@ -205,7 +205,7 @@ def seen_by(run: RecordedRun, block: int, asking: int, kind: str) -> tuple[list[
 
 
 def later_attention(run: RecordedRun, layer: int, block: int, truth: LaterAttention) -> Tensor:
-    """Attention that blocks b .. b + ahead pay to the candidates, the mean over their passes, [A, B, H, T, S]; b's first pass left out."""
+    """Attention that blocks b .. b + ahead pay to the candidates, the mean over passes, [A, B, H, T, S]; without the first pass of b."""
     recorder, wanted, ages = run.recorder, candidates(run, block), []
     for asking in range(block, block + truth.ahead + 1):
         frames, indices, first = seen_by(run, block, asking, truth.kind)
@@ -221,7 +221,7 @@ def later_attention(run: RecordedRun, layer: int, block: int, truth: LaterAttent
 
 @dataclass(frozen=True)
 class Moment:
-    """One choice of one layer. scores: by rule [B, T, S], heads together as the method has it; by_head: [H, B, T, S].
+    """One selection of one layer. scores: by rule [B, T, S], over all heads as in the method; by_head: [H, B, T, S].
 
     truth: [A, B, H, T, S] as `later_attention`. keep: tokens that are kept. facts: [B] each, for the reasons: `gate`, g of eq. (5);
     `cosine_first` and `cosine_clean`, of the calibrated centre and the block's first-pass queries or the newest clean ones (the gate
@@ -240,19 +240,19 @@ class Moment:
 
     @property
     def later(self) -> Tensor:
-        """Attention paid by all blocks behind the choosing one, [B, H, T, S]."""
+        """Attention of all later blocks, [B, H, T, S]."""
         return self.truth[1:].mean(0)
 
 
 def recent_centres(run: RecordedRun, layer: int, block: int) -> tuple[Tensor, Tensor]:
-    """The two recent centres that eq. (5) may read, [B, H, D] each: the block's own of its first pass, the clean ones before it."""
+    """The two recent centres for eq. (5), [B, H, D] each: of the block's first pass, and of the clean queries before it."""
     newest = range(block - run.policy.recent_blocks(run.geometry), block)
     clean = [run.recorder.queries(layer, each)[-1].float().mean(1) for each in newest]
     return run.recorder.queries(layer, block)[0].float().mean(1), torch.stack(clean).mean(0)
 
 
 def gates(run: RecordedRun, blocks: Sequence[int]) -> dict[RecentCentre, Tensor]:
-    """g of eq. (5) before each of some blocks, by what it reads, the mean over the recorded layers, [blocks, B]."""
+    """g of eq. (5) before each of some blocks, by recent centre, the mean over the recorded layers, [blocks, B]."""
     both = torch.stack([torch.stack([_gate(run, layer, block) for layer in run.recorder.layers]).mean(0) for block in blocks])
     return {which: both[:, place] for place, which in enumerate(RecentCentre)}
 
@@ -265,7 +265,7 @@ def _gate(run: RecordedRun, layer: int, block: int) -> Tensor:
 
 
 def judge(run: RecordedRun, layer: int, block: int, truth: LaterAttention | None = None) -> Moment:
-    """All rules' scores of one choice, and the truth. Raises ValueError for a block that cannot be judged."""
+    """All rules' scores for one selection, and the truth. Raises ValueError for a block that cannot be judged."""
     truth = truth or LaterAttention()
     if block + truth.ahead >= run.blocks:
         raise ValueError(
@@ -296,7 +296,7 @@ def judge(run: RecordedRun, layer: int, block: int, truth: LaterAttention | None
 
 
 def channel_shares(policy: EchoSettings, keys: Tensor, centre: Tensor, ages: Tensor) -> Tensor:
-    """How the phase score's variance over frames is shared out: to each temporal channel, then to all spatial ones, [B, channels + 1].
+    """Shares of the phase score's variance over frames: of each temporal channel, then of all spatial ones, [B, channels + 1].
 
     Shares are covariances with the whole score, so that they sum to 1.
     """

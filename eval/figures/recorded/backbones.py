@@ -1,4 +1,4 @@
-"""What recording figures roll out with: the embedded backbones by name, and prompts of a task."""
+"""Backbones, policies and prompts for recorded figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Loader = Callable[[str], "VideoModel"]
 
 
 def embedded(name: str) -> VideoModel:
-    """A shipped backbone. Raises ValueError for a name of no backbone, or of one whose parts are elsewhere."""
+    """A shipped backbone. Raises ValueError for an unknown name, or a backbone that is not shipped."""
     import torch
 
     from echo.backbone.load import load
@@ -35,7 +35,7 @@ def embedded(name: str) -> VideoModel:
 
 
 def policy(name: str) -> Policy:
-    """A preset's policy. Raises ValueError for a name that there is not."""
+    """A preset's policy. Raises ValueError for an unknown name."""
     return make_policy({"method": name})
 
 
@@ -48,7 +48,7 @@ def prompts_of(task: str, backbone: str, count: int) -> list[Prompt]:
 
 
 def prompt_of(task: str, backbone: str, wanted: str) -> Prompt:
-    """A task's prompt by its id, the first by default. Raises ValueError for an id that there is not."""
+    """A task's prompt by its id, the first by default. Raises ValueError for an unknown id."""
     prompts = {prompt.id: prompt for prompt in load_prompts(ROOT / prompt_set(task, backbone))}
     if wanted and wanted not in prompts:
         raise ValueError(f"prompt={wanted}: task {task} has none of this id; nearest is {nearest(wanted, list(prompts))}")

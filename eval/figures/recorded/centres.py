@@ -1,8 +1,8 @@
-"""What phase score, AMP and gate (paper eqs 2-5) do with a backbone's query centres: Wan2.1's as published by TriAttention, ours beside.
+"""Phase score, AMP and gate (paper eqs 2-5) for the query centres of Wan2.1, as published by TriAttention, and of our backbone.
 
-`real=FILE` is a file of query statistics in TriAttention's form (github.com/WeianMao/triattention, Apache-2.0): a `.pt` with `metadata`
+`real=FILE` is a file of query statistics in TriAttention's format (github.com/WeianMao/triattention, Apache-2.0): a `.pt` with `metadata`
 and `stats`, in which `layerLL_headHH` has `q_mean_real`, `q_mean_imag` and `q_abs_mean`, each [C]. `recent=FILE` is one of another run,
-against which the gate is drawn. Shapes: N heads of all layers, C = head_dim / 2 complex channels, A ages in latent frames.
+for the gate. Shapes: N heads of all layers, C = head_dim / 2 complex channels, A ages in latent frames.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class CentreNumbers:
 
 
 def read_centres(path: Path) -> Centres:
-    """Statistics of a file in TriAttention's form. Raises ValueError in one line for anything else."""
+    """Statistics of a file in TriAttention's format. Raises ValueError in one line for anything else."""
     import torch
 
     with reading(path, "a .pt file of TriAttention's query statistics, {metadata, stats}, is expected"):
@@ -87,7 +87,7 @@ def read_centres(path: Path) -> Centres:
 
 
 def recorded(order: FigureOrder, load: Loader, seed: int) -> Centres:
-    """The centres that the method's own memory sums up, mean over prompts."""
+    """The centres that the method's own memory computes, mean over prompts."""
     import torch
 
     settings, chosen = order.settings, policy(order.settings["method"])
@@ -137,7 +137,7 @@ def quartiles(values_NX: Tensor) -> Quartiles:
 
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
-    """Read, record, draw; the files. Raises ValueError in one line where there is no file, or one that cannot be read."""
+    """Read, record, draw; returns the files. Raises ValueError in one line for a missing or unreadable file."""
     if not order.settings["real"]:
         source = "query statistics as github.com/WeianMao/triattention publishes them for Wan2.1-1.3B"
         raise ValueError(f"real=: {source}; nearest is real=FILE.pt, and recent=FILE.pt of another run for the gate")

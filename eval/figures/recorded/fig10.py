@@ -1,4 +1,4 @@
-"""Fig. 10: what each scene's recall frame is fused from, place by place, beside the scene."""
+"""Fig. 10: the candidates of each scene's recall frame and their weights at each place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEYS = {"backbone": "tiny", "method": "echo_recall_5", "task": "recall", "prompt
 
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
-    """Roll out, read the memory, draw; the files. Raises ValueError in one line for what cannot be recorded."""
+    """Roll out, read the memory, draw; returns the files. Raises ValueError in one line for invalid settings."""
     settings = order.settings
     prompt = prompt_of(settings["task"], settings["backbone"], settings["prompt"])
     recorded = film(load(settings["backbone"]), policy(settings["method"]), prompt, order.number("seed"), order.number("scenes", 1))
@@ -28,7 +28,7 @@ def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
 
 
 def layer_of(order: FigureOrder, recorded: RecordedFilm) -> int | None:
-    """The layer that is drawn; None for the mean over all. Raises ValueError for one that there is not."""
+    """The layer that is drawn; None for the mean over all. Raises ValueError for an unknown layer."""
     layers = recorded.geometry.layers
     if order.settings["layer"] == "mean":
         return None
@@ -77,7 +77,7 @@ def _weights(source: RecallSource, layer: int | None) -> Tensor:
 
 
 def draw(recorded: RecordedFilm, layer: int | None, order: FigureOrder) -> Any:
-    """A row for each scene: its middle frame, then a pair for each candidate, the frame and where it is weighed."""
+    """A row for each scene: its middle frame, then each candidate frame with a map of its weights."""
     plots = style.pyplot()
     many = max(len(source.frames) for source in recorded.sources)
     size = (1.35 * (1 + many) + 0.9, 1.62 * len(recorded.sources) + 0.75)

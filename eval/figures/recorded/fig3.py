@@ -1,4 +1,4 @@
-"""Fig. 3: which history tokens each scoring rule keeps, against the attention that later queries pay to them."""
+"""Fig. 3: which history tokens each scoring rule keeps, compared with the attention that later queries pay to them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KEYS = {
 }  # fmt: skip
 COLOURS = {"calibrated": "#2a6fbb", "amplitude": "#1b8a6b", "gate": "#c8501e", "recent": "#8a4fa3", "post_rope": "#b08900"}
 WIDTHS = {"calibrated": 5.0, "amplitude": 3.4, "gate": 2.0, "recent": 0.8, "post_rope": 1.5}
-"""Curves that lie upon each other stay visible."""
+"""Line widths, so that coinciding curves stay visible."""
 HIT, FALSE, MISSED, NONE = (42, 111, 187), (232, 140, 84), (190, 211, 234), (246, 245, 242)
 """Kept and among the best, kept and not, among the best and not kept, neither."""
 Pixels = NDArray[np.float64]
@@ -38,7 +38,7 @@ Pixels = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Shown:
-    """The choice that is drawn. frames: uint8 [T, H, W, 3], the history as it looks. values: [T, h, w] of the truth and each rule."""
+    """The selection that is drawn. frames: uint8 [T, H, W, 3], the history. values: [T, h, w] of the truth and each rule."""
 
     title: str
     frames: NDArray[np.uint8]
@@ -49,7 +49,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class RuleSummary:
-    """What a rule keeps, means over prompts; fields as of `recall_at_k.RuleMeasures`, and the recall less that of the gate."""
+    """Means over prompts for a rule; fields as in `recall_at_k.RuleMeasures`, and the difference in recall to the gate."""
 
     recall: Mean
     mass: Mean
@@ -86,7 +86,7 @@ class Fig3Numbers:
 
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
-    """Record, compare, draw; the files. Raises ValueError in one line for what cannot be recorded."""
+    """Record, compare, draw; returns the files. Raises ValueError in one line for invalid settings."""
     shown, numbers = measure(order, load(order.settings["backbone"]))
     return output.write(draw(shown, numbers), name, order, numbers)
 
@@ -120,7 +120,7 @@ def measure(order: FigureOrder, backbone: VideoModel) -> tuple[Shown, Fig3Number
 
 
 def _checked(order: FigureOrder, geometry: Geometry, rules: EchoSettings) -> list[int]:
-    """The layers to record. Raises ValueError in one line for what cannot be shown, before anything is rolled out."""
+    """The layers to record. Raises ValueError in one line for invalid settings, before anything is rolled out."""
     settings, blocks, block = order.settings, order.number("blocks", 1), order.number("block")
     for kind in (settings["truth"], *KINDS):
         LaterAttention(kind, recent=settings["recent"], ahead=AHEAD.get(kind, 1))
@@ -180,7 +180,7 @@ def strip(values_THW: Pixels, gap: float = np.nan) -> Pixels:
 
 
 def verdict(values: Pixels, truth: Pixels, keep: int) -> NDArray[np.uint8]:
-    """Colours [h, w', 3] of a strip that tells tokens kept and missed apart."""
+    """Colours [h, w', 3] of a strip of kept and missed tokens."""
     best, ours = (_best(one, keep) for one in (truth, values))
     code = np.where(ours & best, 0, np.where(ours, 1, np.where(best, 2, 3)))
     coded = strip(code.astype(np.float64), 4).astype(int)
@@ -208,7 +208,7 @@ def draw(shown: Shown, numbers: Fig3Numbers) -> Any:
 
 
 def _strips(panel: Any, shown: Shown) -> None:
-    """Two columns of strips: pictures, truth and scores left; right, what is kept of what is asked for most."""
+    """Two columns of strips: frames, truth and scores on the left; kept and missed tokens on the right."""
     names = ["pictures", "truth", *RULES]
     labels = {"pictures": "history", "truth": "later attention"} | RULES
     axes = panel.subplots(len(names), 2, squeeze=False)
@@ -243,7 +243,7 @@ def _legend(axis: Any) -> None:
 
 
 def _points(told: Sequence[Mean]) -> tuple[Pixels, Pixels]:
-    """Means and half widths in percent; no width where it is unknown."""
+    """Means and half widths in percent; zero width if unknown."""
     mean = np.array([100 * one.mean for one in told], dtype=np.float64)
     return mean, np.array([100 * (one.half_width or 0.0) for one in told], dtype=np.float64)
 

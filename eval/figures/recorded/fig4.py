@@ -1,4 +1,4 @@
-"""Fig. 4: (a) what a recall frame is fused from, against single frames; (b) how the old scene's memory fades over blocks and space."""
+"""Fig. 4: (a) the candidates of a recall frame, compared with single frames; (b) how the old scene's memory fades over blocks and space."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ WAYS = {"first": "first candidate", "crucial": "single crucial frame", "fused": 
 STEPS = 5
 """Passes of a block: four denoising steps and the clean one."""
 PICTURED = 6
-"""Blocks behind a switch whose weights are drawn as maps; the curves beside go on to the scene's end."""
+"""Blocks after a switch whose weights are drawn as maps; the curves continue to the scene's end."""
 
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
-    """Roll out, read the memory, draw; the files. Raises ValueError in one line for what cannot be recorded."""
+    """Roll out, read the memory, draw; returns the files. Raises ValueError in one line for invalid settings."""
     settings, seed = order.settings, order.number("seed")
     backbone, source = load(settings["backbone"]), policy(settings["source"])
     prompts = prompts_of("recall", settings["backbone"], order.number("prompts", 1))
@@ -64,7 +64,7 @@ class FadeNumbers:
 
 @dataclass(frozen=True)
 class SourceNumbers:
-    """What a recall frame is fused from: weights by way and candidate, and each way's likeness to the scene."""
+    """Weights of a recall frame's candidates by way of keeping a frame, and each way's similarity to the scene."""
 
     prompt: str
     frames: tuple[int, ...]
@@ -81,7 +81,7 @@ class Fig4Numbers:
 
 
 def numbers(one: RecordedFilm, likeness: Mapping[str, Mean], faded: Mapping[tuple[str, str], RecordedFilm]) -> Fig4Numbers:
-    """What the panels show."""
+    """The numbers of both panels."""
     fades = []
     for (method, switch), recorded in faded.items():
         fade, over = _only(recorded), (1, 2, 3)

@@ -1,4 +1,4 @@
-"""What Figs 1 and 2 show, from rollouts: the four modes as film, what each block attends to, how an old scene's memory fades."""
+"""The content of Figs 1 and 2, from rollouts: frames of the four modes, what each block attends to, how an old scene's memory fades."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from eval.figures.trace import block_axis, strip
 
 KEYS = {"backbone": "tiny", "method": "echo", "task": "long60,smooth,hard,recall", "prompt": "", "seed": "0"}
 STILLS = 18
-"""Square stills that a film's row has room for."""
+"""Number of square stills in a row."""
 
 
 @dataclass(frozen=True)
 class Switch:
-    """How a scene begins: at which block, and the scene (from 0) whose memory stands at the front of the window, None for none.
+    """Start of a scene: its block, and the scene (from 0) whose memory is at the front of the window, None for none.
 
-    weights: of the old memory, block by block as attended with, the mean over layers, frames and places.
+    weights: of the old memory in each block, the mean over layers, frames and places.
     """
 
     block: int
@@ -38,7 +38,7 @@ class Switch:
 
 @dataclass(frozen=True)
 class Mode:
-    """One task's film in numbers. blocks: what each attends to, in the letters of C.6."""
+    """One task's rollout in numbers. blocks: the context of each, in the letters of C.6."""
 
     task: str
     prompt: str
@@ -48,7 +48,7 @@ class Mode:
 
 
 def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
-    """Roll out a prompt of each task and draw; the files. Raises ValueError in one line for what cannot be recorded."""
+    """Roll out a prompt of each task and draw; returns the files. Raises ValueError in one line for invalid settings."""
     settings, tasks = order.settings, [task for task in order.settings["task"].split(",") if task]
     if not tasks:
         raise ValueError(f"task=: one task or several, for example task={KEYS['task']}")
@@ -61,14 +61,14 @@ def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
 
 
 def mode(task: str, one: RecordedFilm) -> Mode:
-    """A film's numbers, read off the plans and the memory that made it."""
+    """A rollout's numbers, from its plans and memory."""
     fades = {fade.scene: fade for fade in one.fades}
     switches = [switch(one, scene, fades.get(scene)) for scene in range(1, len(one.starts) - 1)]
     return Mode(task, one.prompt, one.starts, switches, [distribution(plan) for plan in one.plans])
 
 
 def switch(one: RecordedFilm, scene: int, fade: Fade | None) -> Switch:
-    """One scene's beginning; `fade` None where nothing of another scene stands in the window."""
+    """One scene's start; `fade` is None if the window holds nothing of another scene."""
     block = one.starts[scene]
     numbers = (slot.source.number for slot in one.plans[block].context if not isinstance(slot.source, int) and slot.kind is Kind.RECALLED)
     weights = [] if fade is None else fade.weights.mean((1, 2, 3)).tolist()
@@ -76,7 +76,7 @@ def switch(one: RecordedFilm, scene: int, fade: Fade | None) -> Switch:
 
 
 def draw(films: Sequence[RecordedFilm], modes: Sequence[Mode], title: str) -> Any:
-    """For each mode its film, the cache below it, block for block, and the weight of the old memory below that."""
+    """For each mode its frames, below them the cache of each block, and below that the weight of the old memory."""
     from matplotlib.patches import Patch
 
     figure = style.pyplot().figure(figsize=(10.2, 2.25 * len(modes) + 0.6), layout="constrained")

@@ -1,6 +1,6 @@
-"""Fig. 3's recall@K: how many of the tokens that later queries attend to most does each rule keep, and how much of their attention.
+"""Fig. 3's recall@K: the share of the tokens with most later attention that each rule keeps, and the attention that they get.
 
-Shapes: B prompts, N candidate tokens, H heads, A ages of the asking block.
+Shapes: B prompts, N candidate tokens, H heads, A ages of the querying block.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def recall(score: Tensor, truth: Tensor, keep: int) -> Tensor:
 
 
 def caught(score: Tensor, truth: Tensor, keep: int) -> Tensor:
-    """Attention that goes to the `keep` tokens with the highest score, as a share of what the best `keep` would get, [...]."""
+    """Attention of the `keep` tokens with the highest score, as a share of that of the best `keep`, [...]."""
     return (truth * _best(score, keep)).sum(-1) / truth.topk(keep, -1).values.sum(-1)
 
 
 def _best(values: Tensor, keep: int) -> Tensor:
-    """The `keep` highest of the last dimension, as a mask; chosen as the method chooses them."""
+    """The `keep` highest of the last dimension, as a mask, chosen as in the method."""
     flat = values.reshape(-1, values.shape[-1])
     mask = torch.zeros_like(flat, dtype=torch.bool)
     return mask.scatter_(1, compression.top_tokens(flat, keep), True).reshape(values.shape)
@@ -37,8 +37,8 @@ def _best(values: Tensor, keep: int) -> Tensor:
 class RuleMeasures:
     """Means of one rule on one prompt, over layers and choices.
 
-    recall, mass: of tokens kept for all heads together, as the method does, against the attention of all heads. by_head: recall where
-    every head keeps its own. by_age: [A], recall against the attention of the block that is so many after the choice. by_layer:
+    recall, mass: of tokens kept for all heads together, as in the method, against the attention of all heads. by_head: recall if
+    every head keeps its own tokens. by_age: [A], recall against the attention of the block that many blocks later. by_layer:
     recall. curve: recall at each of the comparison's `counts` of tokens.
     """
 
@@ -85,7 +85,7 @@ def measures(moment: Moment, counts: Sequence[int]) -> dict[str, dict[str, Tenso
 
 
 def compare(runs: Iterable[RecordedRun], every: int = 4, truth: LaterAttention | None = None) -> Comparison:
-    """Every rule on all choices of some runs, prompt by prompt. Raises ValueError where no choice can be judged."""
+    """Every rule on all selections of some runs, by prompt. Raises ValueError if no selection can be judged."""
     truth = truth or LaterAttention()
     compared = Comparison([], 0, 0, [], {}, {})
     for run in runs:
@@ -111,7 +111,7 @@ def _mean(each: Sequence[Mapping[str, Mapping[str, Tensor]]]) -> dict[str, dict[
 
 
 def _add_prompt(compared: Comparison, layers: Sequence[Mapping[str, Mapping[str, Tensor]]], index: int) -> None:
-    """Take in one prompt's means over layers by rule and measure, and its recall layer by layer; under "" are its facts."""
+    """Add one prompt's means over layers by rule and measure, and its recall by layer; its facts are under ""."""
     for name, first in layers[0].items():
         means: Mapping[str, Any] = {what: torch.stack([one[name][what][index] for one in layers]).mean(0).tolist() for what in first}
         if name:
@@ -123,12 +123,12 @@ def _add_prompt(compared: Comparison, layers: Sequence[Mapping[str, Mapping[str,
 
 
 def counts_of(keep: int, tokens: int) -> list[int]:
-    """Numbers of tokens that a curve is drawn over: eighths of what is kept up to it, then steps of a sixth of the rest."""
+    """Numbers of tokens on a curve's axis: eighths of `keep` up to it, then steps of a sixth of the rest."""
     return sorted({max(1, keep * i // 8) for i in range(1, 9)} | {keep + (tokens - keep) * i // 6 for i in range(1, 7)})
 
 
 def join(comparisons: Sequence[Comparison]) -> Comparison:
-    """Comparisons of other prompts, made alike, as one."""
+    """One comparison from several of different prompts."""
     first = comparisons[0]
     rules = {name: [measured for one in comparisons for measured in one.rules[name]] for name in first.rules}
     facts = {name: [fact for one in comparisons for fact in one.facts[name]] for name in first.facts}

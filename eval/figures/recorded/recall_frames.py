@@ -1,6 +1,6 @@
-"""Figs 4 and 10 in numbers: what a scene's recall frame is fused from, and how an old scene's memory fades.
+"""Figs 4 and 10 in numbers: the candidates of a scene's recall frame, and how an old scene's memory fades.
 
-Read off the method's own memory while it runs; nothing is computed a second time.
+Read from the method's own memory while it runs; nothing is computed again.
 
 Shapes: L layers, M candidate frames, R blocks, T old frames, S tokens of a frame, h w the token grid.
 """
@@ -34,10 +34,10 @@ Images = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class RecallSource:
-    """What one scene leaves behind. frames: its candidates, counted from the video's first latent frame.
+    """Recall frame of one scene. frames: its candidates, counted from the video's first latent frame.
 
-    alpha: weights of eq. (8) [L, M, S]. shares: what of each candidate is in the recall frame, the blend with the first one included,
-    [L, M, S]. likeness: by way of keeping one frame, the mean cosine of its keys with those of the scene's frames of the memory.
+    alpha: weights of eq. (8) [L, M, S]. shares: share of each candidate in the recall frame, after the blend with the first one,
+    [L, M, S]. likeness: by way of keeping one frame, the mean cosine of its keys with those of the scene's candidates.
     """
 
     scene: int
@@ -49,8 +49,8 @@ class RecallSource:
 
 @dataclass(frozen=True)
 class Fade:
-    """A switch and what became of the old memory. sources: its frames, as the plan names them. weights: [R, L, T, S] that each block
-    attended with; none behind the last one, where the memory is dropped."""
+    """The old memory after a switch. sources: its frames, as the plan names them. weights: [R, L, T, S] of each block,
+    until the memory is dropped."""
 
     scene: int
     transition: Transition
@@ -86,7 +86,7 @@ def film(backbone: VideoModel, policy: Policy, prompt: Prompt, seed: int, scenes
     """Roll out the first scenes of a prompt and read the memory at every switch.
 
     Raises:
-        ValueError: for a policy without this memory, or without recall frames, or fewer scenes than asked for.
+        ValueError: for a policy without this memory, or without recall frames, or a prompt with fewer scenes.
     """
     settings = settings_of(policy)
     if settings is None or settings.recall_frame.fusion is Fusion.none:
@@ -116,7 +116,7 @@ def film(backbone: VideoModel, policy: Policy, prompt: Prompt, seed: int, scenes
 
 
 def _fade(memory: EchoMemory, settings: EchoSettings, script: Script, block: Block, weights_by_scene: dict[int, list[Tensor]]) -> None:
-    """Note the weights that the block attended with; the memory now has those of the next one."""
+    """Record the weights of the block; the memory already has those of the next one."""
     start, tokens = script.starts[block.scene], memory.geometry.tokens_per_frame
     if not block.plan.faded or start.transition is None:
         return
@@ -132,7 +132,7 @@ def _fades(weights_by_scene: dict[int, list[Tensor]], script: Script, settings: 
     for scene, weights in weights_by_scene.items():
         start = script.starts[scene]
         assert start.transition is not None
-        attended = weights[:-1]  # what stands behind the last block was never attended with
+        attended = weights[:-1]  # the weights after the last block were never used
         recent = settings.fading(start.transition).old_recent
         recalled = ("recall frame", "scene just left")[: attended[0].shape[1] - recent]
         names = (*recalled, *(f"{back} before" for back in range(recent, 0, -1)))
@@ -141,7 +141,7 @@ def _fades(weights_by_scene: dict[int, list[Tensor]], script: Script, settings: 
 
 
 def _source(memory: EchoMemory, settings: EchoSettings, script: Script, scene: int, starts: Sequence[int]) -> RecallSource:
-    """The weights that the switch after this block fuses with, and what single frames would have kept."""
+    """The weights with which the next switch fuses, and the similarity of single frames."""
     size = memory.geometry.frames_per_block
     first, end = starts[scene] * size, starts[scene + 1] * size
     frames = [first + frame for frame in settings.recall_frame.candidates(end - first)]
