@@ -87,7 +87,8 @@ class Metric:
     (`derived`).
     sweeps: kinds of task ("long", "interactive") whose figure of a swept setting has a panel of it.
     fact: the fact of a video's record that it shows, if no scorer writes it; only tables that name it show it. of_device:
-    whether only numbers of one device can be compared. printed: its name in published data, if different.
+    whether only numbers of one device can be compared. printed: its name in published data, if different. short:
+    likewise in files of per-video scores.
     question: the question to raters, for a criterion of the user study. note: printed below a table that shows it.
     misleads: when its number misleads; printed below a table that was asked for it. sets: names of sets of columns
     (`columns=memflow`) that contain it, and its position there.
@@ -109,6 +110,7 @@ class Metric:
     fact: str = ""
     of_device: bool = False
     printed: str = ""
+    short: str = ""
     question: str = ""
     note: str = ""
     misleads: str = ""
@@ -121,24 +123,25 @@ TEXT_KINDS = ("clip_b32", "clip_l14", "viclip", "vbench_text_alignment")
 # fmt: off
 METRICS: Final = (
     Metric("temporal_flickering", "temporal flickering", "one minus the mean difference of neighbouring frames",
-           scopes=WHOLE, long=6, interactive=7),
+           short="flickering", scopes=WHOLE, long=6, interactive=7),
     Metric("motion_smoothness", "motion smoothness", "how well a frame is predicted from those before and after it",
-           scopes=WHOLE, long=5, interactive=6, sweeps=("long",),
+           short="smoothness", scopes=WHOLE, long=5, interactive=6, sweeps=("long",),
            question="Does everything move evenly and believably, without jumps, stutter or a standstill that no text asks for?"),
     Metric("imaging_quality", "imaging quality", "low-level quality of frames: noise, blur, exposure",
-           scopes=WHOLE, long=3, interactive=5, sweeps=BOTH),
-    Metric("aesthetic_quality", "aesthetic quality", "beauty of frames", scopes=WHOLE, long=1, interactive=4, sets={"memflow": 3}),
-    Metric("dynamic_degree", "dynamic degree", "whether enough moves", scopes=WHOLE, long=7, interactive=8,
+           short="imaging", scopes=WHOLE, long=3, interactive=5, sweeps=BOTH),
+    Metric("aesthetic_quality", "aesthetic quality", "beauty of frames", short="aesthetic",
+           scopes=WHOLE, long=1, interactive=4, sets={"memflow": 3}),
+    Metric("dynamic_degree", "dynamic degree", "whether enough moves", short="dynamic", scopes=WHOLE, long=7, interactive=8,
            sweeps=("long",), sets={"repeats": 3}),
     Metric("text_alignment", "text alignment", "whether each scene shows what its sentence says",
            scopes=dict.fromkeys(TASKS, Scope.segments), long=8, interactive=1, sweeps=BOTH,
            definitions=TEXT_KINDS,
            question="Does each scene show what its text says: the subject, the place and what happens?"),
     Metric("subject_consistency", "subject consistency", "whether the subject stays itself",
-           scopes=WHOLE | {"recall": Scope.pairs}, long=4, interactive=2, sweeps=BOTH,
+           short="subject", scopes=WHOLE | {"recall": Scope.pairs}, long=4, interactive=2, sweeps=BOTH,
            question="Does the subject stay itself, in shape, colour and detail, from the first frame to the last?"),
     Metric("background_consistency", "background consistency", "whether the place stays itself",
-           scopes=WHOLE | {"hard": Scope.segments, "recall": Scope.pairs}, long=2, interactive=3, sweeps=BOTH),
+           short="background", scopes=WHOLE | {"hard": Scope.segments, "recall": Scope.pairs}, long=2, interactive=3, sweeps=BOTH),
     Metric("recall_fidelity", "recall fidelity", "how much of what no prompt says came back with a place",
            definitions=("world",), leads=True, sweeps=("interactive",)),
     Metric("leakage", "leakage", "how much of the place just left is still there, over the first 4.5 s after a switch",

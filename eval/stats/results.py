@@ -1,31 +1,89 @@
-"""Per-video scores of other tools: VBench's `*_eval_results.json`, and CSV with one row per video with its method, prompt and seed."""
+"""Per-video scores: folders that `echo-harness score` wrote, VBench's `*_eval_results.json`, and CSV with one row per video."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final
 
+import msgspec
 import pandas as pd
 
 from data.sets.columns import records
-from echo.files import read_json, read_text
-from echo.refusals import nearest_of, shown
+from echo.files import inside, read_json, read_text
+from echo.refusals import first_line, nearest_of, shown
 
 NAMES = {"label": ("label", "method", "arm", "model", "preset"), "prompt": ("prompt", "prompt_id", "id"), "seed": ("seed",)}
 """Names of columns of methods, prompts and seeds."""
+SUMMARY: Final = "scores.json"
+"""The summary of a folder of scores; a file for each video is beside it."""
+
+
+class ScoredUnit(msgspec.Struct):
+    """Scores of a video, as far as they are read here. text: digest of its prompt, "" for none."""
+
+    prompt: str
+    seed: int
+    text: str
+    metrics: dict[str, float | None]
+
+
+class ScoredFolder(msgspec.Struct):
+    """Summary of a folder of scores, as far as it is read here. label: the system's name. identity: networks and versions."""
+
+    label: str
+    task: str
+    videos: dict[str, str]
+    identity: dict[str, Any]
+
+
+def scored(folder: Path) -> tuple[ScoredFolder, list[ScoredUnit]]:
+    """A folder that `echo-harness score` wrote, and its videos. Raises ValueError in one line that names the unreadable file."""
+    path = folder / SUMMARY
+    try:
+        summary, units = msgspec.json.decode(path.read_bytes(), type=ScoredFolder), list[ScoredUnit]()
+        for name in summary.videos:
+            path = inside(folder, f"{name}.json")
+            units.append(msgspec.json.decode(path.read_bytes(), type=ScoredUnit))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}; a folder of scores has {SUMMARY} and a file for each video") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {first_line(error)}; the same `echo-harness score` command writes it anew") from None
+    doubled = [unit for unit, count in Counter((one.prompt, one.seed) for one in units).items() if count > 1]
+    if doubled:
+        raise ValueError(f"{folder}: prompt {shown(doubled[0][0])} with seed {doubled[0][1]} stands twice")
+    return summary, units
+
+
+def metrics(path: Path) -> list[str]:
+    """What `read` can be asked for: metrics of a folder, dimensions of VBench's results, columns of a CSV. Raises ValueError."""
+    if path.is_dir():
+        return list(dict.fromkeys(name for unit in scored(path)[1] for name, value in unit.metrics.items() if value is not None))
+    if path.suffix == ".json":
+        content = read_json(read_text(path), str(path))
+        return list(content) if isinstance(content, dict) else []
+    _, row = next(records(path), ("", {}))
+    return [name for name in row if not any(name in names for names in NAMES.values())] if isinstance(row, dict) else []
 
 
 def read(path: Path, metric: str) -> dict[str, pd.Series]:
     """Scores by method, each indexed by prompt and seed, in the file's own unit.
 
     Args:
-        path: VBench's results, of one method named after the file; or a CSV.
-        metric: a dimension of VBench, or a column.
+        path: a folder of scores; VBench's results, of one method named after the file; or a CSV.
+        metric: a name in a store, a dimension of VBench, or a column.
 
     Raises:
         ValueError: in one line with the file's line, for a file without the metric, or a value that is not a number.
     """
+    if path.is_dir():
+        summary, units = scored(path)
+        values = {(one.prompt, one.seed): value for one in units if (value := one.metrics.get(metric)) is not None}
+        if not values:
+            raise ValueError(f"{path}: metric={metric}: no video has it; {nearest_of(metric, metrics(path))}")
+        return {summary.label: _series(values)}
     if path.suffix == ".json":
         return {path.name: _vbench(path, metric)}
     rows: dict[str, dict[tuple[str, int], float]] = {}

@@ -70,11 +70,11 @@ def grid_of(
     task, look = group.task.name, look or Look()
     names = set().union(*(entry.metrics for entry in entries))
     columns = metrics.columns(task, names, look.rules, look.dimensions)
-    references = _references(entries)
-    cells = _columns(entries, references, columns, len(asked))
+    others = references(entries)
+    cells = _columns(entries, others, columns, len(asked))
     rows = [_row(entry, group, cells) for entry, cells in zip(entries, zip(*cells))]
     names_of = {id(entry): (row.name, row.section) for entry, row in zip(entries, rows)}
-    pairs = [names_of.get(id(other), ("", "")) for other in references]
+    pairs = [names_of.get(id(other), ("", "")) for other in others]
     backbones = {entry.section: entry.weights for entry in entries if not entry.calibration}
     return Grid(
         task=task,
@@ -140,7 +140,7 @@ def _in_sections(entries: Sequence[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: (entry.calibration, sections.index(entry.section)))
 
 
-def _references(entries: Sequence[Entry]) -> list[Entry | None]:
+def references(entries: Sequence[Entry]) -> list[Entry | None]:
     """For each row its reference: of its own backbone, else of the first backbone that has one; None for a reference itself."""
     of_section: dict[str, Entry] = {}
     for entry in sorted((entry for entry in entries if entry.preset in REFERENCES), key=lambda entry: REFERENCES.index(entry.preset)):

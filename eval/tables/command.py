@@ -22,6 +22,7 @@ from eval.store.rows import Source, gather, sources
 from eval.store.runs import existing, known
 from eval.tables import opinions
 from eval.tables.build import Look, grid_of, look_of, merged
+from eval.tables.foreign import with_foreign
 from eval.tables.grid import Grid
 from eval.tables.latex import as_latex
 from eval.tables.meta import MadeGrid, meta
@@ -33,7 +34,7 @@ from eval.tables.text import as_csv, as_markdown, as_summary, as_text
 class TableOptions:
     """Options besides names. compare: whether to add published numbers. rules: preferred definitions. output: a folder
     for the files; the store's `tables` by default. width: of a summary in characters; None shows the table.
-    columns: instead of the task's own."""
+    columns: instead of the task's own. foreign: scores of other systems, added as rows."""
 
     compare: bool = False
     rules: tuple[str, ...] = ()
@@ -41,6 +42,7 @@ class TableOptions:
     output: Path | None = None
     width: int | None = None
     columns: tuple[str, ...] = ()
+    foreign: tuple[Path, ...] = ()
 
 
 def make(store: Path, names: Sequence[str] | None = None, styled: bool = False, width: int | None = None) -> list[str]:
@@ -77,6 +79,8 @@ def _write(store: Path, groups: Mapping[str, Sequence[Source]], wanted: TableOpt
         looks = {name: replace(look, dimensions=wanted.columns) for name, look in looks.items()}
     for name, group in groups.items():
         made = [one for source in in_order(group) for one in made_of(source, looks[name], wanted.compare)]
+        if wanted.foreign:
+            made = [replace(made[0], grid=with_foreign(made[0].grid, made[0].group, wanted.foreign)), *made[1:]]
         for one in made:
             warnings = [f"not reproduced: {line}" for line in one.group.conflicts]
             warnings += [f"damaged and left out: {line}; the command that made it makes it again" for line in one.group.damaged]
@@ -145,6 +149,7 @@ def tables(
     rule: Sequence[str] = (),
     ratings: str = "",
     columns: Sequence[str] = (),
+    foreign: Sequence[str] = (),
     *,
     store: Path = RESULTS,
     output: Path | None = None,
@@ -155,6 +160,7 @@ def tables(
         echo-harness tables --store results
         echo-harness tables table4 table5 ratings=ratings.csv
         echo-harness tables memflow columns=memflow --output results/tables/memflow
+        echo-harness tables recall foreign=results/foreign/longlive,theirs_eval_results.json --output results/tables/beside
 
     Args:
         names: experiments (table2), tasks that were run without one, or table4 and table5 with ratings=; by default all of the store.
@@ -164,11 +170,14 @@ def tables(
         rule: definitions that are preferred to the usual ones (docs/vbench.md).
         columns: columns instead of the table's own: names of scores (frozen_time,looping), or of sets of them: memflow (MemFlow's
             interactive table), repeats, coherence, memory.
+        foreign: scores of other systems, added as rows to one task's table: folders that `echo-harness score` wrote, VBench's
+            *_eval_results.json, or CSVs of per-video scores (docs/vbench.md).
         ratings: of people for tables 4 and 5: a CSV that `echo-harness study collect` wrote.
         store: the run store.
         output: the folder of the files; STORE/tables by default.
     """
-    wanted = TableOptions(compare == "published", tuple(rule), sys.stdout.isatty(), output, columns=chosen(columns))
+    others = tuple(Path(one) for one in foreign)
+    wanted = TableOptions(compare == "published", tuple(rule), sys.stdout.isatty(), output, columns=chosen(columns), foreign=others)
     people = [name for name in names if name in opinions.TABLES]
     lines = [line for name in people for line in _opinions(name, ratings, store, wanted)]
     if ratings and not people:
@@ -207,4 +216,7 @@ def _of_store(store: Path, names: Sequence[str], only: Sequence[str], experiment
     if not chosen:
         asked = " ".join(names) or f"experiment={experiment}"
         raise ValueError(f"--store {store}: {asked} has no scores of task={','.join(only)}")
+    if wanted.foreign and len(made := [source for parts in chosen.values() for source in parts]) > 1:
+        rule = "one table of one task is meant, as tables recall or tables table2 task=recall"
+        raise ValueError(f"foreign={wanted.foreign[0]}: {rule}; these are of {', '.join(source.name for source in made)}")
     return _write(store, chosen, wanted)

@@ -68,7 +68,7 @@ class TableRow:
     reference_section: that row's section. failed, unscored, absent: number of requested videos that failed, are not scored, are not made.
     dead: videos of one colour or without motion. damaged: number of damaged lines of records.
     pixel_codes: digests of the code that made its pixels, normally one.
-    part: title of its part in a table of several tasks. source: source of published numbers.
+    part: title of its part in a table of several tasks. source: of published numbers, or the file of another system's.
     backbone: name of the backbone.
     runs: names of its runs.
     """
@@ -106,7 +106,7 @@ class TableRow:
     @property
     def count(self) -> str:
         """Number of videos as printed; empty for a published row."""
-        return "-" if self.source else str(self.videos)
+        return "-" if self.source and not self.videos else str(self.videos)
 
     @property
     def heading(self) -> str:

@@ -88,7 +88,7 @@ def columns(shown: Iterable[Column]) -> list[Json]:
 
 def _row(row: TableRow) -> Json:
     if row.source:
-        return {"preset": row.preset, "published": row.source}
+        return {"preset": row.preset, "published": row.source} | ({"foreign": True, "videos": row.videos} if row.videos else {})
     facts = ("preset", "variant", "videos", "failed", "absent", "unscored", "reference", "reference_section")
     dead = {name: count for name in ("dead", "damaged") if (count := getattr(row, name))}
     dead |= {"pixel_codes": row.pixel_codes} if row.pixel_codes else {}

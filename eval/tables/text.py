@@ -158,7 +158,7 @@ def _csv_line(grid: Grid, row: TableRow) -> dict[str, object]:
     for column, cell in zip(grid.columns, row.cells):
         name, own, gap = column.dimension, cell.estimate, cell.gap
         if own is not None:
-            metric = f"published.{name}" if row.source else column.metric
+            metric = f"published.{name}" if row.source and not row.videos else column.metric
             line |= {name: own.mean, f"{name}_ci95": own.half_width, f"{name}_n": own.videos, f"{name}_metric": metric}
         if gap is not None:
             line |= {f"{name}_gap": gap.estimate.mean, f"{name}_gap_ci95": gap.estimate.half_width}

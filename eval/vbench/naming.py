@@ -91,9 +91,7 @@ def _part(part: str) -> str:
 def _meant(file: Path, parts: Mapping[str, str], prompts: Sequence[Prompt]) -> Prompt:
     """The prompt that the fields of a name say. Raises ValueError where none fits, or several."""
     if "text" in parts:
-        own = plain(parts["text"])
-        texts = [(prompt, plain("".join(prompt.scenes))) for prompt in prompts]
-        fits = [prompt for prompt, text in texts if text == own or len(own) >= SHORT and text.startswith(own)]
+        fits = by_text(parts["text"], prompts)
         if len(fits) != 1:
             which = f"of {fits[0].id!r} or of {fits[1].id!r}" if fits else "no prompt begins with this text"
             raise ValueError(f"{file}: {which}; nearest is a manifest= that says it")
@@ -105,6 +103,12 @@ def _meant(file: Path, parts: Mapping[str, str], prompts: Sequence[Prompt]) -> P
         first = 0 if "index" in parts else 1
         raise ValueError(f"{file}: prompt {place + first} of {len(prompts)}, counted from {first}")
     return prompts[place]
+
+
+def by_text(text: str, prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Prompts that begin with a text, of which only letters and digits count."""
+    own, texts = plain(text), [(prompt, plain("".join(prompt.scenes))) for prompt in prompts]
+    return [prompt for prompt, whole in texts if whole == own or len(own) >= SHORT and whole.startswith(own)]
 
 
 def _by_id(name: str, prompts: Sequence[Prompt], where: str) -> Prompt:

@@ -24,7 +24,7 @@ def told(path: Path, words: Sequence[str]) -> Iterator[str]:
     """The spread of a paired difference, what some numbers of prompts and seeds would find, and what one difference needs.
 
     Args:
-        path: a run store, VBench's results of one method, or a CSV of several.
+        path: a run store, a folder that `echo-harness score` wrote, VBench's results of one method, or a CSV of several.
         words: metric=, method=FIRST,SECOND, task= of a store, against= the results of the second method, difference=.
 
     Raises ValueError in one line for a word that is not understood, and for what is not there.
@@ -34,7 +34,7 @@ def told(path: Path, words: Sequence[str]) -> Iterator[str]:
         if key not in KEYS or not value:
             raise ValueError(f"{word}: not understood; {nearest_of(key + '=', [f'{name}=' for name in KEYS])}")
     size = _size(said.get("difference"))
-    name, paired = _of_store(path, said) if path.is_dir() else _of_files(path, said)
+    name, paired = _of_files(path, said) if path.is_file() or (path / results.SUMMARY).is_file() else _of_store(path, said)
     try:
         seen = spread(paired)
     except ValueError as error:

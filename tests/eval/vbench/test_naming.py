@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from echo.scene import Prompt, prompt_digest
+from eval.stats import results
 from eval.vbench.naming import NameRule, manifest
 from jobs import cli
 from tests.eval.vbench.test_peoples_videos import words_for
@@ -111,6 +112,8 @@ def test_other_systems_videos_are_scored_by_their_names(tmp_path, monkeypatch, c
     content = json.loads((tmp_path / "out" / "2-1_ema.mp4.json").read_text(encoding="utf-8"))
     assert {name: content[name] for name in ("prompt", "seed", "text")} == {"prompt": "boat", "seed": 1, "text": prompt_digest(PROMPTS[2])}
     assert json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))["label"] == "Theirs"
+    units = results.scored(tmp_path / "out")[1]
+    assert [(unit.prompt, unit.seed) for unit in units] == [("fox-1", 0), ("boat", 1)], "as tables read them"
     (tmp_path / "m.csv").write_text("file,prompt\n2-1_ema.mp4,fox\n", encoding="utf-8")
     capsys.readouterr()
     assert cli.main([*words, f"manifest={tmp_path / 'm.csv'}", "--output", str(tmp_path / "by")]) == 0

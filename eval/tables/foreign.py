@@ -1,0 +1,110 @@
+"""Rows of other systems beside ours: folders that `echo-harness score` wrote of their videos, and their own files of per-video scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from echo.refusals import nearest_of
+from echo.scene import Prompt
+from eval.metrics import Column
+from eval.stats import results
+from eval.stats.statistics import estimates
+from eval.store.rows import Comparable, Entry, prompts_of
+from eval.tables.build import marked, references
+from eval.tables.grid import Grid, TableCell, TableRow
+from eval.vbench.naming import by_text
+
+SECTION: Final = "foreign"
+"""Part of a table that holds them."""
+
+
+def with_foreign(grid: Grid, group: Comparable, paths: Sequence[Path]) -> Grid:
+    """A grid with a row for each system of some files behind ours, and differences to the row that ours are compared with.
+
+    Means and differences are over prompts in common (of a file that has none of ours, means of all); seeds of a prompt are averaged first,
+    for no other system has our noise. Raises ValueError in one line for a file that has no score of the table, or of another task.
+    """
+    entries = list(group.entries.values())
+    reference = next(filter(None, references(entries)), entries[0])
+    at = next(place for place, entry in enumerate(group.entries.values()) if entry is reference)
+    beside = [one for one in grid.rows if one.preset == reference.preset and one.section == reference.section] or [grid.rows[at]]
+    rows, remarks, series = list[TableRow](), list[str](), list[list[tuple[pd.Series, pd.Series]]]()
+    for path in paths:
+        told = _told(path, group)
+        for label, own in _systems(path, grid).items():
+            known = _ours(path, own, reference)
+            series.append([_paired(own.get(column), known, reference.values(column.metric)) for column in grid.columns])
+            common, videos = len(set(known.values())), max(map(len, own.values()))
+            rows.append(TableRow(label, label, "(foreign)", videos, (), SECTION, source=str(path)))
+            rows[-1] = replace(rows[-1], reference=beside[0].name if common else "", reference_section=beside[0].section)
+            remarks.append(f"Foreign, {label}: {told}; {common} of {grid.prompts} prompts in common")
+    cells = list[list[TableCell]]()
+    for place, column in enumerate(grid.columns):
+        pairs = [one[place] for one in series]
+        means, gaps = estimates([own for own, _ in pairs]), estimates([gap for _, gap in pairs])
+        cells.append(marked(means, gaps, [None] * len(rows), grid.prompts, column.lower))
+    filled = tuple(replace(row, cells=own) for row, own in zip(rows, zip(*cells)))
+    note = f"{'. '.join(remarks)}. Not ranked; differences are over means of prompts, without the same noise."
+    return replace(grid, rows=(*grid.rows, *filled), remarks=(*grid.remarks, note))
+
+
+def _systems(path: Path, grid: Grid) -> dict[str, dict[Column, pd.Series]]:
+    """Scores of each system of a file by the table's columns, in their units. Raises ValueError for none."""
+    there, systems = results.metrics(path), dict[str, dict[Column, pd.Series]]()
+    for column in grid.columns:
+        name = next((one for one in (column.metric, column.dimension, column.about.short) if one in there), None)
+        for label, values in results.read(path, name).items() if name else ():
+            shares = not path.is_dir() and values.abs().max() <= 1
+            systems.setdefault(label, {})[column] = 100 * values if shares else values
+    if not systems:
+        wanted = [column.metric for column in grid.columns]
+        raise ValueError(f"foreign={path}: none of the table's scores ({', '.join(wanted)}) is in it; {nearest_of(wanted[0], there)}")
+    return systems
+
+
+def _ours(path: Path, own: Mapping[Column, pd.Series], reference: Entry) -> dict[str, str]:
+    """Our id of each prompt of theirs that is the same: of one id, and one text where both say it; else by the text that names it."""
+    texts: Mapping[str, str] = dict(zip(reference.asked.index.get_level_values(0), reference.asked["text"].astype("str")))
+    said = {unit.prompt: unit.text for unit in results.scored(path)[1]} if path.is_dir() else {}
+    prompts: Sequence[Prompt] = [prompt for prompt in prompts_of(reference.run.prompt_set) if prompt.id in texts]
+    known = dict[str, str]()
+    for name in dict.fromkeys(str(name) for values in own.values() for name in values.index.get_level_values(0)):
+        if name in texts:
+            known |= {name: name} if said.get(name, texts[name]) == texts[name] else {}
+        elif len(named := by_text(name, prompts)) == 1:
+            known[name] = named[0].id
+    return known
+
+
+def _paired(values: pd.Series | None, known: Mapping[str, str], ours: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Their means by prompt, of those in common where there are any, and what these are more than ours; prompt and seed 0 as index."""
+    if values is None:
+        return ours[:0], ours[:0]
+    names = values.index.get_level_values(0)
+    theirs = values.groupby(names.map(lambda name: known.get(name, None if known else name))).mean()
+    return _units(theirs), _units((theirs - ours.groupby(level=0).mean()).dropna())
+
+
+def _units(means: pd.Series) -> pd.Series:
+    """Means of prompts, ascending, as scores of seed 0."""
+    ordered = means.sort_index()
+    return ordered.set_axis(pd.MultiIndex.from_product([ordered.index.astype("object"), [0]], names=["prompt", "seed"]))
+
+
+def _told(path: Path, group: Comparable) -> str:
+    """Where a system's numbers are from, and whether by the table's networks. Raises ValueError for a folder of another task."""
+    if not path.is_dir():
+        return f"per-video scores as {path.name} has them, by a definition that it does not say (numbers up to 1 are taken as shares)"
+    summary = results.scored(path)[0]
+    if summary.task != group.task.name:
+        raise ValueError(f"foreign={path}: scored as task={summary.task}, the table is of task={group.task.name}")
+    weights = group.scorer.settings.get("eval.weights")
+    ours = weights.get("networks", {}) if isinstance(weights, Mapping) else {}
+    theirs = summary.identity.get("networks", {})
+    other = [name for name in theirs if name in ours and list(theirs[name]) != list(ours[name])]
+    return "videos scored here, by " + (f"other weights or versions of {', '.join(other)}" if other else "the same networks")
