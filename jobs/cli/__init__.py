@@ -1,8 +1,8 @@
 """The command line `echo-harness`: what is computed is `key=value`, as in run.py; where it goes or how it is shown is a `--flag`.
 
-`store=` is the one key that some commands have in common with run.py: those that take run.py's words (run, suite, live, plan) take it as a
-key, those that read a store take `--store DIR`; the other form is refused with a line that names the right one.
-Exit status: 0 all is well, 1 something failed or is incomplete, 2 a user's mistake, told in one line; 130 where it was stopped.
+Commands that take the arguments of run.py (run, suite, live, plan) take `store=DIR`, those that read a store `--store DIR`; the other
+form is refused with a line that names the right one.
+Exit status: 0 success, 1 something failed or is incomplete, 2 a usage error (one line), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from jobs.cli.commands import GROUPS, group
 NAME = "echo-harness"
 MISTAKES = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, FileExistsError)
 TRACEBACK = "ECHO_TRACEBACK"
-"""Name of the variable that asks for the traceback of an error that nobody foresaw."""
+"""Environment variable that requests the traceback of an unforeseen error."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Carry out a command line, the process's own by default; its exit status."""
+    """Run a command line, by default the process's own; returns its exit status."""
     asked = list(sys.argv[1:] if words is None else words)
     complete = f"_{NAME.replace('-', '_').upper()}_COMPLETE"
     return ended(lambda: group("", GROUPS).main(asked or ["--help"], NAME, complete, standalone_mode=False))
 
 
 def ended(call: Callable[[], int | None], mistake: int = 2) -> int:
-    """Carry out a command; its exit status. Whatever it raises is told in one line; `mistake`: the status of a user's."""
+    """Run a command and report any error in one line; returns its exit status. `mistake`: status of a usage error."""
     try:
         _streams()
         with told():
@@ -50,7 +50,7 @@ def ended(call: Callable[[], int | None], mistake: int = 2) -> int:
 
 
 def _ending(error: BaseException, mistake: int) -> tuple[int, str]:
-    """Exit status and line of whatever a command raised."""
+    """Exit status and message of an error."""
     match error:
         case KeyboardInterrupt():
             return 130, "stopped; the same command goes on"
@@ -60,7 +60,7 @@ def _ending(error: BaseException, mistake: int) -> tuple[int, str]:
             return 1, str(error)
         case TyperException():
             return mistake, error.format_message()
-        case OSError(errno=errno.EPIPE):  # whoever read the output has enough of it
+        case OSError(errno=errno.EPIPE):  # the reader has closed the output
             return 1, ""
         case OSError(filename=None):
             return 1, f"cannot write: {error.strerror or error}, where the output goes or where a file was written"
@@ -74,7 +74,7 @@ def _ending(error: BaseException, mistake: int) -> tuple[int, str]:
 
 
 def _unforeseen(error: BaseException) -> str:
-    """An error that nobody foresaw: what and where."""
+    """Message of an unforeseen error, with its location."""
     if os.environ.get(TRACEBACK):
         return "".join(traceback.format_exception(error))
     place = traceback.extract_tb(error.__traceback__)[-1]
@@ -82,7 +82,7 @@ def _unforeseen(error: BaseException) -> str:
 
 
 def _streams() -> None:
-    """Closed streams lead nowhere, and a sign that the output cannot show becomes `?`. Raises ValueError in a folder that is gone."""
+    """Replace closed streams, and let characters that cannot be encoded become `?`. Raises ValueError in a deleted folder."""
     while (free := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(free, True)
     os.close(free)
@@ -98,7 +98,7 @@ def _streams() -> None:
 
 
 def _tell(stream: TextIO, text: str) -> None:
-    """Write to a stream whatever it has to write; one that cannot be written leads nowhere from now on."""
+    """Write to a stream; a stream that fails is redirected to nowhere from then on."""
     try:
         stream.write(text)
         stream.flush()

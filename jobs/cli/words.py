@@ -1,8 +1,8 @@
-"""A command from a typed function: its signature says which words are understood, its docstring what they mean.
+"""A command from a typed function: its signature defines the arguments, its docstring documents them.
 
-Parameters before `/` are words without a key, in their order; those between `/` and `*` say what is computed and are written `key=value`,
-lists with commas, the fields of a dataclass each by itself; those behind `*` say where it goes or how it is shown and are `--flags`.
-A parameter `words` before `/` takes all else, for commands that take run.py's settings.
+Parameters before `/` are positional; those between `/` and `*` say what is computed and are written `key=value`,
+lists with commas, the fields of a dataclass separately; those after `*` say where it goes or how it is shown and are `--flags`.
+A parameter `words` before `/` takes all other arguments, for commands that take run.py's settings.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from echo.refusals import brief, nearest_of
 
 LISTS = (Sequence[str], tuple[str, ...])
 MOST = 10**9
-"""Of a whole number on a command line, seeds aside; what has less says so."""
+"""Largest integer on a command line, except seeds, unless a parameter has a smaller limit."""
 KEY = re.compile(r"[A-Za-z_][\w.]*")
 
 
 class CommandForm:
-    """What a function takes, by how it is written: words without a key, `key=value`, `--flags`; groups: dataclasses and their fields."""
+    """A function's arguments by form: positional, `key=value`, `--flags`; groups: dataclasses and their fields."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -50,15 +50,15 @@ class CommandForm:
             else:
                 self.settings[name] = parameter
         self.known = {**self.arguments, **self.settings, **self.flags}
-        self.free = "words" in self.arguments  # settings of a run are understood too
+        self.free = "words" in self.arguments  # settings of a run are accepted too
         self.forms = [*(f"{name}=" for name in self.settings), *map(_flag, self.flags)]
 
     def written(self, name: str) -> str:
-        """How a parameter is written, before its value."""
+        """The written form of a parameter, before its value."""
         return f"{name}=" if name in self.settings else f"{_flag(name)} " if name in self.flags else ""
 
     def call(self, values: Mapping[str, Any]) -> Any:
-        """The function on what was understood."""
+        """Call the function with parsed values."""
         for name, value in values.items():
             if isinstance(value, int) and abs(value) > MOST and name != "seed":
                 raise ValueError(f"{self.written(name)}{brief(value)}: {MOST} at most; nearest is {self.written(name)}{MOST}")
@@ -69,7 +69,7 @@ class CommandForm:
         return self.function(*words, **plain)
 
     def translated(self, word: str) -> str:
-        """A word as typer reads it: `key=value` of the function's own as an option. Raises ValueError for another's form."""
+        """An argument for typer: the function's own `key=value` becomes an option. Raises ValueError for the wrong form."""
         key, equals, value = word.partition("=")
         flag = key.removeprefix("--").replace("-", "_")
         if key.startswith("--") and flag in self.settings:
@@ -87,12 +87,12 @@ class CommandForm:
 
 
 class KeyValue(TyperCommand):
-    """A command that reads `key=value` beside flags, and tells what it takes by both."""
+    """A command that takes `key=value` besides flags, and documents both."""
 
     form: CommandForm
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Words as typer reads them. Raises ValueError in one line."""
+        """Parse arguments with typer. Raises ValueError in one line for an invalid one."""
         for before, word in zip(["", *args], args):
             if not word.strip() or word.startswith("--") and word.endswith("="):
                 raise ValueError(
@@ -112,7 +112,7 @@ class KeyValue(TyperCommand):
             raise ValueError(f"{word}: not understood; {nearest_of(word, [*self.form.forms, *kinds])}") from None
 
     def _refusal(self, error: typer.BadParameter, args: Sequence[str]) -> str:
-        """What is wrong with a value, by the type that it should have."""
+        """Message for a value of the wrong type."""
         name = str(error.param.name) if error.param is not None else ""
         written = self.form.written(name)
         if type(error) is not typer.BadParameter:
@@ -122,13 +122,13 @@ class KeyValue(TyperCommand):
         return f"{written}{value}: {_rule(self.form.known[name], value)}"
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
-        """One line: the words without a key, then that there are settings and flags."""
+        """One line: positional arguments, then placeholders of settings and flags."""
         pieces = [piece for one in self.get_params(ctx) if one.param_type_name == "argument" for piece in one.get_usage_pieces(ctx)]
         pieces += ["[KEY=VALUE ...]"] if self.form.settings or self.form.free else []
         formatter.write_usage(" ".join(ctx.command_path.split()), " ".join([*pieces, "[--FLAG ...]"]))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Words, settings as they are written, and flags."""
+        """Positional arguments, settings and flags."""
         rows: dict[str, list[tuple[str, str]]] = {"Words": [], "Settings (key=value)": [], "Flags": []}
         for parameter in self.get_params(ctx):
             name, text = parameter.get_help_record(ctx) or ("", "")
@@ -168,7 +168,7 @@ def command(name: str, target: str) -> KeyValue:
 
 
 def told(answer: int | str | Iterable[str] | None) -> int:
-    """Print the lines that a function gives, each when it comes; the exit status, which the function may give itself."""
+    """Print a function's lines as they come; returns the exit status, which the function may return itself."""
     if isinstance(answer, int):
         return answer
     for line in [answer] if isinstance(answer, str) else answer or ():
@@ -177,7 +177,7 @@ def told(answer: int | str | Iterable[str] | None) -> int:
 
 
 def described(doc: str) -> tuple[str, dict[str, str]]:
-    """Of a docstring, what is said before its sections, lines that are indented kept as they are, and the meaning of each argument."""
+    """A docstring's text before its sections, with indented lines unchanged, and the meaning of each argument."""
     before, _, rest = doc.partition("\nArgs:\n")
     before = re.split(r"\n(?:Returns|Raises|Attributes):\n", before)[0]
     parts = [("\b\n" + part if part.startswith("    ") else part) for part in before.strip().split("\n\n")]
@@ -192,7 +192,7 @@ def described(doc: str) -> tuple[str, dict[str, str]]:
 
 
 def _typed(form: CommandForm, meanings: Mapping[str, str]) -> Iterator[Parameter]:
-    """The parameters with what typer wants to know of each."""
+    """The parameters with typer's annotations."""
     for name, one in form.known.items():
         many, default = one.annotation in LISTS, one.default
         if name in form.arguments:
@@ -210,13 +210,13 @@ def _typed(form: CommandForm, meanings: Mapping[str, str]) -> Iterator[Parameter
 
 
 def _parts(annotation: Any) -> list[Any]:
-    """What an annotation allows, None left out."""
+    """The types of an annotation, without None."""
     parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     return [part for part in parts if part is not types.NoneType]
 
 
 def _choices(annotation: Any) -> list[str]:
-    """The words that a parameter allows; none where it allows any."""
+    """The allowed values of a parameter; empty if any value is allowed."""
     return [
         str(choice)
         for part in _parts(annotation)
@@ -226,7 +226,7 @@ def _choices(annotation: Any) -> list[str]:
 
 
 def _rule(parameter: Parameter, value: str) -> str:
-    """What a parameter should be, and an example."""
+    """The expected type of a parameter, and an example."""
     if choices := _choices(parameter.annotation):
         return nearest_of(value, choices)
     rule = {int: "a whole number", float: "a number", Path: "a path"}.get(_parts(parameter.annotation)[0], "a word")
@@ -235,13 +235,13 @@ def _rule(parameter: Parameter, value: str) -> str:
 
 
 def _form(annotation: Any) -> str:
-    """What stands behind a key in a help."""
+    """The placeholder after a key in a help."""
     names = {int: "N", float: "NUMBER", Path: "PATH"}
     return "|".join(_choices(annotation)) or ("A,B" if annotation in LISTS else names.get(_parts(annotation)[0], "TEXT"))
 
 
 def _listed(one: Parameter, value: Any) -> Any:
-    """A list from words with commas."""
+    """A list from a value with commas."""
     if one.annotation not in LISTS:
         return value
     return tuple(filter(None, value.split(","))) if isinstance(value, str) else tuple(value or ())

@@ -1,9 +1,9 @@
-"""A run's memory, computed before it starts from geometry and policy alone; `jobs.memory.measured` says what it really took.
+"""A run's memory, computed before it starts from geometry and policy; `jobs.memory.measured` measures it.
 
-The cache is counted to the byte: the policy says how many frames its store holds, its plans, walked over the prompt's script,
-say how many memories it keeps by name. Weights are counted from the sizes. What a pass or a decoding holds at once is an
-estimate by formula (`jobs.memory.parts`). Two phases follow one another, since the text encoder is freed before the network
-is loaded; the larger is the run's peak. Gigabytes are of 1000^3 bytes.
+The cache is exact to the byte: the policy gives the number of frames in its store, and its plans over the prompt's script
+give the number of named memories. Weights follow from the sizes. The peak of a pass or a decoding is an
+estimate by formula (`jobs.memory.parts`). There are two phases, since the text encoder is freed before the network
+is loaded; the larger is the run's peak. Gigabytes are 1000^3 bytes.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from jobs.memory.parts import BYTES, CodecMemory, TaehvMemory, TextMemory, frame
 
 GB = 1000**3
 PLACE = 8
-"""Bytes of a token's place, where a memory keeps its tokens' places."""
+"""Bytes of a token's place, if a memory keeps its tokens' places."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """All that a run's memory depends on.
+    """Everything that a run's memory depends on.
 
-    text_on_device: whether the encoder shares the network's device. codec: None where nothing is decoded. capacity: frames that
-    the store holds, where that is not the policy's own figure. timesteps: all that the network reads, the clean pass's among them.
+    text_on_device: whether the encoder shares the network's device. codec: None if nothing is decoded. capacity: frames of
+    the store, if it differs from the policy's own. timesteps: number of the network's timesteps, the clean pass's included.
     """
 
     network: WanConfig
@@ -53,7 +53,7 @@ class Setup:
 
     @property
     def store_frames(self) -> int:
-        """Latent frames that the store has room for."""
+        """Capacity of the store in latent frames."""
         return self.policy.store_frames(self.geometry) if self.capacity is None else self.capacity
 
     @property
@@ -64,9 +64,9 @@ class Setup:
 
 @dataclass(frozen=True)
 class Walk:
-    """The most that a rollout of a script asks of the cache at any time, in frames; all from plans, without a model.
+    """Peak use of the cache during a rollout of a script, in frames, from plans without a model.
 
-    stored: frames in the store, the running block among them. named: memories kept by name; named_placed: those that keep
+    stored: frames in the store, the running block included. named: named memories; named_placed: those that keep
     their tokens' places. context: past frames attended to.
     candidates: frames that a selection chooses from. recache: frames of a recache's pass. chosen: frames' worth of tokens of a
     selection; copied: the same, of selections whose candidates are memories too, so that a shared window keeps copies. placed: the same,
@@ -85,7 +85,7 @@ class Walk:
 
 
 def walk(policy: Policy, geometry: Geometry, script: Script) -> Walk:
-    """Plan every block of a script and look at what the plans keep."""
+    """Plan every block of a script and take the maximum of each quantity."""
     starts = {start.block: scene for scene, start in enumerate(script.starts)}
     scene, stored, named = 0, set[Source](), set[MemoryName]()
     most = Counter[str]()
@@ -134,17 +134,17 @@ class Forecast:
 
     @property
     def cache(self) -> int:
-        """All that grows out of the past: store, window and what was chosen for it, named memories, the policy's statistics."""
+        """Store, window with its selection, named memories, and the policy's statistics."""
         return self.store + self.window + self.chosen + self.named + self.statistics
 
     @property
     def text_phase(self) -> int:
-        """While prompts are encoded, before the network is loaded; nothing on the network's device if the encoder is elsewhere."""
+        """Bytes while prompts are encoded, before the network is loaded; 0 on the network's device if the encoder is elsewhere."""
         return self.text + self.text_work if self.setup.text_on_device else 0
 
     @property
     def rollout_phase(self) -> int:
-        """While blocks are made and decoded; a pass and a decoding never run at once."""
+        """Bytes while blocks are made and decoded; a pass and a decoding never run at once."""
         return self.weights + self.states + self.cache + self.codec + self.codec_cache + max(self.passes, self.codec_work)
 
     @property
@@ -158,7 +158,7 @@ class Forecast:
         return {"bytes": parts | totals, "capacity_frames": self.setup.store_frames, **dataclasses.asdict(self.walk)}
 
     def line(self, total_bytes: int | None = None) -> str:
-        """The forecast for people, in one line; total_bytes: what the device has."""
+        """The forecast in one line; total_bytes: memory of the device."""
         setup = self.setup
         layers = "one layer's" if setup.window == "shared" else f"{setup.geometry.layers} layers'"
         memories = f", {self.walk.named} memories" if self.walk.named else ""
@@ -171,9 +171,9 @@ class Forecast:
         )
 
     def advice(self, total_bytes: int) -> list[str]:
-        """What to change if the device is too small, the largest saving first, as far as is needed; empty where the run fits.
+        """Changes for a device that is too small, the largest saving first, as far as needed; empty if the run fits.
 
-        The last line says so where all of it together is not enough.
+        The last line says if all of them together are not enough.
         """
         best, lines = self, list[str]()
         while best.peak > total_bytes:
@@ -188,7 +188,7 @@ class Forecast:
 
 
 def _cheaper(setup: Setup) -> Iterator[tuple[str, Setup]]:
-    """Every single change that may save memory, in the words of the command line."""
+    """Every single change that may save memory, as an argument of the command line."""
     changes: tuple[tuple[bool, str, dict[str, Any]], ...] = (
         (setup.window == "resident", "backbone.parts.window=shared", {"window": "shared"}),
         (setup.dtype == "float32", "backbone.dtype=bfloat16", {"dtype": "bfloat16"}),
@@ -202,7 +202,7 @@ def _cheaper(setup: Setup) -> Iterator[tuple[str, Setup]]:
 
 
 def forecast(setup: Setup) -> Forecast:
-    """A run's memory in bytes. Raises ValueError for a type whose size is not known."""
+    """A run's memory in bytes. Raises ValueError for an unknown dtype."""
     for name in (setup.dtype, setup.text_dtype, setup.codec_dtype):
         if name not in BYTES:
             raise ValueError(f"dtype {name!r}: one of {', '.join(BYTES)}")
@@ -231,7 +231,7 @@ def forecast(setup: Setup) -> Forecast:
 
 
 def _chosen(setup: Setup, most: Walk, frame: int) -> int:
-    """Bytes of a block's choice, which a shared window lays down again in every pass: tokens' places, or copies of them."""
+    """Bytes of a block's selection, which a shared window writes again in every pass: indices of the tokens, or copies of them."""
     if setup.window != "shared":
         return 0
     g = setup.geometry

@@ -17,7 +17,7 @@ from jobs.spec.plan import Job
 
 
 class JobMemory:
-    """Memory of a job, computed before and measured since; made before anything is loaded."""
+    """Memory of a job, computed and measured; make it before anything is loaded."""
 
     def __init__(self, job: Job) -> None:
         self.computed = forecast_of(job)
@@ -37,7 +37,7 @@ class JobMemory:
 def forecast_of(job: Job) -> Forecast:
     """Memory of a job, by its longest prompt."""
     config, parts = job.config, backbones.parts_of(job.config)
-    policy = job.policy.routed(feature=Feature.idf)  # which scene is recalled changes no size, and the encoder is not loaded for it
+    policy = job.policy.routed(feature=Feature.idf)  # without loading the encoder; the recalled scene changes no size
     geometry = backbones.geometry(config)
     alike = [script_of(prompt, policy, geometry.frames_per_block, lambda texts: [[1.0]] * len(texts)) for prompt in job.asked]
     script = max(alike, key=lambda script: (script.blocks, len(script.starts)))
@@ -53,7 +53,7 @@ def forecast_of(job: Job) -> Forecast:
 
 
 def foretell(jobs: Sequence[Job]) -> list[str]:
-    """What the most demanding of some jobs will take of memory, and what to change where the card has less."""
+    """Lines on the memory of the largest of some jobs, and what to change if the GPU has less."""
     forecasts = {id(job): forecast_of(job) for job in {job.run_id: job for job in jobs if job.config.backbone.parts is not None}.values()}
     if not forecasts:
         return []
@@ -63,7 +63,7 @@ def foretell(jobs: Sequence[Job]) -> list[str]:
 
 
 def card_bytes() -> int | None:
-    """Memory of the smallest card of this machine, by its driver's own tool: this process opens no card. None where it is silent."""
+    """Memory of this machine's smallest GPU in bytes, by the driver's own tool, so that this process opens no GPU; None if unknown."""
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()

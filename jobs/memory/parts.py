@@ -1,7 +1,7 @@
-"""How large the parts of a backbone of Wan2.1's make are: parameters, caches and what a forward holds at once. No torch.
+"""Sizes of the parts of a Wan2.1 backbone: parameters, caches and peak memory of a forward pass. No torch.
 
-Counts of parameters and of caches are exact. What a forward holds at once is an estimate: the tensors that live together at
-the fullest moment, by formula; a kernel's own workspace and an allocator's rounding come on top.
+Counts of parameters and of caches are exact. The peak of a forward pass is an estimate: the sum of the tensors that are alive
+together at the peak; a kernel's workspace and an allocator's rounding come on top.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from echo.geometry import PATCH, Geometry
 
 BYTES = {"float32": 4, "bfloat16": 2}
 FLOAT = 4
-"""Bytes of fp32, in which rotations, norms and statistics are computed whatever the network's type."""
+"""Bytes of fp32, in which rotations, norms and statistics are computed whatever the network's dtype."""
 
 
 class TextMemory(sizes.TextSizes):
-    """What a UMT5 encoder of these sizes takes."""
+    """Memory of a UMT5 encoder of these sizes."""
 
     @property
     def parameters(self) -> int:
-        """Of the encoder with its embedding table; every layer has a position bias of its own."""
+        """Parameters of the encoder with its embedding table; every layer has its own position bias."""
         inner = self.heads * self.head_dim
         layer = 4 * self.width * inner + 3 * self.width * self.ffn + 2 * self.width + self.buckets * self.heads
         return self.vocabulary * self.width + self.layers * layer + self.width
 
     def work(self, rows: int, item: int) -> int:
-        """Bytes that a forward over `rows` tokens holds: the scores of a layer in fp32 twice (with their soft maximum), and its MLP."""
+        """Peak bytes of a forward pass over `rows` tokens: a layer's scores in fp32 twice (with their softmax), and its MLP."""
         scores = 2 * self.heads * rows * rows * FLOAT + self.heads * rows * rows * item
         mlp = 3 * rows * self.ffn * item
         return 3 * rows * self.width * FLOAT + max(scores, mlp)
@@ -49,20 +49,20 @@ def network_parameters(c: WanConfig) -> int:
 
 
 def states(c: WanConfig, geometry: Geometry, batch: int, item: int, timesteps: int) -> int:
-    """Bytes of what is derived once: modulations of each timestep (eight vectors a layer and frame), text keys and values of each layer."""
+    """Bytes of states that are derived once: modulations of each timestep (eight vectors per layer and frame), text keys and values."""
     time = timesteps * geometry.frames_per_block * c.dim * (8 * c.layers + 3)
     text = 2 * c.layers * batch * c.text_len * c.dim
     return (time + text) * item
 
 
 def frame_bytes(geometry: Geometry, batch: int, item: int, layers: int | None = None) -> int:
-    """Keys and values of one latent frame, of all layers unless told otherwise."""
+    """Bytes of keys and values of one latent frame, by default of all layers."""
     width = geometry.heads * geometry.head_dim
     return 2 * (geometry.layers if layers is None else layers) * batch * geometry.tokens_per_frame * width * item
 
 
 def pass_bytes(c: WanConfig, geometry: Geometry, batch: int, item: int, *, context: int, candidates: int, queries: int) -> int:
-    """Bytes that a pass holds at its fullest moment beside weights, states and cache.
+    """Peak bytes of a pass besides weights, states and cache.
 
     context: frames of the past that are gathered and rotated. candidates: frames that a selection chooses from (0: none).
     queries: frames of the pass itself, more than a block's in a recache.
@@ -72,7 +72,7 @@ def pass_bytes(c: WanConfig, geometry: Geometry, batch: int, item: int, *, conte
     tables = (queries + context) * geometry.tokens_per_frame * geometry.head_dim * FLOAT  # a complex number for each pair of channels
     stream = 2 * own * item + tables  # the residual stream and its modulated copy
     qkv = 3 * own * item
-    rotated = past * (2 * FLOAT + item)  # a copy in fp32, its product, and that in the network's type
+    rotated = past * (2 * FLOAT + item)  # a copy in fp32, its product, and that in the network's dtype
     selecting = chosen * (2 * item + 2 * FLOAT)  # keys and values, keys in fp32, their squares
     gathered = 2 * past * item
     assembling = stream + qkv + gathered + max(rotated, selecting)
@@ -103,10 +103,10 @@ class Convolution:
 
 
 class CodecMemory(sizes.CodecSizes):
-    """What Wan2.1's decoder of these sizes takes."""
+    """Memory of a Wan2.1 decoder of these sizes."""
 
     def convolutions(self, height_px: int, width_px: int) -> Iterator[Convolution]:
-        """All of them, in the order in which a latent frame meets them."""
+        """All convolutions, in order."""
         rows, columns, frames = height_px // CELL_PX, width_px // CELL_PX, 1
         wide = [self.base * m for m in (self.multipliers[-1], *reversed(self.multipliers))]
         yield Convolution(self.channels, self.channels, (1, 1, 1), 1, rows, columns, False)
@@ -136,14 +136,14 @@ class CodecMemory(sizes.CodecSizes):
 
     @property
     def parameters(self) -> int:
-        """Of the decoder and the convolution before it; a norm stands before each cached 3x3x3 convolution but the first, and one
-        before the attention of the middle."""
+        """Parameters of the decoder and the convolution before it; each cached 3x3x3 convolution but the first, and the
+        attention in the middle, is preceded by a norm."""
         every = list(self.convolutions(CELL_PX, CELL_PX))
         norms = sum(c.inputs for c in every[2:] if c.kernel == (3, 3, 3)) + self.base * self.multipliers[-1]
         return sum(c.parameters for c in every) + norms
 
     def operations(self, height_px: int, width_px: int) -> int:
-        """Of the convolutions of one latent frame, a video's first aside; a multiplication and its addition count as two."""
+        """FLOPs of the convolutions of one latent frame except a video's first; a multiplication and an addition count as two."""
         every = self.convolutions(height_px, width_px)
         return sum(2 * (c.parameters - c.outputs) * c.frames * c.rows * c.columns for c in every)
 
@@ -153,7 +153,7 @@ class CodecMemory(sizes.CodecSizes):
         return sum(2 * c.inputs * c.rows * c.columns for c in every if c.cached) * item
 
     def work(self, height_px: int, width_px: int, item: int) -> int:
-        """Bytes that decoding one latent frame holds at its fullest moment beside weights and cache."""
+        """Peak bytes of decoding one latent frame besides weights and cache."""
         return max(_held(c, item) for c in self.convolutions(height_px, width_px))
 
 
@@ -171,11 +171,11 @@ def _held(c: Convolution, item: int) -> int:
 
 
 class TaehvMemory(sizes.TaehvSizes):
-    """What a small decoder of these sizes takes."""
+    """Memory of a small decoder of these sizes."""
 
     @property
     def parameters(self) -> int:
-        """Of the decoder alone."""
+        """Parameters of the decoder."""
         total = 9 * self.channels * self.widths[0] + self.widths[0] + 9 * self.widths[-1] * 3 + 3
         for wide, following, growth in zip(self.widths[:-1], self.widths[1:], self.growth):
             total += self.blocks * (4 * 9 * wide * wide + 3 * wide) + wide * wide * growth + 9 * wide * following
@@ -189,19 +189,19 @@ class TaehvMemory(sizes.TaehvSizes):
             frames, area = frames * growth, 4 * area
 
     def cache(self, height_px: int, width_px: int, item: int) -> int:
-        """Bytes of the frame that each block remembers."""
+        """Bytes of the frame that each block keeps."""
         return sum(self.blocks * wide * area for wide, _, _, area in self._levels(height_px, width_px)) * item
 
     def work(self, height_px: int, width_px: int, item: int) -> int:
-        """Bytes at the fullest moment: a level's frames doubled in size, and spread over more frames."""
+        """Peak bytes: a level's frames doubled in size, and expanded to more frames."""
         return max(4 * wide * frames * (1 + 2 * growth) * area for wide, frames, growth, area in self._levels(height_px, width_px)) * item
 
 
 def codec_sizes(decoder: str, size: str) -> CodecMemory | TaehvMemory:
-    """Of the decoders that random weights come in; real files are native."""
+    """Memory of a decoder with random weights of a size; real files are native."""
     return TaehvMemory() if decoder == "taehv" else CodecMemory(**vars(sizes.CODECS[size]))
 
 
 def text_sizes(size: str, random: bool) -> TextMemory:
-    """Of the text encoders: XXL, or those with random weights."""
+    """Memory of a text encoder: XXL, or one with random weights."""
     return TextMemory(**vars(sizes.RANDOM_TEXT[size])) if random or size == "tiny" else TextMemory()

@@ -1,4 +1,4 @@
-"""Backbones of Wan2.1's make in a run's config: what `auto` and `random` stand for, whether the files are there and fit."""
+"""Wan2.1 backbones in a run's config: resolution of `auto` and `random`, and checks of their files."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def resolved(config: RunConfig, *, biased: bool = False) -> RunConfig:
-    """The config with `auto` and `weights=random` put into its parts, so that a run's name tells what really ran.
+    """The config with `auto` and `weights=random` resolved in its parts, so that a run's name states what really ran.
 
-    biased: whether the policy's plans have a bias, which not every kernel adds.
-    `auto` is the graphics card at the native geometry and the processor at the tiny one, whatever machine asks: a login node
-    without a card names the same run as the node that computes it. Raises ValueError for choices that do not go together.
+    biased: whether the policy's plans have a bias, which not every kernel can add.
+    `auto` is the GPU at the native geometry and the CPU at the tiny one, whatever the machine: a login node
+    without a GPU names the same run as the node that computes it. Raises ValueError for incompatible choices.
     """
     parts = config.backbone.parts
     if parts is None:
@@ -49,7 +49,7 @@ def resolved(config: RunConfig, *, biased: bool = False) -> RunConfig:
     label, backbone = config.backbone.label, config.backbone
     if config.geometry == "tiny":
         size, native = sizes.SIZES["tiny"], sizes.SIZES["native"]
-        if (parts.height_px, parts.width_px) == (native.height_px, native.width_px):  # frames that were asked for stay
+        if (parts.height_px, parts.width_px) == (native.height_px, native.width_px):  # an explicit size stays
             changes |= {"height_px": size.height_px, "width_px": size.width_px}
         label += ", tiny sizes"
     if config.weights == "random":
@@ -62,7 +62,7 @@ def resolved(config: RunConfig, *, biased: bool = False) -> RunConfig:
 
 
 def _refuse_unread(config: RunConfig) -> None:
-    """Refuse files of a backbone with parts that are asked for by name where every part is drawn. Raises ValueError: one line."""
+    """Raises ValueError in one line for files of parts together with `weights=random`, which reads none."""
     parts, usual = parts_of(config), preset("backbone", config.backbone.name)
     asked = {"weights": (config.backbone.weights, usual["weights"]), "lora": (config.backbone.lora, usual["lora"])}
     asked |= {f"parts.{name}": (getattr(parts, name), usual["parts"][name]) for name in ("text", "tokenizer", "codec")}
@@ -73,7 +73,7 @@ def _refuse_unread(config: RunConfig) -> None:
 
 
 def parts_of(config: RunConfig) -> PartsConfig:
-    """The parts of a backbone that has some."""
+    """The parts of a Wan2.1 backbone."""
     parts = config.backbone.parts
     assert parts is not None
     return parts
@@ -87,7 +87,7 @@ def geometry(config: RunConfig) -> Geometry:
 
 
 def missing(config: RunConfig) -> Iterator[Missing]:
-    """What a backbone with parts lacks here: packages, then files."""
+    """Missing packages, then missing files, of a backbone with parts."""
     yield from lacks(lambda: extras.check(f"backbone={config.backbone.name}"))
     files = {"weights": config.backbone.weights, "lora": config.backbone.lora}
     files |= {f"parts.{name}": getattr(parts_of(config), name) for name in ("text", "tokenizer", "codec")}
@@ -101,10 +101,10 @@ def missing(config: RunConfig) -> Iterator[Missing]:
 
 
 def check(config: RunConfig) -> None:
-    """Refuse a backbone with parts whose files are not there or are not what they should be.
+    """Check the files of a backbone with parts.
 
-    Files are judged by their headers first, then whole: those that `data/hub.yaml` lists by their sha256, others tensor by tensor, once.
-    Raises ValueError: one line.
+    Files are checked by their headers first, then completely: those in `data/hub.yaml` by their sha256, others tensor by tensor, once.
+    Raises ValueError in one line for a missing or wrong file.
     """
     refuse(missing(config))
     parts = parts_of(config)
@@ -135,7 +135,7 @@ def check(config: RunConfig) -> None:
 
 
 def check_texts(config: RunConfig, prompts: Sequence[Prompt]) -> None:
-    """Refuse prompts that the text encoder of a checked backbone with parts cannot read whole. Raises ValueError: one line."""
+    """Raises ValueError in one line for prompts that the text encoder of a checked backbone with parts cannot read completely."""
     from echo.backbone.parts import tokens, umt5
 
     tokenize = tokenizer(config)
@@ -148,7 +148,7 @@ def check_texts(config: RunConfig, prompts: Sequence[Prompt]) -> None:
 
 
 def notes(configs: Iterable[RunConfig]) -> list[str]:
-    """What is odd about the checked networks of some runs whose shapes are right: another network, or one for other blocks."""
+    """Notes on checked networks that fit by shape but seem wrong: another network, or one for other blocks."""
     distinct = {(one.backbone.name, one.backbone.weights, one.backbone.lora): one for one in configs if one.backbone.parts}
     return [line for config in distinct.values() for line in _notes(config)]
 
@@ -174,7 +174,7 @@ def _notes(config: RunConfig) -> Iterator[str]:
 
 
 def tokenizer(config: RunConfig) -> Tokenizer:
-    """The tokenizer of a checked backbone with parts. Raises ValueError for files that are none of an encoder's."""
+    """The tokenizer of a checked backbone with parts. Raises ValueError for foreign files."""
     from echo.backbone.parts import tokens
 
     parts = parts_of(config)
@@ -186,7 +186,7 @@ def tokenizer(config: RunConfig) -> Tokenizer:
 
 @lru_cache(maxsize=2)
 def _tokenizer(text: Path, tokenizer: Path, *content: str) -> Tokenizer:
-    """The tokenizer of an encoder's files, kept by their content for the jobs of a sweep, with what it has read."""
+    """The tokenizer of an encoder's files, cached by their content for the jobs of a sweep."""
     from echo.backbone.parts import umt5
 
     read = umt5.check(text, tokenizer)
@@ -194,7 +194,7 @@ def _tokenizer(text: Path, tokenizer: Path, *content: str) -> Tokenizer:
 
 
 def checked(plain: Mapping[str, Any], *, biased: bool = False) -> RunConfig:
-    """The config of a backbone with parts from composed plain values, resolved and checked. Raises ValueError: one line."""
+    """The config of a backbone with parts from composed plain values, resolved and checked. Raises ValueError in one line."""
     config = resolved(from_plain(plain), biased=biased)
     check(config)
     return config

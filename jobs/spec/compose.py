@@ -1,7 +1,7 @@
-"""Hydra composes configs here and nowhere else: settings of run.py to plain values, of one run or of all runs of a sweep.
+"""The only place where Hydra composes configs: settings of run.py to plain values, of one run or of all runs of a sweep.
 
-The launchers below `jobs.launch.plugins` get theirs from Hydra itself. Hydra's errors come out as they are; `jobs.spec.mistakes.explained`
-makes one line of them.
+The launchers below `jobs.launch.plugins` get theirs from Hydra itself. Hydra's errors are raised unchanged; `jobs.spec.mistakes.explained`
+turns them into one line.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from jobs.spec.config import Plain, anchored
 
 CONF = ROOT / "conf"
 Axes = dict[str, list[str]]
-"""Values of each setting that is swept, in the order of the command."""
+"""Values of each swept setting, in the order of the command."""
 SETTING = re.compile(r"(?P<key>\+{0,2}[\w./@:-]+)=(?P<value>.+)", re.DOTALL)
 
 
 def hydra_words(words: Iterable[str]) -> list[str]:
-    """A command line as Hydra reads it.
+    """A command line for Hydra.
 
-    `method.x` may be a setting that its YAML leaves at the default: `++method.x`; the policy itself refuses unknown ones. `launcher.x` is
-    short for `hydra.launcher.x`, and `launcher.extra` takes any name. A value that begins with `~` is a path below a home. One that
-    Hydra cannot read as it stands, or that is the path of something that is there though it has commas, is quoted.
+    `method.x` may be a setting that its YAML leaves at the default, so it becomes `++method.x`; the policy itself refuses unknown ones.
+    `launcher.x` is short for `hydra.launcher.x`, and `launcher.extra` takes any name. A value that begins with `~` is a path in a home
+    folder. Values that Hydra cannot parse, and existing paths with commas, are quoted.
     """
     prefixes = {"method.": "++", "launcher.extra": "++hydra.", "launcher.": "hydra."}
     return [next((more for start, more in prefixes.items() if word.startswith(start)), "") + _quoted(word) for word in words]
@@ -63,27 +63,27 @@ def _read(word: str) -> Override | None:
 
 
 def value_of(key: str, words: Sequence[str], default: str) -> str:
-    """What a command line says of a setting of one value, at last."""
+    """The last value of a setting in a command line."""
     read = [override for word in hydra_words(words) if word.startswith(f"{key}=") and (override := _read(word))]
     return str(read[-1].value()) if read else default
 
 
 def chosen(words: Iterable[str] = ()) -> DictConfig:
-    """The config of a command line with these choices of groups (backbone=self_forcing), its interpolations open."""
+    """The config of a command line with these choices of groups (backbone=self_forcing), with unresolved interpolations."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", list(words))
 
 
 def one(words: Sequence[str]) -> Plain:
-    """The config that settings of run.py stand for, as plain values."""
+    """The config of some settings of run.py, as plain values."""
     (plain,) = product({}, hydra_words(words))
     return plain
 
 
 def plain_of(config: DictConfig, words: Sequence[str]) -> Plain:
-    """A composed config as plain values, without Hydra's own, on the backbone and with the scorer of its scale, its paths found.
+    """A composed config as plain values, without Hydra's own, with the backbone and scorer of its scale and with resolved paths.
 
-    words: what it was composed of.
+    words: the settings that it was composed from.
     """
     return anchored(_plain(config, words), words)
 
@@ -96,21 +96,21 @@ def _plain(config: DictConfig, words: Sequence[str]) -> Plain:
 
 
 def plain_file(path: Path) -> Plain:
-    """A file of `conf/` by itself, its interpolations open."""
+    """A single file of `conf/`, with unresolved interpolations."""
     content: Any = OmegaConf.to_container(OmegaConf.load(path))
     return dict(content)
 
 
 def _swept(words: Sequence[str]) -> dict[str, str]:
-    """What settings sweep by their experiment: values between commas by setting."""
+    """The sweep of the settings' experiment: comma-separated values by setting."""
     params: Any = OmegaConf.to_container(compose("config", list(words), return_hydra_config=True).hydra.sweeper, resolve=True)
     return {str(key): str(value) for key, value in (params["params"] or {}).items()}
 
 
 def sweep(words: Sequence[str]) -> list[Plain]:
-    """The config of every run that `python run.py WORDS -m` stands for, in Hydra's order, by which jobs are packed.
+    """The config of every run of `python run.py WORDS -m`, in Hydra's order, by which jobs are packed.
 
-    Raises ValueError for a sweep over nothing and for a mistake in `ours` or `scale`.
+    Raises ValueError for an empty sweep and for a mistake in `ours` or `scale`.
     """
     words = hydra_words(words)
     scale.check(words)
@@ -134,7 +134,7 @@ def sweep(words: Sequence[str]) -> list[Plain]:
 
 
 def check_sweeps(words: Iterable[str]) -> None:
-    """Raises ValueError in one line for a sweep over nothing."""
+    """Raises ValueError in one line for an empty sweep."""
     for word in words:
         override = _read(word)
         if override is None or not override.is_sweep_override():
@@ -149,7 +149,7 @@ def check_sweeps(words: Iterable[str]) -> None:
 
 
 def product(axes: Mapping[str, Sequence[str]], fixed: Sequence[str]) -> list[Plain]:
-    """The config of every combination of swept values, with settings of all runs; each but for seed and method is composed once."""
+    """The config of every combination of swept values; configs that differ only in seed or method are composed once."""
     rows = []
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for values in itertools.product(*axes.values()):
@@ -164,7 +164,7 @@ def product(axes: Mapping[str, Sequence[str]], fixed: Sequence[str]) -> list[Pla
 
 
 def _row(words: tuple[str, ...]) -> Plain:
-    """What words compose to. A preset that says nothing of other groups is put in the place of another, which composes nothing anew."""
+    """The composed config of some settings. A preset that overrides no other group replaces another one without composing again."""
     names = [word.removeprefix("method=") for word in words if word.startswith("method=")]
     if len(names) != 1 or names == ["echo"] or any("method." in word for word in words) or not alone(names[0]):
         return _composed(words)

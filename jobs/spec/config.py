@@ -1,7 +1,7 @@
 """The typed configuration of a run, checked before any work starts; nothing here imports torch.
 
-Every field says in its metadata what it may change: pixels, scores, or nothing. `jobs.spec.identity` builds the names of
-runs from these declarations, so a new field cannot slip past a stored result unnoticed.
+Every field declares in its metadata what it may change: pixels, scores, or nothing. `jobs.spec.identity` builds the names of
+runs from these declarations, so that no new field can be forgotten in a name.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from echo.scene import FRAMES_PER_BLOCK
 from echo.settings import LARGEST, build
 
 Plain = dict[str, Any]
-"""A composed config as plain values: what YAML and the command line give, and what an order and an attempt keep."""
+"""A composed config as plain values, from YAML and the command line, as in orders and attempts."""
 Key = dict[str, Any]
-"""What a name is the hash of: plain values."""
+"""Plain values whose hash is a name."""
 APART = ("hydra", "table", "prompt_folders", "scale", "ours")
-"""Parts of a composed config that change no run: Hydra's own, what `task.prompt_set` is chosen from, which runs an experiment has."""
+"""Parts of a composed config that change no run: Hydra's own, folders of prompts, and the definition of an experiment."""
 RELEASED = "released"
 """The authors' own prompts, in place of this project's."""
 MOST_PX = 4320
-"""Of a side of a frame."""
+"""Largest height or width of a frame."""
 RANDOM = "random"
-"""Stands for a file where weights are drawn and not read."""
+"""In place of a file: random weights."""
 
-sys.path.insert(0, str(Path(__file__).with_name("plugins")))  # whoever composes a configuration finds the ablations among its methods
+sys.path.insert(0, str(Path(__file__).with_name("plugins")))  # makes ablations available as methods when Hydra composes
 
 
 def pixels(most: int = LARGEST, **later: Any) -> Any:
@@ -40,29 +40,29 @@ def pixels(most: int = LARGEST, **later: Any) -> Any:
 
     Args:
         most: its largest value.
-        later: `default=`, of a field that came later: at its default it adds nothing to a run's name, so that older runs keep theirs.
+        later: `default=` of a field that was added later: at its default it enters no name, so that older runs keep theirs.
     """
     return field(metadata={"enters": "pixels", "silent": bool(later), "most": most}, **later)
 
 
 def scores(**later: Any) -> Any:
-    """A field whose value can change a score, never a pixel; `later` as of `pixels`."""
+    """A field whose value can change a score, never a pixel; `later` as in `pixels`."""
     return field(metadata={"enters": "scores", "silent": bool(later)}, **later)
 
 
 def file_of(kind: Literal["pixels", "scores"], **default: Any) -> Any:
-    """A path whose file's content can change a pixel, or a score and never a pixel."""
+    """A path whose file's content can change a pixel, or only a score."""
     return field(metadata={"enters": f"{kind}_file"}, **default)
 
 
 def inert(reason: str, most: int = LARGEST, **later: Any) -> Any:
-    """A field that changes neither pixels nor scores, and why; `default=` of one that configs written before may lack."""
+    """A field that changes neither pixels nor scores, and why; `default=` of one that older configs may lack."""
     return field(metadata={"enters": "nothing", "reason": reason, "most": most}, **later)
 
 
 @dataclass(frozen=True)
 class PartsConfig:
-    """What a backbone of Wan2.1's make needs beside its network: the other parts, sizes, and where and how they are computed."""
+    """The parts of a Wan2.1 backbone besides its network, sizes, and where and how they are computed."""
 
     text: str = file_of("pixels")
     tokenizer: str = file_of("pixels")
@@ -101,9 +101,9 @@ class BackboneConfig:
     batch: int = inert("default of the run's batch")
     prompts: int | None = inert("default of the run's prompts")
     lora: str | None = file_of("pixels", default=None)
-    frames_per_block: int = pixels(most=1024, default=FRAMES_PER_BLOCK)  # latent frames that are made at once
-    steps: tuple[int, ...] = pixels(most=TRAIN_STEPS, default=STEPS)  # denoising steps of a block, nominal ones where they are warped
-    first_steps: tuple[int, ...] = pixels(most=TRAIN_STEPS, default=())  # of a video's first block, where it has others
+    frames_per_block: int = pixels(most=1024, default=FRAMES_PER_BLOCK)  # latent frames per block
+    steps: tuple[int, ...] = pixels(most=TRAIN_STEPS, default=STEPS)  # denoising steps of a block, nominal ones if they are warped
+    first_steps: tuple[int, ...] = pixels(most=TRAIN_STEPS, default=())  # of a video's first block, if it has others
     shift: float = pixels(most=100, default=SHIFT)  # of the noise levels (`echo.sampler`)
     warp: bool = pixels(default=True)  # whether steps are warped by the shift, or are the timesteps themselves
     prompt_folder: str = inert("each unit carries the content of its prompt", default="data/prompts")
@@ -138,7 +138,7 @@ class TaskConfig:
     label: str = inert("for people")
     prompt_set: str = inert("each unit carries the content of its prompt")
     prompts: Literal["own", "released"] = inert("each unit carries the content of its prompt", default="own")
-    borders: Literal["blocks", "seconds"] = scores(default="blocks")  # where scenes end for who scores them
+    borders: Literal["blocks", "seconds"] = scores(default="blocks")  # borders of the scored stretches
 
     def __post_init__(self) -> None:
         path_part("task.name", self.name)
@@ -146,7 +146,7 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class VbenchConfig:
-    """What VBench's networks are asked, and how; `eval.vbench.kit.Wish` checks the words."""
+    """Settings of VBench's networks; `eval.vbench.kit.Wish` checks their values."""
 
     dimensions: str = scores()
     text: str = scores()
@@ -166,7 +166,7 @@ class EvalConfig:
     scorer: Literal["embedded", "vbench"] | None = scores()
     weights: str | None = file_of("scores")
     vbench: VbenchConfig | None = scores(default=None)
-    pairs: Literal["mean", "joined"] = scores(default="mean")  # of the embedded scorer; mean is what stores from before have
+    pairs: Literal["mean", "joined"] = scores(default="mean")  # of the embedded scorer; older stores have mean
 
     def __post_init__(self) -> None:
         path_part("eval.name", self.name)
@@ -174,14 +174,14 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class NoiseConfig:
-    """How blocks get their noise; the same for all methods that are compared."""
+    """Noise of blocks; the same for all compared methods."""
 
     repeat_initial: bool = pixels()
 
 
 @dataclass(frozen=True)
 class VideoConfig:
-    """How frames are stored: for people, and for `eval=vbench`, which reads the file and says this in its scores' name."""
+    """Storage of frames: for people, and for `eval=vbench`, which reads the file and includes this in its scores' name."""
 
     height_px: int = inert("the file is for watching", most=MOST_PX)
     crf: int = inert("the file is for watching")
@@ -194,7 +194,7 @@ class VideoConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that one run needs; built from the composed YAML by `build`."""
+    """Configuration of one run, built from the composed YAML by `from_plain`."""
 
     backbone: BackboneConfig = pixels()
     method: MethodConfig = pixels()
@@ -230,7 +230,7 @@ class RunConfig:
 
 
 def enlarged(height: int, width: int, height_px: int) -> int:
-    """How many times larger a video of small frames is stored: even, since 4:2:0 shares a colour among 2x2 pixels, then of one."""
+    """Factor by which small frames are enlarged in the file: even, since 4:2:0 shares a colour among 2x2 pixels; 1 for large ones."""
     factor = height_px // (2 * height) * 2 or 1
     return 2 if factor == 1 and (height % 2 or width % 2) else factor
 
@@ -244,7 +244,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def at_least(name: str, value: int | None, least: int) -> None:
-    """Raises ValueError for a setting that is too small; None is none."""
+    """Raises ValueError for a setting below `least`; None is allowed."""
     if value is not None and value < least:
         raise ValueError(f"{name}={value}: it is at least {least}")
 
@@ -269,18 +269,18 @@ PLACES = (
     "task.prompt_set", "backbone.weights", "backbone.lora", "backbone.parts.text", "backbone.parts.tokenizer", "backbone.parts.codec",
     "eval.weights",
 )  # fmt: skip
-"""Settings that are paths of files and folders to be read."""
+"""Settings that are paths of files and folders to read."""
 
 
 def anchored(plain: Plain, words: Sequence[str]) -> Plain:
-    """Composed values with the paths that a command line says made absolute where they are there below the user's folder.
+    """Composed values with paths of the command line made absolute if they exist relative to the current folder.
 
-    One rule for all relative paths: the user's folder first, then, by name, what is shipped. A path that nobody typed, from a config, is
-    the shipped one where there is one.
+    All relative paths are looked up in the current folder first, then among the shipped files. The default path of a config is
+    the shipped file if there is one.
 
     Args:
         plain: composed values.
-        words: what they were composed of.
+        words: the settings that they were composed from.
     """
     typed = [word.partition("=")[2].strip("'\"").rstrip("/") for word in words]
     for place in PLACES:
@@ -297,18 +297,18 @@ def anchored(plain: Plain, words: Sequence[str]) -> Plain:
 
 
 def _replaced(plain: Plain, groups: Sequence[str], key: str, value: str) -> Plain:
-    """Composed values with another one at a key of nested groups; what they were stays as it was."""
+    """A copy of composed values with another value at a key of nested groups."""
     if not groups:
         return plain | {key: value}
     return plain | {groups[0]: _replaced(plain[groups[0]], groups[1:], key, value)}
 
 
 def looked_at(path: str) -> str:
-    """Where a relative path was looked for, for a refusal; nothing more of an absolute one."""
+    """The folders in which a relative path was looked up, for an error; empty for an absolute path."""
     folders = dict.fromkeys(map(str, (Path.cwd(), ROOT)))
     return "" if Path(path).is_absolute() else f" (looked in {' and in '.join(folders)})"
 
 
 def located(path: str) -> Path:
-    """A path of a composed config as an absolute one; relative ones are shipped."""
+    """A path of a composed config as an absolute path; relative ones are below the project."""
     return ROOT / path

@@ -70,7 +70,8 @@ def unit_key(run_id: str, prompt: Prompt, group: Sequence[Prompt] | None, *, rou
     Args:
         run_id: name of the run.
         prompt: the prompt.
-        routed: whether its scenes are compared by their words, which once were those of a to z alone: videos of others have new names.
+        routed: whether its scenes are compared by their words. Older code only read the letters a to z, so that videos of other
+            letters have new names.
         group: the whole prompt set if prompts share batches, since it decides which do; else None.
     """
     members = None if group is None else digest([p.content() for p in group])
@@ -85,11 +86,11 @@ def scores_key(config: RunConfig) -> Key | None:
     if config.eval.scorer != scoring.SCORER:
         return {"epoch": SCORE_EPOCH, "scores": _entering(config, "scores")}
     plain = dataclasses.replace(config, eval=dataclasses.replace(config.eval, weights=None))
-    networks = scoring.content(config)  # not a digest of the whole folder: only networks that have something to do count
+    networks = scoring.content(config)  # not a digest of the whole folder: only the networks that are used count
     read = {"eval.weights": networks, "video": dataclasses.asdict(config.video)}  # the file is what is scored
     return {"epoch": SCORE_EPOCH, "scores": _entering(plain, "scores") | read}
 
 
 def shard_of(index: int, whole: int) -> int:
-    """The shard (1..whole) that computes the prompt at an index of its set, so that any first n prompts are spread evenly."""
+    """The shard (1..whole) of the prompt at an index of its set; any first n prompts are spread evenly."""
     return index % whole + 1

@@ -1,4 +1,4 @@
-"""Hydra's complaints about a command line, told in one line with the nearest valid choice."""
+"""Hydra's errors about a command line in one line with the nearest valid choice."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from echo.refusals import first_line, similar, suggestion
 from jobs.spec.compose import CONF, chosen, hydra_words, plain_file
 
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
-"""What Hydra raises for a command line that it does not understand."""
+"""Errors that Hydra raises for a wrong command line."""
 LAUNCHER = "hydra.launcher."
 OURS = (LAUNCHER, "hydra.searchpath", "hydra.verbose", "hydra.help")
-"""Settings of Hydra's own that have a say."""
+"""Hydra's own settings that are allowed."""
 
 
 @contextmanager
 def explained(words: Sequence[str]) -> Iterator[None]:
-    """Hydra's errors over these words as a ValueError of one line."""
+    """Turn Hydra's errors about these settings into a ValueError of one line."""
     try:
         yield
     except REFUSALS as error:
@@ -34,7 +34,7 @@ def explained(words: Sequence[str]) -> Iterator[None]:
 
 
 def explain(error: Exception, words: Sequence[str]) -> str:
-    """One line for what Hydra or OmegaConf raised over the arguments of a command line."""
+    """One line for an error of Hydra or OmegaConf about the arguments of a command line."""
     multirun = any(word in ("-m", "--multirun") for word in words)
     overrides: list[Override] = []
     for word in hydra_words(word for word in words if not word.startswith("-")):
@@ -61,7 +61,7 @@ def explain(error: Exception, words: Sequence[str]) -> str:
 
 
 def check_own(words: Iterable[str]) -> None:
-    """Raises ValueError in one line for a setting of Hydra's own that has no say here."""
+    """Raises ValueError in one line for a setting of Hydra's own that is not allowed."""
     for word in words:
         key = word.lstrip("+~").partition("=")[0]
         if key == "hydra" or key.startswith("hydra.") and (not key.startswith(OURS) or "_target_" in key):
@@ -93,7 +93,7 @@ def _mistake(override: Override, multirun: bool, known: Sequence[str]) -> str | 
 
 
 def _choice(group: str, values: Iterable[str]) -> str | None:
-    """What is wrong with the choices of a group: each is one of its files, or, where it may be left out, null."""
+    """Message for a wrong choice of a group; valid are its files and, if it is optional, null."""
     options = choices(group)
     may_lack = any(group in entry and entry[group] is None for entry in plain_file(CONF / "config.yaml")["defaults"] if entry != "_self_")
     for value in values:
@@ -104,7 +104,7 @@ def _choice(group: str, values: Iterable[str]) -> str | None:
 
 
 def _known(overrides: Sequence[Override]) -> list[str]:
-    """All keys of the configs that these overrides stand for, by the choices of groups among them that are there."""
+    """All keys of the configs with the groups that these overrides choose."""
     groups = {
         override.key_or_group: [
             f"{override.key_or_group}={value}" for value in _values(override) if value in choices(override.key_or_group)
@@ -122,7 +122,7 @@ def _launcher_keys() -> list[str]:
 
 
 def _launcher(name: str) -> str | None:
-    """What is wrong with a setting of the launcher, which belongs to the one that has settings."""
+    """Message for a setting of the launcher that only the SLURM launcher has."""
     known = _launcher_keys()
     if name.partition(".")[0] in known:
         return f"launcher.{name}: is a setting of jobs on a cluster; add hydra/launcher=slurm"

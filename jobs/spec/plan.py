@@ -1,4 +1,4 @@
-"""What a checked config asks for: the policy, the prompts and their order, without torch."""
+"""A checked config as a `Job`: policy, prompts and their order, without torch."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Job:
 
     config: RunConfig
     policy: Policy
-    prompt_set: tuple[Prompt, ...]  # the whole set, so that batches never depend on how much of it is asked
+    prompt_set: tuple[Prompt, ...]  # the whole set, so that batches do not depend on the number of requested prompts
 
     @cached_property
     def run_key(self) -> Key:
-        """What can change a pixel of any unit of this run."""
+        """Everything that can change a pixel of any unit of this run."""
         settings = spoken(self.policy)
         del settings["label"]  # for people
         return identity.run_key(self.config, settings, source_of(self.policy))
@@ -63,7 +63,7 @@ class Job:
 
     @property
     def asked(self) -> tuple[Prompt, ...]:
-        """The prompts that the command asks for, whatever its shard."""
+        """The requested prompts, whatever the shard."""
         return self.prompt_set[: self.config.prompts]
 
     @property
@@ -85,7 +85,7 @@ class Job:
 
     @property
     def pace(self) -> tuple[int, int]:
-        """Latent frames of a block and its denoising steps: the time of blocks of one pace is compared."""
+        """Latent frames and denoising steps per block; only blocks of one pace are compared by time."""
         return self.config.backbone.frames_per_block, len(self.config.backbone.steps)
 
     def lengths(self, prompt: Prompt) -> tuple[int, ...]:
@@ -98,16 +98,16 @@ class Job:
         return scene_spans(self.lengths(prompt), first_frames, self.config.backbone.frames_per_block)
 
     def stretches(self, prompt: Prompt) -> list[tuple[int, int]]:
-        """Pixel frames of its scenes for who scores them: where blocks end or, with `task.borders=seconds`, where seconds do.
+        """Pixel frames of the scored stretches: scenes end with blocks or, with `task.borders=seconds`, at the prompt's seconds.
 
-        Raises ValueError where the video's length and the prompt's are more than a second apart.
+        Raises ValueError if the video's length and the prompt's are more than a second apart.
         """
         spans = self.spans(prompt)
         return spans if self.config.task.borders == "blocks" else exact(spans[-1][1], FPS, prompt.durations_s)
 
     @property
     def rendered(self) -> bool:
-        """Whether no backbone makes it: the policy is then a `data.world.film.Render`."""
+        """Whether the video is rendered without a backbone; the policy is then a `data.world.film.Render`."""
         return self.config.method.policy == RENDER
 
     @property
@@ -117,11 +117,11 @@ class Job:
 
 
 def prepare(plain: Mapping[str, Any], *, elsewhere: bool = False) -> Job:
-    """Check a composed and resolved config to the end, so that nothing can be refused after work has started.
+    """Check a composed and resolved config completely, so that nothing can be refused after work has started.
 
-    elsewhere: whether another machine computes it, so that packages and files of a backbone with parts are not asked for here.
+    elsewhere: whether another machine computes it, so that packages and files of a backbone with parts are not needed here.
 
-    Raises ValueError: one line naming the value, the rule and the nearest valid choice.
+    Raises ValueError in one line with the value, the rule and the nearest valid choice.
     """
     config = from_plain(plain)
     policy = _policy(config)
@@ -132,7 +132,7 @@ def prepare(plain: Mapping[str, Any], *, elsewhere: bool = False) -> Job:
 
 
 def _prompts(config: RunConfig) -> tuple[Prompt, ...]:
-    """The prompt set, as long as the config wants its scenes. Raises ValueError for a set that is not there or too small."""
+    """The prompt set with scaled durations. Raises ValueError for a set that is missing or too small."""
     if config.task.name in SETS:
         _check_set(config)
     elif config.task.prompts == RELEASED:
@@ -145,7 +145,7 @@ def _prompts(config: RunConfig) -> tuple[Prompt, ...]:
 
 
 def _check_set(config: RunConfig) -> None:
-    """Refuse a set of other people where it is not imported, and for a backbone that lacks its words. Raises ValueError."""
+    """Raises ValueError for a prompt set that is not imported, or a backbone that does not know its words."""
     task = config.task
     if config.backbone.parts is None:
         rule = f"has sentences of any words, backbone={config.backbone.name} knows those of its own world alone"
@@ -158,7 +158,7 @@ def _check_set(config: RunConfig) -> None:
 
 
 def _check_released(config: RunConfig) -> None:
-    """Refuse the authors' own prompts where they are not fetched, and for a backbone that lacks their words. Raises ValueError."""
+    """Raises ValueError for the authors' prompts if they are not downloaded, or if the backbone does not know their words."""
     if config.backbone.parts is None:
         rule = f"are sentences of any words, backbone={config.backbone.name} knows those of its own world alone"
         raise ValueError(f"task.prompts={RELEASED}: {rule}; nearest is task.prompts=own")
@@ -170,7 +170,7 @@ def _check_released(config: RunConfig) -> None:
 
 
 def lacking(plain: Iterable[Mapping[str, Any]]) -> list[Missing]:
-    """As `missing`, of composed configs, each thing once."""
+    """Like `missing`, for composed configs, each thing once."""
     configs = dict[tuple[str, str, str], Mapping[str, Any]]()
     for one in plain:
         configs.setdefault((one["backbone"]["name"], one["task"]["name"], str(one["method"]["policy"])), one)
@@ -179,12 +179,12 @@ def lacking(plain: Iterable[Mapping[str, Any]]) -> list[Missing]:
 
 
 def told_of(every: Iterable[Missing]) -> str:
-    """Things that are missing, each with the command that brings it."""
+    """Missing things, each with the command that installs or downloads it."""
     return "; ".join(f"{absent.what} ({absent.remedy})" for absent in every)
 
 
 def missing(config: RunConfig) -> Iterator[Missing]:
-    """What a resolved config lacks on this machine, besides a card: packages and files of backbone and scorer, prompts."""
+    """Missing things of a resolved config on this machine, except a GPU: packages and files of backbone and scorer, prompts."""
     if config.backbone.parts is not None:
         yield from backbones.missing(config)
     yield from scoring.missing(config)
@@ -194,7 +194,7 @@ def missing(config: RunConfig) -> Iterator[Missing]:
 
 
 def _check(job: Job, elsewhere: bool = False) -> None:
-    """Refuse what the files, the backbone's sizes, the policy's limits or the scorer do not allow. Raises ValueError: one line."""
+    """Raises ValueError in one line for a job that files, backbone, policy or scorer do not allow."""
     config, policy = job.config, job.policy
     if config.backbone.parts is None:
         _is_there("backbone.weights", config.backbone.weights)
@@ -224,7 +224,7 @@ def _check(job: Job, elsewhere: bool = False) -> None:
 
 
 def _is_there(name: str, path: str | None) -> None:
-    """Refuse a setting's file that there is not. Raises ValueError."""
+    """Raises ValueError if a setting's file is missing."""
     if path is None or located(path).is_file():
         return
     what = "no file that can be read" if located(path).exists() and not located(path).is_dir() else "no such file"
@@ -232,7 +232,7 @@ def _is_there(name: str, path: str | None) -> None:
 
 
 def _geometry(config: RunConfig, policy: Policy, prompts: Sequence[Prompt]) -> Geometry:
-    """Sizes of the backbone, whose files are looked at on the way; rendered rows are checked against them. Raises ValueError."""
+    """Sizes of the backbone from its files; checks rendered rows against them. Raises ValueError."""
     if config.backbone.parts is not None:
         if config.method.policy == RENDER:
             rule = f"renders the embedded world, backbone={config.backbone.name} is of another; nearest is backbone=tiny"
@@ -257,17 +257,17 @@ def _geometry(config: RunConfig, policy: Policy, prompts: Sequence[Prompt]) -> G
 
 
 def _can_recall(prompt: Prompt, policy: Policy, frames_per_block: int) -> None:
-    """Refuse a prompt that names a scene to recall which the policy's pool will not hold. Raises ValueError."""
+    """Raises ValueError for a prompt that recalls a scene which the policy's pool will no longer hold."""
     if prompt.recalls:
         try:
-            # how like texts are changes a jump, not what is refused
+            # the similarity of texts changes only a jump
             script_of(prompt, policy, frames_per_block, lambda texts: [[1.0]] * len(texts))
         except ValueError as error:
             raise ValueError(f"prompt {prompt.id!r}: {error} (recalls in the file counts scenes from 0)") from None
 
 
 def _can_be_rendered(config: RunConfig, policy: Policy, prompts: Sequence[Prompt], header: Mapping[str, Any], geometry: Geometry) -> None:
-    """Refuse rendered rows beside a backbone whose frames are not the world's, and prompts of other words. Raises ValueError."""
+    """Raises ValueError for rendered rows with a backbone of other frames than the world's, or prompts of other words."""
     from data.world.film import Render
     from data.world.render import SIZE
 
@@ -284,7 +284,7 @@ def _can_be_rendered(config: RunConfig, policy: Policy, prompts: Sequence[Prompt
 
 
 def _nearest_file(name: str, path: str) -> str:
-    """A phrase that names the nearest file of the repository that could stand there."""
+    """A phrase that names the nearest suitable file of the repository."""
     kinds = {
         "backbone.weights": "data/weights/*/model.safetensors", "backbone.lora": "data/weights/*/lora.safetensors",
         "eval.weights": "data/weights/scorer/*.safetensors",
@@ -298,10 +298,10 @@ def _nearest_file(name: str, path: str) -> str:
 
 
 def _policy(config: RunConfig) -> Policy:
-    """The policy with its settings, or the renderer, which stands for one in calibration rows. Raises ValueError."""
+    """The policy with its settings, or the renderer of calibration rows. Raises ValueError."""
     name = config.method.policy
     if name == RENDER:
-        from data.world.film import Render  # numpy, which a refusal should not wait for
+        from data.world.film import Render  # imports numpy, for which errors should not wait
     try:
         return build(Render if name == RENDER else find(name), config.method.settings, "method.", of=f"policy {name}")
     except ValueError as error:
@@ -309,7 +309,7 @@ def _policy(config: RunConfig) -> Policy:
 
 
 def _fitted(config: RunConfig, policy: Policy) -> Policy:
-    """The policy with what it needs to know of trained weights. Raises Missing."""
+    """The policy with facts about trained weights. Raises Missing."""
     paths = [located(path) for path in (config.backbone.weights, config.backbone.lora) if path not in (None, RANDOM)]
     return policy.fitted(paths, config.backbone.name) if all(path.is_file() for path in paths) and paths else policy
 

@@ -1,4 +1,4 @@
-"""Words of the command line that say which runs it stands for, and how many: `ours=`, `scale=`, sweeps."""
+"""Settings that determine the runs of a command: `ours=`, `scale=`, sweeps."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from baselines.ours import bases_of
 from echo.refusals import brief
 
 MOST_RUNS = 10_000
-"""Of a command; each is composed and checked before the first begins."""
+"""Largest number of runs of a command; each is composed and checked before the first begins."""
 
 
 def check(words: Sequence[str]) -> None:
-    """Raises ValueError in one line for a wrong word of `ours`, for several scales, since an experiment has one list of rows, and for more
-    runs than a command may stand for.
+    """Raises ValueError in one line for a wrong value of `ours`, for several scales, since an experiment has one list of rows, and for too
+    many runs.
     """
     runs = 1
     for word in words:
@@ -36,11 +36,11 @@ def check(words: Sequence[str]) -> None:
 
 
 def choices(plain: Mapping[str, Any], words: Sequence[str]) -> list[str]:
-    """Words that a composed config lacks: the scale's backbone in the place of the embedded one, and its scorer.
+    """Settings to add to a composed config: the scale's backbone in place of the embedded one, and its scorer.
 
     Args:
         plain: the composed config.
-        words: what it was composed of; what they choose stays.
+        words: the settings that it was composed from, which take precedence.
     """
     scale = plain.get("scale") or {}
     taken = {word.partition("=")[0].lstrip("+") for word in words}
@@ -50,7 +50,7 @@ def choices(plain: Mapping[str, Any], words: Sequence[str]) -> list[str]:
 
 
 def _values(word: str) -> int:
-    """How many values a word sweeps over, without making them; 0 of one that is no sweep, or is refused elsewhere."""
+    """Number of values of a sweep, without making them; 0 for a setting that is not a sweep, or is refused elsewhere."""
     try:
         value: Any = OverridesParser.create().parse_override(word).value() if "," in word or "range(" in word else None
     except HydraException:

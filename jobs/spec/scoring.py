@@ -1,4 +1,4 @@
-"""What `eval=vbench` asks of VBench's networks: words checked, files looked at, the content that names the scores. Nothing is loaded."""
+"""Settings of `eval=vbench`: checks of values and files, and the content that names the scores. Nothing is loaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCORER = "vbench"
 
 
 def wish(config: RunConfig) -> Wish:
-    """What the config asks for. Raises ValueError for an unknown word, naming the setting."""
+    """The config's settings for VBench. Raises ValueError for an unknown value, naming the setting."""
     from eval.vbench.kit import DIMENSIONS, Wish, listed
 
     vbench, parts = _vbench(config), config.backbone.parts
@@ -38,7 +38,7 @@ def _vbench(config: RunConfig) -> VbenchConfig:
 
 
 def kit(config: RunConfig) -> Kit:
-    """The networks that a config asks for, none of them loaded."""
+    """The networks of a config, none of them loaded."""
     from eval.vbench.kit import Files, Kit, Random
 
     assert config.eval.weights is not None
@@ -46,20 +46,20 @@ def kit(config: RunConfig) -> Kit:
 
 
 def content(config: RunConfig) -> Key:
-    """Weights, numbers and versions of the networks that have something to do: what a score's name is made of."""
+    """Weights, dtypes and versions of the networks that are used, which enter a score's name."""
     asked = kit(config)
     return asked.identity(long=asked.wish.long(config.task.name), text=True)
 
 
 def missing(config: RunConfig) -> Iterator[Missing]:
-    """Packages and weights of networks that are not here, where a config scores by them."""
+    """Missing packages and weights of networks, if a config scores by them."""
     if config.eval.scorer == SCORER and config.eval.weights is not None:
         asked = kit(config)
         yield from asked.missing(long=asked.wish.long(config.task.name), text=True)
 
 
 def check(config: RunConfig, prompts: Sequence[Prompt]) -> None:
-    """Refuse, before any work, what is missing or cannot be scored. Raises ValueError: one line."""
+    """Raises ValueError in one line, before any work, for missing files and videos that cannot be scored."""
     from eval.vbench.kit import ANY_SIZE
 
     if config.eval.weights is None:
@@ -79,13 +79,13 @@ def check(config: RunConfig, prompts: Sequence[Prompt]) -> None:
 
 
 def resolved(config: RunConfig) -> RunConfig:
-    """The config as it runs: settings that have no say are at their defaults; where networks are drawn, all of them are, and clips are
-    compared by those that can be.
+    """The config as it runs: settings without effect are at their defaults; with random weights, all networks are random and clips are
+    compared by `dino_clip`.
 
-    So scores are named by what ran. Raises ValueError where other weights of the scorer are asked for beside `weights=random`.
+    So scores are named by what ran. Raises ValueError for weights of the scorer together with `weights=random`.
     """
     if config.eval.pairs != "mean" and (config.eval.scorer == SCORER or config.task.name not in PAIRED):
-        config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, pairs="mean"))  # it has no say: names stay
+        config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, pairs="mean"))  # no effect, so names stay
     own = config.eval.weights
     if config.eval.scorer != SCORER or RANDOM not in (own, config.weights):
         return config

@@ -1,8 +1,8 @@
-"""Who makes which unit right now, so that two commands at once do not make it twice.
+"""Claims on units, so that two commands at once do not make a unit twice.
 
-A claim is a file `claims/<unit>.<n>`, created so that only one process can (O_EXCL holds on local disks, NFS and Lustre, where
-locks cannot be trusted); the highest n owns the unit, so a dead owner is succeeded and never removed under a living one's hands.
-A claim is a courtesy, not the truth: should two owners ever finish the same unit, its first record counts.
+A claim is a file `claims/<unit>.<n>`, created exclusively (O_EXCL works on local disks, NFS and Lustre, where
+locks cannot be trusted); the highest n owns the unit, so that a dead owner is superseded without deleting a living owner's claim.
+Claims only avoid duplicate work: if two owners finish the same unit, its first record counts.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from eval.store.records import UNREADABLE, DamagedFile
 
 BEAT_S = 15.0
 STALE_S = 90.0
-"""An owner on another machine that has not touched its claim for so long is dead."""
-_SEEN: dict[Path, tuple[float, float]] = {}  # claims of other machines: the stamp, and when this process first saw it, by its own clock
+"""An owner on another machine that has not touched its claim for this long is dead."""
+_SEEN: dict[Path, tuple[float, float]] = {}  # claims of other machines: time stamp, and when this process first saw it, by its own clock
 
 
 class Owner(msgspec.Struct, omit_defaults=True):
-    """Whose a claim is. machine: this boot of it, and its space of process numbers. start: when the process began, by that machine.
+    """Owner of a claim. machine: id of its boot and of its process namespace. start: when the process began, by that machine.
 
-    job: of SLURM, and how often that was started again.
+    job: SLURM job, and how often it was restarted.
     """
 
     host: str | None = None
@@ -43,7 +43,7 @@ class Owner(msgspec.Struct, omit_defaults=True):
 
 
 class Claims:
-    """The claims of one run folder, as one attempt makes and sees them."""
+    """The claims of one run folder, for one attempt."""
 
     def __init__(self, run: Path, attempt: str) -> None:
         self._folder, self._attempt = run / "claims", attempt
@@ -51,7 +51,7 @@ class Claims:
         self._beating = False
 
     def take(self, unit: str) -> bool:
-        """Become the owner of a unit, unless a living process is. Raises OSError where the store cannot be written."""
+        """Claim a unit, unless a living process owns it. Raises OSError if the store cannot be written."""
         self._folder.mkdir(parents=True, exist_ok=True)
         top = self._top(unit)
         if top and self._living(self._path(unit, top)):
@@ -63,7 +63,7 @@ class Claims:
             return False
         try:
             os.write(handle, msgspec.json.encode(msgspec.structs.replace(_self(), attempt=self._attempt)))
-        except OSError:  # a full disk: a claim without an owner would stop everybody until it is old
+        except OSError:  # a full disk: a claim without an owner would block everybody until it is stale
             path.unlink(missing_ok=True)
             raise
         finally:
@@ -76,30 +76,30 @@ class Claims:
 
     @property
     def held(self) -> list[str]:
-        """The units that this attempt took and did not let go."""
+        """The units that this attempt has claimed and not released."""
         return list(self._held)
 
     def lost(self, unit: str) -> bool:
-        """Whether a unit that was taken belongs to somebody else by now, as after a long stop of this process."""
+        """Whether a claimed unit has another owner by now, as after a long pause of this process."""
         path = self._held.get(unit)
         return path is not None and not self._owns(unit, path)
 
     def release(self, units: Iterable[str]) -> None:
-        """Let units go, made or not; what dead owners left of them goes too."""
+        """Release units, made or not, and remove claims of dead owners."""
         for unit in units:
             path = self._held.pop(unit, None)
             if path is None or not self._owns(unit, path):
                 continue
-            for number in sorted(self._numbers().get(unit, ())):  # the owner's own last, so that it owns until nothing is left
+            for number in sorted(self._numbers().get(unit, ())):  # the owner's own claim last, so that it stays the owner until then
                 with contextlib.suppress(OSError):
                     self._path(unit, number).unlink()
 
     def starts(self) -> dict[str, int]:
-        """How often units were begun and not ended, by unit; a unit that kills its process shows here."""
+        """Number of unfinished starts by unit, which shows units that kill their process."""
         return {unit: max(numbers) for unit, numbers in self._numbers().items()}
 
     def _numbers(self) -> dict[str, list[int]]:
-        """Of claims that stand, by unit."""
+        """Numbers of existing claims, by unit."""
         numbers: dict[str, list[int]] = {}
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for name in os.listdir(self._folder):
@@ -112,7 +112,7 @@ class Claims:
         return self.starts().get(unit, 0)
 
     def holders(self, units: Iterable[str]) -> dict[str, str]:
-        """The units of some that a living process other than this one is at, each with words that name it."""
+        """Units that another living process has claimed, each with a description of the process."""
         starts, owners = self.starts(), {}
         for unit in units:
             if unit in starts and unit not in self._held and self._living(self._path(unit, starts[unit])):
@@ -120,7 +120,7 @@ class Claims:
         return owners
 
     def abandoned(self, units: Iterable[str]) -> dict[str, tuple[int, str]]:
-        """The units of some that were begun, not ended, and that no living process is at: how often, and words that name the last one."""
+        """Units with unfinished starts that no living process has claimed: number of starts, and a description of the last process."""
         starts, held = self.starts(), self.holders(units := list(units))
         left = [unit for unit in units if unit in starts and unit not in held]
         return {unit: (starts[unit], self._owner(unit, starts[unit])) for unit in left}
@@ -131,7 +131,7 @@ class Claims:
         return f"process {owner.pid} on {owner.host}{job}" if owner.pid is not None else "a process that left no name"
 
     def _owns(self, unit: str, path: Path) -> bool:
-        """Whether a claim is the highest of its unit and this attempt's: when all have let go, others begin at the same number."""
+        """Whether a claim is the highest of its unit and this attempt's; once all are released, numbers start again."""
         return path == self._path(unit, self._top(unit)) and _read(path).attempt == self._attempt
 
     def _path(self, unit: str, number: int) -> Path:
@@ -140,7 +140,7 @@ class Claims:
     def _living(self, path: Path) -> bool:
         owner, own = _read(path), _self()
         if owner.job is not None and owner.job == own.job and owner.restart < own.restart:
-            return False  # SLURM starts a job again when the last start has ended
+            return False  # SLURM restarts a job only after its last start has ended
         if own.machine is not None and owner.machine == own.machine and owner.pid is not None:
             return owner.start is not None and _start_of(owner.pid) == owner.start
         try:
@@ -150,10 +150,12 @@ class Claims:
         before, since = _SEEN.get(path, (None, 0.0))
         if stamp != before:
             before, since = _SEEN[path] = stamp, time.monotonic()
-        return self._now() - stamp < STALE_S and time.monotonic() - since < STALE_S  # a stamp may be of any clock, ahead of this one too
+        return (
+            self._now() - stamp < STALE_S and time.monotonic() - since < STALE_S
+        )  # a time stamp may be of another clock, even ahead of this one
 
     def _now(self) -> float:
-        """The time by the clock that stamps the files, which may be another machine's; by this one's where nothing can be written."""
+        """The time by the clock that stamps the files, which may be a file server's; by this machine's if nothing can be written."""
         probe = self._folder / f".clock-{self._attempt}"
         try:
             with probe.open("wb"):
@@ -174,7 +176,7 @@ class Claims:
 
 
 def _read(path: Path) -> Owner:
-    """A claim's owner; one without a name while it is being written, or where it is damaged, and then its age decides."""
+    """A claim's owner; without a name while it is being written or if it is damaged, in which case its age decides."""
     try:
         return msgspec.json.decode(content_of(path), type=Owner)
     except (OSError, DamagedFile, *UNREADABLE):
@@ -182,7 +184,7 @@ def _read(path: Path) -> Owner:
 
 
 def _start_of(process: int) -> str | None:
-    """When a process of this machine began, in ticks of its clock; None when there is none such or it has ended."""
+    """Start time of a process of this machine, in clock ticks; None if it does not exist or has ended."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
@@ -199,7 +201,7 @@ def _self() -> Owner:
 
 @lru_cache(maxsize=1)
 def _machine() -> str | None:
-    """This boot of this machine and the space of its process numbers; None where that cannot be told."""
+    """Ids of this machine's boot and process namespace; None if unavailable."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"

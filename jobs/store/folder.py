@@ -1,6 +1,6 @@
-"""Writing to a run store: atomically, once, and never into what another attempt wrote. `eval.store.runs` reads it.
+"""Writing to a run store: atomically, and never into another attempt's files. `eval.store.runs` reads it.
 
-A kill at any moment loses the unit under way and nothing else, because sidecars are renamed into place before the
+A kill loses only the unit in progress, because a unit's files are renamed into place before the
 record that names them is appended, and every attempt appends to a file of its own.
 """
 
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 def new_attempt() -> str:
-    """A name that sorts by time and is never given twice."""
+    """A unique name that sorts by time."""
     return f"{time.time_ns():020d}-{secrets.token_hex(4)}"
 
 
@@ -68,7 +68,7 @@ class RunFolder:
         self.path = self.reader.path
 
     def describe(self) -> None:
-        """Write run.json, unless it stands whole, and what this command asks for, as the last wish; it is there once."""
+        """Write run.json, unless it is complete, and this command's request as the newest one; equal requests are kept once."""
         job, config = self.job, self.job.config
         try:
             _ = self.reader.spec
@@ -83,14 +83,14 @@ class RunFolder:
         same = [wish.name for wish in wishes if _bytes_of(self.path / "asked" / f"{wish.name}.json") == content]
         if not same or same[-1] != last:
             name = new_attempt()
-            if name < last and last[:20].isdecimal():  # by a clock that was ahead: the last wish is the one that counts
+            if name < last and last[:20].isdecimal():  # by a clock that was ahead: the newest request counts
                 name = f"{int(last[:20]) + 1:020d}{name[20:]}"
             write_atomic(self.path / "asked" / f"{name}.json", content)
-            for before in same:  # two commands in turn leave two wishes
+            for before in same:  # alternating commands leave two requests
                 (self.path / "asked" / f"{before}.json").unlink(missing_ok=True)
 
     def wish(self) -> AskedFile:
-        """What this command asks for: which units, scored how, under which names for people."""
+        """This command's request: units, scoring, and names for people."""
         job, config = self.job, self.job.config
         return AskedFile(
             scores=job.scores_id,
@@ -102,11 +102,11 @@ class RunFolder:
 
     @property
     def piece(self) -> tuple[str, str | None, str | None, int]:
-        """What of the run is asked for: shards of a run, and other numbers of its prompts, share its folder."""
+        """The requested part of the run, since shards and other numbers of prompts share its folder."""
         return self.place, self.job.scores_id, self.job.config.shard, len(self.job.asked)
 
     def missing(self) -> tuple[Prompt, ...]:
-        """The prompts of this job's shard that have no finished unit and are to be tried."""
+        """The prompts of this job's shard without a finished unit that are to be tried."""
         settled = self.reader.settled(self.job.scores_id)
         whole, limit = settled.done.keys() - settled.spoilt.keys(), self.job.config.max_tries
         return tuple(
@@ -114,28 +114,28 @@ class RunFolder:
         )
 
     def unfinished(self) -> tuple[Prompt, ...]:
-        """The prompts of this job's shard that have no finished unit whose files are all as they were written."""
+        """The prompts of this job's shard without a finished unit with undamaged files."""
         settled = self.reader.settled(self.job.scores_id)
         whole = settled.done.keys() - settled.spoilt.keys()
         return tuple(prompt for prompt in self.job.mine if self.job.unit_id(prompt) not in whole)
 
     def again(self) -> list[str]:
-        """Why prompts of this job's shard are made again, a line for each: files and records that are no longer as they were written."""
+        """Damaged files and records for which prompts of this job's shard are made again, a line for each."""
         settled = self.reader.settled(self.job.scores_id)
         units = {self.job.unit_id(prompt): prompt.id for prompt in self.job.mine}
         spoilt = [f"{self.job.title}: {units[unit]} is made again: {why}" for unit, why in settled.spoilt.items() if unit in units]
         return spoilt + [f"{self.job.title}: {line} is damaged and left out" for line in settled.damaged]
 
     def side(self, prompt: Prompt, ending: str) -> Path:
-        """Where a unit's file stands, for example its video."""
+        """Path of a unit's file, for example its video."""
         return self.path / "units" / f"{name_part(prompt.id)}-{self.job.unit_id(prompt)[:8]}{ending}"
 
 
 def write_sweep(store: Path, jobs: Sequence[Job], experiment: str | None) -> list[str]:
-    """Keep what a command asked for in this store, so that its tables can be made again.
+    """Record a command's request in the store, so that its tables can be made again.
 
-    Jobs that score nothing ask for no table, so they take no table's place: of an experiment they are kept under a name of their own
-    until the same is asked for with scores.
+    Jobs without scores replace no table: those of an experiment are recorded under a name of their own
+    until the same is requested with scores.
 
     Returns the tables' names: `<task>`, or `<experiment>-<task>`.
     """
@@ -157,7 +157,7 @@ def write_sweep(store: Path, jobs: Sequence[Job], experiment: str | None) -> lis
 
 
 class Attempt:
-    """One start of a job: its provenance, and the records that it alone appends to."""
+    """One start of a job: its provenance, and its own file of records."""
 
     def __init__(self, folder: RunFolder, name: str, provenance: Provenance) -> None:
         self.folder = folder
@@ -176,10 +176,10 @@ class Attempt:
             raise
 
     def _clear(self) -> None:
-        """Take away what killed processes left half written beside the files of units."""
+        """Remove temporary files of killed processes."""
         with contextlib.suppress(FileNotFoundError):
             parts = [entry for entry in os.scandir(self.folder.reader.units) if entry.name.startswith(".")]
-            living = self.claims.holders(self.claims.starts())  # asked after: who lives has claimed a unit before writing of it
+            living = self.claims.holders(self.claims.starts())  # queried afterwards: a living process claims a unit before writing
             for part in parts:
                 if not any(f"-{unit[:8]}." in part.name for unit in living):
                     Path(part.path).unlink(missing_ok=True)
@@ -188,19 +188,19 @@ class Attempt:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the file and the units; the records have been safe since they were written."""
+        """Release the file and the units; records are already on disk."""
         self.claims.release(self.claims.held)
         os.close(self._handle)
 
     def hopeful_first(self, groups: Iterable[tuple[T, Sequence[Prompt]]]) -> list[tuple[T, Sequence[Prompt]]]:
-        """Batches in the order in which to try them: what was begun before and never ended comes last, so that it stops no other."""
+        """Batches in the order to try them: those with unfinished starts come last, so that they block no other."""
         starts, unit = self.claims.starts(), self.folder.job.unit_id
         return sorted(groups, key=lambda row: max(starts.get(unit(prompt), 0) for prompt in row[1]))
 
     def take(self, prompts: Sequence[Prompt], left: Callable[[Sequence[Prompt]], Sequence[Prompt]] | None = None) -> list[Prompt]:
-        """Those of some prompts that nobody else is at and that are still to be done; they are this attempt's now.
+        """Claim the prompts that are still to be done and that no other process has claimed; returns them.
 
-        left: which of some prompts are to be done, asked when the claims stand; what has no finished unit by default.
+        left: returns which prompts are to be done, called after claiming; by default those without a finished unit.
         """
         unit = self.folder.job.unit_id
         own = [prompt for prompt in prompts if self.claims.take(unit(prompt))]
@@ -209,20 +209,20 @@ class Attempt:
         return [prompt for prompt in own if prompt in still]
 
     def holds(self, prompt: Prompt) -> bool:
-        """Whether a prompt was taken and not let go."""
+        """Whether a prompt is claimed."""
         return self.folder.job.unit_id(prompt) in self.claims.held
 
     def release(self, prompts: Sequence[Prompt]) -> None:
-        """Let prompts go that were taken."""
+        """Release claimed prompts."""
         self.claims.release(map(self.folder.job.unit_id, prompts))
 
     def filmed(self, prompt: Prompt, facts: Mapping[str, Any]) -> None:
-        """Record a video that is there and has no scores yet; see `ok`."""
+        """Record a finished video without scores; see `ok`."""
         if not self._lost(prompt):
             self._append(prompt, "ok", {**self._measured(facts), "scores": None})
 
     def ok(self, prompt: Prompt, metrics: Mapping[str, float | None], facts: Mapping[str, Any]) -> bool:
-        """Record a finished unit, whether it is still this attempt's; call it after all files of the unit are in place.
+        """Record a finished unit; returns whether it was still this attempt's. Call it after all files of the unit are in place.
 
         Args:
             prompt: the unit's prompt.
@@ -232,12 +232,12 @@ class Attempt:
         finite = {name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()}
         flags = sorted(name for name, value in finite.items() if value is None)
         if self._lost(prompt):
-            return False  # this process stood still for so long that another has taken over
+            return False  # this process paused for so long that another has taken over
         self._append(prompt, "ok", {"metrics": finite, "flags": flags, **self._measured(facts)})
         return True
 
     def _measured(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """What is known of a unit, with the size and the digest of each of its files that is new."""
+        """Facts of a unit, with size and digest of each new file."""
         sizes, digests = dict(facts.get("sizes", {})), dict(facts.get("digests", {}))
         for kind, name in facts.get("files", {}).items():
             if kind not in digests:
@@ -246,7 +246,7 @@ class Attempt:
         return {**facts, "sizes": sizes, "digests": digests}
 
     def error(self, prompt: Prompt, message: str, trace: str) -> None:
-        """Record a unit that failed, its traceback beside the records, unless somebody else is at it by now."""
+        """Record a failed unit, with its traceback in a file, unless another process has claimed it by now."""
         if self._lost(prompt):
             return
         name = f"{self.folder.job.unit_id(prompt)}-{self.name}.txt"
@@ -254,12 +254,12 @@ class Attempt:
         self._append(prompt, "error", {"err": message[:ERROR_CHARACTERS], "trace": f"errors/{name}"})
 
     def _lost(self, prompt: Prompt) -> bool:
-        """Whether somebody else is at a unit by now. Raises StoreGone, since all claims are gone with a store."""
+        """Whether another process has claimed a unit by now. Raises StoreGone if the store is gone."""
         self._there()
         return self.claims.lost(self.folder.job.unit_id(prompt))
 
     def _there(self) -> Path:
-        """Its file of records. Raises StoreGone where that is no longer the one that it writes to: nothing is made in its place."""
+        """The file of records. Raises StoreGone if it was replaced or deleted; it is not created again."""
         path = self.folder.path / "records" / f"{self.name}.jsonl"
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             if os.path.samestat(os.stat(path), os.fstat(self._handle)):
@@ -274,7 +274,7 @@ class Attempt:
         content = line_of(UnitRecord(**{"metrics": {}, **own, **start, **rest}, status=status, t=round(time.time(), 3)))
         path = self._there()
         written = os.write(self._handle, content)
-        if written < len(content):  # the disk is full: no later record may be glued to this one
+        if written < len(content):  # the disk is full: remove the partial line, so that no later record is appended to it
             os.ftruncate(self._handle, os.fstat(self._handle).st_size - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(self._handle)

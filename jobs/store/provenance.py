@@ -1,4 +1,4 @@
-"""Where and with what an attempt was made. It names nothing and decides nothing; it is kept for whoever asks."""
+"""Provenance of an attempt: machine, versions, commit. It enters no name."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ PACKAGES = (
     "vbench", "openai-clip", "open-clip-torch", "pyiqa", "timm", "dreamsim", "easydict", "pyyaml", "requests", "setuptools", "urllib3",
     "msgspec", "pandas", "typer", "wandb", "jinja2", "markupsafe", "gradio",
 )  # fmt: skip
-"""All that this project asks for, and what those bring that computes."""
+"""Packages whose versions are recorded: the project's dependencies, and those of theirs that compute."""
 DRIVER = Path("/proc/driver/nvidia/version")
 CODE = ("run.py", "echo", "baselines", "data", "eval", "jobs", "conf", "pyproject.toml")
-"""Where a change can change a result; notes, documents and tests beside them cannot."""
+"""Files whose changes can change a result, unlike documents and tests."""
 PIXELS = ("echo", "baselines", "data/world", "jobs/work/blocks.py", "jobs/work/models.py")
-"""Where a change can change a pixel."""
+"""Files whose changes can change a pixel."""
 SLURM = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "JOB_NAME", "JOB_PARTITION", "JOB_ACCOUNT", "NODELIST", "CLUSTER_NAME")
-"""What SLURM tells its jobs in variables of these names behind `SLURM_`."""
+"""SLURM's variables, without the prefix `SLURM_`."""
 
 
 def describe(argv: Sequence[str], config: Mapping[str, Any]) -> Provenance:
-    """All that is worth knowing about this process, with the user's command line (not the worker's) and the full config."""
+    """Provenance of this process, with the user's command line (not the worker's) and the full config."""
     return Provenance(
         argv=without_secrets(list(argv)),
         config=without_secrets(dict(config)),
@@ -57,9 +57,9 @@ def describe(argv: Sequence[str], config: Mapping[str, Any]) -> Provenance:
 
 @lru_cache(maxsize=1)
 def pixel_code() -> str:
-    """Digest of the code that makes pixels, as it stands on disk when a process first asks: 80 bits of BLAKE2b, as 20 hex digits.
+    """Digest of the code that makes pixels, as on disk when a process first calls this: 80 bits of BLAKE2b, as 20 hex digits.
 
-    It enters no name: a comment changes it. It tells, of two videos of one name, whether they may be of different arithmetic.
+    It enters no name, since even a comment changes it. Two videos of one name with different digests may differ in arithmetic.
     """
     files = (file for place in PIXELS for file in ([ROOT / place] if place.endswith(".py") else (ROOT / place).rglob("*.py")))
     return digest(sorted((file.relative_to(ROOT).as_posix(), file_digest(file)) for file in files))
@@ -71,15 +71,15 @@ def cores() -> int:
 
 
 def slurm() -> dict[str, str] | None:
-    """Ids of the SLURM job that this process belongs to, how often it was requeued and where it runs; None outside a job."""
+    """Ids, number of requeues and nodes of this process's SLURM job; None outside a job."""
     ids = {name.lower(): os.environ[f"SLURM_{name}"] for name in SLURM if f"SLURM_{name}" in os.environ}
     return ids if "job_id" in ids else None
 
 
 def commit() -> CodeState:
-    """The commit of the code and a hash of what differs from it, new files of the code included, None where nothing does.
+    """The commit of the code and a hash of uncommitted changes, new files of the code included, None without changes.
 
-    Both None where git names no commit, as outside a clone; the hash is "unknown" where it names one and does not say what differs.
+    Both are None without a commit, as outside a clone; the hash is "unknown" if git does not list the changes.
     """
     head = git("rev-parse", "HEAD")
     if not head:
@@ -89,16 +89,16 @@ def commit() -> CodeState:
         return CodeState(head, "unknown")
     content = hashlib.blake2b(differs.encode(), digest_size=10)
     for name in fresh.splitlines():
-        with contextlib.suppress(OSError):  # gone in the meantime
+        with contextlib.suppress(OSError):  # deleted meanwhile
             content.update(f"{name} {file_digest(ROOT / name)}\n".encode())
     changed = content.digest() != hashlib.blake2b(digest_size=10).digest()
     return CodeState(head, content.hexdigest() if changed else None)
 
 
 def changes() -> list[str] | None:
-    """Files of the code that differ from the commit, or that are no part of it, which a run may import as well; empty outside a clone.
+    """Changed and new files of the code, which a run may import; empty outside a clone.
 
-    None in a clone where git does not answer: it is not installed, say, or the clone belongs to somebody else.
+    None in a clone if git does not answer, for example because it is not installed or the clone belongs to another user.
     """
     said = git("status", "--porcelain", "--untracked-files=all", "--", *CODE)
     if said is None:
@@ -108,9 +108,9 @@ def changes() -> list[str] | None:
 
 
 def refuse_dirty(experiment: str | None, allowed: bool) -> None:
-    """Refuse a table of the paper (an experiment `table...`) from code that no commit names, unless it is `allowed`.
+    """Refuse a table of the paper (an experiment `table...`) from uncommitted code, unless it is `allowed`.
 
-    Raises ValueError: one line that names the experiment and the first changed files, or that git does not answer.
+    Raises ValueError in one line with the experiment and the first changed files, or if git does not answer.
     """
     if allowed or not (experiment or "").startswith("table"):
         return
@@ -136,9 +136,9 @@ def _version(package: str) -> str | None:
 
 
 def gpu() -> dict[str, str | int | None] | None:
-    """The first graphics card that torch sees, with its driver and the versions of CUDA and cuDNN; None where there is none.
+    """The first GPU that torch sees, with its driver and the versions of CUDA and cuDNN; None without a GPU.
 
-    Torch is not imported on a machine without NVIDIA's driver, unless it is there already.
+    Torch is not imported on a machine without NVIDIA's driver, unless it already is.
     """
     if not DRIVER.exists() and "torch" not in sys.modules:
         return None
@@ -159,7 +159,7 @@ def gpu() -> dict[str, str | int | None] | None:
 
 
 def driver() -> str | None:
-    """Version of NVIDIA's driver as the kernel tells it, None without one."""
+    """Version of NVIDIA's driver according to the kernel; None without one."""
     try:
         version = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", DRIVER.read_text(encoding="utf-8"))
     except OSError:
@@ -168,13 +168,13 @@ def driver() -> str | None:
 
 
 def gpu_name() -> str:
-    """The first card's name; empty without one."""
+    """The first GPU's name; empty without one."""
     card = gpu()
     return "" if card is None else str(card["name"])
 
 
 def cpu() -> str:
-    """The processor's name, as the system gives it."""
+    """The CPU's name, according to the system."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")

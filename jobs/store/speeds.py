@@ -1,4 +1,4 @@
-"""How long videos took and how large their files are, by the newest records of a store: what forecasts and cuts into jobs count on."""
+"""Times and file sizes of a store's newest videos, for forecasts and for the division into jobs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from eval.store.records import DamagedFile, UnitRecord, lines_of
 from eval.store.runs import Run, runs
 
 SAMPLE = 64
-"""Finished videos, the newest, that say how long one takes."""
+"""Number of newest finished videos from which times are estimated."""
 
 
 @dataclass(frozen=True)
 class UnitCost:
-    """What a finished video took: seconds, scoring included, and the bytes of its record; `size` counts its files too."""
+    """Cost of a finished video: seconds, scoring included, and the bytes of its record; `size` includes its files."""
 
     run: Run
     seconds: float
@@ -33,9 +33,9 @@ class UnitCost:
 
 
 def newest_units(among: Iterable[Run]) -> list[UnitCost]:
-    """The newest finished videos of some runs, 64 or somewhat more; the last record of a video counts.
+    """The newest finished videos of some runs, at least 64 if there are so many; the last record of a video counts.
 
-    Where scoring is apart, an earlier record has none of it. A line that is torn, damaged, or of another version, is passed over.
+    If scoring is separate, an earlier record does not include it. A truncated or damaged line, or one of another version, is skipped.
     """
     files = sorted(((Path(path), run) for run in among for path in run.record_files()), key=lambda pair: pair[0].name)
     units: dict[tuple[Run, str], UnitCost] = {}
@@ -60,10 +60,10 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def block_s(store: str, backbone: str, method: str, pace: tuple[int, int], alike: bool = True) -> float | None:
-    """Median seconds of a block of a method, scoring included; None where nothing is known.
+    """Median seconds per block of a method, scoring included; None if unknown.
 
-    pace: latent frames and denoising steps of the block. alike: whether the backbone's other methods count where this one has none yet;
-    those that render and generate nothing never do.
+    pace: latent frames and denoising steps of the block. alike: whether to use the backbone's other methods if this one has no videos yet;
+    rendered rows never count.
     """
     own = _median_block_s(_runs_of(store, backbone, method, pace))
     if own is not None or not alike:
@@ -77,7 +77,7 @@ def block_s(store: str, backbone: str, method: str, pace: tuple[int, int], alike
 
 
 def block_bytes(store: str, backbone: str, method: str, pace: tuple[int, int]) -> float | None:
-    """Bytes of disk that a block of a method takes; None where the store has none yet."""
+    """Bytes on disk per block of a method; None if unknown."""
     units = newest_units(_runs_of(store, backbone, method, pace))[:SAMPLE]
     blocks = sum(unit.blocks for unit in units)
     return sum(unit.size for unit in units) / blocks if blocks else None

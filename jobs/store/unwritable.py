@@ -1,4 +1,4 @@
-"""A store that cannot be written: no unit is to blame, and people are told in one line."""
+"""Errors of a store that cannot be written, which are not failures of a unit, and their one-line message."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import tempfile
 from pathlib import Path
 
 STORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
-"""A full disk, a quota, a read-only or broken disk, a file server that has lost its files."""
+"""Errors of a full, read-only or broken disk, a quota, or a file server that has lost its files."""
 STATUS = 5
-"""How a worker ends that could not write."""
+"""Exit status of a worker that could not write."""
 
 
 class StoreGone(OSError):
     """A store that was deleted or renamed under a running command."""
 
     def __init__(self, path: Path) -> None:
-        """The file that is no longer there."""
+        """path: the missing file."""
         super().__init__(errno.ENOENT, "it was deleted or renamed while the command ran", str(path))
 
 
 def of_store(error: BaseException) -> bool:
-    """Whether an error is the disk's and not the unit's."""
+    """Whether an error is of the disk, not of the unit."""
     return isinstance(error, StoreGone) or isinstance(error, OSError) and error.errno in STORE
 
 

@@ -16,7 +16,7 @@ from baselines.registry import conf_folders, packaged
 
 
 class WithoutFile(ConfigSource):
-    """Config `method/NAME` for what `baselines.presets.without_file` knows; it holds nothing, since Hydra copies its sources often."""
+    """Config `method/NAME` for presets of `baselines.presets.without_file`; stateless, since Hydra copies its sources often."""
 
     @staticmethod
     def scheme() -> str:
@@ -42,10 +42,10 @@ class WithoutFile(ConfigSource):
 
 
 class PresetsPath(SearchPathPlugin):
-    """Makes Hydra look there, and in the folders `conf` of packages with policies."""
+    """Adds this source, and the folders `conf` of packages with policies, to Hydra's search path."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Behind the files of `conf/`."""
+        """Append them after `conf/`."""
         search_path.append("ablations", "ablations://")
         for folder in conf_folders():
             search_path.append("packages", f"file://{folder}")
