@@ -1,4 +1,4 @@
-"""Jobs on this machine: what is missing of some runs is made, what others are making is waited for, what is missing then is said."""
+"""Jobs on this machine: make what is missing, wait for videos that other commands are making, and report what is missing then."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ POLL_S = 0.5
 
 
 def run(jobs: Sequence[Job], plain: Sequence[Plain], max_workers: int | None, patience_s: float = math.inf) -> list[str]:
-    """Make all that is missing of some jobs.
+    """Make everything that is missing of some jobs.
 
     Args:
-        jobs: the checked jobs; those that are complete are not started.
-        plain: the configs that they came from, for the workers.
-        max_workers: processes at a time; None takes as many as the cores have threads for, or one a graphics card.
-        patience_s: how long to wait for videos that other living commands are making; what a dead one leaves is made here.
+        jobs: the checked jobs; complete ones are not started.
+        plain: their configs, for the workers.
+        max_workers: processes at a time; None takes as many as the cores have threads for, or one per GPU.
+        patience_s: how long to wait for videos that other living commands are making; those of dead commands are made here.
 
     Returns:
-        One line for each thing that is not as asked; empty when every unit is done.
+        One line for each missing or failed thing; empty when every unit is done.
 
     Raises:
         KeyboardInterrupt: after all workers have left.
@@ -63,7 +63,7 @@ def _gone(folder: RunFolder) -> str:
 
 
 def _pass(jobs: Sequence[Job], named: Sequence[tuple[RunFolder, Plain]], max_workers: int | None) -> dict[Path, str]:
-    """Once through all that is missing; why jobs died, by run folder."""
+    """One pass over everything that is missing; returns why jobs died, by run folder."""
     waiting = [(folder, config, todo) for folder, config in named if (todo := folder.missing())]
     if not waiting:
         return {}
@@ -71,7 +71,7 @@ def _pass(jobs: Sequence[Job], named: Sequence[tuple[RunFolder, Plain]], max_wor
     cards = models.cards([job.config for job in jobs])
     most = len(cards) or max(1, provenance.cores() // max(job.config.backbone.threads for job in jobs))
     if not cards and any(job.config.backbone.parts is not None and job.config.geometry == "native" for job in jobs):
-        most = 1  # two networks of the true size are more than most machines hold
+        most = 1  # two networks of full size do not fit into most machines
     places = min(max_workers or most, most) if cards else max_workers or most
     progress = Progress(blocks, sum(len(todo) for *_, todo in waiting))
     texts = _texts([folder.job for folder, *_ in waiting])
@@ -82,7 +82,7 @@ def _pass(jobs: Sequence[Job], named: Sequence[tuple[RunFolder, Plain]], max_wor
 
 
 def held(folders: Sequence[RunFolder]) -> dict[tuple[Path, str], str]:
-    """Units that other living processes are at, by run folder and unit id, each with words that name the process."""
+    """Units that other living processes have claimed, by run folder and unit id, each with a description of the process."""
     return {
         (folder.path, unit): who
         for folder in folders
@@ -92,7 +92,7 @@ def held(folders: Sequence[RunFolder]) -> dict[tuple[Path, str], str]:
 
 
 def _others_left_some(folders: Sequence[RunFolder], patience_s: float) -> bool:
-    """Wait for what others are making; True where one of them died or let go, so that there is something to make here."""
+    """Wait for other commands; True if one of them died or released units, so that there is something to make here."""
     first, end = held(folders), time.monotonic() + patience_s
     now = first
     if first:
@@ -111,7 +111,7 @@ def _made_elsewhere(others: Mapping[tuple[Path, str], str]) -> str:
 
 
 def _texts(jobs: Sequence[Job]) -> Path | None:
-    """A file of all texts of a sweep on backbones with a text encoder of gigabytes; None where there is none such."""
+    """A file of all texts of a sweep on backbones with a large text encoder; None without such a backbone."""
     real = [job for job in jobs if job.config.backbone.parts is not None]
     if not real:
         return None
@@ -122,7 +122,7 @@ def _texts(jobs: Sequence[Job]) -> Path | None:
 
 
 def texts_of(jobs: Sequence[Job]) -> list[str]:
-    """All that the text encoder will be asked for by some jobs, so that it is loaded once for all of them."""
+    """All texts that some jobs will encode, so that the text encoder is loaded once for all of them."""
     texts: dict[str, None] = {}
 
     def embed(asked: list[str]) -> list[list[float]]:
@@ -136,13 +136,13 @@ def texts_of(jobs: Sequence[Job]) -> list[str]:
         for prompt in job.asked:
             texts.update(dict.fromkeys(prompt.scenes))
             tags = tuple("@" if tag is None else tag for tag in prompt.tags)
-            for way in (prompt, replace(prompt, tags=tags)):  # a router asks for texts of its own, most of them at a recall
+            for way in (prompt, replace(prompt, tags=tags)):  # a router encodes texts of its own, most of them at a recall
                 script_of(way, job.policy, job.config.backbone.frames_per_block, asks)
     return list(texts)
 
 
 def lacks(folder: RunFolder, death: str | None = None) -> list[str]:
-    """A line for each thing of a run that is not as asked, and why its process died if it did."""
+    """A line for each missing or failed thing of a run, and why its process died, if it did."""
     lines = [] if death is None else [f"{folder.job.title}: {death}"]
     missing = folder.unfinished()
     failures = folder.reader.settled(folder.job.scores_id).failures

@@ -1,7 +1,7 @@
-"""Worker processes on this machine, which take jobs one after the other.
+"""Worker processes on this machine, which do jobs one after the other.
 
-A worker gets its orders as lines of its standard input, which is a lifeline too: when this process ends, however it ends,
-the input closes and the worker leaves. Workers report events as lines; what else they say goes to the attempt's log.
+A worker gets its orders as lines of its standard input. When this process ends in any way, the input closes and the worker
+exits. Workers report events as lines; their other output goes to the attempt's log.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Worker:
     process: subprocess.Popen[bytes]
     threads: int
     card: str | None = None  # the graphics card that it sees, if it works on one
-    folder: RunFolder | None = None  # None while it waits for an order
+    folder: RunFolder | None = None  # None while it is idle
     log: Path = Path()
-    open_blocks: int = 0  # blocks of the videos under way, taken back if they fail
+    open_blocks: int = 0  # blocks of the videos in progress, subtracted if they fail
 
 
 class Pool:
@@ -51,7 +51,7 @@ class Pool:
         self._deaths: dict[Path, str] = {}
 
     def work(self, waiting: list[tuple[RunFolder, Plain]]) -> dict[Path, str]:
-        """All jobs to their end; returns why a job died, by run folder."""
+        """Do all jobs; returns why jobs died, by run folder."""
         waiting = list(waiting)
         try:
             while True:
@@ -73,7 +73,7 @@ class Pool:
                 _dismiss(worker.process)
 
     def _give(self, folder: RunFolder, config: Plain) -> None:
-        """Let a free worker, or a new one, do a job."""
+        """Give a job to a free worker, or to a new one."""
         attempt, threads = new_attempt(), folder.job.config.backbone.threads
         log = folder.path / "attempts" / f"{attempt}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ class Pool:
             _dismiss(dead.process)
         worker = next((worker for worker in free if worker.threads == threads), None)
         if worker is None:
-            for other in free:  # of other threads: its place is needed
+            for other in free:  # with another number of threads; its place is needed
                 self._workers.remove(other)
                 _dismiss(other.process)
             worker = self._start(threads, log)
@@ -92,7 +92,7 @@ class Pool:
         texts = None if self._texts is None or folder.job.config.backbone.parts is None else str(self._texts)
         order = JobOrder(config=config, attempt=attempt, argv=sys.argv, log=str(log.absolute()), texts=texts)
         assert worker.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died at once; its exit status tells
+        with contextlib.suppress(BrokenPipeError):  # it died at once, which its exit status reports
             worker.process.stdin.write(events.line(order))
             worker.process.stdin.flush()
 
@@ -146,7 +146,7 @@ class Pool:
                     self._progress.note(f"{job.title}: {prompt_id} failed: {error}")
 
     def _ended(self, worker: Worker, status: int, died: bool = False) -> None:
-        """A job is over, well or badly, or its worker has died; one that dies without a job hurts nobody."""
+        """A job is over, or its worker has died; the death of an idle worker does not matter."""
         folder, worker.folder = worker.folder, None
         if folder is None:
             return

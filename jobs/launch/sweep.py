@@ -32,13 +32,13 @@ from jobs.work import models, tracking
 from jobs.work.progress import say
 
 PLUGINS = Path(__file__).with_name("plugins")
-_fresh: list[Path] = []  # what Hydra's note of this sweep makes, the innermost first
+_fresh: list[Path] = []  # files and folders that Hydra creates for this sweep, the innermost first
 Make = Callable[[Sequence[Job], Sequence[Plain]], list[str] | None]
-"""Makes what is missing of checked jobs, from their plain configs, and says what it could not; None where nobody waits."""
+"""Makes what is missing of checked jobs, from their plain configs, and returns lines for what is still missing; None without waiting."""
 
 
 def single(config: DictConfig) -> None:
-    """Run one config. Raises SystemExit as `run` does, and if the config holds a sweep that was not asked for."""
+    """Run one config. Raises SystemExit like `run`, and if the config has a sweep but `-m` was not given."""
     swept = HydraConfig.get().sweeper.params
     if swept:
         raise SystemExit(f"this experiment stands for several runs ({', '.join(str(key) for key in swept)} vary); add -m")
@@ -68,7 +68,7 @@ def carry_out(
     foretell: Callable[[Sequence[Job]], None] = lambda jobs: None,
     make: Make = here,
 ) -> None:
-    """As `run`, of composed configs; `foretell` is told of the checked jobs before the first starts."""
+    """Like `run`, for composed configs; `foretell` is called with the checked jobs before the first starts."""
     plain = [one | {"experiment": experiment} for one, experiment in zip(plain, experiments)]
     jobs = _checked(plain, here=make is here)
     stores = list(dict.fromkeys(job.config.store for job in jobs))
@@ -80,7 +80,7 @@ def carry_out(
     for line in foretell_memory([job for job in jobs if RunFolder(job).missing()]):
         say(line)
     for store in stores:
-        _keep_sweeps(store, jobs, experiments)  # before, so that status knows of it meanwhile, and tables if this process dies
+        _keep_sweeps(store, jobs, experiments)  # first, so that `status` works meanwhile, and `tables` if this process dies
     try:
         lacks = make(jobs, plain)
     except ValueError as error:
@@ -97,7 +97,7 @@ def carry_out(
 
 
 def _checked(plain: Sequence[Plain], here: bool) -> list[Job]:
-    """The jobs of composed configs, whose stores can be written. Raises SystemExit in one line before a folder of a run is made."""
+    """The jobs of composed configs with writable stores. Raises SystemExit in one line before a folder of a run is made."""
     try:
         _refuse_missing(plain, here)
         jobs = [prepare(one) for one in plain]
@@ -116,9 +116,9 @@ def _checked(plain: Sequence[Plain], here: bool) -> list[Job]:
 
 
 def _refuse_missing(plain: Sequence[Plain], here: bool) -> None:
-    """Refuse at once, with the commands that bring it, all that several runs lack on this machine. Raises ValueError: one line.
+    """Raises ValueError in one line for all things that several runs lack on this machine, with the commands that bring them.
 
-    A single thing is left to the check of the run that lacks it.
+    A single missing thing is left to the check of its run.
     """
     every = lacking(plain)
     if every and here:
@@ -128,13 +128,13 @@ def _refuse_missing(plain: Sequence[Plain], here: bool) -> None:
 
 
 def _experiment(config: DictConfig) -> str | None:
-    """The named experiment of a config, for the names of its tables; it changes neither pixels nor scores."""
+    """The experiment of a config, for the names of its tables."""
     chosen = _hydra(config).runtime.choices.get("experiment")
     return None if chosen in (None, "null") else str(chosen)
 
 
 def _hydra(config: DictConfig) -> Any:
-    """Hydra's own part of a config: of a sweep's runs each has one, of a single run the process."""
+    """Hydra's own part of a config: in a sweep each run has one, for a single run the process has it."""
     return config.hydra if "hydra" in config else HydraConfig.get()
 
 
@@ -142,7 +142,7 @@ def _tables(stores: Sequence[str], jobs: Sequence[Job], experiments: Sequence[st
     from eval.tables import command
 
     for store in stores:
-        if not any(RunFolder(job).reader.exists for job in jobs if job.config.store == store):  # deleted meanwhile, which is said
+        if not any(RunFolder(job).reader.exists for job in jobs if job.config.store == store):  # deleted meanwhile, which was reported
             continue
         names = _keep_sweeps(store, jobs, experiments)
         for line in command.make(Path(store), names, sys.stdout.isatty(), shutil.get_terminal_size().columns):
@@ -156,7 +156,7 @@ def _tables(stores: Sequence[str], jobs: Sequence[Job], experiments: Sequence[st
 
 
 def next_commands(store: str, names: Sequence[str], experiments: Sequence[str | None]) -> Iterator[str]:
-    """The commands that show more of what was made."""
+    """Commands that show more of the results."""
     where = "" if Path(store) == RESULTS else f" --store {shlex.quote(store)}"
     tables = dict.fromkeys(next((one for one in experiments if one and name.startswith(f"{one}-")), name) for name in names)
     if tables:
@@ -166,7 +166,7 @@ def next_commands(store: str, names: Sequence[str], experiments: Sequence[str | 
 
 
 def _keep_sweeps(store: str, jobs: Sequence[Job], experiments: Sequence[str | None]) -> list[str]:
-    """Keep what was asked for in a store; the names of its tables."""
+    """Record the request in a store; returns the names of its tables."""
     names: list[str] = []
     for experiment in dict.fromkeys(experiments):
         members = [job for job, own in zip(jobs, experiments) if (job.config.store, own) == (store, experiment)]
@@ -175,12 +175,12 @@ def _keep_sweeps(store: str, jobs: Sequence[Job], experiments: Sequence[str | No
 
 
 def foresee(folder: Path) -> None:
-    """Before Hydra notes a sweep in a folder: which of the note and the folders above it are not there yet."""
+    """Before Hydra writes its file of a sweep into a folder: remember which of that file and its parent folders do not exist yet."""
     _fresh[:] = [path for path in (folder / "multirun.yaml", folder, *folder.parents) if not os.path.lexists(path)]
 
 
 def forget() -> None:
-    """Take away what Hydra has made of this sweep's note, by name; attempts keep command line and config. What was there before stays."""
+    """Remove the file and folders that Hydra created for this sweep, by name; attempts keep command line and config."""
     for path in _fresh:
         with contextlib.suppress(OSError):
             path.unlink() if path.name == "multirun.yaml" else path.rmdir()
@@ -206,7 +206,7 @@ def _given_store() -> Path:
 
 
 class _Raised(BaseException):
-    """An error of a run on its way through Hydra, which would speak of it on lines of its own."""
+    """Carries an error of a run through Hydra, which would otherwise print lines of its own."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
@@ -221,7 +221,7 @@ def _single(config: DictConfig) -> None:
 
 
 def _arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command line as Hydra takes it, `-m` in front, and its settings, with `-m` if it has one. Raises ValueError: one line."""
+    """A command line for Hydra, `-m` in front, and its settings, with `-m` if given. Raises ValueError in one line."""
     arguments = sorted(compose.hydra_words(words), key=lambda word: word not in ("-m", "--multirun"))
     parser = get_args_parser()
 
@@ -241,9 +241,9 @@ def _arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def command(words: Sequence[str], /) -> int:
-    """Run one experiment or a sweep of them, here or on a cluster; what is there already is not made again.
+    """Run one experiment or a sweep, here or on a cluster; existing videos are not made again.
 
-    The words are those of `python run.py`, whose --help shows all choices and settings.
+    The arguments are those of `python run.py`, whose --help shows all choices and settings.
 
         echo-harness run method=echo task=recall seed=0,1,2,3 -m
         echo-harness run experiment=table2 hydra/launcher=slurm -m
@@ -251,7 +251,7 @@ def command(words: Sequence[str], /) -> int:
     Args:
         words: KEY=VALUE, KEY=A,B with -m, GROUP=CHOICE.
     """
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come up to here, to be told in one line
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors are raised up to here, to be reported in one line
     sys.path[:0] = [str(PLUGINS)] if str(PLUGINS) not in sys.path else []  # Hydra finds the launcher however the package is installed
     arguments, settings = _arguments(words)
     sys.argv = ["run.py", *arguments]

@@ -150,9 +150,7 @@ class Claims:
         before, since = _SEEN.get(path, (None, 0.0))
         if stamp != before:
             before, since = _SEEN[path] = stamp, time.monotonic()
-        return (
-            self._now() - stamp < STALE_S and time.monotonic() - since < STALE_S
-        )  # a time stamp may be of another clock, even ahead of this one
+        return self._now() - stamp < STALE_S and time.monotonic() - since < STALE_S  # a time stamp may be of another clock
 
     def _now(self) -> float:
         """The time by the clock that stamps the files, which may be a file server's; by this machine's if nothing can be written."""

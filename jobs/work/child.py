@@ -1,7 +1,7 @@
-"""Takes orders for jobs on standard input, reports events on standard output (`jobs.work.events`): `python -m jobs.work.child`.
+"""A worker: takes orders for jobs on standard input, reports events on standard output (`jobs.work.events`): `python -m jobs.work.child`.
 
 Each job is a fresh process, forked from this one, which has imported the libraries and computed nothing. When standard input closes,
-whoever gave the orders has gone, and the worker leaves at once, with its job.
+the launching process has ended, and the worker exits at once, with its job.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from jobs.work.events import Event, JobEnded, JobOrder, Report
 from jobs.work.worker import work
 
 CONTEXT: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-"""Forking is only safe where no library has started threads of its own by being imported."""
+"""Forking is only safe if no imported library has started threads."""
 LOADED = ("torch", "cv2", "echo.generate", "echo.backbone.load", "eval.world.scorer")
-"""Imported once for all jobs: seconds for each otherwise."""
+"""Imported once for all jobs, since each import takes seconds."""
 WAN = ("diffusers.models.autoencoders.autoencoder_kl_wan", "transformers")
 VBENCH = ("pyiqa.archs.musiq_arch", "torchvision.models.optical_flow", "transformers")
-"""Of packages that not every job needs, the modules that take seconds to import."""
+"""Modules of optional packages that take seconds to import."""
 
 
 def main() -> int:
@@ -49,7 +49,7 @@ def main() -> int:
         try:
             reports.write(events.line(event))
             reports.flush()
-        except BrokenPipeError:  # whoever listened has gone, as when the orders end; no video is to blame
+        except BrokenPipeError:  # the launching process has ended; not a failure of a video
             os._exit(4)
 
     _ignore_warnings()
@@ -65,9 +65,9 @@ def main() -> int:
 
 
 def _import_for(config: Plain) -> None:
-    """What this job, and perhaps those after it, will import of optional packages. What does not import is the job's to tell.
+    """Import the optional packages of this job, for this and later ones. The job itself reports failing imports.
 
-    Not where torch is built for a card: a package that asks for one when it is imported would keep it from all processes forked later.
+    Not with a CUDA build of torch: a package that initialises CUDA when it is imported would break CUDA in forked processes.
     """
     if torch.version.cuda is not None or torch.version.hip is not None:
         return
@@ -77,20 +77,20 @@ def _import_for(config: Plain) -> None:
 
 
 class _Orders:
-    """Orders as lines of standard input. The end of them is the end of this process and of its job, whatever they are doing."""
+    """Orders as lines of standard input, whose end ends this process and its job."""
 
     def __init__(self) -> None:
         self._open, self._lines = b"", deque[bytes]()
         self.job: multiprocessing.process.BaseProcess | None = None
 
     def next(self) -> JobOrder:
-        """The next order, once it is there. Raises ValueError for a line that is none."""
+        """Wait for the next order. Raises ValueError for an invalid line."""
         while not self._lines:
             self.read()
         return events.order(self._lines.popleft())
 
     def read(self) -> None:
-        """What has come on standard input; waits for it."""
+        """Wait for standard input and read it."""
         more = os.read(0, 1 << 16)
         if not more:
             if self.job is not None:
@@ -113,7 +113,7 @@ def _apart(order: JobOrder, orders: _Orders, report: Report) -> int:
         if heard in ready:
             try:
                 report(heard.recv())
-            except (EOFError, OSError):  # it has ended, well or in the middle of a word
+            except (EOFError, OSError):  # it has ended
                 break
     job.join()
     orders.job = None
@@ -121,7 +121,7 @@ def _apart(order: JobOrder, orders: _Orders, report: Report) -> int:
 
 
 def _job(order: JobOrder, tell: connection.Connection) -> None:
-    """What the process of a job does; its exit status tells how it went."""
+    """Run a job in its process, whose exit status reports the result."""
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     _ignore_warnings()
 
@@ -135,7 +135,7 @@ def _job(order: JobOrder, tell: connection.Connection) -> None:
 
 
 def _ignore_warnings() -> None:
-    """SLURM's signals to a whole job: it ends by its first process, and the time until then is for the unit under way."""
+    """Ignore SLURM's signals to the whole job: its first process ends it, and the time until then is for the unit in progress."""
     if "SLURM_JOB_ID" in os.environ:
         for warning in (signal.SIGTERM, signal.SIGUSR2):
             signal.signal(warning, signal.SIG_IGN)
@@ -149,7 +149,7 @@ def _leave_with_parent() -> None:
 
 
 def _obey(order: JobOrder, report: Report) -> int:
-    """One job; its status."""
+    """Carry out one job; returns its status."""
     with open(order.log, "a", encoding="utf-8") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)

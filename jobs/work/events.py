@@ -1,6 +1,6 @@
-"""What a command and its workers say to one another, a line of JSON each: orders on a worker's standard input, events on its output.
+"""Messages between a command and its workers, one JSON line each: orders on a worker's standard input, events on its output.
 
-Both are checked when they are read; a message of another kind or version, or with a field that is not known, is refused.
+Both are checked when they are read; a message of another kind or version, or with an unknown field, is refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jobs.spec.config import Plain
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag=str.lower):
-    """A line of one JSON object; `kind` says of which class it is."""
+    """A line of one JSON object; `kind` names its class."""
 
     v: Literal[1] = 1
 
@@ -22,8 +22,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class JobOrder(Message, frozen=True):
     """Make what is missing of one run.
 
-    config: of the run, as plain values. attempt: name of this start. argv: the user's command line. log: the file that takes whatever
-    the job prints. texts: a file of all texts of the sweep, for whoever loads a large text encoder first.
+    config: of the run, as plain values. attempt: name of this start. argv: the user's command line. log: the file for the job's
+    output. texts: a file of all texts of the sweep, for the first job that loads a large text encoder.
     """
 
     config: Plain
@@ -34,7 +34,7 @@ class JobOrder(Message, frozen=True):
 
 
 class BlocksMade(Message, frozen=True):
-    """So many blocks are made; a negative number takes back those of a video that failed."""
+    """A number of blocks is made; a negative number subtracts those of a failed video."""
 
     count: int
 
@@ -46,25 +46,25 @@ class Note(Message, frozen=True):
 
 
 class Elsewhere(Message, frozen=True):
-    """Prompts whose videos another process makes."""
+    """Prompts whose videos another process is making."""
 
     prompts: list[str]
 
 
 class UnitEnded(Message, frozen=True):
-    """A video is there and scored, or has failed. error: why."""
+    """A video is made and scored, or has failed. error: the reason."""
 
     prompt: str
     error: str | None = None
 
 
 FAILED = 6
-"""How a job ends that told of units that failed; 1 is how libraries end a process, and says nothing of units."""
+"""Status of a job that reported failed units; 1 is the status with which libraries end a process."""
 
 
 class JobEnded(Message, frozen=True):
-    """The job is over: 0 all is well, `FAILED` a unit failed, 2 the order is refused, 3 it broke off, 5 the store cannot be written; a
-    signal that killed it is negative. With any other a library ended it."""
+    """The job is over: 0 success, `FAILED` a unit failed, 2 the order is refused, 3 it was interrupted, 5 the store cannot be written;
+    negative for the signal that killed it. With any other status a library ended it."""
 
     status: int
 
@@ -80,12 +80,12 @@ def line(message: Message) -> bytes:
 
 
 def order(text: bytes) -> JobOrder:
-    """The order that a line holds. Raises ValueError in one line."""
+    """The order in a line. Raises ValueError in one line for an invalid one."""
     return _read(text, JobOrder)
 
 
 def event(text: bytes) -> Event:
-    """The event that a line holds. Raises ValueError in one line."""
+    """The event in a line. Raises ValueError in one line for an invalid one."""
     return _read(text, Event)  # type: ignore[arg-type]  # a union of types
 
 

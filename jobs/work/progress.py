@@ -1,4 +1,4 @@
-"""What a person sees while jobs run: one bar on a terminal, plain lines in a log."""
+"""Progress of jobs: one bar on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LINE_EVERY_S = 15.0
 
 
 def say(line: str) -> None:
-    """One line of result on standard output, above a bar if there is one."""
+    """Print a line of results on standard output, above a bar if there is one."""
     tqdm.write(said(line), file=sys.stdout)
     sys.stdout.flush()
 
@@ -24,7 +24,7 @@ class Progress:
     """Blocks and videos of all running jobs together."""
 
     def __init__(self, blocks: int, videos: int, stream: TextIO | None = None) -> None:
-        """Begin: so many blocks and videos are to be made. stream: where to show it; standard error by default."""
+        """blocks, videos: numbers to be made. stream: output, standard error by default."""
         self._stream = stream or sys.stderr
         self._blocks, self._videos = blocks, videos
         self._made = self._ended = self._latents = 0
@@ -36,7 +36,7 @@ class Progress:
             self._bar = tqdm(total=blocks, desc=desc, file=self._stream, bar_format=form, dynamic_ncols=True, mininterval=0.2)
 
     def block(self, count: int = 1, frames_per_block: int = FRAMES_PER_BLOCK) -> None:
-        """Some blocks of so many latent frames are done; a negative number takes back those of a video that failed."""
+        """Some blocks of `frames_per_block` latent frames are done; a negative number subtracts those of a failed video."""
         self._made += count
         self._latents += count * frames_per_block
         if self._bar is not None:
@@ -46,24 +46,24 @@ class Progress:
             self._line()
 
     def elsewhere(self, blocks: int, videos: int) -> None:
-        """Some of what was to be made is somebody else's."""
+        """Some blocks and videos are made by another process."""
         self._blocks, self._videos = self._blocks - blocks, self._videos - videos
         if self._bar is not None:
             self._bar.total = self._blocks
             self._show()
 
     def video(self) -> None:
-        """A video is done, well or badly."""
+        """A video is done or has failed."""
         self._ended += 1
         if self._bar is not None:
             self._show()
 
     def note(self, line: str) -> None:
-        """Something that a person should see while the work goes on."""
+        """Print a note while the work continues."""
         tqdm.write(line, file=self._stream)
 
     def close(self) -> None:
-        """End; a log gets a last line."""
+        """Close the bar; a log gets a last line."""
         if self._bar is not None:
             self._bar.close()
         else:

@@ -1,4 +1,4 @@
-"""What becomes of a job's videos: recorded in the store, reported to whoever waits, and told to the tracker."""
+"""Results of a job's videos: recorded in the store, reported to the launching process, and logged to the tracker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jobs.work.tracking import GuardedTracker
 
 @dataclass(frozen=True)
 class JobRecorder:
-    """One start of a job and all who hear of it."""
+    """One start of a job, with the receivers of its results."""
 
     attempt: Attempt
     report: Report
@@ -26,22 +26,22 @@ class JobRecorder:
 
     @property
     def folder(self) -> RunFolder:
-        """Where the run's files stand."""
+        """The run's folder."""
         return self.attempt.folder
 
     @property
     def job(self) -> Job:
-        """What is made."""
+        """The job."""
         return self.attempt.folder.job
 
     def done(self, prompt: Prompt, metrics: Mapping[str, float | None], facts: Mapping[str, Any]) -> None:
-        """A video is there and scored; see `Attempt.ok`."""
+        """A video is made and scored; see `Attempt.ok`."""
         if self.attempt.ok(prompt, metrics, facts):
             self.tracker.unit({**metrics, **facts}, prompt.id, self.folder.path / "units" / facts["files"]["video"])
         self.report(UnitEnded(prompt=prompt.id))
 
     def failed(self, prompt: Prompt, error: Exception, blocks: int) -> None:
-        """A video failed, for the error that is being handled, after so many blocks. Raises the error if it is the disk's."""
+        """A video failed after `blocks` blocks, with the error that is being handled. Raises the error if it is of the disk."""
         if unwritable.of_store(error):
             raise error
         message = without_secrets(f"{type(error).__name__}: {error}")

@@ -1,6 +1,6 @@
-"""`eval=vbench`: a job's videos are made first, all of them, then their MP4s are scored; a video that is there is not made again.
+"""`eval=vbench`: first all videos of a job are made, then their MP4s are scored; existing videos are not made again.
 
-What networks say is kept below `<store>/records` by the content of the video, so that no second start and no other run asks again.
+Network outputs are kept below `<store>/records` by the content of the video, so that no restart and no other run computes them again.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from eval.vbench.scorer import VideoScorer
 
 OWN = ("v", "unit", "run", "scores", "attempt", "prompt", "seed", "status", "t", "metrics", "flags")
-"""What every record says anew."""
+"""Fields that are not copied from an earlier record."""
 
 
 def filmed(folder: RunFolder, prompts: Sequence[Prompt]) -> dict[str, UnitRecord]:
-    """Records of videos that are there, by prompt id, however they were scored; left out are those encoded otherwise than asked.
+    """Records of existing videos, by prompt id, whatever their scores, without those of another encoding.
 
-    A video is there where it and its trace have the sizes that they were written with.
+    A video exists if it and its trace have the recorded sizes.
     """
     records = folder.reader.records()
     last, wrong = {record.unit: record for record in records if record.ok}, folder.reader.amiss(records)
@@ -52,7 +52,7 @@ def filmed(folder: RunFolder, prompts: Sequence[Prompt]) -> dict[str, UnitRecord
 
 
 def _video(folder: RunFolder, record: UnitRecord) -> Path:
-    """The video of a record that `filmed` gave. Raises ValueError for one that names none inside its run."""
+    """The video of a record of `filmed`. Raises ValueError if it names no video inside its run."""
     path = folder.reader.side(record, "video")
     if path is None:
         raise ValueError(f"{folder.path}: the record of {record.prompt} names no video of the run")
@@ -60,12 +60,12 @@ def _video(folder: RunFolder, record: UnitRecord) -> Path:
 
 
 def unscored(folder: RunFolder, missing: Sequence[Prompt]) -> set[str]:
-    """Ids of those of some unfinished prompts that need no more than a score; none where scores are made with the video."""
+    """Ids of unfinished prompts that only need a score; empty if scores are made with the video."""
     return set(filmed(folder, missing)) if folder.job.config.eval.scorer == scoring.SCORER else set()
 
 
 class ScoringNotes:
-    """Tells how far scoring is: at first how many videos it has to do with, then a line now and then."""
+    """Reports the progress of scoring: the number of videos at first, then occasional lines."""
 
     def __init__(self, title: str, videos: int, report: Report) -> None:
         self._title, self._videos, self._report = title, videos, report
@@ -75,12 +75,12 @@ class ScoringNotes:
             report(Note(line=f"{title}: {videos} video{'s' * (videos > 1)} to be scored"))
 
     def video(self, frames: int) -> None:
-        """The next video has so many frames."""
+        """Begin the next video, of `frames` frames."""
         self._begun, self._frames, self._done = self._begun + 1, frames, 0
         self.frames_done(0)
 
     def frames_done(self, frames: int) -> None:
-        """So many more frames of it are done with."""
+        """Count frames of it as done."""
         self._done += frames
         now = time.monotonic()
         if now - self._said >= LINE_EVERY_S:
@@ -98,9 +98,9 @@ def _scorer(asked: Kit, records: Path) -> VideoScorer:
 
 
 def make_way(config: RunConfig) -> None:
-    """Before a backbone is loaded: let the scorer's networks go, and make a torchvision that is half there harmless.
+    """Before a backbone is loaded: free the scorer's networks, and work around an incomplete torchvision.
 
-    Beside a torch without CUDA it takes transformers, and the text encoder with it, down.
+    With a CPU build of torch, it would break transformers and the text encoder.
     """
     _scorer.cache_clear()
     if config.eval.scorer == scoring.SCORER:
@@ -110,21 +110,21 @@ def make_way(config: RunConfig) -> None:
 
 
 def unmade(folder: RunFolder, prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
-    """Those of some prompts that are to be tried and have no video, or another one than was written."""
+    """Prompts that are to be tried and have no video, or a damaged one."""
     missing = [prompt for prompt in folder.missing() if prompt in prompts]
     there = filmed(folder, missing)
     return tuple(prompt for prompt in missing if prompt.id not in there or not _as_written(folder, there[prompt.id]))
 
 
 def _as_written(folder: RunFolder, record: UnitRecord) -> bool:
-    """Whether a video's content is what its record says, as far as that says it."""
+    """Whether a video's content matches the digest in its record, if there is one."""
     return record.digests.get("video") in (None, file_digest(_video(folder, record)))
 
 
 def score(recorder: JobRecorder, prompts: Sequence[Prompt]) -> int:
-    """Score the videos of some prompts that have no scores, one after the other; returns how many failed, which touches no other.
+    """Score the videos of some prompts without scores, one after the other; returns how many failed. A failure does not affect others.
 
-    Videos that this attempt made are its own since then; of the others it takes those that nobody else is at or has scored.
+    This attempt already owns the videos that it made; it claims others unless another process has claimed or scored them.
     """
     folder, attempt = recorder.folder, recorder.attempt
     scorer = _scorer(scoring.kit(folder.job.config), Path(folder.job.config.store) / "records")
@@ -136,7 +136,7 @@ def score(recorder: JobRecorder, prompts: Sequence[Prompt]) -> int:
             recorder.report(Elsewhere(prompts=[prompt.id]))
             continue
         record = filmed(folder, [prompt]).get(prompt.id)
-        if record is None:  # who was making it when this attempt came by has given up since
+        if record is None:  # another process was making it and has given up since
             recorder.report(Elsewhere(prompts=[prompt.id]))
         else:
             blocks = 0 if made else record.blocks  # this attempt counted its own before
@@ -153,7 +153,7 @@ def score(recorder: JobRecorder, prompts: Sequence[Prompt]) -> int:
 def _scores(
     recorder: JobRecorder, prompt: Prompt, record: UnitRecord, scorer: VideoScorer, notes: ScoringNotes
 ) -> tuple[Mapping[str, float | None], dict[str, Any]]:  # fmt: skip
-    """Score one video; its metrics, and what its new record says else."""
+    """Score one video; returns its metrics, and the other fields of its new record."""
     folder, job = recorder.folder, recorder.job
     start = time.perf_counter()
     facts = scorer.inspect(_video(folder, record))
@@ -168,5 +168,5 @@ def _scores(
         key: {kind: known[kind] for kind in before if kind in known} for key in ("sizes", "digests") if (known := getattr(record, key))
     }
     score_s = round(time.perf_counter() - start, 3)
-    spent = {"score_s": score_s, "dur_s": round((record.generate_s or 0.0) + score_s, 3)}  # what the next forecast counts on
+    spent = {"score_s": score_s, "dur_s": round((record.generate_s or 0.0) + score_s, 3)}  # used by forecasts
     return outcome.metrics, rest | {"tokens_cut": outcome.tokens_cut} | spent

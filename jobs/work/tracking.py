@@ -1,7 +1,7 @@
-"""Results as they come, told to a tracker: none, files of JSON lines, or Weights & Biases. Nothing is ever read from one.
+"""Logging of results to a tracker: none, files of JSON lines, or Weights & Biases. Nothing is ever read from one.
 
-The truth is the run store; a tracker gets a copy and may fail at any moment: that is said once and no run is the worse for it.
-`wandb` is imported only where it is asked for. Without a key it writes to `<store>/tracking/wandb`, and `wandb sync` sends that.
+A tracker gets a copy of the run store's data and may fail at any moment: that is reported once and does not affect the run.
+`wandb` is imported only if it is used. Without a key it writes to `<store>/tracking/wandb`, which `wandb sync` uploads.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from jobs.spec.plan import Job
 from jobs.store import unwritable
 
 VIDEOS = 3
-"""Of an attempt; the others are in the store."""
+"""Number of videos logged per attempt; the others are in the store."""
 PATIENCE_S = 60.0
-"""How long a tracker may take over anything; a network that is gone must not hold a job."""
+"""Timeout of every call of a tracker, so that a lost network does not block a job."""
 REACH_S = 3.0
-"""How long a server may take to answer at all before wandb is started without it."""
+"""Timeout of the server's first answer, after which wandb is started offline."""
 PROJECT = "echo-harness"
 T = TypeVar("T")
 Say = Callable[[str], object]
-"""Takes a line for people."""
+"""Prints a line."""
 
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker hears of an attempt, or of a table, when it begins.
+    """Start of a tracker's run, for an attempt or a table.
 
-    group: the experiment, else None. folder: where it may write. config: the full one as plain values.
+    group: the experiment, else None. folder: to write to. config: the full config as plain values.
     """
 
     id: str
@@ -65,14 +65,14 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """Whoever is told. It may raise anything, and take its time."""
+    """A tracker. It may raise any error, and be slow."""
 
     def tell(self, kind: str, content: Mapping[str, Any]) -> None:
         """kind: `unit` (step, values by dotted name), `video` (name, path in the store), `table` (name, columns, rows) or `end`."""
 
 
 class Lines:
-    """JSON lines in a file of its own; a video is named, not copied."""
+    """JSON lines in a file; a video is named, not copied."""
 
     def __init__(self, start: TrackedRun, say: Say) -> None:
         start.folder.mkdir(parents=True, exist_ok=True)
@@ -86,9 +86,9 @@ class Lines:
 
 
 class Wandb:
-    """A run of Weights & Biases. Its names of variables hold: WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY, WANDB_API_KEY, WANDB_BASE_URL.
+    """A run of Weights & Biases. Its variables apply: WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY, WANDB_API_KEY, WANDB_BASE_URL.
 
-    A server that does not answer is asked once: the run is written offline and a line says so.
+    If the server does not answer once, the run is written offline and a line says so.
     """
 
     def __init__(self, start: TrackedRun, say: Say) -> None:
@@ -136,7 +136,7 @@ class Wandb:
 
 
 def _homes(folder: Path) -> None:
-    """Let wandb stage its tables in a folder where the home that it would take cannot be written, as in a container."""
+    """Let wandb stage its tables in a folder if the home directory is not writable, as in a container."""
     for name, place in {"WANDB_DATA_DIR": ".local/share/wandb", "WANDB_CACHE_DIR": ".cache/wandb"}.items():
         try:
             unwritable.check(str(Path.home() / place))
@@ -145,7 +145,7 @@ def _homes(folder: Path) -> None:
 
 
 def mode() -> Any:
-    """What WANDB_MODE says; else online where there is a key, and offline where wandb would stop to ask for one."""
+    """WANDB_MODE; by default online with a key, and offline without one, where wandb would prompt for it."""
     chosen = os.environ.get("WANDB_MODE")
     if chosen:
         return chosen
@@ -162,10 +162,10 @@ def server() -> str:
 
 
 def unreachable() -> str | None:
-    """Why wandb's server does not answer, None where it does: wandb itself would ask again and again for as long as it may."""
+    """Why wandb's server does not answer, None if it does; wandb itself would retry for a long time."""
 
     def ask() -> None:
-        with contextlib.suppress(HTTPError), urlopen(server(), timeout=REACH_S):  # whatever it says, it is there
+        with contextlib.suppress(HTTPError), urlopen(server(), timeout=REACH_S):  # any answer shows that it is there
             pass
 
     try:
@@ -177,16 +177,16 @@ def unreachable() -> str | None:
 
 
 KINDS: dict[str, Callable[[TrackedRun, Say], Tracker]] = {"jsonl": Lines, "wandb": Wandb}
-"""By `tracker=`; `none` has none."""
+"""Trackers by `tracker=`, except `none`."""
 
 
 def complain(line: str) -> None:
-    """Say a line on standard error."""
+    """Print a line on standard error."""
     sys.stderr.write(said(line) + "\n")
 
 
 class GuardedTracker:
-    """A tracker whose first failure is told in a line and is its end; what it holds up for too long is left behind."""
+    """A tracker that is closed after its first failure, which is reported in a line; slow calls are abandoned."""
 
     def __init__(self, kind: str, start: TrackedRun, say: Say = complain) -> None:
         self._kind, self._say, self._units, self._videos = kind, say, 0, 0
@@ -205,7 +205,7 @@ class GuardedTracker:
         self._tell("table", name=name, columns=list(columns), rows=[list(row) for row in rows])
 
     def close(self) -> None:
-        """No more will come."""
+        """End the tracker's run."""
         self._tell("end")
         self._inner = None
 
@@ -216,7 +216,7 @@ class GuardedTracker:
     def _try(self, call: Callable[[], T]) -> T | None:
         try:
             return _within(PATIENCE_S, call)
-        except (Exception, SystemExit) as error:  # a library may think that its trouble ends the program
+        except (Exception, SystemExit) as error:  # a library may call sys.exit
             hint = '; pip install "echo-harness[wandb]"' if isinstance(error, ModuleNotFoundError) and error.name == "wandb" else ""
             self._say(f"tracker={self._kind}: told nothing more ({type(error).__name__}: {first_line(error)}{hint}); the run goes on")
             self._inner = None
@@ -228,7 +228,7 @@ def _number(value: object) -> bool:
 
 
 def _within(limit_s: float, call: Callable[[], T]) -> T:
-    """A call that is waited for so long and no longer. Raises what it raises, and TimeoutError."""
+    """Run a call with a timeout. Raises its errors, and TimeoutError."""
     future: Future[T] = Future()
 
     def run() -> None:
@@ -237,7 +237,7 @@ def _within(limit_s: float, call: Callable[[], T]) -> T:
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=run, daemon=True).start()  # an executor's threads would hold the end of the process up
+    threading.Thread(target=run, daemon=True).start()  # an executor's threads would block the end of the process
     if not wait([future], limit_s).done:
         raise TimeoutError(f"no answer in {limit_s:.0f} s")
     return future.result()
@@ -254,12 +254,12 @@ def of_attempt(job: Job, attempt: str, provenance: Provenance, say: Say = compla
 
 
 def folder_of(store: str | Path) -> Path:
-    """Where trackers write."""
+    """Folder of the trackers' files."""
     return Path(store).absolute() / "tracking"
 
 
 def tables(kind: str, store: Path, names: Sequence[str], group: str | None) -> None:
-    """Tell a tracker (`tracker=kind`) of the tables that an experiment's command made, from their CSV files where there are any."""
+    """Log the tables of an experiment's command to a tracker (`tracker=kind`), from their CSV files."""
     files = [(name, path) for name in dict.fromkeys(names) if (path := store / "tables" / f"{name}.csv").is_file()]
     if kind == "none" or not files:
         return

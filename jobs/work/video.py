@@ -1,4 +1,4 @@
-"""Frames to an H.264 file that plays anywhere, written while they come."""
+"""Streaming of frames to an H.264 file that plays anywhere."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ TO_YUV = np.array([[65.481, -37.797, 112.0], [128.553, -74.203, -93.786], [24.96
 
 
 class VideoWriter:
-    """An MP4 that appears under its name only when it is whole and on the disk.
+    """An MP4 that appears under its name only when it is complete and on disk.
 
-    Small frames are enlarged by a whole factor, each pixel repeated, so that they can be watched and nothing is blurred.
+    Small frames are enlarged by an integer factor, by repeating pixels without interpolation.
     """
 
     def __init__(self, path: Path, *, fps: int, height_px: int, crf: int) -> None:
@@ -30,7 +30,7 @@ class VideoWriter:
         Args:
             path: final name.
             fps: frames per second.
-            height_px: greatest height; the largest even multiple of the frames' height within it is taken, or the frames' own.
+            height_px: largest height; the video has the largest even multiple of the frames' height within it, or the frames' own height.
             crf: H.264 quality, 0 (lossless) to 51.
         """
         self._path = path
@@ -79,7 +79,7 @@ class VideoWriter:
 
 
 def _enlarged(frames_THWC: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Planes of 4:2:0 (BT.601, 16 to 235), [T, 3 H factor / 2, W factor]: converted small, then repeated by an even factor."""
+    """Planes of 4:2:0 (BT.601, 16 to 235), [T, 3 H factor / 2, W factor]: converted at small size, then repeated by an even factor."""
     count, height, width, _ = frames_THWC.shape
     values = frames_THWC.astype(np.float32) @ TO_YUV + np.array([16.5, 128.5, 128.5], np.float32)
     small = values.astype(np.uint8)

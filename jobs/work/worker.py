@@ -1,4 +1,4 @@
-"""One job: every missing unit is generated, filmed, scored and recorded."""
+"""One job: every missing unit is generated, encoded, scored and recorded."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 
 UNSEEN = 2
-"""Steps of a colour, of 255, by which frames and their parts may differ and show nothing: rounding, not a picture."""
+"""Difference in steps of 255 up to which colours count as equal, since rounding causes it."""
 
 
 class Film:
-    """What becomes of one prompt's blocks: frames for a scorer that there is, the video, the trace, a hash of the latents (else frames)."""
+    """Collects one prompt's blocks: frames for the scorer, the video, the trace, a hash of the latents (or of rendered frames)."""
 
     def __init__(self, folder: RunFolder, prompt: Prompt, stack: ExitStack) -> None:
         video = folder.job.config.video
@@ -69,7 +69,7 @@ class Film:
         self._look(frames_THWC)
 
     def _look(self, frames_THWC: NDArray[np.uint8]) -> None:
-        """Find what a video that is alive shows at once: two colours in a frame, and a frame unlike its first."""
+        """Check whether a frame has two colours, and whether a frame differs from the first."""
         if self._first is None:
             self._first = frames_THWC[0].astype("int16")
         for frame in frames_THWC:
@@ -80,28 +80,28 @@ class Film:
 
     @property
     def attended(self) -> float:
-        """Frames that a block attended to at most; where heads come to be in groups, from then on."""
+        """Largest number of frames that a block attended to; with groups of heads, from their formation on."""
         return round(self._attended[1], 4)
 
     @property
     def dead(self) -> str:
-        """What is wrong with a video that shows nothing, or nothing that moves, as in a record; empty for any other."""
+        """The record's `dead`: "space" for a video of one colour, "time" for one without motion, else empty."""
         return "space" if not self._varies_in_space else "" if self._varies_in_time else "time"
 
 
 def work(job: Job, attempt_name: str, argv: Sequence[str], plain: Mapping[str, Any], report: Report, texts: Sequence[str] = ()) -> int:
-    """Make all units of a job that are missing.
+    """Make all missing units of a job.
 
     Args:
         job: the checked job.
         attempt_name: name of this start in the store.
         argv: the user's command line.
         plain: the full config, kept as provenance.
-        report: hears of each block and each unit.
-        texts: what the whole sweep will ask of the text encoder; whoever loads a large one first reads all of it.
+        report: called for each block and each unit.
+        texts: all texts of the sweep; the first job that loads a large text encoder encodes all of them.
 
     Returns:
-        How many units failed.
+        Number of failed units.
     """
     folder = RunFolder(job)
     missing = folder.missing()
@@ -118,7 +118,7 @@ def work(job: Job, attempt_name: str, argv: Sequence[str], plain: Mapping[str, A
 
 
 def _made(recorder: JobRecorder, missing: Sequence[Prompt], texts: Sequence[str]) -> int:
-    """Make videos; returns how many failed: all, where a file of the backbone or the scorer turns out to be damaged."""
+    """Make videos; returns how many failed: all of them if a file of the backbone or the scorer is damaged."""
     try:
         maker = _Maker(recorder)
     except ValueError as error:
@@ -129,7 +129,7 @@ def _made(recorder: JobRecorder, missing: Sequence[Prompt], texts: Sequence[str]
 
 
 def _make_then_score(recorder: JobRecorder, missing: Sequence[Prompt], texts: Sequence[str]) -> int:
-    """Videos first, those that are not there, then scores from the files of all; returns how many failed."""
+    """Make missing videos first, then score the files of all; returns how many failed."""
     lost: set[str] = set()
 
     def hear(event: Event) -> None:
@@ -140,12 +140,12 @@ def _make_then_score(recorder: JobRecorder, missing: Sequence[Prompt], texts: Se
     if unmade:
         score.make_way(recorder.job.config)
         _made(dataclasses.replace(recorder, report=hear), unmade, texts)
-        models.release()  # the networks of the scorer take the place of a large one on the card
+        models.release()  # the scorer's networks need the GPU memory of a large backbone
     return len(lost) + score.score(recorder, [prompt for prompt in missing if prompt.id not in lost])
 
 
 class _Maker:
-    """Makes the videos of one start of a job; what it needs is loaded when it begins."""
+    """Makes the videos of one start of a job; loads backbone and scorer at the beginning."""
 
     def __init__(self, recorder: JobRecorder) -> None:
         self._recorder, self._attempt, self._report = recorder, recorder.attempt, recorder.report
@@ -178,7 +178,7 @@ class _Maker:
         return failed
 
     def _runnable(self, prompt: Prompt) -> bool:
-        """Refuse a prompt before the work starts rather than an hour later; the refusal is recorded."""
+        """Check a prompt before the work starts; a refusal is recorded as a failure."""
         if self._backbone is None:
             return True  # rendered: the whole job was checked before
         from echo.generate import check
@@ -191,9 +191,9 @@ class _Maker:
         return True
 
     def _groups(self) -> Iterator[tuple[Prompt, ...]]:
-        """All readable prompts of the set in batches of equal scripts, whatever is asked or done of it.
+        """All valid prompts of the set in batches of equal scripts, independent of which are requested or done.
 
-        A prompt that is refused has no place in a batch, so it takes nothing from its mates.
+        A refused prompt is in no batch, so that it does not affect others.
         """
         job, backbone = self._job, self._backbone
         if job.config.batch == 1 or backbone is None:
@@ -203,14 +203,14 @@ class _Maker:
 
         alike: dict[Any, list[Prompt]] = {}
         for prompt in job.prompt_set:
-            with contextlib.suppress(ValueError):  # refused by name where it was asked for
+            with contextlib.suppress(ValueError):  # reported if it was requested
                 alike.setdefault(check(backbone, job.policy, prompt), []).append(prompt)
         for prompts in alike.values():
             for start in range(0, len(prompts), job.config.batch):
                 yield tuple(prompts[start : start + job.config.batch])
 
     def _group(self, group: tuple[Prompt, ...], wanted: Sequence[Prompt]) -> int:
-        """One batch; returns how many of its wanted units failed. An error of one unit never reaches another batch."""
+        """Make one batch; returns how many of its wanted units failed. Errors do not affect other batches."""
         made = 0
 
         def count() -> None:
@@ -234,7 +234,7 @@ class _Maker:
         return failed
 
     def _films(self, group: tuple[Prompt, ...], wanted: Sequence[Prompt], count: Callable[[], None]) -> tuple[list[Film], dict[str, float]]:
-        """All blocks of a batch; films of the wanted prompts and the speeds."""
+        """Make all blocks of a batch; returns the videos of the wanted prompts and the speeds."""
         start = time.perf_counter()
         gaps_ms: list[float] = []
         switches: list[int] = []
@@ -256,11 +256,11 @@ class _Maker:
         return films, _speeds(gaps_ms, switches, films[0].count * len(group), total_s, decode_s, len(group))
 
     def _costs(self, film: Film) -> dict[str, float]:
-        """What a block of this video asked of the network and of memory."""
+        """Attended and kept frames of this video, for its record."""
         return {"attended_frames": film.attended, "kept_frames": film.kept, "denoising_steps": self._steps}
 
     def _finish(self, film: Film, speeds: Mapping[str, float]) -> None:
-        """Trace, scores and, last of all, the record."""
+        """Write trace, scores and, last, the record."""
         start = time.perf_counter()
         trace = self._folder.side(film.prompt, ".trace.jsonl")
         write_atomic(trace, "".join(line + "\n" for line in film.trace).encode())
@@ -288,7 +288,7 @@ class _Maker:
 
 
 def _readable(backbone: VideoModel, text: str) -> bool:
-    """Whether the text encoder takes a text whole; where not, its prompt is refused by name later."""
+    """Whether the text encoder accepts a text; if not, its prompt is refused by name later."""
     try:
         backbone.text.check([text])
     except ValueError:
@@ -299,7 +299,7 @@ def _readable(backbone: VideoModel, text: str) -> bool:
 def _speeds(
     gaps_ms: Sequence[float], switches: Sequence[int], frames: int, total_s: float, decode_s: float, videos: int
 ) -> dict[str, float]:  # fmt: skip
-    """What a batch's record says of its speed. switches: blocks that begin a scene. frames: pixel frames of all videos together."""
+    """Speeds of a batch for its records. switches: blocks that begin a scene. frames: pixel frames of all videos together."""
     speeds = {
         "block_ms": round(statistics.median(gaps_ms), 3),
         "block_ms_p95": round(sorted(gaps_ms)[int(0.95 * (len(gaps_ms) - 1))], 3),
@@ -308,7 +308,7 @@ def _speeds(
         "generate_s": round(total_s / videos, 3),  # a video's share
         "decode_s": round(decode_s, 3),
     }
-    if switches:  # what a recache costs shows here
+    if switches:  # shows the cost of a recache
         speeds["switch_block_ms"] = round(statistics.median([gaps_ms[block] for block in switches]), 3)
     return speeds
 

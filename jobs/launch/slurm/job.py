@@ -1,7 +1,7 @@
-"""What a SLURM job does: all that is missing of its pieces, now. It may be started any number of times, by SLURM or by anybody.
+"""A SLURM job: it makes everything that is missing of its pieces, and may be started any number of times.
 
-Nothing of its state is in the pickle that submitit keeps, because an administrator's requeue or a lost node starts the job
-again from the first one; what is left to do is read from the run store.
+submitit's pickle holds no state, because an administrator's requeue or a lost node restarts the job
+from the first pickle; what is left to do is read from the run store.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from jobs.store.claims import STALE_S
 from jobs.store.folder import RunFolder
 
 FRUITLESS_STARTS = 5
-"""A job that was started again so often without finishing one video will not finish any."""
+"""A job that was restarted this often without finishing a video will not finish any."""
 
 
 class Incomplete(Exception):
-    """Something is missing at the end of a job, which SLURM is to show as FAILED; a line for each thing."""
+    """Something is missing at the end of a job, which SLURM then shows as FAILED; a line for each thing."""
 
 
 class SlurmWork:
-    """What submitit calls on a node, and what it asks for the same again after a time limit or an eviction."""
+    """The callable that submitit runs on a node, and resubmits after a time limit or preemption."""
 
     def __call__(self, part: JobPart) -> str:
-        """Do a job; a word for submitit's result file. Raises Incomplete."""
+        """Do a job; returns a line for submitit's result file. Raises Incomplete."""
         return part.make()
 
     def checkpoint(self, part: JobPart) -> Any:
-        """Nothing is carried over: the run store knows how far it got."""
+        """Carries no state over, since the run store has the progress."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, part)
@@ -48,7 +48,7 @@ class SlurmWork:
 class JobPart:
     """One job of a launch.
 
-    wanted: what the configs must still stand for, see `split.wanted`. configs: pieces as plain values. argv: the user's command line.
+    wanted: digests that the configs must still have, see `split.wanted`. configs: pieces as plain values. argv: the user's command line.
     """
 
     wanted: tuple[str, ...]
@@ -91,7 +91,7 @@ class JobPart:
         return jobs
 
     def _all(self, jobs: Sequence[Job], folders: Sequence[RunFolder]) -> list[str]:
-        """All pieces, and again as long as a pass after a killed process gets further; what is missing then."""
+        """Make all pieces, and again as long as a pass after a killed process makes progress; returns what is missing then."""
         before = untried(folders)
         while True:
             lacks = local.run(jobs, [dict(config) for config in self.configs], places(jobs), STALE_S)
@@ -101,7 +101,7 @@ class JobPart:
             before = left
 
     def _fruitful(self, left: int) -> None:
-        """Keep count of starts; one too many without a finished video ends the job."""
+        """Count starts; too many without a finished video end the job."""
         name = "_".join(os.environ.get(key, "0") for key in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID"))
         path = Path(self.launch) / "starts" / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ class JobPart:
 
 
 def untried(folders: Sequence[RunFolder]) -> int:
-    """Units that are missing and have not failed: what a kill can leave."""
+    """Number of units that are missing and have not failed, as a kill can leave."""
     left = 0
     for folder in folders:
         failures = folder.reader.settled(folder.job.scores_id).failures
@@ -126,13 +126,13 @@ def untried(folders: Sequence[RunFolder]) -> int:
 
 
 def ours(folders: Sequence[RunFolder]) -> bool:
-    """Whether something is missing that no other living process is at."""
+    """Whether a unit is missing that no other living process has claimed."""
     others = local.held(folders)
     return any((folder.path, folder.job.unit_id(prompt)) not in others for folder in folders for prompt in folder.unfinished())
 
 
 def places(jobs: Sequence[Job]) -> int | None:
-    """Worker processes at a time: what the job's cores have threads for; None, one a card, where cards are used."""
+    """Worker processes at a time: as many as the job's cores have threads for; None, which means one per GPU, if GPUs are used."""
     if any(job.config.backbone.parts is not None and job.config.backbone.parts.device == "cuda" for job in jobs):
         return None
     cpus = os.environ.get("SLURM_CPUS_PER_TASK", "1")

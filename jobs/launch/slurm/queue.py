@@ -1,4 +1,4 @@
-"""What SLURM says of jobs, and a clean environment to submit from. What it says is news for people, never the truth of results."""
+"""State of jobs according to SLURM, and a clean environment to submit from. SLURM's answers never decide about results."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 INHERITED = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "SUBMITIT_", "PMI_", "PMIX_")
-"""Beginnings of variables of an outer job, which would reach into the inner ones: wrong cores, wrong memory, wrong node."""
+"""Prefixes of variables of an outer job, which would give inner jobs wrong cores, memory or nodes."""
 KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS")
 CARDS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
-"""Cards that an outer job was given."""
+"""Variables for the GPUs of an outer job."""
 VIEWS = ("SQUEUE_", "SACCT_")
-"""Beginnings of variables by which people choose what those commands show them."""
+"""Prefixes of variables with which users change the output of those commands."""
 WAIT_S = 60
 
 
@@ -34,7 +34,7 @@ class QueueEntry:
 
 @contextlib.contextmanager
 def clean_environment() -> Iterator[None]:
-    """Without the variables of an outer job, for as long as the block lasts."""
+    """Remove the variables of an outer job within the block."""
     outer = "SLURM_JOB_ID" in os.environ
     gone = [name for name in os.environ if name.startswith(INHERITED) and name not in KEPT or outer and name in CARDS]
     kept = {name: os.environ.pop(name) for name in gone}
@@ -45,7 +45,7 @@ def clean_environment() -> Iterator[None]:
 
 
 def ask(words: Sequence[str]) -> str:
-    """What a command of SLURM prints. Raises Unreachable."""
+    """Output of a SLURM command. Raises Unreachable if it fails."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(VIEWS)}
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=WAIT_S, env=environment)
@@ -58,7 +58,7 @@ def ask(words: Sequence[str]) -> str:
 
 
 def queue() -> dict[str, QueueEntry]:
-    """The user's jobs that wait, run or end, each task of an array by itself (`<array>_<task>`), hidden ones too. Raises Unreachable."""
+    """The user's pending, running and ending jobs, each array task separately (`<array>_<task>`), hidden ones too. Raises Unreachable."""
     entries = {}
     for line in ask(["squeue", "-h", "-a", "-r", "-u", str(os.getuid()), "-o", "%i|%T|%r|%N"]).splitlines():
         name, state, reason, node = line.split("|", 3)
@@ -67,13 +67,13 @@ def queue() -> dict[str, QueueEntry]:
 
 
 def most_in_array() -> int:
-    """Tasks that one array may have. Raises Unreachable."""
+    """Largest number of tasks of an array. Raises Unreachable."""
     limit = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask(["scontrol", "show", "config"]), flags=re.M)
     return max(1, int(limit[1])) if limit else 1001
 
 
 def ending(name: str) -> tuple[str, str]:
-    """State and exit code (`status:signal`) of a job that has ended, as far as SLURM still knows."""
+    """State and exit code (`status:signal`) of an ended job, as far as SLURM still knows them."""
     with contextlib.suppress(Unreachable):
         lines = ask(["sacct", "-n", "-X", "-P", "-o", "State,ExitCode", "-j", name]).splitlines()
         if lines and "|" in lines[-1]:

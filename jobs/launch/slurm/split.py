@@ -1,4 +1,4 @@
-"""Which units share a job on a cluster: shards that need no coordination, packed until a job is as long as was asked for."""
+"""Division of units into cluster jobs: shards that need no coordination, packed up to the requested length of a job."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from jobs.store.folder import RunFolder
 from jobs.store.speeds import block_s
 
 UNMEASURED_UNITS = 16
-"""Units of a job while this store knows no speed of its backbone."""
+"""Units per job while this store has no speed of its backbone."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A shard of a run: its config as plain values, and what was missing of it when it was cut.
+    """A shard of a run: its config as plain values, and its missing units at the time of the division.
 
     run: its `RunFolder.place`. wanted: see `wanted`.
     """
@@ -30,7 +30,7 @@ class Piece:
     run: str
     title: str
     shard: str | None
-    asked: int  # the first so many prompts of the set
+    asked: int  # number of prompts, from the first of the set
     units: int
     config: Mapping[str, Any] = field(default_factory=dict)
     wanted: str = ""
@@ -43,7 +43,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Measure:
-    """What a unit costs, and how much of that makes a job."""
+    """Cost of a unit, and the largest cost of a job."""
 
     cost: Callable[[Job, Prompt], float]
     most: float
@@ -51,12 +51,12 @@ class Measure:
 
 
 def wanted(job: Job) -> str:
-    """What a job is to make, by content: of other prompts, or by other weights or scorers, it would be something else."""
+    """Digest of what a job makes: it changes with prompts, weights and scorers."""
     return digest([job.run_id, job.scores_id, [job.unit_id(prompt) for prompt in job.asked]])
 
 
 def measure(jobs: Sequence[Job], units_per_job: int | None, target_minutes: float) -> Measure:
-    """How long the jobs of a launch are to be: so many videos each, or, with None, what fills the target by what the store has measured."""
+    """Length of a launch's jobs: `units_per_job` videos each or, with None, as many as fill the target by the store's measured speeds."""
     if units_per_job is not None:
         return Measure(lambda job, prompt: 1.0, units_per_job, f"at most {units_per_job} a job")
     speeds = {}
@@ -78,7 +78,7 @@ def measure(jobs: Sequence[Job], units_per_job: int | None, target_minutes: floa
 
 
 def cut(folder: RunFolder, config: Mapping[str, Any], todo: Sequence[Prompt], measure: Measure) -> list[tuple[Piece, float]]:
-    """Shards of a run that make the prompts `todo`, as few as keep each within the measure, with their costs; empty ones are left out."""
+    """Shards of a run that make the prompts `todo`, as few as the measure allows, with their costs, without empty ones."""
     job = folder.job
     part, whole = (1, 1) if job.config.shard is None else parse_shard(job.config.shard)
     indices = {prompt.id: index for index, prompt in enumerate(job.asked)}
@@ -101,7 +101,7 @@ def cut(folder: RunFolder, config: Mapping[str, Any], todo: Sequence[Prompt], me
 
 
 def packed(cuts: Sequence[tuple[Job, Piece, float]], most: float) -> list[list[Piece]]:
-    """Jobs: pieces in a row until a job is full; all of a job are of one backbone, which is loaded once."""
+    """Jobs: consecutive pieces until a job is full; all pieces of a job have one backbone, which is loaded once."""
     jobs: list[list[Piece]] = []
     last: tuple[object, float] = (None, 0.0)
     for job, piece, cost in sorted(cuts, key=lambda row: row[0].config.backbone.name):

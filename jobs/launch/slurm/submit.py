@@ -1,8 +1,8 @@
-"""A sweep as SLURM jobs, through submitit: cut into jobs, submitted as arrays, waited for by what the run store says.
+"""A sweep as SLURM jobs, through submitit: divided into jobs, submitted as arrays, and waited for.
 
-The store decides what is missing and what is done; SLURM is asked only whether jobs still wait or run. Every launch has a folder
-`<store>/slurm/<time>-<random>` of its own, with submitit's files, the jobs' logs and `launch.json`, by which a later command sees
-what is on its way already.
+The run store decides what is missing and what is done; SLURM is only asked whether jobs are still pending or running. Every launch has
+a folder `<store>/slurm/<time>-<random>`, with submitit's files, the jobs' logs and `launch.json`, from which a later command knows
+what is already submitted.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from jobs.store.folder import RunFolder
 from jobs.work.progress import say
 
 ENDLESS = 10000
-"""Time limits after which submitit would give up; jobs count their own fruitless starts instead."""
+"""Number of time limits after which submitit would give up; jobs count their own fruitless starts instead."""
 ALWAYS = (
     f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
-    "export SLURM_OPEN_MODE=append",  # a job that is started again keeps the log of its first start
+    "export SLURM_OPEN_MODE=append",  # a restarted job keeps the log of its first start
     'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi',  # SLURM 22.05 forgets it
 )
 
 
 class LaunchFile(msgspec.Struct):
-    """What a launch keeps of the jobs that it submitted. jobs: pieces by a job's name: run, title, shard, prompts asked for, units."""
+    """A launch's record of its submitted jobs. jobs: pieces by a job's name: run, title, shard, requested prompts, units."""
 
     jobs: dict[str, list[tuple[str, str, str | None, Count, Count]]]
 
 
 @dataclass(frozen=True)
 class SlurmSettings:
-    """What the launcher is told: `conf/hydra/launcher/slurm.yaml`, `conf/launcher/*.yaml` and `launcher.x=y`."""
+    """The launcher's settings: `conf/hydra/launcher/slurm.yaml`, `conf/launcher/*.yaml` and `launcher.x=y`."""
 
     partition: str | None
     account: str | None
@@ -97,7 +97,7 @@ class SlurmSettings:
 
 
 def settings(values: Mapping[str, Any]) -> SlurmSettings:
-    """The launcher's settings from plain values. Raises ValueError: one line that names what is wrong."""
+    """The launcher's settings from plain values. Raises ValueError in one line for a wrong one."""
     lines, extra = values.get("setup") or [], values.get("extra") or {}
     if not isinstance(extra, Mapping):
         raise ValueError(f"launcher.extra={extra}: names and values are expected, for example launcher.extra={{reservation:NAME}}")
@@ -113,7 +113,7 @@ class Launch:
     """
 
     def __init__(self, jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: SlurmSettings) -> None:
-        """`jobs` are checked, `plain` the configs that they came from. Raises ValueError where there is no SLURM."""
+        """jobs: checked jobs; plain: their configs. Raises ValueError without SLURM."""
         self._settings = settings
         stores = sorted({job.config.store for job in jobs})
         if len(stores) > 1:
@@ -123,7 +123,7 @@ class Launch:
             rule = "SLURM reads % and \\ in a log's path as its own signs, and logs lie below the store"
             raise ValueError(f"store={place!r}: {rule}; nearest is store={near}")
         runs = ((folder, frozen(config, folder.job)) for folder, config in zip(map(RunFolder, jobs), plain))
-        self._runs = list({run[0].piece: run for run in runs}.values())  # equal wishes are one; shards, and other scores, are not
+        self._runs = list({run[0].piece: run for run in runs}.values())  # equal requests are merged, but not shards and other scores
         self.sent = False
         self.store = Path(jobs[0].config.store).absolute()
         try:
@@ -133,13 +133,13 @@ class Launch:
 
     @property
     def folders(self) -> list[RunFolder]:
-        """The runs of the command, as it wishes them, each once."""
+        """The runs of the command, each once."""
         return [folder for folder, _ in self._runs]
 
     def submit(self) -> dict[str, Sequence[Piece]]:
-        """Submit what is missing and not on its way yet; all jobs to wait for, those of earlier commands included, by id.
+        """Submit what is missing and not yet submitted; returns all jobs to wait for, those of earlier commands included, by id.
 
-        Raises SystemExit where sbatch refuses, with its own words.
+        Raises SystemExit with sbatch's message if sbatch fails.
         """
         for folder in self.folders:
             folder.describe()
@@ -167,7 +167,7 @@ class Launch:
         return waiting | (self._send(packs) if packs else {})
 
     def _under_way(self) -> dict[str, Sequence[Piece]]:
-        """Jobs of earlier launches in the queue that work on this command's runs, with those pieces."""
+        """Queued jobs of earlier launches that work on this command's runs, with their pieces."""
         runs = {folder.place for folder in self.folders}
         try:
             queue = slurm_queue.queue()
@@ -183,7 +183,7 @@ class Launch:
         return waiting
 
     def _send(self, packs: Sequence[Sequence[Piece]]) -> dict[str, Sequence[Piece]]:
-        """Arrays of as many jobs as SLURM takes."""
+        """Submit arrays of as many jobs as SLURM allows."""
         folder = self.store / "slurm" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
         folder.mkdir(parents=True)
         names: dict[str, Sequence[Piece]] = {}
@@ -218,14 +218,14 @@ class Launch:
 
 
 def run(jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: SlurmSettings) -> list[str] | None:
-    """Make all that is missing of checked jobs on SLURM, and again what killed jobs left, as long as that gets further.
+    """Make everything that is missing of checked jobs on SLURM, and again what killed jobs left, as long as that makes progress.
 
-    Returns one line for each thing that is not as asked, none when every unit is done; None where jobs are on the way and nobody waits.
+    Returns one line for each missing or failed thing, empty when every unit is done; None if jobs are submitted without waiting.
 
     Raises:
-        ValueError: where there is no SLURM.
-        SystemExit: where sbatch refuses.
-        KeyboardInterrupt: the jobs go on.
+        ValueError: without SLURM.
+        SystemExit: if sbatch fails.
+        KeyboardInterrupt: the jobs continue.
     """
     launch = Launch(jobs, plain, settings)
     before = untried(launch.folders)
@@ -239,7 +239,7 @@ def run(jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: Slurm
             say(f"the jobs go on without this command, and the same command waits for them again; scancel {arrays(names)} ends them")
             raise
         left = untried(launch.folders)
-        if not left or launch.sent and left >= before:  # where others' jobs came to nothing, it is this command's turn
+        if not left or launch.sent and left >= before:  # if other commands' jobs made no progress, this command submits its own
             break
         before = left
         names = launch.submit()
@@ -247,7 +247,7 @@ def run(jobs: Sequence[Job], plain: Sequence[Mapping[str, Any]], settings: Slurm
 
 
 def frozen(config: Mapping[str, Any], job: Job) -> Plain:
-    """A config with what `auto` stood for when it was submitted, so that a node names the same run."""
+    """A config with `auto` resolved at submission, so that a node names the same run."""
     plain, parts = dict(config), job.config.backbone.parts
     if parts is not None:
         chosen = {"device": parts.device, "text_device": parts.text_device, "kernel": parts.kernel}
@@ -257,7 +257,7 @@ def frozen(config: Mapping[str, Any], job: Job) -> Plain:
 
 
 def parameters(chosen: SlurmSettings, jobs: int) -> Plain:
-    """The settings in submitit's words, for an array of so many jobs."""
+    """The settings as submitit's parameters, for an array of `jobs` jobs."""
     named: Plain = {
         "job_name": "echo", "partition": chosen.partition, "account": chosen.account, "qos": chosen.qos, "constraint": chosen.constraint,
         "cpus_per_task": chosen.cpus, "time": chosen.time_minutes, "signal_delay_s": chosen.warn_seconds,
@@ -270,7 +270,7 @@ def parameters(chosen: SlurmSettings, jobs: int) -> Plain:
 
 
 def arrays(names: Iterable[str]) -> str:
-    """What `scancel` takes for some jobs: each array once."""
+    """Ids of some jobs for `scancel`: each array once."""
     return " ".join(dict.fromkeys(name.partition("_")[0] for name in names))
 
 

@@ -1,4 +1,4 @@
-"""Waiting for SLURM jobs by what the run store says, and one table of all that failed."""
+"""Waiting for SLURM jobs by the progress in the run store, and a table of failures."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from jobs.store.folder import RunFolder
 LINE_EVERY_S = 15.0
 LAUNCH_FAILED = "launch failed requeued held"
 RELEASES = 3
-"""Of a job; one that is held more often has another reason than an unlucky node."""
+"""Releases per job; a job that is held more often has another reason than a bad node."""
 ROWS = 40
-"""Of the table of failures."""
+"""Rows of the table of failures."""
 STUCK = ("Held", "held", "Never", "BadConstraints", "Limit", "Invalid", "NotAvail", "Down", "DOWN", "Inactive")
-"""Parts of SLURM's reasons that may not go away by waiting alone."""
+"""Parts of SLURM's reasons for pending that may not resolve by waiting."""
 OWN_LIMIT = "JobArrayTaskLimit"
-"""Other jobs of the array run first: `launcher.max_parallel`, which was asked for."""
+"""The reason of `launcher.max_parallel`: other jobs of the array run first."""
 
 
 def wait(store: Path, folders: Sequence[RunFolder], jobs: Mapping[str, Sequence[Piece]], poll_s: float) -> None:
-    """Until every unit is done or no job, of those by id, waits or runs any more; then what failed is said. poll_s: between two looks."""
+    """Wait until every unit is done or none of the jobs is pending or running; then print failures. poll_s: seconds between polls."""
     units = sum(len(folder.job.mine) for folder in folders)
     begun = said = time.monotonic()
     first: int | None = None
@@ -50,7 +50,7 @@ def wait(store: Path, folders: Sequence[RunFolder], jobs: Mapping[str, Sequence[
 
 
 def _living(jobs: Mapping[str, Sequence[Piece]], said_once: set[str]) -> dict[str, QueueEntry] | None:
-    """The jobs that are in the queue; None where SLURM does not answer. What people should know is said once."""
+    """The jobs that are in the queue; None if SLURM does not answer. Prints notices once."""
     try:
         queue = slurm_queue.queue()
     except slurm_queue.Unreachable as error:
@@ -71,7 +71,7 @@ def _living(jobs: Mapping[str, Sequence[Piece]], said_once: set[str]) -> dict[st
 
 
 def _release(name: str, said_once: set[str]) -> None:
-    """Let a job go again whose node failed while it was started; SLURM holds it and would do so for ever."""
+    """Release a job that SLURM holds because its node failed while starting it."""
     times = sum(f"{name} released {time}" in said_once for time in range(RELEASES))
     if times < RELEASES:
         said_once.add(f"{name} released {times}")
@@ -89,7 +89,7 @@ def _line(units: int, left: int, first: int, living: Iterable[QueueEntry], passe
 
 
 def failures(store: Path, folders: Sequence[RunFolder], jobs: Mapping[str, Sequence[Piece]]) -> list[str]:
-    """A table of the jobs with anything missing: what SLURM says of each, and its own last words."""
+    """A table of the jobs with missing units: SLURM's state of each, and its last output."""
     missing: dict[str, set[int]] = {}
     for folder in folders:
         lacking = {prompt.id for prompt in folder.unfinished()}
@@ -112,7 +112,7 @@ def failures(store: Path, folders: Sequence[RunFolder], jobs: Mapping[str, Seque
 
 
 def last_words(store: Path, name: str) -> str:
-    """The first line of what a job complained of at last, or its last line of all."""
+    """The first line of a job's last error message, or the last line of its log."""
     for path in store.glob(f"slurm/*/{name}_0_log.err"):
         lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         own = [line.partition("Incomplete: ")[2] for line in lines if "Incomplete: " in line]

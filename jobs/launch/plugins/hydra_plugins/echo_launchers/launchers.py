@@ -1,7 +1,7 @@
-"""Hydra's launchers for `-m`: a whole sweep is handed to `jobs.launch.sweep`, to be made here or on a SLURM cluster.
+"""Hydra's launchers for `-m`: they pass a whole sweep to `jobs.launch.sweep`, to be made here or on a SLURM cluster.
 
-Hydra accepts launchers from the namespace package `hydra_plugins` alone, hence this folder; `jobs.launch.sweep.command` puts it
-on the path. No `__init__.py` may stand in `hydra_plugins` itself.
+Hydra accepts launchers only from the namespace package `hydra_plugins`, hence this folder; `jobs.launch.sweep.command` puts it
+on the path. `hydra_plugins` itself must not have an `__init__.py`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 
 class LocalLauncher(Launcher):
-    """Composes every job of a sweep and runs those that are not complete, each in a process of its own."""
+    """Composes every job of a sweep and runs the incomplete ones, each in a process of its own."""
 
     def __init__(self, **settings: Any) -> None:
-        """Keep the launcher's settings, which are checked before any work."""
+        """settings: of the launcher, checked before any work."""
         self._settings = {
             key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value for key, value in settings.items()
         }
@@ -50,7 +50,7 @@ class LocalLauncher(Launcher):
         return []
 
     def _make(self) -> Any:
-        """What makes a sweep, as `jobs.launch.sweep.run` takes it. Raises SystemExit for a setting of jobs on a cluster."""
+        """The function that makes a sweep, for `jobs.launch.sweep.run`. Raises SystemExit for a setting of cluster jobs."""
         from jobs.launch import sweep
 
         if self._settings:
@@ -59,7 +59,7 @@ class LocalLauncher(Launcher):
 
 
 class SlurmLauncher(LocalLauncher):
-    """Composes every job of a sweep and submits what is not complete, many videos a SLURM job."""
+    """Composes every job of a sweep and submits the incomplete ones, with many videos per SLURM job."""
 
     def _make(self) -> Any:
         from jobs.launch.slurm import submit
