@@ -132,7 +132,7 @@ class EchoMemory(Memory):
         assert plan.selection is not None
         frames = [source for source in plan.selection.candidates if isinstance(source, int)]
         statistics = self.layers[layer]
-        k_BTSHD, _ = self.store.frames(layer, frames)
+        k_BTSHD = self.store.k[layer].index_select(1, self.store.index(frames)).float()  # once for both scores
         score = compression.phase_score(k_BTSHD, statistics.centre_BHC, self.phase_C, self.omega_C, self.ages_T)
         if self.policy.amplitude:
             amplitude = compression.amplitude_score(k_BTSHD, statistics.centre_BHC, statistics.magnitude_BHC)

@@ -196,7 +196,7 @@ def asked_of_a_block(method: str, layers: int) -> Counter[str]:
     return asked.operations
 
 
-@pytest.mark.parametrize(("method", "a_layer", "beside"), [("self_forcing", 277, 106), ("echo", 346, 108)])
+@pytest.mark.parametrize(("method", "a_layer", "beside"), [("self_forcing", 277, 106), ("echo", 344, 108)])
 def test_what_a_block_asks_of_a_card(method: str, a_layer: int, beside: int) -> None:
     """No wait of the host, and so many operations a block: of each layer, and of all that layers share. More is slower."""
     one, two = (asked_of_a_block(method, layers) for layers in (1, 2))
