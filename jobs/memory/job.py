@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 
 from echo.backbone import sizes
 from echo.cache.policy import held_frames, plans, script_of
@@ -15,12 +16,15 @@ from jobs.memory.parts import codec_sizes, text_sizes
 from jobs.spec import backbones
 from jobs.spec.plan import Job
 
+SPARE = 1.25
+"""How much more than its forecast a card must have for `window=auto` to take more than it needs; forecasts are checked within a quarter."""
+
 
 class JobMemory:
     """Memory of a job, computed and measured; make it before anything is loaded."""
 
     def __init__(self, job: Job) -> None:
-        self.computed = forecast_of(job)
+        self.computed = forecast_of(job, total_bytes(job))
         self._meter = Meter(backbones.parts_of(job.config).device)
         self._meter.start()
 
@@ -34,32 +38,44 @@ class JobMemory:
         return f"memory: {gb(facts['measured_bytes'])} GB measured ({facts['measured']}), {gb(facts['computed_bytes'])} GB computed"
 
 
-def forecast_of(job: Job) -> Forecast:
-    """Memory of a job, by its longest prompt."""
+def forecast_of(job: Job, total_bytes: int | None = None) -> Forecast:
+    """Memory of a job, by its longest prompt. total_bytes: of the card.
+
+    `window=auto` becomes resident where the card has the forecast and a quarter more, else shared; the bits are the same.
+    """
     config, parts = job.config, backbones.parts_of(job.config)
     policy = job.policy.routed(feature=Feature.idf)  # without loading the encoder; the recalled scene changes no size
     geometry = backbones.geometry(config)
     alike = [script_of(prompt, policy, geometry.frames_per_block, lambda texts: [[1.0]] * len(texts)) for prompt in job.asked]
     script = max(alike, key=lambda script: (script.blocks, len(script.starts)))
-    return forecast(
-        Setup(
-            sizes.SIZES[config.geometry].network, geometry, policy, script, config.batch, config.backbone.dtype, parts.window,
-            text=text_sizes(config.geometry, config.weights == "random"), text_dtype=parts.text_dtype,
-            text_on_device=parts.text_device == parts.device, codec=codec_sizes(parts.decoder, config.geometry),
-            codec_dtype=parts.codec_dtype, capacity=held_frames(plans(policy, script, geometry)),
-            timesteps=len({*config.backbone.steps, *config.backbone.first_steps}) + 1,
-        )
+    setup = Setup(
+        sizes.SIZES[config.geometry].network, geometry, policy, script, config.batch, config.backbone.dtype,
+        "shared" if parts.window == "auto" else parts.window, text=text_sizes(config.geometry, config.weights == "random"),
+        text_dtype=parts.text_dtype, text_on_device=parts.text_device == parts.device, codec=codec_sizes(parts.decoder, config.geometry),
+        codec_dtype=parts.codec_dtype, capacity=held_frames(plans(policy, script, geometry)),
+        timesteps=len({*config.backbone.steps, *config.backbone.first_steps}) + 1,
     )  # fmt: skip
+    if parts.window == "auto" and total_bytes is not None:
+        resident = forecast(replace(setup, window="resident"))
+        if SPARE * resident.peak <= total_bytes:
+            return resident
+    return forecast(setup)
 
 
 def foretell(jobs: Sequence[Job]) -> list[str]:
     """Lines on the memory of the largest of some jobs, and what to change if the GPU has less."""
-    forecasts = {id(job): forecast_of(job) for job in {job.run_id: job for job in jobs if job.config.backbone.parts is not None}.values()}
+    distinct = {job.run_id: job for job in jobs if job.config.backbone.parts is not None}.values()
+    forecasts = {id(job): forecast_of(job, total_bytes(job)) for job in distinct}
     if not forecasts:
         return []
     job = max((job for job in jobs if id(job) in forecasts), key=lambda job: forecasts[id(job)].peak)
-    most, total = forecasts[id(job)], card_bytes() if backbones.parts_of(job.config).device == "cuda" else None
+    most, total = forecasts[id(job)], total_bytes(job)
     return [f"{job.title}: {most.line(total)}", *([] if total is None else most.advice(total))]
+
+
+def total_bytes(job: Job) -> int | None:
+    """Memory of this machine's cards, where the job is computed on one."""
+    return card_bytes() if backbones.parts_of(job.config).device == "cuda" else None
 
 
 def card_bytes() -> int | None:

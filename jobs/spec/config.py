@@ -77,7 +77,7 @@ class PartsConfig:
     device: Literal["auto", "cpu", "cuda"] = pixels()
     kernel: Literal["auto", "sdpa", "cudnn", "flash", "flash3"] = pixels()
     compile: Literal["none", "blocks", "graphs"] = pixels()  # a fused sum may round differently
-    window: Literal["shared", "resident"] = inert("bit for bit the same")
+    window: Literal["auto", "shared", "resident"] = inert("bit for bit the same")
     text_cache: str = inert("entries are named by their content")
 
     def __post_init__(self) -> None:

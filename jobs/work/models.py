@@ -24,8 +24,11 @@ Content = tuple[Path | None, str | None]
 """A file and the digest of its content, so that a changed file is read again; None for no file."""
 
 
-def load(job: Job) -> tuple[VideoModel | None, EmbeddedScorer | None]:
-    """Backbone and scorer of a job, cached from an earlier job of this process if they are the same; a rendered row has no backbone."""
+def load(job: Job, window: str = "shared") -> tuple[VideoModel | None, EmbeddedScorer | None]:
+    """Backbone and scorer of a job, cached from an earlier job of this process if they are the same; a rendered row has no backbone.
+
+    window: what `window=auto` stands for here.
+    """
     import torch
 
     torch.set_num_threads(job.config.backbone.threads)
@@ -38,7 +41,7 @@ def load(job: Job) -> tuple[VideoModel | None, EmbeddedScorer | None]:
         path = located(job.config.eval.weights)
         scorer = _scorer(path, file_digest(path))
     if job.config.backbone.parts is not None:
-        backbone = _real(parts_to_load(job.config))
+        backbone = _real(parts_to_load(job.config, window))
     elif not job.rendered:
         files = [None if path is None else located(path) for path in (job.config.backbone.weights, job.config.backbone.lora)]
         contents = [(path, path and file_digest(path)) for path in files]
@@ -80,7 +83,7 @@ def release() -> None:
     _real.cache_clear()
 
 
-def parts_to_load(config: RunConfig) -> Parts:
+def parts_to_load(config: RunConfig, window: str = "shared") -> Parts:
     """The loader's arguments, from a resolved config."""
     from echo.backbone.real import Parts
 
@@ -96,7 +99,8 @@ def parts_to_load(config: RunConfig) -> Parts:
         weights=place(config.backbone.weights), lora=place(config.backbone.lora),
         text=text, tokenizer=tokenizer, codec=place(parts.codec), decoder=parts.decoder, dtype=config.backbone.dtype,
         text_dtype=parts.text_dtype, codec_dtype=parts.codec_dtype, device=parts.device, text_device=parts.text_device,
-        kernel=parts.kernel, compile=parts.compile, window=parts.window, text_cache=Path(parts.text_cache),
+        kernel=parts.kernel, compile=parts.compile, text_cache=Path(parts.text_cache),
+        window=window if parts.window == "auto" else parts.window,
         content=tuple(None if path is None else file_digest(path) for path in read),
         text_identity=RANDOM if text is None or tokenizer is None else f"{file_digest(text)} {file_digest(tokenizer)}",
     )  # fmt: skip

@@ -152,7 +152,7 @@ class _Maker:
         self._job, self._folder = recorder.job, recorder.folder
         self._scored_later = self._job.config.eval.scorer == scoring.SCORER  # videos stay this attempt's until then
         self._memory = None if self._job.config.backbone.parts is None else JobMemory(self._job)
-        self._backbone, self._scorer = models.load(self._job)
+        self._backbone, self._scorer = models.load(self._job, self._memory.computed.setup.window if self._memory else "shared")
         self._steps = 0 if self._backbone is None else len(self._backbone.schedule.timesteps)
 
     def make(self, missing: Sequence[Prompt], texts: Sequence[str]) -> int:

@@ -273,6 +273,9 @@ def test_the_card_is_asked_by_its_own_tool(monkeypatch, tmp_path):
     job = planned("backbone=self_forcing", "weights=random", "method=echo", "task=recall", "prompts=1", "backbone.parts.window=resident")
     line, *advice = foretell([job])
     assert "of 25.76 GB" in line and not advice
+    for bytes_of_card, window in ((40 * 10**9, "resident"), (30 * 10**9, "shared"), (None, "shared")):
+        forecast = forecast_of(planned("backbone=self_forcing", "weights=random", "method=echo", "task=recall", "prompts=1"), bytes_of_card)
+        assert forecast.setup.window == window, f"{forecast.peak / 1e9:.1f} GB and a quarter more, of {bytes_of_card}"
     tool.write_text("#!/bin/sh\necho 20480\n", encoding="utf-8")
     assert foretell([job])[1].startswith("backbone.parts.window=shared saves 5.84 GB")
 
