@@ -1,7 +1,7 @@
-"""`echo-harness bench card`: all that a graphics card can tell of speed and memory in twelve minutes, as one JSON and one page.
+"""`echo-harness bench card`: speed and memory of a GPU, measured in twelve minutes, as one JSON file and one page.
 
-`jobs.bench.sizing` says what is measured and in which order; here it is done, and the file written after every measurement. On a
-processor the same code goes through the same plan at tiny sizes, which shows that it works and says nothing of a card.
+`jobs.bench.sizing` plans the measurements and their order; this module carries them out and writes the file after each one. On a CPU
+the same code runs the same plan at tiny sizes, which tests the code and gives no figure of a GPU.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from jobs.work.progress import say
 
 USUAL = Ways(method="echo,self_forcing,longlive,deep_forcing_official", blocks=6, kernel="sdpa", seconds=720)
 ASSUMED = "NVIDIA H100 80GB HBM3"
-"""The card of a plan that is only told, on a machine without one."""
+"""The GPU of a dry run on a machine without one."""
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "repeat_interleave.Tensor", "unique", "_unique2")
-"""Operations whose answer the host must have before it goes on."""
+"""Operations whose result the host waits for."""
 SHOWN_KERNELS = 15
 
 
 class CardFile(msgspec.Struct):
-    """The JSON. settings: those of the command line, resolved. peak_tflops: by the maker, bf16; None of a processor."""
+    """The JSON file. settings: those of the command line, resolved. peak_tflops: the maker's figure for bf16; None for a CPU."""
 
     v: int
     what: str
@@ -65,9 +65,9 @@ class CardFile(msgspec.Struct):
 
 
 class Dispatched(TorchDispatchMode):
-    """Counts the operations that compute something, views apart and what is made of others taken apart, and those that the host waits for.
+    """Counts operations that compute something, without views and with composite ones split, and operations that the host waits for.
 
-    On a card each is a kernel or a few.
+    On a GPU each is one kernel or a few.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Dispatched(TorchDispatchMode):
 
 
 class CardBench:
-    """Does what a plan says, on one network that all ways share; `compile` gives it other code and the same weights."""
+    """Carries out a plan on one network that all variants share; compiled variants have other code and the same weights."""
 
     def __init__(self, ways: Ways, peak: float | None) -> None:
         self.ways, self.peak = ways, peak
@@ -102,13 +102,13 @@ class CardBench:
         self._networks: dict[str, Network] = {}
 
     def size(self) -> CardSize:
-        """What forecasts are of."""
+        """The sizes that forecasts need."""
         parts = self.parts
         rate = self.peak or sizing.UNLISTED[parts.device]
         return CardSize(parts.network, parts.geometry, self.ways.blocks, parts.schedule.draws, rate, parts.size)
 
     def rig(self, way: Variant) -> Rig:
-        """A backbone that computes this way. Raises ValueError for what this device or installation lacks."""
+        """A backbone that computes in this way. Raises ValueError if this device or installation lacks something for it."""
         parts = replace(
             self.parts, compile=way.compile, window=way.window, decoder=way.decoder or self.parts.decoder,
             kernel=kernels.resolve(way.kernel, self.parts.device, self.parts.dtype),
@@ -116,7 +116,7 @@ class CardBench:
         backbone = RealBackbone(parts)
         if "none" not in self._networks:
             self._networks["none"] = RealBackbone(replace(self.parts, compile="none")).network
-        if way.compile not in self._networks:  # beside the plain one the last is kept
+        if way.compile not in self._networks:  # the plain network and the latest compiled one are kept
             eager = self._networks["none"]
             self._networks = {"none": eager, way.compile: compiled.speed_up(eager, way.compile)}  # type: ignore[arg-type]
         backbone.network = self._networks[way.compile]
@@ -124,7 +124,7 @@ class CardBench:
         return Rig(backbone, parts.network, text_rows(parts, 1), self.ways.blocks, 0.0, 1, fields, self.meter, compile=way.compile)
 
     def do(self, row: Measurement) -> Values:
-        """One line of the plan."""
+        """Make one measurement of the plan."""
         way = sizing.best(self.rows, row.way, self.base)
         gc.collect()
         self.meter.again()
@@ -134,7 +134,7 @@ class CardBench:
         return values
 
     def _full(self, rig: Rig, way: Variant) -> tuple[Rollout, float, float]:
-        """A rollout whose window is full, the frames that its blocks attend to, and their operations in TFLOP."""
+        """A rollout with a full window, the frames that its blocks attend to, and a block's operations in TFLOP."""
         warm, lengths = steady_from(make_policy({"method": way.method}), rig.geometry)
         rollout = rig.rollout(make_policy({"method": way.method}))
         rig.switch(rollout)
@@ -152,7 +152,7 @@ class CardBench:
         return self._timed(rig, way, rollout, steady["block_ms"], tflop, pass_ms=medians, window_frames=attended)
 
     def _decoded(self, rig: Rig, way: Variant, row: Measurement) -> Values:
-        """Blocks with their frames on the host; `aside`, while the next block is under way."""
+        """Blocks with their frames on the host; with `aside`, decoded while the next block is computed."""
         rollout, attended, tflop = self._full(rig, way)
         decoding = Decoding(rig.backbone.codec.stream(), rig.backbone.device, aside=way.aside)
         gaps: list[float] = []
@@ -166,7 +166,7 @@ class CardBench:
             gaps.append(1e3 * (time.perf_counter() - clock))
         return self._timed(
             rig, way, rollout, summary(gaps[2:]), tflop, window_frames=attended
-        )  # a codec's second latent has the first cache
+        )  # a codec has a cache from its second latent frame on
 
     def _timed(self, rig: Rig, way: Variant, rollout: Rollout, ms: Mapping[str, Any], tflop: float, **more: Any) -> Values:
         median = ms["median"]
@@ -179,7 +179,7 @@ class CardBench:
         )  # fmt: skip
 
     def _profile(self, rig: Rig, way: Variant, row: Measurement) -> Values:
-        """What a block asks of the device: counted by torch's dispatcher, then timed kernel by kernel."""
+        """Operations of a block, counted by torch's dispatcher, then its kernels, timed one by one."""
         rollout, attended, _ = self._full(rig, way)
         with Dispatched() as asked:
             rollout.next()
@@ -214,7 +214,7 @@ class CardBench:
 
 
 def page(card: CardFile) -> str:
-    """The file for people, in Markdown."""
+    """The results as a Markdown page."""
     code, packages, gpu = card.provenance.code, card.provenance.packages, card.provenance.gpu or {}
     rehearsed = (
         f"A rehearsal on {card.device} at tiny sizes: it shows that the command works, and says nothing of a card."
@@ -232,7 +232,7 @@ def page(card: CardFile) -> str:
 
 
 def _tables(rows: Sequence[Measurement]) -> Iterator[tuple[str, list[str]]]:
-    """Headings and tables, of what was measured; then what was not, and why."""
+    """Headings and tables of the measurements; then those that were not made, with the reasons."""
     made = [(row, row.values) for row in rows if row.values is not None]
     ways = ["method", "attention", "compile", "window"]
     timed = ["block, ms", "p95", "FPS", "TFLOP/s", "% of peak", "memory, GB", "computed, GB"]
@@ -281,12 +281,12 @@ def _tables(rows: Sequence[Measurement]) -> Iterator[tuple[str, list[str]]]:
 
 
 def decoders(ways: Ways) -> list[str]:
-    """The decoder that was asked for and the small one."""
+    """The requested decoder and the small one."""
     return list(dict.fromkeys((ways.decoder, "taehv")))
 
 
 def told_plan(ways: Ways) -> Iterator[str]:
-    """The plan and its seconds on this machine's card, or, without one, on an H100; nothing is measured."""
+    """The plan and its forecast seconds on this machine's GPU or, without one, on an H100; nothing is measured."""
     name = provenance.gpu_name() or ASSUMED
     parts = parts_to_load(config_of(replace(ways, device="cpu", geometry="native")))
     size = CardSize(
@@ -299,19 +299,20 @@ def told_plan(ways: Ways) -> Iterator[str]:
 
 
 def card(ways: Ways = USUAL, *, output: Path | None = None, dry_run: bool = False) -> Iterator[str]:
-    """Measure everything that a graphics card can tell in twelve minutes: one JSON and one page, written after every measurement.
+    """Measure speed and memory of a GPU in twelve minutes: one JSON file and one page, written after every measurement.
 
-    Blocks and passes of each way of compiling, each attention kernel that is there, window shared and resident; frames end to end with
-    either decoder, after each block and beside the next one; kernels by time, counts of operations and waits; bf16 against fp32; what
-    `echo-harness bench` measures of each method. What this machine lacks is a line with the reason. A processor rehearses it at tiny sizes.
+    Measured are blocks and passes with each mode of compilation, each attention kernel that is installed, and a shared and a resident
+    window; frames end to end with either decoder, after each block and beside the next one; kernels by time, counts of operations and
+    waits; bf16 against fp32; and for each method the same as `echo-harness bench`. A measurement for which this machine lacks something
+    becomes a line with the reason. A CPU runs everything at tiny sizes as a rehearsal.
 
         echo-harness bench card --dry-run
         echo-harness bench card seconds=540 --output card.json
 
     Args:
-        ways: what is measured; of the first two methods every way, one thing changed at a time.
-        output: the JSON, and the page beside it as .md; a name of its own in results/bench by default.
-        dry_run: only tell the plan and the seconds that it is forecast to take, on an H100 where there is no card.
+        ways: what is measured; the first two methods are measured in every variant, one setting changed at a time.
+        output: the JSON file, with the page beside it as .md; by default under results/bench, named after what it holds.
+        dry_run: only print the plan and its forecast seconds, on an H100 if this machine has no GPU.
     """
     if dry_run:
         yield from told_plan(ways)

@@ -1,7 +1,7 @@
-"""Speed and memory of cache policies on a backbone of Wan2.1's make, on whatever device there is.
+"""Speed and memory of cache policies on a backbone of Wan2.1's architecture, on the device at hand.
 
-Speed ends within `seconds`, shared out among the methods; what did not fit is noted. Texts are random rows: no encoder is loaded, and its
-time is in no figure. The JSON holds all values and provenance.
+`speed` ends within `seconds`, divided among the methods; measurements that did not fit are noted. Text embeddings are random: no encoder
+is loaded, and its time is in no figure. The JSON file holds all values and their provenance.
 """
 
 from __future__ import annotations
@@ -42,28 +42,28 @@ from jobs.work.models import parts_to_load
 from jobs.work.progress import say
 
 KINDS = {"speed": "", "parity": "parity", "one_block": "block"}
-"""What was measured -> the kind of `echo-harness bench` that measures it."""
+"""`what` of a JSON file -> the subcommand of `echo-harness bench` that writes it."""
 
 
 @dataclass(frozen=True)
 class Ways:
-    """What is measured, and on what.
+    """Settings of the measurements.
 
     Attributes:
-        backbone: of Wan2.1's make.
+        backbone: a backbone of Wan2.1's architecture.
         weights: random or trained.
-        method: presets; where one is taken, the last.
-        geometry: native or tiny; native on a graphics card by default, tiny on a processor.
-        blocks: measured once the window is full.
+        method: presets; a measurement of one method takes the last.
+        geometry: native or tiny; native on a GPU by default, tiny on a CPU.
+        blocks: number of blocks measured once the window is full.
         compile: none, blocks or graphs.
-        kernel: of attention.
-        window: where keys and values of a window lie: shared or apart.
-        dtype: of the network.
+        kernel: the attention kernel.
+        window: how the window's keys and values are stored: shared or apart.
+        dtype: the network's type.
         decoder: wan or taehv.
-        codec_dtype: of the decoder; its own by default.
-        seconds: for all methods together.
-        threads: of a processor.
-        device: cuda or cpu; a card where there is one by default.
+        codec_dtype: the decoder's type; its own by default.
+        seconds: time limit for all methods together.
+        threads: threads on a CPU.
+        device: cuda or cpu; by default a GPU if there is one.
         batch: prompts at a time.
         checkpoints: the folder of weights.
     """
@@ -87,7 +87,7 @@ class Ways:
 
 
 def resolved(what: str, ways: Ways) -> Ways:
-    """The settings with `device` and `geometry` filled in. Raises ValueError for values that are not understood."""
+    """The settings with `device` and `geometry` filled in. Raises ValueError for invalid values."""
     for key in ("blocks", "seconds", "threads", "batch"):
         if getattr(ways, key) < 1:
             raise ValueError(f"{key}={getattr(ways, key)}: a whole number from 1 on; nearest is {getattr(Ways(), key)}")
@@ -101,7 +101,7 @@ def resolved(what: str, ways: Ways) -> Ways:
 
 
 def config_of(ways: Ways) -> RunConfig:
-    """The run's config that these settings stand for, so that all is checked and resolved as a run's is. Raises ValueError."""
+    """The run config of these settings, checked and resolved like a run's. Raises ValueError."""
     if "parts" not in preset("backbone", ways.backbone):
         raise ValueError(f"backbone={ways.backbone}: has no parts to be measured; nearest is backbone=self_forcing")
     words = [f"{name}={getattr(ways, name)}" for name in ("backbone", "weights", "geometry", "checkpoints", "batch")]
@@ -114,7 +114,7 @@ def config_of(ways: Ways) -> RunConfig:
 
 
 def text_rows(parts: Parts, batch: int) -> Tensor:
-    """Rows of a text of full length that nobody wrote, [B, text_len, text_dim]."""
+    """Random text embeddings of full length, [B, text_len, text_dim]."""
     c = parts.network
     rows = torch.randn(batch, c.text_len, c.text_dim, generator=torch.Generator().manual_seed(1))
     dtype = torch.bfloat16 if parts.dtype == "bfloat16" else torch.float32
@@ -122,7 +122,7 @@ def text_rows(parts: Parts, batch: int) -> Tensor:
 
 
 def memory_fields(parts: Parts) -> Figures:
-    """Fields of `jobs.memory.forecast.Setup` that say how the parts are computed."""
+    """Fields of `jobs.memory.forecast.Setup` that describe how the parts are computed."""
     return {
         "dtype": parts.dtype, "codec_dtype": parts.codec_dtype, "codec": codec_sizes(parts.decoder, parts.size), "text_on_device": False,
         "timesteps": len(parts.schedule.clock),
@@ -130,14 +130,14 @@ def memory_fields(parts: Parts) -> Figures:
 
 
 def speed(ways: Ways, methods: Sequence[str], tell: Callable[[str], None] = say) -> Figures:
-    """Measure methods one after the other; the JSON's content."""
+    """Measure methods one after the other; returns the content of the JSON file."""
     for method in methods:
-        make_policy({"method": method})  # refused now rather than after the first one's minutes
+        make_policy({"method": method})  # refuse it now rather than minutes later
     begun = time.monotonic()
     config = config_of(ways)
     parts = parts_to_load(config)
     if parts.decoder == "wan":
-        need("diffusers.models.autoencoders.autoencoder_kl_wan")  # what a library takes of a process's memory is no run's
+        need("diffusers.models.autoencoders.autoencoder_kl_wan")  # before measuring, so that the library's memory is in no figure
     whole = Meter(parts.device)
     whole.start()
     backbone = RealBackbone(parts)
@@ -146,14 +146,14 @@ def speed(ways: Ways, methods: Sequence[str], tell: Callable[[str], None] = say)
     blocks, batch = ways.blocks, ways.batch
     rig = Rig(backbone, parts.network, text_rows(parts, batch), blocks, 0.0, batch, memory_fields(parts), whole, compile=parts.compile)
     rig.rehearse(methods)
-    head = _head("speed", ways, config, backbone)  # code and settings as they are now, whatever is committed meanwhile
+    head = _head("speed", ways, config, backbone)  # code and settings at the start, whatever is committed meanwhile
     peak = flops.peak_tflops(provenance.gpu_name(), parts.dtype) if parts.device == "cuda" else None
     rows, failed = list[Figures](), dict[str, str]()
     for index, method in enumerate(methods):
         rig.method_s = 0.95 * max(0.0, ways.seconds - (time.monotonic() - begun)) / (len(methods) - index)
         try:
             row = measure(rig, method)
-        except (RuntimeError, ValueError) as error:  # too little memory for one method is no reason to lose the others
+        except (RuntimeError, ValueError) as error:  # if memory is too small for one method, the others are still measured
             failed[method] = str(error).splitlines()[0]
             tell(f"{method}: not measured: {failed[method]}")
             rig.release()
@@ -183,7 +183,7 @@ def _told(row: Mapping[str, Any]) -> str:
 
 
 def _head(what: str, ways: Ways, config: RunConfig, backbone: VideoModel) -> Figures:
-    """What was measured, on what, by which code."""
+    """The JSON file's head: measurement, settings, device and code."""
     parts, g = backbones.parts_of(config), backbone.geometry
     values = {key: str(value) for key, value in asdict(ways).items()}
     used = values | {"device": parts.device, "kernel": parts.kernel, "codec_dtype": parts.codec_dtype}
@@ -205,9 +205,9 @@ def _head(what: str, ways: Ways, config: RunConfig, backbone: VideoModel) -> Fig
 
 
 def latents(backbone: VideoModel, policy: Policy, rows_BLT: Tensor, blocks: int) -> list[Tensor]:
-    """Clean latents of the first blocks, fp32 on the host; the same noise whatever the type and device.
+    """Clean latents of the first blocks, fp32 on the host; the noise is the same for every type and device.
 
-    The store has room for these blocks alone, so that fp32 at the true size fits a card of 24 GB.
+    The frame store has room for these blocks only, so that fp32 at full size fits a GPU with 24 GB.
     """
     geometry = backbone.geometry
     noise = keyed_noise(0, ["parity"] * len(rows_BLT), latent_shape(geometry), dtype=backbone.dtype, device=backbone.device)
@@ -221,7 +221,7 @@ def latents(backbone: VideoModel, policy: Policy, rows_BLT: Tensor, blocks: int)
 
 
 def gap(some: Sequence[Tensor], others: Sequence[Tensor]) -> Figures:
-    """Largest and mean difference of each block's latents, and the spread of the first's, against which they are to be read."""
+    """Largest and mean difference of each block's latents, and the standard deviation of the first list's latents for comparison."""
     gaps = [(a - b).abs() for a, b in zip(some, others, strict=True)]
     largest, mean = [float(part.max()) for part in gaps], [float(part.mean()) for part in gaps]
     spread, blocks = float(some[0].std()), len(gaps)
@@ -235,7 +235,7 @@ def gap(some: Sequence[Tensor], others: Sequence[Tensor]) -> Figures:
 
 
 def parity(ways: Ways) -> Figures:
-    """bf16 against fp32, and each way of compiling that this device has against eager, over the same noise; one network at a time."""
+    """bf16 against fp32, and each mode of compilation that this device supports against eager, with equal noise; one network at a time."""
     config = config_of(replace(ways, compile="none", dtype="float32"))
     parts, blocks, method = parts_to_load(config), min(8, ways.blocks), ways.method.split(",")[-1]
     policy, card = make_policy({"method": method}), parts.device == "cuda"
@@ -252,7 +252,7 @@ def parity(ways: Ways) -> Figures:
 
 
 def one_block(ways: Ways) -> Figures:
-    """The first block of a rollout at true size; memory is of what a first block touches: its frames in the store, no past."""
+    """The first block of a rollout at full size; its memory holds the block's own frames in the store and no past."""
     config = config_of(ways)
     parts, method = parts_to_load(config), ways.method.split(",")[-1]
     policy, begun, meter = make_policy({"method": method}), time.perf_counter(), Meter(parts.device)
@@ -286,7 +286,7 @@ def one_block(ways: Ways) -> Figures:
 
 
 def write(result: Mapping[str, Any], output: Path | None) -> Path:
-    """The JSON file, in the results' folder unless told otherwise."""
+    """Write the JSON file, by default in results/bench, and return its path."""
     name = re.sub(r"[^a-z0-9]+", "-", f"{result['what']} {result['backbone']} {result['geometry']} {result['device_name']}".lower()).strip(
         "-"
     )
@@ -297,16 +297,16 @@ def write(result: Mapping[str, Any], output: Path | None) -> Path:
 
 
 def bench(ways: Ways = Ways(), *, output: Path | None = None) -> list[str]:
-    """Measure speed and memory of cache policies on a backbone of Wan2.1's make, on whatever device there is.
+    """Measure speed and memory of cache policies on a backbone of Wan2.1's architecture, on the device at hand.
 
-    Milliseconds of a block and of each pass, the three speeds, policy overhead, first block behind each kind of switch, recache, codec,
-    memory measured beside computed, TFLOP/s.
+    Measured are milliseconds of a block and of each pass, the three speeds, policy overhead, the first block after each kind of switch,
+    recache, codec, measured and computed memory, and TFLOP/s.
 
         echo-harness bench backbone=self_forcing weights=random method=echo,self_forcing
 
     Args:
-        ways: what is measured.
-        output: the JSON; a name of its own in results/bench by default.
+        ways: settings of the measurement.
+        output: the JSON file; by default under results/bench, named after what it holds.
     """
     result = speed(resolved("speed", ways), ways.method.split(","))
     done = f"{len(result['methods'])} methods in {result['seconds']:.0f} s on {result['device_name']}"
@@ -314,26 +314,26 @@ def bench(ways: Ways = Ways(), *, output: Path | None = None) -> list[str]:
 
 
 def compare(ways: Ways = Ways(), *, output: Path | None = None) -> list[str]:
-    """Compare latents of bf16 with fp32, and compiled with eager, over the same noise, text and random weights.
+    """Compare latents of bf16 with fp32, and compiled with eager, with the same noise, text and random weights.
 
         echo-harness bench parity geometry=tiny blocks=6
 
     Args:
-        ways: what is compared.
-        output: the JSON; a name of its own in results/bench by default.
+        ways: settings of the comparison.
+        output: the JSON file; by default under results/bench, named after what it holds.
     """
     result = parity(resolved("parity", ways))
     return [*(f"{name}: {pair['words']}" for name, pair in result["pairs"].items()), f"written: {write(result, output)}"]
 
 
 def block(ways: Ways = Ways(), *, output: Path | None = None) -> list[str]:
-    """Measure a single block of the true size, cache all but empty.
+    """Measure a single block at full size with an almost empty cache.
 
         echo-harness bench block method=echo threads=2
 
     Args:
-        ways: what is measured.
-        output: the JSON; a name of its own in results/bench by default.
+        ways: settings of the measurement.
+        output: the JSON file; by default under results/bench, named after what it holds.
     """
     result = one_block(resolved("block", ways))
     memory = result["memory"]

@@ -1,6 +1,6 @@
-"""An open-ended rollout, watched: memory and time of a block must not grow with the length of the video.
+"""Endurance test of an open-ended rollout: memory and time of a block must not grow with the length of the video.
 
-Time is the processor's, of one thread, because other programs' load comes and goes within the hour that this may take.
+Time is CPU time of one thread, because the load of other programs changes within the hour that this may take.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WARM_UP_BLOCKS = 50
 
 
 def watch(backbone: Backbone, method: str, blocks: int, bar: bool) -> tuple[list[float], list[float]]:
-    """Processor milliseconds and resident MiB of every block after the warm-up. Raises ValueError where the policy cannot run so far."""
+    """CPU milliseconds and resident MiB of every block after the warm-up. Raises ValueError if the policy cannot make so many blocks."""
     policy = make_policy({"method": method})
     policy.check(backbone.geometry, blocks + WARM_UP_BLOCKS)
     noise = keyed_noise(0, ["endurance"], latent_shape(backbone.geometry), dtype=backbone.dtype, device=backbone.device)
@@ -43,7 +43,7 @@ def watch(backbone: Backbone, method: str, blocks: int, bar: bool) -> tuple[list
 
 
 def summary(block_ms: list[float], memory_mib: list[float]) -> dict[str, float]:
-    """First against last tenth: medians of time, means of memory."""
+    """First and last tenth: medians of time, means of memory."""
     tenth = max(1, len(block_ms) // 10)
     first, last = statistics.median(block_ms[:tenth]), statistics.median(block_ms[-tenth:])
     early, late = statistics.fmean(memory_mib[:tenth]), statistics.fmean(memory_mib[-tenth:])
@@ -59,15 +59,15 @@ def summary(block_ms: list[float], memory_mib: list[float]) -> dict[str, float]:
 
 
 def endurance(blocks: int = 10000, method: str = "echo") -> Iterator[str]:
-    """Watch memory and time of an open-ended rollout.
+    """Measure whether memory and time of an open-ended rollout grow.
 
-    One JSON line: median processor time of a block and resident memory, first against last tenth, once the window is full. The exit status
-    is 1 where time grew by over 5 % or memory by over 8 MiB.
+    Prints one JSON line: median CPU time of a block and resident memory, of the first and the last tenth, once the window is full. The
+    exit status is 1 if time grew by over 5 % or memory by over 8 MiB.
 
         echo-harness bench endurance blocks=10000 method=echo
 
     Args:
-        blocks: after a warm-up of 50.
+        blocks: number of blocks after a warm-up of 50.
         method: a preset of conf/method.
     """
     if blocks < 10:

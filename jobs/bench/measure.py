@@ -1,9 +1,8 @@
-"""What a policy costs on a real network: blocks timed pass by pass with the device's own clock. `jobs.bench.command` is its command line.
+"""Cost of a policy on a real network: blocks timed pass by pass with the device's own clock. `jobs.bench.command` is the command line.
 
-A method is measured in stretches: its window is filled, steady blocks are timed (nothing but the rollout), then blocks with
-decoding and frames on the host, then the first block behind each kind of switch, at last its own work with network and
-attention taken out. Each stretch takes its share of the method's time; where that is too little for what was asked, fewer
-blocks are made and the result says so.
+A method is measured in stages: its window is filled; steady blocks are timed (only the rollout); then blocks with decoding and
+frames on the host; then the first block after each kind of switch; at last the policy's own work, without network and attention.
+Each stage has its share of the method's time; if that is too short for the requested blocks, fewer are made and a note says so.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ from jobs.memory.measured import Meter
 
 LEAST_BLOCKS = 3
 SHARES = {"steady": 0.45, "stream": 0.25, "switch": 0.30}
-"""How a method's time is divided once its window is full; what a stretch leaves over, the next ones have."""
+"""How a method's time is divided once its window is full; time that a stage leaves over goes to the next ones."""
 
 
 def summary(values_ms: Sequence[float]) -> Figures:
-    """Median, 95th percentile and the list itself, milliseconds."""
+    """Median, 95th percentile and the values, milliseconds."""
     ordered = sorted(values_ms)
     p95 = ordered[min(len(ordered) - 1, -(-95 * len(ordered) // 100) - 1)]
     return {"median": round(statistics.median(ordered), 4), "p95": round(p95, 4), "list": [round(value, 4) for value in values_ms]}
@@ -46,7 +45,7 @@ def summary(values_ms: Sequence[float]) -> Figures:
 
 @dataclass
 class Rig:
-    """All that the methods share: a loaded backbone, text rows, and how much to do."""
+    """What the methods share: a loaded backbone, text embeddings, and numbers of blocks."""
 
     backbone: VideoModel
     config: WanConfig
@@ -54,7 +53,7 @@ class Rig:
     blocks: int
     method_s: float
     batch: int = 1
-    memory: Figures = field(default_factory=dict)  # fields of `jobs.memory.forecast.Setup` that say how the parts are computed
+    memory: Figures = field(default_factory=dict)  # fields of `jobs.memory.forecast.Setup` that describe how the parts are computed
     meter: Meter | None = None  # started before anything was loaded
     references: dict[int, float] = field(default_factory=dict)
     compile: str = "none"  # how the network was compiled (echo.backbone.compiled)
@@ -67,7 +66,7 @@ class Rig:
 
     @property
     def shown_frames(self) -> int:
-        """Pixel frames of a block of the whole batch, a video's first block aside."""
+        """Pixel frames of a block over the whole batch, except a video's first block."""
         return self.geometry.frames_per_block * PIXEL_FRAMES_PER_LATENT * self.batch
 
     def rollout(self, policy: Policy, geometry: Geometry | None = None) -> Rollout:
@@ -81,15 +80,15 @@ class Rig:
         )  # fmt: skip
 
     def switch(self, rollout: Rollout, transition: Transition | None = None, recalls: int | None = None) -> None:
-        """Another scene under the same text; noted, so that the forecast knows the scenes."""
+        """Begin another scene with the same text, and record it for the memory forecast."""
         self.starts.append(SceneStart(rollout.block, transition if self.starts else None, recalls))
         rollout.switch(self.rows_BLT, transition, recalls)
 
     def rehearse(self, methods: Sequence[str] = ()) -> None:
-        """Run a little of all that is timed later: compilers, kernels chosen by trial, and first touches of memory count for nobody.
+        """Run a little of everything that is timed later, so that compilation, autotuning and first memory accesses are in no figure.
 
-        methods: all that will be measured. Compiled code is made anew for passes of another number of frames, as a recache from a full
-        window is, so each method's switches are gone through with its own policy, and all of them before the first one is timed.
+        methods: all methods that will be measured. Passes with another number of frames, such as a recache from a full window, are
+        compiled separately, so each method's switches are run with its own policy, and all of them before the first one is timed.
         """
         rollout, stream = self.rollout(make_policy({"method": "self_forcing"})), self.backbone.codec.stream()
         self.switch(rollout)
@@ -100,13 +99,13 @@ class Rig:
         del rollout, stream
         self.release()
         for method in methods if self.compile != "none" else ():
-            with suppress(RuntimeError, ValueError):  # where it fails, its measurement will too, and says so
+            with suppress(RuntimeError, ValueError):  # if it fails, its measurement fails too and reports it
                 self._rehearse_switches(make_policy({"method": method}))
             self.network.taken()
             self.release()
 
     def _rehearse_switches(self, policy: Policy) -> None:
-        """Every kind of switch from a full window; CUDA graphs are replayed from the third time on."""
+        """Every kind of switch from a full window; with CUDA graphs several times, since they are replayed from the third time on."""
         rollout = self.rollout(policy)
         self.switch(rollout)
         for _ in range(steady_from(policy, self.geometry)[0]):
@@ -118,29 +117,29 @@ class Rig:
         self.watch.wait()
 
     def release(self) -> None:
-        """Give a finished rollout's memory back before the next one takes its own."""
+        """Free a finished rollout's memory before the next one allocates its own."""
         gc.collect()
         if self.watch.cuda:
             torch.cuda.empty_cache()
 
 
 class Budget:
-    """Seconds of one method, and how many blocks still fit."""
+    """Time limit of one method, and the number of blocks that still fit."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
 
     def left(self) -> float:
-        """Seconds; none left is 0."""
+        """Seconds that are left, at least 0."""
         return max(0.0, self._end - time.monotonic())
 
     def fitting(self, share: float, block_s: float) -> int:
-        """Blocks that a share of what is left has room for."""
+        """Number of blocks that fit into a share of the time that is left."""
         return int(share * self.left() / max(block_s, 1e-9))
 
 
 def measure(rig: Rig, method: str) -> Figures:
-    """Everything about one method, as the JSON has it. Raises ValueError for an unknown method or one that cannot run here."""
+    """All figures of one method, as in the JSON file. Raises ValueError for an unknown method or one that cannot run here."""
     meter = rig.meter or Meter(rig.backbone.device)
     policy, budget = make_policy({"method": method}), Budget(rig.method_s)
     warm, lengths = steady_from(policy, rig.geometry)
@@ -154,7 +153,7 @@ def measure(rig: Rig, method: str) -> Figures:
         rollout.next()
     rig.watch.wait()
     block_s = (time.perf_counter() - start) / max(1, warm - 1)
-    lengths = [rollout.window.attended] if rollout.window.plan.groups else lengths  # what a plan can only say at most
+    lengths = [rollout.window.attended] if rollout.window.plan.groups else lengths  # a plan knows only an upper bound
     attended = max(lengths)
     rig.network.taken()
     result: Figures = {"method": method, "label": policy.label, "window_frames": round(attended, 4), "warm_up_blocks": warm}
@@ -174,7 +173,7 @@ def measure(rig: Rig, method: str) -> Figures:
 
 
 def _work(rig: Rig, attended: float) -> int:
-    """Operations of a block that attends to so many frames."""
+    """Operations of a block that attends to `attended` frames."""
     return flops.block(rig.config, rig.geometry, attended, len(rig.backbone.schedule.timesteps), rig.batch).total
 
 
@@ -186,7 +185,7 @@ def _count(asked: int, fitting: int, what: str, notes: list[str]) -> int:
 
 
 def _first(rig: Rig, rollout: Rollout, stream: Any) -> float:
-    """Milliseconds from a text's rows to the first frames on the host."""
+    """Milliseconds from text embeddings to the first frames on the host."""
     rig.watch.wait()
     start = time.perf_counter()
     rig.switch(rollout)
@@ -195,7 +194,7 @@ def _first(rig: Rig, rollout: Rollout, stream: Any) -> float:
 
 
 def steady_blocks(rig: Rig, rollout: Rollout, blocks: int) -> Figures:
-    """Blocks one after the other with nothing in between: each as a whole, and its passes."""
+    """Blocks one after the other with nothing in between: times of each block and of its passes."""
     whole = blocks_ms(rollout, rig.watch, blocks)
     passes = rig.network.taken()
     size = len(passes) // blocks
@@ -209,8 +208,8 @@ def steady_blocks(rig: Rig, rollout: Rollout, blocks: int) -> Figures:
 def _speeds(
     rig: Rig, rollout: Rollout, stream: Any, budget: Budget, block_s: float, first_ms: float, notes: list[str]
 ) -> Figures:  # fmt: skip
-    """Speeds of blocks that are decoded and brought to the host, by the clock on the wall. block_s: what a block took on it so far."""
-    stream.decode(rollout.next().latents).cpu()  # a codec's second latent frame is the first one with a cache
+    """Speeds of blocks that are decoded and copied to the host, by the wall clock. block_s: wall seconds of a block so far."""
+    stream.decode(rollout.next().latents).cpu()  # a codec has a cache from its second latent frame on
     fitting = budget.fitting(SHARES["stream"] / (1 - SHARES["steady"]), 2 * block_s)
     blocks = _count(rig.blocks, fitting, "streamed blocks", notes)
     gaps, decode = list[float](), list[float]()
@@ -231,7 +230,7 @@ def _speeds(
 
 
 def _switches(rig: Rig, rollout: Rollout, warm: int, budget: Budget, notes: list[str]) -> Figures:
-    """The first block behind each kind of switch from a full window, its text's keys and values and its recache included."""
+    """The first block after each kind of switch from a full window, with the text's keys and values and the recache included."""
     start = time.perf_counter()
     rollout.next()
     rig.watch.wait()
@@ -258,20 +257,20 @@ def _switches(rig: Rig, rollout: Rollout, warm: int, budget: Budget, notes: list
 
 
 def recalls_of(transition: Transition) -> int | None:
-    """The scene that a switch goes back to, where its kind goes back to one: the first."""
+    """The scene that a recall goes back to, the first one; None for other transitions."""
     return 0 if transition is Transition.recall else None
 
 
 def setup_of(rig: Rig, policy: Policy, script: Script) -> Setup:
-    """What was run, for the forecast."""
+    """The measured run, as input of the memory forecast."""
     window = "shared" if rig.backbone.shared_window else "resident"
     return Setup(rig.config, rig.geometry, policy, script, rig.batch, window=window, **rig.memory)
 
 
 def _overhead(rig: Rig, policy: Policy, attended: int) -> Figures:
-    """The policy's own work against that of Self-Forcing at the same window, in percent of Self-Forcing's whole block.
+    """The policy's own work minus that of Self-Forcing at the same window, in percent of Self-Forcing's whole block.
 
-    The two are measured in turns, so that both meet the same machine, and of each the quieter turn counts.
+    The two are measured alternately, so that both meet the same load, and the faster turn of each counts.
     """
     base, same = make_policy({"method": "self_forcing"}), replace(rig.geometry, window_frames=attended)
     backbone = rig.backbone
@@ -294,7 +293,7 @@ def _overhead(rig: Rig, policy: Policy, attended: int) -> Figures:
 
 
 def reference(rig: Rig, attended: int) -> float:
-    """Milliseconds of Self-Forcing's whole block at a window; measured once for each window."""
+    """Milliseconds of Self-Forcing's whole block at a window; measured once per window."""
     if attended not in rig.references:
         policy, geometry = make_policy({"method": "self_forcing"}), replace(rig.geometry, window_frames=attended)
         rollout = rig.rollout(policy, geometry)

@@ -1,9 +1,9 @@
-"""What each policy costs beside attention.
+"""Cost of each policy besides attention.
 
-Whole blocks of the real rollout are timed with network and attention taken out, so that what is left is the policy's own work (gathering,
-rotating, selecting, statistics, rewriting), on one thread. Overhead = (policy - Self-Forcing at the same window) / whole block of
-Self-Forcing. A recache is an extra forward at a switch, timed with the network. `terms` measures the same work along each term of
-eq. (29), O(N_cand + M + B), and fits lines.
+Whole blocks of the real rollout are timed without network and attention, so that only the policy's own work is left (gathering, rotating,
+selecting, statistics, rewriting), on one thread. Overhead = (policy - Self-Forcing at the same window) / whole block of Self-Forcing.
+A recache is an extra forward pass at a switch, timed with the network. `terms` measures the same work along each term of eq. (29),
+O(N_cand + M + B), and fits lines.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ TERMS = {
     "m": ("candidate frames of a recall frame, at a switch", (1, 3, 5, 7, 9, 12)),
     "b": ("frames of the window, a block", (15, 18, 21, 24, 27, 30)),
 }
-"""The terms of eq. (29): what is counted along each, and how many of them."""
+"""Term of eq. (29) -> the quantity that it counts, and the measured values."""
 HORIZON = 60
-"""Blocks of plans that are looked at to see when a window is full."""
+"""Number of block plans that are examined to find when a window is full."""
 
 
 class AttentionOnly(nn.Module):
-    """Stands where the network does and only asks `attend`, with the same queries, keys and values each time."""
+    """A stand-in for the network that only calls `attend`, with the same queries, keys and values each time."""
 
     def __init__(self, geometry: Geometry, dtype: torch.dtype) -> None:
         super().__init__()
@@ -69,17 +69,17 @@ class AttentionOnly(nn.Module):
         self.states = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
 
     def time_states(self, timesteps: Tensor) -> None:
-        """Nothing is derived from the time."""
+        """Does nothing: this stand-in ignores the time."""
 
     def text_states(self, text: Tensor) -> None:
-        """Nor from the text."""
+        """Does nothing: this stand-in ignores the text."""
 
     def text_keys(self, text: object) -> list[Tensor]:
-        """Keys of a text of one row."""
+        """Keys of a text with one row."""
         return [self.states[1, :, :1].transpose(1, 2)] * self.geometry.layers
 
     def forward(self, latents: Tensor, time: TimeStates, text: TextStates, attend: Attend) -> Tensor:
-        """Ask every layer's attention; a recache asks with as many frames as it has latents."""
+        """Call every layer's attention, with as many frames as there are latents."""
         blocks = latents.shape[1] // self.geometry.frames_per_block
         q, k, v = self.states.repeat(1, 1, blocks, 1, 1)
         for layer in range(self.geometry.layers):
@@ -88,25 +88,25 @@ class AttentionOnly(nn.Module):
 
 
 def keep_pages() -> None:
-    """Let this process keep the memory that it frees: else half of the time goes to pages that each large tensor is given anew (glibc)."""
+    """Let this process keep freed memory: otherwise glibc maps new pages for each large tensor, which takes half of the time."""
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)  # M_MMAP_MAX: no tensor is mapped by itself
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: what is free at the end stays
+        mallopt(-4, 0)  # M_MMAP_MAX: no tensor has a mapping of its own
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: free memory at the top of the heap is kept
 
 
 def still_noise(geometry: Geometry, batch: int, dtype: torch.dtype, device: torch.device, draws: int) -> Noise:
-    """One block's noise, drawn once and given every time: drawing is the host's work and the same for every policy."""
+    """One block's noise, drawn once and returned every time: drawing is the host's work and the same for every policy."""
     shape = (draws, batch, *latent_shape(geometry))
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device=device, dtype=dtype)
     return lambda block, draw: drawn[draw]
 
 
 def steady_from(policy: Policy, geometry: Geometry) -> tuple[int, list[float]]:
-    """The first block that is like the later ones of a scene without end, and how many frames these attend to, block after block: of
-    heads in groups the mean, the most that it can be.
+    """The first block from which an endless scene is steady, and the frames that each later block attends to (for heads in groups, an
+    upper bound of their mean).
 
-    Windows that shrink once they were full, and come and go with each selection, are steady when they repeat themselves.
+    Windows that shrink after they were full, or change with each selection, are steady once they repeat.
     """
     plans = [policy.block_plan(Step(block, (SceneStart(0),), geometry)) for block in range(HORIZON)]
     lengths = [plan.attended for plan in plans]
@@ -118,17 +118,17 @@ def steady_from(policy: Policy, geometry: Geometry) -> tuple[int, list[float]]:
 
 
 def same_window(attended: float, geometry: Geometry) -> int:
-    """Frames of the window at which Self-Forcing is compared with what attends to so many: a past block's at least."""
+    """Frames of Self-Forcing's window for the comparison with a policy that attends to `attended` frames; at least one past block."""
     return max(2 * geometry.frames_per_block, math.ceil(attended))
 
 
 def steady(times: Sequence[float]) -> float:
-    """The quietest pair of neighbouring blocks: caches and clocks only ever add time, and some policies work every other block."""
+    """Mean of the fastest pair of neighbouring blocks: disturbances only add time, and some policies work only at every other block."""
     return min((a + b) / 2 for a, b in zip(times[:-1], times[1:], strict=True))
 
 
 def blocks_ms(rollout: Rollout, watch: Stopwatch, blocks: int) -> list[float]:
-    """Milliseconds of each of the next blocks, nothing in between."""
+    """Milliseconds of each of the next blocks, with nothing in between."""
     marks = [watch.mark()]
     for _ in range(blocks):
         rollout.next()
@@ -139,7 +139,7 @@ def blocks_ms(rollout: Rollout, watch: Stopwatch, blocks: int) -> list[float]:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under which policies' own work is measured."""
+    """The conditions of a measurement of policies' own work."""
 
     watch: Stopwatch
     dtype: torch.dtype
@@ -149,11 +149,11 @@ class Conditions:
     steps: Schedule = field(default_factory=schedule)
 
     def rollout(self, policy: Policy, geometry: Geometry) -> tuple[Rollout, Tensor]:
-        """A rollout without network and attention, its first scene begun, and the text of all scenes."""
+        """A rollout without network and attention, with its first scene begun, and the text of all scenes."""
         stand_in = AttentionOnly(geometry, self.dtype).to(self.device)
         stand_in.states = stand_in.states.to(self.device).repeat(1, self.batch, 1, 1, 1)
         noise = still_noise(geometry, self.batch, self.dtype, self.device, self.steps.draws)
-        network = cast(Network, stand_in)  # it stands where a network does
+        network = cast(Network, stand_in)  # it replaces the network
         rollout = Rollout(
             network, policy, geometry, noise, batch=self.batch, steps=self.steps,
             attention=lambda q, k, v, bias=None: q, shared_window=self.shared_window,
@@ -175,7 +175,7 @@ class Conditions:
 
 
 def whole_block(geometry: Geometry, ffn_dim: int, dtype: torch.dtype, blocks: int) -> float:
-    """Milliseconds of a Self-Forcing block with network and attention, the window full."""
+    """Milliseconds of a Self-Forcing block with network and attention and a full window."""
     rollout = processor_rollout(make_policy({"method": "self_forcing"}), geometry, ffn_dim, dtype)
     rollout.window.attention = lambda q, k, v, bias=None: q  # type: ignore[method-assign] # while the window fills, its products count for nothing
     rollout.switch(torch.zeros(1, 1, 1, dtype=dtype))
@@ -186,7 +186,7 @@ def whole_block(geometry: Geometry, ffn_dim: int, dtype: torch.dtype, blocks: in
 
 
 def processor_rollout(policy: Policy, geometry: Geometry, ffn_dim: int, dtype: torch.dtype) -> Rollout:
-    """A rollout with a transformer of these sizes and random weights, laid out as runs have it."""
+    """A rollout with a transformer of these sizes and random weights, on the CPU, set up like a run's."""
     torch.manual_seed(0)
     width = geometry.heads * geometry.head_dim
     model = WanModel(WanConfig(width, ffn_dim, geometry.heads, geometry.layers, 256, 1, 512 if ffn_dim > 1000 else 8))
@@ -195,7 +195,7 @@ def processor_rollout(policy: Policy, geometry: Geometry, ffn_dim: int, dtype: t
 
 
 def recache_percent(method: str, geometry: Geometry, ffn_dim: int, dtype: torch.dtype) -> float | None:
-    """Time of a recache forward, in percent of a steady block, with the network; None for a policy that has none."""
+    """Time of a recache, in percent of a steady block with the network; None for a policy without one."""
     policy = make_policy({"method": method})
     if not policy.recache_frames(geometry):
         return None
@@ -211,7 +211,7 @@ def recache_percent(method: str, geometry: Geometry, ffn_dim: int, dtype: torch.
 
 @cache
 def reference(size: str, window_frames: int, blocks: int) -> tuple[float, float, float]:
-    """Milliseconds of Self-Forcing at a window, measured once: its own work in a steady block and at a switch, and a whole block."""
+    """Milliseconds of Self-Forcing at a window, measured once: own work in a steady block, own work at a switch, and a whole block."""
     geometry, ffn_dim, dtype = SIZES[size]
     same = replace(geometry, window_frames=window_frames)
     own = processor(dtype).own_work(make_policy({"method": "self_forcing"}), same, blocks)
@@ -219,12 +219,12 @@ def reference(size: str, window_frames: int, blocks: int) -> tuple[float, float,
 
 
 def processor(dtype: torch.dtype) -> Conditions:
-    """One thread of this machine's processor."""
+    """One thread of this machine's CPU."""
     return Conditions(Stopwatch(HOST), dtype, HOST)
 
 
 def measure(method: str, size: str, blocks: int) -> dict[str, object]:
-    """One row."""
+    """One method's row."""
     geometry, ffn_dim, dtype = SIZES[size]
     policy = make_policy({"method": method})
     own_ms, switch_ms = processor(dtype).own_work(policy, geometry, blocks)
@@ -243,19 +243,19 @@ def measure(method: str, size: str, blocks: int) -> dict[str, object]:
 
 
 def along(term: str, frames: int, geometry: Geometry) -> tuple[Policy, Geometry]:
-    """`echo_paper` with so many frames of a term of eq. (29), and the window that it then has."""
+    """`echo_paper` with `frames` frames of a term of eq. (29), and the geometry with its window."""
     if term == "n_cand":
         return make_policy({"method": "echo_paper", "method.candidate_frames": frames}), geometry
     if term == "m":
         changes = {"method.recall_frame.part": "first", "method.recall_frame.stride": 1, "method.recall_frame.count": frames}
         return make_policy({"method": "echo_paper"} | changes), geometry
-    anchors = frames - geometry.frames_per_block - 6  # 3 compressed and 3 recent frames stand behind them
+    anchors = frames - geometry.frames_per_block - 6  # 3 compressed and 3 recent frames follow them
     changes = {"method.anchors": anchors, "method.pool_frames": max(18, anchors)}
     return make_policy({"method": "echo_paper"} | changes), replace(geometry, window_frames=frames)
 
 
 def term_ms(term: str, frames: int, size: str, blocks: int) -> float:
-    """Milliseconds of own work at a point of a term: the quietest of blocks with all full, for `m` of first blocks after a switch."""
+    """Milliseconds of own work at one value of a term: the fastest block with everything full or, for `m`, first block after a switch."""
     geometry, _, dtype = SIZES[size]
     policy, sizes = along(term, frames, geometry)
     rollout, text = processor(dtype).rollout(policy, sizes)
@@ -263,7 +263,7 @@ def term_ms(term: str, frames: int, size: str, blocks: int) -> float:
     if term == "m":
         times = []
         for _ in range(blocks):
-            for _ in range(frames // sizes.frames_per_block + 1):  # a scene of as many frames as are fused
+            for _ in range(frames // sizes.frames_per_block + 1):  # a scene with as many frames as are fused
                 rollout.next()
             rollout.switch(text, Transition.hard)
             times += blocks_ms(rollout, watch, 1)
@@ -277,7 +277,7 @@ def term_ms(term: str, frames: int, size: str, blocks: int) -> float:
 
 
 def term_lines(terms: Sequence[str], size: str, blocks: int, output: Path | None) -> Iterator[str]:
-    """Points of each term and the line through them, one JSON line each; `overhead_terms.pdf` and `.png` where a folder is named."""
+    """Points of each term and the line through them, one JSON line each; with a folder, also `overhead_terms.pdf` and `.png`."""
     geometry, _, dtype = SIZES[size]
     plots = style.pyplot()
     figure, axes = plots.subplots(1, len(terms), figsize=(3.1 * len(terms), 2.6), layout="constrained", squeeze=False)
@@ -305,16 +305,16 @@ def overhead(
     geometry: Literal["tiny", "real"] = "tiny", method: Sequence[str] = METHODS, blocks: int = 9, terms: Sequence[str] = (),
     *, output: Path | None = None,
 ) -> Iterator[str]:  # fmt: skip
-    """Measure what each policy costs beside attention, one JSON line a method; the last line names the machine.
+    """Measure the cost of each policy besides attention, one JSON line per method; the last line names the machine.
 
         echo-harness bench overhead geometry=real method=echo,longlive blocks=4
         echo-harness bench overhead geometry=real terms=n_cand,m,b blocks=4 --output docs/figures
 
     Args:
-        geometry: tiny: the shipped backbone's sizes; real: one layer of Wan2.1-1.3B at 480x832.
+        geometry: tiny: the embedded backbone's sizes; real: one layer of Wan2.1-1.3B at 480x832.
         method: presets of conf/method.
-        blocks: timed for each method, once the window is full.
-        terms: instead of methods, echo_paper's own work along terms of eq. (29): n_cand, m, b.
+        blocks: number of blocks timed for each method, once the window is full.
+        terms: measure, instead of methods, echo_paper's own work along terms of eq. (29): n_cand, m, b.
         output: folder for the picture of the terms.
     """
     for term in terms:
@@ -322,7 +322,7 @@ def overhead(
     torch.set_num_threads(1)
     keep_pages()
     sizes, _, dtype = SIZES[geometry]
-    processor(dtype).own_work(make_policy({"method": "self_forcing"}), sizes, 2)  # first touches of memory count for nobody
+    processor(dtype).own_work(make_policy({"method": "self_forcing"}), sizes, 2)  # so that first memory accesses are in no figure
     if terms:
         yield from term_lines(terms, geometry, blocks, output)
     for name in () if terms else method:

@@ -1,4 +1,4 @@
-"""How often each router enters a scene as its tag says, and finds the scene that a recall means: the paper's appendix B on prompt sets."""
+"""Accuracy of routers on prompt sets (paper's appendix B): scenes entered as their tags say, and recalls that find the intended scene."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from jobs.work import models
 
 TASKS = ("smooth", "hard", "recall")
 TARGETS = Routing(causal=True, exclude_previous=True)
-"""How a tagged recall looks for its scene: as Echo's presets do, but for the feature."""
+"""Settings by which a tagged recall finds its scene: those of Echo's presets, except for the feature."""
 
 
 @dataclass(frozen=True)
 class Hits:
-    """How many of some scenes a router gets right."""
+    """Number of scenes that a router gets right, out of all."""
 
     right: int
     count: int
@@ -38,14 +38,14 @@ class Hits:
 
 
 def meant(prompt: Prompt) -> list[tuple[Transition | None, int | None]]:
-    """How each scene but the first is entered by its tag, and the scene that a recall means: the one named, else that of A-B-C-A-B-C."""
+    """The tagged transition of each scene but the first, and the scene of a recall: the one it names, otherwise that of A-B-C-A-B-C."""
     ways = prompt.transitions(TagMeaning.enter)
     pairs = dict(recalled(len(ways))) if Transition.recall in ways and not prompt.recalls else dict(enumerate(prompt.recalls))
     return [(way, pairs[scene] if way is Transition.recall else None) for scene, way in enumerate(ways) if scene]
 
 
 def entered(prompts: Sequence[Prompt], running: Running, threshold: float, embed: Embed) -> Hits:
-    """Scenes that eqs (15)-(17) enter as their tags say, and recall from where they should, when no scene has a tag."""
+    """Scenes that eqs (15)-(17), without seeing the tags, enter as tagged and, for recalls, with the intended scene."""
     settings = {"feature": "prompt", "running": running.value, "threshold_smooth": threshold, "threshold_recall": threshold}
     policy = make_policy({"method": "echo", **{f"method.routing.{name}": value for name, value in settings.items()}})
     right = count = 0
@@ -58,7 +58,7 @@ def entered(prompts: Sequence[Prompt], running: Running, threshold: float, embed
 
 
 def aimed(prompts: Sequence[Prompt], feature: Feature, embed: Embed | None) -> Hits:
-    """Recalls, tagged as such, whose scene a feature finds among the earlier ones but the last."""
+    """Tagged recalls whose scene a feature finds among the earlier scenes except the previous one."""
     settings = replace(TARGETS, feature=feature)
     cases = [(prompt, scene, way[1]) for prompt in prompts for scene, way in enumerate(meant(prompt), 1) if way[1] is not None]
     hits = (recall_target(similarities(prompt.scenes, scene, settings, embed), settings) == target for prompt, scene, target in cases)
@@ -66,7 +66,7 @@ def aimed(prompts: Sequence[Prompt], feature: Feature, embed: Embed | None) -> H
 
 
 def encoder(job: Job) -> Embed:
-    """Features by the text encoder of a job's backbone, each text once."""
+    """Text features by the encoder of a job's backbone; each text is encoded once."""
     backbone, _ = models.load(job)
     assert backbone is not None
 
@@ -85,19 +85,19 @@ def routers(
     *,
     output: Path | None = None,
 ) -> Iterator[str]:
-    """Count what each router gets right on the smooth, hard and recall sets of a backbone, as a Markdown table.
+    """Count the scenes that each router gets right on the smooth, hard and recall sets of a backbone, as a Markdown table.
 
-    Columns: scenes entered by the texts alone as their tags say, by eq. (17) as printed and by chains, at each threshold; then scenes that
-    a tagged recall finds, by each text feature.
+    Columns: scenes entered as tagged from the texts only, by eq. (17) as printed and by chains, at each threshold; then scenes that a
+    tagged recall finds, by each text feature.
 
         echo-harness audit routers
         echo-harness audit routers backbone=self_forcing task.prompts=released --output routers.md
         echo-harness audit routers backbone=self_forcing weights=random geometry=tiny features=idf
 
     Args:
-        words: those of run.py that say which backbone and prompts: backbone= checkpoints= task.prompts= weights= geometry=.
-        thresholds: of eq. (17).
-        features: prompt, similar and idf; with idf alone no text encoder is loaded, and eq. (17) has dashes.
+        words: settings of run.py for the backbone and prompts: backbone= checkpoints= task.prompts= weights= geometry=.
+        thresholds: thresholds of eq. (17).
+        features: prompt, similar and idf; with only idf no text encoder is loaded, and the columns of eq. (17) have dashes.
         output: also write the table into this file.
     """
     with explained(words):

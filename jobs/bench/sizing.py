@@ -1,8 +1,8 @@
-"""What `echo-harness bench card` measures, in order of worth, and how long each will take: by arithmetic, before a card is asked.
+"""The plan of `echo-harness bench card`: measurements in order of importance, each with a forecast of its seconds.
 
-A block's seconds are its operations (`jobs.bench.flops`) over a stated share of what the maker says that the card can do, and never less
-than the host takes to ask for its kernels. The plan holds the measurements: what was measured is written into it, so that the file of a run
-that was killed says what it has and what it has not.
+A block's forecast is its operations (`jobs.bench.flops`) divided by a stated share of the maker's peak rate, and at least the time that
+the host takes to launch its kernels. Results are written into the plan, so that the file of a killed run shows what was measured and what
+was not.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from jobs.bench.overhead import steady_from
 from jobs.memory.parts import CodecMemory, network_parameters
 
 SHARE = 0.25
-"""Of its published peak that a card is forecast to reach on a block and on a decoding; the model of docs/performance.md says 0.32."""
+"""Share of its published peak that a GPU is forecast to reach on a block and on decoding; the model of docs/performance.md has 0.32."""
 FP32_SHARE = 0.03
-"""The same for fp32 without tensor cores, of the bf16 peak: an H100 does 67 of 989 TFLOP/s, of which half is counted on."""
+"""The share for fp32 without tensor cores, also of the bf16 peak: an H100 has 67 of 989 TFLOP/s, of which half is assumed."""
 UNLISTED = {"cuda": 100.0, "cpu": 0.1}
 """TFLOP/s of a device that `flops.PEAK_TFLOPS` does not list."""
 LAUNCHES_S = 0.8e-3
-"""Of the host for a layer's pass, some eighty kernels."""
+"""Seconds of the host to launch one pass of a layer, about eighty kernels."""
 DRAW_S = 15e-9
-"""Of one processor thread for a random weight."""
+"""Seconds of one CPU thread to draw a random weight."""
 COMPILE_S = {"none": 0.0, "blocks": 50.0, "graphs": 50.0}
 START_S = 1.0
-"""Of a measurement before its first block: memory given back, a rollout and its plans."""
+"""Seconds of a measurement before its first block: freeing memory, building a rollout and its plans."""
 KERNELS = ("sdpa", "cudnn", "flash", "flash3")
 PARITY_BLOCKS = 8
 WHOLE_BLOCKS = 45
-"""Blocks that `jobs.bench.measure.measure` makes at least: two windows filled and three switches behind full ones."""
+"""Least blocks of `jobs.bench.measure.measure`: two windows are filled, and three switches follow full ones."""
 BEST = "best"
-"""Stands in a plan for the fastest choice that was measured before."""
+"""Placeholder in a plan for the fastest choice that was measured before."""
 
 Kind = Literal["block", "decoded", "profile", "parity", "whole"]
 
@@ -49,7 +49,7 @@ Kind = Literal["block", "decoded", "profile", "parity", "whole"]
 class Variant(msgspec.Struct, frozen=True):
     """How a rollout is computed.
 
-    decoder: "" where nothing is decoded. aside: whether decoding has a stream of its own, beside the next block.
+    decoder: "" if nothing is decoded. aside: whether decoding has a CUDA stream of its own, in parallel with the next block.
     """
 
     method: str
@@ -65,12 +65,12 @@ class Variant(msgspec.Struct, frozen=True):
 
 
 class Values(msgspec.Struct, omit_defaults=True):
-    """What a measurement found; which of them, its kind says.
+    """Results of a measurement; its kind decides which fields are filled.
 
-    block_ms, p95_ms, pass_ms: medians of steady blocks, milliseconds; of decoded blocks, gaps between them on the host's clock. fps: pixel
-    frames a second of the network and cache, or end to end. differences: largest and mean of latents, in words, by what was compared.
-    operations, waits: torch operations of a block that compute, and those that the host waits for. kernels: name, how often in a block,
-    milliseconds. whole: as `jobs.bench.measure.measure` gives it.
+    block_ms, p95_ms, pass_ms: medians over steady blocks, milliseconds; for decoded blocks, gaps between them on the host's clock. fps:
+    pixel frames per second, of network and cache or end to end. differences: largest and mean difference of latents, in words, by
+    comparison. operations, waits: torch operations of a block that compute, and those that the host waits for. kernels: name, count per
+    block, milliseconds. whole: the result of `jobs.bench.measure.measure`.
     """
 
     way: Variant
@@ -91,7 +91,7 @@ class Values(msgspec.Struct, omit_defaults=True):
 
 
 class Measurement(msgspec.Struct):
-    """One line of the plan. seconds: what it took; None where it was not begun. reason: why there are no values."""
+    """One line of the plan. seconds: the time that it took; None if it was not begun. reason: why there are no values."""
 
     kind: Kind
     way: Variant
@@ -103,7 +103,7 @@ class Measurement(msgspec.Struct):
 
 @dataclass(frozen=True)
 class CardSize:
-    """What the forecast is of: sizes, blocks that are timed, and what the device is said to do in bf16."""
+    """Input of the forecast: sizes, number of timed blocks, and the device's peak rate in bf16."""
 
     network: WanConfig
     geometry: Geometry
@@ -113,12 +113,12 @@ class CardSize:
     codec: str = "native"
 
     def block_s(self, attended: float, share: float = SHARE) -> float:
-        """Seconds of a block that attends to so many frames."""
+        """Seconds of a block that attends to `attended` frames."""
         work = flops.block(self.network, self.geometry, attended, self.steps).total
         return max(work / (share * self.tflops * 1e12), LAUNCHES_S * self.network.layers * (self.steps + 1))
 
     def decoding_s(self) -> float:
-        """Seconds of a block's decoding by the codec of the checkpoint; a smaller one takes less."""
+        """Seconds to decode a block with the checkpoint's codec, an upper bound for smaller codecs."""
         frame_px = self.geometry.latent_height * CELL_PX, self.geometry.latent_width * CELL_PX
         work = self.geometry.frames_per_block * CodecMemory(**vars(CODECS[self.codec])).operations(*frame_px)
         return work / (SHARE * self.tflops * 1e12)
@@ -128,7 +128,7 @@ class CardSize:
         return DRAW_S * network_parameters(self.network)
 
     def forecast(self, kind: Kind, way: Variant) -> float:
-        """Seconds of a measurement, compilation apart."""
+        """Seconds of a measurement without compilation."""
         warm, lengths = steady_from(make_policy({"method": way.method}), self.geometry)
         block_s = self.block_s(statistics.fmean(lengths))
         if kind == "parity":
@@ -138,9 +138,9 @@ class CardSize:
 
 
 def plan(size: CardSize, base: Variant, methods: Sequence[str], decoders: Sequence[str]) -> list[Measurement]:
-    """All measurements, those of most worth first, ways of one compilation beside each other.
+    """All measurements, the most important first, with variants of the same compilation next to each other.
 
-    Of the first two methods one thing at a time is changed from `base`; the others are measured at `base` and at the best of all.
+    For the first two methods one setting at a time differs from `base`; the others are measured at `base` and at the best variant.
     """
     made = list[Measurement]()
     compiled = "none"
@@ -170,7 +170,7 @@ def _ways(base: Variant, methods: Sequence[str], decoders: Sequence[str]) -> Ite
 
 
 def best(rows: Iterable[Measurement], way: Variant, base: Variant) -> Variant:
-    """`way` with the fastest choice that was measured by itself in place of each BEST: the base's own where none was faster."""
+    """`way` with each BEST replaced by the fastest choice that was measured by itself, or the base's if none was faster."""
     chosen = {}
     for name in [name for name in ("kernel", "compile", "window") if getattr(way, name) == BEST]:
         own = getattr(base, name)
@@ -187,13 +187,13 @@ def carry_out(
     keep: Callable[[Measurement], object],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Measure what fits into `seconds`, in order, and `keep` after each; what fails, or does not fit, is a reason and stops nothing.
+    """Measure in order what fits into `seconds`, calling `keep` after each; a measurement that fails or does not fit gets a reason.
 
-    The forecast of what is left is corrected by what was measured so far. Where the first way of a kind of compilation does not fit, none
-    of that kind is made: the next would have to compile in its place.
+    Forecasts of the remaining measurements are corrected by the times so far. If the first variant of a mode of compilation does not fit,
+    all of that mode are left out, because the next one would have to compile instead.
     """
     begun, forecast_s, taken_s = clock(), 0.0, 0.0
-    modes: dict[str, bool] = {BEST: True}  # of compiling: whether its first way fitted
+    modes: dict[str, bool] = {BEST: True}  # mode of compilation -> whether its first variant fitted
     for row in rows:
         wanted, left = row.forecast_s * (taken_s / forecast_s if forecast_s else 1.0), seconds - (clock() - begun)
         compiles = modes.setdefault(row.way.compile, wanted <= left)
@@ -205,7 +205,7 @@ def carry_out(
             start = clock()
             try:
                 row.values, row.reason = do(row), ""
-            except Exception as error:  # a kernel, a compiler or memory that this machine lacks; the rest is measured all the same
+            except Exception as error:  # this machine lacks a kernel, a compiler or memory; the rest is still measured
                 row.reason = first_line(error)
             row.seconds = round(clock() - start, 2)
             if row.values is not None:

@@ -1,4 +1,4 @@
-"""The device's own clock, and a network that is timed by it pass by pass."""
+"""The device's own clock, and a network whose passes it times."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from echo.backbone.packed import Network
 from echo.backbone.wan import Attend
 
 Figures = dict[str, Any]
-"""What was measured, as the JSON has it."""
+"""Measured values, as in the JSON file."""
 
 
 class Stopwatch:
-    """Moments on a device: events on CUDA, which nobody waits for until a difference is asked; else the host's clock.
+    """Times on a device: events on CUDA, which are waited for only when a difference is asked for; otherwise the host's clock.
 
-    On one thread that is the processor's time, so that other programs' load is not in it.
+    With one thread that is CPU time, so that other programs' load is not in it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -28,13 +28,13 @@ class Stopwatch:
 
     @property
     def clock(self) -> str:
-        """What differences are of, for records."""
+        """Name of the clock, for records."""
         if self.cuda:
             return "CUDA events"
         return "processor time of one thread" if self._now is time.process_time else "wall clock"
 
     def mark(self) -> Any:
-        """Now, as the device sees it."""
+        """The present time of the device."""
         if not self.cuda:
             return self._now()
         event = torch.cuda.Event(enable_timing=True)
@@ -49,13 +49,13 @@ class Stopwatch:
         return float(start.elapsed_time(end))
 
     def wait(self) -> None:
-        """Until the device has done all that was asked."""
+        """Wait until the device has finished."""
         if self.cuda:
             torch.cuda.synchronize(self._device)
 
 
 class TimedNetwork:
-    """Stands for a network in a rollout and marks each pass: "pass" gives a flow, "clean" leaves states alone."""
+    """Wraps a network in a rollout and times each pass: "pass" computes a flow, "clean" only leaves keys and values."""
 
     def __init__(self, network: Network, watch: Stopwatch) -> None:
         self._network, self._watch = network, watch
@@ -74,7 +74,7 @@ class TimedNetwork:
         return flow
 
     def leave_states(self, latents: Tensor, time: Any, text: Any, attend: Attend) -> None:
-        """As the network's own, or its forward, where it has none."""
+        """The network's own `leave_states`, or its forward if it has none."""
         start = self._watch.mark()
         self._leave_states(latents, time, text, attend)
         self.marks.append(("clean", start, self._watch.mark()))

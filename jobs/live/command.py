@@ -1,4 +1,4 @@
-"""A live session in the browser: what is said takes effect at the next block, and the film is a script in the end."""
+"""A live session in the browser: a prompt takes effect at the next block, and the session leaves a script that replays the video."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ FIXED = {
     **dict.fromkeys(("experiment", "debug", "m", "multirun"), "it is one run"),
     **dict.fromkeys(("launcher", "hydra"), "it runs here"),
 }  # fmt: skip
-"""Settings of run.py that a session does not have, and why."""
+"""Settings of run.py that a session does not have -> the reason."""
 THRESHOLD = 0.7
-"""Of the embedded text encoder: 950 of the 960 transitions of its prompt sets are routed as their tags say; 530 at eq. (17)'s 0.85."""
+"""Default for the embedded text encoder: it routes 950 of the 960 transitions of its prompt sets as tagged; eq. (17)'s 0.85 routes 530."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -45,7 +45,7 @@ def order(
     port: int | None = None,
     output: Path | None = None,
 ) -> LiveOrder:
-    """Check what is asked for to the end, as `live` takes it; no model is loaded. Raises ValueError: one line with the nearest choice."""
+    """Check the arguments of `live` completely; no model is loaded. Raises ValueError: one line with the nearest choice."""
     for word in words:
         head = re.split(r"[./@=]", word.lstrip("+-"))[0]
         if head in FIXED:
@@ -76,7 +76,7 @@ def order(
 
 
 def _job(typed: Sequence[str]) -> tuple[Job, list[str]]:
-    """The job, and what a session has to add to the settings so that nobody is overruled and nothing is foreseen."""
+    """The job, and the settings that a session adds so that its router overrules no user and reads no later scene."""
     job = prepare(_plain(typed))
     routing = job.policy.routed_by
     extra = [] if routing is None or routing.causal else ["method.routing.causal=true"]
@@ -100,7 +100,7 @@ def _plain(typed: Sequence[str]) -> dict[str, object]:
 
 
 def _first(script: Path | None, name: str) -> Prompt | None:
-    """The prompt of a script that is followed first. Raises ValueError for a file that is none, or holds several and none is named."""
+    """The prompt of a script that is followed first. Raises ValueError if the file is no script, or holds several and none is named."""
     if script is None:
         return None
     try:
@@ -117,7 +117,7 @@ def _first(script: Path | None, name: str) -> Prompt | None:
 
 
 def _port(port: int | None, host: str) -> int | None:
-    """A port that is free. Raises ValueError for one that is none, or taken."""
+    """The port if it is free. Raises ValueError for a number out of range or a port in use."""
     if port is None:
         return None
     if not 1 <= port <= 65535:
@@ -145,20 +145,20 @@ def live(
     port: int | None = None,
     output: Path | None = None,
 ) -> int:
-    """Serve a live session in the browser, until it is interrupted: what is said takes effect at the next block.
+    """Serve a live session in the browser until it is interrupted: a prompt takes effect at the next block.
 
         echo-harness live backbone=tiny method=echo
         echo-harness live backbone=self_forcing method=echo seed=3 id=harbour --port 7860 --output sessions
 
     Args:
-        words: those of run.py that say what is computed: backbone= method= method.SETTING= seed= weights= geometry= store= video.crf=;
-            task= is where ideas for prompts come from.
-        id: name of the video, of which its noise is drawn; live by default.
-        script: a prompt set of one that is followed first.
-        threshold: likeness of two texts, 0 to 1, from which an unnamed transition is smooth or a recall; 0.7 by default for the embedded
-            backbones, by whose texts it was set, else the method's own.
-        host: the address that is listened at.
-        port: the port; a free one from 7860 on by default.
+        words: settings of run.py: backbone= method= method.SETTING= seed= weights= geometry= store= video.crf=; task= names the prompt
+            set from which the page offers ideas.
+        id: name of the video, which seeds its noise; live by default.
+        script: a prompt set with one prompt, which is followed first.
+        threshold: similarity of two texts, 0 to 1, from which an unnamed transition is smooth or a recall; 0.7 by default for the embedded
+            backbones, on whose prompts it was tuned, otherwise the method's own.
+        host: the address to listen at.
+        port: the port; by default the first free one from 7860 on.
         output: the folder of saved sessions; STORE/live by default.
     """
     asked = order(words, id, script, threshold, host, port, output)
@@ -168,7 +168,7 @@ def live(
         sys.stderr.write(f"{note if ':' in note else f'added for a live session: {note}'}\n")
     from jobs.live.page import serve
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what ends the process ends the session in order: the film is saved
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM also ends the session in order, so that the video is saved
     try:
         with serve(asked) as url:
             say(f"live session of {asked.job.title.partition(' ')[0]} on {asked.job.config.backbone.name}: {url}   (Ctrl-C ends it)")

@@ -1,4 +1,4 @@
-"""What the page of a live session may ask, in plain values; no page here and no server."""
+"""The calls that the page of a live session may make, in plain values; the page and the server are elsewhere."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from jobs.work import models
 
 Answer = Callable[[Json], Json]
 AWAY_MS = 1e7
-"""What a page may say that it still has to show, or stood."""
+"""Largest number of milliseconds that a page may report as still to show or as stalled."""
 MOST_SAID = 1000
-"""Characters of an error on the page."""
+"""Most characters of an error on the page."""
 IDEAS = 24
 """Prompts of the task's set whose scenes are offered as ideas."""
 
 
 def session(asked: LiveOrder) -> Session:
-    """Load what an order needs and open its session; called in the thread that computes."""
+    """Load the model of an order and open its session; called in the thread that computes."""
     backbone, _ = models.load(asked.job)
     assert backbone is not None
     began = f"{asked.name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -36,7 +36,7 @@ def session(asked: LiveOrder) -> Session:
 
 
 def about(asked: LiveOrder) -> Json:
-    """What does not change on the page."""
+    """The facts on the page that do not change."""
     config = asked.job.config
     method = asked.job.policy.label or config.method.name
     return {
@@ -47,9 +47,9 @@ def about(asked: LiveOrder) -> Json:
 
 
 def answers(player: Player, asked: LiveOrder, written: set[Path]) -> list[Answer]:
-    """What the page may ask, by name; each takes and gives plain values, and an error is a line under `error`.
+    """The page's calls, by name; each takes and returns plain values, and an error is a line under `error`.
 
-    written: gets the files that are saved, resolved.
+    written: saved files are added to it, resolved.
     """
 
     def know(data: Json) -> Json:
@@ -89,7 +89,7 @@ def answers(player: Player, asked: LiveOrder, written: set[Path]) -> list[Answer
 
 
 def _told(call: Answer) -> Answer:
-    """The call with its errors as values: gradio would make a status of them that says nothing."""
+    """The call with its errors as values, because gradio would replace them by a status without a message."""
 
     def answered(data: Json) -> Json:
         try:
@@ -102,7 +102,7 @@ def _told(call: Answer) -> Answer:
 
 
 def announcement(scene: Scene) -> str:
-    """What a page says when a scene was taken."""
+    """The page's message when a scene was accepted."""
     if scene.start.transition is None:
         return "It begins."
     routed = ", routed by the texts" if scene.routed else ""
@@ -110,5 +110,5 @@ def announcement(scene: Scene) -> str:
 
 
 def stories(prompts: Sequence[Prompt]) -> list[list[str]]:
-    """What a user may say, from a prompt set: each prompt's scenes."""
+    """Ideas for a user from a prompt set: each prompt's scenes."""
     return [list(dict.fromkeys(prompt.scenes)) for prompt in prompts]

@@ -1,4 +1,4 @@
-"""The door of a live session: what a request is asked before anything else of the server sees it."""
+"""Checks of every request to a live session before the rest of the server sees it."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 MOST_BYTES = 2**16
-"""Of a request's body: a prompt has 10 kB at most."""
+"""Most bytes of a request's body; a prompt has 10 kB at most."""
 POSTED = "/gradio_api/component_server"
-"""The one path that the page sends anything to; there is no upload, no queue and no event."""
+"""The one path that the page posts to; there is no upload, no queue and no event."""
 FILES = ("/gradio_api/file=", "/gradio_api/file/", "/file=", "/file/")
 CLOSED = ("proxy=", "stream/", "monitoring", "profiling", "dev/", "run-history", "runs", "login", "vibe", "pwa_icon", "deep_link")
-"""Beginnings of gradio's paths that a session has no use for."""
+"""Prefixes of gradio's paths that a session does not use."""
 
 
 class Door:
-    """ASGI application in front of gradio's. It lets in whoever names this host, comes from its own page and asks for what there is.
+    """ASGI application in front of gradio's. It passes on requests that name this host, come from its own page and ask for a used path.
 
     Args:
-        app: what is behind it.
-        host: the address that is listened at. On a loopback a request has to name a loopback: a name that somebody turned to this
-            machine (DNS rebinding) is a stranger's.
-        written: files that the session wrote, resolved; no other is served.
+        app: the application behind it.
+        host: the address that the server listens at. If it is a loopback address, a request has to name a loopback address, which stops
+            DNS rebinding.
+        written: files that the session wrote, resolved; no other file is served.
     """
 
     def __init__(self, app: App, host: str, written: set[Path]) -> None:
         self._app, self._host, self._written = app, host, written
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer for the session, or hand on."""
+        """Refuse the request or pass it on."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] != "http":
@@ -51,7 +51,7 @@ class Door:
             await self._app(scope, receive, send)
 
     def _refusal(self, scope: Message) -> tuple[int, str] | None:
-        """Status and words for a request that is not let in; None for one that is."""
+        """Status and message for a request that is refused; None for one that is passed on."""
         headers: dict[str, list[str]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
@@ -72,12 +72,12 @@ class Door:
 
 
 def from_own_page(host: str, asked: list[str], origins: list[str]) -> bool:
-    """Whether a request names the host that is listened at, and comes from a page of it or from no page.
+    """Whether a request names the server's host, and comes from a page of that host or from no page.
 
     Args:
-        host: what is listened at.
-        asked: its Host headers; there is one.
-        origins: its Origin headers.
+        host: the address that the server listens at.
+        asked: the request's Host headers; exactly one is accepted.
+        origins: the request's Origin headers.
     """
     try:
         name = urlsplit(f"//{asked[0]}").hostname if len(asked) == 1 else None

@@ -1,11 +1,11 @@
-"""The page of a live session: gradio serves it and its one component. Nothing is told to anybody else, and nothing is fetched."""
+"""The page of a live session: gradio serves it and its one component. It sends nothing elsewhere and fetches nothing."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported, whose own default is to tell
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported, since its default is to report use
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 from collections.abc import Iterator
@@ -23,11 +23,11 @@ from jobs.live.session import LiveOrder
 
 TEMPORARY = "GRADIO_TEMP_DIR"
 FONTS, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
-"""The system's own: gradio's default ones come from the network."""
+"""Fonts of the system, because gradio's default ones come from the network."""
 
 
 def page(player: Player, asked: LiveOrder, written: set[Path]) -> gradio.Blocks:
-    """The page, not yet served; written: gets the files that the session saves."""
+    """The page, not yet served. written: files that the session saves are added to it."""
     with gradio.Blocks(title="Live session", analytics_enabled=False, fill_width=True) as blocks:
         gradio.HTML(
             html_template=str(source("live.html")), js_on_load=str(source("live.js")), apply_default_css=False, elem_id="live",
@@ -38,11 +38,11 @@ def page(player: Player, asked: LiveOrder, written: set[Path]) -> gradio.Blocks:
 
 @contextmanager
 def serve(asked: LiveOrder) -> Iterator[str]:
-    """Serve the page and run the session; gives the address. Raises OSError if the port is taken."""
+    """Serve the page and run the session; yields the address. Raises OSError if the port is in use."""
     written = set[Path]()
     player = Player(partial(session, asked), asked.first)
     blocks = page(player, asked, written)
-    outer, temporary = os.environ.get(TEMPORARY), tempfile.TemporaryDirectory(prefix="echo-live-")  # gone with what gradio puts there
+    outer, temporary = os.environ.get(TEMPORARY), tempfile.TemporaryDirectory(prefix="echo-live-")  # removed with gradio's files in it
     os.environ[TEMPORARY] = temporary.name
     try:
         _, url, _ = blocks.launch(
@@ -50,7 +50,7 @@ def serve(asked: LiveOrder) -> Iterator[str]:
             ssr_mode=False, pwa=False, mcp_server=False, footer_links=[], run_history=False, show_error=True, enable_monitoring=False,
             app_kwargs={"middleware": [(Door, (asked.host, written), {})]}, allowed_paths=[str(asked.save.resolve())],
             theme=gradio.themes.Base(font=FONTS, font_mono=MONO),
-            head=f"<style>{source('common.css')}{source('live.css')}</style>",  # as css= gradio would take shorthands apart
+            head=f"<style>{source('common.css')}{source('live.css')}</style>",  # passed as css=, gradio would split shorthands
         )  # fmt: skip
         yield url
     finally:

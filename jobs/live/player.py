@@ -1,6 +1,6 @@
-"""A live session in a thread of its own, which makes blocks just in time for a film that runs at 16 frames a second.
+"""A live session in a thread of its own, which makes blocks just in time for a video at 16 frames a second.
 
-The thread has the model to itself: whatever a page asks is done there, between two blocks. Nobody watches: nothing is made.
+Only this thread uses the model: calls of a page run in it, between two blocks. While no page is open, no block is made.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from jobs.live.view import Card, Json, View, thumbnail
 
 T = TypeVar("T")
 KEPT = 8
-"""Blocks that a page may be late by."""
+"""Blocks that are kept for pages that are late."""
 AWAY_S = 4.0
-"""A page that has asked for nothing so long is gone."""
+"""A page that has asked for nothing for so long counts as closed."""
 SAVING_S = 600.0
-"""Most that the end of a session waits for its film to be saved."""
+"""Longest wait, at the end of a session, until its video is saved."""
 ROOM_S = (0.05, 0.1, 0.5)
-"""Least, first and most that a block is finished before it is due, for its pictures and their way to the page."""
+"""Least, first and greatest lead of a finished block over its due time, for encoding its pictures and sending them to the page."""
 SETTLED = 4
-"""Blocks of a scene after which its thumbnail stays."""
+"""Blocks of a scene after which its thumbnail no longer changes."""
 
 
 class Player:
-    """Makes a session's blocks at the pace of the film, and tells pages what there is.
+    """Makes a session's blocks at the pace of the video, and reports them to pages.
 
     status: `loading` the model, `waiting` for a first prompt, `playing`, `paused`, `ended` (the policy cannot go on), `failed`.
     """
 
     def __init__(self, make: Callable[[], Session], first: Prompt | None = None) -> None:
-        """make: opens a session, in the player's thread. first: a script that comes before whatever is said."""
+        """make: opens a session, in the player's thread. first: a script that is followed before live prompts."""
         self._make, self._first = make, first
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._news = threading.Condition()
@@ -65,7 +65,7 @@ class Player:
     # ---- what pages call, from any thread
 
     def ask(self, call: Callable[[Session], T]) -> T:
-        """What a call on the session gives, made between two blocks; its errors are raised here."""
+        """Make a call on the session between two blocks and return its result; its errors are raised here."""
 
         def on_session() -> T:
             assert self._session is not None
@@ -74,7 +74,7 @@ class Player:
         return self._in_thread(on_session)
 
     def pause(self, paused: bool) -> None:
-        """Stop after this block, or go on."""
+        """Stop after the running block, or go on."""
 
         def change() -> None:
             self.paused = paused
@@ -84,7 +84,7 @@ class Player:
         self._in_thread(change)
 
     def restart(self) -> None:
-        """Begin anew with nothing said; what was not saved is gone."""
+        """Begin again without prompts; what was not saved is lost."""
         self._in_thread(self._open)
 
     def _in_thread(self, call: Callable[[], T]) -> T:
@@ -93,14 +93,14 @@ class Player:
         return future.result()
 
     def close(self) -> None:
-        """End the thread; what is not saved is, where the session has a folder, and the frames go."""
+        """End the thread: a session with a folder saves what is unsaved, then the frames are removed."""
         self._stopped = True
         self._thread.join(timeout=SAVING_S)
 
     def watched(self, left_ms: float, stood_ms: float) -> None:
-        """What the page that asked last has still to show, and how long it stood still since it asked before.
+        """Take how many milliseconds of video the latest page has still to show, and how long it stalled since its last request.
 
-        The pace follows it: a page that is behind is not run away from, and one that waits gets its blocks earlier.
+        The pace follows it: a page that is behind gets blocks later, and one that stalls gets them earlier.
         """
         self._shown_until = time.monotonic() + left_ms / 1e3
         least, _, most = ROOM_S
@@ -108,13 +108,13 @@ class Player:
         self._calls.put((lambda: None, Future()))  # so that the thread looks at the clock again
 
     def news(self, epoch: int, after: int, version: int, notes: int, wait_s: float = 1.0) -> Json:
-        """What a page does not know yet; waits for it a while.
+        """Everything that a page does not have yet; waits up to `wait_s` for it.
 
         Args:
-            epoch: the session that it knows.
+            epoch: the session that the page shows.
             after: the last block that it has, -1 for none.
-            version: of the scenes that it has.
-            notes: how many notes it has heard.
+            version: version of the scenes that it has.
+            notes: how many notes it has received.
             wait_s: seconds to wait for anything new.
         """
         with self._news:
@@ -129,7 +129,7 @@ class Player:
                 "epoch": self.epoch, "status": self.status, "version": self.version, "notes": self.notes,
                 "note": self.note if notes < self.notes else "", "pool": [self._pool.start, self._pool.stop],
             }  # fmt: skip
-        shown = views[-1:] if after < 0 and len(views) > 1 else views  # a page that comes later begins where the film is
+        shown = views[-1:] if after < 0 and len(views) > 1 else views  # a page opened later begins at the newest block
         return state | {"blocks": [view.plain for view in shown], "scenes": cards}
 
     def _has_news(self, epoch: int, after: int, version: int, notes: int) -> bool:
@@ -159,17 +159,17 @@ class Player:
                 self._session.close()
 
     def _keep(self) -> str:
-        """Save what is not saved yet, where the session has a folder; in words, what came of it."""
+        """Save what is unsaved if the session has a folder; returns the outcome in words."""
         session = self._session
         if session is None or session.folder is None or not session.unsaved:
             return ""
         try:
-            return f"; film and script are saved: {session.save().video}"
+            return f"; video and script are saved: {session.save().video}"
         except (OSError, ValueError) as error:
-            return f"; the film is not saved ({error}), the command in {session.folder / 'session.json'} makes it again"
+            return f"; the video is not saved ({error}), the command in {session.folder / 'session.json'} makes it again"
 
     def _decline(self, why: str, wait_s: float) -> None:
-        """Refuse a call that waits, or comes within a while."""
+        """Refuse calls that wait, or come within `wait_s`."""
         with contextlib.suppress(queue.Empty):
             _, future = self._calls.get(timeout=wait_s) if wait_s else self._calls.get_nowait()
             future.set_exception(ValueError(why))
@@ -182,13 +182,13 @@ class Player:
                 self._empty()
         self._session = self._make()
         if self._first is not None:
-            self._seen_at = time.monotonic()  # what a script says is made whoever watches
+            self._seen_at = time.monotonic()  # a script's blocks are made although no page is open
             for made in self._session.follow(self._first):
                 self._publish(self._view(made))
         self._tell(status="waiting" if self._first is None else "playing")
 
     def _serve(self) -> None:
-        """Calls that wait, or the next one that comes until the next block is due."""
+        """Run the calls that wait, or the next one that comes before the next block is due."""
         wait_s = min(max(self._due() - time.monotonic(), 0.0), 0.25)
         try:
             call, future = self._calls.get(timeout=wait_s)
@@ -200,7 +200,7 @@ class Player:
             future.set_exception(error)
 
     def _due(self) -> float:
-        """When the next block has to be begun, on the monotonic clock; far away where none is to be made."""
+        """When the next block has to be begun, on the monotonic clock; far in the future if none is to be made."""
         session = self._session
         assert session is not None
         nothing = session.pending is None and not session.scenes
@@ -245,7 +245,7 @@ class Player:
             self._news.notify_all()
 
     def _tell(self, note: str = "", status: str | None = None) -> None:
-        """Tell pages something new, and how the session stands now if that changes: none hears one without the other."""
+        """Give pages a note and, if it changes, the session's status, so that no page gets one without the other."""
         with self._news:
             self.status = status or self.status
             if note:

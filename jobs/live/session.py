@@ -1,6 +1,6 @@
-"""A live session: a rollout whose scenes are said while it runs, and which leaves the script that replays it as a normal run.
+"""A live session: a rollout that takes its prompts while it runs, and leaves the script that replays it as a normal run.
 
-No page, no clock: calls alone. One thread makes all of them, since a model is not to be asked for two things at once.
+It has no page and no clock, only calls. One thread makes all of them, since a model computes one thing at a time.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ if TYPE_CHECKING:
 
 Frames = NDArray[np.uint8]
 MOST_BYTES = 10_000
-"""Of a prompt."""
+"""Most bytes of a prompt."""
 TAG = {transition: tag for tag, transition in TAGS.items()}
 
 
 class Refused(ValueError):
-    """A scene that was said and that the policy's memory does not take; the session goes on with the scene that runs."""
+    """The policy's memory cannot enter the requested scene; the session goes on with the running one."""
 
 
 @dataclass(frozen=True)
 class LiveOrder:
-    """What a command line asks for, checked. words: settings of run.py that make the job."""
+    """A checked command line. words: settings of run.py that make the job."""
 
     job: Job
     words: tuple[str, ...]
@@ -64,7 +64,7 @@ class LiveOrder:
 
 @dataclass(frozen=True)
 class Scene:
-    """A scene of the session: what was said, and how it is entered at which block. routed: nobody named the transition."""
+    """A scene of the session: its prompt, its first block and its transition. routed: the router chose the transition."""
 
     number: int
     text: str
@@ -74,7 +74,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class LiveBlock:
-    """One block: uint8 frames [T, H, W, 3], the plan that made it, and the milliseconds that it took, decoding included."""
+    """One block: uint8 frames [T, H, W, 3], its plan, and the milliseconds that it took, decoding included."""
 
     index: int
     scene: int
@@ -85,7 +85,7 @@ class LiveBlock:
 
 @dataclass(frozen=True)
 class Saved:
-    """What a session wrote: the video, its script as a prompt set of one, the trace, facts, and the command that makes the same video."""
+    """A saved session: the video, its script as a prompt set of one, the trace, facts, and the command that makes the same video."""
 
     video: Path
     script: Path
@@ -96,12 +96,12 @@ class Saved:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All of them."""
+        """All four files."""
         return self.video, self.script, self.trace, self.facts
 
 
 def refuse(job: Job) -> None:
-    """Refuse what cannot be live: a policy that renders, or a router that looks ahead or listens to nobody. Raises ValueError."""
+    """Raise ValueError if a job cannot be live: its policy renders, or its router reads later scenes or overrules named transitions."""
     policy, name = job.policy, job.config.method.name
     if job.rendered:
         raise ValueError(f"method={name}: renders a film whose script is known beforehand; nearest that is live is method=oracle")
@@ -113,7 +113,7 @@ def refuse(job: Job) -> None:
 
 
 class Session:
-    """A rollout of one video whose script is made on the way.
+    """A rollout of one video whose script grows while it runs.
 
     >>> session = Session(job, backbone, words=["method=echo"])            # doctest: +SKIP
     >>> session.say("a red ball moving left over a plain meadow")           # doctest: +SKIP
@@ -132,16 +132,16 @@ class Session:
         """Prepare; nothing is computed.
 
         Args:
-            job: a checked job; its prompts are not looked at.
-            backbone: what the job loads.
-            name: the prompt's id, by which its noise is drawn.
-            words: settings that make the job out of run.py's defaults, for the command that replays the session.
-            threshold: least likeness of a text for automatic smooth transitions and recalls; None takes the method's own two.
-            folder: what is saved goes there. Script and facts are there from the first block on, so that whatever ends the process,
-                the command in them makes the film again; None writes nothing by itself.
+            job: a checked job; its prompts are not used.
+            backbone: the job's backbone, loaded.
+            name: the prompt's id, which seeds its noise.
+            words: settings that make the job from run.py's defaults, for the command that replays the session.
+            threshold: least similarity of a text for automatic smooth transitions and recalls; None takes the method's own two.
+            folder: the folder of saved files. It holds script and facts from the first block on, so that their command can make the
+                video again however the process ends; with None, nothing is written unless `save` is given a folder.
 
         Raises:
-            ValueError: as `refuse` does.
+            ValueError: the job cannot be live (`refuse`).
         """
         refuse(job)
         self.job, self.backbone, self.name, self.words = job, backbone, name, tuple(words)
@@ -162,31 +162,31 @@ class Session:
 
     @property
     def blocks(self) -> int:
-        """How many blocks there are."""
+        """How many blocks have been made."""
         return len(self._shapes)
 
     @property
     def latents_sha256(self) -> str:
-        """Hash of all latents so far, as a run's record has it."""
+        """SHA-256 of all latents so far, like the one in a run's record."""
         return self._hash.hexdigest()
 
     @property
     def pool(self) -> range:
-        """Scenes that can be recalled by what is said now: those that have begun, as far back as the policy remembers."""
+        """Scenes that a recall can name now: those that have begun, as far back as the policy remembers."""
         if not self.job.policy.recalls:
             return range(0)
         return range(oldest(len(self.scenes), self._routing), len(self.scenes))
 
     def say(self, text: str, transition: Transition | str | None = None, recalls: int | None = None) -> Scene:
-        """The scene that begins with the next block; it takes the place of one that was said since the last block.
+        """Begin a scene with the next block; it replaces a scene that was requested since the last block.
 
         Args:
-            text: what it shows.
-            transition: how it is entered; None is found out from the texts. The first scene is entered from nothing.
-            recalls: the scene that a recall brings back; None takes the one whose text is most alike.
+            text: the prompt.
+            transition: its transition; None chooses one from the texts. The first scene has none.
+            recalls: the scene that a recall brings back; None takes the one with the most similar text.
 
         Raises:
-            ValueError: in one line; what was said before stands.
+            ValueError: in one line; an earlier request stands.
         """
         text = " ".join(text.split())
         if not text:
@@ -227,7 +227,7 @@ class Session:
         """Make one block.
 
         Raises:
-            Refused: the memory does not take the scene that was said; the next call goes on with the running one.
+            Refused: the memory cannot enter the requested scene; the next call goes on with the running one.
             ValueError: there is no scene yet, or the policy cannot make so long a video.
         """
         if self.pending is None and not self.scenes:
@@ -243,9 +243,9 @@ class Session:
             raise Refused(f"scene {said.number + 1} is not begun: {error}") from error
         part = developed(block, [0], self._stream)
         (content,), (frames,) = part.content(), part.frames()
-        self._film.seek(self._bytes)  # whoever read it may have stopped anywhere
+        self._film.seek(self._bytes)  # a reader may have stopped anywhere
         self._film.write(np.ascontiguousarray(frames).tobytes())
-        self._film.flush()  # a full disk says so here, and the session is as it was before this block
+        self._film.flush()  # a full disk raises here, with the session as it was before this block
         if said is not None:
             self.scenes.append(replace(said, start=replace(said.start, block=block.index)))
         self._hash.update(content)
@@ -254,15 +254,15 @@ class Session:
         self._bytes += frames.size
         self.unsaved += 1
         if self.folder is not None:
-            with contextlib.suppress(OSError):  # a disk that is full of other things stops no film
+            with contextlib.suppress(OSError):  # a full disk does not stop the video
                 self._note(self.folder)
         return LiveBlock(block.index, block.scene, frames, block.plan, 1e3 * (time.perf_counter() - begun))
 
     def follow(self, prompt: Prompt) -> Iterator[LiveBlock]:
-        """The blocks of a script, after which the session goes on with whatever is said.
+        """Yield the blocks of a script, after which the session goes on with live prompts.
 
         Raises:
-            ValueError: before the first block if the session has begun, has another name, or the script cannot be run.
+            ValueError: before the first block, if the session has begun, has another name, or the script cannot be run.
         """
         if self.blocks or prompt.id != self.name:
             raise ValueError(f"script {prompt.id!r}: followed from the beginning of a session of its own id, not of {self.name!r}")
@@ -289,7 +289,7 @@ class Session:
         )  # fmt: skip
 
     def film(self) -> Iterator[Frames]:
-        """All frames so far, block by block, from the file where they wait."""
+        """All frames so far, block by block, from their temporary file."""
         self._film.seek(0)
         for shape in self._shapes:
             yield np.frombuffer(self._film.read(int(np.prod(shape))), np.uint8).reshape(shape)
@@ -328,7 +328,7 @@ class Session:
         return saved
 
     def command(self, script: Path) -> str:
-        """The command that makes the same latents and the same video as a normal run, given in the repository's folder."""
+        """The command that makes the same latents and video as a normal run, to be given in the repository's folder."""
         path = str(script.absolute())
         if not re.fullmatch(r"[\w./-]+", path):
             path = "'" + path.replace("'", "\\'") + "'"
@@ -336,7 +336,7 @@ class Session:
         return shlex.join(["python", "run.py", *self.words, *fixed])
 
     def close(self) -> None:
-        """Let the frames go."""
+        """Remove the temporary file of frames."""
         self._film.close()
 
 

@@ -1,4 +1,4 @@
-"""What the page of a live session is shown, as plain values: pictures as data URLs, the cache strip, the scenes."""
+"""Plain values for the page of a live session: pictures as data URLs, the cache strip, the scenes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from echo.cache.plan import Plan
 from jobs.live.session import LiveBlock, Scene
 
 Json = dict[str, Any]
-"""What a page asks and is shown: plain values."""
+"""Plain values that a page sends and receives."""
 SMALL_PX = 128
-"""Frames up to this height go to the page without loss, and are enlarged there pixel by pixel."""
+"""Frames up to this height are sent without loss, and the page enlarges their pixels."""
 THUMB_PX = 96
 QUALITY = 88
 
 
 def picture(image_HWC: NDArray[np.uint8]) -> str:
-    """An RGB image uint8 [H, W, 3] as a data URL: PNG where its frames are small, else JPEG."""
+    """An RGB image uint8 [H, W, 3] as a data URL: PNG if its frames are small, otherwise JPEG."""
     small = image_HWC.shape[1] <= SMALL_PX
     ending, options = (".png", []) if small else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     done, encoded = cv2.imencode(ending, image_HWC[..., ::-1], options)
@@ -49,12 +49,12 @@ def strip(plan: Plan) -> list[list[Any]]:
 
 
 def legend() -> list[list[str]]:
-    """[kind, its name, its colour], as pictures of traces have them."""
+    """[kind, its name, its colour], the same as in pictures of traces."""
     return [[kind.value, kind.words, kind.colour] for kind in Kind]
 
 
 def entered(scene: Scene) -> str:
-    """How a scene is entered, in words."""
+    """A scene's transition in words."""
     start = scene.start
     if start.transition is None:
         return "start"
@@ -65,7 +65,7 @@ def entered(scene: Scene) -> str:
 
 @dataclass(frozen=True)
 class View:
-    """A block for the page. made_at: on the clock of `time.monotonic`. window: most key frames that a block can have."""
+    """A block for the page. made_at: by `time.monotonic`. window: most key frames that a block can have."""
 
     made: LiveBlock
     made_at: float
@@ -85,7 +85,7 @@ class View:
 
 @dataclass
 class Card:
-    """A scene in the pool as the page shows it. version: of the page's last look that knows it."""
+    """A scene in the pool for the page. version: the player's count of changes when it last changed."""
 
     scene: Scene
     thumb: str

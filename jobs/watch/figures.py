@@ -1,6 +1,6 @@
-"""The paper's figures on any backbone: the words of `eval.figures.command`, and those that say which backbone.
+"""The paper's figures on any backbone: the settings of `eval.figures.command`, and those of the backbone.
 
-Queries and keys of a recording lie in the host's memory: at 832x480, 144 MB for each layer and block, so fig3 wants few layers there.
+Queries and keys of a recording lie in the host's memory: at 832x480, 144 MB per layer and block, so choose few layers for fig3 there.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from echo.backbone.interface import VideoModel
 
 OWN = ("weights=", "geometry=", "checkpoints=", "backbone.")
-"""How words begin that are settings of a run's config; all others are of the figures."""
+"""Prefixes of words that are settings of a run's config; all others are settings of the figures."""
 
 
 def load(words: Sequence[str], name: str) -> VideoModel:
-    """A backbone as a run with these settings would have it. Raises ValueError in one line for what cannot be loaded."""
+    """The backbone of a run with these settings. Raises ValueError in one line if it cannot be loaded."""
     if not preset("backbone", name).get("parts"):
         return embedded(name)
     chosen = [f"backbone={name}", *words]
@@ -47,10 +47,10 @@ def figures(words: Sequence[str], /, *, store: Path = RESULTS, output: Path | No
 
     Args:
         words: fig3 to fig11, overview, cache, lambda, budget, or all, and their settings, KEY=VALUE, some of backbone= task= method=
-            source= prompt= prompts= seed= scenes= blocks= block= every= every_s= layers= layer= truth= recent= batch= (docs/figures.md); of
-            a backbone of Wan2.1's make also weights= geometry= checkpoints= backbone.SETTING=.
+            source= prompt= prompts= seed= scenes= blocks= block= every= every_s= layers= layer= truth= recent= batch= (docs/figures.md); a
+            backbone of Wan2.1's architecture also takes weights= geometry= checkpoints= backbone.SETTING=.
         store: the run store; fig3, fig4, fig10, overview and cache need none.
-        output: the folder; the store's figures by default.
+        output: the folder; by default the store's figures folder.
     """
     own = [word for word in words if word.startswith(OWN)]
     return command.draw([word for word in words if word not in own], store, output, partial(load, own), own)

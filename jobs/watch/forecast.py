@@ -1,4 +1,4 @@
-"""What a sweep will take, said before anything runs: videos that are missing, hours, disk and jobs on a cluster."""
+"""Forecast of a sweep before anything runs: missing videos, hours, disk and jobs on a cluster."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from jobs.watch.power import told
 from jobs.work import score
 
 PIXEL_BYTES = 0.03
-"""Of a stored video, by pixel and frame, before this store has one: measured of the embedded world, H.264 at crf 20."""
+"""Bytes per pixel and frame of a video, used until this store has one: measured in the embedded world, H.264 at crf 20."""
 SIDECAR_BYTES = 500
-"""Of trace, scores and record, by block, likewise."""
+"""Bytes per block of trace, scores and record, measured likewise."""
 BLOCK_S = {False: 0.037, True: 0.011}
-"""Seconds of one core for a block of three latent frames, generated in four steps and rendered, scores included, where a store tells of
-none yet (an AMD EPYC of 2025)."""
+"""Seconds of one core for a block of three latent frames, scores included, used until the store has a speed: False for one generated in
+four steps, True for one rendered (an AMD EPYC of 2025)."""
 PUBLISHED = "as the paper prints it of an H100, scoring left out; of methods that it does not print its slowest"
 OWN_MEASURE = "this project's own measure on one core"
 START_S = 6.0
-"""Seconds until a worker works."""
+"""Seconds until a worker is ready."""
 
 
 @dataclass(frozen=True)
 class RunForecast:
-    """What one run still takes.
+    """The work that one run still needs.
 
-    asked, videos, unscored: how many are wanted, are to be made, and are made and lack only scores. seconds: of its device; None where
-    its speed is unknown. disk: bytes.
+    asked, videos, unscored: videos that are requested, that are still to be made, and that lack only scores. seconds: device time; None if
+    the speed is unknown. disk: bytes.
     """
 
     folder: RunFolder
@@ -59,18 +59,18 @@ class RunForecast:
 
     @property
     def rendered(self) -> bool:
-        """Whether it generates nothing."""
+        """Whether it renders its videos instead of generating them."""
         return self.folder.job.config.method.policy == RENDER
 
     @property
     def on_card(self) -> bool:
-        """Whether it is computed on a graphics card."""
+        """Whether it is computed on a GPU."""
         parts = self.folder.job.config.backbone.parts
         return parts is not None and parts.device == "cuda"
 
 
 def loads(jobs: Sequence[Job], fps: float | None) -> list[RunForecast]:
-    """What each run still takes; what is asked for again counts once.
+    """The work that each run still needs; a video requested twice counts once.
 
     Args:
         jobs: the checked jobs.
@@ -97,7 +97,7 @@ def loads(jobs: Sequence[Job], fps: float | None) -> list[RunForecast]:
 
 
 def _speed(job: Job, fps: float | None) -> tuple[float | None, str]:
-    """Seconds of a block, scores included, and where they come from."""
+    """Seconds of a block, scores included, and their source."""
     config = job.config
     rendered = config.method.policy == RENDER
     if fps is not None and not rendered:
@@ -115,13 +115,13 @@ def _speed(job: Job, fps: float | None) -> tuple[float | None, str]:
 
 
 def published_fps(method: str) -> float:
-    """Frames a second that the paper prints for a method; of a method that it does not print the least that it does."""
+    """Frames per second that the paper prints for a method; for a method that it does not print, its slowest figure."""
     printed = {speed.ours: speed.fps for speed in published.speeds() if speed.fps and speed.remark == "Table 1"}
     return printed.get(method) or min(filter(None, printed.values()))
 
 
 def _block_bytes(job: Job) -> float:
-    """Bytes of disk that a block takes, by what the store has of this backbone and method, else by the video's size."""
+    """Bytes of a block on disk, from stored videos of this backbone and method if there are any, otherwise from the video's size."""
     config, parts = job.config, job.config.backbone.parts
     measured = speeds.block_bytes(config.store, config.backbone.name, config.method.name, job.pace)
     if measured is not None:
@@ -132,7 +132,7 @@ def _block_bytes(job: Job) -> float:
 
 
 def briefly(jobs: Sequence[Job]) -> str:
-    """How much of a suite is missing and how long it will take, in a line."""
+    """How much of a suite is missing and how long it will take, in one line."""
     rows = loads(jobs, None)
     videos, blocks, unscored, whole = (sum(getattr(row, name) for row in rows) for name in ("videos", "blocks", "unscored", "asked"))
     rest = f"; {unscored} more {'is' if unscored == 1 else 'are'} made, not scored" if unscored else ""
@@ -152,7 +152,7 @@ def briefly(jobs: Sequence[Job]) -> str:
 
 
 def jobs_of(rows: Sequence[RunForecast], launcher: SlurmSettings) -> tuple[int, float | None, str]:
-    """How many cluster jobs the launcher cuts a sweep into, the longest's seconds, None where no speed is known, and by what rule."""
+    """Number of cluster jobs that the launcher makes of a sweep, the longest one's seconds (None if no speed is known), and the rule."""
     measure = split.measure([load.folder.job for load in rows], launcher.units_per_job, launcher.target_minutes)
     cuts, seconds = [], dict[int, float | None]()
     for load in rows:
@@ -170,7 +170,7 @@ def jobs_of(rows: Sequence[RunForecast], launcher: SlurmSettings) -> tuple[int, 
 
 
 def lines(rows: Sequence[RunForecast], launcher: SlurmSettings) -> Iterator[str]:
-    """What people are told: a line for each method and backbone, then the sums."""
+    """The printed lines: one per method and backbone, then the sums."""
     groups: dict[tuple[str, str], list[RunForecast]] = {}
     for load in rows:
         groups.setdefault((load.folder.job.config.method.name, load.folder.job.config.backbone.name), []).append(load)
@@ -201,7 +201,7 @@ def lines(rows: Sequence[RunForecast], launcher: SlurmSettings) -> Iterator[str]
 
 
 def _hours(members: Sequence[RunForecast], bare: bool = False) -> str:
-    """Hours of device time: of processors by core, since that is what a cluster counts."""
+    """Hours of device time; for CPUs, hours of cores, which clusters count."""
     missing = [(load.seconds, 1 if load.on_card else load.folder.job.config.backbone.threads) for load in members if load.videos]
     seconds = [None if own is None else own * threads for own, threads in missing]
     if any(one is None for one in seconds):
@@ -212,7 +212,7 @@ def _hours(members: Sequence[RunForecast], bare: bool = False) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time for people, in hours or minutes."""
+    """A time in words, in hours or minutes."""
     return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{max(1, math.ceil(seconds / 60))} min"
 
 
@@ -221,7 +221,7 @@ def _size(count: float) -> str:
 
 
 def plan(words: Sequence[str], /, fps: float | None = None, *, power: Path | None = None) -> list[str]:
-    """Say what a sweep will take before anything runs: videos that are missing, hours of devices, disk, and jobs on a cluster.
+    """Forecast a sweep before anything runs: missing videos, hours of device time, disk, and jobs on a cluster.
 
         echo-harness plan experiment=table1
         echo-harness plan backbone=self_forcing method=echo,rolling_sink task=recall seed=0,1 fps=16 launcher=gpu
@@ -229,9 +229,9 @@ def plan(words: Sequence[str], /, fps: float | None = None, *, power: Path | Non
         echo-harness plan --power vbench_long_60s.csv method=longlive,sf metric=quality difference=0.005
 
     Args:
-        words: those of run.py, KEY=VALUE, launcher.target_minutes= and the like too.
-        fps: pixel frames a second, scoring included; by default what the store has measured.
-        power: instead, how many prompts and seeds a difference needs, from a store or another's per-video scores (VBench's
+        words: settings of run.py, KEY=VALUE, including launcher.target_minutes= and the like.
+        fps: pixel frames per second, scoring included; by default as measured in the store.
+        power: forecast instead how many prompts and seeds a difference needs, from a store or from scores of other systems (VBench's
             *_eval_results.json with against= another, or a CSV with methods, prompts and seeds): metric=, method=A,B, task=, difference=.
     """
     if power is not None:
@@ -251,7 +251,7 @@ def plan(words: Sequence[str], /, fps: float | None = None, *, power: Path | Non
 
 
 def foretold(plain: Sequence[Plain], launcher: SlurmSettings, fps: float | None) -> Iterator[str]:
-    """What people are told of composed configs. Where files are missing, those that need them are counted as though none was made."""
+    """The printed lines for composed configs. If files are missing, runs that need them are counted as if none of their videos existed."""
     absent = told_of(lacking(plain))
     chosen = [_without_files(one) if absent and one["backbone"].get("parts") else one for one in plain]
     yield from lines(loads([prepare(one, elsewhere=bool(absent)) for one in chosen], fps), launcher)
@@ -260,14 +260,14 @@ def foretold(plain: Sequence[Plain], launcher: SlurmSettings, fps: float | None)
 
 
 def _without_files(plain: Plain) -> Plain:
-    """A config of as many videos that asks for no file: random weights at the same sizes, this project's own prompts, nothing scored."""
+    """A config with as many videos that needs no file: random weights at the same sizes, this project's own prompts, no scores."""
     own = Path(plain["task"]["prompt_set"]).name
     task = plain["task"] | {"prompts": "own", "prompt_set": f"{plain['backbone']['prompt_folder']}/{own}"}
     return plain | {"weights": "random", "task": task, "eval": preset("eval", "none")}
 
 
 def launcher_of(words: Sequence[str]) -> SlurmSettings:
-    """What words say of the cluster's jobs: `launcher=NAME` of `conf/launcher`, then `launcher.x=y`. Raises ValueError: one line."""
+    """The launcher settings in words: `launcher=NAME` of `conf/launcher`, then `launcher.x=y`. Raises ValueError: one line."""
     known = plain_file(CONF / "hydra" / "launcher" / "slurm.yaml")
     del known["_target_"]
     chosen = dict(known)

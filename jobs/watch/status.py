@@ -1,6 +1,6 @@
-"""What of a store is done, under way, failed or missing.
+"""Progress of a store: units that are done, running, failed or missing.
 
-A grid, a line for each method and task and a column for each seed, and the time that is left. All of it is read from the store; no
+The grid has a line per method and task and a column per seed; the time that is left follows. All of it is read from the store; no
 scheduler is asked.
 """
 
@@ -26,14 +26,14 @@ from jobs.store.speeds import newest_units
 
 T = TypeVar("T")
 TAIL = 4
-"""Lines of a traceback that are shown."""
+"""Last lines of a traceback that are shown."""
 SEEDS = 12
-"""Columns that a terminal has room for; of more seeds a line tells the sum."""
+"""Most columns of seeds; with more seeds a line shows their sum."""
 
 
 @dataclass
 class Cell:
-    """Units of one seed of a line, counted. done + running + failed + missing = asked."""
+    """Counts of units of one seed in a line. done + running + failed + missing = asked."""
 
     asked: int = 0
     done: int = 0
@@ -42,16 +42,16 @@ class Cell:
 
     @property
     def missing(self) -> int:
-        """Neither there nor under way, failed ones left out."""
+        """Number of units that are neither done, running nor failed."""
         return self.asked - self.done - self.running - self.failed
 
     @property
     def text(self) -> str:
-        """For people."""
+        """The cell in words."""
         return " ".join([f"{self.done}/{self.asked}", *(f"{n}{c}" for n, c in ((self.running, "r"), (self.failed, "f")) if n)])
 
     def __add__(self, other: Cell) -> Cell:
-        """The units of both."""
+        """The sum of both cells' counts."""
         return Cell(*(getattr(self, name) + getattr(other, name) for name in ("asked", "done", "running", "failed")))
 
 
@@ -64,24 +64,24 @@ class Line:
     method: str
     cells: dict[int, Cell] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
-    workers: set[str] = field(default_factory=set)  # living processes that are at its units
-    pixel_codes: Counter[str] = field(default_factory=Counter)  # videos that are done by the code that made their pixels
+    workers: set[str] = field(default_factory=set)  # living processes that have claimed its units
+    pixel_codes: Counter[str] = field(default_factory=Counter)  # digest of the code that made the pixels -> finished videos
 
     @property
     def total(self) -> Cell:
-        """Of all seeds."""
+        """The sum over all seeds."""
         return sum(self.cells.values(), Cell())
 
     @cached_property
     def unit_s(self) -> list[float]:
-        """Seconds that its newest finished units took, whatever their seed; by the last record of each."""
+        """Seconds of the line's newest finished units over all seeds, from the last record of each."""
         return [unit.seconds for unit in newest_units(self.runs)]
 
 
 def wishes(store: Path, experiment: str) -> list[tuple[Run, Asked]]:
-    """The last wish of every run of the newest version of the pixels, or all that an experiment's last commands asked for.
+    """The last request of every run of the newest pixel version, or all requests of an experiment's last commands.
 
-    Raises ValueError in one line, where there is none.
+    Raises ValueError in one line if there is none.
     """
     if experiment:
         swept = {sweep.experiment for sweep in sweeps(store) if sweep.experiment}
@@ -92,7 +92,7 @@ def wishes(store: Path, experiment: str) -> list[tuple[Run, Asked]]:
 
 
 def look(run: Run, asked: Asked, settled: Settled[UnitRecord]) -> tuple[Cell, dict[str, int], set[str], set[str]]:
-    """Where the units of a wish stand; tries of those that failed, by unit; those that are missing; who is at the others."""
+    """A request's counts of units; tries of each failed unit; missing units; workers that have claimed others."""
     units, failures = set(asked.units.values()), settled.failures
     done = units & settled.done.keys() - settled.spoilt.keys()
     open_units = units - done
@@ -103,14 +103,14 @@ def look(run: Run, asked: Asked, settled: Settled[UnitRecord]) -> tuple[Cell, di
 
 
 def _claimed(run: Run, question: Callable[[Claims], dict[str, T]]) -> dict[str, T]:
-    """What a run's claims answer; nothing of a store that can only be read, where nobody works."""
+    """The answer of a run's claims; empty for a read-only store, where no worker runs."""
     with contextlib.suppress(OSError):
         return question(Claims(run.path, "status"))
     return {}
 
 
 def gather(store: Path, experiment: str = "", task: Sequence[str] = (), method: Sequence[str] = ()) -> tuple[list[Line], list[list[str]]]:
-    """The grid's lines, and of all that failed what it is and the last lines of what was said. Raises ValueError: one line."""
+    """The grid's lines, and for each failure its title and the last lines of its output. Raises ValueError: one line."""
     tasks, methods = set(task), set(method)
     every = wishes(store, experiment)
     for key, names in (("task", tasks), ("method", methods)):
@@ -174,7 +174,7 @@ def _tail(path: Path | None) -> list[str]:
 
 
 def grid(lines: Sequence[Line]) -> list[str]:
-    """The table for people."""
+    """The lines of the printed table."""
     seeds = sorted({seed for line in lines for seed in line.cells})
     several = len({line.backbone for line in lines}) > 1
     wide = len(seeds) > SEEDS
@@ -189,14 +189,14 @@ def grid(lines: Sequence[Line]) -> list[str]:
 
 
 def _narrow(line: Line) -> list[str]:
-    """All seeds of a line in two cells: the sum, and which are not complete."""
+    """All seeds of a line in two cells: their sum, and the seeds that are incomplete."""
     rest = [seed for seed, cell in sorted(line.cells.items()) if cell.done < cell.asked]
     shown = ",".join(map(str, rest[:SEEDS]))
     return [line.total.text, f"{shown} and {len(rest) - SEEDS} more" if len(rest) > SEEDS else shown]
 
 
 def seconds_left(line: Line, lines: Sequence[Line]) -> float | None:
-    """Of one process at a time, by the line's own finished units, else by those of its task and backbone; None where nothing is known."""
+    """Seconds for one process, from the line's own finished units, else from those of its task and backbone; None if there are none."""
     open_units = line.total.asked - line.total.done
     like = line.unit_s or [s for other in lines if (other.task, other.backbone) == (line.task, line.backbone) for s in other.unit_s]
     return 0.0 if not open_units else open_units * median(like) if like else None
@@ -209,7 +209,7 @@ def _time(seconds: float | None) -> str:
 
 
 def summary(lines: Sequence[Line]) -> str:
-    """All counts and the time left, in a line."""
+    """All counts and the time left, in one line."""
     whole = sum((line.total for line in lines), Cell())
     told = f"{whole.done} of {whole.asked} videos done, {whole.running} running, {whole.failed} failed, {whole.missing} missing"
     left = [seconds_left(line, lines) for line in lines]
@@ -224,20 +224,20 @@ def summary(lines: Sequence[Line]) -> str:
 def status(
     experiment: str = "", task: Sequence[str] = (), method: Sequence[str] = (), *, store: Path = RESULTS, failed: bool = False
 ) -> Iterator[str]:
-    """Show what of a store is done, under way, failed or missing, and the time that is left.
+    """Show which units of a store are done, running, failed or missing, and the time that is left.
 
-    A cell is done/asked, then what is running (r) and what has failed (f). It tells of what the last command asked of each run. The exit
-    status is 1 while anything is missing.
+    A cell is done/asked, then the running (r) and failed (f) units. Asked is what the last command for each run asked for. The exit status
+    is 1 while anything is missing.
 
         echo-harness status
         echo-harness status experiment=table1 --failed
 
     Args:
-        experiment: only what this experiment's last commands asked for.
+        experiment: only requests of this experiment's last commands.
         task: only these tasks.
         method: only these presets.
         store: the run store.
-        failed: also the last lines of each traceback, the videos that killed processes were at, and the last words of jobs that died.
+        failed: also the last lines of each traceback, the videos that killed processes were making, and the last output of dead jobs.
     """
     with hearing() as lost:
         lines, failures = gather(existing(store), experiment, task, method)

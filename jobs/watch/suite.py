@@ -1,4 +1,4 @@
-"""All tables of the paper, and the sweeps as figures; units that several tables share are made once."""
+"""All tables of the paper and figures of the sweeps; units that several tables share are made once."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from jobs.work.progress import say
 
 
 def rows(size: str, experiments: Sequence[str], settings: Sequence[str]) -> list[tuple[str, Plain]]:
-    """Every run as (experiment, plain config), one seed after the other, so that the first seed's are whole first."""
+    """Every run as (experiment, plain config), ordered by seed, so that the first seed is complete first."""
     every = [(name, one) for name in experiments for one in compose.sweep([f"experiment={name}", f"scale={size}", *settings])]
     return sorted(every, key=lambda row: row[1]["seed"])
 
 
 def tables_of(size: str) -> list[str]:
-    """The experiments of a size, as `conf/scale` says."""
+    """The experiments of a size, from `conf/scale`."""
     return [str(name) for name in preset("scale", size)["scale"]["suite"]]
 
 
 def _figures(store: Path, experiments: Sequence[str]) -> int:
-    """Draw what the store has of the sweeps; 1 if one of them cannot be drawn, which is told, else 0."""
+    """Draw the sweeps that the store has; returns 1 if one cannot be drawn, with a message, otherwise 0."""
     status = 0
     for experiment in dict.fromkeys(experiments):
         name = experiment.removeprefix("sweep_")
@@ -46,7 +46,7 @@ def _figures(store: Path, experiments: Sequence[str]) -> int:
 
 
 def _carry_out(plain: Sequence[Plain], names: Sequence[str]) -> int:
-    """Runs and tables; 1 if a video is missing in the end. Raises SystemExit, as it comes, for a refusal before any work."""
+    """Make runs and tables; returns 1 if a video is missing in the end. Raises SystemExit for a refusal before any work."""
     try:
         sweep.carry_out(plain, names, lambda jobs: say(briefly(jobs)))
     except SystemExit as end:
@@ -57,7 +57,7 @@ def _carry_out(plain: Sequence[Plain], names: Sequence[str]) -> int:
 
 
 def _checked(size: str, only: Sequence[str], words: Sequence[str]) -> None:
-    """Raise ValueError in one line for a table that the size has not, or a setting that it says itself."""
+    """Raise ValueError in one line for a table that the size does not have, or a setting that the size fixes."""
     for experiment in only:
         if experiment not in (there := tables_of(size)):
             raise ValueError(f"only={experiment}: not among the tables of {size}; {nearest_of(experiment, there)}")
@@ -71,9 +71,8 @@ def _checked(size: str, only: Sequence[str], words: Sequence[str]) -> None:
 def suite(size: Literal["laptop", "night", "paper"], words: Sequence[str], /, only: Sequence[str] = (), *, plan: bool = False) -> int:
     """Make all tables of the paper, and draw the sweeps; videos that tables share are made once.
 
-    laptop: the embedded world, 8 prompts x 2 seeds, Table 1 at 60 s alone. night: 32 x 4, all of Table 1, the bounds of memory and the
-    sweeps over recall. paper: Wan2.1's backbones, VBench, the paper's prompts and seeds. A command that was stopped goes on when it is
-    given again.
+    laptop: the embedded world, 8 prompts x 2 seeds, of Table 1 only 60 s. night: 32 x 4, all of Table 1, the memory bounds and the sweeps
+    over recall. paper: Wan2.1's backbones, VBench, the paper's prompts and seeds. A stopped command continues when it is given again.
 
         echo-harness suite laptop
         echo-harness suite night only=table1,table2 store=results max_workers=2
@@ -83,8 +82,8 @@ def suite(size: Literal["laptop", "night", "paper"], words: Sequence[str], /, on
     Args:
         size: laptop, night or paper.
         words: settings of run.py, KEY=VALUE.
-        only: these tables.
-        plan: say what it will take, and make nothing.
+        only: only these tables.
+        plan: print the forecast and make nothing.
     """
     start = time.monotonic()
     _checked(size, only, words)

@@ -193,7 +193,7 @@ def test_what_kills_a_session_leaves_film_and_script(opened, tmp_path, monkeypat
         while (news := player.news(**fresh(), wait_s=0.2))["status"] != "failed":
             player.watched(0, 0)
             assert time.monotonic() < deadline
-        assert "No space left" in news["note"] and "film and script are saved" in news["note"], news["note"]
+        assert "No space left" in news["note"] and "video and script are saved" in news["note"], news["note"]
     finally:
         player.close()
     assert session.blocks >= before and session.unsaved == 0
@@ -208,5 +208,5 @@ def test_the_end_of_a_session_saves_it(opened, tmp_path, capsys):
     say(player, A)
     heard(player, 1, fresh())
     player.close()
-    assert "film and script are saved" in capsys.readouterr().err
+    assert "video and script are saved" in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "live").iterdir()} == {"live.mp4", "live.jsonl", "live.trace.jsonl", "session.json"}
