@@ -6,15 +6,17 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import pandas as pd
 
 from data.sets.columns import records
 from echo.files import inside, read_json, read_text
-from echo.refusals import first_line, nearest_of, shown
+from echo.refusals import brief, first_line, nearest_of, shown
+from eval.store.records import Count, Score
 
+Content = TypeVar("Content")
 NAMES = {"label": ("label", "method", "arm", "model", "preset"), "prompt": ("prompt", "prompt_id", "id"), "seed": ("seed",)}
 """Names of columns of methods, prompts and seeds."""
 SUMMARY: Final = "scores.json"
@@ -25,9 +27,9 @@ class ScoredUnit(msgspec.Struct):
     """Scores of a video, as far as they are read here. text: digest of its prompt, "" for none."""
 
     prompt: str
-    seed: int
+    seed: Count
     text: str
-    metrics: dict[str, float | None]
+    metrics: dict[str, Score | None]
 
 
 class ScoredFolder(msgspec.Struct):
@@ -41,20 +43,19 @@ class ScoredFolder(msgspec.Struct):
 
 def scored(folder: Path) -> tuple[ScoredFolder, list[ScoredUnit]]:
     """A folder that `echo-harness score` wrote, and its videos. Raises ValueError in one line that names the unreadable file."""
-    path = folder / SUMMARY
-    try:
-        summary, units = msgspec.json.decode(path.read_bytes(), type=ScoredFolder), list[ScoredUnit]()
-        for name in summary.videos:
-            path = inside(folder, f"{name}.json")
-            units.append(msgspec.json.decode(path.read_bytes(), type=ScoredUnit))
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}; a folder of scores has {SUMMARY} and a file for each video") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {first_line(error)}; the same `echo-harness score` command writes it anew") from None
+    summary = _decoded(folder / SUMMARY, ScoredFolder)
+    units = [_decoded(inside(folder, f"{name}.json"), ScoredUnit) for name in summary.videos]
     doubled = [unit for unit, count in Counter((one.prompt, one.seed) for one in units).items() if count > 1]
     if doubled:
         raise ValueError(f"{folder}: prompt {shown(doubled[0][0])} with seed {doubled[0][1]} stands twice")
     return summary, units
+
+
+def _decoded(path: Path, kind: type[Content]) -> Content:
+    try:
+        return msgspec.convert(read_json(read_text(path), str(path)), kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{path}: {first_line(error)}; the same `echo-harness score` command writes it anew") from None
 
 
 def metrics(path: Path) -> list[str]:
@@ -91,7 +92,7 @@ def read(path: Path, metric: str) -> dict[str, pd.Series]:
         assert isinstance(row, dict)
         columns = {kind: next((name for name in names if name in row), None) for kind, names in NAMES.items()}
         if columns["label"] is None or columns["prompt"] is None:
-            raise ValueError(f"{path}: columns {', '.join(row)}; one of {NAMES['label']} and one of {NAMES['prompt']} are needed")
+            raise ValueError(f"{path}: columns {brief(', '.join(row))}; one of {NAMES['label']} and one of {NAMES['prompt']} are needed")
         if metric not in row:
             raise ValueError(f"{path}: metric={metric}: no such column; {nearest_of(metric, row)}")
         seed = row[columns["seed"]] if columns["seed"] else "0"

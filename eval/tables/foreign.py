@@ -19,20 +19,19 @@ from eval.tables.build import marked, references
 from eval.tables.grid import Grid, TableCell, TableRow
 from eval.vbench.naming import by_text
 
-SECTION: Final = "foreign"
+SECTION: Final = "other systems"
 """Part of a table that holds them."""
 
 
 def with_foreign(grid: Grid, group: Comparable, paths: Sequence[Path]) -> Grid:
-    """A grid with a row for each system of some files behind ours, and differences to the row that ours are compared with.
+    """A grid with a row for each system of some files below our own, and differences to the reference of our rows.
 
-    Means and differences are over prompts in common (of a file that has none of ours, means of all); seeds of a prompt are averaged first,
-    for no other system has our noise. Raises ValueError in one line for a file that has no score of the table, or of another task.
+    Means and differences are over the prompts in common (without any, means are over all). Seeds of a prompt are averaged first, because
+    no other system has our noise. Raises ValueError in one line for a file without scores of the table, or of another task.
     """
     entries = list(group.entries.values())
     reference = next(filter(None, references(entries)), entries[0])
-    at = next(place for place, entry in enumerate(group.entries.values()) if entry is reference)
-    beside = [one for one in grid.rows if one.preset == reference.preset and one.section == reference.section] or [grid.rows[at]]
+    beside = next(row for row in grid.rows if row.runs == tuple(run.place.run for run in reference.runs))
     rows, remarks, series = list[TableRow](), list[str](), list[list[tuple[pd.Series, pd.Series]]]()
     for path in paths:
         told = _told(path, group)
@@ -40,8 +39,8 @@ def with_foreign(grid: Grid, group: Comparable, paths: Sequence[Path]) -> Grid:
             known = _ours(path, own, reference)
             series.append([_paired(own.get(column), known, reference.values(column.metric)) for column in grid.columns])
             common, videos = len(set(known.values())), max(map(len, own.values()))
-            rows.append(TableRow(label, label, "(foreign)", videos, (), SECTION, source=str(path)))
-            rows[-1] = replace(rows[-1], reference=beside[0].name if common else "", reference_section=beside[0].section)
+            pair = (beside.name if common else "", beside.section)
+            rows.append(TableRow(label, label, "(foreign)", videos, (), SECTION, "", *pair, source=str(path)))
             remarks.append(f"Foreign, {label}: {told}; {common} of {grid.prompts} prompts in common")
     cells = list[list[TableCell]]()
     for place, column in enumerate(grid.columns):

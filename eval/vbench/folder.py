@@ -117,7 +117,7 @@ def score(
 
         echo-harness score videos/
         echo-harness score videos/ prompts.jsonl task=recall shard=1/2
-        echo-harness score their_videos/ prompts.jsonl names={index}-{seed}_* --label LongLive --output results/longlive
+        echo-harness score their_videos/ prompts.jsonl 'names={index}-{seed}_*' --label LongLive --output results/longlive
         echo-harness score videos/ weights=random dimensions=subject_consistency+temporal_flickering
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from data.sets.columns import objects, records
 from echo.files import inside, name_part
-from echo.refusals import nearest, nearest_of, shown
+from echo.refusals import brief, nearest, nearest_of, shown
 from echo.scene import Prompt, parse_prompt
 
 FIELDS: Final = {"id": ".+", "index": r"\d{1,9}", "number": r"\d{1,9}", "text": ".+", "seed": r"\d{1,9}"}
@@ -196,8 +197,8 @@ def manifest(path: Path, folder: Path, prompts: Sequence[Prompt]) -> dict[Path, 
         if wrong is not None:
             raise ValueError(f"{where}: unknown column {shown(wrong)}; {nearest_of(wrong, KEYS)}")
         file = inside(folder, str(row.get("file") or ""))
-        if not file.is_file():
-            raise ValueError(f"{where}: no such video {file}")
+        if not os.path.isfile(file):  # nor has any a name that is too long
+            raise ValueError(f"{where}: no such video {brief(file)}")
         owner = _said(row, prompts, where)
         unit = owner.text or (owner.prompt.id if owner.prompt else ""), owner.seed
         first = units.setdefault(unit, where)

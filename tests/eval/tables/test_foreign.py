@@ -88,7 +88,7 @@ def test_prompts_agree_by_the_text_that_names_a_video(tmp_path):
         (lambda path: path / "none", "none: No such file or directory"),
         (lambda path: folder(path / "a", task="hard"), "scored as task=hard, the table is of task=smooth"),
         (lambda path: folder(path / "b", label=3), "b/scores.json: Expected `str`, got `int` - at `$.label`"),
-        (lambda path: folder(path / "c", videos={"p9.mp4": "0"}), "c/p9.mp4.json: No such file or directory"),
+        (lambda path: folder(path / "c", videos={"p9.mp4": "0"}), "c/p9.mp4.json: No such file or directory; a text file belongs here"),
         (lambda path: folder(path / "d", videos={"../p9.mp4": "0"}), "leads out of it"),
         (lambda path: csv_of(path, "label,prompt,subject\nA,p0,high\n"), "e.csv:2: subject 'high' is no number"),
         (lambda path: csv_of(path, "label,prompt,subject\nA,p0,1\nA,p0,1\n"), "e.csv:3: prompt 'p0' with seed 0 stands twice"),

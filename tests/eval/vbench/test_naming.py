@@ -80,6 +80,7 @@ def test_a_manifest_says_what_names_do_not(tmp_path: Path) -> None:
     ("text", "known", "reason"),
     [
         ("file,prompt\nb.mp4,fox\n", True, "m.csv:2: no such video"),
+        (f"file,prompt\n{'b' * 400}.mp4,fox\n", True, "m.csv:2: no such video"),
         ("file,prompt\n../a.mp4,fox\n", True, "leads out of it"),
         ("file,prompt\na.mp4,foks\n", True, "m.csv:2: no prompt has the id 'foks'; nearest is fox"),
         ("file,prompt\na.mp4,\n", True, "m.csv:2: says no prompt"),
