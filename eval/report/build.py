@@ -30,7 +30,7 @@ CODE = ("echo", "baselines", "data", "eval", "conf")
 
 @dataclass(frozen=True)
 class Counts:
-    """What a report shows: tasks, videos, entries of its list of what is missing; bytes of the videos in its folder."""
+    """Counts of a report: tasks, videos, entries of its list of missing videos; bytes of the videos in its folder."""
 
     parts: int
     videos: int
@@ -39,10 +39,10 @@ class Counts:
 
 
 def chosen(store: Path, experiment: str, tasks: Sequence[str]) -> dict[str, list[Source]]:
-    """Sources of the tables to show, by table, runs without scores behind them.
+    """Sources of the tables to show, by table, followed by runs without scores.
 
     Raises:
-        ValueError: in one line, for a name that the store has nothing of.
+        ValueError: in one line, for a name that the store does not have.
     """
     every = [*sources(existing(store)), *_unscored(store)]
     if not every:
@@ -58,13 +58,13 @@ def chosen(store: Path, experiment: str, tasks: Sequence[str]) -> dict[str, list
 
 
 def _unscored(store: Path) -> list[Source]:
-    """Runs that nobody has asked scores of, by the experiment that asked for them, and by task."""
+    """Runs for which no scores were requested, by the experiment that requested them, and by task."""
     swept = {run.place: sweep for sweep in sweeps(store) if not sweep.scored for run, _ in sweep.wishes}
     by_name: dict[str, list[tuple[Any, list[Asked]]]] = {}
     for run in runs(store):
         asked = run.asked()
         if asked and all(wish.scores is None for wish in asked):
-            nobody = Scorer(asked[-1].scorer.name, asked[-1].scorer.label)  # what scores nothing has no key
+            nobody = Scorer(asked[-1].scorer.name, asked[-1].scorer.label)  # without scores there is no key
             plain = [msgspec.structs.replace(wish, scorer=nobody) for wish in asked]
             name = swept[run.place].name if run.place in swept else f"{run.place.task}{UNSCORED}"
             by_name.setdefault(name, []).append((run, plain))
@@ -76,17 +76,17 @@ def _unscored(store: Path) -> list[Source]:
 
 
 def write(groups: Mapping[str, Sequence[Source]], store: Path, out: Path, ways: str, title: str) -> Counts:
-    """Write a report, whole or not at all: an older one stands until the new one does.
+    """Write a report, completely or not at all: an older one stays until the new one is complete.
 
     Args:
         groups: sources by table, in the order of the page.
         store: the run store.
         out: the report's folder.
-        ways: how videos come in, one of `WAYS`.
-        title: of the page; the first table's where it is empty.
+        ways: how videos get into the folder, one of `WAYS`.
+        title: of the page; if empty, the first table's.
 
     Raises:
-        ValueError: where `out` is something else than a report or an empty folder.
+        ValueError: `out` is something else than a report or an empty folder.
     """
     with replacing_folder(out) as part:
         return _fill(Folder(part, out, ways), groups, store, title)
@@ -130,7 +130,7 @@ def _fill(folder: Folder, groups: Mapping[str, Sequence[Source]], store: Path, t
 
 @dataclass(frozen=True)
 class TableView:
-    """A table on the page. links: to the videos of a row, by its runs. conflicts: videos that were made twice and differ.
+    """A table on the page. links: links to the videos of a row, by its runs. conflicts: videos that were made twice and differ.
 
     damaged: lines of records that are left out.
     """
@@ -144,7 +144,7 @@ class TableView:
 
 
 def _table(folder: Folder, name: str, title: str, made: Sequence[MadeGrid], links: Mapping[tuple[str, ...], str]) -> TableView:
-    """A table on the page, and in all its forms in the folder `tables`."""
+    """A table on the page, also written in all formats into the folder `tables`."""
     grids = combined(title, [one.grid for one in made])
     save(folder.root / "tables", name, grids, meta(name, title, made))
     shown = [table(grid) for grid in grids]
@@ -154,7 +154,7 @@ def _table(folder: Folder, name: str, title: str, made: Sequence[MadeGrid], link
 
 
 def _never(groups: Mapping[str, Sequence[Source]], store: Path) -> list[Lack]:
-    """Runs that a command asked for and that have not begun."""
+    """Runs that a command requested and that have not begun."""
     shown = {source.name for group in groups.values() for source in group}
     lacks = []
     for sweep in sweeps(store):
@@ -187,13 +187,13 @@ def report(
 
     Args:
         labs: with --site: submissions, as `echo-harness export` makes them, and stores; by default --store alone.
-        experiment: only this one; by default all that the store has, runs without scores too.
+        experiment: only this one; by default all of the store, runs without scores included.
         task: only these tasks.
         site: write the leaderboard.
         store: the run store.
-        videos: link puts hard links into the folder (copies where the disk differs), copy copies, and either can be packed and sent;
-            relative leaves them where they are, for a report that stays beside its store.
-        output: the folder; STORE/report/EXPERIMENT by default, of a leaderboard `site`.
+        videos: link puts hard links into the folder (copies if the disk differs) and copy puts copies, so that the folder can be packed and
+            sent; relative leaves the videos in their place, for a report that stays beside its store.
+        output: the folder; STORE/report/EXPERIMENT by default, `site` for a leaderboard.
     """
     if site:
         if experiment:

@@ -1,4 +1,4 @@
-"""What a report shows of a store: parts (a task and a way of scoring each), their methods, and a cell for every video asked for."""
+"""A report's view of a store: parts (a task and a way of scoring each), their methods, and a cell for every requested video."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from eval.tables.meta import MadeGrid
 
 DONE, DEAD, UNSCORED, FAILED, ABSENT, GONE = "done", "dead", "made, not scored", "failed", "not made", "video file gone"
 CHANGED = "file changed"
-"""What has become of a video that was asked for."""
+"""Status of a requested video."""
 MEDIA = ".mp4"
-"""How the name of a video ends; whatever else a record names is no video, and no page links to it."""
+"""Suffix of videos; pages link to no other file that a record names as video."""
 DEAD_NOTES = {"": "", "space": "each frame is of one colour", "time": "all frames are the same"}
-"""What is said of a video by what does not vary in it."""
+"""Outcome's `dead` -> note about the video."""
 
 
 @dataclass(frozen=True)
 class VideoCell:
-    """One video that was asked for. record: its line in the store, None where there is no video.
+    """One requested video. record: its line in the store, None if there is no video.
 
-    note: why it failed, what makes it dead, which of its files is no longer as it was written, or "".
+    note: why it failed, what makes it dead, which of its files has changed since it was written, or "".
 
-    trace: path of the traceback from the run's folder on, or "".
+    trace: path of the traceback below the run's folder, or "".
     """
 
     run: Run
@@ -42,7 +42,7 @@ class VideoCell:
 
     @property
     def video(self) -> Path | None:
-        """Its file; None where there is none, or another one than was written."""
+        """Its file; None if there is none, or if it is not the one that was written."""
         path = None if self.record is None else self.side("video")
         if path is None or path.suffix != MEDIA or not path.is_file() or (self.status == CHANGED and self.note.startswith(path.name)):
             return None
@@ -54,7 +54,7 @@ class VideoCell:
 
     @property
     def key(self) -> str:
-        """Name by which the report's folder holds it: run, unit, and how it was scored."""
+        """Its name in the report's folder: run, unit, and way of scoring."""
         video = self.side("video")
         assert video is not None
         return f"{self.run.path.name[:12]}/{video.stem}-{self.scores[:8]}"
@@ -62,7 +62,7 @@ class VideoCell:
 
 @dataclass
 class Method:
-    """A row of a part. name: unique in it and fit for a link, for example `tiny/echo`."""
+    """A row of a part. name: unique in the part and usable in a link, for example `tiny/echo`."""
 
     name: str
     row: TableRow
@@ -72,7 +72,7 @@ class Method:
 
 @dataclass
 class ReportPart:
-    """A task under one way of scoring. texts: prompts whose content is still what it was when the videos were made, by id."""
+    """A task under one way of scoring. texts: prompts whose content has not changed since the videos were made, by id."""
 
     name: str
     grid: Grid
@@ -81,22 +81,22 @@ class ReportPart:
 
     @property
     def task(self) -> str:
-        """The task by whose protocol its videos are scored."""
+        """The task whose protocol scores its videos."""
         return self.grid.task
 
     @property
     def prompts(self) -> list[str]:
-        """Ids of all prompts asked for, in order."""
+        """Ids of all requested prompts, in order."""
         return sorted({prompt for method in self.methods for prompt, _ in method.cells})
 
     @property
     def seeds(self) -> list[int]:
-        """All seeds asked for, in order."""
+        """All requested seeds, in order."""
         return sorted({seed for method in self.methods for _, seed in method.cells})
 
 
 def parts(source: Source, made: Sequence[MadeGrid]) -> Iterator[ReportPart]:
-    """The parts of a table's source, one for each group of rows that may be compared."""
+    """The parts of a table's source, one per group of comparable rows."""
     for index, one in enumerate(made):
         name = source.name if index == 0 else f"{source.name}-{index + 1}"
         entries = {tuple(run.place.run for run in entry.runs): entry for entry in one.group.entries.values()}
@@ -110,16 +110,16 @@ def parts(source: Source, made: Sequence[MadeGrid]) -> Iterator[ReportPart]:
 
 
 def cells_of(entry: Entry) -> dict[Unit, VideoCell]:
-    """A cell for each prompt and seed that was asked of a row."""
+    """A cell for each prompt and seed that was requested for a row."""
     cells: dict[Unit, VideoCell] = {}
     for run, asked in entry.parts:
         units: dict[str, str] = {}
         for wish in asked:
             units |= wish.units
-        scores = asked[-1].scores  # None where a video alone was asked for
+        scores = asked[-1].scores  # None if only the video was requested
         settled, filmed = run.settled(scores), run.settled(None)
         done, videos, spoilt = settled.done, filmed.done, filmed.spoilt | settled.spoilt
-        errors = {record.unit: record for record in run.records() if not record.ok and record.scores == scores}  # the last of each unit
+        errors = {record.unit: record for record in run.records() if not record.ok and record.scores == scores}  # the last of each
         for prompt, unit in units.items():
             record, film = done.get(unit), videos.get(unit)
             error = None if record else errors.get(unit)
@@ -135,7 +135,7 @@ def cells_of(entry: Entry) -> dict[Unit, VideoCell]:
 
 
 def _texts(group: Comparable) -> dict[str, Prompt]:
-    """The prompts of a part from the sets that its runs name, those left out that have been edited or are gone."""
+    """The prompts of a part from the sets that its runs name, without those that have been edited or are gone."""
     texts: dict[str, Prompt] = {}
     for name in sorted({run.prompt_set for entry in group.entries.values() for run in entry.runs}):
         for prompt in prompts_of(name):

@@ -1,6 +1,6 @@
-"""What lies beside a report's page: videos, traces, scores of cells, tracebacks and provenance, all read from disk by name.
+"""Files beside a report's page: videos, traces, scores of cells, tracebacks and provenance, all read from disk by name.
 
-Data are JavaScript files that hand one value to `report.take`, since a page from disk may load scripts and fetch nothing.
+Data are JavaScript files that pass one value to `report.take`, since a page opened from disk may load scripts but fetch nothing.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from eval.store.runs import Run, scores_of
 from eval.world.places import scene_scores
 
 MARK = "report.json"
-"""The file by which a folder is known to be a report, which may be replaced."""
+"""The file that marks a folder as a report, which may be replaced."""
 WAYS = ("link", "copy", "relative")
-"""How videos come into the folder: hard links (copies where the disk differs), copies, or not at all: the page names those of the store."""
+"""How videos get into the folder: as hard links (copies if the disk differs), as copies, or not at all, with links to the store."""
 SPAN = ("start", "end")
-"""First frame of a scene and the one behind its last, beside its scores."""
+"""First frame of a scene and the one after its last, beside its scores."""
 FACTS = ("fps", "fps_dit", "block_ms", "generate_s", "score_s", "host", "device", "latents_sha256", "attempt")
-"""Fields of a record that a cell tells."""
+"""Fields of a record that a cell shows."""
 
 
 @contextmanager
 def replacing_folder(out: Path) -> Iterator[Path]:
-    """A folder to write to, which takes the place of a report at the end: an older one stands until the new one does.
+    """A folder to write to, which replaces the report at `out` at the end; an older report stays until then.
 
-    Raises ValueError where `out` is something else than a report or an empty folder.
+    Raises ValueError if `out` is something else than a report or an empty folder.
     """
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file()):
         raise ValueError(f"--output {out}: there is something else than a report; give another folder, for example --output {out}-report")
@@ -61,11 +61,11 @@ def replacing_folder(out: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class CellData:
-    """What the page loads of a video.
+    """The data of a video that the page loads.
 
-    video: its address. frames: pixel frames. lead: how many fewer the first latent frame makes than the others. trace: the name that
-    loads what was kept. borders: blocks at which scenes begin. block_frames: pixel frames of a block. segments, per_segment: pixel
-    frames and scores of the scenes. drift: a value for each 12 pixel frames, by reading.
+    video: its address. frames: pixel frames. lead: how many fewer pixel frames the first latent frame makes than the others. trace: the
+    name that loads the memory strip. borders: blocks at which scenes begin. block_frames: pixel frames of a block. segments, per_segment:
+    pixel frames and scores of the scenes. drift: a value per 12 pixel frames, by reading.
     """
 
     video: str
@@ -85,7 +85,7 @@ class CellData:
 
 @dataclass(frozen=True)
 class StripData:
-    """What was kept, a value a block: scene, kinds as a letter a slot, sources, positions, slots that decay, what else was planned."""
+    """A memory strip, one value per block: scene, kinds as one letter per slot, sources, positions, decaying slots, other notes."""
 
     certain: bool
     scenes: list[int]
@@ -98,29 +98,29 @@ class StripData:
 
 @dataclass
 class Folder:
-    """A report's folder that is being written. root: where; final: what it will be called, from which relative paths are told."""
+    """A report's folder that is being written. root: its present path; final: its later path, from which relative paths are computed."""
 
     root: Path
     final: Path
     ways: str = "link"
     bytes: int = 0
-    lengths: dict[str, int] = field(default_factory=dict)  # frames of the videos by the name of their cell
-    metrics: dict[str, dict[str, str]] = field(default_factory=dict)  # of all cells: what a page says of them, by their names
+    lengths: dict[str, int] = field(default_factory=dict)  # name of a cell -> frames of its video
+    metrics: dict[str, dict[str, str]] = field(default_factory=dict)  # metrics of all cells, as shown on the page, by name
     _shapes: dict[Path, Form] = field(default_factory=dict)
     _traces: dict[tuple[str, str], tuple[str, MemoryStrip]] = field(default_factory=dict)
 
     def write(self, name: str, text: str) -> None:
-        """A text file of the folder."""
+        """Write a text file of the folder."""
         path = inside(self.root, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
     def data(self, name: str, value: Any) -> None:
-        """A value for the page, as `<name>.js`."""
+        """Write a value for the page as `<name>.js`."""
         self.write(f"{name}.js", f"report.take({literal(name)},{literal(value)})\n")
 
     def video(self, path: Path) -> str:
-        """Address of a video from the page; the file is put into the folder the first time."""
+        """Address of a video from the page; the first call puts the file into the folder."""
         if self.ways == "relative":
             return quote(os.path.relpath(path.resolve(), self.final.resolve()))
         name = f"videos/{path.parent.parent.name[:12]}/{path.name}"
@@ -137,7 +137,7 @@ class Folder:
         shutil.copyfile(path, target)
 
     def shape(self, cell: VideoCell) -> Form | None:
-        """Size and length of a run's videos, read from the first of them that is asked for; None where nothing can be read."""
+        """Size and length of a run's videos, read from the first one; None if nothing can be read."""
         path = cell.video
         if cell.run.path not in self._shapes and path is not None:
             with suppress(ValueError):
@@ -145,7 +145,7 @@ class Folder:
         return self._shapes.get(cell.run.path)
 
     def trace(self, cell: VideoCell) -> tuple[str, MemoryStrip] | None:
-        """Name of the trace's file in the folder, and what was kept; videos of equal traces share one. None where there is no trace."""
+        """Name of the trace's file in the folder, and its memory strip; equal traces share a file. None if there is no trace."""
         path = cell.side("trace")
         try:
             text = content_of(path).decode() if path is not None else ""
@@ -166,7 +166,7 @@ class Folder:
         return self._traces[settings, text]
 
     def cell(self, cell: VideoCell) -> str:
-        """Write what the page shows of a video; the name that loads it."""
+        """Write the page's data of a video; returns the name that loads it."""
         name = f"cells/{cell.key}"
         if name in self.lengths:
             return name
@@ -198,14 +198,14 @@ class Folder:
         return name
 
     def provenance(self, run: Run) -> tuple[str, dict[str, Provenance]]:
-        """Write what a run is and how it was started; the name of the file, and the starts."""
+        """Write a run's key and starts; returns the name of the file, and the starts."""
         name, starts = f"runs/{run.path.name[:12]}.json", run.attempts()
         attempts = [msgspec.to_builtins(facts) | {"name": start} for start, facts in starts.items()]
         self.write(name, json.dumps({"run": msgspec.to_builtins(run.spec), "attempts": attempts}, indent=1) + "\n")
         return name, starts
 
     def traceback(self, cell: VideoCell) -> str:
-        """Put a failed video's traceback into the folder; its name there, or "" where there is none."""
+        """Copy a failed video's traceback into the folder; returns its name there, "" if there is none."""
         path = cell.run.below(cell.trace) if cell.trace else None
         try:
             text = content_of(path).decode(errors="replace") if path is not None else ""
@@ -213,13 +213,13 @@ class Folder:
             return ""
         if path is None or not text:
             return ""
-        name = f"errors/{cell.run.path.name[:12]}-{path.stem}.txt"  # whatever it is called: it is shown as text
+        name = f"errors/{cell.run.path.name[:12]}-{path.stem}.txt"  # always .txt, so that it is shown as text
         self.write(name, text)
         return quote(name)
 
 
 def strip(memory: MemoryStrip) -> StripData:
-    """What was kept, for the page."""
+    """A memory strip for the page."""
     blocks = memory.blocks
     return StripData(
         memory.certain,
@@ -233,7 +233,7 @@ def strip(memory: MemoryStrip) -> StripData:
 
 
 def _drift(blocks: Sequence[Mapping[str, float | None]]) -> dict[str, list[float | None]]:
-    """What drifts, a value a block, by reading."""
+    """Drift curves by reading, one value per block."""
     return {
         name: [None if (value := block.get(name)) is None else round(factor * value, 2) for block in blocks]
         for name, (_, factor) in READINGS.items()

@@ -1,8 +1,8 @@
-"""What a video's policy kept, block by block: the frames and positions of its trace, with the kind of memory that each of them is.
+"""Memory strip of a video: per block the frames and positions of its trace, with the kind of memory of each.
 
-A trace names frames and positions and no kinds. The kinds come from the policy's plans, made again from the settings in `run.json`
-(integers alone, no network): a plan counts only where it names the same keys as the trace. Where none does, because the code has
-changed since or the policy is no longer there, kinds are guessed from the names, and `MemoryStrip.certain` says so.
+A trace has frames and positions but no kinds. The kinds come from the policy's plans, which are made again from the settings in
+`run.json` (with integers only, no network). A plan counts only if it names the same keys as the trace. If none does, because the code
+has changed since or the policy no longer exists, kinds are guessed from the names, and `MemoryStrip.certain` is False.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from echo.scene import SceneStart, Transition
 Line = Mapping[str, Any]
 """A line of a trace; see `eval.figures.trace`."""
 WINDOW = 21
-"""Frames of a window where the run does not say otherwise."""
+"""Default number of latent frames of a window."""
 
 
 @dataclass(frozen=True)
 class StripBlock:
-    """keys: source and position of each in slot order; `faded`: how many of them, from the front, are a memory that decays.
-    notes: what the plan says beside them."""
+    """A block of a memory strip. keys: source and position of each in slot order; `faded`: how many of the first keys decay.
+    notes: other facts of the plan."""
 
     scene: int
     keys: tuple[tuple[str, int | None], ...]
@@ -41,7 +41,7 @@ class StripBlock:
 
 @dataclass(frozen=True)
 class MemoryStrip:
-    """All blocks of a video. certain: whether every kind is of a plan that agrees with the trace."""
+    """All blocks of a video. certain: whether every kind comes from a plan that agrees with the trace."""
 
     blocks: tuple[StripBlock, ...]
     certain: bool
@@ -58,9 +58,9 @@ def read(text: str) -> list[Line]:
 
 
 def policy_of(pixels: Mapping[str, Any]) -> Policy | None:
-    """The policy that a run had, by `key.pixels` of its run.json; None where this code has no such policy or setting."""
+    """The policy of a run, from `key.pixels` of its run.json; None if this code has no such policy or setting."""
     name, settings = str(pixels.get("method.policy")), pixels.get("method.settings")
-    if name not in registry.names():  # a store is anybody's file: it has nothing imported that is no policy by its entry point
+    if name not in registry.names():  # a store is untrusted: it must not import anything but registered policies
         return None
     try:
         return registry.make(name, settings if isinstance(settings, Mapping) else {})
@@ -69,12 +69,12 @@ def policy_of(pixels: Mapping[str, Any]) -> Policy | None:
 
 
 def kept(trace: Sequence[Line], policy: Policy | None, window_frames: int = WINDOW) -> MemoryStrip:
-    """What was kept in each block of a trace.
+    """The memory strip of a trace.
 
     Args:
         trace: its lines.
-        policy: what made it; None has the kinds guessed.
-        window_frames: of the backbone, in latent frames.
+        policy: the policy that made it; with None the kinds are guessed.
+        window_frames: the backbone's window, in latent frames.
     """
     blocks: list[StripBlock] = []
     certain = True
@@ -101,16 +101,16 @@ def _scenes(trace: Sequence[Line]) -> Iterator[list[Line]]:
 def _fit(
     scene: Sequence[Line], before: tuple[SceneStart, ...], policy: Policy, window_frames: int
 ) -> tuple[tuple[SceneStart, ...], list[Plan]] | None:
-    """The first way to enter a scene whose plans name the keys that its blocks had, and these plans."""
+    """The scene starts up to this scene and its plans, for the first way of entering it whose plans name the trace's keys; or None."""
     queries = scene[0]["queries"]
     if not queries:
         return None
-    geometry = Geometry(1, 1, 6, 1, 1, frames_per_block=len(queries), window_frames=window_frames)  # planning reads these two alone
+    geometry = Geometry(1, 1, 6, 1, 1, frames_per_block=len(queries), window_frames=window_frames)  # planning reads only these two
     for start in _entries(scene[0], len(before)):
         starts = (*before, start)
         try:
             plans = [policy.block_plan(Step(line["block"], starts, geometry)) for line in scene]
-        except (ValueError, IndexError, KeyError, TypeError):  # a way in which this policy cannot be entered
+        except (ValueError, IndexError, KeyError, TypeError):  # a transition that this policy does not have
             continue
         if start.jump == 0 and (jump := queries[0] - plans[0].queries[0]) > 0:
             starts = (*before, SceneStart(start.block, start.transition, start.recalls, jump))
@@ -121,7 +121,7 @@ def _fit(
 
 
 def _entries(first: Line, scene: int) -> Iterator[SceneStart]:
-    """All ways to enter a scene: the first one is not entered; a recall may be of any earlier one."""
+    """All possible starts of a scene: the first scene has no transition; a recall may name any earlier scene."""
     block = first["block"]
     if scene == 0:
         yield SceneStart(block)
@@ -137,7 +137,7 @@ def _keys(line: Line) -> tuple[tuple[str, int | None], ...]:
 
 
 def _guessed(line: Line) -> StripBlock:
-    """Kinds by name: the block's own frames, those right before it, all others that the policy has held on to."""
+    """Kinds guessed from names: the block's own frames, those right before it, and all others as kept memory."""
     keys, size = _keys(line), len(line["queries"])
     numbers = {int(source[1:]) for source, _ in keys if _numbered(source)}
     first = oldest = line["block"] * size

@@ -1,4 +1,4 @@
-"""A report as the template takes it: tables, the index of cells, drift, what is missing, provenance; plain values."""
+"""A report's plain values for the template: tables, the index of cells, drift, missing videos, provenance."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from eval.tables.captions import Panel, panels
 from eval.tables.grid import Grid
 
 BOUNDS = ("oracle", "oracle_cache", "forget")
-"""Presets between which the others lie: they are no answer to who is best."""
+"""Presets that bound the others and do not compete for the best score."""
 COSTS = tuple(metric.name for metric in METRICS if metric.fact)
-"""Metrics against which scores are drawn: facts of records that no scorer writes."""
+"""Metrics of cost, against which scores are drawn: facts of records that no scorer writes."""
 WINDOW = 9
-"""Blocks of the moving mean of drift curves, as of `eval.figures.drift`."""
+"""Blocks of the moving mean of drift curves, the same as in `eval.figures.drift`."""
 
 
 @dataclass(frozen=True)
 class Lack:
-    """A video that is not as asked for, or all of a row that were not made. where: of its traceback in the folder, or ""."""
+    """A requested video that failed or is dead or missing, or all missing ones of a row. where: its traceback in the folder, or ""."""
 
     task: str
     method: str
@@ -47,7 +47,7 @@ class Lack:
 
 @dataclass(frozen=True)
 class GridView:
-    """A grid as the template prints it: the columns that have a number, and the panels."""
+    """A grid for the template: the columns that have a number, and the panels."""
 
     title: str
     columns: Sequence[Column]
@@ -57,7 +57,7 @@ class GridView:
 
 
 def headline(grid: Grid) -> str:
-    """Who is best and who is not by the first measure (those of memory lead), and what the oracle has; "" for fewer than two rows."""
+    """The best and the worst method by the first column of measures, and the oracle's mean; "" for fewer than two rows."""
     shown = grid.measured()[0]
     means = [(row.cells[0].estimate.mean, row) for row in shown.rows if not row.calibration and row.cells and row.cells[0].estimate]
     ranked = [row for _, row in sorted(means, key=lambda pair: pair[0], reverse=bool(means) and not shown.columns[0].lower)]
@@ -71,14 +71,14 @@ def headline(grid: Grid) -> str:
 
 
 def table(grid: Grid) -> GridView:
-    """A grid on the page: the texts are those of every other form of the table; columns without a number are named below."""
+    """A grid on the page, with the same texts as in every other format of the table; columns without a number are named below it."""
     shown, left_out = grid.measured()
     means, *differences = panels(shown)
     return GridView(grid.title, shown.columns, replace(means, notes=[*means.notes, *left_out]), differences, headline(grid))
 
 
 class CellState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a cell's video has become, where it is not simply there. data: the name that loads it, if there is a video."""
+    """State of a cell whose video is missing, failed or otherwise not normal. data: the name that loads it, if there is a video."""
 
     status: str
     note: str
@@ -87,8 +87,8 @@ class CellState(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True)
 class PromptIndex:
-    """A prompt of a part. borders: where scenes begin, in readings of 12 pixel frames. texts, how: of the scenes and how each is entered,
-    if they are known. first: of a recalled scene the number of its first showing, as the scores pair them."""
+    """A prompt of a part. borders: starts of scenes, in readings of 12 pixel frames. texts, how: texts and transitions of the scenes, if
+    they are known. first: for a recalled scene, the number of its first showing, paired as in the scores."""
 
     id: str
     borders: list[float]
@@ -99,7 +99,7 @@ class PromptIndex:
 
 @dataclass(frozen=True)
 class MethodIndex:
-    """A row of a part. more: what tells it from others of the same label. size: of its videos, in pixels."""
+    """A row of a part. more: what distinguishes it from rows with the same label. size: of its videos, in pixels."""
 
     id: str
     label: str
@@ -110,7 +110,7 @@ class MethodIndex:
 
 @dataclass(frozen=True)
 class PartIndex:
-    """What the page knows of a part before any cell is loaded. cells: by method, prompt and seed. frames: of the longest video."""
+    """A part on the page before any cell is loaded. cells: by method, prompt and seed. frames: length of the longest video."""
 
     id: str
     title: str
@@ -122,7 +122,7 @@ class PartIndex:
 
 
 def index(part: ReportPart, title: str, folder: Folder) -> PartIndex:
-    """The index of a part; writes its cells."""
+    """The index of a part; also writes its cells."""
     cells = [[[_entry(method.cells.get((p, s)), folder) for s in part.seeds] for p in part.prompts] for method in part.methods]
     every = [entry for rows in cells for row in rows for entry in row]
     names = [entry.data if isinstance(entry, CellState) else entry for entry in every]
@@ -133,7 +133,7 @@ def index(part: ReportPart, title: str, folder: Folder) -> PartIndex:
 
 
 def _entry(cell: VideoCell | None, folder: Folder) -> str | CellState | None:
-    """The name that loads a cell; what became of one whose video is not there or not scored; None where nothing was asked for."""
+    """The name that loads a cell; the state of one whose video is not there or not scored; None if nothing was requested."""
     if cell is None:
         return None
     if cell.video is None:
@@ -148,13 +148,13 @@ def _method(method: Method, others: Sequence[Method], folder: Folder) -> MethodI
     words = [row.section] if len(backbones) > 1 and not row.calibration else []
     words += [row.preset] if len({other.row.preset for other in twins}) > 1 else []
     words += [row.variant] if row.variant else []
-    cells = [cell for one in (method, *others) for cell in one.cells.values()]  # a row without videos takes the shape of the others
+    cells = [cell for one in (method, *others) for cell in one.cells.values()]  # a row without videos takes the others' shape
     shape = next((shape for cell in cells if (shape := folder.shape(cell))), None)
     return MethodIndex(method.name, row.label, ", ".join(words), row.calibration, (shape.width, shape.height) if shape else (16, 9))
 
 
 def _prompt(part: ReportPart, name: str, folder: Folder) -> PromptIndex:
-    """Scenes begin where the first trace that there is says so."""
+    """A prompt of a part; starts of scenes are read from the first trace that there is."""
     videos = (cell for method in part.methods for (prompt, _), cell in method.cells.items() if prompt == name and cell.video)
     traced = ((trace[1].borders, cell.run.spec.frames_per_block) for cell in videos if (trace := folder.trace(cell)))
     borders, size = next(traced, ((0,), FRAMES_PER_BLOCK))
@@ -162,7 +162,7 @@ def _prompt(part: ReportPart, name: str, folder: Folder) -> PromptIndex:
     ways = prompt.transitions(TagMeaning.enter) if prompt else ()
     how = [str(way.value) if way else "" for way in ways]
     first: dict[int, int] = {}
-    with suppress(ValueError):  # scenes that cannot be paired have no first showing
+    with suppress(ValueError):  # unpaired scenes have no first showing
         first = dict(pairs_of(part.task, len(borders), prompt.recalls if prompt else ()))
     marks = [border * size / FRAMES_PER_BLOCK for border in borders]
     return PromptIndex(name, marks, list(prompt.scenes) if prompt else [], how, first)
@@ -170,9 +170,9 @@ def _prompt(part: ReportPart, name: str, folder: Folder) -> PromptIndex:
 
 @dataclass(frozen=True)
 class DriftView:
-    """Curves of a method, by its place in the part, and of how many videos and prompts they are.
+    """Curves of a method, given by its index in the part, and their numbers of videos and prompts.
 
-    curves: by reading, its `mean` and the `half` width of its band, null where nothing was measured.
+    curves: by reading, its `mean` and the `half` width of its band, null if nothing was measured.
     """
 
     method: int
@@ -182,7 +182,7 @@ class DriftView:
 
 
 def drift(part: ReportPart) -> list[DriftView]:
-    """Curves of a part's methods with their bands, as `eval.figures.drift` makes them; empty where no scores have readings of blocks."""
+    """Curves of a part's methods with their bands, computed like those of `eval.figures.drift`; empty if no scores have block readings."""
     entries = [method.entry for method in part.methods]
     drifting, _ = drifts(entries, WINDOW)
     lines = []
@@ -198,11 +198,11 @@ def _plain(values: Any) -> list[float | None]:
 
 
 class PartScores(msgspec.Struct, frozen=True):
-    """Scores of a part and what its methods cost, a metric at a time; null where there is none.
+    """Scores of a part and costs of its methods, by metric; null if there is none.
 
-    metrics: of its videos, by method, prompt and seed, as `PartIndex.cells`.
-    means: of its methods, with the half width of the interval of 95 %, as the table has them.
-    costs: of its methods, by the metric of a fact.
+    metrics: scores of its videos, by method, prompt and seed like `PartIndex.cells`.
+    means: means of its methods with the half width of the 95 % interval, the same as in the table.
+    costs: costs of its methods, by the metric of a fact.
     """
 
     metrics: dict[str, list[list[list[float | None]]]]
@@ -211,7 +211,7 @@ class PartScores(msgspec.Struct, frozen=True):
 
 
 def scores(part: ReportPart) -> PartScores:
-    """What the table of prompts and the charts of costs are made of: the metrics of the part's own columns."""
+    """Data of the table of prompts and the charts of costs: the metrics of the part's own columns."""
     names = [column.metric for column in part.grid.measured()[0].columns]
     places = {column.metric: place for place, column in enumerate(part.grid.columns)}
 
@@ -233,7 +233,7 @@ def _cost(method: Method, name: str) -> float | None:
 
 
 def lacks(part: ReportPart, title: str, folder: Folder) -> Iterator[Lack]:
-    """Everything that was asked for and is not there, or not scored; of videos that were not made one entry a row."""
+    """All requested videos that are not there or not scored; videos that were not made are one entry per row."""
     for method in part.methods:
         label = ", ".join(filter(None, (method.row.label, "" if method.row.calibration else method.row.section, method.row.variant)))
         absent: dict[int, list[str]] = {}
@@ -249,7 +249,7 @@ def lacks(part: ReportPart, title: str, folder: Folder) -> Iterator[Lack]:
 
 @dataclass(frozen=True)
 class StartLine:
-    """A start of a run: what a reader wants to know of it first; the rest is in its file."""
+    """A start of a run: its most important facts; the rest is in its file."""
 
     run: str
     file: str
@@ -262,14 +262,14 @@ class StartLine:
 
     @property
     def began(self) -> str:
-        """When, by its name; "" where that does not say."""
+        """Time of the start, from its name; "" if the name has none."""
         nanoseconds = self.attempt.partition("-")[0]
         began = int(nanoseconds) / 1e9 if nanoseconds.isdecimal() and len(nanoseconds) == 20 else 0.0
         return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(began)) if began > 1e9 else ""
 
     @property
     def versions(self) -> str:
-        """Of Python and packages."""
+        """Versions of Python and packages."""
         return ", ".join(f"{key} {value}" for key, value in {"python": self.facts.python, **self.facts.packages}.items() if value)
 
 
@@ -289,7 +289,7 @@ def provenance(parts: Sequence[ReportPart], folder: Folder) -> list[StartLine]:
 
 
 def constants() -> dict[str, object]:
-    """What the page's script must know beside the parts: sizes, colours, kinds, measures."""
+    """Constants for the page's script besides the parts: sizes, colours, kinds, measures."""
     kinds = {kind.letter: {"name": kind.words, "colour": kind.colour} for kind in Kind}
     measures = {name: words for name, (words, _) in READINGS.items()}
     costs = {name: {"label": KNOWN[name].label, "lower": KNOWN[name].lower} for name in COSTS}

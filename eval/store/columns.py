@@ -1,4 +1,4 @@
-"""Numbers of many videos by column: one array for each metric instead of one dictionary for each video."""
+"""Numbers of many videos by column: one array per metric instead of one dictionary per video."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from eval.store.records import UNREADABLE, DamagedLine, Outcome, Score, UnitReco
 from eval.store.runs import Asked, Run, settle
 
 Wishes = tuple[Run, Sequence[Asked]]
-"""A run and all that was asked of it under one way of scoring, oldest first."""
+"""A run and all its requests under one way of scoring, oldest first."""
 Floats = NDArray[np.float64]
 Values = Sequence[Any] | Floats
 STATUS = ("missing", "unscored", "failed", "done")
-"""What became of a video that was asked for; of several outcomes of one the last here counts. unscored: it is there, has no scores
-of this kind, and nobody has tried to score it. failed: it was tried, and only errors came of it."""
+"""Status of a requested video; of several outcomes the one that is last in this tuple counts. unscored: it exists without scores of this
+kind, and nobody has tried to score it. failed: it was tried, and every try ended in an error."""
 MISSING, UNSCORED, FAILED, DONE = range(len(STATUS))
 FACTS = (
     "latents_sha256", "blocks", "fps", "fps_dit", "denoising_steps", "attended_frames", "kept_frames", "block_ms", "block_ms_p95",
     "switch_block_ms", "generate_s", "decode_s", "score_s", "dur_s", "process_peak_mb", "host", "device",
 )  # fmt: skip
-"""Fields of a record that a table of videos has beside metrics, if it is asked for facts; `TEXTS` of all facts are no numbers."""
+"""Fields of a record that a table of videos has besides metrics, if facts are requested; those in `TEXTS` are not numbers."""
 TEXTS = ("latents_sha256", "host", "device", "spoilt")
 FILES = {"video": "video", "trace": "trace", "scores": "scores_file"}
 """Kinds of side files and the columns that hold their paths."""
 CATEGORIES = ("text", "run", "attempt", "pixel_code")
-"""Columns of few different texts."""
+"""Columns with few distinct texts."""
 ASKED = ("prompt", "seed", "status")
 """Columns that every video has."""
 RESERVED = {*FACTS, *TEXTS, *FILES.values(), *CATEGORIES, *ASKED, "dead", "unit"}
-"""What no metric is called."""
+"""Names that no metric may have."""
 
 
 @dataclass
 class Finished:
-    """What is done of a run under one way of scoring, by column, in the order of time.
+    """Finished units of a run under one way of scoring, by column, in the order of time.
 
-    units, attempts, pixel_codes: [done], the unit, whose record it is, and of what code. metrics: [done] by name, NaN where there is no
-    number; of all names that some unit has, be it without a number. failures, conflicts, damaged, spoilt: as of
-    `eval.store.runs.Settled`. unscored: units that are not done and whose video is there. dead: units whose video shows nothing, or
-    nothing that moves. records: if they were asked for.
+    units, attempts, pixel_codes: [done], the unit, the attempt that recorded it, and its code. metrics: [done] by name, for every name
+    that some unit has, NaN where there is no number. failures, conflicts, damaged, spoilt: those of `eval.store.runs.Settled`. unscored:
+    units that are not done but whose video exists. dead: units whose video shows nothing, or nothing that moves. records: only if
+    requested.
     """
 
     units: list[str]
@@ -66,16 +66,16 @@ class Finished:
     records: Sequence[UnitRecord] = ()
 
     def status(self, unit: str) -> int:
-        """What became of a unit that is not done."""
+        """Index in `STATUS` of a unit that is not done."""
         return FAILED if unit in self.failures else UNSCORED if unit in self.unscored else MISSING
 
 
 def finished(run: Run, scores: str | None, facts: bool = False) -> Finished:
-    """What is done of a run.
+    """Finished units of a run.
 
     Args:
-        scores: id of the way of scoring; None accepts a video however it was scored.
-        facts: whether whole records are wanted.
+        scores: id of the way of scoring; None accepts any.
+        facts: whether to return whole records.
     """
     if not facts and scores is not None:
         known = _plain(run, scores)
@@ -94,8 +94,8 @@ def finished(run: Run, scores: str | None, facts: bool = False) -> Finished:
 
 
 def _plain(run: Run, scores: str) -> Finished | None:
-    """The same of a run with one file of records, all of them ok, of one way of scoring, of the same metrics and each of a unit of its
-    own, which most are; None of any other. A million records take seconds, as no record becomes a dictionary."""
+    """Fast path of `finished` for most runs: one file of records, all ok, each of another unit, with one way of scoring and the same
+    metrics; None for any other run. A million records take seconds, since no record becomes a dictionary."""
     paths = run.record_files()
     if len(paths) != 1:
         return None
@@ -106,7 +106,7 @@ def _plain(run: Run, scores: str) -> Finished | None:
         return None
     names = tuple(first.metrics)
     lines = None if RESERVED & set(names) else at_once(whole_lines(content), _typed(names, scores, first.pixel_code))
-    if lines is None:  # damaged, an error, scored otherwise, of other metrics, or of other code
+    if lines is None:  # damaged, an error, or with another scorer, other metrics or other code
         return None
     units, times = [line.unit for line in lines], [line.t for line in lines]
     if len(set(units)) < len(units) or times != sorted(times):
@@ -123,7 +123,7 @@ def _plain(run: Run, scores: str) -> Finished | None:
 
 @lru_cache(maxsize=64)
 def _typed(names: tuple[str, ...], scores: str, code: str) -> Any:
-    """The kind of outcomes that are ok, not dead, scored this way, of this code, and have these metrics and no other."""
+    """The type of outcomes that are ok and not dead, with these scores, this code, and exactly these metrics."""
     fields = [(f"m{place}", Score | None) for place in range(len(names))]
     renamed = {f"m{place}": name for place, name in enumerate(names)}
     numbers = msgspec.defstruct("Numbers", fields, rename=renamed, forbid_unknown_fields=True, gc=False)
@@ -136,28 +136,28 @@ def _typed(names: tuple[str, ...], scores: str, code: str) -> Any:
 
 @lru_cache(maxsize=64)
 def _values(count: int) -> Callable[[Any], tuple[float | None, ...]]:
-    """What takes the numbers of a line's metrics."""
+    """A function that takes the numbers out of a line's metrics."""
     if count == 1:
         return lambda numbers: (numbers.m0,)
     return attrgetter(*(f"m{place}" for place in range(count))) if count else lambda numbers: ()
 
 
 def table(parts: Iterable[Wishes], facts: bool = False) -> tuple[pd.DataFrame, list[str], list[DamagedLine]]:
-    """What became of the videos that were asked of some runs, which may share prompts and seeds.
+    """Status and numbers of the requested videos of some runs, which may share prompts and seeds.
 
     Args:
-        parts: the runs, and what was asked of each.
-        facts: whether paths, hashes and speeds are wanted too.
+        parts: the runs and their requests.
+        facts: whether to include paths, hashes and speeds.
 
     Returns:
-        A row for each video, by prompt and seed, units that were computed twice with different outcomes, and lines of records that are
-        damaged and left out. Of a video that several runs were asked for the best outcome counts, and of several such the last run's.
+        A row per video, by prompt and seed; units that were computed twice with different outcomes; and damaged lines of records, which
+        are left out. If several runs have the same video, the best outcome counts, and among equal ones the last run's.
 
         Index: prompt and seed, ascending. Columns: `status` (category, one of `STATUS`), `text` (category, digest of the prompt as
-        asked for), `run`, `attempt`, `pixel_code` (category; whose number it is, "" where nothing is done), `dead` (bool), then a float64
-        for each metric that any video has, be it without a number, and for each that is made of these: NaN where there is none. With facts
-        also `unit`, the columns of `FILES` (str, paths), `spoilt` (str, what is wrong with a file) and `FACTS` (float64 but for `TEXTS`,
-        which are str); NaN where nothing is done, or nothing wrong.
+        requested), `run`, `attempt`, `pixel_code` (category; the source of the numbers, "" if not done), `dead` (bool), then a float64
+        column per metric that any video has or that is derived from these, NaN where there is no number. With facts also `unit`, the columns
+        of `FILES` (str, paths), `spoilt` (str, what is wrong with a file) and `FACTS` (float64, those in `TEXTS` str); NaN where nothing
+        is done, or nothing is wrong.
     """
     pieces, conflicts, damaged = list[dict[str, Values]](), list[str](), list[DamagedLine]()
     for run, wishes in parts:
@@ -193,14 +193,14 @@ def table(parts: Iterable[Wishes], facts: bool = False) -> tuple[pd.DataFrame, l
 
 
 def _piece(run: Run, wishes: Sequence[Asked], outcome: Finished, facts: bool) -> dict[str, Values]:
-    """What became of the videos that were asked of one run, by column of its table."""
+    """Status and numbers of one run's requested videos, by column of `table`."""
     units, prompts = wishes[0].units, wishes[0].prompts
-    for wish in wishes[1:]:  # the text of a prompt may have changed; the last wish counts
+    for wish in wishes[1:]:  # the text of a prompt may have changed; the last request counts
         units, prompts = units | wish.units, prompts | wish.prompts
     asked, texts = list(units.values()), [prompts.get(prompt, "") for prompt in units]
     piece: dict[str, Values] = {"prompt": list(units), "seed": [run.place.seed] * len(asked), "text": texts}
     piece["run"] = [run.place.run] * len(asked)
-    if asked == outcome.units:  # as of most runs
+    if asked == outcome.units:  # true for most runs
         rows: Sequence[int] = range(len(asked))
         piece |= {"status": [DONE] * len(asked), "attempt": outcome.attempts, "pixel_code": outcome.pixel_codes, **outcome.metrics}
     else:
@@ -218,7 +218,7 @@ def _piece(run: Run, wishes: Sequence[Asked], outcome: Finished, facts: bool) ->
 
 
 def _facts(run: Run, units: Sequence[str], records: Sequence[UnitRecord | None]) -> dict[str, Values]:
-    """Names of units, paths of files, hashes and speeds of the videos that are done."""
+    """Names of units, paths of files, hashes and speeds of finished videos."""
     paths = {name: [record and run.side(record, kind) for record in records] for kind, name in FILES.items()}
     columns: dict[str, Values] = {"unit": units}
     columns |= {name: [None if path is None else str(path) for path in own] for name, own in paths.items()}

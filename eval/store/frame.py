@@ -4,7 +4,7 @@
     videos = frame.videos("results")
     videos[videos.task == "recall"].groupby("preset")["world.recall_fidelity"].mean()
 
-Which runs are in them is the rule of `eval.store.rows`: of each task the newest rows that may be compared, as its table shows them.
+The rule of `eval.store.rows` selects the runs: for each task the newest comparable rows, the same as in its table.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from eval.store.rows import Comparable, Entry, gather, parts_of
 from eval.store.runs import scores_of, tasks
 
 CATEGORIES = ("task", "backbone", "preset", "label", "policy", "settings", "scorer", "status", "text", "run", "attempt", "pixel_code")
-"""Columns of few different texts, of the dtype `category`."""
+"""Columns with few distinct texts, of dtype `category`."""
 LAST = ("unit", *FILES.values(), "spoilt", *FACTS)
-"""Facts, which stand behind the metrics."""
+"""Facts, which follow the metrics."""
 
 
 def videos(store: str | Path, *, scored: bool = True, every: bool = False, facts: bool = True) -> pd.DataFrame:
-    """All videos that were asked for, a row each.
+    """All requested videos, a row each.
 
     Args:
         store: the run store.
-        scored: whether only what was asked to be scored counts; else videos count however they were scored.
-        every: whether older versions of the code, weights, ways of scoring and texts of prompts are wanted too.
-        facts: whether paths, hashes and speeds are wanted, which take most of the time where there are many videos.
+        scored: whether only requests with scores count; otherwise videos count however they were scored.
+        every: whether to include older versions of the code, weights, ways of scoring and texts of prompts.
+        facts: whether to include paths, hashes and speeds, which take most of the time for many videos.
 
     Returns:
         task, backbone, preset, label, policy, settings (of the method, in words), scorer: category.
         prompt: str. seed, epoch (version of the code that makes pixels), group (0 for the newest rows that may be compared): int64.
-        calibration: bool, whether it was rendered and not generated. status: category, "done", "failed" (tried, only errors came of it),
-        "unscored" (it is there, without these scores) or "missing". text (digest of the prompt), run, attempt, pixel_code (of the code
-        that made it): category. dead: bool, whether its frames are of one colour each, or all the same.
-        A column for each metric of the store: float64, NaN where there is no number.
+        calibration: bool, whether it was rendered instead of generated. status: category, "done", "failed" (every try ended in an error),
+        "unscored" (it exists without these scores) or "missing". text (digest of the prompt), run, attempt, pixel_code (digest of the code
+        that made it): category. dead: bool, whether each of its frames has one colour, or all frames are the same.
+        A column per metric of the store: float64, NaN where there is no number.
         With facts: unit: str. video, trace, scores_file: str, paths. spoilt: str, what is wrong with one of these.
-        latents_sha256, host, device: str. blocks, fps, fps_dit (pixel frames a second, all included and without the codec),
-        denoising_steps, attended_frames, kept_frames (latent, the most of a block), block_ms,
-        block_ms_p95, switch_block_ms, generate_s, decode_s, score_s, dur_s, process_peak_mb: float64. All of these NaN where nothing is
-        done.
+        latents_sha256, host, device: str. blocks, fps, fps_dit (pixel frames per second, with all work and without the codec),
+        denoising_steps, attended_frames, kept_frames (latent frames, maximum over blocks), block_ms,
+        block_ms_p95, switch_block_ms, generate_s, decode_s, score_s, dur_s, process_peak_mb: float64. All of these are NaN for a video
+        that is not done.
     """
     parts = []
     for task in tasks(Path(store)):
@@ -72,20 +72,20 @@ def _videos(group: Comparable, number: int, entry: Entry, facts: bool) -> pd.Dat
 
 
 def segments(store: str | Path) -> pd.DataFrame:
-    """All scenes of the videos that are scored, a row each: task, backbone, preset, prompt, seed, `scene` (int64, from 0), then what its
-    scorer says of a scene: `start`, `end` (pixel frames) and its metrics, float64."""
+    """All scenes of scored videos, a row each: task, backbone, preset, prompt, seed, `scene` (int64, from 0), then the scorer's values
+    for the scene: `start`, `end` (pixel frames) and its metrics, float64."""
     return _sides(videos(store), lambda side: side.per_segment, "scene")
 
 
 def blocks(store: str | Path) -> pd.DataFrame:
-    """All blocks that are read of the videos that are scored, of 12 pixel frames whatever a backbone's own have, a row each: task,
-    backbone, preset, prompt, seed, `block` (int64, from 0), `scene` (that it is of, by its scores), then what the embedded
-    scorer reads off a block, for example `place_right` and `quality`, float64."""
+    """All blocks of scored videos that were read, a row each; such a block has 12 pixel frames on every backbone. Columns: task, backbone,
+    preset, prompt, seed, `block` (int64, from 0), `scene` (the block's scene, from its scores), then the embedded scorer's readings of
+    the block, for example `place_right` and `quality`, float64."""
     return _sides(videos(store), _placed, "block")
 
 
 def _placed(side: ScoresFile) -> list[dict[str, float | None]]:
-    """Readings of blocks, each with its scene; a scene's last block may be of fewer frames. -1 where no scene has it."""
+    """Readings of blocks, each with its scene, -1 if no scene contains the block; a scene's last block may have fewer frames."""
     lengths = [(row.get("start"), row.get("end")) for row in side.per_segment]
     counts = [math.ceil((end - start) / READING_FRAMES) if type(start) is type(end) is int else 0 for start, end in lengths]
     scenes = [scene for scene, count in enumerate(counts) for _ in range(min(count, len(side.per_block)))]
@@ -93,11 +93,11 @@ def _placed(side: ScoresFile) -> list[dict[str, float | None]]:
 
 
 KEYS = ["task", "backbone", "preset", "settings", "prompt", "seed"]
-"""Columns that name a video."""
+"""Columns that identify a video."""
 
 
 def readings(entry: Entry) -> pd.DataFrame:
-    """Blocks of a row's videos that are scored: index prompt, seed and block, a float64 for each thing that is read off a block."""
+    """Blocks of a row's scored videos: index prompt, seed and block, a float64 column per reading."""
     parts = {
         unit: pd.DataFrame(lines).astype("float64")
         for unit, path in entry.videos["scores_file"].dropna().items()
@@ -107,7 +107,7 @@ def readings(entry: Entry) -> pd.DataFrame:
 
 
 def _sides(there: pd.DataFrame, lines_of: Callable[[ScoresFile], list[dict[str, float | None]]], number: str) -> pd.DataFrame:
-    """Lines of the scores files of some videos, each with the names of its video and its number."""
+    """Lines of the scores files of some videos, each with the columns that identify its video, and its number in column `number`."""
     values = [
         dict(zip(KEYS, names)) | {number: place} | line
         for *names, path in there[[*KEYS, "scores_file"]].dropna().itertuples(index=False, name=None)

@@ -1,4 +1,4 @@
-"""Where a measured number comes from: command, commit, machine and the digests of files, for what is written beside figures."""
+"""Origin of measured numbers for the files beside figures: command, commit, machine and digests of files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOMS = ("echo", "baselines", "data", "eval", "conf")
 
 
 def origin(command: str, words: Sequence[str]) -> dict[str, str]:
-    """The command `echo-harness command words`, the commit (marked where the code has changed since) and the machine."""
+    """The command `echo-harness command words`, the commit (marked if the code has changed since) and the machine."""
     return {
         "command": " ".join(["echo-harness", command, *words]),
         "commit": commit(ROOMS),
@@ -22,7 +22,7 @@ def origin(command: str, words: Sequence[str]) -> dict[str, str]:
 
 
 def git(*words: str) -> str | None:
-    """What git says of this project; None outside its repository, without git, or where it fails or takes too long.
+    """Output of git in this project; None outside its repository, without git, or if it fails or takes too long.
 
     An installed package often lies inside the repository of something else, whose commit is not its own.
     """
@@ -36,7 +36,7 @@ def git(*words: str) -> str | None:
 
 
 def commit(paths: Sequence[str]) -> str:
-    """The commit of the code, marked unless git says that nothing below `paths` was changed since; "unknown" where git names none."""
+    """The commit of the code, marked unless git reports no change below `paths`; "unknown" if git names none."""
     head = git("rev-parse", "HEAD")
     if not head:
         return "unknown"
@@ -44,5 +44,5 @@ def commit(paths: Sequence[str]) -> str:
 
 
 def digest_if_there(path: Path) -> str:
-    """`file_digest` of a file; "missing" where there is none."""
+    """`file_digest` of a file; "missing" if there is none."""
     return file_digest(path) if path.is_file() else "missing"

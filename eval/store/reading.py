@@ -1,7 +1,7 @@
-"""How a store's files are looked for and opened: what is not ours is passed over, what cannot be read is left out and named.
+"""Finding and opening a store's files: foreign files are skipped, unreadable ones are left out and named.
 
-A store is anybody's folder: edited, copied, moved to another disk, half of it another user's. What is unreadable is never taken for
-absent, and nothing in it is waited for: a pipe in a file's place is refused as a folder is.
+A store may have been edited, copied or moved to another disk, and parts of it may belong to another user. An unreadable file never counts
+as absent, and no read waits: a pipe in a file's place is refused like a folder.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from data.outgoing import said
 from eval.store.records import Content, DamagedFile, decoded
 
 LARGEST_BYTES = 2**32
-"""Of a file that is read whole."""
+"""Most bytes of a file that is read at once."""
 
 
 class LeftOut(UserWarning):
-    """Something of a store that cannot be read: a line with its file, the reason, and what is left out for it."""
+    """Part of a store cannot be read: a line with its file, the reason, and what is left out."""
 
 
 def leave_out(line: object) -> None:
-    """Say that something is left out; once a process."""
+    """Warn that something is left out; once per process."""
     warnings.warn(str(line), LeftOut, stacklevel=2)
 
 
 @contextlib.contextmanager
 def hearing() -> Iterator[list[str]]:
-    """What is left out meanwhile, in order, each line once; it is said outside as well."""
+    """Collect the warnings of what is left out inside the block, in order, each line once; they are also passed on."""
     lines = list[str]()
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", LeftOut)
@@ -48,7 +48,7 @@ def hearing() -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def told() -> Iterator[None]:
-    """A command line: what is left out is a line of standard error, once."""
+    """For a command: each warning of what is left out is printed once, as a line on standard error."""
     lines = set[str]()
     with warnings.catch_warnings():
         show = warnings.showwarning
@@ -66,8 +66,8 @@ def told() -> Iterator[None]:
 
 
 def names_in(folder: str | Path, ending: str = "", say: Callable[[str], None] = leave_out) -> list[str]:
-    """Names in a folder, in order, hidden ones (`._x`, `.DS_Store`) left out; none where there is no folder, or, which is said, it cannot
-    be read."""
+    """Sorted names in a folder without hidden ones (`._x`, `.DS_Store`); empty if there is no folder or, with a call of `say`, if it
+    cannot be read."""
     try:
         return sorted(name for name in os.listdir(folder) if name.endswith(ending) and not name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
@@ -81,8 +81,8 @@ def content_of(path: str | Path) -> bytes:
     """The bytes of a file.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: where there is none.
-        DamagedFile: for what may not be read, is no file (a folder, a pipe, a circle of links), or is too large to be one of a store.
+        FileNotFoundError, NotADirectoryError: there is no such file.
+        DamagedFile: it may not be read, is no file (a folder, a pipe, a loop of links), or is too large for a store's file.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -99,13 +99,13 @@ def content_of(path: str | Path) -> bytes:
 
 
 def read(path: str | Path, kind: type[Content], say: Callable[[str], None] = leave_out, lost: str = "it") -> Content | None:
-    """The content of a file; None where there is none, or, which is said, it is damaged. lost: what is left out then.
+    """The content of a file; None if there is none or, with a call of `say`, if it is damaged. lost: what is left out then.
 
-    Raises UnknownVersion as `decoded` does.
+    Raises UnknownVersion like `decoded`.
     """
     try:
         content = content_of(path)
-        content.decode()  # a decoder passes over fields that it does not know
+        content.decode()  # a decoder skips unknown fields without checking their UTF-8
         return decoded(content, kind, Path(path))
     except (FileNotFoundError, NotADirectoryError):
         return None

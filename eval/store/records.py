@@ -1,16 +1,16 @@
-"""What a run store holds, file by file, as typed records; `eval.store.runs` reads a store, `jobs.store.folder` writes it.
+"""Files of a run store as typed records; `eval.store.runs` reads a store, `jobs.store.folder` writes it.
 
 <store>/runs/<backbone>/<task>/<method>/seed=<n>/<run id>/
     run.json              `Spec`: what the run is, written once
-    asked/<ns>.json       `AskedFile`: the prompts that a command wanted, and the unit that stands for each
-    attempts/<id>.json    `Provenance`, one for each start: commit, versions, host, command line (and .log)
-    records/<id>.jsonl    `UnitRecord`, one a line with its checksum, appended to by one attempt alone
+    asked/<ns>.json       `AskedFile`: the prompts that a command requested, and the unit of each
+    attempts/<id>.json    `Provenance`, one per start: commit, versions, host, command line (and .log)
+    records/<id>.jsonl    `UnitRecord`, one per line with its checksum, appended by one attempt only
     errors/               tracebacks
     units/                videos, traces, scores of segments (`ScoresFile`)
 <store>/sweeps/<table>.json
-    `SweepFile`: the runs, prompts and scores that a command asked for; the last command of that name counts
+    `SweepFile`: the runs, prompts and scores that a command requested; the last command of that name counts
 
-Every file is checked when it is read: versions up to `VERSION` are read and brought up to it, of a newer one the file is refused.
+Every file is checked when it is read: versions up to `VERSION` are converted to it, and a file of a newer version is refused.
 """
 
 from __future__ import annotations
@@ -31,42 +31,42 @@ from echo.scene import FRAMES_PER_BLOCK
 from echo.settings import LARGEST
 
 VERSION: Final = 3
-"""Of records; whatever is read of an older version is brought up to it, of a newer one refused. From this one on a line of records ends
-with its checksum, and a record says how large each side file is and what is in it."""
+"""Schema version of the files; an older version is converted to it when it is read, a newer one refused. Since this version a line of
+records ends with its checksum, and a record holds the size and digest of each side file."""
 SUM = b',"crc32":"'
-"""What stands before the checksum of a line of records, which is its last field: eight hex digits of all that comes before."""
+"""Start of the checksum, the last field of a line of records: eight hex digits of CRC-32 over everything before it."""
 SUM_BYTES = len(SUM) + len('00000000"}')
 UNIT = re.compile(rb'"unit":"(\w+)"')
 RENDER = "render"
-"""The policy of runs that are rendered, not generated: calibration rows of every table, sheet and figure."""
+"""The policy of rendered runs: calibration rows of every table, sheet and figure."""
 Version = Literal[1, 2, 3]
 Part = Annotated[str, msgspec.Meta(pattern=PART, max_length=PART_LENGTH)]
-"""A name that a folder or a file may have, as `echo.refusals.path_part` has it."""
+"""A valid name of a folder or file, by the rule of `echo.refusals.path_part`."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Score = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
-"""A number that statistics can be made of."""
+"""A number that is small enough for statistics."""
 PLACE = "/".join([PART.strip("^").removesuffix("\\Z")] * 5)
 Content = TypeVar("Content", bound=msgspec.Struct)
 Line = TypeVar("Line", bound="Outcome")
 
 
 class UnknownVersion(ValueError):
-    """A file of a store that a newer version of this project wrote; one line for people."""
+    """A newer version of this project wrote a file of a store; one line."""
 
 
 class DamagedFile(ValueError):
-    """A file of a store that is not what its place says it is; one line for people."""
+    """A file of a store does not have the content that its place requires; one line."""
 
 
 class Titled(msgspec.Struct, frozen=True):
-    """A name of the configuration and its label for people."""
+    """A name of the configuration and its displayed label."""
 
     name: Part
     label: str
 
 
 class RunKey(msgspec.Struct, frozen=True):
-    """All that can change a pixel of a run, apart from the prompt: its name is the digest of this. pixels: settings by dotted path."""
+    """Everything except the prompt that can change a pixel of a run; the run's name is its digest. pixels: settings by dotted path."""
 
     epoch: Count
     kernel: str
@@ -85,7 +85,7 @@ class Spec(msgspec.Struct, frozen=True):
 
     @property
     def pace(self) -> tuple[int, int]:
-        """Latent frames of a block and its denoising steps; where there was no choice the key names neither."""
+        """Latent frames of a block and its denoising steps; a key that names neither means the defaults."""
         frames, steps = (self.key.pixels.get(f"backbone.{name}") for name in ("frames_per_block", "steps"))
         count = frames if isinstance(frames, int) and 1 <= frames <= LARGEST else FRAMES_PER_BLOCK
         return count, len(steps) if isinstance(steps, list) else len(STEPS)
@@ -97,7 +97,7 @@ class Spec(msgspec.Struct, frozen=True):
 
 
 class Scorer(msgspec.Struct, frozen=True):
-    """Who scores; key: all that can change a score, empty or None where nothing is scored."""
+    """A scorer. key: everything that can change a score; empty or None if nothing is scored."""
 
     name: Part
     label: str
@@ -105,15 +105,15 @@ class Scorer(msgspec.Struct, frozen=True):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What enters its scores, by dotted path; empty where it does not say."""
+        """Settings that enter its scores, by dotted path; empty if the key names none."""
         said = (self.key or {}).get("scores")
         return said if isinstance(said, dict) else {}
 
 
 class AskedFile(msgspec.Struct, kw_only=True):
-    """These prompts, scored this way. scores: id of the way of scoring, None where videos alone are asked for.
+    """A request for prompts with one way of scoring. scores: id of the way of scoring, None if only videos are requested.
 
-    units: the unit that stands for each prompt id. prompts: digest of each prompt as it stands in its set.
+    units: the unit of each prompt id. prompts: digest of each prompt in its set.
     """
 
     scores: Part | None
@@ -125,7 +125,7 @@ class AskedFile(msgspec.Struct, kw_only=True):
 
 
 class SweepEntry(AskedFile, kw_only=True):
-    """A wish of a sweep. path: of its run, from the folder `runs` on."""
+    """A request of a sweep. path: path of its run below the folder `runs`."""
 
     path: Annotated[str, msgspec.Meta(pattern=f"^{PLACE}\\Z")]
 
@@ -140,10 +140,10 @@ class SweepFile(msgspec.Struct):
 
 
 class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
-    """What settles a unit: a record, as far as tables ask. metrics: null for a number that is not finite.
+    """The outcome of a unit: the fields of a record that tables need. metrics: null for a number that is not finite.
 
-    pixel_code: digest of the code that made its pixels (`jobs.store.provenance.pixel_code`), empty where an older version does not say.
-    dead: "space" for a video each of whose frames is of one colour, "time" for one whose frames are all the same, else empty.
+    pixel_code: digest of the code that made its pixels (`jobs.store.provenance.pixel_code`), empty in records of older versions.
+    dead: "space" if each frame of the video has one colour, "time" if all its frames are the same, otherwise empty.
     """
 
     unit: str
@@ -161,19 +161,18 @@ class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
 
     @property
     def ok(self) -> bool:
-        """Whether the video is there."""
+        """Whether the video was made."""
         return self.status == "ok"
 
 
 class UnitRecord(Outcome, kw_only=True, omit_defaults=True):
-    """What one attempt says of one unit: a finished video (and its scores), or an error.
+    """One attempt's record of one unit: a finished video (and its scores), or an error.
 
     flags: metrics that are not finite. files: names of side files by kind. sizes: their bytes by kind; digests: 128 bits of BLAKE2b over
-    each, as 32 hex digits; neither has a kind that an older version recorded. fps: pixel frames a second, all work included; fps_dit:
-    without the codec. denoising_steps: of a block. attended_frames: latent frames that a block attended to at most,
-    of heads in groups the mean.
-    kept_frames: frames' worth of keys and values that were kept behind a block at most, memories by name among them. err, trace: of an
-    error, the path of its traceback from the run's folder on.
+    each, as 32 hex digits; records of older versions have neither. fps: pixel frames per second with all work; fps_dit: without the
+    codec. denoising_steps: steps of a block. attended_frames: most latent frames that a block attended to, the mean if heads are in groups.
+    kept_frames: most latent frames whose keys and values were kept after a block, named memories included. err, trace: an error, and the
+    path of its traceback below the run's folder.
     """
 
     run: str = ""
@@ -204,14 +203,14 @@ class UnitRecord(Outcome, kw_only=True, omit_defaults=True):
 
 
 class CodeState(msgspec.Struct, frozen=True):
-    """commit: None where git names none. dirty: hash of what differs from it, None where nothing does."""
+    """State of the code. commit: None if git names none. dirty: hash of the differences from it, None without differences."""
 
     commit: str | None = None
     dirty: str | None = None
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
-    """Where and with what an attempt was made. config: the full config. gpu: the first card. slurm: ids of the job."""
+    """Machine, software and settings of an attempt. config: the full config. gpu: the first GPU. slurm: ids of the job."""
 
     argv: list[str] = []
     config: dict[str, Any] = {}
@@ -229,19 +228,19 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def device(self) -> str | None:
-        """The card's name, else the processor's."""
+        """The GPU's name, or the CPU's without a GPU."""
         name = (self.gpu or {}).get("name")
         return str(name) if name else self.cpu
 
     @property
     def prompt_set(self) -> str:
-        """The file that its prompts came from; empty if it does not say."""
+        """The file of its prompts; empty if the config names none."""
         task = self.config.get("task")
         return str(task.get("prompt_set") or "") if isinstance(task, dict) else ""
 
 
 class ScoresFile(msgspec.Struct, kw_only=True):
-    """A side file with the scores of one video. segments: [start, end) in pixel frames. per_block: readings, one mapping a block."""
+    """A side file with the scores of one video. segments: [start, end) in pixel frames. per_block: readings, one mapping per block."""
 
     segments: list[tuple[Count, Count]] = []
     metrics: dict[str, Score | None] = {}
@@ -251,7 +250,7 @@ class ScoresFile(msgspec.Struct, kw_only=True):
 
 
 class TraceLine(msgspec.Struct):
-    """What a line of a trace says of its block, as far as a store's readers ask; frames: where it has no queries, as a rendered one."""
+    """The fields of a trace's line that readers of a store need. frames: for a block without queries, such as a rendered one."""
 
     scene: Count
     queries: list[Any] = []
@@ -264,7 +263,7 @@ class TraceLine(msgspec.Struct):
 
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What a decoder raises."""
+"""Exceptions that a decoder raises."""
 
 
 class _Versioned(msgspec.Struct):
@@ -281,8 +280,8 @@ def decoded(content: bytes, kind: type[Content], path: Path) -> Content:
     """The content of a file.
 
     Raises:
-        UnknownVersion: if a newer version of this project wrote it; its meaning is not guessed at.
-        DamagedFile: if it is not of this kind.
+        UnknownVersion: a newer version of this project wrote it.
+        DamagedFile: it is not of this kind.
     """
     try:
         return decoder(kind).decode(content)
@@ -293,7 +292,7 @@ def decoded(content: bytes, kind: type[Content], path: Path) -> Content:
 
 
 def _refuse_newer(content: bytes, path: Path) -> None:
-    """Raises UnknownVersion for a file that says so."""
+    """Raise UnknownVersion for a file with a newer version number."""
     try:
         version = decoder(_Versioned).decode(content).v
     except UNREADABLE:
@@ -306,36 +305,36 @@ def _refuse_newer(content: bytes, path: Path) -> None:
 
 
 def encoded(content: msgspec.Struct) -> bytes:
-    """Content as it is written: JSON in one line, keys sorted."""
+    """Content as JSON in one line with sorted keys."""
     return msgspec.json.encode(content, order="sorted")
 
 
 def line_of(record: UnitRecord) -> bytes:
-    """A record as a line of its file: of the newest version, its checksum at the end."""
+    """A record as a line of its file: the newest version, with the checksum at the end."""
     content = encoded(msgspec.structs.replace(record, v=VERSION))[:-1]
     return content + SUM + b'%08x"}\n' % crc32(content)
 
 
 def intact(line: bytes) -> bool:
-    """Whether a line, its end left out, carries a checksum and is what it was when it was written."""
+    """Whether a line without its newline ends with a checksum that is right."""
     return line[-SUM_BYTES:-10] == SUM and line[-10:] == b'%08x"}' % crc32(line[:-SUM_BYTES])
 
 
 @dataclass(frozen=True)
 class DamagedLine:
-    """A line of records that is not what was written, and is left out. unit: that it says it is of; empty where that is damaged too."""
+    """A damaged line of records, which is left out. unit: the unit that it names; empty if that is damaged too."""
 
     path: Path
     number: int
     unit: str
 
     def __str__(self) -> str:
-        """The file and the line, for people."""
+        """The file and the line's number."""
         return f"{self.path}:{self.number}"
 
 
 def lines_of(content: bytes, kind: type[Line], path: Path) -> tuple[list[Line], list[DamagedLine]]:
-    """The records of a file, as far as a kind of them says, and its damaged lines; a last line torn by a crash is passed over.
+    """The records of a file, with the fields of `kind`, and its damaged lines; a last line torn by a crash is skipped.
 
     Raises UnknownVersion for a record that a newer version of this project wrote.
     """
@@ -355,13 +354,13 @@ def lines_of(content: bytes, kind: type[Line], path: Path) -> tuple[list[Line], 
 
 
 def whole_lines(content: bytes) -> list[bytes]:
-    """Lines that were written to their end; a last one without it is one if its checksum says so, or another byte stands in its place."""
+    """Lines that were written completely; a last one without newline counts if its checksum is right, even if its newline is damaged."""
     *lines, last = content.split(b"\n")
     return [*lines, last] if intact(last) or intact(last[:-1]) else lines
 
 
 def at_once(lines: Sequence[bytes], kind: type[Content]) -> list[Content] | None:
-    """Records of lines none of which is damaged, as most files have; None of others. kind: has a version, `v`."""
+    """Fast path for most files: the records if no line is damaged, otherwise None. kind: a type with a version, `v`."""
     summed, content = all(map(intact, lines)), b"\n".join(lines)
     if not summed and SUM in content:
         return None
@@ -373,7 +372,7 @@ def at_once(lines: Sequence[bytes], kind: type[Content]) -> list[Content] | None
 
 
 def _record(line: bytes, kind: type[Line], path: Path) -> Line | None:
-    """A record with a right checksum, or of a version without; None for a line that is damaged. Raises UnknownVersion."""
+    """A record with a right checksum, or of a version without checksums; None for a damaged line. Raises UnknownVersion."""
     summed = intact(line)
     if SUM in line and not summed:
         return None

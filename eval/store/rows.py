@@ -1,10 +1,10 @@
-"""The one rule that says which runs make a row, and which rows may be compared; tables, figures, reports and studies follow it.
+"""The rule for which runs make a row and which rows may be compared; tables, figures, reports and studies follow it.
 
-A row is a preset on a backbone with all settings that enter its pixels, over its seeds. Rows may be compared that are of one task, one
-version of the code, one way of scoring, one text of each prompt and, of each backbone, one version of its weights. Runs are taken from
-the one that was asked for last to the oldest, so that the first group of rows is of the newest of all these; what contradicts it stands
-in a group of its own. A table of a command is made of what the last command of its name asked for; any other reader, of all that was
-asked of a task, and shows of the newest group one row a preset (`newest`).
+A row is a preset on a backbone with all settings that enter its pixels, over its seeds. Rows may be compared if they have the same task,
+version of the code, way of scoring, text of each prompt and, per backbone, version of its weights. Runs are taken from the latest
+requested to the oldest, so that the first group of rows has the newest of all these; a run that contradicts it goes to another group. A
+command's table shows the requests of the last command of its name; any other reader takes all requests of a task, and shows one row per
+preset of the newest group (`newest`).
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from eval.store.records import DamagedLine, Provenance, Scorer, Titled
 from eval.store.runs import Asked, Run, flat, runs, sweeps, tasks
 
 WEIGHTS = ("backbone.weights", "backbone.lora")
-"""Settings that name the content of a backbone's files."""
+"""Settings that identify the content of a backbone's files."""
 CALIBRATION = "calibration"
-"""What stands in the place of a backbone where videos were rendered."""
+"""Name in place of the backbone's for rendered videos."""
 Unit = tuple[str, int]
 """A prompt's id and a seed."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What one table is made of."""
+    """The requests that make one table."""
 
     name: str
     task: str
     experiment: str | None
     wishes: tuple[Wishes, ...]
-    ordered: bool = True  # rows in the order of the command; else by name
-    unreadable: tuple[str, ...] = ()  # what of it is left out, as it cannot be read
+    ordered: bool = True  # rows in the order of the command; otherwise by name
+    unreadable: tuple[str, ...] = ()  # a line per file that is left out because it cannot be read
 
 
 @dataclass(eq=False)
 class Entry:
-    """A row. settings: all that enter its pixels but its seed and weights. weights: what names them, empty for none. parts: its runs.
+    """A row. settings: all that enter its pixels except seed and weights. weights: identifies the weights, empty for none. parts: its runs.
 
-    newest: name of its last wish. older: rows of the same preset and backbone with other settings, which gave way to it, newest first.
+    newest: name of its last request. older: rows of the same preset and backbone with other settings that it replaced, newest first.
     """
 
     run: Run
@@ -63,12 +63,12 @@ class Entry:
 
     @property
     def preset(self) -> str:
-        """Its preset."""
+        """Name of its preset."""
         return self.run.spec.method.name
 
     @property
     def label(self) -> str:
-        """Of its method, for people."""
+        """Displayed label of its method."""
         return self.run.spec.method.label
 
     @property
@@ -93,12 +93,12 @@ class Entry:
 
     @property
     def runs(self) -> list[Run]:
-        """Its runs, one a seed where nothing was made twice."""
+        """Its runs, one per seed unless one was made twice."""
         return [run for run, _ in self.parts]
 
     @property
     def beside(self) -> dict[str, Any]:
-        """Settings that are not its method's."""
+        """Settings other than its method's."""
         return {key: value for key, value in self.settings.items() if not key.startswith("method.")}
 
     @cached_property
@@ -107,7 +107,7 @@ class Entry:
 
     @property
     def asked(self) -> pd.DataFrame:
-        """All videos that were asked for and what became of them, with their metrics: `eval.store.columns.table`."""
+        """All requested videos with status and metrics: `eval.store.columns.table`."""
         return self._table[0]
 
     @property
@@ -117,57 +117,57 @@ class Entry:
 
     @property
     def damaged(self) -> list[str]:
-        """Lines of records that are left out, as their checksums are wrong: file and number."""
+        """Lines of records that are left out because their checksums are wrong: file and number."""
         return [str(line) for line in self._table[2]]
 
     @cached_property
     def videos(self) -> pd.DataFrame:
-        """The videos that are done, with paths, hashes and speeds: `eval.store.columns.table`."""
+        """The finished videos with paths, hashes and speeds: `eval.store.columns.table`."""
         whole, *_ = table(self.parts, facts=True)
         return whole[whole["status"] == "done"]
 
     @property
     def metrics(self) -> list[str]:
-        """Names of metrics that some video has, be it without a number."""
+        """Names of metrics that some video has, with or without a number."""
         return [str(name) for name, kind in self.asked.dtypes.items() if kind == "float64"]
 
     @property
     def measured(self) -> list[str]:
-        """Names of metrics that some video has a number of."""
+        """Names of metrics for which some video has a number."""
         return [name for name in self.metrics if self.asked[name].notna().any()]
 
     def start(self, video: pd.Series) -> Provenance:
-        """Where and with what a row of `videos` was made."""
+        """Provenance of a row of `videos`."""
         return next(run for run in self.runs if run.place.run == video["run"]).attempt(video["attempt"])
 
     def starts(self) -> Iterator[Provenance]:
-        """Every start that a number is of."""
+        """Provenance of every start that contributed a number."""
         done = self.asked[self.asked["status"] == "done"]
         runs = {run.place.run: run for run in self.runs}
         for run, attempt in done[["run", "attempt"]].drop_duplicates().itertuples(index=False):
             yield runs[run].attempt(attempt)
 
     def count(self, status: str) -> int:
-        """How many videos have come to a status."""
+        """Number of videos with a status."""
         return int((self.asked["status"] == status).sum())
 
     @property
     def pixel_codes(self) -> tuple[str, ...]:
-        """Digests of the code that made its videos, in order; those of which an older version does not say are left out."""
+        """Sorted digests of the code that made its videos; records of older versions have none."""
         return tuple(sorted(set(self.asked["pixel_code"].astype("str")) - {""}))
 
     @property
     def unreadable(self) -> list[str]:
-        """What of its runs was left out so far, as it cannot be read, a line each."""
+        """A line per file of its runs that was left out so far because it cannot be read."""
         return list(dict.fromkeys(line for run in self.runs for line in run.unreadable))
 
     @property
     def dead(self) -> int:
-        """How many videos show nothing, or nothing that moves (`eval.store.records.Outcome.dead`)."""
+        """Number of videos that show nothing, or nothing that moves (`eval.store.records.Outcome.dead`)."""
         return int(self.asked["dead"].sum())
 
     def values(self, metric: str) -> pd.Series:
-        """What was measured, by prompt and seed; videos without a number are left out."""
+        """Values of a metric by prompt and seed; videos without a number are left out."""
         asked = self.asked
         return asked[metric].dropna() if metric in self.metrics else pd.Series([], asked.index[:0], dtype="float64")
 
@@ -176,7 +176,7 @@ class Entry:
 class Comparable:
     """Rows that may be compared, by backbone, preset and settings.
 
-    newest: name of the last wish of any. weights: of each backbone. prompts: digest of each prompt's content by its id.
+    newest: name of the last request of any row. weights: by backbone. prompts: digest of each prompt's content by its id.
     """
 
     task: Titled
@@ -188,26 +188,26 @@ class Comparable:
 
     @property
     def conflicts(self) -> list[str]:
-        """Units that were computed twice with different outcomes, with their presets."""
+        """Units that were computed twice with different outcomes, each with its preset."""
         return [f"{entry.preset} {line}" for entry in self.entries.values() for line in entry.conflicts]
 
     @property
     def damaged(self) -> list[str]:
-        """Lines of records that are left out, by file and number."""
+        """Damaged lines of records, which are left out, by file and number."""
         return [line for entry in self.entries.values() for line in entry.damaged]
 
     def takes(self, backbone: str, weights: str, prompts: Mapping[str, str]) -> bool:
-        """Whether a run contradicts none of its rows."""
+        """Whether a run with this backbone, weights and prompts contradicts none of its rows."""
         return (not weights or self.weights.get(backbone, weights) == weights) and agree(self.prompts, prompts)
 
 
 def asked_of(entries: Iterable[Entry]) -> pd.MultiIndex:
-    """All prompts and seeds that were asked of any of some rows."""
+    """All prompts and seeds that were requested for any of the rows."""
     return reduce(lambda some, other: some if some.equals(other) else some.union(other), (entry.asked.index for entry in entries))
 
 
 def sources(store: Path) -> list[Source]:
-    """Every table that a store can make, in the order of their names."""
+    """Sources of all tables that a store can make, sorted by name."""
     by_name: dict[str, Source] = {}
     for sweep in filter(lambda sweep: sweep.scored, sweeps(store)):
         with hearing() as lost:
@@ -224,7 +224,7 @@ def sources(store: Path) -> list[Source]:
 
 
 def parts_of(store: Path, task: str, scored: bool = True) -> list[Wishes]:
-    """All that was ever asked of a task's runs, by run and way of scoring; scored=False: however videos were scored, or not at all."""
+    """All requests of a task's runs, by run and way of scoring; scored=False: by run only, however videos were scored, or not at all."""
     parts: list[Wishes] = []
     for run in runs(store, f"*/{task}/*/seed=*/*"):
         by_scores: dict[str | None, list[Asked]] = {}
@@ -238,16 +238,16 @@ def parts_of(store: Path, task: str, scored: bool = True) -> list[Wishes]:
 
 
 def last_asked(store: Path) -> list[tuple[Run, Asked]]:
-    """The last wish of every run of the newest version of the code: what a store is to become."""
+    """The last request of every run of the newest version of the code: the videos that a store should have."""
     last = [(run, asked[-1]) for run in runs(store) if (asked := run.asked())]
     newest_epoch = max((run.spec.key.epoch for run, _ in last), default=0)
     return [(run, asked) for run, asked in last if run.spec.key.epoch == newest_epoch]
 
 
 def gather(parts: Iterable[Wishes], texts: bool = True) -> list[Comparable]:
-    """Runs in rows, and these in groups that may be compared, the group that was asked for last first; each in the order of the runs.
+    """Runs in rows, and rows in comparable groups, the latest requested group first; each in the order of the runs.
 
-    texts: whether each prompt must have one text in a group, as means over prompts want it; else see `differences`.
+    texts: whether each prompt must have one text in a group, which means over prompts require; if not, see `differences`.
     """
     every = list(parts)
     like: dict[tuple[Any, ...], list[Comparable]] = {}
@@ -276,29 +276,29 @@ def gather(parts: Iterable[Wishes], texts: bool = True) -> list[Comparable]:
 
 
 def _weights(run: Run) -> str:
-    """What names the files of a run's backbone; empty for none."""
+    """Text that identifies the files of a run's backbone; empty for none."""
     return "+".join(str(digest)[:8] for digest in map(run.spec.key.pixels.get, WEIGHTS) if digest)
 
 
 def agree(some: Mapping[str, str], others: Mapping[str, str]) -> bool:
-    """Whether no prompt has one text here and another there; an edited prompt set is never mixed with the old one."""
+    """Whether no prompt has different texts in the two; an edited prompt set is never mixed with the old one."""
     return some == others or all(others.get(prompt, content) == content for prompt, content in some.items())
 
 
 def newest(store: Path, task: str, scored: bool = True, texts: bool = True) -> list[Entry]:
-    """Rows of a task with at least one video, one a preset and backbone, whatever commands made them, in the order of their names.
+    """Rows of a task with at least one video, one per preset and backbone, made by any commands, sorted by name.
 
-    Of the newest group of rows: those whose settings beside the method's contradict those of most videos nowhere, and of several
-    settings of one preset the newest.
+    They are from the newest group: rows whose settings besides the method's agree with those of most videos, and, if a preset has several
+    settings, the newest.
 
     Args:
         store: the run store.
         task: name of the task.
-        scored: whether videos without scores stay out; else videos count however they were scored.
-        texts: as of `gather`.
+        scored: whether to leave out videos without scores; otherwise videos count however they were scored.
+        texts: see `gather`.
 
     Returns:
-        An empty list where the store has none.
+        The rows; an empty list if the store has none.
     """
     groups = gather(parts_of(store, task, scored), texts)
     there = [entry for entry in groups[0].entries.values() if entry.count("done")] if groups else []
@@ -313,7 +313,7 @@ def newest(store: Path, task: str, scored: bool = True, texts: bool = True) -> l
 
 
 def _alike(entries: Sequence[Entry]) -> list[Entry]:
-    """Rows whose settings beside the method's contradict those of most videos nowhere; rendered rows have no say in it."""
+    """Rows whose settings besides the method's agree with those of most videos; rendered rows do not count among these."""
     count: dict[str, int] = {}
     for entry in entries:
         if not entry.calibration:
@@ -326,14 +326,14 @@ def _alike(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def differences(first: Entry, second: Entry, metric: str) -> pd.Series:
-    """First minus second by prompt and seed, over the videos of the same text that both have the metric of."""
+    """First minus second by prompt and seed, over videos of the same text for which both have the metric."""
     paired = (first.values(metric) - second.values(metric)).dropna()
     some, other = (entry.asked["text"].reindex(paired.index).astype("str") for entry in (first, second))
     return paired[some == other]
 
 
 def left_out(entries: Iterable[Entry]) -> list[str]:
-    """A line for each row that gave way to newer settings of its preset: what it had otherwise, and how many videos it has."""
+    """A line per row that newer settings of its preset replaced: its different settings, and its number of videos."""
     lines = []
     for entry in entries:
         for other in entry.older:
@@ -345,7 +345,7 @@ def left_out(entries: Iterable[Entry]) -> list[str]:
 
 
 def pick(entries: Iterable[Entry], names: Sequence[str]) -> list[Entry]:
-    """Rows of the presets named, in the order of the names; all rows if none is named.
+    """Rows of the named presets, in the order of the names; all rows if none is named.
 
     Raises:
         ValueError: in one line, for a preset that no row has.
@@ -361,7 +361,7 @@ def pick(entries: Iterable[Entry], names: Sequence[str]) -> list[Entry]:
 
 
 def prompts_of(prompt_set: str) -> tuple[Prompt, ...]:
-    """The prompts of a set that a run names; none where it is gone, or, which is said, damaged since."""
+    """The prompts of a set that a run names; none if the file is gone or, with a warning, if it has been damaged."""
     try:
         return load_prompts(ROOT / prompt_set) if prompt_set and os.path.lexists(ROOT / prompt_set) else ()
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Reading a run store: runs, what was asked of them, and their records. No torch; nothing is ever written here."""
+"""Reading a run store: runs, their requests, and their records. It needs no torch and writes nothing."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from eval.store.records import (
 
 
 class Asked(AskedFile, kw_only=True):
-    """A wish as a store has it. name: of its file, which sorts by time; of a sweep's wishes the sweep's."""
+    """A request in a store. name: of its file, which sorts by time; for a sweep's requests, the sweep's name."""
 
     name: str
 
     @classmethod
     def of(cls, wish: AskedFile, name: str) -> Asked:
-        """A wish with its name."""
+        """A request with its name."""
         return cls(scores=wish.scores, scorer=wish.scorer, task=wish.task, units=wish.units, prompts=wish.prompts, name=name)
 
 
 class RunPlace(NamedTuple):
-    """Where a run stands in a store."""
+    """A run's place in a store."""
 
     backbone: str
     task: str
@@ -56,12 +56,12 @@ class RunPlace(NamedTuple):
     run: str
 
     def __str__(self) -> str:
-        """Its folder, from the folder `runs` on."""
+        """Its folder below the folder `runs`."""
         return f"{self.backbone}/{self.task}/{self.method}/seed={self.seed}/{self.run}"
 
     @classmethod
     def of(cls, path: str | Path) -> RunPlace:
-        """The place of a run's folder, by the last five parts of its path. Raises DamagedFile for another folder."""
+        """The place of a run's folder, from the last five parts of its path. Raises DamagedFile for any other folder."""
         parts = str(path).split("/")[-5:]
         seed = parts[-2].removeprefix("seed=") if re.match(f"{PLACE}\\Z", "/".join(parts)) else ""
         if parts[-2:-1] == [f"seed={seed}"] and seed.isdecimal() and seed.isascii() and len(seed) < 20:
@@ -71,14 +71,14 @@ class RunPlace(NamedTuple):
 
 @dataclass
 class Settled(Generic[Line]):
-    """What the records of a run say in the end."""
+    """The outcome of all records of a run."""
 
     done: dict[str, Line] = field(default_factory=dict)  # unit id -> first ok record
-    failures: dict[str, int] = field(default_factory=dict)  # unit id -> error records, units that are done left out
+    failures: dict[str, int] = field(default_factory=dict)  # unit id -> number of error records, without units that are done
     conflicts: list[str] = field(default_factory=list)  # units computed twice with different outcomes
-    made: set[str] = field(default_factory=set)  # unit ids of videos that are there, however scored
-    spoilt: dict[str, str] = field(default_factory=dict)  # unit ids of those done -> what is wrong with a file, where it was looked at
-    damaged: list[DamagedLine] = field(default_factory=list)  # those of units that are done left out: they were made again
+    made: set[str] = field(default_factory=set)  # unit ids of videos that exist, however scored
+    spoilt: dict[str, str] = field(default_factory=dict)  # id of a unit that is done -> what is wrong with a file, if files were checked
+    damaged: list[DamagedLine] = field(default_factory=list)  # without those of units that are done, since these were made again
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Run:
     store: Path
     place: RunPlace
     unreadable: dict[str, None] = field(default_factory=dict, compare=False, repr=False)
-    """What of it was left out so far, as it cannot be read, a line each."""
+    """A line per file that was left out so far because it cannot be read."""
 
     @cached_property
     def path(self) -> Path:
@@ -107,7 +107,7 @@ class Run:
 
     @property
     def there(self) -> bool:
-        """Whether it was begun; where its run.json is damaged, or of another seed, it counts as not begun, which is said."""
+        """Whether it was begun; with a warning, False if its run.json is damaged or has another seed."""
         try:
             return bool(self.spec)
         except (FileNotFoundError, NotADirectoryError):
@@ -118,7 +118,7 @@ class Run:
 
     @cached_property
     def spec(self) -> Spec:
-        """What it is. Raises DamagedFile where run.json is damaged or of another seed, and FileNotFoundError where it was not begun."""
+        """Content of run.json. Raises DamagedFile if it is damaged or has another seed, and FileNotFoundError if the run was not begun."""
         path = self.path / "run.json"
         spec = decoded(content_of(path), Spec, path)
         if spec.seed != self.place.seed:
@@ -126,38 +126,38 @@ class Run:
         return spec
 
     def leave_out(self, line: str) -> None:
-        """Keep and say what of it cannot be read."""
+        """Record a line about an unreadable file, and warn."""
         self.unreadable[line] = None
         leave_out(line)
 
     @property
     def calibration(self) -> bool:
-        """Whether it was rendered: said by its policy, whatever the preset is called."""
+        """Whether it was rendered, decided by its policy and not by the preset's name."""
         return bool(self.spec.key.pixels.get("method.policy") == RENDER)
 
     def asked(self) -> list[Asked]:
-        """All wishes, oldest first."""
+        """All requests, oldest first."""
         folder = self.path / "asked"
         wishes = {name: read(folder / name, AskedFile, self.leave_out) for name in names_in(folder, ".json", self.leave_out)}
         return [Asked.of(wish, name.removesuffix(".json")) for name, wish in wishes.items() if wish is not None]
 
     def attempts(self) -> dict[str, Provenance]:
-        """Provenance of every start by its name, oldest first; a damaged file says nothing."""
+        """Provenance of every start by its name, oldest first; damaged files are left out."""
         names = names_in(self.path / "attempts", ".json", self.leave_out)
         return {name.removesuffix(".json"): self.attempt(name.removesuffix(".json")) for name in names}
 
     def attempt(self, name: str) -> Provenance:
-        """Provenance of a start; an empty one where its file is gone or damaged."""
+        """Provenance of a start; an empty one if its file is gone or damaged."""
         path = self.below(f"attempts/{name}.json")
         return (path and read(path, Provenance, self.leave_out)) or Provenance()
 
     @property
     def prompt_set(self) -> str:
-        """The file that its prompts came from, as its last start says that does; empty if none does."""
+        """The file of its prompts, from its last start that names one; empty if none does."""
         return next((start.prompt_set for start in reversed(self.attempts().values()) if start.prompt_set), "")
 
     def below(self, name: str) -> Path | None:
-        """The path of a file of its folder; None, which is said, for a name that leads out of it."""
+        """The path of a file in its folder; None, with a warning, for a name that leads out of it."""
         try:
             return inside(self.path, name)
         except ValueError as error:
@@ -166,7 +166,7 @@ class Run:
 
     @cached_property
     def _links(self) -> frozenset[str] | None:
-        """Names of its folder of videos that are links; None where the folder itself is one."""
+        """Names of links in its folder of videos; None if the folder itself is a link."""
         if os.path.islink(self.units):
             return None
         with contextlib.suppress(OSError), os.scandir(self.units) as entries:
@@ -182,19 +182,19 @@ class Run:
         return self.below(f"units/{name}") if leads else self.units / name
 
     def record_files(self) -> list[str]:
-        """Paths of its files of records, in the order of their names."""
+        """Sorted paths of its files of records."""
         return [f"{self.path}/records/{name}" for name in names_in(f"{self.path}/records", ".jsonl", self.leave_out)]
 
     def records(self) -> list[UnitRecord]:
-        """All whole records in the order of their time; damaged lines, and one torn by a crash, are passed over.
+        """All complete records in the order of their time; damaged lines, and one torn by a crash, are skipped.
 
         Raises:
-            UnknownVersion: for a record that a newer version of this project wrote.
+            UnknownVersion: a newer version of this project wrote a record.
         """
         return self.lines(UnitRecord)[0]
 
     def lines(self, kind: type[Line]) -> tuple[list[Line], list[DamagedLine]]:
-        """All whole records, as far as a kind of them says, and damaged lines; see `records`."""
+        """All complete records, with the fields of `kind`, and damaged lines; see `records`."""
         lines, damaged = list[Line](), list[DamagedLine]()
         for path in self.record_files():
             try:
@@ -211,7 +211,7 @@ class Run:
         return sorted(lines, key=lambda record: record.t), damaged
 
     def settled(self, scores: str | None) -> Settled[UnitRecord]:
-        """Which units are done under a way of scoring, and whose files are no longer as they were written, by their sizes.
+        """Units that are done under a way of scoring, and those whose files have other sizes than recorded.
 
         scores: None accepts a video however it was scored.
         """
@@ -224,9 +224,9 @@ class Run:
         return settled
 
     def amiss(self, records: Iterable[UnitRecord], contents: bool = False) -> dict[str, str]:
-        """What is wrong with files of units, by their names: those that are not there, or not as the last record of each says.
+        """File name -> what is wrong with it: it is missing, or it differs from the last record of it.
 
-        contents: whether they are read, to see what no size tells.
+        contents: whether to read the files, for differences that sizes do not show.
         """
         last = dict[str, tuple[int | None, str | None]]()
         for record in records:
@@ -249,22 +249,22 @@ class Run:
 
 
 def first_amiss(record: UnitRecord, wrong: Mapping[str, str]) -> str:
-    """The first of a record's files with which something is wrong (`Run.amiss`), and what; empty where nothing is."""
+    """The first of a record's files that is wrong by `Run.amiss`, and how; empty if all are right."""
     return next((f"{name} {wrong[name]}" for name in record.files.values() if name in wrong), "")
 
 
 def _failed_again(record: UnitRecord, settled: Settled[UnitRecord], scores: str | None) -> bool:
-    """Whether it is an error of a unit that was done before and whose files are no longer as they were."""
+    """Whether it is an error of a unit that was done before and whose files have changed since."""
     asked = scores is None or record.scores == scores
     return asked and not record.ok and record.unit in settled.spoilt and record.t >= settled.done[record.unit].t
 
 
 def settle(records: Iterable[Line], damaged: Iterable[DamagedLine], scores: str | None) -> Settled[Line]:
-    """What the records of a run, in the order of time, say in the end: the first ok record of a unit counts.
+    """The outcome of a run's records in the order of time: the first ok record of a unit counts.
 
     Args:
-        records: whole ones.
-        damaged: lines that were records.
+        records: complete records.
+        damaged: damaged lines.
         scores: id of the way of scoring; None accepts a video however it was scored.
     """
     result = Settled[Line]()
@@ -290,17 +290,17 @@ def settle(records: Iterable[Line], damaged: Iterable[DamagedLine], scores: str 
 
 
 def runs(store: Path, pattern: str = "*/*/*/seed=*/*") -> Iterator[Run]:
-    """Runs of a store, in the order of their paths; all of them, or those whose place fits a pattern. What cannot be read is left out."""
+    """Runs of a store whose place matches a pattern, sorted by path. Unreadable ones are left out."""
     folders = [f"{store}/runs"]
     for wanted in pattern.split("/"):
         folders = [f"{folder}/{name}" for folder in folders for name in fnmatch.filter(names_in(folder), wanted)]
     for folder in folders:
         try:
             os.lstat(f"{folder}/run.json")
-        except (FileNotFoundError, NotADirectoryError):  # nothing of ours, or nothing begun
+        except (FileNotFoundError, NotADirectoryError):  # a foreign folder, or a run that was not begun
             continue
         except OSError:
-            pass  # which is said where it is read
+            pass  # the reader of run.json warns
         try:
             run = Run(store, RunPlace.of(folder))
         except DamagedFile as error:
@@ -311,7 +311,7 @@ def runs(store: Path, pattern: str = "*/*/*/seed=*/*") -> Iterator[Run]:
 
 
 def existing(store: Path) -> Path:
-    """A store that is there. Raises ValueError in one line for another folder, and for one that may not be read."""
+    """The path of an existing store. Raises ValueError in one line for any other folder, and for one that may not be read."""
     try:
         os.listdir(store / "runs")
     except (FileNotFoundError, NotADirectoryError):
@@ -322,7 +322,7 @@ def existing(store: Path) -> Path:
 
 
 def known(key: str, values: Iterable[str], there: Iterable[str], lack: str) -> None:
-    """Refuse, by a ValueError in one line, a value that a store has nothing of; lack: what it lacks, in words."""
+    """Raise ValueError in one line for a value that is not in `there`. lack: what the store lacks, in words."""
     choices = sorted(there)
     for value in values:
         if value not in choices:
@@ -331,17 +331,17 @@ def known(key: str, values: Iterable[str], there: Iterable[str], lack: str) -> N
 
 
 def tasks(store: Path) -> list[str]:
-    """Tasks that a store has runs of."""
+    """Tasks of a store's runs."""
     return sorted({run.place.task for run in runs(store)})
 
 
 UNSCORED = "-unscored"
-"""How the name of a sweep of an experiment ends that asked for videos without scores, since its last with scores if it had one."""
+"""Ending of the name of an experiment's sweep that requested videos without scores after its last sweep with scores, if any."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """All that one command asked for of one task, which is what its table shows; wishes in the order of the command."""
+    """All requests of one command for one task, which its table shows, in the order of the command."""
 
     name: str
     experiment: str | None
@@ -350,35 +350,35 @@ class Sweep:
 
     @property
     def scored(self) -> bool:
-        """Whether it asked for scores, so that it has a table."""
+        """Whether it requested scores, so that it has a table."""
         return any(wish.scores is not None for _, wish in self.wishes)
 
 
 def sweeps(store: Path) -> Iterator[Sweep]:
-    """The last sweep of every name, in the order of their names."""
+    """The last sweep of every name, sorted by name."""
     for path in (store / "sweeps" / name for name in names_in(store / "sweeps", ".json")):
         content = read(path, SweepFile, lost="its table")
         if content is None or not re.match(PART, path.stem):
             continue
         for before, wish in zip(content.runs, content.runs[1:]):
-            if wish.prompts == before.prompts:  # one copy for all runs of a large sweep
+            if wish.prompts == before.prompts:  # share one copy among all runs of a large sweep
                 wish.prompts = before.prompts
         wishes = [(Run(store, RunPlace.of(wish.path)), Asked.of(wish, path.stem)) for wish in content.runs]
         yield Sweep(path.stem, content.experiment, content.task, tuple(wishes))
 
 
 def scores_of(path: Path | None) -> ScoresFile:
-    """The content of a file of scores; empty where there is none, or, which is said, it is damaged."""
+    """The content of a file of scores; empty if there is none or, with a warning, if it is damaged."""
     return (path and read(path, ScoresFile)) or ScoresFile()
 
 
 def traced(path: Path) -> list[TraceLine]:
-    """The lines of a video's trace, a block each. Raises FileNotFoundError and DamagedFile."""
+    """The lines of a video's trace, one per block. Raises FileNotFoundError and DamagedFile."""
     return [decoded(line, TraceLine, path) for line in content_of(path).splitlines() if line]
 
 
 def scenes_of(path: Path | None) -> list[int]:
-    """The scene of each block off a video's trace; empty where there is no trace, or, which is said, it is damaged."""
+    """The scene of each block, from a video's trace; empty if there is no trace or, with a warning, if it is damaged."""
     try:
         scenes = [line.scene for line in traced(path)] if path else []
         if path and not scenes:
