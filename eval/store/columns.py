@@ -155,9 +155,9 @@ def table(parts: Iterable[Wishes], facts: bool = False) -> tuple[pd.DataFrame, l
 
         Index: prompt and seed, ascending. Columns: `status` (category, one of `STATUS`), `text` (category, digest of the prompt as
         requested), `run`, `attempt`, `pixel_code` (category; the source of the numbers, "" if not done), `dead` (bool), then a float64
-        column per metric that any video has or that is derived from these, NaN where there is no number. With facts also `unit`, the columns
-        of `FILES` (str, paths), `spoilt` (str, what is wrong with a file) and `FACTS` (float64, those in `TEXTS` str); NaN where nothing
-        is done, or nothing is wrong.
+        column per metric that any video has or that is derived from these, NaN where there is no number. With facts also `unit`, the
+        columns of `FILES` (str, paths), `spoilt` (str, what is wrong with a file) and `FACTS` (float64, those in `TEXTS` str); NaN where
+        nothing is done, or nothing is wrong.
     """
     pieces, conflicts, damaged = list[dict[str, Values]](), list[str](), list[DamagedLine]()
     for run, wishes in parts:
