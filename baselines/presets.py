@@ -78,11 +78,12 @@ def _ours(group: str, name: str) -> bool:
 
 
 @cache
-def alone(method: str) -> bool:
-    """Whether a preset is of this project and overrides no other group, such as the backbone."""
-    return _ours("method", method) and all(
-        isinstance(base, str) and (base == "_self_" or alone(base)) for base in _read("method", method)[2]
-    )
+def elsewhere(method: str) -> tuple[str, ...] | None:
+    """What a preset of this project overrides of other groups, such as the backbone; None for any other name."""
+    if not _ours("method", method):
+        return None
+    defaults = [base for base in _read("method", method)[2] if base != "_self_"]
+    return tuple(said for base in defaults for said in ((elsewhere(base) or ()) if isinstance(base, str) else (str(base),)))
 
 
 def preset(group: str, name: str) -> Preset:

@@ -21,7 +21,7 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from baselines.presets import alone, choices, preset
+from baselines.presets import choices, elsewhere, preset
 from echo.files import ROOT
 from echo.refusals import nearest
 from jobs.spec import scale
@@ -164,11 +164,12 @@ def product(axes: Mapping[str, Sequence[str]], fixed: Sequence[str]) -> list[Pla
 
 
 def _row(words: tuple[str, ...]) -> Plain:
-    """The composed config of some settings. A preset that overrides no other group replaces another one without composing again."""
+    """The composed config of some settings. A preset replaces another that overrides the same of other groups without composing again."""
     names = [word.removeprefix("method=") for word in words if word.startswith("method=")]
-    if len(names) != 1 or names == ["echo"] or any("method." in word for word in words) or not alone(names[0]):
+    if len(names) != 1 or any("method." in word for word in words) or elsewhere(names[0]) is None:
         return _composed(words)
-    plain = _composed(tuple("method=echo" if word.startswith("method=") else word for word in words))
+    like = next((name for name in ("echo", "longlive") if elsewhere(name) == elsewhere(names[0])), names[0])
+    plain = _composed(tuple(f"method={like}" if word.startswith("method=") else word for word in words))
     return plain | {"method": preset("method", names[0])}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -50,6 +51,7 @@ class Batch:
     """Blocks whose flow is learned, in all rows of the step."""
 
 
+@cache
 def fit_codec(clips: int = 768) -> PatchCodec:
     """The codec of the world: components of one block of `clips` clips, a third of them without landmarks."""
     truths = [draw((CODEC_SEED, index), BLOCK_PIXEL_FRAMES, easy=index % 3 == 0) for index in range(clips)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -21,6 +23,7 @@ PAPER = {  # the paper's rows in its order, by our names, with ours=official; De
 TASKS = {"table1": ["long60", "long120"], "table2": ["smooth", "hard", "recall"], "table9a": ["hard"], "table9b": ["smooth"]}
 
 
+@cache
 def params(experiment: str, *words: str) -> dict[str, list[str]]:
     """Values by setting; words: settings such as `scale=paper`."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

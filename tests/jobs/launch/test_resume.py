@@ -17,6 +17,8 @@ from echo.files import ROOT
 from eval.store.runs import runs
 from jobs.launch import local
 from jobs.launch.pool import COMMAND
+from jobs.launch.sweep import carry_out
+from jobs.spec.compose import one
 from jobs.spec.plan import prepare
 from jobs.store.folder import new_attempt
 from jobs.work import events
@@ -162,11 +164,16 @@ def test_shards_meet_in_one_store(toy, tmp_path, uninterrupted):
 
 
 def test_complete_run_starts_no_process(toy, tmp_path):
-    finish(toy, tmp_path, "prompts=1")
-    attempts = len(list(tmp_path.rglob("attempts/*.json")))
-    finish(toy, tmp_path, "prompts=1")
-    assert len(list(tmp_path.rglob("attempts/*.json"))) == attempts == 1
-    finish(toy, tmp_path, "prompts=2")
+    def config(count: int) -> dict:
+        return one(words(toy, tmp_path, f"prompts={count}")[2:])
+
+    def make(count: int) -> None:
+        assert work(prepare(config(count)), new_attempt(), [], config(count), lambda event: None) == 0
+
+    make(1)
+    carry_out([config(1)], [None])
+    assert len(attempts(tmp_path)) == len(records(tmp_path)) == 1
+    make(2)
     assert len(records(tmp_path)) == 2
 
 
