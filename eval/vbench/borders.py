@@ -1,6 +1,6 @@
-"""Where a video's scenes begin and end: by what a run left beside it, else by how long its prompt says they last.
+"""Starts and ends of a video's scenes: from a run's files beside the video, otherwise from the durations in its prompt.
 
-A run's scenes end with blocks, and Wan makes one pixel frame of its first latent frame, so seconds alone would cut elsewhere.
+A run's scenes end with blocks, and Wan makes one pixel frame of its first latent frame, so durations alone would cut elsewhere.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from eval.vbench.video import Facts
 
 TRACE, SCORES, DURATIONS, WHOLE = "trace", "scores file", "durations", "whole video"
 LATER: Final = PIXEL_FRAMES_PER_LATENT - 1
-"""How many frames fewer a video has whose codec makes one of the first latent frame."""
+"""Number of frames that a video lacks if its codec makes one frame of the first latent frame."""
 
 
 def borders(facts: Facts, durations_s: Sequence[float] | None) -> tuple[list[Span], str]:
-    """Pixel frames [start, end) of a video's scenes, and what says so: `TRACE`, `SCORES`, `DURATIONS` or, where nothing does, `WHOLE`.
+    """Pixel frames [start, end) of a video's scenes, and their source: `TRACE`, `SCORES`, `DURATIONS`, or `WHOLE` if there is none.
 
     Args:
-        facts: the video; `<name>.trace.jsonl` beside it goes first, then a scores file `<name>.<scorer>-<id>.json` with segments.
-        durations_s: seconds of its prompt's scenes, None where there is no prompt.
+        facts: the video; `<name>.trace.jsonl` beside it comes first, then a scores file `<name>.<scorer>-<id>.json` with segments.
+        durations_s: seconds of its prompt's scenes, None if there is no prompt.
 
-    Raises ValueError, in one line that names the file, where that is of another video or has another number of scenes.
+    Raises ValueError, in one line that names the file, if that belongs to another video or has another number of scenes.
     """
     stem = facts.path.stem
     trace = facts.path.with_name(f"{stem}.trace.jsonl")
-    if os.path.lexists(trace):  # whatever it is: what cannot be read is not absent
+    if os.path.lexists(trace):  # even a broken link: an unreadable file is not absent
         return _agreed(trace, _of_trace(trace, facts), durations_s), TRACE
     for path in sorted(facts.path.parent.iterdir()):
         middle = path.name.removeprefix(f"{stem}.").removesuffix(".json")
         if path.name != f"{stem}.{middle}.json" or "." in middle or f"{stem}.{middle}" == facts.path.name:
-            continue  # of another video, or what `eval.vbench.folder` wrote, which may be of durations
+            continue  # of another video, or written by `eval.vbench.folder`, possibly from durations
         segments = _segments(path)
         if segments is not None:
             return _agreed(path, _fitting(path, segments, facts), durations_s), SCORES
@@ -74,14 +74,14 @@ def _of_trace(path: Path, facts: Facts) -> list[Span]:
 
 
 class _ScoredSegments(msgspec.Struct):
-    """What tells a scores file from others."""
+    """The fields that identify a scores file."""
 
     metrics: dict[str, float | None]
     segments: list[Any]
 
 
 def _segments(path: Path) -> list[Any] | None:
-    """What a scores file calls its segments; None for any other file."""
+    """The segments in a scores file; None for any other file."""
     try:
         return msgspec.json.decode(content_of(path), type=_ScoredSegments).segments
     except (*UNREADABLE, DamagedFile):

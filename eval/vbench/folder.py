@@ -1,15 +1,15 @@
-"""Score a folder of videos, anybody's, by VBench's formulas over the scopes of the paper's appendix A.2.
+"""Score a folder of videos of any system by VBench's formulas over the scopes of the paper's appendix A.2.
 
-PATH is a video or a folder of videos. With prompts, a video belongs to the prompt whose id its name is, or begins with before a
-`-`: `recall-007.mp4`, `recall-007-2.mp4`; of other names `names=` or a `manifest=` says it (`eval.vbench.naming`). Without prompts there is
-no text alignment. Scenes are cut where a run has put them if its `<name>.trace.jsonl`, or else a scores file `<name>.<scorer>-<id>.json`,
-lies beside the video (blocks, and one frame or four of the first latent frame); else by the prompt's durations; without a prompt it is one
-scene. The answer says which of these was taken.
+PATH is a video or a folder of videos. With prompts, a video belongs to the prompt whose id is its name, or its name up to a `-`:
+`recall-007.mp4`, `recall-007-2.mp4`; for other names use `names=` or `manifest=` (`eval.vbench.naming`). Without prompts there is no text
+alignment. Scenes are those of the run if its `<name>.trace.jsonl` or a scores file `<name>.<scorer>-<id>.json` lies beside the video (in
+blocks, with one or four frames of the first latent frame); otherwise they follow the prompt's durations; without a prompt the video is one
+scene. The output says which of these was used.
 
-What is measured is kept below `records`: a stopped command goes on, and asks no network twice. Scores of each video go to
-`output/<file name>.json`, means with their intervals to `output/scores.json`, never over those of other videos. Videos that cannot be
-read are told before any work; one that fails later is told at the end, the others are scored, and the exit status is 1. Hidden files,
-other endings and folders below are not read, and the answer names them.
+Measurements are kept below `records`, so that a stopped command continues and runs no network twice. Scores of each video go to
+`output/<file name>.json`, means with intervals to `output/scores.json`, which never overwrites scores of other videos. Videos that cannot
+be read are reported before any work; if one fails later, the others are still scored, the failure is reported at the end, and the exit
+status is 1. Hidden files, other file endings and subfolders are not read, and the output names them.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from eval.vbench.scorer import ScoredVideo, VideoScorer, check
 from eval.vbench.video import ENDINGS, Facts
 
 NAMED = 3
-"""How many bad videos a refusal names, and how many files a line."""
+"""Most bad videos that a refusal names, and most files in a line."""
 OWN = (".json", ".jsonl", ".npz")
-"""Endings of what lies beside a run's videos and is none."""
+"""Endings of a run's other files beside its videos."""
 
 
 @dataclass(frozen=True)
 class FolderVideo:
-    """A video of the folder, and what it should show. prompt: None where nobody says; borders: what says where scenes are."""
+    """A video of the folder and its prompt. prompt: None if unknown. borders: source of the scenes' borders."""
 
     facts: Facts
     prompt: Prompt | None
@@ -59,33 +59,33 @@ class FolderVideo:
 
     @property
     def name(self) -> str:
-        """Of its outcome's file."""
+        """Name of the file with its scores."""
         return self.facts.path.name
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """A sentence for each segment, or none."""
+        """A sentence per segment, or none."""
         return () if self.prompt is None else self.prompt.scenes
 
     @property
     def recalls(self) -> tuple[int | None, ...]:
-        """For each scene the one that it recalls, where the prompt says it."""
+        """For each scene the scene that it recalls, if the prompt says so."""
         return () if self.prompt is None else self.prompt.recalls
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What is scored, and by which networks.
+    """Settings of scoring: dimensions and networks.
 
     Attributes:
         dimensions: all, or some, joined by +.
         text: definitions of text alignment, joined by +: clip_b32, clip_l14, viclip, vbench_text_alignment.
-        clip_features: what compares VBench-Long's clips; dinov2_dreamsim by default, with random weights dino_clip.
-        clip_dtype: fp16 as openai-clip computes on CUDA.
-        weights: a folder, VBench's own ~/.cache/vbench too; or random: small networks, to try the path.
-        device: where networks run; auto takes a card where there is one.
+        clip_features: networks that compare VBench-Long's clips; dinov2_dreamsim by default, dino_clip with random weights.
+        clip_dtype: CLIP's type; fp16 is what openai-clip uses on CUDA.
+        weights: a folder of weights, such as VBench's own ~/.cache/vbench; or random: small random networks, to try everything out.
+        device: where networks run; auto takes a GPU if there is one.
         long_for: all also scores videos of several scenes by VBench-Long, as a whole and scene by scene.
-        static_filter: also temporal flickering of those clips alone that VBench's static filter calls still.
+        static_filter: also score temporal flickering over only those clips that VBench's static filter classifies as still.
     """
 
     dimensions: str = "all"
@@ -113,7 +113,7 @@ def score(
     records: Path = RESULTS / "records",
     output: Path = RESULTS / "vbench",
 ) -> Iterator[str]:
-    """Score a folder of videos, anybody's, by VBench's formulas over the scopes of the paper's appendix A.2.
+    """Score a folder of videos of any system by VBench's formulas over the scopes of the paper's appendix A.2.
 
         echo-harness score videos/
         echo-harness score videos/ prompts.jsonl task=recall shard=1/2
@@ -122,18 +122,18 @@ def score(
 
     Args:
         path: a video or a folder of videos.
-        prompts: a prompt set; a video belongs to the prompt whose id its name is, or begins with before a `-`. Without, each video is one
-            scene and has no text alignment.
-        task: the protocol: long60, long120, smooth, hard, recall, or another set's; needed where prompts have several scenes.
-        measures: what is scored, and by which networks.
-        backend: vbench_package scores by the package itself too, and tells the largest difference.
+        prompts: a prompt set; a video belongs to the prompt whose id is its name, or its name up to a `-`. Without prompts, each video is
+            one scene and has no text alignment.
+        task: the protocol: long60, long120, smooth, hard, recall, or another set's; required if prompts have several scenes.
+        measures: settings of scoring.
+        backend: vbench_package also scores with the package itself, and prints the largest difference.
         shard: i/n scores the i-th of n parts.
-        names: how another system names its videos: {id}, {index} (from 0), {number} (from 1) or {text} of the prompt, {seed}, * for
+        names: pattern of another system's file names: {id}, {index} (from 0), {number} (from 1) or {text} of the prompt, {seed}, * for
             anything; for example names={index}-{seed}_*.
-        manifest: a CSV or JSONL that says it: file, prompt, seed, and without a prompt set scenes, durations, recalls.
-        label: what the system is called in tables; the folder's name by default.
-        records: the folder that keeps what is measured, so that a stopped command goes on.
-        output: the folder of each video's scores, and of their means, scores.json.
+        manifest: a CSV or JSONL file with each video's file, prompt and seed, and without a prompt set its scenes, durations, recalls.
+        label: the system's name in tables; the folder's name by default.
+        records: the folder of measurements, with which a stopped command continues.
+        output: the folder of each video's scores and of their means, scores.json.
     """
     naming = _naming(path, load_prompts(str(prompts)) if prompts else (), names, manifest)
     task = task_of(task, naming.asked)
@@ -155,7 +155,7 @@ def score(
 
 
 def _naming(path: Path, prompts: Sequence[Prompt], names: str, file: Path | None) -> Naming:
-    """How videos are named. Raises ValueError for what cannot be meant together."""
+    """How videos are named. Raises ValueError for settings that exclude each other."""
     if names and (file or not prompts):
         raise ValueError(f"names={names}: {'manifest= says it already' if file else 'says which prompt of a set, and there is none'}")
     if file and not path.is_dir():
@@ -166,11 +166,11 @@ def _naming(path: Path, prompts: Sequence[Prompt], names: str, file: Path | None
 def scored(
     clips: Sequence[FolderVideo], task: str, scorer: VideoScorer, output: Path
 ) -> tuple[dict[str, tuple[FolderVideo, ScoredVideo]], dict[str, str]]:
-    """Outcomes by name, each written as soon as it is there, and why videos failed, in a line each; one that fails stops no other."""
+    """Outcomes by name, each written at once, and the reason of each failed video in one line; the others are still scored."""
     outcomes, failures = {}, {}
     for number, clip in enumerate(clips, 1):
         title = f"{number}/{len(clips)} {clip.name}"
-        sys.stderr.write("" if sys.stderr.isatty() else said(f"{title}: {clip.facts.frames} frames\n"))  # a log has no use for a bar
+        sys.stderr.write("" if sys.stderr.isatty() else said(f"{title}: {clip.facts.frames} frames\n"))  # in a log, no bar
         try:
             with tqdm(total=clip.facts.frames, desc=said(title), unit=" frames", disable=None) as bar:
                 outcome = scorer.score(clip.facts, task, clip.spans, clip.texts, bar.update, clip.recalls)
@@ -187,7 +187,7 @@ def scored(
 
 
 def task_of(word: str, prompts: Sequence[Prompt]) -> str:
-    """The protocol. Raises ValueError where it has to be said, or is unknown."""
+    """The protocol. Raises ValueError if it is required but missing, or unknown."""
     if word:
         scopes(word)
         return word
@@ -197,7 +197,7 @@ def task_of(word: str, prompts: Sequence[Prompt]) -> str:
 
 
 def wish_of(measures: Measures) -> Wish:
-    """What is to be scored, checked. Raises ValueError."""
+    """The requested scores, checked. Raises ValueError."""
     dimensions = DIMENSIONS if measures.dimensions == "all" else listed(measures.dimensions)
     device: str = measures.device
     if device == "auto":
@@ -212,14 +212,14 @@ def wish_of(measures: Measures) -> Wish:
 
 
 def source_of(word: str) -> NetworkSource:
-    """Where networks come from: `random`, or a folder of weights."""
+    """The source of networks: `random`, or a folder of weights."""
     return Random() if word == "random" else Files(Path(word).expanduser())
 
 
 def listed_in(folder: Path) -> tuple[list[Path], list[str]]:
-    """The videos of a folder by their names, and a line for what else is there that somebody may take for scored.
+    """The videos of a folder, sorted by name, and lines about files that are left out.
 
-    Raises ValueError in one line where the folder cannot be read or holds no video; folders below that hold some are named.
+    Raises ValueError in one line if the folder cannot be read or holds no video; subfolders with videos are named.
     """
     try:
         every = sorted(folder.iterdir())
@@ -250,9 +250,9 @@ def _first(names: Sequence[str]) -> str:
 
 
 def videos_of(path: Path, naming: Naming, task: str, scorer: VideoScorer, shard: str) -> tuple[list[FolderVideo], list[str]]:
-    """The videos of a shard in the order of their names, all looked at before any work, and lines about what is left out.
+    """The videos of a shard, sorted by name and all inspected before any work, and lines about files that are left out.
 
-    Raises ValueError that names the first of those that cannot be scored, and how many they are.
+    Raises ValueError with the first videos that cannot be scored, and their number.
     """
     paths, aside = ([path], list[str]()) if path.is_file() else listed_in(path)
     if naming.owners:
@@ -288,7 +288,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def free(place: Path, clips: Sequence[FolderVideo], task: str, scorer: VideoScorer) -> None:
-    """Raise ValueError, before any work, where a summary is there that this command would not make again, or make larger."""
+    """Raise ValueError, before any work, if there is a summary that this command would neither reproduce nor extend."""
     if not place.is_file():
         return
     try:
@@ -311,7 +311,7 @@ def free(place: Path, clips: Sequence[FolderVideo], task: str, scorer: VideoScor
 
 
 def _asked(clips: Iterable[FolderVideo]) -> dict[str, str]:
-    """What each video is compared with, by its name."""
+    """Name of a video -> the texts that it is compared with."""
     return {clip.name: digest([list(clip.texts), [list(span) for span in clip.spans]]) for clip in clips}
 
 
@@ -324,7 +324,7 @@ def _wish(scorer: VideoScorer) -> dict[str, object]:
 
 
 def _plain(content: object) -> object:
-    """As JSON reads it back."""
+    """Content after a round trip through JSON."""
     return json.loads(json.dumps(content))
 
 
@@ -337,9 +337,9 @@ def summary(
     failures: Mapping[str, str],
     label: str,
 ) -> list[str]:
-    """Means with intervals over prompts and how many videos each is of, as lines and as a file.
+    """Means with intervals over prompts and numbers of videos, as lines and as a file.
 
-    aside: lines about what is left out. label: what the system is called that made the videos.
+    aside: lines about files that are left out. label: name of the system that made the videos.
     """
     values: dict[str, dict[tuple[str, int], float]] = {}
     for number, (name, (clip, outcome)) in enumerate(outcomes.items()):

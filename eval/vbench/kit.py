@@ -1,4 +1,4 @@
-"""Which networks a wish for scores needs, where their weights are, and what each is asked of a video's frames. No torch here."""
+"""The networks that requested scores need, their weights, and the frames that each of them gets. This module needs no torch."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from eval.vbench.video import DECODER, Facts, Frames
 
 DIMENSIONS: Final = (*RECORD, "text_alignment")
 STILL: Final = 0.02
-"""Share of pixels whose motion VBench's static filter looks at."""
+"""Share of pixels whose motion VBench's static filter uses."""
 ANY_SIZE: Final = ("subject_consistency", "background_consistency", "imaging_quality")
-"""Some that frames of any size have; RAFT and AMT need large ones."""
+"""Dimensions that accept frames of any size; RAFT and AMT need large ones."""
 LONG_FOR: Final = ("one_scene", "all")
 FIRSTS_OF: Final = MappingProxyType(
     {
@@ -36,7 +36,7 @@ FIRSTS_OF: Final = MappingProxyType(
         "dino_clip": {"subject_consistency": "dino", "background_consistency": "clip_b32"},
     }
 )
-"""VBench-Long's networks for first frames of clips: its own choice, for which its table was made, and the one without more weights."""
+"""VBench-Long's networks for first frames of clips: its own choice, for which its table was made, and one that needs no more weights."""
 Ask = Callable[[Any, Frames], NDArray[Any]]
 
 
@@ -57,17 +57,17 @@ ASKED: Final[Mapping[str, tuple[str, Callable[[FrameLayout], Units], Ask]]] = Ma
         "amt": ("amt", FrameLayout.triples, lambda net, f: net.error(f[:, 0], f[:, 1], f[:, 2])),
     }
 )
-"""Record -> its network, the frames that belong together, and what the network is asked of them."""
+"""Record -> its network, the groups of frames, and the function that applies the network to them."""
 _NAMED_THERE: Final = frozenset(word.partition("==")[0] for word in packages.DREAMSIM.split())
-"""What `packages.DREAMSIM` brings."""
+"""Packages that `packages.DREAMSIM` installs."""
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What is to be scored, and how. kinds: of text alignment. firsts: key of `FIRSTS_OF`. clip_dtype: fp16 as on CUDA with openai-clip.
+    """Requested scores. kinds: of text alignment. firsts: key of `FIRSTS_OF`. clip_dtype: fp16 is openai-clip's type on CUDA.
 
-    long_for: "one_scene", or "all" tasks that VBench-Long is wanted for. static_filter: whether temporal flickering is also wanted of
-    those clips alone that VBench's static filter calls still, which asks RAFT about all neighbouring frames.
+    long_for: tasks that get VBench-Long, "one_scene" or "all". static_filter: whether temporal flickering is also scored over only those
+    clips that VBench's static filter classifies as still, which runs RAFT on all neighbouring frames.
 
     Raises ValueError, in one line with the nearest choice, for an unknown word.
     """
@@ -95,22 +95,22 @@ class Wish:
 
     @property
     def least_side(self) -> int:
-        """Shorter sides, in pixels, cannot be scored."""
+        """Least side of a frame, in pixels, that can be scored."""
         return LEAST_SIDE_PX if {"raft", "amt"} & set(self.wanted(long=False, text=False)) else 16
 
     def long(self, task: str) -> bool:
-        """Whether a task has VBench-Long's scores."""
+        """Whether a task gets VBench-Long's scores."""
         return kind_of(task) == "long" or self.long_for == "all"
 
     def wanted(self, *, long: bool, text: bool) -> tuple[str, ...]:
-        """Names of all networks that have something to do."""
+        """Names of all networks that are needed."""
         networks = [ASKED[name][0] for name in self.records(text=text) if name in ASKED]
         networks += ["aesthetic"] if "aesthetic_quality" in self.dimensions else []
         networks += [self.firsts_of(dimension) for dimension in FIRSTS if long and dimension in self.dimensions]
         return tuple(dict.fromkeys(networks))
 
     def records(self, *, text: bool) -> tuple[str, ...]:
-        """Names of the records that a video is asked for, first frames of clips left out; the aesthetic head reads CLIP's."""
+        """Names of a video's records, except those of first frames of clips; the aesthetic head reads CLIP's record."""
         names = [RECORD[dimension] for dimension in self.dimensions if dimension in RECORD]
         names += STILLS if self.static_filter and "temporal_flickering" in self.dimensions else ()
         names += self.metrics_of_text if text else ()
@@ -118,7 +118,7 @@ class Wish:
 
     @property
     def metrics_of_text(self) -> tuple[str, ...]:
-        """Records that texts are compared with."""
+        """Names of the records with which texts are compared."""
         kinds = self.kinds if "text_alignment" in self.dimensions else ()
         return tuple(dict.fromkeys(metric for kind in kinds for metric in TEXTS[kind]))
 
@@ -127,56 +127,56 @@ class Wish:
         return FIRSTS_OF[self.firsts][dimension]
 
     def dtype_of(self, network: str) -> str:
-        """Numbers that a network computes in."""
+        """The type in which a network computes."""
         return self.clip_dtype if network.startswith("clip") else "fp32"
 
 
 def listed(text: str) -> tuple[str, ...]:
-    """Words of a list, with `,` or `+` between them: Hydra's command line keeps the comma for sweeps."""
+    """Words of a list separated by `,` or `+`, because Hydra's command line uses the comma for sweeps."""
     return tuple(word for word in text.replace("+", ",").split(",") if word)
 
 
 class NetworkSource(Protocol):
-    """Where networks come from."""
+    """The source of networks."""
 
     def check(self, names: Sequence[str], *, text: bool) -> None:
-        """Raise ValueError in one line that lists what is missing; text: whether sentences are read too."""
+        """Raise ValueError in one line that lists what is missing. text: whether sentences are encoded too."""
         ...
 
     def identity(self, name: str) -> str:
-        """What its weights are, without loading them."""
+        """Identity of its weights, without loading them."""
         ...
 
     def make(self, name: str, dtype: str, device: str) -> Any:
-        """The network itself."""
+        """Build the network."""
         ...
 
 
 @dataclass(frozen=True)
 class Random:
-    """Random weights, for trying the whole path; scores say nothing. size: "tiny", or "true" as published."""
+    """Random weights for trying everything out; scores are meaningless. size: "tiny", or "true" for the published sizes."""
 
     size: str = "tiny"
     seed: int = 0
 
     def check(self, names: Sequence[str], *, text: bool) -> None:
-        """Raise ValueError where there are no word pieces for text."""
+        """Raise ValueError if the vocabulary for text is missing."""
         if text and packages.missing(("clip",)):
             rest = "nearest is dimensions= without text_alignment"
             raise ValueError(f"text alignment needs {VOCABULARY}, which openai-clip has: {packages.INSTALL}; {rest}")
 
     def identity(self, name: str) -> str:
-        """How they were drawn."""
+        """How the weights were drawn."""
         return f"random {self.size} {self.seed}"
 
     def make(self, name: str, dtype: str, device: str) -> Any:
-        """Draw them."""
+        """Build the network with random weights."""
         return network_class(name).random(self.size, self.seed, dtype=dtype, device=device)
 
 
 @dataclass(frozen=True)
 class Files:
-    """Published weights, wherever they lie below a folder."""
+    """Published weights below a folder."""
 
     folder: Path
 
@@ -195,24 +195,24 @@ class Files:
         return file_digest(self.paths(name)[0])
 
     def make(self, name: str, dtype: str, device: str) -> Any:
-        """Read it."""
+        """Build the network from its file."""
         return network_class(name).load(self.paths(name)[0], dtype=dtype, device=device)
 
     def paths(self, name: str) -> list[Path]:
-        """Where a network's weights lie, VBench's own name first."""
+        """Possible paths of a network's weights, VBench's own name first."""
         return [path for file in NETWORKS[name].files for path in sorted(self.folder.rglob(file))]
 
 
 @dataclass(frozen=True)
 class Kit:
-    """Networks as metrics; each is made when it is first asked, and stays."""
+    """Networks as metrics; each is loaded at its first use, and kept."""
 
     wish: Wish
     source: NetworkSource
     _made: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def missing(self, *, long: bool, text: bool) -> Iterator[Missing]:
-        """What is not here: packages, with the line that installs them, and weights."""
+        """Missing packages, with the line that installs them, and missing weights."""
         named = self.wish.wanted(long=long, text=text)
         if "dreamsim" in named and (absent := packages.missing(NETWORKS["dreamsim"].modules)):
             line = packages.DREAMSIM if set(absent) <= _NAMED_THERE else f"{packages.INSTALL} && {packages.DREAMSIM}"
@@ -228,13 +228,13 @@ class Kit:
         refuse(self.missing(long=long, text=text))
 
     def identity(self, *, long: bool, text: bool) -> dict[str, object]:
-        """All that can change a score: what is measured, by which weights, in which numbers, by which versions."""
+        """Everything that can change a score: measurements, weights, types and versions."""
         named = self.wish.wanted(long=long, text=text)
         made_by = {name: [self.source.identity(name), self._dtype(name), self._versions(name)] for name in sorted(named)}
         return {"rule": RULE, "firsts": self.wish.firsts, "decoder": dict(DECODER), "networks": made_by}
 
     def queries(self, layout: FrameLayout) -> list[NetworkQuery]:
-        """What a video is asked, by the dimensions, then texts, then first frames of clips."""
+        """Queries about a video, for the dimensions, then for texts, then for first frames of clips."""
         queries = [
             NetworkQuery(name, layout.neighbours(), 64, difference, dtype="float64")
             if name == "difference"
@@ -245,7 +245,7 @@ class Kit:
         return queries + [self._query(FIRSTS[name], self.wish.firsts_of(name), FrameLayout.firsts, _images, layout) for name in firsts]
 
     def derived(self, facts: Facts, records: Mapping[str, Record], store: RecordStore) -> dict[str, Record]:
-        """Records that are made of records: the aesthetic head reads the features of CLIP L/14."""
+        """Records that are computed from records: the aesthetic head reads the features of CLIP L/14."""
         if "aesthetic_quality" not in self.wish.dimensions:
             return {}
         seen = records["clip_l14"]
@@ -256,7 +256,7 @@ class Kit:
         return {"aesthetic": store.once(key, what, lambda: Record(seen.units, self._network("aesthetic").quality(seen.values)))}
 
     def texts(self, sentences: Sequence[str], store: RecordStore) -> tuple[dict[str, NDArray[Any]], dict[str, list[int]]]:
-        """Features [sentences, D] by the record that they are compared with, and by network how many tokens of each were cut."""
+        """Features [sentences, D] by the record with which they are compared, and numbers of cut tokens by network."""
         features, cut = {}, {}
         for metric in self.wish.metrics_of_text:
             name = ASKED[metric][0]
@@ -266,7 +266,7 @@ class Kit:
         return features, cut
 
     def _sentence(self, name: str, sentence: str, store: RecordStore) -> Record:
-        """Features of a sentence, and how many of its tokens were cut as its units."""
+        """Features of a sentence; the record's units are the number of cut tokens."""
 
         def asked() -> Record:
             text = self._network(name).text([sentence])

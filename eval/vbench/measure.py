@@ -1,7 +1,7 @@
-"""One pass over a video: every frame is decoded once and goes to all networks that want it, alone, in pairs or in triples.
+"""One pass over a video: every frame is decoded once and given to all networks that need it, alone, in pairs or in triples.
 
-Which frames belong together is a matter of numbers only (`Layout`), so it is known before the video is opened. Work is done in
-chunks of frames whose borders depend on nothing but the video; each metric's chunk is kept as soon as it is there.
+Groups of frames depend only on numbers (`FrameLayout`), so they are known before the video is opened. Work is done in chunks of frames
+whose borders depend only on the video; each metric's chunk is written as soon as it is computed.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from eval.vbench.video import Facts, Frames
 Span = tuple[int, int]
 """Pixel frames [start, end)."""
 RULE = 1
-"""Raise it when the same network would be asked about other frames, or in other batches."""
+"""Version of the queries; raise it when the same network would get other frames, or other batches."""
 CLIP_S = 2
 TEXT_FRAMES = 8
 
 
 @dataclass(frozen=True)
 class NetworkQuery:
-    """What one network is asked of a video.
+    """A query to one network about a video.
 
-    name: of its record. units: which frames belong together, [N, k]. batch: how many at a time. ask: answers frames uint8
-    [N, k, H, W, 3] with values [N] or [N, D], and loads its network at the first call. network, dtype, versions, rest: as in its key.
+    name: of its record. units: groups of frames, [N, k]. batch: groups at a time. ask: maps frames uint8 [N, k, H, W, 3] to values [N] or
+    [N, D], and loads its network at the first call. network, dtype, versions, rest: parts of its key.
     """
 
     name: str
@@ -45,7 +45,7 @@ class NetworkQuery:
     rest: Mapping[str, str] = field(default_factory=dict)
 
     def key(self, facts: Facts) -> RecordKey:
-        """Name of its record of a video."""
+        """Key of its record of a video."""
         rest = {
             "units": hashlib.blake2b(np.ascontiguousarray(self.units).tobytes(), digest_size=8).hexdigest(),
             "chunk": str(video.CHUNK),
@@ -56,7 +56,7 @@ class NetworkQuery:
 
 
 def clips(frames: int, fps: float) -> list[Span]:
-    """VBench-Long's clips of 2 s; a short rest borrows earlier frames, a video under 2 s is one clip.
+    """VBench-Long's clips of 2 s; a short last clip begins earlier, and a video under 2 s is one clip.
 
     >>> clips(80, 16.0)
     [(0, 32), (32, 64), (48, 80)]
@@ -69,13 +69,13 @@ def clips(frames: int, fps: float) -> list[Span]:
 
 
 def clips_within(span: Span, fps: float) -> list[Span]:
-    """The clips of a span as if it were a video."""
+    """The clips of a span, taken as a video of its own."""
     start, end = span
     return [(start + first, start + last) for first, last in clips(end - start, fps)]
 
 
 def middles(span: Span, count: int = TEXT_FRAMES) -> list[int]:
-    """The middle frames of `count` equal parts of a span, as VBench takes frames for its text dimensions.
+    """The middle frames of `count` equal parts of a span, which VBench uses for its text dimensions.
 
     Raises ValueError for a span of fewer frames.
     """
@@ -88,10 +88,10 @@ def middles(span: Span, count: int = TEXT_FRAMES) -> list[int]:
 
 @dataclass(frozen=True)
 class FrameLayout:
-    """Which frames of a video belong together.
+    """Groups of a video's frames.
 
-    long: also for VBench-Long's clips, those of the whole video and those of each of `scenes` by itself.
-    spans: of the segments that have a text.
+    long: also groups for VBench-Long's clips, of the whole video and of each of `scenes` by itself.
+    spans: the segments that have a text.
     """
 
     frames: int
@@ -105,12 +105,12 @@ class FrameLayout:
         return np.arange(self.frames, dtype=np.int64)[:, None]
 
     def neighbours(self) -> Units:
-        """Every two frames that follow each other."""
+        """All pairs of neighbouring frames."""
         return _rows((0, self.frames), 1, (0, 1))
 
     def sampled(self) -> Units:
         """Pairs of frames about an eighth of a second apart, from the video's first frame and from each clip's."""
-        step, within = sampling_step(self.fps), sampling_step(int(self.fps))  # a clip's file says whole frames a second
+        step, within = sampling_step(self.fps), sampling_step(int(self.fps))  # a clip's file has a whole frame rate
         rows = [_rows((0, self.frames), step, (0, step))]
         return _ordered([*rows, *(_rows(clip, within, (0, within)) for clip in self._clips)])
 
@@ -128,7 +128,7 @@ class FrameLayout:
         return _ordered([np.array([[start] for start, _ in self._clips], np.int64)])
 
     def still(self) -> Units:
-        """What VBench's static filter looks at in clips of the whole video: neighbouring frames, and the first with the last."""
+        """Pairs for VBench's static filter in clips of the whole video: neighbouring frames, and the first with the last."""
         parts = clips(self.frames, self.fps)
         return _ordered([*(_rows(clip, 1, (0, 1)) for clip in parts), self.tips()])
 
@@ -142,28 +142,28 @@ class FrameLayout:
 
 
 def _rows(span: Span, step: int, offsets: tuple[int, ...]) -> Units:
-    """What lies within a span: a first frame every `step` from its start, and the frames at `offsets` from it."""
+    """Groups within a span: a first frame every `step` from its start, and the frames at `offsets` from it."""
     return np.arange(span[0], span[1] - offsets[-1], step, dtype=np.int64)[:, None] + np.array(offsets, np.int64)
 
 
 def _ordered(rows: Sequence[Units]) -> Units:
-    """Each row once, in the order of their last frames: the order in which a video can answer."""
+    """Each row once, sorted by last frame, the order in which decoding completes them."""
     once = np.unique(np.concatenate(rows), axis=0)
     return once[np.lexsort((once[:, 0], once[:, -1]))]
 
 
 Parts = dict[int, Record]
-"""Chunks of a record under way, by the first frame of their chunk."""
+"""Chunks of an unfinished record, by their first frame."""
 
 
 def measure(
     facts: Facts, queries: Sequence[NetworkQuery], store: RecordStore, progress: Callable[[int], object] = lambda frames: None
 ) -> dict[str, Record]:
-    """Records of a video by name: those that are there, and the others measured in one pass over its frames.
+    """Records of a video by name: stored ones, and the others measured in one pass over its frames.
 
-    progress: is told of frames that are done with.
+    progress: called with numbers of finished frames.
 
-    Raises ValueError that names the video for a damaged file, and video, record and frame for an answer that is no number.
+    Raises ValueError that names the video for a damaged file, and video, record and frame for an answer that is not finite.
     """
     with store.alone(facts.digest):
         records, under_way = dict[str, Record](), list[tuple[NetworkQuery, RecordKey, Parts]]()
@@ -174,7 +174,7 @@ def measure(
                 under_way.append((query, key, store.parts(key)))
             else:
                 records[query.name] = record
-                store.forget_parts(key)  # a kill between the whole record and the end of its chunks
+                store.forget_parts(key)  # left by a kill after the whole record was written
         if under_way:
             _pass(facts, under_way, store, progress)
         for query, key, parts in under_way:
@@ -185,7 +185,7 @@ def measure(
 def _pass(
     facts: Facts, under_way: Sequence[tuple[NetworkQuery, RecordKey, Parts]], store: RecordStore, progress: Callable[[int], object]
 ) -> None:
-    """Decode the video once; chunks that are kept already are not asked about again."""
+    """Decode the video once; chunks that exist already are not computed again."""
     held: dict[int, Frames] = {}
     for start, frames in video.chunks(facts):
         end = start + len(frames)
@@ -203,7 +203,7 @@ def _pass(
 
 
 def _answers(facts: Facts, query: NetworkQuery, units: Units, held: Mapping[int, Frames]) -> NDArray[Any]:
-    """Values of units, in batches whose borders depend on the chunk alone."""
+    """Values of units, in batches whose borders depend only on the chunk."""
     answers = []
     for begin in range(0, len(units), query.batch):
         rows = units[begin : begin + query.batch]

@@ -1,4 +1,4 @@
-"""Which prompt and seed a video of anybody's is of: by its name, by a rule for names, or by a manifest beside the videos."""
+"""Prompt and seed of a video of any system: from its name, from a pattern of names, or from a manifest beside the videos."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from echo.refusals import brief, nearest, nearest_of, shown
 from echo.scene import Prompt, parse_prompt
 
 FIELDS: Final = {"id": ".+", "index": r"\d{1,9}", "number": r"\d{1,9}", "text": ".+", "seed": r"\d{1,9}"}
-"""What a rule for names may say: a prompt's id, its place in the set from 0 or from 1, the beginning of its text; and the seed."""
+"""Fields of a pattern: a prompt's id, its index in the set from 0 or number from 1, the beginning of its text; and the seed."""
 PROMPT: Final = ("id", "index", "number", "text")
 SHORT: Final = 12
-"""Letters and digits of a text that a name must have, unless it has all of them; systems cut the rest."""
+"""Least letters and digits of a text in a name, unless the text is shorter; systems cut the rest."""
 KEYS: Final = ("file", "prompt", "seed", "scenes", "durations", "recalls")
 """Columns of a manifest."""
 SCENES: Final = " | "
-"""What stands between scenes in a cell of CSV."""
+"""Separator of scenes in a CSV cell."""
 
 
 class VideoOwner(NamedTuple):
-    """Whose a video is. prompt: None where nobody says. seed: 0 where nobody says. text: of a prompt that is in no set."""
+    """Prompt and seed of a video. prompt: None if unknown. seed: 0 if unknown. text: text of a prompt that is in no set."""
 
     prompt: Prompt | None = None
     seed: int = 0
     text: str = ""
 
     def lasting(self, seconds: float) -> Prompt | None:
-        """The prompt; of a text alone one of a scene as long as its video."""
+        """The prompt; for a bare text, a prompt with one scene of `seconds`."""
         return Prompt(self.text, (self.text,), (max(seconds, 1.0),), ("",)) if self.text else self.prompt
 
 
 def plain(text: str) -> str:
-    """A text by its letters and digits, which is all that names of files keep of it."""
+    """The letters and digits of a text, the part of it that file names keep."""
     return "".join(filter(str.isalnum, text.casefold()))
 
 
 @dataclass(frozen=True)
 class NameRule:
-    """A rule for names, checked.
+    """A checked pattern of names.
 
         >>> NameRule("rank*-{index}-{seed}_lora").pattern.fullmatch("rank0-7-1_lora")["index"]
         '7'
 
-    rule: a name without its ending, with `FIELDS` in braces and `*` for anything; empty for `ID` or `ID-...`, a number behind it a seed.
+    rule: a name without its ending, with `FIELDS` in braces and `*` for anything; empty for `ID` or `ID-...`, where a number is the seed.
     """
 
     rule: str = ""
@@ -65,12 +65,12 @@ class NameRule:
 
     @property
     def pattern(self) -> re.Pattern[str]:
-        """What a name without its ending must be."""
+        """The regular expression for a name without its ending."""
         parts = re.split(r"(\{.*?\}|\*)", self.rule)
         return re.compile("".join(_part(part) for part in parts), re.DOTALL)
 
     def owner(self, file: Path, prompts: Sequence[Prompt]) -> VideoOwner:
-        """Whose a video is. Raises ValueError in one line that names it."""
+        """Prompt and seed of a video. Raises ValueError in one line that names it."""
         if not self.rule or not prompts:
             prompt, drawn = prompt_of(file, prompts), re.search(r"-(\d{1,6})$", file.stem)
             rest = prompt is not None and file.stem not in (prompt.id, name_part(prompt.id))
@@ -90,7 +90,7 @@ def _part(part: str) -> str:
 
 
 def _meant(file: Path, parts: Mapping[str, str], prompts: Sequence[Prompt]) -> Prompt:
-    """The prompt that the fields of a name say. Raises ValueError where none fits, or several."""
+    """The prompt that the fields of a name give. Raises ValueError if none fits, or several."""
     if "text" in parts:
         fits = by_text(parts["text"], prompts)
         if len(fits) != 1:
@@ -107,7 +107,7 @@ def _meant(file: Path, parts: Mapping[str, str], prompts: Sequence[Prompt]) -> P
 
 
 def by_text(text: str, prompts: Sequence[Prompt]) -> list[Prompt]:
-    """Prompts that begin with a text, of which only letters and digits count."""
+    """Prompts that begin with a text; only letters and digits count."""
     own, texts = plain(text), [(prompt, plain("".join(prompt.scenes))) for prompt in prompts]
     return [prompt for prompt, whole in texts if whole == own or len(own) >= SHORT and whole.startswith(own)]
 
@@ -121,20 +121,20 @@ def _by_id(name: str, prompts: Sequence[Prompt], where: str) -> Prompt:
 
 @dataclass(frozen=True)
 class Naming:
-    """How the videos of a folder are named. owners: by a manifest, which goes before the rule."""
+    """How the videos of a folder are named. owners: from a manifest, which comes before the pattern."""
 
     prompts: Sequence[Prompt] = ()
     rule: NameRule = NameRule()
     owners: Mapping[Path, VideoOwner] = field(default_factory=dict)
 
     def owner(self, file: Path) -> VideoOwner:
-        """Whose a video is. Raises ValueError in one line that names it."""
+        """Prompt and seed of a video. Raises ValueError in one line that names it."""
         return self.owners[file] if self.owners else self.rule.owner(file, self.prompts)
 
     def free(self, file: Path, owner: VideoOwner, units: set[tuple[str, int]]) -> int:
-        """The seed of a video, which becomes one of the units. By the usual rule it is the next that no other video of the prompt has.
+        """The seed of a video, which is added to `units`. By the default pattern it is the next one that is free for the prompt.
 
-        Raises ValueError for a prompt and seed that a rule gives to several videos.
+        Raises ValueError for a prompt and seed that a pattern gives to several videos.
         """
         name, seed = owner.text or (owner.prompt.id if owner.prompt else file.name), owner.seed
         if (name, seed) in units and self.rule.rule:
@@ -146,7 +146,7 @@ class Naming:
 
     @property
     def asked(self) -> list[Prompt]:
-        """All prompts that are known, those of a manifest too."""
+        """All known prompts, including those of a manifest."""
         return [*self.prompts, *(owner.prompt for owner in self.owners.values() if owner.prompt)]
 
     @property
@@ -156,10 +156,10 @@ class Naming:
 
 
 def prompt_of(file: Path, prompts: Sequence[Prompt]) -> Prompt | None:
-    """The prompt that a video's name says; None where there are no prompts. Raises ValueError where none fits."""
+    """The prompt in a video's name; None if there are no prompts. Raises ValueError if none fits."""
     if not prompts:
         return None
-    fitting = [one for one in prompts if _begins(file.stem, one.id) or _begins(file.stem, name_part(one.id))]  # runs write the latter
+    fitting = [one for one in prompts if _begins(file.stem, one.id) or _begins(file.stem, name_part(one.id))]  # runs write the second form
     if not fitting:
         near = nearest(file.stem, [prompt.id for prompt in prompts])
         rule = "its name is a prompt's id, or that and -<anything>, unless names= or manifest= says otherwise"
@@ -177,17 +177,17 @@ def _begins(stem: str, name: str) -> bool:
 
 
 def manifest(path: Path, folder: Path, prompts: Sequence[Prompt]) -> dict[Path, VideoOwner]:
-    """Videos that a manifest names, in its order, and whose they are.
+    """Videos that a manifest names, in its order, with prompt and seed.
 
     Args:
-        path: CSV with a header, or JSON objects, one a line or in a list. file: below the folder. prompt: an id of the set; without a set
+        path: CSV with a header, or JSON objects, one per line or in a list. file: below the folder. prompt: an id of the set; without a set
             an id with `scenes` and `durations`, or a text. seed: 0 by default. scenes, durations (seconds), recalls (scenes from 0): lists,
-            in a cell of CSV with ` | ` between.
-        folder: of the videos.
-        prompts: a set, or none.
+            separated by ` | ` in a CSV cell.
+        folder: the folder of the videos.
+        prompts: a prompt set, or none.
 
     Raises:
-        ValueError: in one line with the manifest's line, for what is not understood, missing or said twice.
+        ValueError: in one line with the manifest's line, for an entry that is invalid, missing or repeated.
     """
     owners, units = dict[Path, VideoOwner](), dict[tuple[str, int], str]()
     for where, row in objects(path) if path.suffix in (".json", ".jsonl") else records(path):
@@ -197,7 +197,7 @@ def manifest(path: Path, folder: Path, prompts: Sequence[Prompt]) -> dict[Path, 
         if wrong is not None:
             raise ValueError(f"{where}: unknown column {shown(wrong)}; {nearest_of(wrong, KEYS)}")
         file = inside(folder, str(row.get("file") or ""))
-        if not os.path.isfile(file):  # nor has any a name that is too long
+        if not os.path.isfile(file):  # also False for a name that is too long
             raise ValueError(f"{where}: no such video {brief(file)}")
         owner = _said(row, prompts, where)
         unit = owner.text or (owner.prompt.id if owner.prompt else ""), owner.seed
@@ -211,7 +211,7 @@ def manifest(path: Path, folder: Path, prompts: Sequence[Prompt]) -> dict[Path, 
 
 
 def _said(row: Mapping[str, Any], prompts: Sequence[Prompt], where: str) -> VideoOwner:
-    """Whose the video of a manifest's row is. Raises ValueError."""
+    """Prompt and seed of a manifest's row. Raises ValueError."""
     seed, name = str(row.get("seed") or 0).strip(), str(row.get("prompt") or "").strip()
     if not re.fullmatch(r"\d{1,9}", seed):
         raise ValueError(f"{where}: seed {shown(row['seed'])} is no whole number; nearest is 0")
@@ -229,7 +229,7 @@ def _said(row: Mapping[str, Any], prompts: Sequence[Prompt], where: str) -> Vide
 
 
 def _list(cell: object) -> list[Any]:
-    """A list, or what stands in a cell of CSV: numbers where all are, blank ones as None."""
+    """A list, or the list in a CSV cell: numbers if all are numbers, blank entries as None."""
     if not isinstance(cell, str):
         return list(cell) if isinstance(cell, list) else [cell]
     parts = [part.strip() for part in cell.split(SCENES.strip())]

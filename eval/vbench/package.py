@@ -1,11 +1,10 @@
-"""`backend=vbench_package`: the `vbench` package itself on the same files, in a process and a cache of its own, to be compared with.
+"""`backend=vbench_package`: for comparison, the `vbench` package itself scores the same files in a process and a cache of its own.
 
     python -m eval.vbench.package JOB.json     what that process runs
 
-The package fetches what it lacks, loads weights by its own rules and keeps nothing before it ends. So it gets a cache built of
-links to weights that were checked, is asked for one dimension at a time, and each answer is written as soon as it is there: asked
-the same again, it goes on after the last one.
-Its answers are kept as it gives them, but on one scale: 0..1 (imaging quality over 100, dynamic degree 0 or 1).
+The package downloads missing files, loads weights by its own rules and writes nothing before it ends. So it gets a cache of links to
+checked weights and one dimension at a time, and each result is written at once: a repeated command continues after the last one.
+Its results are kept unchanged except for the scale, 0..1 (imaging quality over 100, dynamic degree 0 or 1).
 """
 
 from __future__ import annotations
@@ -43,25 +42,25 @@ DIMENSIONS: Final = MappingProxyType(
         "overall_consistency": ("viclip",),
     }
 )
-"""The eight dimensions, as the package calls them -> the networks whose weights each reads."""
+"""The package's names of the eight dimensions -> the networks whose weights each reads."""
 VERSIONS: Final = ("torch", "torchvision", "numpy", "vbench", "openai-clip", "pyiqa", "timm")
-"""Packages whose versions an answer depends on."""
+"""Packages whose versions can change a result."""
 DINO_CODE: Final = "dino_model/facebookresearch_dino_main"
 CLONE: Final = "git clone https://github.com/facebookresearch/dino"
 
 
 @dataclass(frozen=True)
 class PackageJob:
-    """What the package is asked.
+    """A job for the package.
 
     Attributes:
         videos: MP4 files; their names do not matter.
-        prompts: a sentence for each, for overall consistency alone.
+        prompts: a sentence for each video, used only for overall consistency.
         dimensions: keys of `DIMENSIONS`.
         files: weights by network; those of `DIMENSIONS` for the dimensions.
-        cache: a folder for links to weights and videos, and for answers.
+        cache: a folder for links to weights and videos, and for results.
         dino_code: a checkout of facebookresearch/dino, whose code the package runs; for subject consistency.
-        device: as torch names it.
+        device: torch's name of the device.
         setup: a Python file that runs first in the package's process (tests make its largest network small with it).
     """
 
@@ -77,7 +76,7 @@ class PackageJob:
 
 @dataclass(frozen=True)
 class PackageScores:
-    """What the package said. scores: dimension -> one number in 0..1 for each video, in their order; radii_px: RAFT's of each pair."""
+    """Results of the package. scores: dimension -> a number in 0..1 per video, in order. radii_px: RAFT's radii of each pair."""
 
     scores: dict[str, list[float]]
     radii_px: list[list[float]] = field(default_factory=list)
@@ -85,7 +84,7 @@ class PackageScores:
 
 @dataclass(frozen=True)
 class BackendDifference:
-    """Of one dimension over the videos: largest and mean absolute difference, in 0..1, and the video where it is largest."""
+    """Difference in one dimension over the videos: largest and mean absolute, in 0..1, and the video where it is largest."""
 
     largest: float
     mean: float
@@ -95,7 +94,7 @@ class BackendDifference:
 def evaluate(job: PackageJob) -> PackageScores:
     """The package's scores of some videos.
 
-    Raises ValueError, before the package starts, for whatever is missing or unknown, and with the end of its log if it fails.
+    Raises ValueError for missing files and unknown names before the package starts, and with the end of its log if it fails.
     """
     check(job)
     cache = _prepare(job)
@@ -118,7 +117,7 @@ def evaluate(job: PackageJob) -> PackageScores:
 
 
 def check(job: PackageJob) -> None:
-    """Raise ValueError for what the package cannot be asked, naming the nearest valid choice, or for what is not there."""
+    """Raise ValueError for a job that the package cannot do, with the nearest valid choice, or for missing files."""
     unknown = [dimension for dimension in job.dimensions if dimension not in DIMENSIONS]
     if unknown or not job.dimensions:
         raise ValueError(f"dimensions {unknown or 'none'}: the vbench package is asked for some of {', '.join(DIMENSIONS)}")
@@ -136,11 +135,11 @@ def check(job: PackageJob) -> None:
 
 
 def beside(facts: Sequence[Facts], texts: Sequence[Sequence[str]], task: str, scorer: VideoScorer) -> list[str]:
-    """Score videos whole by our path and by the package, from the same files: lines with the largest difference of each dimension.
+    """Score whole videos by our code and by the package, from the same files: lines with the largest difference in each dimension.
 
-    The package knows no scenes, so whatever the task is, a video is one scene here; text is compared where each has one sentence.
-    Records of our path are kept as ever; the package's answers lie beside their folder. Raises ValueError, before any work,
-    for whatever is missing.
+    The package knows no scenes, so a video is one scene here for every task; text is compared if each video has one sentence.
+    Records of our code are kept as usual; the package's results lie beside their folder. Raises ValueError, before any work,
+    for missing files.
     """
     wish, source = replace(scorer.kit.wish, kinds=("viclip",)), scorer.kit.source
     if not isinstance(source, Files):
@@ -165,7 +164,7 @@ def beside(facts: Sequence[Facts], texts: Sequence[Sequence[str]], task: str, sc
 
 
 def _ours(scorer: VideoScorer, job: PackageJob, facts: Sequence[Facts]) -> dict[str, list[float]]:
-    """Scores in 0..1 by the package's names of dimensions, each video as one scene."""
+    """Our scores in 0..1 by the package's names of dimensions, each video as one scene."""
     scores_by_dimension: dict[str, list[float]] = {dimension: [] for dimension in job.dimensions}
     for fact, prompt in zip(facts, job.prompts):
         texts = [prompt] if "overall_consistency" in scores_by_dimension else []
@@ -179,7 +178,7 @@ def _ours(scorer: VideoScorer, job: PackageJob, facts: Sequence[Facts]) -> dict[
 def differences(
     ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]], videos: Sequence[Path]
 ) -> dict[str, BackendDifference]:
-    """How far two backends are apart, by dimension, of those that both have; scores 0..1 of the same videos in the same order."""
+    """Differences of two backends in the dimensions that both have; scores are 0..1, of the same videos in the same order."""
     differences = {}
     for dimension in (name for name in theirs if name in ours):
         apart = np.abs(np.asarray(ours[dimension], np.float64) - np.asarray(theirs[dimension], np.float64))
@@ -189,12 +188,12 @@ def differences(
 
 
 def lines(differences: Mapping[str, BackendDifference]) -> list[str]:
-    """Differences for people, one line a dimension."""
+    """Differences in words, one line per dimension."""
     return [f"{name:<24} largest {row.largest:.1e}  mean {row.mean:.1e}  ({row.video.name})" for name, row in differences.items()]
 
 
 def _prepare(job: PackageJob) -> Path:
-    """A cache for just these videos and weights: links where the package can read the published file, else the same tensors for it."""
+    """A cache for these videos and weights: links if the package can read the published file, otherwise files with the same tensors."""
     files = {name: job.files[name].resolve() for dimension in job.dimensions for name in DIMENSIONS[dimension]}
     parts = [*files.values(), *(video.resolve() for video in job.videos), *([job.setup.resolve()] if job.setup else [])]
     known = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in parts]
@@ -216,11 +215,11 @@ def _prepare(job: PackageJob) -> Path:
 
 
 def _put(name: str, path: Path, place: Path) -> None:
-    """A weights file where the package looks for it."""
+    """Put a weights file where the package looks for it."""
     if name not in ("amt", "raft"):
         _link(path, place)
         return
-    # Torch, as the package calls it, refuses files that hold more than tensors; and it knows RAFT by the authors' names alone.
+    # Torch's default of loading, which the package uses, refuses files with more than tensors; RAFT has to have the authors' names.
     import torch
 
     from eval.vbench.networks.weights import read
@@ -231,7 +230,7 @@ def _put(name: str, path: Path, place: Path) -> None:
 
 
 def authors_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """RAFT's weights by the authors' names, as VBench reads them, from torchvision's or theirs; their network tells the names."""
+    """RAFT's weights by the authors' names, which VBench reads, from torchvision's or theirs; the names are taken from their network."""
     from eval.vbench.networks.raft import ported
 
     settings = packages.need("easydict", asked="RAFT").EasyDict(small=False, mixed_precision=False, alternate_corr=False)
@@ -241,7 +240,7 @@ def authors_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _links(job: PackageJob, cache: Path) -> list[Path]:
-    """Links to the videos under names in which the package finds no prompt of its own and no order but theirs."""
+    """Links to the videos under names that match no prompt of the package and keep the videos' order."""
     places = [cache / "videos" / f"{number:06d}.mp4" for number in range(len(job.videos))]
     for place, video in zip(places, job.videos):
         _link(video.resolve(), place)
@@ -256,7 +255,7 @@ def _link(path: Path, place: Path) -> None:
 
 
 class ProcessJob(msgspec.Struct):
-    """What the package's process is asked: a folder of videos, a prompt for each by its name, and the rest as of `PackageJob`."""
+    """The job of the package's process: a folder of videos, a prompt for each by its name, and the other fields of `PackageJob`."""
 
     videos: str
     prompts: dict[str, str]
@@ -266,14 +265,14 @@ class ProcessJob(msgspec.Struct):
 
 
 def _main(job_path: Path) -> None:
-    """The package's process: ask for one dimension after the other, and write each answer when it is there."""
+    """The package's process: compute one dimension after the other, and write each result at once."""
     job = msgspec.json.decode(job_path.read_bytes(), type=ProcessJob)
     vbench, torch = packages.need("vbench", asked="backend=vbench_package"), packages.need("torch", asked="backend=vbench_package")
     if job.setup:
         source = Path(job.setup).read_text(encoding="utf-8")
         exec(compile(source, job.setup, "exec"), {"__name__": "setup"})
     radii = _watch_radii()
-    # Background keeps its whole graph otherwise: 55 MB a frame.
+    # Otherwise background consistency keeps its whole graph: 55 MB per frame.
     torch.set_grad_enabled(False)
     folder = Path(vbench.__file__).parent
     bench = vbench.VBench(torch.device(job.device), str(folder / "VBench_full_info.json"), str(job_path.parent / "out"))
@@ -292,7 +291,7 @@ def _main(job_path: Path) -> None:
 
 
 def _watch_radii() -> list[list[float]]:
-    """A list that gets, of each video that dynamic degree looks at, the numbers that its yes or no is made of."""
+    """A list that gets, for each video of dynamic degree, the numbers behind its yes or no."""
     degree, radii = packages.need("vbench.dynamic_degree", asked="dynamic degree").DynamicDegree, list[list[float]]()
     judge = degree.check_move
 

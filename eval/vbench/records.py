@@ -1,10 +1,11 @@
-"""Records: what a network says of a video's frames, pairs and triples, kept once and never computed again.
+"""Records: a network's values for a video's frames, pairs and triples, computed once and stored.
 
-    <folder>/<video digest>/<metric>-<key digest>.safetensors      whole records
-    <folder>/<video digest>/.parts/<metric>-<key digest>/<start>   chunks of records under way
+    <folder>/<video digest>/<metric>-<key digest>.safetensors      complete records
+    <folder>/<video digest>/.parts/<metric>-<key digest>/<start>   chunks of unfinished records
     <folder>/text/<metric>-<key digest>.safetensors                features of a sentence
 
-Files appear under their names only when they are whole, so presence is completeness: a kill loses the chunk under way. No torch.
+A file gets its name only when it is complete, so every existing file is complete: a kill loses only the unfinished chunk. This module
+needs no torch.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from safetensors.numpy import save
 from echo.files import write_atomic
 
 Units = NDArray[np.int64]
-"""[N, k] frames counted from 0: what each of N values is made of."""
+"""[N, k] frames counted from 0: the frames of each of N values."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Record:
 
 @dataclass(frozen=True)
 class RecordKey:
-    """Everything that can change a record's values. source: digest of a video's or a sentence's bytes; rest: what else enters."""
+    """Everything that can change a record's values. source: digest of a video's or a sentence's bytes. rest: other inputs."""
 
     source: str
     metric: str
@@ -57,7 +58,7 @@ class RecordKey:
 
     @property
     def name(self) -> str:
-        """Of the file: the metric, and 64 bits of BLAKE2b over the whole key."""
+        """Name of the file: the metric, and 64 bits of BLAKE2b over the whole key."""
         return f"{self.metric}-{hashlib.blake2b(self.text.encode(), digest_size=8).hexdigest()}"
 
 
@@ -72,11 +73,11 @@ class RecordStore:
         self.folder = folder
 
     def read(self, key: RecordKey) -> Record | None:
-        """The whole record, or None. Raises ValueError where the file of that name holds another one."""
+        """The complete record, or None. Raises ValueError if the file of that name holds another record."""
         return _read(self._path(key), key)
 
     def once(self, key: RecordKey, what: str, make: Callable[[], Record]) -> Record:
-        """The record; made and kept where there is none. Raises ValueError, naming `what`, for values that are no numbers."""
+        """The record, which is computed and stored if there is none. Raises ValueError, naming `what`, for values that are not finite."""
         record = self.read(key)
         if record is None:
             record = make()
@@ -86,11 +87,11 @@ class RecordStore:
         return record
 
     def keep(self, key: RecordKey, record: Record) -> None:
-        """Put a whole record in place."""
+        """Store a complete record."""
         _write(self._path(key), key, record)
 
     def parts(self, key: RecordKey) -> dict[int, Record]:
-        """Chunks that are there of a record under way, by the first frame of their chunk; a damaged one is not there."""
+        """Stored chunks of an unfinished record, by their first frame, without damaged ones."""
         records = {}
         for path in sorted(self._parts(key).glob("*.safetensors")):
             with contextlib.suppress(Damaged):
@@ -100,11 +101,11 @@ class RecordStore:
         return records
 
     def keep_part(self, key: RecordKey, start: int, record: Record) -> None:
-        """Put a chunk in place."""
+        """Store a chunk."""
         _write(self._parts(key) / f"{start:08d}.safetensors", key, record)
 
     def join(self, key: RecordKey, parts: Sequence[Record]) -> Record:
-        """The whole record of all its chunks, in place of them; chunks without units say nothing of the values' type."""
+        """Join all chunks into the complete record, which replaces them; chunks without units do not decide the values' type."""
         parts = [part for part in parts if len(part.units)] or parts
         whole = Record(np.concatenate([part.units for part in parts]), np.concatenate([part.values for part in parts]))
         self.keep(key, whole)
@@ -112,14 +113,14 @@ class RecordStore:
         return whole
 
     def forget_parts(self, key: RecordKey) -> None:
-        """Take the chunks away."""
+        """Remove the chunks."""
         shutil.rmtree(self._parts(key), ignore_errors=True)
         with contextlib.suppress(OSError):
             self._parts(key).parent.rmdir()
 
     @contextlib.contextmanager
     def alone(self, source: str) -> Iterator[None]:
-        """Wait until no other process works on a video, then keep others waiting; a lock ends with its process."""
+        """Lock a video: wait until no other process works on it; a lock ends with its process."""
         folder = self.folder / source
         folder.mkdir(parents=True, exist_ok=True)
         with _lock(folder / ".lock") as handle:
@@ -134,7 +135,7 @@ class RecordStore:
 
 
 def _lock(path: Path) -> BinaryIO:
-    """A file to lock, which may be another user's."""
+    """A file to lock, which may belong to another user."""
     try:
         return path.open("ab")
     except PermissionError:

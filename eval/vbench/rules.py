@@ -1,10 +1,10 @@
-"""From records to scores: VBench's formulas over the scopes of appendix A.2, and VBench-Long's fusion. Pure arithmetic, no torch.
+"""Scores from records: VBench's formulas over the scopes of appendix A.2, and VBench-Long's fusion. Pure arithmetic without torch.
 
-Two definitions under two names, never mixed. `<dimension>.vbench` is VBench's formula over the scope that the task's protocol
-says; recalled pairs have two readings, `.pair_mean` and `.pair_joined`, since the paper only says "paired segments".
-`<dimension>.vbench_long` is the mean over clips of 2 s, with half of each consistency from clip to clip; videos of one scene have
-it and, where it is asked for, all others too, which then also have `.vbench_long_scenes`, the same of each scene by itself. All scores
-are 0..100; dynamic degree is 0 or 100 for a video, or the share of its clips.
+Two definitions have two names and are never mixed. `<dimension>.vbench` is VBench's formula over the scope of the task's protocol;
+recalled pairs have two readings, `.pair_mean` and `.pair_joined`, since the paper only says "paired segments".
+`<dimension>.vbench_long` is the mean over clips of 2 s, with half of each consistency from clip to clip. Videos of one scene have it;
+on request all others have it too, together with `.vbench_long_scenes`, the same for each scene by itself. All scores are 0..100; dynamic
+degree is 0 or 100 for a video, or the share of its clips.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from eval.vbench.records import Record
 PLAIN: Final = "vbench"
 DATA = ROOT / "data" / "vbench_long"
 STILLS: Final = ("raft_still", "raft_back")
-"""Records of the static filter: flow to the next frame and from a clip's first frame to its last, and that from the last to the first."""
+"""Records of the static filter: flow to the next frame and from a clip's first frame to its last, and flow from the last to the first."""
 RECORD: Final = MappingProxyType(
     {
         "subject_consistency": "dino",
@@ -41,7 +41,7 @@ RECORD: Final = MappingProxyType(
         "dynamic_degree": "raft",
     }
 )
-"""Dimension -> the record that it is made of; text alignment has one for each kind."""
+"""Dimension -> its record; text alignment has one record per kind."""
 TEXTS: Final = MappingProxyType(
     {
         "clip_b32": ("clip_b32_bytes",),
@@ -50,11 +50,11 @@ TEXTS: Final = MappingProxyType(
         "vbench_text_alignment": ("viclip", "clip_b32_bytes"),
     }
 )
-"""Kind of text alignment -> the records whose cosines it is the mean of."""
+"""Kind of text alignment -> the records over whose cosines it is the mean."""
 FIRSTS: Final = MappingProxyType({"subject_consistency": "subject_firsts", "background_consistency": "background_firsts"})
 """Dimension -> the record of features of the clips' first frames."""
 ROUNDING: Final = 1e-9
-"""How far beyond 0..1 a score of unit features may be."""
+"""How far outside 0..1 a score of unit features may be."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Measured:
     def within(self, metric: str, span: Span, step: int) -> NDArray[np.float64]:
         """Values of the pairs or triples of frames `first` .. `first + step` within a span, one every `step` frames from its start.
 
-        Raises ValueError where one of them was not measured, or there is none.
+        Raises ValueError if one of them was not measured, or if there is none.
         """
         record = self.records[metric]
         ends = record.units[:, [0, -1]].tolist()
@@ -95,9 +95,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class VideoScores:
-    """Scores of one video, 0..100; None where a rule has no value, for example VBench-Long's of a single clip.
+    """Scores of one video, 0..100; None if a rule has no value, for example VBench-Long's for a single clip.
 
-    metrics: `<dimension>.<rule>` -> score. per_segment, per_clip: what they are made of, likewise, with first and last frame.
+    metrics: `<dimension>.<rule>` -> score. per_segment, per_clip: the same per segment and clip, with first and last frame.
     drift: dimension -> first 5 s minus last 5 s.
     """
 
@@ -122,13 +122,13 @@ def score(
     Args:
         measured: the video.
         task: a key of `eval.protocol.TASKS`.
-        spans: pixel frames of the segments, one after the other, the whole video long.
-        texts: features [segments, D] of the segments' texts, by record of the frames that they are compared with.
-        kinds: of text alignment, keys of `TEXTS`.
-        long: whether VBench-Long's are wanted, for which clips were measured; of several segments also of each by itself.
-        recalls: of the prompt, as `eval.protocol.pairs_of` takes them.
+        spans: pixel frames of the segments, one after the other, covering the video.
+        texts: features [segments, D] of the segments' texts, by record of the frames with which they are compared.
+        kinds: kinds of text alignment, keys of `TEXTS`.
+        long: whether to add VBench-Long's scores, for which clips were measured; with several segments also for each by itself.
+        recalls: the prompt's recalls, see `eval.protocol.pairs_of`.
 
-    Raises ValueError for segments that leave frames out, and as `eval.protocol.scopes` and `pairs_of` do.
+    Raises ValueError for segments that leave frames out, and whatever `eval.protocol.scopes` and `pairs_of` raise.
     """
     cover(spans, measured.frames)
     metrics: dict[str, float | None] = {}
@@ -159,7 +159,7 @@ def score(
 
 
 def _over_time(measured: Measured, spans: Sequence[Span], pairs: Sequence[tuple[int, int]]) -> dict[str, float | None]:
-    """Freeze by the differences of neighbouring frames; by DINO's features loop of each segment, coherence of the video, and memory."""
+    """Freezing from differences of neighbouring frames; looping per segment, coherence of the video and memory from DINO's features."""
     metrics: dict[str, float | None] = {}
     if RECORD["temporal_flickering"] in measured.records and measured.frames > 1:
         metrics["frozen_time"] = repeats.freeze(measured.within(RECORD["temporal_flickering"], (0, measured.frames), 1))
@@ -173,10 +173,10 @@ def _over_time(measured: Measured, spans: Sequence[Span], pairs: Sequence[tuple[
 
 
 def over(measured: Measured, dimension: str, span: Span, *, clip: bool = False) -> float:
-    """VBench's formula for one dimension over a span as if it were a video, 0..1; dynamic degree 0 or 1.
+    """VBench's formula for one dimension over a span taken as a video, 0..1; dynamic degree is 0 or 1.
 
-    clip: the span is one of VBench-Long's, whose files say whole frames a second. Raises ValueError for a span of so few
-    frames that there is nothing to compare, or that begins where pairs or triples were not measured.
+    clip: whether the span is one of VBench-Long's clips, whose files have a whole frame rate. Raises ValueError for a span with too few
+    frames to compare, or one that begins where pairs or triples were not measured.
     """
     metric, (start, end) = RECORD[dimension], span
     if dimension in FIRSTS:
@@ -211,7 +211,7 @@ PAIR_RULES: Final[Mapping[str, Callable[[NDArray[Any], NDArray[Any]], float]]] =
 
 
 def _cosines(measured: Measured, kind: str, spans: Sequence[Span], texts: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-    """Of each segment with its own text: the mean over its eight frames, or of the eight together where they have one feature."""
+    """Cosine of each segment with its own text: the mean over its eight frames, or one value if the eight have one feature."""
     cosines = []
     for metric in TEXTS[kind]:
         sentences = texts[metric].astype(np.float64)
@@ -227,7 +227,7 @@ def _cosines(measured: Measured, kind: str, spans: Sequence[Span], texts: Mappin
 
 
 def _row(measured: Measured, dimensions: Sequence[str], span: Span) -> dict[str, float]:
-    """A span's scores by dimension, those left out for which it has too few frames or begins off the grid."""
+    """A span's scores by dimension, without dimensions for which it has too few frames or begins off the grid."""
     row: dict[str, float] = {"start": span[0], "end": span[1]}
     for dimension in dimensions:
         try:
@@ -238,7 +238,7 @@ def _row(measured: Measured, dimensions: Sequence[str], span: Span) -> dict[str,
 
 
 def _long(measured: Measured, dimension: str, per_clip: Sequence[Mapping[str, float]]) -> float | None:
-    """VBench-Long's mean over clips; None where clips have no value or there is no second clip to compare with."""
+    """VBench-Long's mean over clips; None if clips have no value or there is no second clip for the comparison."""
     inside = [row[dimension] / 100 for row in per_clip if dimension in row]
     if not inside or len(inside) < len(per_clip):
         return None
@@ -253,13 +253,13 @@ def _long(measured: Measured, dimension: str, per_clip: Sequence[Mapping[str, fl
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Mean over scenes; None where one of them has no value."""
+    """Mean over scenes; None if one of them has no value."""
     there = [value for value in values if value is not None]
     return float(np.mean(there)) if len(there) == len(values) else None
 
 
 def _still(measured: Measured, per_clip: Sequence[Mapping[str, float]]) -> float | None:
-    """Temporal flickering over the clips that VBench's static filter calls still; None where none is."""
+    """Temporal flickering over the clips that VBench's static filter classifies as still; None if there are none."""
     there, back = ({tuple(unit): value for unit, value in zip(r.units.tolist(), r.values)} for r in map(measured.records.get, STILLS) if r)
     kept = []
     for row in per_clip:
@@ -282,11 +282,11 @@ def fused(dimension: str, inside: float, between: float) -> float:
 def mapped(dimension: str, between: float) -> float:
     """A clip-to-clip score on the scale of in-clip ones: VBench's table of 101 points, linear between them.
 
-    Raises ValueError outside 0..1 by more than rounding: frames that are equal have cosines of 1 +- 1e-15.
+    Raises ValueError outside 0..1 by more than rounding: equal frames have cosines of 1 +- 1e-15.
     """
     if not -ROUNDING <= between <= 1 + ROUNDING:
         raise ValueError(f"clip-to-clip {between}: within 0..1; nearest is {min(max(between, 0), 1)}")
-    points = _table(dimension)  # np.interp holds the ends
+    points = _table(dimension)  # np.interp clamps at the ends
     return float(np.interp(between, points[:, 0], points[:, 1]))
 
 
@@ -298,7 +298,7 @@ def _table(dimension: str) -> NDArray[np.float64]:
 
 
 def _drift(measured: Measured, dimensions: Sequence[str]) -> dict[str, float]:
-    """First minus last 5 s of what is measured of single frames; empty for a video under 10 s."""
+    """First minus last 5 s of dimensions measured on single frames; empty for a video under 10 s."""
     both = ends(measured.frames, measured.fps)
     if both is None:
         return {}

@@ -1,4 +1,4 @@
-"""Scores of video files: look at the file, measure what no record has yet, and do the arithmetic."""
+"""Scores of video files: inspect the file, measure what no record has yet, and do the arithmetic."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from eval.vbench.video import Facts, inspect
 
 
 class ScoredVideo(msgspec.Struct, frozen=True, kw_only=True):
-    """A video's scores and what they were made from, as a file says it; sizes as in `Facts`, scores as in `VideoScores`.
+    """The file of a video's scores and their inputs; sizes like `Facts`, scores like `VideoScores`.
 
-    video: its digest. segments: pixel frames. texts_blake2b: of what it was compared with. tokens_cut: network -> of each text.
+    video: its digest. segments: pixel frames. texts_blake2b: digest of its texts. tokens_cut: network -> number of cut tokens per text.
     """
 
     v: int = 1
@@ -47,7 +47,7 @@ class VideoScorer:
     store: RecordStore
 
     def inspect(self, path: Path) -> Facts:
-        """A video that can be scored. Raises ValueError that names it otherwise."""
+        """Facts of a video that can be scored. Raises ValueError that names it otherwise."""
         return inspect(path, least_side=self.kit.wish.least_side)
 
     def score(
@@ -64,12 +64,12 @@ class VideoScorer:
         Args:
             facts: from `inspect`.
             task: a key of `eval.protocol.TASKS`.
-            spans: pixel frames of the segments, the whole video long.
-            texts: a sentence for each segment, or none at all, which leaves text alignment out.
-            progress: is told of frames that are done with.
-            recalls: of the prompt, as `eval.protocol.pairs_of` takes them.
+            spans: pixel frames of the segments, covering the video.
+            texts: a sentence per segment, or none at all, which leaves text alignment out.
+            progress: called with numbers of finished frames.
+            recalls: the prompt's recalls, see `eval.protocol.pairs_of`.
 
-        Raises ValueError, naming the video, for what cannot be scored.
+        Raises ValueError, naming the video, if it cannot be scored.
         """
         check(facts, task, spans, texts if "text_alignment" in self.kit.wish.dimensions else (), recalls)
         long = self.kit.wish.long(task)
@@ -94,7 +94,7 @@ class VideoScorer:
 
 
 def check(facts: Facts, task: str, spans: Sequence[Span], texts: Sequence[str], recalls: Sequence[int | None] = ()) -> None:
-    """Refuse before any work what the protocol cannot score. Raises ValueError that names the video."""
+    """Raise ValueError, naming the video, before any work if the protocol cannot score it."""
     try:
         scopes(task)
         pairs_of(task, len(spans), recalls)
@@ -107,9 +107,9 @@ def check(facts: Facts, task: str, spans: Sequence[Span], texts: Sequence[str], 
 
 
 def spans_of(facts: Facts, durations_s: Sequence[float]) -> list[Span]:
-    """Pixel frames of segments that last so many seconds; the last one ends with the video.
+    """Pixel frames of segments with these durations; the last one ends with the video.
 
-    Raises ValueError that names the video if it is more than a second shorter or longer than all of them together.
+    Raises ValueError that names the video if its length differs from their sum by more than a second.
     """
     try:
         return exact(facts.frames, facts.fps, durations_s)

@@ -1,4 +1,4 @@
-"""Videos as files: what they are, told before any work, and their frames, decoded once and in chunks."""
+"""Video files: their facts, found before any work, and their frames, decoded once and in chunks."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from echo.files import file_digest
 
 ENDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
 CHUNK = 64
-"""Frames of a chunk: borders of chunks are borders of batches, so another length may change a last bit; rules name it."""
+"""Frames of a chunk: borders of chunks are borders of batches, so another length may change a last bit; keys of records contain it."""
 DECODER: Final = MappingProxyType(
     {"av": av.__version__} | {name: ".".join(map(str, av.library_versions[name])) for name in ("libavcodec", "libavformat", "libswscale")}
 )
-"""What makes frames of a file: a part of every record's key. PyAV may be built against another FFmpeg."""
+"""Versions of the decoder, a part of every record's key. PyAV may be built against another FFmpeg."""
 Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A video: its file, the digest of its content, and what its header and packets say. Sizes in pixels, fps frames a second.
+    """A video: its file, the digest of its content, and facts of its header and packets. Sizes in pixels, fps in frames per second.
 
-    frames: those that are shown; a trimmed file holds more. turned: degrees counterclockwise by which its header says that frames are
-    shown, as telephones write it; height and width are those of turned frames, and the digest says it too.
+    frames: number of frames that are shown; a trimmed file holds more. turned: degrees counterclockwise by which the header, often one
+    written by a phone, turns frames; height and width are those of turned frames, and the digest includes it.
     """
 
     path: Path
@@ -42,20 +42,20 @@ class Facts:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Its name in messages."""
         return str(self.path)
 
 
 def inspect(path: Path, *, least_side: int = 1, least_frames: int = 2) -> Facts:
-    """What a video is, of which the first frame alone is decoded: packets are counted, so that a file that ends early is known beforehand.
+    """Facts of a video. Only the first frame is decoded, but packets are counted, so that a truncated file is found before any work.
 
     Args:
         path: the file.
         least_side: shorter sides are refused.
         least_frames: shorter videos are refused.
 
-    Raises ValueError, one line that names the file, where it is missing, empty, no video, truncated, too short or too small, mirrored,
-    or of a variable frame rate.
+    Raises ValueError, in one line that names the file, if it is missing, empty, no video, truncated, too short or too small, mirrored, or
+    has a variable frame rate.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such video")
@@ -94,13 +94,13 @@ def inspect(path: Path, *, least_side: int = 1, least_frames: int = 2) -> Facts:
 
 
 def _time(packet: av.Packet) -> float | None:
-    """Seconds at which a packet's frame is shown; None where its file does not say."""
+    """Seconds at which a packet's frame is shown; None if the file does not say."""
     stamp = packet.dts if packet.pts is None else packet.pts
     return None if stamp is None or packet.time_base is None else float(stamp * packet.time_base)
 
 
 def _even(path: Path, times: Sequence[float | None], fps: float) -> None:
-    """Raise ValueError where a frame is shown a frame or more away from where one rate says: scenes and clips are counted in frames."""
+    """Raise ValueError if a frame is shown a frame or more off a constant rate, because scenes and clips are counted in frames."""
     stamps = sorted(time for time in times if time is not None)
     if len(stamps) < len(times):
         return
@@ -113,7 +113,7 @@ def _even(path: Path, times: Sequence[float | None], fps: float) -> None:
 
 
 def _turned(path: Path) -> int:
-    """Degrees counterclockwise, 0, 90, 180 or 270, by the matrix that the first frame comes with; others count as 0, as decord has them."""
+    """Degrees counterclockwise, 0, 90, 180 or 270, from the first frame's display matrix; other angles count as 0, like in decord."""
     try:
         with av.open(str(path)) as container:
             frame = next(container.decode(container.streams.video[0]), None)
@@ -131,7 +131,7 @@ def _turned(path: Path) -> int:
 
 
 def _stored(path: Path) -> int:
-    """Packets of the first video stream, those too that a trimmed file's edit list hides: its header counts them all."""
+    """Number of packets of the first video stream, including those that a trimmed file's edit list hides: its header counts them all."""
     with av.open(str(path), options={"ignore_editlist": "1"}) as container:
         return sum(packet.size > 0 for packet in container.demux(container.streams.video[0]))
 
@@ -139,7 +139,7 @@ def _stored(path: Path) -> int:
 def chunks(facts: Facts, length: int = CHUNK) -> Iterator[tuple[int, Frames]]:
     """All frames in order, decoded once: (index of the first, uint8 RGB [n <= length, H, W, 3]).
 
-    Raises ValueError that names file and frame where decoding fails or ends early, or where the size changes.
+    Raises ValueError that names file and frame if decoding fails or ends early, or if the size changes.
     """
     start, held = 0, list[Frames]()
     for frame in _decoded(facts):

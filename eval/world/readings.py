@@ -73,22 +73,22 @@ def read(encoder: FrameEncoder, frames: Frames) -> Readings:
 
 
 def said(text: str) -> dict[str, str]:
-    """Kind -> word, for each kind of which `text` says exactly one; ValueError names a word that the world does not know."""
+    """Kind -> word, for each kind with exactly one word in `text`. Raises ValueError for a word that the world does not know."""
     concepts = VOCABULARY.concepts_of(text)
     words_of = {kind: [word for word in concepts if word in known] for kind, known in KINDS.items()}
     return {kind: words[0] for kind, words in words_of.items() if len(words) == 1}
 
 
 def wrapped(distance: Floats) -> Floats:
-    """Distances in pixels as the shorter way round the world, -24 to 24."""
+    """Distances in pixels by the shorter way around the world, -24 to 24."""
     return np.mod(distance + SIZE / 2, SIZE) - SIZE / 2
 
 
 def motion_fits(centres: Floats) -> dict[str, float]:
-    """How much of each motion the path `centres` [T, 2] follows: 1 exactly, 0 no better than standing still, else below.
+    """How well the path `centres` [T, 2] follows each motion: 1 exactly, 0 like standing still, below 0 worse than that.
 
-    The best fit over all moments at which the motion may have begun and all places; distances are taken around the world,
-    so that one misread frame costs one frame. Raises ValueError for fewer than 24 frames.
+    The best fit over all phases and places of the motion; distances are taken around the world, so that one misread frame costs one
+    frame. Raises ValueError for fewer than 24 frames.
     """
     if len(centres) < LEAST:
         raise ValueError(f"{len(centres)} frame(s): motions are told apart from {LEAST} frames on")
@@ -108,14 +108,14 @@ def motion_of(centres: Floats) -> str | None:
 
 @lru_cache(maxsize=64)
 def _paths(motion: str, frames: int) -> tuple[Floats, Floats]:
-    """A motion's paths from every moment of its loop, [N, T, 2], and how far each scatters about its middle, [N]."""
+    """A motion's paths from every phase of its loop, [N, T, 2], and the scatter of each about its centre, [N]."""
     time = np.arange(frames, dtype=np.float64)
     paths = np.stack([displacement(motion, time + begin) for begin in range(LOOPS.get(motion, 1))])
     return paths, _scatter(paths)
 
 
 def _scatter(points: Floats) -> Floats:
-    """Mean square distance in px^2 of `points` [..., T, 2] from their own middle, all taken around the world."""
+    """Mean square distance in px^2 of `points` [..., T, 2] from their own centre, taken around the world."""
     middle = np.angle(np.exp(2j * np.pi / SIZE * points).mean(-2, keepdims=True)) * (SIZE / (2 * np.pi))
     return (wrapped(points - middle) ** 2).sum(-1).mean(-1)
 
@@ -126,19 +126,19 @@ def blocks_of(start: int, end: int) -> list[tuple[int, int]]:
 
 
 def probabilities(readings: Readings, words: Mapping[str, str]) -> dict[str, float]:
-    """Mean probability over frames of the words that a sentence says, for the kinds that a frame shows."""
+    """Mean probability over frames of a sentence's words, for the kinds that a frame shows."""
     mean = {kind: values.mean(0) for kind, values in readings.words.items()}
     return {kind: float(mean[kind][KINDS[kind].index(words[kind])]) for kind in mean if kind in words}
 
 
 def right(readings: Readings, words: Mapping[str, str]) -> dict[str, bool]:
-    """Whether the likeliest word over these frames is the one that was said, for each visible kind that was said."""
+    """Whether the likeliest word over these frames is the sentence's, for each visible kind in the sentence."""
     likeliest = {kind: KINDS[kind][int(values.mean(0).argmax())] for kind, values in readings.words.items()}
     return {kind: word == words[kind] for kind, word in likeliest.items() if kind in words}
 
 
 def right_pairs(readings: Readings, words: Mapping[str, str]) -> dict[str, int | None]:
-    """Whether place (colour and pattern) and subject (shape and colour) are what was said: 1, 0, or None if it was not said."""
+    """Whether place (colour and pattern) and subject (shape and colour) agree with the sentence: 1, 0, or None if it does not say."""
     rights = right(readings, words)
     pairs = {"place_right": ("place", "pattern"), "subject_right": ("shape", "colour")}
     return {

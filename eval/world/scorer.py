@@ -1,6 +1,6 @@
-"""The embedded scorer: VBench's formulas on an encoder of the small world, and what only the world's truth can tell.
+"""The embedded scorer: VBench's formulas on an encoder of the small world, and scores that need the world's known truth.
 
-VBench's dimensions, all but flickering, are named `proxy.`; the world's own scores `world.`.
+Names of VBench's dimensions, except flickering, begin with `proxy.`; those of the world's own scores with `world.`.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ from eval.world.readings import LEAST, MOTION_WINDOW, Readings, blocks_of, motio
 Span = tuple[int, int]
 
 SAMPLED = 3
-"""Every how many frames image quality is measured."""
+"""Image quality is measured on every third frame."""
 
 
 @dataclass(frozen=True)
 class EmbeddedScores:
-    """Scores of one video, 0..100 as papers print them.
+    """Scores of one video, 0..100.
 
-    metrics: name in the store -> score. per_segment: for each scene what the scores are made of. per_block: for each block
-    of 12 frames the probabilities (0..1) of the words that its scene says, whether place (colour and pattern), subject
-    (shape and colour) and motion (over the last three blocks of the scene so far) are right (1, 0, or None where the
-    sentence or so few frames cannot tell), and the quality of its frames.
+    metrics: name in the store -> score. per_segment: the parts of the scores for each scene. per_block: for each block of 12 frames the
+    probabilities (0..1) of the words in its scene's sentence, whether place (colour and pattern), subject (shape and colour) and motion
+    (over the last three blocks of the scene so far) are right (1, 0, or None if the sentence does not say or the frames are too few),
+    and the quality of its frames.
     """
 
     metrics: dict[str, float]
@@ -62,7 +62,7 @@ class EmbeddedScores:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What is measured of a video once; every score is arithmetic on it."""
+    """Measurements of a video; every score is arithmetic on them."""
 
     frames: Frames
     subject: Vectors
@@ -76,7 +76,7 @@ class _Measured:
     step: int
     readings: Readings
     quality: NDArray[np.float64]
-    """Of each frame, 0..100, measured in every third."""
+    """Image quality of each frame, 0..100, measured on every third."""
 
 
 class EmbeddedScorer:
@@ -87,15 +87,15 @@ class EmbeddedScorer:
         self.quality = quality
 
     def save(self, path: Path) -> None:
-        """Write what `load` reads."""
+        """Write the weights for `load`."""
         fitted = {f"quality.{name}": torch.from_numpy(value) for name, value in self.quality.save().items()}
         save_file(self.encoder.save() | fitted, path)
 
     @classmethod
     def load(cls, path: str | Path) -> EmbeddedScorer:
-        """The scorer whose weights lie at `path` (safetensors).
+        """The scorer with the weights at `path` (safetensors).
 
-        Raises ValueError naming the path and the command that makes the file, if it is not there or not a scorer's.
+        Raises ValueError with the path and the command that makes the file, if it is missing or is no scorer's.
         """
         if not Path(path).is_file():
             raise ValueError(f"no scorer weights at {path}; `echo-harness train scorer` makes them")
@@ -125,14 +125,14 @@ class EmbeddedScorer:
         Args:
             frames: uint8 [T, 48, 48, 3] at 16 fps.
             scene_texts: a sentence for each scene.
-            segments: [start, end) of each scene in frames, as blocks have them.
+            segments: [start, end) of each scene in frames, with borders of blocks.
             task: a key of `eval.protocol.TASKS`.
-            stretches: the same as VBench's dimensions are to take it; the segments by default.
+            stretches: [start, end) of each scene for VBench's dimensions; the segments by default.
             joined: whether recalled pairs are also scored joined end to end, as `proxy_joined`.
-            recalls: of the prompt, as `eval.protocol.pairs_of` takes them.
+            recalls: the prompt's recalls, see `eval.protocol.pairs_of`.
 
-        Raises ValueError for frames of another type or size, for segments that do not cover them, for a score that is not finite, and as
-        `scopes`, `pairs_of` and the text encoder do.
+        Raises ValueError for frames of another type or size, for segments that do not cover them, for a score that is not finite, and
+        whatever `scopes`, `pairs_of` and the text encoder raise.
         """
         dimensions, stretches = scopes(task), stretches or segments
         pairs = pairs_of(task, len(segments), recalls)
@@ -173,7 +173,7 @@ class EmbeddedScorer:
 
 
 def _check(frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span]) -> None:
-    """Raise ValueError for what cannot be scored, before any work."""
+    """Raise ValueError before any work if the video cannot be scored."""
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (SIZE, SIZE, 3):
         raise ValueError(
             f"frames {frames.dtype} {list(frames.shape)}: the embedded scorer reads uint8 [T, {SIZE}, {SIZE}, 3]; "
@@ -185,7 +185,7 @@ def _check(frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span])
 
 
 def _features(measured: _Measured, dimension: str) -> Vectors:
-    """What a consistency is of."""
+    """The features that a consistency compares."""
     return measured.subject if dimension == "subject_consistency" else measured.place
 
 
@@ -199,7 +199,7 @@ def _consistency(measured: _Measured, dimension: str, scope: Scope) -> float:
 
 
 def _pairs(measured: _Measured, dimension: str, rule: Callable[[Vectors, Vectors], float]) -> float:
-    """The mean over recalled scenes of a rule for such a scene and the one that it recalls."""
+    """The mean of a rule over recalled scenes, each with the scene that it recalls."""
     features, spans = _features(measured, dimension), measured.spans
     pairs = [(features[slice(*spans[early])], features[slice(*spans[late])]) for late, early in measured.pairs]
     return float(np.mean([rule(reference, again) for reference, again in pairs]))
@@ -212,11 +212,11 @@ _ELSE: dict[str, tuple[Scope, Callable[[_Measured], float]]] = {
     "dynamic_degree": (Scope.whole, lambda measured: dynamic_share(measured.fastest_px, *measured.frames.shape[1:3])),
     "imaging_quality": (Scope.whole, lambda measured: float(measured.quality.mean()) / 100),
 }
-"""Dimension -> the one scope over which it is defined here, and its rule."""
+"""Dimension -> the only scope over which it is defined here, and its rule."""
 
 
 def _score(measured: _Measured, dimension: str, scope: Scope) -> float | None:
-    """A dimension's score, 0..1; None for one that this scorer does not have. Raises ValueError for a scope over which it has none."""
+    """A dimension's score, 0..1; None for one that this scorer lacks. Raises ValueError for a scope over which it is not defined."""
     if dimension in ("subject_consistency", "background_consistency"):
         return _consistency(measured, dimension, scope)
     if dimension not in _ELSE:
@@ -228,7 +228,7 @@ def _score(measured: _Measured, dimension: str, scope: Scope) -> float | None:
 
 
 def _more(measured: _Measured) -> dict[str, float]:
-    """Text alignment of each scene, frozen time; of subject and place together coherence and memory; no looping, for all that moves in this
+    """Text alignment per scene and frozen time; coherence and memory of subject and place together; no looping, because all motion in this
     world repeats."""
     shown = np.concatenate([measured.subject, measured.place], axis=1) / math.sqrt(2)
     remembered = memory.returns(shown, measured.spans, measured.pairs, FPS)
@@ -241,7 +241,7 @@ def _more(measured: _Measured) -> dict[str, float]:
 
 
 def _per_segment(measured: _Measured) -> list[SceneScores]:
-    """What a reader needs to see why a score is what it is; cosines and shares x100, motion in pixels."""
+    """The parts of the scores per scene; cosines and shares x100, motion in pixels."""
     rows: list[SceneScores] = []
     for (start, end), cosine in zip(measured.spans, measured.to_text, strict=True):
         pairs = measured.fastest_px[-(-start // measured.step) : (end - 1) // measured.step]
@@ -261,7 +261,7 @@ def _per_segment(measured: _Measured) -> list[SceneScores]:
 
 
 def _per_block(measured: _Measured, words: Sequence[Mapping[str, str]], segments: Sequence[Span]) -> list[dict[str, float | None]]:
-    """What each block of 12 frames shows of what its scene says; see `Scores`."""
+    """Readings of each block of 12 frames against its scene's sentence; see `EmbeddedScores`."""
     rows: list[dict[str, float | None]] = []
     for (begin, finish), scene in zip(segments, words, strict=True):
         for start, end in blocks_of(begin, finish):
