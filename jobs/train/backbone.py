@@ -1,4 +1,4 @@
-"""Train the tiny backbone on the small world. Resumes by itself; same seed, same data."""
+"""Train the tiny backbone on the small world. It resumes by itself; the same seed gives the same data."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ MIB_LIMIT = 12
 
 @dataclass(frozen=True)
 class BackboneTraining:
-    """Everything that the trained weights depend on.
+    """Everything on which the trained weights depend.
 
-    plan: "0:6200,800:4800" means: planned for 6,200 steps at first and, from step 800 on, for 4,800. Learning rate and clips
-    follow the share that is done of the plan in force, so the whole plan is what makes the run again.
+    plan: "0:6200,800:4800" means: first planned for 6,200 steps and, from step 800 on, for 4,800. Learning rate and clips follow the
+    finished share of the plan in force, so the whole plan is needed to repeat the run.
     """
 
     seed: int = 0
@@ -56,13 +56,13 @@ class BackboneTraining:
     weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a plan that does not read or does not start at 0 and rise."""
+        """Raise ValueError for a plan that is malformed, does not start at 0, or does not increase."""
         starts = [start for start, _ in self.plans()]
         if starts[0] != 0 or starts != sorted(set(starts)):
             raise ValueError(f"plan {self.plan!r}: its first part starts at step 0 and the others later and later; nearest: 0:{self.steps}")
 
     def plans(self) -> list[tuple[int, int]]:
-        """(first step, steps planned in all) of each part of the plan. Raises ValueError where it does not read."""
+        """(first step, steps planned in total) of each part of the plan. Raises ValueError if it is malformed."""
         try:
             return [(int(start), int(steps)) for start, _, steps in (part.partition(":") for part in self.plan.split(","))]
         except ValueError:
@@ -74,7 +74,7 @@ class BackboneTraining:
         return self.plans()[-1][1]
 
     def steps_at(self, step: int) -> int:
-        """Steps of the plan in force at `step`."""
+        """Total steps of the plan in force at `step`."""
         return [steps for start, steps in self.plans() if start <= step][-1]
 
     def wan(self) -> WanConfig:
@@ -86,7 +86,7 @@ class Trainer:
     """Backbone, word vectors, their moving averages and the optimizer, at some step."""
 
     def __init__(self, settings: BackboneTraining, folder: Path, device: torch.device, share: tuple[int, int] = (0, 1)) -> None:
-        """share: (which, of how many) processes this is; each computes a part of every step, and gradients are added up."""
+        """share: (rank, number of processes); each computes a part of every step, and gradients are added up."""
         self.settings = settings
         self.share = share
         self.folder = folder
@@ -113,7 +113,7 @@ class Trainer:
         self.loss = float("nan")
 
     def train_step(self) -> tuple[float, int]:
-        """One step; its loss and how many blocks its clips had."""
+        """Make one step; returns its loss and the number of blocks of its clips."""
         settings = self.settings
         batch = make_batch(self.codec, settings.seed, self.step, settings.steps_at(self.step), settings.frames_per_step, self.share)
         for group in self.optimizer.param_groups:
@@ -139,10 +139,10 @@ class Trainer:
         checkpoint.save(self.folder, state)
 
     def resume(self, replan: int | None = None) -> None:
-        """Go on from the checkpoint in the folder, if there is one.
+        """Continue from the checkpoint in the folder, if there is one.
 
-        replan: from there on so many steps in all, written down in the plan. Raises ValueError if the checkpoint was made with
-        other settings or on another version of the world.
+        replan: new total number of steps from there on, recorded in the plan. Raises ValueError if the checkpoint was made with other
+        settings or on another version of the world.
         """
         fixed = asdict(self.settings) | {"version": render.VERSION}
         if replan:
@@ -161,7 +161,7 @@ class Trainer:
             self.settings = replace(self.settings, plan=",".join(known) + last)
 
     def averaged(self) -> tuple[WanModel, WordEncoder]:
-        """Copies of backbone and word vectors with the averaged weights, as they are shipped."""
+        """Copies of backbone and word vectors with the averaged weights, which are shipped."""
         modules = copy.deepcopy(self.modules)
         with torch.no_grad():
             torch._foreach_copy_(list[Tensor](modules.parameters()), self.average)
@@ -171,7 +171,7 @@ class Trainer:
 
 
 def _initialise(model: nn.Module) -> None:
-    """Wan's starting point: Xavier for linear layers, no biases, a silent head."""
+    """Wan's initialisation: Xavier for linear layers, zero biases, a zero head."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -191,7 +191,7 @@ def _rate(step: int, settings: BackboneTraining) -> float:
 def train(trainer: Trainer, save_every: int, until: int | None = None, keep_every: int = 0) -> None:
     """Run to the last step, or only to `until`; checkpoint every `save_every` steps and log every ten as a line of JSON.
 
-    keep_every: weights of every so many steps stay in folders of their own (0: none).
+    keep_every: also keep weights every so many steps in folders of their own (0: none).
     """
     recent: list[tuple[float, int]] = []
     mark = time.monotonic()
@@ -216,14 +216,14 @@ def train(trainer: Trainer, save_every: int, until: int | None = None, keep_ever
 
 
 def _smooth(before: float, losses: Iterable[float]) -> float:
-    """Running mean over about a hundred steps."""
+    """Running mean of the loss over about a hundred steps."""
     for loss in losses:
         before = loss if math.isnan(before) else 0.99 * before + 0.01 * loss
     return before
 
 
 def export_weights(trainer: Trainer, folder: Path) -> None:
-    """Write model.safetensors and provenance.json of the averaged weights; raise ValueError above 12 MiB."""
+    """Write model.safetensors and provenance.json of the averaged weights. Raises ValueError above 12 MiB."""
     model, text = trainer.averaged()
     sizes = model.config
     side = render.SIZE // (SIDE * PATCH[1])
@@ -241,7 +241,7 @@ def export_weights(trainer: Trainer, folder: Path) -> None:
 
 
 def _settings_of(folder: Path) -> BackboneTraining:
-    """Settings of the checkpoint in `folder`; ValueError if there is none."""
+    """Settings of the checkpoint in `folder`. Raises ValueError if there is none."""
     path = checkpoint.place(folder)
     if not path.exists():
         raise ValueError(f"no checkpoint in {folder}; train first, without --export")
@@ -250,17 +250,17 @@ def _settings_of(folder: Path) -> BackboneTraining:
 
 @dataclass(frozen=True)
 class Course:
-    """How a training is carried out, whatever it trains.
+    """How a training is carried out; the weights do not depend on it.
 
     Attributes:
-        device: as torch names it.
-        threads: of each process.
-        processes: that share each step (gloo).
+        device: torch's name of the device.
+        threads: threads of each process.
+        processes: processes that share each step (gloo).
         save_every: steps from one checkpoint to the next.
         keep_every: also keep weights every so many steps, for a curve over training; 0 keeps none.
-        replan: from the checkpoint on, so many steps in all; the plan says so.
+        replan: new total number of steps from the checkpoint on, recorded in the plan.
         until: stop at this step, without weights, and compare the log with `against`.
-        against: log of the training that `until` is compared with.
+        against: log of the training with which `until` compares.
     """
 
     device: str = "cpu"
@@ -282,15 +282,15 @@ def backbone(
     compile: bool = False,
     export: bool = False,
 ) -> Iterator[str]:
-    """Train the tiny backbone on the embedded world: what is left to train, then the weights. Same seed, same data.
+    """Train the tiny backbone on the embedded world, from its checkpoint if there is one, then write the weights.
 
         echo-harness train backbone processes=2 keep_every=800 --compile --folder results/training/teacher
         echo-harness train backbone until=500 processes=2 --compile --folder results/again
 
     Args:
-        settings: everything that the weights depend on.
-        course: how it is carried out.
-        folder: checkpoint and log.
+        settings: everything on which the weights depend.
+        course: how the training is carried out.
+        folder: the folder of checkpoint and log.
         output: the folder of the weights.
         compile: fuse small operations (needs a C++ compiler; 20 % faster).
         export: only write the weights of the last checkpoint.
@@ -316,7 +316,7 @@ def curve(log: Path, until: int) -> dict[int, float]:
 
 
 def compare(ours: Path, theirs: Path, until: int) -> str:
-    """How far two loss curves part. Raises Unfinished unless both have all points and they part by no more than 1 % anywhere."""
+    """The difference of two loss curves in words. Raises Unfinished if points are missing or they differ by more than 1 % anywhere."""
     mine, known = curve(ours, until), curve(theirs, until)
     if not mine or mine.keys() != known.keys():
         missing = sorted(mine.keys() ^ known.keys())
@@ -337,7 +337,7 @@ def _run(rank: int, count: int, settings: BackboneTraining, course: Course, fold
     trainer.resume(course.replan)
     checkpoint.started_at(folder)
     if compile:
-        # One compilation for each layer and clip length.
+        # One compilation per layer and clip length.
         torch._dynamo.config.recompile_limit = 64
         for block in trainer.model.blocks:
             block.compile(dynamic=False)

@@ -1,6 +1,6 @@
-"""What a training keeps in its folder: the checkpoint by which it goes on, its log and the commit on which it began.
+"""Files of a training: in its folder the checkpoint from which it continues, its log and the commit on which it began.
 
-And what every training writes beside its weights: where, when and on which code they were made.
+Beside its weights it writes a record: where, when and on which code they were made.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ TRAINED_BY = (
 
 
 def place(folder: Path) -> Path:
-    """Where the checkpoint of a folder stands."""
+    """Path of the checkpoint in a folder."""
     return folder / "checkpoint.pt"
 
 
 def save(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write the checkpoint so that a kill leaves the old one or the new one, never half of one."""
+    """Write the checkpoint atomically: a kill leaves the old one or the new one, never a part."""
     with replacing(place(folder)) as part:
         torch.save(dict(state), part)
 
 
 def resume(folder: Path, settings: Mapping[str, Any], device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """The state to go on from; None where the folder has no checkpoint.
+    """The state from which to continue; None if the folder has no checkpoint.
 
     Raises:
-        ValueError: if it was made with other `settings` than these, which may name the version of the world.
+        ValueError: it was made with other `settings`, which may include the version of the world.
     """
     if not place(folder).exists():
         return None
@@ -60,7 +60,7 @@ def log(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def follow(average: Sequence[Tensor], parameters: Sequence[Tensor], step: int, ema: float) -> None:
-    """Move averaged weights towards those after `step`, faster at the beginning of a training, when they are far."""
+    """Move averaged weights towards those after `step`, faster at the beginning of a training."""
     decay = min(ema, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(average), [parameter.detach() for parameter in parameters], 1 - decay)
 
@@ -75,13 +75,13 @@ def started_at(folder: Path) -> str:
 
 
 def describe(device: torch.device | str = "cpu") -> dict[str, str]:
-    """Where and on which code something is trained."""
+    """Machine, time and code of a training."""
     device = torch.device(device)
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{cpu()}, {torch.get_num_threads()} thread(s)"
     return {"device": str(device), "hardware": hardware, "torch": torch.__version__, "commit": commit(TRAINED_BY)}
 
 
 def write_record(folder: Path, facts: Mapping[str, Any]) -> None:
-    """The file that tells of the weights beside it."""
+    """Write the provenance of the weights in the same folder."""
     content = {"data_version": render.VERSION} | dict(facts)
     (folder / "provenance.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the tiny backbone is trained on: the batch of a step is a function of (seed, step, plan of the run) only."""
+"""Training data of the tiny backbone: the batch of a step is a function of (seed, step, plan of the run) only."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ BLOCK_FRAMES = 3
 """Latent frames in a block."""
 BLOCK_PIXEL_FRAMES = 12
 NOISY = 2
-"""Most noisy copies of each clip in one forward."""
+"""Most noisy copies of each clip in one forward pass."""
 EASY = 0.15
 """Share of a run in which places have no landmarks."""
 FRAMES_PER_STEP = 704
-"""Latent frames (all copies) that one forward sees, whatever the length of its clips."""
+"""Latent frames, over all copies, in one forward pass for clips of any length."""
 UNTOLD = 0.1
-"""Share of clips without a text: what classifier-free guidance of the self-rollout phase pushes away from."""
+"""Share of clips without a text, which train the unconditional flow for classifier-free guidance in the self-rollout phase."""
 CODEC_SEED = 1_000_003
 
 
@@ -32,10 +32,9 @@ CODEC_SEED = 1_000_003
 class Batch:
     """One training step, or the share of it that one of several processes computes: rows `start` to `start + B` of `size`.
 
-    sentences: B texts, some empty, so that the network also learns what is true of every clip.
-    latents [B, J*3, C, h, w]: the clips. sigmas [copies, B, J]: noise level of each block
-    of each noisy copy. weight [B, J]: 1 where a block's flow is learned, 0 where it is only history. context_sigma [B]: how
-    much noise the clean copy carries. gaps: for each block the earlier blocks that it sees.
+    sentences: B texts, some empty, so that the network also learns the unconditional flow. latents [B, J*3, C, h, w]: the clips.
+    sigmas [copies, B, J]: noise level of each block of each noisy copy. weight [B, J]: 1 for a block whose flow is learned, 0 for one that
+    is only context. context_sigma [B]: noise level of the clean copy. gaps: for each block the earlier blocks to which it attends.
     """
 
     sentences: list[str]
@@ -48,12 +47,12 @@ class Batch:
     start: int
     size: int
     learned: float
-    """Blocks whose flow is learned, in all rows of the step."""
+    """Number of blocks whose flow is learned, over all rows of the step."""
 
 
 @cache
 def fit_codec(clips: int = 768) -> PatchCodec:
-    """The codec of the world: components of one block of `clips` clips, a third of them without landmarks."""
+    """Fit the world's codec: components of one block of each of `clips` clips, a third of them without landmarks."""
     truths = [draw((CODEC_SEED, index), BLOCK_PIXEL_FRAMES, easy=index % 3 == 0) for index in range(clips)]
     return PatchCodec.fit(torch.from_numpy(render(truths)))
 
@@ -63,21 +62,21 @@ def make_batch(
 ) -> Batch:
     """The batch of `step` (0-based) of a run of `steps` steps.
 
-    The first 15 % of a run show places without landmarks; later 85 % of clips have them. Short clips teach looks and
-    are cheap; long ones teach motion and memory and are drawn more often in the last 40 %. share: (which, of how many)
-    equal parts of the step's clips; only these are drawn, and together they are the step.
+    The first 15 % of a run show places without landmarks; later 85 % of clips have them. Short clips teach appearance and are cheap; long
+    ones teach motion and memory and are drawn more often in the last 40 %. share: (rank, number of processes); only this rank's equal
+    part of the step's clips is drawn, and all parts together are the step.
     """
     rng = np.random.default_rng([seed, step])
     done = step / steps
     lengths = (0.75, 0.15, 0.1) if done < 0.6 else (0.4, 0.2, 0.4)
     blocks = int(rng.choice((1, 2, 7), p=lengths))
-    # A clip with a past is made to pay twice; of clips without one, more are worth more than more noise.
+    # A clip with a past gets several noisy copies; without a past, more clips are better than more copies.
     copies = NOISY if blocks > 1 or done < EASY else 1
     size = max(1, frames_per_step // (BLOCK_FRAMES * (copies * blocks + blocks - 1)))
     easy = rng.uniform(size=size) < (1.0 if done < EASY else 0.15)
     history = np.zeros(size, dtype=np.int64)
     if blocks > 1:
-        # A clip may begin with another motion from anywhere: its first blocks are context, not something to learn.
+        # About a third of the clips begin with another motion: their first blocks are only context.
         history = np.where(rng.uniform(size=size) < 0.35, rng.integers(1, min(blocks, 4), size=size), 0)
     choices = rng.integers(0, 1 << 30, size=size)
     silent = rng.uniform(size=size) < UNTOLD
@@ -114,14 +113,14 @@ def make_batch(
 
 
 def shown_words(rng: np.random.Generator) -> Words:
-    """Words of a training clip: uniform over what is not held out."""
+    """Words of a training clip: uniform over combinations that are not held out."""
     while held_out(words := draw_words(rng)):
         pass
     return words
 
 
 def _sigmas(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
-    """Noise levels: 70 % those of the four-step sampler, the rest from its shifted schedule; first blocks noisier."""
+    """Noise levels: 70 % those of the four-step sampler, the rest from its shifted schedule; first blocks are noisier."""
     levels = np.array(schedule().sigmas)
     uniform = rng.uniform(size=shape)
     spread = shifted(uniform)
@@ -132,7 +131,7 @@ def _sigmas(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray
 
 
 def _gaps(rng: np.random.Generator, blocks: int) -> tuple[tuple[int, ...], ...]:
-    """Earlier blocks that each block sees: all of them, or in 30 % of steps the last and half of the others."""
+    """Earlier blocks to which each block attends: all of them, or in 30 % of steps the last and half of the others."""
     holes = rng.uniform() < 0.3
     keep = rng.uniform(size=(blocks, blocks)) < 0.5
     return tuple(tuple(past for past in range(block) if not holes or past == block - 1 or keep[block, past]) for block in range(blocks))

@@ -1,7 +1,7 @@
-"""Labels of a network's heads, measured by a calibration rollout: whether they look at what is near or at what is far (Forcing-KV).
+"""Labels of a network's heads from a calibration rollout: whether they attend to near or to far frames (Forcing-KV).
 
-Self-Forcing's window is filled, and in each denoising pass of the block that fills it the attention of each head is summed up by the
-window's frames. A head is static where the newest have a share of 0.8 or more of what falls on all but the first ones.
+Self-Forcing's window is filled, and in each denoising pass of the block that fills it the attention of each head is summed per frame of
+the window. A head is static if the newest frames have a share of 0.8 or more of the attention on all frames except the first ones.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from jobs.spec.plan import prepare
 from jobs.work import models
 
 NEWEST, LEFT_OUT = 4, 3
-"""Frames at the window's end whose mass counts as near, the block's among them, and those at its beginning that do not count."""
+"""Frames at the window's end that count as near, the block's own included, and frames at its beginning that do not count."""
 ROWS = 520
-"""Query rows that are looked at, evenly spread, where a block has more."""
+"""Most query rows that are used, evenly spread over the block."""
 
 
 @dataclass
 class Looks:
-    """Attention of each head on each frame of a full window, summed over passes; watches a rollout before its last block."""
+    """Attention of each head on each frame of a full window, summed over passes; observes a rollout's last block."""
 
     rollout: Rollout
     passes: int = 0
@@ -52,7 +52,7 @@ class Looks:
         self.rollout.window.on_attend = self._look
 
     def _look(self, layer: int, plan: Plan, phase: Pass, q: Tensor, k: Tensor) -> None:
-        if phase is Pass.CLEAN:  # the store has begun to let go
+        if phase is Pass.CLEAN:  # the store has begun to evict frames
             return
         g, frames = self.rollout.geometry, [slot.source for slot in plan.context]
         self.passes += layer == 0
@@ -64,12 +64,12 @@ class Looks:
         self.mass[layer] = self.mass[layer] + mass if layer in self.mass else mass
 
     def mean(self) -> Tensor:
-        """[layers, heads, frames] on the host."""
+        """Mean attention [layers, heads, frames] on the host."""
         return torch.stack([self.mass[layer] for layer in sorted(self.mass)]).div(self.passes).cpu()
 
 
 def looks(backbone: VideoModel, policy: Policy, prompt: Prompt, seed: int) -> Tensor:
-    """Where each head looks in the block that fills the window, under the prompt's first text, [layers, heads, frames]."""
+    """Attention of each head in the block that fills the window, with the prompt's first text, [layers, heads, frames]."""
     g = backbone.geometry
     rollout = begin(backbone, policy, [prompt.id], seed)
     rollout.switch(backbone.text.encode([prompt.scenes[0]]).to(backbone.device, backbone.dtype))
@@ -81,22 +81,22 @@ def looks(backbone: VideoModel, policy: Policy, prompt: Prompt, seed: int) -> Te
 
 
 def near(mass_LHT: Tensor) -> Tensor:
-    """Share of the newest frames in the attention on all but the first ones, [L, H]."""
+    """Share of the newest frames in the attention on all except the first ones, [L, H]."""
     return mass_LHT[..., -NEWEST:].sum(-1) / mass_LHT[..., LEFT_OUT:].sum(-1)
 
 
 def heads(words: Sequence[str], /, threshold: float = 0.8, *, output: Path | None = None) -> Iterator[str]:
     """Label a network's heads for `method=forcing_kv`, and keep the labels beside its weights.
 
-    Eight prompts of the 60 s set and seed 0 by default: seven blocks each, of which the last is looked at.
+    By default it uses eight prompts of the 60 s set and seed 0, with seven blocks each, of which the last is measured.
 
         echo-harness train heads backbone=tiny
         echo-harness train heads backbone=self_forcing prompts=16
 
     Args:
-        words: those of run.py that say which backbone and prompts: backbone= checkpoints= task= prompts= seed= geometry=.
+        words: settings of run.py for the backbone and prompts: backbone= checkpoints= task= prompts= seed= geometry=.
         threshold: share of near attention from which a head is static, 0 to 1.
-        output: the file; beside the weights by default, which is where a run reads it.
+        output: the file; by default beside the weights, where runs read it.
     """
     within("threshold", threshold, 0, 1)
     with explained(words):

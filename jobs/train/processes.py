@@ -1,4 +1,4 @@
-"""One training step shared by processes: gradients are added up over gloo, so that both cores of a laptop work on it."""
+"""One training step shared by processes: gradients are added up over gloo, so that several cores work on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch.multiprocessing
 
 
 def start(work: Callable[..., None], arguments: tuple[Any, ...], processes: int) -> None:
-    """Run `work(rank, processes, *arguments)` in so many processes that can `add_up`; in this one where it is one."""
+    """Run `work(rank, processes, *arguments)` in processes that can `add_up`; with one process, run it in this one."""
     if processes == 1:
         work(0, 1, *arguments)
         return
@@ -31,7 +31,7 @@ def _join(rank: int, processes: int, meeting: str, work: Callable[..., None], ar
 
 
 def _leave_with_parent() -> None:
-    """A parent that is killed takes its processes along; else they would go on writing beside the next start."""
+    """End this process when its parent is killed; otherwise it would go on writing beside the next start."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -39,7 +39,7 @@ def _leave_with_parent() -> None:
 
 
 def add_up(loss: torch.Tensor, parameters: Sequence[torch.Tensor], processes: int) -> torch.Tensor:
-    """Sum over all processes of a loss (returned) and of the parameters' gradients (in place)."""
+    """Sum a loss (returned) and the parameters' gradients (in place) over all processes."""
     if processes == 1:
         return loss
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

@@ -1,4 +1,4 @@
-"""Train the embedded scorer's encoder on the small world, minutes on one core."""
+"""Train the embedded scorer's encoder on the small world, which takes minutes on one core."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ CODED = 0.6
 
 @dataclass(frozen=True)
 class Examples:
-    """Frames [N, 3, 48, 48] in 0..255 and what is true of them.
+    """Frames [N, 3, 48, 48] in 0..255 and their labels.
 
-    words: kind -> class index [N]. landmarks [N, 16]: 0 none, else 1 + colour, for each cell of the coarse grid, -100
-    where less than half of it can be seen. hue [N]. angles [N, 4]: of the pattern's shift, in the order of ANGLES.
-    shown [N, 4]: 1 where the pattern shows the angle. centres [N, 2]: the subject's (x, y) in pixels. sentences: N texts.
+    words: kind -> class index [N]. landmarks [N, 16]: 0 for none, otherwise 1 + colour, for each cell of the coarse grid, -100 if less
+    than half of it is visible. hue [N]. angles [N, 4]: of the pattern's shift, in the order of ANGLES. shown [N, 4]: 1 if the pattern
+    shows the angle. centres [N, 2]: the subject's (x, y) in pixels. sentences: N texts.
     """
 
     frames: Tensor
@@ -53,10 +53,9 @@ class Examples:
 
 
 def examples(codec: PatchCodec, seed: int, step: int, clips: int = CLIPS, coded: float = CODED, rough: bool = True) -> Examples:
-    """The batch of `step`: a share `coded` of the clips through the codec, noisy latents included, then all roughened.
+    """The batch of `step`: a share `coded` of the clips passes through the codec, some with noisy latents; then all are roughened.
 
-    rough: whether latents get noise, and frames noise, blur and exposure; without, frames are as the world or the codec
-    gives them.
+    rough: whether latents get noise, and frames noise, blur and exposure; otherwise frames are unchanged from the world or the codec.
     """
     rng = np.random.default_rng([seed, step])
     truths = []
@@ -91,7 +90,7 @@ def _roughen(frames: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _labelled(truths: list[Truth], times: NDArray[np.int64], frames: Tensor, rng: np.random.Generator) -> Examples:
-    """The truths as tensors beside their frames."""
+    """Labels of frames as tensors."""
     words = {kind: torch.tensor([KINDS[kind].index(getattr(truth.words, kind)) for truth in truths]) for kind in VISIBLE}
     landmarks = torch.zeros(len(truths), CELLS, dtype=torch.int64)
     for row, truth in zip(landmarks, truths, strict=True):
@@ -109,10 +108,10 @@ def _labelled(truths: list[Truth], times: NDArray[np.int64], frames: Tensor, rng
 
 
 def losses(encoder: FrameEncoder, heat: Tensor, batch: Examples) -> dict[str, Tensor]:
-    """What training minimises, term by term; `heat` is the logarithm of the scale of cosines with text."""
+    """Terms of the training loss; `heat` is the logarithm of the scale of cosines with text."""
     seen: Seen = encoder(batch.frames)
     terms = {kind: fn.cross_entropy(seen.words[kind], labels, label_smoothing=0.01) for kind, labels in batch.words.items()}
-    # Few of the sixteen cells hold anything, so their mean alone would be too quiet to be heard.
+    # Few of the sixteen cells hold anything, so their mean alone would have too little weight.
     terms["landmarks"] = 4 * fn.cross_entropy(seen.cells.flatten(0, 1), batch.landmarks.flatten())
     circle = torch.cat([batch.angles.cos(), batch.angles.sin()], dim=1)
     shift = (seen.surface[:, 1:] - circle).square() * batch.shown.repeat(1, 2)
@@ -132,8 +131,8 @@ def losses(encoder: FrameEncoder, heat: Tensor, batch: Examples) -> dict[str, Te
 
 @torch.inference_mode()
 def accuracies(encoder: FrameEncoder, batches: list[Examples]) -> dict[str, float]:
-    """Shares of right answers (words, landmark cells that hold one and that hold none, angles to 1.5 px, sentence picked
-    among a batch's) and mean errors of hue and of the subject's centre in pixels."""
+    """Shares of right answers (words, landmark cells with and without a landmark, angles to 1.5 px, the sentence out of a batch's) and
+    mean errors of hue and of the subject's centre in pixels."""
     shares: dict[str, list[float]] = {}
     for batch in batches:
         seen: Seen = encoder(batch.frames)
@@ -156,7 +155,7 @@ def accuracies(encoder: FrameEncoder, batches: list[Examples]) -> dict[str, floa
 
 
 def train(seed: int, steps: int, log: Path) -> tuple[FrameEncoder, float]:
-    """Train from nothing; the encoder and the last loss."""
+    """Train from random weights; returns the encoder and the last loss."""
     torch.manual_seed(seed)
     codec, encoder = fit_codec(), FrameEncoder(VOCABULARY)
     heat = torch.nn.Parameter(torch.tensor(2.5))
@@ -181,22 +180,22 @@ def train(seed: int, steps: int, log: Path) -> tuple[FrameEncoder, float]:
 
 
 def scorer(seed: int = 0, steps: int = 2000, *, output: Path = SHIPPED, log: Path = Path("results/training/scorer.jsonl")) -> None:
-    """Train the embedded scorer's encoder, measure it on clips never trained on, and write model.safetensors and provenance.json.
+    """Train the embedded scorer's encoder, measure it on new clips, and write model.safetensors and provenance.json.
 
         echo-harness train scorer steps=2000
 
     Args:
-        seed: of the clips and the first weights.
-        steps: of training.
+        seed: seed of the clips and the initial weights.
+        steps: training steps.
         output: the folder of the weights.
-        log: losses, a line of JSON each twenty steps.
+        log: losses, a line of JSON every twenty steps.
     """
     torch.set_num_threads(1)
     start = time.monotonic()
     about = describe()
     encoder, loss = train(seed, steps, log)
     seconds = round(time.monotonic() - start)
-    # What is measured is what is shipped: half precision.
+    # Measure the shipped weights, which are in half precision.
     encoder = FrameEncoder.load(encoder.save())
     codec = fit_codec()
     made = EmbeddedScorer(encoder, fit_quality(codec, 1600))
@@ -211,7 +210,7 @@ def scorer(seed: int = 0, steps: int = 2000, *, output: Path = SHIPPED, log: Pat
 
 
 def measured(encoder: FrameEncoder, codec: PatchCodec, seed: int, batches: int = 12) -> dict[str, dict[str, float]]:
-    """Accuracies on clips never trained on: as rendered, through the codec, and as rough as in training."""
+    """Accuracies on new clips: rendered, through the codec, and roughened like in training."""
     kinds = {"renders": (0.0, False), "through_codec": (1.0, False), "roughened": (CODED, True)}
     by_kind = {}
     for name, (coded, rough) in kinds.items():

@@ -1,13 +1,13 @@
 """Train a backbone on its own few-step rollouts: distribution matching, as in Self-Forcing.
 
-The generator rolls out as at inference: cache, policy and four steps, its own blocks as past. One of the four steps of each
-block, drawn at random, carries a gradient: the difference of two scores of its x0, that of the teacher (frozen, trained on
-the world) and that of a critic (trained along, on what the generator makes). Self-Forcing, arXiv 2506.08009, section 3;
-distribution matching, arXiv 2405.14867, equation 3. The score of a clip is taken block by block, each given the clean blocks before it,
-so teacher and critic are causal networks of the generator's own kind and one forward scores all blocks.
+The generator's rollout is the same as at inference: cache, policy and four steps, with its own blocks as past. One of the four steps of
+each block, drawn at random, carries a gradient: the difference of two scores of its x0, from the teacher (frozen, trained on the world)
+and from a critic (trained at the same time on the generator's output). Self-Forcing, arXiv 2506.08009, section 3; distribution
+matching, arXiv 2405.14867, equation 3. A clip is scored block by block, each given the clean blocks before it, so teacher and critic are
+causal networks like the generator, and one forward pass scores all blocks.
 
-With `kind=long` the same on long rollouts that are carried on from iteration to iteration under a sink
-and a short window, and only low-rank additions to the weights are learned: LongLive, arXiv 2509.22622, section 3.2.
+`kind=long` does the same on long rollouts that continue from iteration to iteration with a sink and a short window, and learns only LoRA
+weights: LongLive, arXiv 2509.22622, section 3.2.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from jobs.train.teacher_forcing import CopiesAttention, precision
 
 @dataclass(frozen=True)
 class RolloutTraining:
-    """Everything that the trained weights depend on, beside the teacher and the number of processes.
+    """Everything on which the trained weights depend, besides the teacher and the number of processes.
 
-    blocks_per_step: blocks of all rows whose loss one iteration sees. guidance: weight of classifier-free guidance in the
-    teacher's score. low_rank: rank of the learned additions, 0 for all weights. horizon: most blocks of a rollout that is carried on
-    from iteration to iteration, its own length drawn up to there (0: an iteration begins and ends its rollouts). new: blocks that
-    an iteration adds to such a rollout. critic_first: iterations in which only the critic learns, where the generator does not start
-    as the teacher. streams: batches of them that take turns, so that early and late blocks are learned together.
+    blocks_per_step: blocks, over all rows, in the loss of one iteration. guidance: weight of classifier-free guidance in the teacher's
+    score. low_rank: LoRA rank, 0 to train all weights. horizon: most blocks of a rollout that continues from iteration to iteration, whose
+    length is drawn up to it (0: an iteration begins and ends its rollouts). new: blocks that an iteration adds to such a rollout.
+    critic_first: iterations in which only the critic learns, if the generator does not start from the teacher. streams: number of such
+    rollout batches that take turns, so that early and late blocks are learned together.
     """
 
     seed: int = 0
@@ -74,13 +74,13 @@ KINDS = {
         policy="longlive", low_rank=32, horizon=84, blocks_per_step=24, steps=240, learning_rate=5e-4, critic_first=30
     ),
 }  # fmt: skip
-"""How the shipped weights were made: `tiny` in whole rollouts of up to the window, `tiny_long` in long ones."""
+"""Settings of the shipped weights: `tiny` with whole rollouts up to the window, `tiny_long` with long ones."""
 
 
 def flows(network: TrainedNetwork, rows: Tensor, clean: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
     """Flow of the last blocks of clips, each block given the clean blocks before it.
 
-    rows: words [B, L]. clean [B, (K - 1) * 3, C, h, w]: the clips without their last block. noisy [B, M * 3, C, h, w]: their last M
+    rows: word indices [B, L]. clean [B, (K - 1) * 3, C, h, w]: the clips without their last block. noisy [B, M * 3, C, h, w]: their last M
     blocks at noise levels sigma [B, M]. Returns [B, M * 3, C, h, w].
     """
     known, made = clean.shape[1], noisy.shape[1]
@@ -100,7 +100,7 @@ def flows(network: TrainedNetwork, rows: Tensor, clean: Tensor, noisy: Tensor, s
 def matching_gradient(x0: Tensor, real: Tensor, fake: Tensor) -> Tensor:
     """(fake - real) / mean |x0 - real|: descent direction of KL(generated | real), DMD2's equations 3 and 8.
 
-    x0, real, fake [B, M * 3, C, h, w]: the sample and what teacher and critic take it for; the mean is over each block.
+    x0, real, fake [B, M * 3, C, h, w]: the sample, and the teacher's and critic's estimates of it; the mean is over each block.
     """
 
     def blocks(x: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class SelfRollout:
     def __init__(
         self, settings: RolloutTraining, teacher: Backbone, folder: Path, start: Backbone | None = None, share: tuple[int, int] = (0, 1)
     ) -> None:
-        """start: what the generator starts from; the teacher if None. share: (which, of how many) processes this is."""
+        """start: initial generator; the teacher if None. share: (rank, number of processes)."""
         self.share = share
         self.settings, self.folder, self.base = settings, folder, start or teacher
         self.policy = make_policy({"method": settings.policy})
@@ -142,7 +142,7 @@ class SelfRollout:
         self.streams: dict[int, tuple[TrainingStream, int]] = {}
 
     def iterate(self) -> dict[str, float]:
-        """One iteration; what it measured: size of the matching gradient and the critic's loss."""
+        """Make one iteration; returns the size of the matching gradient and the critic's loss."""
         settings = self.settings
         rng = np.random.default_rng([settings.seed, 2, self.step])
         noise = np.random.default_rng([settings.seed, 3, self.step, self.share[0]])
@@ -159,7 +159,7 @@ class SelfRollout:
         return {"pull": pull, "critic": sum(losses) / max(1, len(losses))}
 
     def _stream(self, rng: np.random.Generator, generator: torch.Generator) -> tuple[TrainingStream, int]:
-        """The rollouts to carry on and by how many blocks; new ones where they are too long or carry nothing over."""
+        """The rollouts to continue and the number of blocks; new rollouts if they are too long or none continue."""
         settings = self.settings
         new = settings.new if settings.horizon else int(rng.choice((1, 3, 7), p=(0.25, 0.3, 0.45)))
         turn = self.step % settings.streams if settings.horizon else 0
@@ -211,7 +211,7 @@ class SelfRollout:
     def save(self) -> None:
         """Write the checkpoint.
 
-        Rollouts that are carried on are not in it: a long training that was stopped begins new ones and is another run.
+        It does not contain continuing rollouts: a stopped long training begins new ones, so its result differs.
         """
         state = {
             "settings": asdict(self.settings), "step": self.step, "clips": self.clips, "seconds": self.seconds, "average": self.average,
@@ -222,7 +222,7 @@ class SelfRollout:
         checkpoint.save(self.folder, state)
 
     def resume(self) -> None:
-        """Go on from the checkpoint in the folder, if there is one; ValueError if its settings (steps apart) are others."""
+        """Continue from the checkpoint in the folder, if there is one. Raises ValueError if its settings, except steps, differ."""
         state = checkpoint.resume(self.folder, {name: value for name, value in asdict(self.settings).items() if name != "steps"})
         if state is None:
             return
@@ -239,9 +239,9 @@ class SelfRollout:
         self.processes = state["processes"]
 
     def export(self, output: Path, origins: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write the averaged weights: a whole backbone, or the low-rank additions to the one that it started from.
+        """Write the averaged weights: a whole backbone, or LoRA weights for the backbone from which it started.
 
-        origins: what is known of teacher and start, for the record beside the weights.
+        origins: provenance of teacher and start, for the record beside the weights.
         """
         output.mkdir(parents=True, exist_ok=True)
         with torch.no_grad():
@@ -257,7 +257,7 @@ class SelfRollout:
             torch._foreach_copy_(held, now)
         facts = {
             "settings": asdict(self.settings), "steps_done": self.step, "rollouts": self.clips,
-            # What it starts from has seen the teacher's clips, so the first of the two counts.
+            # The start was trained on the teacher's clips, so the start's record is the first.
             "seen_clips": self.clips + next((known.get("seen_clips", 0) for known in origins.values()), 0),
             "processes": self.processes, "wall_time_s": round(self.seconds),
             **checkpoint.describe(), "commit": checkpoint.started_at(self.folder), **origins,
@@ -266,7 +266,7 @@ class SelfRollout:
 
 
 def _noised(x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """x0 [B, M * 3, C, h, w] at a drawn noise level for each block: noisy, levels [B, M], the same broadcast, noise."""
+    """x0 [B, M * 3, C, h, w] with a drawn noise level per block: returns noisy, levels [B, M], the levels broadcast, and noise."""
     blocks = x0.shape[1] // BLOCK_FRAMES
     uniform = 0.02 + 0.96 * torch.rand(len(x0), blocks, generator=generator)
     sigma = shifted(uniform)
@@ -302,19 +302,19 @@ def self_rollout(
     folder: Path,
     output: Path,
 ) -> None:
-    """Train a backbone on its own few-step rollouts: what is left to train, then the weights.
+    """Train a backbone on its own few-step rollouts, from its checkpoint if there is one, then write the weights.
 
         echo-harness train self-rollout teacher=teacher/model.safetensors --folder results/training/self --output data/weights/tiny
 
     Args:
-        words: single settings, SETTING=VALUE: seed= steps= policy= blocks_per_step= guidance= learning_rate= critic_rate= critic_steps=
+        words: settings, SETTING=VALUE: seed= steps= policy= blocks_per_step= guidance= learning_rate= critic_rate= critic_steps=
             critic_first= warm_up= ema= low_rank= horizon= new= streams=.
         teacher: weights that `echo-harness train backbone` wrote.
         start: weights that the generator starts from; the teacher's by default.
         kind: the settings of tiny (short) or of tiny_long (long).
-        processes: that share each iteration (gloo).
+        processes: processes that share each iteration (gloo).
         save_every: iterations from one checkpoint to the next.
-        folder: checkpoint and log.
+        folder: the folder of checkpoint and log.
         output: the folder of the weights.
     """
     torch.set_num_threads(1)
@@ -326,7 +326,7 @@ def self_rollout(
 
 
 def _known(weights: str) -> dict[str, Any]:
-    """Content hash of weights, and the record beside them if there is one."""
+    """Digest of weights, and the record beside them if there is one."""
     path = ROOT / weights
     record = path.with_name("provenance.json")
     return {"weights": file_digest(path)} | (json.loads(record.read_text()) if record.exists() else {})

@@ -1,4 +1,4 @@
-"""Rollouts of a backbone that is being trained: cache, policy and four steps as at inference, with a gradient through one step."""
+"""Rollouts of a backbone in training: cache, policy and four steps are the same as at inference, with a gradient through one step."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TrainedNetwork:
 
 
 class CachedAttention:
-    """Self-attention of one block over cached keys and values (constants) and itself; keeps what the block would cache.
+    """Self-attention of one block over cached keys and values (constants) and itself; keeps the block's keys and values for the cache.
 
     keys (rotated), values: [layers, B, N, heads, head_dim] or None without a past.
     """
@@ -47,7 +47,7 @@ class CachedAttention:
         self.own: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v [B, N, heads, head_dim] before RoPE to the attended values, same shape."""
+        """Attended values of q, k, v [B, N, heads, head_dim] before RoPE, with the same shape."""
         self.own[layer] = (k.detach(), v.detach())
         q, k = rope.rotate(q, self.turn), rope.rotate(k, self.turn)
         if self.keys is not None and self.values is not None:
@@ -57,7 +57,7 @@ class CachedAttention:
 
 
 class TrainingStream:
-    """Rollouts of a batch of sentences under a policy's plan, one block at a time, of a network that is being trained."""
+    """Rollouts of a network in training for a batch of sentences under a policy's plan, one block at a time."""
 
     def __init__(self, geometry: Geometry, policy: Policy, sentences: list[str], generator: torch.Generator) -> None:
         self.geometry, self.policy, self.sentences, self.generator = geometry, policy, sentences, generator
@@ -71,9 +71,9 @@ class TrainingStream:
         return torch.randn(shape, generator=self.generator)
 
     def block(self, network: TrainedNetwork, text: TextStates, learned: int) -> Tensor:
-        """Make the next block; x0 [B, frames, C, h, w] of step `learned`, with its gradient.
+        """Make the next block; returns x0 [B, frames, C, h, w] of step `learned`, with its gradient.
 
-        text: states with gradients. The block that goes on into cache and `latents` has gone through all steps.
+        text: states with gradients. The block that enters the cache and `latents` has passed all steps.
         """
         g = self.geometry
         plan = self.policy.plan(Step(len(self.latents), self.starts, g))

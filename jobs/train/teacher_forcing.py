@@ -1,4 +1,4 @@
-"""Teacher forcing in one forward: a clean copy of each clip and several noisy ones, a noisy block seeing clean past."""
+"""Teacher forcing in one forward pass: a clean copy of each clip and several noisy ones, whose blocks attend to the clean past."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class CopiesAttention:
 
     The noisy copies, `copies` in number, may lack their blocks before `first`.
 
-    Block j of any copy sees the clean blocks `gaps[j]` and itself, in both directions. All copies share the temporal
-    index, so a noisy block sees exactly what it would see in a rollout whose past came out right.
+    Block j of any copy attends to the clean blocks `gaps[j]` and itself, in both directions. All copies share the temporal index, so a
+    noisy block attends to the same frames as in a rollout with a perfect past.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class CopiesAttention:
 
     @torch.compiler.disable
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v [B, N, heads, head_dim] before RoPE to the attended values, same shape."""
+        """Attended values of q, k, v [B, N, heads, head_dim] before RoPE, with the same shape."""
         q_blocks = self._cut(rope.rotate(q, self.turn))
         k_blocks = self._cut(rope.rotate(k, self.turn))
         v_blocks = self._cut(v)
@@ -61,7 +61,7 @@ class CopiesAttention:
         return torch.cat(out, dim=2).transpose(1, 2)
 
     def _cut(self, x: Tensor) -> tuple[Tensor, ...]:
-        """[B, N, heads, head_dim] to one [B, heads, block_tokens, head_dim] for each block."""
+        """Split [B, N, heads, head_dim] into one [B, heads, block_tokens, head_dim] per block."""
         return x.transpose(1, 2).split(self.block_tokens, dim=2)
 
     @staticmethod
@@ -71,14 +71,14 @@ class CopiesAttention:
 
 
 def attend_plainly(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention in plain products: nothing is masked, so it needs none of the safe softmax's extra passes."""
+    """Softmax attention with plain matrix products; nothing is masked, so the extra passes of a safe softmax are not needed."""
     scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
     return torch.matmul(scores.softmax(-1), v)
 
 
 @contextmanager
 def precision(device: torch.device) -> Iterator[None]:
-    """bf16 products; left after each pass, because autocast would hand casts made without gradients to a pass with them."""
+    """bf16 products, for one pass only, because autocast would reuse casts made without gradients in a pass with gradients."""
     # On a CPU the fused attention kernel's backward pass is several times slower in bf16 than plain products.
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
     with torch.autocast(device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
