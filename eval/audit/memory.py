@@ -1,4 +1,4 @@
-"""How far the memory scores of real video can be believed: beside the embedded world's truth, over policies (docs/vbench.md)."""
+"""Validity of the memory scores of real video: their correlation with the embedded world's truth, over policies (docs/vbench.md)."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from eval.store.runs import existing, known, scores_of
 from eval.world.places import FIDELITY, LEAKAGE, SHIPPED
 
 STEP: Final = 4
-"""Every how many frames of a video are compared: four a second."""
+"""Every `STEP`-th frame of a video is compared: four per second."""
 RESAMPLES: Final = 2000
 TRUTHS: Final = (f"world.{FIDELITY}", f"world.{LEAKAGE}")
 ESTIMATES: Final = Returned._fields
 USUAL: Final = "background_consistency"
-"""What one would read memory from without these scores: likeness across a pair."""
+"""The score that one would use for memory without these: similarity across a pair."""
 
 Values = NDArray[np.float64]
 
 
 class Correlation(NamedTuple):
-    """Of two scores, with the ends of its 95 % interval."""
+    """Correlation of two scores, with the ends of its 95 % interval."""
 
     value: float
     low: float
@@ -48,7 +48,7 @@ class Correlation(NamedTuple):
 
 @dataclass(frozen=True)
 class Followed:
-    """How a score follows a truth: rank and linear correlation of means of policies, and of each policy's prompts."""
+    """Correlation of a score with a truth: rank and linear, of policies' means and of each policy's prompts."""
 
     score: str
     truth: str
@@ -59,7 +59,7 @@ class Followed:
 
 
 def correlations(scores: Values, truths: Values) -> Values:
-    """As `Followed` has them, [..., 4], of [..., policies, prompts]; NaN where one of two has no spread."""
+    """The four correlations of `Followed`, [..., 4], of values [..., policies, prompts]; NaN if one of two is constant."""
     numbers = list[Values]()
     for both in ((scores.mean(-1), truths.mean(-1)), (one.reshape(*one.shape[:-2], -1) for one in (scores, truths))):
         values = np.stack([*both])
@@ -71,7 +71,7 @@ def correlations(scores: Values, truths: Values) -> Values:
 
 
 def followed(score: str, truth: str, values: Mapping[str, Values]) -> Followed:
-    """How a score follows a truth, both [policies, prompts]; policies and prompts are drawn anew, both at once, for the intervals."""
+    """Correlations of a score with a truth, both [policies, prompts]; intervals by bootstrap over policies and prompts at once."""
     both, rng = [values[score], values[truth]], np.random.default_rng(0)
     policies, prompts = (rng.integers(0, count, (RESAMPLES, count)) for count in both[0].shape)
     drawn = correlations(*(one[policies[:, :, None], prompts[:, None, :]] for one in both))
@@ -80,7 +80,7 @@ def followed(score: str, truth: str, values: Mapping[str, Values]) -> Followed:
 
 
 def frames_of(path: Path) -> Frames:
-    """Every `STEP`-th frame of a stored video of the embedded world, in its own size, uint8 [T, 48, 48, 3]. Raises as `inspect`."""
+    """Every `STEP`-th frame of a stored video of the embedded world, in its own size, uint8 [T, 48, 48, 3]. Raises like `inspect`."""
     import cv2
 
     from data.world.render import SIZE
@@ -92,7 +92,7 @@ def frames_of(path: Path) -> Frames:
 
 
 def estimated(entry: Entry, task: str, encoder: Any, units: pd.MultiIndex) -> pd.DataFrame:
-    """Scores of some videos of a row, from their files, beside the truth of their records; percent, index prompt and seed."""
+    """Scores of some videos of a row, from their files, beside the truth in their records; percent, index prompt and seed."""
     import torch
 
     from echo.scene import FPS
@@ -110,7 +110,7 @@ def estimated(entry: Entry, task: str, encoder: Any, units: pd.MultiIndex) -> pd
 
 
 def common(entries: Sequence[Entry]) -> pd.MultiIndex:
-    """Prompts and seeds of which every row has a scored video. Raises ValueError for too few rows or prompts."""
+    """Prompts and seeds for which every row has a scored video. Raises ValueError for too few rows or prompts."""
     every = [entry.videos.dropna(subset=[*TRUTHS, "video", "scores_file"]).index for entry in entries]
     units = reduce(lambda some, other: some.intersection(other), every) if every else pd.MultiIndex.from_arrays([[], []])
     prompts = units.unique(0).size
@@ -120,13 +120,13 @@ def common(entries: Sequence[Entry]) -> pd.MultiIndex:
 
 
 def told(one: Followed) -> str:
-    """A line."""
+    """The correlations in one line."""
     numbers = (one.policies_spearman, one.policies_pearson, one.prompts_spearman, one.prompts_pearson)
     return f"{one.score:24s} {one.truth:22s}" + "".join(f"  {n.value:+.2f} [{n.low:+.2f}, {n.high:+.2f}]" for n in numbers)
 
 
 def draw(policies: Sequence[str], values: Mapping[str, Values], against: Sequence[Followed], path: Path) -> None:
-    """Means of policies: each score over the truth that it stands for."""
+    """Draw means of policies: each score over the truth that it estimates."""
     from eval.figures import style
 
     figure, axes = style.pyplot().subplots(1, 2, figsize=(7.6, 3.4), layout="constrained")
@@ -134,7 +134,7 @@ def draw(policies: Sequence[str], values: Mapping[str, Values], against: Sequenc
         x, y = values[truth].mean(1), values[score].mean(1)
         one = next(one for one in against if (one.score, one.truth) == (score, truth)).policies_spearman
         axis.plot(x, y, "o", ms=4, color=style.SERIES[0])
-        for number, place in enumerate((*np.argsort(x)[:2], *np.argsort(x)[-3:])):  # names of neighbours above and below
+        for number, place in enumerate((*np.argsort(x)[:2], *np.argsort(x)[-3:])):  # put names of neighbours above and below
             beside = (4, -7 if number % 2 else 3)
             axis.annotate(policies[place], (x[place], y[place]), textcoords="offset points", xytext=beside, fontsize=6)
         axis.set(xlabel=f"{metrics.described(truth)['label']}, truth", ylabel=f"{metrics.described(score)['label']}, from features")
@@ -150,15 +150,15 @@ def memory(
     output: Path = Path("docs/data/memory.json"),
     figure: Path = Path("docs/memory.png"),
 ) -> Iterator[str]:
-    """Measure how the memory scores that real video can have follow the embedded world's truth, over the policies of a store.
+    """Measure the correlation of the memory scores of real video with the embedded world's truth, over the policies of a store.
 
-    Scores are made anew from the videos' files, so that a store from before there were these scores will do.
+    Scores are computed again from the videos' files, so a store that is older than these scores also works.
 
         python run.py experiment=zoo scale=laptop task=recall seed=0 -m
         echo-harness audit memory --store results
 
     Args:
-        task: one whose scenes return.
+        task: a task whose scenes return.
         scorer: weights of the embedded scorer, whose features are compared.
         store: a store of the embedded world.
         output: the numbers, JSON.

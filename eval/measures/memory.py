@@ -1,7 +1,7 @@
-"""Memory on real video: how similar a scene that returns is to the one that it recalls and to the one just left, from features alone.
+"""Memory on real video: similarity of a returning scene to the scene that it recalls and to the scene just left, from features only.
 
-The embedded world knows by its truth what came back and what stayed. Of a real video this estimate is all there is; `echo-harness audit
-memory` says how well it follows the truth where both are there.
+In the embedded world the truth is known. For a real video there is only this estimate; `echo-harness audit memory` measures its
+correlation with the truth in the embedded world.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from eval.measures.formulas import pair_consistency
 
 SETTLE_S: Final = 2.25
-"""Seconds at the beginning of a scene that may still be on the way from the last one; left out where the scene is twice as long."""
+"""Seconds of transition at the beginning of a scene; they are left out if the scene is at least twice as long."""
 LEAK_S: Final = 4.5
 """Seconds after a return over which leakage is averaged."""
 ITSELF: Final = 0.1
-"""Least similarity of the halves of a scene; nothing is measured against one that changes more."""
+"""Least similarity of the halves of a scene; a scene that changes more is not used for comparison."""
 
 
 def similarity(shown: NDArray[Any], scene: NDArray[Any]) -> float | None:
@@ -36,26 +36,26 @@ def similarity(shown: NDArray[Any], scene: NDArray[Any]) -> float | None:
 
 
 class Returned(NamedTuple):
-    """Of a video, means over its returns: eq. (2) and eq. (3)."""
+    """Means over the returns of a video: eq. (2) and eq. (3)."""
 
     memory_fidelity: float
     memory_leakage: float
 
 
 def returns(features: NDArray[Any], spans: Sequence[tuple[int, int]], pairs: Iterable[tuple[int, int]], fps: float) -> Returned | None:
-    """Memory fidelity and memory leakage of a video; None where no return can be told.
+    """Memory fidelity and memory leakage of a video; None if no return can be measured.
 
         fidelity = similarity(return, recalled) - similarity(left, recalled)                                                   (2)
         leakage  = similarity(the return's first 4.5 s, left)                                                                (3)
 
-    A video that stays where it was has 0 and 1: only what the scene just left did not show counts as brought back. A third place has a
-    fidelity of about 0, a perfect return 1 minus the similarity of the two places; both have that similarity as leakage.
+    A video that stays in the scene just left has 0 and 1, since only content that this scene did not show counts as recalled. A third place
+    has a fidelity of about 0, and a perfect return has 1 minus the similarity of the two places; both have that similarity as leakage.
 
     Args:
-        features: unit, of all frames [T, D].
+        features: unit features of all frames [T, D].
         spans: frames [start, end) of each scene.
-        pairs: (recalled, recalling from) of scenes, as of `eval.protocol.pairs_of`; what recalls the scene just left is passed over.
-        fps: of the frames.
+        pairs: pairs of scenes from `eval.protocol.pairs_of`; a scene that recalls the one just left is skipped.
+        fps: frames per second.
     """
 
     def settled(scene: int) -> NDArray[Any]:

@@ -1,6 +1,6 @@
-"""How many prompts and seeds a difference needs: power of the paired t test over prompts, from the spread of differences already seen.
+"""Prompts and seeds that a difference needs: power of the paired t test over prompts, from the spread of measured differences.
 
-Seeds of a prompt are alike, so prompts are what counts: of n prompts with s seeds each the mean difference has the variance
+Seeds of a prompt are correlated, so mainly prompts count: with n prompts of s seeds each, the mean difference has the variance
 (between prompts + between seeds / s) / n, and a true difference's statistic follows a noncentral t with n - 1 degrees of freedom.
 """
 
@@ -15,14 +15,14 @@ import pandas as pd
 from eval.stats.statistics import noncentrality
 
 MOST_PROMPTS = 1_000_000
-"""What needs more is told as never."""
+"""Largest number of prompts; a difference that needs more counts as undetectable."""
 
 
 @dataclass(frozen=True)
 class Spread:
     """Paired differences: their mean, and variances between prompts and between seeds of a prompt.
 
-    between holds both where no prompt has two seeds (within is then None), and more seeds are counted as no help.
+    If no prompt has two seeds, between contains both and within is None, and more seeds count as no help.
     """
 
     mean: float
@@ -32,15 +32,15 @@ class Spread:
     seeds: int
 
     def error(self, prompts: int, seeds: int) -> float:
-        """Standard error of the mean difference of so many prompts and seeds."""
+        """Standard error of the mean difference with these numbers of prompts and seeds."""
         return math.sqrt((self.between + (self.within or 0.0) / seeds) / prompts)
 
     def detects(self, prompts: int, seeds: int) -> float:
-        """The true difference that so many prompts and seeds find in 80 of 100 trials, two-sided at 5 %."""
+        """The true difference that these numbers of prompts and seeds detect in 80 of 100 trials, two-sided at 5 %."""
         return noncentrality(prompts - 1, 1) * self.error(prompts, seeds)
 
     def needed(self, difference: float, seeds: int) -> int | None:
-        """The fewest prompts, 2 or more, that find a true difference above 0 with so many seeds; None where that is over `MOST_PROMPTS`."""
+        """The fewest prompts, 2 or more, that detect a true difference above 0 with `seeds`; None if that is over `MOST_PROMPTS`."""
         few, many = 1, 2
         while self.detects(many, seeds) > difference:
             few, many = many, 2 * many
@@ -53,9 +53,9 @@ class Spread:
 
 
 def spread(differences: pd.Series) -> Spread:
-    """Variances of paired differences, whose index is prompt and seed: analysis of variance with a random effect of the prompt.
+    """Variances of paired differences with index prompt and seed: analysis of variance with a random effect of the prompt.
 
-    Raises ValueError for under two prompts.
+    Raises ValueError for fewer than two prompts.
     """
     by_prompt = differences.groupby(level=0)
     counts, means = by_prompt.count().to_numpy(float), by_prompt.mean().to_numpy(float)

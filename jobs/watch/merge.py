@@ -117,7 +117,7 @@ def _put(path: Path, content: bytes) -> None:
 
 
 def _take_sweep(path: Path, theirs: Path) -> None:
-    """Add the wishes of a lab's sweep to the store's sweep of that name; where both name a prompt, the store's unit stays."""
+    """Add the requests of a lab's sweep to the store's sweep of that name; if both name a prompt, the store's unit stays."""
     more, ours = (read(one, SweepFile, lost="its table") for one in (theirs, path))
     if more is None or (ours is None and os.path.lexists(path)):
         return

@@ -1,4 +1,4 @@
-"""How many prompts and seeds a difference between two methods needs, from scores that are there: a store's, or another's files."""
+"""Prompts and seeds that a difference between two methods needs, from existing scores: a store's, or files of other systems."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ KEYS = ("metric", "method", "task", "against", "difference")
 
 
 def told(path: Path, words: Sequence[str]) -> Iterator[str]:
-    """The spread of a paired difference, what some numbers of prompts and seeds would find, and what one difference needs.
+    """The spread of a paired difference, the differences that some numbers of prompts and seeds detect, and what one difference needs.
 
     Args:
         path: a run store, a folder that `echo-harness score` wrote, VBench's results of one method, or a CSV of several.
         words: metric=, method=FIRST,SECOND, task= of a store, against= the results of the second method, difference=.
 
-    Raises ValueError in one line for a word that is not understood, and for what is not there.
+    Raises ValueError in one line for an unknown word, and for missing scores.
     """
     said = dict(word.partition("=")[::2] for word in words)
     for word, (key, value) in zip(words, said.items()):
@@ -68,7 +68,7 @@ def _of_store(store: Path, said: dict[str, str]) -> tuple[str, pd.Series]:
 
 
 def _of_files(path: Path, said: dict[str, str]) -> tuple[str, pd.Series]:
-    """Two methods of other people's scores, and their paired difference where prompts and seeds agree."""
+    """Two methods from files of other systems, and their paired difference over the prompts and seeds that both have."""
     metric = said.get("metric", "")
     scores = results.read(path, metric)
     if "against" in said:
@@ -87,7 +87,7 @@ def _pair(said: dict[str, str], there: list[str], where: str) -> tuple[str, str]
 
 
 def lines(name: str, seen: Spread, size: float | None) -> Iterator[str]:
-    """What is told of a spread."""
+    """The printed lines about a spread."""
     parts = f"standard deviation {math.sqrt(seen.between):.4g} between prompts"
     alone = ", seeds among them (one a prompt, so more are counted as no help)"
     parts += alone if seen.within is None else f", {math.sqrt(seen.within):.4g} between seeds"

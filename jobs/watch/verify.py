@@ -1,4 +1,4 @@
-"""Whether a store or a lab's submission still holds what was written to it: records by checksum, files by size and digest."""
+"""Integrity of a store or a lab's submission: records are checked by checksum, files by size and digest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eval.store.runs import Run, existing, runs, sweeps
 from eval.store.submission import DamagedSubmission, Lab, disagreements, faults, opened
 
 SHOWN = 10
-"""Faults of a run that are told one by one; of more the number."""
+"""Most faults of a run that are printed one by one; more are counted."""
 
 
 def verify(files: Sequence[str] = (), /, *, store: Path = RESULTS, sizes: bool = False, remove: bool = False) -> Iterator[str]:
@@ -67,7 +67,7 @@ def verify(files: Sequence[str] = (), /, *, store: Path = RESULTS, sizes: bool =
 
 
 def _submitted(files: Sequence[str], contents: bool) -> Iterator[str]:
-    """What is wrong with submissions and stores, each by itself, and where any two of them disagree."""
+    """Faults of submissions and stores, each by itself, and units in which any two of them disagree."""
     found, labs = 0, list[Lab]()
     with ExitStack() as stack:
         for word in files:
@@ -92,7 +92,7 @@ def _submitted(files: Sequence[str], contents: bool) -> Iterator[str]:
 
 
 def _of_lab(lab: Lab, contents: bool) -> list[str]:
-    """What is damaged or missing in a lab's submission, one line each; the last line says what it holds."""
+    """Damaged or missing parts of a lab's submission, one line each; the last line counts its content."""
     with hearing() as unreadable:
         every, begun = list(runs(lab.store)), list(sweeps(lab.store))
     lines, records, files, codes = [lab.renamed(line) for line in unreadable], 0, 0, set[str]()
@@ -111,7 +111,7 @@ def _of_lab(lab: Lab, contents: bool) -> list[str]:
 
 
 def _undone(lab: Lab, run: Run) -> Iterator[str]:
-    """Videos of a run that were asked for and are not done, by scorer, and units that were done twice with different outcomes."""
+    """Requested videos of a run that are not done, by scorer, and units that were done twice with different outcomes."""
     asked = dict[str | None, dict[str, str]]()
     for wish in run.asked():
         asked.setdefault(wish.scores, {}).update(wish.units)

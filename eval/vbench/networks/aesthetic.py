@@ -14,10 +14,10 @@ from eval.vbench.networks.weights import answer
 
 
 class Aesthetic(VBenchNetwork):
-    """Quality of frames, about 0..10, from what "clip_l14" says of them.
+    """Quality of frames, about 0..10, from their "clip_l14" features.
 
-    The published file, `sa_0_4_vit_l_14_linear.pth`, has 4 KB, rightly. The head runs in fp32 whatever is asked for, as VBench runs
-    it on half-precision features.
+    The published file, `sa_0_4_vit_l_14_linear.pth`, has only 4 KB. The head always runs in fp32, like in VBench, which runs it on
+    half-precision features.
     """
 
     name = "aesthetic"

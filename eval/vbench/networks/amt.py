@@ -1,4 +1,4 @@
-"""AMT-S through the `vbench` package: the frame between two frames, predicted, and how wrong that is."""
+"""AMT-S through the `vbench` package: it predicts the frame between two frames, and the error is measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eval.vbench.networks.weights import answer
 
 DIVISOR_PX: Final = 16
 _SETTINGS: Final = {"corr_radius": 3, "corr_lvls": 4, "num_flows": 3}
-"""Those of the package's AMT-S.yaml."""
+"""Settings in the package's AMT-S.yaml."""
 
 
 class Amt(VBenchNetwork):
@@ -32,10 +32,10 @@ class Amt(VBenchNetwork):
 
     @torch.inference_mode()
     def error(self, first: Frames, middle: Frames, last: Frames) -> Vectors:
-        """Mean absolute difference over 255, [N], between `middle` and what is predicted of its neighbours, all [N, H, W, 3].
+        """Mean absolute difference over 255, [N], between `middle` and its prediction from `first` and `last`, all [N, H, W, 3].
 
-        The prediction is truncated to whole bytes, as VBench truncates it. Raises ValueError for frames of unequal shapes or
-        under 128 px, and for NaN.
+        The prediction is truncated to whole bytes, like in VBench. Raises ValueError for frames of unequal shapes or under 128 px, and
+        for NaN.
         """
         if not first.shape == middle.shape == last.shape:
             raise ValueError(f"triples of {list(first.shape)}, {list(middle.shape)}, {list(last.shape)}: they are of one shape")

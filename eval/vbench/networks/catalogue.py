@@ -1,4 +1,4 @@
-"""The networks of VBench's dimensions by name, each imported when it is first asked for."""
+"""The networks of VBench's dimensions by name, each imported at its first use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLASSES: Final = MappingProxyType(
 
 
 def network_class(name: str) -> Any:
-    """The class of a network, imported now. Raises ValueError for an unknown name, or naming the package that is missing."""
+    """The class of a network, imported now. Raises ValueError for an unknown name or a missing package, which it names."""
     one_of(f"network {name!r}", name, CLASSES)
     module, cls = CLASSES[name]
     return getattr(import_module(module), cls)

@@ -19,7 +19,7 @@ from eval.vbench.networks.vocabulary import SIZE, tokens
 from eval.vbench.networks.weights import unit
 
 CONTEXT: Final = 77
-"""Tokens of a sentence."""
+"""Most tokens of a sentence."""
 Sizes = tuple[int, int, int, int, int]
 """Width and blocks of the image side, width and blocks of the text side, joint width."""
 
@@ -49,7 +49,7 @@ BLOCK: Final = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)[._](w
 
 
 class Clip(VBenchNetwork):
-    """A CLIP from OpenAI's TorchScript archive, or a file of its tensors by the same names; `ClipB32` and `ClipL14` say which."""
+    """A CLIP from OpenAI's TorchScript archive, or from a file of its tensors by the same names; see `ClipB32` and `ClipL14`."""
 
     patch_px = 0
     tiny: Sizes = (64, 1, 64, 1, 32)
@@ -98,12 +98,12 @@ class Clip(VBenchNetwork):
 
     @torch.inference_mode()
     def images(self, frames: Frames) -> Vectors:
-        """Unit features [T, D] of frames, resized in floats as for background and aesthetic. Raises ValueError for NaN."""
+        """Unit features [T, D] of frames, resized in floats, for background and aesthetic quality. Raises ValueError for NaN."""
         return self._features(images.for_clip(frames, self.device))
 
     @torch.inference_mode()
     def images_bytes(self, frames: Frames) -> Vectors:
-        """Unit features [T, D] of frames, resized in bytes as for VBench's clip score. Raises ValueError for NaN."""
+        """Unit features [T, D] of frames, resized in bytes, for VBench's clip score. Raises ValueError for NaN."""
         return self._features(images.for_clip_in_bytes(frames, self.device))
 
     def _features(self, pixels: Tensor) -> Vectors:
@@ -112,7 +112,7 @@ class Clip(VBenchNetwork):
 
     @torch.inference_mode()
     def text(self, prompts: Sequence[str]) -> TextFeatures:
-        """Unit features of sentences, cut at 77 tokens. Raises ValueError where the word pieces are not to be found."""
+        """Unit features of sentences, cut at 77 tokens. Raises ValueError if the vocabulary is not found."""
         rows, cut = tokens(prompts, CONTEXT, self.folder)
         features = self.network.get_text_features(input_ids=rows.to(self.device)).pooler_output
         return TextFeatures(unit(features, self.name), cut)
@@ -128,7 +128,7 @@ class ClipB32(Clip):
 
 
 class ClipL14(Clip):
-    """ViT-L/14: what the aesthetic head sees."""
+    """ViT-L/14: features for the aesthetic head."""
 
     name = "clip_l14"
     what = "OpenAI's CLIP with patches of 14 px"
@@ -137,7 +137,7 @@ class ClipL14(Clip):
 
 
 def side(width: int, blocks: int, joint: int) -> dict[str, int | str]:
-    """Settings that both sides of a CLIP have, by transformers' names. joint: width of the features that the sides share."""
+    """Settings of either side of a CLIP, by transformers' names. joint: width of the joint features."""
     return {
         "hidden_size": width, "num_hidden_layers": blocks, "num_attention_heads": max(1, width // HEAD_CHANNELS),
         "intermediate_size": 4 * width, "hidden_act": "quick_gelu", "projection_dim": joint,

@@ -1,6 +1,6 @@
-"""DINO ViT-B/16 and DINOv2 ViT-B/14 through transformers, from their published files, with DINO's own rule for positions.
+"""DINO ViT-B/16 and DINOv2 ViT-B/14 through transformers, from their published files, with DINO's own resizing of positions.
 
-DINOv2 is what VBench-Long compares the subjects of clips' first frames with (VBench at 45e79ec,
+VBench-Long uses DINOv2 to compare the subjects of clips' first frames (VBench at 45e79ec,
 `vbench2_beta_long/subject_consistency.py`).
 """
 
@@ -38,9 +38,9 @@ _BLOCK: Final = re.compile(r"blocks\.(\d+)\.(.+)\.(weight|bias|gamma)")
 
 
 def positions(table: Tensor, rows: int, columns: int) -> Tensor:
-    """A table of positions [1, 1 + n * n, D] for rows x columns patches, by DINO's own rule: stretched by (patches + 0.1) / n, bicubic.
+    """A position table [1, 1 + n * n, D] for rows x columns patches, by DINO's own rule: resized by (patches + 0.1) / n, bicubic.
 
-    The tenth was put there against rounding, and the weights' users have lived with it since.
+    DINO adds the 0.1 against rounding errors.
     """
     side = math.isqrt(table.shape[1] - 1)
     if rows == columns == side:
@@ -61,11 +61,11 @@ class Dino(VBenchNetwork):
     """Width and blocks."""
     layers = "layers"
     parts: ClassVar[dict[str, str]] = {"norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": "attention.o_proj"}
-    """Where transformers keeps a block, and its names of a block's parts."""
+    """`layers` is transformers' name of the list of blocks; `parts` maps the published names of a block's parts to transformers'."""
 
     def __init__(self, network: nn.Module, identity: str, dtype: str, folder: Path | None = None) -> None:
         super().__init__(network, identity, dtype, folder)
-        # A module's attributes are parameters and parts; this is a rule, so it goes around them.
+        # Set the method without the module's own `__setattr__`, which is for parameters and submodules.
         object.__setattr__(self.network.embeddings, "interpolate_pos_encoding", self._positions)
 
     @classmethod
@@ -78,7 +78,7 @@ class Dino(VBenchNetwork):
 
     @classmethod
     def settings(cls, size: tuple[int, int]) -> dict[str, int | float]:
-        """Of both networks, by transformers' names."""
+        """Settings of both networks, by transformers' names."""
         width, blocks = size
         sizes = {"hidden_size": width, "num_hidden_layers": blocks, "num_attention_heads": width // HEAD_CHANNELS}
         return sizes | {"patch_size": cls.patch_px, "image_size": images.SIDE_PX, "layer_norm_eps": 1e-6, "qkv_bias": True}
@@ -111,12 +111,12 @@ class Dino(VBenchNetwork):
         return unit(features, self.name)
 
     def _positions(self, embeddings: Tensor, height: int, width: int) -> Tensor:
-        """Position table for frames of another shape than 224x224."""
+        """The position table for frames of any shape."""
         return positions(self.network.embeddings.position_embeddings, height // self.patch_px, width // self.patch_px)
 
 
 class Dinov2(Dino):
-    """Subject from clip to clip: the class token of DINOv2 ViT-B/14, from `dinov2_vitb14_pretrain.pth`."""
+    """Subject consistency between clips: the class token of DINOv2 ViT-B/14, from `dinov2_vitb14_pretrain.pth`."""
 
     name = "dinov2"
     what = "a DINOv2 with patches of 14 px"
@@ -137,7 +137,8 @@ class Dinov2(Dino):
 
     @torch.inference_mode()
     def images(self, frames: Frames) -> Vectors:
-        """Unit features [T, D] of frames [T, H, W, 3]: shorter side to 256 px, middle 224. Raises ValueError for NaN."""
+        """Unit features [T, D] of frames [T, H, W, 3], with the shorter side resized to 256 px, then the middle 224 px cropped.
+        Raises ValueError for NaN."""
         height, width = frames.shape[1:3]
         scale = RESIZED_PX / min(height, width)
         size = (RESIZED_PX, int(scale * width)) if height <= width else (int(scale * height), RESIZED_PX)

@@ -1,4 +1,4 @@
-"""DreamSim's ensemble through its package: what VBench-Long compares the backgrounds of clips' first frames with.
+"""DreamSim's ensemble through its package, which VBench-Long uses to compare the backgrounds of clips' first frames.
 
 Source: VBench at 45e79ec, `vbench2_beta_long/background_consistency.py`.
 """
@@ -25,7 +25,7 @@ ADAPTERS: Final = "ensemble_lora"
 
 
 class Dreamsim(VBenchNetwork):
-    """Background from clip to clip: DreamSim's ensemble."""
+    """Background consistency between clips: DreamSim's ensemble."""
 
     name = "dreamsim"
 
@@ -35,9 +35,9 @@ class Dreamsim(VBenchNetwork):
 
     @classmethod
     def load(cls, path: Path, *, dtype: str = "fp32", device: str = "cpu") -> Self:
-        """From `dreamsim_ensemble_checkpoint.zip`, which is unpacked beside itself once.
+        """Load it from `dreamsim_ensemble_checkpoint.zip`, which is unpacked once beside itself.
 
-        Raises ValueError naming the file, if it is not there or not that archive, or the package with its line.
+        Raises ValueError with the file if it is missing or is not that archive, or with the missing package and the line to install it.
         """
         if not zipfile.is_zipfile(path):
             raise ValueError(f"{path}: no such archive of DreamSim; `echo-harness data download eval=vbench` fetches it")
@@ -49,22 +49,22 @@ class Dreamsim(VBenchNetwork):
 
     @classmethod
     def random(cls, size: str = "tiny", seed: int = 0, *, dtype: str = "fp32", device: str = "cpu") -> Self:
-        """There is none: the package has no ensemble without its weights. Raises ValueError."""
+        """Always raises ValueError, since the package has no ensemble without its weights."""
         raise ValueError("DreamSim has no random weights; nearest is clip_features=dino_clip")
 
     @torch.inference_mode()
     def images(self, frames: Frames) -> Vectors:
         """Unit features [T, D] of frames [T, H, W, 3], each resized to 224x224 px. Raises ValueError for NaN."""
         seen = images.resized(frames, (images.SIDE_PX, images.SIDE_PX), self._device) / 255.0
-        alone = len(seen) == 1  # the package squeezes a batch of one away
+        alone = len(seen) == 1  # the package drops the batch axis of a single frame
         features = self.network.embed(torch.cat((seen, seen)) if alone else seen)[: len(seen)]
         return unit(features, self.name)
 
 
 def _unpack(path: Path, folder: Path) -> None:
-    """Unpack an archive beside `folder`, which gets its name when all is there: a kill leaves no half ensemble, two processes do no harm.
+    """Unpack an archive beside `folder`, which gets its name when it is complete; a kill and a second process do no harm.
 
-    Raises ValueError naming the archive where it is damaged or holds no ensemble.
+    Raises ValueError with the archive's name if it is damaged or holds no ensemble.
     """
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as place:
         whole = Path(place) / "whole"

@@ -1,9 +1,8 @@
-"""What the networks of VBench's eight dimensions have in common: what they answer, and the files that they are published in. No torch here.
+"""The common interface of the networks of VBench's eight dimensions, and their published files. This module needs no torch.
 
-Frames are uint8 [T, H, W, 3], red first. Every network is a pure function of a batch: no loop over videos, no state, and the
-answer of one frame does not depend on the others in its batch (but for rounding, 1e-6). An answer that is not finite is refused
-in the network's name. All networks have `name`, `identity` (what the weights are: the file's sha256, or how random ones were
-drawn) and `dtype` ("fp32", "fp16", "bf16").
+Frames are uint8 [T, H, W, 3], RGB. Every network is a pure function of a batch, and the result of one frame does not depend on the others
+in its batch (except for rounding, 1e-6). A result that is not finite raises ValueError with the network's name. All networks have `name`,
+`identity` (of the weights: the file's sha256, or how random ones were drawn) and `dtype` ("fp32", "fp16", "bf16").
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from typing import Final
 from eval.measures.formulas import Vectors
 
 LEAST_SIDE_PX: Final = 128
-"""RAFT and AMT answer NaN below it (tried at 64 and 96 px): their coarsest correlation level has no pixels left."""
+"""Below it RAFT and AMT return NaN (tried at 64 and 96 px), because their coarsest correlation level has no pixels left."""
 HEAD_CHANNELS: Final = 64
-"""Channels of an attention head, in every vision transformer here: their number follows from the width."""
+"""Channels of an attention head in every vision transformer here; the number of heads follows from the width."""
 
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """Sentences as a network sees them: unit features [B, D], and for each how many tokens did not fit and were cut."""
+    """Encoded sentences: unit features [B, D], and for each the number of tokens that did not fit and were cut."""
 
     features: Vectors
     tokens_cut: tuple[int, ...]
@@ -30,14 +29,14 @@ class TextFeatures:
 
 @dataclass(frozen=True)
 class PublishedNetwork:
-    """How a network is published, and whose code runs it.
+    """A network's published files, and the packages that run it.
 
     Attributes:
         files: names of its weights, VBench's own first.
-        code: modules whose code runs beside torch's; their versions are part of a record's key.
-        around: modules that are imported on the way and compute nothing of an answer.
-        batch: units at a time. A part of a record's rule, for another batch may round differently.
-        package_path: where the vbench package looks for its weights, below its cache; empty where it has no such network.
+        code: modules, besides torch, that compute results; their versions are part of a record's key.
+        around: modules that are imported but do not affect results.
+        batch: units at a time; part of a record's key, because another batch may round differently.
+        package_path: where the vbench package looks for its weights, below its cache; empty if it has no such network.
     """
 
     files: tuple[str, ...]
@@ -48,7 +47,7 @@ class PublishedNetwork:
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """All that must be importable."""
+        """All modules that must be importable."""
         return (*self.code, *self.around)
 
 
@@ -84,4 +83,4 @@ NETWORKS: Final = MappingProxyType(
 """The networks by name."""
 
 VOCABULARY: Final = "bpe_simple_vocab_16e6.txt.gz"
-"""Word pieces of CLIP and ViCLIP; it is looked for near their weights, then in an installed `clip` package."""
+"""Vocabulary of CLIP and ViCLIP; it is looked for near their weights, then in an installed `clip` package."""

@@ -19,7 +19,7 @@ from eval.vbench.networks.weights import answer
 class Musiq(VBenchNetwork):
     """Imaging quality of single frames, 0..100, from `musiq_spaq_ckpt-358bb6af.pth`, 108 MB.
 
-    The MUSIQ of KonIQ has the same shapes: only the sum that its published name carries tells it apart.
+    KonIQ's MUSIQ has the same shapes; only the checksum in its published name distinguishes it.
     """
 
     name = "musiq"
@@ -39,7 +39,7 @@ class Musiq(VBenchNetwork):
 
     @torch.inference_mode()
     def quality(self, frames: Frames) -> Vectors:
-        """Quality [T] of frames [T, H, W, 3], each at three sizes of its own. Raises ValueError for NaN."""
+        """Quality [T] of frames [T, H, W, 3], each at three scales. Raises ValueError for NaN."""
         weight = self.network.conv_root.weight
         pixels = images.for_quality(frames, weight.device).to(weight.dtype)
         return answer(self.network(pixels).reshape(len(frames)), self.name)

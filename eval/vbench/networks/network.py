@@ -1,4 +1,4 @@
-"""What all networks share: built in the size of a published file or drawn at random, filled by name, ready to answer."""
+"""Base class of all networks: built in the size of a published file or with random weights, and filled by name."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfl
 
 
 class VBenchNetwork:
-    """A network for answers only; see `eval.vbench.networks.interface` for what each of them answers."""
+    """A network for inference only; see `eval.vbench.networks.interface`."""
 
     name = ""
     what = ""
-    """What refusals call it."""
+    """Its name in error messages."""
     inside = ""
-    """Key of a published checkpoint below which its tensors lie, if it has that key."""
+    """Key of a published checkpoint that holds its tensors, if the checkpoint has that key."""
     tiny: Any = None
     true: Any = None
-    """Sizes of the small random network and of the published one, as `build` takes them; None for networks of one size."""
+    """Sizes of the small random network and of the published one, arguments of `build`; None for networks of one size."""
     fp32_only = False
 
     def __init__(self, network: nn.Module, identity: str, dtype: str, folder: Path | None = None) -> None:
@@ -33,13 +33,13 @@ class VBenchNetwork:
         self.identity = identity
         self.dtype = dtype
         self.folder = folder
-        """Where its weights lie; None for random ones."""
+        """The folder of its weights; None for random ones."""
 
     @classmethod
     def load(cls, path: Path, *, dtype: str = "fp32", device: str = "cpu") -> Self:
-        """From the published file.
+        """Load it from the published file.
 
-        Raises ValueError naming the file, if it is not there, not readable or another network's, or the package that is missing.
+        Raises ValueError with the file if it is missing, unreadable or another network's, or with the missing package.
         """
         identity, tensors = f"sha256 {digest(path)}", read(path, inside=cls.inside)
         with drawn(0):
@@ -50,7 +50,7 @@ class VBenchNetwork:
 
     @classmethod
     def random(cls, size: str = "tiny", seed: int = 0, *, dtype: str = "fp32", device: str = "cpu") -> Self:
-        """With random weights; size "true" as published, "tiny" for tests. Raises ValueError for another size."""
+        """Build it with random weights; size "true" is the published one, "tiny" is for tests. Raises ValueError for another size."""
         one_of(f"size {size!r} of a random network", size, ("tiny", "true"))
         with drawn(seed):
             network = cls.build(cls.tiny if size == "tiny" else cls.true)
@@ -64,26 +64,26 @@ class VBenchNetwork:
 
     @classmethod
     def size_of(cls, tensors: Mapping[str, Tensor], path: Path) -> Any:
-        """The size that a file's tensors have. Raises ValueError naming the file where they are another network's."""
+        """The size of a file's tensors. Raises ValueError with the file if they are another network's."""
         return cls.true
 
     @classmethod
     def build(cls, size: Any) -> nn.Module:
-        """The network of a size, its weights whatever torch draws. Raises ValueError naming the package that is missing."""
+        """The network of a size, with torch's initial weights. Raises ValueError with the missing package."""
         raise NotImplementedError
 
     @classmethod
     def names(cls, old: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """A published tensor under the name or names that the network gives it; an unknown one keeps its name, and is refused."""
+        """A published tensor under the network's name or names of it; an unknown one keeps its name, and is refused later."""
         yield old, value
 
     @property
     def weight(self) -> Tensor:
-        """Its first weight, which says where it computes and in which type."""
+        """Its first weight, which has its device and type."""
         first: Tensor = next(self.network.parameters())
         return first
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Its device."""
         return self.weight.device

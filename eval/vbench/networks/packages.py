@@ -1,7 +1,7 @@
-"""Packages that only VBench's networks need: the line that installs them, and what is missing, told before any work.
+"""Packages that only VBench's networks need: the line that installs them, and a check before any work for missing ones.
 
-They pin each other to versions that never meet, so the second half of the line takes them without their dependencies. That
-is known to be harmless for the eight dimensions: scores of the pinned and of this set were bit-equal on the same weights.
+They pin conflicting versions of each other, so the second half of the line installs them without their dependencies. This is harmless
+for the eight dimensions: scores with the pinned versions and with these were bit-equal on the same weights.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from echo.refusals import Missing
 INSTALL: Final = (
     "pip install -e '.[vbench]' && pip install --no-deps vbench==0.1.5 openai-clip==1.0.1 pyiqa==0.1.16 timm==1.0.31 torchvision==0.28.0"
 )
-"""The one line."""
+"""The line that installs them."""
 DREAMSIM: Final = "pip install --no-deps dreamsim==0.2.1 open-clip-torch==3.3.0 peft==0.21.2 accelerate==1.15.0 psutil==7.2.2"
-"""The line after it, for DreamSim alone."""
+"""The line after it, only for DreamSim."""
 
 NATIVE: Final = ("transformers", "torchvision", "pyiqa", "timm", "vbench", "decord", "einops", "ftfy", "PIL", "yaml", "requests")
 """Modules that our own scoring imports."""
@@ -41,26 +41,26 @@ _KEPT_ALIVE: list[Any] = []
 
 
 def missing(modules: Sequence[str] = NATIVE) -> list[str]:
-    """Which of these modules are not installed, under the names by which pip knows them; none of them is imported."""
+    """The modules that are not installed, by the names of their packages; none of them is imported."""
     return [distribution(name) for name in modules if find_spec(name) is None]
 
 
 def distribution(module: str) -> str:
-    """The name by which pip knows a module's package."""
+    """The name of a module's package on PyPI."""
     return _DISTRIBUTIONS.get(module, module)
 
 
 def check(modules: Sequence[str] = NATIVE, *, asked: str = "eval=vbench") -> None:
-    """Raise `Missing`, naming all that is missing and the line that installs it, unless all modules are installed."""
+    """Raise `Missing`, with all missing packages and the line that installs them, unless all modules are installed."""
     if absent := missing(modules):
         names = ", ".join(absent)
         raise Missing(f"{asked} needs {names}: {INSTALL}", f"packages {names}", INSTALL)
 
 
 def need(name: str, *, asked: str) -> Any:
-    """The module `name` of an optional package, imported now and not before; typed Any, for it may not be there.
+    """Import the module `name` of an optional package; typed Any, since it may not be installed.
 
-    Raises ValueError, naming what `asked` for it and the line that installs it, where it is missing or does not import.
+    Raises ValueError, with what `asked` for it and the line that installs it, if it is missing or cannot be imported.
     """
     package = name.partition(".")[0]
     prepare()
@@ -80,11 +80,11 @@ def versions(*distributions: str) -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def prepare() -> None:
-    """Make torchvision importable beside a torch that lacks the CUDA libraries its compiled part asks for.
+    """Make torchvision importable with a torch that lacks the CUDA libraries that torchvision's compiled part needs.
 
-    torchvision swallows that its compiled part does not load, then describes two of that part's operators to torch, which
-    does not know them: RuntimeError, and transformers, which imports torchvision where it finds it, goes down with it. With
-    the two declared first all of torchvision that is Python works. Nothing happens where the compiled part loads.
+    torchvision ignores that its compiled part fails to load, then registers two of that part's operators, which torch does not know. The
+    RuntimeError also breaks transformers, which imports torchvision if it is installed. After declaring the two operators, the Python
+    part of torchvision works. If the compiled part loads, this function does nothing.
     """
     import torch
 

@@ -17,7 +17,7 @@ from eval.vbench.networks.weights import answer
 
 UPDATES: Final = 20
 DRAWN_UPDATES: Final = 2
-"""Of random weights, which no number of updates makes right."""
+"""Updates with random weights, whose result is meaningless after any number."""
 DIVISOR_PX: Final = 8
 FASTEST: Final = 0.05
 
@@ -30,7 +30,7 @@ _RENAMES: Final = (
     (r"^(\w+_encoder)\.conv2\.", r"\1.conv."),
     (r"(layer\d\.\d)\.conv(\d)\.", r"\1.convnormrelu\2.0."),
     (r"(layer\d\.\d)\.norm([12])\.", r"\1.convnormrelu\2.1."),
-    (r"(layer\d\.\d)\.norm3\.", r"\1.downsample.1."),  # the authors' files hold these twice
+    (r"(layer\d\.\d)\.norm3\.", r"\1.downsample.1."),  # the authors' files contain these twice
     (r"^update_block\.encoder\.convc(\d)\.", r"update_block.motion_encoder.convcorr\1.0."),
     (r"^update_block\.encoder\.convf(\d)\.", r"update_block.motion_encoder.convflow\1.0."),
     (r"^update_block\.encoder\.conv\.", "update_block.motion_encoder.conv.0."),
@@ -38,13 +38,13 @@ _RENAMES: Final = (
     (r"^update_block\.mask\.0\.", "mask_predictor.convrelu.0."),
     (r"^update_block\.mask\.2\.", "mask_predictor.conv."),
 )
-"""The authors' names to torchvision's, one rule after the other; torchvision's own stay as they are."""
+"""Rules from the authors' names to torchvision's, applied in order; torchvision's own names stay unchanged."""
 
 
 class Raft(VBenchNetwork):
     """Dynamic degree: optical flow between sampled frames; 21 MB. The small random one is RAFT's own small network.
 
-    From `raft-things.pth` or `raft_large_C_T_V1-22a6c225.pth`, which are the same training.
+    Its files are `raft-things.pth` or `raft_large_C_T_V1-22a6c225.pth`, which come from the same training.
     """
 
     name = "raft"
@@ -64,10 +64,10 @@ class Raft(VBenchNetwork):
 
     @torch.inference_mode()
     def radius(self, first: Frames, second: Frames, share: float = FASTEST) -> Vectors:
-        """How far the fastest 5 % of pixels, or another share of them, move, mean in px, [N], for frame pairs [N, H, W, 3].
+        """Mean motion in px, [N], of the fastest 5 % of pixels, or of another share, for frame pairs [N, H, W, 3].
 
-        As VBench has it, the share is of the frame padded to a multiple of 8 px. Raises ValueError for frames of unequal
-        shapes or under 128 px, and for NaN.
+        Like in VBench, the share counts the frame padded to a multiple of 8 px. Raises ValueError for frames of unequal shapes or under
+        128 px, and for NaN.
         """
         if first.shape != second.shape:
             raise ValueError(f"pairs of {list(first.shape)} and {list(second.shape)}: flow is between frames of one shape")

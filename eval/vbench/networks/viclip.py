@@ -20,15 +20,15 @@ from eval.vbench.networks.weights import unit
 
 FRAMES: Final = 8
 CONTEXT: Final = 32
-"""Tokens of a sentence."""
+"""Most tokens of a sentence."""
 VIDEO, TEXT = "vision_encoder.", "text_encoder."
-"""How the names of a published file's tensors begin, by side."""
+"""Prefixes of the names of a published file's tensors, by side."""
 Sizes = tuple[int, int, int, int, int, int]
 """Width, blocks and patch of the video side, width and blocks of the text side, joint width."""
 
 
 class Viclip(VBenchNetwork):
-    """Overall consistency: eight frames of a video against its sentence; from `ViClip-InternVid-10M-FLT.pth`, 1.7 GB."""
+    """Overall consistency: compares eight frames of a video with its sentence; from `ViClip-InternVid-10M-FLT.pth`, 1.7 GB."""
 
     name = "viclip"
     what = "ViCLIP"
@@ -63,7 +63,7 @@ class Viclip(VBenchNetwork):
         transformers = need("transformers", asked=cls.what)
         settings = side(text_width, text_blocks, joint) | {"vocab_size": SIZE, "max_position_embeddings": CONTEXT}
         text = transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**settings))
-        # The package leaves the projection as uninitialised memory, and the frames' positions zero.
+        # The package leaves the projection uninitialised and the frames' positions zero.
         nn.init.normal_(video.get_parameter("proj"), std=width**-0.5)
         nn.init.normal_(video.get_parameter("temporal_positional_embedding"), std=0.02)
         return nn.ModuleDict({"video": video, "text": text})
@@ -83,13 +83,13 @@ class Viclip(VBenchNetwork):
         if len(frames) != FRAMES:
             raise ValueError(f"{len(frames)} frames: ViCLIP looks at {FRAMES} of a video, the middles of as many equal parts")
         pixels = images.for_clip_in_bytes(frames, self.device).to(self.weight.dtype)
-        # The package wants colours before time.
+        # The package expects colours before time.
         features = self.network["video"](pixels.transpose(0, 1)[None].contiguous())
         return unit(features, self.name)[0]
 
     @torch.inference_mode()
     def text(self, prompts: Sequence[str]) -> TextFeatures:
-        """Unit features of sentences, cut at 32 tokens. Raises ValueError where the word pieces are not to be found."""
+        """Unit features of sentences, cut at 32 tokens. Raises ValueError if the vocabulary is not found."""
         rows, cut = tokens(prompts, CONTEXT, self.folder)
         features = self.network["text"](input_ids=rows.to(self.device)).text_embeds
         return TextFeatures(unit(features, self.name), cut)

@@ -1,4 +1,4 @@
-"""Sentences to tokens as OpenAI's CLIP cuts them, from its published word pieces; transformers' tokenizer does the work."""
+"""Tokens of sentences by OpenAI's CLIP, from its published vocabulary, with transformers' tokenizer."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _MERGES: Final = SIZE - 2 * 256 - 2
 
 
 def find(near: Path | None = None) -> Path:
-    """The file of word pieces: in the folder `near` or one around it, else in an installed `clip` package (which is not imported).
+    """The vocabulary's file: in the folder `near` or one around it, otherwise in an installed `clip` package (which is not imported).
 
-    Raises ValueError naming the file and where it was looked for.
+    Raises ValueError with the file and the places where it was looked for.
     """
     spec = find_spec("clip")
     around = (near, *near.absolute().parents[:2]) if near else ()
@@ -39,10 +39,10 @@ def find(near: Path | None = None) -> Path:
 
 
 def tokens(prompts: Sequence[str], context: int, near: Path | None = None) -> tuple[Tensor, tuple[int, ...]]:
-    """Tokens [B, context] of sentences (zeros after the end), and for each how many did not fit and were cut.
+    """Tokens [B, context] of sentences (zeros after the end), and for each the number of tokens that were cut.
 
-    Start and end marks count; a sentence that is too long keeps its first ones, and its end mark in the last place. The word pieces
-    are those of `find`. Raises ValueError for no sentence at all, and where there are no word pieces.
+    Start and end marks count; a sentence that is too long keeps its first tokens and, in the last place, its end mark. The vocabulary is
+    that of `find`. Raises ValueError without sentences, and if there is no vocabulary.
     """
     if not prompts:
         raise ValueError("no sentence to make features of; at least 1 is needed")
@@ -54,7 +54,7 @@ def tokens(prompts: Sequence[str], context: int, near: Path | None = None) -> tu
 
 
 def clean(prompt: str) -> str:
-    """A sentence as CLIP reads it: broken encodings repaired, HTML marks resolved (twice, for there are nested ones), small letters."""
+    """A sentence cleaned for CLIP: broken encodings repaired, HTML entities resolved (twice, since some are nested), lower case."""
     repaired = need("ftfy", asked="text").fix_text(prompt)
     return " ".join(html.unescape(html.unescape(repaired)).lower().split())
 
@@ -70,6 +70,6 @@ def _tokenizer(path: Path) -> Any:
     merges = [tuple(line.split()) for line in lines[1 : _MERGES + 1]]
     if len(merges) != _MERGES or any(len(pair) != 2 for pair in merges):
         raise ValueError(f"{path} holds no word pieces of CLIP: {_MERGES} pairs wanted; away with it, and fetch it again")
-    # A piece that ends a word is another token than the same piece inside one.
+    # A piece at the end of a word is another token than the same piece inside one.
     pieces = [*alphabet, *(letter + "</w>" for letter in alphabet), *(a + b for a, b in merges), START, END]
     return transformers.CLIPTokenizer(vocab={piece: number for number, piece in enumerate(pieces)}, merges=merges)

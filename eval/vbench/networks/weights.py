@@ -1,4 +1,4 @@
-"""Weights files as they were published: read without running what they hold, mapped to another network's names, refused if wrong."""
+"""Published weights files: read without running code in them, mapped to another network's names, and refused if wrong."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from eval.vbench.networks.interface import NETWORKS
 Tensors = dict[str, Tensor]
 
 NAMED_AFTER: Final = re.compile(r"-([0-9a-f]{8})\.pth?$")
-"""torch's habit, in some published names: eight digits before the ending are the beginning of the file's sha256."""
+"""torch's convention in some published names: eight hex digits before the ending begin the file's sha256."""
 
 
 class _Inert:
-    """Stands in for an object of a foreign class inside a checkpoint: takes whatever it is given, and does nothing but keep its state.
+    """Replaces an object of a foreign class inside a checkpoint: accepts everything, and only keeps its state.
 
-    named: of a TorchScript module, its parameters and buffers.
+    named: parameters and buffers of a TorchScript module.
     """
 
     named: frozenset[str] = frozenset()
@@ -46,7 +46,7 @@ class _Inert:
 
 
 def digest(path: Path) -> str:
-    """sha256 of a file. Raises ValueError where there is none, or where its name says that it should be another."""
+    """sha256 of a file. Raises ValueError if there is none, or if its name contains another sha256."""
     if not path.is_file():
         raise ValueError(f"no weights at {path}; `echo-harness data download eval=vbench` fetches them")
     with path.open("rb") as file:
@@ -61,21 +61,21 @@ def digest(path: Path) -> str:
 def read(path: Path, *, inside: str = "") -> Tensors:
     """All tensors of a weights file by name, on the host.
 
-    Files are read with weights only: other objects that a checkpoint holds become inert, so that no code of it runs, nor the program
-    that a TorchScript archive is.
+    Files are read with `weights_only`; other objects in a checkpoint become inert, so that neither its code nor the program of a
+    TorchScript archive runs.
 
     Args:
         path: the file.
         inside: key under which the tensors lie, if the file has it ("state_dict", "model").
 
     Raises:
-        ValueError: naming the file, if it is not there, not readable, or holds no tensors.
+        ValueError: with the file, if it is missing, unreadable or holds no tensors.
     """
     if not path.is_file():
         raise ValueError(f"no weights at {path}; `echo-harness data download eval=vbench` fetches them")
     try:
         content = _content(path)
-    except Exception as error:  # whatever torch, a zip or safetensors raises
+    except Exception as error:  # torch, zipfile or safetensors may raise anything
         why = str(error).strip().partition("\n")[0][:120]
         raise ValueError(f"{path} is not a weights file that torch can read ({why}); away with it, and fetch it again") from error
     if inside and isinstance(content, Mapping) and isinstance(content.get(inside), Mapping):
@@ -102,7 +102,7 @@ def _content(path: Path) -> Any:
 
 
 def _without_program(archive: zipfile.ZipFile) -> io.BytesIO:
-    """The same archive in memory, as torch.save writes it: the modules' states and tensors, without the program that TorchScript adds."""
+    """The same archive in memory in the format of torch.save: the modules' states and tensors, without TorchScript's program."""
     plain = io.BytesIO()
     with zipfile.ZipFile(plain, "w") as copy:
         for entry in archive.infolist():
@@ -113,7 +113,7 @@ def _without_program(archive: zipfile.ZipFile) -> io.BytesIO:
 
 
 def _module_names(archive: zipfile.ZipFile) -> Iterator[tuple[str, frozenset[str]]]:
-    """Classes of a TorchScript archive and what each calls parameters and buffers; the program is text, and is read as text."""
+    """Classes of a TorchScript archive with the names of their parameters and buffers, read from the program's text."""
     for entry in archive.infolist():
         place = re.search(r"^[^/]+/code/(.+)\.py$", entry.filename)
         if place is None:
@@ -124,7 +124,7 @@ def _module_names(archive: zipfile.ZipFile) -> Iterator[tuple[str, frozenset[str
 
 
 def _held(module: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a module that became inert, and of those inside it, named as a state_dict names them."""
+    """The tensors of an inert module and of its submodules, named like in a state_dict."""
     for name, value in module.state.items():
         if isinstance(value, Tensor) and name in module.named:
             yield prefix + name, value
@@ -133,12 +133,12 @@ def _held(module: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, what: str, path: Path) -> None:
-    """Put tensors into a network: all of its names in their shapes, and no other ones.
+    """Put tensors into a network, which needs exactly its own names and shapes.
 
-    Raises ValueError naming the file, what it was to be, and the first names that do not fit.
+    Raises ValueError with the file, what it should be, and the first names that do not fit.
     """
     wanted = network.state_dict()
-    # Counters of steps are not weights, and old checkpoints lack them.
+    # Step counters are not weights, and old checkpoints lack them.
     absent = [name for name in wanted if name not in tensors and not name.endswith("num_batches_tracked")]
     strange = [name for name in tensors if name not in wanted]
     shapes = [name for name, value in tensors.items() if name in wanted and value.shape != wanted[name].shape]
@@ -154,14 +154,14 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, what: str, path: 
 
 @contextmanager
 def drawn(seed: int) -> Iterator[None]:
-    """Random numbers of a seed inside; torch's own generator is left as it was."""
+    """Random numbers of a seed inside the block; afterwards torch's generator has its former state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
 
 def answer(values: Tensor, name: str) -> Vectors:
-    """A network's answer on the host in float32. Raises ValueError naming the network where it is not finite."""
+    """A network's result on the host in float32. Raises ValueError with the network's name if it is not finite."""
     host = values.detach().float().cpu().numpy()
     wrong = np.flatnonzero(~np.isfinite(host).reshape(len(host), -1).all(1))
     if len(wrong):
@@ -170,5 +170,5 @@ def answer(values: Tensor, name: str) -> Vectors:
 
 
 def unit(features: Tensor, name: str) -> Vectors:
-    """Features [..., D] of length 1 on the host. Raises ValueError as `answer` does."""
+    """Features [..., D] scaled to length 1, on the host. Raises ValueError like `answer`."""
     return answer(F.normalize(features.float(), dim=-1), name)
