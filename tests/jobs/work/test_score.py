@@ -177,10 +177,10 @@ def test_two_commands_score_no_video_twice(config, monkeypatch):
 def test_videos_that_another_command_has_made_meanwhile_are_only_scored(config, monkeypatch):
     job, events, load = prepare(config), [], models.load
 
-    def late(given):
+    def late(*given):
         monkeypatch.setattr(models, "load", load)
         films_only(config, monkeypatch)
-        return load(given)
+        return load(*given)
 
     monkeypatch.setattr(models, "load", late)
     assert work(job, new_attempt(), [], config, events.append) == 0
