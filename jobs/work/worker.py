@@ -10,6 +10,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -144,6 +145,37 @@ def _make_then_score(recorder: JobRecorder, missing: Sequence[Prompt], texts: Se
     return len(lost) + score.score(recorder, [prompt for prompt in missing if prompt.id not in lost])
 
 
+class Aside:
+    """Does things in order on a thread of its own, while the next block is made, or, where not `threaded`, at once.
+
+    A large network has the host wait for it; a block of the embedded one takes less than its video, and its processor is full.
+    """
+
+    def __init__(self, threaded: bool) -> None:
+        self._thread = ThreadPoolExecutor(1, "video") if threaded else None
+        self._under_way: list[Future[None]] = []
+
+    def __enter__(self) -> Aside:
+        return self
+
+    def do(self, thing: Callable[[], None]) -> None:
+        """Begin it; what it raises, `wait` does."""
+        if self._thread is None:
+            thing()
+        else:
+            self._under_way.append(self._thread.submit(thing))
+
+    def wait(self) -> None:
+        """Until all is done, so that no more than a block's frames wait."""
+        under_way, self._under_way = self._under_way, []
+        for future in under_way:
+            future.result()
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread is not None:
+            self._thread.shutdown()
+
+
 class _Maker:
     """Makes the videos of one start of a job; loads backbone and scorer at the beginning."""
 
@@ -239,7 +271,7 @@ class _Maker:
         gaps_ms: list[float] = []
         switches: list[int] = []
         decode_s = 0.0
-        with ExitStack() as stack:
+        with ExitStack() as stack, Aside(self._memory is not None) as aside:
             films = [Film(self._folder, prompt, stack) for prompt in wanted]
             clock = time.perf_counter()
             for part in blocks(self._job, self._backbone, group, wanted):
@@ -247,11 +279,14 @@ class _Maker:
                 if part.scene > len(switches):
                     switches.append(part.index)
                 clock = time.perf_counter()
-                for film, content, frames in zip(films, part.content(), part.frames(), strict=True):
-                    film.add(content, frames, part.plan, part.kept, part.attended)
+                made = list(zip(films, part.content(), part.frames(), strict=True))
+                aside.wait()
+                for film, content, frames in made:
+                    aside.do(partial(film.add, content, frames, part.plan, part.kept, part.attended))
                 count()
                 decode_s += time.perf_counter() - clock
                 clock = time.perf_counter()
+            aside.wait()
         total_s = time.perf_counter() - start
         return films, _speeds(gaps_ms, switches, films[0].count * len(group), total_s, decode_s, len(group))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import av
@@ -21,7 +23,9 @@ from jobs.memory.job import card_bytes, forecast_of, foretell
 from jobs.spec import backbones
 from jobs.spec.compose import one
 from jobs.spec.plan import prepare
-from jobs.work import models
+from jobs.store.folder import new_attempt
+from jobs.work import models, worker
+from jobs.work.video import VideoWriter
 from tests.helpers.policies import PRESETS
 from tests.helpers.toy import write_prompts
 
@@ -318,3 +322,34 @@ def test_a_run_is_named_by_what_really_runs(tmp_path):
     ]
     assert names[0] == names[1] and len(set(names)) == 3
     assert planned(*TINY, "weights=random").config.backbone.label == "Self-Forcing, Wan2.1-1.3B, tiny sizes, random weights"
+
+
+def test_a_video_is_written_while_the_next_block_is_made(tmp_path, monkeypatch):
+    """To the byte what is written one block after the other."""
+    add, threads = worker.Film.add, list[str]()
+    monkeypatch.setattr(worker.Film, "add", lambda *block: (threads.append(threading.current_thread().name), add(*block)))
+    words = [*TINY, "weights=random", "method=self_forcing", "eval=none", "backbone.parts.height_px=32", "backbone.parts.width_px=32"]
+    config = one([*words, f"store={tmp_path}", f"task.prompt_set={write_prompts(tmp_path / 'prompts.jsonl', 1, 0.75)}"])
+    job = prepare(config)
+    assert worker.work(job, new_attempt(), [], config, lambda event: None) == 0
+    record, units = only_record(tmp_path)
+    assert record.blocks == len(threads) > 1 and len(set(threads)) == 1 and threads[0].startswith("video")
+    (backbone, _), plain, digest = models.load(job), tmp_path / "plain.mp4", hashlib.sha256()
+    with VideoWriter(plain, fps=16, height_px=job.config.video.height_px, crf=job.config.video.crf) as video:
+        for part in worker.blocks(job, backbone, job.asked, job.asked):
+            digest.update(part.content()[0])
+            video.write(part.frames()[0])
+    assert record.latents_sha256 == digest.hexdigest() and (units / record.files["video"]).read_bytes() == plain.read_bytes()
+
+
+def test_what_is_done_aside_is_in_order_and_its_errors_are_told():
+    done = list[int]()
+    for threaded in (True, False):
+        with worker.Aside(threaded) as aside:
+            for number in range(20):
+                aside.do(lambda number=number: done.append(number))
+            aside.wait()
+            assert done == list(range(20)) and not done.clear()
+            with pytest.raises(OSError, match="no space left"):
+                aside.do(lambda: os.stat("/nowhere/no space left"))
+                aside.wait()
