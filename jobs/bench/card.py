@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 import torch
+from torch.autograd import DeviceType
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from baselines.presets import make_policy
@@ -191,6 +192,7 @@ class CardBench:
         spent = [
             (event.key, event.count, (event.self_device_time_total if card else event.self_cpu_time_total) / 1e3)
             for event in profile.key_averages()
+            if (event.device_type is DeviceType.CUDA) == card  # of a card its kernels, and not again what asked for them
         ]
         longest = sorted(spent, key=lambda entry: -entry[2])[:SHOWN_KERNELS]
         return Values(
