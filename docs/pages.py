@@ -1,4 +1,4 @@
-"""Pages of the site that no file in docs/ holds: README and its neighbours, and the reference, which is made from the code itself."""
+"""Pages of the site that are not in docs/: copies of README and other files, and the reference, which is made from the code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COPIED = {"index.md": "README.md", "notebooks.md": "notebooks/README.md", "chang
 """Page of the site -> file of the repository."""
 PYTHON = """# Python
 
-What notebooks and scripts of your own use. Everything else may change without a word.
+The interface for your own notebooks and scripts. Everything else may change without notice.
 
 ::: eval.store.frame
 ::: echo.generate
@@ -38,7 +38,7 @@ What notebooks and scripts of your own use. Everything else may change without a
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add what is copied and what is made."""
+    """Add the copied and the generated pages."""
     pages = {page: _moved((ROOT / source).read_text(encoding="utf-8"), source) for page, source in COPIED.items()}
     pages |= {"reference/settings.md": settings(), "reference/policies.md": policies(), "reference/commands.md": commands()}
     for page, text in (pages | {"reference/python.md": PYTHON}).items():
@@ -47,12 +47,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links out of docs/ go to the pages that stand for what they name; to what has no page they are plain words."""
+    """Point links out of docs/ to the pages of their files; a link to a file without a page becomes plain text."""
     return markdown if page.file.generated_by else _moved(markdown, f"docs/{page.file.src_uri}")
 
 
 def _moved(text: str, source: str) -> str:
-    """The text of a file of the repository with its links as the site has them."""
+    """The text of a file of the repository with its links changed for the site."""
 
     def link(match: re.Match[str]) -> str:
         words, path, anchor = match.groups()
@@ -66,13 +66,13 @@ def _moved(text: str, source: str) -> str:
 
 
 def settings() -> str:
-    """Every setting of a run: what it may be, what it is by default, and what it may change."""
+    """Every setting of a run: its values, its default, and the name that it enters."""
     usual, real = one([]), one(["backbone=self_forcing", "eval=vbench"])
     usual["backbone"]["parts"], usual["eval"]["vbench"] = real["backbone"]["parts"], real["eval"]["vbench"]
     lines = [
         "# Settings of a run\n",
-        "What `python run.py KEY=VALUE` takes, with the default of `method=echo task=recall` and what enters a run's name: what can change",
-        "`pixels`, what can change `scores`, or nothing. Those of `backbone.parts` and `eval.vbench` are of",
+        "Settings of `python run.py KEY=VALUE`, with the defaults of `method=echo task=recall`, and the name that each enters: that of the",
+        "`pixels`, that of the `scores`, or none. Defaults of `backbone.parts` and `eval.vbench` are those of",
         "`backbone=self_forcing eval=vbench`.",
         "A setting of a policy is `method.NAME=VALUE`: [Policies](policies.md).\n",
         "| setting | values | by default | enters |\n|---|---|---|---|",
@@ -94,7 +94,7 @@ def _rows(kind: type, path: str, values: Any) -> Iterator[str]:
 
 
 def _values(kind: Any) -> str:
-    """A type in words of a table's cell."""
+    """A type in the words of a table's cell."""
     if typing.get_origin(kind) is typing.Literal:
         return ", ".join(map(_cell, typing.get_args(kind)))
     members = typing.get_args(kind)
@@ -106,11 +106,11 @@ def _cell(value: object) -> str:
 
 
 def policies() -> str:
-    """Every policy: what it is, its settings with their defaults, its presets."""
+    """Every policy: its description, settings with defaults, and presets."""
     by_policy: dict[str, list[str]] = {}
     for name in sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml")):
         by_policy.setdefault(preset("method", name)["policy"], []).append(name)
-    lines = ["# Policies\n", "Each with its settings, `method.NAME=VALUE`, and the presets that set them (`conf/method`).\n"]
+    lines = ["# Policies\n", "Each policy with its settings, `method.NAME=VALUE`, and its presets (`conf/method`).\n"]
     for name in registry.shipped():
         kind = registry.find(name)
         module = inspect.getdoc(inspect.getmodule(kind)) or ""
@@ -125,7 +125,7 @@ def _default(field: dataclasses.Field[Any]) -> object:
 
 
 def commands() -> str:
-    """The help of every command, as it is printed."""
+    """The printed help of every command."""
     lines = ["# Commands\n"]
     for words in ([], *_named(GROUPS)):
         with contextlib.redirect_stdout(io.StringIO()) as printed:

@@ -1,4 +1,4 @@
-// Lines over time as SVG: values within 0 and 100, axes where they are, a value a block, bands of 95 % where a line has one.
+// Lines over time as SVG: values from 0 to 100 with fitted axes, one value per block, and 95 % bands for lines that have one.
 const Curves = {
   size: { width: 360, height: 150, left: 24, right: 4, top: 6, bottom: 18 },
 
@@ -43,8 +43,8 @@ const Curves = {
     return svg;
   },
 
-  // Points of one score against one cost, and the line through those that no other beats at less or equal cost.
-  // points: [{name, words, colour, calibration, cost, score, half}]; less: of a cost and of a score, whether less is better.
+  // Points of one score against one cost, and the line through points that no other beats at less or equal cost.
+  // points: [{name, words, colour, calibration, cost, score, half}]; less: whether less is better, for the cost and for the score.
   scatter(points, less, label, size = { ...Curves.size, left: 34, height: 190, right: 10 }) {
     const { width, height, left, right, top, bottom } = size;
     const svg = Curves.make("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });

@@ -1,4 +1,4 @@
-// The live session's page: asks the session for news, shows its blocks at 16 frames a second, and says what is typed.
+// The live session's page: polls the session, shows its blocks at 16 frames per second, and sends prompts.
 (async () => {
   "use strict";
   const FPS = 16, LATE = 3, SMALL = 128, FADES_MS = 8000;
@@ -23,14 +23,14 @@
     if (!bad) fading = setTimeout(() => at("note").classList.add("over"), FADES_MS);
   };
 
-  // ---- the film
+  // ---- the video
 
   function draw(now) {
     requestAnimationFrame(draw);
     if (queue.length > LATE) queue.splice(0, queue.length - 1);
     const length = showing ? (showing.count * 1000) / FPS : 0;
     if (queue.length && now >= started + length) {
-      const late = showing ? now - started - length : 0; // how long the last frame stood and waited
+      const late = showing ? now - started - length : 0; // how long the last frame stalled
       started = late > 0 && late < 20 ? started + length : now;
       idle = Math.max(idle, late);
       begin(queue.shift());
@@ -62,7 +62,7 @@
     at("scene").textContent = `Scene ${block.scene + 1}`;
     at("text").textContent = text;
     at("clock").textContent = `block ${block.index}, made in ${Math.round(block.made_ms)} ms`;
-    screen.setAttribute("aria-label", `The film: scene ${block.scene + 1}, ${text}`);
+    screen.setAttribute("aria-label", `The video: scene ${block.scene + 1}, ${text}`);
     root.dataset.block = block.index;
     root.dataset.scene = block.scene;
     strip(block.strip, block.window);
@@ -73,7 +73,7 @@
     if (!asked.has(scene) || !begun.get(scene)) return;
     const { moment, answered } = asked.get(scene), passed = begun.get(scene) - moment, came = arrived.get(scene) - moment;
     asked.delete(scene);
-    at("latency").title = `taken after ${Math.round(answered)} ms, made and here after ${Math.round(came)} ms, shown after ${Math.round(passed)} ms`;
+    at("latency").title = `accepted after ${Math.round(answered)} ms, received after ${Math.round(came)} ms, shown after ${Math.round(passed)} ms`;
     latencies.push(passed);
     const sorted = [...latencies].sort((a, b) => a - b), half = sorted.length >> 1, middle = (sorted[half] + sorted.at(-1 - half)) / 2;
     at("latency").textContent = `${(passed / 1000).toFixed(2)} s`;
@@ -109,7 +109,7 @@
     at("strip").setAttribute("aria-label", [...at("legend").children].map((item) => item.textContent).join(", "));
   }
 
-  // ---- what is said
+  // ---- prompts
 
   async function say(transition, recalls, moment) {
     const typed = prompt.value, text = typed.trim() || (recalls === null ? "" : scenes.get(recalls).text);
@@ -118,11 +118,11 @@
     asked.set(answer.scene, { moment, answered: performance.now() - moment });
     measure(answer.scene);
     tell(answer.note);
-    if (prompt.value === typed) prompt.value = ""; // the answer comes between two blocks: the next sentence may be under way
+    if (prompt.value === typed) prompt.value = ""; // the answer comes between two blocks, so the next sentence may have been begun
     prompt.focus();
   }
 
-  // Made once for a scene and changed in place: new blocks come while it is pressed, and a press ends where it began.
+  // Made once per scene and changed in place, because new blocks come while it is pressed.
   function card(number) {
     const item = made("li"), button = made("button"), image = made("img");
     button.type = "button";
@@ -144,7 +144,7 @@
       const item = at("pool").querySelector(`li[data-scene="${scene.number}"]`) || card(scene.number);
       const button = item.firstChild, [image, line] = button.children;
       if (inside(scene.number)) button.removeAttribute("aria-disabled");
-      else button.setAttribute("aria-disabled", "true"); // still pressed: the answer says why
+      else button.setAttribute("aria-disabled", "true"); // a press still gets the reason as its answer
       button.title = `${scene.text}\n${scene.how}${scene.routed && scene.number ? ", routed by the texts" : ""}\n${!inside(scene.number) ? "Not in the pool" : "Recall this scene, with the sentence above if there is one"}`;
       button.setAttribute("aria-label", `Recall scene ${scene.number + 1}: ${scene.text}`);
       if (image.src !== scene.thumb) image.src = scene.thumb;
@@ -153,7 +153,7 @@
     }
   }
 
-  // What the embedded world can show, a line a kind; a word goes where the caret is.
+  // Words of the embedded world, one line per kind; a press inserts the word at the caret.
   function words() {
     at("words").replaceChildren(...Object.values(about.words).flatMap((kind) => [...kind.map((word) => {
       const button = made("button", word);
@@ -180,7 +180,7 @@
 
   // ---- news
 
-  // What the session cannot know of this page: how many milliseconds of film are still to be shown, and how long it stood still.
+  // For the session: how many milliseconds of video are still to be shown, and how long this page stalled.
   function pace() {
     const rest = showing ? Math.max(0, started + (showing.count * 1000) / FPS - performance.now()) : 0;
     const left = queue.reduce((sum, block) => sum + (block.count * 1000) / FPS, rest), stood = idle;
@@ -207,9 +207,9 @@
     }
     if (news.note) tell(news.note, true);
     paused = news.status === "paused";
-    at("pause").textContent = paused ? "Go on" : "Pause";
+    at("pause").textContent = paused ? "Continue" : "Pause";
     if (news.status !== root.dataset.status && news.status === "loading") tell("Loading the model \u2026");
-    if (news.status !== "loading" && at("note").textContent.startsWith("Loading")) tell("Send lets the texts decide: smooth, hard cut or recall.");
+    if (news.status !== "loading" && at("note").textContent.startsWith("Loading")) tell("Send chooses from the texts: smooth, hard cut or recall.");
     root.dataset.status = news.status;
     for (const name of ["pause", "save", "restart"]) at(name).disabled = !scenes.size;
     for (const name of ["smooth", "hard"]) at(name).disabled = !scenes.size;
@@ -227,7 +227,7 @@
   async function listen() {
     let lost = false;
     while (element.isConnected) {
-      if (document.hidden) { // nobody looks, so nothing is asked, so nothing is made
+      if (document.hidden) { // a hidden page asks for nothing, so no block is made
         await new Promise((done) => document.addEventListener("visibilitychange", done, { once: true }));
         continue;
       }
@@ -236,7 +236,7 @@
         if (lost) tell("The session is back.");
         lost = false;
       } catch (error) {
-        if (!lost) tell("The session does not answer; it is asked again.", true);
+        if (!lost) tell("The session does not answer; trying again.", true);
         lost = true;
         await new Promise((done) => setTimeout(done, 1000));
       }
@@ -277,7 +277,7 @@
   at("pause").addEventListener("click", () => server.pause({ paused: !paused }));
   at("save").addEventListener("click", save);
   at("restart").addEventListener("click", async () => {
-    if (window.confirm("Start anew? What was not saved is gone.")) await server.restart({});
+    if (window.confirm("Start a new session? Everything unsaved is lost.")) await server.restart({});
   });
   at("other").addEventListener("click", () => { story += 1; ideas(); });
   at("copy").addEventListener("click", async () => {

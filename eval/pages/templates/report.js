@@ -1,11 +1,11 @@
 const report = (() => {
   "use strict";
   const $ = (id) => document.getElementById(id);
-  const { fps, reading_frames: BLOCK, reading_s: BLOCK_S } = DATA;  // of a reading; a video says how long its own blocks are
+  const { fps, reading_frames: BLOCK, reading_s: BLOCK_S } = DATA;  // of a reading; each video has the length of its own blocks
   const transport = new Transport(fps);
   const state = { task: DATA.parts.length ? DATA.parts[0].id : "", seed: "", prompt: "", methods: null, cell: null };
-  const KEEP_MS = 400;          // browsers refuse an address that changes more than a hundred times in half a minute
-  const live = new Set();       // figures in sight whose videos are attached
+  const KEEP_MS = 400;          // browsers allow at most a hundred changes of the address in half a minute
+  const live = new Set();       // visible figures whose videos are attached
   const rows = new Set();       // rows that are filled
   let charts = [], opened = null, inSight = false;
 
@@ -26,7 +26,7 @@ const report = (() => {
   const seconds = (frame) => (frame / fps).toFixed(2);
   const swatch = (kind, faded) => make("span", { class: faded ? "swatch faded" : "swatch", style: `--c:${DATA.kinds[kind].colour}` });
 
-  // --- data beside the page: each file hands its value to report.take
+  // --- data beside the page: each file passes its value to report.take
   const asked = new Map(), coming = new Map();
   const take = (name, value) => coming.get(name)?.(value);
   const load = (name) => {
@@ -42,7 +42,7 @@ const report = (() => {
     return asked.get(name);
   };
 
-  // --- what is shown
+  // --- the present view
   const shownParts = () => DATA.parts.filter((part) => state.task === "all" || part.id === state.task);
   const shownMethods = (part) => part.methods.map((method, index) => [method, index]).filter(([method]) => !state.methods || state.methods.has(method.id));
   const shownSeeds = (part) => part.seeds.map((seed, index) => [seed, index]).filter(([seed]) => state.seed === "all" || String(seed) === state.seed);
@@ -60,7 +60,7 @@ const report = (() => {
     return `#${words.filter(([, value]) => value !== "" && value !== null && value !== undefined).map(([key, value]) => `${key}=${plain(String(value))}`).join("&")}`;
   };
   const rowName = (section) => `${section.task.id}/${section.prompt.id}/${section.seed}`;
-  const rowInSight = () => {  // the first that is, unless it is the first of all
+  const rowInSight = () => {  // the first visible row, unless it is the first of all
     const sections = [...$("grid").querySelectorAll(".prompt")], first = sections.findIndex((one) => one.getBoundingClientRect().bottom > window.innerHeight / 4);
     return first > 0 ? rowName(sections[first]) : null;
   };
@@ -188,7 +188,7 @@ const report = (() => {
     for (const entry of entries) if (entry.isIntersecting) attach(entry.target); else detach(entry.target);
   }, { rootMargin: "120px 0px" });
 
-  // --- a row: a prompt and a seed, filled when it comes near
+  // --- a row: a prompt and a seed, filled shortly before it becomes visible
   const rowOf = (part, prompt, promptIndex, seed, seedIndex) => {
     const section = make("section", { class: "prompt", "aria-label": `Prompt ${prompt.id}, seed ${seed}`, "data-prompt": prompt.id, "data-seed": seed });
     section.classList.add("ahead");
@@ -218,7 +218,7 @@ const report = (() => {
     section.title_ = make("h3", { text: prompt.id });
     section.seedWords = make("span", { class: "muted", text: part.seeds.length > 1 ? ` seed ${seed}, ` : " " });
     tellScene(section, transport.frame, true);
-    $("grid").style.setProperty("--row", `${section.offsetHeight}px`);  // so that rows ahead take about the place that they will need
+    $("grid").style.setProperty("--row", `${section.offsetHeight}px`);  // so that unfilled rows have about their later height
   };
   const tellScene = (section, frame, force) => {
     const { prompt } = section, block = frame / BLOCK;
@@ -228,20 +228,20 @@ const report = (() => {
     section.scene = scene;
     const many = prompt.borders.length > 1, how = prompt.how[scene] ? `, ${prompt.how[scene]}` : "";
     const words = many ? `scene ${scene + 1} of ${prompt.borders.length}${how}: ` : "";
-    section.said.replaceChildren(section.title_, section.seedWords, make("span", { class: "muted", text: words }), make("span", { class: "now", text: prompt.texts[scene] || "(text not at hand: the prompt set has changed or gone)" }));
+    section.said.replaceChildren(section.title_, section.seedWords, make("span", { class: "muted", text: words }), make("span", { class: "now", text: prompt.texts[scene] || "(no text: the prompt set has changed or is gone)" }));
   };
   const near = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting) { near.unobserve(entry.target); fill(entry.target); }
   }, { rootMargin: "700px 0px" });
 
-  // --- a cell by itself: large, with scores of its scenes, its drift and where it comes from
+  // --- an open cell: large, with scores of its scenes, its drift and its provenance
   const drop = (video) => {
     transport.leave(video);
     video.removeAttribute("src");
     video.load();
     video.remove();
   };
-  // Over the picture another method's, from a line on that a slider moves.
+  // A wipe: the right part of the picture shows another method, from a line that a slider moves.
   const wipeOf = (row, method, screen, stage) => {
     const others = [...row.querySelectorAll(".cell")].filter((figure) => figure.name && figure.method !== method);
     const choice = make("select", {}, make("option", { value: "", text: "nothing" }), ...others.map((figure, index) => make("option", { value: index, text: figure.method.label + (figure.method.more ? `, ${figure.method.more}` : "") })));
@@ -264,7 +264,7 @@ const report = (() => {
     });
     return others.length ? [make("label", {}, "Wipe to ", choice), slider] : [];
   };
-  // Beside a recalled scene its first showing, in step.
+  // A recalled scene's first showing beside it, in step.
   const insetOf = (data, prompt, screen) => {
     if (!Object.keys(prompt.first).length) return null;
     const video = videoOf(data, "first showing"), words = make("figcaption"), box = make("figure", { class: "inset", hidden: true }, make("div", { class: "screen", style: screen.getAttribute("style") }, video), words);
@@ -367,7 +367,7 @@ const report = (() => {
     now.replaceChildren(make("b", { text: blockWords(data, trace, block) }), make("table", {}, make("tbody", {}, ...tipLines(data, trace, block))));
   };
 
-  // --- names of methods beside their colours: pointing at one brings it out in all charts
+  // --- names of methods beside their colours: pointing at one highlights it in all charts
   const huesOf = (part) => part.methods.map((method) => method.calibration ? "var(--muted)" : colour(DATA.series[part.methods.filter((other) => !other.calibration).indexOf(method) % DATA.series.length]));
   const named = (method) => method.label + (method.more ? ` (${method.more})` : "");
   const legend = (part, indices, shown) => make("div", { class: "lines" }, ...indices.map((index) => {
@@ -377,7 +377,7 @@ const report = (() => {
     return button;
   }));
 
-  // --- the score that is chosen, against what a method attends to, what it keeps, and how fast it is
+  // --- the chosen score against frames attended, frames kept and FPS
   const drawCosts = (part, told, name) => {
     const hues = huesOf(part), shown = shownMethods(part).map(([, index]) => index).filter((index) => told.means[name][index]), drawn = [];
     const figures = Object.entries(DATA.costs).flatMap(([cost, about]) => {
@@ -391,11 +391,11 @@ const report = (() => {
       return [make("figure", {}, make("p", { class: "title", text: about.label }), drawn.at(-1))];
     });
     $("cost").hidden = !figures.length;
-    $("cost-words").textContent = `${part.title}. ${headed(name)}, the score chosen above, with its 95 % interval; joined are methods that no other beats at less or equal cost.`;
+    $("cost-words").textContent = `${part.title}. ${headed(name)}, the score chosen above, with its 95 % interval; a line joins methods that no other beats at less or equal cost.`;
     $("costs").replaceChildren(legend(part, shown, drawn), ...figures);
   };
 
-  // --- drift of the task that is shown
+  // --- drift of the chosen task
   const drawDrift = async () => {
     const part = shownParts()[0], box = $("curves");
     if (!part) return;
@@ -418,7 +418,7 @@ const report = (() => {
     for (const chart of charts) chart.place(transport.frame / BLOCK);
   };
 
-  // --- scores of the task that is shown, prompt by prompt
+  // --- scores of the chosen task by prompt
   const tellScores = async () => {
     const part = shownParts()[0], table = $("by-prompt");
     if (!part) return;
@@ -431,7 +431,7 @@ const report = (() => {
     const before = $("against").value;
     options($("against"), [["", "nothing"], ...methods.map((pair) => [pair[0].id, words(pair)])], methods.some(([method]) => method.id === before) ? before : "");
     const name = $("score").value, rows = told.metrics[name], reference = methods.find(([method]) => method.id === $("against").value), lower = metric(name).better === "lower";
-    const mean = (index, prompt) => {  // over seeds; of differences where both were measured
+    const mean = (index, prompt) => {  // over seeds; a difference needs both values
       const values = seeds.map(([, seed]) => { const one = rows[index][prompt][seed], base = reference ? rows[reference[1]][prompt][seed] : 0; return one === null || base === null ? null : one - base; }).filter((value) => value !== null);
       return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
     };
@@ -446,7 +446,7 @@ const report = (() => {
       return make("tr", {}, make("th", { scope: "row" }, button), ...methods.map(([, method]) => { const value = mean(method, index); return make("td", { class: "n", text: value === null ? "-" : `${reference && value > 0 ? "+" : ""}${value.toFixed(2)}` }); }));
     };
     drawCosts(part, told, name);
-    $("prompts-words").textContent = `${part.title}; ${seeds.length > 1 ? `means over ${seeds.length} seeds` : `seed ${seeds[0]?.[0]}`}. A head sorts, a prompt opens its videos.`;
+    $("prompts-words").textContent = `${part.title}; ${seeds.length > 1 ? `means over ${seeds.length} seeds` : `seed ${seeds[0]?.[0]}`}. Click a column's head to sort, and a prompt to open its videos.`;
     table.tHead.replaceChildren(make("tr", {}, head("Prompt", false), ...methods.map((pair) => head(words(pair), true))));
     table.tBodies[0].replaceChildren(...shownPrompts(part).map(line));
     tellWidth();
@@ -521,7 +521,7 @@ const report = (() => {
   const apply = async () => {
     const words = new URLSearchParams(location.hash.slice(1).replace(/\+/g, "%2B"));
     if (location.hash && !location.hash.includes("=")) {  // a place on the page
-      clearTimeout(keeping);  // it stays in the address until something else is shown
+      clearTimeout(keeping);  // it stays in the address until the view changes
       keeping = 0;
       kept = transport.frame;
       const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
@@ -549,7 +549,7 @@ const report = (() => {
     }
     showFilters();
     show();
-    if (refuse.length) $("count").textContent += `. The link names what this report lacks: ${refuse.join(", ")}`;
+    if (refuse.length) $("count").textContent += `. The link names parts that this report lacks: ${refuse.join(", ")}`;
     if (place) {
       const row = [...$("grid").querySelectorAll(".prompt")].find((one) => one.task === place.part && one.prompt === place.prompt && String(one.seed) === String(place.seed));
       near.unobserve(row);
@@ -572,7 +572,7 @@ const report = (() => {
     return null;
   };
 
-  // --- tables: a head sorts the rows of each section, the best first, then the other way round, then as they came; a row opens its videos
+  // --- tables: a click on a head sorts each section's rows, best first, then worst first, then in the original order; a row opens its videos
   const sortBy = (button) => {
     const head = button.closest("th"), table = head.closest("table"), now = head.getAttribute("aria-sort");
     const rising = button.matches("[data-lower]") || !head.matches(".n") ? "ascending" : "descending", other = rising === "ascending" ? "descending" : "ascending";
@@ -586,7 +586,7 @@ const report = (() => {
     for (const body of table.tBodies) {
       const lines = [...body.rows].filter((row) => !row.matches(".section"));
       lines.forEach((row, place) => { row.came ??= place; });
-      const known = (row) => value(row) === value(row);  // a dash is none, and stays below
+      const known = (row) => value(row) === value(row);  // a dash has no value and stays at the end
       const order = (one, two) => (known(two) - known(one)) || (value(one) < value(two) ? -1 : value(one) > value(two) ? 1 : 0) * (next === "ascending" ? 1 : -1);
       body.append(...lines.sort((one, two) => (next && order(one, two)) || one.came - two.came));
     }
@@ -612,7 +612,7 @@ const report = (() => {
   $("back").addEventListener("click", () => transport.step(-1));
   $("forth").addEventListener("click", () => transport.step(1));
   $("seek").addEventListener("input", () => {
-    const frame = Number($("seek").value);  // read first: a pause puts the handle back where the clock stands
+    const frame = Number($("seek").value);  // read it first, because a pause moves the handle back to the clock
     if (transport.running) transport.pause();
     transport.seek(frame);
   });

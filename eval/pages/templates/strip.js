@@ -1,4 +1,4 @@
-// What each block's window held: blocks to the right, slots upwards, a colour for each kind of memory.
+// Each block's window: blocks to the right, slots upwards, a colour per kind of memory.
 const Strip = {
   // Runs of slots of one kind: [{kind, faded, from, to}], slots [from, to).
   runs(trace, block) {

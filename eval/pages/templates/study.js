@@ -1,7 +1,7 @@
 (() => {
   "use strict";
   const $ = (id) => document.getElementById(id);
-  // A study may ask who rates: then the link says it, and each person's answers are kept apart.
+  // A study may need the rater's id: then the link contains it, and each person's answers are kept separately.
   const named = STUDY.rater ? new URLSearchParams(location.search).get(STUDY.rater) || "" : "";
   const PERSON = /^[\w.@-]{1,100}$/.test(named) ? named : "";
   const KEPT = `study-${STUDY.study}${PERSON && `-${PERSON}`}`;
@@ -26,7 +26,7 @@
     shuffled(rater, tasks.get(task).groups.map((group) => group.id)).map((group) =>
       ({ task, group, videos: shuffled(rater, groups.get(group).videos) })));
 
-  // What is kept: a rater's id, place and answers; everything else follows from them.
+  // The stored state: a rater's id, place and answers; everything else follows from them.
   const now = () => new Date().toISOString();
   const begun = () => ({
     v: STUDY.v, rater: [...crypto.getRandomValues(new Uint8Array(8))].map((byte) => byte.toString(16).padStart(2, "0")).join(""),
@@ -68,7 +68,7 @@
     const lines = [...$("scenes").children];
     if (lines[at].classList.contains("now")) return;
     lines.forEach((line, index) => line.classList.toggle("now", index === at));
-    $("scenes").scrollTop = lines[at].offsetTop - lines[0].offsetTop;  // where texts are long, the one that is shown comes to the top
+    $("scenes").scrollTop = lines[at].offsetTop - lines[0].offsetTop;  // scroll the shown scene's text to the top
   };
   const seek = (frame) => {
     const to = Math.max(0, Math.min(shown.frames - 1, frame));
@@ -105,7 +105,7 @@
     try { await Promise.all(videos.map((video) => video.play())); } catch { if (own === shown) pause(); return; }
     if (own === shown) ticking = requestAnimationFrame(tick);
   };
-  // From a web host whole files are fetched first: not every host lets a browser jump inside a video.
+  // From a web host whole files are fetched first, since not every host supports seeking.
   const address = async (name) => {
     const path = `videos/${name}.mp4`;
     if (!location.protocol.startsWith("http")) return path;
@@ -160,7 +160,7 @@
     return { card, video };
   };
   const lines = () => [...document.querySelectorAll("#videos .line")];
-  // The marked line is the one that digits rate, wherever the focus is: the last that had it, or the first open one of the video that is clicked.
+  // Digits rate the marked line, independent of the focus: the last line with the focus, or the first open one of a clicked video.
   let marked = null;
   const mark = (line) => {
     marked?.classList.remove("at");
@@ -321,7 +321,7 @@
     arrowleft: () => jump(-2), arrowright: () => jump(2), arrowup: () => step(-1), arrowdown: () => step(1),
     l: () => marked?.closest(".video").querySelector("h3 button").click(),
   };
-  const WALKS = [",", "."];  // these and the arrows go on while they are held; nothing else happens twice
+  const WALKS = [",", "."];  // only these and the arrows repeat while they are held
   const jump = (seconds) => { const frame = frameOf(lead().currentTime); pause(false); seek(frame + Math.round(seconds * shown.fps)); };
   const step = (by) => {
     const all = lines(), at = all.indexOf(marked);
@@ -331,7 +331,7 @@
   addEventListener("keydown", (event) => {
     if (!shown || $("sure").open) return;
     const key = event.key.toLowerCase(), arrow = key.startsWith("arrow");
-    // What a radio button does by itself at an arrow or at Space would be a rating that nobody named, with Ctrl or without.
+    // A radio button's own reaction to an arrow or Space would be an unintended rating, with Ctrl or without.
     if (event.target.type === "radio" && (arrow || key === " ")) event.preventDefault();
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (STUDY.points.map(String).includes(key)) {
@@ -345,7 +345,7 @@
     } else return;
     event.preventDefault();
   });
-  addEventListener("keyup", (event) => { if (shown && !$("sure").open && event.key === " ") event.preventDefault(); });  // where a button acts then
+  addEventListener("keyup", (event) => { if (shown && !$("sure").open && event.key === " ") event.preventDefault(); });  // buttons act on keyup
   $("videos").addEventListener("focusin", (event) => { const line = event.target.closest(".line"); if (line) mark(line); });
   $("videos").addEventListener("click", (event) => {
     const card = event.target.closest(".video"), own = card ? [...card.querySelectorAll(".line")] : [];
@@ -372,7 +372,7 @@
   addEventListener("storage", (event) => {
     if (event.key !== KEPT || asleep) return;
     leave();
-    asleep = true;  // another tab goes on with the same answers: this one must not write over them
+    asleep = true;  // another tab continues with the same answers, which this one must not overwrite
     for (const id of ["where", "intro", "rate", "end"]) $(id).hidden = true;
     $("elsewhere").hidden = false;
   });

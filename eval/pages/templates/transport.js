@@ -1,4 +1,4 @@
-// One clock for all videos of the page. A frame is shown from its number / fps on; a paused video stands in the middle of its frame.
+// One clock for all videos of the page. A frame is shown from its number / fps on; a paused video is in the middle of its frame.
 class Transport {
   constructor(fps) {
     this.fps = fps;
@@ -20,7 +20,7 @@ class Transport {
 
   tell() { for (const call of this.listeners) call(this.frame); }
 
-  // A video joins when it comes into sight; frames: how many it has.
+  // A video joins when it becomes visible; frames: its number of frames.
   join(video, frames) {
     const film = { frames, wanted: null, off: null };
     this.films.set(video, film);
@@ -34,8 +34,8 @@ class Transport {
 
   leave(video) { this.films.delete(video); }
 
-  // How far what the screen shows is off the clock, in seconds, by the frames that the browser says it presents. Asking for
-  // every frame has a second use: Chromium may leave an old frame standing after a pause and a seek where nobody asks.
+  // Difference between the screen and the clock in seconds, by the frames that the browser reports as presented. Requesting every
+  // frame has a second use: otherwise Chromium may keep showing an old frame after a pause and a seek.
   watch(video, film) {
     if (!video.requestVideoFrameCallback) return;
     const seen = (_, { mediaTime, expectedDisplayTime }) => {
@@ -98,7 +98,7 @@ class Transport {
 
   toggle() { if (this.running) this.pause(); else this.play(); }
 
-  // The clock follows the machine's while videos keep up; it stands where none of them has a frame to show.
+  // The clock follows the machine's while videos keep up; it stops if none of them has a frame to show.
   tick(now) {
     if (!this.running) return;
     const passed = this.last ? Math.min(0.25, (now - this.last) / 1000) : 0;
@@ -122,7 +122,7 @@ class Transport {
     return waiting > 0 && waiting === this.films.size;
   }
 
-  // A video that is a little off runs a little faster or slower; one that is far off jumps.
+  // A video that is slightly off runs a little faster or slower; one that is far off jumps.
   correct(video, film) {
     if (video.readyState < 2 || video.seeking) return;
     if (this.position >= film.frames - 1) {
