@@ -80,7 +80,7 @@ def write_prompts(folder: Path) -> None:
 
 
 def write_store(folder: Path) -> None:
-    """A store as the product makes it: two methods, two prompts, short videos; a claim and a launch of another machine beside them."""
+    """A store as the product makes it: two methods, two prompts, short videos; its submission; a claim and a launch of another machine."""
     words = [sys.executable, "run.py", *SWEEP.split(), f"store={folder / 'store'}", "-m"]
     subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
     run = next((folder / "store" / "runs").glob("tiny/hard/echo/*/*"))
@@ -88,6 +88,7 @@ def write_store(folder: Path) -> None:
     owner = {"host": "node7", "machine": "b", "pid": 12, "start": "1", "job": "77", "attempt": "a"}
     (run / "claims" / "0123456789abcdef0123.1").write_text(json.dumps(owner), encoding="utf-8")
     launch = {"v": 1, "argv": ["run.py"], "jobs": {"77": [["tiny/hard/echo/seed=0/0", "echo", None, 2, 2]]}}
+    _carried_out(f"export --videos --store {folder / 'store'} --output {folder / 'lab.zip'}")
     (folder / "store" / "slurm" / "20260101-000000-aaaa").mkdir(parents=True)
     (folder / "store" / "slurm" / "20260101-000000-aaaa" / "launch.json").write_text(json.dumps(launch), encoding="utf-8")
 
@@ -114,6 +115,8 @@ def write_study(folder: Path) -> None:
     """A rating page, its key, four raters' answers and the ratings."""
     made = studies.store(folder, count=2)
     _carried_out(f"study build groups=1 --output {folder}/page --store {made}")
+    form = "title: Which is better?\nconsent: I agree.\ncriteria: {camera: Is it steady?}\nrater: PROLIFIC_PID\nfinish: https://example.org/a?b=c\n"
+    (folder / "study.yaml").write_text(form, encoding="utf-8")
     (folder / "answers").mkdir()
     key = json.loads((folder / "page.key.json").read_text(encoding="utf-8"))
     for rater in range(4):
@@ -148,6 +151,9 @@ def write_scored(folder: Path) -> None:
         (folder / "videos" / f"p-{number}.trace.jsonl").write_text("".join(trace), encoding="utf-8")
     lines = [{"id": f"p-{number}", "scenes": ["a fox", "a cat"], "durations": [0.75, 0.75], "tags": ["", "#"]} for number in range(2)]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(line | {"tag_meaning": "enter"}) + "\n" for line in lines), encoding="utf-8")
+    (folder / "list.csv").write_text("file,prompt,seed\np-0.mp4,p-0,0\np-1.mp4,p-1,0\n", encoding="utf-8")
+    rows = [json.dumps({"file": f"p-{number}.mp4", "prompt": f"p-{number}", "seed": 0}) + "\n" for number in range(2)]
+    (folder / "list.jsonl").write_text("".join(rows), encoding="utf-8")
     _carried_out(SCORE.format(folder=folder))
 
 
@@ -186,6 +192,9 @@ SOUND = (
         Kind("sweep", ("store/sweeps/*.json",), COMMANDS_OF_A_STORE),
         Kind("table", ("store/tables/*.meta.json", "store/tables/*.csv"), COMMANDS_OF_A_STORE),
         Kind("launch", ("store/slurm/*/launch.json",), COMMANDS_OF_A_STORE),
+        Kind("submission", ("lab.zip",), (
+            "verify {file}", "verify {file} {folder}/store", "merge {file} --store {out}/store", "report --site {file} --output {out}/site",
+        )),
     )),
     Sound("weights", write_weights, (
         Kind("network", ("network.safetensors",), (PARTS + NETWORK,)),
@@ -208,6 +217,7 @@ SOUND = (
             f"tables table4 table5 ratings={{file}} --output {{out}}/tables {STORE}",
             f"claims ordering ratings={{file}} --output {{out}}/claims.json {STORE}",
         )),
+        Kind("form of a study", ("study.yaml",), (f"study build task=hard groups=1 --form {{file}} --output {{out}}/study {STORE}",)),
         Kind("prompt set of a store", ("prompts/hard.jsonl",), (
             f"study build task=hard groups=1 --output {{out}}/study {STORE}", f"report task=hard --output {{out}}/report {STORE}",
             f"figures sheet task=hard every_s=1 --output {{out}}/sheet.png {STORE}",
@@ -228,6 +238,7 @@ SOUND = (
     Sound("scored", write_scored, (
         Kind("answers of networks", ("records/*/*.safetensors",), (SCORE,)),
         Kind("scores of a folder", ("scores/*.json",), (SCORE,)),
+        Kind("manifest of videos", ("list.csv", "list.jsonl"), (SCORE + " manifest={file}",)),
         Kind("somebody's video", ("videos/*.mp4", "videos/*.jsonl", "prompts.jsonl"), (SCORE,)),
     )),
 )  # fmt: skip

@@ -221,7 +221,7 @@ def fault_of(path: Path, sound: Path) -> str:
     if path.is_symlink() or not stat.S_ISREG(path.stat().st_mode):
         return "no file"
     raw = path.read_bytes()
-    if path.suffix in (".pt", ".pth", ".npz"):
+    if path.suffix in (".pt", ".pth", ".npz", ".zip"):
         return _zip_fault(path)
     if path.suffix == ".safetensors":
         return _weights_fault(path)
