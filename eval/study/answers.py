@@ -34,7 +34,7 @@ RULES = {
 }
 """Reasons for which answers are excluded, in the order in which they are checked."""
 KEEPABLE = ("missing", "straight", "attention", "fast")
-"""Rules about how somebody answered, which `keep=` can waive."""
+"""Rules about a rater's way of answering, which `keep=` can waive."""
 SHARE, HASTE = 0.5, 0.5
 """Limits of `RULES`: share of groups, and share of their videos' length."""
 MOST_BYTES, MOST_S = 2**24, 10_000_000
@@ -193,7 +193,7 @@ def _doubles(every: Sequence[RaterAnswers]) -> None:
 
 
 def _manners(one: RaterAnswers, key: StudyKey) -> None:
-    """Apply the rules about how somebody answered."""
+    """Apply the rules about a rater's way of answering."""
     points = {name: list[int]() for name in key.groups}
     for (name, _, _), value in one.points.items():
         points[name].append(value)

@@ -30,7 +30,7 @@ class Group:
     """Videos of one prompt and seed, by row of the store.
 
     scenes: seconds at which each begins, and its text.
-    check: the points that raters are told to give, to see who reads; 0 where they rate.
+    check: the points that raters are told to give as an attention check; 0 for a rated group.
     """
 
     task: str
@@ -153,13 +153,13 @@ def _command(wanted: StudyRequest, task: str, names: Sequence[str]) -> str:
 
 
 def _common(shown: Sequence[Entry], seeds: Sequence[int]) -> list[Unit]:
-    """Prompts and seeds of which all rows have a video of the same text."""
+    """Prompts and seeds for which all rows have a video of the same text."""
     texts = pd.DataFrame({row.name: row.videos["text"].astype("str") for row in shown}).dropna()
     return sorted(unit for unit in texts.index[texts.nunique(axis=1) == 1] if unit[1] in seeds)
 
 
 def _count(row: Entry, seeds: Sequence[int]) -> int:
-    """Videos that a row has of some seeds."""
+    """Number of a row's videos with some seeds."""
     return int(row.videos.index.isin(seeds, level="seed").sum())
 
 

@@ -24,7 +24,7 @@ class KeyGroup(msgspec.Struct, frozen=True):
     """Videos of one prompt and seed by their random names.
 
     seconds: length of each of them.
-    check: the points that raters are told to give to all of them, to see who reads; 0 where they are rated.
+    check: the points that raters are told to give to all of them as an attention check; 0 for a rated group.
     """
 
     task: str

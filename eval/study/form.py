@@ -28,7 +28,7 @@ class StudyForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     consent: text that a rater has to agree to before the first group.
     thanks: shown at the end.
     finish: https URL that a rater is sent to once the file is saved, for example Prolific's with its completion code.
-    rater: key in the page's URL whose value identifies the rater, for example PROLIFIC_PID; without that value nobody can begin.
+    rater: key in the page's URL whose value identifies the rater, for example PROLIFIC_PID; without that value the study cannot begin.
     criteria: name -> question; by default the four of the paper's study.
     practice: shown above a first group that does not count; empty for no such group.
     checks: number of groups that ask for given points, as a test of attention.

@@ -1,4 +1,4 @@
-"""Rows of other systems beside ours: folders that `echo-harness score` wrote of their videos, and their own files of per-video scores."""
+"""Rows of other systems beside ours, from folders of `echo-harness score` and from their own files of per-video scores."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from eval.tables.grid import Grid, TableCell, TableRow
 from eval.vbench.naming import by_text
 
 SECTION: Final = "other systems"
-"""Part of a table that holds them."""
+"""Section of a table with their rows."""
 
 
 def with_foreign(grid: Grid, group: Comparable, paths: Sequence[Path]) -> Grid:
-    """A grid with a row for each system of some files below our own, and differences to the reference of our rows.
+    """A grid with a row below ours for each system of some files, and differences to the reference of our rows.
 
     Means and differences are over the prompts in common (without any, means are over all). Seeds of a prompt are averaged first, because
     no other system has our noise. Raises ValueError in one line for a file without scores of the table, or of another task.
@@ -67,7 +67,7 @@ def _systems(path: Path, grid: Grid) -> dict[str, dict[Column, pd.Series]]:
 
 
 def _ours(path: Path, own: Mapping[Column, pd.Series], reference: Entry) -> dict[str, str]:
-    """Our id of each prompt of theirs that is the same: of one id, and one text where both say it; else by the text that names it."""
+    """Their prompt -> the same prompt's id here: equal ids, and equal texts if both have them; otherwise their name is the text."""
     texts: Mapping[str, str] = dict(zip(reference.asked.index.get_level_values(0), reference.asked["text"].astype("str")))
     said = {unit.prompt: unit.text for unit in results.scored(path)[1]} if path.is_dir() else {}
     prompts: Sequence[Prompt] = [prompt for prompt in prompts_of(reference.run.prompt_set) if prompt.id in texts]
@@ -81,7 +81,7 @@ def _ours(path: Path, own: Mapping[Column, pd.Series], reference: Entry) -> dict
 
 
 def _paired(values: pd.Series | None, known: Mapping[str, str], ours: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Their means by prompt, of those in common where there are any, and what these are more than ours; prompt and seed 0 as index."""
+    """Their means by prompt, over common prompts if there are any, and their differences to ours; index prompt and seed 0."""
     if values is None:
         return ours[:0], ours[:0]
     names = values.index.get_level_values(0)
@@ -96,7 +96,7 @@ def _units(means: pd.Series) -> pd.Series:
 
 
 def _told(path: Path, group: Comparable) -> str:
-    """Where a system's numbers are from, and whether by the table's networks. Raises ValueError for a folder of another task."""
+    """Source of a system's numbers, and whether the table's networks made them. Raises ValueError for a folder of another task."""
     if not path.is_dir():
         return f"per-video scores as {path.name} has them, by a definition that it does not say (numbers up to 1 are taken as shares)"
     summary = results.scored(path)[0]

@@ -192,7 +192,7 @@ class CardBench:
         spent = [
             (event.key, event.count, (event.self_device_time_total if card else event.self_cpu_time_total) / 1e3)
             for event in profile.key_averages()
-            if (event.device_type is DeviceType.CUDA) == card  # of a card its kernels, and not again what asked for them
+            if (event.device_type is DeviceType.CUDA) == card  # on a GPU only its kernels, without the operations that launched them
         ]
         longest = sorted(spent, key=lambda entry: -entry[2])[:SHOWN_KERNELS]
         return Values(

@@ -17,7 +17,7 @@ from jobs.spec import backbones
 from jobs.spec.plan import Job
 
 SPARE = 1.25
-"""How much more than its forecast a card must have for `window=auto` to take more than it needs; forecasts are checked within a quarter."""
+"""GPU memory over the forecast from which `window=auto` keeps every layer's window; tests check forecasts to within a quarter."""
 
 
 class JobMemory:
@@ -29,19 +29,19 @@ class JobMemory:
         self._meter.start()
 
     def facts(self) -> Json:
-        """For a record."""
+        """Facts for a record."""
         return self._meter.compared(self.computed.peak)
 
     def line(self) -> str:
-        """For people."""
+        """The printed line."""
         facts = self.facts()
         return f"memory: {gb(facts['measured_bytes'])} GB measured ({facts['measured']}), {gb(facts['computed_bytes'])} GB computed"
 
 
 def forecast_of(job: Job, total_bytes: int | None = None) -> Forecast:
-    """Memory of a job, by its longest prompt. total_bytes: of the card.
+    """Memory of a job, by its longest prompt. total_bytes: memory of the GPU.
 
-    `window=auto` becomes resident where the card has the forecast and a quarter more, else shared; the bits are the same.
+    `window=auto` becomes resident if the GPU has the forecast and a quarter more, otherwise shared; results are the same bit for bit.
     """
     config, parts = job.config, backbones.parts_of(job.config)
     policy = job.policy.routed(feature=Feature.idf)  # without loading the encoder; the recalled scene changes no size
@@ -74,7 +74,7 @@ def foretell(jobs: Sequence[Job]) -> list[str]:
 
 
 def total_bytes(job: Job) -> int | None:
-    """Memory of this machine's cards, where the job is computed on one."""
+    """Memory of this machine's smallest GPU, if the job is computed on one; None otherwise or if unknown."""
     return card_bytes() if backbones.parts_of(job.config).device == "cuda" else None
 
 

@@ -20,22 +20,22 @@ SHOWN = 10
 
 
 def verify(files: Sequence[str] = (), /, *, store: Path = RESULTS, sizes: bool = False, remove: bool = False) -> Iterator[str]:
-    """Check that a store still holds what was written to it, or that submissions of labs do, and that these agree.
+    """Check that a store still holds what was written to it, or that submissions of labs do and that they agree.
 
-    Lines of records by their checksums; videos, traces and files of scores by size and digest; runs by their names. What is damaged is
-    told by file and line, and the exit status is 1. The command that made it makes it again: at once what is gone or has another size or
-    was a record, and what has other contents once it is taken away (--remove). In submissions, videos that were asked for and are not done
-    are listed too, and with several files every unit in which two of them disagree.
+    Lines of records are checked by checksum; videos, traces and files of scores by size and digest; runs by their names. Damage is listed
+    by file and line, and the exit status is 1. The command that made a unit makes it again: immediately if a file is missing or has
+    another size or the record is damaged, and after --remove if a file has other contents. For submissions, requested videos that are not
+    done are listed too, and with several files every unit in which two of them disagree.
 
         echo-harness verify
         echo-harness verify --store results --remove
         echo-harness verify ann.zip bob.zip results
 
     Args:
-        files: submissions, as `echo-harness export` makes them, and stores to compare them with; by default --store alone is checked.
+        files: submissions of `echo-harness export`, and stores to compare with them; by default only --store is checked.
         store: the run store.
-        sizes: look at sizes of files alone, and read none of them.
-        remove: take files away that are not what was written.
+        sizes: check only sizes of files, without reading them.
+        remove: remove files that are not what was written.
     """
     if files:
         if remove:

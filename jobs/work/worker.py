@@ -146,9 +146,9 @@ def _make_then_score(recorder: JobRecorder, missing: Sequence[Prompt], texts: Se
 
 
 class Aside:
-    """Does things in order on a thread of its own, while the next block is made, or, where not `threaded`, at once.
+    """Does things in order on a thread of its own while the next block is made or, if not `threaded`, immediately.
 
-    A large network has the host wait for it; a block of the embedded one takes less than its video, and its processor is full.
+    The host waits for a large network anyway; a block of an embedded one takes less time than its video, and keeps the CPU busy.
     """
 
     def __init__(self, threaded: bool) -> None:
@@ -159,14 +159,14 @@ class Aside:
         return self
 
     def do(self, thing: Callable[[], None]) -> None:
-        """Begin it; what it raises, `wait` does."""
+        """Begin a thing; `wait` raises its errors."""
         if self._thread is None:
             thing()
         else:
             self._under_way.append(self._thread.submit(thing))
 
     def wait(self) -> None:
-        """Until all is done, so that no more than a block's frames wait."""
+        """Wait until everything is done, so that at most one block's frames are held."""
         under_way, self._under_way = self._under_way, []
         for future in under_way:
             future.result()
