@@ -1,5 +1,5 @@
-"""Damage to a file, as disks, downloads, editors and people do it: a table of kinds, random ones of each of which a draw decides, and
-why a damaged file cannot be right, found by other readers than the project's."""
+"""Damage to a file like that by disks, downloads, editors and people: a table of kinds, drawn damage of each kind, and the reason why a
+damaged file cannot be right, found by other readers than the project's."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ Drawn = Callable[[Path, random.Random], object]
 
 
 def content(after: bytes) -> Damage:
-    """Something else in its place."""
+    """Other content in its place."""
     return lambda path: path.write_bytes(after)
 
 
 def edited(old: bytes, new: bytes) -> Damage:
-    """Everywhere where it stands."""
+    """Every occurrence replaced."""
     return lambda path: path.write_bytes(path.read_bytes().replace(old, new))
 
 
 def instead(make: Callable[[Path], object]) -> Damage:
-    """No file at all."""
+    """Something that is no file in its place."""
     return lambda path: (path.unlink(), make(path))
 
 
 def encoded(encoding: str) -> Damage:
-    """Text in another encoding; what has no letter there is lost, and bytes that are no text are taken for Latin-1."""
+    """Text in another encoding; characters that it lacks are lost, and bytes that are no text count as Latin-1."""
 
     def damage(path: Path) -> None:
         raw = path.read_bytes()
@@ -71,7 +71,7 @@ DAMAGES: dict[str, Damage] = {
     "a pipe": instead(os.mkfifo),
     "a circle of links": instead(lambda path: path.symlink_to(path)),
 }
-"""Those that need no draw."""
+"""Damages without randomness."""
 VALUES = (
     "null", "true", "[]", "{}", '""', "-1", "0", "0.5", "2", "1e400", "-1e400", "NaN", "-Infinity", "9" * 400, "1" + "0" * 5000, "1e308",
     '"\\ud83d"', '"a\\u0000b"', '"../../../../../../etc/passwd"', '"/etc/passwd"', '"nan"', '"7"', '"\\u001b[31m"', '"x" ', DEEP.decode(),
@@ -82,7 +82,7 @@ MARK = "@put here@"
 
 
 def values(path: Path, draw: random.Random) -> None:
-    """A value of a JSON text, of a line of it, or of the header of weights, another one, taken out, or twice there."""
+    """Change, remove or repeat a value of a JSON text, of a line of it, or of the header of weights."""
     raw = path.read_bytes()
     if path.suffix == ".safetensors":
         (length,) = struct.unpack("<Q", raw[:8])
@@ -118,13 +118,13 @@ def changed_json(text: str, draw: random.Random) -> str:
 
 
 def places(node: Any) -> list[tuple[Any, Any]]:
-    """Every place of a JSON value that something stands in, as what holds it and its key there."""
+    """Every place inside a JSON value, as its container and key."""
     inner = list(node.items()) if isinstance(node, dict) else list(enumerate(node)) if isinstance(node, list) else []
     return [(node, key) for key, _ in inner] + [place for _, value in inner for place in places(value)]
 
 
 def words(path: Path, draw: random.Random) -> None:
-    """A word of a text, or a few bytes where it is none, is another one."""
+    """Replace a word of a text or, in other files, a few bytes."""
     raw = path.read_bytes()
     spans = [found.span() for found in re.finditer(rb"[^\s,;:|\"'\[\]{}]+", raw[:100_000])] or [(0, 0)]
     start, end = draw.choice(spans)
@@ -132,7 +132,7 @@ def words(path: Path, draw: random.Random) -> None:
 
 
 def flipped(path: Path, draw: random.Random) -> None:
-    """One to eight bits."""
+    """Flip one to eight bits."""
     raw = bytearray(path.read_bytes())
     for _ in range(draw.choice((1, 1, 1, 8))):
         raw[draw.randrange(draw.choice((len(raw), min(len(raw), 400))))] ^= 1 << draw.randrange(8)
@@ -140,19 +140,19 @@ def flipped(path: Path, draw: random.Random) -> None:
 
 
 def cut(path: Path, draw: random.Random) -> None:
-    """All from somewhere on is gone."""
+    """Truncate at a random place."""
     raw = path.read_bytes()
     path.write_bytes(raw[: draw.choice((draw.randrange(len(raw)), len(raw) - 1, len(raw) - draw.randrange(min(64, len(raw)))))])
 
 
 def inserted(path: Path, draw: random.Random) -> None:
-    """Up to 64 bytes more."""
+    """Insert up to 64 bytes."""
     raw, place = path.read_bytes(), draw.randrange(path.stat().st_size + 1)
     path.write_bytes(raw[:place] + draw.randbytes(draw.choice((1, 2, 64))) + raw[place:])
 
 
 def zeroed(path: Path, draw: random.Random) -> None:
-    """A stretch of zeros, as of a block that a disk never wrote."""
+    """Overwrite a range with zeros, like a block that a disk never wrote."""
     raw = bytearray(path.read_bytes())
     start = draw.randrange(len(raw))
     end = min(len(raw), start + draw.choice((1, 16, 512, 4096, len(raw))))
@@ -161,7 +161,7 @@ def zeroed(path: Path, draw: random.Random) -> None:
 
 
 def lined(path: Path, draw: random.Random) -> None:
-    """A line twice, out, or in another's place."""
+    """Repeat, remove or move a line."""
     lines = path.read_bytes().splitlines(keepends=True)
     one, other = draw.randrange(len(lines)), draw.randrange(len(lines))
     match draw.choice(("twice", "out", "swapped")):
@@ -175,7 +175,7 @@ def lined(path: Path, draw: random.Random) -> None:
 
 
 def numbers(path: Path, draw: random.Random) -> None:
-    """Some of the tensors' numbers are none, or a tensor is zeros alone; a text's bytes where it is no file of weights."""
+    """Make a tensor zero, or one of its numbers NaN, infinite or huge; flip bits of other files."""
     if path.suffix != ".safetensors":
         return flipped(path, draw)
     raw = bytearray(path.read_bytes())
@@ -192,7 +192,7 @@ def numbers(path: Path, draw: random.Random) -> None:
 
 
 def unreadable(path: Path, draw: random.Random) -> None:
-    """Nobody may read it; root reads on."""
+    """Remove read permission, which does not stop root."""
     path.chmod(0)
 
 
@@ -207,16 +207,16 @@ OFTEN = ("values",) * 8 + ("words", "flipped", "cut anywhere", "inserted", "zero
 
 
 def damage_drawn(path: Path, draw: random.Random) -> str:
-    """Do a kind of damage that is drawn; its name."""
+    """Do a random kind of damage; returns its name."""
     name = draw.choice((*DRAWN, *OFTEN))
     DRAWN[name](path, draw)
     return name
 
 
 def fault_of(path: Path, sound: Path) -> str:
-    """Why a file cannot be right that was damaged; empty where it may be, as where somebody wrote other words.
+    """Why a damaged file cannot be right; empty if it may be, for example after a change of words.
 
-    By the standard library's and the formats' own readers, none of the project's. sound: the file before.
+    Uses only readers of the standard library and of the formats, none of the project's. sound: the file before.
     """
     if path.is_symlink() or not stat.S_ISREG(path.stat().st_mode):
         return "no file"
@@ -231,16 +231,16 @@ def fault_of(path: Path, sound: Path) -> str:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         return "no UTF-8"
-    if b'"crc32"' in sound.read_bytes():  # each line vouches for itself
+    if b'"crc32"' in sound.read_bytes():  # each line has its checksum
         lines = set(sound.read_bytes().splitlines(keepends=True))
-        wrong = [line for line in raw.splitlines(keepends=True) if line not in lines and line.endswith(b"\n")]  # else torn by a crash
+        wrong = [line for line in raw.splitlines(keepends=True) if line not in lines and line.endswith(b"\n")]  # otherwise torn by a crash
         return "a line without its checksum" if wrong else ""
     texts = text.splitlines() if path.suffix == ".jsonl" else [text] if path.suffix == ".json" else []
     return next((fault for line in texts if line.strip() and (fault := json_fault(line))), "")
 
 
 def json_fault(text: str) -> str:
-    """Why a text is no JSON that says something once."""
+    """Why a text is no JSON object or list with unique keys."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) != len(pairs):

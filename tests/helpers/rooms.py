@@ -1,6 +1,6 @@
-"""The house as its imports make it: files, arrows, floors and circles of the tree's rooms, and what else can be counted of it.
+"""The structure of the code by its imports: files, imports, layers and import cycles of packages ("rooms"), and other counts.
 
-python -m tests.helpers.rooms [FOLDER ...]    # prints the figures of one or more trees side by side (default: this one)
+python -m tests.helpers.rooms [FOLDER ...]    # prints the counts of one or more trees side by side (default: this one)
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ ORDER = {
     "eval.vbench": "networks < *",
     "jobs": "spec < memory store < work < launch < watch live bench train < cli",
 }
-"""Who may import whom: what stands before it, never what stands behind it. Files may import files beside them, rooms know nothing of each
-other. `*` is whatever is not named. A room without a line here has no order inside it; no room has circles.
+"""Allowed imports: a room may import rooms left of a `<` before it, never later ones or rooms on its own level. Files may import files of
+their own room. `*` stands for all names that are not listed. A room without a line here has no order inside it; no room has import cycles.
 """
 FLAT = 12
-"""Files that may lie flat in a room, `__init__` aside."""
+"""Most files directly in a room, not counting `__init__`."""
 OF_ONE_KIND = ("baselines", "eval.vbench.networks")
-"""Rooms whose files are alike, as many as there are policies or networks."""
+"""Rooms with a file per policy or network, which may have more."""
 WORD = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+(:\w+)?")
 BEGINNING = re.compile(r"([A-Za-z_]\w*\.)+")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file of the tree, parsed once; `name` as it is imported, of a package that of its folder."""
+    """A file of the tree, parsed once. name: its import name; for a package's `__init__` the package's."""
 
     path: Path
     name: str
@@ -52,13 +52,13 @@ class Source:
 
     @cached_property
     def tree(self) -> ast.Module:
-        """What Python reads."""
+        """Its syntax tree."""
         return ast.parse(self.text)
 
 
 @dataclass(frozen=True)
 class Arrow:
-    """That one file imports another, or names it in a string."""
+    """An import of one file by another, or its name in a string."""
 
     source: str
     target: str
@@ -79,12 +79,12 @@ class House:
 
     @classmethod
     def sample(cls, files: dict[str, str]) -> House:
-        """A house of texts by path."""
+        """A house from texts by path."""
         return cls([Source(Path(path), _name(Path(path)), text) for path, text in files.items()])
 
     @cached_property
     def arrows(self) -> list[Arrow]:
-        """Every import of one file by another, wherever in the file it stands, and every string that names a module."""
+        """Every import of one file by another, anywhere in the file, and every string that names a module."""
         return [arrow for source in self.sources.values() for arrow in self._arrows_of(source)]
 
     def _arrows_of(self, source: Source) -> Iterator[Arrow]:
@@ -96,7 +96,7 @@ class House:
                     yield Arrow(source.name, target, getattr(node, "lineno", 0))
 
     def _module(self, name: str) -> str | None:
-        """The file that a dotted name stands for: itself, or the module whose attribute it is."""
+        """The module of a dotted name: the name itself, or the module that has it as attribute."""
         if name.startswith("tests."):
             return name
         if name.partition(".")[0] not in TOPS:
@@ -105,7 +105,7 @@ class House:
         return next((".".join(parts[:end]) for end in (len(parts), len(parts) - 1) if ".".join(parts[:end]) in self.sources), None)
 
     def upward(self) -> list[str]:
-        """Arrows that lead to what stands behind their room, and files that stand in no order."""
+        """Imports that the order forbids, and files that no order lists."""
         lines = []
         for arrow in self.arrows:
             room = _common(arrow.source, arrow.target)
@@ -122,19 +122,19 @@ class House:
         return lines
 
     def _are_rooms(self, room: str, arrow: Arrow) -> bool:
-        """Whether an arrow leads from one inner room to another."""
+        """Whether an import goes from one inner room to another."""
         parts = [_part(room, name) for name in (arrow.source, arrow.target)]
         return parts[0] != parts[1] and all(any(name.startswith(f"{room}.{part}.") for name in self.sources) for part in parts)
 
     def circles(self, below: str = "") -> list[list[str]]:
-        """Groups of files that import one another, directly or by way of others; of one room, or of all."""
+        """Groups of files that import each other, directly or through others; in one room, or in all."""
         groups: dict[int, list[str]] = {}
         for name, group in zip(*self._groups(below)):
             groups.setdefault(int(group), []).append(name)
         return [names for names in groups.values() if len(names) > 1]
 
     def floors(self, below: str = "") -> int:
-        """Files of the longest chain of imports; those of a circle stand on one floor."""
+        """Length of the longest chain of imports; the files of a cycle count as one."""
         names, groups = self._groups(below)
         group = dict(zip(names, groups))
         over: dict[int, set[int]] = {}
@@ -162,16 +162,16 @@ class House:
         return [(source, target) for source, target in ends if _below(source, below) and _below(target, below)]
 
     def count(self, below: str) -> int:
-        """Arrows between the files of a room."""
+        """Number of imports between the files of a room."""
         return len(self._within(below))
 
     def flat(self) -> Counter[str]:
-        """Files that lie in each room itself, by its name."""
+        """Room -> number of files directly in it."""
         paths = (source for source in self.sources.values() if source.path.stem != "__init__" and source.name != "run")
         return Counter(source.name.rpartition(".")[0] for source in paths)
 
     def crowded(self) -> list[str]:
-        """Rooms in which too many files lie flat."""
+        """Rooms with too many files directly in them."""
         return [f"{room} has {count} files flat" for room, count in self.flat().items() if count > FLAT and room not in OF_ONE_KIND]
 
     def untyped(self) -> list[str]:
@@ -196,7 +196,7 @@ class House:
         return sum(len(source.text.splitlines()) for source in self.sources.values())
 
     def figures(self) -> dict[str, str]:
-        """What one house has of everything, to be told beside another's."""
+        """All counts of a tree."""
         flat = self.flat()
         told = {"files": str(len(self.sources))}
         for top in TOPS[:-1]:
@@ -225,7 +225,7 @@ def _name(path: Path) -> str:
 
 
 def _named(node: ast.AST, source: Source) -> Iterator[str]:
-    """Dotted names of modules, or of what they hold, that a node stands for."""
+    """Dotted names of modules, or of their contents, in a node."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -249,7 +249,7 @@ def _common(one: str, other: str) -> str:
 
 
 def _floor(room: str, name: str) -> int | None:
-    """On which floor of a room's order a module stands; None where the room has no order or does not know it."""
+    """A module's level in its room's order; None if the room has no order or does not list it."""
     part = _part(room, name)
     if room not in ORDER or not part:
         return None

@@ -1,7 +1,7 @@
-"""How often the intervals that tables print hold the truth, by simulation: `python -m tests.load.coverage [RUNS]` prints CSV.
+"""Coverage of the tables' intervals by simulation: `python -m tests.load.coverage [RUNS]` prints CSV.
 
-Draws scores of prompts and seeds whose true mean is known and counts how often the interval that tables print holds it. Prompts
-differ from each other and seeds of a prompt are alike, as in a store. The error of a share is that of `runs` draws.
+It draws scores of prompts and seeds with a known true mean, and counts how often the tables' interval contains it. Like in a store, prompts
+differ and seeds of a prompt are correlated. A share has the standard error of `runs` draws.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ CHUNK = 500
 
 
 def normal(generator: np.random.Generator, size: tuple[int, ...]) -> Floats:
-    """Mean 0, spread 1."""
+    """Normal with mean 0, standard deviation 1."""
     return generator.normal(size=size)
 
 
 def skewed(generator: np.random.Generator, size: tuple[int, ...]) -> Floats:
-    """Exponential, mean 0, spread 1: a few prompts far better than the others."""
+    """Exponential with mean 0, standard deviation 1: a few prompts are far better than the others."""
     return np.asarray(generator.exponential(size=size) - 1.0)
 
 
 def yes_or_no(generator: np.random.Generator, size: tuple[int, ...]) -> Floats:
-    """Dynamic degree of a method of which 60 % of the prompts move, mean 0."""
+    """Dynamic degree of a method with motion in 60 % of the prompts, shifted to mean 0."""
     return np.asarray((generator.random(size) < 0.6) - 0.6)
 
 
@@ -44,15 +44,15 @@ PROMPTS = (3, 4, 8, 16, 32, 128)
 
 
 def coverage(draw: Draw, prompts: int, seeds: int, runs: int, resamples: int = RESAMPLES, ragged: bool = False) -> float:
-    """Share of simulated tables whose interval holds the true mean.
+    """Share of simulated tables whose interval contains the true mean.
 
     Args:
-        draw: spread of prompts; seeds add a normal one of half its size.
+        draw: distribution of prompts; seeds add a normal one with half the standard deviation.
         prompts: clusters.
-        seeds: of each prompt.
-        runs: tables.
-        resamples: of the bootstrap.
-        ragged: whether every second prompt lacks all seeds but one, as where runs failed.
+        seeds: seeds of each prompt.
+        runs: number of tables.
+        resamples: resamples of the bootstrap.
+        ragged: whether every second prompt has only one seed, like after failed runs.
     """
     generator = np.random.default_rng(prompts * 1000 + seeds)
     counts = np.full(prompts, float(seeds))
@@ -69,7 +69,7 @@ def coverage(draw: Draw, prompts: int, seeds: int, runs: int, resamples: int = R
 
 
 def opinion_coverage(raters: int, videos: int, runs: int) -> float:
-    """Likewise of mean opinions, whose raters and videos both differ: each of spread 0.5, a single rating 0.8 beside."""
+    """The same share for mean opinions: raters and videos have standard deviation 0.5 each, single ratings 0.8 in addition."""
     generator = np.random.default_rng(raters * 1000 + videos)
     hits = 0
     for _ in range(runs):
@@ -81,7 +81,7 @@ def opinion_coverage(raters: int, videos: int, runs: int) -> float:
 
 
 def table(runs: int) -> Iterator[list[str]]:
-    """Lines: what was drawn, clusters, share in percent and its standard error."""
+    """Lines with distribution, clusters, share in percent and its standard error."""
     yield ["scores", "prompts", "seeds", "lacking", "covered_percent", "error_percent"]
     for name, draw in DRAWS.items():
         for prompts in PROMPTS:

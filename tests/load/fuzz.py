@@ -1,8 +1,8 @@
-"""Damages files at random and counts what the commands that read them say: `python -m tests.load.fuzz [--minutes 2] [--seed 0]`.
+"""Damages files at random and counts the outcomes of commands that read them: `python -m tests.load.fuzz [--minutes 2] [--seed 0]`.
 
 Each case is a kind of file (`tests.helpers.anyfiles`), a damage (`tests.helpers.damages`) and a command that reads such files, all drawn
-by the case's number; the command runs in a process that is forked for it and may take 20 s. Its outcome is one of `OUTCOMES`. Each case
-of the last four is told in a line with the number that draws it again (--case), and there the exit status is 1. Prints one JSON line.
+by the case's number. The command runs in a forked process and may take 20 s. Its outcome is one of `OUTCOMES`. Each case of the last four
+is printed in one line with the number that repeats it (--case), and the exit status is 1. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ OUTCOMES = {
 }
 BAD = ("traceback", "hang", "wordless", "silent")
 ANSWERS = (".csv", ".md", ".json", ".jsonl", ".html")
-"""Endings of files whose content is part of an answer; of others it is that they are there."""
+"""Endings of files whose content is part of an answer; of other files only the existence counts."""
 Answer = tuple[int, str, str]
-"""Exit status, what was said, and what was written, without names of folders."""
+"""Exit status, printed text, and written files, without names of folders."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What was done to which file, the command that read it, and what came of it."""
+    """A damaged file, the command that read it, and the outcome."""
 
     number: int
     kind: str
@@ -70,13 +70,13 @@ class Case:
     said: str
 
     def __str__(self) -> str:
-        """In a line, with the last of what was said."""
+        """The case in one line, with the end of the printed text."""
         last = (self.said.strip().splitlines() or ["nothing"])[-1]
         return f"{self.outcome}, --case {self.number}: {self.kind} {self.file}, {self.damage}{self.why}: {self.words[:60]}: {last[:300]}"
 
 
 class Fuzzer:
-    """Sound files of every kind below a folder, made when they are first wanted, and what commands say of them."""
+    """Sound files of every kind below a folder, made at their first use, and the commands' answers to them."""
 
     def __init__(self, folder: Path, seed: int, names: Sequence[str] = ()) -> None:
         self.folder, self.seed = folder, seed
@@ -96,7 +96,7 @@ class Fuzzer:
 
     @functools.cache  # noqa: B019
     def expected(self, sound: Sound, words: str, file: str, time: int = 0) -> Answer:
-        """The answer of a command to sound files; `time`: so that it can be asked again."""
+        """The answer of a command to sound files; `time` distinguishes repetitions."""
         place = copied(self.sound(sound), self.folder / "case")
         answer = self.answer(place, words, place / file)
         shutil.rmtree(place)
@@ -105,7 +105,7 @@ class Fuzzer:
         return answer
 
     def answer(self, place: Path, words: str, file: Path) -> Answer:
-        """What a command says and writes of the files of a folder."""
+        """The answer of a command to the files of a folder."""
         out = self.folder / "out"
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
@@ -119,7 +119,7 @@ class Fuzzer:
         return status, _plain(said, self.folder), _plain(written, self.folder)
 
     def case(self, number: int, keep: bool = False) -> Case:
-        """Draw a case, carry it out, and judge; keep: the files stay."""
+        """Draw a case, carry it out, and judge it. keep: whether to keep the files."""
         draw = random.Random(f"{self.seed} {number}")
         sound, kind = draw.choice(self.kinds)
         whole = self.sound(sound)
@@ -138,7 +138,7 @@ class Fuzzer:
 
 
 def judged(answer: Answer, usual: Answer, file: Path, sound: Path) -> tuple[str, str]:
-    """The outcome of a case by the answer to it and the one to sound files, and what is wrong with the file where that matters."""
+    """The outcome of a case, from its answer and the answer to sound files, and the file's fault if that matters."""
     status, said = answer[:2]
     if status == HUNG:
         return "hang", ""
@@ -156,11 +156,11 @@ def judged(answer: Answer, usual: Answer, file: Path, sound: Path) -> tuple[str,
 
 
 HUNG, FELL = 300, 301
-"""Statuses of a command that was stopped, and of one that raised."""
+"""Statuses of a stopped command, and of one that raised an error."""
 
 
 def carried_out(call: Callable[[], Any], folder: Path, limit_s: float) -> tuple[int, str]:
-    """Carry something out in a process that is forked for it, its output in a file; exit status and all that it says."""
+    """Carry something out in a forked process with its output in a file; returns exit status and output."""
     log = folder.with_name("said")
     process = os.fork()
     if process == 0:
@@ -194,30 +194,30 @@ def carried_out(call: Callable[[], Any], folder: Path, limit_s: float) -> tuple[
 
 
 def _starved(process: int, limit_s: float) -> bool:
-    """Whether a process runs and has had less than so many seconds of a processor, as on a machine with more work than cores."""
+    """Whether a process runs and has had less than `limit_s` of CPU time, like on an overloaded machine."""
     fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return fields[0] in "RD" and (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") < limit_s
 
 
 def _command(place: Path, words: Sequence[str]) -> int:
-    """A command of `echo-harness`, packages of a folder importable."""
+    """A command of `echo-harness` that can import packages of a folder."""
     sys.path.insert(0, str(place))
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return cli.main(words)
 
 
 def _plain(text: str, folder: Path) -> str:
-    """A text without the names of folders, which are others each time."""
+    """A text without names of folders, which differ each time."""
     return re.sub(r"\r[^\n]*", "", text.replace(str(folder), "@").replace(str(ROOT), "%"))
 
 
 def _shape(answer: Answer) -> tuple[object, ...]:
-    """What is the same in all answers of a command that draws names or measures times: status, and what is said, without digits."""
+    """The constant part of answers of a command that draws names or measures times: status, and output without digits."""
     return answer[0], re.sub(r"[\d.,+-]+|\b[0-9a-f]{8,}\b", "0", answer[1])
 
 
 def warm(table: Table = GROUPS) -> None:
-    """Import what commands import, once for all that are forked."""
+    """Import the modules of all commands once, before forking."""
     for _, entry in table.values():
         if isinstance(entry, str):
             importlib.import_module(entry.partition(":")[0])
@@ -238,7 +238,7 @@ def cases(fuzzer: Fuzzer, minutes: float) -> Iterator[Case]:
 def fuzz(
     minutes: float, seed: int, folder: Path, names: Sequence[str] = (), say: Callable[[str], object] = print, most: int | None = None
 ) -> dict[str, Any]:
-    """Damage files for some minutes, or `most` times: cases by outcome, by kind and in all; what is bad is said in a line each."""
+    """Damage files for some minutes, or `most` times; returns counts by outcome, by kind and in total. Prints a line per bad case."""
     counts, kinds = Counter[str](), Counter[str]()
     for case in itertools.islice(cases(Fuzzer(folder, seed, names), minutes), most):
         counts[case.outcome] += 1

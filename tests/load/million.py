@@ -1,10 +1,9 @@
-"""How long the tables of a million videos take, and how long the check of their records, from a store of made-up records.
+"""Time of the tables of a million videos, and of the check of their records, from a store of made-up records.
 
     python -m tests.load.million [--records 1000000] [--prompts 250] [--store DIR] [--output FILE.json]
 
-writes ten methods x five tasks x as many seeds as it takes, makes all tables in a fresh process, and verifies the store in another,
-whose seconds and peak memory are told. No video and no file beside one is there. A store that is given is kept and used again; else it is
-taken away in the end.
+writes ten methods x five tasks x as many seeds as needed, makes all tables in a fresh process, verifies the store in another, and reports
+their seconds and peak memory. There are no videos and no files beside them. A given store is kept and reused; otherwise it is removed.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ print(json.dumps({
 
 
 def write(store: Path, records: int, prompts: int) -> int:
-    """Write a store of made-up records, as workers write them but without waiting for the disk; how many there are."""
+    """Write a store of made-up records, like workers do but without waiting for the disk; returns their number."""
     seeds = max(1, records // (len(TASKS) * len(METHODS) * prompts))
     ids = {f"prompt-{index:04d}": digest(index) for index in range(prompts)}
     rng = random.Random(0)
@@ -80,7 +79,7 @@ def write(store: Path, records: int, prompts: int) -> int:
 
 
 def _run(store: Path, task: str, method: str, seed: int, ids: dict[str, str], rng: random.Random) -> SweepEntry:
-    """One run of one seed; what a sweep keeps of it."""
+    """Write one run of one seed; returns its entry in a sweep."""
     pixels = {"seed": seed, "method.settings": {"name": method}, "backbone.weights": "0" * 32, "duration_scale": 1.0, "task": task}
     key = RunKey(1, "sdpa cpu", pixels)
     run = Run(store, RunPlace("made_up", task, method, seed, digest(msgspec.to_builtins(key))))
@@ -111,13 +110,13 @@ def _keep(path: Path, content: msgspec.Struct) -> None:
 
 
 def seconds_of(what: str, store: Path) -> dict[str, float]:
-    """The tables of a store made, or all of it verified, by a fresh process: what it took."""
+    """Make the tables of a store, or verify it, in a fresh process; returns time and memory."""
     done = subprocess.run([sys.executable, "-c", CHILD, what, str(store)], cwd=ROOT, capture_output=True, text=True, check=True)
     return dict(json.loads(done.stdout))
 
 
 def measure(store: Path, records: int, prompts: int) -> dict[str, Any]:
-    """Write, unless it is there, and make tables."""
+    """Write the store unless it exists, and make its tables."""
     start = time.monotonic()
     count = sum(1 for _ in store.glob("runs/*/*/*/*/*/run.json")) * prompts or write(store, records, prompts)
     found: dict[str, Any] = {"records": count, "prompts": prompts, "write_s": round(time.monotonic() - start, 1)}

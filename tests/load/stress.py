@@ -1,8 +1,8 @@
-"""Kills a sweep at random moments and counts what that did: `python -m tests.load.stress [--kills 100] [--seed 0] [--folder DIR]`.
+"""Kills a sweep at random moments and counts the damage: `python -m tests.load.stress [--kills 100] [--seed 0] [--folder DIR]`.
 
-Commands and their worker processes are killed by kill -9, each at a moment drawn at random, and started again until so many kills
-have struck; whenever a sweep is complete, the next one begins in a fresh store. Then every store is compared with a sweep that
-nobody disturbed. Prints one JSON line; exit code 1 where a video is lost, a record torn, a video made twice or made otherwise.
+Commands and their worker processes are killed by kill -9, each at a random moment, and started again until the number of kills is
+reached; whenever a sweep is complete, the next one begins in a fresh store. Then every store is compared with an undisturbed sweep.
+Prints one JSON line; the exit status is 1 if a video is lost, a record is torn, or a video was made twice or differently.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from jobs.store.claims import Claims
 
 SWEEP = ("method=echo,infinity_rope", "task=hard", "seed=0,1,2", "prompts=8", "duration_scale=0.1", "max_workers=2")
 STARTS = 2.0
-"""Moments of kills are drawn up to so many times as long as the sweep takes to its first video, counted from the last start or kill."""
+"""Longest time from a start or kill to the next kill, as a multiple of the sweep's time to its first video."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def stress(kills: int, chance: random.Random, folder: Path) -> dict[str, Any]:
-    """The damage that so many kills did, as counts by name."""
+    """The damage of `kills` kills, as counts by name."""
     calm, begun = folder / "undisturbed", time.monotonic()
     command = start(calm)
     while not outcomes(calm) and command.poll() is None:
@@ -85,16 +85,16 @@ def stress(kills: int, chance: random.Random, folder: Path) -> dict[str, Any]:
 
 
 def start(store: Path) -> subprocess.Popen[bytes]:
-    """The sweep, begun."""
+    """Start the sweep."""
     words = [sys.executable, "run.py", *SWEEP, f"store={store}", "-m"]
     return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def disturb(store: Path, chance: random.Random, most: int, longest_s: float) -> Counter[str]:
-    """One start of the command, its workers and at last itself killed.
+    """Start the command, kill its workers and at last the command itself.
 
     Returns:
-        How often who was struck, nobody if it ended before the first kill; `midway`: how often while a video was being made.
+        Counts of kills by victim, empty if it ended before the first kill; `midway`: kills while a video was being made.
     """
     command = start(store)
     struck: Counter[str] = Counter()
@@ -116,13 +116,13 @@ def disturb(store: Path, chance: random.Random, most: int, longest_s: float) -> 
 
 
 def making(store: Path) -> bool:
-    """Whether a living process is at a video of a store."""
+    """Whether a living process is making a video of a store."""
     claims = [Claims(run.path, "stress") for run in runs(store)]
     return any(claim.holders(claim.starts()) for claim in claims)
 
 
 def kill(process: int) -> bool:
-    """Kill a process by kill -9; whether it was there."""
+    """Kill a process by kill -9; returns whether it existed."""
     try:
         os.kill(process, signal.SIGKILL)
     except ProcessLookupError:
@@ -131,7 +131,7 @@ def kill(process: int) -> bool:
 
 
 def children(process: int) -> list[int]:
-    """Processes that a process has started and that live, workers, and what they have started, jobs."""
+    """Living child processes (workers) of a process, and their children (jobs)."""
     try:
         own = [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()]
     except OSError:
@@ -150,7 +150,7 @@ def outcomes(store: Path) -> dict[str, tuple[str, str]]:
 
 
 def compare(store: Path, expected: dict[str, tuple[str, str]]) -> Counter[str]:
-    """What is not as in an undisturbed store, by kind."""
+    """Counts of differences from an undisturbed store, by kind."""
     found, damage = outcomes(store), Counter[str]()
     damage["lost"] = len(expected.keys() - found.keys())
     damage["different"] = sum(found[unit] != expected[unit] for unit in found.keys() & expected.keys())

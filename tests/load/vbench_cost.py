@@ -1,9 +1,9 @@
-"""What scoring a long video takes.
+"""Cost of scoring a long video.
 
-Makes a video, scores it by all dimensions and both definitions in this process, and tells the greatest resident memory since the
-process began, how often each frame was decoded, and the time. networks=tiny: random weights and few layers; RAFT, AMT and MUSIQ
-have one size only, so three lines of arithmetic stand for them; the answer names them as `stand_ins`. networks=true: all of the published
-size (random weights), for a short video: the greatest batch is what counts, not how many there are.
+It makes a video, scores it by all dimensions and both definitions in this process, and reports the largest resident memory since the start
+of the process, how often each frame was decoded, and the time. networks=tiny: random weights and few layers; RAFT, AMT and MUSIQ have only
+one size, so simple arithmetic replaces them, and the output names them as `stand_ins`. networks=true: all networks in their published size
+(random weights), for a short video, since memory depends on the largest batch and not on the number of batches.
 """
 
 from __future__ import annotations
