@@ -18,11 +18,13 @@ from typing import Any
 
 import msgspec
 import torch
+from torch import Tensor
 from torch.autograd import DeviceType
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from baselines.presets import make_policy
 from echo.backbone import compiled, kernels
+from echo.backbone.interface import Stream
 from echo.backbone.packed import Network
 from echo.backbone.real import RealBackbone
 from echo.files import RESULTS, write_atomic
@@ -38,7 +40,6 @@ from jobs.bench.sizing import CardSize, Measurement, Values, Variant
 from jobs.memory.forecast import forecast, gb
 from jobs.memory.measured import Meter
 from jobs.store import provenance
-from jobs.work.blocks import Decoding
 from jobs.work.models import parts_to_load
 from jobs.work.progress import say
 
@@ -87,6 +88,36 @@ class Dispatched(TorchDispatchMode):
         to_host = name == "_to_copy" and args[0].device.type != "cpu" and str(kwargs.get("device")) == "cpu"
         self.waits[name] += name in WAITS or masked or to_host and not kwargs.get("non_blocking")
         return func(*args, **kwargs)
+
+
+class Decoding:
+    """A batch's latents on their way to the host as frames.
+
+    aside: on a graphics card decoding has a stream of its own and copies into pinned memory, so that the next block can be under way
+    meanwhile; else a block is decoded when its frames are asked for. The frames are the same.
+    """
+
+    def __init__(self, stream: Stream, device: torch.device, *, aside: bool) -> None:
+        self._stream, self._device = stream, device
+        self._side = torch.cuda.Stream(device) if aside and device.type == "cuda" else None
+
+    def begin(self, latents: Tensor) -> Callable[[], Tensor]:
+        """Ask for the frames of a block. What comes back is called in order, waits, and gives uint8 [B, T, H, W, 3] on the host."""
+        if self._side is None:
+            return lambda: self._stream.decode(latents).cpu()
+        self._side.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._side):
+            decoded = self._stream.decode(latents)
+            frames = torch.empty(decoded.shape, dtype=decoded.dtype, pin_memory=True)
+            frames.copy_(decoded, non_blocking=True)
+            done = self._side.record_event()
+        latents.record_stream(self._side)  # its memory is not given to another tensor before it was read there
+
+        def wait() -> Tensor:
+            done.synchronize()
+            return frames
+
+        return wait
 
 
 class CardBench:
@@ -157,7 +188,7 @@ class CardBench:
         rollout, attended, tflop = self._full(rig, way)
         decoding = Decoding(rig.backbone.codec.stream(), rig.backbone.device, aside=way.aside)
         gaps: list[float] = []
-        before: Callable[[], torch.Tensor] | None = None
+        before: Callable[[], Tensor] | None = None
         for _ in range(rig.blocks + 2):
             clock = time.perf_counter()
             asked = decoding.begin(rollout.next().latents)

@@ -12,9 +12,7 @@ from jobs.spec.plan import Job
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from echo.backbone.interface import Stream, VideoModel
     from echo.rollout import Block
@@ -37,40 +35,6 @@ class MadeBlock:
     plan: Mapping[str, Any]
     kept: int = 0
     attended: float = 0
-
-
-class Decoding:
-    """A batch's latents on their way to the host as frames.
-
-    aside: on a graphics card decoding has a stream of its own and copies into pinned memory, so that the next block can be under way
-    meanwhile; else a block is decoded when its frames are asked for. The frames are the same.
-    """
-
-    def __init__(self, stream: Stream, device: torch.device, *, aside: bool) -> None:
-        import torch
-
-        self._stream, self._device = stream, device
-        self._side = torch.cuda.Stream(device) if aside and device.type == "cuda" else None
-
-    def begin(self, latents: Tensor) -> Callable[[], Tensor]:
-        """Ask for the frames of a block. What comes back is called in order, waits, and gives uint8 [B, T, H, W, 3] on the host."""
-        if self._side is None:
-            return lambda: self._stream.decode(latents).cpu()
-        import torch
-
-        self._side.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._side):
-            decoded = self._stream.decode(latents)
-            frames = torch.empty(decoded.shape, dtype=decoded.dtype, pin_memory=True)
-            frames.copy_(decoded, non_blocking=True)
-            done = self._side.record_event()
-        latents.record_stream(self._side)  # its memory is not given to another tensor before it was read there
-
-        def wait() -> Tensor:
-            done.synchronize()
-            return frames
-
-        return wait
 
 
 def blocks(job: Job, backbone: VideoModel | None, group: Sequence[Prompt], wanted: Sequence[Prompt]) -> Iterator[MadeBlock]:
