@@ -54,7 +54,7 @@ def missing_files(text: str, folder: Path) -> Iterator[str]:
 
 
 def commands(text: str) -> Iterator[str]:
-    """Single commands in the fenced shell blocks; `&&` parts each by itself, comments and prompts stripped."""
+    """Single commands in the fenced shell blocks, split at `&&`, without comments and prompts."""
     for block in re.findall(r"^```(?:bash|sh|console|shell)\n(.*?)^```", text, flags=re.M | re.S):
         for line in block.replace("\\\n", " ").splitlines():
             for part in line.removeprefix("$ ").split("&&"):

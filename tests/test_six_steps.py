@@ -47,7 +47,7 @@ def test_a_policy_from_the_readme(copy: Path) -> None:
 
 @pytest.mark.slow
 def test_a_policy_from_the_readme_in_a_package_of_its_own(tmp_path: Path) -> None:
-    """The same steps with this repository as it is, and the package where pip would have put it."""
+    """The same steps with this repository unchanged, and the package where pip would put it."""
     write_metadata(write_package(tmp_path))
     carried_out(ROOT, tmp_path, PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
 

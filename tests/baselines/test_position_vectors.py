@@ -275,7 +275,7 @@ def recency(script: Script) -> Iterator[Keys]:
 
 
 def tethercache(script: Script) -> Iterator[Keys]:
-    """Frames 3 to 16 are told by their places, which they keep until the first ones behind them compete for these."""
+    """Frames 3 to 16 are identified by their positions, which they keep until the first frames after them compete for these."""
     sink, places, recent = [], [], []
     for first, _ in walk(script):
         past = sink + places + recent[-1:]

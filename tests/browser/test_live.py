@@ -262,7 +262,7 @@ def test_a_method_that_recalls_nothing_says_so_and_starts_anew(browser, served):
 
 
 def test_from_the_key_to_the_first_frame(browser, served):
-    """LIVE_PRESSES=N with -s measures longer. The bound is for a loaded machine: the film of all blocks that a page may be late by."""
+    """LIVE_PRESSES=N with -s measures longer. The bound is for a loaded machine: the length of all blocks by which a page may be late."""
     url, _ = served("backbone=tiny", "method=echo")
     page, presses = Page(browser, url), int(os.environ.get("LIVE_PRESSES", "3"))
     page.send(FIRST)

@@ -276,7 +276,7 @@ def test_a_link_opens_a_cell(browser, folder):
 
 
 def test_the_address_holds_what_is_shown(browser, folder):
-    """Methods, prompt, frame; also while it plays. What is told of a place on the page stays until something is played."""
+    """The address holds methods, prompt and frame, also while the page plays. A place on the page stays in it until something plays."""
     opened(browser, folder, "#task=smooth&method=tiny/echo,tiny/self_forcing")
     browser.execute_script("document.querySelectorAll('.prompt')[2].scrollIntoView({behavior: 'instant'}); report.transport.seek(150)")
     until(lambda: "&row=smooth/p02/0&frame=150" in browser.current_url, lambda: browser.current_url)

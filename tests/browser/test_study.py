@@ -100,7 +100,7 @@ class Rater:
         until(together, self.times)
 
     def watched(self, group: str) -> None:
-        """Waits until the page has counted long enough for a group to be no hasty one; its clock goes on while videos stand."""
+        """Waits until the page has counted long enough for a group not to count as hasty; its clock runs while videos are paused."""
         spent = "JSON.parse(localStorage.getItem('study-' + STUDY.study)).groups[arguments[0]].spent_s"
         until(lambda: self.js(f"dispatchEvent(new Event('pagehide')) && {spent} > 0.8", group), "time is counted")
 
@@ -246,7 +246,7 @@ def into_tables(rater: Rater, sent: Path, key: dict, tmp_path: Path, capsys) -> 
 
 
 def hand_over(rater: Rater, first: str) -> None:
-    """The next person at the same computer begins anew."""
+    """The next person at the same computer begins with a fresh page."""
     rater.click("another")
     rater.browser.find_element("css selector", '#sure button[value="no"]').click()
     assert kept(rater)["rater"] == first

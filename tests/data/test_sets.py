@@ -48,7 +48,7 @@ def test_helios(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
 
 def test_stories_recall_what_their_ground_truth_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """At a cut a place that returns is recalled as it was last seen, however long a person was away; what only goes on is no recall."""
+    """At a cut a returning place recalls its last showing, however long a person was away; a continuing place is no recall."""
     root = foreign.vmem(tmp_path)
     (story,) = imported(tmp_path, root, "format=vmem")
     assert (story.id, len(story.scenes), set(story.durations_s)) == ("vmem-0001_quay", 6, {5.0})

@@ -93,7 +93,7 @@ def test_scenes_without_a_tag_are_routed_as_plain_loops_say_and_others_by_their_
 
 
 def test_a_scene_of_the_running_chain_goes_on_smoothly() -> None:
-    """After 0 - 1 (smooth), a scene most like 0 recalls it as eq. (17) is printed, and goes on with the place as a chain."""
+    """After 0 - 1 (smooth), a scene most similar to 0 recalls it by eq. (17) as printed, and continues the place by chains."""
     rows = {"a": [1.0, 0.0], "b": [0.9, 0.3], "c": [1.0, -0.1]}
     prompt = Prompt("s", ("a", "b", "c"), (3.0,) * 3, ("", "", None))
 
@@ -215,7 +215,7 @@ def test_words_of_other_scripts() -> None:
 
 
 def test_a_feature_that_is_empty_for_every_scene_never_decides() -> None:
-    """Scenes of digits or of common words alone are told apart by their whole texts, not all taken for the first scene."""
+    """Scenes of only digits or common words are distinguished by their whole texts instead of all matching the first scene."""
     asked: list[list[str]] = []
 
     def embed(texts: list[str]) -> list[list[float]]:

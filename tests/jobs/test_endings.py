@@ -1,4 +1,4 @@
-"""However a command ends, it says so in a line at most: what it raises, and the streams, terminals and folders that it meets."""
+"""Every end of a command is at most one line: its errors, and faults of streams, terminals and folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notebooks in git: no output but small pictures, no traces of whoever opened them last, commands that are understood."""
+"""Notebooks in git: no output except small pictures, no metadata of their last session, only valid commands."""
 
 from __future__ import annotations
 

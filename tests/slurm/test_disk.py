@@ -53,7 +53,7 @@ def make(plain: dict, store, expect: str | None) -> None:
 
 
 def test_a_full_disk_and_a_read_only_store_lose_nothing(plain, small_disk):
-    """Full in mid-work: one line, no unit blamed, no torn record; free again or writable again, the same goes on."""
+    """A disk that fills during work gives one line, no failed unit and no torn record; later the same command continues."""
     store = small_disk / "store"
     make(plain | {"prompts": 1}, store, None)
     filler = small_disk / "filler"

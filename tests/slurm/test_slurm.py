@@ -45,7 +45,7 @@ def test_an_array(tmp_path, whole, monkeypatch):
 
 
 def test_a_raising_job(tmp_path, whole):
-    """One unit cannot write its trace; the others go on, SLURM sees a failure, and the command says which."""
+    """One unit cannot write its trace; the others continue, SLURM sees a failure, and the command names the unit."""
     with closed():
         finish(start(tmp_path, "launcher.wait=false"))
         run = next(run for run in runs(tmp_path) if "seed=1" in str(run.path))
@@ -67,7 +67,7 @@ def test_a_raising_job(tmp_path, whole):
 
 
 def test_a_killed_worker(tmp_path, whole):
-    """The job notices and begins another process; nobody has to do anything."""
+    """The job notices and starts another process by itself."""
     command = start(tmp_path)
     with held(tmp_path) as working:
         os.kill(working[0].pid, signal.SIGKILL)

@@ -224,7 +224,7 @@ def test_differences_tell_where_they_are_largest(tmp_path):
 
 
 class Scripted(nn.Module):
-    """A module with all that a TorchScript archive may hold: a tensor that is no buffer, a whole number, modules inside."""
+    """A module with everything that a TorchScript archive may contain: a tensor that is no buffer, an integer, submodules."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -254,5 +254,5 @@ def test_a_torchscript_archive_is_read_and_not_run(way, tmp_path, monkeypatch):
 @needs_package
 @pytest.mark.parametrize("name", dict.fromkeys((*child.WAN, *child.VBENCH)))
 def test_what_workers_import_before_they_fork_is_there(name):
-    """A name that a package no longer has would cost each run seconds, and nobody a word."""
+    """A name that a package no longer has would cost each run seconds without any message."""
     assert packages.need(name, asked="a job").__name__ == name

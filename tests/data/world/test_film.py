@@ -1,4 +1,4 @@
-"""Rendered films: what each way of rendering shows, and which prompts cannot be rendered."""
+"""Rendered videos: the content of each way of rendering, and prompts that cannot be rendered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compiled pieces against the network as it is, and attention kernels: what they compute, and what is refused."""
+"""Compiled pieces against the uncompiled network; results and refusals of attention kernels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.helpers.policies import make
 
 @pytest.mark.slow
 def test_compiling_changes_nothing_but_time(geometry: Geometry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Path 1: the network as it is. Path 2: its pieces compiled; eleven blocks of Echo with the window full, then a hard switch."""
+    """Path 1: the uncompiled network. Path 2: its pieces compiled. Eleven blocks of Echo with the window full, then a hard switch."""
     if not compiled.compiler("cpu"):
         pytest.skip("no C++ compiler here (g++, clang++ or CXX)")
     from torch._dynamo.utils import counters

@@ -1,4 +1,4 @@
-"""The calibration of memory scores: correlations against scipy's, and the command on films whose memory is known."""
+"""The calibration of memory scores: correlations against scipy's, and the command on videos with known memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_correlations_are_scipys() -> None:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Films of three policies whose memory is known: one that comes back, one that shows another place, one that never leaves."""
+    """Videos of three policies with known memory: one returns, one shows another place, one never leaves."""
     folder = tmp_path_factory.mktemp("store")
     encoder = EmbeddedScorer.load(SHIPPED.parent / "model.safetensors").encoder
     films = {name: [] for name in ("echo", "self_forcing", "longlive")}

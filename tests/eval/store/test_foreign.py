@@ -115,7 +115,7 @@ def test_foreign_files_are_passed_over(tmp_path):
 
 @contextlib.contextmanager
 def as_nobody():
-    """What a user may who owns nothing of the store; whoever is not root owns it, and is refused what `chmod` takes away."""
+    """Permissions of a user who owns nothing of the store; a tester who is not root owns it, and loses what `chmod` removes."""
     root = os.geteuid() == 0
     if root:
         os.setegid(65534)
@@ -131,7 +131,7 @@ def as_nobody():
 
 
 def carried_out(capsys, *words: object) -> tuple[int, str, str]:
-    """A command as nobody; status, output and errors. It is carried out before, so that all is imported."""
+    """Run a command as the user nobody; returns status, output and errors. It runs once before, so that everything is imported."""
     cli.main([*map(str, words)])
     capsys.readouterr()
     with as_nobody():

@@ -1,4 +1,4 @@
-"""A line of records says when it is no longer what was written."""
+"""A changed line of records is recognized."""
 
 from __future__ import annotations
 

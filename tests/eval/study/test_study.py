@@ -520,7 +520,7 @@ def test_no_file_stops_the_collection(page, sent, tmp_path, capsys):
 
 
 def test_no_time_is_no_slow_answer():
-    """A time that is no number, had a reader let it through, is hasty."""
+    """A time that is NaN would count as hasty if a reader accepted it."""
     group = {"task": "hard", "prompt": "p", "seed": 0, "seconds": 9.0, "videos": {"v": {"backbone": "b", "method": "m", "label": "l"}}}
     key = msgspec.convert({"v": 1, "criteria": ["a"], "study": "s", "page": "p", "groups": {"g": group}}, StudyKey)
     for spent, hasty in ((float("nan"), True), (1.0, True), (9.0, False)):
@@ -587,7 +587,7 @@ def test_no_torch():
 
 
 def test_what_stands_for_the_papers_method_is_what_the_store_has():
-    """Of several bases all that are there, in the order of the experiment; ours where there is none."""
+    """If there are several bases, all existing ones in the experiment's order; the default one if there is none."""
     assert choice._usual("long60", {"rolling_sink"})[-1] == "echo" and choice._usual("hard", ())[-1] == "longlive"
     assert choice._usual("long60", {"echo_official", "echo_paper"})[-2:] == ["echo_official", "echo_paper"]
     four = ["self_forcing_recache", "infinity_rope", "echo_official", "longlive"]

@@ -206,7 +206,7 @@ def test_making_tables_needs_no_torch_and_no_scipy_stats(tmp_path):
 
 
 def test_networks_of_a_scorer_are_told(tmp_path):
-    """Random weights above all: nobody may take such numbers for scores."""
+    """A note at the top says RANDOM WEIGHTS, so that such numbers are not taken for scores."""
     fill(tmp_path, ["table1"], names=NAMES)
     networks = {"dino": ["random tiny 0", "fp32 cpu", {}], "raft": ["0123", "fp32 cpu", {}]}
     for path in (tmp_path / "sweeps").iterdir():

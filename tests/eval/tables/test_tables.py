@@ -217,7 +217,7 @@ def test_tables_of_one_experiment_or_task(write, capsys):
 
 
 def test_settings_beside_the_method_are_told(write):
-    """Rows that differ in one are told apart whatever their presets; one that all share stands in the caption."""
+    """Rows that differ in a setting are distinguished whatever their presets; a setting that all share is in the caption."""
     write("echo", duration_scale=0.5), write("self_forcing", duration_scale=0.5)
     command.make(write.store)
     assert {row["settings"] for row in read(write.store)} == {"duration_scale=0.5"}
@@ -417,7 +417,7 @@ def test_calibration_rows_stand_apart(write):
 
 
 def test_backbones_are_sections_of_one_table(write, tmp_path):
-    """Each is ranked by itself and compared with its own full method, or with the table's where it has none."""
+    """Each is ranked by itself and compared with its own full method, or with the table's if it has none."""
     rows, text = sweep(write, ("self_forcing", 0), ("longlive", 5, "long"), ("echo", 2), ("longlive_echo", 6, "long"))
     assert [(row["preset"], row["backbone"], row["reference"]) for row in rows] == [
         ("self_forcing", "tiny", "echo"), ("echo", "tiny", ""), ("longlive", "long", "longlive_echo"), ("longlive_echo", "long", ""),

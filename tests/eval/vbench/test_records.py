@@ -333,7 +333,7 @@ def test_scenes_are_cut_where_a_run_has_put_them(tmp_path, monkeypatch):
 
 
 def test_one_failure_stops_no_other(tmp_path, monkeypatch, capsys):
-    """Of three videos the second fails under way: two are scored and summed up, it is told at the end, the status is 1."""
+    """The second of three videos fails: the others are scored and summarized, the failure is reported at the end, and the status is 1."""
     folder, prompts = folder_of(tmp_path)
     words, plain = told_by(monkeypatch, tmp_path, folder, prompts), VideoScorer.score
 

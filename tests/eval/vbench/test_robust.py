@@ -265,7 +265,7 @@ def test_the_command_of_the_equality_tests_needs_no_plugin_of_ours():
 
 
 def test_the_page_has_the_lines_and_the_words_of_the_code():
-    """Both lines, every network with its file, every kind and rule, and just those of their files that hub.yaml does not pin."""
+    """The guide has both lines, every network with its file, every kind and rule, and exactly the files that hub.yaml does not pin."""
     page = (ROOT / "docs" / "vbench.md").read_text(encoding="utf-8")
     assert packages.INSTALL in page and packages.DREAMSIM in page
     for word in [*CLASSES, *(name for network in NETWORKS.values() for name in network.files), *TEXTS, *FIRSTS_OF, *PAIR_RULES]:

@@ -189,7 +189,7 @@ def test_known_answers_of_whether_a_video_moves_and_stays_itself(folder, kind):
     ids=["perfect return", "stays in the scene just left", "a third place"],
 )
 def test_known_answers_of_memory(folder, places, fidelity, leakage):
-    """What returns is told by DINO's features; no other task has it."""
+    """Returns are recognized by DINO's features; no other task has this score."""
     shown = levels("recall")
     shown[:, SUBJECT] = np.repeat(places, SCENE)
     found = scored(folder, shown, "recall", Wish(("subject_consistency",)), more=True)

@@ -38,7 +38,7 @@ def scorer() -> EmbeddedScorer:
 
 
 def scored(scorer: EmbeddedScorer, films: list[RecallFilm]) -> Scores:
-    """Means over films of all metrics, and of the share of blocks with the motion that is said."""
+    """Means over videos of all metrics, and of the share of blocks with the motion in the sentence."""
     found: dict[str, list[float]] = {}
     for shown in films:
         scores = scorer.score(shown.frames, shown.texts, shown.spans, "recall")
@@ -59,7 +59,7 @@ def truth(scorer: EmbeddedScorer, true_films: list[RecallFilm]) -> Scores:
 
 
 def late(change: Callable[[Truth, int], Truth]) -> list[RecallFilm]:
-    """The films with a change to each of their last three scenes; the sentences stay."""
+    """The videos with a change to each of their last three scenes and unchanged sentences."""
     films = []
     for index in FILMS:
         script = recall_script(index, blocks=6)
@@ -69,7 +69,7 @@ def late(change: Callable[[Truth, int], Truth]) -> list[RecallFilm]:
 
 
 def pixels(films: list[RecallFilm], change: Callable[[Frames, RecallFilm], np.ndarray]) -> list[RecallFilm]:
-    """The films with a change to their frames."""
+    """The videos with changed frames."""
     return [dataclasses.replace(shown, frames=np.clip(np.rint(change(shown.frames, shown)), 0, 255).astype(np.uint8)) for shown in films]
 
 

@@ -137,7 +137,7 @@ def test_known_answers_of_memory(scorer: EmbeddedScorer, places, fidelity, leaka
 
 
 def test_pairs_may_be_joined(scorer: EmbeddedScorer) -> None:
-    """Beside the mean across the pair, which stays what it was; of other tasks nothing."""
+    """It is added to the mean across the pair, which does not change; other tasks do not have it."""
     frames, texts, spans = video([(A, 1), (B, 2), (C, 3), (A, 4), (B, 5), (C, 6)])
     features = scorer.encoder.frames(torch.from_numpy(frames)).features
     plain, found = scorer.score(frames, texts, spans, "recall").metrics, scorer.score(frames, texts, spans, "recall", joined=True).metrics

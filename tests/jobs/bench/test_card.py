@@ -57,7 +57,7 @@ def test_a_block_is_forecast_by_its_operations() -> None:
 
 
 class Told:
-    """A clock that moves by what each measurement is told to take, as a share of its forecast."""
+    """A clock that advances by a given share of each measurement's forecast."""
 
     def __init__(self, pace: float, fails: str = "") -> None:
         self.now, self.pace, self.fails = 1000.0, pace, fails
@@ -77,7 +77,7 @@ class Told:
 
 @pytest.mark.parametrize("pace", [0.5, 1.0, 1.5, 4.0])
 def test_the_budget_holds_whatever_the_card_does(pace: float) -> None:
-    """What does not fit any more is left out and says so, and what is small enough is still measured."""
+    """Measurements that no longer fit are left out with a reason, and smaller ones are still made."""
     told = Told(pace)
     rows = told.carry_out(720)
     left = [row for row in rows if row.values is None]

@@ -28,7 +28,7 @@ def test_what_is_meant() -> None:
 
 @pytest.mark.parametrize(("scenes", "right"), [("abcabc", 5), ("aAcabc", 3), ("abca?c", 4)])
 def test_scenes_entered_as_their_tags_say(scenes: str, right: int) -> None:
-    """`aA` goes on smoothly where a cut is meant, and `b` has not been there; `?` is like nothing enough."""
+    """`aA` continues smoothly although a cut is intended, and `b` is a new place; `?` is similar to no scene."""
     prompt = Prompt("x", tuple(scenes), (3.0,) * 6, AGAIN.tags, TagMeaning.to_next)
     assert entered([prompt], Running.previous, 0.85, embed) == Hits(right, 5)
     assert str(entered([AGAIN, prompt], Running.previous, 0.85, embed)) == f"{5 + right} of 10"

@@ -48,7 +48,7 @@ for line in sys.stdin:
 
 
 class Patient(pool.Pool):
-    """Goes on after a job only when a worker that leaves has left, so that its end is in the queue and not yet heard."""
+    """Continues after a job only when a leaving worker has ended, so that its end is in the queue and not yet read."""
 
     def _ended(self, worker: pool.Worker, status: int, died: bool = False) -> None:
         leaves = worker.folder is not None and worker.folder.path.name == "leave"

@@ -107,7 +107,7 @@ def alive(process: int) -> bool:
 
 @pytest.fixture(scope="module")
 def uninterrupted(toy, tmp_path_factory):
-    """Hashes of all units of a multirun that nobody disturbed."""
+    """Hashes of all units of an undisturbed multirun."""
     store = tmp_path_factory.mktemp("whole")
     finish(toy, store, "seed=0,1", "-m")
     found = latents(store)

@@ -1,4 +1,4 @@
-"""How a sweep is cut into jobs, what the launcher is told and refuses, and in which environment it submits. No SLURM needed."""
+"""How a sweep is split into jobs, the launcher's settings and refusals, and its environment. No SLURM is needed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ONE = Measure(lambda job, prompt: 1.0, 4, "")
 
 @pytest.fixture
 def many(plain, tmp_path):
-    """A run of 23 prompts that nobody has begun."""
+    """A run of 23 prompts that has not begun."""
     config = changed(plain, "task.prompt_set", str(write_prompts(tmp_path / "prompts.jsonl", 23)))
     return RunFolder(prepare(config | {"prompts": 23, "store": str(tmp_path / "store")})), config
 

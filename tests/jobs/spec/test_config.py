@@ -1,4 +1,4 @@
-"""What the typed configuration refuses, and how it says so."""
+"""Refusals of the typed configuration, and their messages."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_every_field_is_declared_and_does_what_it_declares(job, tmp_path, make_j
 
 
 def test_fields_that_came_later_add_nothing_at_their_defaults(job):
-    """So runs of stores from before go on under their names."""
+    """So runs of older stores continue under their names."""
     assert not {"weights", "geometry", "backbone.parts"} & set(job.run_key["pixels"]) and job.run_key["kernel"] == "sdpa cpu"
     assert with_parts(job).run_key["kernel"] == "sdpa cuda"
 
@@ -221,7 +221,7 @@ def test_batch_mates_enter_only_where_there_are_any(job):
 
 
 def test_shards_part_the_prompts():
-    """Every prompt is in one shard, none is empty where there is work for all, and what is asked moves no prompt."""
+    """Every prompt is in one shard, no shard is empty if there is work for all, and requests do not move prompts between shards."""
     for count in (8, 63, 64):
         parts = [{i for i in range(count) if identity.shard_of(i, 4) == part} for part in range(1, 5)]
         assert set().union(*parts) == set(range(count)) and sum(map(len, parts)) == count

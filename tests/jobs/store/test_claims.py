@@ -82,7 +82,7 @@ def test_two_processes_that_want_the_same_units_at_the_same_moments_never_both_g
 
 
 def test_a_claim_that_cannot_be_written_stops_nobody(tmp_path, monkeypatch):
-    """A full disk: the file is there by then, and nobody's."""
+    """With a full disk the file exists by then, and belongs to nobody."""
 
     def full(handle: int, content: bytes) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -94,7 +94,7 @@ def test_a_claim_that_cannot_be_written_stops_nobody(tmp_path, monkeypatch):
 
 
 def test_a_claim_of_the_same_number_by_another_is_not_ours(tmp_path):
-    """As after a long stop, in which one took over and let go and a third began anew."""
+    """Like after a long stop, in which another process took over and released the claim, and a third began again."""
     slow = Claims(tmp_path, "a")
     assert slow.take("u") and not slow.lost("u")
     (tmp_path / "claims" / "u.1").unlink()
@@ -125,7 +125,7 @@ def test_an_owner_elsewhere_lives_as_long_as_it_touches_its_claim(tmp_path, age_
 
 
 def test_a_stamp_that_is_ahead_is_not_waited_for_without_end(tmp_path, monkeypatch):
-    """Two days: it lives as long as it is seen to change, and no longer."""
+    """Over two days a claim lives exactly as long as it is seen to change."""
     path = tmp_path / "claims" / "u.1"
     path.parent.mkdir()
     path.write_text(json.dumps({"host": "elsewhere", "machine": "another", "pid": 1, "start": "0", "job": None, "restart": 0}))
@@ -157,7 +157,7 @@ def test_a_damaged_claim_lives_by_its_age(tmp_path, monkeypatch, content):
 
 
 def test_a_clock_that_is_wrong_makes_nobody_dead(tmp_path, monkeypatch):
-    """Ages are told by the clock that stamps the files, not by this machine's."""
+    """Ages are measured by the clock that stamps the files, not by this machine's."""
     path = tmp_path / "claims" / "u.1"
     path.parent.mkdir()
     path.write_text(json.dumps({"host": "elsewhere", "machine": "another", "pid": 1, "start": "0", "job": None, "restart": 0}))

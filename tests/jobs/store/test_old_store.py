@@ -89,7 +89,7 @@ def test_pairs_are_scored_anew_unless_asked_as_then(store: Path) -> None:
 
 
 def test_asking_again_writes_nothing(store: Path, tmp_path: Path) -> None:
-    """Not even the wish: its bytes are those of then."""
+    """Not even the request changes: it keeps its old bytes."""
     again = tmp_path / "store"
     shutil.copytree(store, again)
     before = {path: path.read_bytes() for path in again.rglob("*.json")}

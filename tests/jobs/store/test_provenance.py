@@ -89,7 +89,7 @@ def test_a_table_of_the_paper_is_refused_from_changed_code_alone(clone):
 
 
 def test_a_git_that_fails_is_no_clean_tree(clone):
-    """As on a node where git is missing, or finds that the clone belongs to somebody else."""
+    """Like on a node where git is missing, or reports that the clone belongs to another user."""
     head = provenance.commit().commit
     (clone / ".git" / "index").write_bytes(b"torn")
     assert provenance.commit() == CodeState(head, "unknown") and origin.commit(["eval"]) == f"{head}-changed"

@@ -57,7 +57,7 @@ def test_torn_tail_is_passed_over_and_never_glued_to(job):
 
 @pytest.mark.parametrize("how", [shutil.rmtree, lambda store: store.rename(store.with_name("elsewhere"))])
 def test_a_store_that_is_deleted_or_renamed_meanwhile_is_told_in_a_line(how, plain, tmp_path, monkeypatch, capsys):
-    """By whoever writes to it, and by the command, which makes no table of it; the same command mends it."""
+    """Writers report it, and so does the command, which makes no table; the same command repairs it."""
     store = tmp_path / "store"
     config = plain | {"store": str(store)}
     folder = RunFolder(prepare(config))

@@ -138,7 +138,7 @@ def test_failures_end_with_what_was_said(run, capsys):
 
 
 def test_an_experiment_is_what_its_command_asked_for(run, capsys):
-    """Be it without scores: an experiment whose videos alone were asked for is known, and takes no table's place."""
+    """Also without scores: an experiment of which only videos were requested is known, and replaces no table."""
     first, second = run(done=3), run(seed=1)
     wish = msgspec.structs.asdict(msgspec.structs.replace(first.wish(), scores="s0"))
     write_atomic(run.store / "sweeps" / "table2-hard.json", encoded(SweepFile("table2", "hard", [SweepEntry(path=first.place, **wish)])))

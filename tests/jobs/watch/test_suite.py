@@ -1,4 +1,4 @@
-"""All tables by one command: which runs they are, what it says beforehand, what it refuses, and that it goes on."""
+"""All tables by one command: its runs, its forecast, its refusals, and that it continues."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_says_what_is_missing_makes_it_and_goes_on(words, capsys):
 
 
 def test_a_failed_unit_leaves_its_status_and_all_else(words, monkeypatch, capsys):
-    """Figures and the time are told all the same; of one that cannot be drawn the reason is. A refusal before work draws nothing."""
+    """Figures and the time are still printed, with the reason for a figure that cannot be drawn. A refusal before work draws nothing."""
 
     def make(store, name, out):
         if name == "lambda":

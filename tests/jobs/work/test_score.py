@@ -230,7 +230,7 @@ def test_wan_videos_are_cut_where_wan_puts_scenes(tmp_path):
 
 
 def test_vbench_long_of_several_scenes_is_another_way_of_scoring():
-    """Named so, with the networks that compare clips; at the default the name is what it was."""
+    """They enter the name together with the networks that compare clips; at the default the name does not change."""
     plain, long = (prepare(composed([*TINY, "eval=vbench", SOME, f"eval.vbench.long_for={word}"])) for word in ("one_scene", "all"))
     assert plain.run_id == long.run_id and plain.scores_id != long.scores_id
     assert not {"eval.vbench.long_for", "eval.vbench.static_filter"} & set(plain.scores_key["scores"])

@@ -1,4 +1,4 @@
-"""Trackers: told of metrics, a few videos and tables; whatever becomes of them, the run goes on."""
+"""Trackers get metrics, a few videos and tables; the run continues whatever fails in them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_lines_have_what_the_records_have(plain, tmp_path):
 
 
 class Broken:
-    """Fails where it is told to, and counts how often it was called."""
+    """Fails in the given method, and counts its calls."""
 
     calls: list[str] = []
 

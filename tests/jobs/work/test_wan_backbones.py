@@ -210,7 +210,7 @@ def test_a_wrong_file_is_refused_before_any_work(files, key, other):
 
 
 def test_the_encoder_is_loaded_once_for_a_sweep(files, tmp_path):
-    """Whoever comes first reads all of it, the texts that routers ask for among them; no later job finds anything missing."""
+    """The first job encodes all texts, including those for routers; no later job finds one missing."""
     from echo.backbone.real import RealBackbone
     from echo.generate import check
 

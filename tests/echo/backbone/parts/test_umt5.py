@@ -287,7 +287,7 @@ def test_wrong_files_are_refused_in_one_line(files, tmp_path):
 
 
 def test_a_tokenizer_of_another_family_is_refused_from_both_sides(files, tmp_path):
-    """Too many tokens is told above; too few is mT5's beside UMT5's encoder: rows are rounded up by fewer than 128."""
+    """Too many tokens is tested above. Too few: mT5's tokenizer with UMT5's encoder, whose rows are rounded up by fewer than 128."""
     tensors = torch.load(files / "models_t5_umt5-xxl-enc-bf16.pth")
     rows = tensors["token_embedding.weight"]
     size = need("tokenizers").Tokenizer.from_file(str(files / "tokenizer" / "tokenizer.json")).get_vocab_size()
