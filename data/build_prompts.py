@@ -32,7 +32,6 @@ def _motions(rng: np.random.Generator, scenes: int) -> list[str]:
 
 
 def _one(rng: np.random.Generator) -> Drawn:
-    """One scene."""
     words = Words(_pick(rng, COLOURS), _pick(rng, SHAPES), _pick(rng, MOTIONS), _pick(rng, PLACES), _pick(rng, PATTERNS))
     return [words], [TEMPLATES]
 

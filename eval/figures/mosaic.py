@@ -154,7 +154,6 @@ def _place(section: Section, top: int) -> _Layout:
 
 
 def _texts(figure: Any, height: int, one: _Layout) -> None:
-    """The texts of a section."""
     left, (tile_h, tile_w) = MARGIN + LABEL, one.tile
     letter(figure, height, MARGIN, one.top + MARGIN + LINE / 2, one.section.title, color=style.MUTED)
     for start, lines in one.wrapped:

@@ -93,7 +93,6 @@ def kept(trace: Sequence[Line], policy: Policy | None, window_frames: int = WIND
 
 
 def _scenes(trace: Sequence[Line]) -> Iterator[list[Line]]:
-    """The lines of each scene."""
     for _, lines in itertools.groupby(trace, key=operator.itemgetter("scene")):
         yield list(lines)
 

@@ -203,7 +203,6 @@ def _disputes(site: Site, one: Lab, other: Lab) -> Iterable[DisputeView]:
 
 
 def _units(disputes: Sequence[DisputeView]) -> int:
-    """In how many units labs disagree."""
     return len({(one.run.place, one.difference.unit) for one in disputes})
 
 

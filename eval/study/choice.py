@@ -159,7 +159,6 @@ def _common(shown: Sequence[Entry], seeds: Sequence[int]) -> list[Unit]:
 
 
 def _count(row: Entry, seeds: Sequence[int]) -> int:
-    """Number of a row's videos with some seeds."""
     return int(row.videos.index.isin(seeds, level="seed").sum())
 
 

@@ -113,7 +113,6 @@ def _number(key: str, word: str, least: int) -> int:
 
 
 def _about(choice: Choice) -> list[str]:
-    """Lines about a task's groups."""
     rows = ", ".join(row.name for row in choice.rows)
     rated = sum(group.task == choice.task and not group.check for group in choice.groups)
     more = len(choice.groups) - rated

@@ -187,7 +187,6 @@ def tables(
 
 
 def _opinions(name: str, ratings: str, store: Path, wanted: TableOptions) -> list[str]:
-    """A table of ratings by people."""
     grids, behind = opinions.table(name, ratings)
     if wanted.compare:
         grids = [published(grid, name) for grid in grids]

@@ -313,7 +313,6 @@ class Session:
         return saved
 
     def _note(self, folder: Path) -> Saved:
-        """Write script and facts."""
         prompt = self.script()
         folder.mkdir(parents=True, exist_ok=True)
         script = folder / f"{self.name}.jsonl"

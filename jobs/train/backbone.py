@@ -331,7 +331,6 @@ def compare(ours: Path, theirs: Path, until: int) -> str:
 
 
 def _run(rank: int, count: int, settings: BackboneTraining, course: Course, folder: Path, compile: bool) -> None:
-    """Train in one of `count` processes."""
     torch.set_num_threads(course.threads)
     trainer = Trainer(settings, folder, torch.device(course.device), (rank, count))
     trainer.resume(course.replan)

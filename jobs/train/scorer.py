@@ -90,7 +90,6 @@ def _roughen(frames: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _labelled(truths: list[Truth], times: NDArray[np.int64], frames: Tensor, rng: np.random.Generator) -> Examples:
-    """Labels of frames as tensors."""
     words = {kind: torch.tensor([KINDS[kind].index(getattr(truth.words, kind)) for truth in truths]) for kind in VISIBLE}
     landmarks = torch.zeros(len(truths), CELLS, dtype=torch.int64)
     for row, truth in zip(landmarks, truths, strict=True):

@@ -341,6 +341,5 @@ def _resumed(share: tuple[int, int], settings: RolloutTraining, teacher: str, st
 
 
 def _run(rank: int, count: int, settings: RolloutTraining, teacher: str, start: str, folder: Path, save_every: int) -> None:
-    """Train in one of `count` processes."""
     checkpoint.started_at(folder)
     train(_resumed((rank, count), settings, teacher, start, folder), save_every)
