@@ -103,7 +103,7 @@ class Prompt:
 
     def content(self) -> Json:
         """The prompt as plain values, for its digest; fields that were added later are absent if empty."""
-        fields = dataclasses.asdict(self)
+        fields: Json = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if not self.recalls:
             del fields["recalls"]
         return fields

@@ -8,8 +8,6 @@ O(N_cand + M + B), and fits lines.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -36,6 +34,7 @@ from echo.sampler import Schedule, schedule
 from echo.scene import SceneStart, Transition
 from eval.figures import style
 from jobs.bench.stopwatch import Stopwatch
+from jobs.memory.measured import keep_pages
 from jobs.store.provenance import cpu
 
 METHODS = (
@@ -85,14 +84,6 @@ class AttentionOnly(nn.Module):
         for layer in range(self.geometry.layers):
             attend(layer, q, k, v)
         return latents
-
-
-def keep_pages() -> None:
-    """Let this process keep freed memory: otherwise glibc maps new pages for each large tensor, which takes half of the time."""
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)  # M_MMAP_MAX: no tensor has a mapping of its own
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: free memory at the top of the heap is kept
 
 
 def still_noise(geometry: Geometry, batch: int, dtype: torch.dtype, device: torch.device, draws: int) -> Noise:

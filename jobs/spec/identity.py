@@ -75,8 +75,9 @@ def unit_key(run_id: str, prompt: Prompt, group: Sequence[Prompt] | None, *, rou
         group: the whole prompt set if prompts share batches, since it decides which do; else None.
     """
     members = None if group is None else digest([p.content() for p in group])
-    letters = {sign for one in group or (prompt,) for text in one.scenes for sign in text if sign.isalpha() and not sign.isascii()}
-    return {"run": run_id, "prompt": prompt.content(), "group": members} | ({"words": "any script"} if routed and letters else {})
+    texts = (text for one in group or (prompt,) for text in one.scenes if not text.isascii())
+    letters = routed and any(sign.isalpha() and not sign.isascii() for text in texts for sign in text)
+    return {"run": run_id, "prompt": prompt.content(), "group": members} | ({"words": "any script"} if letters else {})
 
 
 def scores_key(config: RunConfig) -> Key | None:

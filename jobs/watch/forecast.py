@@ -24,7 +24,6 @@ from jobs.spec.mistakes import explained
 from jobs.spec.plan import Job, lacking, prepare, told_of
 from jobs.store import provenance, speeds
 from jobs.store.folder import RunFolder
-from jobs.watch.power import told
 from jobs.work import score
 
 PIXEL_BYTES = 0.03
@@ -235,6 +234,8 @@ def plan(words: Sequence[str], /, fps: float | None = None, *, power: Path | Non
             *_eval_results.json with against= another, or a CSV with methods, prompts and seeds): metric=, method=A,B, task=, difference=.
     """
     if power is not None:
+        from jobs.watch.power import told  # with pandas and SciPy, which a forecast does not need
+
         return list(told(power, words))
     launcher, rest = launcher_of(words), []
     if fps is not None and not 0 < fps < math.inf:

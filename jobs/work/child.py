@@ -24,6 +24,7 @@ import torch
 
 from data.outgoing import said
 from eval.vbench.networks import packages
+from jobs.memory.measured import keep_pages
 from jobs.spec.config import Plain
 from jobs.spec.plan import prepare
 from jobs.store import provenance, unwritable
@@ -53,6 +54,7 @@ def main() -> int:
             os._exit(4)
 
     _ignore_warnings()
+    keep_pages(32 << 20)
     for name in LOADED:
         importlib.import_module(name)
     status, orders = 0, _Orders()
