@@ -97,6 +97,6 @@ def _panel(axis: Any, points: Sequence[Point], cost: str, lower: bool) -> None:
         colour = style.SERIES[1] if point.preset.endswith(COMMIT) else style.SERIES[0]
         axis.errorbar(getattr(point, cost), point.score, point.half or 0.0, fmt="o", ms=4, color=colour, elinewidth=0.6, capsize=0)
     for place, point in enumerate(front):  # names of neighbours above and below
-        beside = (4, -8 if place % 2 else 3)
+        beside = (4, (3, -9, 11)[place % 3])
         axis.annotate(point.preset, (getattr(point, cost), point.score), textcoords="offset points", xytext=beside, fontsize=7)
     axis.xaxis.get_major_locator().set_params(integer=True)

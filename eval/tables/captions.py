@@ -91,8 +91,17 @@ def _failures(grid: Grid) -> str:
     dead, damaged = ([_in_part(row, count) for row in own if (count := getattr(row, name))] for name in ("dead", "damaged"))
     line += f" Dead videos, of one colour or without motion: {', '.join(dead)}." if dead else ""
     line += f" Records left out, as their lines are damaged: {', '.join(damaged)}." if damaged else ""
-    several = [f"{_in_part(row, len(row.pixel_codes))} ({', '.join(row.pixel_codes)})" for row in own if len(row.pixel_codes) > 1]
+    mixed = dict[tuple[str, ...], list[TableRow]]()
+    for row in own:
+        if len(row.pixel_codes) > 1:
+            mixed.setdefault(row.pixel_codes, []).append(row)
+    several = [f"{_alike(rows, len(codes), len(own))} ({', '.join(codes)})" for codes, rows in mixed.items()]
     return line + (f" Pixels of a row by several versions of the code that makes them: {'; '.join(several)}." if several else "")
+
+
+def _alike(rows: Sequence[TableRow], count: int, every: int) -> str:
+    """Rows of which the same count is said: all of them in two words, a few by name."""
+    return f"every row {count}" if len(rows) == every > 1 else ", ".join(_in_part(row, count) for row in rows)
 
 
 def _in_part(row: TableRow, count: int) -> str:
