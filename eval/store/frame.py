@@ -10,7 +10,7 @@ The rule of `eval.store.rows` selects the runs: for each task the newest compara
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -106,10 +106,10 @@ def readings(entry: Entry) -> pd.DataFrame:
     return pd.concat(parts, names=["prompt", "seed", "block"]) if parts else pd.DataFrame()
 
 
-def _sides(there: pd.DataFrame, lines_of: Callable[[ScoresFile], list[dict[str, float | None]]], number: str) -> pd.DataFrame:
+def _sides(there: pd.DataFrame, lines_of: Callable[[ScoresFile], Sequence[Mapping[str, object]]], number: str) -> pd.DataFrame:
     """Lines of the scores files of some videos, each with the columns that identify its video, and its number in column `number`."""
     values = [
-        dict(zip(KEYS, names)) | {number: place} | line
+        dict(zip(KEYS, names)) | {number: place} | dict(line)
         for *names, path in there[[*KEYS, "scores_file"]].dropna().itertuples(index=False, name=None)
         for place, line in enumerate(lines_of(scores_of(Path(path))))
     ]

@@ -240,11 +240,16 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScoresFile(msgspec.Struct, kw_only=True):
-    """A side file with the scores of one video. segments: [start, end) in pixel frames. per_block: readings, one mapping per block."""
+    """A side file with the scores of one video.
+
+    segments: [start, end) in pixel frames.
+    per_segment: scores of each scene by name; some have parts by name, or a value for each block.
+    per_block: readings, one mapping per block.
+    """
 
     segments: list[tuple[Count, Count]] = []
     metrics: dict[str, Score | None] = {}
-    per_segment: list[dict[str, Any]] = []
+    per_segment: list[dict[str, Count | Score | None | list[Score | None] | dict[str, Score | None]]] = []
     per_block: list[dict[str, Score | None]] = []
     v: Version = 1
 

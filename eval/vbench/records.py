@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import json
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -150,8 +151,11 @@ def _read(path: Path, key: RecordKey) -> Record | None:
             if (file.metadata() or {}).get("key") != key.text:
                 raise ValueError(f"{path}: holds another record than its name says; away with it")
             record = Record(file.get_tensor("units"), file.get_tensor("values"))
+            whole = "crc32" not in file.keys() or int(file.get_tensor("crc32")[0]) == _checksum(record)  # noqa: SIM118
     except SafetensorError as error:
         raise Damaged(f"{path}: damaged ({str(error).partition(chr(10))[0]}); away with it, and it is measured again") from None
+    if not whole:  # files of older versions have no checksum
+        raise Damaged(f"{path}: damaged (other numbers than were written); away with it, and it is measured again")
     if not np.isfinite(record.values).all():
         raise Damaged(f"{path}: damaged (an answer that is no number); away with it, and it is measured again")
     return record
@@ -159,4 +163,10 @@ def _read(path: Path, key: RecordKey) -> Record | None:
 
 def _write(path: Path, key: RecordKey, record: Record) -> None:
     tensors = {"units": np.ascontiguousarray(record.units), "values": np.ascontiguousarray(record.values)}
+    tensors["crc32"] = np.array([_checksum(record)], np.uint32)  # no entry beside the key: several come in no certain order
     write_atomic(path, save(tensors, metadata={"key": key.text}))
+
+
+def _checksum(record: Record) -> int:
+    """CRC-32 of a record's numbers."""
+    return zlib.crc32(record.values.tobytes(), zlib.crc32(record.units.tobytes()))

@@ -171,11 +171,14 @@ def rows(*, run: bool = False) -> list[object]:
     ]
 
 
-@cache
 def make(name: str, **changes: object) -> Policy:
     """A preset with changed settings; nested ones with a double underscore. Made once: a policy is frozen."""
-    dotted = [f"{key.replace('__', '.')}={value}" for key, value in changes.items()]
-    settings: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(preset("method", name)), OmegaConf.from_dotlist(dotted)))
+    return _made(name, *(f"{key.replace('__', '.')}={value}" for key, value in changes.items()))
+
+
+@cache
+def _made(name: str, *dotted: str) -> Policy:
+    settings: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(preset("method", name)), OmegaConf.from_dotlist([*dotted])))
     return registry.make(settings["policy"], {key: value for key, value in settings.items() if key not in ("name", "policy")})
 
 

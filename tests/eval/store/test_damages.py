@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from eval.store.records import AskedFile, SweepEntry, SweepFile
+from eval.store.records import AskedFile, DamagedFile, ScoresFile, SweepEntry, SweepFile, decoded
 from eval.store.runs import Run, runs
 from jobs import cli
 from tests.helpers.damages import DAMAGES
@@ -94,3 +96,13 @@ def test_no_damage_ends_in_a_traceback_or_goes_unsaid(damage, whole, tmp_path, c
                 assert status in (0, 1, 2) and "ECHO_TRACEBACK" not in told, (file, words, told)
                 assert path.name in told or path.suffix == ".jsonl" and path.parent.name == "records", (file, words, told)
                 assert status < 2 or told.count("\n") <= 2, (file, words, told)
+
+
+def test_values_of_scenes_are_numbers_lists_of_them_or_numbers_by_name():
+    good = {"start": 0, "end": 12, "m": 0.5, "leakage": [0.5, None, 1], "recall": {"hue": 60.0, "fidelity": None}}
+    whole = decoded(msgspec.json.encode({"per_segment": [good]}), ScoresFile, Path("x.json")).per_segment
+    assert whole == [good] and type(whole[0]["start"]) is int
+    for name, value in (("m", "7"), ("m", True), ("leakage", [{"a": 1}]), ("leakage", [[1]]), ("recall", {"hue": {"a": 1}}), ("m", 1e400)):
+        content = json.dumps({"per_segment": [good | {name: value}]}).encode()
+        with pytest.raises(DamagedFile, match="x.json"):
+            decoded(content, ScoresFile, Path("x.json"))

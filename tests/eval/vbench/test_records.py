@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from echo.files import ROOT
 from eval.vbench import video
@@ -156,6 +157,14 @@ def test_whatever_can_change_a_value_is_in_the_name(tmp_path, monkeypatch):
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(ValueError, match="damaged"):
         store.read(base)
+    store.keep(base, Record(np.zeros((1, 1), np.int64), np.full(1, 0.5)))
+    content = file.read_bytes()
+    place = content.index(np.full(1, 0.5).tobytes(), len(base.text))
+    file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])  # one bit of a number
+    with pytest.raises(ValueError, match="damaged .other numbers than were written.; away with it, and it is measured again"):
+        store.read(base)
+    save_file({"units": np.zeros((1, 1), np.int64), "values": np.full(1, 0.5)}, file, metadata={"key": base.text})
+    assert store.read(base) is not None, "older files have no checksum"
     store.keep(base, Record(np.zeros((1, 1), np.int64), np.full(1, np.nan)))
     with pytest.raises(ValueError, match="damaged .an answer that is no number.; away with it, and it is measured again"):
         store.read(base)
