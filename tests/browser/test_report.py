@@ -379,7 +379,10 @@ def test_scores_stand_against_what_methods_attend_to_keep_and_how_fast_they_are(
     assert cli.main(["report", "--store", str(store), "--output", str(tmp_path / "out")]) == 0
     opened(browser, tmp_path / "out")
     until_true(browser, "return document.querySelectorAll('#costs svg').length === 3")
-    charts = "[...document.querySelectorAll('#costs svg')]"
+    charts = (
+        "['frames attended', 'frames kept', 'FPS'].map(words => [...document.querySelectorAll('#costs figure')]"
+        ".find(one => one.querySelector('.title').textContent === words).querySelector('svg'))"
+    )
     words = browser.execute_script(f"return {charts}.map(svg => [...svg.querySelectorAll('title')].map(one => one.textContent))")
     assert words[0] == [
         "Echo: 90.63 ± 4.58; frames attended 21",

@@ -149,12 +149,12 @@ def cpu_s() -> float:
 
 
 def overdue(wall_s: float, cpu_s: float, limit_s: float, load: float | None = None) -> str:
-    """Why something took too long, or nothing. A machine that others load as well is asked for half the limit in processor time.
+    """Why something took too long, or nothing. Where others load the machine, three quarters of the limit in processor time count.
 
     load: processes that want a core, of the last minute; the machine's by default.
     """
     waiting = os.getloadavg()[0] if load is None else load
-    if wall_s < limit_s or (waiting > (os.cpu_count() or 1) + 0.5 and cpu_s < limit_s / 2):
+    if wall_s < limit_s or (waiting > (os.cpu_count() or 1) + 0.5 and cpu_s < 0.75 * limit_s):
         return ""
     return f"{wall_s:.0f} s ({cpu_s:.0f} s of processor time, load {waiting:.1f}), {limit_s:.0f} at most"
 

@@ -110,4 +110,4 @@ def test_an_unknown_name_is_refused_in_a_line(capsys: pytest.CaptureFixture[str]
 def test_what_takes_too_long_is_told_and_a_busy_machine_excuses_waiting_alone() -> None:
     assert not overdue(119, 119, 120, load=2.0) and not overdue(300, 40, 120, load=99.0)
     assert overdue(121, 40, 120, load=1.0) == "121 s (40 s of processor time, load 1.0), 120 at most"
-    assert overdue(121, 61, 120, load=99.0)
+    assert not overdue(300, 89, 120, load=99.0) and overdue(121, 91, 120, load=99.0)
