@@ -148,7 +148,7 @@ def leaderboard(words: Sequence[str], task: Sequence[str], out: Path, ways: str)
                     _write_row(site, board, row)
             _write_index(site, every, disputes)
     count = sum(len(board.rows) for board in every)
-    lines = [f"leaderboard: {out / 'index.html'} ({len(labs)} labs, {len(every)} boards, {count} rows)"]
+    lines = [f"leaderboard: {out / 'index.html'} ({number(len(labs), 'lab')}, {number(len(every), 'board')}, {number(count, 'row')})"]
     return lines + [f"labs disagree in {number(_units(disputes), 'unit')}, listed at its end"] * bool(disputes)
 
 

@@ -21,6 +21,7 @@ from eval.report.cells import ABSENT, DONE, Method, ReportPart, VideoCell
 from eval.report.folder import Folder
 from eval.store.records import Provenance
 from eval.store.runs import Run
+from eval.tables.build import values_of
 from eval.tables.captions import Panel, panels
 from eval.tables.grid import Grid
 
@@ -223,12 +224,12 @@ def scores(part: ReportPart) -> PartScores:
     there = {name: rows for name, rows in values.items() if any(one is not None for m in rows for p in m for one in p)}
     cells = {name: [method.row.cells[places[name]].estimate for method in part.methods] for name in there}
     means = {name: [None if one is None else (one.mean, one.half_width) for one in row] for name, row in cells.items()}
-    return PartScores(there, means, {name: [_cost(method, name) for method in part.methods] for name in COSTS})
+    return PartScores(there, means, {name: [_cost(part, method, name) for method in part.methods] for name in COSTS})
 
 
-def _cost(method: Method, name: str) -> float | None:
-    """The mean of a fact over a method's videos."""
-    mean = float(method.entry.videos[KNOWN[name].fact].astype("float64").mean())
+def _cost(part: ReportPart, method: Method, name: str) -> float | None:
+    """The mean of a fact over a method's videos, by the rule of the tables' columns; None if there is none."""
+    mean = float(values_of(method.entry, name, [other.entry for other in part.methods]).mean())
     return mean if math.isfinite(mean) else None
 
 

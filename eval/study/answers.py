@@ -15,9 +15,7 @@ import pandas as pd
 
 from data.outgoing import said
 from echo.refusals import nearest
-from eval.store.reading import content_of
-from eval.store.records import DamagedFile
-from eval.study.files import VERSION, AnswersFile, StudyKey
+from eval.study.files import VERSION, AnswersFile, StudyKey, content_said
 from eval.study.order import order_of
 from eval.tables.opinions import POINTS, TASKS
 
@@ -76,13 +74,12 @@ class RaterAnswers:
 
 def read_key(path: Path) -> StudyKey:
     """The key of a study. Raises ValueError in one line for a file that is not a key."""
+    what = "it is the file that build wrote beside the study's folder"
+    content = content_said("key", path, what)
     try:
-        key = msgspec.json.decode(content_of(path), type=StudyKey)
-    except (OSError, DamagedFile) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{path}: ")
-        raise ValueError(f"key={path}: {why}; it is the file that build wrote beside the study's folder") from None
+        key = msgspec.json.decode(content, type=StudyKey)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise ValueError(f"key={path}: no key of a study; it is the file that build wrote beside the study's folder") from None
+        raise ValueError(f"key={path}: no key of a study; {what}") from None
     if key.v != VERSION:
         raise ValueError(f"key={path}: version {key.v!r} is not known here, version {VERSION} is; update this project")
     return key

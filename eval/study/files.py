@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from eval.store.reading import content_of
+from eval.store.records import DamagedFile
 
 VERSION = 1
 """Version of keys and of answers."""
 PRACTICE = "practice"
 """Task of the group that every rater begins with and that does not count."""
+
+
+def content_said(word: str, path: Path, what: str) -> bytes:
+    """Bytes of a file that a command names. Raises ValueError in one line: the command's word for it, why, and what the file should be."""
+    try:
+        return content_of(path)
+    except (OSError, DamagedFile) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{path}: ")
+        raise ValueError(f"{word}={path}: {why}; {what}") from None
 
 
 class KeyVideo(msgspec.Struct, frozen=True):

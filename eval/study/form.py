@@ -10,8 +10,7 @@ import msgspec
 
 from echo.refusals import suggestion
 from eval import metrics
-from eval.store.reading import content_of
-from eval.store.records import DamagedFile
+from eval.study.files import content_said
 from eval.tables.opinions import POINTS
 
 CHECKED = (POINTS[1], POINTS[-2])
@@ -59,14 +58,12 @@ def read_form(path: Path | None) -> StudyForm:
     """The form of a study; without a file, the paper's. Raises ValueError in one line for an invalid file."""
     if path is None:
         return StudyForm()
+    fields = StudyForm.__struct_fields__
+    content = content_said("--form", path, f"a YAML file with any of {', '.join(fields)}")
     try:
-        form = msgspec.yaml.decode(content_of(path), type=StudyForm)
-    except (OSError, DamagedFile) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{path}: ")
-        raise ValueError(f"--form={path}: {why}; a YAML file with any of {', '.join(StudyForm.__struct_fields__)}") from None
+        form = msgspec.yaml.decode(content, type=StudyForm)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         unknown = re.search("unknown field `(.*?)`", str(error))
-        fields = StudyForm.__struct_fields__
         what = f"{unknown[1]}: no such key; {suggestion(unknown[1], fields)}" if unknown else " ".join(str(error).split())
         raise ValueError(f"--form={path}: {what}; a study has {', '.join(fields)}") from None
     for wrong in _wrong(form):

@@ -154,7 +154,7 @@ def _columns(entries: Sequence[Entry], references: Sequence[Entry | None], colum
     """The cells of every column; all means and differences are estimated together."""
     places = {id(entry): place for place, entry in enumerate(entries)}
     pairs = [None if other is None else places[id(other)] for other in references]
-    values = [[_values(entry, column, entries) for entry in entries] for column in columns]
+    values = [[values_of(entry, column.metric, entries) for entry in entries] for column in columns]
     gaps = [[line[place][:0] if other is None else less(line[place], line[other]) for place, other in enumerate(pairs)] for line in values]
     estimated = estimates([one for lines in zip(values, gaps) for line in lines for one in line])
     parts, cells = [None if entry.calibration else entry.section for entry in entries], []
@@ -164,11 +164,11 @@ def _columns(entries: Sequence[Entry], references: Sequence[Entry | None], colum
     return cells
 
 
-def _values(entry: Entry, column: Column, entries: Sequence[Entry]) -> pd.Series:
+def values_of(entry: Entry, metric: str, entries: Sequence[Entry]) -> pd.Series:
     """Measured values by prompt and seed; no speeds if the rows were made on several devices, or were rendered."""
-    about = column.about
-    if not about.fact:
-        return entry.values(column.metric)
+    about = metrics.KNOWN.get(metric)
+    if about is None or not about.fact:
+        return entry.values(metric)
     told = not entry.calibration and (not about.of_device or len(_devices(entries)) == 1)
     return entry.videos[about.fact].dropna() if told else entry.values("")
 

@@ -134,4 +134,4 @@ def cost(run: Path, attended: float, kept: int, fps: float) -> None:
     for path in (run / "records").glob("*.jsonl"):
         path.unlink()
     for record in records:
-        append(run_at(run), msgspec.structs.replace(record, attended_frames=attended, kept_frames=kept, fps_dit=fps))
+        append(run_at(run), msgspec.structs.replace(record, attended_frames=attended, kept_frames=kept, fps_dit=fps, device="cpu"))

@@ -370,8 +370,8 @@ const report = (() => {
   // --- names of methods beside their colours: pointing at one highlights it in all charts
   const huesOf = (part) => part.methods.map((method) => method.calibration ? "var(--muted)" : colour(DATA.series[part.methods.filter((other) => !other.calibration).indexOf(method) % DATA.series.length]));
   const named = (method) => method.label + (method.more ? ` (${method.more})` : "");
-  const legend = (part, indices, shown) => make("div", { class: "lines" }, ...indices.map((index) => {
-    const button = make("button", { type: "button" }, make("span", { class: "swatch", style: `--c:${huesOf(part)[index]}` }), named(part.methods[index]));
+  const legend = (part, hues, indices, shown) => make("div", { class: "lines" }, ...indices.map((index) => {
+    const button = make("button", { type: "button" }, make("span", { class: "swatch", style: `--c:${hues[index]}` }), named(part.methods[index]));
     for (const event of ["pointerenter", "focus"]) button.addEventListener(event, () => Curves.focus(shown, part.methods[index].id));
     for (const event of ["pointerleave", "blur"]) button.addEventListener(event, () => Curves.focus(shown, null));
     return button;
@@ -392,7 +392,7 @@ const report = (() => {
     });
     $("cost").hidden = !figures.length;
     $("cost-words").textContent = `${part.title}. ${headed(name)}, the score chosen above, with its 95 % interval; a line joins methods that no other beats at less or equal cost.`;
-    $("costs").replaceChildren(legend(part, shown, drawn), ...figures);
+    $("costs").replaceChildren(legend(part, hues, shown, drawn), ...figures);
   };
 
   // --- drift of the chosen task
@@ -408,7 +408,7 @@ const report = (() => {
     const borders = part.prompts.every((prompt) => String(prompt.borders) === String(part.prompts[0].borders)) ? part.prompts[0].borders : [0];
     const hues = huesOf(part);
     $("drift-words").textContent = `${part.title}. Moving mean over ${DATA.window * BLOCK_S} s, mean over videos; point at a name for its 95 % band over prompts. Dashed: rendered rows.`;
-    box.append(legend(part, kept.map((line) => line.method), charts));
+    box.append(legend(part, hues, kept.map((line) => line.method), charts));
     for (const [name, words] of Object.entries(DATA.measures)) {
       const drawn = kept.filter((line) => line.curves[name]).map((line) => ({ name: part.methods[line.method].id, colour: hues[line.method], calibration: part.methods[line.method].calibration, ...line.curves[name] }));
       const chart = Curves.chart(drawn, Math.max(...drawn.map((line) => line.mean.length)), borders, BLOCK_S, `${words}, ${part.title}`);
