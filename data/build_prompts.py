@@ -1,4 +1,4 @@
-"""The five prompt sets of the embedded world; the same code makes the same bytes."""
+"""The prompt sets of the embedded world, five by day and three under other lights; the same code makes the same bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data.prompt_sets import PromptLine, entered, write_set
-from data.world.words import COLOURS, MOTIONS, PATTERNS, PLACES, RETURNS, SHAPES, TEMPLATES, Words, sentence
+from data.world.words import BEAM, COLOURS, DAY, MOTIONS, PATTERNS, PLACES, RETURNS, SHAPES, TEMPLATES, UNLIT, Words, sentence
 from echo.scene import Prompt
 
 VERSION = 1
@@ -66,27 +66,31 @@ SETS: dict[str, tuple[Callable[[np.random.Generator], Drawn], float, tuple[str, 
     "recall": (_recall, SCENE_S, ("", "#", "#", "@", "@", "@")),
 }
 """Set -> generator of its prompts, seconds per scene, tags."""
+LIGHTS: dict[str, tuple[str, ...]] = {"long60": (BEAM,), "long120": (BEAM,), "smooth": (DAY, UNLIT, DAY, BEAM, UNLIT, DAY)}
+"""Set that exists under other lights too -> the light of each scene."""
 
 
-def build(name: str) -> list[Prompt]:
-    """The prompts of one set, all different."""
+def build(name: str, lit: bool = False) -> list[Prompt]:
+    """The prompts of one set, by day or under other lights, all different."""
     draw, duration_s, tags = SETS[name]
-    rng = np.random.default_rng([VERSION, sorted(SETS).index(name)])
+    rng = np.random.default_rng([VERSION, sorted(SETS).index(name), *[1] * lit])
+    lights = LIGHTS[name] if lit else (DAY,) * len(tags)
     prompts: list[Prompt] = []
     seen: set[tuple[Words, ...]] = set()
     while len(prompts) < COUNT:
-        words, templates = draw(rng)
+        drawn, templates = draw(rng)
+        words = [replace(one, light=light) for one, light in zip(drawn, lights, strict=True)]
         choices = [int(choice) for choice in rng.integers(0, 1 << 30, size=len(words))]
         if tuple(words) in seen:
             continue
         seen.add(tuple(words))
         scenes = (sentence(*scene) for scene in zip(words, choices, templates, strict=True))
-        prompts.append(entered(f"{name}-{len(prompts):03d}", scenes, duration_s, tags))
+        prompts.append(entered(f"{name}-{'lit-' * lit}{len(prompts):03d}", scenes, duration_s, tags))
     return prompts
 
 
 def prompts(*, output: Path = FOLDER) -> None:
-    """Write the five prompt sets of the embedded world as JSONL. Same code, same bytes.
+    """Write the prompt sets of the embedded world as JSONL, those under other lights in a folder `lit`. Same code, same bytes.
 
         echo-harness data prompts
 
@@ -95,3 +99,5 @@ def prompts(*, output: Path = FOLDER) -> None:
     """
     for name in SETS:
         write_set(output / f"{name}.jsonl", (PromptLine(prompt, VERSION) for prompt in build(name)))
+    for name in LIGHTS:
+        write_set(output / "lit" / f"{name}.jsonl", (PromptLine(prompt, VERSION) for prompt in build(name, lit=True)))

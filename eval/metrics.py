@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -119,6 +120,7 @@ class Metric:
 
 BOTH = ("long", "interactive")
 TEXT_KINDS = ("clip_b32", "clip_l14", "viclip", "vbench_text_alignment")
+_world = partial(Metric, definitions=("world",), leads=True)
 
 # fmt: off
 METRICS: Final = (
@@ -134,20 +136,27 @@ METRICS: Final = (
     Metric("dynamic_degree", "dynamic degree", "whether enough moves", short="dynamic", scopes=WHOLE, long=7, interactive=8,
            sweeps=("long",), sets={"repeats": 3}),
     Metric("text_alignment", "text alignment", "whether each scene shows what its sentence says",
-           scopes=dict.fromkeys(TASKS, Scope.segments), long=8, interactive=1, sweeps=BOTH,
-           definitions=TEXT_KINDS,
+           scopes=dict.fromkeys(TASKS, Scope.segments), long=8, interactive=1, sweeps=BOTH, definitions=TEXT_KINDS,
            question="Does each scene show what its text says: the subject, the place and what happens?"),
     Metric("subject_consistency", "subject consistency", "whether the subject stays itself",
            short="subject", scopes=WHOLE | {"recall": Scope.pairs}, long=4, interactive=2, sweeps=BOTH,
            question="Does the subject stay itself, in shape, colour and detail, from the first frame to the last?"),
     Metric("background_consistency", "background consistency", "whether the place stays itself",
            short="background", scopes=WHOLE | {"hard": Scope.segments, "recall": Scope.pairs}, long=2, interactive=3, sweeps=BOTH),
-    Metric("recall_fidelity", "recall fidelity", "how much of what no prompt says came back with a place",
-           definitions=("world",), leads=True, sweeps=("interactive",)),
-    Metric("leakage", "leakage", "how much of the place just left is still there, over the first 4.5 s after a switch",
-           lower=True, definitions=("world",), leads=True, sweeps=("interactive",)),
-    Metric("half_life_blocks", "half life blocks", "blocks after a switch until half of the old place is gone",
-           unit="blocks of 0.75 s", lower=True, definitions=("world",), leads=True,
+    _world("identity_kept", "identity kept", "how much of what a place first showed and no prompt states is there 10 s later, where lit",
+           sweeps=BOTH,
+           note="identity kept: of what is lit; a video whose light stops shows the same part for ever, so read light followed beside it."),
+    _world("motion_followed", "motion followed", "how well the subject follows the stated motion, speed included", sweeps=("long",)),
+    _world("light_followed", "light followed", "whether the light is on, off, or going round in its time, as stated", sweeps=("long",)),
+    _world("image_distance", "image distance", "how far the statistics of frames are from the world's, 1 where 95 % of renders are nearer",
+           unit="times the renders' own", lower=True, sweeps=("long",)),
+    _world("response_blocks", "response blocks", "blocks after a smooth transition until the stated light is shown",
+           unit="blocks of 0.75 s", lower=True, sweeps=("interactive",)),
+    _world("recall_fidelity", "recall fidelity", "how much of what no prompt says came back with a place", sweeps=("interactive",)),
+    _world("leakage", "leakage", "how much of the place just left is still there, over the first 4.5 s after a switch",
+           lower=True, sweeps=("interactive",)),
+    _world("half_life_blocks", "half life blocks", "blocks after a switch until half of the old place is gone",
+           unit="blocks of 0.75 s", lower=True,
            note="half life blocks: censored at the scene's length; where the old place never fades to a half, that length counts, so "
                 "13 (a scene of 10 s) says at least 13, and means with such videos are too low."),
     Metric("quality", "Quality", "VBench's weighted mean of its seven dimensions of quality", trails=True, parts=QUALITY,
@@ -158,25 +167,21 @@ METRICS: Final = (
     Metric("quality_drift", "quality drift", "imaging quality of the first 5 s minus that of the last 5 s, whichever is more",
            lower=True, trails=True,
            misleads="quality drift: zero for a video that is bad from the start, or only in its middle."),
-    Metric("consistency", "Consistency", "mean of subject and background consistency", parts=CONSISTENCY,
-           sets={"memflow": 2},
+    Metric("consistency", "Consistency", "mean of subject and background consistency", parts=CONSISTENCY, sets={"memflow": 2},
            misleads="Consistency: highest for a frozen video; changes that a prompt asks for lower it."),
     Metric("vbench_semantic", "Semantic", "mean of the nine dimensions of VBench's own prompt suite that ask what is shown", parts=SEMANTIC,
            misleads="Semantic: of VBench's own prompts alone; on others its dimensions mean nothing."),
     Metric("vbench_total", "Total", "(4 Quality + Semantic) / 5, VBench's score", parts=TOTAL,
            misleads="Total: four fifths are Quality, and mislead as that does."),
     *(Metric(f"text_alignment_{scene}", f"text alignment {scene}", f"whether scene {scene} shows what its sentence says",
-             definitions=TEXT_KINDS,
-             sets={"memflow": 3 + scene},
+             definitions=TEXT_KINDS, sets={"memflow": 3 + scene},
              misleads="text alignment by scene: CLIP reads 77 tokens and knows little of motion; the previous scene may fit the text too.")
       for scene in range(1, SCENES_TOLD + 1)),
     Metric("frozen_time", "frozen time", "share of time in which a frame and the next differ by less than half a step of 255",
-           lower=True,
-           sets={"repeats": 1},
+           lower=True, sets={"repeats": 1},
            misleads="frozen time: a still life under a still camera counts as frozen; grain or codec noise hides a frozen video."),
     Metric("looping", "looping", "how much likeness comes back 1 s to 30 s later, beyond that of the least alike frames nearer", COSINE,
-           lower=True,
-           sets={"repeats": 2},
+           lower=True, sets={"repeats": 2},
            misleads="looping: natural repetition (steps, waves) counts; periods over half a scene are not seen."),
     *(Metric(f"coherence_{lag}", f"coherence {lag} s", f"mean cosine of frames {lag} s apart", COSINE,
              sets={"coherence": lag},
@@ -208,8 +213,9 @@ READINGS: Final = {
     "place_right": ("place right, % of videos", 100.0),
     "subject_right": ("subject right, % of videos", 100.0),
     "quality": ("image quality", 1.0),
+    "identity_kept": ("identity kept, %", 100.0),
 }
-"""The embedded scorer's readings of each block: label, and the factor that scales it to 0..100."""
+"""The embedded scorer's readings of each block, the last under all lights alone: label, and the factor that scales it to 0..100."""
 READING_FRAMES: Final = 12
 """Pixel frames of such a block, whatever a backbone's own blocks are."""
 READING_S: Final = READING_FRAMES / FPS

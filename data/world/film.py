@@ -16,7 +16,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from data.world.render import SIZE, VERSION, Truth, draw, render
+from data.world.render import SIZE, VERSION, Truth, draw, lit, render
 from data.world.words import Words, parse
 from echo.cache.plan import Plan, Step
 from echo.cache.policy import Policy
@@ -77,16 +77,23 @@ def truths(prompt: Prompt, seed: int, policy: Render, frames_per_block: int) -> 
     sources = _shown_before(prompt, said, policy)
     entered = prompt.transitions(policy.tags)
     made: list[Truth] = []
+    beam: tuple[int, ...] = ()
+    shown = 0
     for scene, (words, blocks) in enumerate(zip(said, policy.lengths(prompt, frames_per_block), strict=True)):
         frames = blocks * frames_per_block * PIXEL_FRAMES_PER_LATENT
-        drawn = draw((*_key(seed, prompt), scene, int(policy.way is Way.other)), frames + 1, words=words)
+        key = (*_key(seed, prompt), scene, int(policy.way is Way.other))
+        drawn = draw(key, frames + 1, words=words)
         place, centres, source = drawn.place, drawn.centres[1:], sources[scene]
         if source is not None and policy.way is not Way.other:
             place = made[source].place
+        if entered[scene] is not Transition.smooth or said[scene - 1].light != words.light:
+            beam, shown = key, 0
         if entered[scene] is Transition.smooth:
             centres = np.mod(drawn.centres + (made[-1].centres[-1] - drawn.centres[0]), SIZE)[1:]
+        shade = lit(words.light, beam, np.arange(shown, shown + frames, dtype=np.float64))
+        shown += frames
         radius = made[0].radius if made else drawn.radius
-        made.append(dataclasses.replace(drawn, place=place, centres=centres, radius=radius))
+        made.append(dataclasses.replace(drawn, place=place, centres=centres, radius=radius, shade=shade))
     return made
 
 

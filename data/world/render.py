@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.world.words import KINDS, Words
+from data.world.words import BEAM, DAY, KINDS, Words
 
 VERSION = 2
 """Increases with every change that alters a pixel or a truth for the same seed."""
@@ -33,6 +33,12 @@ LANDMARK = 6
 WINDOW = 24
 """Pixels on a side of the square in which a subject is painted."""
 OUTLINE_RGB = (12, 12, 14)
+NIGHT_RGB = (10, 10, 16)
+"""Of a place where no light falls; nothing of it shines through."""
+BEAM_S = (10.0, 20.0)
+"""Seconds in which a beam goes once round the frame, at least and at most."""
+BEAM_REACH, BEAM_EDGE = 12.0, 4.0
+"""Pixels from a beam to the middle of the farthest column of cells that it lights, and over how many its light falls from 1 to 0."""
 
 _ORIGIN = {"circling": (24.0, 15.0), "bouncing": (24.0, 32.0)}
 
@@ -63,12 +69,14 @@ class Truth:
     """Everything that determines a clip: its words, its place, and the subject's positions.
 
     centres: (x, y) of the subject in pixels for each frame, float64 [T, 2], wrapped into 0..48.
+    shade: light on each column of the place, 0..1, float64 [T, 48]; None by day. The subject shines by itself.
     """
 
     words: Words
     place: Place
     radius: float
     centres: NDArray[np.float64]
+    shade: NDArray[np.float64] | None = None
 
 
 def draw_place(rng: np.random.Generator, easy: bool = False) -> Place:
@@ -123,7 +131,30 @@ def draw(seed: int | Sequence[int], frames: int, easy: bool = False, words: Word
     else:
         first = anywhere + displacement(earlier, time[: before + 1])
         centres = np.concatenate([first[:-1], first[-1] + displacement(words.motion, time[: frames - before])])
-    return Truth(words, place, radius, np.mod(centres, SIZE))
+    return Truth(words, place, radius, np.mod(centres, SIZE), lit(words.light, seed, time))
+
+
+def lit(light: str, seed: int | Sequence[int], frames: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Light on each column at `frames` of a scene, 0..1, [T, 48]; None by day. `seed` draws when and which way a beam comes by.
+
+    A beam goes round the frame at its own pace and lights whole columns of cells, each for half of the time.
+    """
+    if light == DAY:
+        return None
+    if light != BEAM:
+        return np.zeros((len(frames), SIZE))
+    rng = np.random.default_rng([VERSION, *([seed] if isinstance(seed, int) else seed), len(BEAM)])
+    start, period_s, way = rng.uniform(0, SIZE), rng.uniform(*BEAM_S), rng.choice((-1, 1))
+    middle = start + way * SIZE / (period_s * FPS) * frames
+    column = np.arange(SIZE) // PERIOD * PERIOD + PERIOD / 2
+    away = np.abs(np.mod(column - middle[:, None] + SIZE / 2, SIZE) - SIZE / 2)
+    return np.clip((BEAM_REACH - away) / BEAM_EDGE, 0, 1)
+
+
+def under(truth: Truth, light: str, seed: int | Sequence[int]) -> Truth:
+    """The same clip in another light."""
+    time = np.arange(len(truth.centres), dtype=np.float64)
+    return replace(truth, words=replace(truth.words, light=light), shade=lit(light, seed, time))
 
 
 def render(truths: Sequence[Truth]) -> NDArray[np.uint8]:
@@ -131,6 +162,8 @@ def render(truths: Sequence[Truth]) -> NDArray[np.uint8]:
     scenes = np.stack([background(truth.words.place, truth.words.pattern, truth.place) for truth in truths])
     length = len(truths[0].centres)
     frames = np.repeat(scenes[:, None], length, axis=1)
+    for shown, truth in zip(frames, truths, strict=True):
+        shown[:] = shaded(shown, truth)
     alphas: NDArray[np.float32] = np.empty((len(truths), length, 2, WINDOW, WINDOW), dtype=np.float32)
     for index, truth in enumerate(truths):
         alphas[index] = _subject(truth)
@@ -147,6 +180,15 @@ def render(truths: Sequence[Truth]) -> NDArray[np.uint8]:
     paint = fill * body + np.array(OUTLINE_RGB, dtype=np.float32) * (1 - body)
     frames[clip, time, rows, columns] = window + ink * (paint - window)
     return np.rint(frames).astype(np.uint8)
+
+
+def shaded(scenes: NDArray[np.float32], truth: Truth) -> NDArray[np.float32]:
+    """Scenes [T, 48, 48, 3] in the light of each frame of `truth`."""
+    if truth.shade is None:
+        return scenes
+    night = np.array(NIGHT_RGB, dtype=np.float32)
+    dark: NDArray[np.float32] = night + (scenes - night) * truth.shade[:, None, :, None].astype(np.float32)
+    return dark
 
 
 def clip(seed: int | Sequence[int], frames: int, easy: bool = False, words: Words | None = None) -> tuple[NDArray[np.uint8], Truth]:

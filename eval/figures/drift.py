@@ -27,6 +27,7 @@ from eval.stats.curves import Curve, curve
 from eval.store.frame import readings
 from eval.store.rows import Entry, left_out, newest, pick
 from eval.store.runs import scores_of, tasks
+from eval.world.identity import IDENTITY
 
 FIRST = next(iter(READINGS))
 """The reading by which rows are ordered and counted."""
@@ -60,13 +61,11 @@ class Drift:
 
 def drifts(rows: Sequence[Entry], window: int) -> tuple[list[Drift], list[str]]:
     """Curves of all rows whose scores have readings of blocks, ordered by their last quarter, and the names of the others."""
-    drawn, without = [], []
-    for row in rows:
-        read = readings(row)
-        if read.empty:
-            without.append(row.name)
-            continue
-        values = {name: (factor * read.get(name, np.nan * read.iloc[:, 0])).unstack("block") for name, (_, factor) in READINGS.items()}
+    drawn, reads = [], [(row, readings(row)) for row in rows]
+    without = [row.name for row, read in reads if read.empty]
+    told = {name: factor for name, (_, factor) in READINGS.items() if name != IDENTITY or any(name in read for _, read in reads)}
+    for row, read in [(row, read) for row, read in reads if not read.empty]:
+        values = {name: (factor * read.get(name, np.nan * read.iloc[:, 0])).unstack("block") for name, factor in told.items()}
         drawn.append(Drift(row, {name: curve(blocks, window) for name, blocks in values.items()}))
     drawn.sort(key=lambda drift: drift.row.name)
     return sorted(drawn, key=lambda drift: drift.rank, reverse=True), without
@@ -99,15 +98,16 @@ def draw(drifted: Sequence[Drift], task: str, window: int, out: Path) -> None:
     policies = [drift for drift in drifted if not drift.row.calibration] or list(drifted)
     truth = next((drift for drift in drifted if drift.row.preset == TRUTH), None)
     size = (9.6, 1.05 + 1.12 * len(policies))
-    figure, axes = plots.subplots(len(policies), len(READINGS), figsize=size, squeeze=False, sharex=True, sharey="col")
+    names = list(policies[0].curves)
+    figure, axes = plots.subplots(len(policies), len(names), figsize=size, squeeze=False, sharex=True, sharey="col")
     for line, drift in zip(axes, policies):
-        for axis, name in zip(line, READINGS):
+        for axis, name in zip(line, names):
             _panel(axis, drift, [other for other in policies if other is not drift], truth, name)
             for border in borders(drifted):
                 axis.axvline(border, color=style.OTHERS, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
         style.row_label(line[0], drift.label, labelpad=10)
-    for axis, (words, _) in zip(axes[0], READINGS.values()):
-        axis.set_title(words)
+    for axis, name in zip(axes[0], names):
+        axis.set_title(READINGS[name][0])
     for axis in axes[-1]:
         axis.set_xlabel("seconds")
     first = [drift.curves[FIRST] for drift in policies]

@@ -119,7 +119,10 @@ class Quality:
 
     def scores(self, frames: Frames) -> Floats:
         """Quality of each frame [T], 0..100: 100 within d95, beyond it 100 d95 / distance."""
-        distances = self.distances(statistics(frames))
+        return self.scored(self.distances(statistics(frames)))
+
+    def scored(self, distances: Floats) -> Floats:
+        """Quality of frames at these distances [T], 0..100."""
         return 100 * np.minimum(1.0, self.d95 / np.maximum(distances, 1e-12))
 
     def save(self) -> dict[str, Floats]:

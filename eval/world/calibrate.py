@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.world.render import LANDMARK, PERIOD, Place, Truth, background, draw, draw_place, draw_words, render
-from data.world.words import KINDS, Words, sentence
+from data.world.render import LANDMARK, PERIOD, Place, Truth, background, draw, draw_place, draw_words, render, shaded, under
+from data.world.words import BEAM, DAY, KINDS, LIGHTS, UNLIT, Words, sentence
 from echo.backbone.parts.codec import PatchCodec
 from echo.geometry import scene_spans
-from echo.scene import FRAMES_PER_BLOCK
+from echo.scene import FPS, FRAMES_PER_BLOCK
 from eval.measures.formulas import Frames
 from eval.measures.quality import Quality, statistics
 from eval.protocol import recalled
 from eval.world.encoder import FrameEncoder
+from eval.world.identity import AFTER, FIRST, IDENTITY, LIGHTS_GO, MOTION, RESPONSE, lit_scores
 from eval.world.places import place_scores
 from eval.world.readings import BLOCK, MOTION_WINDOW, motion_of, read, said
 
@@ -93,10 +94,52 @@ def measure_anchors(encoder: FrameEncoder, codec: PatchCodec, films: int) -> dic
         results.setdefault("recall_fidelity", []).append((other["world.recall_fidelity"], best["world.recall_fidelity"]))
         for name in ("leakage", "half_life_blocks"):
             results.setdefault(name, []).append((stays[f"world.{name}"], best[f"world.{name}"]))
-    return {
-        name: (round(float(np.mean([a for a, _ in pairs])), 2), round(float(np.mean([b for _, b in pairs])), 2))
-        for name, pairs in results.items()
-    }
+    return _means(results)
+
+
+def measure_lit_anchors(encoder: FrameEncoder, codec: PatchCodec, films: int) -> dict[str, tuple[float, float]]:
+    """Score without its prefix -> (chance, ceiling): means over `films` films of 24 s under a passing light, through the codec.
+
+    Identity: a film that shows another place of its words as soon as it is asked what is left of the first, and one that stays. Motion:
+    a film that moves in another way, and one that does as is said. Response: a film that stays by day whatever is said, and one whose
+    light goes out at once.
+    """
+    results: dict[str, list[tuple[float, float]]] = {}
+    asked = FIRST + AFTER
+    for index in range(films):
+        rng = np.random.default_rng([SEED, 5, index])
+        words = dataclasses.replace(draw_words(rng), light=BEAM)
+        stays, other = (draw((SEED, 5, index, which), 24 * FPS, words=words) for which in (0, 1))
+        moved = [_part(stays, 0, asked), _part(dataclasses.replace(other, shade=stays.shade), asked, 24 * FPS)]
+        by_day = under(_part(stays, 0, SCENE_BLOCKS * BLOCK), DAY, 0)
+        dark, day = ([by_day, under(by_day, light, 0)] for light in (UNLIT, DAY))
+        spoken = [truth.words for truth in dark]
+        turned = dataclasses.replace(words, motion=str(rng.choice([motion for motion in KINDS["motion"] if motion != words.motion])))
+        pairs = {
+            IDENTITY: (_lit_metrics(encoder, film(moved, codec)), _lit_metrics(encoder, film([stays], codec))),
+            MOTION: (_lit_metrics(encoder, film([stays], codec, [turned])), _lit_metrics(encoder, film([stays], codec))),
+            LIGHTS_GO: (_lit_metrics(encoder, film(day, codec, spoken)), _lit_metrics(encoder, film([stays], codec))),
+            RESPONSE: (_lit_metrics(encoder, film(day, codec, spoken)), _lit_metrics(encoder, film(dark, codec, spoken))),
+        }  # fmt: skip
+        for name, (worst, best) in pairs.items():
+            results.setdefault(name, []).append((worst[f"world.{name}"], best[f"world.{name}"]))
+    return _means(results)
+
+
+def _part(truth: Truth, start: int, end: int) -> Truth:
+    """Frames [start, end) of a clip."""
+    shade = None if truth.shade is None else truth.shade[start:end]
+    return dataclasses.replace(truth, centres=truth.centres[start:end], shade=shade)
+
+
+def _lit_metrics(encoder: FrameEncoder, video: RecallFilm) -> dict[str, float]:
+    """The scores of a film that its light and its time decide."""
+    return lit_scores(read(encoder, video.frames), [said(text) for text in video.texts], video.spans).metrics
+
+
+def _means(results: dict[str, list[tuple[float, float]]]) -> dict[str, tuple[float, float]]:
+    pairs = {name: np.mean(both, axis=0) for name, both in results.items()}
+    return {name: (round(float(chance), 2), round(float(ceiling), 2)) for name, (chance, ceiling) in pairs.items()}
 
 
 def staying(script: Sequence[Truth]) -> list[Truth]:
@@ -109,7 +152,8 @@ def staying(script: Sequence[Truth]) -> list[Truth]:
 def hidden_share(frames: NDArray[np.uint8], truths: Sequence[Truth]) -> NDArray[np.float64]:
     """Share of each cell's landmark square that the subject covers, [N, T, 16], of renders uint8 [N, T, 48, 48, 3]."""
     bare = np.stack([background(truth.words.place, truth.words.pattern, truth.place) for truth in truths])
-    covered = np.abs(frames - bare[:, None]).sum(-1) > 60
+    bare = np.stack([shaded(np.repeat(scene[None], frames.shape[1], 0), truth) for scene, truth in zip(bare, truths, strict=True)])
+    covered = np.abs(frames - bare).sum(-1) > 60
     cells = covered.reshape(*covered.shape[:2], 4, PERIOD, 4, PERIOD)[..., LANDMARK:, :, LANDMARK:]
     shares: NDArray[np.float64] = cells.mean(axis=(3, 5)).reshape(*covered.shape[:2], -1)
     return shares
@@ -128,15 +172,20 @@ def motion_accuracy(encoder: FrameEncoder, codec: PatchCodec | None, clips: int)
     return right / clips
 
 
-def fit_quality(codec: PatchCodec, clips: int, seed: int = 0) -> Quality:
+def fit_quality(codec: PatchCodec, clips: int, seed: int = 0, lights: bool = False) -> Quality:
     """The quality score from `clips` clips of one block, as rendered and through the codec; d95 from a quarter as many others."""
 
-    def measure(count: int, part: int) -> tuple[NDArray[np.float64], list[int]]:
-        truths = [draw((SEED, seed, part, index), BLOCK, easy=index % 7 == 0, before=2) for index in range(count)]
+    def measure(number: int, part: int) -> tuple[NDArray[np.float64], list[int]]:
+        truths = [draw((SEED, seed, part, index), BLOCK, easy=index % 7 == 0, before=2) for index in range(number)]
+        if lights:
+            truths = [under(truth, LIGHTS[index % len(LIGHTS)], (SEED, seed, part, index)) for index, truth in enumerate(truths)]
         frames = render(truths)
         coded = codec.decode(codec.encode(torch.from_numpy(frames))).numpy()
         looks = [KINDS["place"].index(t.words.place) * len(KINDS["pattern"]) + KINDS["pattern"].index(t.words.pattern) for t in truths]
-        kinds = looks + [look + len(KINDS["place"]) * len(KINDS["pattern"]) for look in looks]
+        count = len(KINDS["place"]) * len(KINDS["pattern"])
+        kinds = [
+            look + count * (coded + 2 * LIGHTS.index(t.words.light)) for coded in (0, 1) for look, t in zip(looks, truths, strict=True)
+        ]
         shown = np.concatenate([frames, coded])[:, ::3]
         return np.stack([statistics(clip) for clip in shown]), kinds
 

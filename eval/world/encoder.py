@@ -11,7 +11,7 @@ from torch.nn import functional as fn
 from torch.utils._pytree import tree_map
 
 from data.world.render import LANDMARK_RGB, PERIOD, SIZE
-from data.world.words import KINDS
+from data.world.words import LIGHT, SAYABLE
 from echo.backbone.parts.text import WordEncoder
 from echo.backbone.parts.words import Vocabulary
 
@@ -51,9 +51,10 @@ class Features(NamedTuple):
 class Seen(NamedTuple):
     """All outputs of the encoder for N frames.
 
-    words: kind -> scores of its words [N, K]. cells [N, 16, 5]: scores of each cell's content, none or a colour of
-    LANDMARKS. surface [N, 9]: hue, cosines and sines of ANGLES. centre [N, 4]: cosines, then sines, of the subject's
-    (x, y) as angles around the frame, shorter than 1 if the position is uncertain.
+    words: kind -> scores of its words [N, K], also of the light if the encoder reads lights. cells [N, 16, 5]: scores of each cell's
+    content, none or a colour of LANDMARKS; [N, 16, 6] with darkness last if it reads lights. surface [N, 9]: hue, cosines and sines of
+    ANGLES. centre [N, 4]: cosines, then sines, of the subject's (x, y) as angles around the frame, shorter than 1 if the position is
+    uncertain.
     """
 
     features: Features
@@ -84,7 +85,8 @@ class FrameEncoder(nn.Module):
     circle: Tensor
     shown: Tensor
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, lit: bool = False) -> None:
+        """lit: whether it is to tell one light from another, and what is dark from what is empty."""
         super().__init__()
         self.trunk = nn.Sequential(_conv(3, 24, 5, 2), _conv(24, 48, 3, 2), _conv(48, WIDTH, 3, 1), _conv(WIDTH, WIDTH, 3, 1))
         self.where = nn.Conv2d(WIDTH, 1, 1)
@@ -92,15 +94,16 @@ class FrameEncoder(nn.Module):
         self.surface = _head(WIDTH * (FINE // GRID) ** 2, SURFACE, 64)
         self.joint = _head(3 * WIDTH, JOINT_DIM)
         self.landmarks = nn.Sequential(
-            nn.Conv2d(WIDTH, 96, FINE // GRID, FINE // GRID), nn.ReLU(inplace=True), nn.Conv2d(96, 1 + len(LANDMARKS), 1)
+            nn.Conv2d(WIDTH, 96, FINE // GRID, FINE // GRID), nn.ReLU(inplace=True), nn.Conv2d(96, 1 + len(LANDMARKS) + lit, 1)
         )
         self.words = WordEncoder(vocabulary, JOINT_DIM)
         self.said = _head(JOINT_DIM, JOINT_DIM)
         sizes = {"colour": SUBJECT_DIM, "shape": SUBJECT_DIM, "place": WORDS_DIM, "pattern": WORDS_DIM}
-        self.prototypes = nn.ParameterDict({kind: nn.Parameter(torch.randn(len(KINDS[kind]), size)) for kind, size in sizes.items()})
+        sizes |= {LIGHT: WORDS_DIM} if lit else {}
+        self.prototypes = nn.ParameterDict({kind: nn.Parameter(torch.randn(len(SAYABLE[kind]), size)) for kind, size in sizes.items()})
         angle = (STRIDE * torch.arange(FINE) + (STRIDE - 1) / 2) * (2 * torch.pi / SIZE)
         self.register_buffer("circle", torch.stack([angle.cos(), angle.sin()], dim=1), persistent=False)
-        shown = torch.tensor([[float(angle in SHOWN[pattern]) for angle in ANGLES] for pattern in KINDS["pattern"]])
+        shown = torch.tensor([[float(angle in SHOWN[pattern]) for angle in ANGLES] for pattern in SAYABLE["pattern"]])
         self.register_buffer("shown", shown, persistent=False)
 
     def forward(self, frames: Tensor) -> Seen:
@@ -116,15 +119,18 @@ class FrameEncoder(nn.Module):
         overlaid = fine.view(-1, WIDTH, GRID, side, GRID, side).mean((2, 4))
         surface = self.surface(overlaid.flatten(1))
         cells = self.landmarks(fine).flatten(2).transpose(1, 2)
-        vectors = {"colour": subject, "shape": subject, "place": told, "pattern": told}
-        words = {kind: SHARPNESS * vectors[kind] @ fn.normalize(self.prototypes[kind], dim=-1).T for kind in VISIBLE}
+        vectors = {"colour": subject, "shape": subject, "place": told, "pattern": told, LIGHT: told}
+        words = {
+            kind: SHARPNESS * vectors[kind] @ fn.normalize(self.prototypes[kind], dim=-1).T
+            for kind in (*VISIBLE, LIGHT)[: len(self.prototypes)]
+        }
         place = self._place(told, cells, surface, words["pattern"])
         return Seen(Features(subject, place, joint), words, cells, surface, self._centre(weight.view(-1, FINE, FINE)))
 
     def _place(self, told: Tensor, cells: Tensor, surface: Tensor, patterns: Tensor) -> Tensor:
         """Two unit halves, so that two places of the same words have a cosine of about a half."""
         seen = (patterns.softmax(-1) @ self.shown).repeat(1, 2)
-        own = torch.cat([cells.softmax(-1)[..., 1:].flatten(1), surface[:, :1], surface[:, 1:] * seen], dim=-1)
+        own = torch.cat([cells.softmax(-1)[..., 1 : 1 + len(LANDMARKS)].flatten(1), surface[:, :1], surface[:, 1:] * seen], dim=-1)
         return torch.cat([told, fn.normalize(own, dim=-1)], dim=-1) / 2**0.5
 
     def _centre(self, weight: Tensor) -> Tensor:
@@ -159,7 +165,7 @@ class FrameEncoder(nn.Module):
         """The encoder that `save` wrote, frozen, in single precision."""
         tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
         words = WordEncoder.load({name.removeprefix("words."): value for name, value in tensors.items() if name.startswith("words.")})
-        encoder = cls(words.vocabulary)
+        encoder = cls(words.vocabulary, f"prototypes.{LIGHT}" in tensors)
         encoder.words = words
         rest = {name: value for name, value in tensors.items() if not name.startswith("words.")}
         encoder.load_state_dict(rest | {"words.embedding.weight": words.embedding.weight})

@@ -38,8 +38,8 @@ BY_CHANCE = 3 / 16 / 4
 HUE_REACH = 0.5
 """Difference in hue (of a range of 2) at which agreement is 0."""
 
-# Columns: the angles down, right, sum and difference; rows: plain, striped, checked, dotted.
-_SHOWN = np.array([[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1], [1, 1, 0, 0]], dtype=np.float64)
+SHOWN = np.array([[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1], [1, 1, 0, 0]], dtype=np.float64)
+"""Which of the angles down, right, sum and difference a pattern shows: plain, striped, checked, dotted."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,20 @@ class Appearance:
 def look(readings: Readings) -> Appearance:
     """The place in `readings`: hue by the median, the rest by means.
 
-    A cell counts in frames in which the subject is away from its landmark, or in all frames if it never is.
+    A cell counts in frames in which the subject is away from its landmark and light falls on it, or in all frames if there are none.
     """
-    free = _free(readings.centres)
+    free = unhidden(readings)
     seen = free.mean(0)
     weight = np.where(seen > 0, free, 1.0)[..., None]
     cells = (weight * readings.cells[..., 1:]).sum(0) / weight.sum(0)
     words = {kind: readings.words[kind].mean(0) for kind in ("place", "pattern")}
     return Appearance(cells, seen, float(np.median(readings.hue)), readings.turns.mean(0), words)
+
+
+def unhidden(readings: Readings) -> Floats:
+    """How well a cell's landmark can be seen, 0..1, [T, 16]: 0 where the subject may cover it, else the light on it, 1 by day."""
+    free = _free(readings.centres)
+    return free if readings.lit is None else free * readings.lit
 
 
 def _free(centres: Floats) -> Floats:
@@ -98,7 +104,7 @@ def hue_agreement(first: float, again: float) -> float:
 
 def shift_agreement(first: Appearance, again: Appearance) -> float:
     """Mean cosine (negative ones as 0) between the shifts that the first place's pattern shows; 1 for the same shift."""
-    shown = first.words["pattern"] @ _SHOWN
+    shown = first.words["pattern"] @ SHOWN
     cosine = np.cos(np.angle(first.turns) - np.angle(again.turns))
     return float((shown * np.clip(cosine, 0, None)).sum() / max(shown.sum(), 1e-9))
 
@@ -123,8 +129,8 @@ def fidelity(first: Appearance, again: Appearance, left: Appearance) -> dict[str
 
 def _shift_left(first: Appearance, left: Appearance) -> float:
     """Agreement of shifts with the scene just left, as far as its pattern shows the same angles."""
-    shown = first.words["pattern"] @ _SHOWN
-    both = shown * (left.words["pattern"] @ _SHOWN)
+    shown = first.words["pattern"] @ SHOWN
+    both = shown * (left.words["pattern"] @ SHOWN)
     return shift_agreement(first, left) * float(both.sum() / max(shown.sum(), 1e-9))
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from data.world.render import SIZE, displacement
-from data.world.words import KINDS, MOTIONS, VOCABULARY
+from data.world.render import LANDMARK_RGB, SIZE, displacement
+from data.world.words import DAY, LIGHT, LIT, MOTIONS, SAYABLE
 from eval.measures.formulas import Frames
 from eval.metrics import READING_FRAMES
 
@@ -22,6 +22,8 @@ Floats = NDArray[np.float64]
 
 BLOCK = READING_FRAMES
 """Pixel frames that are read together: three latent frames, whatever a backbone's own blocks are."""
+CLASSES = 1 + len(LANDMARK_RGB)
+"""Contents of a lit cell: nothing, or a landmark of one of the colours."""
 LOOPS = {"circling": 48, "bouncing": 24}
 """Frames after which a motion repeats; a straight motion has no phase, only a start position."""
 LEAST = 24
@@ -39,7 +41,7 @@ class Readings:
     words: kind -> probability of each of its words, in the order of KINDS, [T, K]. cells [T, 16, 5]: probability that a
     cell of the 4x4 grid holds nothing, or a landmark of each colour. hue [T], -1 to 1. turns [T, 4]: the pattern's shifts
     as complex numbers of length about 1, in the order of `eval.world.encoder.ANGLES`. centres [T, 2]: (x, y) of the subject in
-    pixels, 0..48.
+    pixels, 0..48. lit: whether light falls on what a cell may hold, 0..1, [T, 16]; None where all is read as by day.
     """
 
     words: dict[str, Floats]
@@ -47,12 +49,15 @@ class Readings:
     hue: Floats
     turns: NDArray[np.complex128]
     centres: Floats
+    lit: Floats | None = None
 
     def span(self, start: int, end: int) -> Readings:
         """The readings of frames [start, end)."""
         part = slice(start, end)
         words = {kind: values[part] for kind, values in self.words.items()}
-        return Readings(words, self.cells[part], self.hue[part], self.turns[part], self.centres[part])
+        return Readings(
+            words, self.cells[part], self.hue[part], self.turns[part], self.centres[part], None if self.lit is None else self.lit[part]
+        )
 
 
 def readings_of(seen: Seen) -> Readings:
@@ -62,7 +67,10 @@ def readings_of(seen: Seen) -> Readings:
     half = (surface.shape[1] - 1) // 2
     turns = surface[:, 1 : 1 + half] + 1j * surface[:, 1 + half :]
     around = np.arctan2(centre[:, 2:], centre[:, :2]) * (SIZE / (2 * np.pi))
-    return Readings(words, seen.cells.double().softmax(2).numpy(), surface[:, 0], turns, np.mod(around, SIZE))
+    cells = seen.cells.double()
+    held = cells[..., :CLASSES].softmax(2).numpy()
+    lit = 1 - cells.softmax(2)[..., CLASSES].numpy() if LIGHT in words else None
+    return Readings(words, held, surface[:, 0], turns, np.mod(around, SIZE), lit)
 
 
 def read(encoder: FrameEncoder, frames: Frames) -> Readings:
@@ -73,9 +81,13 @@ def read(encoder: FrameEncoder, frames: Frames) -> Readings:
 
 
 def said(text: str) -> dict[str, str]:
-    """Kind -> word, for each kind with exactly one word in `text`. Raises ValueError for a word that the world does not know."""
-    concepts = VOCABULARY.concepts_of(text)
-    words_of = {kind: [word for word in concepts if word in known] for kind, known in KINDS.items()}
+    """Kind -> word, for each kind with exactly one word in `text`; the light is day if none is stated.
+
+    Raises ValueError for a word that the world does not know.
+    """
+    concepts = LIT.concepts_of(text)
+    words_of = {kind: [word for word in concepts if word in known] for kind, known in SAYABLE.items()}
+    words_of[LIGHT] = words_of[LIGHT] or [DAY]
     return {kind: words[0] for kind, words in words_of.items() if len(words) == 1}
 
 
@@ -128,12 +140,12 @@ def blocks_of(start: int, end: int) -> list[tuple[int, int]]:
 def probabilities(readings: Readings, words: Mapping[str, str]) -> dict[str, float]:
     """Mean probability over frames of a sentence's words, for the kinds that a frame shows."""
     mean = {kind: values.mean(0) for kind, values in readings.words.items()}
-    return {kind: float(mean[kind][KINDS[kind].index(words[kind])]) for kind in mean if kind in words}
+    return {kind: float(mean[kind][SAYABLE[kind].index(words[kind])]) for kind in mean if kind in words}
 
 
 def right(readings: Readings, words: Mapping[str, str]) -> dict[str, bool]:
     """Whether the likeliest word over these frames is the sentence's, for each visible kind in the sentence."""
-    likeliest = {kind: KINDS[kind][int(values.mean(0).argmax())] for kind, values in readings.words.items()}
+    likeliest = {kind: SAYABLE[kind][int(values.mean(0).argmax())] for kind, values in readings.words.items()}
     return {kind: word == words[kind] for kind, word in likeliest.items() if kind in words}
 
 

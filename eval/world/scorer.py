@@ -18,8 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from echo.backbone.finite import broken
 from echo.scene import FPS
-from eval.measures import memory, repeats
-from eval.measures.flow import motion
+from eval.measures import flow, memory, repeats
 from eval.measures.formulas import (
     Frames,
     Vectors,
@@ -32,15 +31,19 @@ from eval.measures.formulas import (
     sampling_step,
     temporal_flickering,
 )
-from eval.measures.quality import Quality
+from eval.measures.quality import Quality, statistics
 from eval.metrics import by_scene
 from eval.protocol import Scope, cover, pairs_of, scopes
 from eval.world.encoder import SIZE, FrameEncoder
+from eval.world.identity import IDENTITY, lit_scores
 from eval.world.places import SceneScores, place_scores
 from eval.world.readings import LEAST, MOTION_WINDOW, Readings, blocks_of, motion_of, probabilities, readings_of, right_pairs, said
 
 Span = tuple[int, int]
+Row = dict[str, float | None]
 
+DISTANCE = "image_distance"
+"""The metric of image quality that never saturates, without the definition that the store puts before it."""
 SAMPLED = 3
 """Image quality is measured on every third frame."""
 
@@ -77,6 +80,8 @@ class _Measured:
     readings: Readings
     quality: NDArray[np.float64]
     """Image quality of each frame, 0..100, measured on every third."""
+    far: NDArray[np.float64]
+    """Distance of each frame's statistics from the world's, in units of the distance within which 95 % of renders lie."""
 
 
 class EmbeddedScorer:
@@ -152,11 +157,13 @@ class EmbeddedScorer:
             produced["proxy.quality_drift"] = abs(float(measured.quality[both[0]].mean() - measured.quality[both[1]].mean()))
         words = [said(text) for text in scene_texts]
         places = place_scores(measured.readings, words, segments, pairs)
-        metrics = produced | places.metrics
+        metrics, blocks = produced | places.metrics, _per_block(measured, words, segments)
+        if measured.readings.lit is not None:
+            metrics |= _under_lights(measured, words, segments, places.per_segment, blocks)
         if odd := [name for name, value in metrics.items() if not math.isfinite(value)]:
             raise ValueError(f"{', '.join(odd)} of this video: no number (NaN or infinity), so it is not scored")
         per_segment = [vbench | world for vbench, world in zip(_per_segment(measured), places.per_segment, strict=True)]
-        return EmbeddedScores(metrics, per_segment, _per_block(measured, words, segments))
+        return EmbeddedScores(metrics, per_segment, blocks)
 
     def _measure(self, frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span], pairs: Sequence[tuple[int, int]]) -> _Measured:
         seen = self.encoder.frames(torch.from_numpy(np.ascontiguousarray(frames)))
@@ -165,11 +172,24 @@ class EmbeddedScorer:
         shown: Vectors = features.joint.numpy()
         to_text = [float((shown[start:end] @ text).mean()) for (start, end), text in zip(segments, said, strict=True)]
         step = sampling_step(FPS)
-        fastest_px, smoothness = motion(frames, step)
+        fastest_px, smoothness = flow.motion(frames, step)
+        distances = self.quality.distances(statistics(frames[::SAMPLED])).repeat(SAMPLED)[: len(frames)]
         return _Measured(
             frames, features.subject.numpy(), features.place.numpy(), to_text, fastest_px, smoothness, segments, pairs, step,
-            readings_of(seen), np.repeat(self.quality.scores(frames[::SAMPLED]), SAMPLED)[: len(frames)],
+            readings_of(seen), self.quality.scored(distances), distances / self.quality.d95,
         )  # fmt: skip
+
+
+def _under_lights(
+    measured: _Measured, words: Sequence[Mapping[str, str]], segments: Sequence[Span], scenes: list[SceneScores], blocks: list[Row]
+) -> dict[str, float]:
+    """Scores that only a scorer of all lights tells; what they are made of goes to the last scene and to the blocks."""
+    lit = lit_scores(measured.readings, words, segments)
+    scenes[-1][IDENTITY] = {part: round(100 * value, 2) for part, value in lit.identity.parts.items()}
+    spans = [block for segment in segments for block in blocks_of(*segment)]
+    for row, value, (start, end) in zip(blocks, lit.identity.blocks, spans, strict=True):
+        row |= {IDENTITY: None if value is None else round(value, 4), DISTANCE: round(float(measured.far[start:end].mean()), 4)}
+    return lit.metrics | {f"world.{DISTANCE}": float(measured.far.mean())}
 
 
 def _check(frames: Frames, scene_texts: Sequence[str], segments: Sequence[Span]) -> None:

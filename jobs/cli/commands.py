@@ -68,7 +68,7 @@ GROUPS: Table = {
         "import": ("Make a prompt set from a prompt file.", "data.importers:import_prompts"),
         "shots": ("Make a prompt set with a language model.", "data.build_shots:shots"),
         "stories": ("Assemble and check the prompt sets of the real backbones.", "data.stories:stories"),
-        "prompts": ("Write the five prompt sets of the embedded world.", "data.build_prompts:prompts"),
+        "prompts": ("Write the prompt sets of the embedded world.", "data.build_prompts:prompts"),
     }),
     "train": ("Train the embedded world's networks.", {
         "backbone": ("Train the tiny backbone on the embedded world.", "jobs.train.backbone:backbone"),

@@ -15,7 +15,7 @@ import torch._dynamo
 from torch import Tensor, nn
 
 from data.world import render
-from data.world.words import VOCABULARY
+from data.world.words import LIT, VOCABULARY
 from echo.backbone import load
 from echo.backbone.parts.codec import CHANNELS, SIDE, PatchCodec
 from echo.backbone.parts.text import WordEncoder
@@ -37,7 +37,8 @@ class BackboneTraining:
     """Everything on which the trained weights depend.
 
     plan: "0:6200,800:4800" means: first planned for 6,200 steps and, from step 800 on, for 4,800. Learning rate and clips follow the
-    finished share of the plan in force, so the whole plan is needed to repeat the run.
+    finished share of the plan in force, so the whole plan is needed to repeat the run. start: weights from which training continues in
+    the world under all lights; by default it begins from random weights, by day.
     """
 
     seed: int = 0
@@ -54,6 +55,7 @@ class BackboneTraining:
     warm_up: int = 100
     ema: float = 0.999
     weight_decay: float = 0.01
+    start: str = ""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a plan that is malformed, does not start at 0, or does not increase."""
@@ -93,9 +95,9 @@ class Trainer:
         self.device = device
         torch.manual_seed(settings.seed)
         self.model = WanModel(settings.wan())
-        self.text = WordEncoder(VOCABULARY, settings.text_dim, settings.text_len)
+        self.text = WordEncoder(LIT if settings.start else VOCABULARY, settings.text_dim, settings.text_len)
         _initialise(self.model)
-        self.codec: PatchCodec = fit_codec()
+        self.codec: PatchCodec = self._start(load.load(settings.start)) if settings.start else fit_codec()
         self.modules = nn.ModuleDict({"model": self.model, "text": self.text}).to(device)
         self.parameters = list(self.modules.parameters())
         self.average = [parameter.detach().clone() for parameter in self.parameters]
@@ -112,10 +114,18 @@ class Trainer:
         self.seconds = 0.0
         self.loss = float("nan")
 
+    def _start(self, known: load.Backbone) -> PatchCodec:
+        """Go on from a backbone that knows the world by day; words that it does not know mean nothing yet. Its codec."""
+        self.model.load_state_dict(known.model.state_dict())
+        with torch.no_grad():
+            self.text.embedding.weight.mul_(0.1)[: len(known.text.embedding.weight)] = known.text.embedding.weight
+        return known.codec
+
     def train_step(self) -> tuple[float, int]:
         """Make one step; returns its loss and the number of blocks of its clips."""
         settings = self.settings
-        batch = make_batch(self.codec, settings.seed, self.step, settings.steps_at(self.step), settings.frames_per_step, self.share)
+        plan = settings.steps_at(self.step), settings.frames_per_step
+        batch = make_batch(self.codec, settings.seed, self.step, *plan, self.share, bool(settings.start))
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * _rate(self.step, settings)
         loss = loss_of(self.model, self.text, batch, self.device)

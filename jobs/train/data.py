@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data.world.render import draw, draw_words, render
-from data.world.words import Words, held_out, sentence
+from data.world.render import SIZE, Truth, draw, draw_words, lit, render
+from data.world.words import BEAM, DAY, UNLIT, Words, held_out, sentence
 from echo.backbone.parts.codec import PatchCodec
 from echo.sampler import schedule, shifted
 
@@ -26,6 +26,8 @@ FRAMES_PER_STEP = 704
 UNTOLD = 0.1
 """Share of clips without a text, which train the unconditional flow for classifier-free guidance in the self-rollout phase."""
 CODEC_SEED = 1_000_003
+LIT = {DAY: 0.3, BEAM: 0.55, UNLIT: 0.15}
+"""Shares of lights in a training under all of them."""
 
 
 @dataclass(frozen=True)
@@ -58,26 +60,30 @@ def fit_codec(clips: int = 768) -> PatchCodec:
 
 
 def make_batch(
-    codec: PatchCodec, seed: int, step: int, steps: int, frames_per_step: int = FRAMES_PER_STEP, share: tuple[int, int] = (0, 1)
-) -> Batch:
+    codec: PatchCodec, seed: int, step: int, steps: int, frames_per_step: int = FRAMES_PER_STEP, share: tuple[int, int] = (0, 1),
+    lights: bool = False,
+) -> Batch:  # fmt: skip
     """The batch of `step` (0-based) of a run of `steps` steps.
 
     The first 15 % of a run show places without landmarks; later 85 % of clips have them. Short clips teach appearance and are cheap; long
     ones teach motion and memory and are drawn more often in the last 40 %. share: (rank, number of processes); only this rank's equal
-    part of the step's clips is drawn, and all parts together are the step.
+    part of the step's clips is drawn, and all parts together are the step. lights: all of them, for a network that knows the world by
+    day: landmarks from the first step, and most clips begin with another motion, at another moment or in another light, so that what is
+    lit again must be copied from the past.
     """
     rng = np.random.default_rng([seed, step])
-    done = step / steps
-    lengths = (0.75, 0.15, 0.1) if done < 0.6 else (0.4, 0.2, 0.4)
-    blocks = int(rng.choice((1, 2, 7), p=lengths))
+    done = step / steps + 0.3 if lights else step / steps
+    late = (0.25, 0.15, 0.6) if lights else (0.4, 0.2, 0.4)
+    blocks = int(rng.choice((1, 2, 7), p=(0.75, 0.15, 0.1) if done < 0.6 else late))
     # A clip with a past gets several noisy copies; without a past, more clips are better than more copies.
     copies = NOISY if blocks > 1 or done < EASY else 1
     size = max(1, frames_per_step // (BLOCK_FRAMES * (copies * blocks + blocks - 1)))
     easy = rng.uniform(size=size) < (1.0 if done < EASY else 0.15)
     history = np.zeros(size, dtype=np.int64)
     if blocks > 1:
-        # About a third of the clips begin with another motion: their first blocks are only context.
-        history = np.where(rng.uniform(size=size) < 0.35, rng.integers(1, min(blocks, 4), size=size), 0)
+        # Many clips begin with another motion: their first blocks are only context.
+        most, often = (min(blocks, 6), 0.7) if lights else (min(blocks, 4), 0.35)
+        history = np.where(rng.uniform(size=size) < often, rng.integers(1, most, size=size), 0)
     choices = rng.integers(0, 1 << 30, size=size)
     silent = rng.uniform(size=size) < UNTOLD
     weight = np.arange(blocks)[None, :] >= history[:, None]
@@ -92,11 +98,13 @@ def make_batch(
             (seed, step, index),
             blocks * BLOCK_PIXEL_FRAMES,
             bool(easy[index]),
-            shown_words(np.random.default_rng([seed, step, index])),
+            shown_words(np.random.default_rng([seed, step, index]), lights),
             int(history[index]) * BLOCK_PIXEL_FRAMES,
         )
         for index in mine
     ]
+    if lights:
+        truths = [lit_before(truth, (seed, step, index), int(history[index]) * BLOCK_PIXEL_FRAMES) for index, truth in zip(mine, truths)]
     said = [sentence(truth.words, int(choice)) for truth, choice in zip(truths, choices[rows], strict=True)]
     return Batch(
         ["" if quiet else text for quiet, text in zip(silent[rows], said, strict=True)],
@@ -112,11 +120,23 @@ def make_batch(
     )
 
 
-def shown_words(rng: np.random.Generator) -> Words:
-    """Words of a training clip: uniform over combinations that are not held out."""
+def shown_words(rng: np.random.Generator, lights: bool = False) -> Words:
+    """Words of a training clip: uniform over combinations that are not held out, by day or under all lights."""
     while held_out(words := draw_words(rng)):
         pass
-    return words
+    return replace(words, light=str(rng.choice(list(LIT), p=list(LIT.values())))) if lights else words
+
+
+def lit_before(truth: Truth, seed: tuple[int, ...], before: int) -> Truth:
+    """The clip whose first `before` frames show its light or day at another moment, and then, up to them, any light."""
+    rng = np.random.default_rng([*seed, before])
+    time = np.arange(len(truth.centres), dtype=np.float64)
+    cut = int(rng.integers(0, before // BLOCK_PIXEL_FRAMES + 1)) * BLOCK_PIXEL_FRAMES
+    lights = str(rng.choice([DAY, truth.words.light])), str(rng.choice(list(LIT)))
+    # The same beam goes as fast and the same way, wherever it was then.
+    parts = [*(lit(light, seed, time + rng.uniform(-320, 320)) for light in lights), truth.shade]
+    early, late, own = (np.ones((len(time), SIZE)) if shade is None else shade for shade in parts)
+    return replace(truth, shade=np.concatenate([early[:cut], late[cut:before], own[before:]]))
 
 
 def _sigmas(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:

@@ -48,7 +48,7 @@ class RolloutTraining:
     score. low_rank: LoRA rank, 0 to train all weights. horizon: most blocks of a rollout that continues from iteration to iteration, whose
     length is drawn up to it (0: an iteration begins and ends its rollouts). new: blocks that an iteration adds to such a rollout.
     critic_first: iterations in which only the critic learns, if the generator does not start from the teacher. streams: number of such
-    rollout batches that take turns, so that early and late blocks are learned together.
+    rollout batches that take turns, so that early and late blocks are learned together. lit: under all lights.
     """
 
     seed: int = 0
@@ -66,6 +66,7 @@ class RolloutTraining:
     horizon: int = 0
     new: int = 2
     streams: int = 4
+    lit: bool = False
 
 
 KINDS = {
@@ -73,8 +74,10 @@ KINDS = {
     "long": RolloutTraining(
         policy="longlive", low_rank=32, horizon=84, blocks_per_step=24, steps=240, learning_rate=5e-4, critic_first=30
     ),
+    "lit": RolloutTraining(steps=150, lit=True),
 }  # fmt: skip
-"""Settings of the shipped weights: `tiny` with whole rollouts up to the window, `tiny_long` with long ones."""
+"""Settings of the shipped weights: `tiny` with whole rollouts up to the window, `tiny_long` with long ones, `tiny_lit` as `tiny` but
+under all lights and stopped early, so that errors beyond the window remain."""
 
 
 def flows(network: TrainedNetwork, rows: Tensor, clean: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
@@ -166,7 +169,7 @@ class SelfRollout:
         stream, length = self.streams.get(turn, (None, 0))
         if stream is None or len(stream.latents) + new > length:
             size = max(self.share[1], settings.blocks_per_step // new)
-            sentences = [sentence(shown_words(rng), int(rng.integers(0, 1 << 30))) for _ in range(size)]
+            sentences = [sentence(shown_words(rng, settings.lit), int(rng.integers(0, 1 << 30))) for _ in range(size)]
             which, count = self.share
             mine = sentences[size * which // count : size * (which + 1) // count]
             stream = TrainingStream(self.base.geometry, self.policy, mine, generator)
@@ -295,7 +298,7 @@ def self_rollout(
     /,
     teacher: str,
     start: str = "",
-    kind: Literal["short", "long"] = "short",
+    kind: Literal["short", "long", "lit"] = "short",
     processes: int = 1,
     save_every: int = 50,
     *,
@@ -308,10 +311,10 @@ def self_rollout(
 
     Args:
         words: settings, SETTING=VALUE: seed= steps= policy= blocks_per_step= guidance= learning_rate= critic_rate= critic_steps=
-            critic_first= warm_up= ema= low_rank= horizon= new= streams=.
+            critic_first= warm_up= ema= low_rank= horizon= new= streams= lit=.
         teacher: weights that `echo-harness train backbone` wrote.
         start: weights that the generator starts from; the teacher's by default.
-        kind: the settings of tiny (short) or of tiny_long (long).
+        kind: the settings of tiny (short), of tiny_long (long) or of tiny_lit (lit).
         processes: processes that share each iteration (gloo).
         save_every: iterations from one checkpoint to the next.
         folder: the folder of checkpoint and log.

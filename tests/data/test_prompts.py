@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data.build_prompts import FOLDER, SETS, prompts
+from data.build_prompts import FOLDER, LIGHTS, SETS, prompts
 from data.world.words import Words, parse
 from echo.scene import DurationRule, Transition, load_prompts, scene_blocks
 
@@ -27,6 +27,17 @@ def test_committed_sets_are_what_the_generator_writes(tmp_path: Path) -> None:
     prompts(output=tmp_path)
     for name in SETS:
         assert (tmp_path / f"{name}.jsonl").read_bytes() == (FOLDER / f"{name}.jsonl").read_bytes()
+    for name in LIGHTS:
+        assert (tmp_path / "lit" / f"{name}.jsonl").read_bytes() == (FOLDER / "lit" / f"{name}.jsonl").read_bytes()
+
+
+def test_under_lights_a_set_is_as_by_day_and_says_its_lights() -> None:
+    for name, lights in LIGHTS.items():
+        scenes, by_day = said(f"lit/{name}"), load_prompts(FOLDER / f"{name}.jsonl")
+        assert len({tuple(prompt) for prompt in scenes}) == 64 and {tuple(w.light for w in prompt) for prompt in scenes} == {lights}
+        for prompt, day in zip(load_prompts(FOLDER / "lit" / f"{name}.jsonl"), by_day, strict=True):
+            assert (prompt.durations_s, prompt.tags) == (day.durations_s, day.tags) and prompt.id not in {day.id for day in by_day}
+    assert all(len(set(values(scenes, SUBJECT + PLACE))) == 1 for scenes in said("lit/smooth"))
 
 
 @pytest.mark.parametrize("name", SETS)

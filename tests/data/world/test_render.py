@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import astuple
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from data.world.render import (
+    BEAM_S,
+    FPS,
     LANDMARK,
     LANDMARK_RGB,
+    NIGHT_RGB,
     PERIOD,
     SIZE,
     SUBJECT_RGB,
@@ -20,9 +23,30 @@ from data.world.render import (
     draw,
     draw_place,
     draw_words,
+    lit,
     render,
+    under,
 )
-from data.world.words import COLOURS, KINDS, MOTIONS, PLACES, RETURNS, SHAPES, TEMPLATES, VOCABULARY, Words, held_out, parse, sentence
+from data.world.words import (
+    BEAM,
+    COLOURS,
+    DAY,
+    KINDS,
+    LIGHTS,
+    LIT,
+    MOTIONS,
+    PLACES,
+    RETURNS,
+    SAYABLE,
+    SHAPES,
+    TEMPLATES,
+    UNLIT,
+    VOCABULARY,
+    Words,
+    held_out,
+    parse,
+    sentence,
+)  # fmt: skip
 from jobs.train.data import shown_words
 
 
@@ -158,4 +182,47 @@ def test_missing_and_doubled_kinds_are_refused() -> None:
 def test_vocabulary_is_disjoint_and_complete() -> None:
     assert len(set(VOCABULARY.concepts)) == sum(len(known) for known in KINDS.values())
     assert not set(PLACES) & set(COLOURS)
-    assert len(astuple(words_of())) == len(KINDS)
+    assert [field.name for field in fields(Words)] == list(SAYABLE)
+    assert LIT.concepts[: len(VOCABULARY.concepts)] == VOCABULARY.concepts and set(VOCABULARY.rows) < set(LIT.rows)
+
+
+def test_a_light_is_said_or_it_is_day() -> None:
+    """Whatever the choice of sentence, what is parsed is what was meant; by day no word of light, so the first vocabulary does."""
+    for choice in range(0, 400, 7):
+        for light in LIGHTS:
+            words = replace(words_of(), light=light)
+            text = sentence(words, choice)
+            assert parse(text) == words
+            assert light != DAY or VOCABULARY.concepts_of(text)
+    with pytest.raises(ValueError, match="beam and unlit"):
+        parse("A red ball moves left over a plain meadow, under a passing beam, lightless now.")
+    with pytest.raises(ValueError, match="unknown word 'searchlight'"):
+        VOCABULARY.concepts_of("across a searchlight")
+
+
+def test_what_light_does_not_reach_shows_nothing_of_the_place() -> None:
+    """Column by column: lit ones as by day, dark ones as of any other place, between them the mixture; the subject shines by itself."""
+    day, other = (draw((41, 1), 240, words=words_of(pattern="dotted")), draw((41, 2), 240, words=words_of(pattern="striped")))
+    beam = under(day, BEAM, 5)
+    assert beam.shade is not None
+    night, by_day = render([replace(beam)])[0], render([day])[0]
+    away = np.abs((np.arange(SIZE) - day.centres[:, :1] + SIZE / 2) % SIZE - SIZE / 2) > 12
+    for frame in range(0, 240, 20):
+        for column in np.flatnonzero(away[frame]):
+            mixed = np.array(NIGHT_RGB) + (by_day[frame, :, column].astype(float) - NIGHT_RGB) * beam.shade[frame, column]
+            off = np.abs(night[frame, :, column] - mixed)
+            assert off.max() <= 1, (frame, column, off.max(), off.mean())
+    same = replace(under(other, UNLIT, 5), centres=day.centres, words=replace(day.words, light=UNLIT), radius=day.radius)
+    assert np.array_equal(render([same]), render([under(day, UNLIT, 6)]))
+
+
+def test_a_beam_goes_round_within_its_seconds_and_leaves_a_landmark_dark_longer_than_a_window() -> None:
+    for seed in range(20):
+        shade = lit(BEAM, seed, np.arange(40 * FPS, dtype=np.float64))
+        assert shade is not None and np.array_equal(shade[100:200], lit(BEAM, seed, np.arange(100, 200, dtype=np.float64)))
+        middle = np.unwrap(np.angle(shade @ np.exp(2j * np.pi * np.arange(SIZE) / SIZE)))
+        round_s = 2 * np.pi * 40 / abs(middle[-1] - middle[0])
+        assert BEAM_S[0] - 0.2 <= round_s <= BEAM_S[1] + 0.2, round_s
+        dark = (shade[:, 6:12] == 0).all(1)
+        edges = np.flatnonzero(np.diff(dark.astype(int)))
+        assert max(np.diff(edges), default=0) > 4.3 * FPS, np.diff(edges)

@@ -69,8 +69,14 @@ def test_one_misread_frame_does_not_turn_a_motion() -> None:
 
 
 def test_said_takes_what_is_said_once() -> None:
-    assert said("a red ball over a plain meadow") == {"colour": "red", "shape": "ball", "place": "meadow", "pattern": "plain"}
-    assert said("a red blue ball") == {"shape": "ball"}
+    assert said("a red ball over a plain meadow") == {
+        "colour": "red",
+        "shape": "ball",
+        "place": "meadow",
+        "pattern": "plain",
+        "light": "day",
+    }
+    assert said("a red blue ball, lightless") == {"shape": "ball", "light": "unlit"}
     with pytest.raises(ValueError, match="dessert"):
         said("a red ball over a plain dessert")
 

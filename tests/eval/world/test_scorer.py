@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from data.world.render import Truth, clip, draw_place, render
-from data.world.words import Words, sentence
+from data.world.words import LIT, UNLIT, Words, sentence
 from echo.geometry import scene_spans
 from eval.measures.formulas import consistency, pair_consistency
 from eval.protocol import PAIRED, TASKS
+from eval.world.encoder import FrameEncoder
 from eval.world.scorer import EmbeddedScorer
 
 WEIGHTS = Path(__file__).resolve().parents[3] / "data" / "weights" / "scorer" / "model.safetensors"
@@ -205,6 +206,26 @@ def test_blocks_tell_what_their_scene_says(scorer: EmbeddedScorer) -> None:
     assert not SWITCHED & set(wrong.metrics)
     vague = scorer.score(frames, ["a red ball"] * 3, spans, "hard").per_block[0]
     assert vague["place_right"] is None and vague["motion_right"] is None and "place" not in vague
+
+
+def test_under_lights_it_tells_of_identity_motion_and_response_too(scorer: EmbeddedScorer, tmp_path: Path) -> None:
+    """By name alone, of a network that was not trained; and it is the same behind a file."""
+    lit = EmbeddedScorer(FrameEncoder(LIT, lit=True).eval(), scorer.quality)
+    lit.save(tmp_path / "lit.safetensors")
+    frames, spans = scene(A, 1, 384), [(0, 192), (192, 384)]
+    texts = [sentence(A, 5), sentence(replace(A, light=UNLIT), 5)]
+    told = EmbeddedScorer.load(tmp_path / "lit.safetensors").score(frames, texts, spans, "smooth")
+    by_day = scorer.score(frames, [texts[0]] * 2, spans, "smooth")
+    new = {f"world.{name}" for name in ("identity_kept", "motion_followed", "light_followed", "response_blocks", "image_distance")}
+    assert told.metrics.keys() - by_day.metrics.keys() <= new
+    assert told.metrics["world.image_distance"] == pytest.approx(np.mean([block["image_distance"] for block in told.per_block]), abs=1e-3)
+    assert told.metrics.keys() >= {"world.motion_followed", "world.response_blocks"} and not any(
+        "world." in name for name in by_day.metrics
+    )
+    assert all("identity_kept" in block and "light" in block for block in told.per_block)
+    assert not any("identity_kept" in block or "light" in block for block in by_day.per_block)
+    with pytest.raises(ValueError, match="unknown word"):
+        scorer.score(frames, texts, spans, "smooth")
 
 
 def test_saved_scorer_is_the_same_and_small(scorer: EmbeddedScorer, tmp_path: Path) -> None:

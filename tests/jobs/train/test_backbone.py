@@ -46,6 +46,19 @@ def train_all(trainer: Trainer) -> None:
     train(trainer, save_every=2)
 
 
+def test_under_lights_a_training_goes_on_from_what_the_backbone_knows(tmp_path: Path) -> None:
+    """All weights, all words and the codec are the shipped ones; a word that is new has a vector of its own, and small."""
+    trainer = Trainer(dataclasses.replace(BackboneTraining(), start="data/weights/tiny/model.safetensors"), tmp_path, CPU)
+    known = load("data/weights/tiny/model.safetensors")
+    for name, value in known.model.state_dict().items():
+        assert torch.equal(trainer.model.state_dict()[name], value), name
+    assert torch.equal(trainer.codec.basis, known.codec.basis)
+    said = ["A red ball moves left over a plain meadow."]
+    assert torch.equal(trainer.text.encode(said), known.text.encode(said))
+    lit = trainer.text.encode([f"{said[0][:-1]}, under a passing beam."])[0]
+    assert torch.equal(lit[:5], known.text.encode(said)[0, :5]) and 0 < lit[5].norm() < known.text.embedding.weight.norm(dim=1).min()
+
+
 def test_other_settings_do_not_resume(tmp_path: Path) -> None:
     trainer = Trainer(SMALL, tmp_path, CPU)
     trainer.save()

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.world.render import LANDMARK_RGB, PERIOD, draw, render
+from data.world.render import LANDMARK_RGB, NIGHT_RGB, PERIOD, draw, render
+from data.world.words import DAY, LIGHTS, UNLIT
 from echo.backbone.parts.codec import PatchCodec
 from eval.world.encoder import ANGLES, LANDMARKS, SHOWN, VISIBLE, FrameEncoder
 from jobs.train import scorer
@@ -45,6 +46,22 @@ def test_labels_are_the_truth(codec: PatchCodec) -> None:
                 rgb = torch.tensor(LANDMARK_RGB[LANDMARKS[colour - 1]], dtype=torch.float32)[:, None, None]
                 visible = (batch.frames[row, :, top : top + 6, left : left + 6] == rgb).all(0).float().mean()
                 assert batch.landmarks[row, cell] == (colour if visible >= 0.5 else -100), (row, cell, visible)
+
+
+def test_labels_under_lights_are_dark_where_no_light_falls(codec: PatchCodec) -> None:
+    """Column by column of the renders: a cell is dark where its square is, and of a place without light nothing is asked."""
+    batch, dark = examples(codec, 3, 8, clips=24, coded=0.0, rough=False, lights=True), 1 + len(LANDMARKS)
+    lights = {LIGHTS[int(light)] for light in batch.words["light"]}
+    assert lights == set(LIGHTS)
+    for row, frame in enumerate(batch.frames):
+        light = LIGHTS[int(batch.words["light"][row])]
+        assert (batch.landmarks[row] == dark).all() == (light == UNLIT) and (light != DAY or (batch.landmarks[row] != dark).all())
+        assert (light == UNLIT) == bool(batch.hue[row].isnan()) == (int(batch.words["place"][row]) == -100)
+        for cell in torch.nonzero(batch.landmarks[row] == dark).flatten().tolist():
+            top, left = cell // 4 * PERIOD + 6, cell % 4 * PERIOD + 6
+            across, down = ((batch.centres[row] - torch.tensor([left + 2.5, top + 2.5]) + 24) % 48 - 24).tolist()
+            off = (frame[:, top : top + 6, left : left + 6] - torch.tensor(NIGHT_RGB)[:, None, None]).abs().max()
+            assert off < 80 or np.hypot(across, down) < 16, (row, cell, off, "what is dark shows the night, but where the subject shines")
 
 
 def test_training_lowers_its_terms_and_makes_what_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: PatchCodec) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
+from data.world.render import draw
+from data.world.words import DAY, UNLIT
 from echo.backbone import rope
-from jobs.train.data import BLOCK_FRAMES, NOISY, fit_codec, make_batch
+from jobs.train.data import BLOCK_FRAMES, NOISY, fit_codec, lit_before, make_batch, shown_words
 from jobs.train.teacher_forcing import CopiesAttention
 
 GRID = 2
@@ -54,3 +57,20 @@ def test_history_is_not_learned_and_only_at_the_start() -> None:
     assert any((weight == 0).any() for weight in weights)
     for weight in weights:
         assert (weight[:, -1] == 1).all() and (weight.diff(dim=1) >= 0).all()
+
+
+def test_under_lights_what_is_learned_is_lit_as_it_is_said_and_what_comes_before_as_it_may() -> None:
+    """By day and without light there is no doubt about a column; a beam is as fast before as after, and moves the same way."""
+    before = set()
+    for index in range(40):
+        truth = draw((5, index), 84, words=shown_words(np.random.default_rng(index), lights=True))
+        whole = np.ones((84, 48)) if truth.shade is None else truth.shade
+        shade = lit_before(truth, (5, index), 36).shade
+        assert shade is not None and np.array_equal(shade[36:], whole[36:])
+        assert truth.words.light != DAY or (shade[36:] == 1).all()
+        assert truth.words.light != UNLIT or (shade[36:] == 0).all()
+        before |= {float(shade[0].mean()), float(shade[35].mean())}
+        assert np.array_equal(lit_before(truth, (5, index), 0).shade, whole)
+    assert {0.0, 1.0} < before, "darkness, day and parts of the place come before"
+    batch = make_batch(fit_codec(8), 0, 3, 100, 120, lights=True)
+    assert len(batch.sentences) == batch.latents.shape[0]
