@@ -77,7 +77,7 @@ def truths(prompt: Prompt, seed: int, policy: Render, frames_per_block: int) -> 
     sources = _shown_before(prompt, said, policy)
     entered = prompt.transitions(policy.tags)
     made: list[Truth] = []
-    beam: tuple[int, ...] = ()
+    light: tuple[int, ...] = ()
     shown = 0
     for scene, (words, blocks) in enumerate(zip(said, policy.lengths(prompt, frames_per_block), strict=True)):
         frames = blocks * frames_per_block * PIXEL_FRAMES_PER_LATENT
@@ -87,13 +87,13 @@ def truths(prompt: Prompt, seed: int, policy: Render, frames_per_block: int) -> 
         if source is not None and policy.way is not Way.other:
             place = made[source].place
         if entered[scene] is not Transition.smooth or said[scene - 1].light != words.light:
-            beam, shown = key, 0
+            light, shown = key, 0
         if entered[scene] is Transition.smooth:
             centres = np.mod(drawn.centres + (made[-1].centres[-1] - drawn.centres[0]), SIZE)[1:]
-        shade = lit(words.light, beam, np.arange(shown, shown + frames, dtype=np.float64))
+        at = lit(words.light, light, np.arange(shown, shown + frames, dtype=np.float64))
         shown += frames
         radius = made[0].radius if made else drawn.radius
-        made.append(dataclasses.replace(drawn, place=place, centres=centres, radius=radius, shade=shade))
+        made.append(dataclasses.replace(drawn, place=place, centres=centres, radius=radius, beam=at))
     return made
 
 

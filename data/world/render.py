@@ -39,6 +39,10 @@ BEAM_S = (10.0, 20.0)
 """Seconds in which a beam goes once round the frame, at least and at most."""
 BEAM_REACH, BEAM_EDGE = 12.0, 4.0
 """Pixels from a beam to the middle of the farthest column of cells that it lights, and over how many its light falls from 1 to 0."""
+LAMP_RGB, LAMP_ROWS, LAMP_REACH = (255, 246, 214), 4, 4.0
+"""The lamp of a beam, which moves along a dark rail at the upper edge, above every landmark: rows of both, pixels from its middle to its ends."""
+ALL, NONE = np.inf, -np.inf
+"""Instead of where a beam stands: all is lit, or nothing is."""
 
 _ORIGIN = {"circling": (24.0, 15.0), "bouncing": (24.0, 32.0)}
 
@@ -69,14 +73,23 @@ class Truth:
     """Everything that determines a clip: its words, its place, and the subject's positions.
 
     centres: (x, y) of the subject in pixels for each frame, float64 [T, 2], wrapped into 0..48.
-    shade: light on each column of the place, 0..1, float64 [T, 48]; None by day. The subject shines by itself.
+    beam: where the light stands in pixels from the left, float64 [T], ALL or NONE; None by day. The subject shines by itself.
     """
 
     words: Words
     place: Place
     radius: float
     centres: NDArray[np.float64]
-    shade: NDArray[np.float64] | None = None
+    beam: NDArray[np.float64] | None = None
+
+    @property
+    def shade(self) -> NDArray[np.float64] | None:
+        """Light on each column of the place, 0..1, [T, 48]; None by day."""
+        return None if self.beam is None else shade_of(self.beam)
+
+    def part(self, start: int, end: int) -> Truth:
+        """Frames [start, end) of the clip."""
+        return replace(self, centres=self.centres[start:end], beam=None if self.beam is None else self.beam[start:end])
 
 
 def draw_place(rng: np.random.Generator, easy: bool = False) -> Place:
@@ -135,26 +148,35 @@ def draw(seed: int | Sequence[int], frames: int, easy: bool = False, words: Word
 
 
 def lit(light: str, seed: int | Sequence[int], frames: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Light on each column at `frames` of a scene, 0..1, [T, 48]; None by day. `seed` draws when and which way a beam comes by.
-
-    A beam goes round the frame at its own pace and lights whole columns of cells, each for half of the time.
-    """
+    """Where the light stands at `frames` of a scene, [T]; None by day. `seed` draws when and which way a beam comes by, and how fast."""
     if light == DAY:
         return None
     if light != BEAM:
-        return np.zeros((len(frames), SIZE))
+        return np.full(len(frames), NONE)
     rng = np.random.default_rng([VERSION, *([seed] if isinstance(seed, int) else seed), len(BEAM)])
     start, period_s, way = rng.uniform(0, SIZE), rng.uniform(*BEAM_S), rng.choice((-1, 1))
-    middle = start + way * SIZE / (period_s * FPS) * frames
+    return np.mod(start + way * SIZE / (period_s * FPS) * frames, SIZE)
+
+
+def shade_of(beam: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Light on each column, 0..1, [T, 48], of where it stands, [T]. A beam lights whole columns of cells, each for half of its round."""
     column = np.arange(SIZE) // PERIOD * PERIOD + PERIOD / 2
-    away = np.abs(np.mod(column - middle[:, None] + SIZE / 2, SIZE) - SIZE / 2)
-    return np.clip((BEAM_REACH - away) / BEAM_EDGE, 0, 1)
+    light: NDArray[np.float64] = np.clip((BEAM_REACH - _away(column, beam)) / BEAM_EDGE, 0, 1)
+    light[beam == ALL], light[beam == NONE] = 1, 0
+    return light
+
+
+def _away(columns: NDArray[np.float64], beam: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pixels from each column to the beam, round the frame, [T, 48]."""
+    middle = np.where(np.isfinite(beam), beam, 0)[:, None]
+    away: NDArray[np.float64] = np.abs(np.mod(columns - middle + SIZE / 2, SIZE) - SIZE / 2)
+    return away
 
 
 def under(truth: Truth, light: str, seed: int | Sequence[int]) -> Truth:
     """The same clip in another light."""
     time = np.arange(len(truth.centres), dtype=np.float64)
-    return replace(truth, words=replace(truth.words, light=light), shade=lit(light, seed, time))
+    return replace(truth, words=replace(truth.words, light=light), beam=lit(light, seed, time))
 
 
 def render(truths: Sequence[Truth]) -> NDArray[np.uint8]:
@@ -183,11 +205,14 @@ def render(truths: Sequence[Truth]) -> NDArray[np.uint8]:
 
 
 def shaded(scenes: NDArray[np.float32], truth: Truth) -> NDArray[np.float32]:
-    """Scenes [T, 48, 48, 3] in the light of each frame of `truth`."""
-    if truth.shade is None:
+    """Scenes [T, 48, 48, 3] in the light of each frame of `truth`, with the lamp of its beam: what moves says where the light goes."""
+    if truth.beam is None:
         return scenes
     night = np.array(NIGHT_RGB, dtype=np.float32)
-    dark: NDArray[np.float32] = night + (scenes - night) * truth.shade[:, None, :, None].astype(np.float32)
+    dark: NDArray[np.float32] = night + (scenes - night) * shade_of(truth.beam)[:, None, :, None].astype(np.float32)
+    passing = np.isfinite(truth.beam)
+    lamp = np.clip((LAMP_REACH + 1 - _away(np.arange(SIZE) + 0.5, truth.beam[passing])) / 2, 0, 1)
+    dark[passing, :LAMP_ROWS] = night + (np.array(LAMP_RGB, dtype=np.float32) - night) * lamp[:, None, :, None].astype(np.float32)
     return dark
 
 

@@ -110,8 +110,8 @@ def measure_lit_anchors(encoder: FrameEncoder, codec: PatchCodec, films: int) ->
         rng = np.random.default_rng([SEED, 5, index])
         words = dataclasses.replace(draw_words(rng), light=BEAM)
         stays, other = (draw((SEED, 5, index, which), 24 * FPS, words=words) for which in (0, 1))
-        moved = [_part(stays, 0, asked), _part(dataclasses.replace(other, shade=stays.shade), asked, 24 * FPS)]
-        by_day = under(_part(stays, 0, SCENE_BLOCKS * BLOCK), DAY, 0)
+        moved = [stays.part(0, asked), dataclasses.replace(other, beam=stays.beam).part(asked, 24 * FPS)]
+        by_day = under(stays.part(0, SCENE_BLOCKS * BLOCK), DAY, 0)
         dark, day = ([by_day, under(by_day, light, 0)] for light in (UNLIT, DAY))
         spoken = [truth.words for truth in dark]
         turned = dataclasses.replace(words, motion=str(rng.choice([motion for motion in KINDS["motion"] if motion != words.motion])))
@@ -124,12 +124,6 @@ def measure_lit_anchors(encoder: FrameEncoder, codec: PatchCodec, films: int) ->
         for name, (worst, best) in pairs.items():
             results.setdefault(name, []).append((worst[f"world.{name}"], best[f"world.{name}"]))
     return _means(results)
-
-
-def _part(truth: Truth, start: int, end: int) -> Truth:
-    """Frames [start, end) of a clip."""
-    shade = None if truth.shade is None else truth.shade[start:end]
-    return dataclasses.replace(truth, centres=truth.centres[start:end], shade=shade)
 
 
 def _lit_metrics(encoder: FrameEncoder, video: RecallFilm) -> dict[str, float]:

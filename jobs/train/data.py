@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.world.render import SIZE, Truth, draw, draw_words, lit, render
+from data.world.render import ALL, Truth, draw, draw_words, lit, render
 from data.world.words import BEAM, DAY, UNLIT, Words, held_out, sentence
 from echo.backbone.parts.codec import PatchCodec
 from echo.sampler import schedule, shifted
@@ -134,9 +134,9 @@ def lit_before(truth: Truth, seed: tuple[int, ...], before: int) -> Truth:
     cut = int(rng.integers(0, before // BLOCK_PIXEL_FRAMES + 1)) * BLOCK_PIXEL_FRAMES
     lights = str(rng.choice([DAY, truth.words.light])), str(rng.choice(list(LIT)))
     # The same beam goes as fast and the same way, wherever it was then.
-    parts = [*(lit(light, seed, time + rng.uniform(-320, 320)) for light in lights), truth.shade]
-    early, late, own = (np.ones((len(time), SIZE)) if shade is None else shade for shade in parts)
-    return replace(truth, shade=np.concatenate([early[:cut], late[cut:before], own[before:]]))
+    parts = [*(lit(light, seed, time + rng.uniform(-320, 320)) for light in lights), truth.beam]
+    early, late, own = (np.full(len(time), ALL) if beam is None else beam for beam in parts)
+    return replace(truth, beam=np.concatenate([early[:cut], late[cut:before], own[before:]]))
 
 
 def _sigmas(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:

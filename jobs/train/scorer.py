@@ -72,9 +72,8 @@ def examples(
     for index in range(clips):
         truth = draw((seed, step, index), 96, easy=rng.uniform() < 0.15, before=12)
         truth = under_lights(truth, (seed, step, index)) if lights else truth
-        part = slice(start := int(rng.integers(0, 92)), start + FRAMES)
-        shade = None if truth.shade is None else truth.shade[part]
-        truths.append(dataclasses.replace(truth, centres=truth.centres[part], shade=shade))
+        start = int(rng.integers(0, 92))
+        truths.append(truth.part(start, start + FRAMES))
     shown = render.render(truths)
     hidden = hidden_share(shown, truths)
     videos = torch.from_numpy(shown)

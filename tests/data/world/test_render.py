@@ -11,6 +11,8 @@ import pytest
 from data.world.render import (
     BEAM_S,
     FPS,
+    LAMP_RGB,
+    LAMP_ROWS,
     LANDMARK,
     LANDMARK_RGB,
     NIGHT_RGB,
@@ -25,6 +27,7 @@ from data.world.render import (
     draw_words,
     lit,
     render,
+    shade_of,
     under,
 )
 from data.world.words import (
@@ -210,16 +213,32 @@ def test_what_light_does_not_reach_shows_nothing_of_the_place() -> None:
     for frame in range(0, 240, 20):
         for column in np.flatnonzero(away[frame]):
             mixed = np.array(NIGHT_RGB) + (by_day[frame, :, column].astype(float) - NIGHT_RGB) * beam.shade[frame, column]
-            off = np.abs(night[frame, :, column] - mixed)
+            off = np.abs(night[frame, :, column] - mixed)[LAMP_ROWS:]
             assert off.max() <= 1, (frame, column, off.max(), off.mean())
     same = replace(under(other, UNLIT, 5), centres=day.centres, words=replace(day.words, light=UNLIT), radius=day.radius)
     assert np.array_equal(render([same]), render([under(day, UNLIT, 6)]))
 
 
+def test_a_lamp_moves_with_its_beam_above_every_landmark() -> None:
+    """Its columns have the lamp's colour, those five pixels away none of it; there is none by day or without light."""
+    beam = under(draw((41, 1), 240, words=words_of(place="midnight", pattern="plain")), BEAM, 5)
+    assert beam.beam is not None
+    shown, by_day, dark = (render([under(beam, light, 5)])[0].astype(float) for light in (BEAM, DAY, UNLIT))
+    clear = np.abs(np.mod(beam.centres[:, 1] + SIZE / 2, SIZE) - SIZE / 2) > 14  # the subject is not in these rows
+    assert clear.sum() > 40
+    for frame in np.flatnonzero(clear):
+        columns = (int(beam.beam[frame]) + np.arange(SIZE)) % SIZE
+        lamp, off = columns[:1], columns[6:-6]
+        assert np.abs(shown[frame, :LAMP_ROWS, lamp] - LAMP_RGB).max() < 2 and np.abs(shown[frame, :LAMP_ROWS, off] - LAMP_RGB).min() > 60
+    assert min(np.abs(frames[clear, :LAMP_ROWS] - LAMP_RGB).max(-1).min() for frames in (by_day, dark)) > 60
+    assert all(mark.row % PERIOD >= LAMP_ROWS for seed in range(40) for mark in draw_place(np.random.default_rng(seed)).landmarks)
+
+
 def test_a_beam_goes_round_within_its_seconds_and_leaves_a_landmark_dark_longer_than_a_window() -> None:
     for seed in range(20):
-        shade = lit(BEAM, seed, np.arange(40 * FPS, dtype=np.float64))
-        assert shade is not None and np.array_equal(shade[100:200], lit(BEAM, seed, np.arange(100, 200, dtype=np.float64)))
+        beam = lit(BEAM, seed, np.arange(40 * FPS, dtype=np.float64))
+        assert beam is not None and np.array_equal(beam[100:200], lit(BEAM, seed, np.arange(100, 200, dtype=np.float64)))
+        shade = shade_of(beam)
         middle = np.unwrap(np.angle(shade @ np.exp(2j * np.pi * np.arange(SIZE) / SIZE)))
         round_s = 2 * np.pi * 40 / abs(middle[-1] - middle[0])
         assert BEAM_S[0] - 0.2 <= round_s <= BEAM_S[1] + 0.2, round_s

@@ -71,7 +71,7 @@ def test_another_place_of_the_same_words_is_chance_and_in_the_dark_it_is_not_ask
     whole = []
     for seed in range(12):
         one, other = film(BEAM, seed), film(BEAM, seed + 100)
-        moved = true_readings(dataclasses.replace(other, shade=one.shade))
+        moved = true_readings(dataclasses.replace(other, beam=one.beam))
         whole.append(identity(joined(true_readings(one).span(0, 180), moved.span(180, MINUTE)), [[(0, MINUTE)]]).whole)
         seen = true_readings(one)
         hidden = dataclasses.replace(seen, cells=np.where((seen.lit < 0.2)[..., None], np.eye(5)[1], seen.cells))
