@@ -40,7 +40,7 @@ BEAM_S = (10.0, 20.0)
 BEAM_REACH, BEAM_EDGE = 12.0, 4.0
 """Pixels from a beam to the middle of the farthest column of cells that it lights, and over how many its light falls from 1 to 0."""
 LAMP_RGB, LAMP_ROWS, LAMP_REACH = (255, 246, 214), 4, 4.0
-"""The lamp of a beam, which moves along a dark rail at the upper edge, above every landmark: rows of both, pixels from its middle to its ends."""
+"""The lamp of a beam, which moves along a dark rail above every landmark: rows of both, pixels from its middle to its ends."""
 ALL, NONE = np.inf, -np.inf
 """Instead of where a beam stands: all is lit, or nothing is."""
 
