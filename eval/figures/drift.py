@@ -27,7 +27,7 @@ from eval.stats.curves import Curve, curve
 from eval.store.frame import readings
 from eval.store.rows import Entry, left_out, newest, pick
 from eval.store.runs import scores_of, tasks
-from eval.world.identity import IDENTITY
+from eval.world.identity import IDENTITY_KEPT
 
 FIRST = next(iter(READINGS))
 """The reading by which rows are ordered and counted."""
@@ -63,7 +63,7 @@ def drifts(rows: Sequence[Entry], window: int) -> tuple[list[Drift], list[str]]:
     """Curves of all rows whose scores have readings of blocks, ordered by their last quarter, and the names of the others."""
     drawn, reads = [], [(row, readings(row)) for row in rows]
     without = [row.name for row, read in reads if read.empty]
-    told = {name: factor for name, (_, factor) in READINGS.items() if name != IDENTITY or any(name in read for _, read in reads)}
+    told = {name: factor for name, (_, factor) in READINGS.items() if name != IDENTITY_KEPT or any(name in read for _, read in reads)}
     for row, read in [(row, read) for row, read in reads if not read.empty]:
         values = {name: (factor * read.get(name, np.nan * read.iloc[:, 0])).unstack("block") for name, factor in told.items()}
         drawn.append(Drift(row, {name: curve(blocks, window) for name, blocks in values.items()}))

@@ -19,7 +19,7 @@ from eval.measures.formulas import Frames
 from eval.measures.quality import Quality, statistics
 from eval.protocol import recalled
 from eval.world.encoder import FrameEncoder
-from eval.world.identity import AFTER, FIRST, IDENTITY, LIGHTS_GO, MOTION, RESPONSE, lit_scores
+from eval.world.identity import AFTER, FIRST, IDENTITY_KEPT, LIGHT_FOLLOWED, MOTION_FOLLOWED, RESPONSE_BLOCKS, lit_scores
 from eval.world.places import place_scores
 from eval.world.readings import BLOCK, MOTION_WINDOW, motion_of, read, said
 
@@ -116,10 +116,10 @@ def measure_lit_anchors(encoder: FrameEncoder, codec: PatchCodec, films: int) ->
         spoken = [truth.words for truth in dark]
         turned = dataclasses.replace(words, motion=str(rng.choice([motion for motion in KINDS["motion"] if motion != words.motion])))
         pairs = {
-            IDENTITY: (_lit_metrics(encoder, film(moved, codec)), _lit_metrics(encoder, film([stays], codec))),
-            MOTION: (_lit_metrics(encoder, film([stays], codec, [turned])), _lit_metrics(encoder, film([stays], codec))),
-            LIGHTS_GO: (_lit_metrics(encoder, film(day, codec, spoken)), _lit_metrics(encoder, film([stays], codec))),
-            RESPONSE: (_lit_metrics(encoder, film(day, codec, spoken)), _lit_metrics(encoder, film(dark, codec, spoken))),
+            IDENTITY_KEPT: (_lit_metrics(encoder, film(moved, codec)), _lit_metrics(encoder, film([stays], codec))),
+            MOTION_FOLLOWED: (_lit_metrics(encoder, film([stays], codec, [turned])), _lit_metrics(encoder, film([stays], codec))),
+            LIGHT_FOLLOWED: (_lit_metrics(encoder, film(day, codec, spoken)), _lit_metrics(encoder, film([stays], codec))),
+            RESPONSE_BLOCKS: (_lit_metrics(encoder, film(day, codec, spoken)), _lit_metrics(encoder, film(dark, codec, spoken))),
         }  # fmt: skip
         for name, (worst, best) in pairs.items():
             results.setdefault(name, []).append((worst[f"world.{name}"], best[f"world.{name}"]))

@@ -1,7 +1,7 @@
 """How much of what a place first showed is still there, whenever light falls on it: identity over time, from readings.
 
 A place's landmarks, hue and shift are said by no prompt. In one scene a cache that forgets shows others when the light comes back.
-With it what else is told under lights: how well the motion that was said is followed, and how soon a change of light is obeyed.
+Beside it stand the other scores under lights: how well the stated motion is followed, and how soon a change of light is obeyed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from data.world.words import BEAM, DAY, KINDS, LIGHT, SAYABLE
 from eval.world.places import SHOWN, STANDING, half_life, hue_agreement, switches, unhidden
 from eval.world.readings import BLOCK, LEAST, MOTION_WINDOW, Readings, blocks_of, motion_fits
 
-IDENTITY, MOTION, LIGHTS_GO, RESPONSE = "identity_kept", "motion_followed", "light_followed", "response_blocks"
+IDENTITY_KEPT, MOTION_FOLLOWED, LIGHT_FOLLOWED, RESPONSE_BLOCKS = "identity_kept", "motion_followed", "light_followed", "response_blocks"
 """Metrics that are computed here, without the definition that the store puts before them."""
 FIRST = 24
 """Frames in the light that say what a cell, or a place's hue and shift, first was."""
@@ -60,8 +60,7 @@ def identity(readings: Readings, chains: Sequence[Sequence[Span]]) -> Identity:
     of a plain one) or a block does not show (a cell in the dark or behind the subject) nothing is asked.
     """
     every = [kept for chain in chains for kept in _kept(readings, chain)]
-    told = [kept for kept in every if kept is not None]
-    whole, parts = _weighed(told)
+    whole, parts = _weighed([kept for kept in every if kept is not None])
     return Identity(whole, parts, [None if kept is None else _weighed([kept])[0] for kept in every])
 
 
@@ -72,7 +71,7 @@ def chains_of(words: Sequence[Mapping[str, str]], spans: Sequence[Span]) -> list
 
 
 def _kept(video: Readings, scenes: Sequence[Span]) -> list[Kept | None]:
-    """Of each block of a chain of scenes, None where nothing can be told yet."""
+    """Of each block of a chain of scenes, None where nothing can be compared yet."""
     readings = video.span(scenes[0][0], scenes[-1][1])
     seen = unhidden(readings) > LIT
     shown_first, since = _first(seen)
@@ -130,21 +129,21 @@ def _weighed(rows: Sequence[Kept]) -> tuple[float | None, dict[str, float]]:
 
 @dataclass(frozen=True)
 class LitScores:
-    """What light and time say of a video: metrics by their names in the store, and what identity is made of."""
+    """Scores of a video under lights: metrics by their names in the store, and what identity is made of."""
 
     metrics: dict[str, float]
     identity: Identity
 
 
 def lit_scores(readings: Readings, words: Sequence[Mapping[str, str]], spans: Sequence[Span]) -> LitScores:
-    """Identity, motion and light, 0..100, and response in blocks, each where it can be told.
+    """Identity, motion and light, 0..100, and response in blocks, each where there is something to compare.
 
     words: what each scene's sentence says. spans: frames [start, end) of each scene.
     """
     kept, late = identity(readings, chains_of(words, spans)), response(readings, words, spans)
-    shares = {IDENTITY: kept.whole, MOTION: motion(readings, words, spans), LIGHTS_GO: light(readings, words, spans)}
+    shares = {IDENTITY_KEPT: kept.whole, MOTION_FOLLOWED: motion(readings, words, spans), LIGHT_FOLLOWED: light(readings, words, spans)}
     metrics = {f"world.{name}": 100 * value for name, value in shares.items() if value is not None}
-    return LitScores(metrics | ({} if late is None else {f"world.{RESPONSE}": late}), kept)
+    return LitScores(metrics | ({} if late is None else {f"world.{RESPONSE_BLOCKS}": late}), kept)
 
 
 def motion(readings: Readings, words: Sequence[Mapping[str, str]], spans: Sequence[Span]) -> float | None:

@@ -35,7 +35,7 @@ from eval.measures.quality import Quality, statistics
 from eval.metrics import by_scene
 from eval.protocol import Scope, cover, pairs_of, scopes
 from eval.world.encoder import SIZE, FrameEncoder
-from eval.world.identity import IDENTITY, lit_scores
+from eval.world.identity import IDENTITY_KEPT, lit_scores
 from eval.world.places import SceneScores, place_scores
 from eval.world.readings import LEAST, MOTION_WINDOW, Readings, blocks_of, motion_of, probabilities, readings_of, right_pairs, said
 
@@ -185,10 +185,10 @@ def _under_lights(
 ) -> dict[str, float]:
     """Scores that only a scorer of all lights tells; what they are made of goes to the last scene and to the blocks."""
     lit = lit_scores(measured.readings, words, segments)
-    scenes[-1][IDENTITY] = {part: round(100 * value, 2) for part, value in lit.identity.parts.items()}
+    scenes[-1][IDENTITY_KEPT] = {part: round(100 * value, 2) for part, value in lit.identity.parts.items()}
     spans = [block for segment in segments for block in blocks_of(*segment)]
     for row, value, (start, end) in zip(blocks, lit.identity.blocks, spans, strict=True):
-        row |= {IDENTITY: None if value is None else round(value, 4), DISTANCE: round(float(measured.far[start:end].mean()), 4)}
+        row |= {IDENTITY_KEPT: None if value is None else round(value, 4), DISTANCE: round(float(measured.far[start:end].mean()), 4)}
     return lit.metrics | {f"world.{DISTANCE}": float(measured.far.mean())}
 
 
