@@ -39,7 +39,7 @@ BEAM_S = (10.0, 20.0)
 """Seconds in which a beam goes once round the frame, at least and at most."""
 BEAM_REACH, BEAM_EDGE = 12.0, 4.0
 """Pixels from a beam to the middle of the farthest column of cells that it lights, and over how many its light falls from 1 to 0."""
-LAMP_RGB, LAMP_ROWS, LAMP_REACH = (255, 246, 214), 4, 4.0
+LAMP_RGB, LAMP_ROWS, LAMP_REACH = (255, 246, 214), 6, 8.0
 """The lamp of a beam, which moves along a dark rail above every landmark: rows of both, pixels from its middle to its ends."""
 ALL, NONE = np.inf, -np.inf
 """Instead of where a beam stands: all is lit, or nothing is."""
