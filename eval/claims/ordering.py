@@ -21,12 +21,12 @@ from eval.tables.text import markdown, markdown_table
 
 TABLES = ("table1", "table2", "table3", *opinions.TABLES, "table6", "table7", "table8", "table9a", "table9b")
 FEW = "†"
-USUAL = (verdicts.STAND_IN, *ours("backbone", "Self-Forcing", ""))
+USUAL = (*verdicts.STAND_INS, *ours("backbone", "Self-Forcing", ""))
 """Backbones that are not printed after a row's name."""
 LEGEND = (
     "Cells: the paper's difference (first minus second; `>` or `<` where only its words rank the two), ours with half its 95 % interval, "
     "and whether they agree: ✓ they do, ✗ they do not, ? the interval holds zero, – the store lacks it. An asterisk: both rows on the "
-    "backbone `tiny`, since the store lacks one on its own. Intervals are not corrected for their number: of twenty pairs that do not "
+    "backbone of Self-Forcing, since the store lacks one on its own. Intervals are not corrected for their number: of twenty pairs that do not "
     "differ, one is decided by chance."
 )
 
@@ -167,7 +167,7 @@ def _changed(effects: Sequence[Effect]) -> list[str]:
     for effect in effects:
         cells = [signed(effect.by_metric.get(metric)) for metric in columns]
         decided = [judge(1, effect.by_metric.get(metric)) in (AGREE, DISAGREE) for metric in columns]
-        where = effect.task if effect.backbone == verdicts.STAND_IN else f"{effect.task}, {effect.backbone}"
+        where = effect.task if effect.backbone in verdicts.STAND_INS else f"{effect.task}, {effect.backbone}"
         names = (where, f"`{effect.reason.variant}`", f"`{effect.reason.base}`")
         lines.append(markdown([*names, *(f"**{cell}**" if sure else cell for cell, sure in zip(cells, decided))]))
     bold = "Bold: the interval does not hold zero."

@@ -20,8 +20,8 @@ from eval.tables import opinions
 
 AGREE, DISAGREE, UNSURE, MISSING = "agree", "disagree", "can't tell", "missing"
 MARKS = {AGREE: "✓", DISAGREE: "✗", UNSURE: "?", MISSING: "–"}
-STAND_IN = "tiny"
-"""The backbone on which both rows are compared if a store of the embedded world lacks one row on its own backbone."""
+STAND_INS = ours("backbone", "Self-Forcing", "", embedded=True)
+"""Backbones on which both rows are compared if a store of the embedded world lacks one row on its own backbone."""
 
 RATERS = "raters"
 """Replaces the backbone in the names of rows that people rated."""
@@ -146,24 +146,25 @@ def _pairs(claim: Claim, embedded: bool, bases: Sequence[str]) -> Iterator[tuple
     presets = [ours("method", side.method, claim.table) for side in sides]
     pairs = [(names, base) for names in product(*presets) for base in bases]
     for (first, second), base in sorted(pairs, key=lambda pair: bases.index(pair[1])):
-        for some, other in product(*places):
+        for some, other in zip(*places, strict=True):  # both of one world
             yield f"{some}/{rebased(first, base)}", f"{other}/{rebased(second, base)}"
 
 
 def _stand_ins(pair: tuple[str, str]) -> Iterator[tuple[str, str]]:
-    """The pair on `STAND_IN`, also with Echo's ablations in place of those of the long-tuned backbone, which are the same there."""
-    first, second = (f"{STAND_IN}/{name.partition('/')[2]}" for name in pair)
-    yield first, second
-    yield first.replace("/longlive_echo", "/echo"), second.replace("/longlive_echo", "/echo")
+    """The pair on each of `STAND_INS`, also with Echo's ablations in place of those of the long-tuned backbone, which are the same there."""
+    for backbone in STAND_INS:
+        first, second = (f"{backbone}/{name.partition('/')[2]}" for name in pair)
+        yield first, second
+        yield first.replace("/longlive_echo", "/echo"), second.replace("/longlive_echo", "/echo")
 
 
 def _finding(claim: Claim, task: str, metric: str, pairs: Sequence[tuple[str, str]], there: _There) -> Finding:
-    """The finding on the first pair that the store has, on their own backbones or, in the embedded world, on `STAND_IN`."""
+    """The finding on the first pair that the store has, on their own backbones or, in the embedded world, on one of `STAND_INS`."""
     rows = there.rows
     others = [other for pair in pairs for other in _stand_ins(pair)] if there.embedded else []
     pair = next((pair for pair in (*pairs, *others) if all(name in rows for name in pair)), None)
     pair = pair or min(pairs, key=lambda names: sum(name not in rows for name in names))
-    why = "" if pair in pairs else f"on {STAND_IN}"
+    why = "" if pair in pairs else f"on {pair[0].partition('/')[0]}"
     lacks = tuple(name for name in dict.fromkeys(pair) if name not in rows)
     difference = None if lacks else compare(rows[pair[0]], rows[pair[1]], metric)
     if lacks:

@@ -32,7 +32,7 @@ from eval.world.identity import IDENTITY_KEPT
 FIRST = next(iter(READINGS))
 """The reading by which rows are ordered and counted."""
 TRUTH = "render_truth"
-USUAL = "tiny"
+USUAL = ("tiny", "tiny_lit")
 TOLD_S = (5.0, 15.0, 30.0, 60.0, 120.0)
 """Seconds in the terminal's table."""
 
@@ -48,7 +48,7 @@ class Drift:
     def label(self) -> str:
         """The row's label in short lines, with the backbone if it is not the usual one."""
         lines = textwrap.wrap(self.row.label, 18)
-        return "\n".join(lines if self.row.backbone == USUAL else [*lines, f"({self.row.backbone})"])
+        return "\n".join(lines if self.row.backbone in USUAL else [*lines, f"({self.row.backbone})"])
 
     @property
     def rank(self) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from eval.store.rows import Entry, gather, parts_of, prompts_of
 from eval.store.runs import scenes_of, tasks
 
 COLUMNS = 12
-USUAL = "tiny"
+USUAL = ("tiny", "tiny_lit")
 LAST = ("oracle", "render_truth", "render_other", "render_shuffled")
 """Presets that are placed below the others, in this order."""
 KEYS = {"seed": "0", "prompt": "", "every_s": "", "task": "", "method": "", "prompts": "1"}
@@ -84,8 +84,8 @@ def arrange(rows: Sequence[SheetRow], methods: Sequence[str]) -> list[SheetRow]:
     """
     presets = sorted({row.preset for row in rows})
     order = list(methods) or [name for name in presets if name not in LAST] + [name for name in LAST if name in presets]
-    usual = {row.preset for row in rows if row.backbone == USUAL}
-    chosen = [row for row in rows if row.preset in order and not (row.calibration and row.backbone != USUAL and row.preset in usual)]
+    usual = {row.preset for row in rows if row.backbone in USUAL}
+    chosen = [row for row in rows if row.preset in order and not (row.calibration and row.backbone not in USUAL and row.preset in usual)]
     chosen.sort(key=lambda row: (row.calibration, order.index(row.preset), row.backbone))
     return [replace(row, label=_label(row, chosen)) for row in chosen]
 
@@ -109,7 +109,7 @@ def _label(row: SheetRow, rows: Sequence[SheetRow]) -> str:
     like = [other for other in twins if other.preset == row.preset and other.backbone == row.backbone]
     differ = [key for key in row.settings if len({repr(other.settings.get(key)) for other in like}) > 1]
     words += [f"{key.removeprefix('method.settings.')}={row.settings[key]}" for key in differ]
-    words += [f"on {row.backbone}"] if row.backbone != USUAL and len({other.backbone for other in rows}) > 1 else []
+    words += [f"on {row.backbone}"] if row.backbone not in USUAL and len({other.backbone for other in rows}) > 1 else []
     return "\n".join([row.label, *words])
 
 
@@ -169,7 +169,7 @@ def make(name: str, order: FigureOrder, load: Loader) -> list[Path]:
     sections, numbers = list[Section](), list[dict[str, object]]()
     for task in wanted:
         for prompt in _prompts(rows[task], order, task):
-            world = "; embedded world" if all(row.backbone.startswith(USUAL) for row in rows[task]) else ""
+            world = "; embedded world" if all(row.backbone.startswith("tiny") for row in rows[task]) else ""
             title = f"{TITLES.get(task, task)}: {prompt}, seed {seed}{world}"
             sections.append(section(rows[task], prompt, every_s, title))
             numbers.append(_described(rows[task], task, prompt, sections[-1]))
