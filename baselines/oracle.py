@@ -35,14 +35,12 @@ class Stored(StrEnum):
 @dataclass(frozen=True, kw_only=True)
 class Oracle(Policy):
     """memory_frames: first frames of a showing, which are its anchors and come back. routing: chooses the recalled scene, as in
-    Echo; `pool_scenes` limits how many scenes back a recall can reach. stored: what is kept of an ended scene. apart: frames from one
-    first frame to the next, for a scene that shows itself part by part."""
+    Echo; `pool_scenes` limits how many scenes back a recall can reach. stored: what is kept of an ended scene."""
 
     memory_frames: int = 12
     routing: Routing = field(default_factory=lambda: Routing(causal=True, exclude_previous=True, pool_scenes=16))
     rolling: Rolling = Rolling.ping_pong
     stored: Stored = silent(Stored.first)
-    apart: int = silent(1)
 
     def plan(self, step: Step) -> Plan:
         geometry, head = step.geometry, chain_head(step.starts, step.scene)
@@ -56,7 +54,7 @@ class Oracle(Policy):
             entries += [(frame, Kind.RECALLED) for frame in tail[max(0, len(tail) + len(own) - room) :]]
             entries += [(frame, Kind.RECENT if remembered or frame >= begun * size + self.memory_frames else Kind.ANCHOR) for frame in own]
         else:
-            kept = remembered or self.parted(self.album(step, head), step)
+            kept = remembered or self.album(step, head)
             newest = range(step.first_frame - (geometry.context_frames - len(kept)), step.first_frame)
             updates = step.block - begun - room // size
             rolled = anchors(updates, len(kept), len(kept), size, self.rolling)
@@ -75,12 +73,7 @@ class Oracle(Policy):
     def album(self, step: Step, scene: int) -> list[int]:
         """First frames of a showing, as many as there are."""
         shown = self.frames(step, scene)
-        return list(shown[:: self.apart][: self.memory_frames])
-
-    def parted(self, album: list[int], step: Step) -> list[int]:
-        """As many of a running scene's first frames as lie before the newest ones that there is then room for."""
-        room = step.geometry.context_frames
-        return [frame for count, frame in enumerate(album, 1) if frame < step.first_frame - (room - count)]
+        return list(shown[: self.memory_frames])
 
     def frames(self, step: Step, scene: int) -> range:
         """All frames of a showing so far: from a scene's beginning to the next that was not entered smoothly."""
@@ -101,7 +94,7 @@ class Oracle(Policy):
         last = range(max(0, step.scene - self.routing.pool_scenes), step.scene + 1)
         for scene in {*last, chain_head(step.starts, step.scene), self.showing(step)}:
             first = step.starts[scene].block * size
-            kept |= {*range(first, min(after, first + self.memory_frames * self.apart), self.apart), *self.tail(step, scene)}
+            kept |= {*range(first, min(after, first + self.memory_frames)), *self.tail(step, scene)}
         return frozenset(kept)
 
     def capacity(self, geometry: Geometry) -> int:
@@ -118,4 +111,3 @@ class Oracle(Policy):
         size = geometry.frames_per_block
         within("memory_frames (a block of recent frames beside them)", self.memory_frames, size, geometry.context_frames - size)
         multiple_of(size, memory_frames=self.memory_frames)
-        within("apart (with stored=cache frames in a row alone)", self.apart, 1, 1 if self.stored is Stored.cache else 64)

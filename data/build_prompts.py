@@ -66,26 +66,29 @@ SETS: dict[str, tuple[Callable[[np.random.Generator], Drawn], float, tuple[str, 
     "recall": (_recall, SCENE_S, ("", "#", "#", "@", "@", "@")),
 }
 """Set -> generator of its prompts, seconds per scene, tags."""
-LIGHTS: dict[str, tuple[str, ...]] = {"long60": (BEAM,), "long120": (BEAM,), "smooth": (DAY, UNLIT, DAY, BEAM, UNLIT, DAY)}
-"""Set that exists under other lights too -> the light of each scene."""
+LIGHTS: dict[str, tuple[str, ...]] = {
+    "long60": (DAY, UNLIT, DAY, UNLIT, DAY), "long120": (DAY, UNLIT) * 5, "smooth": (DAY, UNLIT, DAY, BEAM, UNLIT, DAY),
+}  # fmt: skip
+"""Set that exists under other lights too -> the light of each of its scenes, which divide the time of the set by day."""
 
 
 def build(name: str, lit: bool = False) -> list[Prompt]:
     """The prompts of one set, by day or under other lights, all different."""
     draw, duration_s, tags = SETS[name]
-    rng = np.random.default_rng([VERSION, sorted(SETS).index(name), *[1] * lit])
     lights = LIGHTS[name] if lit else (DAY,) * len(tags)
+    scenes = len(lights) // len(tags)  # of each that is drawn
+    rng = np.random.default_rng([VERSION, sorted(SETS).index(name), *[1] * lit])
     prompts: list[Prompt] = []
     seen: set[tuple[Words, ...]] = set()
     while len(prompts) < COUNT:
         drawn, templates = draw(rng)
-        words = [replace(one, light=light) for one, light in zip(drawn, lights, strict=True)]
+        words = [replace(one, light=light) for one, light in zip([one for one in drawn for _ in range(scenes)], lights, strict=True)]
         choices = [int(choice) for choice in rng.integers(0, 1 << 30, size=len(words))]
         if tuple(words) in seen:
             continue
         seen.add(tuple(words))
-        scenes = (sentence(*scene) for scene in zip(words, choices, templates, strict=True))
-        prompts.append(entered(f"{name}-{'lit-' * lit}{len(prompts):03d}", scenes, duration_s, tags))
+        texts = (sentence(*scene) for scene in zip(words, choices, templates * scenes, strict=True))
+        prompts.append(entered(f"{name}-{'lit-' * lit}{len(prompts):03d}", texts, duration_s / scenes, tags * scenes))
     return prompts
 
 

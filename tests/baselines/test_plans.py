@@ -123,17 +123,6 @@ def test_the_oracle_puts_the_first_showing_back() -> None:
     assert at("forget", 40, *starts).context == (), "the floor keeps nothing, at a recall either"
 
 
-def test_the_oracle_of_a_passing_light_keeps_a_whole_round() -> None:
-    """Every sixth frame of the first eighteen seconds and no frame twice; until a round is over as many as there are before the newest."""
-    for block in range(7, 60):
-        sources = [slot.source for slot in at("oracle_round", block).context]
-        assert len(sources) == len(set(sources)) == 18 and sources[-1] == 3 * block - 1, block
-        early = sources[: 1 + max(at for at in range(18) if sources[at] == 6 * at)]
-        assert sources[len(early) :] == list(range(3 * block - 18 + len(early), 3 * block)), block
-    assert [slot.source for slot in at("oracle_round", 7).context] == [0, *range(4, 21)]
-    assert [slot.source for slot in at("oracle_round", 40).context] == [*range(0, 72, 6), *range(114, 120)]
-
-
 def test_a_full_cache_goes_on_as_though_the_scene_had_never_been_left() -> None:
     """What the recall attends to is what the scene's own next blocks would have, the newest frame by frame; anchors are walked."""
     there_and_back = (SceneStart(13, HARD, None, 45), SceneStart(27, RECALL, 0, 3))

@@ -87,7 +87,6 @@ PRESETS: list[tuple[str, dict[str, object]]] = [
     ("forget", {}),
     ("oracle", {}),
     ("oracle", {"memory_frames": 6, "routing__pool_scenes": 2}),
-    ("oracle_round", {}),
     ("oracle_cache", {}),
     ("oracle_cache", {"memory_frames": 6, "routing__pool_scenes": 2}),
     ("anchor_forcing", {}),
