@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from echo.refusals import Missing
 from jobs.spec import backbones
 from jobs.spec.config import RANDOM, BackboneConfig, RunConfig, located
 from jobs.spec.plan import Job
+from jobs.work import scratch
+from jobs.work.progress import say
 
 if TYPE_CHECKING:
     from echo.backbone.interface import VideoModel
@@ -24,10 +27,10 @@ Content = tuple[Path | None, str | None]
 """A file and the digest of its content, so that a changed file is read again; None for no file."""
 
 
-def load(job: Job, window: str = "shared") -> tuple[VideoModel | None, EmbeddedScorer | None]:
+def load(job: Job, window: str = "shared", note: Callable[[str], None] = say) -> tuple[VideoModel | None, EmbeddedScorer | None]:
     """Backbone and scorer of a job, cached from an earlier job of this process if they are the same; a rendered row has no backbone.
 
-    window: what `window=auto` stands for here.
+    window: what `window=auto` stands for here. note: called with lines about copies of weights on a disk of this machine.
     """
     import torch
 
@@ -41,10 +44,11 @@ def load(job: Job, window: str = "shared") -> tuple[VideoModel | None, EmbeddedS
         path = located(job.config.eval.weights)
         scorer = _scorer(path, file_digest(path))
     if job.config.backbone.parts is not None:
-        backbone = _real(parts_to_load(job.config, window))
+        backbone = _real(_staged(parts_to_load(job.config, window), note))
     elif not job.rendered:
         files = [None if path is None else located(path) for path in (job.config.backbone.weights, job.config.backbone.lora)]
-        contents = [(path, path and file_digest(path)) for path in files]
+        digests = [None if path is None else file_digest(path) for path in files]
+        contents = zip(_near(files, digests, note), digests)
         config = job.config.backbone
         backbone = _backbone(config.dtype, *contents, config.frames_per_block, steps_of(config))
     return backbone, scorer
@@ -76,6 +80,17 @@ def _scorer(path: Path, digest: str) -> EmbeddedScorer:
     from eval.world.scorer import EmbeddedScorer
 
     return EmbeddedScorer.load(path)
+
+
+def _near(paths: Sequence[Path | None], contents: Sequence[str | None], note: Callable[[str], None]) -> list[Path | None]:
+    """Files or their copies on a disk of this machine. contents: their digests."""
+    return [path if path is None or own is None else scratch.staged(path, own, note) for path, own in zip(paths, contents, strict=True)]
+
+
+def _staged(parts: Parts, note: Callable[[str], None]) -> Parts:
+    """Parts with network, additions and decoder from a disk of this machine. The text encoder is not copied: a sweep reads it once."""
+    weights, lora, codec = _near((parts.weights, parts.lora, parts.codec), parts.content, note)
+    return replace(parts, weights=weights, lora=lora, codec=codec)
 
 
 def release() -> None:

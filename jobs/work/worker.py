@@ -184,7 +184,8 @@ class _Maker:
         self._job, self._folder = recorder.job, recorder.folder
         self._scored_later = self._job.config.eval.scorer == scoring.SCORER  # videos stay this attempt's until then
         self._memory = None if self._job.config.backbone.parts is None else JobMemory(self._job)
-        self._backbone, self._scorer = models.load(self._job, self._memory.computed.setup.window if self._memory else "shared")
+        window = self._memory.computed.setup.window if self._memory else "shared"
+        self._backbone, self._scorer = models.load(self._job, window, lambda line: self._report(Note(line=f"{self._job.title}: {line}")))
         self._steps = 0 if self._backbone is None else len(self._backbone.schedule.timesteps)
 
     def make(self, missing: Sequence[Prompt], texts: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ time limit with requeues            test_a_time_limit_with_requeues
 `scontrol requeue`                  test_an_administrators_requeue
 a node set down                     test_a_node_set_down
 more jobs than MaxArraySize         test_more_jobs_than_an_array_may_have
+copies of weights on scratch        test_jobs_of_a_node_copy_the_weights_once
 two launches at once                test_two_launches_at_once, test_two_jobs_at_the_same_videos
 """
 
@@ -139,6 +140,16 @@ def test_more_jobs_than_an_array_may_have(tmp_path, whole):
     assert "10 videos in 5 jobs" in told and "launcher.max_queued=5: 1 more job" in told and "2 videos in 1 job" in told
     assert len(line.removeprefix("submitted array").partition(";")[0].split()) == 2 and MOST < 5
     whole(tmp_path)
+
+
+def test_jobs_of_a_node_copy_the_weights_once(tmp_path, whole, monkeypatch):
+    """Two jobs on two nodes, which are one machine here; the name of the disk is read where the job runs."""
+    monkeypatch.setenv("NODE_DISK", str(tmp_path / "disk"))
+    finish(start(tmp_path, "launcher.scratch=$NODE_DISK"))
+    whole(tmp_path)
+    assert len(list(tmp_path.glob("disk/echo-weights-*/*/model.safetensors"))) == 1
+    logs = "".join(path.read_text(encoding="utf-8") for path in tmp_path.glob("slurm/*/*_log.*"))
+    assert logs.count(" copied to ") == 1, logs
 
 
 def test_two_launches_at_once(tmp_path, whole):

@@ -34,6 +34,7 @@ from jobs.spec.config import Plain, at_least
 from jobs.spec.plan import Job
 from jobs.store.folder import RunFolder
 from jobs.work.progress import say
+from jobs.work.scratch import SCRATCH
 
 ENDLESS = 10000
 """Number of time limits after which submitit would give up; jobs count their own fruitless starts instead."""
@@ -73,6 +74,7 @@ class SlurmSettings:
     gpu_type: str | None = None
     max_queued: int | None = None
     python: str | None = None
+    scratch: str | None = None
 
     def __post_init__(self) -> None:
         least = {"gpus": 0, "cpus": 1, "time_minutes": 1, "warn_seconds": 1, "max_parallel": 1, "units_per_job": 1, "max_queued": 1}
@@ -264,9 +266,15 @@ def parameters(chosen: SlurmSettings, jobs: int) -> Plain:
         "array_parallelism": chosen.max_parallel or jobs, "nodes": 1, "ntasks_per_node": 1,
         "gpus_per_node": f"{chosen.gpu_type}:{chosen.gpus}" if chosen.gpu_type else chosen.gpus or None,
         "mem": None if chosen.memory_gb is None else f"{round(chosen.memory_gb * 1024)}M",
-        "additional_parameters": {"requeue": True, **chosen.extra}, "setup": [*ALWAYS, *chosen.setup],
+        "additional_parameters": {"requeue": True, **chosen.extra}, "setup": [*ALWAYS, *_scratch(chosen.scratch), *chosen.setup],
     }  # fmt: skip
     return {key: value for key, value in named.items() if value is not None}
+
+
+def _scratch(place: str | None) -> tuple[str, ...]:
+    """Lines of shell that name a job's scratch disk, as its node knows it, to Python and to a container, which must see it too."""
+    bind = 'export APPTAINER_BIND="$ECHO_SCRATCH${APPTAINER_BIND:+,$APPTAINER_BIND}"'
+    return () if place is None else (f'export {SCRATCH}="{place}"', bind)
 
 
 def arrays(names: Iterable[str]) -> str:

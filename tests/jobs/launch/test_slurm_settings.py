@@ -112,6 +112,15 @@ def test_a_type_of_cards_and_what_starts_python(monkeypatch):
     assert chosen.python.startswith("apptainer exec --nv --bind /") and chosen.python.endswith(" /images/echo.sif python")
 
 
+def test_scratch_is_named_as_the_node_knows_it():
+    assert not any("SCRATCH" in line for line in slurm.parameters(slurm.settings(given()), 1)["setup"])
+    chosen = slurm.settings({key: value for key, value in launcher("hydra.launcher.scratch=$NODE_DISK/me").items() if key != "_target_"})
+    lines = slurm.parameters(chosen, 1)["setup"]
+    environment = {"NODE_DISK": "/disk of this node", "APPTAINER_BIND": "/data"}
+    done = subprocess.run(["bash", "-euc", "\n".join([*lines, "env"])], env=environment, capture_output=True, text=True, check=True)
+    assert {"ECHO_SCRATCH=/disk of this node/me", "APPTAINER_BIND=/disk of this node/me,/data"} <= set(done.stdout.splitlines())
+
+
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
 def test_named_resources_reach_sbatch(name):
     chosen = slurm.settings({key: value for key, value in launcher(f"launcher={name}").items() if key != "_target_"})

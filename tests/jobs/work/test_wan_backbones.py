@@ -252,6 +252,23 @@ def test_frames_of_another_size_are_asked_for(tmp_path):
     assert backbones.geometry(job.config).latent_height == 16 and backbones.geometry(job.config).latent_width == 20
 
 
+def test_a_job_reads_its_weights_from_scratch_and_is_the_same_job(files, tmp_path, monkeypatch):
+    import torch
+
+    words, notes = [*TINY, *places(files), f"store={tmp_path}"], list[str]()
+    plain = planned(*words)
+    shared, _ = models.load(plain)
+    monkeypatch.setenv("ECHO_SCRATCH", str(tmp_path / "scratch"))
+    job = planned(*words)
+    near, _ = models.load(job, note=notes.append)
+    assert (job.run_id, near.parts.content, near.parts.text) == (plain.run_id, shared.parts.content, shared.parts.text)
+    copies = [near.parts.weights, near.parts.codec]
+    assert all(path.is_relative_to(tmp_path / "scratch") for path in copies) and [path.name for path in copies] == ["dmd.pt", "vae"]
+    own, same = shared.network.state_dict(), near.network.state_dict()
+    assert own.keys() == same.keys() and all(torch.equal(own[name], same[name]) for name in own) and near.codec is not None
+    assert len(notes) == 2
+
+
 def test_parts_with_a_file_that_was_replaced_are_others(files, tmp_path):
     def parts():
         return models.parts_to_load(planned(*TINY, *places(files), f"store={tmp_path}").config)
