@@ -51,7 +51,7 @@ def test_an_experiment_is_what_its_file_says_and_the_command_line_overrides(tmp_
     rows = composed(["experiment=table1", "seed=7", "task=long60", "eval=none"])
     assert {plain["task"]["name"] for plain in rows} == {"long60"} and {plain["seed"] for plain in rows} == {7}
     assert len(rows) == 10 and all(plain["prompts"] == 32 and plain["experiment"] == "table1" for plain in rows)
-    assert {plain["method"]["name"]: plain["backbone"]["name"] for plain in rows}["longlive"] == "tiny_long"
+    assert {plain["method"]["name"]: plain["backbone"]["name"] for plain in rows}["longlive"] == "tiny_lit", "the table's world"
 
 
 def test_given_speed_by_hand(words, tmp_path):
