@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from functools import reduce
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # refused settings do not wait for numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 PERCENT = "percent, 0 to 100"
 COSINE = "100 x cosine"
@@ -73,4 +76,4 @@ class Part:
 def weighted(parts: Mapping[str, Part], values: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
     """The weighted mean of values in percent, each scaled to the range of its part; in percent."""
     scaled = [part.weight * (values[name] - part.least) / (part.most - part.least) for name, part in parts.items()]
-    return np.asarray(100 * sum(scaled) / sum(part.weight for part in parts.values()), np.float64)
+    return 100 * reduce(operator.add, scaled) / sum(part.weight for part in parts.values())

@@ -10,15 +10,23 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+<<<<<<< HEAD
 from functools import partial
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+=======
+from typing import TYPE_CHECKING, Final
+>>>>>>> main
 
 from echo.refusals import nearest_of, suggestion
 from echo.scene import FPS
 from eval.definitions import COSINE, DEFINITIONS, MADE, PAIRS, PERCENT, RULES, Definition, Part, weighted
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 TASKS: Final = ("long60", "long120", "smooth", "hard", "recall")
 """Tasks that have a protocol of their own, in the paper's order."""
@@ -357,7 +365,7 @@ def column(task: str, dimension: str, measured: Collection[str], rules: Sequence
 
 def derived(numbers: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
     """Derived metrics from the numbers of videos, by name in the store: [videos] for each metric whose parts are all there."""
-    made = dict[str, NDArray[np.float64]]()
+    made: dict[str, NDArray[np.float64]] = {}
     for metric in METRICS:
         for kind, kinds in MADE.items() if metric.parts else ():
             there = {**numbers, **made}

@@ -15,12 +15,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from typer import TyperException
-
 from data.outgoing import said
 from echo.refusals import Unfinished, first_line
 from eval.store.reading import told
-from jobs.cli.commands import GROUPS, group
 
 NAME = "echo-harness"
 MISTAKES = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, FileExistsError)
@@ -30,9 +27,11 @@ TRACEBACK = "ECHO_TRACEBACK"
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command line, by default the process's own; returns its exit status."""
+    from jobs.cli.commands import carried_out  # imports typer, which run.py does without
+
     asked = list(sys.argv[1:] if words is None else words)
     complete = f"_{NAME.replace('-', '_').upper()}_COMPLETE"
-    return ended(lambda: group("", GROUPS).main(asked or ["--help"], NAME, complete, standalone_mode=False))
+    return ended(lambda: carried_out(asked or ["--help"], NAME, complete))
 
 
 def ended(call: Callable[[], int | None], mistake: int = 2) -> int:
@@ -58,8 +57,6 @@ def _ending(error: BaseException, mistake: int) -> tuple[int, str]:
             return (mistake, error.code) if isinstance(error.code, str) else (int(error.code or 0), "")
         case Unfinished():
             return 1, str(error)
-        case TyperException():
-            return mistake, error.format_message()
         case OSError(errno=errno.EPIPE):  # the reader has closed the output
             return 1, ""
         case OSError(filename=None):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from typer import TyperException
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_install_completion_arguments
 
@@ -130,3 +131,14 @@ def group(name: str, table: Table, sentence: str = "") -> Kinds:
     if not name:
         made.params += get_install_completion_arguments()
     return made
+
+
+def carried_out(words: list[str], program: str, complete: str) -> int | None:
+    """Run a command line; returns its exit status. `complete`: the variable by which shells ask for completions.
+
+    Raises ValueError in one line for words that typer does not understand.
+    """
+    try:
+        return group("", GROUPS).main(words, program, complete, standalone_mode=False)
+    except TyperException as error:
+        raise ValueError(error.format_message()) from error

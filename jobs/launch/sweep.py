@@ -39,10 +39,10 @@ Make = Callable[[Sequence[Job], Sequence[Plain]], list[str] | None]
 
 def single(config: DictConfig) -> None:
     """Run one config. Raises SystemExit like `run`, and if the config has a sweep but `-m` was not given."""
-    swept = HydraConfig.get().sweeper.params
+    swept = _hydra(config).sweeper.params
     if swept:
         raise SystemExit(f"this experiment stands for several runs ({', '.join(str(key) for key in swept)} vary); add -m")
-    if HydraConfig.get().runtime.choices.get("hydra/launcher") == "slurm":
+    if _hydra(config).runtime.choices.get("hydra/launcher") == "slurm":
         raise SystemExit("hydra/launcher=slurm: submits sweeps, and one run is a sweep of one; add -m")
     run([config])
 
@@ -259,7 +259,10 @@ def command(words: Sequence[str], /) -> int:
     try:
         with explained(settings):
             try:
-                main()
+                if arguments == settings and "-m" not in settings:  # one run: Hydra itself would compose it twice
+                    single(compose.chosen(settings, hydra=True))
+                else:
+                    main()
             except _Raised as raised:
                 raise raised.error from None
     except OSError as error:

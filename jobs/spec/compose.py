@@ -68,10 +68,10 @@ def value_of(key: str, words: Sequence[str], default: str) -> str:
     return str(read[-1].value()) if read else default
 
 
-def chosen(words: Iterable[str] = ()) -> DictConfig:
-    """The config of a command line with these choices of groups (backbone=self_forcing), with unresolved interpolations."""
+def chosen(words: Iterable[str] = (), hydra: bool = False) -> DictConfig:
+    """The config of one run's settings, in Hydra's words, with unresolved interpolations; with Hydra's own part if wanted."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(words))
+        return compose("config", list(words), return_hydra_config=hydra)
 
 
 def one(words: Sequence[str]) -> Plain:

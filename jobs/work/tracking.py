@@ -12,7 +12,6 @@ import json
 import math
 import netrc
 import os
-import ssl
 import sys
 import threading
 import time
@@ -20,12 +19,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
-from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 import msgspec
 
@@ -163,6 +159,10 @@ def server() -> str:
 
 def unreachable() -> str | None:
     """Why wandb's server does not answer, None if it does; wandb itself would retry for a long time."""
+    from http.client import HTTPException  # these import ssl, which takes as long as a command's own modules
+    from ssl import SSLError
+    from urllib.error import HTTPError
+    from urllib.request import urlopen
 
     def ask() -> None:
         with contextlib.suppress(HTTPError), urlopen(server(), timeout=REACH_S):  # any answer shows that it is there
@@ -172,7 +172,7 @@ def unreachable() -> str | None:
         _within(REACH_S, ask)
     except (OSError, ValueError, HTTPException) as error:
         # its certificate is for wandb to judge, by its own settings
-        return None if isinstance(getattr(error, "reason", error), ssl.SSLError) else first_line(error)
+        return None if isinstance(getattr(error, "reason", error), SSLError) else first_line(error)
     return None
 
 

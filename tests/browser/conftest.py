@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
-from tests.helpers.browsing import PATIENCE_S, SIZE, console_errors
+from tests.helpers.browsing import SIZE, chromium, console_errors, lacking
 
 
 @pytest.fixture(scope="session")
 def _chromium(tmp_path_factory):
-    selenium = pytest.importorskip("selenium.webdriver", reason="no selenium: pip install -e '.[browser]'")
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not program or not driver:
-        pytest.skip("no chromium and chromedriver: apt-get install chromium chromium-driver")
-    from selenium.webdriver.chrome.service import Service
-
-    options = selenium.ChromeOptions()
-    options.binary_location = program
-    profile = tmp_path_factory.mktemp("chromium")
-    words = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", f"--window-size={SIZE[0]},{SIZE[1]}"]
-    for word in [*words, "--force-device-scale-factor=1", "--hide-scrollbars", f"--user-data-dir={profile}"]:
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = selenium.Chrome(options, Service(driver))
-    opened.set_script_timeout(PATIENCE_S)
+    if lack := lacking():
+        pytest.skip(lack)
+    opened = chromium(tmp_path_factory.mktemp("chromium"))
     yield opened
     opened.quit()
 

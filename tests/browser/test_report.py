@@ -7,14 +7,12 @@ import subprocess
 import sys
 import time
 
-import cv2
-import numpy as np
 import pytest
 
 from echo.files import ROOT
 from jobs import cli
 from tests.helpers import reports
-from tests.helpers.browsing import console_errors, settled, until_true
+from tests.helpers.browsing import console_errors, settled, shown, until_true
 from tests.helpers.toy import overrides
 from tests.helpers.waiting import until
 
@@ -80,21 +78,6 @@ def in_step(driver, pictures, least=3):
     return run
 
 
-def shown(driver) -> list[int]:
-    """Numbers of the frames that a picture of the window shows, read off the pixels of all videos that are wholly in it."""
-    boxes = driver.execute_script(
-        "const bar = document.querySelector('.transport').getBoundingClientRect().top;"
-        "return [...document.querySelectorAll('video')].map(video => video.getBoundingClientRect())"
-        ".filter(box => box.top >= 0 && box.bottom <= bar).map(box => [box.left, box.top, box.width, box.height])"
-    )
-    picture = cv2.imdecode(np.frombuffer(driver.get_screenshot_as_png(), np.uint8), cv2.IMREAD_GRAYSCALE)
-    found = []
-    for left, top, width, height in boxes:
-        bars = [picture[round(top + height / 2), round(left + (bit + 0.5) * width / 8)] for bit in range(8)]
-        found.append(sum((bar > 127) << bit for bit, bar in enumerate(bars)))
-    return found
-
-
 def press(driver, *keys):
     from selenium.webdriver import ActionChains
 
@@ -155,6 +138,18 @@ def test_a_scrub_while_playing_stops_all_on_one_frame(page):
         page.execute_script(drag, way)
         stand(page, way[-1])
         assert page.find_element("id", "play").text == "Play"
+
+
+def test_a_dragged_slider_moves_all_videos_together(page):
+    """The second of two seeks begins nowhere before the first has ended everywhere."""
+    page.execute_script(
+        "const films = [...report.transport.films.keys()], look = () => new Set(films.map(film => film.currentTime)).size;"
+        "window.apart = []; for (const film of films) film.addEventListener('seeked', () => window.apart.push(look()));"
+        "report.transport.seek(40); report.transport.seek(90)"
+    )
+    stand(page, 90)
+    apart = page.execute_script("return window.apart")
+    assert len(apart) >= 6 and set(apart) == {1}, apart
 
 
 def test_a_video_that_comes_into_sight_joins_in_step(page):

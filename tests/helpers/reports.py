@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -22,14 +23,37 @@ METHODS = {"echo": ("echo", {"recall_frame": {"base_weight": 0.9}}), "self_forci
            "infinity_rope": ("infinity_rope", {"window_frames": 21, "sink_frames": 0, "flush_frames": 2, "cut_position": 45}),
            "rolling_sink": ("rolling_sink", {}), "longlive": ("longlive", {})}  # fmt: skip
 THREE = ("echo", "self_forcing", "render_truth")
-STARTS = (SceneStart(0), SceneStart(9, Transition.smooth))
-BLOCKS = 18
-"""Of two scenes of nine blocks each, which fill the window."""
 
 
-def prompts(path: Path, count: int, text: str = "a red ball") -> list[Prompt]:
-    """A prompt set of two scenes."""
-    made = [Prompt(f"p{index:02d}", (f"{text} {index}", f"then {text} {index}"), (6.75, 6.75), ("", "")) for index in range(count)]
+@dataclass(frozen=True)
+class Shape:
+    """Of a video: so many scenes of so many blocks each. The default fills the window."""
+
+    scenes: int = 2
+    each: int = 9
+
+    @property
+    def blocks(self) -> int:
+        """All blocks."""
+        return self.scenes * self.each
+
+    @property
+    def script(self) -> Script:
+        """The first scene, and smooth changes to the others."""
+        return Script(tuple(SceneStart(self.each * k, Transition.smooth if k else None) for k in range(self.scenes)), self.blocks)
+
+
+SHORT = Shape()
+BLOCKS = SHORT.blocks
+
+
+def prompts(path: Path, count: int, text: str = "a red ball", shape: Shape = SHORT) -> list[Prompt]:
+    """A prompt set of videos of a shape."""
+    words, duration_s = ["", *["then "] * (shape.scenes - 1)], 0.75 * shape.each
+    made = [
+        Prompt(f"p{index:02d}", tuple(f"{word}{text} {index}" for word in words), (duration_s,) * shape.scenes, ("",) * shape.scenes)
+        for index in range(count)
+    ]
     lines = [json.dumps({"id": p.id, "scenes": p.scenes, "durations": p.durations_s, "tags": p.tags}) for p in made]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return made
@@ -44,12 +68,12 @@ def film(path: Path, frames: int, shift: int = 0) -> Path:
     return path
 
 
-def trace(preset: str) -> list[dict]:
-    """The lines of the trace that a policy leaves of two scenes."""
+def trace(preset: str, shape: Shape = SHORT) -> list[dict]:
+    """The lines of the trace that a policy leaves of a video of a shape."""
     policy, settings = METHODS[preset]
     if policy == "render":
-        return [{"block": b, "scene": int(b >= STARTS[1].block), "keys": [], "queries": []} for b in range(BLOCKS)]
-    return [plan.as_json() for plan in plans(make(policy, settings), Script(STARTS, BLOCKS), GEOMETRY)]
+        return [{"block": b, "scene": b // shape.each, "keys": [], "queries": []} for b in range(shape.blocks)]
+    return [plan.as_json() for plan in plans(make(policy, settings), shape.script, GEOMETRY)]
 
 
 def store(
@@ -59,11 +83,16 @@ def store(
     text: str = "a red ball",
     methods: Sequence[str] = THREE,
     task: str = "smooth",
+    shape: Shape = SHORT,
+    films: Mapping[str, Path] | None = None,
 ) -> Path:
-    """Runs of a few methods on a task, scored, each with a video, a trace and scores of scenes and blocks."""
-    made, source = prompts(folder / "prompts.jsonl", count, text), folder / "film.mp4"
-    if not source.exists():
-        film(source, 12 * BLOCKS)
+    """Runs of a few methods on a task, scored, each with a video, a trace and scores of scenes and blocks.
+
+    films: the video of each method; without them all have the same small one.
+    """
+    made, source = prompts(folder / "prompts.jsonl", count, text, shape), folder / "film.mp4"
+    if films is None and not source.exists():
+        film(source, 12 * shape.blocks)
     for place, preset in enumerate(methods):
         for seed in seeds:
             values = {p.id: {"proxy.imaging_quality": 90.0 - place + index + seed / 4} for index, p in enumerate(made)}
@@ -72,7 +101,7 @@ def store(
                 folder, task, preset, values, seed=seed, settings=settings, beside={"method.policy": policy}, at=place * 10 + seed + 1
             )
             describe(run, made, folder / "prompts.jsonl")
-            fill(run, [p.id for p in made], preset, source)
+            fill(run, [p.id for p in made], preset, films[preset] if films else source, shape)
     return folder
 
 
@@ -90,19 +119,22 @@ def describe(run: Path, made: Sequence[Prompt], prompt_set: Path) -> None:
         keep(path, msgspec.structs.replace(wish, prompts={p.id: prompt_digest(p) for p in made}))
 
 
-def fill(run: Path, names: Sequence[str], preset: str, source: Path) -> None:
-    """Videos (all the same file), traces, and scores of two scenes and all blocks."""
-    lines = "".join(json.dumps(line) + "\n" for line in trace(preset))
+def fill(run: Path, names: Sequence[str], preset: str, source: Path, shape: Shape = SHORT) -> None:
+    """Videos (all the same file), traces, and scores of all scenes and blocks."""
+    size, lines = 12 * shape.each, "".join(json.dumps(line) + "\n" for line in trace(preset, shape))
     for name in names:
         (run / "units" / f"{name}.mp4").unlink(missing_ok=True)
         (run / "units" / f"{name}.mp4").hardlink_to(source)
         (run / "units" / f"{name}.trace.jsonl").write_text(lines, encoding="utf-8")
         path = run / "units" / f"{name}.json"
-        blocks = [{"place_right": int(b % 5 > 0), "subject_right": 1, "quality": 80.0 + b} for b in range(BLOCKS)]
-        scenes = [{"start": 108 * i, "end": 108 * i + 108, "proxy.imaging_quality": 91.25 + i} for i in range(2)]
+        blocks = [{"place_right": int(b % 5 > 0), "subject_right": 1, "quality": 80.0 + b} for b in range(shape.blocks)]
+        scenes = [{"start": size * i, "end": size * (i + 1), "proxy.imaging_quality": 91.25 + i} for i in range(shape.scenes)]
         scenes[1] |= {"recall": {"fidelity": 75.5, "hue": 60.0}, "leakage": [0.5, None, 0.0, 0.25]}
         scores = decoded(path.read_bytes(), ScoresFile, path)
-        keep(path, msgspec.structs.replace(scores, segments=[(0, 108), (108, 216)], per_segment=scenes, per_block=blocks))
+        keep(
+            path,
+            msgspec.structs.replace(scores, segments=[(one["start"], one["end"]) for one in scenes], per_segment=scenes, per_block=blocks),
+        )
 
 
 def ask_more(run: Path, names: Sequence[str]) -> None:

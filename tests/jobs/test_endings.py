@@ -9,11 +9,10 @@ import sys
 
 import pytest
 import yaml
-from typer import BadParameter
 
 from echo.files import ROOT
 from echo.refusals import Unfinished
-from jobs.cli import TRACEBACK, ended
+from jobs.cli import TRACEBACK, ended, main
 from jobs.launch import sweep
 
 PROGRAM = "import sys; from jobs.cli import ended; sys.exit(ended(lambda: print('76.21 ± 5.85 ' + 'Wołęga ' * {count})))"
@@ -35,7 +34,6 @@ def broken_yaml() -> Exception:
         (SystemExit(1), 1, ""),
         (Unfinished("2 videos are missing"), 1, "2 videos are missing"),
         (Unfinished(), 1, ""),
-        (BadParameter("a rule"), 2, "Invalid value: a rule"),
         (KeyboardInterrupt(), 130, "stopped; the same command goes on"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "x"), 2, "[Errno 2] No such file or directory: 'x'"),
         (OSError(errno.EIO, "Input/output error", "x"), 1, "[Errno 5] Input/output error: 'x'"),
@@ -57,6 +55,11 @@ def test_whatever_is_raised_is_a_line_and_a_status(error, status, line, capsys):
     assert told.startswith(line) and told.count("\n") == bool(line)
     if isinstance(error, RuntimeError):
         assert f"{__file__}, line " in told and f"{TRACEBACK}=1" in told
+
+
+def test_what_typer_does_not_understand_is_a_line(capsys):
+    assert main(["tables", "--store"]) == 2
+    assert capsys.readouterr().err == "Option '--store' requires an argument.\n"
 
 
 def test_a_traceback_can_be_asked_for(monkeypatch, capsys):

@@ -10,6 +10,7 @@ class Transport {
     this.films = new Map();   // video element -> {frames, wanted}
     this.listeners = [];
     this.last = 0;
+    this.late = false;        // a seek waits until all videos are done with the one before
     this.corrected = 0;
     this.tick = this.tick.bind(this);
   }
@@ -28,11 +29,13 @@ class Transport {
     video.addEventListener("loadedmetadata", () => this.place(video, film), { once: true });
     video.addEventListener("seeked", () => {
       if (film.wanted !== null) { video.currentTime = film.wanted; film.wanted = null; }
+      this.catchUp();
     });
+    video.addEventListener("error", () => this.catchUp());
     if (video.readyState > 0) this.place(video, film);
   }
 
-  leave(video) { this.films.delete(video); }
+  leave(video) { this.films.delete(video); this.catchUp(); }
 
   // Difference between the screen and the clock in seconds, by the frames that the browser reports as presented. Requesting every
   // frame has a second use: otherwise Chromium may keep showing an old frame after a pause and a seek.
@@ -63,7 +66,13 @@ class Transport {
     if (this.running && this.position < film.frames - 1) { video.playbackRate = this.rate; video.play().catch(() => {}); }
   }
 
-  placeAll() { for (const [video, film] of this.films) this.place(video, film); }
+  // While paused, all wait for the slowest, so that a dragged slider shows the same frame everywhere.
+  placeAll() {
+    this.late = !this.running && [...this.films.keys()].some((video) => video.seeking && !video.error);
+    if (!this.late) for (const [video, film] of this.films) this.place(video, film);
+  }
+
+  catchUp() { if (this.late) this.placeAll(); }
 
   resize(frames) {
     this.frames = Math.max(1, frames);

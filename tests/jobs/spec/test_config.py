@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from echo.files import ROOT
 from echo.refusals import suggestion
@@ -203,8 +204,7 @@ def test_store_that_cannot_be_written_is_told_in_one_line(more, toy):
 
 
 def ended(words: list[str]) -> subprocess.CompletedProcess[str]:
-    """A sweep in a process of its own: Hydra looks for launchers once, and other tests may have made it look before there were any."""
-    return command(words) if "-m" in words else ended_here(lambda: launch(words), mistake=1)
+    return ended_here(lambda: launch(words), mistake=1)
 
 
 def command(words: list[str]) -> subprocess.CompletedProcess[str]:
@@ -238,17 +238,26 @@ def test_answers_within_two_seconds(words):
     assert 0 < min(taken_s) < 2
 
 
-def test_checking_never_imports_torch(toy):
-    """Torch takes longer to import than a mistake may take to be told."""
+def test_checking_imports_no_library_that_it_needs_not(toy):
+    """Torch takes longer to import than a mistake may take to be told; numpy, typer and ssl together a fifth of that."""
     words = overrides(toy)
     code = (
         "import sys; from hydra import compose, initialize_config_dir; from omegaconf import OmegaConf; "
-        "import jobs.launch.sweep, jobs.launch.local;"
+        "import jobs.cli, jobs.launch.sweep, jobs.launch.local;"
         f"initialize_config_dir({str(ROOT / 'conf')!r}, version_base='1.3').__enter__();"
         f"job = jobs.launch.sweep.prepare(OmegaConf.to_container(compose('config', {words!r}), resolve=True));"
-        "from jobs.store.folder import RunFolder; RunFolder(job).missing(); job.run_id; sys.exit('torch' in sys.modules)"
+        "from jobs.store.folder import RunFolder; RunFolder(job).missing(); job.run_id; "
+        "sys.exit(not {'torch', 'numpy', 'typer', 'ssl'}.isdisjoint(sys.modules))"
     )
     assert subprocess.run([PYTHON, "-c", code], cwd=ROOT, timeout=300).returncode == 0
+
+
+def test_one_run_is_composed_once(toy, monkeypatch):
+    composed = []
+    load = ConfigLoaderImpl.load_configuration
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", lambda *of, **how: composed.append(how["overrides"]) or load(*of, **how))
+    done = ended([*overrides(toy), "video.crf=60"])
+    assert "0 (lossless) to 51" in done.stderr and len(composed) == 1, composed
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,14 @@ def test_enlarged_without_blur(tmp_path):
     assert np.abs(inside - inside.mean((0, 1))).max() < 12
 
 
+def test_a_jump_into_frames_of_their_own_size_decodes_few(tmp_path):
+    with VideoWriter(tmp_path / "v.mp4", fps=16, height_px=24, crf=18) as video:
+        video.write(frames(70))
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        keys = [index for index, frame in enumerate(container.decode(video=0)) if frame.key_frame]
+    assert keys[0] == 0 and max(np.diff([*keys, 70])) <= 24, keys
+
+
 def test_colours_of_both_ways_agree(tmp_path):
     """Path 1: converted small, then repeated. Path 2: the library's conversion of frames at their own size."""
     shown = {}
