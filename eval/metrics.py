@@ -10,15 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-<<<<<<< HEAD
 from functools import partial
-from typing import Final
-
-import numpy as np
-from numpy.typing import NDArray
-=======
 from typing import TYPE_CHECKING, Final
->>>>>>> main
 
 from echo.refusals import nearest_of, suggestion
 from echo.scene import FPS
@@ -152,8 +145,7 @@ METRICS: Final = (
     Metric("background_consistency", "background consistency", "whether the place stays itself",
            short="background", scopes=WHOLE | {"hard": Scope.segments, "recall": Scope.pairs}, long=2, interactive=3, sweeps=BOTH),
     _world("identity_kept", "identity kept", "how much of what a place first showed and no prompt states is there 10 s later, where lit",
-           sweeps=BOTH,
-           note="identity kept: of what is lit; a video whose light stops shows the same part for ever, so read light followed beside it."),
+           sweeps=BOTH, note="identity kept: of what is lit; where the light stops, one part is shown for ever: see light followed."),
     _world("motion_followed", "motion followed", "how well the subject follows the stated motion, speed included", sweeps=("long",)),
     _world("light_followed", "light followed", "whether the light is on, off, or going round in its time, as stated", sweeps=("long",)),
     _world("image_distance", "image distance", "how far the statistics of frames are from the world's, 1 where 95 % of renders are nearer",

@@ -166,7 +166,7 @@ def shade_of(beam: NDArray[np.float64]) -> NDArray[np.float64]:
     return light
 
 
-def _away(columns: NDArray[np.float64], beam: NDArray[np.float64]) -> NDArray[np.float64]:
+def _away(columns: NDArray[np.floating], beam: NDArray[np.float64]) -> NDArray[np.float64]:
     """Pixels from each column to the beam, round the frame, [T, 48]."""
     middle = np.where(np.isfinite(beam), beam, 0)[:, None]
     away: NDArray[np.float64] = np.abs(np.mod(columns - middle + SIZE / 2, SIZE) - SIZE / 2)

@@ -26,8 +26,8 @@ USUAL = (*verdicts.STAND_INS, *ours("backbone", "Self-Forcing", ""))
 LEGEND = (
     "Cells: the paper's difference (first minus second; `>` or `<` where only its words rank the two), ours with half its 95 % interval, "
     "and whether they agree: ✓ they do, ✗ they do not, ? the interval holds zero, – the store lacks it. An asterisk: both rows on the "
-    "backbone of Self-Forcing, since the store lacks one on its own. Intervals are not corrected for their number: of twenty pairs that do not "
-    "differ, one is decided by chance."
+    "backbone of Self-Forcing, since the store lacks one on its own. Intervals are not corrected for their number: of twenty pairs that do "
+    "not differ, one is decided by chance."
 )
 
 

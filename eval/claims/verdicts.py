@@ -151,7 +151,7 @@ def _pairs(claim: Claim, embedded: bool, bases: Sequence[str]) -> Iterator[tuple
 
 
 def _stand_ins(pair: tuple[str, str]) -> Iterator[tuple[str, str]]:
-    """The pair on each of `STAND_INS`, also with Echo's ablations in place of those of the long-tuned backbone, which are the same there."""
+    """The pair on each of `STAND_INS`, also with Echo's ablations in place of the long-tuned backbone's, which are the same there."""
     for backbone in STAND_INS:
         first, second = (f"{backbone}/{name.partition('/')[2]}" for name in pair)
         yield first, second
