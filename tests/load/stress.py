@@ -27,7 +27,7 @@ from echo.files import ROOT
 from eval.store.runs import runs
 from jobs.store.claims import Claims
 
-SWEEP = ("method=echo,infinity_rope", "task=hard", "seed=0,1,2", "prompts=8", "duration_scale=0.1", "max_workers=2")
+SWEEP = ("method=echo,infinity_rope", "task=hard", "seed=0,1,2", "prompts=4", "duration_scale=0.1", "max_workers=2")
 STARTS = 2.0
 """Longest time from a start or kill to the next kill, as a multiple of the sweep's time to its first video."""
 

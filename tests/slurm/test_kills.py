@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import random
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -14,28 +13,33 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from echo.files import ROOT
+from eval.store.records import Provenance
 from jobs.spec.plan import prepare
-from jobs.store.folder import RunFolder
+from jobs.store.folder import Attempt, RunFolder, new_attempt
 from tests.helpers.toy import changed, overrides
 
 pytestmark = pytest.mark.slow
 
 KILLS = 100
-WRITER = """
-import json, sys, time
-from eval.store.records import Provenance
-from jobs.spec.plan import prepare
-from jobs.store.folder import Attempt, RunFolder, new_attempt
-folder = RunFolder(prepare(json.loads(sys.argv[1])))
-with Attempt(folder, new_attempt(), Provenance()) as attempt:
-    for prompt in folder.missing():
-        own = attempt.take([prompt])
-        for one in own:
-            time.sleep(0.02)
-            attempt.ok(one, {"x": 1.0}, {"latents_sha256": one.id, "tokens_cut": {"0": list(range(2000))}})
-        attempt.release(own)
-"""
-"""What a worker does around a video, without the video."""
+
+
+def write_all(config: dict) -> None:
+    """What a worker does around its videos, without the videos."""
+    folder = RunFolder(prepare(config))
+    with Attempt(folder, new_attempt(), Provenance()) as attempt:
+        for prompt in folder.missing():
+            own = attempt.take([prompt])
+            for one in own:
+                time.sleep(0.02)
+                attempt.ok(one, {"x": 1.0}, {"latents_sha256": one.id, "tokens_cut": {"0": list(range(2000))}})
+            attempt.release(own)
+
+
+def begun(config: dict) -> multiprocessing.process.BaseProcess:
+    """A process that writes; forked, since not what it imports is to be killed."""
+    writer = multiprocessing.get_context("fork").Process(target=write_all, args=(config,))
+    writer.start()
+    return writer
 
 
 def test_a_hundred_kills(tmp_path):
@@ -47,16 +51,17 @@ def test_a_hundred_kills(tmp_path):
         config = changed(plain, "store", str(tmp_path / str(stores)))
         folder = RunFolder(prepare(config))
         folder.describe()
-        begin = [sys.executable, "-c", WRITER, json.dumps(config)]
-        writers = [subprocess.Popen(begin, cwd=ROOT) for _ in range(2)]
+        writers = [begun(config) for _ in range(2)]
         while folder.missing():
-            time.sleep(chance.uniform(0, 2.0))
+            time.sleep(chance.uniform(0, 0.6))
             index = chance.randrange(2)
-            kills += writers[index].poll() is None
+            kills += writers[index].is_alive()
             writers[index].kill()
-            writers[index].wait()
-            writers[index] = subprocess.Popen(begin, cwd=ROOT)
-        assert [writer.wait() for writer in writers] == [0, 0]
+            writers[index].join()
+            writers[index] = begun(config)
+        for writer in writers:
+            writer.join()
+            assert writer.exitcode == 0
         lines = [line for path in (folder.path / "records").iterdir() for line in path.read_bytes().splitlines()]
         records = folder.reader.records()
         assert len(records) == len(lines), "torn"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from echo.files import ROOT
 from eval.figures import mosaic, moving, sheets, style
 from eval.figures.mosaic import Strip, marks, native, stills
 from eval.store.reading import LeftOut
 from jobs import cli
+from jobs.launch.sweep import carry_out
+from jobs.spec.compose import sweep
+from jobs.spec.plan import prepare
+from jobs.store.folder import new_attempt
+from jobs.work.worker import work
 from tests.helpers.stores import put, write
 from tests.helpers.toy import TEXTS, overrides
 
@@ -26,9 +28,10 @@ from tests.helpers.toy import TEXTS, overrides
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two methods, two prompts, two scenes of 3 s."""
     folder = tmp_path_factory.mktemp("sheet")
-    words = [sys.executable, "run.py", *overrides(folder, 2), "method=self_forcing,infinity_rope", "-m"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    configs = sweep([*overrides(folder, 2), "method=self_forcing,infinity_rope"])
+    for config in configs:
+        assert work(prepare(config), new_attempt(), [], config, lambda event: None) == 0
+    carry_out(configs, [None, None])
     return folder / "store"
 
 

@@ -61,7 +61,7 @@ def quiet(plain: dict, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, 
     return config, {record.unit: record.latents_sha256 for record in folder.reader.records()}
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_what_a_record_names_is_on_the_disk(disk, quiet, rounds: int) -> None:
     """After each crash every video that a record names has the bytes that it says; the same command makes the rest.
 
@@ -88,4 +88,4 @@ def test_what_a_record_names_is_on_the_disk(disk, quiet, rounds: int) -> None:
         made = {record.unit: record.latents_sha256 for record in folder.reader.records() if record.ok}
         assert made == latents and not folder.unfinished(), f"round {number}"
         shutil.rmtree(place / f"store{number}")
-    assert crashed >= rounds // 5, "the crashes came too late: most after the last video, where all of them must be there"
+    assert crashed >= rounds // 4, "the crashes came too late: most after the last video, where all of them must be there"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -12,15 +12,26 @@ import pytest
 import torch
 
 from echo.backbone.load import load
-from echo.files import ROOT
+from echo.backbone.parts.codec import PatchCodec
 from echo.refusals import Unfinished
+from jobs import cli
+from jobs.train import backbone, processes
 from jobs.train.backbone import BackboneTraining, Trainer, compare, export_weights, train
-from jobs.train.data import make_batch
+from jobs.train.data import fit_codec, make_batch
 from jobs.train.teacher_forcing import loss_of
-from tests.helpers.command import ECHO_HARNESS
 
 SMALL = BackboneTraining(plan="0:4", frames_per_step=45, dim=24, heads=2, layers=1, ffn_dim=32, freq_dim=16, text_dim=8, warm_up=2)
 CPU = torch.device("cpu")
+
+
+def coarse() -> PatchCodec:
+    """A codec of 24 clips: the shipped one takes 768, and seconds, in every process."""
+    return fit_codec(24)
+
+
+@pytest.fixture(autouse=True)
+def quick_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbone, "fit_codec", coarse)
 
 
 @pytest.mark.slow
@@ -104,19 +115,25 @@ def test_shares_of_a_step_add_up_to_it(tmp_path: Path, step: int) -> None:
     assert (parts[0][1] - whole[1]).norm() / whole[1].norm() > 0.2
 
 
+def with_coarse_codec(rank: int, count: int, work: Callable[..., None], arguments: tuple) -> None:
+    """A process's own modules are fresh."""
+    backbone.fit_codec = coarse
+    work(rank, count, *arguments)
+
+
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = processes.start
+    monkeypatch.setattr(processes, "start", lambda work, arguments, count: start(with_coarse_codec, (work, arguments), count))
     sizes = "plan=0:3 frames_per_step=180 dim=24 heads=2 layers=1 ffn_dim=32 freq_dim=16 text_dim=8 warm_up=2"
     losses = []
     for count in (1, 2):
         folder = tmp_path / str(count)
-        places = ["--folder", folder, "--output", folder]
-        command = [*ECHO_HARNESS, "train", "backbone", *sizes.split(), *places, f"processes={count}"]
-        subprocess.run(command, check=True, cwd=ROOT)
+        assert cli.main(["train", "backbone", *sizes.split(), f"processes={count}", f"--folder={folder}", f"--output={folder}"]) == 0
         losses.append(torch.load(folder / "checkpoint.pt", weights_only=True))
-    for one, two in zip(losses[0]["average"], losses[1]["average"], strict=True):
-        difference = (one - two).abs()
-        assert difference.max() < 2e-3, f"max {difference.max():.1e}, mean {difference.mean():.1e}"
+    one, two = (torch.cat([part.flatten() for part in loss["average"]]) for loss in losses)
+    difference = (one - two).abs()  # a number that hardly counts may go either way, a whole step of Adam
+    assert difference.mean() < 1e-4 and difference.max() < 5e-3, f"max {difference.max():.1e}, mean {difference.mean():.1e}"
     assert losses[0]["clips"] == losses[1]["clips"]
 
 
