@@ -61,7 +61,7 @@ def quiet(plain: dict, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, 
     return config, {record.unit: record.latents_sha256 for record in folder.reader.records()}
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(12, marks=pytest.mark.slow)])
 def test_what_a_record_names_is_on_the_disk(disk, quiet, rounds: int) -> None:
     """After each crash every video that a record names has the bytes that it says; the same command makes the rest.
 
