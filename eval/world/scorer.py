@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from data.world.words import LIGHT, UNLIT
 from echo.backbone.finite import broken
 from echo.scene import FPS
 from eval.measures import flow, memory, repeats
@@ -42,6 +43,8 @@ from eval.world.readings import LEAST, MOTION_WINDOW, Readings, blocks_of, motio
 Span = tuple[int, int]
 Row = dict[str, float | None]
 
+PLACE = ("place", "pattern")
+"""What a sentence says of a place, which nobody can see without light."""
 DISTANCE = "image_distance"
 """The metric of image quality that never saturates, without the definition that the store puts before it."""
 SAMPLED = 3
@@ -284,14 +287,16 @@ def _per_block(measured: _Measured, words: Sequence[Mapping[str, str]], segments
     """Readings of each block of 12 frames against its scene's sentence; see `EmbeddedScores`."""
     rows: list[dict[str, float | None]] = []
     for (begin, finish), scene in zip(segments, words, strict=True):
+        dark = measured.readings.lit is not None and scene.get(LIGHT) == UNLIT
+        seen = {kind: word for kind, word in scene.items() if not (dark and kind in PLACE)}
         for start, end in blocks_of(begin, finish):
             here = measured.readings.span(start, end)
-            shown = probabilities(here, scene)
+            shown = probabilities(here, seen)
             path = measured.readings.centres[max(begin, end - MOTION_WINDOW) : end]
             moves = int(motion_of(path) == scene["motion"]) if "motion" in scene and len(path) >= LEAST else None
             rows.append(
                 {kind: round(value, 4) for kind, value in shown.items()}
-                | right_pairs(here, scene)
+                | right_pairs(here, seen)
                 | {"motion_right": moves, "quality": round(float(measured.quality[start:end].mean()), 2)}
             )
     return rows

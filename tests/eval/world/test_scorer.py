@@ -224,6 +224,7 @@ def test_under_lights_it_tells_of_identity_motion_and_response_too(scorer: Embed
     )
     assert all("identity_kept" in block and "light" in block for block in told.per_block)
     assert not any("identity_kept" in block or "light" in block for block in by_day.per_block)
+    assert [block["place_right"] is None for block in told.per_block] == [False] * 16 + [True] * 16, "nobody sees a place in the dark"
     with pytest.raises(ValueError, match="unknown word"):
         scorer.score(frames, texts, spans, "smooth")
 
