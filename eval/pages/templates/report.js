@@ -411,6 +411,7 @@ const report = (() => {
     box.append(legend(part, hues, kept.map((line) => line.method), charts));
     for (const [name, words] of Object.entries(DATA.measures)) {
       const drawn = kept.filter((line) => line.curves[name]).map((line) => ({ name: part.methods[line.method].id, colour: hues[line.method], calibration: part.methods[line.method].calibration, ...line.curves[name] }));
+      if (!drawn.length) continue;
       const chart = Curves.chart(drawn, Math.max(...drawn.map((line) => line.mean.length)), borders, BLOCK_S, `${words}, ${part.title}`);
       charts.push(chart);
       box.append(make("figure", {}, make("p", { class: "title", text: words }), chart));
