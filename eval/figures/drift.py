@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.published import ours
 from echo.files import RESULTS
 from echo.refusals import nearest_of
 from echo.scene import FPS
@@ -32,7 +33,8 @@ from eval.world.identity import IDENTITY_KEPT
 FIRST = next(iter(READINGS))
 """The reading by which rows are ordered and counted."""
 TRUTH = "render_truth"
-USUAL = ("tiny", "tiny_lit")
+USUAL = ours("backbone", "Self-Forcing", "", embedded=True)
+"""Backbones that are not printed after a row's name."""
 TOLD_S = (5.0, 15.0, 30.0, 60.0, 120.0)
 """Seconds in the terminal's table."""
 

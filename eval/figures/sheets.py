@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from data.published import ours
 from echo.files import RESULTS
 from echo.refusals import nearest_of
 from echo.scene import FPS, block_s
@@ -23,7 +24,8 @@ from eval.store.rows import Entry, gather, parts_of, prompts_of
 from eval.store.runs import scenes_of, tasks
 
 COLUMNS = 12
-USUAL = ("tiny", "tiny_lit")
+USUAL = ours("backbone", "Self-Forcing", "", embedded=True)
+"""Backbones that are not printed after a row's name."""
 LAST = ("oracle", "render_truth", "render_other", "render_shuffled")
 """Presets that are placed below the others, in this order."""
 KEYS = {"seed": "0", "prompt": "", "every_s": "", "task": "", "method": "", "prompts": "1"}

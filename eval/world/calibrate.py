@@ -101,8 +101,8 @@ def measure_lit_anchors(encoder: FrameEncoder, codec: PatchCodec, films: int) ->
     """Score without its prefix -> (chance, ceiling): means over `films` films of 24 s under a passing light, through the codec.
 
     Identity: a film that shows another place of its words as soon as it is asked what is left of the first, and one that stays. Motion:
-    a film that moves in another way, and one that does as is said. Response: a film that stays by day whatever is said, and one whose
-    light goes out at once.
+    a film that moves in another way, and one that does as is said. Light: a film that stays by day whatever is said, and one whose beam
+    goes round. Response: the same film by day, and one whose light goes out at once.
     """
     results: dict[str, list[tuple[float, float]]] = {}
     asked = FIRST + AFTER

@@ -26,6 +26,8 @@ CLASSES = 1 + len(LANDMARK_RGB)
 """Contents of a lit cell: nothing, or a landmark of one of the colours."""
 LOOPS = {"circling": 48, "bouncing": 24}
 """Frames after which a motion repeats; a straight motion has no phase, only a start position."""
+PLACE = ("place", "pattern")
+"""What a sentence says of a place, which nobody can see without light."""
 LEAST = 24
 """Fewest frames that distinguish motions: a whole bounce, half a circle."""
 MOTION_WINDOW = 36
@@ -152,7 +154,7 @@ def right(readings: Readings, words: Mapping[str, str]) -> dict[str, bool]:
 def right_pairs(readings: Readings, words: Mapping[str, str]) -> dict[str, int | None]:
     """Whether place (colour and pattern) and subject (shape and colour) agree with the sentence: 1, 0, or None if it does not say."""
     rights = right(readings, words)
-    pairs = {"place_right": ("place", "pattern"), "subject_right": ("shape", "colour")}
+    pairs = {"place_right": PLACE, "subject_right": ("shape", "colour")}
     return {
         name: int(all(rights[kind] for kind in kinds)) if all(kind in rights for kind in kinds) else None for name, kinds in pairs.items()
     }

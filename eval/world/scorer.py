@@ -38,13 +38,11 @@ from eval.protocol import Scope, cover, pairs_of, scopes
 from eval.world.encoder import SIZE, FrameEncoder
 from eval.world.identity import IDENTITY_KEPT, lit_scores
 from eval.world.places import SceneScores, place_scores
-from eval.world.readings import LEAST, MOTION_WINDOW, Readings, blocks_of, motion_of, probabilities, readings_of, right_pairs, said
+from eval.world.readings import LEAST, MOTION_WINDOW, PLACE, Readings, blocks_of, motion_of, probabilities, readings_of, right_pairs, said
 
 Span = tuple[int, int]
 Row = dict[str, float | None]
 
-PLACE = ("place", "pattern")
-"""What a sentence says of a place, which nobody can see without light."""
 DISTANCE = "image_distance"
 """The metric of image quality that never saturates, without the definition that the store puts before it."""
 SAMPLED = 3

@@ -16,7 +16,7 @@ from jobs.spec.config import enlarged
 
 KEY_FRAMES = 24
 """Frames from one key frame to the next, at most: a jump into a video decodes no more. H.264's usual 250 make six videos of 832x480 stand
-for seconds. Enlarged frames are small and decode fast, and keep the 250."""
+for a second. Enlarged frames are small and decode fast, and keep the 250."""
 TO_YUV = np.array([[65.481, -37.797, 112.0], [128.553, -74.203, -93.786], [24.966, 112.0, -18.214]], np.float32) / 255
 """Red, green and blue to luma and the two colour differences, BT.601."""
 
