@@ -152,6 +152,24 @@ def test_a_dragged_slider_moves_all_videos_together(page):
     assert len(apart) >= 6 and set(apart) == {1}, apart
 
 
+def test_pictures_wait_for_the_slowest_video(page):
+    """Where one video seeks late, the others keep their old picture on the screen until it is there, and all change together."""
+    page.execute_script("report.transport.seek(40)")
+    stand(page, 40)
+    page.execute_script(
+        "const [first, ...others] = report.transport.films.keys(), own = Object.getOwnPropertyDescriptor(HTMLMediaElement.prototype, 'currentTime');"
+        "window.late = new Promise(done => { window.go = done; }); window.others = others;"
+        "Object.defineProperty(first, 'currentTime', {configurable: true, get: own.get, set(to) { window.late.then(() => own.set.call(first, to)); }});"
+        "report.transport.seek(90)"
+    )
+    until_true(page, "return window.others.every(video => !video.seeking && Math.floor(video.currentTime * report.transport.fps) === 90)")
+    settled(page)
+    assert set(shown(page)) == {40}
+    page.execute_script("window.go()")
+    stand(page, 90)
+    assert not page.find_elements("css selector", ".screen canvas")
+
+
 def test_a_video_that_comes_into_sight_joins_in_step(page):
     page.execute_script("report.transport.seek(77); document.querySelectorAll('.prompt')[2].scrollIntoView({behavior: 'instant'})")
     until_true(page, "return [...document.querySelectorAll('.prompt')[2].querySelectorAll('video')].length === 3")

@@ -47,18 +47,15 @@ HEIGHT, WIDTH = 480, 832
 CRF = 20
 """As in conf/config.yaml."""
 WATCH = """
-window.presented = window.presented || new Map();
-for (const video of report.transport.films.keys()) if (!window.presented.has(video)) {
-  window.presented.set(video, -1);
-  const seen = (_, { mediaTime }) => {
-    window.presented.set(video, Math.round(mediaTime * report.transport.fps));
-    video.requestVideoFrameCallback(seen);
-  };
-  video.requestVideoFrameCallback(seen);
-}
-window.frames = () => [...report.transport.films.keys()].map((video) => window.presented.get(video));
+const { fps, films } = report.transport, draw = CanvasRenderingContext2D.prototype.drawImage, drawn = new WeakMap();
+const presented = ({ shown }) => (shown === null ? -1 : Math.round(shown * fps));
+CanvasRenderingContext2D.prototype.drawImage = function (video, ...at) {
+  if (films.has(video)) drawn.set(this.canvas, presented(films.get(video)));
+  return draw.call(this, video, ...at);
+};
+window.frames = () => [...films.values()].map((film) => (film.cover?.isConnected ? drawn.get(film.cover) : presented(film)));
 """
-"""Remembers the frame that each attached video has presented last."""
+"""Says which frame of each attached video is on the screen: the one presented last, or the one that a canvas over it keeps."""
 SEEK = """
 const [to, done] = arguments, begin = performance.now();
 report.transport.seek(to);
@@ -77,6 +74,16 @@ const look = () => {
 look();
 """
 """A slider moved at a steady speed, and at each picture the milliseconds passed, where the slider is, and the frame of each video."""
+AWAY = """
+const [from, to, lasts] = arguments, slider = document.getElementById("seek"), begin = performance.now();
+const move = () => {
+  const at = Math.round(from + (to - from) * Math.min(1, (performance.now() - begin) / lasts));
+  if (Number(slider.value) !== at) { slider.value = at; slider.dispatchEvent(new Event("input")); }
+  if (at !== to) requestAnimationFrame(move);
+};
+move();
+"""
+"""The same without waiting for its end, so that pictures of the window can be taken on the way."""
 PLAY = """
 const [lasts, done] = arguments, begin = performance.now(), seen = [];
 const look = () => {
@@ -214,7 +221,17 @@ def spread(seen: Sequence[Sequence[float]]) -> dict[str, float]:
 
 
 def dragged(driver: WebDriver, begin: int, end: int, lasts_ms: int = 3000) -> dict[str, float]:
-    """One drag of the slider: frames apart, frames that a video shows a second, how far it is behind, and when all are there."""
+    """Two drags of the slider: a slow one, frames apart by pictures of the window; and one watched by the page.
+
+    By the page: frames apart again, frames that a video shows a second, how far it is behind, and when all are there.
+    """
+    driver.execute_async_script(SEEK, begin)
+    driver.execute_script(AWAY, begin, end, 3 * lasts_ms)
+    pictures, last = [], time.monotonic() + 3 * lasts_ms / 1000
+    while time.monotonic() < last:
+        pictures.append(shown(driver, BITS))
+    apart = [max(numbers) - min(numbers) for numbers in pictures]
+    pixels = {"pictures_compared": len(apart), "frames_apart_by_pixels_at_most": max(apart)}
     driver.execute_async_script(SEEK, begin)
     seen = driver.execute_async_script(DRAG, begin, end, lasts_ms)
     during = [line for line in seen if line[0] < lasts_ms]
@@ -222,7 +239,7 @@ def dragged(driver: WebDriver, begin: int, end: int, lasts_ms: int = 3000) -> di
     behind = statistics.median(abs(at - statistics.mean(frames)) for _, at, *frames in during)
     there = round(seen[-1][0] - lasts_ms)
     behind_ms = round(lasts_ms * behind / abs(end - begin))
-    return spread(seen) | {"frames_shown_a_second": round(1000 * shows / lasts_ms, 1), "behind_ms": behind_ms, "there_after_ms": there}
+    return spread(seen) | pixels | {"frames_shown_a_second": round(1000 * shows / lasts_ms, 1), "behind_ms": behind_ms, "there_after_ms": there}
 
 
 def played(driver: WebDriver, lasts_ms: int = 8000) -> dict[str, float]:

@@ -7,10 +7,10 @@ class Transport {
     this.rate = 1;
     this.loop = true;
     this.running = false;
-    this.films = new Map();   // video element -> {frames, wanted}
+    this.films = new Map();   // video element -> what is known of it, as in join
     this.listeners = [];
     this.last = 0;
-    this.late = false;        // a seek waits until all videos are done with the one before
+    this.late = false;        // a seek waits until all videos show the frame of the one before
     this.corrected = 0;
     this.tick = this.tick.bind(this);
   }
@@ -23,19 +23,25 @@ class Transport {
 
   // A video joins when it becomes visible; frames: its number of frames.
   join(video, frames) {
-    const film = { frames, wanted: null, off: null };
+    const film = { frames, wanted: null, off: null, shown: null, there: true, cover: null };
     this.films.set(video, film);
     this.watch(video, film);
     video.addEventListener("loadedmetadata", () => this.place(video, film), { once: true });
     video.addEventListener("seeked", () => {
-      if (film.wanted !== null) { video.currentTime = film.wanted; film.wanted = null; }
-      this.catchUp();
+      if (film.wanted !== null) { video.currentTime = film.wanted; film.wanted = null; return; }
+      this.arrive(video, film);
+      const at = video.currentTime;  // where no frames are reported (a hidden page), it is taken to be there by and by
+      setTimeout(() => { if (!video.seeking && video.currentTime === at) { film.there = true; this.catchUp(); } }, 1000);
     });
     video.addEventListener("error", () => this.catchUp());
     if (video.readyState > 0) this.place(video, film);
   }
 
-  leave(video) { this.films.delete(video); this.catchUp(); }
+  leave(video) {
+    this.films.get(video)?.cover?.remove();
+    this.films.delete(video);
+    this.catchUp();
+  }
 
   // Difference between the screen and the clock in seconds, by the frames that the browser reports as presented. Requesting every
   // frame has a second use: otherwise Chromium may keep showing an old frame after a pause and a seek.
@@ -47,6 +53,8 @@ class Transport {
         const off = mediaTime - (this.position + ((expectedDisplayTime - this.last) / 1000) * this.fps * this.rate) / this.fps;
         film.off = film.off === null ? off : film.off + 0.3 * (off - film.off);
       }
+      film.shown = mediaTime;
+      this.arrive(video, film);
       video.requestVideoFrameCallback(seen);
     };
     video.requestVideoFrameCallback(seen);
@@ -60,19 +68,43 @@ class Transport {
   place(video, film) {
     if (video.readyState === 0 || !this.films.has(video)) return;
     const time = this.time(film, this.position);
+    film.there = !video.seeking && Math.abs(video.currentTime - time) <= 1e-4;
     if (video.seeking) film.wanted = time;
-    else if (Math.abs(video.currentTime - time) > 1e-4) video.currentTime = time;
+    else if (!film.there) video.currentTime = time;
     film.off = null;
     if (this.running && this.position < film.frames - 1) { video.playbackRate = this.rate; video.play().catch(() => {}); }
   }
 
-  // While paused, all wait for the slowest, so that a dragged slider shows the same frame everywhere.
+  // While paused, all videos change their pictures together: a canvas over each keeps the present one until all show the next.
   placeAll() {
-    this.late = !this.running && [...this.films.keys()].some((video) => video.seeking && !video.error);
-    if (!this.late) for (const [video, film] of this.films) this.place(video, film);
+    this.late = !this.running && this.waits();
+    if (this.late) return;
+    for (const [video, film] of this.films) this.cover(video, film);
+    for (const [video, film] of this.films) this.place(video, film);
+    this.catchUp();
   }
 
-  catchUp() { if (this.late) this.placeAll(); }
+  waits() { return [...this.films].some(([video, film]) => !film.there && !video.error); }
+
+  arrive(video, film) {
+    if (video.seeking || film.shown === null || Math.abs(film.shown + 0.5 / this.fps - video.currentTime) > 0.6 / this.fps) return;
+    film.there = true;
+    this.catchUp();
+  }
+
+  catchUp() {
+    if (!this.running && this.waits()) return;
+    if (this.late) this.placeAll();
+    else for (const { cover } of this.films.values()) cover?.remove();
+  }
+
+  cover(video, film) {
+    if (this.running || video.readyState < 2) return;
+    film.cover ??= document.createElement("canvas");
+    Object.assign(film.cover, { className: video.className, width: video.videoWidth, height: video.videoHeight });
+    film.cover.getContext("2d").drawImage(video, 0, 0);
+    if (!film.cover.isConnected) video.after(film.cover);
+  }
 
   resize(frames) {
     this.frames = Math.max(1, frames);
