@@ -157,9 +157,11 @@ def test_pictures_wait_for_the_slowest_video(page):
     page.execute_script("report.transport.seek(40)")
     stand(page, 40)
     page.execute_script(
-        "const [first, ...others] = report.transport.films.keys(), own = Object.getOwnPropertyDescriptor(HTMLMediaElement.prototype, 'currentTime');"
-        "window.late = new Promise(done => { window.go = done; }); window.others = others;"
-        "Object.defineProperty(first, 'currentTime', {configurable: true, get: own.get, set(to) { window.late.then(() => own.set.call(first, to)); }});"
+        "const [first, ...others] = report.transport.films.keys();"
+        "const own = Object.getOwnPropertyDescriptor(HTMLMediaElement.prototype, 'currentTime');"
+        "window.others = others; window.late = new Promise(done => { window.go = done; });"
+        "const set = function (to) { window.late.then(() => own.set.call(first, to)); };"
+        "Object.defineProperty(first, 'currentTime', { configurable: true, get: own.get, set });"
         "report.transport.seek(90)"
     )
     until_true(page, "return window.others.every(video => !video.seeking && Math.floor(video.currentTime * report.transport.fps) === 90)")

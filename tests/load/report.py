@@ -239,7 +239,8 @@ def dragged(driver: WebDriver, begin: int, end: int, lasts_ms: int = 3000) -> di
     behind = statistics.median(abs(at - statistics.mean(frames)) for _, at, *frames in during)
     there = round(seen[-1][0] - lasts_ms)
     behind_ms = round(lasts_ms * behind / abs(end - begin))
-    return spread(seen) | pixels | {"frames_shown_a_second": round(1000 * shows / lasts_ms, 1), "behind_ms": behind_ms, "there_after_ms": there}
+    speed = round(1000 * shows / lasts_ms, 1)
+    return spread(seen) | pixels | {"frames_shown_a_second": speed, "behind_ms": behind_ms, "there_after_ms": there}
 
 
 def played(driver: WebDriver, lasts_ms: int = 8000) -> dict[str, float]:
