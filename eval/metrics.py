@@ -85,12 +85,10 @@ class Metric:
     long, interactive: its position among the columns of tasks of one scene, and of several; 0 for none.
     definitions: those that a column looks for, the usual one first; by default VBench's for the task.
     leads, trails: whether it is before, or after, the other columns, and only if it was measured.
-    parts: of a derived metric: its parts, of the same definition. No scorer writes it; it is computed when a store is read
-    (`derived`).
+    parts: of a derived metric, which is computed when a store is read (`derived`): its parts, of the same definition.
     sweeps: kinds of task ("long", "interactive") whose figure of a swept setting has a panel of it.
-    fact: the fact of a video's record that it shows, if no scorer writes it; only tables that name it show it. of_device:
-    whether only numbers of one device can be compared. printed: its name in published data, if different. short:
-    likewise in files of per-video scores.
+    fact: the fact of a video's record that it shows, if no scorer writes it. of_device: whether only numbers of one device compare.
+    printed: its name in published data, if different. short: likewise in files of per-video scores.
     question: the question to raters, for a criterion of the user study. note: printed below a table that shows it.
     misleads: when its number misleads; printed below a table that was asked for it. sets: names of sets of columns
     (`columns=memflow`) that contain it, and its position there.
@@ -196,12 +194,15 @@ METRICS: Final = (
            sets={"memory": 2},
            misleads="memory leakage: never 0, because the subject is in both places and places are similar by nature: compare methods on "
                     "the same prompts."),
-    Metric("run_fps", "FPS", "how fast these videos were made", unit="pixel frames a second", fact="fps_dit", of_device=True,
-           printed="fps"),
+    Metric("run_fps", "FPS", "how fast these videos were made", unit="pixel frames a second", trails=True, fact="fps_dit",
+           of_device=True, printed="fps"),
     Metric("frames_attended", "frames attended", "latent frames that a block attends to at most, its own among them (K)",
-           unit="latent frames", lower=True, fact="attended_frames"),
+           unit="latent frames", lower=True, trails=True, fact="attended_frames"),
     Metric("frames_kept", "frames kept", "keys and values that are kept behind a block at most, memories among them",
            unit="latent frames", lower=True, fact="kept_frames"),
+    Metric("megabytes_kept", "MB kept", "keys and values that are kept behind a block at most, of all layers", unit="10^6 bytes",
+           lower=True, trails=True, fact="kept_mb"),
+    Metric("denoising_steps", "steps", "denoising steps of a block", unit="steps", lower=True, fact="denoising_steps"),
     Metric("fastest_px", "fastest px", "mean length of the fastest 5 % of a scene's optical flow", unit="pixels"),
     Metric("video_quality", "video quality", "quality of the picture as raters see it",
            question="All in all, how good is the picture: clear, clean, natural in colour, and as good at the end as at the start?"),
@@ -209,6 +210,8 @@ METRICS: Final = (
 # fmt: on
 """Every metric: VBench's dimensions in the order in which scorers compute them, those of the embedded world, and the others."""
 KNOWN: Final = {metric.name: metric for metric in METRICS}
+COSTS: Final = {metric.name: metric.fact for metric in METRICS if metric.fact}
+"""Metrics of cost, which no scorer writes, and the facts of a video's record that they show."""
 READINGS: Final = {
     "place_right": ("place right, % of videos", 100.0),
     "subject_right": ("subject right, % of videos", 100.0),
@@ -336,11 +339,8 @@ def columns(task: str, names: Iterable[str], rules: Sequence[str] = (), wanted: 
     measured = set(names)
     every = [Column(metric.name, kind) for metric in METRICS if metric.leads for kind in metric.definitions]
     leading = [one for one in every if one.metric in measured]
-    trailing = [
-        one
-        for one in (column(task, metric.name, measured, rules) for metric in METRICS if metric.trails and metric.name not in wanted)
-        if one.metric in measured
-    ]
+    others = (column(task, metric.name, measured, rules) for metric in METRICS if metric.trails and metric.name not in wanted)
+    trailing = [one for one in others if one.metric in measured]
     return (*leading, *(column(task, dimension, measured, rules) for dimension in wanted or dimensions(kind_of(task))), *trailing)
 
 

@@ -209,9 +209,8 @@ def _units(disputes: Sequence[DisputeView]) -> int:
 def _write_row(site: Site, board: Board, row: BoardRow) -> None:
     """Write the page of a row: every video with its scores and its record, every start, all settings."""
     folder, entry = site.folders[row.lab.name], row.entry
-    tables = entry.asked, entry.videos
     units = [
-        UnitView(cell, _status(row.lab, cell), [_value(tables, unit, column) for column in board.grid.columns], *_sides(cell, folder))
+        UnitView(cell, _status(row.lab, cell), [_value(entry.asked, unit, column) for column in board.grid.columns], *_sides(cell, folder))
         for unit, cell in sorted(cells_of(entry).items())
     ]
     starts = [StartView(run, *about) for run in entry.runs for about in _starts(run, folder)]
@@ -225,10 +224,9 @@ def _status(lab: Lab, cell: VideoCell) -> str:
     return DONE if cell.status == GONE and not lab.videos else ": ".join(filter(None, (cell.status, cell.note)))
 
 
-def _value(tables: tuple[pd.DataFrame, pd.DataFrame], unit: Unit, column: Column) -> str:
+def _value(table: pd.DataFrame, unit: Unit, column: Column) -> str:
     """A score of a video as text with six digits, of which its record has the rest; "" if there is none."""
-    table, name = (tables[1], column.about.fact) if column.about.fact else (tables[0], column.metric)
-    value = table[name].get(unit) if name in table else None
+    value = table[column.metric].get(unit) if column.metric in table else None
     return "" if value is None or value != value else f"{value:.6g}"
 
 

@@ -15,7 +15,7 @@ from echo.cache.kinds import Kind
 from echo.scene import FPS, FRAMES_PER_BLOCK, TagMeaning
 from eval.figures import style
 from eval.figures.drift import FIRST, drifts
-from eval.metrics import KNOWN, METRICS, READING_FRAMES, READING_S, READINGS, Column
+from eval.metrics import COSTS, KNOWN, READING_FRAMES, READING_S, READINGS, Column
 from eval.protocol import pairs_of
 from eval.report.cells import ABSENT, DONE, Method, ReportPart, VideoCell
 from eval.report.folder import Folder
@@ -25,10 +25,10 @@ from eval.tables.build import values_of
 from eval.tables.captions import Panel, panels
 from eval.tables.grid import Grid
 
+CHARTS = tuple(name for name in COSTS if KNOWN[name].trails)
+"""Costs against which scores are drawn: those that every table shows."""
 BOUNDS = ("oracle", "oracle_cache", "forget")
 """Presets that bound the others and do not compete for the best score."""
-COSTS = tuple(metric.name for metric in METRICS if metric.fact)
-"""Metrics of cost, against which scores are drawn: facts of records that no scorer writes."""
 WINDOW = 9
 """Blocks of the moving mean of drift curves, the same as in `eval.figures.drift`."""
 
@@ -224,7 +224,7 @@ def scores(part: ReportPart) -> PartScores:
     there = {name: rows for name, rows in values.items() if any(one is not None for m in rows for p in m for one in p)}
     cells = {name: [method.row.cells[places[name]].estimate for method in part.methods] for name in there}
     means = {name: [None if one is None else (one.mean, one.half_width) for one in row] for name, row in cells.items()}
-    return PartScores(there, means, {name: [_cost(part, method, name) for method in part.methods] for name in COSTS})
+    return PartScores(there, means, {name: [_cost(part, method, name) for method in part.methods] for name in CHARTS})
 
 
 def _cost(part: ReportPart, method: Method, name: str) -> float | None:
@@ -293,6 +293,6 @@ def constants() -> dict[str, object]:
     """Constants for the page's script besides the parts: sizes, colours, kinds, measures."""
     kinds = {kind.letter: {"name": kind.words, "colour": kind.colour} for kind in Kind}
     measures = {name: words for name, (words, _) in READINGS.items()}
-    costs = {name: {"label": KNOWN[name].label, "lower": KNOWN[name].lower} for name in COSTS}
+    costs = {name: {"label": KNOWN[name].label, "lower": KNOWN[name].lower} for name in CHARTS}
     return {"fps": FPS, "reading_frames": READING_FRAMES, "reading_s": READING_S, "kinds": kinds, "measures": measures, "costs": costs,
             "series": list(style.SERIES), "window": WINDOW}  # fmt: skip

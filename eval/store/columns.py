@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval.metrics import derived
+from eval.metrics import COSTS, derived
 from eval.store.reading import content_of
 from eval.store.records import UNREADABLE, DamagedLine, Outcome, Score, UnitRecord, Version, at_once, decoder, whole_lines
 from eval.store.runs import Asked, Run, settle
@@ -28,8 +28,8 @@ STATUS = ("missing", "unscored", "failed", "done")
 kind, and nobody has tried to score it. failed: it was tried, and every try ended in an error."""
 MISSING, UNSCORED, FAILED, DONE = range(len(STATUS))
 FACTS = (
-    "latents_sha256", "blocks", "fps", "fps_dit", "denoising_steps", "attended_frames", "kept_frames", "block_ms", "block_ms_p95",
-    "switch_block_ms", "generate_s", "decode_s", "score_s", "dur_s", "process_peak_mb", "host", "device",
+    "latents_sha256", "blocks", "fps", "fps_dit", "denoising_steps", "attended_frames", "kept_frames", "kept_mb", "block_ms",
+    "block_ms_p95", "switch_block_ms", "generate_s", "decode_s", "score_s", "dur_s", "process_peak_mb", "host", "device",
 )  # fmt: skip
 """Fields of a record that a table of videos has besides metrics, if facts are requested; those in `TEXTS` are not numbers."""
 TEXTS = ("latents_sha256", "host", "device", "spoilt")
@@ -47,15 +47,16 @@ RESERVED = {*FACTS, *TEXTS, *FILES.values(), *CATEGORIES, *ASKED, "dead", "unit"
 class Finished:
     """Finished units of a run under one way of scoring, by column, in the order of time.
 
-    units, attempts, pixel_codes: [done], the unit, the attempt that recorded it, and its code. metrics: [done] by name, for every name
-    that some unit has, NaN where there is no number. failures, conflicts, damaged, spoilt: those of `eval.store.runs.Settled`. unscored:
-    units that are not done but whose video exists. dead: units whose video shows nothing, or nothing that moves. records: only if
-    requested.
+    units, attempts, pixel_codes, devices: [done], the unit, the attempt that recorded it, its code and what made it. metrics: [done]
+    by name, for every name that some unit has, NaN where there is no number; costs (`eval.metrics.COSTS`) are among them. failures,
+    conflicts, damaged, spoilt: those of `eval.store.runs.Settled`. unscored: units that are not done but whose video exists. dead: units
+    whose video shows nothing, or nothing that moves. records: only if requested.
     """
 
     units: list[str]
     attempts: list[str]
     pixel_codes: list[str]
+    devices: list[str | None]
     metrics: dict[str, Floats]
     failures: Mapping[str, int] = field(default_factory=dict)
     conflicts: list[str] = field(default_factory=list)
@@ -85,12 +86,13 @@ def finished(run: Run, scores: str | None, facts: bool = False) -> Finished:
     records = list(settled.done.values())
     names = dict.fromkeys(name for record in records for name in record.metrics if name not in RESERVED)
     metrics = {name: np.array([record.metrics.get(name) for record in records], np.float64) for name in names}
-    attempts, codes = ([getattr(record, name) for record in records] for name in ("attempt", "pixel_code"))
+    metrics |= _costs(records)
+    attempts, codes, devices = ([getattr(record, name) for record in records] for name in ("attempt", "pixel_code", "device"))
     unscored = frozenset(settled.made - settled.done.keys())
     whole = [record for record in records if isinstance(record, UnitRecord)]
     dead = frozenset(record.unit for record in records if record.dead)
     rest = (dead, settled.damaged, settled.spoilt, whole)
-    return Finished(list(settled.done), attempts, codes, metrics, settled.failures, settled.conflicts, unscored, *rest)
+    return Finished(list(settled.done), attempts, codes, devices, metrics, settled.failures, settled.conflicts, unscored, *rest)
 
 
 def _plain(run: Run, scores: str) -> Finished | None:
@@ -117,8 +119,14 @@ def _plain(run: Run, scores: str) -> Finished | None:
     except TypeError:  # some are not finite
         array = np.array([_values(len(names))(line.metrics) for line in lines], np.float64).reshape(shape)
     attempt = paths[0].rpartition("/")[2].removesuffix(".jsonl")
-    whose = ([attempt] * len(lines), [first.pixel_code] * len(lines))
-    return Finished(units, *whose, {name: array[:, place] for place, name in enumerate(names)})
+    whose = ([attempt] * len(lines), [first.pixel_code] * len(lines), [line.device for line in lines])
+    return Finished(units, *whose, {name: array[:, place] for place, name in enumerate(names)} | _costs(lines))
+
+
+def _costs(lines: Sequence[Any]) -> dict[str, Floats]:
+    """Costs that some of these outcomes have, by the names of their metrics: [lines], NaN where there is none."""
+    columns = {name: np.array([getattr(line, fact) for line in lines], np.float64) for name, fact in COSTS.items()}
+    return {name: column for name, column in columns.items() if not np.isnan(column).all()}
 
 
 @lru_cache(maxsize=64)
@@ -131,6 +139,7 @@ def _typed(names: tuple[str, ...], scores: str, code: str) -> Any:
     kept += [("pixel_code", Literal[code])] * bool(code)
     kept += [("status", Literal["ok"]), ("scores", Literal[scores]), ("v", Version, 1), ("dead", Literal[""], "")]
     kept += [("pixel_code", Literal[""], "")] * (not code)
+    kept += [("device", str | None, None), *((fact, Score | None, None) for fact in COSTS.values())]
     return msgspec.defstruct("Line", kept, gc=False)
 
 
@@ -154,10 +163,10 @@ def table(parts: Iterable[Wishes], facts: bool = False) -> tuple[pd.DataFrame, l
         are left out. If several runs have the same video, the best outcome counts, and among equal ones the last run's.
 
         Index: prompt and seed, ascending. Columns: `status` (category, one of `STATUS`), `text` (category, digest of the prompt as
-        requested), `run`, `attempt`, `pixel_code` (category; the source of the numbers, "" if not done), `dead` (bool), then a float64
-        column per metric that any video has or that is derived from these, NaN where there is no number. With facts also `unit`, the
-        columns of `FILES` (str, paths), `spoilt` (str, what is wrong with a file) and `FACTS` (float64, those in `TEXTS` str); NaN where
-        nothing is done, or nothing is wrong.
+        requested), `run`, `attempt`, `pixel_code` (category; the source of the numbers, "" if not done), `device` (str), `dead` (bool),
+        then a float64 column per metric that any video has or that is derived from these, NaN where there is no number. With facts also
+        `unit`, the columns of `FILES` (str, paths), `spoilt` (str, what is wrong with a file) and `FACTS` (float64, those in `TEXTS`
+        str); NaN where nothing is done, or nothing is wrong.
     """
     pieces, conflicts, damaged = list[dict[str, Values]](), list[str](), list[DamagedLine]()
     for run, wishes in parts:
@@ -203,12 +212,14 @@ def _piece(run: Run, wishes: Sequence[Asked], outcome: Finished, facts: bool) ->
     if asked == outcome.units:  # true for most runs
         rows: Sequence[int] = range(len(asked))
         piece |= {"status": [DONE] * len(asked), "attempt": outcome.attempts, "pixel_code": outcome.pixel_codes, **outcome.metrics}
+        piece["device"] = outcome.devices
     else:
         places = {unit: row for row, unit in enumerate(outcome.units)}
         rows = [places.get(unit, -1) for unit in asked]
         piece["status"] = [DONE if row >= 0 else outcome.status(unit) for unit, row in zip(asked, rows)]
         for name, own in (("attempt", outcome.attempts), ("pixel_code", outcome.pixel_codes)):
             piece[name] = [own[row] if row >= 0 else "" for row in rows]
+        piece["device"] = [outcome.devices[row] if row >= 0 else None for row in rows]
         piece |= {name: np.append(values, np.nan)[rows] for name, values in outcome.metrics.items()}
     piece["dead"] = [unit in outcome.dead for unit in asked] if outcome.dead else [False] * len(asked)
     if not facts:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.metrics import READING_FRAMES
+from eval.metrics import COSTS, READING_FRAMES
 from eval.store.columns import FACTS, FILES, table
 from eval.store.records import ScoresFile
 from eval.store.rows import Comparable, Entry, gather, parts_of
@@ -45,8 +45,8 @@ def videos(store: str | Path, *, scored: bool = True, every: bool = False, facts
         A column per metric of the store: float64, NaN where there is no number.
         With facts: unit: str. video, trace, scores_file: str, paths. spoilt: str, what is wrong with one of these.
         latents_sha256, host, device: str. blocks, fps, fps_dit (pixel frames per second, with all work and without the codec),
-        denoising_steps, attended_frames, kept_frames (latent frames, maximum over blocks), block_ms,
-        block_ms_p95, switch_block_ms, generate_s, decode_s, score_s, dur_s, process_peak_mb: float64. All of these are NaN for a video
+        denoising_steps, attended_frames, kept_frames (latent frames, maximum over blocks), kept_mb (10^6 bytes), block_ms, block_ms_p95,
+        switch_block_ms, generate_s, decode_s, score_s, dur_s, process_peak_mb: float64. All of these are NaN for a video
         that is not done.
     """
     parts = []
@@ -60,7 +60,8 @@ def videos(store: str | Path, *, scored: bool = True, every: bool = False, facts
 
 
 def _videos(group: Comparable, number: int, entry: Entry, facts: bool) -> pd.DataFrame:
-    rows = table(entry.parts, facts)[0].reset_index()
+    beside = [*COSTS, *([] if facts else ["device"])]  # facts say the same
+    rows = table(entry.parts, facts)[0].drop(columns=beside, errors="ignore").reset_index()
     settings = {key.removeprefix("method.settings."): value for key, value in entry.settings.items() if key.startswith("method.settings.")}
     names = {
         "task": group.task.name, "backbone": entry.backbone, "preset": entry.preset, "label": entry.label,

@@ -142,6 +142,10 @@ class SweepFile(msgspec.Struct):
 class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """The outcome of a unit: the fields of a record that tables need. metrics: null for a number that is not finite.
 
+    device: what made the video. fps_dit: pixel frames per second without the codec. attended_frames: most latent frames that a block
+    attended to, the mean if heads are in groups. kept_frames: most latent frames whose keys and values were kept after a block, named
+    memories included; kept_mb: their megabytes (10^6 bytes) in all layers, which records of older versions do not have.
+    denoising_steps: steps of a block.
     pixel_code: digest of the code that made its pixels (`jobs.store.provenance.pixel_code`), empty in records of older versions.
     dead: "space" if each frame of the video has one colour, "time" if all its frames are the same, otherwise empty.
     """
@@ -158,6 +162,12 @@ class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     latents_sha256: str = ""
     dead: Literal["", "space", "time"] = ""
     pixel_code: str = ""
+    device: str | None = None
+    fps_dit: float | None = None
+    attended_frames: int | float | None = None
+    kept_frames: int | None = None
+    kept_mb: float | None = None
+    denoising_steps: int | None = None
 
     @property
     def ok(self) -> bool:
@@ -169,25 +179,18 @@ class UnitRecord(Outcome, kw_only=True, omit_defaults=True):
     """One attempt's record of one unit: a finished video (and its scores), or an error.
 
     flags: metrics that are not finite. files: names of side files by kind. sizes: their bytes by kind; digests: 128 bits of BLAKE2b over
-    each, as 32 hex digits; records of older versions have neither. fps: pixel frames per second with all work; fps_dit: without the
-    codec. denoising_steps: steps of a block. attended_frames: most latent frames that a block attended to, the mean if heads are in groups.
-    kept_frames: most latent frames whose keys and values were kept after a block, named memories included. err, trace: an error, and the
-    path of its traceback below the run's folder.
+    each, as 32 hex digits; records of older versions have neither. fps: pixel frames per second with all work. err, trace: an error, and
+    the path of its traceback below the run's folder.
     """
 
     run: str = ""
     host: str | None = None
-    device: str | None = None
     flags: list[str] = []
     blocks: Count = 0
     files: dict[str, str] = {}
     sizes: dict[str, int] = {}
     digests: dict[str, str] = {}
     fps: float | None = None
-    fps_dit: float | None = None
-    denoising_steps: int | None = None
-    attended_frames: int | float | None = None
-    kept_frames: int | None = None
     block_ms: float | None = None
     block_ms_p95: float | None = None
     switch_block_ms: float | None = None

@@ -170,29 +170,25 @@ def values_of(entry: Entry, metric: str, entries: Sequence[Entry]) -> pd.Series:
     if about is None or not about.fact:
         return entry.values(metric)
     told = not entry.calibration and (not about.of_device or len(_devices(entries)) == 1)
-    return entry.videos[about.fact].dropna() if told else entry.values("")
+    return entry.values(metric if told else "")
 
 
 def _devices(entries: Sequence[Entry]) -> list[str]:
     """Devices on which the generated videos of the rows were made."""
-    own = [entry.videos["device"].dropna() for entry in entries if not entry.calibration]
+    own = [entry.asked["device"].dropna() for entry in entries if not entry.calibration]
     return list(dict.fromkeys(str(device) for devices in own for device in devices))
 
 
 def _speeds_told(entries: Sequence[Entry]) -> str:
-    """A table's note on its speeds: device, denoising steps, attended frames; or why it has none."""
+    """A table's note on its speeds: device and denoising steps; or why it has none."""
     devices = _devices(entries)
     if len(devices) != 1:
         return (
             f"FPS: a dash, for these videos were made on {' and '.join(devices) or 'an unknown device'}; only speeds of one device compare."
         )
-    own = [entry for entry in entries if not entry.calibration]
-    steps, widths = ({entry.preset: entry.videos[fact].max() for entry in own} for fact in ("denoising_steps", "attended_frames"))
-    taken = ", ".join(f"{count:g}" for count in sorted({count for count in steps.values() if count == count}))
-    attended = ", ".join(f"{preset} {count:g}" for preset, count in widths.items() if count == count)
-    words = [f"FPS: pixel frames a second of these runs on {devices[0]}, by the network and its cache, without texts and codec"]
-    words += [f"{taken} denoising steps"] if taken else []
-    return "; ".join([*words, *([f"latent frames that a block attends to at most (K): {attended}"] if attended else [])]) + "."
+    steps = sorted({step for entry in entries if not entry.calibration for step in entry.values("denoising_steps")})
+    words = f"FPS: pixel frames a second of these runs on {devices[0]}, by the network and its cache, without texts and codec"
+    return f"{words}; {', '.join(f'{step:g}' for step in steps)} denoising steps." if steps else f"{words}."
 
 
 def marked(

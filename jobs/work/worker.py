@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from echo.files import write_atomic
 from echo.scene import FPS, Prompt
 from jobs.memory.job import JobMemory
+from jobs.memory.parts import frame_bytes
 from jobs.spec import scoring
 from jobs.spec.plan import Job
 from jobs.store import provenance
@@ -292,8 +293,12 @@ class _Maker:
         return films, _speeds(gaps_ms, switches, films[0].count * len(group), total_s, decode_s, len(group))
 
     def _costs(self, film: Film) -> dict[str, float]:
-        """Attended and kept frames of this video, for its record."""
-        return {"attended_frames": film.attended, "kept_frames": film.kept, "denoising_steps": self._steps}
+        """What this video cost besides time, for its record: `eval.store.records.Outcome`."""
+        costs = {"attended_frames": film.attended, "kept_frames": film.kept, "denoising_steps": self._steps}
+        if self._backbone is None:
+            return costs
+        frame = frame_bytes(self._backbone.geometry, 1, self._backbone.dtype.itemsize)
+        return costs | {"kept_mb": film.kept * frame / 1e6}
 
     def _finish(self, film: Film, speeds: Mapping[str, float]) -> None:
         """Write trace, scores and, last, the record."""

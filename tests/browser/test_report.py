@@ -395,7 +395,7 @@ def test_scores_stand_against_what_methods_attend_to_keep_and_how_fast_they_are(
     opened(browser, tmp_path / "out")
     until_true(browser, "return document.querySelectorAll('#costs svg').length === 3")
     charts = (
-        "['frames attended', 'frames kept', 'FPS'].map(words => [...document.querySelectorAll('#costs figure')]"
+        "['frames attended', 'MB kept', 'FPS'].map(words => [...document.querySelectorAll('#costs figure')]"
         ".find(one => one.querySelector('.title').textContent === words).querySelector('svg'))"
     )
     words = browser.execute_script(f"return {charts}.map(svg => [...svg.querySelectorAll('title')].map(one => one.textContent))")

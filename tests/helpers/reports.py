@@ -160,10 +160,10 @@ def film_only(run: Path, name: str, like: str) -> None:
     append(run_at(run), msgspec.structs.replace(record, unit=f"u-{name}", prompt=name, scores=None, metrics={}))
 
 
-def cost(run: Path, attended: float, kept: int, fps: float) -> None:
+def cost(run: Path, attended: float, kept_mb: float, fps: float) -> None:
     """Say what a run's videos took."""
     records = list(run_at(run).records())
     for path in (run / "records").glob("*.jsonl"):
         path.unlink()
     for record in records:
-        append(run_at(run), msgspec.structs.replace(record, attended_frames=attended, kept_frames=kept, fps_dit=fps, device="cpu"))
+        append(run_at(run), msgspec.structs.replace(record, attended_frames=attended, kept_mb=kept_mb, fps_dit=fps, device="cpu"))

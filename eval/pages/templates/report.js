@@ -377,7 +377,7 @@ const report = (() => {
     return button;
   }));
 
-  // --- the chosen score against frames attended, frames kept and FPS
+  // --- the chosen score against frames attended, MB kept and FPS
   const drawCosts = (part, told, name) => {
     const hues = huesOf(part), shown = shownMethods(part).map(([, index]) => index).filter((index) => told.means[name][index]), drawn = [];
     const figures = Object.entries(DATA.costs).flatMap(([cost, about]) => {

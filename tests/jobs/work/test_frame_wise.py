@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 import pytest
@@ -45,6 +46,8 @@ def test_a_run_counts_in_its_own_blocks(config):
     job, run = made(config)
     (record,) = run.records()
     assert (record.blocks, record.denoising_steps, record.attended_frames) == (34, 1, 12)
+    sizes = {"sides": 2, "layers": 2, "tokens": 16, "width": 32, "bytes": 4}
+    assert record.kept_mb == pytest.approx(record.kept_frames * math.prod(sizes.values()) / 1e6), "keys and values of all layers"
     trace, video = (run.side(record, kind) for kind in ("trace", "video"))
     assert trace is not None and video is not None
     lines = [json.loads(line) for line in trace.read_text(encoding="utf-8").splitlines()]
