@@ -202,7 +202,7 @@ METRICS: Final = (
            unit="latent frames", lower=True, fact="kept_frames"),
     Metric("megabytes_kept", "MB kept", "keys and values that are kept behind a block at most, of all layers", unit="10^6 bytes",
            lower=True, trails=True, fact="kept_mb"),
-    Metric("denoising_steps", "steps", "denoising steps of a block", unit="steps", lower=True, fact="denoising_steps"),
+    Metric("steps_taken", "steps", "denoising steps of a block", unit="steps", lower=True, fact="denoising_steps"),
     Metric("fastest_px", "fastest px", "mean length of the fastest 5 % of a scene's optical flow", unit="pixels"),
     Metric("video_quality", "video quality", "quality of the picture as raters see it",
            question="All in all, how good is the picture: clear, clean, natural in colour, and as good at the end as at the start?"),

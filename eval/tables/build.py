@@ -186,7 +186,8 @@ def _speeds_told(entries: Sequence[Entry]) -> str:
         return (
             f"FPS: a dash, for these videos were made on {' and '.join(devices) or 'an unknown device'}; only speeds of one device compare."
         )
-    steps = sorted({step for entry in entries if not entry.calibration for step in entry.values("denoising_steps")})
+    name = next(name for name, fact in metrics.COSTS.items() if fact == "denoising_steps")
+    steps = sorted({step for entry in entries if not entry.calibration for step in entry.values(name)})
     words = f"FPS: pixel frames a second of these runs on {devices[0]}, by the network and its cache, without texts and codec"
     return f"{words}; {', '.join(f'{step:g}' for step in steps)} denoising steps." if steps else f"{words}."
 
