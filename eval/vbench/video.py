@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echo.files import file_digest
+from eval.pages.films import pictures
 
 ENDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
 CHUNK = 64
@@ -63,9 +64,7 @@ def inspect(path: Path, *, least_side: int = 1, least_frames: int = 2) -> Facts:
         raise ValueError(f"{path}: empty, 0 bytes; it was never written, or a disk was full")
     try:
         with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ValueError(f"{path}: holds no video stream")
-            stream = container.streams.video[0]
+            stream = pictures(container, path)
             promised, rate = stream.frames, stream.average_rate
             height, width = stream.height, stream.width
             packets = [packet for packet in container.demux(stream) if packet.size]

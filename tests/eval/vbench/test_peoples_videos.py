@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -12,6 +13,9 @@ import pytest
 from PIL import Image, ImageSequence
 
 from echo.scene import Prompt, TagMeaning
+from eval.figures.mosaic import stills
+from eval.pages.films import form_of
+from eval.study.page import strip
 from eval.vbench.folder import listed_in
 from eval.vbench.naming import prompt_of
 from eval.vbench.video import chunks, inspect
@@ -40,6 +44,18 @@ def shot(path: Path, codec: str = "libx264", *, degrees: int = 0, mirrored: bool
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+@pytest.mark.parametrize("read", [inspect, form_of, partial(stills, every_s=0.1), lambda path: strip(path, path.with_name("copy.mp4"))])
+def test_a_codec_that_nothing_decodes_is_one_line(tmp_path, read):
+    """One letter of a codec's name: such a stream has neither decoder nor size."""
+    path = shot(tmp_path / "damaged.mp4")
+    content = path.read_bytes()
+    assert content.count(b"avc1") >= 1
+    path.write_bytes(content.replace(b"avc1", b"avz1"))
+    with pytest.raises(ValueError, match=r"damaged\.mp4.*of a codec that is not known here") as refusal:
+        read(path)
+    assert "\n" not in str(refusal.value)
 
 
 def frames_of(path: Path) -> np.ndarray:
