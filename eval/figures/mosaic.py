@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from data.world.render import SIZE
 from echo.refusals import reading
 from eval.figures import style
-from eval.pages.films import pictures
 
 GAP, RULE, MARGIN = 4, 16, 10
 """Pixels between stills, between blocks of rows, and at the margin."""
@@ -49,7 +48,7 @@ class Strip:
 def stills(path: Path, every_s: float) -> NDArray[np.uint8]:
     """Frames [N, H, W, 3] of a video, one each `every_s` seconds, from the middle of each span. Raises ValueError if it is shorter."""
     with reading(path, "run its command again"), av.open(str(path)) as container:
-        stream = pictures(container, path)
+        stream = container.streams.video[0]
         step = max(1.0, every_s * float(stream.average_rate or 16))
         frames: list[NDArray[np.uint8]] = []
         for index, frame in enumerate(container.decode(stream)):

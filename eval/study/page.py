@@ -23,7 +23,6 @@ from av.bitstream import BitStreamFilterContext
 
 from echo.refusals import reading
 from eval import metrics, pages
-from eval.pages.films import pictures
 from eval.store.rows import Entry
 from eval.study.choice import Choice, Group, StudyRequest
 from eval.study.files import PRACTICE, VERSION, KeyGroup, KeyTask, KeyVideo, StudyKey
@@ -152,7 +151,7 @@ def strip(source: Path, target: Path) -> None:
         av.open(str(source)) as read,
         av.open(str(target), "w", format="mp4", options=quiet) as written,
     ):
-        stream = pictures(read, source)
+        stream = read.streams.video[0]
         copy = written.add_stream_from_template(stream)
         copy.metadata.clear()
         written.metadata.clear()
