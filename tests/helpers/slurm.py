@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -68,8 +69,10 @@ def latents(store: Path) -> dict[tuple[str, int], str | None]:
     return {(r.prompt, r.seed): r.latents_sha256 for r in records(store) if r.status == "ok"}
 
 
-def tables(store: Path) -> dict[str, str]:
-    return {path.name: path.read_text(encoding="utf-8") for path in (store / "tables").glob("*.csv")}
+def tables(store: Path) -> dict[str, list[dict[str, str]]]:
+    """Rows of all tables, without speeds, which no two runs share."""
+    files = {path.name: csv.DictReader(path.read_text(encoding="utf-8").splitlines()) for path in (store / "tables").glob("*.csv")}
+    return {name: [{key: row[key] for key in row if not key.startswith("run_fps")} for row in rows] for name, rows in files.items()}
 
 
 def running() -> list[str]:
