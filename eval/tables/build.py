@@ -175,7 +175,7 @@ def values_of(entry: Entry, metric: str, entries: Sequence[Entry]) -> pd.Series:
 
 def _devices(entries: Sequence[Entry]) -> list[str]:
     """Devices on which the generated videos of the rows were made."""
-    own = [entry.asked["device"].dropna() for entry in entries if not entry.calibration]
+    own = [entry.asked["device"].dropna().unique() for entry in entries if not entry.calibration]
     return list(dict.fromkeys(str(device) for devices in own for device in devices))
 
 
