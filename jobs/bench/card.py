@@ -29,10 +29,11 @@ from echo.backbone.packed import Network
 from echo.backbone.real import RealBackbone
 from echo.files import RESULTS, write_atomic
 from echo.rollout import Rollout
-from echo.scene import Script
+from echo.scene import PIXEL_FRAMES_PER_LATENT, Script
 from eval.store.records import Provenance
 from eval.tables.text import markdown_table
 from jobs.bench import flops, sizing
+from jobs.bench import reference as others
 from jobs.bench.command import Ways, config_of, gap, latents, memory_fields, resolved, text_rows
 from jobs.bench.measure import Rig, measure, setup_of, steady_blocks, summary
 from jobs.bench.overhead import steady_from
@@ -123,13 +124,13 @@ class Decoding:
 class CardBench:
     """Carries out a plan on one network that all variants share; compiled variants have other code and the same weights."""
 
-    def __init__(self, ways: Ways, peak: float | None) -> None:
-        self.ways, self.peak = ways, peak
+    def __init__(self, ways: Ways, peak: float | None, program: Path | None = None) -> None:
+        """program: see `jobs.bench.reference`."""
+        self.ways, self.peak, self.program = ways, peak, program
         self.parts = parts_to_load(config_of(ways))
         self.meter = Meter(self.parts.device)
         self.meter.start()
-        self.methods = ways.method.split(",")
-        self.base = Variant(self.methods[0], self.parts.kernel, self.parts.compile, self.parts.window)
+        self.base = Variant(ways.method.partition(",")[0], self.parts.kernel, self.parts.compile, self.parts.window)
         self.rows: list[Measurement] = []
         self._networks: dict[str, Network] = {}
 
@@ -157,8 +158,11 @@ class CardBench:
 
     def do(self, row: Measurement) -> Values:
         """Make one measurement of the plan."""
-        way = sizing.best(self.rows, row.way, self.base)
         gc.collect()
+        if row.kind == "reference":
+            assert self.program is not None
+            return self._others(others.timed(self.program))
+        way = sizing.best(self.rows, row.way, self.base)
         self.meter.again()
         rig = self.rig(way)
         rig.release()
@@ -201,14 +205,20 @@ class CardBench:
         )  # a codec has a cache from its second latent frame on
 
     def _timed(self, rig: Rig, way: Variant, rollout: Rollout, ms: Mapping[str, Any], tflop: float, **more: Any) -> Values:
-        median = ms["median"]
         computed = forecast(setup_of(rig, rollout.policy, Script(tuple(rig.starts), rollout.block))).rollout_phase
-        tflops = 1e3 * tflop / median
+        return self._speeds(way, ms, tflop, measured_bytes=self.meter.peak(), computed_bytes=computed, **more)
+
+    def _speeds(self, way: Variant, ms: Mapping[str, Any], tflop: float, **more: Any) -> Values:
+        median, tflops = ms["median"], 1e3 * tflop / ms["median"]
+        shown = self.parts.geometry.frames_per_block * PIXEL_FRAMES_PER_LATENT
         return Values(
-            way, median, ms["p95"], fps=round(1e3 * rig.shown_frames / median, 3), tflops=round(tflops, 3),
-            percent_of_peak=None if self.peak is None else round(100 * tflops / self.peak, 2),
-            measured_bytes=self.meter.peak(), computed_bytes=computed, **more,
+            way, median, ms["p95"], fps=round(1e3 * shown / median, 3), tflops=round(tflops, 3),
+            percent_of_peak=None if self.peak is None else round(100 * tflops / self.peak, 2), **more,
         )  # fmt: skip
+
+    def _others(self, told: others.Told) -> Values:
+        work = flops.block(self.parts.network, self.parts.geometry, told.frames, self.parts.schedule.draws).total / 1e12
+        return self._speeds(Variant(told.method, *3 * "-"), summary(told.block_ms), work, window_frames=told.frames)
 
     def _profile(self, rig: Rig, way: Variant, row: Measurement) -> Values:
         """Operations of a block, counted by torch's dispatcher, then its kernels, timed one by one."""
@@ -273,18 +283,19 @@ def _tables(rows: Sequence[Measurement]) -> Iterator[tuple[str, list[str]]]:
     def measured(v: Values) -> list[str]:
         percent = "-" if v.percent_of_peak is None else f"{v.percent_of_peak:.1f}"
         numbers = [f"{v.block_ms:.1f}", f"{v.p95_ms:.1f}", f"{v.fps:.2f}", f"{v.tflops:.2f}", percent]
-        return [*numbers, gb(v.measured_bytes), gb(v.computed_bytes)]
+        return [*numbers, *(gb(size) if size else "-" for size in (v.measured_bytes, v.computed_bytes))]
 
     def way(v: Values) -> list[str]:
         return [v.way.method, v.way.kernel, v.way.compile, v.way.window]
 
-    blocks = [v for row, v in made if row.kind == "block"]
+    blocks = [v for row, v in made if row.kind in ("block", "reference")]
     yield (
         "A block, window full",
         markdown_table(ways, ["frames", *timed], ([*way(v), f"{v.window_frames:g}", *measured(v)] for v in blocks)),
     )
-    names = list(dict.fromkeys(name for v in blocks for name in v.pass_ms))
-    yield "Its passes, ms", markdown_table(ways, names, ([*way(v), *(f"{v.pass_ms[name]:.1f}" for name in names)] for v in blocks))
+    ours = [v for v in blocks if v.pass_ms]
+    names = list(dict.fromkeys(name for v in ours for name in v.pass_ms))
+    yield "Its passes, ms", markdown_table(ways, names, ([*way(v), *(f"{v.pass_ms[name]:.1f}" for name in names)] for v in ours))
     places = {False: "after each block", True: "on a stream of its own"}
     decoded = ([*way(v), v.way.decoder, places[v.way.aside], *measured(v)] for row, v in made if row.kind == "decoded")
     yield "End to end: frames on the host", markdown_table([*ways, "decoder", "decoded"], ["gap, ms", *timed[1:]], decoded)
@@ -318,20 +329,29 @@ def decoders(ways: Ways) -> list[str]:
     return list(dict.fromkeys((ways.decoder, "taehv")))
 
 
-def told_plan(ways: Ways) -> Iterator[str]:
+def planned(size: CardSize, ways: Ways, base: Variant, program: Path | None) -> list[Measurement]:
+    """The plan, with another code's program behind the plain blocks of all methods."""
+    methods = ways.method.split(",")
+    rows = sizing.plan(size, base, methods, decoders(ways))
+    if program is not None:
+        rows.insert(len(methods), Measurement("reference", Variant(program.name, *3 * "-"), others.FORECAST_S))
+    return rows
+
+
+def told_plan(ways: Ways, program: Path | None = None) -> Iterator[str]:
     """The plan and its forecast seconds on this machine's GPU or, without one, on an H100; nothing is measured."""
     name = provenance.gpu_name() or ASSUMED
     parts = parts_to_load(config_of(replace(ways, device="cpu", geometry="native")))
     size = CardSize(
         parts.network, parts.geometry, ways.blocks, parts.schedule.draws, flops.peak_tflops(name, ways.dtype) or sizing.UNLISTED["cuda"]
     )
-    methods = ways.method.split(",")
-    rows = sizing.plan(size, Variant(methods[0], ways.kernel, ways.compile, ways.window), methods, decoders(ways))
+    base = Variant(ways.method.partition(",")[0], ways.kernel, ways.compile, ways.window)
+    rows = planned(size, ways, base, program)
     yield from (f"{row.forecast_s:6.1f} s  {row.kind}  {row.way}" for row in rows)
     yield f"{sum(row.forecast_s for row in rows):6.0f} s in all on {name}, of {ways.seconds}; a forecast from operations and published peak"
 
 
-def card(ways: Ways = USUAL, *, output: Path | None = None, dry_run: bool = False) -> Iterator[str]:
+def card(ways: Ways = USUAL, *, reference: Path | None = None, output: Path | None = None, dry_run: bool = False) -> Iterator[str]:
     """Measure speed and memory of a GPU in twelve minutes: one JSON file and one page, written after every measurement.
 
     Measured are blocks and passes with each mode of compilation, each attention kernel that is installed, and a shared and a resident
@@ -344,21 +364,25 @@ def card(ways: Ways = USUAL, *, output: Path | None = None, dry_run: bool = Fals
 
     Args:
         ways: what is measured; the first two methods are measured in every variant, one setting changed at a time.
+        reference: a program that times another code's blocks in an environment of its own, and ends with its times as one line of JSON.
         output: the JSON file, with the page beside it as .md; by default under results/bench, named after what it holds.
         dry_run: only print the plan and its forecast seconds, on an H100 if this machine has no GPU.
     """
+    if reference is not None:
+        others.check(reference)
     if dry_run:
-        yield from told_plan(ways)
+        yield from told_plan(ways, reference)
         return
     begun, ways = time.monotonic(), resolved("card", ways)
     for method in ways.method.split(","):
         make_policy({"method": method})
     name = provenance.gpu_name() if ways.device == "cuda" else provenance.cpu()
     peak = flops.peak_tflops(name, ways.dtype) if ways.device == "cuda" else None
-    work = CardBench(ways, peak)
-    work.rows = sizing.plan(work.size(), work.base, work.methods, decoders(ways))
+    work = CardBench(ways, peak, reference)
+    work.rows = planned(work.size(), ways, work.base, reference)
     settings = {key: str(value) for key, value in asdict(ways).items()}
     argv = ["echo-harness bench card", *(f"{key}={value}" for key, value in settings.items())]
+    argv += [] if reference is None else ["--reference", str(reference)]
     file = CardFile(1, "card", ways.device, name, peak, ways.geometry, settings, provenance.describe(argv, settings), work.rows)
     path = output or RESULTS / "bench" / f"card-{re.sub('[^a-z0-9]+', '-', f'{ways.backbone} {ways.geometry} {name}'.lower())}.json"
 

@@ -43,7 +43,7 @@ WHOLE_BLOCKS = 45
 BEST = "best"
 """Placeholder in a plan for the fastest choice that was measured before."""
 
-Kind = Literal["block", "decoded", "profile", "parity", "whole"]
+Kind = Literal["block", "reference", "decoded", "profile", "parity", "whole"]
 
 
 class Variant(msgspec.Struct, frozen=True):
@@ -195,7 +195,8 @@ def carry_out(
     begun, forecast_s, taken_s = clock(), 0.0, 0.0
     modes: dict[str, bool] = {BEST: True}  # mode of compilation -> whether its first variant fitted
     for row in rows:
-        wanted, left = row.forecast_s * (taken_s / forecast_s if forecast_s else 1.0), seconds - (clock() - begun)
+        ours = row.kind != "reference"  # whose time tells nothing of ours, nor ours of it
+        wanted, left = row.forecast_s * (taken_s / forecast_s if ours and forecast_s else 1.0), seconds - (clock() - begun)
         compiles = modes.setdefault(row.way.compile, wanted <= left)
         if wanted > left:
             row.reason = f"left out: {wanted:.0f} s are forecast, {max(0.0, left):.0f} s are left"
@@ -208,6 +209,6 @@ def carry_out(
             except Exception as error:  # this machine lacks a kernel, a compiler or memory; the rest is still measured
                 row.reason = first_line(error)
             row.seconds = round(clock() - start, 2)
-            if row.values is not None:
+            if ours and row.values is not None:
                 forecast_s, taken_s = forecast_s + row.forecast_s, taken_s + row.seconds
         keep(row)

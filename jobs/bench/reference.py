@@ -1,0 +1,71 @@
+"""Block times of another code, on the same device within the same minutes, so that both have met the same clocks and drivers.
+
+A program in the other code's folder, with an environment of its own, measures them and ends with one line of JSON, `Told`. Nothing of that
+code is imported here. Its times are turned into TFLOP/s by the same count of operations as ours.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import msgspec
+
+from echo.refusals import first_line
+
+FORECAST_S = 90.0
+"""Seconds that the program is forecast to take: a start, weights, a window of blocks and some more."""
+LIMIT_S = 3 * FORECAST_S
+"""Seconds after which it is stopped."""
+
+
+class Told(msgspec.Struct, forbid_unknown_fields=True):
+    """What the program found, of network and cache alone, without texts and decoding.
+
+    method: its name in the results. frames: latent frames that each of these blocks attends to, its own among them. block_ms: milliseconds
+    of every measured block.
+    """
+
+    method: str
+    frames: float
+    block_ms: list[float]
+
+
+def check(program: Path) -> None:
+    """Raises ValueError, before anything is measured, for what cannot be run."""
+    if not program.is_file():
+        raise ValueError(f"--reference {program}: no such file; it is a program that times the other code (docs/performance.md)")
+    if not os.access(program, os.X_OK):
+        raise ValueError(f"--reference {program}: is not executable; nearest is: chmod +x {program}")
+
+
+def timed(program: Path, limit_s: float = LIMIT_S) -> Told:
+    """Runs the program in its own folder. Raises RuntimeError in one line if it fails, takes longer, or tells nothing of use."""
+    try:
+        run = subprocess.Popen(
+            [program.resolve()], cwd=program.parent, start_new_session=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+        )  # fmt: skip
+    except OSError as error:
+        raise RuntimeError(f"{program.name}: {first_line(error)}") from error
+    try:
+        out, err = run.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"{program.name}: was stopped after {limit_s:.0f} s") from error
+    finally:
+        if run.poll() is None:  # with its children, one of which may hold the device
+            os.killpg(run.pid, signal.SIGKILL)
+            run.communicate()
+    last = (out.strip().splitlines() or [""])[-1]
+    if run.returncode:
+        why = (err.strip().splitlines() or [last])[-1]
+        raise RuntimeError(f"{program.name}: ended with status {run.returncode}: {why[:200]}")
+    try:
+        told = msgspec.json.decode(last, type=Told)
+    except msgspec.DecodeError as error:
+        raise RuntimeError(f"{program.name}: its last line is not as docs/performance.md says ({error}): {last[:100]!r}") from error
+    if not told.block_ms or min(told.block_ms) <= 0 or told.frames <= 0:
+        raise RuntimeError(f"{program.name}: frames and at least one of block_ms, all above 0, are needed: {last[:100]!r}")
+    return told
