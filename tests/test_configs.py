@@ -114,6 +114,7 @@ def sweep(path: Path) -> Iterator[list[str]]:
             yield [f"{key}={value}" for key, value in zip(axes, values)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_run_of_every_experiment_passes_the_check(path, toy):
     """The last of them, whose preset is put in the place of another, is also as Hydra composes it, on the backbone that the table names."""

@@ -31,6 +31,7 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_policy_from_the_readme(copy: Path) -> None:
     before = {path: path.read_bytes() for path in copy.rglob("*.py")}
     (copy / "baselines" / "ends.py").write_text(fenced("python"), encoding="utf-8")

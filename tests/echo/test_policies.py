@@ -257,6 +257,7 @@ def hashes(names: list[str]) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_one_process_or_two() -> None:
     """Videos made behind others have the bytes that they have in a process of their own."""
     names = ["deep_forcing_official", "echo", "memrope"]

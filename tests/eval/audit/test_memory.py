@@ -55,6 +55,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_tells_memories_apart_by_files_alone(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["audit", "memory", "--store", str(store), "--output", str(tmp_path / "memory.json"), "--figure", str(tmp_path / "memory.png")]
     assert cli.main(words) == 0, capsys.readouterr().err

@@ -75,6 +75,7 @@ def toy(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = str(toy(tmp_path / "toy.safetensors"))
     output, figure = tmp_path / "targets.json", tmp_path / "curve.png"

@@ -76,6 +76,7 @@ def test_scripts_return_to_their_places_or_do_not() -> None:
     assert {scene.place for scene in staying(again)} == {again[0].place}
 
 
+@pytest.mark.slow
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     torch.set_num_threads(1)
     blur, unit, _ = SPOILT["blur"]

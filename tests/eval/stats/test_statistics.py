@@ -85,6 +85,7 @@ def test_holm_by_hand():
     assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompts", [8, 32])
 def test_intervals_hold_the_truth_95_times_in_a_hundred(prompts):
     """As many resamples as tables take; four thousand tables leave an error of 0.35 %."""
@@ -95,6 +96,7 @@ def test_intervals_hold_the_truth_95_times_in_a_hundred(prompts):
     assert coverage(lambda generator, size: normal(generator, size) + 0.3, prompts, 4, 500) < 0.9, "a wrong mean is seen"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("raters", "videos"), [(18, 6), (18, 18)])
 def test_intervals_of_opinions_hold_the_truth(raters, videos):
     share = opinion_coverage(raters, videos, 2000)

@@ -173,6 +173,7 @@ def test_a_table_of_nothing_is_empty(store: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_load_test_runs_and_is_read_the_fast_way(tmp_path: Path) -> None:
     found = million.measure(tmp_path, 600, 4)
     assert found["records"] == 600 and found["tables"]["peak_mb"] < 1000

@@ -253,6 +253,7 @@ def test_the_cost_lines_name_what_stood_in():
     assert {row["networks"]: row["stand_ins"] for row in rows} == {"tiny": list(SINGLE_SIZE), "true": []}
 
 
+@pytest.mark.slow
 def test_the_command_of_the_equality_tests_needs_no_plugin_of_ours():
     """Its environment has no pytest-xdist: with that taken away here too, its very options are understood."""
     text = (ROOT / "tests" / "vbench" / "run").read_text(encoding="utf-8")

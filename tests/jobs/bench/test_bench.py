@@ -102,6 +102,7 @@ class Watching(TimedNetwork):
         super().leave_states(latents, time, text, attend)
 
 
+@pytest.mark.slow
 def test_compiled_code_meets_every_size_of_a_pass_before_it_is_timed(monkeypatch):
     """A recache from a full window is a pass of its own size, which another method's policy may never ask for."""
     from echo.backbone.real import RealBackbone

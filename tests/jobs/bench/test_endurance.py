@@ -17,6 +17,7 @@ def test_summary_compares_first_and_last_tenth() -> None:
     assert growing["time_ratio"] == pytest.approx((1 + 0.945) / 1.045, abs=1e-3) and growing["growth_mib"] == 90
 
 
+@pytest.mark.slow
 def test_endurance_runs_a_real_rollout(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["bench", "endurance", "blocks=12"])
     result = json.loads(capsys.readouterr().out)

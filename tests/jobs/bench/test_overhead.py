@@ -39,6 +39,7 @@ class Work(TorchDispatchMode):
         return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clock", ["processor", "work"])
 def test_overhead_measures_policies_against_self_forcing(
     clock: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -219,6 +219,7 @@ def test_unreadable_prompt_takes_nothing_from_its_batch(plain, tmp_path):
     assert {prompt for prompt, _ in latents(tmp_path / "whole")} == {"toy-000", "toy-002", "toy-003"}
 
 
+@pytest.mark.slow
 def test_dead_job_hides_nothing(toy, tmp_path):
     """A job whose process dies is named with its last words; the other job's videos are all there."""
     store, wait_while = tmp_path / "store", tmp_path / "wait"
@@ -232,6 +233,7 @@ def test_dead_job_hides_nothing(toy, tmp_path):
     assert sum(record.seed == 1 for record in records(store)) == COUNT
 
 
+@pytest.mark.slow
 def test_every_job_is_a_fresh_process_of_a_worker_that_outlives_it(toy, tmp_path):
     """The first of two jobs is killed: it alone is the loss, and the next comes from the same worker."""
     store, wait_while = tmp_path / "store", tmp_path / "wait"
@@ -254,6 +256,7 @@ def attempts(store: Path) -> list[dict]:
     return [json.loads(path.read_bytes()) for path in sorted(store.glob("runs/*/*/*/*/*/attempts/*.json"))]
 
 
+@pytest.mark.slow
 def test_interrupt_ends_the_workers(toy, tmp_path):
     store = tmp_path / "store"
     process = start(toy, store, "seed=0,1,2,3", "-m", "max_workers=1", wait_while=tmp_path / "wait")

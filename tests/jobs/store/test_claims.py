@@ -219,6 +219,7 @@ def test_what_was_begun_and_never_ended_comes_last(plain, tmp_path):
     assert [event.prompt for event in told if isinstance(event, UnitEnded)] == [prompt.id for prompt in (*folder.job.asked[1:], first)]
 
 
+@pytest.mark.slow
 def test_a_second_command_waits_for_the_first_and_takes_over_when_it_dies(plain, tmp_path, monkeypatch, capfd):
     config = changed(plain, "store", str(tmp_path)) | {"prompts": 1}
     folder = RunFolder(prepare(config))

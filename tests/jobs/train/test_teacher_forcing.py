@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from data.world.render import draw
@@ -50,6 +51,7 @@ def test_batch_is_a_function_of_seed_and_step() -> None:
     assert first.sentences != other.sentences
 
 
+@pytest.mark.slow
 def test_history_is_not_learned_and_only_at_the_start() -> None:
     codec = fit_codec(8)
     batches = [make_batch(codec, 0, step, 100, 360) for step in range(30)]

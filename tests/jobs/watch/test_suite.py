@@ -54,6 +54,7 @@ def test_shared_units_are_one_run_and_backbones_are_the_rows_own(words):
     assert all(plain["prompts"] == 2 for _, plain in rows)
 
 
+@pytest.mark.slow
 def test_says_what_is_missing_makes_it_and_goes_on(words, capsys):
     words = [*words, "video.height_px=48", "seed=0"]
     command = ["laptop", "only=table3", "prompts=1", *words]

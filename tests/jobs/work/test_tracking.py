@@ -190,6 +190,7 @@ def test_a_server_that_does_not_answer_is_told_from_one_that_does(monkeypatch, d
     assert "nothing" in (tracking.unreachable() or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", [False, True], ids=["nobody", "gives no run"])
 def test_wandb_without_a_run_of_its_server_writes_offline_at_once(monkeypatch, tmp_path, deaf, there):
     pytest.importorskip("wandb")

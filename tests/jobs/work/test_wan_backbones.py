@@ -161,6 +161,7 @@ def by_hand(files: Path):
     return torch.cat(latents, 1), ((pixels[0].permute(1, 2, 3, 0) + 1) * 127.5).round().byte().numpy()
 
 
+@pytest.mark.slow
 def test_files_of_the_true_formats_make_the_video_that_their_own_libraries_make(files, tmp_path):
     import numpy as np
 
