@@ -88,17 +88,6 @@ def pixel_frames(latent_frames: int, first_frames: int) -> int:
     return first_frames + (latent_frames - 1) * PIXEL_FRAMES_PER_LATENT if latent_frames else 0
 
 
-def latent_frame(pixel_frame: int, first_frames: int) -> int:
-    """The latent frame that a pixel frame is decoded from. Raises ValueError for a pixel frame before the first.
-
-    >>> [latent_frame(pixel, 1) for pixel in (0, 1, 4, 5)]
-    [0, 1, 1, 2]
-    """
-    within("first_frames", first_frames, 1, PIXEL_FRAMES_PER_LATENT)
-    within("pixel_frame", pixel_frame, 0, math.inf)
-    return (pixel_frame - first_frames) // PIXEL_FRAMES_PER_LATENT + 1 if pixel_frame >= first_frames else 0
-
-
 def span(first_block: int, end_block: int, first_frames: int, frames_per_block: int) -> tuple[int, int]:
     """Pixel frames [start, end) of the blocks [first_block, end_block); Wan's first block is shorter than the others.
 

@@ -210,7 +210,7 @@ TREE: dict[str, tuple[Callable[[House], list[str]], int]] = {
 }
 """Rules of the tree as a whole: what breaks each, and how much of that there may be."""
 STILL = {
-    "the house is small": 41_969,
+    "the house is small": 41_965,
 }
 """What is more than a rule allows today. These numbers only fall, and the last of them goes."""
 EMPTY = '"""Doc."""\n'

@@ -1,8 +1,4 @@
-"""Block times of another code, on the same device within the same minutes, so that both have met the same clocks and drivers.
-
-A program in the other code's folder, with an environment of its own, measures them and ends with one line of JSON, `Told`. Nothing of that
-code is imported here. Its times are turned into TFLOP/s by the same count of operations as ours.
-"""
+"""Block times of another code on the same device: a program with an environment of its own measures them and ends with one line of JSON."""
 
 from __future__ import annotations
 
@@ -16,17 +12,12 @@ import msgspec
 from echo.refusals import first_line
 
 FORECAST_S = 90.0
-"""Seconds that the program is forecast to take: a start, weights, a window of blocks and some more."""
 LIMIT_S = 3 * FORECAST_S
-"""Seconds after which it is stopped."""
+"""Seconds that the program is forecast to take, and after which it is stopped."""
 
 
 class Told(msgspec.Struct, forbid_unknown_fields=True):
-    """What the program found, of network and cache alone, without texts and decoding.
-
-    method: its name in the results. frames: latent frames that each of these blocks attends to, its own among them. block_ms: milliseconds
-    of every measured block.
-    """
+    """That line. frames: latent frames that a block attends to. block_ms: milliseconds of network and cache for each measured block."""
 
     method: str
     frames: float

@@ -62,7 +62,6 @@ GROUPS: Table = {
         "block": ("Measure a single block at full size.", "jobs.bench.command:block"),
         "parity": ("Compare latents of bf16 with fp32, and compiled with eager.", "jobs.bench.command:compare"),
         "overhead": ("Measure what each policy costs besides attention.", "jobs.bench.overhead:overhead"),
-        "endurance": ("Measure memory and time of a very long rollout.", "jobs.bench.endurance:endurance"),
     }),
     "data": ("Download weights, import and make prompt sets.", {
         "download": ("Download weights and prompts, with checks and resume.", "data.download:download"),

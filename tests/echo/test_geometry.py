@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from echo.geometry import latent_frame, pixel_frames, scene_spans, span
+from echo.geometry import pixel_frames, scene_spans, span
 from echo.scene import DurationRule, scene_blocks
 
 MILLION = 1_000_000
@@ -45,8 +45,7 @@ def count(request):
 
 
 def test_a_million_pixel_frames_lie_where_counting_puts_them(count):
-    first, latents, starts = count
-    assert [latent_frame(pixel, first) for pixel in range(MILLION)] == latents[:MILLION]
+    first, _, starts = count
     assert [pixel_frames(latent, first) for latent in range(len(starts))] == starts
 
 
@@ -58,8 +57,6 @@ def test_blocks_of_a_million_pixel_frames(count, size):
     for block in range(blocks):
         begin, end = span(block, block + 1, first, size)
         assert begin == seen and end - begin == 4 * size - (3 if first == 1 and block == 0 else 0)
-        assert {latent_frame(pixel, first) // size for pixel in (begin, end - 1)} == {block}
-        assert latent_frame(end, first) // size == block + 1
         assert latents[begin] == size * block and latents[end - 1] == size * block + size - 1
         seen = end
 
@@ -110,7 +107,7 @@ def test_an_hour_has_4800_blocks():
 
 
 def test_frames_of_another_block_length():
-    assert span(2, 3, 1, 1) == (5, 9) and latent_frame(8, 1) == 2
+    assert span(2, 3, 1, 1) == (5, 9)
 
 
 @pytest.mark.parametrize(
@@ -118,8 +115,7 @@ def test_frames_of_another_block_length():
     [
         (lambda: pixel_frames(3, 0), "first_frames 0: within 1..4; nearest is 1"),
         (lambda: pixel_frames(-1, 1), "latent_frames -1: 0 or more; nearest is 0"),
-        (lambda: latent_frame(-1, 4), "pixel_frame -1: 0 or more; nearest is 0"),
-        (lambda: latent_frame(2, 5), "first_frames 5: within 1..4; nearest is 4"),
+        (lambda: pixel_frames(2, 5), "first_frames 5: within 1..4; nearest is 4"),
         (lambda: span(2, 2, 1, 3), "blocks 2..2: at least one block"),
         (lambda: scene_spans([3, 0], 1, 3), "scene 2 has 0 blocks"),
     ],

@@ -1,15 +1,18 @@
-"""Endurance test of an open-ended rollout: memory and time of a block must not grow with the length of the video.
+"""Memory and time of a block must not grow with the length of the video: `python -m tests.load.endurance [--blocks 10000] [--method echo]`.
 
-Time is CPU time of one thread, because the load of other programs changes within the hour that this may take.
+Prints one JSON line: median time of a block and resident memory, of the first and the last tenth, once the window is full. The exit status
+is 1 if time grew by over 5 % or memory by over 8 MiB. Time is CPU time of one thread, because the load of other programs changes within the
+hour that this may take.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch
 from tqdm import tqdm
@@ -18,7 +21,6 @@ from baselines.presets import make_policy, preset
 from echo.backbone.interface import latent_shape
 from echo.backbone.load import Backbone, load
 from echo.noise import keyed_noise
-from echo.refusals import Unfinished
 from echo.rollout import Rollout
 from jobs.memory.measured import resident
 
@@ -58,23 +60,20 @@ def summary(block_ms: list[float], memory_mib: list[float]) -> dict[str, float]:
     }
 
 
-def endurance(blocks: int = 10000, method: str = "echo") -> Iterator[str]:
-    """Measure whether memory and time of an open-ended rollout grow.
-
-    Prints one JSON line: median CPU time of a block and resident memory, of the first and the last tenth, once the window is full. The
-    exit status is 1 if time grew by over 5 % or memory by over 8 MiB.
-
-        echo-harness bench endurance blocks=10000 method=echo
-
-    Args:
-        blocks: number of blocks after a warm-up of 50.
-        method: a preset of conf/method.
-    """
-    if blocks < 10:
-        raise ValueError(f"blocks={blocks}: ten or more, to compare a first and a last tenth; nearest is 10")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m tests.load.endurance", description="Measure whether an open-ended rollout grows.")
+    parser.add_argument("--blocks", type=int, default=10000, help="blocks behind a warm-up of 50 (default 10000)")
+    parser.add_argument("--method", default="echo", help="a preset of conf/method (default echo)")
+    options = parser.parse_args(argv)
+    if options.blocks < 10:
+        parser.error(f"--blocks {options.blocks}: ten or more, to compare a first and a last tenth; nearest is 10")
     torch.set_num_threads(1)
     backbone = load(preset("backbone", "tiny")["weights"])
-    result = summary(*watch(backbone, method, blocks, sys.stderr.isatty()))
-    yield json.dumps(result)
-    if result["time_ratio"] > 1.05 or result["growth_mib"] > 8:
-        raise Unfinished
+    found = summary(*watch(backbone, options.method, options.blocks, sys.stderr.isatty()))
+    print(json.dumps(found))
+    return int(found["time_ratio"] > 1.05 or found["growth_mib"] > 8)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from jobs import cli
-from jobs.bench import endurance
+from tests.load import endurance
 
 
 def test_summary_compares_first_and_last_tenth() -> None:
@@ -19,19 +18,12 @@ def test_summary_compares_first_and_last_tenth() -> None:
 
 @pytest.mark.slow
 def test_endurance_runs_a_real_rollout(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(["bench", "endurance", "blocks=12"])
+    endurance.main(["--blocks", "12"])
     result = json.loads(capsys.readouterr().out)
     assert result["blocks"] == 12 and result["block_cpu_ms_first_tenth"] > 0 and result["resident_mib_last_tenth"] > 100
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["blocks=3"], "nearest is 10"),
-        (["method=eco"], "nearest is 'echo"),
-        (["method=self_forcing"], "longest is 341 blocks"),
-    ],
-)
-def test_endurance_refuses(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["bench", "endurance", *words]) == 2
-    assert message in capsys.readouterr().err
+def test_too_few_blocks_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        endurance.main(["--blocks", "3"])
+    assert "nearest is 10" in capsys.readouterr().err
