@@ -71,8 +71,15 @@ class PackedWan:
         return PackedTime(blocks, (states.head[0].flatten().contiguous(), states.head[1].flatten().contiguous()))
 
     def text_states(self, text_BLT: Tensor) -> PackedText:
-        """Like `WanModel.text_states`, laid out for one product before and after the softmax."""
-        return tuple(layer.text(*states) for layer, states in zip(self._layers, self._model.text_states(text_BLT), strict=True))
+        """Like `WanModel.text_states`, laid out for one product before and after the softmax.
+
+        Each prompt is computed alone: a product of so few rows is rounded otherwise beside others, unlike all products of a pass.
+        """
+        alone = []
+        for row in text_BLT.split(1):
+            states = self._model.text_states(row)
+            alone.append([layer.text(*own) for layer, own in zip(self._layers, states, strict=True)])
+        return tuple((torch.cat([k for k, _ in rows]), torch.cat([v for _, v in rows])) for rows in zip(*alone, strict=True))
 
     def text_keys(self, text: PackedText) -> list[Tensor]:
         """Like `WanModel.text_keys`."""

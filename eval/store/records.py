@@ -145,7 +145,7 @@ class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     device: what made the video. fps_dit: pixel frames per second without the codec. attended_frames: most latent frames that a block
     attended to, the mean if heads are in groups. kept_frames: most latent frames whose keys and values were kept after a block, named
     memories included; kept_mb: their megabytes (10^6 bytes) in all layers, which records of older versions do not have.
-    denoising_steps: steps of a block.
+    denoising_steps: steps of a block. All times are a video's share where several were made together.
     pixel_code: digest of the code that made its pixels (`jobs.store.provenance.pixel_code`), empty in records of older versions.
     dead: "space" if each frame of the video has one colour, "time" if all its frames are the same, otherwise empty.
     """

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -16,12 +17,15 @@ LIMIT_S = 3 * FORECAST_S
 """Seconds that the program is forecast to take, and after which it is stopped."""
 
 
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+
 class Told(msgspec.Struct, forbid_unknown_fields=True):
     """That line. frames: latent frames that a block attends to. block_ms: milliseconds of network and cache for each measured block."""
 
     method: str
-    frames: float
-    block_ms: list[float]
+    frames: Positive
+    block_ms: Annotated[list[Positive], msgspec.Meta(min_length=1)]
 
 
 def check(program: Path) -> None:
@@ -54,9 +58,6 @@ def timed(program: Path, limit_s: float = LIMIT_S) -> Told:
         why = (err.strip().splitlines() or [last])[-1]
         raise RuntimeError(f"{program.name}: ended with status {run.returncode}: {why[:200]}")
     try:
-        told = msgspec.json.decode(last, type=Told)
+        return msgspec.json.decode(last, type=Told)
     except msgspec.DecodeError as error:
         raise RuntimeError(f"{program.name}: its last line is not as docs/performance.md says ({error}): {last[:100]!r}") from error
-    if not told.block_ms or min(told.block_ms) <= 0 or told.frames <= 0:
-        raise RuntimeError(f"{program.name}: frames and at least one of block_ms, all above 0, are needed: {last[:100]!r}")
-    return told

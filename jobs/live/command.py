@@ -37,14 +37,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def order(
-    words: Sequence[str],
-    id: str = "",
-    script: Path | None = None,
-    threshold: float | None = None,
-    host: str = "127.0.0.1",
-    port: int | None = None,
-    output: Path | None = None,
-) -> LiveOrder:
+    words: Sequence[str], id: str = "", script: Path | None = None, threshold: float | None = None, host: str = "127.0.0.1",
+    port: int | None = None, output: Path | None = None,
+) -> LiveOrder:  # fmt: skip
     """Check the arguments of `live` completely; no model is loaded. Raises ValueError: one line with the nearest choice."""
     for word in words:
         head = re.split(r"[./@=]", word.lstrip("+-"))[0]
@@ -135,16 +130,9 @@ def _port(port: int | None, host: str) -> int | None:
 
 
 def live(
-    words: Sequence[str],
-    /,
-    id: str = "",
-    script: Path | None = None,
-    threshold: float | None = None,
-    *,
-    host: str = "127.0.0.1",
-    port: int | None = None,
-    output: Path | None = None,
-) -> int:
+    words: Sequence[str], /, id: str = "", script: Path | None = None, threshold: float | None = None, *, host: str = "127.0.0.1",
+    port: int | None = None, output: Path | None = None,
+) -> int:  # fmt: skip
     """Serve a live session in the browser until it is interrupted: a prompt takes effect at the next block.
 
         echo-harness live backbone=tiny method=echo

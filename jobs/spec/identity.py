@@ -46,6 +46,12 @@ def _entering(config: RunConfig, kind: str) -> Key:
     return entering
 
 
+def mixes(config: RunConfig) -> bool:
+    """Whether the prompts that share a batch change each other's pixels, in the last digits. Those of an embedded backbone do not
+    (tests/echo/backbone/test_batches.py), so that they may be batched in any way."""
+    return config.batch > 1 and (config.backbone.parts is not None or config.backbone.dtype != "float32")
+
+
 def run_key(config: RunConfig, settings: Mapping[str, Any], source: Mapping[str, str | None] | None = None) -> Key:
     """What can change a pixel of a run, apart from the prompt.
 
@@ -59,6 +65,8 @@ def run_key(config: RunConfig, settings: Mapping[str, Any], source: Mapping[str,
     key["method.settings"] = json.loads(json.dumps(settings))
     if source is not None:
         key["method.source"] = dict(source)
+    if not mixes(config):
+        key["batch"] = 1
     parts = config.backbone.parts
     kernel = KERNEL if parts is None else f"{parts.kernel} {parts.device}"
     return {"epoch": PIXEL_EPOCH, "kernel": kernel, "pixels": key}
@@ -72,7 +80,7 @@ def unit_key(run_id: str, prompt: Prompt, group: Sequence[Prompt] | None, *, rou
         prompt: the prompt.
         routed: whether its scenes are compared by their words. Older code only read the letters a to z, so that videos of other
             letters have new names.
-        group: the whole prompt set if prompts share batches, since it decides which do; else None.
+        group: the whole prompt set if prompts change each other in a batch (`mixes`), since it decides which share one; else None.
     """
     members = None if group is None else digest([p.content() for p in group])
     texts = (text for one in group or (prompt,) for text in one.scenes if not text.isascii())

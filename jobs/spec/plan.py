@@ -58,7 +58,7 @@ class Job:
 
     def unit_id(self, prompt: Prompt) -> str:
         """Name of one video by content."""
-        group = self.prompt_set if self.config.batch > 1 else None
+        group = self.prompt_set if identity.mixes(self.config) else None
         return digest(identity.unit_key(self.run_id, prompt, group, routed=self.policy.recalls))
 
     @property

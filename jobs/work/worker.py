@@ -20,7 +20,7 @@ from echo.files import write_atomic
 from echo.scene import FPS, Prompt
 from jobs.memory.job import JobMemory
 from jobs.memory.parts import frame_bytes
-from jobs.spec import scoring
+from jobs.spec import identity, scoring
 from jobs.spec.plan import Job
 from jobs.store import provenance
 from jobs.store.folder import Attempt, RunFolder
@@ -197,7 +197,7 @@ class _Maker:
             backbone.text.prepare([text for text in texts if _readable(backbone, text)])
         runnable = [prompt for prompt in missing if self._runnable(prompt)]
         failed = len(missing) - len(runnable)
-        groups = [(group, wanted) for group in self._groups() if (wanted := [prompt for prompt in group if prompt in runnable])]
+        groups = [(group, wanted) for group in self._groups(runnable) if (wanted := [prompt for prompt in group if prompt in runnable])]
         if backbone is not None:  # a large text encoder is let go before the network is loaded
             backbone.text.prepare([text for group, _ in groups for prompt in group for text in prompt.scenes])
             backbone.text.release()
@@ -224,24 +224,21 @@ class _Maker:
             return False
         return True
 
-    def _groups(self) -> Iterator[tuple[Prompt, ...]]:
-        """All valid prompts of the set in batches of equal scripts, independent of which are requested or done.
-
-        A refused prompt is in no batch, so that it does not affect others.
-        """
+    def _groups(self, runnable: Sequence[Prompt]) -> Iterator[tuple[Prompt, ...]]:
+        """Prompts in batches of equal scripts: those that can be made or, if the others in a batch change a pixel (`identity.mixes`), all
+        valid ones of the set, whichever are requested or done. A refused prompt is in no batch, so that it does not affect others."""
         job, backbone = self._job, self._backbone
         if job.config.batch == 1 or backbone is None:
-            yield from ((prompt,) for prompt in job.mine)
+            yield from ((prompt,) for prompt in runnable)
             return
         from echo.generate import check
 
         alike: dict[Any, list[Prompt]] = {}
-        for prompt in job.prompt_set:
+        for prompt in job.prompt_set if identity.mixes(job.config) else runnable:
             with contextlib.suppress(ValueError):  # reported if it was requested
                 alike.setdefault(check(backbone, job.policy, prompt), []).append(prompt)
         for prompts in alike.values():
-            for start in range(0, len(prompts), job.config.batch):
-                yield tuple(prompts[start : start + job.config.batch])
+            yield from (tuple(prompts[start : start + job.config.batch]) for start in range(0, len(prompts), job.config.batch))
 
     def _group(self, group: tuple[Prompt, ...], wanted: Sequence[Prompt]) -> int:
         """Make one batch; returns how many of its wanted units failed. Errors do not affect other batches."""
@@ -337,17 +334,16 @@ def _readable(backbone: VideoModel, text: str) -> bool:
     return True
 
 
-def _speeds(
-    gaps_ms: Sequence[float], switches: Sequence[int], frames: int, total_s: float, decode_s: float, videos: int
-) -> dict[str, float]:  # fmt: skip
-    """Speeds of a batch for its records. switches: blocks that begin a scene. frames: pixel frames of all videos together."""
+def _speeds(gaps_ms: Sequence[float], switches: list[int], frames: int, total_s: float, decode_s: float, videos: int) -> dict[str, float]:
+    """A video's share of its batch's times, for its record. switches: blocks that begin a scene. frames: pixel frames of all of them."""
+    gaps_ms = [gap / videos for gap in gaps_ms]
     speeds = {
         "block_ms": round(statistics.median(gaps_ms), 3),
         "block_ms_p95": round(sorted(gaps_ms)[int(0.95 * (len(gaps_ms) - 1))], 3),
-        "fps_dit": round(frames / (sum(gaps_ms) / 1e3), 2),
+        "fps_dit": round(frames / videos / (sum(gaps_ms) / 1e3), 2),
         "fps": round(frames / total_s, 2),
-        "generate_s": round(total_s / videos, 3),  # a video's share
-        "decode_s": round(decode_s, 3),
+        "generate_s": round(total_s / videos, 3),
+        "decode_s": round(decode_s / videos, 3),
     }
     if switches:  # shows the cost of a recache
         speeds["switch_block_ms"] = round(statistics.median([gaps_ms[block] for block in switches]), 3)

@@ -99,7 +99,8 @@ def test_every_field_is_declared_and_does_what_it_declares(job, tmp_path, make_j
         scores = other.scores_id != job.scores_id
         if path == "method.settings":
             continue  # the policy's own fields stand for it: the next test
-        assert (pixels, scores) == (enters.startswith("pixels"), enters.startswith("scores")), path
+        free = path == "batch" and job.config.backbone.parts is None
+        assert (pixels, scores) == (enters.startswith("pixels") and not free, enters.startswith("scores")), path
 
 
 def test_fields_that_came_later_add_nothing_at_their_defaults(job):
@@ -213,11 +214,14 @@ def test_how_many_prompts_and_which_shard_change_no_unit(job):
         assert other.unit_id(PROMPTS[0]) == job.unit_id(PROMPTS[0])
 
 
-def test_batch_mates_enter_only_where_there_are_any(job):
+def test_batch_mates_enter_only_where_they_change_a_pixel(job):
     edited = (*PROMPTS[:4], dataclasses.replace(PROMPTS[4], scenes=("a blue ball",)))
-    assert dataclasses.replace(job, prompt_set=edited).unit_id(PROMPTS[0]) == job.unit_id(PROMPTS[0])
-    batched = dataclasses.replace(job, config=replaced(job.config, "batch", 2))
-    assert dataclasses.replace(batched, prompt_set=edited).unit_id(PROMPTS[0]) != batched.unit_id(PROMPTS[0])
+    for make_job, mixing in ((lambda job: job, False), (with_parts, True)):
+        single = make_job(job)
+        batched = dataclasses.replace(single, config=replaced(single.config, "batch", 2))
+        assert dataclasses.replace(single, prompt_set=edited).unit_id(PROMPTS[0]) == single.unit_id(PROMPTS[0])
+        assert (dataclasses.replace(batched, prompt_set=edited).unit_id(PROMPTS[0]) != batched.unit_id(PROMPTS[0])) is mixing
+        assert (batched.unit_id(PROMPTS[0]) != single.unit_id(PROMPTS[0])) is mixing
 
 
 def test_shards_part_the_prompts():
