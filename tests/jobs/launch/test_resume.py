@@ -21,7 +21,7 @@ from jobs.launch.sweep import carry_out
 from jobs.spec.compose import one
 from jobs.spec.plan import prepare
 from jobs.store.folder import new_attempt
-from jobs.work import events
+from jobs.work import events, worker
 from jobs.work.worker import work
 from tests.helpers.interrupts import hear_interrupts
 from tests.helpers.toy import changed, overrides, write_prompts
@@ -177,18 +177,52 @@ def test_complete_run_starts_no_process(toy, tmp_path):
     assert len(records(tmp_path)) == 2
 
 
-def test_part_of_a_batch_is_computed_in_the_whole_batch(plain, tmp_path):
-    """Which prompts share a batch is fixed by the set; what is asked first changes no bit."""
+@pytest.fixture
+def batches(monkeypatch) -> list[tuple[int, int]]:
+    """Of each batch that is made: its prompts, and those of them that are asked for."""
+    seen: list[tuple[int, int]] = []
+    made = worker.blocks
 
-    def make(store: Path, **settings) -> None:
-        config = plain | {"batch": 2, "store": str(store)} | settings
+    def watched(job, backbone, group, wanted):
+        seen.append((len(group), len(wanted)))
+        return made(job, backbone, group, wanted)
+
+    monkeypatch.setattr(worker, "blocks", watched)
+    return seen
+
+
+def in_parts(config: dict[str, Any], store: Path) -> None:
+    """A third of three prompts, then another, then the rest, two at a time."""
+    for settings in ({"prompts": 1}, {"shard": "1/2"}, {}):
+        own = config | {"batch": 2, "store": str(store)} | settings
+        assert work(prepare(own), new_attempt(), [], own, lambda event: None) == 0
+    assert len(records(store)) == 3
+
+
+def test_a_batch_takes_what_is_asked_for_and_changes_no_byte(plain, tmp_path, batches):
+    """The same names and latents as one by one, and nothing is made for a prompt that nobody wants."""
+    in_parts(plain, tmp_path / "parts")
+    assert batches == [(1, 1)] * 3
+    for size in (1, 2):
+        store = tmp_path / str(size)
+        config = plain | {"batch": size, "store": str(store)}
         assert work(prepare(config), new_attempt(), [], config, lambda event: None) == 0
+        assert latents(store) == latents(tmp_path / "parts")
+        assert {record.unit for record in records(store)} == {record.unit for record in records(tmp_path / "parts")}
+    assert batches[-2:] == [(2, 2), (1, 1)]
 
-    make(tmp_path / "whole")
-    make(tmp_path / "parts", prompts=1)
-    make(tmp_path / "parts", shard="1/2")
-    make(tmp_path / "parts")
-    assert latents(tmp_path / "parts") == latents(tmp_path / "whole") and len(records(tmp_path / "parts")) == 3
+
+@pytest.mark.slow
+def test_part_of_a_batch_is_computed_in_the_whole_batch(tmp_path, batches):
+    """With parts, which prompts share a batch is fixed by the set; what is asked first changes no bit."""
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 3, 0.75, ("A red ball.", "A blue ball."))
+    words = ["backbone=self_forcing", "weights=random", "geometry=tiny", "method=echo", "task=hard", "eval=none", "batch=2", "prompts=3"]
+    config = one([*words, f"task.prompt_set={prompts}"])
+    in_parts(config, tmp_path / "parts")
+    assert batches == [(2, 1), (1, 1), (2, 1)]
+    config |= {"store": str(tmp_path / "whole")}
+    assert work(prepare(config), new_attempt(), [], config, lambda event: None) == 0
+    assert latents(tmp_path / "parts") == latents(tmp_path / "whole")
 
 
 def test_one_bad_prompt_is_told_and_the_others_go_on(toy, tmp_path):
