@@ -60,9 +60,10 @@ def _moved(text: str, source: str) -> str:
         page = next((page for page, copied in COPIED.items() if copied == whole), None)
         if page is None and whole.startswith("docs/"):
             page = "index.md" if whole == "docs/README.md" else whole.removeprefix("docs/")
-        return words if page is None else f"{words}({page}{anchor})"
+        return words[1:-1] if page is None else f"{words}({page}{anchor})"
 
-    return re.sub(r"(!?\[[^\]]*\])\((?!https?:|#)([^)#\s]+)((?:#[^)\s]*)?)\)", link, text)
+    badge = r"!\[[^\]]*\]\([^)]*\)"  # a picture that is a link
+    return re.sub(rf"(!?\[(?:{badge}|[^\]])*\])\((?!https?:|#)([^)#\s]+)((?:#[^)\s]*)?)\)", link, text)
 
 
 def settings() -> str:

@@ -172,7 +172,7 @@ def test_commands_are_found_in_shell_blocks_alone():
 @pytest.mark.slow
 def test_the_site_is_built_without_a_broken_link(tmp_path):
     """README, guides, results and the reference that is made from the code; `--strict` refuses a link or an anchor that leads nowhere."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path)]  # -q would hide warnings from --strict too
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     pages = {path.relative_to(tmp_path).as_posix(): path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html")}
