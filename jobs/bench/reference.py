@@ -15,8 +15,6 @@ from echo.refusals import first_line
 FORECAST_S = 90.0
 LIMIT_S = 3 * FORECAST_S
 """Seconds that the program is forecast to take, and after which it is stopped."""
-
-
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 

@@ -49,7 +49,8 @@ Kind = Literal["block", "reference", "decoded", "profile", "parity", "whole"]
 class Variant(msgspec.Struct, frozen=True):
     """How a rollout is computed.
 
-    decoder: "" if nothing is decoded. aside: whether decoding has a CUDA stream of its own, in parallel with the next block.
+    decoder: "" if nothing is decoded. aside: whether decoding has a CUDA stream of its own, in parallel with the next block. Another code
+    has "-" for kernel, compile and window.
     """
 
     method: str

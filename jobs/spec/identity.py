@@ -47,8 +47,8 @@ def _entering(config: RunConfig, kind: str) -> Key:
 
 
 def mixes(config: RunConfig) -> bool:
-    """Whether the prompts that share a batch change each other's pixels, in the last digits. Those of an embedded backbone do not
-    (tests/echo/backbone/test_batches.py), so that they may be batched in any way."""
+    """Whether the prompts that share a batch change each other's pixels, in the last digits. Those of an embedded backbone in fp32
+    do not (tests/echo/backbone/test_batches.py), so that they may be batched in any way."""
     return config.batch > 1 and (config.backbone.parts is not None or config.backbone.dtype != "float32")
 
 
