@@ -22,7 +22,7 @@ from jobs.memory.job import JobMemory
 from jobs.memory.parts import frame_bytes
 from jobs.spec import identity, scoring
 from jobs.spec.plan import Job
-from jobs.store import provenance
+from jobs.store import provenance, unwritable
 from jobs.store.folder import Attempt, RunFolder
 from jobs.work import models, score, tracking
 from jobs.work.blocks import blocks
@@ -241,7 +241,8 @@ class _Maker:
             yield from (tuple(prompts[start : start + job.config.batch]) for start in range(0, len(prompts), job.config.batch))
 
     def _group(self, group: tuple[Prompt, ...], wanted: Sequence[Prompt]) -> int:
-        """Make one batch; returns how many of its wanted units failed. Errors do not affect other batches."""
+        """Make one batch; returns how many of its wanted units failed. Errors do not affect other batches, nor, where that
+        changes no pixel, the others of a batch: they are made one by one."""
         made = 0
 
         def count() -> None:
@@ -252,6 +253,9 @@ class _Maker:
         try:
             films, speeds = self._films(group, wanted, count)
         except Exception as error:
+            if len(wanted) > 1 and not identity.mixes(self._job.config) and not unwritable.of_store(error):
+                self._report(BlocksMade(count=-made * len(wanted)))
+                return sum(self._group((prompt,), [prompt]) for prompt in wanted)
             for prompt in wanted:
                 self._recorder.failed(prompt, error, made)
             return len(wanted)

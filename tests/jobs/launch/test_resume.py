@@ -253,6 +253,33 @@ def test_unreadable_prompt_takes_nothing_from_its_batch(plain, tmp_path):
     assert {prompt for prompt, _ in latents(tmp_path / "whole")} == {"toy-000", "toy-002", "toy-003"}
 
 
+def test_a_video_that_fails_takes_nothing_from_its_batch(plain, tmp_path, monkeypatch):
+    """The others are made one by one, and the blocks of what failed are taken back from those that were reported."""
+    made = worker.blocks
+
+    def broken(job, backbone, group, wanted):
+        for part in made(job, backbone, group, wanted):
+            if part.index == 1 and "toy-001" in [prompt.id for prompt in wanted]:
+                raise ValueError("block 1: no number")
+            yield part
+
+    def make(store: Path) -> tuple[dict[str, str | None], int]:
+        config = changed(plain, "task.prompt_set", str(alike)) | {"batch": 3, "store": str(store)}
+        told: list[events.Event] = []
+        failed = work(prepare(config), new_attempt(), [], config, told.append)
+        ends = {event.prompt: event.error for event in told if isinstance(event, events.UnitEnded)}
+        assert failed == sum(error is not None for error in ends.values())
+        return ends, sum(event.count for event in told if isinstance(event, events.BlocksMade))
+
+    alike = write_prompts(tmp_path / "prompts.jsonl", 3, 0.75)
+    ends, count = make(tmp_path / "whole")
+    assert set(ends.values()) == {None}
+    monkeypatch.setattr(worker, "blocks", broken)
+    error = "ValueError: block 1: no number"
+    assert make(tmp_path / "parts") == ({"toy-000": None, "toy-001": error, "toy-002": None}, count * 2 // 3)
+    assert latents(tmp_path / "parts") == {key: value for key, value in latents(tmp_path / "whole").items() if key[0] != "toy-001"}
+
+
 @pytest.mark.slow
 def test_dead_job_hides_nothing(toy, tmp_path):
     """A job whose process dies is named with its last words; the other job's videos are all there."""
