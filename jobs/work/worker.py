@@ -187,7 +187,6 @@ class _Maker:
         self._memory = None if self._job.config.backbone.parts is None else JobMemory(self._job)
         window = self._memory.computed.setup.window if self._memory else "shared"
         self._backbone, self._scorer = models.load(self._job, window, lambda line: self._report(Note(line=f"{self._job.title}: {line}")))
-        self._steps = 0 if self._backbone is None else len(self._backbone.schedule.timesteps)
 
     def make(self, missing: Sequence[Prompt], texts: Sequence[str]) -> int:
         """All videos that are missing; returns how many failed."""
@@ -241,8 +240,7 @@ class _Maker:
             yield from (tuple(prompts[start : start + job.config.batch]) for start in range(0, len(prompts), job.config.batch))
 
     def _group(self, group: tuple[Prompt, ...], wanted: Sequence[Prompt]) -> int:
-        """Make one batch; returns how many of its wanted units failed. Errors do not affect other batches, nor, where that
-        changes no pixel, the others of a batch: they are made one by one."""
+        """Make one batch; returns how many of its wanted units failed. If one fails, the others are made singly where no pixel shows it."""
         made = 0
 
         def count() -> None:
@@ -295,11 +293,10 @@ class _Maker:
 
     def _costs(self, film: Film) -> dict[str, float]:
         """What this video cost besides time, for its record: `eval.store.records.Outcome`."""
-        costs = {"attended_frames": film.attended, "kept_frames": film.kept, "denoising_steps": self._steps}
-        if self._backbone is None:
-            return costs
-        frame = frame_bytes(self._backbone.geometry, 1, self._backbone.dtype.itemsize)
-        return costs | {"kept_mb": film.kept * frame / 1e6}
+        assert self._backbone is not None
+        kept_mb = film.kept * frame_bytes(self._backbone.geometry, 1, self._backbone.dtype.itemsize) / 1e6
+        steps = len(self._backbone.schedule.timesteps)
+        return {"attended_frames": film.attended, "kept_frames": film.kept, "denoising_steps": steps, "kept_mb": kept_mb}
 
     def _finish(self, film: Film, speeds: Mapping[str, float]) -> None:
         """Write trace, scores and, last, the record."""
