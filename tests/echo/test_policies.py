@@ -160,11 +160,11 @@ def test_rollouts_are_finite_bounded_and_forget(name: str, changes: dict[str, ob
     policy = make(name, **changes)
     budget = sum(getattr(policy, name, 0) for name in ("window_frames", "junction_frames", "bank_frames")) or sizes.window_frames
 
-    def run(prompt: str, shared: bool = False) -> tuple[torch.Tensor, list[int]]:
+    def run(prompt: str, shared: bool = False, blocks: int = script.blocks) -> tuple[torch.Tensor, list[int]]:
         noise = keyed_noise(1, [prompt], (3, 16, sizes.latent_height, sizes.latent_width), dtype=dtype)
         rollout = Rollout(network, policy, sizes, noise, steps=TWO, shared_window=shared)
         latents, things = [], []
-        for block in range(script.blocks):
+        for block in range(blocks):
             for scene, start in enumerate(script.starts):
                 if start.block == block:
                     text = torch.randn(1, 4, 8, generator=torch.Generator().manual_seed(scene))
@@ -178,13 +178,13 @@ def test_rollouts_are_finite_bounded_and_forget(name: str, changes: dict[str, ob
         return torch.cat(latents, 1), things
 
     first, things = run("one")
-    other, _ = run("two")
+    other, _ = run("two", blocks=4)
     again, _ = run("one", shared=sizes.layers > 1)
     assert bool(torch.isfinite(first).all())
     # memories by name are the plan's word; all else is bounded
     assert max(things) <= policy.store_frames(sizes) + 3 + len(script.starts) + sizes.window_frames // 3, things
     assert torch.equal(first, again), report(first.float(), again.float())
-    assert not torch.allclose(first, other, atol=0.1)
+    assert not torch.allclose(first[:, : other.shape[1]], other, atol=0.1)
 
 
 @pytest.mark.parametrize(("name", "changes"), rows(run=True))
