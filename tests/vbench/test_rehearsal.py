@@ -34,7 +34,7 @@ def rehearsed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rehearsal")
     words = ["weights=random", "geometry=tiny", "prompts=1", "seed=0", "duration_scale=0.05", f"store={folder}", "allow_dirty=true"]
     command = [sys.executable, "-c", "import sys; from jobs import cli; sys.exit(cli.main(sys.argv[1:]))", "suite", "paper", *words]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return folder / "tables"
 
