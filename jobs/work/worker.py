@@ -240,7 +240,7 @@ class _Maker:
             yield from (tuple(prompts[start : start + job.config.batch]) for start in range(0, len(prompts), job.config.batch))
 
     def _group(self, group: tuple[Prompt, ...], wanted: Sequence[Prompt]) -> int:
-        """Make one batch; returns how many of its wanted units failed. If one fails, the others are made singly where no pixel shows it."""
+        """Make one batch; returns how many of its wanted units failed. The units of one that fails are made singly, unless batches mix."""
         made = 0
 
         def count() -> None:
