@@ -43,7 +43,7 @@ def lines_of_readme() -> list[str]:
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
     folder = tmp_path_factory.mktemp("walk") / "clone"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "MKL_", "PIP_NO_", "PYTHON", "PYTEST"))}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "MKL_", "PYTHON", "PYTEST"))}
     times, said = {"install": (0.0, 0.0), "run": (0.0, 0.0)}, ""
     for line in lines_of_readme():
         words = shlex.split(line, comments=True)
