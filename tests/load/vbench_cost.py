@@ -1,9 +1,9 @@
 """Cost of scoring a long video.
 
 It makes a video, scores it by all dimensions and both definitions in this process, and reports the largest resident memory since the start
-of the process, how often each frame was decoded, and the time. networks=tiny: random weights and few layers; RAFT, AMT and MUSIQ have only
-one size, so simple arithmetic replaces them, and the output names them as `stand_ins`. networks=true: all networks in their published size
-(random weights), for a short video, since memory depends on the largest batch and not on the number of batches.
+of the process, how often each frame was decoded, and the time. networks=tiny: random weights and few layers; RAFT, AMT and MUSIQ take long
+in any size, so simple arithmetic replaces them, and the output names them as `stand_ins`. networks=true: all networks in their published
+size (random weights), for a short video, since memory depends on the largest batch and not on the number of batches.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from eval.vbench.video import Facts, Frames
 from jobs.cli.words import command
 
 FPS = 16
-SINGLE_SIZE = ("raft", "amt", "musiq")
+SLOW = ("raft", "amt", "musiq")
 
 
 class Arithmetic:
@@ -64,11 +64,11 @@ class Small:
 
     def identity(self, name: str) -> str:
         """What it is."""
-        return "arithmetic" if name in SINGLE_SIZE else self.drawn.identity(name)
+        return "arithmetic" if name in SLOW else self.drawn.identity(name)
 
     def make(self, name: str, dtype: str, device: str) -> Any:
         """Make it."""
-        return Arithmetic() if name in SINGLE_SIZE else self.drawn.make(name, dtype, device)
+        return Arithmetic() if name in SLOW else self.drawn.make(name, dtype, device)
 
 
 def film(path: Path, frames: int, height: int, width: int) -> None:
@@ -152,7 +152,7 @@ def cost(
 
     torch.set_num_threads(1)
     source: NetworkSource = Random("true") if networks == "true" else Small(Random())
-    stand_ins = [] if networks == "true" else list(SINGLE_SIZE)
+    stand_ins = [] if networks == "true" else list(SLOW)
     told = {"networks": networks, "stand_ins": stand_ins, "machine": f"{platform.machine()}, one thread"}
     found = told | measured(seconds, height_px, width_px, source)
     if output:

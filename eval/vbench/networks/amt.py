@@ -14,20 +14,20 @@ from eval.vbench.networks.packages import need
 from eval.vbench.networks.weights import answer
 
 DIVISOR_PX: Final = 16
-_SETTINGS: Final = {"corr_radius": 3, "corr_lvls": 4, "num_flows": 3}
-"""Settings in the package's AMT-S.yaml."""
 
 
 class Amt(VBenchNetwork):
-    """Motion smoothness, from `amt-s.pth`; there is one size, 12 MB."""
+    """Motion smoothness, from `amt-s.pth`, 12 MB. The small random one has fewer correlations and flows."""
 
     name = "amt"
     what = "AMT-S"
     inside = "state_dict"
+    tiny, true = (1, 1, 1), (3, 4, 3)
+    """Radius and levels of its correlations, and flows; the true ones are those of the package's AMT-S.yaml."""
 
     @classmethod
-    def build(cls, size: None) -> nn.Module:
-        network: nn.Module = need("vbench.third_party.amt.networks.AMT-S", asked="AMT-S").Model(**_SETTINGS)
+    def build(cls, size: tuple[int, int, int]) -> nn.Module:
+        network: nn.Module = need("vbench.third_party.amt.networks.AMT-S", asked="AMT-S").Model(*size)
         return network
 
     @torch.inference_mode()

@@ -247,10 +247,10 @@ def test_a_damaged_part_is_measured_again(tmp_path):
 
 
 def test_the_cost_lines_name_what_stood_in():
-    from tests.load.vbench_cost import SINGLE_SIZE
+    from tests.load.vbench_cost import SLOW
 
     rows = [json.loads(line) for line in (ROOT / "docs" / "data" / "vbench_cost.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert {row["networks"]: row["stand_ins"] for row in rows} == {"tiny": list(SINGLE_SIZE), "true": []}
+    assert {row["networks"]: row["stand_ins"] for row in rows} == {"tiny": list(SLOW), "true": []}
 
 
 @pytest.mark.slow
