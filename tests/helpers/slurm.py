@@ -28,7 +28,7 @@ PROMPTS = 6
 
 def words(store: Path, *more: str) -> list[str]:
     """The command: six prompts, two seeds."""
-    sweep = ["method=echo", "task=hard", "seed=0,1", f"prompts={PROMPTS}", "duration_scale=0.2", f"store={store}"]
+    sweep = ["method=echo", "task=hard", "seed=0,1", f"prompts={PROMPTS}", "duration_scale=0.1", f"store={store}"]
     return [sys.executable, "run.py", *sweep, *more, "-m"]
 
 
